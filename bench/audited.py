@@ -45,7 +45,7 @@ def look(containers: Containers, stated: Path, check: Callable[[str, bool, str],
     except ValueError:
         check("rempart audit is clean in containers", False, (done.stdout + done.stderr)[-500:])
         return
-    counting = [one["id"] for one in report["findings"] if one["severity"] not in ("info", "low")]
+    counting = [finding["id"] for finding in report["findings"] if finding["severity"] not in ("info", "low")]
     accepted = sorted(one["id"] for one in report["accepted"])
     check(
         "rempart audit is clean in containers, but for what a trial's owner answers for",

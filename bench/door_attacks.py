@@ -180,7 +180,7 @@ def row(door: str, who: str, attacks: Sequence[Attack], answers: Sequence[Mappin
 def rows(attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The lines of the table, in the order in which doors and attackers first appear."""
     asked = list(zip(attacks, answers, strict=True))
-    keys = dict.fromkeys((one.door, one.who) for one in attacks)
+    keys = dict.fromkeys((attack.door, attack.who) for attack in attacks)
     found = []
     for door, who in keys:
         part = [(one, answer) for one, answer in asked if (one.door, one.who) == (door, who)]

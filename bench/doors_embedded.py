@@ -234,8 +234,8 @@ def job(place: Place, platform: Platform) -> list[Row]:
     finally:
         job_credentials.release(platform, spec, 1)
         with session(platform.tracking()) as client:
-            for one in client.search_registered_models(filter_string=f"name LIKE 'doors-{mark}%'"):
-                client.delete_registered_model(one.name)
+            for search_registered_model in client.search_registered_models(filter_string=f"name LIKE 'doors-{mark}%'"):
+                client.delete_registered_model(search_registered_model.name)
             for experiment in client.search_experiments(filter_string=f"name LIKE 'doors-{mark}%'"):
                 client.delete_experiment(experiment.experiment_id)
 

@@ -206,7 +206,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - began
     over.set()
     watcher.join()
-    found = {one["file"]: one for one in deliveries.outcomes(site, buckets.lake, spec.name)}
+    found = {outcome["file"]: outcome for outcome in deliveries.outcomes(site, buckets.lake, spec.name)}
     hostile = found[f"hostile{packed_name}"]
     return {
         "name": name,
@@ -247,10 +247,10 @@ def main(names: list[str]) -> int:
         one = apart(name)
         measured.append(one)
         print(f"{one['peak']:7.1f} MiB  {one['seconds']:6.1f} s  {name}: {one['fault'] or one['outcome']}", flush=True)
-    worst = max(one["peak"] for one in measured)
-    fine = worst <= CEILING and all(one["others_went_on"] for one in measured)
+    worst = max(figure["peak"] for figure in measured)
+    fine = worst <= CEILING and all(figure["others_went_on"] for figure in measured)
     print(f"worst: {worst:.1f} MiB above the idle reader; allowed: {CEILING}")
-    cases = [Row(one["name"], "MiB", one["peak"], CEILING, "the ceiling", "lower") for one in measured]
+    cases = [Row(figure["name"], "MiB", figure["peak"], CEILING, "the ceiling", "lower") for figure in measured]
     write("hostile_files", cases, ok=fine, worst=worst, files=measured)
     return 0 if fine else 1
 

@@ -151,7 +151,7 @@ class Ground:
             return dataclasses.replace(found, extra={**found.extra, "endpoint_url": through[url]})
 
         loaded = config.load()
-        sites = {name: one.model_copy(update={"most_listed": MOST_LISTED}) for name, one in loaded.sites.items()}
+        sites = {name: site.model_copy(update={"most_listed": MOST_LISTED}) for name, site in loaded.sites.items()}
         return Platform(loaded.model_copy(update={"sites": sites}), connections, ledger_=ledger, continuity_=continuity)
 
     def made_again(self, made: Made, urls: Mapping[str, str]) -> Platform:
@@ -231,4 +231,4 @@ def current(ground: Ground, platform: Platform, site: str) -> dict[str, bytes]:
 
 def keys(client: Any, bucket: str, prefix: str = "") -> list[str]:
     """Keys of a bucket of the real site; they are few enough for one page."""
-    return [one["Key"] for one in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
+    return [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]

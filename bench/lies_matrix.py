@@ -40,30 +40,30 @@ def read(file: Path) -> list[Outcome]:
     """The outcomes of earlier runs; none if there is no such file."""
     if not file.is_file():
         return []
-    found = [Outcome(**one) for one in json.loads(file.read_text("utf-8"))["figures"]["cells"]]
-    return [one for one in found if one.fault in FAULTS]
+    found = [Outcome(**cell) for cell in json.loads(file.read_text("utf-8"))["figures"]["cells"]]
+    return [outcome for outcome in found if outcome.fault in FAULTS]
 
 
 def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
     """The outcomes as the report of a proof."""
-    reached = [one for one in found if one.verdict != NOT_REACHABLE]
+    reached = [outcome for outcome in found if outcome.verdict != NOT_REACHABLE]
     checks = [
         {"what": " x ".join(one.cell), "ok": not one.red, "detail": f"{one.verdict} {one.said}".strip()}
         for one in reached
     ]
     report = {
         "name": "lies",
-        "ok": not any(one.red for one in found),
+        "ok": not any(outcome.red for outcome in found),
         "seconds": round(seconds),
         "checks": checks,
-        "figures": {"cells": [asdict(one) for one in found]},
+        "figures": {"cells": [asdict(outcome) for outcome in found]},
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 
 def _shown(found: Sequence[Outcome], fault: str, operation: str) -> str:
-    here = [one for one in found if (one.fault, one.operation) == (fault, operation)]
+    here = [outcome for outcome in found if (outcome.fault, outcome.operation) == (fault, operation)]
     reached = sorted((one for one in here if one.verdict != NOT_REACHABLE), key=lambda one: (not one.red, one.site))
     if not here:
         return "not run"
@@ -73,17 +73,17 @@ def _shown(found: Sequence[Outcome], fault: str, operation: str) -> str:
 
 def table(found: Sequence[Outcome], *, whole: bool = False) -> str:
     """The matrix in Markdown: a row for each fault, a column for each operation; `whole` shows those without a run."""
-    operations = [name for name in OPERATIONS if whole or any(one.operation == name for one in found)]
+    operations = [name for name in OPERATIONS if whole or any(outcome.operation == name for outcome in found)]
     rows = ["| fault | " + " | ".join(operations) + " |", "|---" * (len(operations) + 1) + "|"]
-    for fault in [name for name in FAULTS if whole or any(one.fault == name for one in found)]:
+    for fault in [name for name in FAULTS if whole or any(outcome.fault == name for outcome in found)]:
         shown = (_shown(found, fault, operation) for operation in operations)
         rows.append(f"| `{fault}` {FAULTS[fault].about} | " + " | ".join(shown) + " |")
     return "\n".join(rows)
 
 
 def summary(found: Sequence[Outcome]) -> str:
-    reached = [one for one in found if one.verdict != NOT_REACHABLE]
-    red = sum(one.red for one in found)
+    reached = [outcome for outcome in found if outcome.verdict != NOT_REACHABLE]
+    red = sum(outcome.red for outcome in found)
     return f"{len(reached)} cells were run, {len(found) - len(reached)} are not reachable, {red} are red"
 
 
@@ -121,7 +121,7 @@ or after which the site does what it was asked for (P4, P6, P8).
 
 def page(found: Sequence[Outcome]) -> str:
     """The page of the reference."""
-    red = [one for one in found if one.red]
+    red = [outcome for outcome in found if outcome.red]
     rows = (f"`{one.fault}` | {one.operation} | {one.site} | {one.verdict} | {_cell(one.said)}" for one in red)
     told = "".join(f"| {row} |\n" for row in rows)
     reds = f"\n## Red cells\n\n| fault | operation | site | verdict | what was told |\n|---|---|---|---|---|\n{told}"

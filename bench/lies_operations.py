@@ -257,10 +257,12 @@ def _not_erased(cell: Cell, claim: Any) -> list[str]:
     found, bucket = [], cell.platform.config.buckets.lake
     for site in on.SITES:
         client = cell.ground.client(site)
-        for one in client.list_object_versions(Bucket=bucket).get("Versions", ()):
-            where = {"Bucket": bucket, "Key": one["Key"], "VersionId": one["VersionId"]}
-            if not one["Key"].endswith("large") and holds(client.get_object(**where)["Body"].read(), row, on.PERSON):
-                found.append(f"{site}/{one['Key']}")
+        for version in client.list_object_versions(Bucket=bucket).get("Versions", ()):
+            where = {"Bucket": bucket, "Key": version["Key"], "VersionId": version["VersionId"]}
+            if not version["Key"].endswith("large") and holds(
+                client.get_object(**where)["Body"].read(), row, on.PERSON
+            ):
+                found.append(f"{site}/{version['Key']}")
     return found
 
 
@@ -277,8 +279,12 @@ def _doctor(cell: Cell) -> Any:
 
 def unlike(cell: Cell, record: CapabilityRecord) -> list[str]:
     """Capabilities that the doctor finds otherwise than at the honest site."""
-    honest = {one["capability"]: one["outcome"] for one in cell.made.capabilities["haven"]["proofs"]}
-    return [f"{one.capability} {one.outcome}" for one in record.proofs if honest.get(one.capability) != one.outcome]
+    honest = {proof["capability"]: proof["outcome"] for proof in cell.made.capabilities["haven"]["proofs"]}
+    return [
+        f"{proof.capability} {proof.outcome}"
+        for proof in record.proofs
+        if honest.get(proof.capability) != proof.outcome
+    ]
 
 
 HARMLESS = {"P1", "P4", "P6", "P8"}

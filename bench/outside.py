@@ -91,8 +91,8 @@ def make_pair(folder: Path, *names: str, until: datetime | None = None, password
     until = until or datetime.now(UTC) + timedelta(days=1)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
-    plain = [one for one in names if not one[0].isdigit()]
-    addresses = [ipaddress.ip_address(one) for one in names if one[0].isdigit()]
+    plain = [name for name in names if not name[0].isdigit()]
+    addresses = [ipaddress.ip_address(name) for name in names if name[0].isdigit()]
     alternatives = x509.SubjectAlternativeName([*map(x509.DNSName, plain), *map(x509.IPAddress, addresses)])
     builder = (
         x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())

@@ -73,7 +73,7 @@ def main() -> None:
             with pods.trial(platform, home, clusters) as trial:
                 pairs = [(seconds_in_pod(trial, i), seconds_directly(trial, i)) for i in range(ROUNDS + 1)][1:]
                 total = work_when_evicted(trial)
-    ours, peer = (statistics.median(one[i] for one in pairs) for i in (0, 1))
+    ours, peer = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
     steps = Row(f"a job of {STEPS} iterations, evicted half way", "iterations", total, STEPS, "undisturbed", "lower")
     small = Row(f"a small training, median of {ROUNDS}", "s", ours, peer, "its entry point run directly", "lower")
     write("pods", [small, steps], overhead_seconds=round(ours - peer, 1), minimum_deferral_seconds=MINIMUM_SECONDS)

@@ -113,7 +113,7 @@ async def _serve(inbox: Any, outbox: Any) -> None:
 
 def _resident() -> float:
     """Resident memory of this process, in MB."""
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmRSS"))
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
@@ -230,10 +230,10 @@ class Many:
         """Return how many watches, and how many other requests, the pools' accounts sent to the clusters so far."""
         found: Counter[str] = Counter()
         for each in self.clusters.values():
-            for one in each.requests:
+            for request in each.requests:
                 # what a double was asked by its administrator is not ours; a real one's proxy sees ours alone
-                if not one.user or one.user.endswith(f":{each.namespace}:airflow"):
-                    found["watches" if "watch=" in one.path else "requests"] += 1
+                if not request.user or request.user.endswith(f":{each.namespace}:airflow"):
+                    found["watches" if "watch=" in request.path else "requests"] += 1
         return found
 
     def _leave_result(self, job: Job) -> None:

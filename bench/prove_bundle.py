@@ -176,9 +176,9 @@ def leading_out() -> dict[str, list[str]]:
     """Networks of the proof's containers from which packets leave this machine, and who is in each."""
     networks = docker("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
     return {
-        one["Name"]: sorted(container["Name"] for container in one["Containers"].values())
-        for one in json.loads(docker("network", "inspect", *networks))
-        if not one["Internal"] and one["Options"].get("com.docker.network.bridge.enable_ip_masquerade") != "false"
+        load["Name"]: sorted(container["Name"] for container in load["Containers"].values())
+        for load in json.loads(docker("network", "inspect", *networks))
+        if not load["Internal"] and load["Options"].get("com.docker.network.bridge.enable_ip_masquerade") != "false"
     }
 
 

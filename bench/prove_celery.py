@@ -70,7 +70,7 @@ def workers(compose: Compose) -> dict[str, dict[str, Any]]:
     """What the Engine says of each worker, by the name that it has for Airflow."""
     ids = compose.must("ps", "--all", "--quiet", "worker").split()
     done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=True)
-    return {one["Config"]["Hostname"]: one for one in json.loads(done.stdout)}
+    return {load["Config"]["Hostname"]: load for load in json.loads(done.stdout)}
 
 
 def tasks(api: AirflowApi, since: datetime) -> list[dict[str, Any]]:
@@ -88,9 +88,9 @@ def running(api: AirflowApi, dag: str, since: datetime, patience: float = 400) -
     """The first task of a DAG that is seen running. Ends the proof if there is none."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        for one in tasks(api, since):
-            if one["dag_id"] == dag and one["state"] == "running" and one["hostname"]:
-                return one
+        for task in tasks(api, since):
+            if task["dag_id"] == dag and task["state"] == "running" and task["hostname"]:
+                return task
         time.sleep(0.5)
     raise SystemExit(f"no task of {dag} was seen running within {patience:.0f} s")
 
@@ -165,14 +165,16 @@ def stop(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[s
 
 def look(compose: Compose, folder: Path, checks: list[Check]) -> None:
     """At the containers of the profiles, and at what they say."""
-    containers = {name: one for name, one in compose.running().items() if name in ("broker", "worker", "monitoring")}
+    containers = {
+        name: container for name, container in compose.running().items() if name in ("broker", "worker", "monitoring")
+    }
     roots = {name: uids for name, uids in users(containers).items() if uids != {UID}}
     check(checks, "broker, worker and metrics run as one user, who is not root", not roots, str(roots or f"uid {UID}"))
     reached, refusal = escapes(compose, sorted(containers))
     check(checks, "none of them reaches this machine's own address", not reached, refusal or str(reached))
     code, told = compose.inside("scheduler", "getent hosts primary haven")
     check(checks, "the scheduler knows no site", code != 0, told or "no such host")
-    texts = {f"docker inspect {name}": json.dumps(one) for name, one in containers.items()}
+    texts = {f"docker inspect {name}": json.dumps(container) for name, container in containers.items()}
     texts |= {f"log of {name}": compose.must("logs", "--no-log-prefix", name) for name in compose.containers()}
     found = shown(secrets(folder / "compose"), texts)
     check(checks, "no secret in docker inspect or logs", not found, str(found or f"{len(texts)} texts"))

@@ -65,16 +65,16 @@ def why_not(helm: str, chart: str) -> str:
 def stub_values(folder: Path) -> list[dict[str, Any]]:
     """The platform's manifests, with what a component of the overlay adds and without what it removes."""
     found = [
-        one
+        document
         for file in sorted(PLATFORM.glob("*.yaml"))
-        for one in documents(file)
-        if "spec" in one or "rules" in one or "subjects" in one
+        for document in documents(file)
+        if "spec" in document or "rules" in document or "subjects" in document
     ]
     if folder == PLATFORM:
         return found
     (kustomization,) = documents(folder / "kustomization.yaml")
-    gone = {one["target"]["kind"] for one in kustomization["patches"]}
-    added = [one for name in kustomization["resources"] for one in documents(folder / name)]
+    gone = {patch["target"]["kind"] for patch in kustomization["patches"]}
+    added = [document for name in kustomization["resources"] for document in documents(folder / name)]
     return [one for one in found if one["kind"] not in gone] + added
 
 
@@ -98,7 +98,7 @@ def prove(chart: Chart, checks: list[Check]) -> None:
             said = chart.lint(values)
             made, ours = chart.rendered(values), stub_values(folder)
             wrong = faults(made, ours, secrets, executor)
-            told = [one for one in chart.warnings(values) if one not in EXPECTED[executor]]
+            told = [warning for warning in chart.warnings(values) if warning not in EXPECTED[executor]]
         except Refused as refused:
             noting(f"{executor}: the chart takes the values", [str(refused)], "")
             continue

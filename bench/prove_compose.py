@@ -109,7 +109,7 @@ class Compose:
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def running(self) -> dict[str, dict[str, Any]]:
-        return {name: one for name, one in self.containers().items() if one["State"]["Running"]}
+        return {name: container for name, container in self.containers().items() if container["State"]["Running"]}
 
     def inside(self, service: str, script: str) -> tuple[int, str]:
         done = self.run("exec", "-T", service, "bash", "-c", script, timeout=60)
@@ -204,7 +204,10 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
         f"{len(compose.running())} containers in {figures['seconds: up']:.0f} s",
     )
     figures["MB"] = sizes(
-        [*sorted({one["Config"]["Image"] for one in compose.containers().values()}), f"rempart/trainer:{compose.tag}"]
+        [
+            *sorted({container["Config"]["Image"] for container in compose.containers().values()}),
+            f"rempart/trainer:{compose.tag}",
+        ]
     )
 
     done = compose.run("run", "--rm", "--no-deps", "-T", "cli", "rempart", "demo", timeout=900)

@@ -41,11 +41,11 @@ def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
     """Of the proof's report: one for each line of the table."""
     return [
         {
-            "what": f"{part}: {one.door}, {one.who}",
-            "ok": one.ok,
-            "detail": "; ".join(one.let_in) or f"{one.tries} tries: {', '.join(one.answers)}",
+            "what": f"{part}: {row.door}, {row.who}",
+            "ok": row.ok,
+            "detail": "; ".join(row.let_in) or f"{row.tries} tries: {', '.join(row.answers)}",
         }
-        for one in rows
+        for row in rows
     ]
 
 

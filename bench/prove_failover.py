@@ -54,7 +54,7 @@ def held(platform: Platform, name: str) -> Held:
 
 def kill_primary(stack: paths.Stack) -> None:
     """SIGKILL, and the supervisor is kept from starting it again: the site is gone."""
-    (line,) = [one for one in status.services(stack, time.time()) if one.name == "site-primary"]
+    (line,) = [service for service in status.services(stack, time.time()) if service.name == "site-primary"]
     os.kill(line.pid, signal.SIGKILL)
     Supervisor(stack).stop(["site-primary"])
 
@@ -75,7 +75,7 @@ def return_primary(stack: paths.Stack) -> None:
 def await_running(api: AirflowApi, run_id: str, seconds: float = 180) -> None:
     """Until a training's task runs."""
     path, deadline = f"/api/v2/dags/train_{PIPELINE}/dagRuns/{run_id}/taskInstances", time.monotonic() + seconds
-    while not any(one["state"] == "running" for one in api.get(path)["task_instances"]):
+    while not any(task_instance["state"] == "running" for task_instance in api.get(path)["task_instances"]):
         if time.monotonic() > deadline:
             raise AirflowApiError(f"{run_id}: no task runs after {seconds:.0f} s", "Look at Airflow's logs.")
         time.sleep(0.3)

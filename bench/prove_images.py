@@ -92,15 +92,17 @@ def entries(reference: str, keys: KeySearch | None = None) -> dict[str, Entry]:
     return {name: entry for name, entry in found.items() if name not in made_by_the_engine()}
 
 
-def _entry(archive: tarfile.TarFile, one: tarfile.TarInfo, keys: KeySearch | None) -> Entry:
-    digest = one.linkname
-    if stream := archive.extractfile(one) if one.isreg() else None:
+def _entry(archive: tarfile.TarFile, tar_info: tarfile.TarInfo, keys: KeySearch | None) -> Entry:
+    digest = tar_info.linkname
+    if stream := archive.extractfile(tar_info) if tar_info.isreg() else None:
         body = stream.read()
         digest = hashlib.sha256(body).hexdigest()
         if keys is not None:
-            keys.look(one.name, digest, body)
-    kind = "file" if one.isreg() else "folder" if one.isdir() else "link"
-    return Entry(kind, one.mode, (one.uid, one.gid), digest, 0 if one.isdir() else int(one.mtime))
+            keys.look(tar_info.name, digest, body)
+    kind = "file" if tar_info.isreg() else "folder" if tar_info.isdir() else "link"
+    return Entry(
+        kind, tar_info.mode, (tar_info.uid, tar_info.gid), digest, 0 if tar_info.isdir() else int(tar_info.mtime)
+    )
 
 
 def made_by_the_engine() -> set[str]:
@@ -108,11 +110,11 @@ def made_by_the_engine() -> set[str]:
     return {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab"}
 
 
-def differences(one: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
+def differences(entry: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
     """Each path in which two builds differ, and how; pure."""
     told = []
-    for name in sorted({*one, *other}):
-        first, second = one.get(name), other.get(name)
+    for name in sorted({*entry, *other}):
+        first, second = entry.get(name), other.get(name)
         if first is None or second is None:
             told.append(f"{name}: in one build alone")
         elif first != second:
@@ -141,7 +143,7 @@ def look(reference: str, known: dict[str, bool], checks: list[Check], figures: d
     keys = search.found
     wrong = list(faults(found))
     check(checks, f"{name}: no setuid, nothing writable, no cache", not wrong, f"{len(found)} paths; {wrong[:8]}")
-    real = [one for one in keys if not EXAMPLES.search(one)]
+    real = [key for key in keys if not EXAMPLES.search(key)]
     told = f"{len(keys) - len(real)} files of tests and examples hold one"
     check(checks, f"{name}: no private key", not real, f"{told}; {real[:8]}")
     settings = json.loads(docker("image", "inspect", reference))[0]["Config"]
@@ -151,12 +153,16 @@ def look(reference: str, known: dict[str, bool], checks: list[Check], figures: d
     good = user == f"{UID}:0" and not lacking
     check(checks, f"{name}: an ordinary user, and labels", good, f"user {user}; lacking: {lacking or 'none'}")
     bill = json.loads(images.bill(reference))
-    listed = {one["purl"].partition("?")[0].replace("%2B", "+").replace("%3A", ":") for one in bill["components"]}
+    listed = {
+        component["purl"].partition("?")[0].replace("%2B", "+").replace("%3A", ":") for component in bill["components"]
+    }
     present = _distributions(found)
     missed = sorted(one for one in present if not any(one.fullmatch(purl) for purl in listed))
     figures.setdefault("components", {})[name] = len(bill["components"])
     check(checks, f"{name}: what it has is on its bill", not missed, f"{len(listed)} listed; missed: {missed[:5]}")
-    hashes = {h["content"] for one in bill["components"] for p in one.get("components", ()) for h in p["hashes"]}
+    hashes = {
+        h["content"] for component in bill["components"] for p in component.get("components", ()) for h in p["hashes"]
+    }
     strange = hashes - {entry.digest for entry in found.values()}
     check(checks, f"{name}: the programs on its bill are these", not strange, f"{len(hashes)} programs; {strange}")
 

@@ -221,8 +221,8 @@ def carry_on(told: Path, out: Path) -> int:
         "objects": {f"{bucket}/{key}": digest for (bucket, key), digest in seen.objects.items()},
         "record": dict(record.body),
         "failover": switched,
-        "held": {f"{one.bucket}/{one.key}": one.sha256 for one in manifest.objects},
-        "held_rows": {one.name: sum(one.tables.values()) for one in manifest.databases},
+        "held": {f"{obj.bucket}/{obj.key}": obj.sha256 for obj in manifest.objects},
+        "held_rows": {database.name: sum(database.tables.values()) for database in manifest.databases},
     }
     out.write_text(json.dumps(report, default=str), encoding="utf-8")
     return 0

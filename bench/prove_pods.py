@@ -90,7 +90,7 @@ def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: 
 def evicted(api: AirflowApi, clusters: dict[str, DoubleCluster]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Let gpu-a take a job and evict its pod half way: the checks that it went on in gpu-b, and the figures."""
     first = clusters["gpu-a"]
-    before = {name: len(one.history) for name, one in clusters.items()}
+    before = {name: len(cluster.history) for name, cluster in clusters.items()}
     first.offer(1)
     seed = round(time.time() % 1e6 * 1e-9 + 1e-12, 12)  # another job each time
     params = {"max_iter": STEPS, "learning_rate": 0.01, "l2_regularization": seed}
@@ -110,12 +110,17 @@ def evicted(api: AirflowApi, clusters: dict[str, DoubleCluster]) -> tuple[list[d
         ended = error.what
     platform = open_platform()
     job = pod.labels[shape.JOB]
-    records = [dict(one.body) for one in reversed(platform.ledger.find("placement")) if one.body["job_id"] == job]
-    placed = [(one["ran"]["pool"], one["outcome"]) for one in records]
-    where = [f"{one['ran']['node']} ({one['ran']['region']}): {one['outcome']}, {one['cause']}" for one in records]
+    records = [
+        dict(record.body) for record in reversed(platform.ledger.find("placement")) if record.body["job_id"] == job
+    ]
+    placed = [(record["ran"]["pool"], record["outcome"]) for record in records]
+    where = [
+        f"{record['ran']['node']} ({record['ran']['region']}): {record['outcome']}, {record['cause']}"
+        for record in records
+    ]
     bucket = platform.config.buckets.artifacts
     result = parse_result(platform.active_site("personal").read(bucket, f"jobs/{job}/result.json"), job)
-    work, made = result.work, {name: len(one.history) - before[name] for name, one in clusters.items()}
+    work, made = result.work, {name: len(cluster.history) - before[name] for name, cluster in clusters.items()}
     found = [
         {
             "what": "a pod evicted half way: the job ends in the next pool",
@@ -151,15 +156,18 @@ def _step(cluster: DoubleCluster, since: int) -> int:
 
 def asked_by_us(cluster: DoubleCluster) -> list[Request]:
     """Requests of the pool's account: the others are those of its administrator, who prepared it."""
-    return [one for one in cluster.requests if one.user.startswith("system:serviceaccount:")]
+    return [request for request in cluster.requests if request.user.startswith("system:serviceaccount:")]
 
 
 def refusals(clusters: dict[str, DoubleCluster]) -> dict[str, Any]:
     """The check that the documented rights were enough, and that it was with them that the clusters were asked."""
     asked = [
-        one for each in clusters.values() for one in each.requests if one.user.startswith("system:serviceaccount:")
+        request
+        for each in clusters.values()
+        for request in each.requests
+        if request.user.startswith("system:serviceaccount:")
     ]
-    without = [f"{one.method} {one.path}" for one in asked if one.status == 403]
+    without = [f"{request.method} {request.path}" for request in asked if request.status == 403]
     detail = f"{len(asked)} requests of the pools' accounts, refused: {', '.join(without[:5]) or 'none'}"
     return {
         "what": "the documented rights of each pool were enough",
@@ -170,10 +178,10 @@ def refusals(clusters: dict[str, DoubleCluster]) -> dict[str, Any]:
 
 def write(name: str, checks: list[dict[str, Any]], seconds: float, figures: dict[str, Any]) -> bool:
     """Print the table and write var/proof/<name>.json; whether everything was true."""
-    for one in checks:
-        mark = "ok " if one["ok"] else "RED" if one["ok"] is False else "NOT RUN"
-        print(f"{mark} {one['what']}: {one['detail']}")
-    good = all(one["ok"] for one in checks)
+    for check in checks:
+        mark = "ok " if check["ok"] else "RED" if check["ok"] is False else "NOT RUN"
+        print(f"{mark} {check['what']}: {check['detail']}")
+    good = all(check["ok"] for check in checks)
     target = config.var_dir() / "proof" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     report = {"name": name, "ok": good, "seconds": seconds, "checks": checks, "figures": figures}
@@ -186,7 +194,7 @@ def checks(report: dict[str, Any], placed: list[dict[str, Any]], clusters: dict[
     """What must be true, as a stranger would look: at the report, the ledger, and the clusters themselves."""
     ran = [one["ran"] for one in placed if one["outcome"] == "succeeded"]
     pods_of = {name: double.history for name, double in clusters.items()}
-    left = [one.name for double in clusters.values() for one in double.history if one.deleted is None]
+    left = [pod.name for double in clusters.values() for pod in double.history if pod.deleted is None]
     started = [one for one in pods_of["gpu-b"] if one.started]
     told = [
         f"{one['pool']} ({one['operator']}, {one['region']}, node {one['node']}, {one['seconds']} s)" for one in ran
@@ -227,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     with pods.clusters(home, FULL) as clusters, own_stack(home, var, OFFSET, clusters) as stack:
         demo.run(lambda: lifecycle.up(stack))
         report = json.loads((var / "demo-report.json").read_text(encoding="utf-8"))
-        placed = [dict(one.body) for one in reversed(open_platform().ledger.find("placement"))]
+        placed = [dict(record.body) for record in reversed(open_platform().ledger.find("placement"))]
         found = checks(report, placed, clusters)
         api = AirflowApi(config.environment_connections("airflow_api"))
         more, figures = evicted(api, clusters)

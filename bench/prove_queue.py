@@ -155,11 +155,11 @@ def main(arguments: list[str] | None = None) -> int:
             states, samples = follow(api, api.trigger("queue"), 40 * count)
             took = time.monotonic() - started
         history = double.history
-    ran = Counter(one.labels["rempart.eu/job"] for one in history if one.started)
-    waiting = [one for one in samples if one["deferred"] > GPUS]
+    ran = Counter(record.labels["rempart.eu/job"] for record in history if record.started)
+    waiting = [sample for sample in samples if sample["deferred"] > GPUS]
     idle = [one for one in waiting if not one["running"] and not one["queued"] and not one["scheduled"]]
     ended = Counter(states.values())
-    peak, most = max(one["running"] for one in samples), max(one["deferred"] for one in samples)
+    peak, most = max(sample["running"] for sample in samples), max(sample["deferred"] for sample in samples)
     checks = [
         {"what": f"all {count} jobs end well", "ok": ended["success"] == count, "detail": str(dict(ended))},
         {
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
         },
         {
             "what": "no pod is left",
-            "ok": all(one.deleted for one in history),
+            "ok": all(record.deleted for record in history),
             "detail": f"{len(history)} pods were made",
         },
     ]

@@ -187,7 +187,7 @@ def holders(platform: Platform, booking: int) -> list[str]:
     pipeline, found = named(PIPELINE), []
     for name in platform.config.sites:
         site, bucket = platform.site(name, "personal"), platform.config.buckets.lake
-        for info in [one for one in site.versions(bucket) if not one.marker]:
+        for info in [version for version in site.versions(bucket) if not version.marker]:
             body = site.read(bucket, info.key, version_id=info.version_id)
             if holds(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body, booking):
                 found.append(f"{info.key} at {name}")

@@ -101,7 +101,7 @@ def hold(variables: dict[str, str], model: Path, seconds: float, service: str) -
 
 
 def told(attempts: Sequence[sink.Attempt]) -> str:
-    found = Counter(one.destination for one in attempts)
+    found = Counter(attempt.destination for attempt in attempts)
     return ", ".join(f"{count} x {destination}" for destination, count in found.most_common(5)) or "none"
 
 
@@ -119,7 +119,7 @@ def sealed(arguments: argparse.Namespace) -> int:
             bare = {name: value for name, value in variables.items() if name not in TELEMETRY_OFF}
             before = len(caught.attempts())
             hold(bare, model, BARE_SECONDS, "without the switches").wait()
-            loud = [one for one in caught.attempts(before) if "without the switches" in (one.service or "")]
+            loud = [attempt for attempt in caught.attempts(before) if "without the switches" in (attempt.service or "")]
             proof.figures["attempts without the switches"] = len(loud)
             proof.tell(f"without the switches, in {BARE_SECONDS} s: {told(loud)}")
             proof.tell(f"watching for {arguments.linger} s: a job's libraries, and the services")
@@ -128,7 +128,7 @@ def sealed(arguments: argparse.Namespace) -> int:
             running = services()
             proof.check("the job's libraries are held to the end", held.wait() == 0, f"{arguments.linger} s")
             attempts += caught.attempts(begin)
-            counted = Counter(one.service or "no service" for one in attempts)
+            counted = Counter(attempt.service or "no service" for attempt in attempts)
             for name in sorted({*running, "job"}):
                 seen = f"{counted[name]} in {arguments.linger} s"
                 proof.check(f"no look-up and no packet outside: {name}", not counted[name], seen)

@@ -95,7 +95,7 @@ def prove(platform: Platform) -> list[Check]:
     (container,) = shaped["containers"]
     names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
     secrets = {f"AIRFLOW_CONN_{name.upper()}": as_json(platform.connections(name)) for name in names}
-    variables = {one["name"]: one["value"] for one in container["env"]} | secrets
+    variables = {variable["name"]: variable["value"] for variable in container["env"]} | secrets
     named = [word for name in variables for word in ("--env", name)]  # the values are in no command line
     program, *arguments = container["command"]
     done = subprocess.run(

@@ -203,7 +203,7 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         checks += kept("upgraded", was, now)
         checks.append(check("MLflow's schema was migrated", was.mlflow != now.mlflow, f"{was.mlflow} to {now.mlflow}"))
         checks.append(
-            check("evidence of it", [one.body["outcome"] for one in now.upgrades] == ["upgraded"], "1 record")
+            check("evidence of it", [upgrade.body["outcome"] for upgrade in now.upgrades] == ["upgraded"], "1 record")
         )
         checks.append(check("upgraded: the chain runs", ours.chain(61), "trained, judged"))
         since = look()

@@ -99,7 +99,7 @@ class Count:
 
 
 def main(networks: Sequence[str]) -> None:
-    near, count, ended = [ipaddress.ip_network(one) for one in networks], Count(), os.pipe()
+    near, count, ended = [ipaddress.ip_network(network) for network in networks], Count(), os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(ended[1], b"."))
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH", DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))

@@ -286,7 +286,7 @@ def peers(bucket: str) -> str:
 
 def _sizes(client: Any, bucket: str) -> dict[str, int]:
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", ())}
+    return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", ())}
 
 
 def _sha256(client: Any, bucket: str, key: str) -> str:
@@ -370,7 +370,7 @@ def rows_of(runs: Runs) -> Iterator[Row]:
         for peer in PEERS:
             ours, theirs = (middle(case, who, case.speed) for who in ("ours", peer))
             yield Row(case.name, case.unit, ours, theirs, peer, better)
-    for case in (one for one in runs if one.unit != "s"):
+    for case in (run for run in runs if run.unit != "s"):
         for peer in PEERS:
             ours, theirs = (middle(case, who, lambda run: run.cpu / case.bytes * 1e9) for who in ("ours", peer))  # noqa: B023 # used at once
             yield Row(f"{case.name}, processor time of the client", "s/GB", ours, theirs, peer, "lower")

@@ -40,8 +40,8 @@ def docker(*words: str) -> str:
 def users(containers: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
     """Of each container the users of its processes, as this machine sees them."""
     found = {}
-    for name, one in containers.items():
-        table = docker("top", one["Id"], "-eo", "pid,uid").split()[3::2]
+    for name, container in containers.items():
+        table = docker("top", container["Id"], "-eo", "pid,uid").split()[3::2]
         found[name] = set(table)
     return found
 
@@ -137,24 +137,28 @@ def look(
     containers, running = compose.containers(), compose.running()
     roots = {name: uids for name, uids in users(running).items() if uids != {UID}}
     check("every process runs as one user, who is not root", not roots, f"uid {UID}; others: {roots or 'none'}")
-    extra = {name: told for name, one in running.items() if (told := writable(compose, name, declared(one)))}
+    extra = {
+        name: told for name, container in running.items() if (told := writable(compose, name, declared(container)))
+    }
     check("nothing is writable but volumes and tmpfs", not extra, str(extra) if extra else f"{len(running)} looked")
-    published = {name: bound for name, one in running.items() if (bound := bound_ports(one))}
+    published = {name: bound for name, container in running.items() if (bound := bound_ports(container))}
     wanted = {GATE: sorted(f"127.0.0.1:{port}" for port in ports.values())}
     check("only the gate has ports, on 127.0.0.1", published == wanted, str(published))
     closed = [name for name in running if name not in (GATE, containers_outside.EGRESS)]
     reached, refusal = escapes(compose, closed)
     what = "no container but the gate and the proxy reaches this machine's own address"
     check(what, not reached, refusal or str(reached))
-    outward_services = [name for name, one in running.items() if outward in one["NetworkSettings"]["Networks"]]
+    outward_services = [
+        name for name, container in running.items() if outward in container["NetworkSettings"]["Networks"]
+    ]
     with outside() as (address, port), outside(permitted):
         containers_outside.look(
             compose, list(running), outward_services, f"{address}:{port}", f"{address}:{permitted}", check
         )
 
     values = secrets(folder)
-    images = sorted({one["Config"]["Image"] for one in containers.values()})
-    texts = {f"docker inspect {name}": json.dumps(one) for name, one in containers.items()}
+    images = sorted({container["Config"]["Image"] for container in containers.values()})
+    texts = {f"docker inspect {name}": json.dumps(container) for name, container in containers.items()}
     texts |= {f"docker history {image}": docker("history", "--no-trunc", image) for image in images}
     texts |= {f"log of {name}": compose.must("logs", "--no-log-prefix", name) for name in containers}
     found = shown(values, texts)

@@ -105,10 +105,10 @@ class Watch:
 
     def begin(self, container: str) -> None:
         """Watch one more container, under the name of its service, and ask in it."""
-        one = json.loads(docker("inspect", container))[0]
-        name = self.take_name(one["Config"]["Labels"][SERVICE], container)
-        self.counters.add(name, one)
-        started = datetime.fromisoformat(one["State"]["StartedAt"])
+        load = json.loads(docker("inspect", container))[0]
+        name = self.take_name(load["Config"]["Labels"][SERVICE], container)
+        self.counters.add(name, load)
+        started = datetime.fromisoformat(load["State"]["StartedAt"])
         self.began_after[name] = round((datetime.now(UTC) - started).total_seconds(), 1)
         self.ask(name)
 
@@ -141,7 +141,7 @@ def watching() -> Iterator[Watch]:
     """Watch every container of the project that starts within the block."""
     since, filters = str(int(time.time())), ("type=container", "event=start", f"label={OF_PROJECT}")
     command = ["docker", "events", "--since", since, "--format", "{{.ID}}"]
-    command += [word for one in filters for word in ("--filter", one)]
+    command += [word for rule in filters for word in ("--filter", rule)]
     with quiet.counting(networks) as counters, ThreadPoolExecutor(16) as pool:
         watch, begun = Watch(counters), list[Future[None]]()
         events = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -238,7 +238,7 @@ def prove(linger: int, compose: Compose, var: Path, checks: list[Check], figures
             noting(f"meanwhile {what}", *ended_well(compose, *words))
         time.sleep(max(0.0, linger - (time.monotonic() - began)))
         figures["seconds watched"] = round(time.monotonic() - began)
-        there = {one["Id"] for one in compose.containers().values()}
+        there = {container["Id"] for container in compose.containers().values()}
         noting("every container was watched", there <= {*watch.ids.values()}, ", ".join(sorted(watch.ids)))
         still = watch.ask_again()
         noting("the job's libraries are held to the end", JOB in still, name)

@@ -84,7 +84,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             result = conclude(
                 platform := runtime.platform(),
                 prepared(plan),
-                [one for share in carried or () for one in share],
+                [piece for share in carried or () for piece in share],
                 accept_deletes=params["accept_deletes"],
                 measured=lambda result: replication.send_gauges(source, target, result),
             )

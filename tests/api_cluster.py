@@ -172,7 +172,7 @@ class RealCluster:
                     name = found.metadata.name
                     raise NotUsable(f"The cluster has a namespace {name}, not made by these tests: use one of its own.")
             # an earlier run that was killed left its taints: its nodes count
-            taken = [one for one in self.api.list_node().items if OURS in (one.metadata.annotations or {})]
+            taken = [item for item in self.api.list_node().items if OURS in (item.metadata.annotations or {})]
             if not taken and not self.settings.nodes:
                 self._choose()
         except (ApiException, HTTPError) as cause:
@@ -263,7 +263,7 @@ class RealCluster:
         subprocess.run([self.settings.node_command, what, node], check=True, timeout=300)
 
     def _choose(self) -> dict[str, tuple[str, ...]]:
-        workers = sorted(one.metadata.name for one in self.api.list_node().items if _works(one))
+        workers = sorted(item.metadata.name for item in self.api.list_node().items if _works(item))
         if len(workers) < len(POOLS):
             raise NotUsable(
                 f"{len(workers)} nodes take pods ({', '.join(workers) or 'none'}); {len(POOLS)} are needed, ready, "
@@ -372,8 +372,10 @@ def small_pod(image: str, node: str, code: str, gpus: int = 0) -> dict[str, Any]
 
 def _works(node: Any, but: str = "") -> bool:
     """Whether a node takes any pod, `but` for what a taint of that key keeps away."""
-    ready = any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or ())
-    taints = [one for one in node.spec.taints or () if one.effect in ("NoSchedule", "NoExecute") and one.key != but]
+    ready = any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or ())
+    taints = [
+        taint for taint in node.spec.taints or () if taint.effect in ("NoSchedule", "NoExecute") and taint.key != but
+    ]
     return ready and not node.spec.unschedulable and not taints
 
 

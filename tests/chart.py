@@ -39,8 +39,8 @@ class Chart:
     file: Path
 
     def _helm(self, *words: str, values: Sequence[Path], settings: Sequence[str]) -> str:
-        given = [part for one in values for part in ("-f", str(one))] + [
-            part for one in settings for part in ("--set", one)
+        given = [part for value in values for part in ("-f", str(value))] + [
+            part for setting in settings for part in ("--set", setting)
         ]
         with tempfile.TemporaryDirectory() as home:
             places = {f"HELM_{name}_HOME": f"{home}/{name.lower()}" for name in ("CACHE", "CONFIG", "DATA")}
@@ -53,7 +53,7 @@ class Chart:
     def rendered(self, values: Sequence[Path], settings: Sequence[str] = ()) -> list[Document]:
         """What the chart makes of the values, which its schema has judged."""
         text = self._helm("template", "airflow", str(self.file), values=values, settings=settings)
-        return [one for one in yaml.safe_load_all(text) if one]
+        return [document for document in yaml.safe_load_all(text) if document]
 
     def lint(self, values: Sequence[Path]) -> str:
         """What `helm lint` says; `Refused` for a warning too."""
@@ -127,7 +127,7 @@ def _set(kinds: Any) -> set[Any]:
 
 
 def kinds(documents: Iterable[Document], kind: str) -> dict[str, Document]:
-    return {one["metadata"]["name"]: one for one in documents if one["kind"] == kind}
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
 
 
 def component(deployment: Document) -> str:
@@ -138,15 +138,17 @@ def component(deployment: Document) -> str:
 def faults(documents: Sequence[Document], ours: Sequence[Document], secrets: set[str], executor: str) -> list[str]:
     """Every rule that is broken; `ours` is what stands beside the chart, `secrets` what `rempart init` makes."""
     found = [
-        f"{one['kind']} {one['metadata']['name']}: the chart makes it" for one in documents if one["kind"] not in KINDS
+        f"{document['kind']} {document['metadata']['name']}: the chart makes it"
+        for document in documents
+        if document["kind"] not in KINDS
     ]
-    for one in documents:
-        if "helm.sh/hook" in (one["metadata"].get("annotations") or {}):
-            found.append(f"{one['kind']} {one['metadata']['name']}: a hook")
-        found += [f"unknown field {place}" for place in unknown(one, model(one), one["kind"])]
+    for document in documents:
+        if "helm.sh/hook" in (document["metadata"].get("annotations") or {}):
+            found.append(f"{document['kind']} {document['metadata']['name']}: a hook")
+        found += [f"unknown field {place}" for place in unknown(document, model(document), document["kind"])]
     deployments = kinds(documents, "Deployment")
-    for name, one in deployments.items():
-        found += [f"{name}: {fault}" for fault in pod_faults(one["spec"]["template"]["spec"], secrets)]
+    for name, deployment in deployments.items():
+        found += [f"{name}: {fault}" for fault in pod_faults(deployment["spec"]["template"]["spec"], secrets)]
     config = kinds(documents, "ConfigMap").get("airflow-config", {"data": {}})["data"]
     if template := config.get("pod_template_file.yaml"):
         task = yaml.safe_load(template)["spec"]
@@ -159,7 +161,7 @@ def faults(documents: Sequence[Document], ours: Sequence[Document], secrets: set
     found += _rights(documents, ours)
     found += _budgets(deployments, [*documents, *ours])
     found += _services(deployments, ours)
-    found += _ways(deployments, [one for one in [*documents, *ours] if one["kind"] == "NetworkPolicy"])
+    found += _ways(deployments, [document for document in [*documents, *ours] if document["kind"] == "NetworkPolicy"])
     return found
 
 
@@ -170,18 +172,18 @@ def pod_faults(spec: Document, secrets: set[str]) -> Iterator[str]:
         yield "variables of every Service"
     if spec.get("initContainers") or len(spec["containers"]) != 1:
         yield "more than one container"
-    volumes = {one["name"]: one for one in spec["volumes"]}
-    for one in volumes.values():
-        if "secret" in one and one["secret"]["secretName"] not in secrets:
-            yield f"Secret {one['secret']['secretName']}, which nobody makes"
-        if "emptyDir" in one and "sizeLimit" not in one["emptyDir"]:
-            yield f"volume {one['name']} without a bound"
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    for volume in volumes.values():
+        if "secret" in volume and volume["secret"]["secretName"] not in secrets:
+            yield f"Secret {volume['secret']['secretName']}, which nobody makes"
+        if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
+            yield f"volume {volume['name']} without a bound"
     for container in spec["containers"]:
         if not (container.get("securityContext") or {}).get("readOnlyRootFilesystem"):
             yield "a root that can be written"
         if not container["image"].startswith(REGISTRY) or "@sha256:" not in container["image"]:
             yield f"image {container['image']}"
-        if container.get("envFrom") or any("valueFrom" in one for one in container.get("env") or ()):
+        if container.get("envFrom") or any("valueFrom" in variable for variable in container.get("env") or ()):
             yield "variables from a Secret or a ConfigMap"
         resources = container.get("resources") or {}
         if "memory" not in resources.get("limits", {}) or "cpu" not in resources.get("requests", {}):
@@ -195,27 +197,27 @@ def _tokens(documents: Sequence[Document], executor: str) -> Iterator[str]:
     accounts = kinds(documents, "ServiceAccount")
     deployments = kinds(documents, "Deployment").values()
     used = set()
-    for one in deployments:
-        spec = one["spec"]["template"]["spec"]
+    for deployment in deployments:
+        spec = deployment["spec"]["template"]["spec"]
         used.add(spec["serviceAccountName"])
         account = accounts.get(spec["serviceAccountName"], {}).get("automountServiceAccountToken", True)
         has = spec.get("automountServiceAccountToken", account)
-        if has != (component(one) in TOKENS[executor]):
-            yield f"{one['metadata']['name']}: {'a' if has else 'no'} token"
+        if has != (component(deployment) in TOKENS[executor]):
+            yield f"{deployment['metadata']['name']}: {'a' if has else 'no'} token"
     yield from (f"account {name}: used by nobody" for name in sorted(set(accounts) - used))
 
 
 def _rights(documents: Sequence[Document], ours: Sequence[Document]) -> Iterator[str]:
     accounts = set(kinds(documents, "ServiceAccount"))
-    for name, one in kinds(ours, "RoleBinding").items():
-        for subject in one["subjects"]:
+    for name, kind in kinds(ours, "RoleBinding").items():
+        for subject in kind["subjects"]:
             if subject["name"] not in accounts:
                 yield f"RoleBinding {name}: no account {subject['name']}"
 
 
 def _budgets(deployments: Mapping[str, Document], documents: Sequence[Document]) -> Iterator[str]:
-    for name, one in deployments.items():
-        replicas, labels = one["spec"]["replicas"], one["spec"]["template"]["metadata"]["labels"]
+    for name, deployment in deployments.items():
+        replicas, labels = deployment["spec"]["replicas"], deployment["spec"]["template"]["metadata"]["labels"]
         mine = [
             budget["spec"]
             for budget in documents
@@ -232,9 +234,9 @@ def _services(deployments: Mapping[str, Document], ours: Sequence[Document]) -> 
         service = kinds(ours, "Service")[component_name]["spec"]
         behind = [
             place["containerPort"]
-            for one in deployments.values()
-            if selected({"matchLabels": service["selector"]}, one["spec"]["template"]["metadata"]["labels"])
-            for place in one["spec"]["template"]["spec"]["containers"][0].get("ports", ())
+            for deployment in deployments.values()
+            if selected({"matchLabels": service["selector"]}, deployment["spec"]["template"]["metadata"]["labels"])
+            for place in deployment["spec"]["template"]["spec"]["containers"][0].get("ports", ())
         ]
         if behind != [port] or service["ports"][0]["targetPort"] != port:
             yield f"Service {component_name}: leads to {behind}"
@@ -242,10 +244,13 @@ def _services(deployments: Mapping[str, Document], ours: Sequence[Document]) -> 
 
 def _ways(deployments: Mapping[str, Document], policies: Sequence[Document]) -> Iterator[str]:
     """Ways between pods that are open and must not be, or the reverse, with the labels that the chart gives."""
-    labels = {component(one): one["spec"]["template"]["metadata"]["labels"] for one in deployments.values()}
+    labels = {
+        component(deployment): deployment["spec"]["template"]["metadata"]["labels"]
+        for deployment in deployments.values()
+    }
     labels["task"] = labels.pop("worker", None) or {"tier": "airflow", "component": "worker", "release": "airflow"}
     pods = PODS | {name: Pod(found) for name, found in labels.items()}
-    placed = [{**one, "metadata": {"namespace": "airflow", **one["metadata"]}} for one in policies]
+    placed = [{**policy, "metadata": {"namespace": "airflow", **policy["metadata"]}} for policy in policies]
     ways = {
         (source, target, port)
         for source in pods

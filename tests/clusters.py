@@ -157,7 +157,9 @@ class DoubleCluster(ByApi, KubernetesDouble):
 def access(namespace: str) -> list[dict[str, Any]]:
     """The account, the roles and their bindings that deploy/kubernetes makes for a pool's namespace."""
     files = ("pool/service-accounts.yaml", "pool/role.yaml", "cluster/nodes.yaml")
-    found = [one for name in files for one in yaml.safe_load_all((MANIFESTS / name).read_text(encoding="utf-8"))]
+    found = [
+        document for name in files for document in yaml.safe_load_all((MANIFESTS / name).read_text(encoding="utf-8"))
+    ]
     made = []
     for one in found:
         if one["kind"] == "ServiceAccount" and one["metadata"]["name"] != ACCOUNT:

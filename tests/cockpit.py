@@ -74,7 +74,7 @@ class Watched:
         found |= {"outcome": "accepted in part", "delivered": 20, "accepted": 17, "quarantined": 3, "added": 17}
         found |= {"reasons": {RULES[0]: 2, "too few fields": 1}, "judged": 19, "unexpected": {RULES[0]: 2, RULES[1]: 0}}
         rules = [
-            {"expect": "expect_column_values_to_be_between", "columns": ["adults"], "reason": one} for one in RULES
+            {"expect": "expect_column_values_to_be_between", "columns": ["adults"], "reason": rule} for rule in RULES
         ]
         told = [found | {"snapshot": "s1", "again": 0} | body]
         site = {"site": "primary", "expectations": rules, "deliveries": told}

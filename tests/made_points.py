@@ -61,7 +61,10 @@ def series(platform: Platform, site: Site, newest: datetime, count: int, step: t
 def under(site: Site, bucket: str, point: str) -> list[str]:
     """What is left of a point in any version or as a marker, without the prefix."""
     prefix = points.prefix(point)
-    return [one.key.removeprefix(prefix) + (" (marker)" if one.marker else "") for one in site.versions(bucket, prefix)]
+    return [
+        version.key.removeprefix(prefix) + (" (marker)" if version.marker else "")
+        for version in site.versions(bucket, prefix)
+    ]
 
 
 def is_whole(site: Site, bucket: str, point: str) -> bool:

@@ -220,7 +220,7 @@ class MemorySite:
 
     def probe(self, bucket: str, now: datetime) -> CapabilityRecord:
         """Nothing is tried: its contract suite is the proof."""
-        proofs = tuple(Proof(one.name, "proven", "in memory") for one in CAPABILITIES)
+        proofs = tuple(Proof(capability.name, "proven", "in memory") for capability in CAPABILITIES)
         return CapabilityRecord(self.name, self.endpoint, now, proofs)
 
 

@@ -114,12 +114,12 @@ def leave_result(trial: pods.Trial, ordered: Any) -> None:
 
 
 def posted(double: KubernetesDouble, what: str) -> int:
-    return len([one for one in double.requests if one.method == "POST" and f"/{what}" in one.path])
+    return len([request for request in double.requests if request.method == "POST" and f"/{what}" in request.path])
 
 
 def rank_of(trial: pods.Trial, pool: str, rank: int) -> str:
     """The pod of a rank."""
-    found = [one for one in trial.pods(pool) if one.labels[train_job.RANK] == str(rank)]
+    found = [pod for pod in trial.pods(pool) if pod.labels[train_job.RANK] == str(rank)]
     return str(found[-1].name)
 
 

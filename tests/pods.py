@@ -204,11 +204,11 @@ class Trial:
 
     def attempts(self, ordered: pod_job.Ordered) -> list[tuple[str, str | None]]:
         """Pool and outcome of each attempt."""
-        return [(one.pool, one.outcome) for one in self.job(ordered).attempts()]
+        return [(attempt.pool, attempt.outcome) for attempt in self.job(ordered).attempts()]
 
     def evidence(self, ordered: pod_job.Ordered) -> list[tuple[str, str, str]]:
         """Pool, node and outcome of each attempt that had a node, as the ledger says."""
-        found = [one.body for one in reversed(self.platform.ledger.find("placement"))]
+        found = [record.body for record in reversed(self.platform.ledger.find("placement"))]
         mine = [one for one in found if one["job_id"] == ordered.job_id]
         return [(one["ran"]["pool"], one["ran"]["node"], one["outcome"]) for one in mine]
 

@@ -54,7 +54,12 @@ def workloads(double: DoubleCluster) -> list[dict[str, Any]]:
 
 def refused(made: Mapping[str, Any]) -> list[str]:
     """Requests that a cluster refused for want of a right."""
-    return [f"{one.method} {one.path}" for each in made.values() for one in each.requests if one.status == 403]
+    return [
+        f"{request.method} {request.path}"
+        for each in made.values()
+        for request in each.requests
+        if request.status == 403
+    ]
 
 
 def runs(trigger: Any) -> bool:

@@ -23,9 +23,12 @@ def selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     for key, value in (selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return False
-    for one in selector.get("matchExpressions") or ():
-        holds = {"In": labels.get(one["key"]) in one.get("values", ()), "Exists": one["key"] in labels}
-        if not holds[one["operator"]]:
+    for expression in selector.get("matchExpressions") or ():
+        holds = {
+            "In": labels.get(expression["key"]) in expression.get("values", ()),
+            "Exists": expression["key"] in labels,
+        }
+        if not holds[expression["operator"]]:
             return False
     return True
 
@@ -46,11 +49,11 @@ def _lets(policies: Sequence[Policy], pod: Pod, other: Pod, port: int, direction
     """Whether the policies of a pod's namespace let one direction through: all of it, where none selects the pod."""
     rules, peers = ("ingress", "from") if direction == "Ingress" else ("egress", "to")
     mine = [
-        one
-        for one in policies
-        if one["metadata"]["namespace"] == pod.namespace
-        and direction in one["spec"]["policyTypes"]
-        and selected(one["spec"]["podSelector"], pod.labels)
+        policy
+        for policy in policies
+        if policy["metadata"]["namespace"] == pod.namespace
+        and direction in policy["spec"]["policyTypes"]
+        and selected(policy["spec"]["podSelector"], pod.labels)
     ]
     if not mine:
         return True

@@ -23,10 +23,10 @@ def plain_socket(host: str, port: int) -> None:
 
 
 def datagram(host: str, port: int) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as one:
-        one.settimeout(PATIENCE)
-        one.sendto(b"x", (host, port))
-        one.recv(1)  # an unreachable port is told on the next call
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.sendto(b"x", (host, port))
+        sock.recv(1)  # an unreachable port is told on the next call
 
 
 def with_urllib(host: str, port: int) -> None:

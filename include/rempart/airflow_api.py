@@ -115,7 +115,7 @@ class AirflowApi:
             run_id = self.trigger(dag_id, conf)
             self.follow(dag_id, run_id, tell)
             ended = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
-            if "skipped" not in {one["state"] for one in ended if one["task_id"] == task_id}:
+            if "skipped" not in {task["state"] for task in ended if task["task_id"] == task_id}:
                 return self.result(dag_id, run_id, task_id)
             if time.monotonic() > until:
                 raise AirflowApiError(

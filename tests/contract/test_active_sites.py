@@ -45,7 +45,7 @@ def test_generations_follow_one_another_and_keep_their_switchover(sites: ActiveS
         sites.note(lease, noted)
         assert sites.active() == noted
         there = sites.advance(lease, noted, Active(0, "haven", "active", noted.switchover))
-    assert [one.generation for one in sites.history()] == [2, 1]
+    assert [switch.generation for switch in sites.history()] == [2, 1]
     assert there.at is not None and fenced.at is not None and there.at >= fenced.at
     assert sites.active().switchover == noted.switchover
 

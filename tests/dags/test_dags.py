@@ -251,7 +251,7 @@ def test_a_task_reads_its_file_for_its_own_dag_alone(tmp_path: Path, project: Pa
 def strings(schema: dict) -> list[dict]:
     """Every schema of a text in the schema of a parameter."""
     below = [schema.get("items"), schema.get("additionalProperties"), schema.get("propertyNames")]
-    found = [one for part in below if isinstance(part, dict) for one in strings(part)]
+    found = [string for part in below if isinstance(part, dict) for string in strings(part)]
     kinds = schema.get("type", "string" if "pattern" in schema else [])
     return found + ([schema] if "string" in ([kinds] if isinstance(kinds, str) else kinds) else [])
 
@@ -259,10 +259,10 @@ def strings(schema: dict) -> list[dict]:
 def test_every_text_that_a_run_may_be_given_is_bounded_and_has_no_line_end(parsed: dict) -> None:
     """`$` matches before a last line end, too; a text without a bound goes into the database and the logs."""
     texts = [
-        (f"{dag_id}.{name}", one)
+        (f"{dag_id}.{name}", string)
         for dag_id, dag in parsed["dags"].items()
         for name, schema in dag["params"].items()
-        for one in strings(schema)
+        for string in strings(schema)
     ]
     assert len(texts) > 10
     for where, schema in texts:

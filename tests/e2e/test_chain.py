@@ -83,7 +83,9 @@ def logs_of_the_stack() -> Iterator[tuple[Path, str]]:
 
 def first_delivery(platform: Platform) -> str:
     """The SHA-256 of the delivery with the canaries, as the cockpit's page has it."""
-    told = [one for record in platform.ledger.find("deliveries", PIPELINE) for one in record.body["deliveries"]]
+    told = [
+        delivery for record in platform.ledger.find("deliveries", PIPELINE) for delivery in record.body["deliveries"]
+    ]
     return str(max(told, key=lambda one: one["quarantined"])["sha256"])
 
 
@@ -312,7 +314,7 @@ def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) ->
         told = notes(dag_id)
         assert [one for one in told if one.startswith("Rempart: ") and said in one], (dag_id, told)
         assert not [one for one in told if CANARY in one]
-    assert [one for one in notes(f"validate_model_{PIPELINE}") if "was refused" in one]
+    assert [note for note in notes(f"validate_model_{PIPELINE}") if "was refused" in note]
     run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 16})
     with pytest.raises(AirflowApiError):
         api.follow(f"materialize_features_{PIPELINE}", run, lambda line: None)
@@ -355,11 +357,11 @@ def test_tasks_link_to_mlflow_and_to_pages_that_tell_of_their_run(chain: Chain, 
         assert anchor == topic
         shown = api.get(path.replace("/rempart/", "/rempart/api/"))
         # a warm run writes no snapshot of its own, and a version that is champion already no second promotion
-        assert shown["dag"] == dag_id and {one["topic"] for one in shown["sections"]} <= {topic, "placement"}
+        assert shown["dag"] == dag_id and {section["topic"] for section in shown["sections"]} <= {topic, "placement"}
 
 
 def test_evidence_names_the_run_that_wrote_it(chain: Chain, api: AirflowApi) -> None:
     by = api.get("/rempart/evidence")["drill"]["body"]["written_by"]
     assert (by["dag"], by["task"]) == ("restore_drill", "drill")
     found = api.get(f"/rempart/api/run?dag_id=restore_drill&run_id={by['run'].replace('+', '%2B')}")
-    assert "drill" in {one["topic"] for one in found["sections"]}
+    assert "drill" in {section["topic"] for section in found["sections"]}

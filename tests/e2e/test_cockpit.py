@@ -153,7 +153,7 @@ def cockpit(page: Page) -> FrameLocator:
 def test_airflow_lists_the_plugin_with_its_page(platform: Platform) -> None:
     # one entry that is not valid would hide the whole plugin without a word
     plugins = AirflowApi(config.environment_connections("airflow_api")).plugins()
-    ours = next(one for one in plugins if one["name"] == "rempart")
+    ours = next(plugin for plugin in plugins if plugin["name"] == "rempart")
     assert {view["destination"]: view["name"] for view in ours["external_views"]} == {
         "nav": "Sovereignty",
         "dag": "Evidence",
@@ -295,12 +295,12 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
     expect(frame.locator("#rows")).to_contain_text("a booking needs at least one adult")
     # Airflow's page has the path of the one in its frame in its own address, too
     shown = next(one.url for one in page.frames if "/rows?" in one.url and one != page.main_frame)
-    kept = [one for one in page.context.cookies(shown) if one["name"] == "rempart_look"]
+    kept = [cooky for cooky in page.context.cookies(shown) if cooky["name"] == "rempart_look"]
     assert kept and kept[0]["httpOnly"] and kept[0]["sameSite"] == "Strict"
     told = page.context.request.get(shown.replace("/rows?", "/rows.csv?"))
     assert told.ok and "a booking needs at least one adult" in told.text()
     stranger = page.context.browser.new_context()  # type: ignore[union-attr] # it was launched
-    stranger.add_cookies([one for one in page.context.cookies() if one["name"] == "_token"])  # type: ignore[misc] # as given
+    stranger.add_cookies([cooky for cooky in page.context.cookies() if cooky["name"] == "_token"])  # type: ignore[misc] # as given
     answer = stranger.request.get(shown)
     assert "Ask anew" in answer.text() and 'id="rows"' not in answer.text()
     stranger.close()

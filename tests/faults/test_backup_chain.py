@@ -38,7 +38,7 @@ def links(made: House) -> list[Link]:
 
 
 def bodies(made: House) -> dict[int, bytes]:
-    return {one.seq: one.body for one in chain.read(made.haven, BUCKET, TRUSTED)}
+    return {link.seq: link.body for link in chain.read(made.haven, BUCKET, TRUSTED)}
 
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
@@ -57,7 +57,7 @@ def test_i11_a_link_in_which_a_bit_flipped_is_put_back_from_the_ledger_under_loc
     assert made.haven.retained_until(BUCKET, chain.key_of(seq), str(newest.version_id))
     assert made.open().link.seq == 3 and len(links(made)) == 3
     # also who has no ledger, the public key alone, reads it
-    assert [one.body for one in chain.read(made.haven, BUCKET, TRUSTED)] == list(bodies(made).values())
+    assert [link.body for link in chain.read(made.haven, BUCKET, TRUSTED)] == list(bodies(made).values())
     assert made.platform.ledger.find("repair", "haven")[0].body["links"] == [seq]
     assert mend(made.platform, made.haven, dry_run=False) == mend_links.Mended(), "a second repair has nothing to do"
     made.point(recorded=True)
@@ -80,7 +80,7 @@ def test_i11_a_backup_mends_the_end_of_the_chain_before_it_goes_on(
     check_chain(made.platform, made.haven)
     assert "restored link 3 of the chain at site 'haven'" in caplog.text
     made.point(recorded=True)
-    assert [one.seq for one in links(made)] == [1, 2, 3, 4]
+    assert [link.seq for link in links(made)] == [1, 2, 3, 4]
 
 
 def test_i11_the_list_of_points_says_that_the_newest_points_link_is_altered(made: House) -> None:
@@ -174,7 +174,7 @@ def test_i11_a_link_without_any_true_copy_is_marked_as_lost_and_backups_go_on(ma
     with pytest.raises(IntegrityError, match="No link of the chain vouches"):
         made.open(point=orphan, force=True)  # the mark vouches for nothing
     after = made.point(recorded=True)
-    assert made.open().manifest.id == after and [one.seq for one in links(made)] == [1, 2, 3, 5]
+    assert made.open().manifest.id == after and [link.seq for link in links(made)] == [1, 2, 3, 5]
     marks = list(made.haven.versions(BUCKET, chain.mark_of(4)))
     assert made.haven.retained_until(BUCKET, chain.mark_of(4), str(marks[0].version_id))
 
@@ -195,10 +195,10 @@ def test_i11_a_true_copy_that_turns_up_takes_the_place_of_the_mark(made: House) 
     kept = [*records]
     records.clear()
     mend(made.platform, made.haven, dry_run=False, mark_lost=True)
-    assert [one.seq for one in links(made)] == [1, 3]
+    assert [link.seq for link in links(made)] == [1, 3]
     records[:0] = kept
     mend(made.platform, made.haven, dry_run=False)
-    assert bodies(made)[2] == right and [one.seq for one in links(made)] == [1, 2, 3]
+    assert bodies(made)[2] == right and [link.seq for link in links(made)] == [1, 2, 3]
 
 
 # --- the intruder: he has the signing key, and may add objects and versions at the site -------------------------------
@@ -241,7 +241,7 @@ def test_i11_a_forged_mark_hides_no_healthy_link(made: House) -> None:
     for seq in (1, 2, 3):
         mark = Mark(seq, NOW, tuple(points.list(made.haven, BUCKET)))
         made.haven.write(BUCKET, chain.mark_of(seq), chain.encode_mark(mark, SIGNER))
-    assert [one.seq for one in links(made)] == [1, 2, 3] and made.open().link.seq == 3
+    assert [link.seq for link in links(made)] == [1, 2, 3] and made.open().link.seq == 3
     assert made.find().lost == frozenset()
 
 
@@ -254,7 +254,7 @@ def test_i11_a_forged_link_in_place_of_a_damaged_one_is_not_taken_while_the_next
         made.haven.write(BUCKET, chain.key_of(seq), other[seq])
     mend(made.platform, made.haven, dry_run=False)
     named = hashes(named_links(made.platform, made.haven))
-    assert [one.body for one in chain.read(made.haven, BUCKET, TRUSTED, named=named)] == list(true.values())
+    assert [link.body for link in chain.read(made.haven, BUCKET, TRUSTED, named=named)] == list(true.values())
     made.platform.ledger_.records.clear()  # type: ignore[union-attr]
     assert bodies(made)[2] == true[2], "link 3 names it"
 
@@ -298,7 +298,7 @@ def test_p8_a_point_whose_puts_were_not_answered_is_whole_and_reported_so(made: 
     site.kind = kind
     made.platform.sites["haven"] = made.haven = site
     point = made.point(recorded=True)
-    assert made.open().manifest.id == point and [one.seq for one in links(made)] == [1, 2, 3, 4]
+    assert made.open().manifest.id == point and [link.seq for link in links(made)] == [1, 2, 3, 4]
     (version,) = made.haven.versions(BUCKET, chain.key_of(4))
     assert made.haven.retained_until(BUCKET, chain.key_of(4), str(version.version_id)) == UNTIL
 

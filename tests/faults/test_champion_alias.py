@@ -45,7 +45,7 @@ def move(platform, pipeline, version):
 
 
 def alarms(platform):
-    return [one.body for one in platform.ledger.find("denial") if one.body["what"] == champions.ALARM]
+    return [record.body for record in platform.ledger.find("denial") if record.body["what"] == champions.ALARM]
 
 
 def test_s8_a_refused_version_that_was_made_champion_by_hand_is_not_the_champion(house):

@@ -269,12 +269,12 @@ def test_a5_quarantined_rows_are_recoverable_by_a_corrected_delivery(house: Hous
 def test_a5_rows_that_a_wrong_rule_refused_are_taken_in_again_once_it_is_corrected(house: House) -> None:
     house.take_in(week=[change(ROWS[0], adults="0"), change(ROWS[1], adults="0", lead_time="9000"), *ROWS[2:]])
     sha = house.outcomes()["week"]["sha256"]
-    rules = [one for one in house.pipeline.expectations if one.arguments["column"] != "adults"]
+    rules = [expectation for expectation in house.pipeline.expectations if expectation.arguments["column"] != "adults"]
     fixed = house.pipeline.model_copy(update={"expectations": rules})
     for changed in (True, False):
         result = reingest(house.platform, fixed, sha)
         assert (result.changed, result.total_rows, result.quarantined) == (changed, 19, 1)
-    (key,) = [one.key for one in house.site.list(house.buckets.lake, "quarantine/")]
+    (key,) = [info.key for info in house.site.list(house.buckets.lake, "quarantine/")]
     (left,) = landing.refused_rows(house.site.read(house.buckets.lake, key))
     assert (left.line, left.reasons) == (3, ("lead time is not between 0 and 800 days",))
 

@@ -82,7 +82,9 @@ def test_l7_replication_makes_no_plan_of_a_listing_that_does_not_end(
     house: Platform, source: str, target: str, order: str
 ) -> None:
     record = MemorySite("primary").probe("doctor", datetime.now(UTC)).as_json()
-    proofs = [one | {"outcome": order} if one["capability"] == "listing order" else one for one in record["proofs"]]
+    proofs = [
+        proof | {"outcome": order} if proof["capability"] == "listing order" else proof for proof in record["proofs"]
+    ]
     house.ledger.append(
         "capabilities", "primary", record | {"endpoint": house.sites["primary"].endpoint, "proofs": proofs}
     )
@@ -92,7 +94,7 @@ def test_l7_replication_makes_no_plan_of_a_listing_that_does_not_end(
     )
     with pytest.raises(ListingRefused, match="primary"):
         replicate(swapped, source, target)
-    assert [one.key for one in house.sites["haven"].list(house.config.buckets.lake)] == ["kept"]
+    assert [info.key for info in house.sites["haven"].list(house.config.buckets.lake)] == ["kept"]
     assert not house.ledger.find("replication")
 
 

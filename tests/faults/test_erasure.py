@@ -37,7 +37,7 @@ WHO = id_of(VICTIM)
 
 
 def erase(lake, *bookings):
-    keys = [(one,) for one in bookings]
+    keys = [(booking,) for booking in bookings]
     given = {"by": "data-protection-officer", "reason": "consent-withdrawn", "dry_run": False}
     return erase_flow.erase(lake.platform, lake.pipeline, keys, **given)
 
@@ -272,7 +272,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     assert features(lake, feature_databases, id_of(ROWS[4]))[0] == 1
     # replication brings what stands now, and misses nothing that went
     bring(lake.platform, "primary", "haven", ("lake",), whenever=True)
-    there = {name: [one.key for one in lake.site(name).list(lake.bucket)] for name in ("primary", "haven")}
+    there = {name: [info.key for info in lake.site(name).list(lake.bucket)] for name in ("primary", "haven")}
     assert there["primary"] == there["haven"] and lake.holders(WHO) == []
 
     # everything as it was at the point: its lake by the restore, its databases played here
@@ -283,7 +283,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     opened = open_point(find(detached, wish, lake.platform.trusted_keys()), wish, own_identity(lake.platform))
     restored = dataclasses.replace(lake.platform, ledger_=old_ledger)
     result = restore_flow.restore(stack, opened, wish, plan(opened, wish), live=lambda: restored)
-    check = next(one for one in result.checks if "applied again" in one.what)
+    check = next(check for check in result.checks if "applied again" in check.what)
     assert check.ok and "1 subjects" in check.what and "none is found" in check.detail
     assert "sealed" in str(result.served)  # the rows did come back with it, before they went again
     assert lake.holders(WHO) == [] and features(lake, feature_databases, WHO) == (0, 0)

@@ -27,7 +27,7 @@ def name(first: int, last: int) -> str:
 
 def segments(platform: Platform) -> list[tuple[int, int]]:
     """First and last record of each segment that an export on record counts."""
-    found = [one["key"] for record in platform.ledger.find("checkpoint") for one in record.body["segments"]]
+    found = [segment["key"] for record in platform.ledger.find("checkpoint") for segment in record.body["segments"]]
     return sorted((int(key[7:19]), int(key[20:32])) for key in found)
 
 
@@ -124,7 +124,7 @@ def test_a_segment_of_ours_that_went_before_it_counted_is_no_gap(platform: Platf
     last = segments(platform)[-1][1]
     for number in range(4):
         platform.ledger.append("snapshot", "bookings", {"rows": number})
-    lines = [f"{one.line}\n" for one in platform.ledger.entries(last)]
+    lines = [f"{entry.line}\n" for entry in platform.ledger.entries(last)]
     put(platform, name(last + 3, last + 4), "".join(lines[2:4]).encode())
     export(platform)
     assert (last + 1) in [first for first, _ in segments(platform)]
@@ -138,7 +138,7 @@ def test_i13_of_an_export_that_was_cut_off_what_was_stored_wrong_is_put_again(pl
         platform.ledger.append("snapshot", "bookings", {"rows": number})
     put(platform, name(last + 1, last + 2), b"cut sho")
     export(platform)
-    true = "".join(f"{one.line}\n" for one in list(platform.ledger.entries(last))[:2]).encode()
+    true = "".join(f"{entry.line}\n" for entry in list(platform.ledger.entries(last))[:2]).encode()
     assert site(platform, "primary").read("evidence", name(last + 1, last + 2)) == true
     whole(platform)
 
@@ -154,7 +154,7 @@ def test_a_database_that_was_brought_back_is_still_found_by_a_segment_of_ours(
     newest = segments(platform)[-1]
     del platform.ledger.chain[newest[0] - 2 :]
     kept = len(platform.ledger.chain)
-    platform.ledger.records[:] = [one for one in platform.ledger.records if one.seq <= kept]
+    platform.ledger.records[:] = [record for record in platform.ledger.records if record.seq <= kept]
     with pytest.raises(LedgerBroken, match="of the ledger differs from the one in evidence/ledger/"):
         export(platform)
 
@@ -178,7 +178,7 @@ def test_a_newest_record_that_was_rewritten_is_still_found(platform: Platform) -
 def test_a_segment_of_ours_that_is_gone_is_still_put_again(platform: Platform, tmp_path: Path, lost: int) -> None:
     exported(platform, 3)
     put(platform, name(1, 999999999999), b"x")
-    key = [one for one in keys(platform, "primary", "evidence", "ledger/") if "9999" not in one][lost]
+    key = [key for key in keys(platform, "primary", "evidence", "ledger/") if "9999" not in key][lost]
     right = site(platform, "primary").read("evidence", key)
     wipe(site(platform, "primary"), "evidence", key)
     exported(platform, 1)

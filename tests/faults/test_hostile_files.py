@@ -112,7 +112,7 @@ def test_a7_refused_rows_stay_in_the_file_and_are_made_when_they_are_asked_for()
     tracemalloc.stop()
     assert held < 4 << 20
     (refused,) = found.refused
-    assert [(one.line, one.raw) for one in refused] == [(i + 2, f"row {i}") for i in range(count)]
+    assert [(row.line, row.raw) for row in refused] == [(i + 2, f"row {i}") for i in range(count)]
     assert len(refused) == count and len(refused[0].reasons) > 5
 
 

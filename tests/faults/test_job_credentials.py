@@ -76,7 +76,7 @@ def test_a_whole_job_runs_on_a_session_that_reaches_nothing_but_its_own(
     evidence = trial.platform.ledger.find("placement")[0].body["ran"]
     assert evidence["credentials"] == ran["credentials"]
     (session,) = seen
-    told = json.dumps([one.body for one in trial.platform.ledger.find("placement")])
+    told = json.dumps([record.body for record in trial.platform.ledger.find("placement")])
     assert session.password not in told and session.extra[SESSION_TOKEN] not in told
     endpoint = session.extra["endpoint_url"]
     today = datetime.now(UTC).date()

@@ -265,21 +265,21 @@ class Refusing:
 
 
 def test_k4_a_lock_that_would_lapse_before_its_point_is_extended(house, tmp_path):
-    one = house.put("a", b"one")
-    before = house.seal(one)
-    (after,) = house.seal(one, seconds=600, known=before)
+    sealed = house.put("a", b"one")
+    before = house.seal(sealed)
+    (after,) = house.seal(sealed, seconds=600, known=before)
     assert after.version == before[0].version
     held = house.haven.retained_until(house.bucket, after.key, after.version)
     assert held == after.retained_until > before[0].retained_until + timedelta(seconds=500)
-    assert house.opened(house.ring, after, one, tmp_path) == b"one"
+    assert house.opened(house.ring, after, sealed, tmp_path) == b"one"
 
 
 def test_k4_a_lock_that_cannot_be_extended_is_an_alarm_and_stops_no_other(house):
-    one, other = house.put("a", b"one"), house.put("b", b"two")
-    before = house.seal(one, other)
+    sealed, other = house.put("a", b"one"), house.put("b", b"two")
+    before = house.seal(sealed, other)
     refusing = Refusing(house.haven, [before[0].key])
     with pytest.raises(LockLapses) as error:
-        house.seal(one, other, seconds=600, known=before, haven=refusing)
+        house.seal(sealed, other, seconds=600, known=before, haven=refusing)
     assert before[0].key in error.value.what and before[0].version in error.value.what
     assert f"ends {before[0].retained_until:%Y-%m-%d %H:%M}" in error.value.what
     assert house.haven.retained_until(house.bucket, before[0].key, before[0].version) == before[0].retained_until
@@ -289,8 +289,8 @@ def test_k4_a_lock_that_cannot_be_extended_is_an_alarm_and_stops_no_other(house)
 
 @REAL_SITE
 def test_k4_a_site_that_only_says_that_it_extended_is_an_alarm(house, attacker, monkeypatch):
-    one = house.put("a", b"one")
-    before = house.seal(one)
+    sealed = house.put("a", b"one")
+    before = house.seal(sealed)
     monkeypatch.setattr(house.haven._client, "put_object_retention", lambda **_: {})
     with pytest.raises(LockLapses, match="it holds until"):
-        house.seal(one, seconds=600, known=before)
+        house.seal(sealed, seconds=600, known=before)

@@ -69,8 +69,8 @@ def head(role: Connection, key: str) -> Head:
 
 def insert(role: Connection, *entries: Entry) -> None:
     with psycopg.connect(role.postgresql_url()) as session:
-        for one in entries:
-            values = [one.text, one.hash, one.sig]
+        for entry in entries:
+            values = [entry.text, entry.hash, entry.sig]
             session.execute("INSERT INTO evidence (record, hash, sig) VALUES (%s, %s, %s)", values)
 
 
@@ -92,9 +92,9 @@ def test_a_forged_promotion_is_not_acted_on_and_is_named(
     insert(role, false)
     with caplog.at_level(logging.ERROR):
         assert intended(decisions_on(platform.ledger, "prices")) == "2"
-        assert [one.body["version"] for one in platform.ledger.find("promotion", "prices", limit=1)] == ["2"]
+        assert [record.body["version"] for record in platform.ledger.find("promotion", "prices", limit=1)] == ["2"]
     assert f"Record {false.seq} of the ledger (kind 'promotion') is not signed with the key of the chain" in caplog.text
-    assert [one.seq for one in platform.ledger.forged()] == [false.seq]
+    assert [entry.seq for entry in platform.ledger.forged()] == [false.seq]
     with pytest.raises(LedgerBroken, match=f"Record {false.seq} of the ledger is not signed with its key"):
         platform.ledger.append("promotion", "prices", {"version": "3"})
     with pytest.raises(LedgerBroken, match=f"Record {false.seq} of the ledger"):
@@ -120,7 +120,7 @@ def test_a_forged_key_signs_nothing_that_counts(platform: Platform, role: Connec
     follows = Head(introduced.seq, introduced.hash, THIEF.id)
     promotion = extend(follows, platform.clock(), "promotion", "prices", {"version": "666", "replaces": "2"}, THIEF)
     insert(role, introduced, promotion)
-    assert [one.subject for one in platform.ledger.find("key")] == [true.id]
+    assert [record.subject for record in platform.ledger.find("key")] == [true.id]
     assert set(platform.trusted_keys()) == {true.id}
     assert intended(decisions_on(platform.ledger, "prices")) == "2"
     stolen = PostgresqlLedger(role, lambda: THIEF)  # even our own program does not go on with his key
@@ -149,8 +149,8 @@ def test_a_flood_of_forged_records_hides_no_true_one(platform: Platform, role: C
         made.append(extend(at, platform.clock(), "promotion", "prices", {"version": str(number)}, THIEF))
         at = Head(made[-1].seq, made[-1].hash, true.id)
     insert(role, *made)
-    assert [one.body["version"] for one in platform.ledger.find("promotion", "prices", limit=1)] == ["2"]
-    assert [one.body["version"] for one in platform.ledger.find("promotion", "prices", limit=5000)] == ["2", "1"]
+    assert [record.body["version"] for record in platform.ledger.find("promotion", "prices", limit=1)] == ["2"]
+    assert [record.body["version"] for record in platform.ledger.find("promotion", "prices", limit=5000)] == ["2", "1"]
 
 
 def test_a_backup_reads_no_forged_record_from_its_snapshot(platform: Platform, role: Connection) -> None:
@@ -171,7 +171,7 @@ def test_forged_records_are_removed_with_a_copy_and_the_ledger_goes_on(
     second = forged(role, platform.signer().id, "erasure", "prices", {"state": "registered"})
     insert(role, second)
     shown = remove_forged(platform, servers.superuser, tmp_path / "copies")
-    assert shown.dry_run and [one.seq for one in shown.entries] == [second.seq, first.seq] and shown.copy is None
+    assert shown.dry_run and [entry.seq for entry in shown.entries] == [second.seq, first.seq] and shown.copy is None
     done = remove_forged(platform, servers.superuser, tmp_path / "copies", dry_run=False)
     assert done.copy and done.copy.read_text(encoding="utf-8").splitlines() == [first.line, second.line]
     assert done.copy.stat().st_mode & 0o077 == 0

@@ -202,7 +202,7 @@ def test_p8_what_an_export_wrote_that_was_killed_before_its_record_is_on_record_
 def all_on_record(platform: Platform) -> bool:
     """Whether the records of exports name every segment that stands at the site."""
     records = platform.ledger.find("checkpoint", limit=100)
-    named = {one["key"] for record in records for one in record.body["segments"]}
+    named = {segment["key"] for record in records for segment in record.body["segments"]}
     return named == set(keys(platform, "primary", "evidence", "ledger/"))
 
 
@@ -275,7 +275,7 @@ def test_i11_what_is_older_than_the_recent_exports_comes_to_its_turn_within_a_ro
         later = dataclasses.replace(platform, clock=lambda number=number: NOW + number * every)  # type: ignore[misc]
         places, _ = evidence.open_places(later)
         read.append(locked_evidence.check(later, places, NOW + timedelta(days=1)).read)
-    told = [one for record in platform.ledger.find("repair", "evidence") for one in record.body["objects"]]
+    told = [obj for record in platform.ledger.find("repair", "evidence") for obj in record.body["objects"]]
     assert len(told) == 3 and all(any(key in one for one in told) for key in damaged), told
     assert max(read) < 3 * 12, "no run reads all of it"
 
@@ -372,7 +372,8 @@ def test_the_export_refuses_a_site_that_was_not_proven_able_to_hold_it(platform:
     for name in ("primary", "haven"):
         true = platform.sites[name].probe("doctor", platform.clock())
         lacking = [
-            Proof("object lock", "absent", "no") if one.capability == "object lock" else one for one in true.proofs
+            Proof("object lock", "absent", "no") if proof.capability == "object lock" else proof
+            for proof in true.proofs
         ]
         platform.ledger.append("capabilities", name, dataclasses.replace(true, proofs=tuple(lacking)).as_json())
         before = {bucket: keys(platform, at, bucket) for at, bucket, _ in PLACES}
@@ -393,10 +394,10 @@ def test_an_old_record_of_a_site_is_none_and_the_sites_are_probed_before_the_exp
     with pytest.raises(CapabilityMissing, match=r"evidence: it was probed on .*, more than 30 days ago"):
         export(later)
     evidence.prove_sites(later)
-    known = [one.subject for one in platform.ledger.find("capabilities")]
+    known = [record.subject for record in platform.ledger.find("capabilities")]
     assert export(later).records > 0
     evidence.prove_sites(later)
-    assert [one.subject for one in platform.ledger.find("capabilities")] == known, "a valid record is enough"
+    assert [record.subject for record in platform.ledger.find("capabilities")] == known, "a valid record is enough"
 
 
 def test_a_site_that_was_never_probed_is_refused(platform: Platform) -> None:

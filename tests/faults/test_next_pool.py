@@ -97,7 +97,12 @@ def on_trial(
 
 def refused(made: Mapping[str, Any]) -> list[str]:
     """Requests that a cluster refused for want of a right."""
-    return [f"{one.method} {one.path}" for each in made.values() for one in each.requests if one.status == 403]
+    return [
+        f"{request.method} {request.path}"
+        for each in made.values()
+        for request in each.requests
+        if request.status == 403
+    ]
 
 
 def runs(trigger: Any) -> bool:
@@ -174,12 +179,14 @@ def test_t2_a_terminating_pod_of_the_attempts_own_name_is_not_adopted_and_the_ne
         api.delete_namespaced_pod(pod.name(ordered.job_id, 1), namespace, grace_period_seconds=600)
         assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
         attempts = job.attempts()
-        assert [(one.number, one.pool, one.outcome) for one in attempts] == [
+        assert [(attempt.number, attempt.pool, attempt.outcome) for attempt in attempts] == [
             (1, "gpu-a", "capacity"),
             (2, "gpu-b", "succeeded"),
         ]
         assert "is being deleted" in attempts[0].cause
-        assert not [one for one in made["gpu-a"].requests if one.method == "POST" and "/secrets" in one.path]
+        assert not [
+            request for request in made["gpu-a"].requests if request.method == "POST" and "/secrets" in request.path
+        ]
         assert not refused(made)
 
 

@@ -51,8 +51,8 @@ class World:
         """Each statement is a transaction of its own; the rows of the last."""
         url = dataclasses.replace(self.servers.superuser, schema="mlflow").postgresql_url()
         with psycopg.connect(url, autocommit=True) as session:
-            for one in statements:
-                cursor = session.execute(one)
+            for statement in statements:
+                cursor = session.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
 
     def next_second(self) -> datetime:
@@ -141,7 +141,7 @@ def test_x1_an_archiver_killed_in_the_middle_loses_no_second(
     done = restore_to_moment.restore(found, restore_to_moment.plan(found, seconds[1]), folder)
     assert done.rows["mlflow"] == (1, 2)
     assert done.last_commit and done.last_commit <= seconds[1] and done.timeline == 2
-    left = {"recovery.signal", "postmaster.pid", "backup_label"} & {one.name for one in folder.iterdir()}
+    left = {"recovery.signal", "postmaster.pid", "backup_label"} & {path.name for path in folder.iterdir()}
     assert (folder / "PG_VERSION").exists() and not left
 
 
@@ -172,7 +172,7 @@ def test_a_missing_segment_and_moments_outside_are_refused_by_name(world: World,
     route = restore_to_moment.plan(found, seconds[1]).route
     lost = route.segments[-2]
     opened = found.opened[0]
-    left = tuple(one for one in opened.files if one.entry != lost.entry)
+    left = tuple(file for file in opened.files if file.entry != lost.entry)
     holed = dataclasses.replace(found, opened=(dataclasses.replace(opened, files=left),))
     with pytest.raises(BackupError, match=f"WAL segment {lost.name} is missing"):
         restore_to_moment.plan(holed, seconds[2])
@@ -184,7 +184,7 @@ def test_k2_what_somebody_puts_in_place_of_a_segment_is_not_believed(
 ) -> None:
     found = world.found()
     opened = found.opened[0]
-    stored = next(one for one in opened.files if wal.is_segment(one.entry.name))
+    stored = next(file for file in opened.files if wal.is_segment(file.entry.name))
     forged = world.site.write("backups", stored.entry.key, age.encrypt(b"forged", [opened.key.recipient]))
     [now] = wal_store.listed(world.site, "backups", stored.entry.key)
     wal_store.open_entry(world.site, "backups", opened.key, now, tmp_path / "segment")

@@ -53,7 +53,7 @@ def test_t2_preempted_half_way_the_job_resumes_from_its_checkpoint(
         assert "Preempted to accommodate a workload" in first.cause
         work = trial.job(ordered).result().work
         assert work.resumed_from >= reached[0] * 0.9 > 0
-        placed = {one.body["attempt"]: one.body for one in trial.platform.ledger.find("placement")}
+        placed = {record.body["attempt"]: record.body for record in trial.platform.ledger.find("placement")}
         assert [placed[number]["ran"]["pool"] for number in (1, 2)] == ["gpu-a", last]
         assert "Preempted to accommodate a workload" in placed[1]["cause"]
         assert not refused(trial.clusters)

@@ -119,7 +119,7 @@ def in_parts(site: Site, bucket: str, key: str, body: bytes, part: int, **extra:
 
 
 def digests(site: Site, bucket: str) -> dict[str, str]:
-    return {one.key: hashlib.sha256(site.read(bucket, one.key)).hexdigest() for one in site.list(bucket)}
+    return {info.key: hashlib.sha256(site.read(bucket, info.key)).hexdigest() for info in site.list(bucket)}
 
 
 def versions(site: Site, bucket: str) -> int:
@@ -169,7 +169,7 @@ def test_i8_i13_what_is_not_the_listed_object_is_never_put(pair: Platform, fault
     ):
         replicate(bad, "primary", "haven")
     assert site.hits(fault)
-    assert {one.key for one in haven.list(bucket)} == set(KEYS)
+    assert {info.key for info in haven.list(bucket)} == set(KEYS)
     told = pair.ledger.find("replication", "primary->haven", limit=1)[0].body
     assert (told["verified"], told["failures"]) == (6, 1)
     assert replicate(pair, "primary", "haven").copied == 1 and digests(haven, bucket) == digests(primary, bucket)
@@ -223,7 +223,7 @@ def test_i9_the_same_wrong_bytes_at_every_read_are_refused_by_the_sites_etag(pai
         in_parts(primary, bucket, "foreign", os.urandom(size), 8 << 20)
     with lying(pair, "primary", "I9-unrecorded", key="foreign") as (bad, site), pytest.raises(SiteError, match="ETag"):
         replicate(bad, "primary", "haven")
-    assert site.hits() and {one.key for one in haven.list(bucket)} == set(KEYS)
+    assert site.hits() and {info.key for info in haven.list(bucket)} == set(KEYS)
     result = replicate(pair, "primary", "haven")
     assert (result.verified, result.unvouched) == (7, 1)
     assert "unvouched: 1" in result.grade and digests(haven, bucket) == digests(primary, bucket)
@@ -293,7 +293,7 @@ def test_i8_i13_what_failover_takes_over_is_what_its_site_lists(pair: Platform, 
     foreign(haven, bucket, "theirs", os.urandom(5000))
     with lying(pair, "haven", fault, key="theirs") as (bad, site), pytest.raises(SiteError):
         carry(bad.sites["haven"], primary, bucket, "theirs", md5_etags=True)
-    assert site.hits(fault) and "theirs" not in {one.key for one in primary.list(bucket)}
+    assert site.hits(fault) and "theirs" not in {info.key for info in primary.list(bucket)}
     assert carry(haven, primary, bucket, "theirs", md5_etags=True)
     assert primary.read(bucket, "theirs") == haven.read(bucket, "theirs")
 
@@ -347,7 +347,7 @@ def test_i12_a_missing_etag_or_version_has_its_own_cause_and_stops_no_other(
             result: ReplicationResult | None = replicate(bad, "primary", "haven")
         except SiteError as error:
             assert "has no ETag" in str(error) or "names no version" in str(error)
-            assert {one.key for one in haven.list(bucket)} >= {*KEYS} - {KEYS[2]}
+            assert {info.key for info in haven.list(bucket)} >= {*KEYS} - {KEYS[2]}
             result = None
     assert site.hits(fault)
     assert result is None or (result.verified, result.failures) == (6, 0)
@@ -422,11 +422,11 @@ def test_l1_a_listing_of_the_source_that_lacks_what_is_there_is_no_green(
 def test_what_is_really_deleted_at_the_source_is_hidden_and_no_doubt_stops_that(pair: Platform) -> None:
     bucket, primary, haven = filled(pair)
     replicate(pair, "primary", "haven")
-    gone = next(one for one in primary.versions(bucket) if one.key == KEYS[0])
+    gone = next(version for version in primary.versions(bucket) if version.key == KEYS[0])
     primary.delete(bucket, KEYS[0], version_id=gone.version_id)  # the version itself, as a lifecycle rule does
     primary.delete(bucket, KEYS[1])
     assert replicate(pair, "primary", "haven").failures == 0
-    assert KEYS[1] not in {one.key for one in haven.list(bucket)}
+    assert KEYS[1] not in {info.key for info in haven.list(bucket)}
 
 
 def test_l8_what_is_really_gone_at_the_target_is_copied_again(pair: Platform) -> None:
@@ -447,4 +447,4 @@ def test_a7_hidden_is_counted_only_after_a_look(pair: Platform) -> None:
     assert site.hits("P7-delete")
     assert pair.ledger.find("replication", "primary->haven", limit=1)[0].body["hidden"] == 0
     assert replicate(pair, "primary", "haven").hidden == 1
-    assert {one.key for one in haven.list(bucket)} == {*KEYS[1:]}
+    assert {info.key for info in haven.list(bucket)} == {*KEYS[1:]}

@@ -90,8 +90,8 @@ def test_x4_clocks_ten_minutes_apart_neither_hide_nor_purge_early(platform_in_me
     first = replicate(own, "primary", "haven")
     assert first.lag_seconds == 0 and first.verified == 2
     primary.write("lake", "a", b"y")
-    for one in list(primary.versions("lake", "b")):
-        primary.delete("lake", "b", version_id=one.version_id)
+    for version in list(primary.versions("lake", "b")):
+        primary.delete("lake", "b", version_id=version.version_id)
     for _ in range(3):
         result = replicate(own, "primary", "haven")
         assert (result.hidden, result.purged) == (0, 0)
@@ -108,8 +108,8 @@ def test_x4_a_leap_day_and_changes_of_summer_time_are_days_like_others(
     primary.write("lake", "a", b"x")
     primary.write("lake", "b", b"x")
     replicate(own, "primary", "haven")
-    for one in list(primary.versions("lake", "b")):
-        primary.delete("lake", "b", version_id=one.version_id)
+    for version in list(primary.versions("lake", "b")):
+        primary.delete("lake", "b", version_id=version.version_id)
     replicate(own, "primary", "haven")
     for minutes, hidden in ((9, 0), (11, 1)):
         later = dataclasses.replace(own, clock=lambda minutes=minutes: now + timedelta(minutes=minutes))  # type: ignore[misc]

@@ -66,8 +66,8 @@ def filled(pair: Platform, count: int = 6, size: int = 1000) -> tuple[list[str],
 
 
 def same(bucket: str, primary: Site, haven: Site) -> bool:
-    return {one.key: primary.read(bucket, one.key) for one in primary.list(bucket)} == {
-        one.key: haven.read(bucket, one.key) for one in haven.list(bucket)
+    return {info.key: primary.read(bucket, info.key) for info in primary.list(bucket)} == {
+        info.key: haven.read(bucket, info.key) for info in haven.list(bucket)
     }
 
 
@@ -76,7 +76,7 @@ def test_i3_a_body_altered_on_its_way_to_the_target_is_refused_by_its_checksum(p
 
     with lying(pair, "haven", "I3-put", key=keys[2]) as (bad, _), pytest.raises(SiteError, match=f"{bucket}/{keys[2]}"):
         replicate(bad, "primary", "haven")
-    assert {one.key for one in haven.list(bucket)} == {*keys} - {keys[2]}
+    assert {info.key for info in haven.list(bucket)} == {*keys} - {keys[2]}
     assert replicate(pair, "primary", "haven").copied == 1 and same(bucket, primary, haven)
 
 
@@ -89,7 +89,7 @@ def test_i3_a_body_altered_on_its_way_from_the_source_is_never_put(pair: Platfor
     ):
         replicate(bad, "primary", "haven")
     assert "its writer recorded" in str(caught.value) and "the bytes have the ETag" in str(caught.value)
-    assert {one.key for one in haven.list(bucket)} == {*keys} - {keys[1]}
+    assert {info.key for info in haven.list(bucket)} == {*keys} - {keys[1]}
     assert replicate(pair, "primary", "haven").copied == 2 and same(bucket, primary, haven)
 
 
@@ -98,7 +98,7 @@ def test_i4_a_body_cut_short_is_asked_for_again_and_never_put(pair: Platform) ->
 
     with lying(pair, "primary", "I4-get", key=keys[3]) as (bad, _), pytest.raises(SiteUnavailable, match=keys[3]):
         replicate(bad, "primary", "haven")
-    assert {one.key for one in haven.list(bucket)} == {*keys} - {keys[3]}
+    assert {info.key for info in haven.list(bucket)} == {*keys} - {keys[3]}
     assert replicate(pair, "primary", "haven").copied == 1 and same(bucket, primary, haven)
 
 
@@ -110,7 +110,7 @@ def test_p4_a_storm_of_slow_down_is_waited_out(pair: Platform) -> None:
         found,
     ):
         assert replicate(bad, "primary", "haven").copied == 20
-    assert sum(one.operation == "PutObject" for one in found.log) == 60
+    assert sum(line.operation == "PutObject" for line in found.log) == 60
     assert same(bucket, primary, haven)
 
 
@@ -124,8 +124,8 @@ def test_l5_versions_and_markers_arrive_in_the_order_in_which_they_were_made(pai
 
     def history(site: Site, key: str) -> list[bytes | None]:
         return [
-            None if one.marker else site.read(bucket, key, version_id=one.version_id)
-            for one in site.versions(bucket, key)
+            None if version.marker else site.read(bucket, key, version_id=version.version_id)
+            for version in site.versions(bucket, key)
         ]
 
     assert history(primary, "back-and-forth") == [b"at last", *[None, b"3", None, b"2", None, b"1", None, b"0"]]
@@ -161,7 +161,7 @@ def test_x1_a_large_object_goes_on_where_it_was_broken_off(pair: Platform, monke
         found.switch_off()
         found.log.clear()
         assert replicate(bad, "primary", "haven").copied == 1
-    parts = [one for one in found.log if one.operation == "UploadPart"]
+    parts = [line for line in found.log if line.operation == "UploadPart"]
     assert 1 <= len(parts) <= 3  # of five; those that were there were not sent again
     there = haven.head(bucket, "large")
     assert haven.read(bucket, "large") == body and (there.content_type, there.metadata["k"]) == ("x/y", "v")
@@ -198,10 +198,10 @@ def test_i2_a_byte_that_flips_on_the_targets_disk_is_found_by_reading_back_and_h
 def test_what_cannot_be_healed_is_red(pair: Platform) -> None:
     keys, bucket, primary, haven = filled(pair)
     replicate(pair, "primary", "haven")
-    row = next(one for one in catalogue(pair, "primary", "haven").rows(bucket) if one.key == keys[0])
+    row = next(row for row in catalogue(pair, "primary", "haven").rows(bucket) if row.key == keys[0])
     haven.delete(bucket, keys[0], version_id=row.target_version)
-    for one in list(primary.versions(bucket, keys[0])):
-        primary.delete(bucket, keys[0], version_id=one.version_id)
+    for version in list(primary.versions(bucket, keys[0])):
+        primary.delete(bucket, keys[0], version_id=version.version_id)
     with pytest.raises(SiteError, match="1 of 1 damaged replicas at site 'haven' could not be replaced"):
         verify(pair, "primary", "haven", whole=True)
 
@@ -212,13 +212,13 @@ def test_each_day_reads_its_part_and_all_are_read_in_the_pairs_time(pair: Platfo
     settings = pair.config.replication[0].model_copy(update={"read_back": timedelta(days=4)})
     own = dataclasses.replace(pair, config=pair.config.model_copy(update={"replication": [settings]}))
     bucket = pair.config.buckets.lake
-    proven = {one.key: one.verified for one in catalogue(own, "primary", "haven").rows(bucket)}
+    proven = {row.key: row.verified for row in catalogue(own, "primary", "haven").rows(bucket)}
     assert verify(own, "primary", "haven").read == 12  # nobody had read them yet
-    proven = {one.key: one.verified for one in catalogue(own, "primary", "haven").rows(bucket)}
+    proven = {row.key: row.verified for row in catalogue(own, "primary", "haven").rows(bucket)}
     for _ in range(6):  # two runs a day: 12 in four days are two in each
         assert verify(own, "primary", "haven").read == 2
     rows = list(catalogue(own, "primary", "haven").rows(bucket))
-    assert all(one.verified > proven[one.key] and one.basis == "read back" for one in rows)
+    assert all(row.verified > proven[row.key] and row.basis == "read back" for row in rows)
 
 
 KILLED = """

@@ -151,7 +151,7 @@ def test_x7_a_damaged_card_without_its_key_makes_no_new_key():
         made.point()
     with pytest.raises(IntegrityError, match=r"0001\.json .*is not readable"):
         made.ring.open_or_make(parse("dataset-bookings-395d"))
-    assert not [one for one in made.haven.list("backups", "keys/dataset-bookings-395d/") if one.key.endswith(".age")]
+    assert not [info for info in made.haven.list("backups", "keys/dataset-bookings-395d/") if info.key.endswith(".age")]
 
 
 def test_k1_a_key_that_the_backup_site_lost_is_taken_from_another_site():
@@ -170,7 +170,7 @@ def test_k1_a_destroyed_scope_stays_gone_and_everything_else_comes_back():
     made.ring.destroy(parse("dataset-bookings-395d"), dry_run=False)
     selection = plan(made.open(), Wish("haven"))
     assert selection.withheld == {"dataset-bookings-395d": 1}
-    assert [one.key for one in selection.objects] == ["mlflow/1/model.onnx"]
+    assert [obj.key for obj in selection.objects] == ["mlflow/1/model.onnx"]
 
 
 def test_a_site_that_is_not_declared_is_named():

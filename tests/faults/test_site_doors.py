@@ -75,7 +75,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def test_s5_another_user_of_the_machine_reads_writes_and_deletes_nothing(servers: Servers) -> None:
     asked = attacks(servers, "another user")
     answers = attack(asked, NOBODY)
-    assert len({one.door for one in asked}) == 1 + len(preflight.SITE_INTERNALS)
+    assert len({request.door for request in asked}) == 1 + len(preflight.SITE_INTERNALS)
     assert let_in(asked, answers) == []
     assert site(servers).read(BUCKET, KEY) == BODY
 
@@ -135,7 +135,7 @@ def open_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         }
 
     def opened(*arguments: Any) -> tuple[str, ...]:
-        return tuple(one for one in options(*arguments) if one != "-disableHttp")
+        return tuple(option for option in options(*arguments) if option != "-disableHttp")
 
     monkeypatch.setattr(environment, "site", bare)
     monkeypatch.setattr(services, "site_options", opened)
@@ -150,12 +150,16 @@ def test_the_attacks_work_on_a_site_that_is_open_and_such_a_site_is_not_accepted
     site(open_servers).write(BUCKET, KEY, BODY)
     assert list((open_servers.stack.site_folder(SITE) / "data").glob(f"{BUCKET}_*.dat"))
     for how in ("GET /col/delete?collection={bucket}", "/master_pb.Seaweed/CollectionDelete"):
-        (one,) = [one for one in asked if one.what == how]
+        (one,) = [request for request in asked if request.what == how]
         (answer,) = attack([one], NOBODY)
         assert lets_in(one, answer), answer
     assert not list((open_servers.stack.site_folder(SITE) / "data").glob(f"{BUCKET}_*.dat")), "the objects are gone"
-    reads = [one for one in asked if one.order["how"] == "grpc" and not one.order["tls"] and "Delete" not in one.what]
-    assert {one.door for one, answer in zip(reads, attack(reads, NOBODY), strict=True) if lets_in(one, answer)} == {
+    reads = [
+        request
+        for request in asked
+        if request.order["how"] == "grpc" and not request.order["tls"] and "Delete" not in request.what
+    ]
+    assert {read.door for read, answer in zip(reads, attack(reads, NOBODY), strict=True) if lets_in(read, answer)} == {
         f"{SITE} {part}" for part in ("master-grpc", "volume-grpc", "filer-grpc", "s3-grpc")
     }
     with pytest.raises(StackError, match="lets anybody in"):

@@ -125,7 +125,7 @@ def test_every_route_of_mlflow_stands_in_the_list(rules):
 
 def test_a_route_that_is_in_the_list_is_one_of_mlflow(rules):
     known = {(method, routes.template(rule)) for method, rule in rules}
-    assert {(one.method, one.template) for one in routes.listed()} <= known
+    assert {(route.method, route.template) for route in routes.listed()} <= known
 
 
 def filled(world, template):
@@ -141,16 +141,16 @@ def filled(world, template):
 def test_no_other_route_answers_a_job(world, rules):
     answered = {}
     for method, rule in rules:
-        one = routes.Route(method, routes.template(rule), frozenset())
+        route = routes.Route(method, routes.template(rule), frozenset())
         if any(
             "job" in listed.who
             for listed in routes.listed()
-            if (listed.method, listed.template) == (method, one.template)
+            if (listed.method, listed.template) == (method, route.template)
         ):
             continue
         if (method, rule) == ("GET", "/health"):
             continue
-        status, _ = world.ask(method, filled(world, one.template), {} if method != "GET" else None)
+        status, _ = world.ask(method, filled(world, route.template), {} if method != "GET" else None)
         if status not in (401, 403):
             answered[f"{method} {rule}"] = status
     assert answered == {}
@@ -174,7 +174,7 @@ def test_a_job_logs_what_it_made(world):
         assert run.data.metrics["mae"] == 2.0 and run.info.status == "FINISHED"
         assert run.data.tags[job_calls.OWNER] == world.job.login
         assert client.get_logged_model(world.own.model_id).tags[job_calls.OWNER] == world.job.login
-        assert {one.path for one in client.list_artifacts(world.own.run_id)} == {"plot.png"}
+        assert {list_artifact.path for list_artifact in client.list_artifacts(world.own.run_id)} == {"plot.png"}
 
 
 def test_nobody_chooses_where_artifacts_lie(world, servers):
@@ -186,8 +186,8 @@ def test_nobody_chooses_where_artifacts_lie(world, servers):
         camel = {"name": body["name"], "artifactLocation": place}
         assert world.ask("POST", f"{API}/experiments/create", camel, world.admin)[0] == 403
     with session(world.admin) as client:
-        locations = {one.artifact_location for one in client.search_experiments()}
-    assert all(one.startswith("mlflow-artifacts:/") for one in locations)
+        locations = {search_experiment.artifact_location for search_experiment in client.search_experiments()}
+    assert all(location.startswith("mlflow-artifacts:/") for location in locations)
 
 
 def test_no_version_leads_to_another_place(world):
@@ -479,4 +479,4 @@ def objects(servers):
     """Every object of the site that has artifacts, with its ETag."""
     found = client(servers.connections("s3_primary"))
     pages = found.get_paginator("list_objects_v2").paginate(Bucket=servers.stack.config.buckets.artifacts)
-    return {one["Key"]: one["ETag"] for page in pages for one in page.get("Contents", ())}
+    return {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", ())}

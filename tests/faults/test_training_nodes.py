@@ -59,7 +59,7 @@ def trial(platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def test_two_nodes_run_and_the_evidence_lists_both(trial: pods.Trial) -> None:
     ordered = trial.order()
-    assert [one["nodes"] for one in ordered.plan["options"]] == [2, 2]
+    assert [option["nodes"] for option in ordered.plan["options"]] == [2, 2]
     silenced(
         trial,
         "import os, time\n"
@@ -76,7 +76,7 @@ def test_two_nodes_run_and_the_evidence_lists_both(trial: pods.Trial) -> None:
 
     ran = trial.run(ordered, deferred=written)["placement"]
     assert ran["node"] == "gpu-a-1, gpu-a-2" and ran["gpus"] == 2 and ran["gpu_type"] == "NVIDIA-L4"
-    assert {one["node"] for one in ran["nodes"]} == {"gpu-a-1", "gpu-a-2"}
+    assert {node["node"] for node in ran["nodes"]} == {"gpu-a-1", "gpu-a-2"}
     assert ran["image"].endswith(pods.IMAGE.partition("@")[2]) and ran["seconds"] > 0
     placed = trial.platform.ledger.find("placement")[0].body
     assert placed["ran"] == ran and placed["outcome"] == "succeeded"
@@ -279,7 +279,7 @@ def foreign(trial: pods.Trial, ordered: Any, labels: dict[str, str]) -> dict[str
     """A TrainJob with the name of the first attempt in gpu-a, made by somebody else."""
     with trial.here():
         job = trial.job(ordered)
-        manifest = job.train_job(1, next(one for one in job.plan.options if one.pool == "gpu-a"))
+        manifest = job.train_job(1, next(option for option in job.plan.options if option.pool == "gpu-a"))
     manifest["metadata"]["labels"] = labels
     made: dict[str, Any] = custom(trial.clusters["gpu-a"]).create_namespaced_custom_object(*TRAIN_JOBS, manifest)
     return made
@@ -354,8 +354,8 @@ def test_a_pool_without_a_runtime_is_never_asked_for_several_nodes(
     pods.project(home, {"gpu-b": WITH_RUNTIME, "gpu-a": {"max_gpus": 4}})
     with on_two_nodes(platform, home, monkeypatch) as trial:
         ordered = trial.order()
-        assert [one["pool"] for one in ordered.plan["options"]] == ["gpu-b"]
-        (out,) = [one for one in ordered.plan["excluded"] if one["pool"] == "gpu-a"]
+        assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-b"]
+        (out,) = [excluded for excluded in ordered.plan["excluded"] if excluded["pool"] == "gpu-a"]
         assert "pools.gpu-a.runtime: none, the job needs 2 nodes" in out["reasons"][0]
 
 
@@ -375,11 +375,11 @@ def test_no_credential_stands_in_train_job_pods_trigger_or_record(trial: pods.Tr
     trial.run(ordered, deferred=look)
     site = trial.platform.active_site("personal")
     prefix = ordered.key.removesuffix("order.json")
-    seen += [site.read(ordered.bucket, one.key).decode("latin-1") for one in site.list(ordered.bucket, prefix)]
+    seen += [site.read(ordered.bucket, info.key).decode("latin-1") for info in site.list(ordered.bucket, prefix)]
     secrets = [trial.platform.connections(name).password for name in ("s3_primary", "mlflow")]
     text = "\n".join(seen)
     assert ordered.job_id in text and "secretKeyRef" in text
-    assert not [one for one in (*secrets, double.token) if one in text]
+    assert not [secret for secret in (*secrets, double.token) if secret in text]
 
 
 def test_a_network_trains_on_two_nodes_through_an_eviction_and_registers(

@@ -106,5 +106,5 @@ def test_x1_a_watch_that_is_killed_while_it_tells_tells_again_and_then_no_more(
         for _ in range(2):
             done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
             assert done.returncode == 1, done.stdout + done.stderr
-        assert [one[0]["news"][0]["what"] for one in hook.posts] == ["red", "red"]
+        assert [post[0]["news"][0]["what"] for post in hook.posts] == ["red", "red"]
         assert set(json.loads((file.parent / "watch-state.json").read_text())["told"]["on-call"]) == {"drill"}

@@ -46,9 +46,15 @@ def test_a_restore_point_holds_every_database_and_object_and_proves_itself(stand
     assert {dump.name for dump in manifest.databases} == set(DATABASES)
     assert point.objects == len(manifest.objects)
     sealed = [held.sealed for held in (*manifest.objects, manifest.secrets)]
-    assert len({one.key for one in sealed}) == len({held.sha256 for held in (*manifest.objects, manifest.secrets)})
-    for one in sealed:
-        assert site.retained_until(bucket, one.key, one.version) >= one.retained_until > platform.clock()
+    assert len({sealed_object.key for sealed_object in sealed}) == len(
+        {held.sha256 for held in (*manifest.objects, manifest.secrets)}
+    )
+    for sealed_object in sealed:
+        assert (
+            site.retained_until(bucket, sealed_object.key, sealed_object.version)
+            >= sealed_object.retained_until
+            > platform.clock()
+        )
     listed = {
         (name, info.key)
         for name in ("lake", "artifacts")

@@ -40,13 +40,17 @@ GPU = "nvidia.com/gpu"
 
 def manifests(*folders: str) -> list[dict[str, Any]]:
     files = [file for folder in folders for file in sorted((DEPLOY / folder).glob("*.yaml"))]
-    documents = [one for file in files for one in yaml.safe_load_all(file.read_text("utf-8"))]
-    return [one for one in documents if one["kind"] not in ("Kustomization", "ClusterRole", "ClusterRoleBinding")]
+    documents = [document for file in files for document in yaml.safe_load_all(file.read_text("utf-8"))]
+    return [
+        document
+        for document in documents
+        if document["kind"] not in ("Kustomization", "ClusterRole", "ClusterRoleBinding")
+    ]
 
 
 def granted() -> list[dict[str, Any]]:
     """The rules of the shipped Role, in the pool's namespace, and those of the ClusterRole."""
-    role = next(one for one in manifests("pool") if one["kind"] == "Role")
+    role = next(manifest for manifest in manifests("pool") if manifest["kind"] == "Role")
     cluster = next(yaml.safe_load_all((DEPLOY / "cluster" / "nodes.yaml").read_text("utf-8")))
     return [*({**rule, "namespaces": ["training"]} for rule in role["rules"]), *cluster["rules"]]
 
@@ -107,9 +111,9 @@ class Pool:
     def findings(self, *, probe: bool = False, seconds: float = 60) -> dict[str, list[PoolFinding]]:
         (found,) = self.diagnoses(probe=probe, seconds=seconds)
         told: dict[str, list[PoolFinding]] = {}
-        for one in found.findings:
-            told.setdefault(one.check, []).append(one)
-        assert all(one.remedy for one in found.findings if one.outcome in ("FAIL", "warn"))
+        for finding in found.findings:
+            told.setdefault(finding.check, []).append(finding)
+        assert all(finding.remedy for finding in found.findings if finding.outcome in ("FAIL", "warn"))
         assert "not-to-be-seen" not in repr(found) and self.token not in repr(found)
         return told
 
@@ -119,7 +123,7 @@ class Pool:
         )
 
     def pods(self) -> list[str]:
-        return [one.metadata.name for one in client.CoreV1Api(self.api).list_namespaced_pod("training").items]
+        return [item.metadata.name for item in client.CoreV1Api(self.api).list_namespaced_pod("training").items]
 
 
 def failed(told: dict[str, list[PoolFinding]]) -> set[str]:
@@ -163,7 +167,7 @@ def pool(site: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
     with KubernetesDouble() as double:
         api = new_client_from_config_dict(double.kubeconfig())
         made = Pool(double, api, site)
-        for document in sorted(manifests("cluster", "pool"), key=lambda one: one["kind"] != "Namespace"):
+        for document in sorted(manifests("cluster", "pool"), key=lambda manifest: manifest["kind"] != "Namespace"):
             create(api, document)
         create(api, egress_policy())
         double.add_node("gpu-1", {REGION: "lyon"}, {GPU: "2"}, [{"key": GPU, "effect": "NoSchedule"}])
@@ -211,7 +215,7 @@ def test_a_pool_as_shipped_is_healthy_and_the_probe_leaves_nothing(pool: Pool) -
     assert "2 free" in only(told, "gpus").found
     assert only(told, "image pull").found == "started on gpu-1"
     assert only(told, "entry point").outcome == "ok" and "spec of version 2" in only(told, "entry point").found
-    assert [(one.outcome, one.found) for one in told["reach"]] == [("ok", f"{pool.site}: HTTP 403")] * 3
+    assert [(check.outcome, check.found) for check in told["reach"]] == [("ok", f"{pool.site}: HTTP 403")] * 3
     assert pool.pods() == []
     assert doctor_pool.exit_code(pool.diagnoses()) == 0
 
@@ -220,8 +224,12 @@ def test_without_probe_nothing_is_created_and_that_is_said(pool: Pool) -> None:
     before = len(pool.double.history)
     told = pool.findings()
     assert only(told, "image pull").outcome == only(told, "reach").outcome == "not run"
-    writes = [one for one in pool.double.requests if one.method != "GET" and one.user.startswith("system:service")]
-    assert all("/selfsubject" in one.path for one in writes) and len(pool.double.history) == before
+    writes = [
+        request
+        for request in pool.double.requests
+        if request.method != "GET" and request.user.startswith("system:service")
+    ]
+    assert all("/selfsubject" in write.path for write in writes) and len(pool.double.history) == before
 
 
 def test_every_missing_right_is_named_and_every_excess(pool: Pool) -> None:
@@ -250,7 +258,7 @@ def test_a_missing_quota_fails_and_a_full_one_warns(pool: Pool) -> None:
     core = client.CoreV1Api(pool.api)
     core.delete_namespaced_resource_quota("rempart-pool", "training")
     assert only(pool.findings(), "quota").outcome == "FAIL"
-    quota = next(one for one in manifests("pool") if one["kind"] == "ResourceQuota")
+    quota = next(manifest for manifest in manifests("pool") if manifest["kind"] == "ResourceQuota")
     quota["spec"]["hard"] = {f"requests.{GPU}": "2"}
     core.create_namespaced_resource_quota("training", quota)
     more = only(pool.findings(), "quota")
@@ -315,7 +323,7 @@ def test_a_queue_is_told_with_its_state(pool: Pool, version: str) -> None:
 def test_an_api_that_is_away_fails_and_nothing_else_is_claimed(pool: Pool) -> None:
     pool.double.stop()
     (found,) = pool.diagnoses(probe=True)
-    told = {one.check: one for one in found.findings}
+    told = {finding.check: finding for finding in found.findings}
     assert told["cluster"].outcome == "FAIL" and "did not answer" in told["cluster"].found
     assert told["rights"].outcome == told["reach"].outcome == "not run"
     assert doctor_pool.exit_code([found]) == 2
@@ -324,7 +332,7 @@ def test_an_api_that_is_away_fails_and_nothing_else_is_claimed(pool: Pool) -> No
 def test_a_token_that_is_not_accepted_fails_everything(pool: Pool) -> None:
     pool.double.revoke_token(pool.token)
     (found,) = pool.diagnoses()
-    told = {one.check: one for one in found.findings}
+    told = {finding.check: finding for finding in found.findings}
     assert told["cluster"].outcome == "FAIL" and "401" in told["cluster"].found
     assert told["rights"].outcome == "not run" and "token" in told["cluster"].remedy
     assert doctor_pool.exit_code([found]) == 1
@@ -335,7 +343,7 @@ def test_a_connection_that_names_no_cluster_fails(pool: Pool) -> None:
         return Connection(name, "kubernetes")
 
     (found,) = doctor_pool.diagnose([], config=pool.config(), connections=empty, on=TODAY)
-    (cluster,) = [one for one in found.findings if one.check == "cluster"]
+    (cluster,) = [finding for finding in found.findings if finding.check == "cluster"]
     assert "names no cluster" in cluster.found and doctor_pool.exit_code([found]) == 2
     with pytest.raises(ConfigError, match="no pool 'paris'"):
         doctor_pool.diagnose(["paris"], config=pool.config())
@@ -354,7 +362,7 @@ def test_the_connection_is_read_as_the_provider_reads_it(pool: Pool, tmp_path: P
         return Connection(name, "kubernetes", extra={key: value})
 
     (found,) = doctor_pool.diagnose([], config=pool.config(), connections=connections, on=TODAY)
-    assert found.answered and next(one for one in found.findings if one.check == "rights").outcome == "ok"
+    assert found.answered and next(finding for finding in found.findings if finding.check == "rights").outcome == "ok"
 
 
 def test_an_image_that_cannot_be_pulled_fails_and_the_pod_is_gone(pool: Pool) -> None:
@@ -380,7 +388,7 @@ def test_a_site_that_a_pod_cannot_reach_is_named(pool: Pool) -> None:
         held.bind(("127.0.0.1", 0))
         pool.site = f"http://127.0.0.1:{held.getsockname()[1]}"
         told = pool.findings(probe=True)
-    assert [one.outcome for one in told["reach"]] == ["FAIL"] * 3 and "refused" in told["reach"][0].found.lower()
+    assert [check.outcome for check in told["reach"]] == ["FAIL"] * 3 and "refused" in told["reach"][0].found.lower()
     assert pool.pods() == []
 
 
@@ -407,8 +415,8 @@ def test_the_pod_is_restricted_labelled_and_has_no_credentials(pool: Pool) -> No
 
     def watch() -> None:
         while not seen.is_set():
-            for one in core.list_namespaced_pod("training").items:
-                made.append(pool.api.sanitize_for_serialization(one))
+            for item in core.list_namespaced_pod("training").items:
+                made.append(pool.api.sanitize_for_serialization(item))
                 seen.set()
             time.sleep(0.02)
 
@@ -422,7 +430,9 @@ def test_the_pod_is_restricted_labelled_and_has_no_credentials(pool: Pool) -> No
     spec, text = made[0]["spec"], json.dumps(made[0])
     assert made[0]["metadata"]["labels"]["app.kubernetes.io/component"] == "doctor"
     assert spec["automountServiceAccountToken"] is False and "envFrom" not in spec["containers"][0]
-    assert not [one for one in spec["containers"][0]["env"] if "CONN" in one["name"] or "valueFrom" in one]
+    assert not [
+        variable for variable in spec["containers"][0]["env"] if "CONN" in variable["name"] or "valueFrom" in variable
+    ]
     assert "secretRef" not in text and "not-to-be-seen" not in text
 
 

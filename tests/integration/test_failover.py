@@ -50,7 +50,7 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
     assert haven.read(bucket, "mlflow/moved/after.txt") == b"written at haven"
     assert not list(primary.list(bucket, "mlflow/moved/after"))
     assert "'haven' is active" in next(lines(at_home))
-    said = [one.getMessage() for one in caplog.records if one.name.startswith("rempart.flows")]
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("rempart.flows")]
     quiet = [one for one in said if one.endswith(" s")]
     assert len(said) >= 10 and (len(quiet) > 0 or time.monotonic() - began < 30), "it tells how far it is"
     home = fail_back(at_home, dry_run=False)

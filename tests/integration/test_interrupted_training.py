@@ -70,7 +70,7 @@ class Job:
         return self.site.read(self.spec.output.bucket, self.spec.key(name))
 
     def left(self):
-        return [one.key for one in self.site.list(self.spec.output.bucket, self.spec.key("checkpoint"))]
+        return [info.key for info in self.site.list(self.spec.output.bucket, self.spec.key("checkpoint"))]
 
 
 @pytest.fixture(params=list(JOBS))
@@ -105,7 +105,7 @@ def test_ended_by_sigterm_and_then_killed_it_goes_on_and_gives_the_same_model(jo
     undisturbed, model, lines = whole.finished()
     steps = undisturbed.work.steps
     assert undisturbed.work.done_here == undisturbed.work.total_over_attempts == steps and whole.left() == []
-    told = [one for one in lines if one["stage"] == "progress"]
+    told = [line for line in lines if line["stage"] == "progress"]
     assert len(told) > 1 and all({"step", "steps", "loss", "seconds_left"} <= set(one) for one in told[:-1])
 
     status, lines, seconds = disturbed.stopped(signal.SIGTERM, steps // 2)
@@ -115,7 +115,7 @@ def test_ended_by_sigterm_and_then_killed_it_goes_on_and_gives_the_same_model(jo
 
     status, lines, _ = disturbed.stopped(signal.SIGKILL, saved + steps // 8)
     assert status == -signal.SIGKILL and {"stage": "resumed", "step": saved} in [
-        {"stage": one["stage"], "step": one.get("step")} for one in lines
+        {"stage": line["stage"], "step": line.get("step")} for line in lines
     ]
     seen = lines[-1]["step"]
     assert json.loads(disturbed.read(MANIFEST))["kept"][0]["step"] >= seen - 1
@@ -135,4 +135,4 @@ def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(jobs):
     disturbed.site.write(disturbed.spec.output.bucket, disturbed.spec.key(name), b"torn")
     result, _, lines = disturbed.finished()
     assert result.work.resumed_from == before["step"]
-    assert [one["step"] for one in lines if one["stage"] == "checkpoint not usable"] == [newest["step"]]
+    assert [line["step"] for line in lines if line["stage"] == "checkpoint not usable"] == [newest["step"]]

@@ -84,7 +84,7 @@ def test_a_person_comes_changes_and_goes_and_the_ledger_names_nobody(airflow: Ai
     first = shown(run("add", "marie", "--role", "operator"))
     airflow.tokens["marie"] = airflow.log_in("marie", first).json()["access_token"]
     assert airflow.ask("marie", "GET /api/v2/connections") == 403
-    line = next(one for one in run("list").splitlines() if " marie " in one)
+    line = next(line for line in run("list").splitlines() if " marie " in line)
     number = line.split()[0]
     assert line.split()[1:3] == ["marie", "operator"]
 
@@ -123,7 +123,9 @@ def test_a_browser_logs_in_with_cookies_that_no_script_and_no_other_site_gets(ai
         while answer.is_redirect:
             answer = browser.get(answer.headers["location"])
             cookies = answer.headers.get_list("set-cookie")
-            assert all("HttpOnly" in one and "samesite=lax" in one.lower() for one in cookies if "_token=ey" in one)
+            assert all(
+                "HttpOnly" in cooky and "samesite=lax" in cooky.lower() for cooky in cookies if "_token=ey" in cooky
+            )
         assert browser.get("/api/v2/dags").status_code == 200
         assert browser.get("/auth/users/list/").status_code in (302, 403)
         assert _renewed(browser)
@@ -195,7 +197,7 @@ def test_a_change_that_cannot_be_recorded_is_not_made(platform: Platform) -> Non
     deaf = Platform(platform.config, platform.connections, ledger_=Silent())  # type: ignore[arg-type] # a double
     with pytest.raises(RuntimeError, match="no ledger"):
         people.add(deaf, "unseen", "admin", "x" * 20)
-    assert not [one for one in people.everybody(platform) if one.name == "unseen"]
+    assert not [person for person in people.everybody(platform) if person.name == "unseen"]
 
 
 def test_mlflow_has_its_own_users_still(platform: Platform) -> None:

@@ -48,7 +48,7 @@ def namespace() -> Iterator[str]:
 
 def dry_run(documents: list[dict[str, Any]], namespace: str) -> None:
     """The API server's answer to all of them; a pod that the profile refuses is a warning of its maker."""
-    moved = [{**one, "metadata": {**one["metadata"], "namespace": namespace}} for one in documents]
+    moved = [{**document, "metadata": {**document["metadata"], "namespace": namespace}} for document in documents]
     text = yaml.safe_dump_all(one for one in moved if one["kind"] != "Namespace")
     done = kubectl("apply", "--dry-run=server", "-f", "-", given=text)
     assert done.returncode == 0, done.stderr

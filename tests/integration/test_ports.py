@@ -20,21 +20,21 @@ def rows(stack: paths.Stack, platform: Platform) -> list[Row]:
 
 
 def let_in(rows: list[Row], who: set[str]) -> list[tuple[str, str, tuple[str, ...]]]:
-    return [(one.door, one.who, one.let_in) for one in rows if one.who in who and not one.ok]
+    return [(row.door, row.who, row.let_in) for row in rows if row.who in who and not row.ok]
 
 
 def test_s5_no_port_or_socket_of_the_stack_lets_anybody_in_who_has_no_right(
     stack: paths.Stack, rows: list[Row]
 ) -> None:
-    assert set(stack.ports) <= {one.door for one in rows}, "every declared port was attacked"
-    assert let_in(rows, {one.who for one in rows} - {COOKIE, JOB}) == []
+    assert set(stack.ports) <= {row.door for row in rows}, "every declared port was attacked"
+    assert let_in(rows, {row.who for row in rows} - {COOKIE, JOB}) == []
 
 
 def test_s5_a_job_in_a_pool_gets_no_more_than_its_own_at_mlflow_and_at_its_site(rows: list[Row]) -> None:
-    assert {one.door for one in rows if one.who == JOB} == {"mlflow", "primary"}
+    assert {row.door for row in rows if row.who == JOB} == {"mlflow", "primary"}
     assert let_in(rows, {JOB}) == []
 
 
 def test_s10_a_page_at_another_port_writes_nothing_with_the_cookie_of_an_administrator(rows: list[Row]) -> None:
-    assert [one.door for one in rows if one.who == COOKIE] == ["airflow"]
+    assert [row.door for row in rows if row.who == COOKIE] == ["airflow"]
     assert let_in(rows, {COOKIE}) == []

@@ -49,7 +49,7 @@ def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(st
     kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing)
     for name in DATABASES:
         key = keyring.open(encryption_scopes.of_database(name, kept))
-        tags = sorted(tag for one in repository_of(standing, "haven", key).snapshots() for tag in one.tags)
+        tags = sorted(tag for snapshot in repository_of(standing, "haven", key).snapshots() for tag in snapshot.tags)
         assert tags == [f"point={point}" for point in made[1:]]
     ended = standing.ledger.find("prune", limit=1)[0].body
     assert ended["state"] == "ended" and set(ended["dumps_forgotten"].values()) == {1}

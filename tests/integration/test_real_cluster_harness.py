@@ -61,7 +61,7 @@ def state(found: RealCluster) -> list[Any]:
     """What the cluster is, without what its machines report by themselves."""
     nodes = found.api.list_node().items
     return [
-        [one.metadata.name for one in found.api.list_namespace().items],
+        [item.metadata.name for item in found.api.list_namespace().items],
         *[(n.metadata.name, n.metadata.labels, n.metadata.annotations or {}, n.spec.taints or []) for n in nodes],
         *[(n.status.capacity, n.status.allocatable) for n in nodes],
     ]

@@ -81,8 +81,8 @@ class Team:
         """Each statement is a transaction of its own, past the front; the rows of the last."""
         url = dataclasses.replace(self.superuser, schema=database).postgresql_url()
         with psycopg.connect(url, autocommit=True) as session:
-            for one in statements:
-                cursor = session.execute(one)
+            for statement in statements:
+                cursor = session.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
 
     @contextmanager

@@ -50,7 +50,7 @@ def rempart(servers: Servers, *words: str) -> str:
 
 def links(platform: Platform, site: Site) -> list[int]:
     keys, named = platform.trusted_keys(), hashes(named_links(platform, site))
-    return [one.seq for one in chain.verify(chain.read(site, BUCKET, keys, named=named), keys)]
+    return [link.seq for link in chain.verify(chain.read(site, BUCKET, keys, named=named), keys)]
 
 
 @pytest.mark.full

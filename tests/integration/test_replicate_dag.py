@@ -79,13 +79,13 @@ def tasks(api: AirflowApi, run_id: str) -> list[tuple[str, int, str]]:
 
 def runs(api: AirflowApi, since: datetime) -> list[str]:
     path = f"/api/v2/dags/{DAG_ID}/dagRuns?run_after_gte={since:%Y-%m-%dT%H:%M:%SZ}&order_by=run_after"
-    return [one["dag_run_id"] for one in api.get(path)["dag_runs"]]
+    return [dag_run["dag_run_id"] for dag_run in api.get(path)["dag_runs"]]
 
 
 def event_of(api: AirflowApi, run_id: str) -> dict[str, Any]:
     """The extra of the one event of the asset that a run made."""
     events = api.get(f"/api/v2/assets/events?source_dag_id={DAG_ID}&order_by=-timestamp&limit=20")["asset_events"]
-    (found,) = [one for one in events if one["source_run_id"] == run_id]
+    (found,) = [event for event in events if event["source_run_id"] == run_id]
     assert found["name"] == "replica_primary_to_haven"
     extra: dict[str, Any] = found["extra"]
     return extra
@@ -101,9 +101,9 @@ def test_pieces_are_copied_by_tasks_of_their_own_and_the_asset_tells_the_lag(
         list(pool.map(lambda n: primary.write(lake, f"{prefix}k{n:05}", b"%d" % n), range(OBJECTS)))
     run_id = ran(api)
     # a scheduled run may have begun before, and have copied them
-    seen = [tasks(api, one) for one in runs(api, datetime.now(UTC) - timedelta(minutes=3))]
+    seen = [tasks(api, run) for run in runs(api, datetime.now(UTC) - timedelta(minutes=3))]
     assert any({("carry", 1, "success"), ("conclude", -1, "success")} <= set(found) for found in seen), seen
-    copied = {one.key: one.size for one in haven.list(lake, prefix)}
+    copied = {info.key: info.size for info in haven.list(lake, prefix)}
     assert copied == {f"{prefix}k{n:05}": len(b"%d" % n) for n in range(OBJECTS)}
     result, extra = api.result(DAG_ID, run_id, "conclude"), event_of(api, run_id)
     assert extra == {name: value for name, value in result.items() if name != "failed"}
@@ -123,7 +123,9 @@ def test_a_run_is_skipped_while_another_has_the_turn_and_makes_no_event(platform
     path = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/prepare/logs/1"
     assert OURS in str(api.get(path)), "the log tells who has the lease"
     assert not [
-        one for one in api.get("/api/v2/assets/events?limit=100")["asset_events"] if one["source_run_id"] == run_id
+        asset_event
+        for asset_event in api.get("/api/v2/assets/events?limit=100")["asset_events"]
+        if asset_event["source_run_id"] == run_id
     ]
 
 

@@ -53,8 +53,8 @@ def test_what_did_not_change_is_not_stored_again(platform, repository, filled_da
     # the first piece of a dump, of a megabyte or so, holds its time and is another one each time
     assert again.bytes_added < first.bytes_added / 2
     listed = repository.snapshots()
-    assert [one.id for one in listed] == [first.snapshot, again.snapshot]
-    assert [one.id for one in repository.snapshots(tags=["p2"])] == [again.snapshot]
+    assert [snapshot.id for snapshot in listed] == [first.snapshot, again.snapshot]
+    assert [snapshot.id for snapshot in repository.snapshots(tags=["p2"])] == [again.snapshot]
     assert listed[0].names == (f"{filled_database.schema}.dump",) and listed[0].bytes_processed == first.bytes
     assert datetime.now(UTC) - listed[0].at < timedelta(minutes=5)
 
@@ -67,7 +67,7 @@ def test_forgotten_and_pruned_what_others_need_stays(platform, repository, fille
     second, rows = store(platform, repository, filled_database)
     repository.forget([first.snapshot])
     repository.forget([first.snapshot, "f" * 64])
-    assert [one.id for one in repository.snapshots()] == [second.snapshot]
+    assert [snapshot.id for snapshot in repository.snapshots()] == [second.snapshot]
     repository.check(read_data=1.0)
     restore_from(
         TOOLS, repository, second.snapshot, empty_database, database=filled_database.schema, sha256=second.sha256
@@ -83,7 +83,7 @@ def test_every_database_of_the_platform_is_dumped_at_once(platform, repository):
     names = ("airflow", "mlflow", "feast_registry", "ledger")
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(one, names))
-    assert {one.id for one in repository.snapshots()} == {dump.snapshot for dump in made}
+    assert {snapshot.id for snapshot in repository.snapshots()} == {dump.snapshot for dump in made}
     with scratch_database(platform) as target:
         restore_from(TOOLS, repository, made[0].snapshot, target, database="airflow", sha256=made[0].sha256)
         assert contents(target)[0]["public.dag_run"] >= 0

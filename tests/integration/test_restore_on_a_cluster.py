@@ -130,9 +130,9 @@ def operators(house: Platform, tmp_path: Path) -> Iterator[Operators]:
         yield Operators(servers, tmp_path, environment | {"REMPART_HOME": str(home)})
 
 
-def as_json(one: Connection) -> str:
+def as_json(connection: Connection) -> str:
     fields = ("conn_type", "host", "port", "login", "password", "schema", "extra")
-    return json.dumps({name: getattr(one, name) for name in fields if getattr(one, name)})
+    return json.dumps({name: getattr(connection, name) for name in fields if getattr(connection, name)})
 
 
 def bare(servers: Servers) -> None:

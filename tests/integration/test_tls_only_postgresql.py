@@ -163,7 +163,7 @@ def test_a_restore_point_is_made_and_drilled(
         standing = dataclasses.replace(encrypted, config=settings, ledger_=proven_ledger, continuity_=own_leases)
         point = back_up(standing)
         done = drill(standing)
-    assert done.ok and done.point_id == point.id, [one for one in done.checks if not one.ok]
+    assert done.ok and done.point_id == point.id, [check for check in done.checks if not check.ok]
     assert front.carried and not front.refused
 
 

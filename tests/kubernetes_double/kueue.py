@@ -84,7 +84,7 @@ class Kueue:
 
     def _activate(self) -> None:
         for queue in self.cluster.store.list(self.cluster_queue):
-            missing = [one for one in _flavors(queue) if self.cluster.store.get(self.flavor, "", one) is None]
+            missing = [flavor for flavor in _flavors(queue) if self.cluster.store.get(self.flavor, "", flavor) is None]
             if _stop(queue) != "None":
                 said = ("False", "Stopped", "Can't admit new workloads: is stopped.")
             elif missing:
@@ -152,7 +152,11 @@ class Kueue:
             pods["template"]["spec"]["template"]["spec"] = {"nodeSelector": self._node_labels(workload)}  # type: ignore[index]
 
             def start(new: Obj) -> None:
-                patch = next(one for one in new["spec"]["runtimePatches"] if one["manager"] == MANAGER)
+                patch = next(
+                    runtime_patch
+                    for runtime_patch in new["spec"]["runtimePatches"]
+                    if runtime_patch["manager"] == MANAGER
+                )
                 patch["trainingRuntimeSpec"]["template"]["spec"] = {"replicatedJobs": [pods]}
                 new["spec"]["suspend"] = False
 
@@ -169,9 +173,9 @@ class Kueue:
     def _pods_of(self, job: Obj) -> list[Obj]:
         uid = job["metadata"]["uid"]
         return [
-            one
-            for one in self.cluster.store.list(POD, job["metadata"]["namespace"])
-            if any(owner["uid"] == uid for owner in one["metadata"].get("ownerReferences") or ())
+            info
+            for info in self.cluster.store.list(POD, job["metadata"]["namespace"])
+            if any(owner["uid"] == uid for owner in info["metadata"].get("ownerReferences") or ())
         ]
 
     def _workload(self, owner: Obj, sets: Sequence[tuple[str, int, Obj]]) -> Obj:
@@ -275,7 +279,10 @@ class Kueue:
         flavors = {each: flavor for each, (flavor, _) in quotas(queue).items()}
 
         def change(obj: Obj) -> None:
-            sets = [{"name": one["name"], "count": one["count"], "flavors": flavors} for one in obj["spec"]["podSets"]]
+            sets = [
+                {"name": pod_set["name"], "count": pod_set["count"], "flavors": flavors}
+                for pod_set in obj["spec"]["podSets"]
+            ]
             obj.setdefault("status", {})["admission"] = {"clusterQueue": name, "podSetAssignments": sets}
             set_condition(obj, "QuotaReserved", "True", "QuotaReserved", f"Quota reserved in ClusterQueue {name}")
             set_condition(obj, "Admitted", "True", "Admitted", "The workload is admitted")
@@ -332,9 +339,11 @@ class Kueue:
 
     def _node_labels(self, workload: Obj) -> dict[str, str]:
         names = {
-            one for each in workload["status"]["admission"]["podSetAssignments"] for one in each["flavors"].values()
+            flavor
+            for each in workload["status"]["admission"]["podSetAssignments"]
+            for flavor in each["flavors"].values()
         }
-        found = [self.cluster.store.get(self.flavor, "", one) or {} for one in sorted(names)]
+        found = [self.cluster.store.get(self.flavor, "", name) or {} for name in sorted(names)]
         return {
             name: value for one in found for name, value in ((one.get("spec") or {}).get("nodeLabels") or {}).items()
         }
@@ -362,7 +371,7 @@ def workload_name(owner: Obj) -> str:
 
 
 def _flavors(queue: Obj) -> list[str]:
-    return [one["name"] for group in queue["spec"].get("resourceGroups") or () for one in group["flavors"]]
+    return [flavor["name"] for group in queue["spec"].get("resourceGroups") or () for flavor in group["flavors"]]
 
 
 def _stop(queue: Obj) -> str:

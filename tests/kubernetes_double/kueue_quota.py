@@ -12,9 +12,9 @@ from .kinds import Obj
 def requests(workload: Obj) -> quantity.Amounts:
     """What a Workload asks for, of all its pods together."""
     total: quantity.Amounts = {}
-    for one in workload["spec"]["podSets"]:
-        each = quantity.of_pod(one["template"])
-        total = quantity.add(total, {name: value * one["count"] for name, value in each.items()})
+    for pod_set in workload["spec"]["podSets"]:
+        each = quantity.of_pod(pod_set["template"])
+        total = quantity.add(total, {name: value * pod_set["count"] for name, value in each.items()})
     return total
 
 
@@ -23,15 +23,15 @@ def quotas(queue: Obj) -> dict[str, tuple[str, Fraction]]:
     found = {}
     for group in queue["spec"].get("resourceGroups") or ():
         flavor = group["flavors"][0]
-        for one in flavor["resources"]:
-            found[one["name"]] = (flavor["name"], quantity.parse(one["nominalQuota"]))
+        for resource in flavor["resources"]:
+            found[resource["name"]] = (flavor["name"], quantity.parse(resource["nominalQuota"]))
     return found
 
 
 def why_not(queue: Obj, workload: Obj, held: Sequence[Obj]) -> tuple[str, bool]:
     """Why a Workload has no quota beside those that hold some (empty: it has), and whether fewer of them would help."""
     nominal = quotas(queue)
-    used = quantity.add(*(requests(one) for one in held))
+    used = quantity.add(*(requests(obj) for obj in held))
     begin = f"couldn't assign flavors to pod set {workload['spec']['podSets'][0]['name']}: "
     waits: list[str] = []
     for name, amount in sorted(requests(workload).items()):
@@ -58,9 +58,9 @@ def victims_of(queue: Obj, workload: Obj, staying: Sequence[Obj], leaving: Seque
     policy = (queue["spec"].get("preemption") or {}).get("withinClusterQueue", "Never")
     if policy == "Never" or (leaving and not why_not(queue, workload, staying)[0]):
         return []
-    newest_first = [one for one in staying if one["spec"]["priority"] < workload["spec"]["priority"]][::-1]
+    newest_first = [obj for obj in staying if obj["spec"]["priority"] < workload["spec"]["priority"]][::-1]
     lower = sorted(newest_first, key=lambda one: int(one["spec"]["priority"]))
     for count in range(1, len(lower) + 1):
-        if not why_not(queue, workload, [one for one in staying if one not in lower[:count]])[0]:
+        if not why_not(queue, workload, [obj for obj in staying if obj not in lower[:count]])[0]:
             return lower[:count]
     return []

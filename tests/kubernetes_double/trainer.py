@@ -53,15 +53,15 @@ class Trainer:
         self._say(job, "Suspended", "Suspended", "TrainJob is suspended")
         if (job.get("status") or {}).get("jobsStatus"):
             self.cluster.modify(TRAIN_JOB, *key(job), _rests, job["metadata"]["uid"])
-        for one in self._pods(job):
-            if not one["metadata"].get("deletionTimestamp"):
-                self.cluster.delete(POD, *key(one))
+        for pod in self._pods(job):
+            if not pod["metadata"].get("deletionTimestamp"):
+                self.cluster.delete(POD, *key(pod))
 
     def _pods(self, job: Obj) -> list[Obj]:
         return [
-            one
-            for one in self.cluster.store.list(POD, job["metadata"]["namespace"])
-            if any(owner["uid"] == job["metadata"]["uid"] for owner in one["metadata"].get("ownerReferences") or ())
+            info
+            for info in self.cluster.store.list(POD, job["metadata"]["namespace"])
+            if any(owner["uid"] == job["metadata"]["uid"] for owner in info["metadata"].get("ownerReferences") or ())
         ]
 
     def _one(self, job: Obj) -> None:
@@ -135,11 +135,11 @@ class Trainer:
                 "controller": True,
             }
         ]
-        container = next(one for one in template["spec"]["containers"] if one["name"] == "node")
+        container = next(container for container in template["spec"]["containers"] if container["name"] == "node")
         self._trainer(job, runtime, container, nodes)
         for patch in job["spec"].get("runtimePatches") or ():
-            for one in patch["trainingRuntimeSpec"]["template"]["spec"].get("replicatedJobs") or ():
-                more = one["template"]["spec"]["template"]["spec"].get("nodeSelector") or {}
+            for replicated_job in patch["trainingRuntimeSpec"]["template"]["spec"].get("replicatedJobs") or ():
+                more = replicated_job["template"]["spec"]["template"]["spec"].get("nodeSelector") or {}
                 template["spec"]["nodeSelector"] = (template["spec"].get("nodeSelector") or {}) | more
         return template
 
@@ -151,7 +151,9 @@ class Trainer:
                 container[field] = trainer[field]
         if "resourcesPerNode" in trainer:
             container["resources"] = trainer["resourcesPerNode"]
-        env: dict[str, Any] = {one["name"]: one for one in (*(container.get("env") or ()), *(trainer.get("env") or ()))}
+        env: dict[str, Any] = {
+            variable["name"]: variable for variable in (*(container.get("env") or ()), *(trainer.get("env") or ()))
+        }
         reserved = [one for one in env if one.startswith("PET_")]
         assert not reserved, f"the webhook refuses {reserved}"
         assert runtime["spec"]["mlPolicy"]["torch"] == {}, "a field of some versions only"

@@ -113,11 +113,11 @@ class Answer:
 
     def without(self, *names: str) -> Answer:
         """The same answer without the headers whose names begin so."""
-        kept = {one: value for one, value in self.headers.items() if not one.lower().startswith(names)}
+        kept = {header: value for header, value in self.headers.items() if not header.lower().startswith(names)}
         return replace(self, headers=kept)
 
     def header(self, name: str) -> str:
-        return next((value for one, value in self.headers.items() if one.lower() == name.lower()), "")
+        return next((value for header, value in self.headers.items() if header.lower() == name.lower()), "")
 
 
 def read_request(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Request:

@@ -70,7 +70,7 @@ def too_late(times: int, then: httpx.Response) -> Answer:
 def test_what_only_reads_is_asked_again() -> None:
     api, asked = asked_of(too_late(2, httpx.Response(200, json={"dags": []})))
     assert api.get("/api/v2/dags") == {"dags": []}
-    assert [one.method for one in asked] == ["GET"] * 3
+    assert [request.method for request in asked] == ["GET"] * 3
 
 
 @pytest.mark.parametrize("status", [200, 409])
@@ -78,7 +78,7 @@ def test_a_run_is_asked_for_again_by_its_id_so_that_there_is_one(status: int) ->
     """409: the server had taken the request that it did not answer."""
     api, asked = asked_of(too_late(1, httpx.Response(status, json={"detail": "exists"})))
     run = api.trigger("ingest")
-    assert [json.loads(one.content)["dag_run_id"] for one in asked] == [run, run]
+    assert [json.loads(request.content)["dag_run_id"] for request in asked] == [run, run]
 
 
 def test_a_server_that_never_answers_and_one_that_refuses_are_not_asked_for_ever() -> None:

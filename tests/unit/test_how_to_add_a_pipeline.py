@@ -57,7 +57,7 @@ def site(project: Path, monkeypatch: pytest.MonkeyPatch) -> MemorySite:
     config = configuration.load()
     for bucket in (config.buckets.landing, config.buckets.lake):
         made.ensure_bucket(bucket, versioned=True)
-    one = platforms.Platform(
+    platform = platforms.Platform(
         config,
         no_connection,
         lambda: datetime(2026, 1, 5, tzinfo=UTC),
@@ -65,7 +65,7 @@ def site(project: Path, monkeypatch: pytest.MonkeyPatch) -> MemorySite:
         MemoryLedger(),
         MemoryContinuity(),
     )
-    monkeypatch.setattr(platforms, "open_platform", lambda: one)
+    monkeypatch.setattr(platforms, "open_platform", lambda: platform)
     return made
 
 

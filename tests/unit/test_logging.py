@@ -72,7 +72,7 @@ def test_with_json_events_stay_away_and_the_next_command_shows_them_again(capsys
         EVENTS.info("again")
     told = capsys.readouterr()
     assert (told.out, told.err) == ("again\n", "warning: a site does not answer\n")
-    assert not [one for one in rendering.ROOT.handlers if isinstance(one, rendering.Terminal)]
+    assert not [handler for handler in rendering.ROOT.handlers if isinstance(handler, rendering.Terminal)]
 
 
 @pytest.mark.parametrize(("no_color", "shown"), [("", "\033[33mwarning:\033[0m late\n"), ("1", "warning: late\n")])

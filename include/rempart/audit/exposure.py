@@ -83,8 +83,8 @@ def planned_addresses(process: Process) -> list[str] | None:
     for prefix, pattern in _BINDS:
         if process.service.startswith(prefix):
             for argument, following in zip(process.command, (*process.command[1:], ""), strict=True):
-                if found := re.match(pattern, argument):
-                    value = found[1] if found.groups() else following
+                if matched := re.match(pattern, argument):
+                    value = matched[1] if matched.groups() else following
                     return [part.strip() for part in value.split(",")]
             return []
     return None
@@ -161,9 +161,9 @@ def check_in_container(endpoints: Mapping[str, str], own: Collection[str]) -> Ch
     others = {name: url for name, url in endpoints.items() if urlsplit(url).hostname not in own}
     what = "Each service is in a container of its own: from here neither processes nor sockets of the others are seen"
     remedy = "docker-compose.yml says which ports are published; `make prove-compose` asks every container."
-    told = AuditFinding("ports/in-containers", "info", what, "this container", remedy)
+    audit_finding = AuditFinding("ports/in-containers", "info", what, "this container", remedy)
     looked = f"{len(endpoints)} endpoints, {len(endpoints) - len(others)} of them in networks of these containers alone"
-    return CheckResult("ports", looked, (*_in_clear(others), told))
+    return CheckResult("ports", looked, (*_in_clear(others), audit_finding))
 
 
 def _in_clear(endpoints: Mapping[str, str]) -> list[AuditFinding]:

@@ -144,7 +144,7 @@ def check_facts(config: Config, overridden: Mapping[str, Any], shipped: Collecti
             findings.append(
                 AuditFinding(f"facts/no-source-{name}", "medium" if name in shipped else "low", what, where, remedy)
             )
-    looked = f"{len(used)} operators in use, {sum(1 for one in used.values() for _ in _walk(one))} facts"
+    looked = f"{len(used)} operators in use, {sum(1 for operator in used.values() for _ in _walk(operator))} facts"
     return CheckResult("facts", looked, tuple(findings))
 
 

@@ -152,7 +152,7 @@ def restore_cli(
     from rempart.flows.restore import restore_command as flow
     from rempart.flows.restore.restore_source import Wish
 
-    parts = tuple(parse_part(one) for one in only or ())
+    parts = tuple(parse_part(text) for text in only or ())
     wish = Wish(site, point, parts, check_suffix(aside) if aside else None, force, active)
     stack = paths.current()
     looked = flow.look(stack, wish, trust or (), wait)

@@ -24,7 +24,7 @@ def doctor_pool(
     from rempart.flows.doctor import doctor_pool as flow
 
     found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
-    typer.echo(flow.as_json(found) if as_json else "\n".join(line for one in found for line in one.lines()))
+    typer.echo(flow.as_json(found) if as_json else "\n".join(line for diagnosis in found for line in diagnosis.lines()))
     raise typer.Exit(flow.exit_code(found))
 
 
@@ -54,6 +54,6 @@ def doctor_database() -> None:
     from rempart.flows.shared.platform import open_platform
 
     found = list(flow.look(open_platform()))
-    for one in found:
-        typer.echo(one.line())
-    raise typer.Exit(0 if all(one.ok for one in found) else 1)
+    for check in found:
+        typer.echo(check.line())
+    raise typer.Exit(0 if all(check.ok for check in found) else 1)

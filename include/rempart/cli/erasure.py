@@ -50,10 +50,10 @@ def erase_cli(
         found = named(pipeline)
         wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
         done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes)]
-    for one in done:
-        for line in erase_report.lines(one):
+    for erasure in done:
+        for line in erase_report.lines(erasure):
             typer.echo(line)
-    if any(one.pending and not one.dry_run for one in done):
+    if any(erasure.pending and not erasure.dry_run for erasure in done):
         raise typer.Exit(1)
 
 

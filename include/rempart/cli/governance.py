@@ -126,8 +126,8 @@ def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT."
     from rempart.settings import config
 
     loaded, on = config.load(), datetime.now(UTC).date()
-    found = egress_policy.rules(loaded, config.environment_connections, on=on)
-    allowed, text = egress_policy.explain(loaded, found, host, on=on)
+    rules = egress_policy.rules(loaded, config.environment_connections, on=on)
+    allowed, text = egress_policy.explain(loaded, rules, host, on=on)
     typer.echo(text)
     if not allowed:
         raise typer.Exit(1)

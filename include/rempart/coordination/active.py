@@ -126,9 +126,9 @@ def was_active(history: Sequence[Active], first: str, site: str, at: datetime) -
     written in that time was committed by pipelines. Clocks of sites and database differ: versions within that
     difference of a switch may count to the wrong side.
     """
-    for one in history:
-        if one.at and one.at <= at:
-            return one.site == site
+    for event in history:
+        if event.at and event.at <= at:
+            return event.site == site
     return (history[-1].site if history else first) == site
 
 

@@ -124,10 +124,10 @@ def checkpoint(head: Head, at: datetime, signer: Signer) -> str:
 
 def read_line(line: str) -> tuple[Entry, dict[str, Any]]:
     """Return an export's line and its record; only its form is checked. Raises ValueError."""
-    if not (found := _LINE.fullmatch(line)):
+    if not (matched := _LINE.fullmatch(line)):
         raise ValueError("the line is not one of an export")
-    record = _fields(found["text"], _FIELDS)
-    return Entry(record["seq"], found["text"], found["hash"], found["sig"]), record
+    record = _fields(matched["text"], _FIELDS)
+    return Entry(record["seq"], matched["text"], matched["hash"], matched["sig"]), record
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ class Checkpoint:
 
 def read_checkpoint(name: str, text: str) -> Checkpoint:
     """Return a checkpoint from its line; only its form is checked. Raises ValueError."""
-    if not (found := _CHECKPOINT.fullmatch(text.rstrip("\n"))):
+    if not (matched := _CHECKPOINT.fullmatch(text.rstrip("\n"))):
         raise ValueError("it is no checkpoint")
-    stated = _fields(found["text"], _CHECKPOINT_FIELDS)
-    return Checkpoint(name, found["text"], found["sig"], stated["seq"], stated["hash"], stated["key"])
+    stated = _fields(matched["text"], _CHECKPOINT_FIELDS)
+    return Checkpoint(name, matched["text"], matched["sig"], stated["seq"], stated["hash"], stated["key"])
 
 
 def _fields(text: str, wanted: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class PostgresqlLedger:
                 wanted, below = _PAGE, f"AND seq < {rows[-1][0]:d}"  # some of them do not count
 
     def forged(self, *, limit: int = 100) -> list[Entry]:
-        found: list[Entry] = []
+        entries: list[Entry] = []
         with self._session("look for records that do not verify") as session:
             keys = key_chain(session.execute(_KEYS).fetchall())
             for row in session.execute(
@@ -97,8 +97,8 @@ class PostgresqlLedger:
                 entry = Entry(*row)
                 if keys.read(entry.text, entry.sig):
                     break
-                found.append(entry)
-        return found
+                entries.append(entry)
+        return entries
 
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50

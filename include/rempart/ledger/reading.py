@@ -48,7 +48,7 @@ class KeyChain:
 
     def signing(self, seq: int) -> Introduced | None:
         """Return the key that signs the record of this number. The first record is signed by the key it introduces."""
-        known = [one for one in self.keys if one.seq < seq or one.seq == seq == 1]
+        known = [key for key in self.keys if key.seq < seq or key.seq == seq == 1]
         return known[-1] if known else None
 
     def read(self, text: str, sig: str) -> dict[str, Any] | None:

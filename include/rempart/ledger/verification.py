@@ -194,14 +194,14 @@ class _Witnesses:
 
 
 def _witnesses(checkpoints: Mapping[str, str]) -> _Witnesses:
-    found = _Witnesses([], {})
+    witnesses = _Witnesses([], {})
     for name, text in checkpoints.items():
         try:
-            found.waiting.append(read_checkpoint(name, text))
+            witnesses.waiting.append(read_checkpoint(name, text))
         except ValueError as fault:
-            found.doubtful[name] = Broken(0, f"checkpoint {name}: {fault}", LOCKED)
-    found.waiting.sort(key=lambda witness: witness.seq, reverse=True)
-    return found
+            witnesses.doubtful[name] = Broken(0, f"checkpoint {name}: {fault}", LOCKED)
+    witnesses.waiting.sort(key=lambda witness: witness.seq, reverse=True)
+    return witnesses
 
 
 def _stem(name: str) -> str:

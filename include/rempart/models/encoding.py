@@ -50,18 +50,18 @@ class Feature:
 
 def features_of(pipeline: Pipeline) -> tuple[Feature, ...]:
     """Return the pipeline's model inputs with their types."""
-    found: dict[str, Feature] = {}
+    features: dict[str, Feature] = {}
     for view_name, view in pipeline.features.items():
         for feature in view.features():
             column = pipeline.columns.get(feature) if view.kind == "row" else None
             reference = f"{view_name}__{feature}"
             if column is not None and column.type == "category":
-                found[reference] = Feature(reference, "category", tuple(column.values or ()))
+                features[reference] = Feature(reference, "category", tuple(column.values or ()))
             elif column is not None and column.type == "boolean":
-                found[reference] = Feature(reference, "boolean")
+                features[reference] = Feature(reference, "boolean")
             else:
-                found[reference] = Feature(reference, "number")
-    return tuple(found[name] for name in pipeline.model_inputs())
+                features[reference] = Feature(reference, "number")
+    return tuple(features[name] for name in pipeline.model_inputs())
 
 
 def matrix_columns(features: Sequence[Feature]) -> list[str]:

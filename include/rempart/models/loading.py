@@ -70,7 +70,7 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     name, version = str(record["name"]), str(record["version"])
     with session(tracking, f"load model {name} version {version}") as client:
         body, ignored = _verified_model(client, name, version, record)
-    features = tuple(Feature.from_json(one) for one in record["features"])
+    features = tuple(Feature.from_json(feature) for feature in record["features"])
     target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
     model = LoadedModel(name, version, str(record["task"]), target, features, IsolatedModel(body), ignored)
     if model.told:

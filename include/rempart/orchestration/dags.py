@@ -94,13 +94,13 @@ def _dag_id(stage: str, pipeline: str) -> str:
 
 
 def _not_allowed(pipeline: Pipeline) -> PipelineError | None:
-    found = pipeline_violations(config.load(), pipeline.classification, on=today())
-    if not found:
+    violations = pipeline_violations(config.load(), pipeline.classification, on=today())
+    if not violations:
         return None
-    lines = "".join(f"\n[{one.rule}] {one.what}" for one in found)
+    lines = "".join(f"\n[{violation.rule}] {violation.what}" for violation in violations)
     return PipelineError(
         f"include/pipelines/{pipeline.name}.yaml: its data may not be where this platform would put it:{lines}",
-        " / ".join(dict.fromkeys(one.remedy for one in found)),
+        " / ".join(dict.fromkeys(violation.remedy for violation in violations)),
     )
 
 

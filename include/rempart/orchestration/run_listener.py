@@ -116,4 +116,4 @@ def _found(connection: Connection, run: int) -> tuple[Mapping[str, Any], Mapping
 
 
 def _words(kept: Any) -> Sequence[str]:
-    return [one for one in kept if isinstance(one, str)] if isinstance(kept, list) else []
+    return [word for word in kept if isinstance(word, str)] if isinstance(kept, list) else []

@@ -25,7 +25,7 @@ def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> st
     `returned`: results of tasks, by id. `failed`: the error of each failed task, empty for a killed process.
     """
     lines = [line for task, words in failed.items() for line in _failed(task, words)]
-    for task, told in sorted(returned.items(), key=lambda one: TASKS.index(kind_of(one[0]) or TASKS[-1])):
+    for task, told in sorted(returned.items(), key=lambda item: TASKS.index(kind_of(item[0]) or TASKS[-1])):
         if (kind := kind_of(task)) and isinstance(told, Mapping) and (line := _safely(_TELLERS[kind], told)):
             lines.append(line)
     shown = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines[:3]]
@@ -40,8 +40,8 @@ def kind_of(task: str) -> str | None:
 def _failed(task: str, words: Sequence[str]) -> list[str]:
     if not words:
         return [f"{task} failed; its log says why."]
-    what, *remedy = (" ".join(one.split()) for one in words)
-    return [f"{task} failed: {what}", *(f"What to do: {one}" for one in remedy if one)]
+    what, *remedy = (" ".join(word.split()) for word in words)
+    return [f"{task} failed: {what}", *(f"What to do: {step}" for step in remedy if step)]
 
 
 def _safely(tell: Callable[[Told], str | None], told: Told) -> str | None:
@@ -83,10 +83,10 @@ def _train(told: Told) -> str:
 
 
 def _validate(told: Told) -> str:
-    why = "; ".join(str(one) for one in told["reasons"])
+    why = "; ".join(str(reason) for reason in told["reasons"])
     if told["promoted"]:
         return f"Version {told['version']} is the champion: {why}"
-    why = "; ".join(str(one) for one in told["reasons"] if not str(one).startswith("passed: ")) or why
+    why = "; ".join(str(reason) for reason in told["reasons"] if not str(reason).startswith("passed: ")) or why
     stays = f"version {told['champion']} stays champion" if told["champion"] else "and the model has no champion yet"
     return f"Version {told['version']} was refused, {stays}: {why}"
 
@@ -106,7 +106,7 @@ def _conclude(told: Told) -> str:
 
 def _back_up(told: Told) -> str:
     whole = "" if not told["dangling"] else f" It is INCONSISTENT: {len(told['dangling'])} objects are missing."
-    whole += "".join(f" It does not hold {one}." for one in told.get("not_held") or ())
+    whole += "".join(f" It does not hold {store}." for store in told.get("not_held") or ())
     return (
         f"Restore point {told['id']}: {told['databases']} databases ({_size(told['bytes'])}), "
         f"{told['objects']:,} objects.{whole}"

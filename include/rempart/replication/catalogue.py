@@ -17,7 +17,7 @@ from rempart.coordination.lease import Lease, fence
 from rempart.replication.plan import ACCEPTED, Replica
 from rempart.settings.config import Connection
 
-_NAMES = tuple(one.name for one in fields(Replica))
+_NAMES = tuple(field.name for field in fields(Replica))
 _COLUMNS = ", ".join(_NAMES)
 _VALUES = attrgetter(*_NAMES)
 _TYPES = {
@@ -182,7 +182,7 @@ class PostgresqlCatalogue:
             return
         with session(self._connection, "shorten the catalogue") as opened, opened.transaction():
             fence(opened, lease)
-            gone = [one.key for one in replicas], [one.version for one in replicas]
+            gone = [replica.key for replica in replicas], [replica.version for replica in replicas]
             opened.execute(_DELETE, [*gone, *self._pair, bucket])
 
 
@@ -201,7 +201,7 @@ class MemoryCatalogue:
 
     def _sorted(self, bucket: str) -> list[Replica]:
         found = self._rows.get(bucket, {}).values()
-        return sorted(found, key=lambda one: (one.key.encode("utf-8", "surrogatepass"), one.place))
+        return sorted(found, key=lambda row: (row.key.encode("utf-8", "surrogatepass"), row.place))
 
     def rows(self, bucket: str) -> Iterator[Replica]:
         return iter(self._sorted(bucket))
@@ -210,11 +210,11 @@ class MemoryCatalogue:
         return newest_bodies(self._sorted(bucket))
 
     def missing(self, bucket: str) -> Iterator[Replica]:
-        return (one for one in self._sorted(bucket) if one.missing_since)
+        return (row for row in self._sorted(bucket) if row.missing_since)
 
     def of_keys(self, bucket: str, keys: Sequence[str]) -> Iterator[Replica]:
         wanted = set(keys)
-        return (one for one in self._sorted(bucket) if one.key in wanted)
+        return (row for row in self._sorted(bucket) if row.key in wanted)
 
     def compared(self, bucket: str) -> datetime | None:
         return self._compared.get(bucket)
@@ -224,27 +224,27 @@ class MemoryCatalogue:
         self._compared[bucket] = at
 
     def copied_since(self, bucket: str, moment: datetime) -> Iterator[Replica]:
-        return (one for one in self._sorted(bucket) if one.copied >= moment)
+        return (row for row in self._sorted(bucket) if row.copied >= moment)
 
     def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
-        bodies = (one for one in self._sorted(bucket) if not one.marker)
-        return sorted(bodies, key=lambda one: one.verified)[:limit]
+        bodies = (row for row in self._sorted(bucket) if not row.marker)
+        return sorted(bodies, key=lambda row: row.verified)[:limit]
 
     def unread(self, bucket: str, limit: int) -> list[Replica]:
-        accepted = (one for one in self._sorted(bucket) if one.basis == ACCEPTED)
-        return sorted(accepted, key=lambda one: one.copied)[:limit]
+        accepted = (row for row in self._sorted(bucket) if row.basis == ACCEPTED)
+        return sorted(accepted, key=lambda row: row.copied)[:limit]
 
     def count(self, bucket: str) -> int:
-        return sum(not one.marker for one in self._rows.get(bucket, {}).values())
+        return sum(not row.marker for row in self._rows.get(bucket, {}).values())
 
     def record(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
         lease.check()
-        self._rows.setdefault(bucket, {}).update({(one.key, one.version): one for one in replicas})
+        self._rows.setdefault(bucket, {}).update({(replica.key, replica.version): replica for replica in replicas})
 
     def forget(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
         lease.check()
-        for one in replicas:
-            self._rows.get(bucket, {}).pop((one.key, one.version), None)
+        for replica in replicas:
+            self._rows.get(bucket, {}).pop((replica.key, replica.version), None)
 
 
 def sighted(row: Replica, now: datetime) -> Replica:

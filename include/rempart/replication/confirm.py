@@ -60,8 +60,8 @@ class Confirmation:
     def _not_listed(self, rows: Iterable[Replica]) -> Iterator[Shown]:
         for _, (wanted, listed) in by_key(rows, self.listing()):
             for row in wanted:
-                there = [one for one in listed if one.version_id in (None, row.target_version)]
-                if not any(row.stands_in(one) for one in there):
+                there = [version for version in listed if version.version_id in (None, row.target_version)]
+                if not any(row.stands_in(version) for version in there):
                     yield row, next(iter(there), None)
 
     def _not_found(self, rows: Sequence[Replica]) -> Iterator[Shown]:

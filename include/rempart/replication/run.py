@@ -97,20 +97,20 @@ class BucketRun:
         pieces = Pieces(store, f"{self._bucket}-copy"), Pieces(store, f"{self._bucket}-hide")
         sightings = folder / f"{self._bucket}-sightings"
         with sightings.open("wb") as seen:
-            for one in made or ():
-                if one.copies and one.copies[0].why in NOT_SHOWN:
+            for plan in made or ():
+                if plan.copies and plan.copies[0].why in NOT_SHOWN:
                     unshown += 1
-                    doubted += [one.copies[0]] if len(doubted) < SHOWN else []
-                if lacking := self._lacking(one):
-                    outcome.trouble(one.key, _mixed_up(one.key, lacking, self._target.name), one.copies)
-                elif one.copies or one.surplus:
-                    pieces[one.hides].add(one)
-                    todo.waits(one.copies)
-                for row in one.missing:
+                    doubted += [plan.copies[0]] if len(doubted) < SHOWN else []
+                if lacking := self._lacking(plan):
+                    outcome.trouble(plan.key, _mixed_up(plan.key, lacking, self._target.name), plan.copies)
+                elif plan.copies or plan.surplus:
+                    pieces[plan.hides].add(plan)
+                    todo.waits(plan.copies)
+                for row in plan.missing:
                     seen.write(encode_row(sighted(row, began)))
                     if not (row.marker or row.hidden or self._skip(row.key)):
                         unlisted.add(row)
-                for row in one.back:
+                for row in plan.back:
                     seen.write(encode_row(found_again(row)))
         self._doubt(doubted, unshown, tally)
         doubt_source(self._source, self._bucket, unlisted, both, self._pool)
@@ -121,7 +121,7 @@ class BucketRun:
         outcome.objects, outcome.bytes, outcome.kept = tally.objects, tally.bytes, tally.kept
         outcome.verified, outcome.accepted = tally.current, tally.accepted
         outcome.unread, outcome.unvouched = tally.unread, tally.unvouched
-        copy, hide = (one.close() for one in pieces)
+        copy, hide = (piece.close() for piece in pieces)
         return Planned(self._bucket, began, copy, hide, both, tally.hides, tally.known, outcome, todo)
 
     def _doubt(self, doubted: Sequence[Copy], unshown: int, tally: Tally) -> None:
@@ -134,14 +134,14 @@ class BucketRun:
         sample = []
         for copy in doubted:
             known = rows[copy.source.key]
-            same = [one for one in known if one.version == (copy.source.version_id or "")] or known
+            same = [replica for replica in known if replica.version == (copy.source.version_id or "")] or known
             if len(same) == 1 and not (same[0].marker or same[0].hidden):  # listed without versions it has one
-                sample.append((same[0], same[0].place == max(one.place for one in known)))
+                sample.append((same[0], same[0].place == max(replica.place for replica in known)))
         doubt_listing(self._target, self._bucket, sample, unshown, tally.known, self._pool)
 
     def _of_source(self, folder: Path, versions: bool) -> Iterator[ObjectInfo]:
         listed = self._listing(self._source, self._source_able, folder, versions)
-        return (one for one in listed if not self._skip(one.key))
+        return (info for info in listed if not self._skip(info.key))
 
     @property
     def _where(self) -> str:
@@ -153,8 +153,8 @@ class BucketRun:
         known = self._catalogue.rows(self._bucket)
         target = self._listing(self._target, self._target_able, folder, False)
         seen = Tally()
-        for one in differing(self._of_source(folder, False), known, target, seen, self._where):
-            found.append(one)
+        for difference in differing(self._of_source(folder, False), known, target, seen, self._where):
+            found.append(difference)
             if len(found) > max(CLOSER, seen.objects // 20):
                 return None
         unsettled = {key for key, _ in found}
@@ -170,17 +170,17 @@ class BucketRun:
         for row in self._catalogue.of_keys(self._bucket, list(wanted)):
             rows[row.key].append(row)
         for key, (mine, there) in zip(wanted, self._pool.map(look, wanted), strict=True):
-            made = plan_key(key, mine, rows[key], there)
-            recount(tally, made, mine, rows[key], there)
-            if made:
-                yield replace(made, folder=wanted[key])
+            plan = plan_key(key, mine, rows[key], there)
+            recount(tally, plan, mine, rows[key], there)
+            if plan:
+                yield replace(plan, folder=wanted[key])
 
     def _history(self, site: Site, key: str) -> list[ObjectInfo]:
         """Return all versions of one key, newest first."""
         history = []
-        for one in site.versions(self._bucket, key):
-            if one.key == key:
-                history.append(one)
+        for version in site.versions(self._bucket, key):
+            if version.key == key:
+                history.append(version)
             elif history:
                 break
         return history
@@ -215,8 +215,8 @@ class BucketRun:
         more = iter(plans)
 
         def take(done: Iterable[Future[Carried]]) -> None:
-            for one in done:
-                plan, carried = waiting.pop(one), one.result()
+            for future in done:
+                plan, carried = waiting.pop(future), future.result()
                 batch.extend(carried.replicas)
                 self._account(outcome, plan, carried)
                 if report:
@@ -235,8 +235,8 @@ class BucketRun:
                     batch.clear()
             take(wait(waiting).done)
         finally:
-            for one in waiting:  # of a run that broke off
-                one.cancel()
+            for started in waiting:  # of a run that broke off
+                started.cancel()
             wait(waiting)
             if not self._lease.lost.is_set():
                 self._catalogue.record(self._bucket, batch, self._lease)
@@ -247,16 +247,16 @@ class BucketRun:
         outcome.copied_bytes += carried.bytes
         outcome.hidden += carried.hidden
         if len(outcome.lags) < SAMPLES:
-            outcome.lags += [(one.copied - one.modified).total_seconds() for one in carried.replicas]
+            outcome.lags += [(replica.copied - replica.modified).total_seconds() for replica in carried.replicas]
         if carried.failure:
             outcome.trouble(plan.key, carried.failure.error, carried.left)
         elif not plan.copies[-1].source.marker:
             outcome.arrived(carried.replicas[-1])
 
     def _drop_surplus(self, plan: KeyPlan, outcome: Outcome) -> None:
-        for one in plan.surplus:
+        for version in plan.surplus:
             try:
-                self._target.delete(self._bucket, plan.key, version_id=one.version_id)
+                self._target.delete(self._bucket, plan.key, version_id=version.version_id)
             except SiteError as error:
                 outcome.trouble(plan.key, error, ())
             else:
@@ -356,7 +356,7 @@ class BucketRun:
                 outcome.trouble(row.key, found.error, [again])
             else:
                 read.append(found)
-        newest = self._newest(one.key for one in (*lost, *read))
+        newest = self._newest(replica.key for replica in (*lost, *read))
         for row in lost:
             if newest[row.key] == row.place:
                 outcome.departed(row)

@@ -130,30 +130,30 @@ def in_order(listing: Iterable[ObjectInfo], folder: Path) -> Iterator[ObjectInfo
 
     In constant memory: a long listing is sorted on disk, in `folder`.
     """
-    held: list[ObjectInfo] = []
+    infos: list[ObjectInfo] = []
     more = iter(listing)
     for info in more:
-        held.append(info)
-        if len(held) >= _HELD:
-            yield from _on_disk(held, more, folder)
+        infos.append(info)
+        if len(infos) >= _HELD:
+            yield from _on_disk(infos, more, folder)
             return
-    held.sort(key=lambda info: info.key.encode("utf-8", "surrogatepass"))  # stable
-    yield from held
+    infos.sort(key=lambda info: info.key.encode("utf-8", "surrogatepass"))  # stable
+    yield from infos
 
 
-def _on_disk(held: list[ObjectInfo], more: Iterator[ObjectInfo], folder: Path) -> Iterator[ObjectInfo]:
+def _on_disk(infos: list[ObjectInfo], more: Iterator[ObjectInfo], folder: Path) -> Iterator[ObjectInfo]:
     def rows(found: Iterable[ObjectInfo]) -> Iterator[tuple[Any, ...]]:
         for info in found:
             key = info.key.encode("utf-8", "surrogatepass")
             yield key, info.size, info.modified.isoformat(), info.version_id, info.etag, info.marker
 
-    database = sqlite3.connect(folder / f"listing-{id(held)}.sqlite")
+    database = sqlite3.connect(folder / f"listing-{id(infos)}.sqlite")
     try:
         database.execute("PRAGMA journal_mode=OFF")
         database.execute("CREATE TABLE listing (key BLOB, size, modified, version, etag, marker)")
         insert = "INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?)"
-        database.executemany(insert, rows(held))
-        held.clear()
+        database.executemany(insert, rows(infos))
+        infos.clear()
         database.executemany(insert, rows(more))
         database.execute("CREATE INDEX by_key ON listing (key)")
         for key, size, modified, version, etag, marker in database.execute(

@@ -306,7 +306,7 @@ def _modified(folder: Path) -> list[float]:
     """
     try:
         with os.scandir(folder) as found:
-            return [time for _, time in sorted((one.name, one.stat().st_mtime) for one in found)]
+            return [time for _, time in sorted((path.name, path.stat().st_mtime) for path in found)]
     except FileNotFoundError:  # a project may have no catalogue
         return []
 

@@ -144,8 +144,8 @@ def _below(entry: Mapping[str, Any]) -> list[str]:
     """Return the operators that an entry's services run on, as far as the entry is well-formed."""
     services = entry.get("services")
     all_services = services.values() if isinstance(services, Mapping) else ()
-    listed = [one.get("runs_on") for one in all_services if isinstance(one, Mapping)]
-    return [name for one in listed for name in (one if isinstance(one, list) else [one]) if isinstance(name, str)]
+    listed = [service.get("runs_on") for service in all_services if isinstance(service, Mapping)]
+    return [name for item in listed for name in (item if isinstance(item, list) else [item]) if isinstance(name, str)]
 
 
 def named_operators(data: Mapping[str, Any]) -> set[str]:

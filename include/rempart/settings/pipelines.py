@@ -114,6 +114,6 @@ def named(name: str) -> Pipeline:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
     file = pipelines_dir() / f"{name}.yaml"
-    found = load(file)
+    pipeline = load(file)
     check_prefix(file, declared_prefixes(pipelines_dir().glob("*.yaml")))
-    return found
+    return pipeline

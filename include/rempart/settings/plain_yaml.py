@@ -85,5 +85,5 @@ def _bound(root: Any) -> None:
 
 def _children(node: Any) -> list[Any]:
     if isinstance(node, yaml.MappingNode):
-        return [one for pair in node.value for one in pair]
+        return [child for pair in node.value for child in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []

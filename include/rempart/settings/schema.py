@@ -18,8 +18,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 def parse_duration(value: object) -> timedelta:
     """Parse `90d`, `15m` or `1h` as a timedelta. Raises ValueError for anything else."""
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
-        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    if isinstance(value, str) and (matched := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
+        return timedelta(seconds=int(matched[1]) * _UNITS[matched[2]])
     if isinstance(value, timedelta):
         return value
     raise ValueError("write a duration as a number and a unit: 30s, 15m, 1h, 90d or 8w")

@@ -81,11 +81,11 @@ class Digests:
 
 def of_file(file: Path, part: int = 0) -> Digests:
     """Return the digests of a file; `part` as in Digests."""
-    found = Digests(part)
+    digests = Digests(part)
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
-            found.update(chunk)
-    return found
+            digests.update(chunk)
+    return digests
 
 
 def md5(body: bytes) -> bytes:

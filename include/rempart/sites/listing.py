@@ -37,15 +37,15 @@ def _read_page(response_dict: dict[str, Any], customized_response_dict: dict[str
     if (name := root.tag.rpartition("}")[2]) not in _ROOTS:
         raise NotUnderstood(f"a page is a {name[:40]}, not a listing")
     quoted = any(child.tag.endswith("EncodingType") and child.text == "url" for child in root)
-    found: list[ObjectInfo] = []
+    infos: list[ObjectInfo] = []
     others = []
     for entry in root:
         kind = entry.tag.rpartition("}")[2]
         if kind in _KINDS:
-            found.append(_info(kind, entry, quoted))
+            infos.append(_info(kind, entry, quoted))
         else:
             others.append(entry)
-    customized_response_dict[ENTRIES] = found
+    customized_response_dict[ENTRIES] = infos
     root[:] = others  # what is left is small: botocore reads the page's own facts from it
     response_dict["body"] = ElementTree.tostring(root)
 

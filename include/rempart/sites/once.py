@@ -71,8 +71,8 @@ def store_once(
         new = site.write_new(bucket, key, body, content_type=content_type, retain_until=retain_until)
     except SiteUnavailable as error:
         unanswered = error
-    if found := _version(site, bucket, key, body):
-        return _locked(site, bucket, found, retain_until)
+    if info := _version(site, bucket, key, body):
+        return _locked(site, bucket, info, retain_until)
     if unanswered:
         raise unanswered
     return put_again(site, bucket, key, body, content_type=content_type, retain_until=retain_until) if new else None
@@ -137,7 +137,7 @@ def _locked(site: Site, bucket: str, info: ObjectInfo, until: datetime | None) -
             f"put {bucket}/{info.key} at site '{site.name}': no version was made, so nothing can be locked",
             "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
         )
-    held = site.retained_until(bucket, info.key, info.version_id) or _LONG_AGO
-    if held < until.replace(microsecond=0):
+    retained_until = site.retained_until(bucket, info.key, info.version_id) or _LONG_AGO
+    if retained_until < until.replace(microsecond=0):
         site.retain(bucket, info.key, info.version_id, until)
     return info

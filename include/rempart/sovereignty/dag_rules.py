@@ -103,13 +103,13 @@ def violations(config: Config, dag: DagFacts, *, on: date, judged: Judged | None
     known = {} if judged is None else judged
 
     def named(task: str | None, things: Iterable[Named | Image]) -> Iterator[Violation]:
-        for one in things:
-            key = (classification, on, one)
+        for item in things:
+            key = (classification, on, item)
             if key not in known:
                 known[key] = tuple(
-                    _connection(config, classification, one, on)
-                    if isinstance(one, Named)
-                    else _image(config, classification, one, on)
+                    _connection(config, classification, item, on)
+                    if isinstance(item, Named)
+                    else _image(config, classification, item, on)
                 )
             yield from (replace(violation, task=task) for violation in known[key])
 

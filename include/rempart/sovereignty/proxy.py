@@ -28,8 +28,8 @@ def outward(rules: EgressRules, inside: Collection[str]) -> tuple[Destination, .
 def squid(rules: EgressRules, inside: Collection[str]) -> str:
     """Return squid's lines that allow what the policy allows: one entry each, with its reason."""
     lines = ["# Where containers may go, from rempart.yaml by `rempart init`. Everything else is denied, and logged."]
-    found = outward(rules, inside)
-    for number, destination in enumerate(found):
+    destinations = outward(rules, inside)
+    for number, destination in enumerate(destinations):
         who = f"; {', '.join(destination.classifications)}" if destination.classifications else ""
         lines += ["", f"# {destination}  ({destination.why}{who})"]
         if not _NAME.fullmatch(domain := _domain(destination)):
@@ -40,7 +40,7 @@ def squid(rules: EgressRules, inside: Collection[str]) -> str:
             lines.append(f"acl port{number} port {destination.port}")
         port = f" port{number}" if destination.port else ""
         lines.append(f"http_access allow host{number}{port} {_NEVER}")
-    lines += [] if found else ["# Nothing: all that is declared is in a container of its own."]
+    lines += [] if destinations else ["# Nothing: all that is declared is in a container of its own."]
     lines += ["", *(f"# {line}" for line in refused(rules))] if rules.refusals else []
     return "".join(f"{_printable(line)}\n" for line in lines)
 

@@ -55,8 +55,8 @@ def _inside(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:
 
 def service_namespace(host: str) -> str | None:
     """Return the namespace of an in-cluster name (`mlflow.tools.svc.cluster.local`), or None."""
-    found = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\.cluster\.local)?", normalise(host))
-    return found[1] if found else None
+    matched = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\.cluster\.local)?", normalise(host))
+    return matched[1] if matched else None
 
 
 def _is_neighbour(host: str) -> bool:

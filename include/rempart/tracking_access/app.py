@@ -106,14 +106,14 @@ class Access:
         """Return the request to pass on if all that it names belongs to the user. Raises NotAllowed."""
         upload = job_calls.is_upload(call)
         body = b"" if upload else await _body(scope, receive)
-        wanted = job_calls.demand(call, scope.get("query_string") or b"", body, user)
-        for kind, names in (("run", wanted.runs), ("model", wanted.models)):
+        demand = job_calls.demand(call, scope.get("query_string") or b"", body, user)
+        for kind, names in (("run", demand.runs), ("model", demand.models)):
             for name in names:
                 if (found := await self._owner(kind, name)) is None or found[0] != user:
                     raise NotAllowed(f"a {kind} that is not its own")
-                if wanted.experiment not in (None, found[1]):
+                if demand.experiment not in (None, found[1]):
                     raise NotAllowed(f"a {kind} of another experiment")
-        return (scope, receive) if wanted.body is None else _handed_on(scope, receive, wanted.body)
+        return (scope, receive) if demand.body is None else _handed_on(scope, receive, demand.body)
 
     async def _owner(self, kind: str, name: str) -> tuple[str, str] | None:
         """Return the owner of a run or model, cached because it never changes."""

@@ -172,7 +172,7 @@ def _upload(path: str) -> Demand:
 
     `<experiment>/<run>/artifacts/...` or `<experiment>/models/<model>/artifacts/...`.
     """
-    if (found := _ARTIFACT.fullmatch(path)) is None:
+    if (matched := _ARTIFACT.fullmatch(path)) is None:
         raise NotAllowed("a place for artifacts of no run and no model")
-    run, model = found["run"], found["model"]
-    return Demand(frozenset({run} if run else ()), frozenset({model} if model else ()), found["experiment"])
+    run, model = matched["run"], matched["model"]
+    return Demand(frozenset({run} if run else ()), frozenset({model} if model else ()), matched["experiment"])

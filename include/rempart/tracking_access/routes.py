@@ -33,8 +33,8 @@ class Route:
 
     def parameters(self, path: str) -> dict[str, str] | None:
         """Return the parameters of a path that matches the template, or None."""
-        found = _pattern(self.template).fullmatch(path)
-        return found.groupdict() if found else None
+        matched = _pattern(self.template).fullmatch(path)
+        return matched.groupdict() if matched else None
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,17 @@ def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Text
         return Markup()
     height, top, bottom = 180, 16, 26
     first, last = history[0].at, history[-1].at
-    highest = max(objective, *(one.lag_seconds for one in history)) * 1.1 or 1.0
+    highest = max(objective, *(run.lag_seconds for run in history)) * 1.1 or 1.0
 
     def y(seconds: float) -> float:
         return height - bottom - seconds / highest * (height - top - bottom)
 
-    dots = [(_x(one.at, first, last), y(one.lag_seconds), one) for one in history]
+    dots = [(_x(run.at, first, last), y(run.lag_seconds), run) for run in history]
     line = " ".join(f"{x:.1f},{where:.1f}" for x, where, _ in dots)
     marks = "".join(
-        _dot("bad" if one.lag_seconds > objective or one.failures else "good", x, where)
-        + f"<title>{escape(f'{t.at(one.at)}: {t.span(one.lag_seconds)}')}</title></g>"
-        for x, where, one in dots[-120:]
+        _dot("bad" if run.lag_seconds > objective or run.failures else "good", x, where)
+        + f"<title>{escape(f'{t.at(run.at)}: {t.span(run.lag_seconds)}')}</title></g>"
+        for x, where, run in dots[-120:]
     )
     body = (
         f'<line class="axis" x1="{LEFT}" y1="{y(0):.1f}" x2="{WIDTH - RIGHT}" y2="{y(0):.1f}"/>'
@@ -84,9 +84,9 @@ def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:
     height, middle = 84, 34
     first, last = points[-1].created_at, points[0].created_at
     marks = "".join(
-        _dot(one.state, _x(one.created_at, first, last), middle)
-        + f"<title>{escape(f'{t.at(one.created_at)}: {one.id}')}</title></g>"
-        for one in points
+        _dot(point.state, _x(point.created_at, first, last), middle)
+        + f"<title>{escape(f'{t.at(point.created_at)}: {point.id}')}</title></g>"
+        for point in points
     )
     axis = f'<line class="axis" x1="{LEFT}" y1="{middle}" x2="{WIDTH - RIGHT}" y2="{middle}"/>'
     return _svg(title, height, f"{axis}{marks}{_ends(first, last, height, t)}")
@@ -96,21 +96,21 @@ def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str
     """Draw sites and pools as boxes within their jurisdictions, and an arrow for each replicating pair."""
     if not places:
         return Markup()
-    laws = sorted({one.jurisdiction for one in places})
+    laws = sorted({place.jurisdiction for place in places})
     box, gap, high = 230, 60, 84
     where: dict[str, tuple[float, float]] = {}
     body, left, width = "", 10.0, 0.0
     for law in laws:
-        own = [one for one in places if one.jurisdiction == law]
+        own = [place for place in places if place.jurisdiction == law]
         wide = len(own) * (box + gap) - gap + 40
         body += (
             f'<rect class="law" x="{left}" y="8" width="{wide}" height="{high + 66}" rx="10"/>'
             f'<text class="label" x="{left + 14}" y="30">{escape(law)}</text>'
         )
-        for i, one in enumerate(own):
+        for i, place in enumerate(own):
             x = left + 20 + i * (box + gap)
-            where[one.name] = (x, 44)
-            body += _box(one, x, 44, box, high, t)
+            where[place.name] = (x, 44)
+            body += _box(place, x, 44, box, high, t)
         left += wide + 30
         width = left
     for source, target, state in pairs:
@@ -127,7 +127,7 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
     if not history:
         return Markup()
     height, top, bottom = 120, 16, 30
-    highest = max((one.share or 0.0 for one in history), default=0.0) * 1.1 or 0.01
+    highest = max((result.share or 0.0 for result in history), default=0.0) * 1.1 or 0.01
     step = (WIDTH - LEFT - RIGHT - 12) / max(1, len(history) - 1)
     base = height - bottom
 
@@ -135,8 +135,9 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
         return base - share / highest * (base - top)
 
     marks = "".join(
-        _dot(one.state, LEFT + 6 + i * step, y(one.share or 0.0)) + f"<title>{escape(_broken(one, t))}</title></g>"
-        for i, one in enumerate(history)
+        _dot(result.state, LEFT + 6 + i * step, y(result.share or 0.0))
+        + f"<title>{escape(_broken(result, t))}</title></g>"
+        for i, result in enumerate(history)
     )
     body = (
         f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>'
@@ -150,7 +151,7 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
 def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
     """Draw a version's metric as a dashed line across the gate's bounds: each bar is the range that a bound allows."""
     left, right, row, top = 250, 560, 26, 30
-    top_value = max(plot.value, *(one.value for one in plot.bounds)) * 1.1 or 1.0
+    top_value = max(plot.value, *(bound.value for bound in plot.bounds)) * 1.1 or 1.0
     scale = max(top_value, 1.0) if not plot.lower_is_better else top_value
 
     def x(value: float) -> float:
@@ -158,17 +159,17 @@ def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
 
     height = top + row * len(plot.bounds) + 8
     body = ""
-    for i, one in enumerate(plot.bounds):
-        y, state = top + i * row, "good" if one.kept else "bad"
-        start, end = (x(0), x(one.value)) if plot.lower_is_better else (x(one.value), x(scale))
+    for i, bound in enumerate(plot.bounds):
+        y, state = top + i * row, "good" if bound.kept else "bad"
+        start, end = (x(0), x(bound.value)) if plot.lower_is_better else (x(bound.value), x(scale))
         body += (
-            f'<text class="label end" x="{left - 10}" y="{y + 13}">{escape(t(f"gate.{one.rule}"))}</text>'
+            f'<text class="label end" x="{left - 10}" y="{y + 13}">{escape(t(f"gate.{bound.rule}"))}</text>'
             f'<g class="allowed {state}">'
             f'<rect x="{start:.1f}" y="{y}" width="{max(1.0, end - start):.1f}" height="16"/></g>'
-            f'<text class="label" x="{right + 12}" y="{y + 13}">{escape(t.number(one.value))}'
-            f" {escape(t('gate.kept' if one.kept else 'gate.broken'))}</text>"
+            f'<text class="label" x="{right + 12}" y="{y + 13}">{escape(t.number(bound.value))}'
+            f" {escape(t('gate.kept' if bound.kept else 'gate.broken'))}</text>"
         )
-    mine, verdict = x(plot.value), worst("good" if one.kept else "bad" for one in plot.bounds)
+    mine, verdict = x(plot.value), worst("good" if bound.kept else "bad" for bound in plot.bounds)
     body += (
         f'<g class="value"><line x1="{mine:.1f}" y1="{top - 8}" x2="{mine:.1f}" y2="{height - 8}"/></g>'
         f"{_dot(verdict, mine, 16)}<title>{escape(f'{plot.metric} {t.number(plot.value)}')}</title></g>"
@@ -177,18 +178,18 @@ def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
     return _svg(title, height, body, 760)
 
 
-def _broken(one: Result, t: Texts) -> str:
-    told = t("expectation.result", unexpected=t.count(one.unexpected), judged=t.count(one.judged))
-    return f"{t.at(one.landed_at)}, {one.sha256[:12]}: {told}"
+def _broken(result: Result, t: Texts) -> str:
+    told = t("expectation.result", unexpected=t.count(result.unexpected), judged=t.count(result.judged))
+    return f"{t.at(result.landed_at)}, {result.sha256[:12]}: {told}"
 
 
-def _box(one: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:
-    whats = ", ".join(dict.fromkeys(f"{t('what.' + held.what)}" for held in one.holdings))
-    name = f"{one.name} ({t('active')})" if one.active else one.name
+def _box(place: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:
+    whats = ", ".join(dict.fromkeys(f"{t('what.' + held.what)}" for held in place.holdings))
+    name = f"{place.name} ({t('active')})" if place.active else place.name
     return (
-        f'<g class="place {one.state}"><rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="8"/>'
+        f'<g class="place {place.state}"><rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="8"/>'
         f'<text class="name" x="{x + 12}" y="{y + 24}">{escape(name)}</text>'
-        f'<text class="label" x="{x + 12}" y="{y + 44}">{escape(f"{one.operator}, {one.region}")}</text>'
+        f'<text class="label" x="{x + 12}" y="{y + 44}">{escape(f"{place.operator}, {place.region}")}</text>'
         f'<text class="label" x="{x + 12}" y="{y + 64}">{escape(_short(whats))}</text></g>'
     )
 

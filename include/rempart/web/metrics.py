@@ -51,10 +51,10 @@ Sample = tuple[str, Mapping[str, str], float]
 
 def exposition(facts: CockpitFacts, now: datetime) -> str:
     """Return the whole text."""
-    found = list(_samples(facts, now))
+    samples = list(_samples(facts, now))
     lines: list[str] = []
     for name, help_text in METRICS.items():
-        own = [sample for sample in found if sample[0] == name]
+        own = [sample for sample in samples if sample[0] == name]
         if own:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
             lines += [f"{name}{_labels(labels)} {value:.15g}" for _, labels, value in own]
@@ -83,12 +83,12 @@ def _objectives(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
             yield f"rempart_{figure.name}_objective_seconds", {}, figure.objective_seconds
     if not isinstance(facts.config, Unknown):
         for pair in facts.config.replication:
-            told = loss.lag(facts, pair, now)
-            labels = {"source": told.source, "target": told.target}
-            yield "rempart_replication_lag_objective_seconds", labels, told.objective_seconds
-            if told.seconds is not None:
-                yield "rempart_replication_lag_seconds", labels, told.seconds
-                yield "rempart_replication_failures", labels, float(told.failures or 0)
+            lag = loss.lag(facts, pair, now)
+            labels = {"source": lag.source, "target": lag.target}
+            yield "rempart_replication_lag_objective_seconds", labels, lag.objective_seconds
+            if lag.seconds is not None:
+                yield "rempart_replication_lag_seconds", labels, lag.seconds
+                yield "rempart_replication_failures", labels, float(lag.failures or 0)
 
 
 def _of_ledger(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:

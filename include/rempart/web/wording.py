@@ -42,22 +42,22 @@ class Texts:
         found = texts_of(self.language).get(key)
         return found.format(**params) if found is not None else key.rpartition(".")[2]
 
-    def said(self, one: Said) -> str:
+    def said(self, sentence: Said) -> str:
         """A sentence of a read model. A parameter `x_seconds` stands in the text as `{x}`, written as a length.
 
         Likewise `x_count` and `x_bytes`; `what` and `classification` of a decision are put in the reader's words.
         """
         told: dict[str, object] = {"cost": self("unknown"), "objective": self("unknown")}
-        for name, value in one.params.items():
+        for name, value in sentence.params.items():
             stem, _, unit = name.rpartition("_")
             if stem and unit in ("seconds", "count", "bytes"):
                 number = float(value)
                 told[stem] = {"seconds": self.span, "bytes": self.size}.get(unit, self._whole)(number)
             else:
                 told[name] = self(f"{_WORDS[name]}.{value}") if name in _WORDS else value
-        if one.params.get("why") == "stale":
+        if sentence.params.get("why") == "stale":
             told["why"] = self("stale")
-        return self(one.code, **told)
+        return self(sentence.code, **told)
 
     def span(self, seconds: float | None) -> str:
         """A length of time in its two largest units."""

@@ -57,7 +57,7 @@ def test_a_folder_and_an_archive_are_read_alike(tmp_path: Path) -> None:
 
 def test_a_folder_may_hold_archives(tmp_path: Path) -> None:
     archive(tmp_path / "pypi.zip", {"a.json": GOOD})
-    assert [one.id for one in read(tmp_path).advisories] == ["GHSA-1"]
+    assert [advisory.id for advisory in read(tmp_path).advisories] == ["GHSA-1"]
 
 
 def test_a_date_in_the_future_does_not_make_the_database_young(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_date_in_the_future_does_not_make_the_database_young(tmp_path: Path) -
 def test_an_entry_that_cannot_be_read_is_told_and_the_others_count(tmp_path: Path, content: bytes) -> None:
     found = read(archive(tmp_path / "x.zip", {"bad.json": content, "good.json": GOOD}))
     assert found.unreadable == ["bad.json"]
-    assert [one.id for one in found.advisories] == ["GHSA-1"]
+    assert [advisory.id for advisory in found.advisories] == ["GHSA-1"]
 
 
 def test_a_member_that_unpacks_to_more_than_an_advisory_is_not_unpacked(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_as_shipped_it_is_honest_about_what_it_could_not_check(stack: Stack) -> 
         "policy/one-infrastructure",
         "ports/not-running",
     } <= ids(found)
-    assert not {one.id for one in found.findings if one.severity in ("critical", "high")}
+    assert not {finding.id for finding in found.findings if finding.severity in ("critical", "high")}
     (bill,) = found.sboms
     assert json.loads(Path(bill.path).read_text())["bomFormat"] == "CycloneDX"
 
@@ -164,7 +164,7 @@ def test_s5_every_port_and_socket_is_asked_though_nobody_declared_it(stack: Stac
     ) as process:
         assert process.stdin and process.stdout
         port, path = process.stdout.readline().split()
-        found = {one.id: one for one in Audit(stack, NOW, only=["ports"]).run().findings}
+        found = {finding.id: finding for finding in Audit(stack, NOW, only=["ports"]).run().findings}
         process.stdin.close()
     shutil.rmtree(Path(path).parent)
     assert found["ports/site-primary-undeclared"].severity == "medium"
@@ -250,12 +250,12 @@ def test_json_is_as_its_schema_says(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     Draft202012Validator(reference.audit_schema()).validate(document)
     assert done.exit_code == document["exit_code"] == 1
     assert done.output.startswith(f"{out}: ") and "exit code 1" in done.output
-    assert document["counts"]["medium"] == sum(one["severity"] == "medium" for one in document["findings"])
+    assert document["counts"]["medium"] == sum(finding["severity"] == "medium" for finding in document["findings"])
 
 
 def test_the_bill_of_materials_is_printed_or_written(tmp_path: Path) -> None:
     (tmp_path / "status").write_text(STATUS)
-    assert {one["type"] for one in json.loads(rempart("sbom").output)["components"]} == {"library"}
+    assert {component["type"] for component in json.loads(rempart("sbom").output)["components"]} == {"library"}
     system = ("sbom", "--debian", str(tmp_path / "status"), "--release", "13")
     assert rempart(*system, "--out", str(tmp_path / "bom.json")).exit_code == 0
     assert json.loads(rempart(*system).output) == json.loads((tmp_path / "bom.json").read_text())

@@ -34,14 +34,14 @@ def test_a_further_finding_never_makes_the_verdict_milder(found: list[AuditFindi
 
 @given(findings)
 def test_the_exit_code_tells_the_worst(found: list[AuditFinding]) -> None:
-    worst = min((SEVERITIES.index(one.severity) for one in found), default=len(SEVERITIES))
+    worst = min((SEVERITIES.index(audit_finding.severity) for audit_finding in found), default=len(SEVERITIES))
     assert exit_code(found) == {0: 2, 1: 2, 2: 1}.get(worst, 0)
 
 
 @given(findings, st.dates(date(2026, 1, 1), date(2027, 12, 31)))
 def test_nothing_is_lost_and_only_named_findings_are_accepted(found: list[AuditFinding], expires: date) -> None:
     settled = settle(found, [exception("ports/a", expires)], TODAY)
-    assert [one.id for one in settled[: len(found)]] == [one.id for one in found]
+    assert [one.id for one in settled[: len(found)]] == [audit_finding.id for audit_finding in found]
     for one in settled:
         assert (one.accepted is not None) == (one.id == "ports/a" and expires >= TODAY)
 

@@ -97,7 +97,7 @@ def test_unknown_and_forbidden_licences_are_findings_and_so_are_those_inside() -
         Bundled(name="Old", version="8", licence="MIT", versions="==0.9", source="NOTICE", file="prog"),
     ]
     result = licences.check(found, Review(bundled={"gamma": inside, "absent": inside}), ["MIT"])
-    assert {one.id: one.severity for one in result.findings} == {
+    assert {finding.id: finding.severity for finding in result.findings} == {
         "licences/alpha": "high",
         "licences/beta": "high",
         "licences/gamma-prog": "high",
@@ -112,7 +112,7 @@ def test_every_licence_of_the_shipped_lock_is_known_and_permitted() -> None:
 
 
 def test_every_reading_is_of_something_locked_and_for_its_version() -> None:
-    locked = {one.name for one in SHIPPED.locked}
+    locked = {locked.name for locked in SHIPPED.locked}
     assert set(SHIPPED.review.reviewed) | set(SHIPPED.review.bundled) <= locked
 
 

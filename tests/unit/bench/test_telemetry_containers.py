@@ -71,7 +71,7 @@ def test_a_container_that_starts_again_is_watched_under_a_name_of_its_own(monkey
     }
     monkeypatch.setattr(telemetry_containers, "docker", lambda *words: json.dumps([described]))
     monkeypatch.setattr(Watch, "ask", lambda self, name: None)
-    monkeypatch.setattr(quiet.Counters, "add", lambda self, name, one: None)
+    monkeypatch.setattr(quiet.Counters, "add", lambda self, name, counter: None)
     watch = Watch(quiet.Counters(lambda name: []))
     for _ in range(2):
         watch.begin("0a1b")

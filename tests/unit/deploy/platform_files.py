@@ -61,7 +61,7 @@ OPEN = {
 
 
 def every(kind: str) -> list[dict[str, Any]]:
-    return [one for file in FILES for one in documents(file) if one["kind"] == kind]
+    return [document for file in FILES for document in documents(file) if document["kind"] == kind]
 
 
 @functools.cache
@@ -132,7 +132,7 @@ def image() -> str:
 
 def pod_specs() -> dict[str, dict[str, Any]]:
     """Every pod: of our manifests, of a task, and what the chart puts into each of its own."""
-    ours = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in (*every("Job"), *every("Deployment"))}
+    ours = {job["metadata"]["name"]: job["spec"]["template"]["spec"] for job in (*every("Job"), *every("Deployment"))}
     container = {"securityContext": VALUES["securityContexts"]["containers"], "image": image()}
     chart = {}
     for name in COMPONENTS:

@@ -60,7 +60,11 @@ def ours() -> list[Document]:
 
 
 def named(documents: list[Document], kind: str, name: str) -> Document:
-    (found,) = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == f"airflow-{name}"]
+    (found,) = [
+        document
+        for document in documents
+        if document["kind"] == kind and document["metadata"]["name"] == f"airflow-{name}"
+    ]
     return found
 
 

@@ -54,7 +54,9 @@ def made(tmp_path: Path) -> dict[str, str]:
 def mounted(service: str) -> list[str]:
     """Files of a container; of the scheduler's with each executor."""
     found = [SERVICES[service], *(EXECUTORS.values() if service == "scheduler" else ())]
-    return [one if isinstance(one, str) else one["source"] for part in found for one in part.get("secrets", [])]
+    return [
+        secret if isinstance(secret, str) else secret["source"] for part in found for secret in part.get("secrets", [])
+    ]
 
 
 def test_every_image_sets_every_switch_against_telemetry() -> None:
@@ -64,37 +66,39 @@ def test_every_image_sets_every_switch_against_telemetry() -> None:
     assert TELEMETRY_OFF.items() <= found.items()
     # every stage that becomes an image stands on `base`
     parents = {child: parent for parent, child in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.M)}
-    for one in {service["build"]["target"] for service in SERVICES.values() if "build" in service}:
-        while one in parents and one != "base":
-            one = parents[one]
-        assert one == "base"
+    for parent in {service["build"]["target"] for service in SERVICES.values() if "build" in service}:
+        while parent in parents and parent != "base":
+            parent = parents[parent]
+        assert parent == "base"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_container_is_confined(name: str) -> None:
-    one = SERVICES[name]
-    assert (one["user"], one["read_only"], one["cap_drop"]) == ("50000:0", True, ["ALL"])
-    assert one["security_opt"] == ["no-new-privileges:true"]
-    assert not {"privileged", "cap_add", "devices", "pid", "ipc", "extra_hosts"} & set(one)
-    assert one["pull_policy"] == "never" and one["image"].startswith("rempart/"), "nothing comes from a registry"
-    assert "docker.sock" not in json.dumps(one)
+    service = SERVICES[name]
+    assert (service["user"], service["read_only"], service["cap_drop"]) == ("50000:0", True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc", "extra_hosts"} & set(service)
+    assert service["pull_policy"] == "never" and service["image"].startswith("rempart/"), (
+        "nothing comes from a registry"
+    )
+    assert "docker.sock" not in json.dumps(service)
 
 
 @pytest.mark.parametrize("name", RUNNING)
 def test_every_container_has_limits_and_a_way_to_tell_that_it_works(name: str) -> None:
-    one = SERVICES[name]
-    assert one["mem_limit"] and one["pids_limit"]
-    assert one["healthcheck"].get("test") or name in ("airflow-init", "cli", "restore"), "those end by themselves"
+    service = SERVICES[name]
+    assert service["mem_limit"] and service["pids_limit"]
+    assert service["healthcheck"].get("test") or name in ("airflow-init", "cli", "restore"), "those end by themselves"
 
 
 def test_only_the_gate_has_ports_and_only_the_proxy_has_a_route() -> None:
-    published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"gate"}
     assert all(port.startswith("${REMPART_LISTEN:-127.0.0.1}:") for port in published["gate"])
     networks = COMPOSE["networks"]
-    assert [name for name, one in networks.items() if not one.get("internal")] == ["world", "front"]
-    assert [name for name, one in SERVICES.items() if "front" in one.get("networks", [])] == ["gate"]
-    assert [name for name, one in SERVICES.items() if "world" in one.get("networks", [])] == ["egress"]
+    assert [name for name, network in networks.items() if not network.get("internal")] == ["world", "front"]
+    assert [name for name, service in SERVICES.items() if "front" in service.get("networks", [])] == ["gate"]
+    assert [name for name, service in SERVICES.items() if "world" in service.get("networks", [])] == ["egress"]
     assert mounted("gate") == ["gate.pem"] and SERVICES["gate"]["networks"] == ["platform", "monitoring", "front"]
     assert mounted("egress") == ["egress.allowed"] and SERVICES["egress"]["networks"] == ["outward", "world"]
     assert networks["front"]["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
@@ -112,17 +116,17 @@ def test_no_password_stands_in_the_compose_file_or_in_env_example(made: dict[str
     for text in (FILE, (ROOT / ".env.example").read_text("utf-8"), DOCKERFILE):
         named = r"(?i)(password|passwd|secret_key|access_key|token)\s*[:=]\s*['\"]?(?!file:///run/secrets/)\w"
         assert not re.search(named, text)
-    for one in SERVICES.values():
-        assert set(one.get("environment", {})) <= HARMLESS
-        assert "env_file" not in one
+    for service in SERVICES.values():
+        assert set(service.get("environment", {})) <= HARMLESS
+        assert "env_file" not in service
 
 
 def test_every_file_that_is_mounted_is_written_by_init(made: dict[str, str]) -> None:
     written = set(made) | set(containers.build_files({}, ""))
     assert set(COMPOSE["secrets"]) == written
     assert {name for service in SERVICES for name in mounted(service)} == set(made)
-    for name, one in COMPOSE["secrets"].items():
-        assert one["file"] == f"${{REMPART_FILES:-./var/compose}}/{name}"
+    for name, secret in COMPOSE["secrets"].items():
+        assert secret["file"] == f"${{REMPART_FILES:-./var/compose}}/{name}"
 
 
 def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> None:
@@ -196,11 +200,11 @@ def test_env_example_is_what_init_writes() -> None:
 
 
 def test_who_may_go_out_goes_through_the_proxy_and_to_its_neighbours_without_it() -> None:
-    for name, one in SERVICES.items():
-        if "outward" in one.get("networks", []) and name not in ("egress", "pass"):
-            assert set(one["environment"]) >= PROXY, name
-            assert one["environment"]["HTTPS_PROXY"] == "http://{}:{}".format(*EGRESS_PROXY)
-            near = one["environment"]["NO_PROXY"].split(",")
+    for name, service in SERVICES.items():
+        if "outward" in service.get("networks", []) and name not in ("egress", "pass"):
+            assert set(service["environment"]) >= PROXY, name
+            assert service["environment"]["HTTPS_PROXY"] == "http://{}:{}".format(*EGRESS_PROXY)
+            near = service["environment"]["NO_PROXY"].split(",")
             ended = {"airflow-init", "cli", "restore", "trainer"}
             assert set(SERVICES) - ended <= set(near), "a container that is not named there is asked for by the proxy"
 
@@ -211,7 +215,7 @@ def test_services_find_each_other_by_name_and_the_policy_lets_them(tmp_path: Pat
     resolve = credentials.connections(inside, secrets)
     led = endpoints(inside.config, resolve)
     assert {value.rpartition("//")[2].partition(":")[0] for value in led.values()} <= set(SERVICES)
-    today = max(one.as_of for one in inside.config.operators.values())
+    today = max(operator.as_of for operator in inside.config.operators.values())
     allowed = rules(inside.config, led, on=today)
     for host, port in (("primary", 18333), ("haven", 18433), ("postgres", 15432), ("mlflow", 15000)):
         assert is_allowed(allowed, host, port), host
@@ -221,9 +225,9 @@ def test_services_find_each_other_by_name_and_the_policy_lets_them(tmp_path: Pat
 
 
 def test_only_s3_listens_beyond_a_site_s_own_container(tmp_path: Path) -> None:
-    for one in (stack(tmp_path), containers.in_containers(stack(tmp_path))):
-        options = services.site_options(one, "primary")
-        assert {"-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.ip.bind={one.listen}"} <= set(options)
+    for settings in (stack(tmp_path), containers.in_containers(stack(tmp_path))):
+        options = services.site_options(settings, "primary")
+        assert {"-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.ip.bind={settings.listen}"} <= set(options)
 
 
 def test_nothing_is_installed_without_hashes_and_nothing_is_fetched_by_address() -> None:

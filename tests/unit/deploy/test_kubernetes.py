@@ -34,7 +34,7 @@ def documents(file: Path) -> list[dict[str, Any]]:
 
 
 def every(kind: str) -> list[dict[str, Any]]:
-    return [one for file in FILES for one in documents(file) if one["kind"] == kind]
+    return [document for file in FILES for document in documents(file) if document["kind"] == kind]
 
 
 def only(kind: str) -> dict[str, Any]:
@@ -73,24 +73,31 @@ def test_each_kustomization_names_every_manifest_beside_it() -> None:
 
 
 def test_the_roles_grant_exactly_what_the_doctor_requires() -> None:
-    assert only("Role")["rules"] == [one.rule() for one in REQUIRED if not one.cluster]
-    assert only("ClusterRole")["rules"] == [one.rule() for one in REQUIRED if one.cluster]
+    assert only("Role")["rules"] == [right.rule() for right in REQUIRED if not right.cluster]
+    assert only("ClusterRole")["rules"] == [right.rule() for right in REQUIRED if right.cluster]
 
 
 def test_only_airflow_is_bound_and_no_token_is_mounted() -> None:
     for binding in (only("RoleBinding"), only("ClusterRoleBinding")):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "airflow", "namespace": "training"}]
-    accounts = {one["metadata"]["name"]: one["automountServiceAccountToken"] for one in every("ServiceAccount")}
+    accounts = {
+        service_account["metadata"]["name"]: service_account["automountServiceAccountToken"]
+        for service_account in every("ServiceAccount")
+    }
     assert accounts == {"airflow": False, "default": False}
     assert not every("Secret")
 
 
 def test_everything_is_denied_but_dns_and_the_rest_is_rendered() -> None:
-    policies = [network_policy_of(one) for one in every("NetworkPolicy")]
-    assert not any(one.opens for one in policies)
-    assert any(one.every_pod and set(one.closes) == {"Ingress", "Egress"} for one in policies)
-    assert EGRESS_POLICY not in {one.name for one in policies}
-    (dns,) = [one for one in every("NetworkPolicy") if one["metadata"]["name"] == "rempart-dns"]
+    policies = [network_policy_of(network_policy) for network_policy in every("NetworkPolicy")]
+    assert not any(policy.opens for policy in policies)
+    assert any(policy.every_pod and set(policy.closes) == {"Ingress", "Egress"} for policy in policies)
+    assert EGRESS_POLICY not in {policy.name for policy in policies}
+    (dns,) = [
+        network_policy
+        for network_policy in every("NetworkPolicy")
+        if network_policy["metadata"]["name"] == "rempart-dns"
+    ]
     assert dns["spec"]["egress"][0]["to"][0]["podSelector"] == {"matchLabels": _DNS_PODS}
     assert "rempart policy render" in (DEPLOY / "README.md").read_text("utf-8")
 
@@ -99,12 +106,14 @@ def test_the_quota_bounds_the_gpu_of_a_pool_by_default() -> None:
     gpu = Pool.model_fields["gpu"].default
     assert f"requests.{gpu}" in only("ResourceQuota")["spec"]["hard"]
     limits = only("LimitRange")["spec"]["limits"]
-    assert [set(one) for one in limits] == [{"type", "default", "defaultRequest"}]  # a maximum would become a default
+    assert [set(limit) for limit in limits] == [
+        {"type", "default", "defaultRequest"}
+    ]  # a maximum would become a default
 
 
 def test_no_class_takes_a_running_pods_place() -> None:
-    for one in every("PriorityClass"):
-        assert one["preemptionPolicy"] == "Never" and one["globalDefault"] is False
+    for priority_class in every("PriorityClass"):
+        assert priority_class["preemptionPolicy"] == "Never" and priority_class["globalDefault"] is False
 
 
 def configuration() -> Config:
@@ -135,7 +144,9 @@ def violations(spec: dict[str, Any]) -> list[str]:
         "projected",
         "secret",
     }
-    found += [f"volume {one['name']}" for one in spec.get("volumes") or () if not set(one) - {"name"} <= allowed]
+    found += [
+        f"volume {volume['name']}" for volume in spec.get("volumes") or () if not set(volume) - {"name"} <= allowed
+    ]
     whole = spec.get("securityContext") or {}
     for container in (*spec["containers"], *(spec.get("initContainers") or ())):
         own = container.get("securityContext") or {}

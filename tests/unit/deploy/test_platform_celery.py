@@ -29,7 +29,9 @@ def test_the_broker_knows_the_password_that_airflow_has_by_its_hash_alone(made: 
     password = read(made["tasks.env"])["REMPART_AIRFLOW_BROKER_PASSWORD"]
     assert hashlib.sha256(password.encode()).hexdigest() in made["broker.conf"] and password not in made["broker.conf"]
     assert "AIRFLOW_CONN_MONITORING" not in made["tasks.env"]
-    (mounted,) = [one for one in documents(CELERY)[0]["spec"]["template"]["spec"]["volumes"] if "secret" in one]
+    (mounted,) = [
+        volume for volume in documents(CELERY)[0]["spec"]["template"]["spec"]["volumes"] if "secret" in volume
+    ]
     assert mounted["secret"]["secretName"] == "rempart-broker"
 
 
@@ -40,7 +42,7 @@ def test_the_broker_is_restricted_keeps_nothing_and_is_reached_by_who_gives_and_
     spec = deployment["spec"]["template"]["spec"]
     assert violations(spec) == [] and spec["automountServiceAccountToken"] is False
     assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-    assert [one["emptyDir"]["medium"] for one in spec["volumes"] if "emptyDir" in one] == ["Memory"]
+    assert [volume["emptyDir"]["medium"] for volume in spec["volumes"] if "emptyDir" in volume] == ["Memory"]
     broker = Pod(deployment["spec"]["template"]["metadata"]["labels"])
     together = [*every("NetworkPolicy"), *policies]
     found = {name for name, pod in PODS.items() if reaches(together, pod, broker, service["spec"]["ports"][0]["port"])}
@@ -75,5 +77,5 @@ def test_kustomize_takes_the_rights_away(tmp_path: Path) -> None:
     with (overlay / "kustomization.yaml").open("a") as file:
         file.write("components: [../../celery]\n")
     done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
-    made = {one["kind"] for one in yaml.safe_load_all(done.stdout)}
+    made = {document["kind"] for document in yaml.safe_load_all(done.stdout)}
     assert not made & {"Role", "RoleBinding"} and {"Deployment", "ServiceAccount"} <= made

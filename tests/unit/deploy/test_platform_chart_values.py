@@ -67,12 +67,16 @@ def test_no_value_has_a_name_that_the_chart_will_drop() -> None:
 
 def test_each_folder_into_which_a_file_is_mounted_is_a_volume_that_airflow_can_write() -> None:
     """The kubelet makes a folder that holds nothing but a mounted file as root's own, which no other user can write."""
-    mounts = {one["mountPath"]: one["name"] for one in VALUES["volumeMounts"]}
-    empty = {one["name"] for one in VALUES["volumes"] if "emptyDir" in one}
+    mounts = {volume_mount["mountPath"]: volume_mount["name"] for volume_mount in VALUES["volumeMounts"]}
+    empty = {volume["name"] for volume in VALUES["volumes"] if "emptyDir" in volume}
     # the chart mounts its airflow.cfg into the home of each component
     files = [f"{VALUES['airflowHome']}/airflow.cfg"]
     for component in ("apiServer", "scheduler", "dagProcessor", "triggerer"):
-        files += [one["mountPath"] for one in VALUES[component]["extraVolumeMounts"] if "subPath" in one]
+        files += [
+            extra_volume_mount["mountPath"]
+            for extra_volume_mount in VALUES[component]["extraVolumeMounts"]
+            if "subPath" in extra_volume_mount
+        ]
     for file in files:
         assert mounts.get(str(Path(file).parent)) in empty, file
 
@@ -110,8 +114,8 @@ def test_components_are_started_by_the_command_that_composes_their_settings() ->
         assert VALUES[name]["resources"]["limits"]["memory"]
         if VALUES[name]["replicas"] > 1:
             assert VALUES[name]["podDisruptionBudget"]["enabled"]
-        for one in VALUES[name].get("topologySpreadConstraints", ()):
-            component = one["labelSelector"]["matchLabels"]["component"]
+        for topology_spread_constraint in VALUES[name].get("topologySpreadConstraints", ()):
+            component = topology_spread_constraint["labelSelector"]["matchLabels"]["component"]
             assert component == VALUES[name]["args"][3]
     assert not every("PodDisruptionBudget"), "with two budgets for a pod, it cannot be evicted"
     assert Path(VALUES["airflowHome"]) == containers.VAR / "airflow"

@@ -51,10 +51,10 @@ def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> 
     assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["runAsGroup"]) == (50000, 0)
     (container,) = spec["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    volumes = {one["name"]: one for one in spec["volumes"]}
-    writable = [one["name"] for one in container["volumeMounts"] if not one.get("readOnly")]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    writable = [volume_mount["name"] for volume_mount in container["volumeMounts"] if not volume_mount.get("readOnly")]
     assert all("sizeLimit" in volumes[one]["emptyDir"] for one in writable), "what is written has a bound, and ends"
-    assert {one["mountPath"] for one in container["volumeMounts"]} == {
+    assert {volume_mount["mountPath"] for volume_mount in container["volumeMounts"]} == {
         str(containers.VAR),
         "/tmp",
         f"{containers.VAR}/{cluster.KEY}",
@@ -69,7 +69,10 @@ def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> 
 def test_the_namespace_refuses_pods_that_are_not_restricted_and_no_account_has_a_token() -> None:
     (namespace,) = every("Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    accounts = {one["metadata"]["name"]: one["automountServiceAccountToken"] for one in every("ServiceAccount")}
+    accounts = {
+        service_account["metadata"]["name"]: service_account["automountServiceAccountToken"]
+        for service_account in every("ServiceAccount")
+    }
     used = {spec.get("serviceAccountName", "default") for name, spec in pod_specs().items() if name not in COMPONENTS}
     assert accounts == dict.fromkeys(used, False)
 
@@ -77,19 +80,19 @@ def test_the_namespace_refuses_pods_that_are_not_restricted_and_no_account_has_a
 def test_airflows_rights_are_these_and_nobody_else_has_one() -> None:
     """No command is run in a pod, and no Secret is read, through the cluster's API."""
     rights = {
-        one["metadata"]["name"]: {
-            (kind, verb) for rule in one["rules"] for kind in rule["resources"] for verb in rule["verbs"]
+        role["metadata"]["name"]: {
+            (kind, verb) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]
         }
-        for one in every("Role")
+        for role in every("Role")
     }
     assert rights == {
         "airflow-scheduler": {("pods", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")},
         "airflow-api-server": {("pods", "list"), ("pods/log", "get")},
     }
     bound = {
-        (subject["kind"], subject["name"], one["roleRef"]["name"])
-        for one in every("RoleBinding")
-        for subject in one["subjects"]
+        (subject["kind"], subject["name"], role_binding["roleRef"]["name"])
+        for role_binding in every("RoleBinding")
+        for subject in role_binding["subjects"]
     }
     assert bound == {("ServiceAccount", name, name) for name in rights}
     assert not (every("ClusterRole") or every("ClusterRoleBinding"))
@@ -109,8 +112,8 @@ def test_the_rights_are_those_that_the_executor_of_the_lock_uses() -> None:
     used |= {("pods", "watch")} if "watch.Watch()" in text else set()
     granted = {
         (kind, verb)
-        for one in every("Role")
-        for rule in one["rules"]
+        for role in every("Role")
+        for rule in role["rules"]
         for kind in rule["resources"]
         for verb in rule["verbs"]
     }
@@ -120,9 +123,13 @@ def test_the_rights_are_those_that_the_executor_of_the_lock_uses() -> None:
 def test_the_overlay_names_images_by_digest_and_changes_what_is_there() -> None:
     (overlay,) = documents(MANAGED / "kustomization.yaml")
     assert overlay["resources"] == ["../../platform"]
-    used = {one["containers"][0]["image"] for name, one in pod_specs().items() if name in ("rempart-prepare", "mlflow")}
-    assert {one["name"] for one in overlay["images"]} == used
-    assert all(one["digest"].startswith("sha256:") for one in overlay["images"])
+    used = {
+        pod_spec["containers"][0]["image"]
+        for name, pod_spec in pod_specs().items()
+        if name in ("rempart-prepare", "mlflow")
+    }
+    assert {image["name"] for image in overlay["images"]} == used
+    assert all(image["digest"].startswith("sha256:") for image in overlay["images"])
     (patch,) = overlay["patches"]
     (change,) = yaml.safe_load(patch["patch"])
     (mlflow,) = every("Deployment")
@@ -138,11 +145,11 @@ def test_kustomize_builds_the_overlay_and_the_secrets(tmp_path: Path) -> None:
         return list(yaml.safe_load_all(done.stdout))
 
     images = re.findall(r"image: (.+)", yaml.safe_dump_all(build(MANAGED)))
-    assert len(images) == 2 and all("@sha256:" in one for one in images)
+    assert len(images) == 2 and all("@sha256:" in image for image in images)
     cluster.initialise(stack(tmp_path), given())
     secrets = build(tmp_path / cluster.FOLDER)
-    assert {one["metadata"]["name"] for one in secrets} == {
+    assert {secret["metadata"]["name"] for secret in secrets} == {
         *(f"rempart-{name}" for name in cluster.SECRETS),
         "rempart-broker",
     }
-    assert all(one["kind"] == "Secret" and len(one["data"]) == 1 for one in secrets)
+    assert all(secret["kind"] == "Secret" and len(secret["data"]) == 1 for secret in secrets)

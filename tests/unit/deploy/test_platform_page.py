@@ -60,7 +60,11 @@ def test_the_pages_patch_has_every_pod_of_ours_verify_the_databases_certificate(
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     (block,) = (yaml.safe_load(one) for one in blocks if "postgresql-ca" in one)
     (patch,) = block
-    ours = [*every("Job"), *every("Deployment"), *(one for one in documents(RESTORE) if one["kind"] == "Job")]
+    ours = [
+        *every("Job"),
+        *every("Deployment"),
+        *(document for document in documents(RESTORE) if document["kind"] == "Job"),
+    ]
     kind, name = (re.compile(patch["target"][key]) for key in ("kind", "name"))
     assert len(ours) == 3
     for one in ours:
@@ -82,7 +86,7 @@ def test_the_pages_patch_has_every_pod_of_ours_verify_the_databases_certificate(
 def test_the_page_starts_the_release_after_the_schemas_were_migrated() -> None:
     """A block that applies the preparing job and then starts the chart's release waits for the job in between."""
     blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
-    both = [one for one in blocks if "examples/acme  " in one and "\nhelm upgrade" in one]
+    both = [block for block in blocks if "examples/acme  " in block and "\nhelm upgrade" in block]
     assert both
     for block in both:
         between = block.partition("examples/acme  ")[2].partition("\nhelm upgrade")[0]
@@ -94,7 +98,7 @@ def typed(page: str) -> list[list[str]]:
     text = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).replace("\\\n", " ")
     lines = [line.partition("   #")[0].partition(" && ")[0] for line in text.splitlines()]
     found = [re.search(r"(?:^|-- |^REMPART_VAR=\S+ )(rempart .*|make .*)$", line) for line in lines]
-    return [shlex.split(one[1].partition(" > ")[0], comments=True) for one in found if one]
+    return [shlex.split(matched[1].partition(" > ")[0], comments=True) for matched in found if matched]
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "gpu-pools"])

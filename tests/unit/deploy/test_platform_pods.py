@@ -44,7 +44,7 @@ def test_a_tasks_pod_passes_the_policy_of_the_how_tos_configuration() -> None:
 
 def run(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
     """A command as a pod runs it: its variables are those of the manifest, its secrets a file."""
-    pod = {one["name"]: one["value"] for one in task_pod()["spec"]["containers"][0]["env"]}
+    pod = {variable["name"]: variable["value"] for variable in task_pod()["spec"]["containers"][0]["env"]}
     place = {"REMPART_HOME": str(project()), "REMPART_VAR": str(var), "PATH": os.environ["PATH"]}
     return subprocess.run(
         [sys.executable, "-m", "rempart.cli", *command],
@@ -121,7 +121,7 @@ def test_the_admins_password_is_told_where_the_secrets_are_kept(tmp_path: Path) 
 
 
 def test_services_of_our_manifests_have_the_names_that_the_settings_use(made: dict[str, str]) -> None:
-    ports = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in every("Service")}
+    ports = {service["metadata"]["name"]: service["spec"]["ports"][0]["port"] for service in every("Service")}
     inside = cluster.in_cluster(stack(Path("var")))
     names = {name: inside.host(name) for name in ("mlflow", "airflow")}
     assert ports == {names[name].removesuffix(f".{cluster.NAMESPACE}.svc"): inside.ports[name] for name in names}

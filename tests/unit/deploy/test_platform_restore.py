@@ -88,10 +88,12 @@ def test_the_restoring_job_is_confined_and_has_what_the_command_needs(made: dict
     options = [part.partition("=")[0] for part in container["args"][2:]]
     told = CliRunner().invoke(app, ["restore", "--help"], env={"COLUMNS": "200"}).output
     assert all(option in told for option in options) and "--yes" in options
-    (mounted,) = [one["secret"]["secretName"] for one in spec["volumes"] if "secret" in one]
+    (mounted,) = [volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume]
     for name in ("AIRFLOW_CONN_PG_ADMIN=", "AIRFLOW_CONN_BACKUP_KEY=", "AIRFLOW_CONN_S3_HAVEN="):
         assert name in made[f"{mounted.removeprefix('rempart-')}.env"]
-    assert spec["serviceAccountName"] in {one["metadata"]["name"] for one in every("ServiceAccount")}
+    assert spec["serviceAccountName"] in {
+        service_account["metadata"]["name"] for service_account in every("ServiceAccount")
+    }
     restoring, together = Pod(job["spec"]["template"]["metadata"]["labels"]), [*every("NetworkPolicy"), *policies]
     ours = {name: pod for name, pod in PODS.items() if pod.namespace == cluster.NAMESPACE}
     found = {
@@ -111,4 +113,4 @@ def test_while_a_point_is_restored_nothing_else_works_on_the_databases(tmp_path:
     assert [one["metadata"]["name"] for one in built if one["kind"] == "Job"] == ["rempart-restore"]
     assert [one["spec"]["replicas"] for one in built if one["kind"] == "Deployment"] == [0]
     images = re.findall(r"image: (.+)", done.stdout)
-    assert len(images) == 2 and all("@sha256:" in one for one in images)
+    assert len(images) == 2 and all("@sha256:" in image for image in images)

@@ -36,7 +36,10 @@ from tests.unit.deploy.platform_files import (
 def test_no_secret_stands_in_a_manifest_and_each_that_is_mounted_is_made(made: dict[str, str]) -> None:
     assert not every("Secret")
     mounted = {
-        one["secret"]["secretName"] for spec in pod_specs().values() for one in spec["volumes"] if "secret" in one
+        volume["secret"]["secretName"]
+        for spec in pod_specs().values()
+        for volume in spec["volumes"]
+        if "secret" in volume
     }
     generated = {one["name"]: one["files"] for one in yaml.safe_load(made["kustomization.yaml"])["secretGenerator"]}
     assert set(generated) == mounted | {"rempart-broker"}
@@ -132,6 +135,6 @@ def test_images_are_built_before_anybody_knows_a_secret(tmp_path: Path, monkeypa
     folder = tmp_path / "compose"
     assert read_env_file(settings)["REMPART_FILES"] == str(folder)
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
-    read = {one["source"] for one in compose["x-build"]["secrets"]}
+    read = {secret["source"] for secret in compose["x-build"]["secrets"]}
     assert {file.name for file in folder.iterdir()} == read
     assert "make images CLUSTER=yes" in PAGE

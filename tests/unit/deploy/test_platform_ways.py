@@ -63,9 +63,9 @@ def test_a_job_of_a_pool_in_this_cluster_reaches_the_tracking_server_by_its_name
     assert done.exit_code == 0, done.output
     rendered_ones = [yaml.safe_load(file.read_text("utf-8")) for file in (tmp_path / "policies").glob("*.yaml")]
     pool = [
-        one
-        for one in documents(ROOT / "deploy/kubernetes/pool/network-policies.yaml")
-        if one["kind"] == "NetworkPolicy"
+        document
+        for document in documents(ROOT / "deploy/kubernetes/pool/network-policies.yaml")
+        if document["kind"] == "NetworkPolicy"
     ]
     policies = [*every("NetworkPolicy"), *pool, *rendered_ones]
     job, other = Pod({}, "training", {"rempart.eu/jobs": "true"}), Pod({}, "training")

@@ -43,9 +43,13 @@ def of(tmp_path: Path, inherited: dict[str, str], service: str = "airflow-schedu
 
 def test_nothing_of_a_profile_starts_unless_it_is_chosen() -> None:
     ours = set(profiles.PROFILES)
-    chosen = {name: one["profiles"] for name, one in SERVICES.items() if set(one.get("profiles", [])) & ours}
+    chosen = {
+        name: service["profiles"] for name, service in SERVICES.items() if set(service.get("profiles", [])) & ours
+    }
     assert chosen == {"broker": ["celery"], "worker": ["celery"], "monitoring": ["monitoring"]}
-    needed = {name for one in SERVICES.values() if "profiles" not in one for name in one.get("depends_on", {})}
+    needed = {
+        name for service in SERVICES.values() if "profiles" not in service for name in service.get("depends_on", {})
+    }
     assert not needed & set(chosen)
 
 
@@ -77,7 +81,10 @@ def test_only_what_runs_tasks_reaches_the_sites() -> None:
     assert running == {"worker"}
     assert set(EXECUTORS["LocalExecutor"]["networks"]) == {*sites, "outward"}
     assert EXECUTORS["CeleryExecutor"]["networks"] == ["queue"]
-    assert {name for name, one in SERVICES.items() if "queue" in one.get("networks", [])} == {"broker", "worker"}
+    assert {name for name, service in SERVICES.items() if "queue" in service.get("networks", [])} == {
+        "broker",
+        "worker",
+    }
     assert SERVICES["broker"]["networks"] == ["queue"] and SERVICES["monitoring"]["networks"] == ["monitoring"]
     assert COMPOSE["networks"]["queue"]["internal"] and COMPOSE["networks"]["monitoring"]["internal"]
 
@@ -138,7 +145,7 @@ def test_metrics_are_pushed_with_a_password_and_only_if_there_is_a_server(tmp_pa
 
 def test_children_that_repeat_their_parents_metrics_are_left_out() -> None:
     rules = yaml.safe_load((IMAGES / "relabel.yml").read_text("utf-8"))
-    (kept,) = [one["regex"] for one in rules if one["action"] == "keep"]
+    (kept,) = [rule["regex"] for rule in rules if rule["action"] == "keep"]
     assert re.fullmatch(kept, "scheduler@4f2a") and not re.fullmatch(kept, "2f0c7d3e-8a51-4a0e-9f57-0d8c0e9c5a11")
 
 

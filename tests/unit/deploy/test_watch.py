@@ -28,7 +28,7 @@ FILES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 
 
 def only(kind: str) -> dict[str, Any]:
-    (found,) = [one for file in FILES for one in documents(file) if one["kind"] == kind]
+    (found,) = [document for file in FILES for document in documents(file) if document["kind"] == kind]
     return found
 
 
@@ -53,7 +53,9 @@ def test_the_pod_has_no_right_and_can_write_its_state_alone() -> None:
         pod["automountServiceAccountToken"] is False and only("ServiceAccount")["automountServiceAccountToken"] is False
     )
     assert pod["serviceAccountName"] == only("ServiceAccount")["metadata"]["name"]
-    writable = [one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")]
+    writable = [
+        volume_mount["mountPath"] for volume_mount in container["volumeMounts"] if not volume_mount.get("readOnly")
+    ]
     state = container["command"][container["command"].index("--state") + 1]
     assert writable == [str(Path(state).parent)]
     assert "env" not in container, "no secret stands in the manifest"

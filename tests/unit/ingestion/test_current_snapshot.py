@@ -29,7 +29,7 @@ Deliver = Callable[..., None]
 
 def lake(platform: Platform) -> dict[str, bytes]:
     site = platform.sites["primary"]
-    return {one.key: site.read("lake", one.key) for one in site.list("lake")}
+    return {info.key: site.read("lake", info.key) for info in site.list("lake")}
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ def test_l9_nor_does_a_delivery_that_is_taken_in_again(
 ) -> None:
     deliver("4.csv", "m4,2026-02-01,900,1,base,")
     ingest(platform, readings)
-    (refused,) = [one for one in deliveries.outcomes(platform.sites["primary"], "lake", "readings") if one["reasons"]]
+    (refused,) = [
+        outcome for outcome in deliveries.outcomes(platform.sites["primary"], "lake", "readings") if outcome["reasons"]
+    ]
     show(platform, None)
     wide = readings.model_copy(update={"expectations": []})
     with pytest.raises(IngestError, match="shows no snapshot"):
@@ -194,7 +196,7 @@ def test_a_ledger_that_was_brought_back_to_an_earlier_second_does_not_stop_inges
     for record in platform.ledger.find("snapshot")[1:]:
         earlier.append("snapshot", record.subject, record.body)
     assert ingest(replace(platform, ledger_=earlier), readings).total_rows == 3
-    assert [one.body["rows"] for one in earlier.find("snapshot")] == [3, 2, 1]
+    assert [record.body["rows"] for record in earlier.find("snapshot")] == [3, 2, 1]
 
 
 def test_a_home_that_still_has_what_a_failover_left_behind_goes_on_from_it(readings: Pipeline) -> None:

@@ -55,7 +55,7 @@ def cut_delivery(body: bytes, pipeline: Pipeline, gone: Gone) -> Cut:
 
 def rows_of(body: bytes) -> list[list[str]]:
     read = reading.read("a.csv", body, STAYS.source, COLUMNS)
-    return [list(one) for one in read.cells]
+    return [list(cell) for cell in read.cells]
 
 
 @settings(max_examples=40)
@@ -64,7 +64,7 @@ def test_a_delivery_keeps_every_other_row_as_it_was(
     rows: list[tuple[int, str, str]], struck: set[int], packed: bool, turned: bool
 ) -> None:
     order = COLUMNS[::-1] if turned else COLUMNS
-    whole = [fields(*one) for one in rows]
+    whole = [fields(*row) for row in rows]
     body = delivery([one[::-1] if turned else one for one in whole], order)
     before = rows_of(body)  # what a stray quote makes of a row is the same before and after
     cut = cut_delivery(gzip.compress(body) if packed else body, STAYS, gone(struck))
@@ -80,14 +80,14 @@ def test_a_delivery_keeps_every_other_row_as_it_was(
 def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
     rows: list[tuple[int, str, str]], struck: set[int]
 ) -> None:
-    body = delivery([fields(*one) for one in rows])
+    body = delivery([fields(*row) for row in rows])
     read = reading.read("a.csv", body, STAYS.source, COLUMNS)
     after = erasing.strike(read, cut_delivery(body, STAYS, gone(struck)).lines)
     assert after.delivered == read.delivered
-    refused = [one for one in after.refused if one.reasons == (erasing.ERASED,)]
-    assert len(refused) == sum(one[0] in struck for one in rows)
-    assert all(one.raw == "" for one in refused)
-    assert not any(int(one[0]) in struck for one in after.cells)
+    refused = [row for row in after.refused if row.reasons == (erasing.ERASED,)]
+    assert len(refused) == sum(row[0] in struck for row in rows)
+    assert all(row.raw == "" for row in refused)
+    assert not any(int(cell[0]) in struck for cell in after.cells)
 
 
 def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
@@ -139,7 +139,7 @@ def test_a_delivery_is_not_held_in_memory_while_rows_are_taken_out(tmp_path: Pat
 @settings(max_examples=40)
 @given(rows=LINES, struck=GONE)
 def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], struck: set[int]) -> None:
-    raws = [delivery([fields(*one)]).decode().split("\r\n", 1)[1].rstrip("\r\n") for one in rows]
+    raws = [delivery([fields(*row)]).decode().split("\r\n", 1)[1].rstrip("\r\n") for row in rows]
     table = pa.table(
         {
             "source_line": pa.array(range(2, len(rows) + 2), pa.int64()),
@@ -151,7 +151,7 @@ def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], str
     pq.write_table(table, sink)
     cut = erasing.cut_quarantine(sink.getvalue(), COLUMNS, STAYS, gone(struck))
     left = pq.read_table(io.BytesIO(cut.body or sink.getvalue()))["raw"].to_pylist()
-    assert left == [raw for raw, one in zip(raws, rows, strict=True) if one[0] not in struck]
+    assert left == [raw for raw, row in zip(raws, rows, strict=True) if row[0] not in struck]
 
 
 def test_rows_that_ingestion_refused_as_erased_say_nothing_and_are_not_searched() -> None:
@@ -221,8 +221,10 @@ def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def _stays(one: snapshots.Snapshot, bodies: dict[str, bytes]) -> set[int]:
-    return {stay for part in one.parts for stay in pq.read_table(io.BytesIO(bodies[part.sha256]))["stay"].to_pylist()}
+def _stays(snapshot: snapshots.Snapshot, bodies: dict[str, bytes]) -> set[int]:
+    return {
+        stay for part in snapshot.parts for stay in pq.read_table(io.BytesIO(bodies[part.sha256]))["stay"].to_pylist()
+    }
 
 
 def test_keys_are_typed_as_the_pipeline_says() -> None:

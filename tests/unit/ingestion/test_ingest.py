@@ -33,7 +33,7 @@ BAD = "m4,2026-02-01,900,1,base,"
 
 def lake(platform: Platform) -> dict[str, bytes]:
     site = platform.sites["primary"]
-    return {one.key: site.read("lake", one.key) for one in site.list("lake")}
+    return {info.key: site.read("lake", info.key) for info in site.list("lake")}
 
 
 def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(

@@ -40,7 +40,7 @@ def allowing(pipeline: Pipeline, highest: int) -> Pipeline:
 
 
 def outcome(platform: Platform) -> dict[str, Any]:
-    (found,) = [one for one in all_outcomes(platform) if one["file"] == "1.csv"]
+    (found,) = [all_outcome for all_outcome in all_outcomes(platform) if all_outcome["file"] == "1.csv"]
     return found
 
 
@@ -51,7 +51,7 @@ def all_outcomes(platform: Platform) -> list[dict[str, Any]]:
 def in_quarantine(platform: Platform) -> dict[int, str]:
     """Lines and reasons of what is in quarantine of the first delivery; there is one object of it at most."""
     found, site = outcome(platform), platform.sites["primary"]
-    keys = [one.key for one in site.list("lake", f"quarantine/readings/{found['sha256']}")]
+    keys = [info.key for info in site.list("lake", f"quarantine/readings/{found['sha256']}")]
     if not found["quarantined"]:
         assert not keys
         return {}
@@ -63,7 +63,7 @@ def in_quarantine(platform: Platform) -> dict[int, str]:
 
 def told(platform: Platform) -> list[dict[str, Any]]:
     records = platform.ledger.find("deliveries", "readings")
-    return [one for record in reversed(records) for one in record.body["deliveries"]]
+    return [delivery for record in reversed(records) for delivery in record.body["deliveries"]]
 
 
 def test_each_delivery_is_evidence_with_counts_reasons_and_results_and_no_value(
@@ -79,7 +79,7 @@ def test_each_delivery_is_evidence_with_counts_reasons_and_results_and_no_value(
     first, second = record.body["deliveries"]
     assert (first["judged"], first["unexpected"], first["quarantined"]) == (2, {"kwh out of range": 1}, 2)
     assert (second["judged"], second["unexpected"], second["outcome"]) == (0, {"kwh out of range": 0}, "refused")
-    assert "900" not in json.dumps([one | {"landed_at": ""} for one in record.body["deliveries"]])
+    assert "900" not in json.dumps([delivery | {"landed_at": ""} for delivery in record.body["deliveries"]])
     ingest(platform, readings)
     assert len(platform.ledger.find("deliveries")) == 1
 
@@ -196,8 +196,8 @@ def test_what_is_gone_is_told_with_the_remedy_and_nothing_changes(
         later = platform.clock() + timedelta(days=400)
         platform = replace(platform, clock=lambda: later)
     else:
-        for one in list(site.list("lake", f"{what}/")):
-            site.delete("lake", one.key)
+        for info in list(site.list("lake", f"{what}/")):
+            site.delete("lake", info.key)
     before = list(site.list("lake"))
     with pytest.raises(IngestError, match=r"[Dd]eliver|SHA-256"):
         take_in(platform, allowing(readings, 1000), sha)
@@ -240,7 +240,7 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
         if by == "plain run":
             ingest(made, fixed)  # completes what was committed
         last = take_in(made, fixed, sha)
-        records = [dict(one.body) for one in ledger.find("snapshot")]
+        records = [dict(record.body) for record in ledger.find("snapshot")]
         records += [{**one, "landed_at": ""} for one in told(made)]
         return whole, last.total_rows, last.quarantined, in_quarantine(made), records
 
@@ -263,8 +263,8 @@ def test_each_row_in_quarantine_is_judged_once_or_stays(rows: list[tuple[str, bo
     refused = [RefusedRow(line, ("why",), text) for line, (text, bad) in enumerate(rows, 2) if bad]
     refused.append(RefusedRow(99, ("too few fields",), "z"))
     found = to_judge(Held({"fault": None}, tuple(refused), None), read)  # type: ignore[arg-type] # no date is asked for
-    assert [*found.lines, 99] == [one.line for one in refused]
-    assert list(found.raw) == [one.raw for one in refused[:-1]] == [cells[0] for cells in found.cells]
+    assert [*found.lines, 99] == [refused_row.line for refused_row in refused]
+    assert list(found.raw) == [row.raw for row in refused[:-1]] == [cells[0] for cells in found.cells]
     assert list(found.refused) == refused[-1:]
 
 

@@ -252,6 +252,6 @@ def test_a_node_offers_what_its_capacity_is_patched_to_and_its_taints_are_replac
     taints = [{"key": name, "effect": "NoSchedule"} for name in ("a", "b")]
     api.patch_node("gpu-1", {"spec": {"taints": taints}})
     api.patch_node("gpu-1", {"spec": {"taints": taints[1:]}})
-    assert [one.key for one in api.read_node("gpu-1").spec.taints] == ["b"]
+    assert [taint.key for taint in api.read_node("gpu-1").spec.taints] == ["b"]
     api.patch_node("gpu-1", {"spec": {"taints": None}})
     assert api.read_node("gpu-1").spec.taints is None

@@ -49,7 +49,7 @@ def test_a_pod_is_gated_and_runs_once_its_quota_is_free(kueue: KubernetesDouble,
     api.create_namespaced_pod("training", queued("first", SLEEP))
     reaches(api, "first", "Running")
     made = api.create_namespaced_pod("training", queued("second"))
-    assert [one.name for one in made.spec.scheduling_gates] == ["kueue.x-k8s.io/admission"]
+    assert [gate.name for gate in made.spec.scheduling_gates] == ["kueue.x-k8s.io/admission"]
     assert made.metadata.finalizers == ["kueue.x-k8s.io/managed"]
     assert made.metadata.labels["kueue.x-k8s.io/managed"] == "true"
     until(lambda: said(api, "second", "QuotaReserved")[0])
@@ -136,7 +136,7 @@ def test_a_lower_priority_is_preempted_with_its_reason(double: KubernetesDouble,
     assert found.reason == "WorkloadEvictedDueToPreempted"
     assert found.message.startswith("Preempted to accommodate a workload (UID: ")
     reaches(api, "high", "Running")
-    until(lambda: [one.metadata.name for one in api.list_namespaced_pod("training").items] == ["high"])
+    until(lambda: [item.metadata.name for item in api.list_namespaced_pod("training").items] == ["high"])
     told = api.list_namespaced_event("training", field_selector=f"involvedObject.uid={uid}").items
     assert {"EvictedDueToPreempted", "Preempted"} <= {one.reason for one in told}
 

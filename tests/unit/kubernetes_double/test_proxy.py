@@ -58,7 +58,7 @@ def test_only_its_token_is_let_through_and_the_cluster_sees_another(proxy: Proxy
     assert not double.requests
     selected = through(proxy).list_namespaced_pod("training", label_selector="a in (b, c)")
     assert selected.items == [] and "labelSelector=a" in double.requests[0].path
-    assert [one.status for one in proxy.requests][-1] == 200
+    assert [request.status for request in proxy.requests][-1] == 200
 
 
 def test_faults_come_in_turn_and_a_lost_answer_took_effect(proxy: Proxy, api: client.CoreV1Api) -> None:
@@ -107,6 +107,6 @@ def test_every_pod_is_known_through_an_interruption_of_the_watch(
         api.delete_namespaced_pod("one", "training")
         api.create_namespaced_pod("training", pod("two"))
         until(lambda: len(seen.records) == 2 and seen.records[0].deleted and seen.records[1].finished)
-        assert [(one.name, one.node) for one in seen.records] == [("one", "gpu-1"), ("two", "gpu-1")]
+        assert [(record.name, record.node) for record in seen.records] == [("one", "gpu-1"), ("two", "gpu-1")]
     finally:
         seen.close()

@@ -22,7 +22,7 @@ def chain() -> MemoryLedger:
 
 
 def red(entry: Entry, before: Entry | None, ledger: MemoryLedger) -> list[str]:
-    return [one.what for one in examine(entry, before, ledger.find("key")) if not one.ok]
+    return [record.what for record in examine(entry, before, ledger.find("key")) if not record.ok]
 
 
 def test_each_record_of_a_chain_verifies_in_its_place_also_after_a_new_key() -> None:
@@ -53,7 +53,7 @@ def test_what_was_changed_is_found(tamper: object, expected: list[str]) -> None:
 def test_a_record_in_another_place_or_by_another_key_is_found() -> None:
     ledger = chain()
     assert red(ledger.chain[-1], ledger.chain[0], ledger) == ["follows"]
-    first = [one for one in ledger.find("key") if one.seq == 1]
+    first = [record for record in ledger.find("key") if record.seq == 1]
     found = examine(ledger.chain[-1], ledger.chain[-2], first)
     assert [one.what for one in found if not one.ok] == ["key", "signature"]
 
@@ -62,6 +62,6 @@ def test_pages_of_the_ledger_go_backwards_by_number() -> None:
     ledger = MemoryLedger()
     for number in range(5):
         ledger.append("drill" if number % 2 else "denial", f"s{number}", {})
-    assert [one.seq for one in ledger.page(limit=3)] == [6, 5, 4]
-    assert [json.loads(one.text)["subject"] for one in ledger.page(kind="drill")] == ["s3", "s1"]
-    assert [one.seq for one in ledger.page(before=4, subject="s1")] == [3]
+    assert [record.seq for record in ledger.page(limit=3)] == [6, 5, 4]
+    assert [json.loads(record.text)["subject"] for record in ledger.page(kind="drill")] == ["s3", "s1"]
+    assert [record.seq for record in ledger.page(before=4, subject="s1")] == [3]

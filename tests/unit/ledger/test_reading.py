@@ -22,7 +22,7 @@ def after(entry: Entry, key: str) -> Head:
 
 
 def rows(*entries: Entry) -> list[tuple[str, str]]:
-    return [(one.text, one.sig) for one in entries]
+    return [(entry.text, entry.sig) for entry in entries]
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def chain() -> list[Entry]:
 
 def test_each_record_counts_by_the_key_of_its_place(chain: list[Entry]) -> None:
     found = key_chain(rows(chain[0], chain[2]))
-    assert [one.id for one in found.keys] == [FIRST.id, SECOND.id]
+    assert [key.id for key in found.keys] == [FIRST.id, SECOND.id]
     assert [found.signing(seq).id for seq in (1, 2, 3, 4)] == [FIRST.id, FIRST.id, FIRST.id, SECOND.id]  # type: ignore[union-attr]
     for _ in range(2):  # the second time the signature is remembered
-        assert all(found.read(one.text, one.sig) for one in chain)
+        assert all(found.read(entry.text, entry.sig) for entry in chain)
 
 
 def test_an_old_key_signs_nothing_after_its_rotation(chain: list[Entry]) -> None:

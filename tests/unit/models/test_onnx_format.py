@@ -18,7 +18,9 @@ def model(*nodes, initializers=(), opsets=(("", 18),), **extra) -> onnx.ModelPro
         [value("out", TensorProto.FLOAT, None)],
         list(initializers),
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*one) for one in opsets], ir_version=8, **extra)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid(*opset) for opset in opsets], ir_version=8, **extra
+    )
 
 
 SUM = helper.make_node("ReduceSum", ["inputs", "axes"], ["out"], keepdims=0)

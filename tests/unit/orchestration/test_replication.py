@@ -84,9 +84,9 @@ def test_a_collector_gets_every_gauge_with_the_pair_as_tags(tmp_path: Path) -> N
     seen = {}
     for body in came:
         for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            for metric in (one for scope in resource.scope_metrics for one in scope.metrics):
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                 for point in metric.gauge.data_points:
-                    tags = {one.key: one.value.string_value for one in point.attributes}
+                    tags = {attribute.key: attribute.value.string_value for attribute in point.attributes}
                     assert tags == {"source": "primary", "target": "haven"}
                     seen[metric.name.removeprefix("airflow.rempart.replication.")] = point.as_double or point.as_int
     assert seen.pop("measured_at") > 1.7e9

@@ -65,10 +65,10 @@ def test_each_source_object_is_either_current_or_copied_and_nothing_else(
     if rows and not source:
         return
     plans, tally = made(listing(source), rows, listing(target))
-    copied = {one.key for one in plans if one.copies}
+    copied = {plan.key for plan in plans if plan.copies}
     assert copied <= set(source) and tally.current == len(set(source) - copied)
     assert tally.kept == len(set(target) - set(source))
-    assert {one.key for one in plans if one.missing} == set(known) - set(source)
+    assert {plan.key for plan in plans if plan.missing} == set(known) - set(source)
     for key in set(source) - copied:  # what counts as current is unchanged on both sides
         assert source[key] == known[key] and target[key][:2] == (known[key][0], "e1")
 
@@ -159,7 +159,7 @@ def test_what_is_hidden_and_comes_back_is_shown_again() -> None:
 def test_a_key_that_is_a_folder_of_others_is_told_so_wherever_they_come() -> None:
     keys = ["dual", "dual!", "dual-x", "dual/b", "plain", "plain2"]
     plans, _ = made([ObjectInfo(key, 1, NOW) for key in keys], [], [])
-    assert {one.key for one in plans if one.folder} == {"dual"} and {one.key for one in plans} == set(keys)
+    assert {plan.key for plan in plans if plan.folder} == {"dual"} and {plan.key for plan in plans} == set(keys)
     assert risks("dual", folder=True) == {"path keys"} and not risks("dual")
 
 
@@ -219,7 +219,7 @@ def test_why_an_object_is_copied_again(change: dict[str, object], there: dict[st
     info = ObjectInfo("a", 5, NOW, etag="e")
     target = [] if there is None else [replace(info, **{"etag": "t", **there})]  # type: ignore[arg-type]
     plans, _ = made([replace(info, **change)], [replica(info)], target)  # type: ignore[arg-type]
-    assert [copy.why for one in plans for copy in one.copies] == [why]
+    assert [copy.why for plan in plans for copy in plan.copies] == [why]
 
 
 def test_shared_buckets_are_as_strict_as_the_strictest_pipeline() -> None:

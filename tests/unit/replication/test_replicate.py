@@ -108,7 +108,7 @@ def test_a_delete_hides_the_replica_and_its_version_stays_readable(platform: Pla
     primary.delete("lake", "a")
     result = replicate(platform, "primary", "haven")
     assert (result.objects, result.verified, result.hidden, result.kept) == (1, 1, 1, 0)
-    assert [one.key for one in haven.list("lake")] == ["b"]
+    assert [info.key for info in haven.list("lake")] == ["b"]
     marker, body = haven.versions("lake", "a")
     assert marker.marker and haven.read("lake", "a", version_id=body.version_id) == b"a"
     assert replicate(platform, "primary", "haven").hidden == 0
@@ -116,9 +116,9 @@ def test_a_delete_hides_the_replica_and_its_version_stays_readable(platform: Pla
 
 def vanish(site: Any, bucket: str, key: str) -> None:
     """Delete every version of a key: no marker says that it was wished."""
-    for one in list(site.versions(bucket, key)):
-        if one.key == key:
-            site.delete(bucket, key, version_id=one.version_id)
+    for version in list(site.versions(bucket, key)):
+        if version.key == key:
+            site.delete(bucket, key, version_id=version.version_id)
 
 
 def test_what_vanishes_is_hidden_after_two_sightings_and_ten_minutes_and_deleted_much_later(platform: Platform) -> None:
@@ -130,10 +130,10 @@ def test_what_vanishes_is_hidden_after_two_sightings_and_ten_minutes_and_deleted
     assert (replicate(platform, "primary", "haven").hidden, haven.read("lake", "a")) == (0, b"a")
     assert replicate(platform, "primary", "haven").kept == 1  # twice, but within seconds
     assert replicate(later(platform, minutes=11), "primary", "haven").hidden == 1
-    assert [one.key for one in haven.list("lake")] == ["b", "c"]
+    assert [info.key for info in haven.list("lake")] == ["b", "c"]
     assert replicate(later(platform, days=399), "primary", "haven").purged == 0
     assert replicate(later(platform, days=401), "primary", "haven").purged == 1
-    assert all(one.marker for one in haven.versions("lake", "a"))
+    assert all(version.marker for version in haven.versions("lake", "a"))
     assert replicate(later(platform, days=402), "primary", "haven").purged == 0
 
 
@@ -148,13 +148,13 @@ def test_l3_what_is_absent_from_one_listing_only_is_never_hidden(platform: Platf
             return getattr(primary, name)
 
         def versions(self, *args: Any) -> Iterator[Any]:
-            return (one for one in primary.versions(*args) if one.key != "b")
+            return (version for version in primary.versions(*args) if version.key != "b")
 
     blinking = dataclasses.replace(platform, sites={**platform.sites, "primary": Blinking()})  # type: ignore[dict-item]
     replicate(blinking, "primary", "haven")
     replicate(platform, "primary", "haven")  # it is there again: the count begins anew
     replicate(later(blinking, hours=1), "primary", "haven")
-    assert [one.key for one in haven.list("lake")] == ["a", "b", "c"]
+    assert [info.key for info in haven.list("lake")] == ["a", "b", "c"]
     # even many listings without it hide nothing that the source still gives when it is asked for it
     for hours in (2, 3, 4):
         assert replicate(later(blinking, hours=hours), "primary", "haven").hidden == 0
@@ -393,7 +393,7 @@ def test_whatever_happens_the_replica_ends_up_with_what_the_source_has(
     thorough = paired(own, compare=timedelta())
     replicate(thorough, "primary", "haven", accept_deletes=9)
     assert visible(haven, primary) == visible(primary, primary)
-    for key in {one.key for one in primary.versions("lake")}:
+    for key in {version.key for version in primary.versions("lake")}:
         mine, there = (histories(site, key) for site in (primary, haven))
         assert is_within(mine, there)
     assert replicate(thorough, "primary", "haven").copied == 0
@@ -401,8 +401,8 @@ def test_whatever_happens_the_replica_ends_up_with_what_the_source_has(
 
 def visible(site: Any, source: Any) -> dict[str, bytes]:
     """What a reader finds of the keys that the source has or had."""
-    keys = {one.key for one in source.versions("lake")}
-    return {one.key: site.read("lake", one.key) for one in site.list("lake") if one.key in keys}
+    keys = {version.key for version in source.versions("lake")}
+    return {info.key: site.read("lake", info.key) for info in site.list("lake") if info.key in keys}
 
 
 def histories(site: Any, key: str) -> list[bytes | None]:

@@ -21,14 +21,16 @@ def test_who_only_looks_changes_nothing_but_his_own_password(name: access.RoleNa
 @pytest.mark.parametrize("resource", ["Connections", "Variables", "Configurations"])
 @pytest.mark.parametrize("name", ["viewer", "auditor", "operator"])
 def test_secrets_and_settings_are_the_admins_alone(name: access.RoleName, resource: str) -> None:
-    assert not [one for one in access.role(name).permissions if one[1] == resource]
+    assert not [permission for permission in access.role(name).permissions if permission[1] == resource]
     assert ("can_read", resource) in access.role("admin").permissions
 
 
 def test_the_auditor_sees_evidence_and_the_audit_log_and_no_data() -> None:
     role = access.role("auditor")
     assert {("can_read", "Audit Logs"), ("can_read", "DAG Runs"), ("can_read", "DAGs")} <= role.permissions
-    assert not [one for one in role.permissions if one[1] in ("XComs", "Task Logs", "Rempart Data")]
+    assert not [
+        permission for permission in role.permissions if permission[1] in ("XComs", "Task Logs", "Rempart Data")
+    ]
     assert role.capabilities == {"read", "read_evidence"}
 
 

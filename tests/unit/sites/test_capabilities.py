@@ -34,7 +34,9 @@ PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def record(**outcomes: Outcome) -> CapabilityRecord:
-    found = {one.name: "proven" for one in CAPABILITIES} | {key.replace("_", " "): v for key, v in outcomes.items()}
+    found = {capability.name: "proven" for capability in CAPABILITIES} | {
+        key.replace("_", " "): v for key, v in outcomes.items()
+    }
     return CapabilityRecord("haven", "https://s3", NOW, tuple(Proof(n, o, "seen") for n, o in found.items()))  # type: ignore[arg-type]
 
 
@@ -59,7 +61,7 @@ def test_only_what_is_proven_counts_and_losing_a_proof_never_permits(
     proofs = complete(Proof(name, outcome, "seen") for name, outcome in outcomes.items())
     found = CapabilityRecord("haven", "https://s3", NOW, proofs)
     lacking = missing(found, purpose, NOW)
-    needed = {one.name for one in CAPABILITIES if purpose in one.needed_by}
+    needed = {capability.name for capability in CAPABILITIES if purpose in capability.needed_by}
     assert bool(lacking) == any(outcomes.get(name) != "proven" for name in needed)
     for name in outcomes:
         fewer = complete(Proof(n, o, "seen") for n, o in outcomes.items() if n != name)
@@ -101,12 +103,12 @@ def test_every_capability_is_needed_by_somebody_or_looked_up_by_who_goes_without
     source = "\n".join(file.read_text(encoding="utf-8") for file in users)
     looks_up = re.compile(r"""(?:outcome|_proven|found\.add)\("([^"]+)"\)""")
     looked_up = set(looks_up.findall(source))
-    assert not {one.name for one in CAPABILITIES if not one.needed_by} - looked_up
+    assert not {capability.name for capability in CAPABILITIES if not capability.needed_by} - looked_up
     assert looked_up <= set(BY_NAME)
 
 
 def test_every_capability_has_a_probe() -> None:
-    assert list(PROBES) == [one.name for one in CAPABILITIES]
+    assert list(PROBES) == [capability.name for capability in CAPABILITIES]
 
 
 def test_p9_what_was_not_tried_is_tried_again_and_what_is_lacking_is_not() -> None:

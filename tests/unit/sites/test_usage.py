@@ -52,7 +52,7 @@ def test_a_million_keys_are_not_held() -> None:
     page = [ObjectInfo(f"key/{n}", 3, NOW - timedelta(seconds=n), "1") for n in range(1000)]
     tracemalloc.start()
     try:
-        found, oldest = measure((one for _ in range(1000) for one in page), most=500)
+        found, oldest = measure((object_info for _ in range(1000) for object_info in page), most=500)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()

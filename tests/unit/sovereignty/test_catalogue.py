@@ -76,8 +76,8 @@ def test_countries_are_iso_codes(key: str) -> None:
     named = [operator.jurisdiction.value, operator.owner_jurisdiction.value]
     named += [region.country for region in operator.regions.values()]
     for service in operator.services.values():
-        named += [one.origin for one in service.technology if one.origin != "open"]
-        named += [one.jurisdiction for one in service.subprocessors or ()]
+        named += [technology.origin for technology in service.technology if technology.origin != "open"]
+        named += [subprocessor.jurisdiction for subprocessor in service.subprocessors or ()]
     assert set(named) <= COUNTRIES, set(named) - COUNTRIES
 
 
@@ -88,8 +88,10 @@ def test_services_run_on_known_operators_in_known_regions(key: str) -> None:
         assert service.runs_on, f"{key}.{name}: say whose infrastructure it runs on"
         assert set(service.runs_on) <= set(RAW), f"{key}.{name}.runs_on"
         assert set(service.regions) <= set(operator.regions), f"{key}.{name}.regions"
-        for one in service.qualifications:
-            assert set(one.regions) <= set(service.regions or operator.regions), f"{key}.{name}: {one}"
+        for qualification in service.qualifications:
+            assert set(qualification.regions) <= set(service.regions or operator.regions), (
+                f"{key}.{name}: {qualification}"
+            )
 
 
 @every_entry
@@ -117,20 +119,30 @@ def test_no_two_operators_answer_at_the_same_host() -> None:
 @every_entry
 def test_qualifications_state_their_scope_and_hold_for_a_time_that_can_be(key: str) -> None:
     for name, service in entry(key).services.items():
-        for one in service.qualifications:
-            assert one.scope and one.source, f"{key}.{name}: {one}"
-            assert one.name in {"SecNumCloud", "ISO-27001", "HDS", "C5"}, f"{key}.{name}: a policy must find it by name"
-            assert one.valid_until is None or one.valid_from is None or one.valid_from < one.valid_until
+        for qualification in service.qualifications:
+            assert qualification.scope and qualification.source, f"{key}.{name}: {qualification}"
+            assert qualification.name in {"SecNumCloud", "ISO-27001", "HDS", "C5"}, (
+                f"{key}.{name}: a policy must find it by name"
+            )
+            assert (
+                qualification.valid_until is None
+                or qualification.valid_from is None
+                or qualification.valid_from < qualification.valid_until
+            )
 
 
 def test_the_truths_that_a_policy_must_tell_apart() -> None:
     assert entry("numspot").services["object-storage"].runs_on == ["outscale"]
     assert entry("exoscale").owner_jurisdiction.value == "MX" and entry("exoscale").jurisdiction.value == "CH"
-    assert {one.origin for one in entry("open-telekom-cloud").services["object-storage"].technology} == {"CN"}
+    assert {technology.origin for technology in entry("open-telekom-cloud").services["object-storage"].technology} == {
+        "CN"
+    }
     assert entry("s3ns").services["object-storage"].technology[0].origin == "US"
     assert entry("s3ns").owner_jurisdiction.value == "FR"
     assert {region.country for region in entry("ovhcloud").regions.values()} >= {"FR", "CA", "GB", "SG"}
-    assert "SecNumCloud" not in {one.name for one in entry("ovhcloud").services["object-storage"].qualifications}
+    assert "SecNumCloud" not in {
+        qualification.name for qualification in entry("ovhcloud").services["object-storage"].qualifications
+    }
     assert entry("aws-eusc").jurisdiction.value == "DE" and entry("aws-eusc").owner_jurisdiction.value == "US"
     assert entry("numspot").services["object-storage"].qualifications == []
 
@@ -140,7 +152,7 @@ def test_the_examples_of_the_how_to_are_valid_and_do_what_it_says() -> None:
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
     overrides = [block["operators"] for block in blocks if "operators" in block]
     assert len(overrides) == 3
-    merged = [{key: Operator.model_validate(merge(RAW, one)[key]) for key in one} for one in overrides]
+    merged = [{key: Operator.model_validate(merge(RAW, override)[key]) for key in override} for override in overrides]
     assert merged[0]["outscale"].owner_jurisdiction.as_of == date(2026, 11, 20)
     assert merged[0]["outscale"].owner_jurisdiction.value == "FR"
     assert not entry("upcloud").owner_jurisdiction.certain and merged[1]["upcloud"].owner_jurisdiction.certain

@@ -127,7 +127,7 @@ def test_without_a_classification_only_what_none_allows_is_told_besides() -> Non
         connections=(Named("conn_id", "warehouse_us"), Named("conn_id", "crm")),
         images=(Image("image", "registry.example.com/a", True), Image("image", "gcr.io/a", True)),
     )
-    assert [one.split()[0] for one in found(task, tags=())] == ["classification", "connection", "image"]
+    assert [info.split()[0] for info in found(task, tags=())] == ["classification", "connection", "image"]
 
 
 def test_the_message_names_every_rule_task_and_remedy() -> None:
@@ -137,8 +137,8 @@ def test_the_message_names_every_rule_task_and_remedy() -> None:
     text = message("mine", broken)
     assert text.startswith("DAG mine breaks 4 rules of this platform:\n1. [classification] the DAG: ")
     assert text.count("What to do: ") == 4 == len(broken)
-    for one in broken:
-        assert one.remedy and one.what in text and one.remedy in text
+    for violation in broken:
+        assert violation.remedy and violation.what in text and violation.remedy in text
 
 
 NAMES = st.sampled_from(["warehouse", "warehouse_us", "s3_home", "s3_away", "crm", "mlflow", "{{ x }}", None])
@@ -183,7 +183,9 @@ def test_what_may_run_states_everything(tags: frozenset[str], tasks: list[TaskFa
     assert stated_classification(tags) in CONFIG.policy
     for task in tasks:
         assert task.timeout and task.owner == "sales" and not task.clusters
-        assert all(one.value and "{{" not in one.value for one in (*task.connections, *task.images))
+        assert all(
+            connection.value and "{{" not in connection.value for connection in (*task.connections, *task.images)
+        )
 
 
 def of_pipeline(changes: dict[str, Any], classification: Any = "personal") -> list[str]:

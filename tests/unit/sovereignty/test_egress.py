@@ -138,7 +138,7 @@ def test_what_may_be_reached(host: str, port: int | None, allowed: bool) -> None
 
 
 def test_each_destination_names_its_entry_and_whom_it_is_allowed_for() -> None:
-    found = {one.why: one for one in listed().allowed}
+    found = {destination.why: destination for destination in listed().allowed}
     assert found["sites.home"].classifications == ("internal", "personal")
     assert found["own"].classifications == ()  # Airflow's settings name it
     # two entries name one server: it is listed once
@@ -148,7 +148,7 @@ def test_each_destination_names_its_entry_and_whom_it_is_allowed_for() -> None:
 
 def test_what_the_policy_refuses_is_listed_with_every_decision() -> None:
     found = listed()
-    assert {one.destination.why for one in found.refusals} == {
+    assert {refusal.destination.why for refusal in found.refusals} == {
         "sites.away",
         "connections.crm",
         "hosts.api.foreign.eu:443",
@@ -204,7 +204,7 @@ def test_r1_a_container_beside_this_one_is_the_declared_machine() -> None:
 
 
 def test_registries_stand_apart_for_the_nodes_that_pull() -> None:
-    assert [str(one) for one in listed().pulls] == ["registry.good.eu:443"]
+    assert [str(pull) for pull in listed().pulls] == ["registry.good.eu:443"]
 
 
 def test_loopback_stands_in_no_list() -> None:
@@ -212,7 +212,9 @@ def test_loopback_stands_in_no_list() -> None:
         data["operators"]["good"]["services"]["object-storage"]["endpoints"] = "http://127.0.0.1"
 
     found = listed(config(local), {"s3_home": "http://127.0.0.1:8333", "pg_ledger": "127.0.0.1:5432"})
-    assert {one.why for one in found.allowed}.isdisjoint({"sites.home", "connection pg_ledger, the platform's own"})
+    assert {destination.why for destination in found.allowed}.isdisjoint(
+        {"sites.home", "connection pg_ledger, the platform's own"}
+    )
 
 
 @pytest.mark.parametrize(

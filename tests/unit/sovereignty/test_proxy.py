@@ -32,7 +32,7 @@ def test_each_entry_is_allowed_by_host_and_port_and_no_container_is(destinations
     text = squid(EgressRules(tuple(destinations)), {"mlflow", "primary"})
     assert not re.search(r"dstdomain -n \.?(mlflow|primary)\b", text)
     assert text.count("http_access allow ") == len(found) == text.count(" dstdomain -n ")
-    assert text.count(" port ") == sum(one.port is not None for one in found)
+    assert text.count(" port ") == sum(destination.port is not None for destination in found)
     assert "http_access allow all" not in text and "deny" not in re.sub(r"(?m)^#.*", "", text)
 
 

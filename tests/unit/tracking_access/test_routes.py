@@ -14,13 +14,15 @@ def allowed(role: str, method: str, path: str) -> bool:
 
 
 def test_a_job_has_the_calls_of_a_job_and_a_person_has_no_call_that_writes() -> None:
-    jobs = {(one.method, one.template) for one in LISTED if "job" in one.who}
+    jobs = {(route.method, route.template) for route in LISTED if "job" in route.who}
     assert len(jobs) == 12 and all(template.startswith("/api/2.0/") for _, template in jobs)
     reads = ("/search", "/get-latest-versions")
     assert all(
-        one.method == "GET" or one.template.endswith(reads) for one in LISTED if one.who & {"person", routes.ANYBODY}
+        route.method == "GET" or route.template.endswith(reads)
+        for route in LISTED
+        if route.who & {"person", routes.ANYBODY}
     )
-    assert {one.template for one in LISTED if routes.ANYBODY in one.who} == {"/health"}
+    assert {route.template for route in LISTED if routes.ANYBODY in route.who} == {"/health"}
 
 
 def test_places_and_versions_are_the_platform_s() -> None:

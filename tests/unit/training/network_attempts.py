@@ -60,7 +60,7 @@ def job(spec: JobSpec, dataset: bytes, *stops: int):
             continue
         raise AssertionError("it was not interrupted")
     result = run_job(spec, world(Interruption()))
-    left = [one.key for one in site.list(spec.output.bucket) if "checkpoint" in one.key]
+    left = [info.key for info in site.list(spec.output.bucket) if "checkpoint" in info.key]
     return {
         "model": hashlib.sha256(site.read(spec.output.bucket, spec.key("model.onnx"))).hexdigest(),
         "metrics": result.metrics,

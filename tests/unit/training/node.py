@@ -33,7 +33,7 @@ class FolderSite:
 
     def list(self, bucket, prefix=""):
         files = sorted(file for file in (self._folder / bucket).rglob("*") if file.is_file())
-        return iter([one for one in (self._info(bucket, file) for file in files) if one.key.startswith(prefix)])
+        return iter([info for info in (self._info(bucket, file) for file in files) if info.key.startswith(prefix)])
 
     def head(self, bucket, key):
         if not (file := self._folder / bucket / key).is_file():

@@ -102,7 +102,7 @@ def test_two_sites_are_two_policies_each_without_the_others_rights() -> None:
     job = spec()
     elsewhere = job.dataset.site.model_copy(update={"name": "haven"})
     job = job.model_copy(update={"dataset": job.dataset.model_copy(update={"site": elsewhere})})
-    data, own = (data_rights.policy(one) for one in data_rights.rights(job))
+    data, own = (data_rights.policy(right) for right in data_rights.rights(job))
     assert may(data, "s3:GetObject", arn(job.dataset.bucket, job.dataset.key))
     assert not may(own, "s3:GetObject", arn(job.dataset.bucket, job.dataset.key))
     assert not may(data, "s3:PutObject", arn(job.output.bucket, job.key("result.json")))

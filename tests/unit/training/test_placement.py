@@ -70,15 +70,15 @@ def planned(settings: Config, order: tuple[str, ...] | None = None, gpus: int = 
 
 def test_a_pool_of_a_us_owned_operator_is_never_asked_and_the_plan_says_why() -> None:
     found = planned(config(a={}, b={"operator": "us", "max_gpus": 8}))
-    assert [one.pool for one in found.options] == ["a"]
-    assert [one.pool for one in found.excluded] == ["b"]
+    assert [option.pool for option in found.options] == ["a"]
+    assert [excluded.pool for excluded in found.excluded] == ["b"]
     assert any("owner" in reason for reason in found.excluded[0].reasons)
     assert "pool b is never asked" in "\n".join(found.lines())
 
 
 def test_the_plan_says_what_it_costs_at_most() -> None:
     found = planned(config(a={"price_per_gpu_hour": 1.5, "max_gpus": 4}, b={"max_gpus": 4}), gpus=2)
-    assert [one.euros_at_most for one in found.options] == [6.0, None]
+    assert [option.euros_at_most for option in found.options] == [6.0, None]
     assert "at most 6.00 EUR" in "\n".join(found.lines())
 
 
@@ -88,14 +88,14 @@ def test_the_plan_says_how_long_jobs_waited_and_what_is_not_known_as_such() -> N
     found = plan(settings, request, on=TODAY, waiting={"a": Waiting(2400, 20)})
     waits = [line.strip() for line in found.lines() if line.strip().startswith("wait")]
     assert waits == ["wait about 40 min by the last 20 jobs", "wait unknown: no job that it took is on record"]
-    assert [one.pool for one in found.options] == ["a", "b"]  # it changes no order
+    assert [option.pool for option in found.options] == ["a", "b"]  # it changes no order
     assert found.as_json()["options"][0]["waiting"] == {"seconds": 2400, "jobs": 20}
 
 
 def test_a_pool_known_to_be_full_is_asked_after_the_others() -> None:
     settings = config(a={}, b={}, c={})
-    assert [one.pool for one in planned(settings, a=0, b=3).options] == ["b", "c", "a"]
-    assert [one.pool for one in planned(settings, order=("c", "a")).options] == ["c", "a"]
+    assert [option.pool for option in planned(settings, a=0, b=3).options] == ["b", "c", "a"]
+    assert [option.pool for option in planned(settings, order=("c", "a")).options] == ["c", "a"]
 
 
 @pytest.mark.parametrize(("pool", "why"), [({"max_gpus": 1}, "max_gpus"), ({"max_gpus": 4, "quota": 1}, "quota")])
@@ -132,12 +132,12 @@ def test_a_pool_with_too_few_free_for_all_nodes_is_asked_after_the_others() -> N
     both = {"runtime": "rempart", "max_gpus": 8}
     asked = Request("personal", 2, timedelta(hours=2), ("a", "b"), 3)
     found = plan(config(a=both, b=both), asked, on=TODAY, free={"a": 4, "b": 6})
-    assert [one.pool for one in found.options] == ["b", "a"]
+    assert [option.pool for option in found.options] == ["b", "a"]
 
 
 def test_a_pool_pulls_from_its_own_registry() -> None:
     settings = config(a={}, b={"registry": "registry.example.eu"})
-    assert [one.image for one in planned(settings).options] == [IMAGE, IMAGE]
+    assert [option.image for option in planned(settings).options] == [IMAGE, IMAGE]
 
 
 def step(found: Plan, attempts: list[Attempt], now: datetime = NOON, since: datetime = NOON) -> Any:
@@ -217,7 +217,7 @@ def test_whatever_happened_only_admitted_pools_are_started_with_the_next_number(
 def test_within_a_round_no_pool_is_asked_twice(outcomes: list[Outcome]) -> None:
     found = planned(config(a={}, b={}, c={}))
     attempts: list[Attempt] = []
-    for outcome in [one if one != "failed" and one != "ended" else "capacity" for one in outcomes]:
+    for outcome in [outcome if outcome != "failed" and outcome != "ended" else "capacity" for outcome in outcomes]:
         came = step(found, attempts)
         assert isinstance(came, Start)
         assert came.option.pool not in {one.pool for one in attempts}
@@ -226,4 +226,4 @@ def test_within_a_round_no_pool_is_asked_twice(outcomes: list[Outcome]) -> None:
 
 def test_pools_that_the_policy_excludes_are_excluded_whatever_is_free() -> None:
     found = planned(config(a={}, x={"operator": "us"}), x=100, a=0)
-    assert [one.pool for one in found.options] == ["a"]
+    assert [option.pool for option in found.options] == ["a"]

@@ -61,7 +61,7 @@ def test_a_count_says_how_many_objects_were_replicated_since_and_are_not_in_it()
     watched.replication(ago=timedelta(hours=3), copied=40)
     watched.replication(ago=timedelta(minutes=5), copied=160)
     watched.replication(ago=timedelta(minutes=2), copied=2)
-    found = {one.place.name: one.usage for one in sites(watched.facts(), NOW).sites}
+    found = {site.place.name: site.usage for site in sites(watched.facts(), NOW).sites}
     assert found["haven"] is not None and found["haven"].since == 162
     for language in LANGUAGES:
         assert "162" in Texts(language)("usage.since", count="162")

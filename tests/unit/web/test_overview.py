@@ -35,14 +35,14 @@ def figure(found: overview.Overview, name: str) -> overview.Figure:
 def test_two_independent_sites_in_time_can_lose_one_and_it_is_said_what_it_costs(watched: Watched) -> None:
     verdict = told(apart(watched.facts())).verdict
     assert (verdict.state, verdict.cost_seconds) == ("good", 120.0)
-    haven = next(one for one in verdict.sites if one.site == "haven")
+    haven = next(site for site in verdict.sites if site.site == "haven")
     assert [one.code for one in haven.said] == ["loss.points", "loss.replica"]
 
 
 def test_the_shipped_trial_is_told_to_share_its_machine(watched: Watched) -> None:
     verdict = told(watched.facts()).verdict
     assert verdict.state == "warning"
-    primary = next(one for one in verdict.sites if one.site == "primary")
+    primary = next(site for site in verdict.sites if site.site == "primary")
     assert "loss.shared" in [one.code for one in primary.said]
 
 
@@ -78,7 +78,7 @@ def test_what_a_source_does_not_tell_is_never_good(
         assert found.denials is None and found.champions is None
         assert {one.state for one in found.figures} == {"unknown"}
     if not active:
-        assert all(one.state == "unknown" for one in found.places)
+        assert all(place.state == "unknown" for place in found.places)
 
 
 def test_a_source_that_fails_is_named_with_its_reason_and_the_others_are_shown(watched: Watched) -> None:
@@ -92,7 +92,7 @@ def test_a_source_that_fails_is_named_with_its_reason_and_the_others_are_shown(w
     assert isinstance(secret, Unknown) and "division" not in secret.why
     shown = told(watched.facts(evidence=found))
     assert shown.moment.unknown == {"ledger": "find drill in the ledger (db:5432): no answer"}
-    assert [one.name for one in shown.places] == ["primary", "haven", "postgresql", "mlflow", "airflow"]
+    assert [place.name for place in shown.places] == ["primary", "haven", "postgresql", "mlflow", "airflow"]
 
 
 def test_a_figure_that_misses_its_objective_is_red() -> None:
@@ -114,7 +114,7 @@ def test_an_inconsistent_point_does_not_count_as_the_newest() -> None:
     watched.point("20260301T100000Z-aaaaaa", ago=timedelta(minutes=50))
     watched.point("20260301T115500Z-bbbbbb", ago=timedelta(minutes=5), dangling=["lake/x"])
     assert figure(told(watched.facts()), "restore_point").seconds == 3000.0
-    states = {one.id: one.state for one in points(watched.facts(), NOW).points}
+    states = {point.id: point.state for point in points(watched.facts(), NOW).points}
     assert states == {"20260301T115500Z-bbbbbb": "bad", "20260301T100000Z-aaaaaa": "warning"}
 
 
@@ -123,7 +123,7 @@ def test_what_was_pruned_is_gone_and_what_is_held_says_why(watched: Watched) -> 
     watched.record("prune", "haven", {"state": "ended", "deleted": {"20260301T100000Z-aaaaaa": 7}})
     watched.record("hold", POINT, {"held": True, "role": "auditor", "why": "an inquiry"})
     found = points(watched.facts(), NOW)
-    assert ([one.id for one in found.points], found.pruned) == ([POINT], 1)
+    assert ([point.id for point in found.points], found.pruned) == ([POINT], 1)
     explained = explain(watched.facts(), POINT, NOW)
     assert explained and explained.point.hold == "an inquiry" and explained.drills[0].rto_seconds == 24.0
     assert explain(watched.facts(), "20260301T100000Z-aaaaaa", NOW) is None
@@ -154,11 +154,11 @@ def test_a_denial_is_open_until_the_same_is_allowed(watched: Watched) -> None:
     watched.record("denial", "site 'far'", body, timedelta(days=8))
     assert told(watched.facts()).denials == ()
     watched.record("denial", "site 'far'", body)
-    assert [one.reasons for one in told(watched.facts()).denials or ()] == [("policy.personal: US",)]
+    assert [denial.reasons for denial in told(watched.facts()).denials or ()] == [("policy.personal: US",)]
     watched.record("decision", "site 'far'", body | {"allowed": True})
     assert told(watched.facts()).denials == ()
     watched.record("egress-denial", "example.com:443", {"host": "example.com", "rule": "hosts"})
-    assert [one.subject for one in told(watched.facts()).denials or ()] == ["example.com:443"]
+    assert [denial.subject for denial in told(watched.facts()).denials or ()] == ["example.com:443"]
 
 
 @given(
@@ -182,7 +182,7 @@ def test_the_margin_of_a_champion_is_positive_exactly_when_the_gate_passes_it(
 def test_a_rolled_back_champion_is_the_one_before(watched: Watched) -> None:
     watched.promotion("2", 21.0)
     watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2"})
-    assert [one.version for one in champions(watched.facts())] == ["1"]
+    assert [champion.version for champion in champions(watched.facts())] == ["1"]
 
 
 def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:

@@ -24,7 +24,7 @@ def by(dag: str, run: str = RUN, task: str = "ingest") -> dict[str, object]:
 
 
 def topics(left: runs.Left) -> dict[str, list[int]]:
-    return {section.topic: [one.seq for one in section.records] for section in left.sections}
+    return {section.topic: [record.seq for record in section.records] for section in left.sections}
 
 
 def test_a_run_shows_what_it_wrote_and_nothing_of_its_neighbours() -> None:
@@ -100,7 +100,7 @@ def test_states_are_those_of_the_records() -> None:
     watched.record("snapshot", "hotel_bookings", {"rows": 1})
     facts = watched.facts()
     kinds: tuple[Kind, ...] = ("refusal", "restore-point", "drill", "snapshot")
-    told = {one.kind: runs.told(one) for kind in kinds for one in facts.of(kind)}
+    told = {record.kind: runs.told(record) for kind in kinds for record in facts.of(kind)}
     assert {kind: one.state for kind, one in told.items()} == {
         "refusal": "bad",
         "restore-point": "bad",

@@ -64,7 +64,7 @@ def test_what_a_site_did_not_tell_is_unknown_with_its_reason(body: dict[str, Any
     watched.usage(**body)
     found = of(watched.facts())
     assert found.state == "unknown"
-    assert [one.why for one in (*found.buckets, *found.locks) if one.why] in (
+    assert [bucket.why for bucket in (*found.buckets, *found.locks) if bucket.why] in (
         ["list lake: refused"],
         ["it was written over"],
     )
@@ -73,7 +73,7 @@ def test_what_a_site_did_not_tell_is_unknown_with_its_reason(body: dict[str, Any
 
 def test_a_site_that_nobody_measured_lately_is_not_known_and_has_no_figures() -> None:
     watched = Watched()
-    assert next(one.usage for one in sites(watched.facts(), NOW).sites) is None
+    assert next(site.usage for site in sites(watched.facts(), NOW).sites) is None
     watched.usage(ago=OLD + timedelta(hours=1))
     assert of(watched.facts()).old and of(watched.facts()).state == "unknown"
     found = figures(watched.facts())
@@ -105,7 +105,7 @@ def test_the_page_says_it_in_each_language(language: Any) -> None:
     watched.usage(
         locks={"b": LOCKS | {"protects": "restore-points"}, "c": {"protects": "evidence", "why": "<refused>"}}
     )
-    shown = {one.place.name: one for one in sites(watched.facts(), NOW).sites}
+    shown = {site.place.name: site for site in sites(watched.facts(), NOW).sites}
     module: Any = _templates().get_template("usage.html").module
     text = str(module.of_site(shown["haven"], Texts(language), charts))
     assert SOON["name"] in text and "&lt;refused&gt;" in text and text.count("<svg") == 1

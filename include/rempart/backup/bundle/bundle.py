@@ -66,7 +66,7 @@ class Index:
 
     @property
     def bytes(self) -> int:
-        return sum(one.size for one in self.files.values())
+        return sum(file.size for file in self.files.values())
 
 
 def encode(index: Index, signer: Signer) -> bytes:
@@ -81,7 +81,7 @@ def encode(index: Index, signer: Signer) -> bytes:
         "platform": index.contents.platform,
         "entry": index.entry,
         "key": index.key,
-        "files": {name: {"sha256": one.sha256, "size": one.size} for name, one in index.files.items()},
+        "files": {name: {"sha256": file.sha256, "size": file.size} for name, file in index.files.items()},
         **({"images": list(index.images)} if index.images else {}),
     }
     text = canonical(plain)
@@ -100,7 +100,7 @@ def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
 def index_of(plain: Mapping[str, Any]) -> Index:
     """Return the verified index of a bundle."""
     contents = Contents(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
-    files = {name: Held(one["sha256"], one["size"]) for name, one in plain["files"].items()}
+    files = {name: Held(file["sha256"], file["size"]) for name, file in plain["files"].items()}
     images = tuple(plain.get("images", ()))
     return Index(datetime.fromisoformat(plain["at"]), contents, files, plain["entry"], plain["key"], images)
 
@@ -149,15 +149,15 @@ def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str,
 
 def current(site: Site, bucket: str) -> dict[str, ObjectInfo]:
     """Return the current version of each bundle file, by key."""
-    found: dict[str, ObjectInfo] = {}
+    infos: dict[str, ObjectInfo] = {}
     hidden: set[str] = set()
     for info in site.versions(bucket, open_bundle.FILES):  # those of a key come newest first
-        if info.key not in found and info.key not in hidden:
+        if info.key not in infos and info.key not in hidden:
             if info.marker:
                 hidden.add(info.key)
             else:
-                found[info.key] = info
-    return found
+                infos[info.key] = info
+    return infos
 
 
 def store(

@@ -62,10 +62,10 @@ class Refused(Exception):
 # --- Ed25519, verification alone, as RFC 8032 has it ------------------------------------------------------------------
 
 
-def _add(one: Point, other: Point) -> Point:
-    a = (one[1] - one[0]) * (other[1] - other[0]) % P
-    b = (one[1] + one[0]) * (other[1] + other[0]) % P
-    c, d = 2 * one[3] * other[3] * D % P, 2 * one[2] * other[2] % P
+def _add(point: Point, other: Point) -> Point:
+    a = (point[1] - point[0]) * (other[1] - other[0]) % P
+    b = (point[1] + point[0]) * (other[1] + other[0]) % P
+    c, d = 2 * point[3] * other[3] * D % P, 2 * point[2] * other[2] % P
     return ((b - a) * (d - c) % P, (d + c) * (b + a) % P, (d - c) * (d + c) % P, (b - a) * (b + a) % P)
 
 
@@ -102,16 +102,16 @@ def verifies(public: bytes, signature: bytes, text: bytes) -> bool:
         return False
     scalar = int.from_bytes(signature[32:], "little")
     challenge = int.from_bytes(hashlib.sha512(signature[:32] + public + text).digest(), "little") % L
-    one, other = _times(scalar, _BASE), _add(nonce, _times(challenge, key))
-    same = (one[0] * other[2] - other[0] * one[2]) % P == 0 == (one[1] * other[2] - other[1] * one[2]) % P
+    left, other = _times(scalar, _BASE), _add(nonce, _times(challenge, key))
+    same = (left[0] * other[2] - other[0] * left[2]) % P == 0 == (left[1] * other[2] - other[1] * left[2]) % P
     return len(public) == 32 and len(signature) == 64 and scalar < L and same
 
 
 def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
     """Read Ed25519 public keys from PEM files, by the ledger's id."""
     pattern = r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----"
-    found = [base64.b64decode(one) for text in texts for one in re.findall(pattern, text)]
-    return {hashlib.sha256(one).hexdigest()[:16]: one[len(SPKI) :] for one in found if one.startswith(SPKI)}
+    found = [base64.b64decode(encoded) for text in texts for encoded in re.findall(pattern, text)]
+    return {hashlib.sha256(public).hexdigest()[:16]: public[len(SPKI) :] for public in found if public.startswith(SPKI)}
 
 
 # --- the bundle -------------------------------------------------------------------------------------------------------
@@ -119,12 +119,12 @@ def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
 
 def read_index(body: bytes, keys: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the index of a bundle. Raises Refused unless one of the keys signed it."""
-    found = _SIGNED.fullmatch(body.decode("utf-8", errors="replace"))
-    if not found:
+    matched = _SIGNED.fullmatch(body.decode("utf-8", errors="replace"))
+    if not matched:
         raise Refused("it is no index of a bundle")
-    if not any(verifies(one, base64.b64decode(found[2]), found[1].encode()) for one in keys.values()):
+    if not any(verifies(key, base64.b64decode(matched[2]), matched[1].encode()) for key in keys.values()):
         raise Refused("none of the public keys given signed it")
-    plain: dict[str, Any] = json.loads(found[1])
+    plain: dict[str, Any] = json.loads(matched[1])
     if plain["v"] != 1 or not all(_NAME.fullmatch(name) for name in plain["files"]):
         raise Refused("it is of a form that this program does not know")
     return plain
@@ -172,7 +172,7 @@ def sha256_of(file: Path) -> str:
 
 def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
     """Fetch each missing file and check it against the index. Return the number of bytes. Raises Refused."""
-    came, told, total = 0, time.monotonic(), sum(one["size"] for one in index["files"].values())
+    came, told, total = 0, time.monotonic(), sum(file["size"] for file in index["files"].values())
     done = 0
     for name, held in sorted(index["files"].items()):
         target, done = folder / name, done + held["size"]
@@ -201,13 +201,13 @@ def check(index: Mapping[str, Any], folder: Path) -> None:
     real, names = folder.resolve(), set(index["files"])
     wrong = [
         name
-        for name, one in sorted(index["files"].items())
-        if (real / name).resolve() != real / name or not _is(real / name, one)
+        for name, listed in sorted(index["files"].items())
+        if (real / name).resolve() != real / name or not _is(real / name, listed)
     ]
     if wrong:
         raise Refused(f"not what was signed, or not there: {', '.join(wrong)}. Nothing of the bundle was used")
     places = {real, *((real / name).parent for name in names)}
-    there = {one.relative_to(real).as_posix() for place in places for one in place.iterdir()}
+    there = {path.relative_to(real).as_posix() for place in places for path in place.iterdir()}
     known = names | {place.relative_to(real).as_posix() for place in places} | {FOLDER.rstrip("/")}
     if strange := sorted(there - known):
         raise Refused(
@@ -268,7 +268,7 @@ class Bucket:
             query = "list-type=2&prefix=bundle%2F2" + (f"&start-after={quote(after, safe='')}" if after else "")
             with self._get(self.path or "/", query) as answer:
                 tree = ElementTree.fromstring(answer.read())  # noqa: S314 # of the site that holds the backups
-            page = [one.text or "" for one in tree.iterfind("{*}Contents/{*}Key")]
+            page = [element.text or "" for element in tree.iterfind("{*}Contents/{*}Key")]
             found += page
             if not page or tree.findtext("{*}IsTruncated") != "true":
                 return found
@@ -328,7 +328,7 @@ def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -
         names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
         index = choose(names, lambda name: (folder / name).open("rb"), keys, images=said.containers)
         check(index, folder)
-        size = sum(one["size"] for one in index["files"].values())
+        size = sum(file["size"] for file in index["files"].values())
         logger.info("checked %.0f MB: every file matches its signature", size / 1e6)
         return index
     needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

@@ -168,10 +168,10 @@ def restore_failure(name: str, status: int, messages: str) -> RempartError:
             f"pg_restore into '{name}': PostgreSQL went away, nothing was restored",
             "Check that PostgreSQL runs (`rempart status`), then run again.",
         )
-    if found := re.search(r'permission denied to create extension "([\w-]{1,63})"', messages):
+    if matched := re.search(r'permission denied to create extension "([\w-]{1,63})"', messages):
         return BackupError(
-            f"pg_restore into '{name}': its role may not create the extension {found[1]}",
-            f"Have the server's administrator run CREATE EXTENSION {found[1]} in the empty database, then run again.",
+            f"pg_restore into '{name}': its role may not create the extension {matched[1]}",
+            f"Have the server's administrator run CREATE EXTENSION {matched[1]} in the empty database, then run again.",
         )
     return BackupError(
         f"pg_restore into '{name}' ended with {status}, nothing was restored: {first_error(messages)}",

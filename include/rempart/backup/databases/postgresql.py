@@ -74,12 +74,12 @@ class Tools:
     def version(self) -> int:
         """Return the major version of pg_dump. Raises BackupError."""
         answer = _run([str(self.folder / "pg_dump"), "--version"], {})
-        if not (found := re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)):
+        if not (matched := re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)):
             raise BackupError(
                 f"{self.folder}/pg_dump does not tell its version (exit {answer.returncode})",
                 "Install PostgreSQL's client programs again.",
             )
-        return int(found[1])
+        return int(matched[1])
 
 
 def find_tools() -> Tools:

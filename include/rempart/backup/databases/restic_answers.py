@@ -67,8 +67,8 @@ class Content:
 
 def version(answer: str) -> tuple[int, ...]:
     """Return restic's version from the first line of `restic version`; empty if missing."""
-    found = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
-    return tuple(int(part) for part in found.groups()) if found else ()
+    matched = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
+    return tuple(int(part) for part in matched.groups()) if matched else ()
 
 
 def _said(messages: str) -> str:
@@ -98,7 +98,7 @@ def read_summary(lines: Iterable[str]) -> Snapshot:
     """Return the snapshot made by `restic backup --json`. Raises BackupError for any other answer."""
     try:
         plain = [json.loads(line) for line in lines if line.strip()]
-        (found,) = [one for one in plain if one["message_type"] == "summary"]
+        (found,) = [message for message in plain if message["message_type"] == "summary"]
         return _snapshot(str(found["snapshot_id"]), found)
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
         raise _not_understood("backup") from cause
@@ -110,18 +110,18 @@ def read_snapshots(text: str) -> tuple[Snapshot, ...]:
         listed = json.loads(text)
         if not isinstance(listed, list):
             raise TypeError
-        found = [
+        snapshots = [
             _snapshot(
-                str(one["id"]),
-                one["summary"],
-                [str(p).lstrip("/") for p in one["paths"]],
-                map(str, one.get("tags") or ()),
+                str(snapshot["id"]),
+                snapshot["summary"],
+                [str(p).lstrip("/") for p in snapshot["paths"]],
+                map(str, snapshot.get("tags") or ()),
             )
-            for one in listed
+            for snapshot in listed
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
         raise _not_understood("snapshots") from cause
-    return tuple(sorted(found, key=lambda one: (one.at, one.id)))
+    return tuple(sorted(snapshots, key=lambda snapshot: (snapshot.at, snapshot.id)))
 
 
 def _snapshot(name: str, plain: Mapping[str, Any], names: Iterable[str] = (), tags: Iterable[str] = ()) -> Snapshot:

@@ -30,7 +30,7 @@ _SHOWN = 3
 
 def judge(
     clean: Manifest | None,
-    found: Manifest,
+    manifest: Manifest,
     promoted: Collection[tuple[str, str]] | None = None,
     erased: Collection[tuple[str, str]] = (),
 ) -> tuple[str, ...]:
@@ -40,18 +40,18 @@ def judge(
     `erased`: logical bucket and key of objects rewritten or removed by an erasure.
     """
     doubts = []
-    if found.dangling:
-        doubts.append(f"inconsistent: {len(found.dangling)} of the objects that its dumps refer to are missing")
+    if manifest.dangling:
+        doubts.append(f"inconsistent: {len(manifest.dangling)} of the objects that its dumps refer to are missing")
     if clean is None:
         return tuple(doubts)
-    doubts += [*_objects(clean, found, erased), *_rows(clean, found), *_ledger(clean, found)]
-    doubts += _champions(clean.champions, found.champions, promoted)
+    doubts += [*_objects(clean, manifest, erased), *_rows(clean, manifest), *_ledger(clean, manifest)]
+    doubts += _champions(clean.champions, manifest.champions, promoted)
     return tuple(doubts)
 
 
-def _objects(clean: Manifest, found: Manifest, erased: Collection[tuple[str, str]]) -> Iterator[str]:
+def _objects(clean: Manifest, manifest: Manifest, erased: Collection[tuple[str, str]]) -> Iterator[str]:
     before = {(obj.bucket, obj.key): obj for obj in clean.objects if (obj.bucket, obj.key) not in erased}
-    after = {(obj.bucket, obj.key): obj for obj in found.objects}
+    after = {(obj.bucket, obj.key): obj for obj in manifest.objects}
     common = before.keys() & after.keys()
     changed = [key for key in common if before[key].sha256 != after[key].sha256]
     if len(changed) >= LEAST and len(changed) > SHARE * len(common):
@@ -73,8 +73,8 @@ def _is_noise(held_object: HeldObject) -> bool:
     return held_object.size >= _LARGE and held_object.sealed.size >= held_object.size
 
 
-def _rows(clean: Manifest, found: Manifest) -> Iterator[str]:
-    after = {dump.name: dump.tables for dump in found.databases}
+def _rows(clean: Manifest, manifest: Manifest) -> Iterator[str]:
+    after = {dump.name: dump.tables for dump in manifest.databases}
     for dump in clean.databases:
         if dump.name not in after:
             yield f"database {dump.name} is missing"
@@ -99,8 +99,8 @@ def _grows(database: str, table: str) -> bool:
     return named is None or table in named
 
 
-def _ledger(clean: Manifest, found: Manifest) -> Iterator[str]:
-    (before, digest), (after, other) = clean.ledger_head, found.ledger_head
+def _ledger(clean: Manifest, manifest: Manifest) -> Iterator[str]:
+    (before, digest), (after, other) = clean.ledger_head, manifest.ledger_head
     if after < before:
         yield f"the ledger ended at record {before} and ends at record {after} now"
     elif after == before and digest != other:

@@ -62,29 +62,31 @@ def play(clean: Manifest, last: Stored | None, at: datetime, insider: Signer, st
     return played
 
 
-def _unchanged(found: Manifest) -> Manifest | None:
-    return found
+def _unchanged(manifest: Manifest) -> Manifest | None:
+    return manifest
 
 
-def _encrypted(found: Manifest) -> Manifest | None:
-    if len(found.objects) < LEAST:
+def _encrypted(manifest: Manifest) -> Manifest | None:
+    if len(manifest.objects) < LEAST:
         return None
-    return replace(found, objects=tuple(_ciphertext(one) for one in found.objects))
+    return replace(manifest, objects=tuple(_ciphertext(obj) for obj in manifest.objects))
 
 
-def _ciphertext(one: HeldObject) -> HeldObject:
-    digest = hashlib.sha256(f"ciphertext of {one.sha256}".encode()).hexdigest()
-    return replace(one, sha256=digest, sealed=replace(one.sealed, sha256=digest, size=one.size + 256))
+def _ciphertext(held_object: HeldObject) -> HeldObject:
+    digest = hashlib.sha256(f"ciphertext of {held_object.sha256}".encode()).hexdigest()
+    return replace(
+        held_object, sha256=digest, sealed=replace(held_object.sealed, sha256=digest, size=held_object.size + 256)
+    )
 
 
-def _emptied(found: Manifest) -> Manifest | None:
-    if not any(dump.tables.get("public.evidence") for dump in found.databases if dump.name == "ledger"):
+def _emptied(manifest: Manifest) -> Manifest | None:
+    if not any(dump.tables.get("public.evidence") for dump in manifest.databases if dump.name == "ledger"):
         return None
-    emptied = (replace(dump, tables=dict.fromkeys(dump.tables, 0)) for dump in found.databases)
-    return replace(found, databases=tuple(emptied))
+    emptied = (replace(dump, tables=dict.fromkeys(dump.tables, 0)) for dump in manifest.databases)
+    return replace(manifest, databases=tuple(emptied))
 
 
-def _usurped(found: Manifest) -> Manifest | None:
-    if not found.champions:
+def _usurped(manifest: Manifest) -> Manifest | None:
+    if not manifest.champions:
         return None
-    return replace(found, champions={name: f"{version}-none" for name, version in found.champions.items()})
+    return replace(manifest, champions={name: f"{version}-none" for name, version in manifest.champions.items()})

@@ -23,28 +23,28 @@ ul { margin: .2rem 0; padding-left: 1.1rem } code { font-size: .85rem; overflow-
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(found: DrillReport) -> str:
+def page(report: DrillReport) -> str:
     """Return the whole document."""
-    verdict = ("The drill passed.", "good") if found.ok else ("The drill is red.", "bad")
-    if found.proved and not found.ok:
+    verdict = ("The drill passed.", "good") if report.ok else ("The drill is red.", "bad")
+    if report.proved and not report.ok:
         verdict = ("The restore point proved itself, and the drill is red.", "bad")
-    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in found.facts.items())
+    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts.items())
     checks = "".join(
         f"<tr><td>{_mark(*_MARKS[check.ok])}</td>"
         f"<td>{escape(check.what)}<div class=small>{escape(check.detail)}</div></td></tr>"
-        for check in found.checks
+        for check in report.checks
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>Restore drill of {escape(found.point)}</title>\n<style>{_STYLE}</style></head><body>\n"
-        f"<h1>Restore drill of {escape(found.point)}</h1>\n"
-        f"<p>Scenario: {escape(found.scenario)}. Began {escape(found.began)}, on record {escape(found.recorded)}."
-        f" Rempart {escape(found.version)}.</p>\n<p>{_mark(*verdict)}</p>\n"
+        f"<title>Restore drill of {escape(report.point)}</title>\n<style>{_STYLE}</style></head><body>\n"
+        f"<h1>Restore drill of {escape(report.point)}</h1>\n"
+        f"<p>Scenario: {escape(report.scenario)}. Began {escape(report.began)}, on record {escape(report.recorded)}."
+        f" Rempart {escape(report.version)}.</p>\n<p>{_mark(*verdict)}</p>\n"
         f"<h2>Figures</h2>\n<table>{facts}</table>\n"
-        f"{''.join(_profile(profile) for profile in found.profiles)}"
+        f"{''.join(_profile(profile) for profile in report.profiles)}"
         f"<h2>Checks</h2>\n<table>{checks}</table>\n"
-        f"<h2>Evidence</h2>\n{_cited(found.evidence)}\n"
+        f"<h2>Evidence</h2>\n{_cited(report.evidence)}\n"
         "<p class=small>Records of the ledger by number and SHA-256. <code>rempart ledger export</code> writes them,"
         " signed, and <code>rempart ledger verify</code> checks them without this platform.</p>\n</body></html>\n"
     )

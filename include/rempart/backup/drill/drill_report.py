@@ -227,12 +227,14 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _Sh
     return _Shown(True, figures=(f"restore points kept: {_keep(keep)}",))
 
 
-def _of_checks(topic: Topic, found: Sequence[RestoreCheck]) -> _Shown:
+def _of_checks(topic: Topic, restore_checks: Sequence[RestoreCheck]) -> _Shown:
     """Return shown if a check ran and none failed."""
-    names = tuple(f"{check.what}: {_MARKS[check.ok]} ({check.detail})" for check in found)
-    if failed := [check.what for check in found if check.ok is False]:
+    names = tuple(f"{check.what}: {_MARKS[check.ok]} ({check.detail})" for check in restore_checks)
+    if failed := [check.what for check in restore_checks if check.ok is False]:
         return _Shown(False, f"failed: {', '.join(failed)}", names)
-    return _Shown(True if any(check.ok for check in found) else None, f"nothing of '{topic}' was checked", names)
+    return _Shown(
+        True if any(check.ok for check in restore_checks) else None, f"nothing of '{topic}' was checked", names
+    )
 
 
 _MARKS = {True: "passed", False: "failed", None: "not run"}

@@ -134,7 +134,7 @@ def fetch(site: Site, bucket: str, key: str, sha256: str, file: Path, *, version
 
 
 def restore_objects(
-    site: Site, held: Iterable[HeldObject], physical: Callable[[str], str], target_bucket: str
+    site: Site, held_objects: Iterable[HeldObject], physical: Callable[[str], str], target_bucket: str
 ) -> tuple[int, int]:
     """Copy objects of a point, each in the version on record and checked, into a bucket; how many and their bytes."""
 
@@ -153,5 +153,7 @@ def restore_objects(
         return held_object.size
 
     with spool_folder() as folder, ThreadPoolExecutor(WORKERS, thread_name_prefix="drill") as pool:
-        sizes = [size.result() for size in [pool.submit(restore_one, n, item, folder) for n, item in enumerate(held)]]
+        sizes = [
+            size.result() for size in [pool.submit(restore_one, n, item, folder) for n, item in enumerate(held_objects)]
+        ]
     return len(sizes), sum(sizes)

@@ -95,7 +95,7 @@ class Keyring:
         found, damaged = self._read_cards(scope)
         for error in damaged.values():
             logger.warning("%s. It is passed by. %s", error.what, error.hint)
-        return [found[one] for one in sorted(found)]
+        return [found[serial] for serial in sorted(found)]
 
     def damaged(self, scope: EncryptionScope | None = None) -> dict[tuple[str, str], IntegrityError]:
         """Return the error of each card that no place gives whole, by scope and serial. Raises SiteError."""
@@ -106,7 +106,7 @@ class Keyring:
         self, scope: EncryptionScope | None
     ) -> tuple[dict[tuple[str, str], Card], dict[tuple[str, str], IntegrityError]]:
         """Return intact cards, and what is wrong with damaged ones, by key."""
-        found: dict[tuple[str, str], Card] = {}
+        cards: dict[tuple[str, str], Card] = {}
         damaged: dict[tuple[str, str], IntegrityError] = {}
         for place in self.places:
             for info in place.site.list(place.bucket, f"{PREFIX}{scope.id}/" if scope else PREFIX):
@@ -121,10 +121,10 @@ class Keyring:
                 except IntegrityError as error:
                     damaged[named] = error
                     continue
-                before = found.setdefault(named, card)
+                before = cards.setdefault(named, card)
                 if card.destroyed and not before.destroyed:
-                    found[named] = replace(before, destroyed=card.destroyed)
-        return found, damaged
+                    cards[named] = replace(before, destroyed=card.destroyed)
+        return cards, damaged
 
     def copies(self, scope: EncryptionScope) -> dict[str, list[Place]]:
         """The places that have a copy of each of a scope's keys, by serial, oldest first."""
@@ -150,7 +150,7 @@ class Keyring:
             raise
 
     def _found(self, scope: EncryptionScope, serial: str | None) -> ScopeKey:
-        cards, copies = {one.serial: one for one in self.cards(scope)}, self.copies(scope)
+        cards, copies = {wrapped.serial: wrapped for wrapped in self.cards(scope)}, self.copies(scope)
         wanted = serial or max((*cards, *copies), default=None)
         card = cards.get(wanted or "")
         if card and card.destroyed:
@@ -174,12 +174,12 @@ class Keyring:
         Raises as `open` does, and KeyWrong for a key that another platform wrapped.
         """
         (found, damaged), copies = self._read_cards(scope), self.copies(scope)
-        cards = [found[one] for one in sorted(found)]
+        cards = [found[number] for number in sorted(found)]
         for named, error in damaged.items():
             if named not in found and named[1] not in copies:
                 raise error  # nobody knows whether that key was destroyed or lost
-        told = {one.serial for one in cards if one.recipients or one.destroyed}
-        live = [one.serial for one in cards if one.recipients and not one.destroyed]
+        told = {card.serial for card in cards if card.recipients or card.destroyed}
+        live = [card.serial for card in cards if card.recipients and not card.destroyed]
         live += [serial for serial in copies if serial not in told]
         if not live:
             self._make(scope, f"{max(map(int, told), default=0) + 1:04d}")
@@ -187,7 +187,7 @@ class Keyring:
         try:
             key = self.open(scope, newest)
         except IntegrityError as error:
-            if newest in told or not any(one.serial == newest for one in cards):
+            if newest in told or not any(card.serial == newest for card in cards):
                 raise
             # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
             logger.warning("%s. Nothing was sealed with it, and another key is made", error.what)
@@ -223,12 +223,12 @@ class Keyring:
         cards = self.cards(scope)
         doomed = [(place, key, version) for place in self.places for key, version in self._versions(place, scope)]
         serials = sorted(
-            {one.serial for one in cards}
+            {wrapped.serial for wrapped in cards}
             | {key[-8:-4] for _, key, _ in doomed}
             | {serial for _, serial in self.damaged(scope)}
         )
         if not dry_run:
-            now, told = self.clock(), {one.serial: one for one in cards}
+            now, told = self.clock(), {wrapped.serial: wrapped for wrapped in cards}
             for serial in serials:
                 card = told.get(serial) or Card(scope.id, serial, now, ())
                 self._tell(replace(card, destroyed=card.destroyed or now))  # first: no place gives its copy to another
@@ -311,7 +311,7 @@ class Keyring:
         made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
         if made and not gives_back(first.site, first.bucket, path, body):
             listed = first.site.versions(first.bucket, path)
-            ours = [one.version_id for one in listed if one.key == path and not one.marker]
+            ours = [version.version_id for version in listed if version.key == path and not version.marker]
             if any(gives_back(first.site, first.bucket, path, body, version) for version in ours):
                 return  # one read was wrong: another run may have sealed with this key
             for version in ours:
@@ -368,4 +368,4 @@ class Keyring:
     def _versions(self, place: Place, scope: EncryptionScope) -> list[tuple[str, str | None]]:
         """Return every version of every wrapped copy at a place, including delete markers."""
         found = place.site.versions(place.bucket, f"{PREFIX}{scope.id}/")
-        return [(one.key, one.version_id) for one in found if one.key.endswith(".age")]
+        return [(version.key, version.version_id) for version in found if version.key.endswith(".age")]

@@ -140,8 +140,8 @@ def last_commit(tools: Tools, file: Path) -> datetime | None:
         said = processes.Messages(process.stderr)
         assert process.stdout is not None  # noqa: S101 - it was started with a pipe
         for line in process.stdout:
-            if found := _COMMIT.search(line):
-                latest = max(latest or b"", found[1])
+            if matched := _COMMIT.search(line):
+                latest = max(latest or b"", matched[1])
         messages, status = "\n".join(said.end()), process.wait()
     if status and "could not find a valid record" not in messages:  # one record may fill a whole segment
         raise BackupError(

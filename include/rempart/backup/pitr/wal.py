@@ -164,13 +164,17 @@ def tag_of(hash_key: bytes, archive: Archive, name: str, moment: datetime | None
 
 def parse(key: str) -> Entry | None:
     """Return the entry of a key, or None if it is not one."""
-    if not (found := _KEY.fullmatch(key)):
+    if not (matched := _KEY.fullmatch(key)):
         return None
     try:
-        moment = None if found["moment"] == "none" else datetime.strptime(found["moment"], _MOMENT).replace(tzinfo=UTC)
+        moment = (
+            None if matched["moment"] == "none" else datetime.strptime(matched["moment"], _MOMENT).replace(tzinfo=UTC)
+        )
     except ValueError:
         return None
-    return Entry(Archive(found["scope"], found["serial"], found["system"]), found["name"], moment, found["tag"])
+    return Entry(
+        Archive(matched["scope"], matched["serial"], matched["system"]), matched["name"], moment, matched["tag"]
+    )
 
 
 def encode_base(base: Base) -> bytes:

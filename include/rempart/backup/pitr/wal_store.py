@@ -32,7 +32,7 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        return sum(one.size for one in self.versions)
+        return sum(version.size for version in self.versions)
 
 
 def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[Stored]:
@@ -79,10 +79,10 @@ def store(
             "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
         )
     site.read(bucket, entry.key, version_id=stored.version_id, sha256=digest)
-    held = site.retained_until(bucket, entry.key, stored.version_id)
-    if held is None or held < retain_until.replace(microsecond=0):
+    retained_until = site.retained_until(bucket, entry.key, stored.version_id)
+    if retained_until is None or retained_until < retain_until.replace(microsecond=0):
         raise LockLapses(
-            f"{where} is locked until {held}, and not until {retain_until:%Y-%m-%d %H:%M} UTC",
+            f"{where} is locked until {retained_until}, and not until {retain_until:%Y-%m-%d %H:%M} UTC",
             "Give the site's connection the right s3:PutObjectRetention. The file is kept here and tried again.",
         )
     return entry

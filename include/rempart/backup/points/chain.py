@@ -102,14 +102,14 @@ def encode_mark(mark: Mark, signer: Signer) -> bytes:
 
 def _parse_mark(body: bytes, keys: Mapping[str, bytes]) -> Mark:
     """Return a mark signed by one of the keys. Raises ValueError with the defect."""
-    found = _MARK.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
-    if found is None:
+    matched = _MARK.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
+    if matched is None:
         raise ValueError("the mark in its place is none")
-    plain: Any = parse(found["text"])
+    plain: Any = parse(matched["text"])
     if not isinstance(plain, dict) or plain.keys() != {"v", "seq", "at", "points", "key"} or plain["v"] != VERSION:
         raise ValueError("the mark in its place is none")
     signed = plain["key"] in keys and is_signed(
-        keys[plain["key"]], base64.b64decode(found["sig"]), found["text"].encode()
+        keys[plain["key"]], base64.b64decode(matched["sig"]), matched["text"].encode()
     )
     if not signed:
         raise ValueError("the mark in its place is signed by none of the keys trusted")
@@ -142,10 +142,10 @@ def encode(link: Link, signer: Signer) -> bytes:
 
 def _parse(body: bytes) -> tuple[Link, str, bytes]:
     """Return a link, its text and its signature. Raises ValueError with the defect."""
-    found = _FILE.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
-    if found is None:
+    matched = _FILE.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
+    if matched is None:
         raise ValueError("it is no link" if body else "it is gone")
-    plain: Any = parse(found["text"])
+    plain: Any = parse(matched["text"])
     if not isinstance(plain, dict) or plain.keys() != _FIELDS.keys():
         raise ValueError("it lacks a field, or has one too many")
     for name, kinds in _FIELDS.items():
@@ -155,7 +155,7 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
         raise ValueError(f"it is of version {plain['v']}")
     at = datetime.fromisoformat(plain["at"])
     link = Link(plain["seq"], plain["point"], at, plain["manifest"], plain["consistent"], plain["prev"], plain["key"])
-    return link, found["text"], base64.b64decode(found["sig"])
+    return link, matched["text"], base64.b64decode(matched["sig"])
 
 
 def _signed(stored: Stored, keys: Mapping[str, bytes]) -> Link:
@@ -242,8 +242,8 @@ def read(
     versions: dict[int, list[ObjectInfo]] = {}
     marks: dict[int, list[ObjectInfo]] = {}
     for info in site.versions(bucket, FOLDER):
-        if (found := _KEY.fullmatch(info.key)) and not info.marker:
-            (marks if found["lost"] else versions).setdefault(int(found["seq"]), []).append(info)
+        if (matched := _KEY.fullmatch(info.key)) and not info.marker:
+            (marks if matched["lost"] else versions).setdefault(int(matched["seq"]), []).append(info)
     there = versions.keys() | marks.keys()
     numbers = list(range(min(there), max(there) + 1)) if there else []
     numbers = numbers[-newest:] if newest else numbers

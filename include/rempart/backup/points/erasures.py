@@ -111,23 +111,23 @@ def decode(key: str, body: bytes, trusted: Mapping[str, bytes]) -> Erasure:
     Raises ValueError with the reason of distrust, without quoting the file.
     """
     try:
-        found = _FORM.fullmatch(body.decode())
+        matched = _FORM.fullmatch(body.decode())
     except UnicodeDecodeError as cause:
         raise ValueError("it is no entry") from cause
-    if not found:
+    if not matched:
         raise ValueError("it is no signed entry")
-    stated = parse(found["text"])
+    stated = parse(matched["text"])
     if not isinstance(stated, dict) or {name: type(value) for name, value in stated.items()} != _FIELDS:
         raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
     if stated["key"] not in trusted:
         raise ValueError("it is signed with a key that is not one of those trusted")
-    if not is_signed(trusted[stated["key"]], base64.b64decode(found["sig"]), found["text"].encode()):
+    if not is_signed(trusted[stated["key"]], base64.b64decode(matched["sig"]), matched["text"].encode()):
         raise ValueError("its signature does not fit")
     if stated["v"] != VERSION:
         raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")
     if not _ID.fullmatch(stated["id"]) or key_of(stated["id"]) != key:
         raise ValueError("it is out of its place")
-    if not all(isinstance(one, str) and _SUBJECT.fullmatch(one) for one in stated["subjects"]):
+    if not all(isinstance(subject, str) and _SUBJECT.fullmatch(subject) for subject in stated["subjects"]):
         raise ValueError("a subject in it is none")
     return from_json(stated)
 
@@ -147,11 +147,11 @@ def verified(files: Iterable[tuple[str, bytes]], trusted: Mapping[str, bytes]) -
     doubts: dict[str, str] = {}
     for key, body in files:
         try:
-            one = decode(key, body, trusted)
+            entry = decode(key, body, trusted)
         except ValueError as why:
             doubts[key] = str(why)
         else:
-            entries[one.id] = one
+            entries[entry.id] = entry
     return [entries[name] for name in sorted(entries)], doubts
 
 
@@ -162,9 +162,9 @@ def successors(bodies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tup
     """
     found: dict[tuple[str, str], tuple[str, str] | None] = {}
     for body in bodies:
-        for one in body.get("successors", ()):
-            to = (str(one["to"]), str(one["to_sha256"])) if one["to"] else None
-            found[str(one["bucket"]), str(one["key"])] = to
+        for successor in body.get("successors", ()):
+            to = (str(successor["to"]), str(successor["to_sha256"])) if successor["to"] else None
+            found[str(successor["bucket"]), str(successor["key"])] = to
     return found
 
 

@@ -146,17 +146,17 @@ def hidden(known: Known, found: Listed) -> tuple[Version, ...]:
     )
 
 
-def outlives(made: datetime, length: timedelta | None, now: datetime, locked: timedelta) -> bool:
+def outlives(moment: datetime, length: timedelta | None, now: datetime, locked: timedelta) -> bool:
     """Return whether the locks of a point's sealed objects end soon or have ended; they were set for `length`.
 
     None: the point has none, as in the first formats.
     """
-    return length is not None and now - made + locked + span(locked) > length
+    return length is not None and now - moment + locked + span(locked) > length
 
 
-def due(wanted: Iterable[Version], known: Known, needed: datetime) -> list[Version]:
+def due(versions: Iterable[Version], known: Known, needed: datetime) -> list[Version]:
     """Return versions that are not known to be locked until `needed`."""
-    return sorted(object_version for object_version in wanted if known.until.get(object_version, _LONG_AGO) < needed)
+    return sorted(object_version for object_version in versions if known.until.get(object_version, _LONG_AGO) < needed)
 
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)

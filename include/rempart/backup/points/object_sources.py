@@ -51,14 +51,14 @@ class Copies:
     _silent: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fetch(self, held: HeldObject, file: Path) -> Fetched:
+    def fetch(self, held_object: HeldObject, file: Path) -> Fetched:
         """Fetch an object with the recorded SHA-256 into a file, from the first copy that has it.
 
         Raises SiteUnavailable if a site that may have it did not answer, else IntegrityError; both name every copy.
         Raises BackupError if the file cannot be written.
         """
         failures: list[RempartError] = []
-        for name, site, take in self._ways(held, file):
+        for name, site, take in self._ways(held_object, file):
             if self._gave_up(site):
                 continue
             try:
@@ -69,13 +69,13 @@ class Copies:
                 continue
             except OSError as cause:
                 raise BackupError(
-                    f"{held.bucket}/{held.key} could not be written to {file.parent}: {cause.strerror}",
+                    f"{held_object.bucket}/{held_object.key} could not be written to {file.parent}: {cause.strerror}",
                     "Free disk space there or set TMPDIR to another folder, then run the same restore again: it "
                     "continues.",
                 ) from cause
             self._note(site, None)
             return Fetched(name, found.metadata, found.content_type)
-        where = f"{held.bucket}/{held.key}"
+        where = f"{held_object.bucket}/{held_object.key}"
         told = "; ".join(error.what for error in failures) or "no site answers any more"
         if not failures or any(isinstance(error, SiteUnavailable) for error in failures):
             raise SiteUnavailable(
@@ -96,9 +96,9 @@ class Copies:
             found.append((f"site {other.name}", other, lambda other=other: _read(other, bucket, held, file, None)))  # type: ignore[misc] # bound now
         return found
 
-    def _unsealed(self, held: HeldObject, file: Path) -> Fetched:
-        key = self.key_of(held.sealed)
-        unseal(self.site, self.backups, key, held.sealed, file, sha256=held.sha256, size=held.size)
+    def _unsealed(self, held_object: HeldObject, file: Path) -> Fetched:
+        key = self.key_of(held_object.sealed)
+        unseal(self.site, self.backups, key, held_object.sealed, file, sha256=held_object.sha256, size=held_object.size)
         return Fetched("sealed")
 
     def _gave_up(self, site: Site) -> bool:
@@ -117,23 +117,23 @@ class Copies:
                 logger.warning("site '%s' does not answer: objects are read from the other copies", site.name)
 
 
-def _read(site: Site, bucket: str, held: HeldObject, file: Path, version: str | None) -> Fetched:
+def _read(site: Site, bucket: str, held_object: HeldObject, file: Path, version: str | None) -> Fetched:
     """Read one site's plain copy. Raises IntegrityError, ObjectMissing, SiteError."""
     digest = hashlib.sha256()
-    if held.size <= IN_ONE:
-        info, body = site.fetch(bucket, held.key, version_id=version)
+    if held_object.size <= IN_ONE:
+        info, body = site.fetch(bucket, held_object.key, version_id=version)
         digest.update(body)
         file.write_bytes(body)
     else:
-        info = site.head(bucket, held.key, version_id=version)
-        with site.open(bucket, held.key, version_id=info.version_id) as stream, file.open("wb") as out:
+        info = site.head(bucket, held_object.key, version_id=version)
+        with site.open(bucket, held_object.key, version_id=info.version_id) as stream, file.open("wb") as out:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
-    if digest.hexdigest() != held.sha256:
+    if digest.hexdigest() != held_object.sha256:
         raise IntegrityError(
-            f"{bucket}/{held.key} at site '{site.name}': SHA-256 {digest.hexdigest()[:12]}…, on record is"
-            f" {held.sha256[:12]}…",
+            f"{bucket}/{held_object.key} at site '{site.name}': SHA-256 {digest.hexdigest()[:12]}…, on record is"
+            f" {held_object.sha256[:12]}…",
             "Find out what altered it.",
         )
     metadata = {name: value for name, value in info.metadata.items() if name != "sha256"}

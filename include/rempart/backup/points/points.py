@@ -100,7 +100,7 @@ class Manifest:
     @property
     def lacking(self) -> tuple[str, ...]:
         """Return what the point cannot restore: missing references, and stores that champions need."""
-        return (*self.dangling, *(str(one) for one in self.not_held if one.needed_by))
+        return (*self.dangling, *(str(store) for store in self.not_held if store.needed_by))
 
     def database(self, name: str) -> Dump:
         """Return the dump of one database. Raises BackupError."""
@@ -140,8 +140,8 @@ def encode(manifest: Manifest) -> bytes:
         "format": FORMAT,
         **asdict(manifest),
         "created_at": manifest.created_at.isoformat(),
-        "objects": [{**one.__dict__, "sealed": as_json(one.sealed)} for one in manifest.objects],
-        "not_held": [one.as_json() for one in manifest.not_held],
+        "objects": [{**obj.__dict__, "sealed": as_json(obj.sealed)} for obj in manifest.objects],
+        "not_held": [store.as_json() for store in manifest.not_held],
         "secrets": {**manifest.secrets.__dict__, "sealed": as_json(manifest.secrets.sealed)},
     }
     return (canonical(plain) + "\n").encode()
@@ -160,7 +160,7 @@ def decode(body: bytes) -> Manifest:
         )
         plain["secrets"] = Secrets(**{**plain["secrets"], "sealed": from_json(plain["secrets"]["sealed"])})
         plain["ledger_head"], plain["dangling"] = tuple(plain["ledger_head"]), tuple(plain["dangling"])
-        plain["not_held"] = tuple(not_held.from_json(one) for one in plain["not_held"])
+        plain["not_held"] = tuple(not_held.from_json(store) for store in plain["not_held"])
         return Manifest(**plain)
     except (KeyError, TypeError, AttributeError) as cause:
         raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause

@@ -31,7 +31,7 @@ class Cleared:
 def prune(
     site: Site,
     bucket: str,
-    wanted: RetentionPlan,
+    plan: RetentionPlan,
     needed: Collection[str],
     now: datetime,
     *,
@@ -46,8 +46,8 @@ def prune(
     later run clears the rest. Raises
     BackupError for a plan that goes below the floor, SiteError.
     """
-    check_floor(wanted)
-    ids = sorted({*leftovers, *wanted.prune} - wanted.keep.keys())
+    check_floor(plan)
+    ids = sorted({*leftovers, *plan.prune} - plan.keep.keys())
     if dry_run:
         return tuple(Cleared(point, whole=True) for point in ids)
     cleared = []
@@ -62,44 +62,44 @@ def _clear(site: Site, bucket: str, point: str, needed: Collection[str], now: da
     if holds.is_held(site, bucket, point):
         return Cleared(point, whole=True, held=True)
     prefix, deleted, size = points.prefix(point), 0, 0
-    found = [one for one in site.versions(bucket, prefix) if one.key not in needed]
+    found = [version for version in site.versions(bucket, prefix) if version.key not in needed]
     # oldest first: while any version of the manifest is left, its newest one is, and nothing that was under it shows
-    manifest = [one for one in reversed(found) if one.key == f"{prefix}{MANIFEST}"]
-    for one in manifest:
-        if until := delete_unless_locked(site, bucket, one, now):
+    manifest = [version for version in reversed(found) if version.key == f"{prefix}{MANIFEST}"]
+    for held in manifest:
+        if until := delete_unless_locked(site, bucket, held, now):
             return Cleared(point, deleted, size, until, whole=True)
-        deleted, size = deleted + 1, size + one.size
+        deleted, size = deleted + 1, size + held.size
     latest: datetime | None = None
-    for one in found:
-        if one in manifest:
+    for version in found:
+        if version in manifest:
             continue
-        if until := delete_unless_locked(site, bucket, one, now):
+        if until := delete_unless_locked(site, bucket, version, now):
             latest = max(until, latest or until)
         else:
-            deleted, size = deleted + 1, size + one.size
+            deleted, size = deleted + 1, size + version.size
     return Cleared(point, deleted, size, latest)
 
 
-def delete_unless_locked(site: Site, bucket: str, one: ObjectInfo, now: datetime) -> datetime | None:
+def delete_unless_locked(site: Site, bucket: str, info: ObjectInfo, now: datetime) -> datetime | None:
     """Delete a version; until when it is locked if it is. Raises SiteError when it is refused without a lock."""
     try:
-        site.delete(bucket, one.key, version_id=one.version_id)
+        site.delete(bucket, info.key, version_id=info.version_id)
     except (SiteUnavailable, SessionExpired):
         raise
     except SiteError:
-        until = _lock(site, bucket, one)
+        until = _lock(site, bucket, info)
         if until is None or until < now - SKEW:
             raise
         return until
     return None
 
 
-def _lock(site: Site, bucket: str, one: ObjectInfo) -> datetime | None:
+def _lock(site: Site, bucket: str, info: ObjectInfo) -> datetime | None:
     """Return until when a version is locked; None also without locks: then the refusal has another cause."""
-    if one.marker or one.version_id is None:
+    if info.marker or info.version_id is None:
         return None
     try:
-        return site.retained_until(bucket, one.key, one.version_id)
+        return site.retained_until(bucket, info.key, info.version_id)
     except (SiteUnavailable, SessionExpired):
         raise
     except SiteError:

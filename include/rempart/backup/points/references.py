@@ -70,9 +70,9 @@ def of_candidates(
             yield Reference(f"job of {what}", "artifacts", str(key), str(sha256))
 
 
-def dangling(references: Iterable[Reference], held: Sequence[HeldObject]) -> tuple[str, ...]:
+def dangling(references: Iterable[Reference], held_objects: Sequence[HeldObject]) -> tuple[str, ...]:
     """Return references without a held object, in words."""
-    objects = {(obj.bucket, obj.key): obj.sha256 for obj in held}
+    objects = {(obj.bucket, obj.key): obj.sha256 for obj in held_objects}
     folders = {(bucket, key[: end + 1]) for bucket, key in objects for end, sign in enumerate(key) if sign == "/"}
     missing = []
     for reference in references:

@@ -34,13 +34,13 @@ class Part:
 
 def parse_part(text: str) -> Part:
     """Return the part that a text names. Raises BackupError."""
-    found = _PART.fullmatch(text)
-    if found is None or (found[1] == "bucket" and found[2] not in BUCKETS):
+    matched = _PART.fullmatch(text)
+    if matched is None or (matched[1] == "bucket" and matched[2] not in BUCKETS):
         raise BackupError(
             f"'{text[:80]}' is no part of a restore point",
             "Write database:NAME, bucket:lake, bucket:artifacts, model:NAME or dataset:NAME.",
         )
-    return Part(found[1], found[2])  # type: ignore[arg-type] # the expression has these alone
+    return Part(matched[1], matched[2])  # type: ignore[arg-type] # the expression has these alone
 
 
 def check_suffix(text: str) -> str:

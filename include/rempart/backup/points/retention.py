@@ -61,7 +61,7 @@ def plan(
     counted = [point for point, at in made.items() if at <= now + SKEW]
     for point in counted[:FLOOR]:
         reasons[point].append("newest")
-    for point in [one for one in counted if one not in doubtful][:1]:
+    for point in [candidate for candidate in counted if candidate not in doubtful][:1]:
         reasons[point].append("newest good")
     for rule, pattern in _PERIODS:
         stands: dict[str, str] = {}
@@ -137,7 +137,10 @@ def needs(beginning: bytes) -> Needs:
             len(dumps),
             len(plain.get("dangling", ())),
             frozenset(str(dump["key"]) for dump in dumps if "key" in dump),
-            frozenset(Snapshot(str(one["scope"]), str(one["serial"]), str(one["snapshot"])) for one in stored),
+            frozenset(
+                Snapshot(str(snapshot["scope"]), str(snapshot["serial"]), str(snapshot["snapshot"]))
+                for snapshot in stored
+            ),
         )
     except (KeyError, TypeError, AttributeError) as cause:
         raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause
@@ -150,13 +153,13 @@ def unneeded(stored: Mapping[str, str], needed: Collection[str], standing: Colle
     point there, because a running backup has snapshots and no manifest yet. Snapshots without a point are never
     removed.
     """
-    made = {one: points.created_at(point) for one, point in stored.items() if _is_id(point)}
+    made = {folder: points.created_at(point) for folder, point in stored.items() if _is_id(point)}
     newest = max((points.created_at(point) for point in standing), default=None)
     return tuple(
         sorted(
-            one
-            for one, at in made.items()
-            if one not in needed and stored[one] not in standing and newest and newest - at > LEFTOVER_AGE
+            folder
+            for folder, at in made.items()
+            if folder not in needed and stored[folder] not in standing and newest and newest - at > LEFTOVER_AGE
         )
     )
 
@@ -169,8 +172,8 @@ def begin(stream: BinaryIO) -> bytes:
     read = b""
     while chunk := stream.read(_CHUNK):
         read += chunk
-        if found := _OBJECTS.search(read):
-            return read[: found.start()] + b'"objects":[]}'
+        if matched := _OBJECTS.search(read):
+            return read[: matched.start()] + b'"objects":[]}'
     return read
 
 
@@ -191,17 +194,17 @@ def folders(listed: Iterable[ObjectInfo]) -> dict[str, Folder]:
     """Return the folders under `points/` by id, from a listing of all versions (each key's newest first)."""
     found: dict[str, Folder] = {}
     hidden: set[str] = set()
-    for one in listed:
-        parts = one.key.split("/", 2)
+    for info in listed:
+        parts = info.key.split("/", 2)
         if len(parts) != 3 or parts[0] != "points" or not _is_id(parts[1]):
             continue  # not ours: never touched
         folder = found.get(parts[1], Folder(parts[1]))
         if parts[2] == MANIFEST and folder.manifest == "none":
-            if one.marker:
+            if info.marker:
                 hidden.add(folder.id)
             else:
                 folder = replace(folder, manifest="hidden" if folder.id in hidden else "current")
-        found[folder.id] = replace(folder, bytes=folder.bytes + one.size, newest=max(folder.newest, one.modified))
+        found[folder.id] = replace(folder, bytes=folder.bytes + info.size, newest=max(folder.newest, info.modified))
     return found
 
 
@@ -219,7 +222,11 @@ def leftovers(found: Iterable[Folder]) -> tuple[str, ...]:
     pruning hides nothing, so somebody else did.
     """
     known = tuple(found)
-    newest = max((one.newest for one in known), default=None)
+    newest = max((folder.newest for folder in known), default=None)
     return tuple(
-        sorted(one.id for one in known if newest and one.manifest == "none" and newest - one.newest > LEFTOVER_AGE)
+        sorted(
+            folder.id
+            for folder in known
+            if newest and folder.manifest == "none" and newest - folder.newest > LEFTOVER_AGE
+        )
     )

@@ -165,9 +165,9 @@ def plan(
     return steps
 
 
-def as_json(one: SealedObject) -> dict[str, Any]:
+def as_json(sealed_object: SealedObject) -> dict[str, Any]:
     """Return the form of a manifest."""
-    return {**one.__dict__, "retained_until": one.retained_until.isoformat()}
+    return {**sealed_object.__dict__, "retained_until": sealed_object.retained_until.isoformat()}
 
 
 def from_json(plain: Mapping[str, Any]) -> SealedObject:

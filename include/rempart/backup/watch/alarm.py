@@ -19,7 +19,7 @@ class News:
 
 
 def due(
-    told: Mapping[str, datetime], verdicts: Iterable[HeartbeatVerdict], now: datetime, remind: timedelta
+    moments: Mapping[str, datetime], verdicts: Iterable[HeartbeatVerdict], now: datetime, remind: timedelta
 ) -> tuple[News, ...]:
     """Return the news for one recipient. `told`: the last notification about each red kind.
 
@@ -27,7 +27,7 @@ def due(
     """
     news = []
     for verdict in verdicts:
-        last = told.get(verdict.kind)
+        last = moments.get(verdict.kind)
         if verdict.ok and last:
             news.append(News("green again", verdict))
         elif not verdict.ok and last is None:
@@ -38,14 +38,14 @@ def due(
 
 
 def after(
-    told: Mapping[str, datetime], news: Iterable[News], verdicts: Iterable[HeartbeatVerdict], now: datetime
+    moments: Mapping[str, datetime], news: Iterable[News], verdicts: Iterable[HeartbeatVerdict], now: datetime
 ) -> dict[str, datetime]:
     """Return the recipient's state after the news were sent. Unwatched kinds are forgotten."""
     watched = {verdict.kind for verdict in verdicts}
-    left = {kind: at for kind, at in told.items() if kind in watched}
-    for one in news:
-        if one.what == "green again":
-            left.pop(one.verdict.kind, None)
+    left = {kind: at for kind, at in moments.items() if kind in watched}
+    for change in news:
+        if change.what == "green again":
+            left.pop(change.verdict.kind, None)
         else:
-            left[one.verdict.kind] = now
+            left[change.verdict.kind] = now
     return left

@@ -88,18 +88,18 @@ def decode(kind: str, body: bytes, trusted: Iterable[bytes]) -> Heartbeat:
     Raises ValueError with the reason of distrust.
     """
     try:
-        found = _FORM.fullmatch(body.decode())
+        matched = _FORM.fullmatch(body.decode())
     except UnicodeDecodeError as cause:
         raise ValueError("it is no heartbeat") from cause
-    if not found:
+    if not matched:
         raise ValueError("it is no heartbeat")
-    text, stated = found["text"], parse(found["text"])
+    text, stated = matched["text"], parse(matched["text"])
     if {name: type(value) for name, value in stated.items()} != _FIELDS:
         raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
     public = {key_id(key): key for key in trusted}.get(stated["key"])
     if public is None:  # nothing of it is quoted: who wrote it chose the words
         raise ValueError("it is signed with a key that is not one that we trust")
-    if not is_signed(public, base64.b64decode(found["sig"]), text.encode()):
+    if not is_signed(public, base64.b64decode(matched["sig"]), text.encode()):
         raise ValueError(f"its signature is not that of key {stated['key']}")
     if stated["v"] != VERSION:
         raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")

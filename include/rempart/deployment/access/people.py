@@ -66,7 +66,7 @@ def find(session: Session, name: str) -> Person:
         if person.name == name:
             return person
     raise AccessError(
-        f"There is no user '{name}'", f"Choose one of: {', '.join(one.name for one in everybody) or 'none yet'}."
+        f"There is no user '{name}'", f"Choose one of: {', '.join(person.name for person in everybody) or 'none yet'}."
     )
 
 

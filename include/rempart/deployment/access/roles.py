@@ -34,16 +34,16 @@ class Change:
 
 
 def plan(
-    wanted: Iterable[access.Role], found: Mapping[str, frozenset[Permission]]
+    roles: Iterable[access.Role], found: Mapping[str, frozenset[Permission]]
 ) -> tuple[tuple[str, ...], tuple[Change, ...]]:
     """Return missing roles, and changes of all roles' permissions. `found`: permissions by role."""
     missing, changes = [], []
-    for role in wanted:
+    for role in roles:
         has = found.get(role.name, frozenset())
         if role.name not in found:
             missing.append(role.name)
-        changes += [Change(role.name, one, True) for one in sorted(role.permissions - has)]
-        changes += [Change(role.name, one, False) for one in sorted(has - role.permissions)]
+        changes += [Change(role.name, permission, True) for permission in sorted(role.permissions - has)]
+        changes += [Change(role.name, permission, False) for permission in sorted(has - role.permissions)]
     return tuple(missing), tuple(changes)
 
 
@@ -60,13 +60,13 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
     Changes nothing if all is in place. Raises DatabaseUnavailable, AccessError without the tables.
     """
     with people.tables(database) as session:
-        wanted = [access.role(name) for name in access.ROLES]
-        missing, changes = plan(wanted, _found(session))
+        roles = [access.role(name) for name in access.ROLES]
+        missing, changes = plan(roles, _found(session))
         _names(session, "ab_role", missing)
         for given in (True, False):
-            _write(session, [one for one in changes if one.given is given], given=given)
+            _write(session, [change for change in changes if change.given is given], given=given)
         told = [f"roles made: {', '.join(missing)}"] if missing else []
-        told += [one.line() for one in changes if one.role not in missing]
+        told += [change.line() for change in changes if change.role not in missing]
         told += _platform_admin(session, admin)
         session.execute("DELETE FROM session WHERE expiry < timezone('utc', now())")  # each look at the login makes one
         for person in people.listed(session):
@@ -77,7 +77,7 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
 
 def _platform_admin(session: Session, admin: Connection) -> list[str]:
     """Ensure Rempart's own user: existing, active, with its generated password and only its role."""
-    person = next((one for one in people.listed(session) if one.name == admin.login), None)
+    person = next((person for person in people.listed(session) if person.name == admin.login), None)
     if person is None:
         people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
         return [f"user {admin.login} made, as whom Rempart itself works"]
@@ -138,8 +138,8 @@ _GIVE = sql.SQL(
 
 
 def _write(session: Session, changes: Sequence[Change], *, given: bool) -> None:
-    roles = [one.role for one in changes]
-    actions, resources = [one.permission[0] for one in changes], [one.permission[1] for one in changes]
+    roles = [change.role for change in changes]
+    actions, resources = [change.permission[0] for change in changes], [change.permission[1] for change in changes]
     if given:
         _names(session, "ab_permission", actions)
         _names(session, "ab_view_menu", resources)

@@ -121,7 +121,7 @@ def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, M
         ) + site_certificates.toml(site_certificates.settings(name, stack.site_certificates(name)))
         found |= {f"{name}.{file}": text for file, text in certificates[name].items()}
         options = (option.removeprefix("-") for option in services.site_options(stack, name))
-        found[f"{name}.options"] = "".join(f"{one if '=' in one else one + '=true'}\n" for one in options)
+        found[f"{name}.options"] = "".join(f"{option if '=' in option else option + '=true'}\n" for option in options)
     return found | profiles.files(stack, secrets, resolve("monitoring"))
 
 
@@ -144,7 +144,7 @@ def build_files(pip_settings: Mapping[str, str], certificates: str) -> dict[str,
 
 def wanted_settings(existing: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that the team may change in `.env`: current values, else defaults."""
-    return {**{one.name: one.value for one in SETTINGS}, **existing}
+    return {**{setting.name: setting.value for setting in SETTINGS}, **existing}
 
 
 def settings_text(
@@ -153,10 +153,10 @@ def settings_text(
     """Return the text of `.env`: its content, with the location of files (`folder`) and the values in `made`
     updated.
     """
-    anew = {**{one.name: one.value for one in _MADE}, **(made or {})}
+    anew = {**{setting.name: setting.value for setting in _MADE}, **(made or {})}
     kept = {name: value for name, value in wanted_settings(existing).items() if name not in anew}
     wanted = {**kept, _FILES.name: folder, **anew}
-    meanings = {one.name: one.meaning for one in (*SETTINGS, _FILES, *_MADE)}
+    meanings = {setting.name: setting.meaning for setting in (*SETTINGS, _FILES, *_MADE)}
     lines = [
         (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()
     ]
@@ -221,7 +221,7 @@ def initialise_build(stack: Stack, settings: Path, inherited: Mapping[str, str])
     folder.chmod(0o700)
     for name, text in _build_files(stack, inherited).items():
         _write_mounted(folder / name, text)
-    kept = {one.name: before[one.name] for one in _MADE if one.name in before}
+    kept = {setting.name: before[setting.name] for setting in _MADE if setting.name in before}
     credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
     logger.info("%s: settings of the build written", settings)
 

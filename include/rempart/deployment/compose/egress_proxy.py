@@ -158,9 +158,9 @@ def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
 
 def allowed(stack: Stack, secrets: Mapping[str, str], on: date) -> str:
     """Return the proxy's list of allowed destinations in squid's format. Raises ConfigError."""
-    found = egress.rules(stack.config, egress.endpoints(stack.config, _resolver(secrets)), on=on)
+    rules = egress.rules(stack.config, egress.endpoints(stack.config, _resolver(secrets)), on=on)
     inside = {stack.host(name) for name in ("postgresql", *CONTAINERS, "mlflow", *stack.embedded_sites)}
-    return proxy.squid(found, inside)
+    return proxy.squid(rules, inside)
 
 
 def settings(stack: Stack, secrets: Mapping[str, str], listed: str) -> dict[str, str]:

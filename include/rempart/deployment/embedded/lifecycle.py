@@ -245,7 +245,7 @@ def _migrate_schemas(
     ]
     found = list(schemas.read(resolve, ours))
     schemas.check(found, migrate=migrate)
-    if any(one.pending and one.name == "MLflow" for one in found):
+    if any(schema.pending and schema.name == "MLflow" for schema in found):
         mlflow_server.migrate(stack, resolve("pg_mlflow"))
         progress.line("mlflow: database migrated")
 

@@ -58,7 +58,7 @@ def of_checkout(root: Path, python: str) -> Release:
         root,
         python,
         version[1] if version else "",
-        {one.name: one.version for one in lock.read(text("requirements.txt"))},
+        {locked.name: locked.version for locked in lock.read(text("requirements.txt"))},
         {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in scripts},
         int(form[1]) if form else None,
     )

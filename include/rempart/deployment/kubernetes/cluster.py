@@ -203,7 +203,7 @@ def prepare(stack: Stack) -> None:
         logger.info("%s: %s", name, external.check(stack, name, resolve))
     found = list(schemas.read(resolve, ("airflow", "mlflow")))
     schemas.check(found, migrate=True)
-    if any(one.pending and one.name.startswith("MLflow") for one in found):
+    if any(schema.pending and schema.name.startswith("MLflow") for schema in found):
         mlflow_server.migrate(stack, resolve("pg_mlflow"))
         logger.info("mlflow: database migrated")
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):

@@ -75,18 +75,20 @@ def identities(site: str, connection: Connection, others: Sequence[Limited] = ()
     plain: dict[str, Any] = {
         "identities": [identity(site, connection, actions=["Admin", "Read", "Write", "List", "Tagging"])]
     }
-    for one in others:
-        resources = [f"arn:aws:s3:::{place}" for place in one.objects]
-        allow: list[dict[str, Any]] = [{"Effect": "Allow", "Action": list(one.actions), "Resource": resources}]
-        if one.lists:
-            bucket, prefix = one.lists
+    for other in others:
+        resources = [f"arn:aws:s3:::{place}" for place in other.objects]
+        allow: list[dict[str, Any]] = [{"Effect": "Allow", "Action": list(other.actions), "Resource": resources}]
+        if other.lists:
+            bucket, prefix = other.lists
             below = {"StringLike": {"s3:prefix": [f"{prefix}*"]}}
             listing = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
             allow.append(listing | {"Condition": below})
         policy = json.dumps({"Version": _VERSION, "Statement": allow})
         # SeaweedFS's own action `Write` would also allow deletes, so the right is given by a policy
-        plain["identities"].append(identity(f"{site}-{one.name}", one.connection, actions=[], policyNames=[one.name]))
-        plain.setdefault("policies", []).append({"name": one.name, "content": policy})
+        plain["identities"].append(
+            identity(f"{site}-{other.name}", other.connection, actions=[], policyNames=[other.name])
+        )
+        plain.setdefault("policies", []).append({"name": other.name, "content": policy})
     return plain
 
 
@@ -198,7 +200,7 @@ def locked_buckets(settings: Config, site: str) -> list[str]:
 def permission(stack: Stack, name: str, endpoint: str | None) -> Decision:
     """Return the policy's answer for the lowest classification allowed at this site, or its denial of all."""
     today = datetime.now(UTC).date()
-    answers = [decide_site(stack.config, one, "data", name, on=today, endpoint=endpoint) for one in ORDER]
+    answers = [decide_site(stack.config, level, "data", name, on=today, endpoint=endpoint) for level in ORDER]
     return next((answer for answer in answers if answer.allowed), answers[0])
 
 

@@ -145,13 +145,13 @@ def give_rights(stack: Stack, administrator: Connection) -> None:
     try:
         with connect(administrator) as session:
             there = {str(name) for (name,) in session.execute("SELECT datname::text FROM pg_database")}
-            for name in (one for one in DATABASES if one in there):
+            for name in (database_name for database_name in DATABASES if database_name in there):
                 database = sql.Identifier(name)
                 session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
                 session.execute(
                     sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, backup").format(database, sql.Identifier(name))
                 )
-        for name in (one for one in ("ledger", "continuity") if one in there):
+        for name in (database_name for database_name in ("ledger", "continuity") if database_name in there):
             script = stack.root / "include" / "sql" / f"{name}.sql"
             with connect(replace(administrator, schema=name)) as session:
                 session.execute(script.read_text(encoding="utf-8"))

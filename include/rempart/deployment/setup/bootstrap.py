@@ -119,8 +119,8 @@ def restic_version(program: Path | str) -> tuple[int, ...]:
         answer = subprocess.run([program, "version"], capture_output=True, text=True, check=False, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    found = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
-    return tuple(int(part) for part in found.groups()) if found else ()
+    matched = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
+    return tuple(int(part) for part in matched.groups()) if matched else ()
 
 
 def _apt(folder: Path, *arguments: str) -> str:

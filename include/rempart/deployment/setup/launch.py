@@ -193,7 +193,7 @@ def run_workload(stack: Stack, command: Sequence[str], component: str = "") -> N
     """
     name = f"airflow-{component or 'workload'}"
     if component and name not in paths.AIRFLOW_COMPONENTS:
-        known = ", ".join(one.removeprefix("airflow-") for one in paths.AIRFLOW_COMPONENTS)
+        known = ", ".join(process.removeprefix("airflow-") for process in paths.AIRFLOW_COMPONENTS)
         raise StackError(f"Airflow has no component '{component}'", f"Choose one of: {known}.")
     secrets = configuration.read_env_file(stack.secrets)
     variables = environment.of(stack, secrets, os.environ, name)

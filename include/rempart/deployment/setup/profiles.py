@@ -33,13 +33,13 @@ PUSHED_EVERY = 30_000
 
 def settings(profiles: Iterable[str]) -> dict[str, str]:
     """Return `.env` lines that choose exactly these profiles. Raises StackError for an unknown one."""
-    chosen = [one for one in profiles if one]
+    chosen = [profile for profile in profiles if profile]
     if unknown := sorted(set(chosen) - set(PROFILES)):
         raise StackError(
             f"docker-compose.yml has no profile {', '.join(unknown)}", f"Choose among: {', '.join(PROFILES)}."
         )
     executor = "CeleryExecutor" if CELERY in chosen else "LocalExecutor"
-    return {"COMPOSE_PROFILES": ",".join(one for one in PROFILES if one in chosen), EXECUTOR: executor}
+    return {"COMPOSE_PROFILES": ",".join(profile for profile in PROFILES if profile in chosen), EXECUTOR: executor}
 
 
 def parallelism(stack: Stack) -> dict[str, int]:

@@ -186,7 +186,7 @@ def _back_up(
         )
     before_bringing(platform, source, where)
     bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
-    held = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept)
+    held_objects = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept)
     environment = platform_secrets.encode(
         platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
     )
@@ -198,8 +198,8 @@ def _back_up(
     )
     buckets = [physical_bucket(config, name) for name in BUCKETS]
     absent = stores(asked, found.registry, found.artifact_stores, found.decided, buckets)
-    for one in absent:
-        logger.warning("this restore point does not cover %s", one)
+    for store in absent:
+        logger.warning("this restore point does not cover %s", store)
     manifest = points.Manifest(
         point_id,
         began,
@@ -207,10 +207,10 @@ def _back_up(
         __version__,
         config_sha256(config),
         tuple(dumps),
-        held,
+        held_objects,
         found.champions,
         found.ledger_head,
-        references.dangling(found.references(config), held),
+        references.dangling(found.references(config), held_objects),
         round(barrier_seconds, 3),
         kept_secrets,
         absent,
@@ -235,12 +235,12 @@ def _back_up(
         point_id,
         sum(dump.bytes for dump in dumps) + len(body),
         len(dumps),
-        len(held),
+        len(held_objects),
         began.isoformat(),
         sum(added for _, added in stored),
         manifest.dangling,
         manifest.barrier_seconds,
-        tuple(str(one) for one in absent),
+        tuple(str(store) for store in absent),
     )
     platform.ledger.append(
         "restore-point",
@@ -257,11 +257,11 @@ def _back_up(
             "bytes_added": point.bytes_added,
             "databases": {dump.name: dump.sha256 for dump in dumps},
             "objects": point.objects,
-            "object_bytes": sum(one.size for one in held),
+            "object_bytes": sum(obj.size for obj in held_objects),
             "champions": found.champions,
             "barrier_seconds": point.barrier_seconds,
             "dangling": list(point.dangling[:20]),
-            "not_held": [one.as_json() for one in absent[:20]],
+            "not_held": [store.as_json() for store in absent[:20]],
             "locks_set": extended.set,
             "hidden": len(extended.hidden),
         },

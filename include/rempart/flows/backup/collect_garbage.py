@@ -59,7 +59,7 @@ def collect(platform: Platform, site: Site, known: Known) -> CollectedGarbage:
     free = _unneeded(platform, site)
     old = _old(platform, site, known)
     outcomes = list(
-        bounded_map([*((one,) for one in free), *old], lambda group: _delete(platform, site, group), WORKERS)
+        bounded_map([*((info,) for info in free), *old], lambda group: _delete(platform, site, group), WORKERS)
     )
     sealed, rest = outcomes[: len(free)], outcomes[len(free) :]
     done = CollectedGarbage(
@@ -86,10 +86,10 @@ def delete_spent(platform: Platform, site: Site, spent: Listed) -> None:
 def _delete(platform: Platform, site: Site, group: Collection[ObjectInfo]) -> tuple[int, int]:
     """Delete versions in order until one is locked. Return their number and bytes."""
     count, size = 0, 0
-    for one in group:
-        if delete_unless_locked(site, platform.config.buckets.backups, one, platform.clock()):
+    for info in group:
+        if delete_unless_locked(site, platform.config.buckets.backups, info, platform.clock()):
             break
-        count, size = count + 1, size + one.size
+        count, size = count + 1, size + info.size
     return count, size
 
 

@@ -37,7 +37,7 @@ def forget(
     if not needed:  # dumps of the first formats stand beside their manifest
         return {}
     keyring, forgotten = open_keyring(platform), dict[str, int]()
-    used, faults = {(one.scope, one.serial) for one in needed}, list[BackupError | IntegrityError]()
+    used, faults = {(snapshot.scope, snapshot.serial) for snapshot in needed}, list[BackupError | IntegrityError]()
     for card in keyring.cards():
         scope = parse(card.scope)
         if card.destroyed or (scope.kind != "database" and scope.name != wal.NAME):
@@ -71,9 +71,12 @@ def _forget(
         return {"base backups": bases} if bases else {}
     repository = repository_of(platform, site, key)
     stored = {
-        one.id: tag.removeprefix(TAG) for one in repository.snapshots() for tag in one.tags if tag.startswith(TAG)
+        snapshot.id: tag.removeprefix(TAG)
+        for snapshot in repository.snapshots()
+        for tag in snapshot.tags
+        if tag.startswith(TAG)
     }
-    kept = {one.id for one in needed if (one.scope, one.serial) == (scope.id, serial)}
+    kept = {snapshot.id for snapshot in needed if (snapshot.scope, snapshot.serial) == (scope.id, serial)}
     gone = retention.unneeded(stored, kept, standing)
     if gone:
         repository.forget(gone)

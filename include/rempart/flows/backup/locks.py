@@ -48,13 +48,13 @@ def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | N
     IntegrityError if the limit of versions is reached, SiteError.
     """
     found: list[tuple[datetime, Known]] = []
-    bodies = [one for one in site.versions(bucket, FILE) if not one.marker][:LOOK_BACK]
-    for one in bodies:
+    bodies = [version for version in site.versions(bucket, FILE) if not version.marker][:LOOK_BACK]
+    for body in bodies:
         try:
-            at, known = locking.decode(site.fetch(bucket, FILE, version_id=one.version_id)[1], trusted)
+            at, known = locking.decode(site.fetch(bucket, FILE, version_id=body.version_id)[1], trusted)
         except (ValueError, ObjectMissing):
             continue
-        if abs(at - one.modified) < FRESH:
+        if abs(at - body.modified) < FRESH:
             return known
         found.append((at, known))
     if bodies and not found:
@@ -96,17 +96,27 @@ def extend(
     manifests = Listed({}) if kept is None else locking.listed(site.versions(bucket, POINTS))
     both = Listed({**repositories.keys, **manifests.keys})
     covered = tuple(
-        one
-        for one in locking.hidden(_of(known, REPOSITORIES) if kept is None else known, both)
-        if not (reads_the_same(site, bucket, version := both.version(one)) or is_altered(site, bucket, version))
+        object_version
+        for object_version in locking.hidden(_of(known, REPOSITORIES) if kept is None else known, both)
+        if not (
+            reads_the_same(site, bucket, version := both.version(object_version)) or is_altered(site, bucket, version)
+        )
     )
     wanted = {*repositories.current().items(), *covered}
-    wanted |= {one for point in kept or () if (one := _manifest(platform, site, point, manifests))}
+    wanted |= {
+        covered_version for point in kept or () if (covered_version := _manifest(platform, site, point, manifests))
+    }
     wait = locking.due(wanted, known, now + locked)
     set_, failures = _retain(site, bucket, wait, now + locking.span(locked))
-    until = {one: set_.get(one) or known.until[one] for one in wanted if one in set_ or one in known.until}
+    until = {
+        object_version: set_.get(object_version) or known.until[object_version]
+        for object_version in wanted
+        if object_version in set_ or object_version in known.until
+    }
     if kept is None:
-        until |= {one: at for one, at in known.until.items() if one[0].startswith(POINTS)}
+        until |= {
+            object_version: at for object_version, at in known.until.items() if object_version[0].startswith(POINTS)
+        }
     sealed = {point: at for point, at in known.sealed.items() if point in outliving or kept is None}
     for point in outliving:
         if known.sealed.get(point, now) < now + locked:
@@ -134,7 +144,7 @@ def _manifest(platform: Platform, site: Site, point: str, found: Listed) -> Vers
     """
     bucket, key = platform.config.buckets.backups, f"{points.prefix(point)}manifest.json"
     first = found.current().get(key)
-    if sum(not one.marker for one in found.keys.get(key, ())) > 1:
+    if sum(not version.marker for version in found.keys.get(key, ())) > 1:
         for record in platform.ledger.find("restore-point", point, limit=1):
             for info, body in bodies(site, bucket, key):
                 if info.version_id and hashlib.sha256(body).hexdigest() == record.body.get("manifest_sha256"):
@@ -162,23 +172,28 @@ def is_altered(site: Site, bucket: str, version: ObjectInfo) -> bool:
 
 
 def _of(known: Known, prefix: str) -> Known:
-    return replace(known, until={one: at for one, at in known.until.items() if one[0].startswith(prefix)})
+    return replace(
+        known,
+        until={
+            object_version: at for object_version, at in known.until.items() if object_version[0].startswith(prefix)
+        },
+    )
 
 
 def _retain(
-    site: Site, bucket: str, wanted: Iterable[Version], until: datetime
+    site: Site, bucket: str, versions: Iterable[Version], until: datetime
 ) -> tuple[dict[Version, datetime], list[RempartError]]:
     """Return until when each version is locked, and the refusals."""
     done: dict[Version, datetime] = {}
     failures: list[RempartError] = []
 
-    def one(version: Version) -> tuple[Version, datetime | RempartError]:
+    def retain_version(version: Version) -> tuple[Version, datetime | RempartError]:
         try:
             return version, site.retain(bucket, *version, until)
         except RempartError as error:
             return version, error
 
-    for version, outcome in bounded_map(list(wanted), one, WORKERS):
+    for version, outcome in bounded_map(list(versions), retain_version, WORKERS):
         if isinstance(outcome, datetime):
             done[version] = outcome
         elif not isinstance(outcome, ObjectMissing):  # restic removed it meanwhile
@@ -201,10 +216,12 @@ def _retain_sealed(
         named = garbage.Named(stream)
         wanted = {(key, version) for key, version, _ in named}
     if link:
-        wanted |= {(one.key, str(one.version_id)) for one in site.versions(bucket, link) if not one.marker}
+        wanted |= {
+            (version.key, str(version.version_id)) for version in site.versions(bucket, link) if not version.marker
+        }
     done, failures = _retain(site, bucket, wanted, until)
     if len(done) + len(failures) < len(wanted):
-        gone = next(one for one in sorted(wanted) if one not in done)
+        gone = next(object_version for object_version in sorted(wanted) if object_version not in done)
         failures.append(
             SiteError(f"{bucket}/{gone[0]} (version {gone[1]}) does not exist", "Restore it from its replica.")
         )
@@ -246,8 +263,8 @@ def settle(platform: Platform, site: Site, found: Extended, cleared: datetime | 
     until = known.until
     if known.pruning:
         current = locking.listed(site.versions(bucket, REPOSITORIES)).current()
-        gone = {one for one in found.repositories.items() if current.get(one[0]) != one[1]}
-        until = {one: at for one, at in until.items() if one not in gone}
+        gone = {repository for repository in found.repositories.items() if current.get(repository[0]) != repository[1]}
+        until = {object_version: at for object_version, at in until.items() if object_version not in gone}
     after = replace(known, until=until, pruning=False, cleared=cleared or known.cleared)
     if after != known:
         write_known(platform, site, after)

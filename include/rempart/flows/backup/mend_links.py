@@ -105,8 +105,8 @@ def mend(
     stored = chain.read(site, bucket, keys, named=hashes(named), newest=newest)
     there = set(chain.numbers(site, bucket))
     judged = list(chain.faults(stored, keys))
-    broken = {one.seq: why for one, _, why in judged if why and one.seq in there}
-    marked_before = {one.seq for one in stored if one.lost}
+    broken = {link.seq: why for link, _, why in judged if why and link.seq in there}
+    marked_before = {link.seq for link in stored if link.lost}
     last = max([*there, *named], default=0)
     gaps = set(range(1, last + 1)) - there - marked_before if not newest else set(named) - there - marked_before
     healed, lost = [], []
@@ -139,7 +139,7 @@ Judged = tuple[Stored, Link | None, str]
 
 def _elsewhere(platform: Platform, site: Site, seq: int, judged: Sequence[Judged]) -> bytes | None:
     """Return the link's bytes at another site, checked against the hash in the next link."""
-    wanted = next((link.previous for one, link, _ in judged if link and one.seq == seq + 1), None)
+    wanted = next((link.previous for judged_link, link, _ in judged if link and judged_link.seq == seq + 1), None)
     if wanted is None:
         return None
     for name in platform.config.sites:

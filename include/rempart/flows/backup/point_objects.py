@@ -50,8 +50,8 @@ def hold_objects(
     known = _known(platform, site)
     sealed = seal_objects(platform, keyring, site, originals, site, until, known=known, progress=progress)
     return tuple(
-        points.HeldObject(one.bucket, one.key, one.size, one.sha256, one.version, form)
-        for one, form in zip(originals, sealed, strict=True)
+        points.HeldObject(original.bucket, original.key, original.size, original.sha256, original.version, form)
+        for original, form in zip(originals, sealed, strict=True)
     )
 
 
@@ -67,4 +67,4 @@ def _known(platform: Platform, site: Site) -> Iterable[SealedObject]:
         manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     except (ObjectMissing, IntegrityError):  # pruned, of an earlier form, or altered: each content is looked at anew
         return ()
-    return (one.sealed for one in manifest.objects)
+    return (obj.sealed for obj in manifest.objects)

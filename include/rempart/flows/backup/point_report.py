@@ -44,25 +44,25 @@ def age(span: timedelta) -> str:
     return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 60 // 24} days"
 
 
-def list_lines(found: Survey) -> Iterator[str]:
+def list_lines(survey: Survey) -> Iterator[str]:
     """Yield every restore point, newest first, then anomalies of the site."""
-    if not found.points:
-        yield f"Site '{found.site}' holds no restore point."
+    if not survey.points:
+        yield f"Site '{survey.site}' holds no restore point."
     else:
-        together = size(sum(point.bytes for point in found.points))
-        yield f"{len(found.points)} restore points at site '{found.site}', {together}, newest first"
+        together = size(sum(point.bytes for point in survey.points))
+        yield f"{len(survey.points)} restore points at site '{survey.site}', {together}, newest first"
         yield f"{'id':<34}{'age':>9}{'size':>12}  {'drill':<18}kept because"
-    for status in found.points:
+    for status in survey.points:
         why = ", ".join(status.reasons) or "NOT KEPT: the next prune deletes it"
         yield (
-            f"{status.id:<34}{age(found.at - status.created_at):>9}{size(status.bytes):>12} "
-            f" {_drill(status, found.at):<18}{why}"
+            f"{status.id:<34}{age(survey.at - status.created_at):>9}{size(status.bytes):>12} "
+            f" {_drill(status, survey.at):<18}{why}"
         )
         for doubt in status.doubts:
             yield f"    {doubt}"
-    for point, count in found.leftovers.items():
+    for point, count in survey.leftovers.items():
         yield f"{point}: {size(count)} of an interrupted backup or prune: the next prune deletes it"
-    yield from _hidden_lines(found.hidden)
+    yield from _hidden_lines(survey.hidden)
 
 
 def _drill(point: PointStatus, now: datetime) -> str:
@@ -79,17 +79,17 @@ def _hidden_lines(hidden: tuple[str, ...]) -> Iterator[str]:
         )
 
 
-def explain_lines(found: Survey, point: str) -> Iterator[str]:
+def explain_lines(survey: Survey, point: str) -> Iterator[str]:
     """Yield all facts about one restore point. Raises BackupError if the site does not have it."""
-    status = next((listed for listed in found.points if listed.id == valid_id(point)), None)
+    status = next((listed for listed in survey.points if listed.id == valid_id(point)), None)
     if status is None:
         raise BackupError(
-            f"Site '{found.site}' has no restore point {point}", "Choose a restore point from `rempart points list`."
+            f"Site '{survey.site}' has no restore point {point}", "Choose a restore point from `rempart points list`."
         )
-    yield f"{status.id} at site '{found.site}'"
-    yield f"made      {status.created_at:%Y-%m-%d %H:%M:%S} UTC, {age(found.at - status.created_at)} ago"
+    yield f"{status.id} at site '{survey.site}'"
+    yield f"made      {status.created_at:%Y-%m-%d %H:%M:%S} UTC, {age(survey.at - status.created_at)} ago"
     yield f"holds     {status.databases} databases and names {status.objects} objects; {size(status.bytes)} of its own"
-    yield f"drill     {_drill(status, found.at) if status.proof else 'never drilled'}"
+    yield f"drill     {_drill(status, survey.at) if status.proof else 'never drilled'}"
     for doubt in status.doubts:
         yield f"in doubt  {doubt}"
     for reason in status.reasons:

@@ -64,10 +64,10 @@ def prune(
     if dry_run:
         return _look(platform, survey_of(platform, site))[0]
     with wait_for(platform, points_lease(site.name), patience):
-        found = survey_of(platform, site)
-        extended = locks.extend(platform, site, _lasting(found), _outliving(platform, found))
+        survey = survey_of(platform, site)
+        extended = locks.extend(platform, site, _lasting(survey), _outliving(platform, survey))
         locks.refuse_hidden(site, extended)
-        done, extended = _delete(platform, site, found, extended)
+        done, extended = _delete(platform, site, survey, extended)
         collect_garbage.delete_spent(platform, site, extended.spent)
         cleared = None
         if collect_garbage.is_due(platform, extended.known):
@@ -79,81 +79,86 @@ def prune(
         return replace(done, cleared=cleared)
 
 
-def _lasting(found: Survey) -> list[str]:
+def _lasting(survey: Survey) -> list[str]:
     """Return the points that a rule keeps beyond their first lock."""
-    return [point for point, why in found.plan.keep.items() if set(why) - {retention.YOUNG, retention.LOCKED}]
+    return [point for point, why in survey.plan.keep.items() if set(why) - {retention.YOUNG, retention.LOCKED}]
 
 
-def _outliving(platform: Platform, found: Survey) -> list[str]:
+def _outliving(platform: Platform, survey: Survey) -> list[str]:
     """Return the points whose sealed objects' locks end soon although the points are kept."""
     locked = platform.config.backup.locked
     return [
         point
-        for point in _lasting(found)
-        if locking.outlives(points.created_at(point), found.sealed_for.get(point), found.at, locked)
+        for point in _lasting(survey)
+        if locking.outlives(points.created_at(point), survey.sealed_for.get(point), survey.at, locked)
     ]
 
 
-def _look(platform: Platform, found: Survey) -> tuple[Pruned, list[str], list[str], dict[str, str]]:
+def _look(platform: Platform, survey: Survey) -> tuple[Pruned, list[str], list[str], dict[str, str]]:
     """Plan the deletions: points, leftovers, and points that are still locked."""
-    locked = _known_locks(platform, found.site, found.at)
-    doomed = [point for point in found.plan.prune if point not in locked]
-    left = [point for point in found.leftovers if point not in locked]
-    size = sum(one.bytes for one in found.points if one.id in doomed) + sum(found.leftovers[one] for one in left)
-    planned = _pruned(found, True, [Cleared(one) for one in (*doomed, *left)], locked, size)
+    locked = _known_locks(platform, survey.site, survey.at)
+    doomed = [point for point in survey.plan.prune if point not in locked]
+    left = [point for point in survey.leftovers if point not in locked]
+    size = sum(point.bytes for point in survey.points if point.id in doomed) + sum(
+        survey.leftovers[folder] for folder in left
+    )
+    planned = _pruned(survey, True, [Cleared(folder) for folder in (*doomed, *left)], locked, size)
     return planned, doomed, left, locked
 
 
-def _delete(platform: Platform, site: Site, found: Survey, extended: Extended) -> tuple[Pruned, Extended]:
+def _delete(platform: Platform, site: Site, survey: Survey, extended: Extended) -> tuple[Pruned, Extended]:
     bucket = platform.config.buckets.backups
-    planned, doomed, left, locked = _look(platform, found)
+    planned, doomed, left, locked = _look(platform, survey)
     if not (doomed or left):
         return replace(planned, dry_run=False), extended
-    _check_readable(found)
-    tried = retention.RetentionPlan(found.plan.keep, tuple(doomed))
+    _check_readable(survey)
+    tried = retention.RetentionPlan(survey.plan.keep, tuple(doomed))
     facts = {"site": site.name, "retained": locked}
     intended = {"points": doomed, "leftovers": left, "why": "no rule keeps it"}
     rules = {**platform.config.backup.keep.model_dump(mode="json"), "floor": retention.FLOOR}
-    kept = {point: list(why) for point, why in found.plan.keep.items()}
+    kept = {point: list(why) for point, why in survey.plan.keep.items()}
     platform.ledger.append(
         "prune", site.name, {**facts, "state": "begins", "deletes": intended, "keeps": kept, "rules": rules}
     )
     cleared: list[Cleared] = []
 
-    def note(one: Cleared) -> None:
-        cleared.append(one)
-        _log(one)
+    def note(folder: Cleared) -> None:
+        cleared.append(folder)
+        _log(folder)
 
     state, forgotten = "broke off", dict[str, int]()
     try:
-        pruning.prune(site, bucket, tried, found.needed, found.at, leftovers=left, dry_run=False, report=note)
-        gone = {one.id for one in cleared if not one.whole}
-        standing = {one.id for one in found.points if one.id not in gone} | set(found.hidden)
+        pruning.prune(site, bucket, tried, survey.needed, survey.at, leftovers=left, dry_run=False, report=note)
+        gone = {folder.id for folder in cleared if not folder.whole}
+        standing = {point.id for point in survey.points if point.id not in gone} | set(survey.hidden)
         extended = locks.note_pruning(platform, site, extended)
-        forgotten = forget_dumps.forget(platform, site.name, found.snapshots, standing)
+        forgotten = forget_dumps.forget(platform, site.name, survey.snapshots, standing)
         state = "ended"
     finally:
-        result = _pruned(found, False, cleared, locked, sum(one.bytes for one in cleared))
-        outcome = {"deleted": {one.id: one.bytes for one in cleared if one.deleted}, "held": list(result.held)}
+        result = _pruned(survey, False, cleared, locked, sum(folder.bytes for folder in cleared))
+        outcome = {
+            "deleted": {folder.id: folder.bytes for folder in cleared if folder.deleted},
+            "held": list(result.held),
+        }
         outcome |= {"state": state, "dumps_forgotten": forgotten, "retained": result.retained}
         platform.ledger.append("prune", site.name, {**facts, **outcome})
     return result, extended
 
 
-def _pruned(found: Survey, dry_run: bool, cleared: Iterable[Cleared], locked: dict[str, str], size: int) -> Pruned:
+def _pruned(survey: Survey, dry_run: bool, cleared: Iterable[Cleared], locked: dict[str, str], size: int) -> Pruned:
     known = tuple(cleared)
-    retained = {one.id: one.retained_until.isoformat() for one in known if one.retained_until}
-    gone = [one.id for one in known if not (one.whole or one.id in retained)]
+    retained = {folder.id: folder.retained_until.isoformat() for folder in known if folder.retained_until}
+    gone = [folder.id for folder in known if not (folder.whole or folder.id in retained)]
     return Pruned(
-        found.site,
+        survey.site,
         dry_run,
-        tuple(point for point in gone if point not in found.leftovers),
-        tuple(point for point in gone if point in found.leftovers),
+        tuple(point for point in gone if point not in survey.leftovers),
+        tuple(point for point in gone if point in survey.leftovers),
         size,
         locked | retained,
-        tuple(one.id for one in known if one.held),
-        found.hidden,
-        len(found.plan.keep),
+        tuple(folder.id for folder in known if folder.held),
+        survey.hidden,
+        len(survey.plan.keep),
     )
 
 
@@ -164,21 +169,21 @@ def _known_locks(platform: Platform, site: str, now: datetime) -> dict[str, str]
     return {str(point): str(until) for point, until in known.items() if datetime.fromisoformat(until) > now}
 
 
-def _check_readable(found: Survey) -> None:
-    for point in found.unreadable[:1]:
-        doubt = next(one.doubts[0] for one in found.points if one.id == point)
+def _check_readable(survey: Survey) -> None:
+    for point in survey.unreadable[:1]:
+        doubt = next(status.doubts[0] for status in survey.points if status.id == point)
         raise BackupError(
-            f"Restore point {point} at site '{found.site}' must be kept, but {doubt}. Nothing was pruned, because "
-            f"the needs of {len(found.unreadable)} such points are unknown",
+            f"Restore point {point} at site '{survey.site}' must be kept, but {doubt}. Nothing was pruned, because "
+            f"the needs of {len(survey.unreadable)} such points are unknown",
             f"Find out who changed it. Restore an earlier version of points/{point}/{retention.MANIFEST} if it is "
             "intact; otherwise delete that folder by hand.",
         )
 
 
-def _log(one: Cleared) -> None:
-    if one.held:
-        logger.info("kept %s: it was put under legal hold meanwhile", one.id)
-    elif one.retained_until:
-        logger.info("kept %s: it is locked until %s", one.id, one.retained_until.isoformat(" ", "minutes"))
+def _log(cleared: Cleared) -> None:
+    if cleared.held:
+        logger.info("kept %s: it was put under legal hold meanwhile", cleared.id)
+    elif cleared.retained_until:
+        logger.info("kept %s: it is locked until %s", cleared.id, cleared.retained_until.isoformat(" ", "minutes"))
     else:
-        logger.info("deleted %s: %d objects (%.1f MB)", one.id, one.deleted, one.bytes / 1e6)
+        logger.info("deleted %s: %d objects (%.1f MB)", cleared.id, cleared.deleted, cleared.bytes / 1e6)

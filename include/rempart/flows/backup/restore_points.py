@@ -93,7 +93,7 @@ def survey_of(platform: Platform, site: Site) -> Survey:
     """Survey the restore points of an open site."""
     bucket, now = platform.config.buckets.backups, platform.clock()
     folders = retention.folders(site.versions(bucket, "points/"))
-    ids = sorted((one.id for one in folders.values() if one.manifest == "current"), reverse=True)
+    ids = sorted((folder.id for folder in folders.values() if folder.manifest == "current"), reverse=True)
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="points") as pool:
         told = dict(zip(ids, pool.map(partial(_read, site, bucket), ids), strict=True))
     records = {point: next(iter(platform.ledger.find("restore-point", point, limit=1)), None) for point in ids}
@@ -108,7 +108,7 @@ def survey_of(platform: Platform, site: Site) -> Survey:
         held=held.keys(),
         locked=locking.span(platform.config.backup.locked),
     )
-    needs = {point: one.needs for point, one in told.items() if one.needs}
+    needs = {point: read.needs for point, read in told.items() if read.needs}
     return Survey(
         site.name,
         now,
@@ -127,14 +127,14 @@ def survey_of(platform: Platform, site: Site) -> Survey:
             for point in ids
         ),
         plan,
-        frozenset().union(*(one.keys for point, one in needs.items() if point in plan.keep)),
-        frozenset().union(*(one.snapshots for point, one in needs.items() if point in plan.keep)),
+        frozenset().union(*(need.keys for point, need in needs.items() if point in plan.keep)),
+        frozenset().union(*(need.snapshots for point, need in needs.items() if point in plan.keep)),
         tuple(point for point in plan.keep if point not in needs),
         {point: folders[point].bytes for point in retention.leftovers(folders.values())},
-        tuple(sorted(one.id for one in folders.values() if one.manifest == "hidden")),
+        tuple(sorted(folder.id for folder in folders.values() if folder.manifest == "hidden")),
         {
-            point: encryption_scopes.shortest({snapshot.scope for snapshot in one.snapshots})
-            for point, one in needs.items()
+            point: encryption_scopes.shortest({snapshot.scope for snapshot in need.snapshots})
+            for point, need in needs.items()
         },
     )
 
@@ -158,14 +158,14 @@ def _doubts(
     `told` is newest first. The others are compared by their writer's SHA-256; drills and restores read everything.
     """
     doubts: dict[str, tuple[str, ...]] = {}
-    for point, one in told.items():
+    for point, told_point in told.items():
         found, record = [], records[point]
-        if one.needs is None:
-            found.append(f"its manifest cannot be read: {one.fault}")
-        elif one.needs.format != points.FORMAT:
-            found.append(f"it has format {one.needs.format}, which this release cannot restore")
-        elif one.needs.dangling:
-            found.append(f"inconsistent: {one.needs.dangling} objects that its dumps refer to are missing")
+        if told_point.needs is None:
+            found.append(f"its manifest cannot be read: {told_point.fault}")
+        elif told_point.needs.format != points.FORMAT:
+            found.append(f"it has format {told_point.needs.format}, which this release cannot restore")
+        elif told_point.needs.dangling:
+            found.append(f"inconsistent: {told_point.needs.dangling} objects that its dumps refer to are missing")
         if point in failed:
             found.append("its last drill failed")
         if record is None:
@@ -173,7 +173,7 @@ def _doubts(
         else:
             newest_good = not found and all(doubts.values())
             recorded = str(record.body["manifest_sha256"])
-            if recorded != one.sha256 or (newest_good and not _is_stored(site, bucket, point, recorded)):
+            if recorded != told_point.sha256 or (newest_good and not _is_stored(site, bucket, point, recorded)):
                 found.append("its manifest differs from its record")
             elif newest_good and not _is_vouched_for(site, bucket, record):
                 found.append("its chain link is altered or missing: run `rempart points repair`")
@@ -219,7 +219,7 @@ def _held(platform: Platform, site: Site) -> dict[str, Hold]:
         body = record.body
         there = Hold(str(body["role"]), str(body["why"]), record.at) if body["held"] else None
         by_ledger.setdefault(record.subject, there)
-    standing = {point: one for point, one in by_ledger.items() if one}
+    standing = {point: known for point, known in by_ledger.items() if known}
     return standing | holds.held(site, platform.config.buckets.backups)
 
 

@@ -63,20 +63,20 @@ def seal_objects(
     names the first one at the end. Raises LockLapses if a lock could not be extended; KeyMissing, KeyWrong;
     IntegrityError if a source differs from its record; SiteError.
     """
-    scopes = sorted({one.scope for one in originals})
+    scopes = sorted({original.scope for original in originals})
     keys = {scope: key_of(platform, keyring, scope) for scope in scopes}
-    named = [sealing.key_of(one.scope, keys[one.scope].hash_key, one.sha256) for one in originals]
+    named = [sealing.key_of(original.scope, keys[original.scope].hash_key, original.sha256) for original in originals]
     wanted = dict(zip(named, originals, strict=True))
     bucket = platform.config.buckets.backups
     present = versions_of(target, bucket, scopes)
-    before = {one.key: one for one in known}
+    before = {obj.key: obj for obj in known}
     steps = sealing.plan(wanted, present, before, retain_until)
     done: dict[str, SealedObject] = {}
     failures: list[RempartError] = []
     with spool_folder() as folder:
         sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, retain_until + ahead)
 
-        def one(key: str) -> tuple[str, SealedObject | RempartError]:
+        def seal_object(key: str) -> tuple[str, SealedObject | RempartError]:
             original = wanted[key]
             try:
                 return key, sealer.take(
@@ -85,7 +85,7 @@ def seal_objects(
             except RempartError as error:
                 return key, error
 
-        outcomes = bounded_map(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES)
+        outcomes = bounded_map(wanted, seal_object, workers, go_on=lambda: len(failures) < MOST_FAILURES)
         for number, (key, outcome) in enumerate(outcomes, 1):
             if isinstance(outcome, RempartError):
                 failures.append(outcome)
@@ -113,7 +113,7 @@ def seal_body(
 
 def _told(failures: Sequence[RempartError]) -> RempartError:
     """Return one error for all failures; a lapsing lock comes first."""
-    worst = next((one for one in failures if isinstance(one, LockLapses)), failures[0])
+    worst = next((failure for failure in failures if isinstance(failure, LockLapses)), failures[0])
     if len(failures) == 1:
         return worst
     return type(worst)(f"{len(failures)} objects are not sealed correctly. First error: {worst.what}", worst.hint)
@@ -169,19 +169,23 @@ class _Sealer:
             return known
         if known and step == "extend":
             return self._extended(known)
-        if step == "examine" and (found := self._examined(key, original, scope, versions)):
-            return self._extended(found)
+        if step == "examine" and (sealed_object := self._examined(key, original, scope, versions)):
+            return self._extended(sealed_object)
         return self._stored(key, original, scope)
 
-    def _extended(self, one: SealedObject) -> SealedObject:
+    def _extended(self, sealed_object: SealedObject) -> SealedObject:
         try:
-            return replace(one, retained_until=self.target.retain(self.bucket, one.key, one.version, self.until))
+            return replace(
+                sealed_object,
+                retained_until=self.target.retain(self.bucket, sealed_object.key, sealed_object.version, self.until),
+            )
         except ObjectMissing:
             raise
         except SiteError as cause:
             raise LockLapses(
-                f"The lock of {self.bucket}/{one.key} (version {one.version}) at site '{self.target.name}' ends "
-                f"{one.retained_until:%Y-%m-%d %H:%M} UTC, a kept restore point needs it until "
+                f"The lock of {self.bucket}/{sealed_object.key} (version {sealed_object.version}) at site"
+                f" '{self.target.name}' ends "
+                f"{sealed_object.retained_until:%Y-%m-%d %H:%M} UTC, a kept restore point needs it until "
                 f"{self.needed:%Y-%m-%d %H:%M} UTC, and it could not be extended: {cause.what}",
                 "Give the site's connection the right s3:PutObjectRetention, or ask the operator, then run the "
                 "backup again. After the lock ends, anyone with the site's key can delete the object.",
@@ -195,14 +199,14 @@ class _Sealer:
             file = self._spool()
             try:
                 sha256 = self._stored_sha256(key, version, size)
-                held = self.target.retained_until(self.bucket, key, version) or _NEVER
-                one = SealedObject(scope.scope.id, scope.serial, key, version, sha256, size, held)
-                unseal(self.target, self.bucket, scope, one, file, sha256=original.sha256, size=original.size)
+                retained_until = self.target.retained_until(self.bucket, key, version) or _NEVER
+                sealed_object = SealedObject(scope.scope.id, scope.serial, key, version, sha256, size, retained_until)
+                unseal(self.target, self.bucket, scope, sealed_object, file, sha256=original.sha256, size=original.size)
             except (IntegrityError, KeyWrong, ObjectMissing):
                 continue
             finally:
                 file.unlink(missing_ok=True)
-            return one
+            return sealed_object
         return None
 
     def _stored(self, key: str, original: Original, scope: ScopeKey) -> SealedObject:
@@ -235,9 +239,9 @@ class _Sealer:
                 f"read back {self.bucket}/{key} at site '{self.target.name}': it is not what was stored",
                 "Run again. If it fails again, ask the operator of the site. The sealed object does not count.",
             )
-        held = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER
-        one = SealedObject(scope.scope.id, scope.serial, key, stored.version_id, sha256, size, held)
-        return one if held >= self.needed else self._extended(one)
+        retained_until = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER
+        sealed_object = SealedObject(scope.scope.id, scope.serial, key, stored.version_id, sha256, size, retained_until)
+        return sealed_object if retained_until >= self.needed else self._extended(sealed_object)
 
     def _stored_sha256(self, key: str, version: str, size: int) -> str:
         if size > IN_MEMORY:

@@ -56,7 +56,7 @@ def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
     wanted = contents_of(root, files, program)
     needed = platform.clock() + kept_for(config.backup.keep)
     last = bundle.newest(site, bucket, keys, open_bundle.this_machine())
-    known = {bundle.file_key(one): one for one in last[1].files.values()} if last else {}
+    known = {bundle.file_key(file): file for file in last[1].files.values()} if last else {}
     if last and last[1].contents == wanted:
         lacking = bundle.to_send(last[1], bundle.current(site, bucket), known)
         if not lacking:
@@ -159,8 +159,8 @@ class _Sources:
 
     def _fetch(self) -> None:
         if not self.fetched:
-            found = bundle_contents.wheels(self.root, self.folder)
-            self.known |= {f"wheels/{name}": file for name, file in found.items()}
+            paths = bundle_contents.wheels(self.root, self.folder)
+            self.known |= {f"wheels/{name}": file for name, file in paths.items()}
             self.fetched = True
 
 

@@ -107,7 +107,7 @@ def wheels(root: Path, folder: Path) -> dict[str, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     locks = [root / name for name in LOCKS]
-    hashes = {one for lock in locks for one in _HASH.findall(lock.read_text(encoding="utf-8"))}
+    hashes = {digest for lock in locks for digest in _HASH.findall(lock.read_text(encoding="utf-8"))}
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
     command += [
         "--progress-bar",
@@ -126,8 +126,8 @@ def wheels(root: Path, folder: Path) -> dict[str, Path]:
         for line in process.stdout or ():
             count += line.startswith("Collecting ")
             last = line.strip() if line.startswith("ERROR") else last
-            if found := re.search(r"(?:Saved|File was already downloaded) (\S.*\.whl)\Z", line.strip()):
-                names.add(Path(found[1]).name)
+            if matched := re.search(r"(?:Saved|File was already downloaded) (\S.*\.whl)\Z", line.strip()):
+                names.add(Path(matched[1]).name)
             if time.monotonic() - told >= SAY_EVERY:
                 told = time.monotonic()
                 logger.info("fetched %d packages", count)

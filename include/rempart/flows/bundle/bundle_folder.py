@@ -55,9 +55,9 @@ def write(platform: Platform, folder: Path, *, wheels: Path | None = None, image
         shutil.copy(file, folder / "wheels" / name)
     (folder / "sbom" / "rempart.cdx.json").write_text(bill_of_lock(root), encoding="utf-8")
     if references:
-        for one in references:
-            name = one.rpartition("/")[2].partition(":")[0]
-            (folder / "sbom" / f"{name}.cdx.json").write_text(engine.bill(one), encoding="utf-8")
+        for reference in references:
+            name = reference.rpartition("/")[2].partition(":")[0]
+            (folder / "sbom" / f"{name}.cdx.json").write_text(engine.bill(reference), encoding="utf-8")
         logger.info("packing %d images", len(references))
         engine.save(references, folder / open_bundle.IMAGES)
     held = {

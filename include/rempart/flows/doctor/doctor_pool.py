@@ -63,21 +63,21 @@ def diagnose(
 
 def exit_code(found: list[Diagnosis]) -> int:
     """Return 0 if nothing failed, 2 if a cluster did not answer, else 1."""
-    if any(not one.answered for one in found):
+    if any(not pool.answered for pool in found):
         return 2
-    return 0 if all(doctor.passed(one.findings) for one in found) else 1
+    return 0 if all(doctor.passed(pool.findings) for pool in found) else 1
 
 
 def as_json(found: list[Diagnosis]) -> str:
     """The findings as one JSON document."""
     pools = [
         {
-            "pool": one.pool,
-            "ok": doctor.passed(one.findings),
-            "answered": one.answered,
-            "findings": [finding.as_json() for finding in one.findings],
+            "pool": diagnosis.pool,
+            "ok": doctor.passed(diagnosis.findings),
+            "answered": diagnosis.answered,
+            "findings": [finding.as_json() for finding in diagnosis.findings],
         }
-        for one in found
+        for diagnosis in found
     ]
     return json.dumps({"exit_code": exit_code(found), "pools": pools}, indent=2, ensure_ascii=False)
 
@@ -128,8 +128,8 @@ def _queue(cluster: Cluster, pool: Pool) -> LocalQueue | Unknown | None:
         path = f"/apis/{queue.GROUP}/{version}/namespaces/{pool.namespace}/{queue.LOCAL_QUEUES}/{pool.queue}"
         answer = cluster.get(path)
         if not isinstance(answer, Unknown) or answer.status != 404:
-            found: LocalQueue | Unknown = read(answer, LocalQueue.of)
-            return found
+            local_queue: LocalQueue | Unknown = read(answer, LocalQueue.of)
+            return local_queue
     return None
 
 
@@ -173,7 +173,7 @@ def _rights(cluster: Cluster, pool: Pool, seen: PoolFacts) -> PoolFacts:
         review("SelfSubjectRulesReview", {"namespace": space}) for space in (pool.namespace, rights.ELSEWHERE)
     )
     complete = not any(
-        (one.get("status") or {}).get("incomplete") for one in (here, there) if not isinstance(one, Unknown)
+        (rule.get("status") or {}).get("incomplete") for rule in (here, there) if not isinstance(rule, Unknown)
     )
     return replace(
         seen,

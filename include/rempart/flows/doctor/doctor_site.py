@@ -95,18 +95,19 @@ def least_protected(platform: Platform, name: str) -> Classification:
     endpoint = connection.extra.get("endpoint_url") if connection else None
     on = platform.clock().date()
     allowed = (
-        one for one in ORDER if decide_site(platform.config, one, "data", name, on=on, endpoint=endpoint).allowed
+        level for level in ORDER if decide_site(platform.config, level, "data", name, on=on, endpoint=endpoint).allowed
     )
     return next(allowed, "public")
 
 
 def exit_code(found: dict[str, CapabilityRecord | RempartError]) -> int:
     """Return 0 if every site can be used for every purpose, 2 if one could not be probed, else 1."""
-    if any(isinstance(one, SiteUnavailable) for one in found.values()):
+    if any(isinstance(outcome, SiteUnavailable) for outcome in found.values()):
         return 2
     sound = all(
-        isinstance(one, CapabilityRecord) and not any(missing(one, purpose, one.at) for purpose in get_args(Purpose))
-        for one in found.values()
+        isinstance(outcome, CapabilityRecord)
+        and not any(missing(outcome, purpose, outcome.at) for purpose in get_args(Purpose))
+        for outcome in found.values()
     )
     return 0 if sound else 1
 
@@ -122,10 +123,10 @@ def summary(found: dict[str, CapabilityRecord | RempartError]) -> Iterator[str]:
 def as_json(found: dict[str, CapabilityRecord | RempartError]) -> str:
     """Return one JSON document about every site."""
     sites = {
-        name: one.as_json() | {"refused": {p: list(missing(one, p, one.at)) for p in get_args(Purpose)}}
-        if isinstance(one, CapabilityRecord)
-        else {"site": name, "error": one.what, "hint": one.hint}
-        for name, one in found.items()
+        name: outcome.as_json() | {"refused": {p: list(missing(outcome, p, outcome.at)) for p in get_args(Purpose)}}
+        if isinstance(outcome, CapabilityRecord)
+        else {"site": name, "error": outcome.what, "hint": outcome.hint}
+        for name, outcome in found.items()
     }
     return json.dumps({"exit_code": exit_code(found), "sites": list(sites.values())}, indent=2, ensure_ascii=False)
 
@@ -138,10 +139,10 @@ def probe_all(platform: Platform) -> dict[str, list[str]]:
     found = probe_sites(platform, [])
     for line in summary(found):
         logger.info("%s", line)
-    failed = [one for one in found.values() if isinstance(one, RempartError)]
+    failed = [outcome for outcome in found.values() if isinstance(outcome, RempartError)]
     if failed:
         raise failed[0]
-    records = [one for one in found.values() if isinstance(one, CapabilityRecord)]
+    records = [outcome for outcome in found.values() if isinstance(outcome, CapabilityRecord)]
     refused = [
         f"{record.site}: not for {purpose} ({'; '.join(lacking)})"
         for record in records
@@ -154,4 +155,6 @@ def probe_all(platform: Platform) -> dict[str, list[str]]:
             "Read the findings above; ask the operator to correct them, or declare another site "
             "(docs/runbooks/site.md).",
         )
-    return {record.site: [one.capability for one in record.proofs if one.outcome != "proven"] for record in records}
+    return {
+        record.site: [proof.capability for proof in record.proofs if proof.outcome != "proven"] for record in records
+    }

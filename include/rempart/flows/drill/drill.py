@@ -123,13 +123,15 @@ def _choose(platform: Platform, site: Site, point_id: str | None) -> str:
         return points.valid_id(point_id)
     if not (found := points.list(site, platform.config.buckets.backups)):
         raise BackupError(f"Site '{site.name}' holds no restore point", "Run the DAG backup_platform first.")
-    lacking = {one.subject for one in platform.ledger.find("restore-point", limit=ALL) if not is_whole(one.body)}
-    return next((one for one in found if one not in lacking), found[0])
+    lacking = {
+        record.subject for record in platform.ledger.find("restore-point", limit=ALL) if not is_whole(record.body)
+    }
+    return next((point for point in found if point not in lacking), found[0])
 
 
 def _newest_whole(platform: Platform, site: Site) -> datetime | None:
     """Return the creation time of the newest point that exists, is in the ledger, and is complete."""
-    records = {one.subject: one for one in platform.ledger.find("restore-point", limit=ALL)}
+    records = {record.subject: record for record in platform.ledger.find("restore-point", limit=ALL)}
     for point in points.list(site, platform.config.buckets.backups):
         if point in records and is_whole(records[point].body):
             return points.created_at(point)
@@ -273,7 +275,7 @@ class _Drill:
         rows: dict[str, dict[str, int]] = {}
         server: tracking_server.ScratchServer | None = None
         # MLflow's database first: its server starts, which takes longest, while the others are restored
-        for dump in sorted(manifest.databases, key=lambda one: one.name != "mlflow"):
+        for dump in sorted(manifest.databases, key=lambda database: database.name != "mlflow"):
             what = f"database {dump.name} is restored with the rows on record"
             found = tally.attempt(what, lambda dump=dump: restored.restore(dump))  # type: ignore[misc] # bound now
             if found is None:

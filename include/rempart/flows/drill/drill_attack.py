@@ -40,7 +40,7 @@ class Clean:
     @property
     def after(self) -> list[Judged]:
         """Return the points newer than the last clean one."""
-        ids = [one.point for one in self.judged]
+        ids = [judged_point.point for judged_point in self.judged]
         return list(self.judged[ids.index(self.point) + 1 :] if self.point else self.judged)
 
 
@@ -52,19 +52,21 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     named = hashes(named_links(platform, site))
     stored = chain.read(site, platform.config.buckets.backups, trusted, named=named)
     links = verified(stored, trusted, before_break=True)
-    first = next((one.seq for one, _, why in chain.faults(stored, trusted) if why), None)
+    first = next((link.seq for link, _, why in chain.faults(stored, trusted) if why), None)
     what, whole = "the chain of restore points is intact", first is None
     broken = f"the chain is broken at link {first}: no later point counts" if not whole else ""
     tally.add(RestoreCheck(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
     judged = tuple(anomalies.walk(_candidates(platform, site, links), promoted(platform), erased=erased))
-    clean = Clean(next((one.point for one in reversed(judged) if one.clean), None), judged, tuple(stored))
+    clean = Clean(
+        next((judgement.point for judgement in reversed(judged) if judgement.clean), None), judged, tuple(stored)
+    )
     what = "a clean restore point is found"
     if clean.point is None:
         tally.add(RestoreCheck(what, False, f"all {len(judged)} have findings, the newest {_told(judged[-1:])}"))
         return clean
-    doubted = sum(not one.clean for one in judged)
+    doubted = sum(not judgement.clean for judgement in judged)
     tally.add(RestoreCheck(what, True, f"{clean.point}; {doubted} of {len(judged)} stored points have findings"))
     newer = clean.after
     what = "the newest stored restore point is clean"
@@ -73,15 +75,15 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
 
 
 def _told(judged: Collection[Judged]) -> str:
-    return "; ".join(f"{one.point}: {', '.join(one.doubts)}" for one in judged)
+    return "; ".join(f"{judgement.point}: {', '.join(judgement.doubts)}" for judgement in judged)
 
 
 def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterator[Candidate]:
     """Return the stored points of the window, oldest first. A point with a hidden manifest counts as stored."""
     bucket, vouched = platform.config.buckets.backups, {link.point: link for link in links}
     folders = retention.folders(site.versions(bucket, "points/"))
-    there = sorted(one.id for one in folders.values() if one.manifest != "none")[-WINDOW:]
-    records = {one.subject: one for one in platform.ledger.find("restore-point", limit=ALL)}
+    there = sorted(folder.id for folder in folders.values() if folder.manifest != "none")[-WINDOW:]
+    records = {record.subject: record for record in platform.ledger.find("restore-point", limit=ALL)}
     failed = {point for point, (ok, _) in proofs(platform).items() if not ok}
     for point in there:
         try:
@@ -102,8 +104,8 @@ def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterat
 def promoted(platform: Platform) -> set[tuple[str, str]]:
     """Return name and version of every model that became champion, according to the ledger."""
     promotions, rollbacks = (platform.ledger.find(kind, limit=ALL) for kind in _PROMOTES)
-    found = {(one.subject, str(one.body.get("version"))) for one in promotions}
-    return found | {(one.subject, str(one.body["champion"])) for one in rollbacks}
+    found = {(promotion.subject, str(promotion.body.get("version"))) for promotion in promotions}
+    return found | {(rollback.subject, str(rollback.body["champion"])) for rollback in rollbacks}
 
 
 def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[bytes, bytes], tally: Tally) -> None:
@@ -114,8 +116,8 @@ def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[byte
     insider, stranger = signer(seeds[0]), signer(seeds[1])
     last = clean.stored[-1] if clean.stored else None
     poisons = attack.play(manifest, last, platform.clock(), insider, stranger)
-    played = [one.link for one in poisons if one.link]
-    links = {one.point: one for one in verified(played, {insider.id: insider.public}, before_break=True)}
+    played = [poison.link for poison in poisons if poison.link]
+    links = {link.point: link for link in verified(played, {insider.id: insider.public}, before_break=True)}
     known = promoted(platform)
     for poison in poisons:
         what = f"the attack is detected: {poison.what}"

@@ -81,7 +81,7 @@ class Sealed:
         sample = chosen.sample(manifest.objects, min(SAMPLE, len(manifest.objects)))
         what = f"sealed objects open to the recorded content, {len(sample)} of {len(manifest.objects)}"
         with spool_folder() as folder:
-            size = tally.attempt(what, lambda: sum(self._open(one, folder / "object") for one in sample))
+            size = tally.attempt(what, lambda: sum(self._open(sealed, folder / "object") for sealed in sample))
             if size is not None:
                 tally.add(RestoreCheck(what, True, f"{size} bytes"))
             what = "the platform's secrets open and contain Airflow's key"
@@ -98,18 +98,18 @@ class Sealed:
         entries, doubts = register.verified(
             register.read(self.site, self.platform.config.buckets.backups), self.platform.trusted_keys()
         )
-        for scope, serial in sorted({(one.scope, one.serial) for one in entries}):
+        for scope, serial in sorted({(entry.scope, entry.serial) for entry in entries}):
             self.keyring.open(encryption_scopes.parse(scope), serial)
         if entries or doubts:
             wrong = [f"{file}: {why}" for file, why in doubts.items()]
             what = "the register of erasures is signed, and the keys of its pseudonyms open"
             yield RestoreCheck(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
 
-    def _open(self, one: points.HeldObject | points.Secrets, file: Path) -> int:
-        key = self.keyring.open(encryption_scopes.parse(one.sealed.scope), one.sealed.serial)
+    def _open(self, held_object: points.HeldObject | points.Secrets, file: Path) -> int:
+        key = self.keyring.open(encryption_scopes.parse(held_object.sealed.scope), held_object.sealed.serial)
         backups = self.platform.config.buckets.backups
-        unseal(self.site, backups, key, one.sealed, file, sha256=one.sha256, size=one.size)
-        return one.size
+        unseal(self.site, backups, key, held_object.sealed, file, sha256=held_object.sha256, size=held_object.size)
+        return held_object.size
 
     def _secrets(self, held: points.Secrets, file: Path) -> dict[str, str]:
         self._open(held, file)
@@ -193,7 +193,7 @@ class Restored:
     def check_models(self, tally: Tally, server: tracking_server.ScratchServer | None, *, trusts_live: bool) -> None:
         """Check that the champions load from the restored MLflow and predict; compare with live models if trusted."""
         what = "MLflow's artifacts equal their record"
-        held = [one for one in self.manifest.objects if one.bucket == "artifacts" and one.key.startswith("mlflow/")]
+        held = [obj for obj in self.manifest.objects if obj.bucket == "artifacts" and obj.key.startswith("mlflow/")]
         copied = tally.attempt(what, lambda: scratch.restore_objects(self.site, held, self._bucket, self.space.bucket))
         if copied:
             tally.add(RestoreCheck(what, True, f"{copied[0]} objects, {copied[1]} bytes"))

@@ -43,12 +43,12 @@ def facts(platform: Platform, where: str, manifest: Manifest | None) -> dict[str
     }
     if manifest is None:
         return found
-    locks = [one.sealed.retained_until for one in manifest.objects]
+    locks = [obj.sealed.retained_until for obj in manifest.objects]
     return {
         **found,
         "databases": {dump.name: sum(dump.tables.values()) for dump in manifest.databases},
         "objects": len(manifest.objects),
-        "object_bytes": sum(one.size for one in manifest.objects),
+        "object_bytes": sum(obj.size for obj in manifest.objects),
         "locked_until": min(locks).isoformat() if locks else None,
         "sites": {"backup": _site(config, where), "source": _site(config, manifest.source)},
     }
@@ -74,20 +74,30 @@ def _grounds(ledger: Ledger, record: Evidence) -> Grounds:
 
     def newest(kind: Kind, subject: str | None = None) -> list[Evidence]:
         known = ledger.find(kind, subject, limit=ALL)
-        return [one for one in known if one.seq <= record.seq and one.at >= oldest]
+        return [candidate for candidate in known if candidate.seq <= record.seq and candidate.at >= oldest]
 
     def first(found: Sequence[Evidence]) -> Cited | None:
         return _cited(ledger, found[0]) if found else None
 
     drills = newest("drill")
-    restores = [one for one in newest("restore") if one.body.get("ok") is True and one.body.get("parts") == ["all"]]
+    restores = [
+        entry for entry in newest("restore") if entry.body.get("ok") is True and entry.body.get("parts") == ["all"]
+    ]
     return Grounds(
         _cited(ledger, record),
         first(newest("restore-point", record.subject)),
         tuple(drills),
-        first([one for one in drills if one.body.get("ok") is True and one.body.get("scenario") == "cyber-attack"]),
-        first([one for one in newest("failover") if one.body.get("step") == "resume" and one.body.get("ok") is True]),
-        first([one for one in restores if not one.body.get("aside")]),
+        first(
+            [drill for drill in drills if drill.body.get("ok") is True and drill.body.get("scenario") == "cyber-attack"]
+        ),
+        first(
+            [
+                entry
+                for entry in newest("failover")
+                if entry.body.get("step") == "resume" and entry.body.get("ok") is True
+            ]
+        ),
+        first([restore for restore in restores if not restore.body.get("aside")]),
     )
 
 
@@ -96,9 +106,9 @@ def _cited(ledger: Ledger, record: Evidence) -> Cited:
     return Cited(record, entry.hash if entry and entry.seq == record.seq else None)
 
 
-def as_json(found: DrillReport) -> str:
+def as_json(report: DrillReport) -> str:
     """Return the report as JSON; docs/reference/drill.schema.json describes it."""
-    return TypeAdapter(DrillReport).dump_json(found, indent=2).decode() + "\n"
+    return TypeAdapter(DrillReport).dump_json(report, indent=2).decode() + "\n"
 
 
 def file(platform: Platform, record: Evidence) -> dict[str, str]:
@@ -109,15 +119,15 @@ def file(platform: Platform, record: Evidence) -> dict[str, str]:
     """
     config = platform.config
     names = list(config.backup.report_profiles)
-    found = make(platform.ledger, record, [PROFILES[name] for name in names])
+    report = make(platform.ledger, record, [PROFILES[name] for name in names])
     site, permission = platform.evidence_site(config.evidence_site)
     platform.record(permission)
     bucket, until = config.buckets.evidence, platform.clock() + config.evidence.retention
     stem = f"{FOLDER}{record.subject}-{record.at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{record.seq}"
     filed = {}
     for key, text, kind in (
-        (f"{stem}.json", as_json(found), "application/json"),
-        (f"{stem}.html", drill_page.page(found), "text/html; charset=utf-8"),
+        (f"{stem}.json", as_json(report), "application/json"),
+        (f"{stem}.html", drill_page.page(report), "text/html; charset=utf-8"),
     ):
         body = text.encode()
         filed[key] = hashlib.sha256(body).hexdigest()
@@ -152,9 +162,9 @@ def make_again(platform: Platform, profile: str | None, number: int | None, out:
     names = platform.config.backup.report_profiles if profile is None else [] if profile == "none" else [profile]
     if unknown := [name for name in names if name not in PROFILES]:
         raise BackupError(f"Profile '{unknown[0][:40]}' does not exist", f"Choose one of: {', '.join(PROFILES)}, none.")
-    found = make(platform.ledger, record, [PROFILES[name] for name in names])
+    report = make(platform.ledger, record, [PROFILES[name] for name in names])
     known, made = _filed(platform.ledger, record), list[Copy]()
-    for suffix, text in (("json", as_json(found)), ("html", drill_page.page(found))):
+    for suffix, text in (("json", as_json(report)), ("html", drill_page.page(report))):
         path, digest = out / f"drill-{record.subject}-{record.seq}.{suffix}", hashlib.sha256(text.encode()).hexdigest()
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -183,4 +193,4 @@ def _record(ledger: Ledger, number: int | None) -> Evidence:
 def _filed(ledger: Ledger, record: Evidence) -> set[str]:
     """Return the SHA-256 of a drill's filed report."""
     filed = ledger.find("drill-report", record.subject, limit=ALL)
-    return {digest for one in filed if one.body["drill"] == record.seq for digest in one.body["sha256"].values()}
+    return {digest for entry in filed if entry.body["drill"] == record.seq for digest in entry.body["sha256"].values()}

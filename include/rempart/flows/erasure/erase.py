@@ -42,23 +42,23 @@ def read_keys(pipeline: Pipeline, keys: Iterable[str]) -> list[tuple[Any, ...]]:
 
     Raises BackupError with the position of an invalid key, and never quotes it.
     """
-    cut = [_columns(one, len(pipeline.key)) for one in dict.fromkeys(keys) if one.strip()]
-    wrong = next((number for number, one in enumerate(cut, 1) if len(one) != len(pipeline.key)), None)
+    cut = [_columns(key, len(pipeline.key)) for key in dict.fromkeys(keys) if key.strip()]
+    wrong = next((number for number, key in enumerate(cut, 1) if len(key) != len(pipeline.key)), None)
     typed = erasing.typed_keys(cut, pipeline) if wrong is None else []
-    wrong = wrong or next((number for number, one in enumerate(typed, 1) if one is None), None)
+    wrong = wrong or next((number for number, key in enumerate(typed, 1) if key is None), None)
     if wrong or not cut:
         columns = ", ".join(f"{name} ({pipeline.columns[name].type})" for name in pipeline.key)
         raise BackupError(
             f"Key {wrong} of {len(cut)} is none of '{pipeline.name}'" if wrong else "No key was given",
             f"Write {columns} for each row" + (", with | between them." if len(pipeline.key) > 1 else "."),
         )
-    return [one for one in typed if one is not None]
+    return [key for key in typed if key is not None]
 
 
 def _columns(text: str, count: int) -> list[str]:
     if count == 1:
         return [text.strip()]
-    return [re.sub(r"\\(.)", r"\1", one) for one in re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", text.strip())]
+    return [re.sub(r"\\(.)", r"\1", column) for column in re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", text.strip())]
 
 
 def erase(
@@ -92,7 +92,7 @@ def erase(
         entries.append(erasures.new_entry(platform, pipeline.name, fresh, by, reason))
         logger.info("recorded %d rows as erased: no restore brings them back", len(fresh))
     silent = erasures.register(platform, sites, entries, must=must)
-    mine = [one for one in entries if one.pipeline == pipeline.name]
+    mine = [entry for entry in entries if entry.pipeline == pipeline.name]
     return apply(platform, pipeline, mine, erasures.secrets_of(platform), silent=silent)
 
 
@@ -121,12 +121,12 @@ def apply_all(
         apply(
             platform,
             named(name),
-            [one for one in entries if one.pipeline == name],
+            [entry for entry in entries if entry.pipeline == name],
             secret_of,
             home=home,
             silent=silent,
         )
-        for name in sorted({one.pipeline for one in entries})
+        for name in sorted({entry.pipeline for entry in entries})
     ]
 
 
@@ -136,7 +136,7 @@ def _converged(platform: Platform, sites: Mapping[str, Site], must: str) -> list
     entries, doubts, _ = erasures.registered(sites, bucket, trusted, must)
     for key, why in doubts.items():
         logger.warning("skipped %s/%s: %s. Find out who wrote it", bucket, key, why)
-    found = {one.id: one for one in (*entries, *erasures.on_record(platform.ledger))}
+    found = {entry.id: entry for entry in (*entries, *erasures.on_record(platform.ledger))}
     return [found[name] for name in sorted(found)]
 
 
@@ -186,7 +186,11 @@ def _apply(
     found = places(scan) | _feature_rows(platform, pipeline, who.has)
     told = erase_objects.store(sites[home], bucket, scan.held)
     known = erasures.rewritten(platform.ledger)
-    news = [one for one in told if known.get((bucket, one["key"]), ()) != (one["to"] and (one["to"], one["to_sha256"]))]
+    news = [
+        change
+        for change in told
+        if known.get((bucket, change["key"]), ()) != (change["to"] and (change["to"], change["to_sha256"]))
+    ]
     if news:
         platform.ledger.append("erasure", pipeline.name, {"state": "rewritten", "successors": news})
     with platform.continuity.active_sites(platform.config.active_site).barrier(BARRIER_SECONDS):
@@ -200,7 +204,9 @@ def _apply(
         _strike_features(platform, pipeline, sites[home])
     deleted, locked, failed = erase_objects.delete_versions(platform, sites, bucket, scan.held)
     second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
-    left = sum(f"{bucket}/{one.info.key} at site '{one.site}'" not in locked for one in second.held)
+    left = sum(
+        f"{bucket}/{held_object.info.key} at site '{held_object.site}'" not in locked for held_object in second.held
+    )
     left += sum(_feature_rows(platform, pipeline, who.has).values())
     result = ErasureResult(
         pipeline.name,
@@ -237,7 +243,7 @@ def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> 
         "left": result.left,
     }
     records = platform.ledger.find("erasure", result.pipeline, limit=erasures.ALL)
-    last = next((one.body for one in records if one.body["state"] == "ended"), None)
+    last = next((record.body for record in records if record.body["state"] == "ended"), None)
     same = last is not None and all(last[name] == body[name] for name in ("erasures", "pending", "left"))
     if not same or result.found:
         platform.ledger.append("erasure", result.pipeline, body)

@@ -33,7 +33,7 @@ def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
             continue
         for source, target in ((pair.source, pair.target), (pair.target, pair.source)):
             if site.name in (source, target):
-                rows = (one for one in catalogue(platform, source, target).rows(bucket) if not one.marker)
+                rows = (row for row in catalogue(platform, source, target).rows(bucket) if not row.marker)
                 found += (
                     (row.key, (row.version if site.name == source else row.target_version) or None)
                     for row in rows
@@ -42,24 +42,26 @@ def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
     with suppress(ObjectMissing, IntegrityError):  # a damaged manifest is told by the search itself
         if current := snapshots.current(site, bucket, pipeline):
             found += ((part.key, None) for part in current.parts)
-            found += ((f"raw/{pipeline}/{one['sha256']}/{one['file']}", None) for one in current.deliveries)
+            found += (
+                (f"raw/{pipeline}/{delivery['sha256']}/{delivery['file']}", None) for delivery in current.deliveries
+            )
     return list(dict.fromkeys(found))
 
 
-def doubt(site: Site, bucket: str, wanted: Sequence[Version], listed: Sequence[ObjectInfo]) -> None:
+def doubt(site: Site, bucket: str, versions: Sequence[Version], listed: Sequence[ObjectInfo]) -> None:
     """Check a listing against `wanted`. Raises SiteError if it lacks versions that a request by name finds."""
-    shown: set[Version] = {(one.key, one.version_id) for one in listed if not one.marker}
-    shown |= {(one.key, None) for one in listed}
-    lacking = [one for one in wanted if one not in shown]
+    shown: set[Version] = {(info.key, info.version_id) for info in listed if not info.marker}
+    shown |= {(info.key, None) for info in listed}
+    lacking = [key for key in versions if key not in shown]
 
-    def is_there(one: Version) -> bool:
+    def is_there(version: Version) -> bool:
         try:
-            site.head(bucket, one[0], version_id=one[1])
+            site.head(bucket, version[0], version_id=version[1])
         except (ObjectMissing, RequestInvalid):  # a version id of a site before this one may be of another form
             return False
         return True
 
-    hidden = [one for one, there in zip(lacking, bounded_map(lacking, is_there, WORKERS), strict=True) if there]
+    hidden = [key for key, there in zip(lacking, bounded_map(lacking, is_there, WORKERS), strict=True) if there]
     if hidden:
         raise SiteError(
             f"list {bucket} at site '{site.name}': the listing lacks {len(hidden)} versions that exist, for "

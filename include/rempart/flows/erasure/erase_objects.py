@@ -67,9 +67,9 @@ class Scan:
     def rows(self) -> dict[tuple[str, Kind], tuple[int, int]]:
         """Return objects and rows by site and kind, including old versions."""
         found: dict[tuple[str, Kind], tuple[int, int]] = {}
-        for one in self.held:
-            objects, rows = found.get((one.site, one.kind), (0, 0))
-            found[one.site, one.kind] = objects + 1, rows + one.rows
+        for held_object in self.held:
+            objects, rows = found.get((held_object.site, held_object.kind), (0, 0))
+            found[held_object.site, held_object.kind] = objects + 1, rows + held_object.rows
         return found
 
 
@@ -97,14 +97,14 @@ class Search:
         A failed site is reported; the home site raises SiteError.
         """
         scan = Scan()
-        for name in sorted(sites, key=lambda one: one != self.home):
+        for name in sorted(sites, key=lambda site: site != self.home):
             try:
                 self._site(sites[name], scan)
             except SiteError as error:
                 if name == self.home and not isinstance(error, ObjectMissing):
                     raise
                 scan.silent[name] = error.what
-        scan.held.sort(key=lambda one: (ORDER[one.kind], one.info.key))
+        scan.held.sort(key=lambda held_object: (ORDER[held_object.kind], held_object.info.key))
         return scan
 
     def _site(self, site: Site, scan: Scan) -> None:
@@ -119,13 +119,15 @@ class Search:
             kind = erasing.kind_of(info.key, self.pipeline.name)
             if kind and not info.marker and not (kind == "manifest" and info.key.startswith("conflicts/")):
                 work.setdefault(kind, []).append((info, current))
-        for kind in sorted(work, key=lambda one: -ORDER[one]):  # a delivery tells how its quarantine is to be read
+        for kind in sorted(
+            work, key=lambda of_kind: -ORDER[of_kind]
+        ):  # a delivery tells how its quarantine is to be read
             if kind == "manifest":
                 continue
-            todo = [one for one in work[kind] if kind not in _OWN_NAME or (one[0].key, one[0].size) not in self._clean]
+            todo = [job for job in work[kind] if kind not in _OWN_NAME or (job[0].key, job[0].size) not in self._clean]
 
-            def look(one: tuple[ObjectInfo, bool], kind: Kind = kind) -> tuple[ObjectInfo, bool, str, Cut]:
-                info, current = one
+            def look(work_item: tuple[ObjectInfo, bool], kind: Kind = kind) -> tuple[ObjectInfo, bool, str, Cut]:
+                info, current = work_item
                 if kind == "delivery":
                     return info, current, *self._delivery(site, info)
                 found, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
@@ -201,15 +203,15 @@ class Search:
                 read[info.key, info.version_id] = info, current, body, snapshots.parse(body, self.pipeline.name)
             except ValueError:
                 scan.unread[info.key] = 1
-        naming = {one.id: one for _, _, _, one in read.values()}
+        naming = {manifest.id: manifest for _, _, _, manifest in read.values()}
         made = erasing.succeed(naming.values(), self._parts)
-        for info, current, body, one in read.values():
-            if one.id not in made:
+        for info, current, body, manifest in read.values():
+            if manifest.id not in made:
                 continue
             held = Held(site.name, "manifest", info, hashlib.sha256(body).hexdigest(), 0, current)
             if site.name == self.home and current:
-                after = made[one.id]
-                scan.succeeded[one.id] = after
+                after = made[manifest.id]
+                scan.succeeded[manifest.id] = after
                 to = f"{snapshots.folder(self.pipeline.name)}{after.id}.json"
                 held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))
             scan.held.append(held)
@@ -236,20 +238,32 @@ def _rows(file: Path) -> int:
 def store(site: Site, bucket: str, held: Sequence[Held]) -> list[dict[str, Any]]:
     """Store the replacements at the home site. Return the old and new keys for the evidence."""
     told = []
-    for one in sorted(held, key=lambda one: -ORDER[one.kind]):
-        if one.site != site.name or not one.current:
+    for held_object in sorted(held, key=lambda held_object: -ORDER[held_object.kind]):
+        if held_object.site != site.name or not held_object.current:
             continue
         after = None
-        if one.to and one.file is not None:
-            before = site.head(bucket, one.info.key, version_id=one.info.version_id)
+        if held_object.to and held_object.file is not None:
+            before = site.head(bucket, held_object.info.key, version_id=held_object.info.version_id)
             kept = {name: value for name, value in before.metadata.items() if name != "sha256"}
-            if one.kind == "delivery":
+            if held_object.kind == "delivery":
                 kept["delivery"] = _delivery(before)
-            wanted = None if one.kind == "manifest" else file_sha256(one.file)  # one may have been there
-            if one.to == one.info.key or not _is_there(site, bucket, one.to):
-                site.write_file(bucket, one.to, one.file, metadata=kept, content_type=before.content_type)
-            after = landing.fetch(site, bucket, one.to, one.file.with_suffix(".back"), wanted)
-        told.append({"bucket": bucket, "key": one.info.key, "sha256": one.sha256, "to": one.to, "to_sha256": after})
+            wanted = (
+                None if held_object.kind == "manifest" else file_sha256(held_object.file)
+            )  # one may have been there
+            if held_object.to == held_object.info.key or not _is_there(site, bucket, held_object.to):
+                site.write_file(
+                    bucket, held_object.to, held_object.file, metadata=kept, content_type=before.content_type
+                )
+            after = landing.fetch(site, bucket, held_object.to, held_object.file.with_suffix(".back"), wanted)
+        told.append(
+            {
+                "bucket": bucket,
+                "key": held_object.info.key,
+                "sha256": held_object.sha256,
+                "to": held_object.to,
+                "to_sha256": after,
+            }
+        )
     return told
 
 
@@ -304,10 +318,10 @@ def _directions(source: str, target: str) -> Iterator[tuple[str, str]]:
 def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
     """Delete the delete markers of keys without any other version."""
     for key in sorted(keys):
-        left = [one for one in site.versions(bucket, key) if one.key == key]
-        if all(one.marker for one in left):
-            for one in left:
-                site.delete(bucket, key, version_id=one.version_id)
+        left = [version for version in site.versions(bucket, key) if version.key == key]
+        if all(version.marker for version in left):
+            for version in left:
+                site.delete(bucket, key, version_id=version.version_id)
 
 
 def repoint(

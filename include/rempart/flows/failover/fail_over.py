@@ -193,8 +193,8 @@ class _Run:
             )
             lines += [f"  conflict: {key}" for key in conflicts[:20]]
         lines += self._afterwards(target)
-        made = _result(now, switchover, dry_run=True, done=False, plan=tuple(lines))
-        return replace(made, lag_seconds=lag, conflicts=conflicts)
+        switchover_result = _result(now, switchover, dry_run=True, done=False, plan=tuple(lines))
+        return replace(switchover_result, lag_seconds=lag, conflicts=conflicts)
 
     def _afterwards(self, target: str) -> Iterator[str]:
         try:
@@ -234,8 +234,8 @@ class _Run:
         if switchover is None or not switchover.steps:
             return
         known = {
-            (one.body.get("switchover"), one.body.get("step"), one.body.get("at"))
-            for one in self.platform.ledger.find("failover", _subject(switchover), limit=100)
+            (record.body.get("switchover"), record.body.get("step"), record.body.get("at"))
+            for record in self.platform.ledger.find("failover", _subject(switchover), limit=100)
         }
         for step, outcome in ((step, switchover.steps[step]) for step in switchover.plan if step in switchover.steps):
             if (switchover.id, step, outcome["at"]) not in known:

@@ -69,13 +69,13 @@ def lines(platform: Platform) -> Iterator[str]:
         yield f"run `rempart failover --to {switchover.target} --yes` to continue"
     elif now.site != platform.config.active_site:
         yield f"rempart.yaml names '{platform.config.active_site}': run `rempart failback` to return there"
-    for one in history:
+    for record in history:
         why = (
-            f"{one.switchover.kind} {one.switchover.source} -> {one.switchover.target}"
-            if one.switchover
+            f"{record.switchover.kind} {record.switchover.source} -> {record.switchover.target}"
+            if record.switchover
             else "written by hand"
         )
-        yield f"  {one.generation:>4}  {one.at:%Y-%m-%d %H:%M:%S} UTC  {one.site} {one.state}  ({why})"
+        yield f"  {record.generation:>4}  {record.at:%Y-%m-%d %H:%M:%S} UTC  {record.site} {record.state}  ({why})"
 
 
 def read(platform: Platform) -> dict[str, dict[str, Any] | str]:

@@ -52,7 +52,7 @@ def unproxied(platform: Platform) -> Iterator[str]:
         return
     if not found:
         yield "every MLflow experiment and run switches: the server proxies their artifacts"
-    for one in found[:_SHOWN]:
-        yield one.line()
+    for line in found[:_SHOWN]:
+        yield line.line()
     if len(found) > _SHOWN:
         yield f"and {len(found) - _SHOWN} more"

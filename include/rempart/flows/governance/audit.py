@@ -70,9 +70,9 @@ def bill_of_image(root: Path, name: str, at: datetime | None = None) -> str:
     return sbom.of_image(name, installed_version("rempart"), image_contents.read(root, review), at=at)
 
 
-def report_json(found: Report) -> str:
+def report_json(report: Report) -> str:
     """Return the report as JSON; docs/reference/audit.schema.json describes it."""
-    return TypeAdapter(Report).dump_json(found, indent=2).decode() + "\n"
+    return TypeAdapter(Report).dump_json(report, indent=2).decode() + "\n"
 
 
 def write_text(text: str, out: Path) -> None:
@@ -121,7 +121,11 @@ class Audit:
         config = self.stack.config.audit
         return findings.report(
             results,
-            [one for one in config.exceptions if not self.only or one.finding.partition("/")[0] in self.only],
+            [
+                exception
+                for exception in config.exceptions
+                if not self.only or exception.finding.partition("/")[0] in self.only
+            ],
             at=self.now,
             version=installed_version("rempart"),
             sboms=self.sboms,
@@ -191,7 +195,7 @@ class Audit:
 
     def _python_packages(self) -> list[Package]:
         read = self.distributions
-        locked = [Package("PyPI", one.name, one.version, "requirements.txt") for one in read.locked]
+        locked = [Package("PyPI", locked.name, locked.version, "requirements.txt") for locked in read.locked]
         others = {**read.unlocked, **read.differing}
         return [*locked, *(Package("PyPI", name, version, "installed") for name, version in others.items())]
 
@@ -249,7 +253,7 @@ class Audit:
                 continue
         external = [name for name in self.stack.config.services if self.stack.external(name)]
         plans, unknown = self._plans
-        names = {one.name for one in self.distributions.locked}
+        names = {locked.name for locked in self.distributions.locked}
         found = telemetry.check([*plans, *running], names, unseen, external)
         return replace(found, findings=(*found.findings, *unknown))
 
@@ -287,26 +291,26 @@ class Audit:
         """Return every TCP port of the stack's processes and every declared one, asked without credentials."""
         declared = {port: name for name, port in self.stack.ports.items()}
         found = {}
-        for one in psutil.net_connections("tcp"):
-            if one.laddr and one.status == psutil.CONN_LISTEN:
-                service, _ = self.processes.get(one.pid or 0, ("", None))
-                part = declared.get(one.laddr.port, "")
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.status == psutil.CONN_LISTEN:
+                service, _ = self.processes.get(connection.pid or 0, ("", None))
+                part = declared.get(connection.laddr.port, "")
                 if service or part:
-                    found[(one.laddr.port, one.laddr.ip)] = (service or part.partition(" ")[0], part)
+                    found[(connection.laddr.port, connection.laddr.ip)] = (service or part.partition(" ")[0], part)
         listeners = []
         for (port, address), (service, part) in found.items():
             protocol, path = exposure.guard_of(part) if part else ("unknown", "/")
             answer = knock(_reached(address), port, protocol, path)
             listeners.append(Listener(service, address, port, bool(part), answer))
-        return sorted(listeners, key=lambda one: (one.service, one.port, one.address))
+        return sorted(listeners, key=lambda listener: (listener.service, listener.port, listener.address))
 
     def _socket_files(self) -> list[SocketFile]:
         """Return every Unix socket path on which a process of the stack listens."""
         found: dict[str, str] = {}
         listening = _listening_sockets()
-        for one in psutil.net_connections("unix"):
-            service, _ = self.processes.get(one.pid or 0, ("", None))
-            path = str(one.laddr)
+        for connection in psutil.net_connections("unix"):
+            service, _ = self.processes.get(connection.pid or 0, ("", None))
+            path = str(connection.laddr)
             if service and path in listening:
                 found[path] = service
         return [SocketFile(service, path, _others_may_open(Path(path))) for path, service in sorted(found.items())]
@@ -320,7 +324,7 @@ class Audit:
 
     def _policy(self) -> CheckResult:
         loaded: Mapping[str, Pipeline | PipelineError] = pipelines.load_all()
-        valid = {name: one if isinstance(one, Pipeline) else None for name, one in loaded.items()}
+        valid = {name: pipeline if isinstance(pipeline, Pipeline) else None for name, pipeline in loaded.items()}
         return gaps.check_policy(self.stack.config, valid, self.now.date())
 
 

@@ -72,9 +72,9 @@ def write_rules(
     cluster = render.Cluster(namespace, tuple(pools), tuple(map(_address, api_servers)))
     if form == "cilium":
         return render.cilium(found, cluster), ()
-    wanted = render.destinations(found, form)
-    addresses = {name: resolve(name) for name in render.names(wanted)}
-    missing = render.unresolved(wanted, addresses)
+    destinations = render.destinations(found, form)
+    addresses = {name: resolve(name) for name in render.names(destinations)}
+    missing = render.unresolved(destinations, addresses)
     if form == "kubernetes":
         return render.kubernetes(found, addresses, cluster), missing
     text = render.nftables(found, addresses, uids=[uid_of(user) for user in users], resolvers=resolvers)
@@ -136,10 +136,10 @@ def explain(config: Config, found: EgressRules, target: str, *, on: date) -> tup
         return True, f"{target}: allowed. It is this machine."
     allowed = egress.is_allowed(found, host, port)
     lines = [f"{target}: {'allowed' if allowed else 'refused'}"]
-    for one in found.allowed:
-        if not one.classifications and egress.matches(one, host, port):
-            lines.append(f"  yes  {one.why}: a server of Airflow's own settings")
-    named = [one for one in found.judged if egress.matches(one.destination, host, port)]
+    for destination in found.allowed:
+        if not destination.classifications and egress.matches(destination, host, port):
+            lines.append(f"  yes  {destination.why}: a server of Airflow's own settings")
+    named = [judged for judged in found.judged if egress.matches(judged.destination, host, port)]
     for entry in named:
         lines += [
             f"  by {entry.destination.why}:",
@@ -148,6 +148,6 @@ def explain(config: Config, found: EgressRules, target: str, *, on: date) -> tup
     if not allowed and not named:
         against = egress.decision_against(config, found, host, port, on=on)
         lines += [f"  no   {r.rule}: {r.fact}\n       what to do: {r.remedy}" for r in against.against]
-    if any(egress.matches(one, host, port) for one in found.pulls):
+    if any(egress.matches(pull, host, port) for pull in found.pulls):
         lines.append("  note: nodes pull images from there; tasks do not connect to it")
     return allowed, "\n".join(lines)

@@ -117,13 +117,13 @@ def export(platform: Platform) -> ExportResult:
         "bucket": bucket,
         "witness": places.owner.name,
         "witness_bucket": places.checkpoints,
-        "segments": [{"key": one.key, "sha256": one.sha256} for one in segments],
+        "segments": [{"key": segment.key, "sha256": segment.sha256} for segment in segments],
         "file": file.decode(),
     }
     platform.ledger.append("checkpoint", key, told)
     # last: an export that fails before this, and is retried, has told nothing yet that `check_foreign` would miss
     foreign = exported_segments.tell(platform, places, stock.foreign)
-    names = tuple(one.key for one in segments)
+    names = tuple(segment.key for segment in segments)
     return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3), foreign)
 
 
@@ -193,7 +193,7 @@ def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
     Those alone are no reason for another export.
     """
     records = (json.loads(entry.text) for entry in entries)
-    found = next((str(one["at"]) for one in records if one["kind"] != "checkpoint"), None)
+    found = next((str(record["at"]) for record in records if record["kind"] != "checkpoint"), None)
     return datetime.fromisoformat(found) if found else None
 
 
@@ -310,10 +310,10 @@ def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], fold
             versions.setdefault(info.key, []).insert(0, info)
     folder.mkdir(exist_ok=True)
     for key, found in versions.items():
-        read = (site.fetch(bucket, key, version_id=one.version_id)[1] for one in found[:LOOKED_AT])
+        read = (site.fetch(bucket, key, version_id=version.version_id)[1] for version in found[:LOOKED_AT])
         first = next(read)
         wanted = known.get(key, first)
-        body = first if first == wanted else next((one for one in read if one == wanted), first)
+        body = first if first == wanted else next((text for text in read if text == wanted), first)
         (folder / Path(key).name).write_bytes(body)
     return len(versions)
 

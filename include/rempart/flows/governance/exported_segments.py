@@ -45,7 +45,7 @@ def take_stock(platform: Platform, places: Places, retain_until: datetime) -> Ex
     (last, ends), segments = _on_record(platform, places), list[Expected]()
     newest = next(iter(platform.ledger.page(limit=1)), None)
     head = newest.seq if newest else 0
-    while following := [one for one in listed if one[0] == last + 1 and one[1] <= head]:
+    while following := [segment for segment in listed if segment[0] == last + 1 and segment[1] <= head]:
         found = _finished(platform, places, following, trusted, retain_until)
         if found is None:
             break
@@ -60,20 +60,20 @@ def store(platform: Platform, places: Places, key: str, body: bytes, retain_unti
 
     Raises IntegrityError if a segment of ours with this name differs; SiteError.
     """
-    one, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
+    expected, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
     if store_once(places.site, places.evidence, key, body, content_type=kind, retain_until=retain_until) is None:
         found, trusted = SEGMENT.fullmatch(key), platform.trusted_keys()
         first, last = (int(found[1]), int(found[2])) if found else (1, 0)
         if any(_holds(each, first, last, trusted) for _, each in bodies(places.site, places.evidence, key)):
-            places.site.read(places.evidence, key, sha256=one.sha256)  # raises: no version of it is this body
-        locked_evidence.put(places, one, body, retain_until)
-    return one
+            places.site.read(places.evidence, key, sha256=expected.sha256)  # raises: no version of it is this body
+        locked_evidence.put(places, expected, body, retain_until)
+    return expected
 
 
 def tell(platform: Platform, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
     """Record foreign objects, each once. Return the new ones."""
     told = {
-        str(one) for record in platform.ledger.find("repair", "foreign", limit=RECENT) for one in record.body["keys"]
+        str(key) for record in platform.ledger.find("repair", "foreign", limit=RECENT) for key in record.body["keys"]
     }
     news = [f"{places.evidence}/{key}" for key in foreign if f"{places.evidence}/{key}" not in told][:100]
     if news:
@@ -87,16 +87,18 @@ def _listed(places: Places) -> list[tuple[int, int, str]]:
     equal.
     """
     found = (SEGMENT.fullmatch(info.key) for info in places.site.list(places.evidence, "ledger/"))
-    listed = [(int(one[1]), int(one[2]), one[0]) for one in found if one]
-    return sorted((one for one in listed if 0 < one[0] <= one[1]), key=lambda one: (one[0], -one[1]))
+    listed = [(int(segment[1]), int(segment[2]), segment[0]) for segment in found if segment]
+    return sorted(
+        (segment for segment in listed if 0 < segment[0] <= segment[1]), key=lambda segment: (segment[0], -segment[1])
+    )
 
 
 def _on_record(platform: Platform, places: Places) -> tuple[int, list[str]]:
     """Return the newest recorded exported record at this site, and its segments; 0 without an export."""
     for record in platform.ledger.find("checkpoint", limit=RECENT):
-        found = CHECKPOINT.fullmatch(record.subject)
-        if found and (record.body["site"], record.body["bucket"]) == (places.site.name, places.evidence):
-            return int(found[1]), [str(one["key"]) for one in record.body["segments"]]
+        matched = CHECKPOINT.fullmatch(record.subject)
+        if matched and (record.body["site"], record.body["bucket"]) == (places.site.name, places.evidence):
+            return int(matched[1]), [str(segment["key"]) for segment in record.body["segments"]]
     return 0, []
 
 
@@ -114,20 +116,20 @@ def _finished(
     wrong = list[tuple[Expected, bytes]]()
     for first, last, key in following:
         body = "".join(f"{line}\n" for line in locked_evidence.lines_of(platform.ledger, first, last)).encode()
-        one = Expected("segment", key, hashlib.sha256(body).hexdigest())
+        expected = Expected("segment", key, hashlib.sha256(body).hexdigest())
         ours = False
         for _, stored in bodies(places.site, places.evidence, key):
             if stored == body:
-                return one
+                return expected
             ours = ours or _holds(stored, first, last, trusted)
         if ours:
             continue
-        wrong.append((one, body))
+        wrong.append((expected, body))
     if not wrong:
         return None
-    one, body = wrong[0]
-    locked_evidence.put(places, one, body, retain_until)
-    return one
+    expected, body = wrong[0]
+    locked_evidence.put(places, expected, body, retain_until)
+    return expected
 
 
 def _agrees(platform: Platform, places: Places, key: str, last: int, trusted: Mapping[str, bytes]) -> bool:

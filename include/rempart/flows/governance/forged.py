@@ -35,23 +35,23 @@ def remove_forged(platform: Platform, administrator: Connection, folder: Path, *
     First a copy goes to a new file in the folder, one line for each record, oldest first. `administrator` may act as
     the tables' owner. Raises DatabaseUnavailable, LedgerError.
     """
-    found = tuple(platform.ledger.forged(limit=MOST))
-    if dry_run or not found:
-        return Removed(dry_run, found, None)
-    text = "".join(f"{one.line}\n" for one in reversed(found))
+    entries = tuple(platform.ledger.forged(limit=MOST))
+    if dry_run or not entries:
+        return Removed(dry_run, entries, None)
+    text = "".join(f"{entry.line}\n" for entry in reversed(entries))
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / f"forged-{platform.clock():%Y%m%dT%H%M%SZ}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
     with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
     with postgresql.connect(replace(administrator, schema="ledger")) as session, session.transaction():
         session.execute("SET LOCAL ROLE ledger_owner")
-        hashes = [one.hash for one in found]
-        session.execute("DELETE FROM public.evidence WHERE hash = ANY(%s) AND seq >= %s", [hashes, found[-1].seq])
+        hashes = [entry.hash for entry in entries]
+        session.execute("DELETE FROM public.evidence WHERE hash = ANY(%s) AND seq >= %s", [hashes, entries[-1].seq])
     body = {
-        "forged": len(found),
-        "first": found[-1].seq,
-        "hashes": [one.hash for one in found[-100:]],
+        "forged": len(entries),
+        "first": entries[-1].seq,
+        "hashes": [entry.hash for entry in entries[-100:]],
         "copy": copy.name,
     }
     platform.ledger.append("repair", "ledger", body)
-    return Removed(False, found, copy)
+    return Removed(False, entries, copy)

@@ -67,8 +67,8 @@ class Places:
     evidence: str
     checkpoints: str
 
-    def of(self, one: Expected) -> tuple[Site, str]:
-        return (self.owner, self.checkpoints) if one.kind == "checkpoint" else (self.site, self.evidence)
+    def of(self, obj: Expected) -> tuple[Site, str]:
+        return (self.owner, self.checkpoints) if obj.kind == "checkpoint" else (self.site, self.evidence)
 
 
 def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
@@ -76,7 +76,7 @@ def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -
     found: list[Expected] = []
     for subject, body in records:
         if (body["site"], body["bucket"]) == (places.site.name, places.evidence):
-            found += [Expected("segment", str(one["key"]), str(one["sha256"])) for one in body["segments"]]
+            found += [Expected("segment", str(segment["key"]), str(segment["sha256"])) for segment in body["segments"]]
             found.append(_of_checkpoint("copy", subject, str(body["file"])))
         if (body["witness"], body["witness_bucket"]) == (places.owner.name, places.checkpoints):
             found.append(_of_checkpoint("checkpoint", subject, str(body["file"])))
@@ -103,27 +103,27 @@ def check(
     database differs from the export; SiteError.
     """
     records = platform.ledger.find("checkpoint", limit=ALL if whole else RECENT)
-    recent = expected(((one.subject, one.body) for one in records), places)
+    recent = expected(((record.subject, record.body) for record in records), places)
     older = expected(_older(platform, records), places) if len(records) == RECENT and not whole else []
     known = [*recent, *older]
     gone = _gone(places, known)
     if not emptied:
         _refuse_emptied(places, known, gone)
     wrong = dict.fromkeys(gone, "it is missing")
-    present = [one for one in known if one not in wrong]
-    looked = present if whole else [*_rotating([one for one in recent if one not in wrong], platform), *older]
-    looked = [one for one in dict.fromkeys(looked) if one not in wrong]
-    for one in looked:
-        site, bucket = places.of(one)
-        if not any(hashlib.sha256(body).hexdigest() == one.sha256 for _, body in bodies(site, bucket, one.key)):
-            wrong[one] = "its bytes differ from those stored"
+    present = [obj for obj in known if obj not in wrong]
+    looked = present if whole else [*_rotating([obj for obj in recent if obj not in wrong], platform), *older]
+    looked = [key for key in dict.fromkeys(looked) if key not in wrong]
+    for obj in looked:
+        site, bucket = places.of(obj)
+        if not any(hashlib.sha256(body).hexdigest() == obj.sha256 for _, body in bodies(site, bucket, obj.key)):
+            wrong[obj] = "its bytes differ from those stored"
     healed: dict[str, str] = {}
-    for one, why in wrong.items():
-        site, bucket = places.of(one)
-        where = f"{bucket}/{one.key} at site '{site.name}'"
-        body = one.body if one.body is not None else _segment(platform.ledger, one, where)
+    for obj, why in wrong.items():
+        site, bucket = places.of(obj)
+        where = f"{bucket}/{obj.key} at site '{site.name}'"
+        body = obj.body if obj.body is not None else _segment(platform.ledger, obj, where)
         if not dry_run:
-            put(places, one, body, retain_until)
+            put(places, obj, body, retain_until)
             logger.warning("put again %s: %s", where, why)
         healed[where] = why
     if healed and not dry_run:
@@ -135,7 +135,7 @@ def check(
 def empty_buckets(platform: Platform, places: Places) -> list[str]:
     """The buckets, with their sites, in which nothing is left of the newest exports. Raises SiteError."""
     records = platform.ledger.find("checkpoint", limit=RECENT)
-    known = expected(((one.subject, one.body) for one in records), places)
+    known = expected(((record.subject, record.body) for record in records), places)
     emptied = (places.of(lost[0]) for lost in _emptied(known, _gone(places, known)))
     return [f"{bucket} at site '{site.name}'" for site, bucket in emptied]
 
@@ -147,28 +147,28 @@ def _gone(places: Places, known: Sequence[Expected]) -> list[Expected]:
         "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
         "checkpoint": {info.key for info in places.owner.list(places.checkpoints, "checkpoints/")},
     }
-    return [one for one in known if one.key not in there[one.kind] and not _is_read(places, one)]
+    return [obj for obj in known if obj.key not in there[obj.kind] and not _is_read(places, obj)]
 
 
-def _is_read(places: Places, one: Expected) -> bool:
+def _is_read(places: Places, obj: Expected) -> bool:
     """Return whether a reader finds an object that a listing lacks."""
-    site, bucket = places.of(one)
+    site, bucket = places.of(obj)
     try:
-        return hashlib.sha256(site.read(bucket, one.key)).hexdigest() == one.sha256
+        return hashlib.sha256(site.read(bucket, obj.key)).hexdigest() == obj.sha256
     except ObjectMissing:
         return False
 
 
-def put(places: Places, one: Expected, body: bytes, retain_until: datetime) -> None:
+def put(places: Places, obj: Expected, body: bytes, retain_until: datetime) -> None:
     """Write an object's bytes as another version under lock, and read them back. Raises IntegrityError, SiteError."""
-    site, bucket = places.of(one)
-    put_again(site, bucket, one.key, body, content_type=TYPES[one.kind], retain_until=retain_until)
+    site, bucket = places.of(obj)
+    put_again(site, bucket, obj.key, body, content_type=TYPES[obj.kind], retain_until=retain_until)
 
 
 def _emptied(known: Sequence[Expected], gone: Sequence[Expected]) -> Iterator[list[Expected]]:
     """The objects of each bucket of which all are gone."""
     for kind in ("segment", "checkpoint"):
-        had, lost = ([one for one in found if one.kind == kind] for found in (known, gone))
+        had, lost = ([obj for obj in found if obj.kind == kind] for found in (known, gone))
         if had and len(had) == len(lost):
             yield lost
 
@@ -203,9 +203,9 @@ def _older(platform: Platform, recent: Sequence[Evidence]) -> Iterator[tuple[str
     first = int(platform.clock().timestamp() // every.total_seconds()) % runs * span
     entries = platform.ledger.page(before=min(first + span, end), kind="checkpoint", limit=span)
     trusted = platform.trusted_keys()
-    for one in entries:
-        if one.seq >= first and is_ours(one.line, one.seq, trusted):
-            record = read_line(one.line)[1]
+    for entry in entries:
+        if entry.seq >= first and is_ours(entry.line, entry.seq, trusted):
+            record = read_line(entry.line)[1]
             yield str(record["subject"]), record["body"]
 
 
@@ -219,12 +219,12 @@ def is_ours(line: str, seq: int, trusted: Mapping[str, bytes]) -> bool:
     return bool(public and entry.seq == seq and is_signed(public, base64.b64decode(entry.sig), entry.text.encode()))
 
 
-def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
+def _segment(ledger: Ledger, segment: Expected, where: str) -> bytes:
     """Rebuild a segment's bytes from the database. Raises LedgerBroken if they differ."""
-    found = SEGMENT.fullmatch(one.key)
-    first, last = (int(found[1]), int(found[2])) if found else (1, 0)
+    matched = SEGMENT.fullmatch(segment.key)
+    first, last = (int(matched[1]), int(matched[2])) if matched else (1, 0)
     body = "".join(f"{line}\n" for line in lines_of(ledger, first, last)).encode()
-    if hashlib.sha256(body).hexdigest() != one.sha256:
+    if hashlib.sha256(body).hexdigest() != segment.sha256:
         raise LedgerBroken(
             f"Records {first} to {last} of the ledger differ from those exported to {where}, and that object is "
             "altered or missing",
@@ -237,7 +237,7 @@ def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
 def counted(platform: Platform) -> int:
     """Return the newest record in a recorded export; 0 without one."""
     newest = next(iter(platform.ledger.find("checkpoint", limit=1)), None)
-    return int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
+    return int(matched[1]) if newest and (matched := CHECKPOINT.fullmatch(newest.subject)) else 0
 
 
 def finish_checkpoints(platform: Platform, places: Places, retain_until: datetime) -> None:
@@ -251,9 +251,9 @@ def finish_checkpoints(platform: Platform, places: Places, retain_until: datetim
         *places.site.list(places.evidence, "checkpoints/"),
     ]
     for key in dict.fromkeys(info.key for info in listed):
-        found = CHECKPOINT.fullmatch(key)
-        if found and int(found[1]) > before:
-            _finish_checkpoint(platform, places, key, int(found[1]), retain_until)
+        matched = CHECKPOINT.fullmatch(key)
+        if matched and int(matched[1]) > before:
+            _finish_checkpoint(platform, places, key, int(matched[1]), retain_until)
 
 
 def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, retain_until: datetime) -> None:

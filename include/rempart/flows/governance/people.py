@@ -83,7 +83,7 @@ def _role(role: str) -> RoleName:
     for known in access.ROLES:
         if known == role:
             return known
-    said = "; ".join(f"{one}: {access.role(one).meaning}" for one in access.ROLES)
+    said = "; ".join(f"{name}: {access.role(name).meaning}" for name in access.ROLES)
     raise AccessError(f"Role '{role}' does not exist", f"Choose a role: {said}.")
 
 

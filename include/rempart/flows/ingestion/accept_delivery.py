@@ -46,10 +46,10 @@ def plan(platform: Platform, pipeline: str, delivery: str) -> Acceptance:
     """
     spec = named(pipeline)
     told = (
-        one
+        entry
         for record in platform.ledger.find("deliveries", pipeline, limit=MOST)
-        for one in record.body["deliveries"]
-        if one["sha256"] == delivery
+        for entry in record.body["deliveries"]
+        if entry["sha256"] == delivery
     )
     found = next(told, None)
     if found is None:

@@ -74,8 +74,9 @@ def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
         return None
     loss = (newest.body["snapshot"], now, run.lake)
     if any(
-        one.seq > newest.seq and (one.body.get("lost"), one.body.get("shown"), one.body.get("bucket")) == loss
-        for one in ledger.find("acceptance", name, limit=_RECENT)
+        acceptance.seq > newest.seq
+        and (acceptance.body.get("lost"), acceptance.body.get("shown"), acceptance.body.get("bucket")) == loss
+        for acceptance in ledger.find("acceptance", name, limit=_RECENT)
     ):
         return None
     if shown is None:
@@ -83,7 +84,7 @@ def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
     if _went_back(run, newest):
         return None
     records = ledger.find("snapshot", name, limit=ALL)
-    before = {str(one.body["snapshot"]): one.body.get("previous") for one in records}
+    before = {str(record.body["snapshot"]): record.body.get("previous") for record in records}
     if run.site.name != newest.body["site"] and newest.body["snapshot"] in _line(before, shown.id):
         return None  # a failover had left it behind
     return newest if shown.id in before else None
@@ -104,13 +105,15 @@ def _went_back(run: Run, newest: Evidence) -> bool:
     if run.site.name != newest.body["site"] and switchover is not None and switchover.accept_loss:
         return True
     if any(
-        one.seq > newest.seq and one.body.get("step") == "switch" and one.body.get("accept_loss")
-        for one in ledger.find("failover", limit=_RECENT)
+        failover.seq > newest.seq and failover.body.get("step") == "switch" and failover.body.get("accept_loss")
+        for failover in ledger.find("failover", limit=_RECENT)
     ):
         return True
     brought = {"all", "bucket:lake", f"dataset:{run.pipeline.name}"}
     restores = ledger.find("restore", limit=_RECENT)
     return any(
-        one.seq > newest.seq and not one.body.get("aside") and not brought.isdisjoint(one.body.get("parts", ()))
-        for one in restores
+        restore.seq > newest.seq
+        and not restore.body.get("aside")
+        and not brought.isdisjoint(restore.body.get("parts", ()))
+        for restore in restores
     )

@@ -92,16 +92,16 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
     """
     record = last_record(run.platform, run.site)
     proven = record is not None and record.outcome("MD5 ETags") == "proven"
-    found: list[Arrival] = []
-    for one in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
+    arrivals: list[Arrival] = []
+    for info in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
         file = folder / "arriving"
         try:
-            head = run.site.head(run.inbox, one.key)
-            landing.fetch(run.site, run.inbox, one.key, file)
-            checks = run.site.checks(run.inbox, one.key)
+            head = run.site.head(run.inbox, info.key)
+            landing.fetch(run.site, run.inbox, info.key, file)
+            checks = run.site.checks(run.inbox, info.key)
         except ObjectMissing:  # taken back since the listing: not a delivery any more
             continue
-        came, where = of_file(file, checks.part), f"get {run.inbox}/{one.key} at '{run.site.name}'"
+        came, where = of_file(file, checks.part), f"get {run.inbox}/{info.key} at '{run.site.name}'"
         if came.size != head.size:
             raise IntegrityError(
                 f"{where}: {came.size} bytes came, {head.size} were announced",
@@ -110,8 +110,8 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
         # what the supplier wrote beside it is no account of the site: a wrong one would stop everybody's deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
         file.rename(folder / came.sha256)
-        found.append(Arrival(one.key, came.sha256, came.size, one.modified, head.etag))
-    return found
+        arrivals.append(Arrival(info.key, came.sha256, came.size, info.modified, head.etag))
+    return arrivals
 
 
 def _take_in(
@@ -141,7 +141,7 @@ def _take_in(
             fault=rows.fault,
             snapshot=snapshot.id if snapshot else None,
             judged=found.judged[i],
-            rules=[one.reason for one in pipeline.expectations],
+            rules=[expectation.reason for expectation in pipeline.expectations],
             held=i in found.held,
         ).as_json()
         for i, (arrival, rows) in enumerate(zip(new, found.read, strict=True))
@@ -180,7 +180,7 @@ def result_of(
 ) -> IngestResult:
     """Return the result of a run between two snapshots. `finished`: the run completed an earlier one."""
     delivered, accepted, quarantined = (
-        sum(one[name] for one in outcomes) for name in ("delivered", "accepted", "quarantined")
+        sum(outcome[name] for outcome in outcomes) for name in ("delivered", "accepted", "quarantined")
     )
     worst = sorted((o for o in outcomes if o["quarantined"]), key=lambda o: -o["quarantined"])[:5]
     return IngestResult(

@@ -115,24 +115,24 @@ def conclude(platform: Platform, pipeline: Pipeline, site: Site, outcomes: Seque
     """
     lake = platform.config.buckets.lake
     _tell(platform, pipeline, site.name, outcomes)
-    for one in outcomes:
-        deliveries.record(site, lake, pipeline.name, one)
-        drop_replaced(site, lake, pipeline.name, one)
+    for outcome in outcomes:
+        deliveries.record(site, lake, pipeline.name, outcome)
+        drop_replaced(site, lake, pipeline.name, outcome)
 
 
 def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, Any]) -> None:
     """Delete the quarantine that this outcome has replaced, if it still exists."""
     if again := deliveries.attempt(outcome):
         key = landing.quarantine_key(pipeline, str(outcome["sha256"]), again - 1)
-        if any(one.key == key for one in site.list(bucket, key)):
+        if any(info.key == key for info in site.list(bucket, key)):
             site.delete(bucket, key)
 
 
 def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
     """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
-    first = [one for one in snapshot.deliveries if not deliveries.attempt(one)]
-    total = {name: sum(one[name] for one in first) for name in ("delivered", "accepted", "quarantined")}
-    added = sum(one["added"] for one in snapshot.deliveries if deliveries.attempt(one))
+    first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
+    total = {name: sum(delivery[name] for delivery in first) for name in ("delivered", "accepted", "quarantined")}
+    added = sum(delivery["added"] for delivery in snapshot.deliveries if deliveries.attempt(delivery))
     body = {
         "snapshot": snapshot.id,
         "previous": snapshot.previous,
@@ -140,7 +140,7 @@ def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
         "bucket": run.lake,
         "deliveries": len(first),
         "rows": snapshot.rows,
-        "sources": [one["sha256"] for one in snapshot.deliveries[:SOURCES]],
+        "sources": [delivery["sha256"] for delivery in snapshot.deliveries[:SOURCES]],
         "delivered": total["delivered"],
         "accepted": total["accepted"] + added,
         "quarantined": total["quarantined"] - added,
@@ -156,12 +156,12 @@ def _tell(platform: Platform, pipeline: Pipeline, site: str, outcomes: Sequence[
     if not outcomes:
         return
     recent = platform.ledger.find("deliveries", pipeline.name, limit=_RECENT)
-    said = [one for record in recent for one in record.body["deliveries"]]
-    known = [{name: value for name, value in one.items() if name != "file"} for one in outcomes]
-    news = [one for one in known if one not in said]
+    said = [delivery for record in recent for delivery in record.body["deliveries"]]
+    known = [{name: value for name, value in outcome.items() if name != "file"} for outcome in outcomes]
+    news = [delivery for delivery in known if delivery not in said]
     rules = [
-        {"expect": one.expect, "columns": expectations.columns(one), "reason": one.reason}
-        for one in pipeline.expectations
+        {"expect": expectation.expect, "columns": expectations.columns(expectation), "reason": expectation.reason}
+        for expectation in pipeline.expectations
     ]
     for start in range(0, len(news), RECORD):
         body = {"site": site, "expectations": rules, "deliveries": news[start : start + RECORD]}

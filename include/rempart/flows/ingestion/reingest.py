@@ -101,7 +101,7 @@ def reingest(
         added=accepted.num_rows,
         snapshot=snapshot.id if snapshot else None,
         judged=judged,
-        rules=[one.reason for one in pipeline.expectations],
+        rules=[expectation.reason for expectation in pipeline.expectations],
         held=held,
     )
     if refused:
@@ -168,15 +168,15 @@ def to_judge(found: Held, read: Rows) -> Rows:
         places.setdefault(raw, []).append(i)
     chosen: list[tuple[int, RefusedRow]] = []
     left: list[RefusedRow] = []
-    for one in sorted(found.rows, key=lambda row: -row.line):
-        if same := places.get(one.raw):
-            chosen.append((same.pop(), one))
+    for row in sorted(found.rows, key=lambda row: -row.line):
+        if same := places.get(row.raw):
+            chosen.append((same.pop(), row))
         else:
-            left.append(one)
+            left.append(row)
     chosen.reverse()
     left.reverse()
-    return Rows(read.pick([i for i, _ in chosen], [one.line for _, one in chosen]), tuple(left))
+    return Rows(read.pick([i for i, _ in chosen], [row.line for _, row in chosen]), tuple(left))
 
 
 def _verdicts(rows: Sequence[RefusedRow]) -> list[tuple[int, str]]:
-    return sorted((one.line, "; ".join(one.reasons)) for one in rows)
+    return sorted((row.line, "; ".join(row.reasons)) for row in rows)

@@ -35,17 +35,20 @@ class Alert:
     @property
     def subject(self) -> str:
         """Return one line: what is red, or that it is green again."""
-        red = [one.verdict.kind for one in self.news if not one.verdict.ok]
-        green = [one.verdict.kind for one in self.news if one.verdict.ok]
+        red = [change.verdict.kind for change in self.news if not change.verdict.ok]
+        green = [change.verdict.kind for change in self.news if change.verdict.ok]
         parts = [f"{what}: {', '.join(kinds)}" for what, kinds in (("RED", red), ("green again", green)) if kinds]
         return f"Rempart: {'; '.join(parts)}"
 
     @property
     def text(self) -> str:
         """Return the alert as text for people."""
-        lines = [f"{one.verdict.kind} is {one.what} ({one.verdict.state}): {one.verdict.detail}" for one in self.news]
+        lines = [
+            f"{change.verdict.kind} is {change.what} ({change.verdict.state}): {change.verdict.detail}"
+            for change in self.news
+        ]
         lines += [f"Checked at {self.at:%Y-%m-%d %H:%M:%S} UTC at site '{self.site}'."]
-        if any(not one.verdict.ok for one in self.news):
+        if any(not change.verdict.ok for change in self.news):
             lines += [f"What to do: {RUNBOOK}"]
         return "\n".join(lines)
 
@@ -59,13 +62,13 @@ class Alert:
             "runbook": RUNBOOK,
             "news": [
                 {
-                    "kind": one.verdict.kind,
-                    "what": one.what,
-                    "state": one.verdict.state,
-                    "detail": one.verdict.detail,
-                    "last_heartbeat": one.verdict.at.isoformat() if one.verdict.at else None,
+                    "kind": change.verdict.kind,
+                    "what": change.what,
+                    "state": change.verdict.state,
+                    "detail": change.verdict.detail,
+                    "last_heartbeat": change.verdict.at.isoformat() if change.verdict.at else None,
                 }
-                for one in self.news
+                for change in self.news
             ],
         }
 

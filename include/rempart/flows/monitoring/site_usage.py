@@ -90,9 +90,9 @@ def _noted(error: RempartError, faults: list[RempartError]) -> dict[str, str]:
 
 
 def _ask(site: Site, bucket: str, versions: tuple[ObjectInfo, ...]) -> list[Lock]:
-    def lock(one: ObjectInfo) -> Lock:
-        until = site.retained_until(bucket, one.key, one.version_id) if one.version_id else None
-        return Lock(f"{bucket}/{one.key}", until)
+    def lock(info: ObjectInfo) -> Lock:
+        until = site.retained_until(bucket, info.key, info.version_id) if info.version_id else None
+        return Lock(f"{bucket}/{info.key}", until)
 
     return list(bounded_map(versions, lock, WORKERS))
 
@@ -119,12 +119,14 @@ def _told(protects: Protects, locks: list[Lock], now: datetime, config: Config |
     """Return the locks about to end: less than half of `backup.locked`, or SOON, is left."""
     within = min(SOON, config.backup.locked / 2) if config else SOON
     soon = lapsing(locks, now + within)
-    ends = min((one.until for one in locks if one.until), default=None)
+    ends = min((lock.until for lock in locks if lock.until), default=None)
     return {
         "protects": protects,
         "looked_at": len(locks),
         "within_seconds": within.total_seconds(),
         "lapsing": len(soon),
         "first_ends": ends.isoformat() if ends else None,
-        "named": [{"name": one.name, "until": one.until.isoformat() if one.until else None} for one in soon[:NAMED]],
+        "named": [
+            {"name": lock.name, "until": lock.until.isoformat() if lock.until else None} for lock in soon[:NAMED]
+        ],
     }

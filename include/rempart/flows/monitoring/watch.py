@@ -44,14 +44,14 @@ class Round:
     @property
     def exit_code(self) -> int:
         """Return 0 if all is green, 1 if something is red, 2 if the site could not be read or an alert failed."""
-        if self.fault or self.undelivered or any(one.state == "unreadable" for one in self.verdicts):
+        if self.fault or self.undelivered or any(judged.state == "unreadable" for judged in self.verdicts):
             return UNKNOWN
-        return GREEN if all(one.ok for one in self.verdicts) else RED
+        return GREEN if all(judged.ok for judged in self.verdicts) else RED
 
     def lines(self) -> Iterator[str]:
         """The verdicts, for a person."""
-        for one in self.verdicts:
-            yield f"{'ok ' if one.ok else 'RED'} {one.kind:<28} {one.state:<11} {one.detail}"
+        for judged in self.verdicts:
+            yield f"{'ok ' if judged.ok else 'RED'} {judged.kind:<28} {judged.state:<11} {judged.detail}"
         if self.figure:
             yield f"    {self.figure}"
 
@@ -86,7 +86,9 @@ def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str
             undelivered.append(str(error))
             logger.warning("an alert did not reach '%s': %s", name, error)
             continue
-        logger.info("sent an alert to '%s': %s", name, ", ".join(f"{one.verdict.kind} is {one.what}" for one in news))
+        logger.info(
+            "sent an alert to '%s': %s", name, ", ".join(f"{change.verdict.kind} is {change.what}" for change in news)
+        )
         told[name] = after(mine, news, verdicts, now)
         write_state(state, {name: told.get(name, {}) for name in settings.alerts})
     if not settings.alerts:

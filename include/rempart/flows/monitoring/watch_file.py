@@ -130,7 +130,10 @@ class Watch(Strict):
         return [parse_public(text) for text in self.keys]
 
     def limits(self) -> dict[str, heartbeat_check.Limit]:
-        return {kind: heartbeat_check.Limit(one.silence, one.rpo, one.lag) for kind, one in self.kinds.items()}
+        return {
+            kind: heartbeat_check.Limit(watched.silence, watched.rpo, watched.lag)
+            for kind, watched in self.kinds.items()
+        }
 
 
 def load(file: Path) -> Watch:
@@ -170,5 +173,9 @@ def connection(site: WatchedSite, environment: Mapping[str, str]) -> Connection:
 def text_of(length: timedelta) -> str:
     """Return a duration as the file writes it: `90m`, `8d`."""
     seconds = int(length.total_seconds())
-    size, unit = next(one for one in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if not seconds % one[0])
+    size, unit = next(
+        unit_of_time
+        for unit_of_time in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+        if not seconds % unit_of_time[0]
+    )
     return f"{seconds // size}{unit}"

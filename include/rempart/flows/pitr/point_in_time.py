@@ -80,9 +80,9 @@ class Opened:
             return []
         size = self.bases[0][0].segment_bytes
         return [
-            Segment(wal.timeline_of(name), wal.number_of(name, size), one.entry.moment, one.entry)
-            for one in self.files
-            if wal.is_segment(name := one.entry.name)
+            Segment(wal.timeline_of(name), wal.number_of(name, size), file.entry.moment, file.entry)
+            for file in self.files
+            if wal.is_segment(name := file.entry.name)
         ]
 
     def held(self, timeline: int | None = None) -> Holdings:
@@ -170,25 +170,27 @@ def take_base(target: Target, server: Server, tools: Tools | None = None) -> Bas
 
 def open_archive(site: Site, bucket: str, archive: Archive, key: ScopeKey, listed: Sequence[Stored]) -> Opened:
     """Read the cards and histories of an archive. Raises IntegrityError, KeyWrong, SiteError."""
-    ours = [one for one in listed if one.entry.archive == archive]
+    ours = [stored for stored in listed if stored.entry.archive == archive]
     bases, histories = [], dict[int, tuple[tuple[int, int], ...]]()
     with spool_folder() as folder:
-        for one in ours:
-            if wal.is_segment(one.entry.name):
+        for stored in ours:
+            if wal.is_segment(stored.entry.name):
                 continue
             file = folder / "opened"
-            wal_store.open_entry(site, bucket, key, one, file)
-            where = f"{bucket}/{one.entry.key} at site '{site.name}'"
-            if one.entry.name == wal.BASE:
-                bases.append((wal.decode_base(file.read_bytes(), where), one))
+            wal_store.open_entry(site, bucket, key, stored, file)
+            where = f"{bucket}/{stored.entry.key} at site '{site.name}'"
+            if stored.entry.name == wal.BASE:
+                bases.append((wal.decode_base(file.read_bytes(), where), stored))
             else:
-                histories[wal.timeline_of(one.entry.name)] = wal.read_history(file.read_bytes(), where)
+                histories[wal.timeline_of(stored.entry.name)] = wal.read_history(file.read_bytes(), where)
     timelines = {base.timeline for base, _ in bases} | {
-        wal.timeline_of(one.entry.name) for one in ours if one.entry.name != wal.BASE
+        wal.timeline_of(stored.entry.name) for stored in ours if stored.entry.name != wal.BASE
     }
-    courses = {one: recovery.course_of(one, histories.get(one, ())) for one in timelines}
-    bases.sort(key=lambda one: one[0].ended)
-    return Opened(archive, key, tuple(bases), tuple(one for one in ours if one.entry.name != wal.BASE), courses)
+    courses = {timeline: recovery.course_of(timeline, histories.get(timeline, ())) for timeline in timelines}
+    bases.sort(key=lambda opened: opened[0].ended)
+    return Opened(
+        archive, key, tuple(bases), tuple(stored for stored in ours if stored.entry.name != wal.BASE), courses
+    )
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,8 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
     faults = list[BackupError | IntegrityError]()
     listed = wal_store.listed(site, bucket)
     done = Pruned(dry_run)
-    for archive in sorted({one.entry.archive for one in listed}):
-        ours = [one for one in listed if one.entry.archive == archive]
+    for archive in sorted({stored.entry.archive for stored in listed}):
+        ours = [stored for stored in listed if stored.entry.archive == archive]
         try:
             key = keyring.open(encryption_scopes.parse(archive.scope), archive.serial)
             doomed = _doomed(open_archive(site, bucket, archive, key, ours), now, live=archive == live)
@@ -227,16 +229,16 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
         except (KeyMissing, KeyWrong, KeyRotated, IntegrityError) as error:
             faults.append(error)
             continue
-        for one in doomed:
-            locked = max(version.modified for version in one.versions) + _lock(platform.config, archive)
+        for stored in doomed:
+            locked = max(version.modified for version in stored.versions) + _lock(platform.config, archive)
             if locked > now:
                 done = _retained(done, locked)
             elif dry_run:
-                done = _deleted(done, one)
-            elif until := wal_store.delete(site, bucket, one, now):
+                done = _deleted(done, stored)
+            elif until := wal_store.delete(site, bucket, stored, now):
                 done = _retained(done, until)
             else:
-                done = _deleted(done, one)
+                done = _deleted(done, stored)
     if not dry_run and (done.bases or done.files):
         body = {"bases": done.bases, "files": done.files, "bytes": done.bytes, "retained": done.retained}
         platform.ledger.append("prune", f"wal {site.name}", body)
@@ -256,20 +258,20 @@ def _retained(done: Pruned, until: datetime) -> Pruned:
     return replace(done, retained=done.retained + 1, retained_until=latest)
 
 
-def _deleted(done: Pruned, one: Stored) -> Pruned:
-    base = one.entry.name == wal.BASE
-    return replace(done, bases=done.bases + base, files=done.files + (not base), bytes=done.bytes + one.bytes)
+def _deleted(done: Pruned, stored: Stored) -> Pruned:
+    base = stored.entry.name == wal.BASE
+    return replace(done, bases=done.bases + base, files=done.files + (not base), bytes=done.bytes + stored.bytes)
 
 
 def _doomed(opened: Opened, now: datetime, *, live: bool) -> list[Stored]:
     keep = wal.kept_for(opened.archive)
     everything = [*(stored for _, stored in opened.bases), *opened.files]
-    if not live and all(now - version.modified > keep for one in everything for version in one.versions):
+    if not live and all(now - version.modified > keep for stored in everything for version in stored.versions):
         return everything  # its server is not archived any more, and no moment of the window is left
     kept = recovery.kept_bases([base for base, _ in opened.bases], keep, now)
-    unneeded = {one.entry for one in opened.segments if not recovery.is_needed(one, kept)}
+    unneeded = {segment.entry for segment in opened.segments if not recovery.is_needed(segment, kept)}
     gone = [stored for base, stored in opened.bases if base not in kept]
-    return gone + [one for one in opened.files if one.entry in unneeded]
+    return gone + [file for file in opened.files if file.entry in unneeded]
 
 
 def forget_bases(platform: Platform, site: Site, key: ScopeKey) -> int:
@@ -282,15 +284,15 @@ def forget_bases(platform: Platform, site: Site, key: ScopeKey) -> int:
     listed = wal_store.listed(site, bucket, prefix)
     named = {
         base.snapshot
-        for archive in {one.entry.archive for one in listed}
+        for archive in {stored.entry.archive for stored in listed}
         for base, _ in open_archive(site, bucket, archive, key, listed).bases
     }
     repository = repository_of(platform, site.name, key)
     try:
-        found = repository.snapshots(tags=(base_backup.TAG,))
+        snapshots = repository.snapshots(tags=(base_backup.TAG,))
     except RepositoryMissing:
         return 0
-    gone = [one.id for one in found if one.id not in named and platform.clock() - one.at > STRAY]
+    gone = [base.id for base in snapshots if base.id not in named and platform.clock() - base.at > STRAY]
     try:
         repository.forget(gone)
     except RepositoryBusy:  # a base is being taken: the next prune does it

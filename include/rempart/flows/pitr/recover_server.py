@@ -195,7 +195,7 @@ def _looked(socket: Path, seconds: float) -> Recovered:
             " (SELECT array_agg(datname::text) FROM pg_database WHERE datallowconn AND NOT datistemplate)"
         ).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
-    for name in (one for one in (*DATABASES, "postgres") if one in row[2]):
+    for name in (database for database in (*DATABASES, "postgres") if database in row[2]):
         with postgresql.session(_at(socket, name), "count the rows of a recovered database") as opened:
             counts = postgresql.row_counts(opened)
         if counts or name != "postgres":

@@ -72,16 +72,16 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
     ring = Keyring((Place(site, bucket),), identity, (), platform.clock)
     opened: list[tuple[datetime, Opened]] = []
     closed: list[str] = []
-    for archive in sorted({one.entry.archive for one in listed if system in (None, one.entry.archive.system)}):
+    for archive in sorted({stored.entry.archive for stored in listed if system in (None, stored.entry.archive.system)}):
         try:
             key = ring.open(encryption_scopes.parse(archive.scope), archive.serial)
         except KeyDestroyed as error:
             closed.append(f"{archive.prefix}: {error.what}")
             continue
-        newest = max(v.modified for one in listed if one.entry.archive == archive for v in one.versions)
+        newest = max(v.modified for stored in listed if stored.entry.archive == archive for v in stored.versions)
         opened.append((newest, open_archive(site, bucket, archive, key, listed)))
-    opened.sort(key=lambda one: one[0])
-    return Found(platform, site, listed, tuple(one for _, one in opened), tuple(closed))
+    opened.sort(key=lambda pair: pair[0])
+    return Found(platform, site, listed, tuple(segment for _, segment in opened), tuple(closed))
 
 
 def plan(found: Found, until: datetime | None, timeline: int | None = None) -> Plan:
@@ -174,19 +174,19 @@ def check_version(server: str, programs: int) -> None:
 def _fetch(found: Found, plan: Plan, folder: Path) -> None:
     """Fetch the segments of the route and the histories of its timelines into pg_wal."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    wanted = {one.entry for one in plan.route.segments}
+    wanted = {segment.entry for segment in plan.route.segments}
     files = [
-        one for one in plan.opened.files if one.entry in wanted or not wal.is_segment(one.entry.name)
+        file for file in plan.opened.files if file.entry in wanted or not wal.is_segment(file.entry.name)
     ]  # fmt: skip
     bucket, size = found.platform.config.buckets.backups, plan.route.base.segment_bytes
 
-    def one(stored: Stored) -> None:
+    def fetch_segment(stored: Stored) -> None:
         file = folder / stored.entry.name
         wal_store.open_entry(found.site, bucket, plan.opened.key, stored, file)
         if wal.is_segment(stored.entry.name):
             _hollow(file, size)
 
-    for _ in bounded_map(files, one, WORKERS):
+    for _ in bounded_map(files, fetch_segment, WORKERS):
         pass
 
 
@@ -213,16 +213,16 @@ def status(found: Found, now: datetime) -> Iterator[str]:
 
 
 def _of(opened: Opened, now: datetime) -> Iterator[str]:
-    held, size = opened.held(), sum(one.bytes for one in opened.files)
+    held, size = opened.held(), sum(file.bytes for file in opened.files)
     yield f"server {opened.archive.system}, {opened.archive.scope} {opened.archive.serial}"
-    segments = sum(wal.is_segment(one.entry.name) for one in opened.files)
+    segments = sum(wal.is_segment(file.entry.name) for file in opened.files)
     timelines = ", ".join(map(str, sorted(opened.courses)))
     yield f"  {len(opened.bases)} base backups, {segments} WAL segments ({size:,} bytes), timeline {timelines}"
-    found = recovery.spans(held)
-    if not found:
+    spans = recovery.spans(held)
+    if not spans:
         yield "  nothing can be recovered: there is no base backup with its segments"
-    for span in found:
-        yield from _span(span, now, last=span is found[-1])
+    for span in spans:
+        yield from _span(span, now, last=span is spans[-1])
 
 
 def _span(span: Span, now: datetime, *, last: bool) -> Iterator[str]:

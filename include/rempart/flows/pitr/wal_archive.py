@@ -158,8 +158,8 @@ class Archiver:
         """Return complete waiting files, oldest first, histories before segments."""
         if not self._system:
             return []
-        found = [one for one in self._waiting(self._system).iterdir() if wal.is_archived(one.name)]
-        return sorted(found, key=lambda one: (wal.is_segment(one.name), one.name[8:], one.name))
+        found = [path for path in self._waiting(self._system).iterdir() if wal.is_archived(path.name)]
+        return sorted(found, key=lambda path: (wal.is_segment(path.name), path.name[8:], path.name))
 
     def _ship(self) -> None:
         """Put what is complete at the site, and delete it here; a failure is logged, and tried again after a moment."""

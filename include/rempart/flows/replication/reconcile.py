@@ -55,16 +55,16 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
     conflicts: list[str] = []
     for name in BUCKETS:
         bucket = physical_bucket(platform.config, name)
-        there = {one.key: one for one in _listed(active, bucket)}
-        found = diverged(
+        there = {info.key: info for info in _listed(active, bucket)}
+        divergence = diverged(
             _listed(other, bucket),
             there.values(),
             _known(platform, other.name, active.name, name),
             _known(platform, active.name, other.name, name),
             lambda at: was_active(history, first, other.name, at),
         )
-        both = list(found.both)
-        for info in found.adopt:
+        both = list(divergence.both)
+        for info in divergence.adopt:
             seen = there.get(info.key)
             if write and not _still(active, bucket, info.key, seen):  # a pipeline wrote it since the listing
                 both.append(info)
@@ -81,18 +81,18 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
     return Reconciled(tuple(adopted), tuple(conflicts), f"conflicts/{generation}/ at '{active.name}'")
 
 
-def _known(platform: Platform, one: str, other: str, name: str) -> Iterator[Known]:
+def _known(platform: Platform, source: str, other: str, name: str) -> Iterator[Known]:
     """Return the versions at site `one` that `other` has or had, from the catalogues of both directions."""
     bucket = physical_bucket(platform.config, name)
-    for replica in catalogue(platform, one, other).rows(bucket):
+    for replica in catalogue(platform, source, other).rows(bucket):
         yield Known(replica.key, replica.etag)
-    for replica in catalogue(platform, other, one).rows(bucket):
+    for replica in catalogue(platform, other, source).rows(bucket):
         yield Known(replica.key, replica.target_etag)
 
 
 def _listed(site: Site, bucket: str) -> list[ObjectInfo]:
     # a job's checkpoints live for minutes and are not replicated
-    return [one for one in site.list(bucket) if not is_checkpoint(one.key)]
+    return [info for info in site.list(bucket) if not is_checkpoint(info.key)]
 
 
 def told(key: str) -> str:
@@ -108,14 +108,14 @@ def _still(site: Site, bucket: str, key: str, seen: ObjectInfo | None) -> bool:
     return seen is not None and (now.etag, now.size) == (seen.etag, seen.size)
 
 
-def _same(one: Site, other: Site, bucket: str, key: str) -> bool:
+def _same(site_a: Site, other: Site, bucket: str, key: str) -> bool:
     """Return whether both sites store the same bytes under a key."""
     try:
-        mine, theirs = one.head(bucket, key), other.head(bucket, key)
+        mine, theirs = site_a.head(bucket, key), other.head(bucket, key)
         if mine.size != theirs.size:
             return False
         first, second = (
-            info.sha256 or stored_sha256(site, bucket, key) for info, site in ((mine, one), (theirs, other))
+            info.sha256 or stored_sha256(site, bucket, key) for info, site in ((mine, site_a), (theirs, other))
         )
     except ObjectMissing:
         return False

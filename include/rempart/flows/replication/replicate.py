@@ -268,10 +268,10 @@ class OpenPair:
         began = self.platform.clock()
         # every listing is complete before the first object is copied
         plans = [self.plan(name, store, folder) for name in buckets]
-        carried = {one.bucket: Outcome() for one in plans}
-        for one in plans if open_now else ():
-            for piece in one.pieces:
-                carried[one.bucket].add(self.run(one.bucket).carry(store.get(piece), self.progress()))
+        carried = {plan.bucket: Outcome() for plan in plans}
+        for plan in plans if open_now else ():
+            for piece in plan.pieces:
+                carried[plan.bucket].add(self.run(plan.bucket).carry(store.get(piece), self.progress()))
         return self.conclude(plans, carried if open_now else None, store, folder, began, accept_deletes)
 
     def open_now(self) -> bool:
@@ -296,22 +296,22 @@ class OpenPair:
         total, stopped = Outcome(), None
         failed: list[str] = []
         troubles: list[Trouble] = []
-        for one in plans:
+        for plan in plans:
             outcome = Outcome()
-            outcome.add(one.outcome)
+            outcome.add(plan.outcome)
             if carried is None:
-                outcome.add(one.todo)
+                outcome.add(plan.todo)
             else:
-                outcome.add(carried[one.bucket])
-                settled, why = self.run(one.bucket).settle(one, store, folder, accept_deletes)
+                outcome.add(carried[plan.bucket])
+                settled, why = self.run(plan.bucket).settle(plan, store, folder, accept_deletes)
                 outcome.add(settled)
                 stopped = stopped or why
-            failed += [f"{one.bucket}/{trouble.key}" for trouble in outcome.troubles]
+            failed += [f"{plan.bucket}/{trouble.key}" for trouble in outcome.troubles]
             troubles += outcome.troubles
             total.add(outcome)
-            store.drop((*one.pieces, *one.hiding))
+            store.drop((*plan.pieces, *plan.hiding))
         result = self._result(total, failed, began)
-        names = [one.bucket for one in plans]
+        names = [plan.bucket for plan in plans]
         subject = f"{self.source.name}->{self.target.name}"
         self.platform.ledger.append("replication", subject, {**asdict(result), "failed": failed, "buckets": names})
         measured(result)
@@ -369,8 +369,8 @@ class OpenPair:
 def _incomplete(
     result: ReplicationResult, pair: ReplicationPair, target: str, failed: Sequence[str], troubles: Sequence[Trouble]
 ) -> SiteError:
-    kind = SiteUnavailable if all(one.transient for one in troubles) else SiteError
-    shown = "\n".join(f"  {where}: {one.what}" for where, one in list(zip(failed, troubles, strict=True))[:10])
+    kind = SiteUnavailable if all(trouble.transient for trouble in troubles) else SiteError
+    shown = "\n".join(f"  {where}: {trouble.what}" for where, trouble in list(zip(failed, troubles, strict=True))[:10])
     more = f"\n  and {result.failures - 10} more" if result.failures > 10 else ""
     return kind(
         f"{result.failures} of {result.objects} objects did not reach site '{target}' (lag "

@@ -51,7 +51,7 @@ class Prepared:
         """Return the arguments of each `carry` call; empty outside the pair's window."""
         if not self.open_now:
             return []
-        return [{"bucket": one.bucket, "piece": piece} for one in self.planned for piece in one.pieces]
+        return [{"bucket": plan.bucket, "piece": piece} for plan in self.planned for piece in plan.pieces]
 
     def as_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = TypeAdapter(Prepared).dump_python(self, mode="json")
@@ -116,14 +116,14 @@ def conclude(
     """
     lease = _lease(prepared)
     platform.continuity.renew(lease, LEASE_SECONDS)
-    told = {one["piece"]: one["outcome"] for one in outcomes}
+    told = {carried_piece["piece"]: carried_piece["outcome"] for carried_piece in outcomes}
     plans, began = prepared.planned, prepared.began
     try:
         check_direction(platform, prepared.source)
         pair = OpenPair(platform, prepared.source, prepared.target, lease)
         with spool_folder() as folder, _renewed(platform, lease), pair as opened:
             store = _store(opened, prepared.run)
-            carried = {one.bucket: Outcome() for one in plans}
+            carried = {plan.bucket: Outcome() for plan in plans}
             for planned in plans if prepared.open_now else ():
                 for piece in planned.pieces:
                     if piece in told:

@@ -61,15 +61,17 @@ def verify(platform: Platform, source: str, target: str, *, whole: bool = False)
             due = max(0, due - len(batch))
             good, bad = _read(site, bucket, batch, pair.transfers, throttle)
             with when_free(platform, source, target, PATIENCE) as lease:
-                now, stands = platform.clock(), set(known.of_keys(bucket, [one.key for one in batch]))
-                good, bad = ([one for one in rows if one in stands] for rows in (good, bad))  # others were changed
-                known.record(bucket, [proven_again(one, now) for one in good], lease)
-                known.record(bucket, [replace(proven_again(one, now), target_etag=DAMAGED) for one in bad], lease)
+                now, stands = platform.clock(), set(known.of_keys(bucket, [replica.key for replica in batch]))
+                good, bad = ([row for row in rows if row in stands] for rows in (good, bad))  # others were changed
+                known.record(bucket, [proven_again(replica, now) for replica in good], lease)
+                known.record(
+                    bucket, [replace(proven_again(replica, now), target_etag=DAMAGED) for replica in bad], lease
+                )
             read += len(batch)
-            size += sum(one.size for one in batch)
-            damaged += [(bucket, one) for one in bad]
-            for one in bad:
-                logger.warning("the replica of %s/%s at '%s' is damaged", bucket, one.key, target)
+            size += sum(replica.size for replica in batch)
+            damaged += [(bucket, replica) for replica in bad]
+            for replica in bad:
+                logger.warning("the replica of %s/%s at '%s' is damaged", bucket, replica.key, target)
     fault = _heal(platform, source, target, pair.buckets) if damaged else None
     unhealed = tuple(_names(_still_damaged(platform, source, target, damaged)))
     result = VerifyResult(replicas, read, size, tuple(_names(damaged)), unhealed)

@@ -94,12 +94,12 @@ def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_los
 def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str | None:
     """Return a warning before a restore if objects are hidden. Raises SiteError, IntegrityError."""
     site, bucket = site_of_points(platform, where), platform.config.buckets.backups
-    found = list(covered(site, bucket, read_known(site, bucket, trusted.values())))
-    if not found:
+    covers = list(covered(site, bucket, read_known(site, bucket, trusted.values())))
+    if not covers:
         return None
     return (
-        f"{len(found)} objects that restore points need are hidden at site '{where}', for example "
-        f"{found[0].right.key}: run `rempart points repair`"
+        f"{len(covers)} objects that restore points need are hidden at site '{where}', for example "
+        f"{covers[0].right.key}: run `rempart points repair`"
     )
 
 
@@ -110,12 +110,12 @@ def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = Tru
     put on it. Objects that restic removed stay removed. Raises SiteError.
     """
     hidden = {}
-    for one in covered(site, bucket, known):
-        what = "another version is on top" if one.written_over else "a delete marker is on top"
-        hidden[one.right.key] = what
+    for cover in covered(site, bucket, known):
+        what = "another version is on top" if cover.written_over else "a delete marker is on top"
+        hidden[cover.right.key] = what
         if not dry_run:
-            _take_away(site, bucket, one)
-            logger.info("brought back %s: %s", one.right.key, what.replace("is on top", "was on top"))
+            _take_away(site, bucket, cover)
+            logger.info("brought back %s: %s", cover.right.key, what.replace("is on top", "was on top"))
     return Repaired(site.name, dry_run, hidden)
 
 
@@ -123,23 +123,25 @@ def covered(site: Site, bucket: str, known: Known | None) -> Iterator[Cover]:
     """Return every object that restore points need and a reader does not find. Raises SiteError."""
     needed = {key for key, _ in known.until} if known else None
     for prefix in (locking.CHAIN, erasures.PREFIX, locking.POINTS, locking.REPOSITORIES):
-        for one in locking.covers(locking.listed(site.versions(bucket, prefix))):
-            if prefix == locking.REPOSITORIES and not one.written_over:
-                if needed is not None and one.right.key not in needed:
+        for cover in locking.covers(locking.listed(site.versions(bucket, prefix))):
+            if prefix == locking.REPOSITORIES and not cover.written_over:
+                if needed is not None and cover.right.key not in needed:
                     continue  # restic removed it: no dump needs it
-                if not site.retained_until(bucket, one.right.key, str(one.right.version_id)):
+                if not site.retained_until(bucket, cover.right.key, str(cover.right.version_id)):
                     continue
-            if one.written_over and (reads_the_same(site, bucket, one.right) or is_altered(site, bucket, one.right)):
+            if cover.written_over and (
+                reads_the_same(site, bucket, cover.right) or is_altered(site, bucket, cover.right)
+            ):
                 continue
-            yield one
+            yield cover
 
 
-def _take_away(site: Site, bucket: str, one: Cover) -> None:
+def _take_away(site: Site, bucket: str, cover: Cover) -> None:
     above: list[ObjectInfo] = []
-    for version in site.versions(bucket, one.right.key):
-        if version.key != one.right.key:
+    for version in site.versions(bucket, cover.right.key):
+        if version.key != cover.right.key:
             continue
-        if version.version_id == one.right.version_id:
+        if version.version_id == cover.right.version_id:
             break
         above.append(version)
     for version in above:
@@ -148,7 +150,7 @@ def _take_away(site: Site, bucket: str, one: Cover) -> None:
         except (SiteUnavailable, SessionExpired):
             raise
         except SiteError:  # whoever put it there locked it
-            info, body = site.fetch(bucket, one.right.key, version_id=one.right.version_id)
+            info, body = site.fetch(bucket, cover.right.key, version_id=cover.right.version_id)
             kept = {name: value for name, value in info.metadata.items() if name != "sha256"}
-            site.write(bucket, one.right.key, body, metadata=kept, content_type=info.content_type)
+            site.write(bucket, cover.right.key, body, metadata=kept, content_type=info.content_type)
             return

@@ -299,7 +299,7 @@ class _Restore:
             self.progress.steps,
             round((self.clock() - began).total_seconds(), 3),
             round((began - manifest.created_at).total_seconds(), 3),
-            tuple(one.name for one in self.selection.databases),
+            tuple(database.name for database in self.selection.databases),
             len(self.selection.objects),
             self.brought.bytes,
             self.brought.served,
@@ -336,6 +336,6 @@ def remove(stack: Stack, point: OpenPoint, wish: Wish, selection: Selection, liv
     for dump in selection.databases:
         target.drop(dump.name)
     site = run._target(live())
-    for name in sorted({one.bucket for one in selection.objects}):
+    for name in sorted({obj.bucket for obj in selection.objects}):
         with contextlib.suppress(ObjectMissing):  # it is gone already
             site.drop_bucket(run._bucket(name))

@@ -53,7 +53,7 @@ def restore_aside(
     nothing else of the running platform. Raises BackupError for an invalid part, suffix or restore point, and the
     errors of `restore`.
     """
-    wanted = tuple(parse_part(one) for one in parts)
+    wanted = tuple(parse_part(part) for part in parts)
     wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), force)
     opened = open_point(find(platform, wish, platform.trusted_keys()), wish, own_identity(platform))
     selection = plan(opened, wish)
@@ -75,14 +75,14 @@ def restore_aside(
 
 def _planned(point: OpenPoint, selection: Selection, aside: str, did: str, *, dry_run: bool) -> SideBySideRestore:
     config = point.platform.config
-    buckets = sorted({str(getattr(config.buckets, one.bucket)) for one in selection.objects})
+    buckets = sorted({str(getattr(config.buckets, obj.bucket)) for obj in selection.objects})
     return SideBySideRestore(
         did,
         dry_run,
         point.manifest.id,
         point.site.name,
-        tuple(f"{one.name}_{aside}" for one in selection.databases),
-        tuple(f"{one}-{aside}" for one in buckets),
+        tuple(f"{database.name}_{aside}" for database in selection.databases),
+        tuple(f"{bucket}-{aside}" for bucket in buckets),
         len(selection.objects),
         selection.object_bytes,
     )

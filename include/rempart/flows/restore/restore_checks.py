@@ -145,7 +145,7 @@ def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten
     record = training_record(platform.ledger, name, version)
     table = held_out(site, record["dataset"], rewritten)
     predictions = loading.load(tracking, record).predict(table).ravel().tolist()
-    finite = sum(math.isfinite(one) for one in predictions)
+    finite = sum(math.isfinite(prediction) for prediction in predictions)
     return RestoreCheck(
         what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers{moved}"
     )
@@ -200,10 +200,10 @@ def _view(platform: Platform, pipeline: Pipeline, table: ViewTable) -> RestoreCh
     return RestoreCheck(what, not wrong, f"{len(rows) - wrong} of {len(rows)} rows are equal")
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
-    return bool(one == other)
+def _same(left: Any, other: Any) -> bool:
+    if isinstance(left, float) and isinstance(other, float):
+        return math.isclose(left, other, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(left) and math.isnan(other))
+    return bool(left == other)
 
 
 def newest(
@@ -237,7 +237,7 @@ def key_columns(pipeline: Pipeline, table: ViewTable, joined: int | str) -> dict
     if isinstance(joined, int) or len(table.by) == 1:
         values: list[Any] = [joined]
     else:
-        values = [re.sub(r"\\(.)", r"\1", one) for one in re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", joined)]
+        values = [re.sub(r"\\(.)", r"\1", value) for value in re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", joined)]
     columns = dict(zip(table.by, values, strict=True))
     return {
         name: value == "true" if pipeline.columns[name].type == "boolean" and isinstance(value, str) else value

@@ -100,7 +100,7 @@ class Server:
             if opened.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
                 return []
         with postgresql.session(replace(self.administrator, schema=name), f"look into database {name}") as opened:
-            return [f"{one[0]}.{one[1]}" for one in postgresql.tables(opened) if _has_rows(opened, *one)]
+            return [f"{table[0]}.{table[1]}" for table in postgresql.tables(opened) if _has_rows(opened, *table)]
 
     def _make(self, database: str) -> None:
         """Create an empty database with only the rights that its owner needs."""
@@ -176,7 +176,10 @@ def restore_all(
     for dump in dumps:
         if found[dump.name]:
             done(dump, found[dump.name])
-    meter, failures = Meter("databases", sum(one.bytes for one in todo), time.monotonic()), list[RempartError]()
+    meter, failures = (
+        Meter("databases", sum(database.bytes for database in todo), time.monotonic()),
+        list[RempartError](),
+    )
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="databases") as pool:
         running = {pool.submit(server.restore, repository(dump), dump): dump for dump in todo}
         for outcome in as_completed(running):

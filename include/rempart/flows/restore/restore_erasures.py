@@ -43,15 +43,15 @@ def register_of(point: OpenPoint, *, force: bool) -> list[Erasure]:
             )
         logger.warning("skipped: %s", told)
     kept = []
-    for one in entries:
+    for entry in entries:
         try:
-            point.keys.of(one.scope, one.serial)
+            point.keys.of(entry.scope, entry.serial)
         except BackupError as error:
             if not force:
                 raise
-            logger.warning("skipped erasure %s, which cannot be applied: %s", one.id, error.what)
+            logger.warning("skipped erasure %s, which cannot be applied: %s", entry.id, error.what)
         else:
-            kept.append(one)
+            kept.append(entry)
     return kept
 
 
@@ -59,13 +59,13 @@ def concerned(entries: Sequence[Erasure], selection: Selection) -> list[Erasure]
     """Return the entries that the restored parts may undo: those of the data sets; all, with the feature stores or
     the ledger.
     """
-    if selection.whole or any(one.name in (*_FEATURES, "ledger") for one in selection.databases):
+    if selection.whole or any(database.name in (*_FEATURES, "ledger") for database in selection.databases):
         return list(entries)
-    return [one for one in entries if one.pipeline in _datasets(selection)]
+    return [entry for entry in entries if entry.pipeline in _datasets(selection)]
 
 
 def _datasets(selection: Selection) -> set[str | None]:
-    return {dataset_of(one.key) for one in selection.objects if one.bucket == "lake"}
+    return {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
 
 
 def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, force: bool) -> None:
@@ -73,9 +73,9 @@ def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection:
 
     Raises BackupError, because erasures are not applied side by side. With `force` it is only a warning.
     """
-    features, datasets = any(one.name in _FEATURES for one in selection.databases), _datasets(selection)
-    newer = [one for one in entries if one.at >= point.manifest.created_at]
-    back = [one.id for one in newer if features or one.pipeline in datasets]
+    features, datasets = any(database.name in _FEATURES for database in selection.databases), _datasets(selection)
+    newer = [entry for entry in entries if entry.at >= point.manifest.created_at]
+    back = [entry.id for entry in newer if features or entry.pipeline in datasets]
     if not back:
         return
     told = f"{len(back)} erasures are newer than the point ({', '.join(back[:3])})"
@@ -99,9 +99,9 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
     def secret_of(scope: str, serial: str) -> bytes:
         return point.keys.of(scope, serial).hash_key
 
-    for name in sorted({one.pipeline for one in entries}):
-        mine = [one for one in entries if one.pipeline == name]
-        what = f"erasures of {name} applied again: {len({who for one in mine for who in one.subjects})} subjects"
+    for name in sorted({entry.pipeline for entry in entries}):
+        mine = [entry for entry in entries if entry.pipeline == name]
+        what = f"erasures of {name} applied again: {len({who for entry in mine for who in entry.subjects})} subjects"
         try:
             (done,) = erase.apply_all(platform, mine, secret_of, home=home, silent=silent)
         except RempartError as error:

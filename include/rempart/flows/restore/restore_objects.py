@@ -47,32 +47,34 @@ class Bringer:
     bucket: Callable[[str], str]
     monotonic: Callable[[], float] = time.monotonic
 
-    def bring(self, wanted: tuple[HeldObject, ...], workers: int = WORKERS) -> Brought:
+    def bring(self, held_objects: tuple[HeldObject, ...], workers: int = WORKERS) -> Brought:
         """Copy each object to the target and read it back. One failure does not stop the others.
 
         At the end the error names the first failure, and the next run continues. Raises SiteUnavailable,
         IntegrityError, SiteError.
         """
-        for name in sorted({one.bucket for one in wanted}):
+        for name in sorted({obj.bucket for obj in held_objects}):
             self.target.ensure_bucket(self.bucket(name), versioned=True)
         there = {
             (name, info.key): info.size
-            for name in {one.bucket for one in wanted}
+            for name in {obj.bucket for obj in held_objects}
             for info in self.target.list(self.bucket(name))
         }
-        meter = Meter("objects", sum(weight(one.size) for one in wanted), self.monotonic())
+        meter = Meter("objects", sum(weight(obj.size) for obj in held_objects), self.monotonic())
         served: Counter[str] = Counter()
         failures: list[RempartError] = []
         copied = 0
         with spool_folder() as folder:
 
-            def one(held: HeldObject) -> tuple[HeldObject, str | RempartError]:
+            def bring_object(held_object: HeldObject) -> tuple[HeldObject, str | RempartError]:
                 try:
-                    return held, self._one(held, there.get((held.bucket, held.key)), folder)
+                    return held_object, self._one(held_object, there.get((held_object.bucket, held_object.key)), folder)
                 except RempartError as error:
-                    return held, error
+                    return held_object, error
 
-            for held, outcome in bounded_map(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES):
+            for held, outcome in bounded_map(
+                held_objects, bring_object, workers, go_on=lambda: len(failures) < MOST_FAILURES
+            ):
                 if isinstance(outcome, RempartError):
                     failures.append(outcome)
                     continue
@@ -81,30 +83,30 @@ class Bringer:
                 if line := meter.add(weight(held.size), self.monotonic()):
                     logger.info("%s", line)
         if failures:
-            raise _told(failures, len(wanted))
+            raise _told(failures, len(held_objects))
         return Brought(dict(served), copied)
 
-    def _one(self, held: HeldObject, size: int | None, folder: Path) -> str:
-        bucket = self.bucket(held.bucket)
-        if size == held.size and self._is_there(bucket, held):
+    def _one(self, held_object: HeldObject, size: int | None, folder: Path) -> str:
+        bucket = self.bucket(held_object.bucket)
+        if size == held_object.size and self._is_there(bucket, held_object):
             return IN_PLACE
         file = folder / f"{threading.get_ident()}"
-        found = self.copies.fetch(held, file)
-        metadata = {**found.metadata, "sha256": held.sha256}
-        like = ObjectInfo(held.key, held.size, _EPOCH, metadata=metadata, content_type=found.content_type)
-        read_back(self.target, bucket, store_file(self.target, bucket, like, file), held.sha256)
+        found = self.copies.fetch(held_object, file)
+        metadata = {**found.metadata, "sha256": held_object.sha256}
+        like = ObjectInfo(held_object.key, held_object.size, _EPOCH, metadata=metadata, content_type=found.content_type)
+        read_back(self.target, bucket, store_file(self.target, bucket, like, file), held_object.sha256)
         return found.copy
 
-    def _is_there(self, bucket: str, held: HeldObject) -> bool:
+    def _is_there(self, bucket: str, held_object: HeldObject) -> bool:
         try:
-            return stored_sha256(self.target, bucket, held.key) == held.sha256
+            return stored_sha256(self.target, bucket, held_object.key) == held_object.sha256
         except ObjectMissing:
             return False
 
 
 def _told(failures: list[RempartError], total: int) -> RempartError:
     """Return one error for all failures; a transient error comes first."""
-    worst = next((one for one in failures if isinstance(one, SiteUnavailable)), failures[0])
+    worst = next((failure for failure in failures if isinstance(failure, SiteUnavailable)), failures[0])
     if len(failures) == 1:
         return worst
     return type(worst)(f"{len(failures)} of {total} objects were not restored. First error: {worst.what}", worst.hint)

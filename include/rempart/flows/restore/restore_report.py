@@ -36,8 +36,8 @@ def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator
         yield f"LACKS     {missing}"
     if len(manifest.dangling) > 5:
         yield f"LACKS     and {len(manifest.dangling) - 5} more"
-    for one in manifest.not_held:
-        yield f"LACKS     {one}"
+    for store in manifest.not_held:
+        yield f"LACKS     {store}"
     for name, version in sorted(manifest.champions.items()):
         yield f"champion  {name} version {version} (its versions: --only model:{name})"
     for part, count, held in restore_plan.parts(manifest):

@@ -96,8 +96,8 @@ def trusted_of(files: Sequence[Path], known: Callable[[], Mapping[str, bytes]]) 
             raise ConfigError(
                 f"Public key file {file} cannot be read ({type(cause).__name__})", "Pass a file in PEM format."
             ) from cause
-        for one in _PEM.findall(text) or [text]:
-            public = parse_public(one)
+        for pem in _PEM.findall(text) or [text]:
+            public = parse_public(pem)
             found[key_id(public)] = public
     return found
 
@@ -230,7 +230,7 @@ def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
     bucket = platform.config.buckets.backups
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     others = _others(platform, site.name)
-    rings = [Keyring((Place(one, bucket),), identity, (), platform.clock) for one in (site, *others)]
+    rings = [Keyring((Place(place, bucket),), identity, (), platform.clock) for place in (site, *others)]
     return OpenPoint(platform, site, link, manifest, Keys(rings), others, found.trusted)
 
 
@@ -279,10 +279,10 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
     logical = {physical_bucket(config, name): name for name in BUCKETS}
     found = {}
     for name in names:
-        wanted = references.of_models((one for one in located if one[0] == name), logical)
-        found[name] = tuple(one.key for one in wanted if one.bucket == "artifacts")
+        wanted = references.of_models((model for model in located if model[0] == name), logical)
+        found[name] = tuple(model.key for model in wanted if model.bucket == "artifacts")
         if not found[name]:
-            known = ", ".join(sorted({one[0] for one in located})) or "none"
+            known = ", ".join(sorted({model[0] for model in located})) or "none"
             raise BackupError(
                 f"Restore point {point.manifest.id} has no model '{name[:60]}'", f"Choose one of its models: {known}."
             )

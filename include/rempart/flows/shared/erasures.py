@@ -56,13 +56,16 @@ class Erased:
 
 def erased_by(pipeline: str, entries: Iterable[Erasure], secret_of: SecretOf) -> Erased | None:
     """Return the subjects that the entries name for this pipeline, or None."""
-    mine = [one for one in entries if one.pipeline == pipeline]
-    keys = sorted({(one.scope, one.serial) for one in mine})
+    mine = [entry for entry in entries if entry.pipeline == pipeline]
+    keys = sorted({(entry.scope, entry.serial) for entry in mine})
     subjects = tuple(
-        (secret_of(*key), frozenset(who for one in mine if (one.scope, one.serial) == key for who in one.subjects))
+        (
+            secret_of(*key),
+            frozenset(who for entry in mine if (entry.scope, entry.serial) == key for who in entry.subjects),
+        )
         for key in keys
     )
-    return Erased(pipeline, frozenset(one.id for one in mine), subjects) if mine else None
+    return Erased(pipeline, frozenset(entry.id for entry in mine), subjects) if mine else None
 
 
 def on_record(ledger: Ledger, pipeline: str | None = None) -> list[Erasure]:
@@ -70,8 +73,8 @@ def on_record(ledger: Ledger, pipeline: str | None = None) -> list[Erasure]:
     found = {}
     for record in ledger.find("erasure", pipeline, limit=ALL):
         if record.body["state"] == "registered":
-            one = erasures.from_json(record.body)
-            found[one.id] = one
+            entry = erasures.from_json(record.body)
+            found[entry.id] = entry
     return [found[name] for name in sorted(found)]
 
 
@@ -89,7 +92,7 @@ def check_same(platform: Platform, pipeline: str, before: Erased | None) -> None
 
     Raises ErasedMeanwhile.
     """
-    now = frozenset(one.id for one in on_record(platform.ledger, pipeline))
+    now = frozenset(entry.id for entry in on_record(platform.ledger, pipeline))
     if now != (before.entries if before else frozenset()):
         raise ErasedMeanwhile(
             f"Rows of '{pipeline}' were erased while this ran: nothing was committed",
@@ -126,7 +129,7 @@ def new_entry(
     now = platform.clock()
     scope = EncryptionScope("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
     key = key_of(platform, open_keyring(platform), scope)
-    who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, one) for one in keys}))
+    who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, row_key) for row_key in keys}))
     name = erasures.new_id(now, suffix or secrets.token_hex(4))
     return Erasure(name, now, pipeline, who, by, reason, scope.id, key.serial)
 
@@ -134,7 +137,7 @@ def new_entry(
 def open_sites(platform: Platform, home: str | None = None) -> tuple[dict[str, Site], dict[str, str]]:
     """Return every configured site, `home` (the active site) first, and why the other sites could not be opened."""
     home, found, shut = home or platform.active().site, dict[str, Site](), dict[str, str]()
-    for name in sorted(platform.config.sites, key=lambda one: one != home):
+    for name in sorted(platform.config.sites, key=lambda site: site != home):
         try:
             found[name] = platform.site(name, classification_of(load_all()))
         except RempartError as error:
@@ -179,31 +182,38 @@ def register(
             "Check the site with `rempart doctor site`, then run again. Nothing was erased.",
         )
     signer, bucket = platform.signer(), platform.config.buckets.backups
-    for name in sorted(sites, key=lambda one: one != must):
+    for name in sorted(sites, key=lambda site: site != must):
         try:
             there = {info.key for info in sites[name].list(bucket, erasures.PREFIX)}
-            for one in entries:
-                if erasures.key_of(one.id) not in there:
-                    _store(sites[name], bucket, one, erasures.encode(one, signer), _until(platform, one), name == must)
+            for entry in entries:
+                if erasures.key_of(entry.id) not in there:
+                    _store(
+                        sites[name],
+                        bucket,
+                        entry,
+                        erasures.encode(entry, signer),
+                        _until(platform, entry),
+                        name == must,
+                    )
         except SiteError as error:
             if name == must:
                 raise
             silent[name] = error.what
-    known = {one.id for one in on_record(platform.ledger)}
-    for one in entries:
-        if one.id not in known:
-            platform.ledger.append("erasure", one.pipeline, {"state": "registered", **one.as_json()})
+    known = {entry.id for entry in on_record(platform.ledger)}
+    for entry in entries:
+        if entry.id not in known:
+            platform.ledger.append("erasure", entry.pipeline, {"state": "registered", **entry.as_json()})
     return silent
 
 
-def _until(platform: Platform, one: Erasure) -> datetime | None:
+def _until(platform: Platform, erasure: Erasure) -> datetime | None:
     """Return the time until which a restore point older than the erasure may be kept."""
-    until = one.at + kept_for(platform.config.backup.keep)
+    until = erasure.at + kept_for(platform.config.backup.keep)
     return until if until > platform.clock() else None
 
 
-def _store(site: Site, bucket: str, one: Erasure, body: bytes, until: datetime | None, must_lock: bool) -> None:
-    key, kind = erasures.key_of(one.id), "application/json"
+def _store(site: Site, bucket: str, erasure: Erasure, body: bytes, until: datetime | None, must_lock: bool) -> None:
+    key, kind = erasures.key_of(erasure.id), "application/json"
     try:
         site.write_new(bucket, key, body, content_type=kind, retain_until=until)
     except SiteUnavailable:

@@ -87,7 +87,8 @@ def open_keyring(platform: Platform) -> Keyring:
     )
     own = own_identity(platform)
     escrow = tuple(
-        age.check_recipient(one, f"backup.recipients.{number}") for number, one in enumerate(config.backup.recipients)
+        age.check_recipient(recipient, f"backup.recipients.{number}")
+        for number, recipient in enumerate(config.backup.recipients)
     )
     return Keyring(places, own, escrow, platform.clock)
 
@@ -119,7 +120,7 @@ def renewed_key(platform: Platform, keyring: Keyring, scope: EncryptionScope, da
     """
     since = platform.clock() - timedelta(days=1)
     newest = platform.ledger.find("backup-key", scope.id, limit=RENEWALS)
-    if sum(one.at > since and "why" in one.body for one in newest) == RENEWALS:
+    if sum(record.at > since and "why" in record.body for record in newest) == RENEWALS:
         raise RepositoryDamaged(
             f"{damage.what}; {RENEWALS} new repositories within a day failed the same way",
             "Ask the operator of the site, which alters or loses data, and set another backup.site in rempart.yaml.",
@@ -148,7 +149,7 @@ def _line(keyring: Keyring, card: Card) -> str:
         return f"{head}destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC"
     holders = keyring.copies(parse(card.scope)).get(card.serial, [])
     lacking = [str(place) for place in keyring.places if place not in holders]
-    names = ["the platform" if one == keyring.own.recipient else one for one in card.recipients]
+    names = ["the platform" if recipient == keyring.own.recipient else recipient for recipient in card.recipients]
     missing = f"; NO COPY in {', '.join(lacking)}" if lacking else ""
     return f"{head}made on {card.made:%Y-%m-%d}, opened by {', '.join(names)}{missing}"
 
@@ -195,7 +196,7 @@ def rewrap(
     `opener` is an identity that opens the keys if the platform's own cannot yet. Raises BackupError, SiteError.
     """
     if dry_run:
-        return tuple(one for one in keyring.cards() if not one.destroyed)
+        return tuple(card for card in keyring.cards() if not card.destroyed)
     done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
     for card in done:
         _record(platform, keyring, "rewrapped", card.scope, card.serial)
@@ -208,8 +209,8 @@ def rewrap_lines(keyring: Keyring, cards: Sequence[Card], *, dry_run: bool) -> I
         if not dry_run:
             yield f"{card.scope} {card.serial}: for {', '.join(card.recipients)}"
             continue
-        gone = [one for one in card.recipients if one not in keyring.recipients]
-        new = [one for one in keyring.recipients if one not in card.recipients]
+        gone = [recipient for recipient in card.recipients if recipient not in keyring.recipients]
+        new = [recipient for recipient in keyring.recipients if recipient not in card.recipients]
         yield f"{card.scope} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}"
     if dry_run:
         yield "Nothing was changed. Pass --yes to rewrap the keys."

@@ -26,7 +26,7 @@ def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
     """Return promotions and rollbacks of a model, oldest first."""
     promotions = ledger.find("promotion", name, limit=100_000)
     rollbacks = ledger.find("rollback", name, limit=100_000)
-    return sorted([*promotions, *rollbacks], key=lambda one: one.seq)
+    return sorted([*promotions, *rollbacks], key=lambda promotion: promotion.seq)
 
 
 def succession(decisions: Sequence[Evidence]) -> list[str]:
@@ -103,7 +103,7 @@ def lines(platform: Platform) -> list[str]:
         for kind in kinds:
             for record in platform.ledger.find(kind, limit=100_000):
                 decided.setdefault(record.subject, []).append(record)
-        ordered = {name: sorted(found, key=lambda one: one.seq) for name, found in decided.items()}
+        ordered = {name: sorted(found, key=lambda record: record.seq) for name, found in decided.items()}
         ours = ordered.keys() | {record.subject for record in platform.ledger.find("candidate", limit=100_000)}
         aliases = registry.champions(platform.tracking())
         return list(compared({name: aliases[name] for name in aliases if name in ours}, ordered, platform.clock()))
@@ -128,7 +128,7 @@ def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str 
     if wanted is None:
         registry.remove_champion(tracking, name)
         return None
-    bodies = (one.body for one in reversed(decisions) if one.kind == "promotion")
+    bodies = (decision.body for decision in reversed(decisions) if decision.kind == "promotion")
     promoted = next(body for body in bodies if str(body["version"]) == wanted)
     registry.promote(tracking, name, wanted, None, tuple(promoted["reasons"]))
     return wanted

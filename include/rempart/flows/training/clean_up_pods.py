@@ -37,7 +37,7 @@ def _known(platform: Platform, api: AirflowApi, pod: PodSeen, pipeline: str) -> 
     try:
         record = _record(platform, pod, pipeline)
         attempts = record.attempts() if record else []
-        attempt = next((one for one in attempts if one.number == pod.attempt), None)
+        attempt = next((attempt for attempt in attempts if attempt.number == pod.attempt), None)
         if record is None or attempt is None or attempt.outcome is not None:
             return Known(attempt)
         return Known(attempt, _task_state(api, record.begun_by(pod.attempt)))

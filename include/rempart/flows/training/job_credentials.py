@@ -33,19 +33,19 @@ class Granted:
 def missing(config: Config, spec: JobSpec) -> list[str]:
     """Return why a job may run in no pool: sites without declared job credentials."""
     return [
-        f"sites.{one.site.name}.job_credentials is not declared"
-        for one in data_rights.rights(spec)
-        if config.sites[one.site.name].job_credentials is None
+        f"sites.{right.site.name}.job_credentials is not declared"
+        for right in data_rights.rights(spec)
+        if config.sites[right.site.name].job_credentials is None
     ]
 
 
 def shortened(config: Config, spec: JobSpec, timeout: timedelta) -> Iterator[str]:
     """Return warnings about sessions that may end before the job."""
-    for one in data_rights.rights(spec):
-        offered = config.sites[one.site.name].job_credentials
+    for right in data_rights.rights(spec):
+        offered = config.sites[right.site.name].job_credentials
         if offered and offered.kind == "session" and offered.longest < timeout:
             yield (
-                f"site {one.site.name} limits sessions to {offered.longest}, but trainer.timeout is {timeout}: a "
+                f"site {right.site.name} limits sessions to {offered.longest}, but trainer.timeout is {timeout}: a "
                 "longer job continues from its checkpoint in another attempt"
             )
 
@@ -59,9 +59,9 @@ def grant(platform: Platform, spec: JobSpec, attempt: int, timeout: timedelta) -
     if found := missing(platform.config, spec):
         raise refusal(spec, found)
     variables, told = {}, []
-    for one in data_rights.rights(spec):
-        name = one.site.name
-        given, what = _at_site(platform, spec, one, attempt, timeout)
+    for right in data_rights.rights(spec):
+        name = right.site.name
+        given, what = _at_site(platform, spec, right, attempt, timeout)
         variables[_variable(platform.config.sites[name].connection)] = as_json(given)
         told.append(f"{name}: {what}")
     user, what = _at_tracking(platform, spec, attempt)

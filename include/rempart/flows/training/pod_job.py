@@ -60,7 +60,7 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
     record = Record(platform.active_site(pipeline.classification), spec)
     key = record.order()
     request = request_of(platform.config, pipeline)
-    allowed = [one.pool for one in placement(platform, pipeline).options]
+    allowed = [option.pool for option in placement(platform, pipeline).options]
     free = known_free(platform.config, platform.connections, allowed, request.gpus)
     made = placement(platform, pipeline, free, recorded_waiting(platform))
     for line in (*made.lines(), *job_credentials.shortened(platform.config, spec, pipeline.trainer.timeout)):
@@ -70,7 +70,7 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
         platform.ledger.append("denial", f"job {spec.job_id}", body)
         raise job_credentials.refusal(spec, unsaid)
     if not made.options:
-        found = [f"pool {one.pool}: {reason}" for one in made.excluded for reason in one.reasons]
+        found = [f"pool {excluded.pool}: {reason}" for excluded in made.excluded for reason in excluded.reasons]
         error = PlacementDenied(
             f"No pool may run job {spec.job_id} ({pipeline.classification}): {'; '.join(found) or 'none is declared'}",
             "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
@@ -94,7 +94,7 @@ def placement(
 
 def recorded_waiting(platform: Platform) -> dict[str, Waiting]:
     """Return how long the last jobs waited for each pool, from the ledger. Raises LedgerError, DatabaseUnavailable."""
-    return waiting_times(one.body for one in platform.ledger.find("placement", limit=RECORDS))
+    return waiting_times(record.body for record in platform.ledger.find("placement", limit=RECORDS))
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class PodJob:
 
     def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
         """Judge pods made by a controller: a runtime may differ from what was rendered. Raises PlacementDenied."""
-        for one in made:
+        for created in made:
             stated, today = [self.spec.classification], self.platform.clock().date()
-            found = pods.plan(self.platform.config, one, stated, connection=option.connection, on=today)
+            found = pods.plan(self.platform.config, created, stated, connection=option.connection, on=today)
             self.platform.record(found.decision)
 
     def admit(self, number: int, option: Option, made: Mapping[str, Any], *nodes: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,10 @@ class PodJob:
         The decision is always evidence. The record tells how long the attempt waited for its pool. Raises
         PlacementDenied; TrainingError if the attempt has ended: a late pod gets no credentials, so no job runs twice.
         """
-        begun = next((one for one in self.record.attempts() if one.number == number and one.outcome is None), None)
+        begun = next(
+            (attempt for attempt in self.record.attempts() if attempt.number == number and attempt.outcome is None),
+            None,
+        )
         if begun is None:
             raise TrainingError(
                 f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
@@ -166,9 +169,11 @@ class PodJob:
         config, today = self.platform.config, self.platform.clock().date()
         ran = []
         for node in nodes:
-            decision, one = verdict.judge_node(config, self.spec.classification, option.pool, option.gpus, node, today)
+            decision, ran_on = verdict.judge_node(
+                config, self.spec.classification, option.pool, option.gpus, node, today
+            )
             self.platform.record(decision)
-            ran.append(one)
+            ran.append(ran_on)
         for decision in permission.decisions(config, self.spec, on=today):
             self.platform.record(decision)
         granted = self._credentials(number)
@@ -239,10 +244,10 @@ def ordered_job(
     """
     record = read_order(platform.active_site(pipeline.classification), bucket, key)
     made = placement(platform, pipeline, free)
-    running = next((one for one in record.attempts() if one.outcome is None), None)
+    running = next((attempt for attempt in record.attempts() if attempt.outcome is None), None)
     if running and made.option(running.pool) is None and running.pool in platform.config.pools:
         # a pool that left the order while a job ran there still has its pod, which must be found again
-        gone = next((one for one in made.excluded if one.pool == running.pool), None)
+        gone = next((excluded for excluded in made.excluded if excluded.pool == running.pool), None)
         raise PlacementDenied(
             f"Job {record.spec.job_id} runs in pool {running.pool}, which is no longer allowed: "
             f"{'; '.join(gone.reasons) if gone else 'it is not declared'}",

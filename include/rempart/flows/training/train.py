@@ -267,7 +267,7 @@ def _record(
     """Write evidence of the candidate, once per version."""
     if candidate_record(platform, pipeline.name, version, result.model_id) is not None:
         return
-    seen, _ = trainers.left_out([one.feature() for one in spec.features], spec.trainer.params)
+    seen, _ = trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
     body: dict[str, Any] = {
         "name": pipeline.name,
         "version": version,

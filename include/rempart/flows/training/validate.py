@@ -166,8 +166,8 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
 
 def _said_before(platform: Platform, name: str, body: Mapping[str, Any]) -> bool:
     return any(
-        str(one.body.get("version")) == body["version"] and list(one.body["reasons"]) == body["reasons"]
-        for one in platform.ledger.find("refusal", name, limit=100)
+        str(record.body.get("version")) == body["version"] and list(record.body["reasons"]) == body["reasons"]
+        for record in platform.ledger.find("refusal", name, limit=100)
     )
 
 

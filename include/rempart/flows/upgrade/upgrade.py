@@ -172,8 +172,8 @@ def exchange(stack: Stack, begun: Begun) -> list[str]:
     ]
 
 
-def _told(one: release.Release) -> dict[str, object]:
-    return {"version": one.version, **{name: one.packages.get(name) for name in release.MIGRATES}}
+def _told(installed: release.Release) -> dict[str, object]:
+    return {"version": installed.version, **{name: installed.packages.get(name) for name in release.MIGRATES}}
 
 
 def way_back(stack: Stack) -> str:
@@ -202,7 +202,7 @@ def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> R
     what, api = "every DAG is read without error", AirflowApi(platform.connections("airflow_api"))
     deadline, found = time.monotonic() + PARSE_SECONDS, _Read()
     while time.monotonic() < deadline:
-        found.ids = {one["dag_id"] for one in api.dags() if _time(one["last_parsed_time"]) >= since}
+        found.ids = {dag["dag_id"] for dag in api.dags() if _time(dag["last_parsed_time"]) >= since}
         found.errors = api.import_errors()
         if wanted <= found.ids and not found.errors:
             return RestoreCheck(what, True, f"{len(wanted)} DAGs")

@@ -63,7 +63,7 @@ def gather(stack: Stack, platform: Platform) -> UpgradeFacts:
         read[0] if read else None,
         read[1] if read else None,
         None if idle else known(lambda: ledger_state(platform.ledger)),
-        {name: str(one) for name, one in pipelines.items() if isinstance(one, PipelineError)},
+        {name: str(pipeline) for name, pipeline in pipelines.items() if isinstance(pipeline, PipelineError)},
         tuple(sorted(_pipelines(before.root) - pipelines.keys())) if before else (),
         before is not None and _differ(before.root / "rempart.yaml", ours.root / "rempart.yaml"),
     )
@@ -71,7 +71,7 @@ def gather(stack: Stack, platform: Platform) -> UpgradeFacts:
 
 def verified(ledger: Ledger) -> LedgerVerdict:
     """Verify the whole chain with this release and the keys that the chain introduces."""
-    introduced = [from_base64(one.body.get("public")) for one in ledger.find("key", limit=10_000)]
+    introduced = [from_base64(record.body.get("public")) for record in ledger.find("key", limit=10_000)]
     return verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
 
 
@@ -79,8 +79,8 @@ def ledger_state(ledger: Ledger) -> tuple[int, str]:
     """Return how many records verify, and what is broken. An empty ledger is valid."""
     if next(iter(ledger.entries()), None) is None:
         return 0, ""
-    found = verified(ledger)
-    return found.records, found.broken.what if found.broken else ""
+    ledger_verdict = verified(ledger)
+    return ledger_verdict.records, ledger_verdict.broken.what if ledger_verdict.broken else ""
 
 
 def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
@@ -121,12 +121,14 @@ def _server(stack: Stack, platform: Platform) -> int | None:
 
 def _installed_otherwise(root: Path) -> Mapping[str, str]:
     locked = lock.read((root / "requirements.txt").read_text(encoding="utf-8"))
-    return lock.differences({name: one.version for name, one in installed.by_name().items()}, locked)[0]
+    return lock.differences({name: distribution.version for name, distribution in installed.by_name().items()}, locked)[
+        0
+    ]
 
 
 def _pipelines(root: Path) -> set[str]:
     return {file.stem for file in (root / "include" / "pipelines").glob("*.yaml")}
 
 
-def _differ(one: Path, other: Path) -> bool:
-    return not one.is_file() or one.read_bytes() != other.read_bytes()
+def _differ(path: Path, other: Path) -> bool:
+    return not path.is_file() or path.read_bytes() != other.read_bytes()

@@ -69,7 +69,7 @@ def refusals(lines: Iterable[Line]) -> list[Line]:
 
 def migrating(facts: UpgradeFacts) -> tuple[str, ...]:
     """Return the databases whose schema would be migrated. Going back needs their state before."""
-    return tuple(sorted({one.database for one in facts.schemas or () if one.pending}))
+    return tuple(sorted({schema.database for schema in facts.schemas or () if schema.pending}))
 
 
 def _release(facts: UpgradeFacts) -> Iterator[Line]:
@@ -150,26 +150,26 @@ def _schemas(facts: UpgradeFacts) -> Iterator[Line]:
         yield Line(
             "database schemas", "refuses", "they could not be read", "start the previous release, then ask again"
         )
-    for one in facts.schemas or ():
-        what = f"schema of {one.name}"
-        if one.unknown:
+    for schema in facts.schemas or ():
+        what = f"schema of {schema.name}"
+        if schema.unknown:
             yield Line(
                 what,
                 "refuses",
-                f"revision {one.found} is unknown to this release: a later one made it",
+                f"revision {schema.found} is unknown to this release: a later one made it",
                 "take that release, or a later one",
             )
-        elif one.pending:
+        elif schema.pending:
             yield Line(
                 what,
                 "changes",
-                f"revision {one.found} to {one.head}",
-                f"the upgrade migrates it; going back restores database {one.database} from the restore point",
+                f"revision {schema.found} to {schema.head}",
+                f"the upgrade migrates it; going back restores database {schema.database} from the restore point",
             )
-        elif one.found:
-            yield Line(what, "ok", f"revision {one.found}, the newest")
+        elif schema.found:
+            yield Line(what, "ok", f"revision {schema.found}, the newest")
         else:
-            yield Line(what, "changes", f"no schema yet: the upgrade makes it, at revision {one.head}")
+            yield Line(what, "changes", f"no schema yet: the upgrade makes it, at revision {schema.head}")
 
 
 def _scripts(facts: UpgradeFacts) -> Iterator[Line]:

@@ -75,8 +75,8 @@ def _may_hold(value: Any) -> bool:
     """Return whether a complex value may contain named values."""
     kind = type(value)
     if kind is list or kind is tuple:
-        for one in value:  # noqa: SIM110 - any() with a generator takes twice as long
-            if type(one) not in _PLAIN:
+        for item in value:  # noqa: SIM110 - any() with a generator takes twice as long
+            if type(item) not in _PLAIN:
                 return True
         return False
     return isinstance(value, _CONTAINERS)
@@ -104,8 +104,8 @@ def task_facts(task: Any) -> TaskFacts:
         task_id=task.task_id,
         owner=task.owner,
         timeout=task.execution_timeout,
-        connections=tuple(dict.fromkeys(one for name, value in pairs for one in _named({name: value}))),
-        images=tuple(dict.fromkeys(one for name, value in pairs for one in _images(name, value, in_pod))),
+        connections=tuple(dict.fromkeys(connection for name, value in pairs for connection in _named({name: value}))),
+        images=tuple(dict.fromkeys(image for name, value in pairs for image in _images(name, value, in_pod))),
         clusters=tuple(name for name in _CLUSTER if in_pod and name in given),
     )
 
@@ -145,7 +145,10 @@ def _accepted(function: Any) -> dict[str, Any]:
         parameters = inspect.signature(function).parameters
     except ValueError:
         return {}
-    return {name: ... if one.default is one.empty else one.default for name, one in parameters.items()}
+    return {
+        name: ... if parameter.default is parameter.empty else parameter.default
+        for name, parameter in parameters.items()
+    }
 
 
 def _defaults(accepted: Iterable[tuple[str, Any]], given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -161,10 +164,12 @@ def _mapped_arguments(task: Any) -> Iterator[tuple[str, Any]]:
     accepted = _accepted(function) if function else _parameters(task.operator_class)
     expanded = task._get_specified_expand_input().value
     named: set[str] = set()
-    for one in [expanded] if isinstance(expanded, Mapping) or not isinstance(expanded, (list, tuple)) else expanded:
-        if isinstance(one, Mapping):
-            named |= set(one)
-            yield from _each(one) if one is expanded else one.items()
+    for argument in (
+        [expanded] if isinstance(expanded, Mapping) or not isinstance(expanded, (list, tuple)) else expanded
+    ):
+        if isinstance(argument, Mapping):
+            named |= set(argument)
+            yield from _each(argument) if argument is expanded else argument.items()
         else:  # another task's output: it may give any argument that is not given yet
             yield from ((name, ...) for name in accepted if name not in own)
     if function:
@@ -186,10 +191,10 @@ def _each(expanded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _class_values(operator: type) -> dict[str, str]:
     """Connections and images that an operator's class itself names."""
     found: dict[str, str] = {}
-    for one in reversed(operator.__mro__):
+    for class_ in reversed(operator.__mro__):
         found |= {
             name: value
-            for name, value in vars(one).items()
+            for name, value in vars(class_).items()
             if isinstance(value, str) and (_CONNECTION.search(name) or name == "image")
         }
     return found
@@ -199,11 +204,11 @@ def _class_values(operator: type) -> dict[str, str]:
 def _parameters(operator: type) -> dict[str, Any]:
     """Every parameter of an operator and its bases that names a connection, cluster or image, with its default."""
     found: dict[str, Any] = {}
-    for one in reversed(operator.__mro__):
-        if "__init__" in vars(one) and one is not object:
+    for class_ in reversed(operator.__mro__):
+        if "__init__" in vars(class_) and class_ is not object:
             found |= {
                 name: None if parameter.default is parameter.empty else parameter.default
-                for name, parameter in inspect.signature(vars(one)["__init__"]).parameters.items()
+                for name, parameter in inspect.signature(vars(class_)["__init__"]).parameters.items()
                 if _CONNECTION.search(name) or name == "image" or name in _CLUSTER
             }
     return found
@@ -221,17 +226,17 @@ def _named(arguments: Mapping[str, Any], within: str = "") -> Iterator[Named]:
         elif isinstance(value, _HOLDERS):
             yield from _named(vars(value), f"{path}.")
         elif isinstance(value, (list, tuple)):
-            for one in value:
-                if isinstance(one, Mapping):
-                    yield from _named(one, f"{path}.")
-                elif isinstance(one, _HOLDERS):
-                    yield from _named(vars(one), f"{path}.")
+            for item in value:
+                if isinstance(item, Mapping):
+                    yield from _named(item, f"{path}.")
+                elif isinstance(item, _HOLDERS):
+                    yield from _named(vars(item), f"{path}.")
 
 
 def _values(path: str, value: Any) -> Iterator[Named]:
     if isinstance(value, (list, tuple, set, frozenset)):
-        for one in value:
-            yield from _values(path, one)
+        for item in value:
+            yield from _values(path, item)
     elif value is not None:
         yield Named(path, value if isinstance(value, str) else None)
 
@@ -264,5 +269,5 @@ def _field(value: Any, *names: str) -> Any:
 def _watchers(condition: Any) -> Iterator[Any]:
     """Asset watchers of a schedule: their triggers run in the triggerer, with connections of their own."""
     yield from getattr(condition, "watchers", ())
-    for one in getattr(condition, "objects", ()):
-        yield from _watchers(one)
+    for watched in getattr(condition, "objects", ()):
+        yield from _watchers(watched)

@@ -152,8 +152,8 @@ class Guard:
         if known():
             return True
         began = self._clock()
-        listed = {egress.normalise(one.name) for one in rules.allowed if one.port in (None, wanted.port)}
-        for name in sorted(self._names | {one for one in listed if not egress.is_address(one)}):
+        listed = {egress.normalise(host.name) for host in rules.allowed if host.port in (None, wanted.port)}
+        for name in sorted(self._names | {host for host in listed if not egress.is_address(host)}):
             if self._clock() - began > _RESOLVE_BUDGET_SECONDS:
                 break
             if self._clock() - self._asked.get(name, float("-inf")) > _RESOLVE_AGAIN_SECONDS:

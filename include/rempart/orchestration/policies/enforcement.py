@@ -29,8 +29,8 @@ def _config_at(second: int) -> tuple[Config, dag_rules.Judged]:
 def refusal(dag: Any) -> str | None:
     """Return every rule that a DAG breaks as one text for its import error, or None."""
     current, judged = _config_at(int(time.monotonic()))
-    found = dag_rules.violations(current, dag_facts(dag), on=today(), judged=judged)
-    return dag_rules.message(dag.dag_id, found) if found else None
+    violations = dag_rules.violations(current, dag_facts(dag), on=today(), judged=judged)
+    return dag_rules.message(dag.dag_id, violations) if violations else None
 
 
 @cache
@@ -54,7 +54,7 @@ def label_worker_pods(dag: Any) -> None:
         override = deepcopy((task.executor_config or {}).get("pod_override")) or V1Pod()
         override.metadata = override.metadata or V1ObjectMeta()
         own = (override.metadata.labels or {}).get(pods.LABEL)
-        stated = highest([classification, *(one for one in ORDER if one == own)])
+        stated = highest([classification, *(level for level in ORDER if level == own)])
         override.metadata.labels = {**(override.metadata.labels or {}), pods.LABEL: stated}
         executor_config = {**(task.executor_config or {}), "pod_override": override}
         if task.is_mapped:
@@ -76,7 +76,7 @@ def restrict(pod: Any) -> None:
     plan = pods.plan(
         config.load(),
         PodGenerator.serialize_pod(pod),
-        [one for one in stated if one],
+        [rule for rule in stated if rule],
         connection=getattr(running["task"], "kubernetes_conn_id", None) if running else None,
         on=today(),
     )

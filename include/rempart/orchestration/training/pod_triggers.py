@@ -118,7 +118,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
     async def _reason(self, pod: Any) -> str:
         """Return why a pod waits: for Kueue, its node or its container."""
         name = (pod.metadata.labels or {}).get(shape.QUEUE)
-        if name is None or not any(one.name.startswith(f"{queue.GROUP}/") for one in pod.spec.scheduling_gates or ()):
+        if name is None or not any(gate.name.startswith(f"{queue.GROUP}/") for gate in pod.spec.scheduling_gates or ()):
             return _why(pod, self.base_container_name)
         self._queue = self._queue or QueueWatch(self.hook, self.pod_namespace, "Pod", self.pod_name)
         return queue.waits(name, await self._queue.events())
@@ -135,10 +135,14 @@ class TrainingPodTrigger(KubernetesPodTrigger):
 
 def _why(pod: Any, container: str) -> str:
     """Return why a pod waits for its node or container, in the cluster's words."""
-    scheduled = next((one for one in pod.status.conditions or () if one.type == "PodScheduled"), None)
+    scheduled = next((condition for condition in pod.status.conditions or () if condition.type == "PodScheduled"), None)
     if scheduled and scheduled.status != "True":
         return str(scheduled.message or scheduled.reason or "")
-    states = (one.state.waiting for one in pod.status.container_statuses or () if one.name == container and one.state)
+    states = (
+        status.state.waiting
+        for status in pod.status.container_statuses or ()
+        if status.name == container and status.state
+    )
     waiting = next((state for state in states if state), None)
     if waiting is None:
         return ""

@@ -32,7 +32,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
 
     platform = runtime.platform()
     api = AirflowApi(platform.connections("airflow_api"))
-    found: list[OrphanFinding] = []
+    orphan_findings: list[OrphanFinding] = []
     away: dict[str, str] = {}
     for name in platform.config.pools:
         try:
@@ -43,7 +43,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
             continue
         pipelines = {pod.uid: pipeline for pod, pipeline in pods}
         for finding in find_orphans(platform, api, pods):
-            found.append(finding)
+            orphan_findings.append(finding)
             logger.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
             if finding.stray and not dry_run:
                 _delete(hook, platform.config.pools[name].namespace, finding.pod)
@@ -51,8 +51,8 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
     if away:
         told = ", ".join(f"{name} ({why})" for name, why in away.items())
         raise PoolUnavailable(f"Pools not checked: {told}", "Run `rempart doctor pool`. The other pools were checked.")
-    strays = [one.pod.name for one in found if one.stray]
-    return {"pods": len(found), "strays": strays, "deleted": 0 if dry_run else len(strays)}
+    strays = [seen.pod.name for seen in orphan_findings if seen.stray]
+    return {"pods": len(orphan_findings), "strays": strays, "deleted": 0 if dry_run else len(strays)}
 
 
 def _hook(connection: str) -> Any:
@@ -66,16 +66,16 @@ _SELECTOR = ",".join((*(f"{key}={value}" for key, value in shape.MANAGED_BY.item
 
 def _pods(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
     client = hook.core_v1_client
-    for one in client.list_namespaced_pod(settings.pools[pool].namespace, label_selector=_SELECTOR).items:
-        yield _seen(pool, client.api_client.sanitize_for_serialization(one.metadata), train_job=False)
+    for pod in client.list_namespaced_pod(settings.pools[pool].namespace, label_selector=_SELECTOR).items:
+        yield _seen(pool, client.api_client.sanitize_for_serialization(pod.metadata), train_job=False)
 
 
 def _train_jobs(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
     if settings.pools[pool].runtime is None:
         return
     where = (train_job.GROUP, train_job.VERSION, settings.pools[pool].namespace, train_job.PLURAL)
-    for one in hook.custom_object_client.list_namespaced_custom_object(*where, label_selector=_SELECTOR)["items"]:
-        yield _seen(pool, one["metadata"], train_job=True)
+    for job in hook.custom_object_client.list_namespaced_custom_object(*where, label_selector=_SELECTOR)["items"]:
+        yield _seen(pool, job["metadata"], train_job=True)
 
 
 def _seen(pool: str, metadata: dict[str, Any], *, train_job: bool) -> tuple[PodSeen, str]:

@@ -39,7 +39,7 @@ def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any
 
     def events(selector: str) -> list[Any]:
         found = core.list_namespaced_event(namespace, field_selector=selector).items
-        return [core.api_client.sanitize_for_serialization(one) for one in found]
+        return [core.api_client.sanitize_for_serialization(event) for event in found]
 
     try:
         workload = queue.workload(events(queue.of_owner(kind, name)))
@@ -78,4 +78,4 @@ class QueueWatch:
 
     async def _events(self, api: Any, selector: str) -> list[Any]:
         found = await client.CoreV1Api(api).list_namespaced_event(self._namespace, field_selector=selector)
-        return [api.sanitize_for_serialization(one) for one in found.items]
+        return [api.sanitize_for_serialization(event) for event in found.items]

@@ -118,7 +118,7 @@ class PoolWatch:
     async def _list(self, ask: Callable[..., Any], where: tuple[str, ...]) -> str:
         listed = await ask(*where, label_selector=_SELECTOR)
         plain = isinstance(listed, dict)
-        found = {name: one for one in (listed["items"] if plain else listed.items) for name in _names(one)}
+        found = {name: pod for pod in (listed["items"] if plain else listed.items) for name in _names(pod)}
         for name in list(self._wanted):
             self._tell(name, found.get(name))
         return str(listed["metadata"]["resourceVersion"] if plain else listed.metadata.resource_version)
@@ -135,8 +135,8 @@ class PoolWatch:
         return version
 
     def _tell(self, name: str, state: Any) -> None:
-        for one in self._wanted.get(name, ()):
-            one.tell(state)
+        for waiter in self._wanted.get(name, ()):
+            waiter.tell(state)
 
 
 def _names(found: Any) -> tuple[str, ...]:

@@ -44,9 +44,9 @@ class TrainJobOperator(TrainingOperatorBase):
     thing = "TrainJob"
 
     def __init__(self, *, pipeline: Pipeline, order: Any, poll: float = POLL_SECONDS, **provided: Any) -> None:
-        found = self._declare(pipeline, order)
+        plan = self._declare(pipeline, order)
         self.kubernetes_conn_id = self.kubernetes_conn_ids[0]
-        self.image, self.poll = found.options[0].image, poll
+        self.image, self.poll = plan.options[0].image, poll
         self.limit = pipeline.trainer.timeout
         super().__init__(**provided)
 
@@ -74,16 +74,16 @@ class TrainJobOperator(TrainingOperatorBase):
             retried(self._make)(manifest)
             if self._queue and (made := self._gang().job) is not None:
                 self._see_managed(made)
-        found = self._gang()
+        gang = self._gang()
         for pause in PAUSES:
-            if found.bound or found.over:
+            if gang.bound or gang.over:
                 break
             time.sleep(pause)
-            found = self._gang()
-        if not self._lives(found):
-            self._over(context, self._number, {"status": "failed"}, found)
+            gang = self._gang()
+        if not self._lives(gang):
+            self._over(context, self._number, {"status": "failed"}, gang)
             return
-        self._watch(found)
+        self._watch(gang)
 
     def _see_quota(self) -> None:
         """See that the namespace's quotas can hold all nodes: a TrainJob itself is always accepted. Raises Taken."""
@@ -94,7 +94,7 @@ class TrainJobOperator(TrainingOperatorBase):
                 raise
             self.log.info("The quotas of %s cannot be looked at: %s", self.namespace, told(cause)[1])
             return
-        quotas = quotas_of(self._plain(one) for one in found.items)
+        quotas = quotas_of(self._plain(item) for item in found.items)
         if why := too_small(load().pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
             raise Taken(verdict.Ending("capacity", why))
 
@@ -109,7 +109,7 @@ class TrainJobOperator(TrainingOperatorBase):
         """Give credentials if every pod has a node, and defer. Raises Denied."""
         assert gang.job is not None  # noqa: S101 - it lives
         if gang.bound:
-            nodes = [str(verdict.bound(one)) for one in gang.pods]
+            nodes = [str(verdict.bound(pod)) for pod in gang.pods]
             self._give_credentials(gang.job, nodes, gang.pods)
         settings = load()
         made = datetime.fromisoformat(gang.job["metadata"]["creationTimestamp"]).timestamp()
@@ -148,42 +148,42 @@ class TrainJobOperator(TrainingOperatorBase):
         selector = f"{shape.OF_JOB}={self.name}"
         listed = retried(self.client.list_namespaced_pod)(self.namespace, label_selector=selector)
         machines = self._job.machines(self._number)
-        return Gang.of(job, [self._plain(one) for one in listed.items], self._option.nodes, machines)
+        return Gang.of(job, [self._plain(pod) for pod in listed.items], self._option.nodes, machines)
 
-    def _lives(self, found: Gang) -> bool:
-        return not found.over
+    def _lives(self, gang: Gang) -> bool:
+        return not gang.over
 
     def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
-        found = self._gang()
-        if self._lives(found) and event["status"] in (BOUND, "error"):
-            self._watch(found, event["seen"])
-        self._over(context, number, event, found)
+        gang = self._gang()
+        if self._lives(gang) and event["status"] in (BOUND, "error"):
+            self._watch(gang, event["seen"])
+        self._over(context, number, event, gang)
 
-    def _over(self, context: Any, number: int, event: dict[str, Any], found: Gang) -> None:
-        self._tell_the_rest(found, str(event.get("seen") or ""))
-        ending = found.ending(self._told(event, found))
-        if event["status"] == "timeout" and not found.over and time.time() >= self._end_of(found):
+    def _over(self, context: Any, number: int, event: dict[str, Any], gang: Gang) -> None:
+        self._tell_the_rest(gang, str(event.get("seen") or ""))
+        ending = gang.ending(self._told(event, gang))
+        if event["status"] == "timeout" and not gang.over and time.time() >= self._end_of(gang):
             ending = verdict.Ending("failed", "it ran longer than trainer.timeout, and did not end by itself")
-        if ending.outcome == "capacity" and found.job is not None:
+        if ending.outcome == "capacity" and gang.job is not None:
             ending = verdict.Ending("capacity", "; ".join((ending.cause, *self._refusals())))
-        told_by = found.culprit
+        told_by = gang.culprit
         lines = "  (its pods are gone)"
         if told_by is not None:
             lines = self._last_lines(told_by["metadata"]["name"], shape.NODE)
         self._delete()
-        self._conclude(number, ending, next(iter(found.pods), None), lines)
+        self._conclude(number, ending, next(iter(gang.pods), None), lines)
 
-    def _told(self, event: dict[str, Any], found: Gang) -> str:
+    def _told(self, event: dict[str, Any], gang: Gang) -> str:
         """Return the watcher's words about the attempt's end, or Kueue's if a queue holds it back or stopped it."""
         message = str(event.get("message") or "")
-        if found.displaced:
+        if gang.displaced:
             return message or self._of_queue(queue.stopped, shape.KIND)
-        return (self._of_queue(queue.waits, shape.KIND) if found.suspended else "") or message
+        return (self._of_queue(queue.waits, shape.KIND) if gang.suspended else "") or message
 
     def _end_of(self, gang: Gang) -> float:
         """Return the latest end of the pods that started last."""
-        begun = [one.get("status", {}).get("startTime") for one in gang.pods]
-        last = max((datetime.fromisoformat(one).timestamp() for one in begun if one), default=float("inf"))
+        begun = [pod.get("status", {}).get("startTime") for pod in gang.pods]
+        last = max((datetime.fromisoformat(moment).timestamp() for moment in begun if moment), default=float("inf"))
         return last + self.limit.total_seconds()
 
     def _refusals(self) -> list[str]:
@@ -193,7 +193,7 @@ class TrainJobOperator(TrainingOperatorBase):
             events = self.client.list_namespaced_event(self.namespace, field_selector=selector).items
         except (ApiException, HTTPError) as cause:
             return [f"its events cannot be read: {told(cause)[1]}"]
-        return list(dict.fromkeys(str(one.message) for one in events))
+        return list(dict.fromkeys(str(event.message) for event in events))
 
     def _tell_the_rest(self, gang: Gang, seen: str) -> None:
         """Log what rank 0 printed since the trigger's last report."""

@@ -129,7 +129,7 @@ class TrainJobTrigger(BaseTrigger):
                 if queue.never(why):
                     return "timeout", why
             started = not self.await_nodes and all(
-                (one.get("status") or {}).get("phase") != "Pending" for one in gang.pods
+                (pod.get("status") or {}).get("phase") != "Pending" for pod in gang.pods
             )
             if not started and time.time() >= self.started_by:
                 return "timeout", f"not all of {self.nodes} nodes within max_pending"
@@ -166,7 +166,7 @@ class TrainJobTrigger(BaseTrigger):
             found = await client.CoreV1Api(api).list_namespaced_pod(
                 self.namespace, label_selector=f"{shape.OF_JOB}={self.name}"
             )
-            pods = [api.sanitize_for_serialization(one) for one in found.items]
+            pods = [api.sanitize_for_serialization(pod) for pod in found.items]
             try:
                 job = await client.CustomObjectsApi(api).get_namespaced_custom_object(
                     shape.GROUP, shape.VERSION, self.namespace, shape.PLURAL, self.name

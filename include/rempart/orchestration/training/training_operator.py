@@ -116,7 +116,7 @@ class TrainingOperatorBase(BaseOperator):
                 "No pool may run its jobs:\n" + "\n".join(found.lines()),
                 "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
             )
-        self.kubernetes_conn_ids = list(dict.fromkeys(one.connection for one in found.options))
+        self.kubernetes_conn_ids = list(dict.fromkeys(option.connection for option in found.options))
         return found
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -277,7 +277,7 @@ class TrainingOperatorBase(BaseOperator):
             self._deny(why)
             raise Denied from cause
         if retried(self._make_secret)(secret):
-            for pod in [one["metadata"]["name"] for one in made] or [self.name]:
+            for pod in [created["metadata"]["name"] for created in made] or [self.name]:
                 self._wake(pod)
 
     def _deny(self, why: str) -> None:

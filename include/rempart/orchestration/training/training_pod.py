@@ -38,10 +38,10 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
     thing = "pod"
 
     def __init__(self, *, pipeline: Pipeline, order: Any, **provided: Any) -> None:
-        found = self._declare(pipeline, order)
+        plan = self._declare(pipeline, order)
         super().__init__(
             kubernetes_conn_id=self.kubernetes_conn_ids[0],
-            image=found.options[0].image,
+            image=plan.options[0].image,
             base_container_name=shape.CONTAINER,
             deferrable=True,
             durable=False,  # the provider would look for the last pod in its pool with this pool's identity
@@ -62,11 +62,11 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
     def _found(self, context: Any) -> V1Pod | None:
         return self.find_pod(str(self.namespace), context)
 
-    def _lives(self, found: V1Pod) -> bool:
-        if not _goes_on(found) or overdue(found, datetime.now(UTC)):
+    def _lives(self, pod: V1Pod) -> bool:
+        if not _goes_on(pod) or overdue(pod, datetime.now(UTC)):
             return False
         # one that is being deleted ends in its time if it runs, and never runs if it has no credentials by now
-        return found.metadata.deletion_timestamp is None or self._job.admitted(self._number)
+        return pod.metadata.deletion_timestamp is None or self._job.admitted(self._number)
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Any) -> V1Pod:
         """Return the attempt's pod; make it if missing. Give it credentials if it gets a node within seconds.
@@ -80,8 +80,8 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
             except ApiException as cause:
                 if not is_there(cause):  # made by a call whose answer was lost
                     raise
-            if self._queue and (made := self.find_pod(namespace, context)) is not None:
-                self._see_managed(self._plain(made))
+            if self._queue and (pod := self.find_pod(namespace, context)) is not None:
+                self._see_managed(self._plain(pod))
         for pause in (*PAUSES, None):
             found = self._free_to_use(self.find_pod(namespace, context))
             if found is None:
@@ -94,27 +94,27 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> V1Pod | None:
         """Return the attempt's pod by its name and labels, whichever task made it. Raises Taken."""
         try:
-            found: V1Pod = retried(self.hook.get_pod)(str(self.name), namespace)
+            pod: V1Pod = retried(self.hook.get_pod)(str(self.name), namespace)
         except ApiException as cause:
             if cause.status == 404:
                 return None
             raise
-        self._hold_to(self._plain(found)["metadata"])
-        return found
+        self._hold_to(self._plain(pod)["metadata"])
+        return pod
 
-    def _free_to_use(self, found: V1Pod | None) -> V1Pod | None:
+    def _free_to_use(self, pod: V1Pod | None) -> V1Pod | None:
         """Return a pod that this attempt may wait for, or None. Raises Taken for one that ends or has ended without it.
 
         An attempt's number comes twice if the record of the first was lost, as after a failover to a site that was
         behind. A pod that has credentials by this record belongs to this attempt.
         """
-        if found is None or self._job.admitted(self._number):
-            return found
-        if found.metadata.deletion_timestamp is not None or not _goes_on(found):
-            does = "is being deleted" if found.metadata.deletion_timestamp is not None else "has ended"
+        if pod is None or self._job.admitted(self._number):
+            return pod
+        if pod.metadata.deletion_timestamp is not None or not _goes_on(pod):
+            does = "is being deleted" if pod.metadata.deletion_timestamp is not None else "has ended"
             cause = f"pod {self.name} in namespace {self.namespace} {does}: the next attempt has a name of its own"
             raise Taken(verdict.Ending("capacity", cause))
-        return found
+        return pod
 
     def defer(self, *, trigger: Any, **named: Any) -> NoReturn:
         """Defer on our triggers, which keep the minimum, store no credentials, and wait for a node first."""
@@ -137,13 +137,13 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
             self.invoke_defer_method(last_log_time=event.get("last_log_time"), context=context)
         self._over(context, number, event, found)
 
-    def _over(self, context: Any, number: int, event: dict[str, Any], found: V1Pod | None) -> None:
-        seen = self._plain(found) if found else None
-        lines = self._last_lines(str(self.name), shape.CONTAINER) if found else "  (its pod is gone)"
+    def _over(self, context: Any, number: int, event: dict[str, Any], pod: V1Pod | None) -> None:
+        seen = self._plain(pod) if pod else None
+        lines = self._last_lines(str(self.name), shape.CONTAINER) if pod else "  (its pod is gone)"
         ending = verdict.ending(seen, self._told(event, seen))
-        if event["status"] == "timeout" and found is not None and found.status.phase == PodPhase.RUNNING:
+        if event["status"] == "timeout" and pod is not None and pod.status.phase == PodPhase.RUNNING:
             ending = verdict.Ending("failed", "the task's execution_timeout was reached while it ran")
-        if found is not None:
+        if pod is not None:
             self._finish_pod(context, event)
         self._conclude(number, ending, seen, lines)
 
@@ -151,7 +151,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         """Return the watcher's words about a pod's end, or Kueue's if it waits in a queue or lost its place."""
         message = str(event.get("message") or "")
         if seen is None:
-            return ". ".join(one for one in (message, self._of_queue(queue.stopped, "Pod")) if one)
+            return ". ".join(sentence for sentence in (message, self._of_queue(queue.stopped, "Pod")) if sentence)
         return self._of_queue(queue.waits, "Pod") if queue.gated(seen) else message
 
     def _finish_pod(self, context: Any, event: dict[str, Any]) -> None:
@@ -163,11 +163,11 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         except (AirflowException, PodNotFoundException) as end:
             self.log.info("The pod is over: %s", (str(end) or type(end).__name__).splitlines()[0])
 
-    def _admit(self, found: V1Pod) -> bool:
+    def _admit(self, pod: V1Pod) -> bool:
         """Give a pod with a node its credentials. Return False while it has no node. Raises Denied."""
-        if not (node := found.spec.node_name):
+        if not (node := pod.spec.node_name):
             return False
-        self._give_credentials(self._plain(found), [node])
+        self._give_credentials(self._plain(pod), [node])
         return True
 
     def _delete(self, grace: int = shape.GRACE_SECONDS) -> None:
@@ -185,6 +185,6 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         self.trigger_kwargs = {"attempt": number, "pool": option.pool}
 
 
-def _goes_on(found: V1Pod) -> bool:
+def _goes_on(pod: V1Pod) -> bool:
     """Return whether a pod has not ended."""
-    return found.status.phase in (PodPhase.PENDING, PodPhase.RUNNING)
+    return pod.status.phase in (PodPhase.PENDING, PodPhase.RUNNING)

@@ -101,7 +101,7 @@ def private(at: Scratch) -> str:
         _known(f"an unsigned request ({what})", answered)
     if let := [what for what, answered in answers.items() if answered < 400]:
         raise Lie(f"without a signature one may {' and '.join(let)}")
-    return f"unsigned requests are refused ({', '.join(sorted({str(one) for one in answers.values()}))})"
+    return f"unsigned requests are refused ({', '.join(sorted({str(answer) for answer in answers.values()}))})"
 
 
 def _known(what: str, answered: int) -> None:
@@ -193,7 +193,7 @@ def conditional_put(at: Scratch) -> str:
         return number
 
     with ThreadPoolExecutor(RACERS) as threads:
-        winners = [one for one in threads.map(race, range(RACERS)) if one is not None]
+        winners = [winner for winner in threads.map(race, range(RACERS)) if winner is not None]
     if len(winners) != 1:
         raise Lie(f"{len(winners)} of {RACERS} puts at once were told that they made the object")
     if at.get("race") != b"%d" % winners[0]:
@@ -226,7 +226,7 @@ def multipart(at: Scratch) -> str:
     if at.is_there("aborted"):
         raise Lie("an aborted upload left an object")
     left = at.client.list_multipart_uploads(Bucket=at.bucket, Prefix=at.key("")).get("Uploads", ())
-    if begun in [one["UploadId"] for one in left]:
+    if begun in [upload["UploadId"] for upload in left]:
         raise Lie("an aborted upload goes on")
     return f"two parts of {PART >> 20} MiB and 1 kB are one object; an aborted upload left nothing"
 
@@ -269,6 +269,6 @@ def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
 def tags(at: Scratch) -> str:
     at.put("tagged", b"x", Tagging="colour=blue&size=10")
     answer = at.client.get_object_tagging(Bucket=at.bucket, Key=at.key("tagged"))
-    if (found := {one["Key"]: one["Value"] for one in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
+    if (found := {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
         raise Lie(f"two tags were written, {len(found)} came back") if found else Absent("tags are dropped")
     return "tags are kept"

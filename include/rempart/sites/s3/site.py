@@ -77,9 +77,11 @@ class S3Site(S3Reader):
         self._call("create", bucket, "", create)
 
     def drop_bucket(self, bucket: str) -> None:
-        for one in self.versions(bucket):
-            ask = partial(self._client.delete_object, Bucket=bucket, Key=one.key, VersionId=one.version_id or "null")
-            self._call("drop", bucket, one.key, ask)
+        for version in self.versions(bucket):
+            ask = partial(
+                self._client.delete_object, Bucket=bucket, Key=version.key, VersionId=version.version_id or "null"
+            )
+            self._call("drop", bucket, version.key, ask)
         self._call("drop", bucket, "", partial(self._client.delete_bucket, Bucket=bucket))
 
     def _put(

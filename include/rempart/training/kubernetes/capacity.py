@@ -19,7 +19,7 @@ def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
         return facts.quotas
     key = f"requests.{pool.gpu}"
     try:
-        bounds = [left_of(one, key)[1] for one in facts.quotas if key in one.hard]
+        bounds = [left_of(quota, key)[1] for quota in facts.quotas if key in quota.hard]
     except ValueError as error:
         return Unknown(f"the quota is not a count: {error}")
     if not pool.elastic:
@@ -27,22 +27,22 @@ def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
             return facts.nodes
         if isinstance(facts.used, Unknown):
             return facts.used
-        fit = [one for one in facts.nodes if one.gpus and not unfit(pool, one)]
+        fit = [node for node in facts.nodes if node.gpus and not unfit(pool, node)]
         if not fit:
             return Unknown("none of its nodes takes jobs now, and nothing says that none will")
-        free = [max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit]
-        bounds.append(sum(one // gpus * gpus for one in free))
+        free = [max(node.gpus - facts.used.get(node.name, 0), 0) for node in fit]
+        bounds.append(sum(count // gpus * gpus for count in free))
     return min(bounds) if bounds else Unknown("no quota bounds its GPUs, and its operator adds nodes")
 
 
 def too_small(pool: Pool, gpus: int, quotas: Iterable[Quota]) -> str:
     """Why a job of `gpus` in all can never fit the namespace's quotas; empty if it can, or that is not known."""
     key = f"requests.{pool.gpu}"
-    for one in quotas:
+    for quota in quotas:
         try:
-            hard, _ = left_of(one, key)
+            hard, _ = left_of(quota, key)
         except (KeyError, ValueError):
             continue
         if gpus > hard:
-            return f"the job never fits the quota {one.name}: it needs {gpus} {pool.gpu} in all, and {key} is {hard}"
+            return f"the job never fits the quota {quota.name}: it needs {gpus} {pool.gpu} in all, and {key} is {hard}"
     return ""

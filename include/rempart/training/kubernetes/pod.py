@@ -105,7 +105,7 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
     }
     if pool.node_selector:
         made["nodeSelector"] = dict(pool.node_selector)
-    made["tolerations"] = [one.model_dump(exclude_none=True, by_alias=True) for one in _tolerations(pool)]
+    made["tolerations"] = [toleration.model_dump(exclude_none=True, by_alias=True) for toleration in _tolerations(pool)]
     if pool.priority_class:
         made["priorityClassName"] = pool.priority_class
     return made
@@ -114,7 +114,7 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
 def _tolerations(pool: Pool) -> list[Toleration]:
     """The pool's own, and how long a node may be lost: Kubernetes would keep the pod there for 300 s."""
     seconds = int(pool.node_lost_after.total_seconds())
-    declared = {one.key for one in pool.tolerations if one.effect in (None, "NoExecute")}
+    declared = {toleration.key for toleration in pool.tolerations if toleration.effect in (None, "NoExecute")}
     lost = [
         Toleration(key=key, effect="NoExecute", tolerationSeconds=seconds) for key in LOST_NODE if key not in declared
     ]

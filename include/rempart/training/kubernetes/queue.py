@@ -35,16 +35,18 @@ class LocalQueue:
     @staticmethod
     def of(seen: Json) -> LocalQueue:
         """Read a LocalQueue."""
-        for one in (seen.get("status") or {}).get("conditions") or ():
-            if one.get("type") == "Active":
-                return LocalQueue(one.get("status") == "True", _sentence(one.get("reason"), one.get("message")))
+        for condition in (seen.get("status") or {}).get("conditions") or ():
+            if condition.get("type") == "Active":
+                return LocalQueue(
+                    condition.get("status") == "True", _sentence(condition.get("reason"), condition.get("message"))
+                )
         return LocalQueue(None)
 
 
 def gated(pod: Json) -> bool:
     """Return whether a pod waits for Kueue to admit it."""
     gates = (pod.get("spec") or {}).get("schedulingGates") or ()
-    return any(str(one.get("name")).startswith(f"{GROUP}/") for one in gates)
+    return any(str(gate.get("name")).startswith(f"{GROUP}/") for gate in gates)
 
 
 def name_of(thing: Json) -> str | None:
@@ -95,7 +97,7 @@ def never(why: str) -> bool:
 
 def stopped(queue: str, events: Iterable[Json] | None) -> str:
     """Return why a job lost its place in a queue, from its Workload's events; empty without a cause."""
-    found = _newest(one for one in events or () if str(one.get("reason")).startswith(("Evicted", "Preempted")))
+    found = _newest(event for event in events or () if str(event.get("reason")).startswith(("Evicted", "Preempted")))
     return found and f"LocalQueue {queue} took its place away: {found}"
 
 

@@ -153,12 +153,12 @@ def readable(text: str) -> str:
     return _ANSWER.sub(_answered, text)
 
 
-def _answered(found: re.Match[str]) -> str:
+def _answered(matched: re.Match[str]) -> str:
     try:
-        told = str(json.loads(found["body"] or "")["message"])
+        told = str(json.loads(matched["body"] or "")["message"])
     except (ValueError, KeyError, TypeError):
-        told = found["reason"].strip()
-    return f"the cluster's API answered {found['status']}: {told[:500]}"
+        told = matched["reason"].strip()
+    return f"the cluster's API answered {matched['status']}: {told[:500]}"
 
 
 def seconds_run(pod: Mapping[str, Any]) -> float | None:

@@ -72,7 +72,7 @@ async def show_point(request: Request, point: PointId, user: Reader) -> Response
         runs: tuple[Run, ...] | None = await airflow_calls.drills(request)
     except AirflowRefused:
         runs = None
-    started = next((one for one in runs or () if one.id == request.query_params.get("run")), None)
+    started = next((run for run in runs or () if run.id == request.query_params.get("run")), None)
     return render(
         request,
         "restore-point",
@@ -89,7 +89,7 @@ async def show_point(request: Request, point: PointId, user: Reader) -> Response
 def plan_drill(request: Request, point: PointId, user: Operator) -> Response:
     """Show the plan of a drill, and the form that starts it."""
     found = _explained(point)
-    last = next((one.rto_seconds for one in found.drills if one.rto_seconds is not None), None)
+    last = next((drill.rto_seconds for drill in found.drills if drill.rto_seconds is not None), None)
     form = forms.token(_key(), user.get_id(), _drill_path(point))
     return render(request, "drill", current="restore-points", found=found, last=last, form=form, refused="")
 
@@ -165,7 +165,7 @@ def _drill_path(point: str) -> str:
 
 
 def _refused(request: Request, found: points.Explained, user: BaseUser, why: str, status: int) -> Response:
-    last = next((one.rto_seconds for one in found.drills if one.rto_seconds is not None), None)
+    last = next((drill.rto_seconds for drill in found.drills if drill.rto_seconds is not None), None)
     form = forms.token(_key(), user.get_id(), _drill_path(found.point.id))
     return render(
         request,

@@ -48,8 +48,8 @@ def read_pipeline(pipeline: PipelineName) -> Quality:
 @router.get(PAGE)
 def show_pipeline(request: Request, pipeline: PipelineName, user: Reader) -> Response:
     rights = {"operate": may(user, "operate"), "read_data": may(user, "read_data")}
-    found = _quality(pipeline)
-    return render(request, "pipeline", current="data", found=found, evidence=may(user, "read_evidence"), **rights)
+    quality = _quality(pipeline)
+    return render(request, "pipeline", current="data", found=quality, evidence=may(user, "read_evidence"), **rights)
 
 
 @router.get(f"{LOOK}/look", dependencies=[SEES_DATA])
@@ -63,15 +63,15 @@ async def start_look(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
     """Start a task that reads the rows for a key that only this browser gets."""
-    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
     if not posts.is_ours(request, user, _action(pipeline, delivery, "look"), form):
-        return _plan(request, "look", found, one, user, "csrf", 403)
+        return _plan(request, "look", found, held_delivery, user, "csrf", 403)
     key = age.new_identity()
     try:
         asked = {"delivery": delivery, "recipient": key.recipient}
         run = await airflow_calls.start(request, f"show_quarantine_{pipeline}", asked)
     except AirflowRefused as error:
-        return _plan(request, "look", found, one, user, error.what, 409)
+        return _plan(request, "look", found, held_delivery, user, error.what, 409)
     here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}"
     answer = RedirectResponse(f"{here}/rows?{urlencode({'run': run})}", 303, headers=HEADERS)
     secure = request.url.scheme == "https"
@@ -84,11 +84,13 @@ async def show_rows(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
 ) -> Response:
     """Show the rows once the task has read them; until then, its progress."""
-    one = await run_in_threadpool(_delivery, pipeline, delivery)
+    held_delivery = await run_in_threadpool(_delivery, pipeline, delivery)
     asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
     rows = await _rows(request, pipeline, delivery, asked)
     waits = asked is not None and not asked.ended and COOKIE in request.cookies
-    answer = render(request, "rows", current="data", one=one, pipeline=pipeline, asked=asked, rows=rows, waits=waits)
+    answer = render(
+        request, "rows", current="data", one=held_delivery, pipeline=pipeline, asked=asked, rows=rows, waits=waits
+    )
     return _refreshed(answer, waits)
 
 
@@ -112,9 +114,9 @@ async def plan_again(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
 ) -> Response:
     """Show the effects of taking a delivery in again, and the form; with `run`, the state of that run."""
-    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
     asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
-    answer = _plan(request, "again", found, one, user, asked=asked)
+    answer = _plan(request, "again", found, held_delivery, user, asked=asked)
     return _refreshed(answer, asked is not None and not asked.ended)
 
 
@@ -123,13 +125,13 @@ async def start_again(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
     """Take a delivery in again, in the name of the user."""
-    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
     if not posts.is_ours(request, user, _action(pipeline, delivery, "again"), form):
-        return _plan(request, "again", found, one, user, "csrf", 403)
+        return _plan(request, "again", found, held_delivery, user, "csrf", 403)
     try:
         run = await airflow_calls.start(request, f"ingest_{pipeline}", {"again": delivery})
     except AirflowRefused as error:
-        return _plan(request, "again", found, one, user, error.what, 409)
+        return _plan(request, "again", found, held_delivery, user, error.what, 409)
     where = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/again?{urlencode({'run': run})}"
     return RedirectResponse(where, 303, headers=HEADERS)
 
@@ -139,9 +141,9 @@ async def plan_accept(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
 ) -> Response:
     """Show what accepting a delivery publishes, and the form; with `run`, the state of that run."""
-    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
     asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
-    answer = _plan(request, "accept", found, one, user, asked=asked)
+    answer = _plan(request, "accept", found, held_delivery, user, asked=asked)
     return _refreshed(answer, asked is not None and not asked.ended)
 
 
@@ -150,28 +152,28 @@ async def start_accept(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
     """Accept a held-back delivery in the name of the user, unless its plan has changed."""
-    found, one = await run_in_threadpool(_both, pipeline, delivery)
-    if not one.held_back or not posts.is_ours(request, user, _accepting(pipeline, one), form):
-        return _plan(request, "accept", found, one, user, "csrf", 403)
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
+    if not held_delivery.held_back or not posts.is_ours(request, user, _accepting(pipeline, held_delivery), form):
+        return _plan(request, "accept", found, held_delivery, user, "csrf", 403)
     try:
         conf = {"again": delivery, "accept_quarantined": True}
         run = await airflow_calls.start(request, f"ingest_{pipeline}", conf)
     except AirflowRefused as error:
-        return _plan(request, "accept", found, one, user, error.what, 409)
+        return _plan(request, "accept", found, held_delivery, user, error.what, 409)
     where = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/accept?{urlencode({'run': run})}"
     return RedirectResponse(where, 303, headers=HEADERS)
 
 
 def _quality(pipeline: str) -> Quality:
-    if (found := quarantine.quality(sources.newest(), pipeline, sources.now())) is None:
+    if (quality := quarantine.quality(sources.newest(), pipeline, sources.now())) is None:
         raise HTTPException(404, f"No pipeline {pipeline} is known: include/pipelines has no such file")
-    return found
+    return quality
 
 
 def _delivery(pipeline: str, delivery: str) -> Delivery:
-    for one in quarantine.deliveries(sources.newest(), pipeline):
-        if one.sha256 == delivery:
-            return one
+    for candidate in quarantine.deliveries(sources.newest(), pipeline):
+        if candidate.sha256 == delivery:
+            return candidate
     raise HTTPException(404, f"No delivery {delivery[:12]} of {pipeline} is on record")
 
 
@@ -202,18 +204,22 @@ async def _rows(request: Request, pipeline: str, delivery: str, asked: Asked | N
 def _plan(
     request: Request,
     action: str,
-    found: Quality,
-    one: Delivery,
+    quality: Quality,
+    delivery: Delivery,
     user: BaseUser,
     refused: str = "",
     status: int = 200,
     asked: Asked | None = None,
 ) -> Response:
-    of = _accepting(found.pipeline, one) if action == "accept" else _action(found.pipeline, one.sha256, action)
+    of = (
+        _accepting(quality.pipeline, delivery)
+        if action == "accept"
+        else _action(quality.pipeline, delivery.sha256, action)
+    )
     form = posts.token(user, of)
     accepts = action == "accept"
-    rows, offered = (one.good, one.held_back) if accepts else (one.quarantined, True)
-    content: dict[str, Any] = {"found": found, "one": one, "form": form, "refused": refused, "asked": asked}
+    rows, offered = (delivery.good, delivery.held_back) if accepts else (delivery.quarantined, True)
+    content: dict[str, Any] = {"found": quality, "one": delivery, "form": form, "refused": refused, "asked": asked}
     content |= {"action": action, "rows": rows, "offered": offered}
     template = "look" if action == "look" else "quarantine_plan"
     return render(request, template, status=status, current="data", most=MAX_ROWS, **content)
@@ -230,6 +236,6 @@ def _action(pipeline: str, delivery: str, action: str) -> str:
     return f"data/{pipeline}/quarantine/{delivery}/{action}"
 
 
-def _accepting(pipeline: str, one: Delivery) -> str:
+def _accepting(pipeline: str, delivery: Delivery) -> str:
     """The action of accepting a delivery as the record tells it: another plan needs another form."""
-    return _action(pipeline, one.sha256, f"accept/{one.seq}")
+    return _action(pipeline, delivery.sha256, f"accept/{delivery.seq}")

@@ -63,7 +63,7 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
     pipelines = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
     told = []
     for name, pipeline in pipelines.items():
-        own = [one for one in found if one.pipeline == name]
+        own = [dataset for dataset in found if dataset.pipeline == name]
         told.append(
             PipelineData(
                 name,
@@ -71,7 +71,7 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
                 pipeline.what if isinstance(pipeline, PipelineError) else None,
                 own[0] if own else None,
                 refused.get(name, 0),
-                sum(one.delivered for one in own),
+                sum(snapshot.delivered for snapshot in own),
             )
         )
     return Data(moment(facts, now), tuple(told), found[page * PAGE : (page + 1) * PAGE], page, pages)
@@ -79,24 +79,24 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
 
 def quarantined(facts: CockpitFacts) -> Mapping[str, int]:
     """Rows in quarantine, by pipeline, as far as the facts go back; 0 for a pipeline that has snapshots and none."""
-    return dict.fromkeys((one.pipeline for one in _snapshots(facts)), 0) | quarantine.rows(facts)
+    return dict.fromkeys((snapshot.pipeline for snapshot in _snapshots(facts)), 0) | quarantine.rows(facts)
 
 
 def _snapshots(facts: CockpitFacts) -> tuple[Snapshot, ...]:
     return tuple(
         Snapshot(
-            one.seq,
-            one.at,
-            one.subject,
-            str(one.body["snapshot"]),
-            one.body.get("previous"),
-            str(one.body["site"]),
-            int(one.body.get("deliveries", 0)),
-            int(one.body["rows"]),
-            int(one.body.get("delivered", 0)),
-            int(one.body.get("accepted", 0)),
-            int(one.body.get("quarantined", 0)),
+            record.seq,
+            record.at,
+            record.subject,
+            str(record.body["snapshot"]),
+            record.body.get("previous"),
+            str(record.body["site"]),
+            int(record.body.get("deliveries", 0)),
+            int(record.body["rows"]),
+            int(record.body.get("delivered", 0)),
+            int(record.body.get("accepted", 0)),
+            int(record.body.get("quarantined", 0)),
         )
-        for one in facts.of("snapshot")
-        if "snapshot" in one.body
+        for record in facts.of("snapshot")
+        if "snapshot" in record.body
     )

@@ -64,7 +64,7 @@ class Lag:
 
 def newest(facts: CockpitFacts, source: str, target: str) -> Evidence | None:
     """The last replication of a pair that is on record."""
-    return next((one for one in facts.of("replication") if one.subject == f"{source}->{target}"), None)
+    return next((record for record in facts.of("replication") if record.subject == f"{source}->{target}"), None)
 
 
 def lag(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Lag:
@@ -107,11 +107,11 @@ def judge(facts: CockpitFacts, now: datetime) -> LossVerdict:
     if why or isinstance(config, Unknown) or isinstance(active, Unknown):
         return LossVerdict("unknown", Said("verdict.unknown", {"why": why[0]}), None, ())
     losses = tuple(_loss(facts, config, active, site, now) for site in config.sites)
-    state = worst(one.state for one in losses)
-    costs = [one.cost_seconds for one in losses]
-    cost = None if None in costs else max((one for one in costs if one is not None), default=None)
+    state = worst(loss.state for loss in losses)
+    costs = [loss.cost_seconds for loss in losses]
+    cost = None if None in costs else max((cost for cost in costs if cost is not None), default=None)
     params: dict[str, str | int | float] = {} if cost is None else {"cost_seconds": cost}
-    worst_site = next((one.site for one in losses if one.state == state), "")
+    worst_site = next((loss.site for loss in losses if loss.state == state), "")
     return LossVerdict(state, Said(f"verdict.{state}", {**params, "site": worst_site, "why": ""}), cost, losses)
 
 
@@ -137,7 +137,10 @@ def _of_active(facts: CockpitFacts, config: Config, active: Active, now: datetim
     pairs = [pair for pair in config.replication if pair.source == site]
     if not pairs:
         return Loss(site, "bad", None, (Said("loss.no-replica"),))
-    found = min((lag(facts, pair, now) for pair in pairs), key=lambda one: (one.seconds is None, one.seconds or 0.0))
+    found = min(
+        (lag(facts, pair, now) for pair in pairs),
+        key=lambda measured_lag: (measured_lag.seconds is None, measured_lag.seconds or 0.0),
+    )
     if found.seconds is None:
         return Loss(site, "unknown", None, (Said("loss.never-replicated", {"target": found.target}),))
     said = [Said("loss.active", {"cost_seconds": found.seconds, "target": found.target})]

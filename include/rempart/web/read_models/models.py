@@ -100,27 +100,33 @@ def models(facts: CockpitFacts, now: datetime) -> Models:
     return Models(
         moment(facts, now),
         champions(facts),
-        tuple(_alarm(one) for one in facts.of("denial") if one.body.get("what") == ALARM and now - one.at <= ALARMS),
-        tuple(_judgement(one) for one in sorted(judged, key=lambda one: -one.seq)),
+        tuple(
+            _alarm(denial)
+            for denial in facts.of("denial")
+            if denial.body.get("what") == ALARM and now - denial.at <= ALARMS
+        ),
+        tuple(_judgement(judgement) for judgement in sorted(judged, key=lambda record: -record.seq)),
         lineages(facts),
     )
 
 
 def _alarm(record: Evidence) -> Alarm:
     body = record.body
-    reason = "; ".join(str(one) for one in body["reasons"])
+    reason = "; ".join(str(reason) for reason in body["reasons"])
     return Alarm(record.seq, record.at, record.subject, body.get("found"), body.get("champion"), reason)
 
 
 def champions(facts: CockpitFacts) -> tuple[Champion, ...]:
     """Each model's champion by the decisions on record, by the model's name."""
     decisions: dict[str, list[Evidence]] = {}
-    for record in sorted([*facts.of("promotion"), *facts.of("rollback")], key=lambda one: one.seq):
+    for record in sorted([*facts.of("promotion"), *facts.of("rollback")], key=lambda record: record.seq):
         decisions.setdefault(record.subject, []).append(record)
     found = []
     for model, known in sorted(decisions.items()):
         if versions := succession(known):
-            promoted = [one for one in known if one.kind == "promotion" and str(one.body["version"]) == versions[-1]]
+            promoted = [
+                record for record in known if record.kind == "promotion" and str(record.body["version"]) == versions[-1]
+            ]
             found.append(_champion(model, promoted[-1]))
     return tuple(found)
 
@@ -200,6 +206,6 @@ def _judgement(record: Evidence) -> Judgement:
         str(version),
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
-        tuple(sorted(body.get("reasons") or (), key=lambda one: record.kind == "refusal" and is_kept(one))),
+        tuple(sorted(body.get("reasons") or (), key=lambda reason: record.kind == "refusal" and is_kept(reason))),
         None if record.kind == "rollback" else plot(body),
     )

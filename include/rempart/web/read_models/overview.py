@@ -127,7 +127,7 @@ def places(facts: CockpitFacts, now: datetime) -> tuple[Place, ...]:
     named += [("server", name) for name in SERVERS]
     named += [("pool", name) for name in config.pools]
     found = (_place(config, kind, name, home, decided) for kind, name in named)
-    return tuple(replace(one, state="unknown") if blind else one for one in found)
+    return tuple(replace(place, state="unknown") if blind else place for place in found)
 
 
 def _decisions(
@@ -135,8 +135,10 @@ def _decisions(
 ) -> Iterator[tuple[str, Decision]]:
     """What is where, and whether it may be, by place."""
     today, home, shared = now.date(), active.site, classification_of(pipelines)
-    own = sorted({one.classification for one in pipelines.values() if not isinstance(one, PipelineError)})
-    asked: list[tuple[str, What, str, str | None]] = [(one, "data", home, None) for one in own]
+    own = sorted(
+        {pipeline.classification for pipeline in pipelines.values() if not isinstance(pipeline, PipelineError)}
+    )
+    asked: list[tuple[str, What, str, str | None]] = [(classification, "data", home, None) for classification in own]
     asked += [(shared, "replica", pair.target, pair.source) for pair in config.replication if pair.source == home]
     with suppress(ConfigError):  # a restore point has no place then: the figures tell
         asked.append((shared, "restore-point", backup_site(config, home), home))
@@ -159,11 +161,16 @@ def _place(config: Config, kind: Kind, name: str, active: Active | None, decided
     place: PlaceConfig = found
     operator = config.operators[place.operator]
     holdings = tuple(
-        Holding(one.what, one.classification, one.allowed, tuple(f"{r.rule}: {r.fact}" for r in one.against))
-        for where, one in decided
+        Holding(
+            decision.what,
+            decision.classification,
+            decision.allowed,
+            tuple(f"{r.rule}: {r.fact}" for r in decision.against),
+        )
+        for where, decision in decided
         if where == f"{kind} {name}"
     )
-    state: State = "good" if all(one.allowed for one in holdings) else "bad"
+    state: State = "good" if all(holding.allowed for holding in holdings) else "bad"
     return Place(
         kind,
         name,
@@ -188,7 +195,7 @@ def figures(facts: CockpitFacts, now: datetime) -> tuple[Figure, ...]:
         names: tuple[Literal["rpo", "restore_point", "rto", "drill"], ...] = ("rpo", "restore_point", "rto", "drill")
         return tuple(Figure(name, None, None, "unknown", unknown) for name in names)
     rpo, rto = config.backup.rpo_objective.total_seconds(), config.backup.rto_objective.total_seconds()
-    whole = next((one for one in standing(facts) if is_whole(one.body)), None)
+    whole = next((record for record in standing(facts) if is_whole(record.body)), None)
     made = datetime.fromisoformat(str(whole.body["created_at"])) if whole else None
     return (
         _rpo(facts, config, made, now),
@@ -209,13 +216,13 @@ def _rpo(facts: CockpitFacts, config: Config, made: datetime | None, now: dateti
             last = loss.newest(facts, pair.source, pair.target)
             measured = timedelta(seconds=float(last.body["lag_seconds"])) if last else None
             lags[f"{pair.source}->{pair.target}"] = lag_now(measured, last.at, now) if last else None
-    found = worse(made, lags, now, objective)
-    if found.length is None:
+    rpo = worse(made, lags, now, objective)
+    if rpo.length is None:
         said = Said("rpo.no-point" if made is None else "rpo.no-lag")
         return Figure("rpo", None, objective.total_seconds(), "unknown", said)
-    said = Said("rpo.point" if made and found.length == now - made else "rpo.lag")
-    state: State = "good" if found.ok else "bad"
-    return Figure("rpo", round(found.length.total_seconds(), 1), objective.total_seconds(), state, said)
+    said = Said("rpo.point" if made and rpo.length == now - made else "rpo.lag")
+    state: State = "good" if rpo.ok else "bad"
+    return Figure("rpo", round(rpo.length.total_seconds(), 1), objective.total_seconds(), state, said)
 
 
 def _restore_point(facts: CockpitFacts, made: datetime | None, now: datetime, objective: float, subject: str) -> Figure:
@@ -239,7 +246,9 @@ def _age(
 
 
 def _rto(facts: CockpitFacts, objective: float) -> Figure:
-    measured = next((one for one in map(proof, facts.of("drill")) if one.rto_seconds is not None), None)
+    measured = next(
+        (drill_proof for drill_proof in map(proof, facts.of("drill")) if drill_proof.rto_seconds is not None), None
+    )
     if measured is None or measured.rto_seconds is None:
         return Figure("rto", None, objective, "unknown", Said("rto.none"))
     state: State = "good" if measured.rto_seconds <= objective and measured.proved else "bad"
@@ -248,7 +257,7 @@ def _rto(facts: CockpitFacts, objective: float) -> Figure:
 
 
 def _last_good_drill(facts: CockpitFacts, now: datetime) -> Figure:
-    good = next((one for one in facts.of("drill") if one.body["ok"] is True), None)
+    good = next((record for record in facts.of("drill") if record.body["ok"] is True), None)
     figure = _age("drill", good.at if good else None, now, DRILL_EVERY.total_seconds(), good.subject if good else "")
     newest = next(iter(facts.of("drill")), None)
     if newest is not None and newest is not good:
@@ -262,13 +271,13 @@ def open_denials(facts: CockpitFacts, now: datetime) -> tuple[Denial, ...]:
 
     Of the same placement only the newest is told.
     """
-    allowed = {_asked(one): one.seq for one in reversed(facts.of("decision")) if one.body.get("allowed")}
-    found: dict[tuple[str, ...], Denial] = {}
-    for record in sorted([*facts.of("denial"), *facts.of("egress-denial")], key=lambda one: -one.seq):
+    allowed = {_asked(record): record.seq for record in reversed(facts.of("decision")) if record.body.get("allowed")}
+    denials: dict[tuple[str, ...], Denial] = {}
+    for record in sorted([*facts.of("denial"), *facts.of("egress-denial")], key=lambda record: -record.seq):
         asked = (record.kind, *_asked(record))
-        if now - record.at <= DENIALS_OPEN and asked not in found and allowed.get(asked[1:], 0) < record.seq:
-            found[asked] = Denial(record.seq, record.at, record.kind, record.subject, against(record.body))
-    return tuple(found.values())
+        if now - record.at <= DENIALS_OPEN and asked not in denials and allowed.get(asked[1:], 0) < record.seq:
+            denials[asked] = Denial(record.seq, record.at, record.kind, record.subject, against(record.body))
+    return tuple(denials.values())
 
 
 def _asked(record: Evidence) -> tuple[str, ...]:
@@ -280,5 +289,5 @@ def against(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Why it was denied: a decision's reasons, a job's texts, or the rule that stopped a connection."""
     if "reasons" not in body:
         return (str(body.get("rule", "")),)
-    told = [one for one in body["reasons"] if isinstance(one, str) or not one["ok"]]
-    return tuple(one if isinstance(one, str) else f"{one['rule']}: {one['fact']}" for one in told)
+    told = [reason for reason in body["reasons"] if isinstance(reason, str) or not reason["ok"]]
+    return tuple(reason if isinstance(reason, str) else f"{reason['rule']}: {reason['fact']}" for reason in told)

@@ -83,7 +83,7 @@ def pruned(facts: CockpitFacts) -> frozenset[str]:
 def standing(facts: CockpitFacts) -> tuple[Evidence, ...]:
     """Records of the points that no prune deleted, newest first."""
     gone = pruned(facts)
-    return tuple(one for one in facts.of("restore-point") if one.subject not in gone)
+    return tuple(record for record in facts.of("restore-point") if record.subject not in gone)
 
 
 def proof(record: Evidence) -> Proof:
@@ -104,19 +104,25 @@ def proof(record: Evidence) -> Proof:
 def points(facts: CockpitFacts, now: datetime) -> Points:
     """The page's content."""
     drills, holds = _drills(facts), _holds(facts)
-    found = tuple(_point(one, drills.get(one.subject, ()), holds.get(one.subject)) for one in standing(facts))
+    found = tuple(
+        _point(record, drills.get(record.subject, ()), holds.get(record.subject)) for record in standing(facts)
+    )
     return Points(moment(facts, now), found, len(pruned(facts)))
 
 
 def explain(facts: CockpitFacts, point_id: str, now: datetime) -> Explained | None:
     """One point that stands; None if there is none of this id."""
-    record = next((one for one in standing(facts) if one.subject == point_id), None)
+    record = next((record for record in standing(facts) if record.subject == point_id), None)
     if record is None:
         return None
     drills = _drills(facts).get(point_id, ())
-    made = _point(record, drills, _holds(facts).get(point_id))
-    asked = [one for one in facts.of("decision") if one.body.get("what") == "restore-point" and one.seq < record.seq]
-    return Explained(moment(facts, now), made, drills, dict(asked[0].body) if asked else None)
+    point = _point(record, drills, _holds(facts).get(point_id))
+    asked = [
+        decision
+        for decision in facts.of("decision")
+        if decision.body.get("what") == "restore-point" and decision.seq < record.seq
+    ]
+    return Explained(moment(facts, now), point, drills, dict(asked[0].body) if asked else None)
 
 
 def _drills(facts: CockpitFacts) -> dict[str, tuple[Proof, ...]]:
@@ -136,7 +142,7 @@ def _holds(facts: CockpitFacts) -> dict[str, str]:
 
 def _point(record: Evidence, drills: tuple[Proof, ...], hold: str | None) -> Point:
     body, last = record.body, drills[0] if drills else None
-    dangling = tuple(str(one) for one in body.get("dangling") or ())
+    dangling = tuple(str(reference) for reference in body.get("dangling") or ())
     absent = of_record(body)
     if not is_whole(body) or (last and not last.proved):
         state: State = "bad"
@@ -150,7 +156,7 @@ def _point(record: Evidence, drills: tuple[Proof, ...], hold: str | None) -> Poi
         state,
         not dangling,
         dangling,
-        tuple(str(one) for one in absent),
+        tuple(str(store) for store in absent),
         int(body.get("bytes", 0)),
         body.get("bytes_added"),
         int(body.get("object_bytes", 0)),

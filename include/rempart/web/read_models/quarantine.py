@@ -103,10 +103,10 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
         None if spec is None or isinstance(spec, PipelineError) else spec.classification,
         not isinstance(facts.evidence, Unknown),
         len(found),
-        sum(one.quarantined for one in found),
+        sum(delivery.quarantined for delivery in found),
         _earlier(facts).get(pipeline, 0),
-        tuple(one for one in found if one.quarantined),
-        tuple(one for one in found if one.again and not one.quarantined),
+        tuple(delivery for delivery in found if delivery.quarantined),
+        tuple(delivery for delivery in found if delivery.again and not delivery.quarantined),
         expectations(facts, pipeline),
     )
 
@@ -114,16 +114,16 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
 def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
     """Each delivery of a pipeline that evidence tells of, as it stands now; the newest first."""
     newest: dict[str, Delivery] = {}
-    for seq, one in _told(facts, pipeline):
-        newest.setdefault(str(one["sha256"]), _delivery(seq, one))
-    return tuple(sorted(newest.values(), key=lambda one: (one.landed_at, one.sha256), reverse=True))
+    for seq, delivery in _told(facts, pipeline):
+        newest.setdefault(str(delivery["sha256"]), _delivery(seq, delivery))
+    return tuple(sorted(newest.values(), key=lambda delivery: (delivery.landed_at, delivery.sha256), reverse=True))
 
 
 def rows(facts: CockpitFacts) -> dict[str, int]:
     """Rows in quarantine now, by pipeline, as far as the facts go back."""
     counts = _earlier(facts)
-    for pipeline in {one.subject for one in facts.of("deliveries")}:
-        now = sum(one.quarantined for one in deliveries(facts, pipeline))
+    for pipeline in {record.subject for record in facts.of("deliveries")}:
+        now = sum(delivery.quarantined for delivery in deliveries(facts, pipeline))
         counts[pipeline] = counts.get(pipeline, 0) + now
     return counts
 
@@ -131,48 +131,54 @@ def rows(facts: CockpitFacts) -> dict[str, int]:
 def expectations(facts: CockpitFacts, pipeline: str) -> tuple[Expectation, ...]:
     """How each expectation fared when deliveries first came, those of the newest record first and in its order."""
     first: dict[str, Mapping[str, Any]] = {}
-    for _, one in _told(facts, pipeline):
-        if not one.get("again") and "unexpected" in one:
-            first.setdefault(str(one["sha256"]), one)
+    for _, delivery in _told(facts, pipeline):
+        if not delivery.get("again") and "unexpected" in delivery:
+            first.setdefault(str(delivery["sha256"]), delivery)
     rules: dict[str, Mapping[str, Any]] = {}
     for record in facts.of("deliveries"):
         if record.subject == pipeline:
             for rule in record.body["expectations"]:
                 rules.setdefault(str(rule["reason"]), rule)
-    ordered = sorted(first.values(), key=lambda one: (str(one["landed_at"]), str(one["sha256"])))
+    ordered = sorted(first.values(), key=lambda delivery: (str(delivery["landed_at"]), str(delivery["sha256"])))
     return tuple(_expectation(reason, rule, ordered) for reason, rule in rules.items())
 
 
 def _expectation(reason: str, rule: Mapping[str, Any], ordered: list[Mapping[str, Any]]) -> Expectation:
-    history = tuple(_result(one, int(one["unexpected"][reason])) for one in ordered if reason in one["unexpected"])
+    history = tuple(
+        _result(delivery, int(delivery["unexpected"][reason]))
+        for delivery in ordered
+        if reason in delivery["unexpected"]
+    )
     return Expectation(
         reason,
         str(rule["expect"]),
-        tuple(str(one) for one in rule["columns"]),
-        sum(one.judged for one in history),
-        sum(one.unexpected for one in history),
+        tuple(str(column) for column in rule["columns"]),
+        sum(result.judged for result in history),
+        sum(result.unexpected for result in history),
         history[-1].state if history else "unknown",
         history[-SHOWN:],
     )
 
 
-def _result(one: Mapping[str, Any], unexpected: int) -> Result:
-    judged = int(one["judged"])
+def _result(delivery: Mapping[str, Any], unexpected: int) -> Result:
+    judged = int(delivery["judged"])
     share = unexpected / judged if judged else None
     state: State = "unknown" if share is None else "warning" if unexpected else "good"
-    return Result(str(one["sha256"]), datetime.fromisoformat(one["landed_at"]), judged, unexpected, share, state)
+    return Result(
+        str(delivery["sha256"]), datetime.fromisoformat(delivery["landed_at"]), judged, unexpected, share, state
+    )
 
 
 def _told(facts: CockpitFacts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Outcomes of deliveries with the number of their record, the newest first."""
     for record in facts.of("deliveries"):
         if record.subject == pipeline:
-            yield from ((record.seq, one) for one in record.body["deliveries"])
+            yield from ((record.seq, delivery) for delivery in record.body["deliveries"])
 
 
 def _earlier(facts: CockpitFacts) -> dict[str, int]:
     """Rows that went to quarantine with snapshots of whose deliveries no evidence tells, by pipeline."""
-    told = {one.get("snapshot") for record in facts.of("deliveries") for one in record.body["deliveries"]}
+    told = {delivery.get("snapshot") for record in facts.of("deliveries") for delivery in record.body["deliveries"]}
     counts: dict[str, int] = {}
     for record in facts.of("snapshot"):
         if "snapshot" in record.body and record.body["snapshot"] not in told:
@@ -180,16 +186,16 @@ def _earlier(facts: CockpitFacts) -> dict[str, int]:
     return counts
 
 
-def _delivery(seq: int, one: Mapping[str, Any]) -> Delivery:
+def _delivery(seq: int, delivery: Mapping[str, Any]) -> Delivery:
     return Delivery(
-        str(one["sha256"]),
-        datetime.fromisoformat(one["landed_at"]),
+        str(delivery["sha256"]),
+        datetime.fromisoformat(delivery["landed_at"]),
         seq,
-        str(one["outcome"]),
-        one["fault"],
-        int(one["delivered"]),
-        int(one["accepted"]),
-        int(one["quarantined"]),
-        dict(one["reasons"]),
-        int(one.get("again", 0)),
+        str(delivery["outcome"]),
+        delivery["fault"],
+        int(delivery["delivered"]),
+        int(delivery["accepted"]),
+        int(delivery["quarantined"]),
+        dict(delivery["reasons"]),
+        int(delivery.get("again", 0)),
     )

@@ -120,10 +120,10 @@ def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> Left:
 def _waits(facts: CockpitFacts, pipeline: Pipeline, now: datetime) -> tuple[Said, ...]:
     if isinstance(facts.config, Unknown) or facts.config.training.backend != "kubernetes":
         return ()
-    waiting = waiting_times(one.body for one in facts.of("placement"))
+    waiting = waiting_times(record.body for record in facts.of("placement"))
     unknown = "wait.unread" if isinstance(facts.evidence, Unknown) else "wait.unknown"
     found = plan(facts.config, request_of(facts.config, pipeline), on=now.date(), waiting=waiting)
-    return tuple(_wait(one, unknown) for one in found.options)
+    return tuple(_wait(option, unknown) for option in found.options)
 
 
 def _wait(option: Option, unknown: str) -> Said:
@@ -150,10 +150,10 @@ def _left(
 ) -> Left:
     found = []
     for topic in TOPICS:
-        records = [one for kind in KINDS[topic] for one in facts.of(kind) if concerns(one)]
-        newest = sorted(_once(records) if limit else records, key=lambda one: -one.seq)[:limit]
+        records = [entry for kind in KINDS[topic] for entry in facts.of(kind) if concerns(entry)]
+        newest = sorted(_once(records) if limit else records, key=lambda record: -record.seq)[:limit]
         if newest:
-            found.append(Section(topic, tuple(told(one) for one in newest)))
+            found.append(Section(topic, tuple(told(entry) for entry in newest)))
     reach = {str(kind): NEWEST[kind] for kinds in KINDS.values() for kind in kinds}
     return Left(moment(facts, now), dag, run, task, pipeline_of(dag, facts), tuple(found), reach)
 
@@ -162,10 +162,10 @@ def _once(records: Iterable[Evidence]) -> list[Evidence]:
     """Of decisions about the same placement only the newest: each task records its own."""
     seen: set[tuple[str, ...]] = set()
     kept = []
-    for one in records:
-        asked = (one.kind, str(one.body.get("what")), str(one.body.get("classification")), one.subject)
-        if one.kind not in ("decision", "denial") or asked not in seen:
-            kept.append(one)
+    for record in records:
+        asked = (record.kind, str(record.body.get("what")), str(record.body.get("classification")), record.subject)
+        if record.kind not in ("decision", "denial") or asked not in seen:
+            kept.append(record)
         seen.add(asked)
     return kept
 
@@ -194,7 +194,10 @@ def _snapshot(body: Body) -> Sentence:
 
 def _deliveries(body: Body) -> Sentence:
     told = body["deliveries"]
-    counts = {f"{name}_count": sum(int(one[name]) for one in told) for name in ("delivered", "accepted", "quarantined")}
+    counts = {
+        f"{name}_count": sum(int(delivery[name]) for delivery in told)
+        for name in ("delivered", "accepted", "quarantined")
+    }
     return ("warning" if counts["quarantined_count"] else "good"), {"deliveries_count": len(told), **counts}, ()
 
 
@@ -212,8 +215,11 @@ def _acceptance(body: Body) -> Sentence:
 
 def _usage(body: Body) -> Sentence:
     parts = [*body["buckets"].values(), *body["locks"].values()]
-    blind = tuple(str(one["why"]) for one in parts if "why" in one)
-    counts = {"buckets_count": len(body["buckets"]), "lapsing_count": sum(int(one.get("lapsing", 0)) for one in parts)}
+    blind = tuple(str(part["why"]) for part in parts if "why" in part)
+    counts = {
+        "buckets_count": len(body["buckets"]),
+        "lapsing_count": sum(int(part.get("lapsing", 0)) for part in parts),
+    }
     return ("unknown" if blind else "warning" if counts["lapsing_count"] else "good"), {**counts}, blind
 
 
@@ -232,7 +238,7 @@ def _rollback(body: Body) -> Sentence:
 
 def _point(body: Body) -> Sentence:
     absent = of_record(body)
-    lacking = (*_words(body.get("dangling")), *(str(one) for one in absent))
+    lacking = (*_words(body.get("dangling")), *(str(store) for store in absent))
     counts = {"databases_count": len(body["databases"]), "objects_count": int(body["objects"])}
     state: State = "bad" if not is_whole(body) else "warning" if absent else "good"
     return state, {"size_bytes": int(body["bytes"]), **counts}, lacking
@@ -244,7 +250,7 @@ def _prune(body: Body) -> Sentence:
 
 def _drill(body: Body) -> Sentence:
     checks = body.get("checks") or ()
-    red = tuple(f"{one['what']}: {one.get('detail', '')}" for one in checks if one["ok"] is not True)
+    red = tuple(f"{check['what']}: {check.get('detail', '')}" for check in checks if check["ok"] is not True)
     counts = {"passed_count": len(checks) - len(red), "checks_count": len(checks)}
     return ("good" if body["ok"] is True else "bad"), {"rto_seconds": float(body["rto_seconds"]), **counts}, red
 
@@ -263,7 +269,7 @@ def _placement(body: Body) -> Sentence:
 
 def _decision(body: Body) -> Sentence:
     asked = {name: str(body[name]) for name in ("what", "classification")}
-    return "good", {**asked}, tuple(f"{one['rule']}: {one['fact']}" for one in body["reasons"])
+    return "good", {**asked}, tuple(f"{reason['rule']}: {reason['fact']}" for reason in body["reasons"])
 
 
 def _denial(body: Body) -> Sentence:
@@ -271,7 +277,7 @@ def _denial(body: Body) -> Sentence:
 
 
 def _words(found: Any) -> tuple[str, ...]:
-    return tuple(str(one) for one in found or () if one)
+    return tuple(str(word) for word in found or () if word)
 
 
 _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {

@@ -89,24 +89,24 @@ def sites(facts: CockpitFacts, now: datetime) -> Sites:
     return Sites(
         moment(facts, now),
         tuple(
-            Site(one, _ability(facts, one, now), usage(facts, one.name, now))
-            for one in overview.places(facts, now)
-            if one.kind == "site"
+            Site(place, _ability(facts, place, now), usage(facts, place.name, now))
+            for place in overview.places(facts, now)
+            if place.kind == "site"
         ),
-        tuple(_pair(facts, one, now) for one in pairs),
+        tuple(_pair(facts, pair, now) for pair in pairs),
     )
 
 
 def _pair(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Pair:
     found = history(facts, pair.source, pair.target)
-    carried = tuple((one.at, one.throughput) for one in found if one.copied)
+    carried = tuple((run.at, run.throughput) for run in found if run.copied)
     return Pair(loss.lag(facts, pair, now), found, carried)
 
 
 def history(facts: CockpitFacts, source: str, target: str) -> tuple[Measured, ...]:
     """Each replication of a pair, oldest first."""
-    found = [one for one in facts.of("replication") if one.subject == f"{source}->{target}"]
-    return tuple(_measured(one) for one in reversed(found))
+    found = [record for record in facts.of("replication") if record.subject == f"{source}->{target}"]
+    return tuple(_measured(run) for run in reversed(found))
 
 
 def _measured(record: Evidence) -> Measured:
@@ -123,14 +123,14 @@ def _measured(record: Evidence) -> Measured:
 
 
 def _ability(facts: CockpitFacts, place: overview.Place, now: datetime) -> Ability | None:
-    newest = next((one for one in facts.of("capabilities") if one.subject == place.name), None)
+    newest = next((record for record in facts.of("capabilities") if record.subject == place.name), None)
     if newest is None:
         return None
     told = from_json(newest.body)
     purposes = [PURPOSES[held.what] for held in place.holdings if held.what in PURPOSES]
     lacking = dict.fromkeys(f"{purpose}: {why}" for purpose in purposes for why in missing(told, purpose, now))
-    whole = all(one.outcome == "proven" for one in told.proofs)
+    whole = all(proof.outcome == "proven" for proof in told.proofs)
     state: State = "bad" if lacking else "good" if whole else "warning"
     figures = tuple(sorted(told.figures.items()))
-    needed = {one.name: one.needed_by for one in CAPABILITIES}
+    needed = {capability.name: capability.needed_by for capability in CAPABILITIES}
     return Ability(told.at, told.endpoint, state, tuple(lacking), told.proofs, figures, needed)

@@ -84,23 +84,25 @@ class Usage:
     @property
     def whole(self) -> bool:
         """Whether all of it is known, and not too old."""
-        return not (self.old or any(one.why for one in self.buckets) or any(one.why for one in self.locks))
+        return not (self.old or any(bucket.why for bucket in self.buckets) or any(lock.why for lock in self.locks))
 
 
 def usage(facts: CockpitFacts, site: str, now: datetime) -> Usage | None:
     """The last measurement of a site, and how its size came about, oldest first; None if nobody ever measured it."""
-    records = [one for one in facts.of("usage") if one.subject == site]
+    records = [record for record in facts.of("usage") if record.subject == site]
     if not records:
         return None
     newest, age = records[0], max(now - records[0].at, timedelta())
     buckets = tuple(_bucket(name, told) for name, told in sorted(newest.body["buckets"].items()))
     locks = tuple(_locks(name, told) for name, told in sorted(newest.body["locks"].items()))
-    blind = age > OLD or any(one.why for one in buckets)
-    states: list[State] = [one.state for one in locks]
-    history = tuple(_held(one) for one in reversed(records) if not _partial(one))
+    blind = age > OLD or any(bucket.why for bucket in buckets)
+    states: list[State] = [lock.state for lock in locks]
+    history = tuple(_held(record) for record in reversed(records) if not _partial(record))
     state = worst([*states, "unknown" if blind else "good"])
-    arrived = [one for one in facts.of("replication") if one.subject.endswith(f"->{site}") and one.at > newest.at]
-    since = sum(int(one.body.get("copied", 0)) for one in arrived)
+    arrived = [
+        record for record in facts.of("replication") if record.subject.endswith(f"->{site}") and record.at > newest.at
+    ]
+    since = sum(int(record.body.get("copied", 0)) for record in arrived)
     return Usage(newest.seq, newest.at, round(age.total_seconds(), 1), age > OLD, state, buckets, locks, history, since)
 
 
@@ -108,7 +110,7 @@ def _bucket(name: str, told: Mapping[str, Any]) -> Bucket:
     if "why" in told:
         return Bucket(name, None, None, None, None, None, str(told["why"]))
     objects, size, old, old_size, markers = (
-        int(told[one]) for one in ("objects", "bytes", "old_versions", "old_bytes", "markers")
+        int(told[figure]) for figure in ("objects", "bytes", "old_versions", "old_bytes", "markers")
     )
     return Bucket(name, objects, size, old, old_size, markers, None)
 
@@ -128,17 +130,19 @@ def _locks(bucket: str, told: Mapping[str, Any]) -> Locks:
         soon,
         datetime.fromisoformat(ends) if ends else None,
         tuple(
-            Ending(str(one["name"]), datetime.fromisoformat(one["until"]) if one["until"] else None)
-            for one in told["named"]
+            Ending(str(lock["name"]), datetime.fromisoformat(lock["until"]) if lock["until"] else None)
+            for lock in told["named"]
         ),
         None,
     )
 
 
 def _partial(record: Evidence) -> bool:
-    return any("why" in one for one in record.body["buckets"].values())
+    return any("why" in bucket for bucket in record.body["buckets"].values())
 
 
 def _held(record: Evidence) -> Held:
     found = record.body["buckets"].values()
-    return Held(record.at, sum(int(one["bytes"]) for one in found), sum(int(one["old_bytes"]) for one in found))
+    return Held(
+        record.at, sum(int(bucket["bytes"]) for bucket in found), sum(int(bucket["old_bytes"]) for bucket in found)
+    )

@@ -49,8 +49,8 @@ def test_packages_distributions_and_programs_are_in_it(root: Path) -> None:
     assert text == sbom.of_image("rempart/object-store", "0.1.0", image_contents.read(root, REVIEW))
     document = json.loads(text)
     assert document["metadata"]["component"]["type"] == "container"
-    components = {one["name"]: one for one in document["components"]}
-    assert {one.name for one in contents.system.packages} < set(components) and "rempart" not in components
+    components = {component["name"]: component for component in document["components"]}
+    assert {package.name for package in contents.system.packages} < set(components) and "rempart" not in components
     assert components["alpha-one"]["licenses"] == [{"expression": "MIT"}]
     (weed,) = components["seaweed"]["components"]
     assert weed["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"program").hexdigest()}]

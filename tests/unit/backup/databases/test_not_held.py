@@ -53,7 +53,7 @@ def test_artifacts_outside_of_the_platforms_buckets_are_named_once_for_each_stor
         ("local", "/srv/mlruns"),
     ]
     found = of_locations(located, ["artifacts", "lake"])
-    assert [one.store for one in found] == ["artifacts file://", "artifacts s3://theirs"]
+    assert [not_held.store for not_held in found] == ["artifacts file://", "artifacts s3://theirs"]
     assert "run 0, run 1, run 2 and 2 more" in found[1].fact
 
 

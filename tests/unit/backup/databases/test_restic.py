@@ -270,7 +270,7 @@ def test_an_answer_without_end_is_not_held(
     program.chmod(0o755)
     repository = replace(REPOSITORY, program=program)
     if known:
-        assert [one.id for one in repository.snapshots()] == [ID]
+        assert [snapshot.id for snapshot in repository.snapshots()] == [ID]
         return
     tracemalloc.start()
     with pytest.raises(BackupError, match=r"restic snapshots, .* its answer is longer than 4 MiB") as refused:

@@ -52,7 +52,7 @@ def manifest(number: int = 0, count: int = 20, **change: object) -> Manifest:
 
 
 def candidates(history: Iterable[Manifest]) -> list[Candidate]:
-    return [Candidate(one.id, one) for one in history]
+    return [Candidate(record.id, record) for record in history]
 
 
 @st.composite
@@ -92,12 +92,15 @@ def test_a_clean_history_is_never_doubted(history: list[Manifest]) -> None:
 
 def encrypted(found: Manifest, share: float = 1.0) -> Manifest:
     some = round(len(found.objects) * share)
-    noise = tuple(held(one.key, f"noise {one.key}", ratio=1.0) for one in found.objects[:some])
+    noise = tuple(held(obj.key, f"noise {obj.key}", ratio=1.0) for obj in found.objects[:some])
     return dataclasses.replace(found, objects=noise + found.objects[some:])
 
 
 def with_rows(found: Manifest, name: str, tables: dict[str, int]) -> Manifest:
-    dumps = tuple(dataclasses.replace(one, tables=tables) if one.name == name else one for one in found.databases)
+    dumps = tuple(
+        dataclasses.replace(database, tables=tables) if database.name == name else database
+        for database in found.databases
+    )
     return dataclasses.replace(found, databases=dumps)
 
 
@@ -132,7 +135,7 @@ def test_points_that_keep_what_an_attack_left_are_doubted_too(history: list[Mani
 
 
 def test_what_was_erased_on_record_is_no_sign_of_an_attack() -> None:
-    fewer, erased = manifest(1, count=10), {("lake", f"raw/{one}.csv") for one in range(10, 20)}
+    fewer, erased = manifest(1, count=10), {("lake", f"raw/{number}.csv") for number in range(10, 20)}
     assert judge(manifest(), fewer, PROMOTED) and not judge(manifest(), fewer, PROMOTED, erased)
 
 
@@ -152,7 +155,7 @@ def played(clean: Manifest) -> list[tuple[Poison, Judged]]:
             links = chain.verify([one.link for one in poisons[:until] if one.link], {INSIDER.id: INSIDER.public})
         except IntegrityError:
             pass
-        link = next((one for one in links if one.point == poison.point), None)
+        link = next((link for link in links if link.point == poison.point), None)
         (judged,) = walk([examine(poison.point, link, poison.body)], PROMOTED, clean)
         found.append((poison, judged))
     return found
@@ -171,7 +174,7 @@ def test_each_point_of_a_played_attack_is_seen() -> None:
 def test_what_a_point_does_not_hold_is_not_attacked() -> None:
     bare = manifest(count=1, champions={}, databases=())
     poisons = attack.play(bare, None, NOW, INSIDER, STRANGER)
-    assert [one.link is None for one in poisons] == [True, True, True, False, False]
+    assert [poison.link is None for poison in poisons] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -89,22 +89,22 @@ def reported(ledger: MemoryLedger | None = None, **how: Any) -> DrillReport:
 
 
 def finding(found: DrillReport, reference: str) -> str:
-    return next(line.finding for one in found.profiles for line in one.lines if line.reference == reference)
+    return next(line.finding for profile in found.profiles for line in profile.lines if line.reference == reference)
 
 
 def test_every_line_cites_a_record_by_number_and_hash_and_says_what_is_outside() -> None:
     ledger = MemoryLedger()
     found = reported(ledger)
     hashes = {entry.seq: entry.hash for entry in ledger.entries()}
-    lines = [line for one in found.profiles for line in one.lines]
+    lines = [line for profile in found.profiles for line in profile.lines]
     assert {line.reference for line in lines if "DORA" in line.reference} == {
         f"DORA, Article {number}" for number in ("11(6)", "12(2)", "12(3)", "12(6)", "12(7)")
     }
     for line in lines:
-        assert line.evidence and all(hashes[one.record] == one.sha256 for one in line.evidence)
+        assert line.evidence and all(hashes[entry.record] == entry.sha256 for entry in line.evidence)
         assert line.outside and line.asks and (line.checks or line.figures)
-    assert all(one.not_covered and one.source and one.as_of for one in found.profiles)
-    assert all("risis" in " ".join(one.not_covered) for one in found.profiles)
+    assert all(profile.not_covered and profile.source and profile.as_of for profile in found.profiles)
+    assert all("risis" in " ".join(profile.not_covered) for profile in found.profiles)
 
 
 def test_what_the_evidence_supports() -> None:
@@ -123,19 +123,19 @@ def test_an_attack_and_a_switchover_on_record_support_article_11_6() -> None:
     ledger.append("failover", "switchover", {"step": "resume", "ok": True})
     found = reported(ledger)
     line = found.profiles[0].lines[0]
-    assert line.finding == "supports" and {one.record for one in line.evidence} >= {2, 3}
+    assert line.finding == "supports" and {entry.record for entry in line.evidence} >= {2, 3}
     assert any("this one: 2, of them passed: 2" in figure for figure in line.figures)
 
 
 def test_a_restore_beside_that_was_removed_again_is_on_record_and_is_no_restore_of_the_whole() -> None:
     ledger = MemoryLedger()
     ledger.append("restore", POINT, {"ok": True, "aside": "inquiry", "removed": ["mlflow_inquiry"]})
-    assert not any(one.record == 1 for line in reported(ledger).profiles[0].lines for one in line.evidence)
+    assert not any(entry.record == 1 for line in reported(ledger).profiles[0].lines for entry in line.evidence)
 
 
 @given(st.sampled_from(CHECKS))
 def test_a_failed_check_supports_nothing_that_rests_on_it(failed: str) -> None:
-    for line in (line for one in reported(failed=failed).profiles for line in one.lines):
+    for line in (line for profile in reported(failed=failed).profiles for line in profile.lines):
         if any(name.startswith(f"{failed}: failed") for name in line.checks):
             assert line.finding == "does not support" and failed in line.because
 
@@ -148,7 +148,7 @@ def test_a_drill_that_trusted_no_manifest_is_reported() -> None:
     ledger = MemoryLedger()
     short = {"ok": False, "checks": [{"what": CHECKS[0], "ok": False, "detail": "altered"}], "rto_seconds": 1.0}
     found = drill_report.make(ledger, ledger.append("drill", POINT, short), [FINANCIAL, NIS2])
-    assert not found.ok and {line.finding for one in found.profiles for line in one.lines} <= {
+    assert not found.ok and {line.finding for profile in found.profiles for line in profile.lines} <= {
         "does not support",
         "not shown",
     }
@@ -158,7 +158,7 @@ def test_nothing_is_ever_called_compliant() -> None:
     for found in (reported(), reported(failed=CHECKS[3]), reported(independent=True)):
         text = drill_report.as_json(found) + drill_page.page(found)
         assert not re.search("complian|conform|certif", text, re.I)
-    assert {line.finding for one in reported().profiles for line in one.lines} <= {
+    assert {line.finding for profile in reported().profiles for line in profile.lines} <= {
         "supports",
         "does not support",
         "not shown",
@@ -215,7 +215,7 @@ def test_a_report_is_filed_under_lock_and_made_again(platform: Platform, tmp_pat
     assert evidence["sha256"] == filed and evidence["drill"] == record.seq
 
     again = drill_report.make_again(platform, None, None, tmp_path)
-    assert len(again) == 2 and all("equal to the filed report" in one.line for one in again)
+    assert len(again) == 2 and all("equal to the filed report" in copy.line for copy in again)
     again = drill_report.make_again(platform, "none", record.seq, tmp_path)
     assert "different from the filed report" in again[-1].line
     assert "Financial" not in (tmp_path / f"drill-{POINT}-{record.seq}.html").read_text()

@@ -71,7 +71,7 @@ def test_no_secret_stands_in_the_clear_or_in_a_repr(ring: Keyring) -> None:
     key = ring.open_or_make(BOOKINGS)
     secrets = (key.identity.secret, key.restic_password, key.hash_key.hex(), PLATFORM.secret)
     seen = everything(ring).decode(errors="replace") + repr(key) + repr(ring)
-    assert not [one for one in secrets if one in seen]
+    assert not [secret for secret in secrets if secret in seen]
 
 
 def test_escrow_alone_opens_it_and_the_command_age_would_too(ring: Keyring) -> None:
@@ -340,7 +340,7 @@ def test_what_was_deleted_under_the_name_of_a_key_stays_deleted_when_the_new_one
     site.wrong = True
     with pytest.raises(IntegrityError, match="is not what was stored"):
         ring.open_or_make(BOOKINGS)
-    assert marker in [one.version_id for one in site.versions(BUCKET, path) if one.marker]
+    assert marker in [version.version_id for version in site.versions(BUCKET, path) if version.marker]
     with pytest.raises(ObjectMissing):
         site.read(BUCKET, path)
 
@@ -393,7 +393,7 @@ def test_a_card_that_a_site_stored_wrong_is_found_before_it_counts(ring: Keyring
     if place:
         assert dataclasses.replace(spoilt, places=(places[1],)).open(BOOKINGS) == key, "no copy went"
     spoilt.destroy(BOOKINGS, dry_run=False)
-    assert spoilt.copies(BOOKINGS) == {} and [one.destroyed for one in spoilt.cards(BOOKINGS)] == [NOW]
+    assert spoilt.copies(BOOKINGS) == {} and [card.destroyed for card in spoilt.cards(BOOKINGS)] == [NOW]
 
 
 def test_a_renewed_key_stands_beside_the_one_before_it(ring: Keyring) -> None:
@@ -453,7 +453,10 @@ def test_copies_that_cannot_be_read_any_more_are_not_replaced_by_nothing(
         with pytest.raises(IntegrityError, match="no copy"):
             ring.open_or_make(BOOKINGS)
     assert ring.open(BOOKINGS) == key
-    assert all(len([one for one in p.site.versions(p.bucket) if one.key.endswith(".age")]) == 1 for p in ring.places)
+    assert all(
+        len([version for version in p.site.versions(p.bucket) if version.key.endswith(".age")]) == 1
+        for p in ring.places
+    )
 
 
 def altered(read: Any) -> Any:

@@ -77,7 +77,7 @@ def test_a_route_is_whole_and_goes_just_beyond_the_moment_or_the_refusal_names_w
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12, unique=True), st.integers(0, 90), st.integers(5, 40))
 def test_what_goes_is_needed_by_no_moment_of_the_window(numbers, now, keep):
-    bases, segments = [base(one) for one in numbers], stream(0, now)
+    bases, segments = [base(number) for number in numbers], stream(0, now)
     kept = recovery.kept_bases(bases, keep * MINUTE, at(now))
     assert max(bases, key=lambda one: one.ended) in kept
     assert sum(one.ended <= at(now - keep) for one in kept) <= 1

@@ -104,7 +104,7 @@ def test_k2_what_does_not_have_the_tag_is_refused_by_name(site, tmp_path, forged
         "noise": Entry(ARCHIVE, wal.BASE, NOW, true.tag),
     }[forged]
     site.write("backups", lie.key, b"noise" if forged == "noise" else sealed)
-    stored = next(one for one in wal_store.listed(site, "backups") if one.entry == lie)
+    stored = next(stored for stored in wal_store.listed(site, "backups") if stored.entry == lie)
     with pytest.raises(IntegrityError, match=lie.name):
         wal_store.open_entry(site, "backups", KEY, stored, tmp_path / "f")
     assert not list(tmp_path.iterdir())
@@ -157,4 +157,4 @@ def test_a_base_backup_that_is_not_what_its_manifest_says_is_refused(tmp_path, b
     folder.mkdir()
     with pytest.raises(IntegrityError, match=said):
         base_backup.unpack(body(), folder, "base")
-    assert [one.name for one in tmp_path.iterdir()] == ["to"]
+    assert [path.name for path in tmp_path.iterdir()] == ["to"]

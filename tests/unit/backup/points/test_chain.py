@@ -27,7 +27,7 @@ def written(count: int, *, key=KEY) -> list[chain.Stored]:
 
 def test_a_chain_reads_back_as_written():
     links = chain.verify(written(5), TRUSTED)
-    assert [(one.seq, one.point, one.consistent) for one in links] == [
+    assert [(link.seq, link.point, link.consistent) for link in links] == [
         (1, "point-0", True),
         (2, "point-1", False),
         (3, "point-2", True),
@@ -41,7 +41,7 @@ def test_a_chain_reads_back_as_written():
 
 
 def test_i7_a_tail_of_the_chain_can_be_read_alone():
-    assert [one.seq for one in chain.verify(written(5)[3:], TRUSTED)] == [4, 5]
+    assert [link.seq for link in chain.verify(written(5)[3:], TRUSTED)] == [4, 5]
 
 
 @given(which=st.integers(0, 4), at=st.integers(0, 10_000), by=st.integers(1, 255))
@@ -64,10 +64,10 @@ WHOLE = written(5)
         lambda links: links[:2] + links[3:],
         lambda links: links[1:2] + links[:1] + links[2:],
         lambda links: [*links[:2], chain.Stored(3, links[1].body), *links[3:]],
-        lambda links: [chain.Stored(one.seq - 1, one.body) for one in links[1:]],
+        lambda links: [chain.Stored(link.seq - 1, link.body) for link in links[1:]],
         lambda links: written(3, key=OTHER),
         lambda links: links[:4] + written(5, key=OTHER)[4:],
-        lambda links: [chain.Stored(one.seq, one.body.split(b',"sig"')[0] + b"}") for one in links],
+        lambda links: [chain.Stored(link.seq, link.body.split(b',"sig"')[0] + b"}") for link in links],
     ],
     ids=["removed", "swapped", "repeated", "renumbered", "another's", "another's at the end", "unsigned"],
 )
@@ -107,7 +107,7 @@ def test_p6_two_backups_at_once_make_one_chain():
     under = MemorySite("haven")
     under.ensure_bucket("backups", versioned=True)
     assert chain.append(Slow(under), "backups", "slow", NOW, "2" * 64, KEY, consistent=True).seq == 3
-    assert [one.point for one in chain.verify(chain.read(under, "backups", TRUSTED), TRUSTED)] == [
+    assert [link.point for link in chain.verify(chain.read(under, "backups", TRUSTED), TRUSTED)] == [
         "faster",
         "faster",
         "slow",

@@ -125,7 +125,7 @@ def test_what_was_locked_and_is_covered_is_hidden_unless_restic_was_at_it(above:
     found, known = listed([*above, version(PACK, "right")]), Known({(PACK, "right"): NOW})
     assert hidden(known, found) == ((PACK, "right"),)
     assert hidden(replace(known, pruning=True), found) == ()
-    assert [one.right.version_id for one in covers(found)] == ["right"]
+    assert [cover.right.version_id for cover in covers(found)] == ["right"]
     restored = listed([replace(version(PACK, "copy"), etag="eright"), *above, version(PACK, "right")])
     assert hidden(known, restored) == covers(restored) == ()
 

@@ -21,7 +21,7 @@ def copies(point: OpenPoint) -> Copies:
 
 
 def held(point: OpenPoint, key: str) -> HeldObject:
-    return next(one for one in point.manifest.objects if one.key == key)
+    return next(obj for obj in point.manifest.objects if obj.key == key)
 
 
 @pytest.fixture

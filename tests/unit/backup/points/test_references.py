@@ -25,7 +25,7 @@ def test_a_model_version_needs_what_its_uri_names():
             LOGICAL,
         )
     )
-    assert [(one.bucket, one.key) for one in found] == [
+    assert [(reference.bucket, reference.key) for reference in found] == [
         ("artifacts", "mlflow/1/models/m-1/artifacts/"),
         ("artifacts", "mlflow/1/models/m-2/artifacts/"),
         (None, "s3://elsewhere/m-3"),

@@ -107,10 +107,14 @@ OBJECTS = (
 
 def test_each_part_selects_its_own_and_nothing_else() -> None:
     whole = select(manifest(OBJECTS))
-    assert whole.whole and len(whole.objects) == 5 and [one.name for one in whole.databases] == ["airflow", "mlflow"]
-    assert [one.bucket for one in whole.objects] == ["artifacts"] * 2 + ["lake"] * 3  # models first
-    one = select(manifest(OBJECTS), [Part("database", "mlflow")])
-    assert [x.name for x in one.databases] == ["mlflow"] and not one.objects and not one.whole
+    assert (
+        whole.whole
+        and len(whole.objects) == 5
+        and [database.name for database in whole.databases] == ["airflow", "mlflow"]
+    )
+    assert [obj.bucket for obj in whole.objects] == ["artifacts"] * 2 + ["lake"] * 3  # models first
+    selection = select(manifest(OBJECTS), [Part("database", "mlflow")])
+    assert [x.name for x in selection.databases] == ["mlflow"] and not selection.objects and not selection.whole
     assert {x.key for x in select(manifest(OBJECTS), [Part("dataset", "bookings")]).objects} == {
         "raw/bookings/1/a.csv",
         "snapshots/bookings/s1/part.parquet",
@@ -148,9 +152,9 @@ def test_keys_without_which_a_restore_cannot_end() -> None:
 def test_time_left_is_never_negative_and_ends_at_nothing(sizes: list[int], pace: float) -> None:
     total = sum(map(restore_plan.weight, sizes))
     meter, now = Meter("objects", total, 0.0), 0.0
-    for one in sizes:
+    for size in sizes:
         now += pace
-        line = meter.add(restore_plan.weight(one), now)
+        line = meter.add(restore_plan.weight(size), now)
         assert line is None or "about" in line
     assert restore_plan.time_left(meter.done, total, now) == 0.0
     assert restore_plan.time_left(0, total, now) is None

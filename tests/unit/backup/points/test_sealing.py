@@ -177,8 +177,8 @@ def test_the_plan_keeps_only_what_is_known_present_and_locked(wanted, present, b
 
 
 def test_a_reference_survives_json() -> None:
-    one = SealedObject("d", "0001", "sealed/d/ab/x.age", "7", "ab" * 32, 12, NOW)
-    assert sealing.from_json(sealing.as_json(one)) == one
+    sealed_object = SealedObject("d", "0001", "sealed/d/ab/x.age", "7", "ab" * 32, 12, NOW)
+    assert sealing.from_json(sealing.as_json(sealed_object)) == sealed_object
 
 
 def test_an_identity_file_is_private_new_and_read_back(tmp_path: Path) -> None:

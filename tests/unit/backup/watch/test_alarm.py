@@ -38,19 +38,19 @@ def test_a_recipient_always_knows_what_is_red_and_is_not_told_twice(
         now += passed
         found = verdicts(*greens)
         news = due(told, found, now, REMIND)
-        for one in news:
-            last = knows.get(one.verdict.kind)
-            assert {"red": last is None, "green again": last is not None}.get(one.what, True)
-            if one.what == "still red":
+        for change in news:
+            last = knows.get(change.verdict.kind)
+            assert {"red": last is None, "green again": last is not None}.get(change.what, True)
+            if change.what == "still red":
                 assert last and now - last >= REMIND
         if not reachable:
             continue
         told = after(told, news, found, now)
-        for one in news:
-            if one.what == "green again":
-                del knows[one.verdict.kind]
+        for change in news:
+            if change.what == "green again":
+                del knows[change.verdict.kind]
             else:
-                knows[one.verdict.kind] = now
+                knows[change.verdict.kind] = now
         assert set(knows) == {one.kind for one in found if not one.ok}
         assert all(now - at < REMIND for at in knows.values())
         assert due(told, found, now, REMIND) == ()
@@ -63,7 +63,7 @@ def test_red_once_again_after_four_hours_and_green_once() -> None:
         now, found = NOW + timedelta(minutes=minutes), verdicts(green, True)
         news = due(told, found, now, REMIND)
         told = after(told, news, found, now)
-        heard += [(minutes, one.what) for one in news]
+        heard += [(minutes, change.what) for change in news]
     assert heard == [(5, "red"), (245, "still red"), (250, "green again")]
 
 

@@ -29,8 +29,8 @@ def test_roles_that_are_as_they_must_be_change_nothing() -> None:
 def test_a_database_without_roles_gets_them_all() -> None:
     missing, changes = roles.plan(WANTED, {})
     assert missing == access.ROLES
-    assert {role: {one.permission for one in changes if one.role == role} for role in access.ROLES} == THERE
-    assert all(one.given for one in changes)
+    assert {role: {change.permission for change in changes if change.role == role} for role in access.ROLES} == THERE
+    assert all(change.given for change in changes)
 
 
 def test_what_was_changed_by_hand_is_told_and_put_right() -> None:
@@ -38,7 +38,7 @@ def test_what_was_changed_by_hand_is_told_and_put_right() -> None:
     found = THERE | {"operator": (THERE["operator"] - {("can_edit", "DAGs")}) | {reads}}
     missing, changes = roles.plan(WANTED, found)
     assert not missing
-    assert [one.line() for one in changes] == [
+    assert [change.line() for change in changes] == [
         "role operator had lost, and has again: can_edit on DAGs",
         "role operator had been given by hand, and lost again: can_read on Connections",
     ]

@@ -27,7 +27,7 @@ SCALEWAY = "operator: scaleway, service: object-storage, region: fr-par"
 
 def stack(tmp_path: Path, *, services: dict[str, External]) -> paths.Stack:
     shipped = config.load(ROOT / "rempart.yaml")
-    external = {name: StackService(external=one) for name, one in services.items()}
+    external = {name: StackService(external=service) for name, service in services.items()}
     wanted = shipped.model_copy(update={"services": {**shipped.services, **external}})
     return paths.Stack(ROOT, tmp_path / "var", wanted, python="/usr/bin/python3")
 
@@ -88,7 +88,7 @@ def test_the_list_is_the_one_of_the_audit_hook(tmp_path: Path) -> None:
     secrets = credentials.plan(inside, {}, lambda: "token", lambda: "fernet")
     secrets |= egress_proxy.given(inside, secrets, {}, KEYS)
     found = rules(inside.config, endpoints(inside.config, credentials.connections(inside, secrets)), on=DAY)
-    named = {str(one) for one in found.allowed if "." in one.name}
+    named = {str(destination) for destination in found.allowed if "." in destination.name}
     listed = egress_proxy.allowed(inside, secrets, DAY)
     assert named == {"*.s3.fr-par.scw.cloud:443"} and all(f"# {one}  (" in listed for one in named)
 

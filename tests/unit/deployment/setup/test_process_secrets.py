@@ -28,13 +28,15 @@ def secrets_of(stack: paths.Stack) -> dict[str, str]:
 
 
 def kinds_in(text: str, secrets: dict[str, str], stack: paths.Stack) -> set[str | None]:
-    passwords = {name: json.loads(one)["password"] if one.startswith("{") else one for name, one in secrets.items()}
+    passwords = {
+        name: json.loads(secret)["password"] if secret.startswith("{") else secret for name, secret in secrets.items()
+    }
     return {kind(name, stack.config) for name, password in passwords.items() if password in text}
 
 
 def test_every_secret_has_a_kind_and_every_kind_a_process(stack: paths.Stack) -> None:
-    for one in (stack, containers.in_containers(stack)):
-        assert [name for name in secrets_of(one) if kind(name, stack.config) is None] == []
+    for settings in (stack, containers.in_containers(stack)):
+        assert [name for name in secrets_of(settings) if kind(name, stack.config) is None] == []
     names = {one.name for one in KINDS}
     assert set().union(*HOLDS.values()) == names
     assert {kind(name, stack.config) for name in ("PATH", "REMPART_HOME", "AIRFLOW_HOME")} == {None}

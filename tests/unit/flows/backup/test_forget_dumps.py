@@ -30,8 +30,8 @@ class Repository:
         return tuple(Snapshot(one, NOW, 1, 1, 0.1, tags=(f"point={of}",)) for one, of in self.stored.items())
 
     def forget(self, ids: list[str]) -> None:
-        for one in ids:
-            del self.stored[one]
+        for identity in ids:
+            del self.stored[identity]
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ def test_x7_a_flipped_key_or_card_of_something_else_does_not_stop_a_prune(
         assert list(repositories[name].stored) == [f"{name}-kept"]
     if kind == "age":
         assert len(repositories["feast"].stored) == 2
-        assert any(one.levelname == "WARNING" and "database-feast" in one.getMessage() for one in caplog.records)
+        assert any(
+            record.levelname == "WARNING" and "database-feast" in record.getMessage() for record in caplog.records
+        )
 
 
 def test_x7_a_damaged_repository_of_something_else_does_not_stop_a_prune(

@@ -87,7 +87,7 @@ def test_k2_what_is_hidden_stops_the_prune_is_kept_locked_and_is_no_old_version(
     repair(made.platform, dry_run=False)
     prune.prune(made.platform, dry_run=False)
     assert made.haven.read("backups", PACK) == b"pack"
-    assert [one.body["count"] for one in made.platform.ledger.find("repair")] == [1]
+    assert [record.body["count"] for record in made.platform.ledger.find("repair")] == [1]
 
 
 def test_what_restic_removes_is_neither_hidden_nor_brought_back_also_if_the_prune_was_killed(made: House) -> None:
@@ -177,7 +177,7 @@ def test_k4_a_lock_that_cannot_be_extended_is_an_alarm_and_nothing_is_pruned(mad
 
 def test_k4_a_held_point_keeps_the_locks_of_its_sealed_objects(made: House) -> None:
     point = made.point()
-    named = [one.sealed for one in made.open().manifest.objects]
+    named = [obj.sealed for obj in made.open().manifest.objects]
     move(made, timedelta(days=400))
     locks.extend(made.platform, made.haven, [point], [point])
     for one in named:
@@ -195,13 +195,13 @@ def test_k3_sealed_objects_that_no_point_names_go_once_no_lock_holds_them(made: 
     move(made, timedelta(days=400))
     done = collect_garbage.collect(made.platform, made.haven, locking.Known())
     assert (done.sealed, done.retained) == (1, 1)
-    left = {(one.key, one.version_id) for one in made.haven.versions("backups", "sealed/")}
+    left = {(version.key, version.version_id) for version in made.haven.versions("backups", "sealed/")}
     assert left == kept | {(made.open().manifest.secrets.sealed.key, made.open().manifest.secrets.sealed.version)} | {
         (locked.key, locked.version_id)
     }
     move(made, timedelta(days=402))
     assert collect_garbage.collect(made.platform, made.haven, locking.Known()).sealed == 1
-    assert lost.key not in {one.key for one in made.haven.versions("backups", "sealed/")}
+    assert lost.key not in {version.key for version in made.haven.versions("backups", "sealed/")}
     assert made.open().manifest.id == point
 
 
@@ -269,5 +269,5 @@ def test_locks_that_restic_gave_back_go_at_the_next_prune(made: House) -> None:
     made.haven.delete("backups", "restic/d/0001/locks/old")
     move(made, timedelta(days=1, hours=2))
     prune.prune(made.platform, dry_run=False)
-    left = [one.key for one in made.haven.versions("backups", "restic/d/")]
+    left = [version.key for version in made.haven.versions("backups", "restic/d/")]
     assert left == ["restic/d/0001/locks/held"] and made.haven.read("backups", PACK) == b"pack"

@@ -76,7 +76,7 @@ def test_a_point_that_lacks_something_is_in_doubt_and_the_newest_good_one_is_nam
     bad = [made_points.make(platform, site, NOW - n * DAY, dangling=["artifacts/x"]) for n in range(1, 8)]
     altered = f"points/{bad[0]}/manifest.json"
     site.write(bucket, altered, site.read(bucket, altered).replace(b"primary", b"another"))
-    found = {one.id: one for one in restore_points.survey(platform).points}
+    found = {point.id: point for point in restore_points.survey(platform).points}
     assert found[good].reasons == ("newest good",) and not found[good].doubts
     assert any("inconsistent: 1 objects" in doubt for doubt in found[bad[1]].doubts)
     assert any("differs from its record" in doubt for doubt in found[bad[0]].doubts)
@@ -84,7 +84,7 @@ def test_a_point_that_lacks_something_is_in_doubt_and_the_newest_good_one_is_nam
 
 def test_a_point_that_failed_its_drill_is_no_good_one_until_it_passes(platform: Platform, six: list[str]) -> None:
     platform.ledger.append("drill", six[0], {"ok": False})
-    found = {one.id: one for one in restore_points.survey(platform).points}
+    found = {point.id: point for point in restore_points.survey(platform).points}
     assert found[six[0]].doubts == ("its last drill failed",)
     assert "newest good" in found[six[1]].reasons
     platform.ledger.append("drill", six[0], {"ok": True})
@@ -96,12 +96,12 @@ def test_a_hold_that_was_cut_off_before_its_evidence_is_recorded_by_the_next_try
 ) -> None:
     holds.hold(site, bucket, six[5], holds.Hold("legal-counsel", "inquiry 7", NOW))
     restore_points.hold(platform, six[5], role="somebody", why="else")
-    assert [one.body["role"] for one in platform.ledger.find("hold")] == ["legal-counsel"]
+    assert [record.body["role"] for record in platform.ledger.find("hold")] == ["legal-counsel"]
 
 
 def test_a_point_without_evidence_is_in_doubt(platform: Platform, six: list[str]) -> None:
     stranger = dataclasses.replace(platform, ledger_=MemoryLedger())
-    assert all("no record" in one.doubts[0] for one in restore_points.survey(stranger).points)
+    assert all("no record" in point.doubts[0] for point in restore_points.survey(stranger).points)
 
 
 def test_pruning_is_a_dry_run_unless_asked(platform: Platform, site: Site, bucket: str, six: list[str]) -> None:
@@ -142,7 +142,7 @@ def test_a_held_point_outlives_the_rules_until_it_is_released(
     assert again.who == "legal-counsel" and len(platform.ledger.find("hold")) == 1
     assert restore_points.release(platform, six[5], role="legal-counsel", why="inquiry closed")
     assert not restore_points.release(platform, six[5], role="legal-counsel", why="inquiry closed")
-    assert [one.body["held"] for one in platform.ledger.find("hold", six[5])] == [False, True]
+    assert [record.body["held"] for record in platform.ledger.find("hold", six[5])] == [False, True]
     assert prune(platform, dry_run=False).deleted == (six[5],)
 
 
@@ -218,7 +218,7 @@ def test_a_point_whose_manifest_somebody_deleted_is_told_and_not_destroyed(
     done = prune(platform, dry_run=False)
     assert done.hidden == (six[5],) and done.leftovers == (points.new_id(NOW - 9 * DAY, "abcdef"),)
     assert six[5] in listed(platform)
-    marker = next(one for one in site.versions(bucket, f"points/{six[5]}/manifest.json") if one.marker)
+    marker = next(version for version in site.versions(bucket, f"points/{six[5]}/manifest.json") if version.marker)
     site.delete(bucket, marker.key, version_id=marker.version_id)
     assert made_points.is_whole(site, bucket, six[5])
 

@@ -123,42 +123,42 @@ def test_what_earlier_points_sealed_is_neither_sent_nor_asked_for_again(house: H
 
 
 def test_a_lock_that_ends_too_soon_is_extended_with_some_days_in_hand(house: House) -> None:
-    one = house.put("a", b"one")
-    before = house.seal(one)
+    sealed = house.put("a", b"one")
+    before = house.seal(sealed)
     later = UNTIL + timedelta(days=20)
-    after = house.seal(one, known=before, until=later)
+    after = house.seal(sealed, known=before, until=later)
     assert after[0].version == before[0].version and after[0].retained_until >= later
     assert house.haven.retained_until("backups", after[0].key, after[0].version) == after[0].retained_until
     assert house.writes() == 1
-    assert house.seal(one, known=after, until=later + timedelta(days=3)) == after, "that needs no request"
+    assert house.seal(sealed, known=after, until=later + timedelta(days=3)) == after, "that needs no request"
 
 
 def test_one_that_is_known_and_gone_is_stored_again(house: House, tmp_path: Path) -> None:
-    one = house.put("a", b"one")
-    before = house.seal(one)
+    sealed = house.put("a", b"one")
+    before = house.seal(sealed)
     house.haven._retained.clear()
     house.haven.delete("backups", before[0].key, version_id=before[0].version)
-    after = house.seal(one, known=before)
-    assert after[0].version != before[0].version and house.open(after[0], one, tmp_path) == b"one"
+    after = house.seal(sealed, known=before)
+    assert after[0].version != before[0].version and house.open(after[0], sealed, tmp_path) == b"one"
 
 
 def test_one_that_a_killed_run_left_is_opened_and_taken(house: House) -> None:
-    one = house.put("a", b"one")
-    before = house.seal(one)
-    assert house.seal(one) == before and house.writes() == 1
+    sealed = house.put("a", b"one")
+    before = house.seal(sealed)
+    assert house.seal(sealed) == before and house.writes() == 1
 
 
 def test_what_a_stranger_put_under_its_name_is_not_taken(house: House, tmp_path: Path) -> None:
-    one = house.put("a", b"one")
-    (before,) = house.seal(one)
+    sealed = house.put("a", b"one")
+    (before,) = house.seal(sealed)
     key = house.ring.open(BOOKINGS)
     house.haven.write("backups", before.key, b"garbage")
     house.haven.write("backups", before.key, age.encrypt(b"other", [key.recipient]))
-    assert house.seal(one) == (before,), "the older version is the one that opens"
+    assert house.seal(sealed) == (before,), "the older version is the one that opens"
     house.haven._retained.clear()
     house.haven.delete("backups", before.key, version_id=before.version)
-    (after,) = house.seal(one)
-    assert house.writes() == 2 and house.open(after, one, tmp_path) == b"one"
+    (after,) = house.seal(sealed)
+    assert house.writes() == 2 and house.open(after, sealed, tmp_path) == b"one"
 
 
 def test_a_source_that_is_not_what_is_on_record_is_not_sealed_and_stops_no_other(house: House) -> None:
@@ -219,8 +219,8 @@ def test_a_large_object_goes_in_parts_and_is_locked(
 
 
 def test_opening_checks_the_key_the_bytes_and_the_content(house: House, tmp_path: Path) -> None:
-    one, other = house.put("a", b"one"), house.put("b", b"model", MODELS)
-    first, second = house.seal(one, other)
+    sealed, other = house.put("a", b"one"), house.put("b", b"model", MODELS)
+    first, second = house.seal(sealed, other)
     with pytest.raises(KeyWrong, match=second.key):
         unseal(
             house.haven, "backups", house.ring.open(BOOKINGS), second, tmp_path / "x", sha256=other.sha256, size=5
@@ -233,11 +233,11 @@ def test_opening_checks_the_key_the_bytes_and_the_content(house: House, tmp_path
         damaged = sound[:60] + letter + sound[61:]
         house.haven._buckets["backups"][first.key][-1] = (house.haven.head("backups", first.key), damaged)
         with pytest.raises(IntegrityError, match=told):
-            house.open(first, one, tmp_path)
+            house.open(first, sealed, tmp_path)
     with pytest.raises(IntegrityError, match="SHA-256 of its content"):
-        house.open(second, dataclasses.replace(other, sha256=one.sha256), tmp_path)
+        house.open(second, dataclasses.replace(other, sha256=sealed.sha256), tmp_path)
     with pytest.raises(ObjectMissing):
-        house.open(dataclasses.replace(first, version="none"), one, tmp_path)
+        house.open(dataclasses.replace(first, version="none"), sealed, tmp_path)
     assert not list(tmp_path.iterdir()), "what was not proven is not there"
 
 
@@ -254,7 +254,7 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
     said += flow.destruction_lines(done, dry_run=False)
     house.seal(house.put("c", b"three"))
     records = house.platform.ledger.find("backup-key", BOOKINGS.id)[::-1]
-    assert [(one.body["event"], one.body["serial"]) for one in records] == [
+    assert [(record.body["event"], record.body["serial"]) for record in records] == [
         ("made", "0001"), ("rewrapped", "0001"), ("destroyed", "0001"), ("made", "0002"),
     ]  # fmt: skip
     text = str(house.platform.ledger.find("backup-key")) + "".join(said) + caplog.text
@@ -266,17 +266,17 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
 
 
 def test_a_key_that_vanished_everywhere_is_not_quietly_replaced(house: House) -> None:
-    one = house.put("a", b"one")
-    house.seal(one)
+    sealed = house.put("a", b"one")
+    house.seal(sealed)
     for place in house.ring.places:
         for info in list(place.site.versions("backups", "keys/")):
             place.site.delete("backups", info.key, version_id=info.version_id)
     with pytest.raises(
         KeyMissing, match="is missing at bucket backups at site 'haven', bucket backups at site 'primary'"
     ):
-        house.seal(one)
+        house.seal(sealed)
     flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
-    assert house.seal(one), "once it is on record, a new one is made"
+    assert house.seal(sealed), "once it is on record, a new one is made"
 
 
 def settings(recipients: list[str], escrow: str) -> Any:
@@ -304,7 +304,10 @@ def test_the_keyring_of_a_platform_is_at_both_sites_with_its_own_key_and_escrow(
     )
     ring = flow.open_keyring(platform)
     flow.warn_of_escrow(platform)
-    assert [str(one) for one in ring.places] == ["bucket backups at site 'haven'", "bucket backups at site 'primary'"]
+    assert [str(place) for place in ring.places] == [
+        "bucket backups at site 'haven'",
+        "bucket backups at site 'primary'",
+    ]
     assert ring.recipients == (OWN.recipient, ESCROW.recipient) and not caplog.messages
     alone = dataclasses.replace(platform, config=settings([], "none"))
     flow.warn_of_escrow(alone)

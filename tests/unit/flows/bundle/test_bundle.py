@@ -66,7 +66,7 @@ class Project:
 
     def ends(self) -> set[datetime | None]:
         versions = self.haven.versions("backups", "bundle/")
-        return {self.haven.retained_until("backups", one.key, one.version_id or "") for one in versions}
+        return {self.haven.retained_until("backups", version.key, version.version_id or "") for version in versions}
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_locks_are_extended_before_a_point_could_outlive_them(project: Project) 
     assert not project.store().changed and project.ends() == {first}
     project.now += timedelta(days=30)
     assert not project.store().changed
-    assert all(one and one == first + timedelta(days=31) for one in project.ends())
+    assert all(end and end == first + timedelta(days=31) for end in project.ends())
 
 
 @pytest.mark.parametrize("planted", [SECRET, "-----BEGIN PRIVATE KEY-----\n" + "A" * 64, "AGE-SECRET-KEY-1" + "Q" * 58])

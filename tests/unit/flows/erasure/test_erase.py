@@ -66,7 +66,7 @@ def second(made: Lake) -> str:
 
 def erase(made: Lake, *bookings: int, **more: object) -> ErasureResult:
     given = {"by": "data-protection-officer", "reason": "objection", "dry_run": False, **more}
-    return flow.erase(made.platform, made.pipeline, [(one,) for one in bookings], **given)  # type: ignore[arg-type]
+    return flow.erase(made.platform, made.pipeline, [(booking,) for booking in bookings], **given)  # type: ignore[arg-type]
 
 
 def freeze(made: Lake) -> dict[str, str]:
@@ -117,7 +117,7 @@ def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: L
     assert set(pq.read_table(io.BytesIO(body))["booking_id"].to_pylist()) == others
     # the chain of snapshots is whole, and so is each delivery but for that line
     assert now.previous and snapshots.read(lake.site("primary"), lake.bucket, "hotel_bookings", now.previous).rows == 9
-    raw = [lake.site("primary").read(lake.bucket, one.key) for one in lake.site("primary").list(lake.bucket, "raw/")]
+    raw = [lake.site("primary").read(lake.bucket, info.key) for info in lake.site("primary").list(lake.bucket, "raw/")]
     lines = [(gzip.decompress(one) if one[:1] == b"\x1f" else one).decode().splitlines() for one in raw]
     assert sorted(lines, key=len) == [[HEADER, *ROWS[10:14]], [HEADER, *[row for row in ROWS[:10] if row != VICTIM]]]
 
@@ -159,13 +159,13 @@ def test_a_second_run_changes_nothing(lake: Lake) -> None:
 def test_a_later_erasure_is_an_entry_of_its_own(lake: Lake) -> None:
     erase(lake, WHO)
     erase(lake, WHO, id_of(OTHER))
-    assert [len(one.subjects) for one in erasures.on_record(lake.platform.ledger)] == [1, 1]
+    assert [len(entry.subjects) for entry in erasures.on_record(lake.platform.ledger)] == [1, 1]
     assert lake.holders(WHO) == lake.holders(id_of(OTHER)) == []
 
 
 def test_a_locked_version_is_told_with_its_date_and_goes_when_the_lock_has_ended(lake: Lake) -> None:
     home = lake.site("primary")
-    (key,) = {one.split("/", 1)[1] for one in lake.holders(WHO, "primary") if "quarantine" in one}
+    (key,) = {holder.split("/", 1)[1] for holder in lake.holders(WHO, "primary") if "quarantine" in holder}
     (version,) = home.versions(lake.bucket, key)
     until = lake.platform.clock()
     home._locking.add(lake.bucket)  # type: ignore[attr-defined] # a bucket with locks
@@ -211,7 +211,7 @@ def test_l1_a_listing_that_hides_what_the_snapshot_names_is_no_erasure(
         lie.setattr(
             site,
             "versions",
-            lambda bucket, prefix="": (one for one in true(bucket, prefix) if not one.key.startswith(hidden)),
+            lambda bucket, prefix="": (info for info in true(bucket, prefix) if not info.key.startswith(hidden)),
         )
         if name == "primary":
             with pytest.raises(SiteError, match=r"listing lacks \d versions"):
@@ -237,7 +237,9 @@ def test_l1_a_listing_that_hides_what_replication_knows_of_is_no_erasure(
     name, pair = way[side == "target"], lake.platform.continuity.catalogue(*way)
     site = lake.site(name)
     true = site.versions
-    (old,) = (one for one in true(lake.bucket, "raw/") if second(lake) not in one.key)  # the snapshot names the newer
+    (old,) = (
+        info for info in true(lake.bucket, "raw/") if second(lake) not in info.key
+    )  # the snapshot names the newer
     mine, theirs = (old.version_id, "v1") if side == "source" else ("v1", old.version_id)
     row = Replica(
         old.key, str(mine), 0, False, old.size, "", old.etag, NOW, str(theirs), "", "read back", NOW, NOW, **state
@@ -246,7 +248,7 @@ def test_l1_a_listing_that_hides_what_replication_knows_of_is_no_erasure(
         pair.record(lake.bucket, [row], lease)
     with monkeypatch.context() as lie:
         lie.setattr(
-            site, "versions", lambda bucket, prefix="": (one for one in true(bucket, prefix) if one.key != old.key)
+            site, "versions", lambda bucket, prefix="": (info for info in true(bucket, prefix) if info.key != old.key)
         )
         if name == "primary":
             with pytest.raises(SiteError, match="listing lacks 1 versions"):
@@ -381,7 +383,10 @@ def test_an_erased_row_is_not_taken_in_again_from_quarantine_of_whichever_attemp
     lake.take_in("three", "\n".join(lines).encode())
     (told,) = lake.platform.ledger.find("deliveries")[0].body["deliveries"]
     sha = told["sha256"]
-    rules = [one.model_copy(update={"reason": f"{one.reason}, or so"}) for one in lake.pipeline.expectations]
+    rules = [
+        expectation.model_copy(update={"reason": f"{expectation.reason}, or so"})
+        for expectation in lake.pipeline.expectations
+    ]
     reingest(lake.platform, lake.pipeline.model_copy(update={"expectations": rules}), sha)
     assert lake.site("primary").head(lake.bucket, f"quarantine/hotel_bookings/{sha}-1.parquet")
     lake.mirror()

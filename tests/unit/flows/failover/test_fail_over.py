@@ -57,7 +57,7 @@ def gone(platform: Platform, name: str, how: type[Gone] = Gone) -> Platform:
 
 
 def steps(platform: Platform) -> list[str]:
-    return [str(one.body["step"]) for one in reversed(platform.ledger.find("failover"))]
+    return [str(record.body["step"]) for record in reversed(platform.ledger.find("failover"))]
 
 
 def test_a_failover_brings_everything_and_pipelines_work_at_the_other_site(platform: Platform) -> None:
@@ -299,7 +299,8 @@ def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platfor
     switchovers.fill(platform)
     probed = platform.sites["haven"].probe("doctor", platform.clock()).as_json()
     lacking = [
-        {**one, "outcome": "absent"} if one["capability"] == "read-after-write" else one for one in probed["proofs"]
+        {**proof, "outcome": "absent"} if proof["capability"] == "read-after-write" else proof
+        for proof in probed["proofs"]
     ]
     platform.ledger.append("capabilities", "haven", {**probed, "proofs": lacking})
     with pytest.raises(CapabilityMissing, match="'haven'"):

@@ -56,7 +56,7 @@ def test_k4_a_lock_of_a_kept_point_that_nobody_extends_is_told_before_it_lapses(
     measure_site(made.platform, "haven")
     told = on_record(made)["locks"]["backups"]
     assert told["protects"] == "restore-points" and told["lapsing"] >= 1
-    assert f"backups/points/{point}/manifest.json" in [one["name"] for one in told["named"]]
+    assert f"backups/points/{point}/manifest.json" in [lock["name"] for lock in told["named"]]
 
 
 def test_points_of_which_nobody_knows_the_locks_are_unknown_and_none_is_nothing(made: House) -> None:
@@ -76,7 +76,7 @@ def test_evidence_whose_lock_ends_before_its_retention_or_that_has_none_is_told(
     measure_site(made.platform, "haven")
     told = on_record(made)["locks"]["evidence"]
     assert (told["protects"], told["looked_at"], told["lapsing"]) == ("evidence", 3, 2)
-    assert [one["name"] for one in told["named"]] == ["evidence/ledger/open", "evidence/ledger/short"]
+    assert [lock["name"] for lock in told["named"]] == ["evidence/ledger/open", "evidence/ledger/short"]
     assert told["named"][0]["until"] is None
 
 

@@ -105,7 +105,7 @@ def test_green_is_silent_red_is_told_once_and_again_and_green_again_once(
     assert news["last_heartbeat"] == now.isoformat() and "late by 30 min" in news["detail"]
     assert "RED: backup" in body["text"] and "docs/runbooks/silence.md" in body["text"]
     watch.round(later + timedelta(hours=4))
-    assert [one[0]["news"][0]["what"] for one in hook.posts] == ["red", "still red"]
+    assert [post[0]["news"][0]["what"] for post in hook.posts] == ["red", "still red"]
     all_well(site, now)
     for _ in range(2):
         assert watch.round(now + timedelta(minutes=1)).exit_code == 0
@@ -202,7 +202,7 @@ def test_forged_missing_and_unreadable_are_red(site: MemorySite, tmp_path: Path)
     watch, now = Watching(site, tmp_path / "s.json"), datetime.now(UTC)
     beat(site, "backup", now, OTHER, created_at=now.isoformat())
     found = watch.round(now)
-    assert [one.state for one in found.verdicts] == ["forged", "missing"] and found.exit_code == 1
+    assert [verdict.state for verdict in found.verdicts] == ["forged", "missing"] and found.exit_code == 1
 
     class Gone(MemorySite):
         def fetch(self, *_: object, **__: object) -> Any:
@@ -210,7 +210,7 @@ def test_forged_missing_and_unreadable_are_red(site: MemorySite, tmp_path: Path)
 
     watch.site = Gone("haven")
     found = watch.round(now)
-    assert {one.state for one in found.verdicts} == {"unreadable"} and found.exit_code == 2
+    assert {verdict.state for verdict in found.verdicts} == {"unreadable"} and found.exit_code == 2
 
 
 def test_a_key_that_was_rotated_is_believed_once_the_file_names_it(site: MemorySite, tmp_path: Path) -> None:

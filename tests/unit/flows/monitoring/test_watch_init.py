@@ -56,7 +56,7 @@ def test_the_archive_of_wal_is_watched_where_it_is_on(platform: Platform, tmp_pa
 def test_the_examples_of_alerts_in_it_are_valid(platform: Platform, tmp_path: Path) -> None:
     file = watch_init.write(platform, tmp_path / "watch.yaml")
     file.write_text(file.read_text().replace("alerts: {}", "alerts:").replace("\n#  ", "\n  "))
-    assert {one.by for one in watch_file.load(file).alerts.values()} == {"webhook", "mail"}
+    assert {alert.by for alert in watch_file.load(file).alerts.values()} == {"webhook", "mail"}
 
 
 def test_nothing_is_red_while_the_next_backup_runs(platform: Platform) -> None:

@@ -53,9 +53,9 @@ SEGMENTS = [wal.segment_name(1, number, 16 << 20) for number in (7, 8)]
 
 def test_what_is_closed_leaves_in_order_and_what_is_half_received_stays(archiver: Archiver) -> None:
     folder = received(archiver, *reversed(SEGMENTS), f"{SEGMENTS[1]}.partial", "00000001.history")
-    assert [one.name for one in archiver._closed()] == ["00000001.history", *SEGMENTS]
+    assert [path.name for path in archiver._closed()] == ["00000001.history", *SEGMENTS]
     archiver._ship()
-    assert [one.name for one in folder.iterdir()] == [f"{SEGMENTS[1]}.partial"]
+    assert [path.name for path in folder.iterdir()] == [f"{SEGMENTS[1]}.partial"]
     target = archiver._target
     assert target is not None
     stored = wal_store.listed(target.site, "backups")
@@ -79,7 +79,7 @@ def test_x1_killed_between_the_site_and_the_disk_it_is_sent_again(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Path, "unlink", dies)
         archiver._ship()
-    assert [one.name for one in folder.iterdir()] == [SEGMENTS[0]]
+    assert [path.name for path in folder.iterdir()] == [SEGMENTS[0]]
     archiver._ship()
     assert not list(folder.iterdir())
 

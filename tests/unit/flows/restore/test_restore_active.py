@@ -64,8 +64,8 @@ def restored(platform: Platform) -> Active:
 
 def test_the_platform_is_at_haven_with_evidence_of_each_step_and_its_loss(platform: Platform) -> None:
     assert (restored(platform).site, platform.active().generation) == ("haven", 1)
-    records = [one.body for one in reversed(platform.ledger.find("failover", "primary->haven"))]
-    assert [one["step"] for one in records] == ["fence", "drain", "verify", "switch", "resume"]
+    records = [record.body for record in reversed(platform.ledger.find("failover", "primary->haven"))]
+    assert [record["step"] for record in records] == ["fence", "drain", "verify", "switch", "resume"]
     assert records[1]["lag_seconds"] == 1800 and POINT.id in records[1]["unknown"] and not records[1]["complete"]
     assert records[2]["objects"] == 7
     told = "\n".join(published_state.lines(platform))

@@ -64,7 +64,7 @@ def test_what_a_lock_holds_at_the_restored_site_keeps_the_service_closed(
 ) -> None:
     lake, entries, point = came_back
     home = lake.site("primary")
-    key = next(one for one in lake.holders(WHO, "primary") if "/raw/" in one).split("/", 1)[1]
+    key = next(holder for holder in lake.holders(WHO, "primary") if "/raw/" in holder).split("/", 1)[1]
     (version,) = home.versions(lake.bucket, key)
     home._locking.add(lake.bucket)  # type: ignore[attr-defined] # a bucket with locks
     home.retain(lake.bucket, key, version.version_id or "", lake.platform.clock())

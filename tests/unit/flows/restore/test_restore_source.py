@@ -67,7 +67,7 @@ def test_links_before_a_break_are_found_however_long_the_chain() -> None:
         )
         with pytest.raises(IntegrityError, match=f"broken at link {broken + 1} "):
             verified(bent, TRUSTED)
-        assert [one.seq for one in verified(bent, TRUSTED, before_break=True)] == list(range(1, broken + 1))
+        assert [link.seq for link in verified(bent, TRUSTED, before_break=True)] == list(range(1, broken + 1))
 
 
 def test_a_point_opens_with_an_escrow_identity_and_gives_its_secrets_to_nobody_else() -> None:

@@ -48,7 +48,7 @@ def test_a_heartbeat_is_signed_by_the_ledgers_key_and_replaces_the_one_before(pl
     found = decode("backup", body, [KEY.public])
     assert found.facts == {"number": 2} and info.content_type == "application/json"
     assert abs((platform.clock() - found.at).total_seconds()) < 60
-    assert [one.subject for one in platform.ledger.find("decision")] == ["site 'haven'"]
+    assert [record.subject for record in platform.ledger.find("decision")] == ["site 'haven'"]
 
 
 def test_the_credentials_that_can_only_add_are_enough(platform: Platform) -> None:

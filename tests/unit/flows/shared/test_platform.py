@@ -85,7 +85,7 @@ def test_r1_a_database_that_may_hold_personal_data_is_decided_upon_and_recorded_
     for _ in range(2):
         assert house.database("feast_online").host == "127.0.0.1"
         assert house.tracking()
-    found = [one.subject for one in house.ledger.find("decision")]
+    found = [record.subject for record in house.ledger.find("decision")]
     assert sorted(found) == ["server 'mlflow'", "server 'postgresql'"]
     assert house.ledger.find("decision", "server 'postgresql'")[0].body["classification"] == "personal"
 

@@ -66,8 +66,8 @@ class World:
 
     def connect(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as one:
-            self.guard.judge("socket.connect", (one, (host, port)))
+        with socket.socket(family) as sock:
+            self.guard.judge("socket.connect", (sock, (host, port)))
 
     def look_up(self, name: str, port: int | None = None) -> None:
         self.guard.judge("socket.getaddrinfo", (name, port, 0, 0, 0))
@@ -91,16 +91,16 @@ def test_what_an_event_wants(event: str, args: tuple[Any, ...], expected: Target
 
 
 def test_unix_and_netlink_sockets_do_not_leave_the_machine() -> None:
-    with socket.socket(socket.AF_UNIX) as one:
-        assert target("socket.connect", (one, "/run/x.sock")) is None
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as one:
-        assert target("socket.connect", (one, (0, 0))) is None
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert target("socket.connect", (sock, "/run/x.sock")) is None
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
+        assert target("socket.connect", (sock, (0, 0))) is None
 
 
 def test_a_datagram_is_judged_by_its_address_and_a_connected_one_was_judged_before() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as one:
-        assert target("socket.sendto", (one, ("192.0.2.1", 53))) == Target("192.0.2.1", 53)
-        assert target("socket.sendmsg", (one, None)) is None
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        assert target("socket.sendto", (sock, ("192.0.2.1", 53))) == Target("192.0.2.1", 53)
+        assert target("socket.sendmsg", (sock, None)) is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::ffff:127.0.0.1", ""])  # noqa: S104 # nothing is bound

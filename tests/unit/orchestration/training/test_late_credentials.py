@@ -29,7 +29,9 @@ def test_pods_that_missed_their_credentials_are_woken(
         def wait() -> bool:
             found = pool.client().list_namespaced_pod(pool.namespace).items
             states = [one.status.container_statuses[0].state for one in found if one.status.container_statuses]
-            return [one.waiting and one.waiting.reason for one in states] == ["CreateContainerConfigError"] * nodes
+            return [state.waiting and state.waiting.reason for state in states] == [
+                "CreateContainerConfigError"
+            ] * nodes
 
         def late(_: Any, spec: JobSpec, *__: Any) -> Granted:
             until(wait)

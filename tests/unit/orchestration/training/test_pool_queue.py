@@ -71,7 +71,7 @@ def test_a_pod_in_a_queue_waits_with_kueues_reason_and_goes_on_when_it_is_admitt
     pool.freed_in(3, "before-us", "training")
     assert fired(60)["status"] == "bound"
     assert FULL in capsys.readouterr().out
-    assert not [one for one in pool.requests if one.status == 403]
+    assert not [request for request in pool.requests if request.status == 403]
 
 
 @pytest.mark.full
@@ -81,8 +81,8 @@ def test_a_pod_that_is_not_admitted_in_time_is_a_timeout_and_asks_little(pool: D
     make(pool, "train-x-1")
     before = len(pool.requests)
     assert fired(5)["status"] == "timeout"
-    asked = [f"{one.method} {one.path}" for one in pool.requests[before:]]
-    assert len([one for one in asked if "/events" in one]) <= 4, asked
+    asked = [f"{request.method} {request.path}" for request in pool.requests[before:]]
+    assert len([request for request in asked if "/events" in request]) <= 4, asked
 
 
 def test_a_queue_that_says_nothing_is_waited_for_all_the_same(

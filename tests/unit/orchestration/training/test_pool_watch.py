@@ -101,7 +101,7 @@ def together(
 
 def asked(pool: DoubleCluster) -> dict[str, int]:
     """Requests of the pool's account, by kind."""
-    mine = [one.path for one in pool.requests if one.user.endswith(":training:airflow")]
+    mine = [request.path for request in pool.requests if request.user.endswith(":training:airflow")]
     watches = [one for one in mine if "watch=" in one]
     lists = [one for one in mine if "/pods?" in one and one not in watches]
     return {
@@ -115,7 +115,7 @@ def asked(pool: DoubleCluster) -> dict[str, int]:
 
 def test_jobs_that_wait_share_one_watch_and_hear_at_once_of_their_node(pool: DoubleCluster) -> None:
     events, seconds = together(lambda: pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"}), 7)
-    assert [one["status"] for one in events] == ["bound"] * JOBS
+    assert [event["status"] for event in events] == ["bound"] * JOBS
     assert seconds < 20
     found = asked(pool)
     # each looks once at the start and once at the end: between, only the watch tells
@@ -128,7 +128,7 @@ def test_a_watch_that_is_refused_keeps_nobody_from_hearing(
     monkeypatch.setattr("rempart.orchestration.training.pod_triggers.LOOK_SECONDS", 1.0)
     pool.fail(403, times=1000, method="GET", path_contains="/pods?")
     events, _ = together(lambda: pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"}), 1)
-    assert [one["status"] for one in events] == ["bound"] * JOBS
+    assert [event["status"] for event in events] == ["bound"] * JOBS
 
 
 class NoCluster:
@@ -211,7 +211,7 @@ def test_a_pod_that_is_deleted_while_it_waits_is_told(pool: DoubleCluster) -> No
         pool.client().delete_collection_namespaced_pod("training")
 
     events, seconds = together(delete, 2)
-    assert [one["status"] for one in events] == ["error"] * JOBS and seconds < 40
+    assert [event["status"] for event in events] == ["error"] * JOBS and seconds < 40
     assert "404" in events[0]["message"]
 
 
@@ -228,7 +228,7 @@ def test_jobs_that_have_a_node_ask_nothing_while_they_start_and_run_and_hear_at_
             pool.client().patch_namespaced_pod(name, "training", {"metadata": {"annotations": {"woken": "yes"}}})
 
     events, _ = together(start, 7, lambda number: trigger(number, await_node=False))
-    assert [one["status"] for one in events] == ["success"] * JOBS
+    assert [event["status"] for event in events] == ["success"] * JOBS
     found = asked(pool)
     assert found["watch"] == found["list"] == 1 and found["events"] == 0, found
     assert found["one pod"] <= 2 * JOBS, found
@@ -238,7 +238,7 @@ def test_jobs_that_have_a_node_ask_nothing_while_they_start_and_run_and_hear_at_
 def test_a_pod_with_a_node_that_does_not_start_in_time_is_a_timeout_that_says_why(pool: DoubleCluster) -> None:
     pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"})
     events, _ = together(lambda: None, 1, lambda number: trigger(number, await_node=False, wait=4))
-    assert [one["status"] for one in events] == ["timeout"] * JOBS
+    assert [event["status"] for event in events] == ["timeout"] * JOBS
     assert "did not start within 4 s" in events[0]["message"] and "late" in events[0]["message"]
 
 
@@ -294,7 +294,7 @@ def test_train_jobs_that_wait_share_two_watches_and_hear_at_once_of_their_nodes(
         pool.add_node("gpu-a-1", {}, {GPU: str(2 * JOBS), "pods": "110"})
 
     events, seconds = together(come, 8, train_job_trigger)
-    assert [one["status"] for one in events] == ["bound"] * JOBS and seconds < 20
+    assert [event["status"] for event in events] == ["bound"] * JOBS and seconds < 20
     # at its start, and at the lists of the two watches; without them it would be each second
     assert found["watch"] == 2 and found["one TrainJob"] <= 4 * JOBS, found
     assert asked(pool)["one TrainJob"] <= 7 * JOBS

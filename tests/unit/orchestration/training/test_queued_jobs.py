@@ -133,10 +133,10 @@ def test_t1_after_the_pools_patience_the_next_pool_is_asked_and_no_gated_pod_is_
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "capacity"
         assert "LocalQueue gpus" in first.cause and FULL in first.cause
-        until(lambda: [one.name for one in double.history if one.deleted is None] == ["before-us"])
+        until(lambda: [pod.name for pod in double.history if pod.deleted is None] == ["before-us"])
         until(lambda: len(workloads(double)) == 1)
         assert double.history[-1].node is None
-        assert not [one for one in double.requests if one.method == "POST" and "/secrets" in one.path]
+        assert not [request for request in double.requests if request.method == "POST" and "/secrets" in request.path]
         assert not refused(trial.clusters)
 
 
@@ -247,7 +247,7 @@ def test_t2_a_train_job_that_is_preempted_gets_no_second_set_of_pods_with_its_cr
 
         def preempt(number: int, trigger: Any) -> None:
             if number == 1:
-                until(lambda: len([one for one in double.history if one.started]) == 2)
+                until(lambda: len([pod for pod in double.history if pod.started]) == 2)
                 other(double, "urgent", "urgent")
                 until(lambda: runs_pod(double, "urgent"))
                 assert jobs(double, "gpu-a")[0]["spec"]["suspend"] is True
@@ -259,11 +259,11 @@ def test_t2_a_train_job_that_is_preempted_gets_no_second_set_of_pods_with_its_cr
         assert trial.attempts(ordered) == [("gpu-a", "interrupted"), ("gpu-b", "succeeded")]
         first = trial.job(ordered).attempts()[0]
         assert "Preempted to accommodate a workload" in first.cause
-        placed = {one.body["attempt"]: one.body for one in trial.platform.ledger.find("placement")}
+        placed = {record.body["attempt"]: record.body for record in trial.platform.ledger.find("placement")}
         assert [placed[number]["ran"]["pool"] for number in (1, 2)] == ["gpu-a", "gpu-b"]
         double.client().delete_namespaced_pod("urgent", double.namespace)
         until(lambda: not jobs(double, "gpu-a") and not workloads(double))
-        ours = [one for one in double.history if one.name != "urgent"]
+        ours = [pod for pod in double.history if pod.name != "urgent"]
         assert len(ours) == 2 and all(one.deleted for one in ours)
         assert not api(double).list_namespaced_secret("training-gpu-a").items
         assert not refused(trial.clusters)

@@ -55,9 +55,9 @@ def trigger(seen: list[Any], **changes: Any) -> TrainJobTrigger:
     return made
 
 
-def fired(one: TrainJobTrigger) -> dict[str, Any]:
+def fired(train_job_trigger: TrainJobTrigger) -> dict[str, Any]:
     async def first() -> Any:
-        async for event in one.run():
+        async for event in train_job_trigger.run():
             return event.payload
         raise AssertionError("no event")
 
@@ -116,7 +116,7 @@ def test_each_line_is_told_once_however_often_the_log_is_read(moments: list[int]
         digits = f"{part:09}".rstrip("0")
         return f"2026-11-01T12:00:{whole:02}{f'.{digits}' if digits else ''}Z"
 
-    lines = [f"{written(one)} line {index}" for index, one in enumerate(sorted(moments))]
+    lines = [f"{written(moment)} line {index}" for index, moment in enumerate(sorted(moments))]
     first, seen = new_lines(lines[:cut], "")
     rest, last = new_lines(lines, seen)
     assert first + rest == [f"line {index}" for index in range(len(lines))]

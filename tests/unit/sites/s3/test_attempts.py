@@ -41,4 +41,4 @@ def test_a_probe_of_one_attempt_sends_each_request_once() -> None:
         client = open_client("primary", connection, "local-1", attempts=1)
         with pytest.raises(Exception, match="HeadBucket"):
             run(client, "primary", "doctor", datetime(2026, 1, 5, tzinfo=UTC))
-    assert len(asked) == 1, [(one.method, one.path) for one in asked]
+    assert len(asked) == 1, [(request.method, request.path) for request in asked]

@@ -27,16 +27,16 @@ def test_a_commit_keeps_the_newest_and_one_before_and_deletes_nothing_that_is_na
     after = ck.committed(manifest, newest, done)
     assert after.kept[0] == newest and len(after.kept) == len(set(after.kept)) <= KEEP and after.done == done
     assert set(after.kept) <= {newest, *manifest.kept}
-    present = {newest.name, *(one.name for one in manifest.kept), *orphans}
+    present = {newest.name, *(checkpoint.name for checkpoint in manifest.kept), *orphans}
     gone = ck.superfluous(after, present)
-    assert present - set(gone) == {one.name for one in after.kept}
+    assert present - set(gone) == {checkpoint.name for checkpoint in after.kept}
 
 
 @given(MANIFESTS)
 def test_a_manifest_survives_a_round_trip(manifest):
     assert ck.parse_manifest(manifest.to_json(), SPEC.job_id) == manifest
-    for one in manifest.kept:
-        assert [*ck.without(manifest, one).kept] == [other for other in manifest.kept if other != one]
+    for checkpoint in manifest.kept:
+        assert [*ck.without(manifest, checkpoint).kept] == [other for other in manifest.kept if other != checkpoint]
 
 
 @given(st.binary(max_size=60) | st.recursive(st.integers() | st.text(max_size=3), st.lists).map(json.dumps))
@@ -76,7 +76,7 @@ def opened(site, lines=None):
 
 
 def bodies(site):
-    return [one.key for one in site.list("artifacts", SPEC.key(ck.FOLDER))]
+    return [info.key for info in site.list("artifacts", SPEC.key(ck.FOLDER))]
 
 
 ACTIONS = st.lists(st.sampled_from(["save", "kill before commit", "reopen", "corrupt"]), max_size=12)
@@ -100,7 +100,7 @@ def test_whatever_happens_the_newest_whole_one_is_found(actions):
             site.killed_after = None
         elif action == "corrupt" and any(whole for _, whole in kept):
             newest = next(one for one in reversed(kept) if one[1])
-            name = next(one for one in now.manifest.kept if one.step == newest[0]).name
+            name = next(checkpoint for checkpoint in now.manifest.kept if checkpoint.step == newest[0]).name
             site.write("artifacts", SPEC.key(name), b"something else")
             newest[1] = False
         else:

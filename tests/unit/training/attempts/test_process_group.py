@@ -96,9 +96,9 @@ class Second(Group):
 def test_a_node_that_is_not_the_first_neither_reads_nor_writes_checkpoints():
     site = stage.memory_site()
     opened(site).save(3, {}, 3)
-    before = {(one.key, one.etag) for one in site.list("artifacts")}
+    before = {(info.key, info.etag) for info in site.list("artifacts")}
     run = Run(opened(site), lambda *_, **__: None, Interruption(), every=0.0, group=Second())
     assert run.resume() is None
     run.checkpoint(1, {})
     run.keep(1, {})
-    assert {(one.key, one.etag) for one in site.list("artifacts")} == before
+    assert {(info.key, info.etag) for info in site.list("artifacts")} == before

@@ -61,7 +61,7 @@ class Job:
         return run_job(self.spec, world)
 
     def names(self):
-        return {one.key.removeprefix(self.spec.key("")) for one in self.site.list("artifacts", self.spec.key(""))}
+        return {info.key.removeprefix(self.spec.key("")) for info in self.site.list("artifacts", self.spec.key(""))}
 
     def model(self):
         return self.site.read("artifacts", self.spec.key("model.onnx"))

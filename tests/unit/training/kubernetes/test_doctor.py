@@ -81,8 +81,8 @@ def configured(**pool: Any) -> Config:
 
 CONFIG = configured()
 NODE = Node("gpu-1", {REGION: "par"}, 4, ((GPU, "", "NoSchedule"),))
-ROLE = tuple(Rule(one.verbs, (one.group,), (one.resource,)) for one in REQUIRED)
-CLUSTER_ROLE = tuple(Rule(one.verbs, (one.group,), (one.resource,)) for one in REQUIRED if one.cluster)
+ROLE = tuple(Rule(right.verbs, (right.group,), (right.resource,)) for right in REQUIRED)
+CLUSTER_ROLE = tuple(Rule(right.verbs, (right.group,), (right.resource,)) for right in REQUIRED if right.cluster)
 CLOSED = NetworkPolicy("rempart-default-deny", True, ("Ingress", "Egress"))
 HEALTHY = PoolFacts(
     server="https://k8s.example.eu:6443",
@@ -118,7 +118,7 @@ def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, PoolFinding
 
 
 def fails(facts: PoolFacts, config: Config = CONFIG) -> set[str]:
-    return {check for check, one in findings(facts, config).items() if one.outcome == "FAIL"}
+    return {check for check, finding in findings(facts, config).items() if finding.outcome == "FAIL"}
 
 
 def test_a_healthy_pool_passes() -> None:
@@ -129,7 +129,9 @@ def test_a_healthy_pool_passes() -> None:
     assert found["quota"].found == "3 of 4 GPU left"
 
 
-SEEN = [one.name for one in fields(PoolFacts) if isinstance(one.default, Unknown) or one.name in ("may", "used")]
+SEEN = [
+    field.name for field in fields(PoolFacts) if isinstance(field.default, Unknown) or field.name in ("may", "used")
+]
 
 
 @given(unseen=st.sets(st.sampled_from(SEEN), min_size=1), status=st.sampled_from([0, 401, 403, 500]))
@@ -188,7 +190,9 @@ RESOURCES = ("pods", "pods/exec", "secrets", "serviceaccounts/token", "roles", "
     where=st.sampled_from(("pool", "elsewhere")),
 )
 def test_excess_is_exactly_what_is_not_required(verb: str, group: str, resource: str, where: rights.Where) -> None:
-    kept = {(v, one.group, one.resource) for one in REQUIRED if where == "pool" or one.cluster for v in one.verbs}
+    kept = {
+        (v, right.group, right.resource) for right in REQUIRED if where == "pool" or right.cluster for v in right.verbs
+    }
     found = excess([Rule((verb,), (group,), (resource,))], where)
     assert (found == ()) == ((verb, group, resource) in kept)
     if found:
@@ -230,10 +234,10 @@ def test_a_dangerous_right_counts_though_the_list_of_rights_does_not_show_it() -
 
 def test_nothing_required_is_a_wildcard_or_lists_secrets() -> None:
     rights_ = needed()
-    assert not any("*" in (one.verb, one.resource, one.group) for one in rights_)
-    assert {one.verb for one in rights_ if one.resource == "secrets"} == {"create"}
-    assert {one.resource for one in rights_ if one.where == "cluster"} == {"nodes", "priorityclasses"}
-    assert all(one.verb in ("get", "list") for one in rights_ if one.where == "cluster")
+    assert not any("*" in (right.verb, right.resource, right.group) for right in rights_)
+    assert {right.verb for right in rights_ if right.resource == "secrets"} == {"create"}
+    assert {right.resource for right in rights_ if right.where == "cluster"} == {"nodes", "priorityclasses"}
+    assert all(right.verb in ("get", "list") for right in rights_ if right.where == "cluster")
     assert not set(rights_) & set(DANGEROUS)
 
 
@@ -281,7 +285,7 @@ def test_no_node_of_another_region_is_counted_for_jobs(node: Node) -> None:
 @given(st.lists(nodes, max_size=4), st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 9)))
 def test_any_set_of_nodes_gets_a_verdict(seen: list[Node], used: dict[str, int]) -> None:
     facts = replace(HEALTHY, nodes=tuple(seen), used=used)
-    fit = [one for one in seen if not doctor_nodes.unfit(CONFIG.pools["a"], one)]
+    fit = [node for node in seen if not doctor_nodes.unfit(CONFIG.pools["a"], node)]
     assert ("nodes" in fails(facts)) == (not fit)
     assert ("gpus" in fails(facts)) == (max((one.gpus for one in fit), default=0) < 2)
 

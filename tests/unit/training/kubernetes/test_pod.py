@@ -69,7 +69,7 @@ def test_a_declared_toleration_of_a_lost_node_is_the_only_one_for_it() -> None:
 
 def test_no_library_phones_home_and_names_are_asked_of_the_cluster_alone() -> None:
     spec = made()["spec"]
-    variables = {one["name"]: one["value"] for one in spec["containers"][0]["env"]}
+    variables = {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]}
     assert TELEMETRY_OFF.items() <= variables.items()
     assert spec["dnsPolicy"] == "ClusterFirst" and "dnsConfig" not in spec
 
@@ -86,7 +86,9 @@ def test_the_pod_waits_for_its_secret_and_holds_no_credential_itself() -> None:
     template = made()
     container = template["spec"]["containers"][0]
     assert container["envFrom"] == [{"secretRef": {"name": template["metadata"]["name"]}}]
-    assert json.loads(next(one["value"] for one in container["env"] if one["name"] == pod.SPEC_VARIABLE))["job_id"]
+    assert json.loads(
+        next(variable["value"] for variable in container["env"] if variable["name"] == pod.SPEC_VARIABLE)
+    )["job_id"]
     assert "AIRFLOW_CONN" not in json.dumps(template)
 
 

@@ -57,7 +57,7 @@ def test_one_attempt_has_one_name_that_kubeflow_takes_and_the_jobs_identity() ->
 
 def test_every_credential_is_awaited_from_a_secret_and_none_is_in_it() -> None:
     found = made()
-    env = {one["name"]: one for one in found["spec"]["trainer"]["env"]}
+    env = {variable["name"]: variable for variable in found["spec"]["trainer"]["env"]}
     awaited = [one for name, one in env.items() if name.startswith("AIRFLOW_CONN_")]
     assert awaited and all(
         one["valueFrom"]["secretKeyRef"] == {"name": found["metadata"]["name"], "key": one["name"]} for one in awaited

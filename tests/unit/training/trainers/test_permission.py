@@ -111,7 +111,7 @@ def test_it_refuses_an_endpoint_that_is_not_in_its_spec(settings, tmp_path):
 
 def test_the_doctors_probe_is_the_entry_point_up_to_the_data(settings, tmp_path):
     status, lines, told = run_alone(ordered(settings), tmp_path, "--probe", "tcp://127.0.0.1:1")
-    assert [one["stage"] for one in lines] == ["ready", "reached"], told
+    assert [line["stage"] for line in lines] == ["ready", "reached"], told
     assert status == 1 and lines[1]["ok"] is False
     other = ordered(settings).model_copy(update={"code_version": "0", "job_id": ""})
     status, lines, _ = run_alone(parse_spec(other.to_json()), tmp_path, "--probe")

@@ -90,7 +90,7 @@ class Job:
 
     def names(self):
         prefix = self.spec.key("")
-        return {one.key.removeprefix(prefix) for one in self.site.list("artifacts", prefix)}
+        return {info.key.removeprefix(prefix) for info in self.site.list("artifacts", prefix)}
 
     def model(self) -> bytes:
         return self.site.read("artifacts", self.spec.key("model.onnx"))
@@ -127,8 +127,8 @@ def test_two_nodes_learn_what_one_learns_from_the_same_batches(order, whole, tmp
     alone = Job(tmp_path, *order, nodes=1)
     result = alone.train()
     assert result.work.steps == STEPS and "nodes" not in result.made_with
-    for one, two in zip(alone.weights(), whole[1], strict=True):
-        np.testing.assert_allclose(two, one, rtol=1e-4, atol=2e-5)
+    for weight, two in zip(alone.weights(), whole[1], strict=True):
+        np.testing.assert_allclose(two, weight, rtol=1e-4, atol=2e-5)
 
 
 def test_so_do_three_with_shares_of_two_rows_one_or_none(order, tmp_path):
@@ -144,8 +144,8 @@ def test_so_do_three_with_shares_of_two_rows_one_or_none(order, tmp_path):
 def test_asked_to_end_at_any_node_all_end_at_the_same_step_and_go_on_from_it(order, whole, tmp_path, disturbed):
     job = Job(tmp_path, *order, nodes=2)
     ended = job.attempt(DISTURBED_NODE=disturbed, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGTERM))
-    assert [one.status for one in ended] == [143, 143]
-    said = [one.said("interrupted") for one in ended]
+    assert [process.status for process in ended] == [143, 143]
+    said = [process.said("interrupted") for process in ended]
     assert all(one["step"] == AT and one["in_time"] and "why" not in one for one in said)
     assert ended[0].said("interrupted")["saved_step"] == AT and "result.json" not in job.names()
     if disturbed == 0:
@@ -160,7 +160,7 @@ def test_a_node_that_is_killed_ends_the_others_at_once_and_costs_no_step(order, 
     ended = job.attempt(
         DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGKILL), PEER_SECONDS=600
     )  # far longer than this test waits
-    assert [one.status for one in ended] == [143, -9]
+    assert [process.status for process in ended] == [143, -9]
     assert "another node" in ended[0].said("interrupted")["why"]
     assert ended[0].said("interrupted")["saved_step"] == AT
     result = job.train()
@@ -170,7 +170,7 @@ def test_a_node_that_is_killed_ends_the_others_at_once_and_costs_no_step(order, 
 def test_the_first_node_killed_ends_the_others(order, tmp_path):
     job = Job(tmp_path, *order, nodes=2)
     ended = job.attempt(DISTURBED_NODE=0, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGKILL))
-    assert [one.status for one in ended] == [-9, 143] and "another node" in ended[1].said("interrupted")["why"]
+    assert [process.status for process in ended] == [-9, 143] and "another node" in ended[1].said("interrupted")["why"]
 
 
 def test_a_node_that_falls_silent_is_given_up_after_a_while(order, tmp_path):
@@ -182,9 +182,9 @@ def test_a_node_that_falls_silent_is_given_up_after_a_while(order, tmp_path):
 @pytest.mark.parametrize("corrupt", [0, 1])
 def test_a_node_that_fails_fails_all_and_each_says_why(order, tmp_path, corrupt):
     ended = Job(tmp_path, *order, nodes=2).attempt(CORRUPT_NODE=corrupt)
-    assert [one.status for one in ended] == [1, 1]
-    assert all(one.said("failed")["error"] == "IntegrityError" for one in ended)
-    assert all(one.said("failed")["node"] == corrupt for one in ended)
+    assert [process.status for process in ended] == [1, 1]
+    assert all(process.said("failed")["error"] == "IntegrityError" for process in ended)
+    assert all(process.said("failed")["node"] == corrupt for process in ended)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -198,8 +198,8 @@ def test_a_job_for_several_nodes_never_trains_alone_nor_with_others_than_it_is_f
     (alone,) = Job(tmp_path, *order, nodes=2).attempt({})
     assert alone.status == 1 and "PET_NNODES is not set" in alone.said("failed")["what"]
     ended = Job(tmp_path, *order, nodes=3).attempt(*_places(2))
-    assert [one.status for one in ended] == [1, 1]
-    assert all("PET_NNODES is 2" in one.said("failed")["what"] for one in ended)
+    assert [process.status for process in ended] == [1, 1]
+    assert all("PET_NNODES is 2" in process.said("failed")["what"] for process in ended)
 
 
 def test_the_guides_example_shares_its_work(order, tmp_path, monkeypatch):

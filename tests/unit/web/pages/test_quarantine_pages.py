@@ -326,7 +326,7 @@ def test_a_refusal_is_drawn_beside_each_bound_that_it_was_held_against() -> None
     watched.record("refusal", "other", body | {"metrics": {"mae": None}, "reasons": ["refused"], "gate": GATE})
     other, judged = models.models(watched.facts(), NOW).judgements
     assert other.plot is None and judged.plot is not None
-    assert [(one.rule, round(one.value, 2), one.kept) for one in judged.plot.bounds] == [
+    assert [(bound.rule, round(bound.value, 2), bound.kept) for bound in judged.plot.bounds] == [
         ("limit", 25.0, False),
         ("baseline", 31.92, True),
         ("champion", 22.44, False),

@@ -42,5 +42,5 @@ def test_s10_no_page_of_another_origin_may_frame_an_answer(path: str) -> None:
     routes = [Route("/plain", plain), Route("/stricter", stricter), Route("/own", own)]
     answer = TestClient(ContentPolicy(Starlette(routes=routes))).get(path)
     policies = answer.headers.get_list("content-security-policy")
-    assert sum("frame-ancestors" in one for one in policies) == 1
+    assert sum("frame-ancestors" in policy for policy in policies) == 1
     assert answer.headers["x-frame-options"] == ("DENY" if path == "/own" else "SAMEORIGIN")
