@@ -62,7 +62,7 @@ def decide_site(
 ) -> Decision:
     """Decide whether `what` of a classification may be at this site.
 
-    `beside` names the site with the original of a copy.
+    `replica_of` names the site with the original of a copy.
     """
     here = site_placement(config, site, endpoint)
     if here is None:

@@ -116,7 +116,7 @@ def decide(
 ) -> Decision:
     """Decide whether `what` of this classification may be at this place on this day.
 
-    `beside` is the original's place for a copy.
+    `replica_of` is the original's place for a copy.
     """
     return verdict(
         classification, what, placement.label, _reasons(config, classification, what, placement, on, replica_of)

@@ -64,7 +64,7 @@ class Platform:
     ) -> Site:
         """Return a site if the policy allows `what` of this classification there.
 
-        `beside` names the site that holds the original of a copy. Every denial is evidence; a permission is recorded
+        `replica_of` names the site that holds the original of a copy. Every denial is evidence; a permission is recorded
         once per platform object, so once per task. Raises PlacementDenied.
         """
         connection = None
