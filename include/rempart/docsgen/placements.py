@@ -60,7 +60,7 @@ def _worked(config: Config, group: str, case: Mapping[str, Any], on: date) -> Wo
     decision = _decide(config, case, on)
     place = decision.place
     if replica_of := case.get("replica_of"):
-        place += f" as a replica of {_label(replica_of) if isinstance(replica_of, dict) else repr(replica_of)}"
+        place += f" as a copy of {_label(replica_of) if isinstance(replica_of, dict) else repr(replica_of)}"
     if "server" in case and "host" in case:
         place += f" at {case['host']}"
     if endpoint := case.get("endpoint"):

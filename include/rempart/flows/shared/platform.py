@@ -64,8 +64,8 @@ class Platform:
     ) -> Site:
         """Return a site if the policy allows `what` of this classification there.
 
-        `replica_of` names the site that holds the original of a copy. Every denial is evidence; a permission is recorded
-        once per platform object, so once per task. Raises PlacementDenied.
+        `replica_of` names the site that holds the original of a copy. Every denial is evidence; a permission is
+        recorded once per platform object, so once per task. Raises PlacementDenied.
         """
         connection = None
         if name not in self.sites and name in self.config.sites:
