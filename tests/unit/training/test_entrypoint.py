@@ -136,7 +136,7 @@ def test_the_holdout_is_by_start_or_counts_back_from_the_newest_date():
 
 
 def test_an_empty_side_of_the_split_is_an_error():
-    with pytest.raises(TrainingError, match="leaves 0 rows to learn from"):
+    with pytest.raises(TrainingError, match="leaves 0 training rows"):
         frozen(stage.table(), Holdout(column="arrival", start="2020-01-01"))
 
 
