@@ -16,9 +16,8 @@ from rempart.cli import (
     bundle,
     point_in_time,
     governance,
-    erasure,
+    rows,
     doctors,
-    quarantine,
 )
 from rempart.cli.root import app
 from rempart.errors import RempartError

@@ -1,4 +1,4 @@
-"""The command that erases rows of a dataset."""
+"""The commands on rows of a dataset: accept a delivery that is held back, erase rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,38 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
+from rempart.cli.root import app, quarantine_app
 from rempart.errors import BackupError
+
+
+@quarantine_app.callback()
+def group() -> None:
+    """Manage held-back deliveries."""
+
+
+@quarantine_app.command("accept")
+def accept_delivery(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline whose delivery it is.")],
+    delivery: Annotated[str, typer.Argument(help="SHA-256 of the delivery, from the cockpit's page of the pipeline.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it you see what would be published, and nothing is changed.")
+    ] = False,
+) -> None:
+    """Publish the good rows of a delivery although more of it is refused than max_quarantined allows.
+
+    Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
+    """
+    from rempart.flows.ingestion import accept_delivery as flow
+    from rempart.flows.shared.platform import open_platform
+
+    platform = open_platform()
+    planned = flow.plan(platform, pipeline, delivery)
+    for line in planned.lines():
+        typer.echo(line)
+    if not yes:
+        typer.echo("Nothing was changed. Look at the rows first; --yes accepts the delivery.")
+        return
+    flow.accept(platform, planned)
 
 
 @app.command("erase")
