@@ -342,10 +342,7 @@ class _Record:
 
 
 def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[_Record]:
-    """Yield lines as records.
-
-    A quote that opens a record of the wrong width, or never closes, costs only its own line.
-    """
+    """Yield lines as records. A quote that opens a record of wrong width, or never closes, costs its own line only."""
     while (line := lines.peek(0)) is not None:
         number, plain = lines.number, line.rstrip("\r\n")
         if '"' not in line:

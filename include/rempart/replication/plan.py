@@ -74,10 +74,7 @@ class Replica:
     vouched: Voucher = "none"
 
     def is_of(self, info: ObjectInfo) -> bool:
-        """Return whether the source still has what was copied.
-
-        A version never changes; without versions three facts decide.
-        """
+        """Return whether the source still has what was copied. Without versions three facts decide."""
         return (self.size, self.etag, self.marker) == (info.size, info.etag, info.marker) and (
             bool(self.version) or self.modified == info.modified
         )
