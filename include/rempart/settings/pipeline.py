@@ -128,9 +128,7 @@ class Holdout(Strict):
 class Trainer(Strict):
     """A built-in trainer, or a Python function: `include/trainers/my_model.py:fit`."""
 
-    use: str = Field(
-        default="gradient_boosting", pattern=r"^(gradient_boosting|tabular_network|include/[\w/]+\.py:\w+)$"
-    )
+    use: str = Field(default="gradient_boosting", pattern=r"^([a-z][a-z0-9_]*|include/[\w/]+\.py:\w+)$")
     params: dict[str, float | int | str | bool] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
     timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")
@@ -139,15 +137,6 @@ class Trainer(Strict):
         default=None, ge=0, description="GPUs of each pod of the job; by default as in rempart.yaml."
     )
     nodes: int = Field(default=1, ge=1, description="Processes that share each batch, one on each node.")
-
-    @model_validator(mode="after")
-    def _can_share(self) -> Trainer:
-        if self.nodes > 1 and self.use == "gradient_boosting":
-            raise ValueError(
-                "`nodes`: gradient_boosting trains on one node; set `nodes: 1`, or use tabular_network or a function "
-                "of your own with a parameter `group`"
-            )
-        return self
 
 
 class Gate(Strict):

@@ -24,6 +24,7 @@ from rempart.sites.port import Site
 from rempart.training.attempts.interruption import INTERRUPTED
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.job import JobResult, JobSpec, parse_result
+from rempart.training.trainers import trainers
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ def _places(nodes: int) -> list[dict[str, str]]:
 
 def _entry_point(spec: JobSpec) -> tuple[str, ...]:
     python = sys.executable
-    needs_torch = spec.trainer.use == "tabular_network" or spec.nodes > 1
+    built_in = trainers.BUILT_IN.get(spec.trainer.use)
+    needs_torch = spec.nodes > 1 or (built_in is not None and built_in.needs_torch)
     if needs_torch and (own := project_root() / ".venv-trainer" / "bin" / "python").is_file():
         python = str(own)
     return python, "-m", "rempart.training.entrypoint"

@@ -82,7 +82,6 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         (lambda d: d["holdout"].update(last="30d"), "give either `start` (a date) or `last`"),
         (lambda d: d["trainer"].update(use="os:system"), "trainer.use"),
         (lambda d: d["trainer"].update(nodes=0), "trainer.nodes"),
-        (lambda d: d["trainer"].update(nodes=2), "gradient_boosting trains on one node"),
         (lambda d: d["trainer"].update(timeout="soon"), "write a duration as a number and a unit"),
         (lambda d: d["source"].update(prefix="../other/"), "source.prefix"),
         (lambda d: d.update(features={}), "declare at least one view of `kind: row`"),

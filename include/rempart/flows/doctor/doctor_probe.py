@@ -21,6 +21,7 @@ from rempart.coordination.active import other_site
 from rempart.errors import ConfigError, PlacementDenied
 from rempart.flows.doctor.pool_cluster import Cluster
 from rempart.settings.config import Config, Connections
+from rempart.settings.pipeline import Trainer
 from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
@@ -105,7 +106,7 @@ def _job(config: Config, classification: Classification) -> JobSpec:
     """Return a job that never runs: its data set does not exist, and the entry point stops before reading it."""
     site = config.sites[config.active_site]
     place = Place(name=config.active_site, connection=site.connection, region=site.region)
-    use = "gradient_boosting"
+    use = Trainer().use
     return JobSpec(
         pipeline="doctor",
         classification=classification,

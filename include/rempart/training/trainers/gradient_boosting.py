@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
+from rempart.training.trainers.built_in import BuiltIn
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import Run
@@ -80,8 +81,10 @@ def schema(task: str) -> dict[str, Any]:
     return numbers | ({"loss": {"type": "string", "enum": list(LOSSES)}} if "loss" in numbers else {})
 
 
-def fit(inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, run: Run | None = None) -> Any:
-    """Return a fitted estimator. inputs: float32 [n, k], NaN for null; target: [n].
+def fit(
+    inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None = None
+) -> Any:
+    """Return a fitted estimator. inputs: float32 [n, k], NaN for null; target: [n]. It counts the classes itself.
 
     It learns only from the given rows: no early stopping, so nothing is held back. With `run`, it continues from the
     job's checkpoint and takes more of them; the estimator is the same after any interruption. Raises TrainingError.
@@ -176,3 +179,12 @@ def _restore(model: Any, arrays: Mapping[str, Any]) -> None:
     trees = [type(template)(part.copy(), *none) for part in np.split(nodes, np.cumsum(arrays["lengths"])[:-1])]
     model._predictors = [trees[start : start + width] for start in range(0, len(trees), width)]
     model._feature_subsample_rng.bit_generator.state = json.loads(arrays["generator"].tobytes())
+
+
+TRAINER = BuiltIn(
+    fit,
+    check,
+    schema,
+    modules=("gradient_boosting.py", "tree_conversion.py"),
+    libraries=("numpy", "scikit-learn", "onnx"),
+)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import TrainingError
 from rempart.training.trainers import network_conversion as conversion
 from rempart.training.trainers import network_settings
+from rempart.training.trainers.built_in import BuiltIn
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import Run
@@ -105,3 +106,14 @@ def fit(
             "tabular_network: the weights are not finite", "Lower learning_rate, or set precision: float32."
         )
     return Network(statistics, learnt, task)
+
+
+TRAINER = BuiltIn(
+    fit,
+    network_settings.check,
+    network_settings.schema,
+    modules=("network_conversion.py", "network_fitting.py", "network_settings.py", "tabular_network.py"),
+    libraries=("numpy", "onnx"),
+    shares_work=True,
+    needs_torch=True,
+)

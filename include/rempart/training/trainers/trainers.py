@@ -26,7 +26,7 @@ from rempart.models import onnx_format
 from rempart.models.encoding import Feature
 from rempart.settings.config import project_root
 from rempart.training.attempts.process_group import Group
-from rempart.training.trainers import gradient_boosting, network_settings, tabular_network, tree_conversion
+from rempart.training.trainers import gradient_boosting, tabular_network, tree_conversion
 
 if TYPE_CHECKING:
     from rempart.training.attempts.progress import Run
@@ -35,20 +35,10 @@ TOLERANCE = 1e-3
 """Maximum difference between ONNX and the estimator, as a share of the predictions' spread (float32 against
 float64).
 """
-BUILT_IN = {"gradient_boosting": gradient_boosting.check, "tabular_network": network_settings.check}
-"""The trainers that are known by name, and what checks their parameters."""
+BUILT_IN = {"gradient_boosting": gradient_boosting.TRAINER, "tabular_network": tabular_network.TRAINER}
+"""The trainers that a pipeline can name. A new one is a module with a `BuiltIn`, and an entry here."""
 _CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
-_CODE_OF = {
-    "gradient_boosting": ("training/trainers/gradient_boosting.py", "training/trainers/tree_conversion.py"),
-    "tabular_network": (
-        "training/trainers/network_conversion.py",
-        "training/trainers/network_fitting.py",
-        "training/trainers/network_settings.py",
-        "training/trainers/tabular_network.py",
-    ),
-}
-_CODE_OF_CUSTOM = ("training/trainers/tree_conversion.py",)
-_LIBRARIES_OF = {"gradient_boosting": ("numpy", "scikit-learn", "onnx"), "tabular_network": ("numpy", "onnx")}
+_MODULES_OF_CUSTOM = ("tree_conversion.py",)
 _LIBRARIES_OF_CUSTOM = ("numpy", "scikit-learn", "skl2onnx", "onnx")
 
 
@@ -93,7 +83,7 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
                 "Use a number that JSON keeps, or a string.",
             )
     if use in BUILT_IN:
-        BUILT_IN[use](params, task)
+        BUILT_IN[use].check(params, task)
     else:
         custom_file(use)
     if nodes > 1 and not shares_work(use):
@@ -111,9 +101,9 @@ def params_schema(use: str, task: str) -> dict[str, Any]:
     named = {"propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"}, "maxProperties": 40}
     if use not in BUILT_IN:
         return {**named, "additionalProperties": any_value}
-    known = gradient_boosting.schema(task) if use == "gradient_boosting" else network_settings.schema(task)
     leave_out = {"type": "string", "maxLength": 2000}
-    return {**named, "properties": {**known, "leave_out": leave_out}, "additionalProperties": False}
+    properties = {**BUILT_IN[use].schema(task), "leave_out": leave_out}
+    return {**named, "properties": properties, "additionalProperties": False}
 
 
 def shares_work(use: str) -> bool:
@@ -122,7 +112,7 @@ def shares_work(use: str) -> bool:
     A custom file is parsed, not run: its libraries may be absent.
     """
     if use in BUILT_IN:
-        return use == "tabular_network"
+        return BUILT_IN[use].shares_work
     file, function = custom_file(use)
     try:
         tree = ast.parse(file.read_bytes())
@@ -143,11 +133,13 @@ def code_version(use: str) -> str:
     """
     digest = hashlib.sha256()
     package = Path(__file__).parents[2]
-    for name in (*_CODE, *_CODE_OF.get(use, _CODE_OF_CUSTOM)):
+    trainer = BUILT_IN.get(use)
+    modules = trainer.modules if trainer else _MODULES_OF_CUSTOM
+    for name in (*_CODE, *(f"training/trainers/{module}" for module in modules)):
         digest.update(name.encode() + b"\0" + (package / name).read_bytes())
-    if use not in BUILT_IN:
+    if trainer is None:
         digest.update(custom_file(use)[0].read_bytes())
-    for name in _LIBRARIES_OF.get(use, _LIBRARIES_OF_CUSTOM):
+    for name in trainer.libraries if trainer else _LIBRARIES_OF_CUSTOM:
         digest.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
 
@@ -155,6 +147,11 @@ def code_version(use: str) -> str:
 def custom_file(use: str) -> tuple[Path, str]:
     """Return file and function of `include/trainers/x.py:fit`. Raises TrainingError if the file does not exist."""
     path, _, function = use.partition(":")
+    if not function:
+        raise TrainingError(
+            f"trainer.use: there is no trainer '{use}'",
+            f"Use one of {', '.join(BUILT_IN)}, or a function of your own: include/trainers/my_model.py:fit.",
+        )
     file = (project_root() / path).resolve()
     if not file.is_relative_to((project_root() / "include").resolve()) or not file.is_file():
         raise TrainingError(
@@ -197,7 +194,7 @@ def train(
         body = model if isinstance(model, bytes) else bytes(model.SerializeToString())
         _opened(body, use)
         return Trained(body, None)
-    if isinstance(model, tabular_network.Network):
+    if hasattr(model, "to_onnx"):
         body, theirs = model.to_onnx(), model.predict(check_on)
     else:
         _check_estimator(model, use, task, classes)
@@ -210,10 +207,8 @@ def fitted(
     use: str, inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None
 ) -> Any:
     """Return the trainer's model for `inputs` and `target`. Raises TrainingError if it fails."""
-    if use == "gradient_boosting":
-        return gradient_boosting.fit(inputs, target, params, seed, task, run)
-    if use == "tabular_network":
-        return tabular_network.fit(inputs, target, params, seed, task, classes, run)
+    if use in BUILT_IN:
+        return BUILT_IN[use].fit(inputs, target, params, seed, task, classes, run)
     try:
         function = _custom(use)
         more: dict[str, Any] = {"run": run} if run is not None and takes(function, "run") else {}

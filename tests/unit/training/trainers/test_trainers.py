@@ -14,6 +14,7 @@ from rempart.models import onnx_format
 from rempart.models.encoding import encode, features_of
 from rempart.models.metrics import score, target_values
 from rempart.training.trainers import gradient_boosting, trainers, tree_conversion
+from rempart.training.trainers.built_in import BuiltIn
 from tests.unit.training import stage
 
 PIPELINE, TABLE = stage.pipeline(), stage.table()
@@ -52,7 +53,7 @@ def test_trees_as_onnx_send_every_row_down_the_same_branches(seed, missing, spre
     inputs = (random.choice(random.normal(0, spread, 12), (300, 3))).astype(np.float32)
     inputs[random.random(inputs.shape) < missing] = np.nan
     target = np.nan_to_num(inputs[:, 0]) + random.normal(0, spread, 300)
-    model = gradient_boosting.fit(inputs, target, {"max_iter": 10, "min_samples_leaf": 2}, seed, "regression")
+    model = gradient_boosting.fit(inputs, target, {"max_iter": 10, "min_samples_leaf": 2}, seed, "regression", 0)
     ours = onnx_format.run(onnx_format.open_session(tree_conversion.convert(model, 3)), inputs, "regression", 0)
     np.testing.assert_allclose(ours, model.predict(inputs), rtol=1e-4, atol=1e-4 * spread)
 
@@ -187,13 +188,45 @@ def test_of_the_built_in_trainers_the_network_runs_on_several_nodes():
         trainers.check("gradient_boosting", {}, "regression", nodes=2)
 
 
+def test_a_trainer_is_one_module_and_one_entry(monkeypatch):
+    """What a new trainer states of itself is all that parameters, a job's identity, its nodes and its fit need."""
+    from sklearn.linear_model import Ridge
+
+    def refuse(params, task):
+        if set(params) - {"alpha"}:
+            raise TrainingError("ridge knows alpha alone", "Correct trainer.params.")
+
+    ridge = BuiltIn(
+        lambda inputs, target, params, seed, task, classes, run: Ridge(**params).fit(inputs, target),
+        refuse,
+        lambda task: {"alpha": {"type": "number"}},
+        modules=("gradient_boosting.py",),
+        libraries=("numpy",),
+    )
+    monkeypatch.setitem(trainers.BUILT_IN, "ridge", ridge)
+    assert trainers.params_schema("ridge", "regression")["properties"].keys() == {"alpha", "leave_out"}
+    with pytest.raises(TrainingError, match="ridge knows alpha alone"):
+        trainers.check("ridge", {"beta": 1}, "regression")
+    with pytest.raises(TrainingError, match="ridge trains on one node"):
+        trainers.check("ridge", {}, "regression", nodes=2)
+    assert trainers.code_version("ridge") != trainers.code_version("gradient_boosting")
+    inputs = np.nan_to_num(INPUTS)
+    assert trainers.train("ridge", inputs, PRICE, {"alpha": 1.0}, 0, "regression", inputs[:9], 0).body
+
+
+def test_a_trainer_that_is_not_known_names_those_that_are():
+    with pytest.raises(TrainingError, match="there is no trainer 'magic'") as refused:
+        trainers.check("magic", {}, "regression")
+    assert all(name in refused.value.hint for name in trainers.BUILT_IN)
+
+
 def test_a_class_that_no_training_row_has_is_an_error():
     with pytest.raises(TrainingError, match="1 of the target's 3 declared classes"):
         fitted(task="classification", target=(PRICE > 100).astype(float), classes=3)
 
 
 def test_nothing_is_held_back_from_the_training_rows():
-    model = gradient_boosting.fit(INPUTS, PRICE, {"max_iter": 7}, 1, "regression")
+    model = gradient_boosting.fit(INPUTS, PRICE, {"max_iter": 7}, 1, "regression", 0)
     assert model.n_iter_ == 7 and not model.do_early_stopping_
     assert target_values(stage_target(), TABLE).shape == (600,)
 

@@ -1,0 +1,29 @@
+"""The form of a built-in trainer. Each trainer's module describes itself as one; `trainers.BUILT_IN` names them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A trainer that a pipeline names.
+
+    `fit(inputs, target, params, seed, task, classes, run)` returns a fitted scikit-learn estimator, an ONNX model, or
+    an object with `to_onnx()` and `predict(inputs)`. `check(params, task)` raises TrainingError for a parameter that is
+    unknown, of another type or out of range. `schema(task)` returns the JSON Schema of each parameter by name.
+    `modules` (file names beside this one) and `libraries` determine the model: a job's identity holds their hash and
+    their versions.
+    """
+
+    fit: Callable[..., Any]
+    check: Callable[[Mapping[str, Any], str], None]
+    schema: Callable[[str], dict[str, Any]]
+    modules: tuple[str, ...]
+    libraries: tuple[str, ...]
+    shares_work: bool = False
+    """Whether several nodes may share one job."""
+    needs_torch: bool = False
+    """Whether a job runs in the trainer's environment, which has PyTorch."""
