@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from rempart.errors import ConfigError
+from rempart.settings import plain_yaml
 
 CATALOGUE = Path("tests", "faults", "catalogue.yaml")
 HEADING = {"make test": "Faults of `make test`", "make test-full": "Faults of `make test-full` alone"}
@@ -82,7 +81,7 @@ def fault_tests(folder: Path) -> list[FaultTest]:
 
 def faults_page(root: Path) -> str:
     """The page. Raises ConfigError when a fault has no test, or a test names a fault that the catalogue lacks."""
-    catalogue: Mapping[str, str] = yaml.safe_load((root / CATALOGUE).read_text(encoding="utf-8"))
+    catalogue: Mapping[str, str] = plain_yaml.load((root / CATALOGUE).read_text(encoding="utf-8"))
     by_fault: dict[str, list[FaultTest]] = defaultdict(list)
     for test in fault_tests(root / "tests"):
         for fault in dict.fromkeys(test.faults):
