@@ -93,6 +93,18 @@ def test_a7_the_reader_has_a_memory_limit_and_no_secret(
     assert b"canary-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
+def test_a_module_that_somebody_left_in_the_folder_for_temporary_files_is_never_imported(
+    read: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every local user may write there."""
+    for module in ("csv", "grp", "gzip", "json"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    isolated.end()
+    assert read(b"a,b\n1,2\n").count == 1
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., Rows]) -> None:
     found = read(b"a,b\n" + b"".join(b"%d,x\n" % i for i in range(12_001)))
     assert [row[0] for row in found.cells] == [str(i) for i in range(12_001)]

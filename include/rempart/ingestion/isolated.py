@@ -97,7 +97,7 @@ def _running() -> _Reader:
         return _reader
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _FIXED
     process = subprocess.Popen(
-        [sys.executable, "-m", "rempart.ingestion.reading_process"],
+        [sys.executable, "-P", "-m", "rempart.ingestion.reading_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
