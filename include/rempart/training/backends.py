@@ -35,7 +35,7 @@ class TrainingBackend(Protocol):
     """Runs jobs."""
 
     def run(self, spec: JobSpec) -> JobResult:
-        """Run a job to its end and return its result; `progress` gets readable lines.
+        """Run a job to its end and return its result; log its lines, readable.
 
         An existing result is reused. Raises TrainingError with the last log lines, or TrackingUnavailable if everything
         is trained and only MLflow did not answer: run again.

@@ -57,7 +57,7 @@ def test_a_replication_tells_its_progress_and_the_lag(platform: Platform) -> Non
 
 def test_json_is_one_document(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"a")
-    assert json.loads(run("replicate", "primary", "haven", "--json").output)["copied"] == 1
+    assert json.loads(run("replicate", "primary", "haven", "--json").stdout)["copied"] == 1
     told = json.loads(run("verify-replica", "primary", "haven", "--all", "--json").output)
     assert (told["replicas"], told["read"], told["damaged"]) == (1, 1, [])
 

@@ -100,7 +100,7 @@ class InProcess:
     def _note(self, stage, **facts) -> None:
         self.lines.append(f"{stage} {facts}")
 
-    def run(self, spec: JobSpec, progress) -> JobResult:
+    def run(self, spec: JobSpec) -> JobResult:
         return run_job(spec, self.world)
 
 
@@ -115,7 +115,7 @@ class Captured(Exception):
 class Captures:
     """A backend that only takes orders."""
 
-    def run(self, spec: JobSpec, progress) -> JobResult:
+    def run(self, spec: JobSpec) -> JobResult:
         raise Captured(spec)
 
 

@@ -135,8 +135,9 @@ def code_version(use: str) -> str:
     package = Path(__file__).parents[2]
     trainer = BUILT_IN.get(use)
     modules = trainer.modules if trainer else _MODULES_OF_CUSTOM
-    for name in (*_CODE, *(f"training/trainers/{module}" for module in modules)):
-        digest.update(name.encode() + b"\0" + (package / name).read_bytes())
+    files = [*(package / name for name in _CODE), *(Path(__file__).with_name(name) for name in modules)]
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     if trainer is None:
         digest.update(custom_file(use)[0].read_bytes())
     for name in trainer.libraries if trainer else _LIBRARIES_OF_CUSTOM:

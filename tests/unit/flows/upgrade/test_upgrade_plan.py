@@ -92,10 +92,10 @@ def test_what_nobody_could_come_back_from_or_is_unknown_is_refused_with_a_remedy
     [
         ("mlflow", {"ours": ours(packages={**PACKAGES, "mlflow": "3.18.0"})}, "3.17.2 to 3.18.0"),
         ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, found="x"),)}, "revision x to y"),
-        ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, found=""),)}, "made"),
-        ("tables of ledger", {"ours": ours(scripts={"ledger": "bb"})}, "another one"),
+        ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, found=""),)}, "makes it"),
+        ("tables of ledger", {"ours": ours(scripts={"ledger": "bb"})}, "differs"),
         ("restore points", {"ours": ours(point_format=4)}, "format 3 to 4"),
-        ("rempart.yaml", {"configuration_differs": True}, "another one"),
+        ("rempart.yaml", {"configuration_differs": True}, "differs from"),
         ("DAGs", {"dags": frozenset({"train", "new"})}, "new: new"),
         ("DAGs", {"dags": frozenset()}, "no longer there: train"),
     ],
