@@ -38,12 +38,13 @@ from pathlib import Path
 
 from airflow.sdk import DAG
 
-from rempart.orchestration.dags import settings
+from rempart.orchestration.dags import task_defaults
 from rempart.orchestration.training.training_pod import TrainingPodOperator
 from rempart.settings.pipelines import named
 
 orders = json.loads((Path(__file__).parents[1] / "orders.json").read_text())
-with DAG("queue", tags=["classification:personal"], **settings()):
+defaults = task_defaults(owner="platform", retries=2, timeout=timedelta(hours=1))
+with DAG("queue", tags=["classification:personal"], schedule=None, default_args=defaults):
     for number, order in enumerate(orders):
         TrainingPodOperator(
             task_id=f"run_{number}", pipeline=named("hotel_bookings"), order=order, execution_timeout=timedelta(hours=1)

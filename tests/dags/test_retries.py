@@ -73,7 +73,7 @@ def made(kind):
 print(json.dumps({
     "errors": {k.__qualname__: [k.transient, state(made(k))] for k in classes},
     "last step of a replication": {
-        k.__qualname__: state(made(k), retry_policy=replication.ENDS_THE_TURN) for k in classes
+        k.__qualname__: state(made(k), retry_policy=replication.NO_RETRY) for k in classes
     },
     "other": state(ValueError("what")),
 }))
