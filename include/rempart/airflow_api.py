@@ -122,7 +122,7 @@ class AirflowApi:
                     f"{dag_id} was skipped each time for {_SKIPPED_SECONDS:.0f} s, at last in {run_id}",
                     f"Its task's log at {self.url}/dags/{dag_id}/runs/{run_id} says why: who has the lease?",
                 )
-            tell("skipped: it is not its lease; once more in 5 s")
+            tell("skipped: another run has the lease; once more in 5 s")
             time.sleep(5)
 
     def _await_dag(self, dag_id: str) -> None:

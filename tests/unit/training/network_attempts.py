@@ -1,6 +1,6 @@
 """Runs in .venv-trainer: attempts at jobs of `tabular_network` on a site in memory; prints what came out as JSON.
 
-.venv-trainer/bin/python network_attempts.py FOLDER     spec-*.json and dataset.parquet are in it
+.venv-trainer/bin/python -m tests.unit.training.network_attempts FOLDER     spec-*.json and dataset.parquet are in it
 """
 
 import hashlib

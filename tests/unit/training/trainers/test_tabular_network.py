@@ -118,7 +118,7 @@ def attempts(tmp_path_factory):
         (folder / f"spec-{task}.json").write_bytes(spec.to_json())
         body = platform.sites["primary"].read(spec.dataset.bucket, spec.dataset.key)
         (folder / "dataset.parquet").write_bytes(body)
-    command = [TRAINER, stage.project_file("tests/unit/training/network_attempts.py"), folder]
+    command = [TRAINER, "-m", "tests.unit.training.network_attempts", folder]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, cwd=stage.project_file("."), check=False
     )
