@@ -208,7 +208,7 @@ def test_evidence_is_filtered_and_a_record_verifies_in_its_place(page: Page, poi
     rows = page.locator("#records tbody tr")
     assert rows.count() and set(rows.locator("td:nth-child(3)").all_inner_texts()) == {"restore-point"}
     rows.first.get_by_role("link").click()
-    expect(page.locator("#examined")).to_contain_text("This record verifies in its place.")
+    expect(page.locator("#examined")).to_contain_text("This record verifies.")
 
 
 def test_a_refused_model_says_why(page: Page, point: str) -> None:
@@ -247,12 +247,12 @@ def test_a_run_shows_its_evidence_in_a_tab_and_its_task_links_to_it(page: Page, 
     expect(page.get_by_text(re.compile("Rempart: Restore point 20")).first).to_be_visible()
     page.get_by_role("link", name="Evidence").first.click()
     frame = cockpit(page)
-    expect(frame.locator("h1")).to_have_text("What this run left in the ledger")
+    expect(frame.locator("h1")).to_have_text("Ledger records of this run")
     expect(frame.locator("h2#point")).to_be_visible()
     frame.get_by_role("link", name="FR", exact=True).click()  # in another language it is still this run
-    expect(frame.locator("h1")).to_have_text("Ce que ce run a laissé dans le registre")
+    expect(frame.locator("h1")).to_have_text("Enregistrements de cette exécution")
     frame.get_by_role("link", name="EN", exact=True).click()
-    expect(frame.locator("h1")).to_have_text("What this run left in the ledger")
+    expect(frame.locator("h1")).to_have_text("Ledger records of this run")
     page.goto(f"{run}/tasks/back_up/details")
     page.get_by_role("link", name="Restore point", exact=True).click()
     page.wait_for_url(re.compile(r"/rempart/restore-points/\d{8}T"))
@@ -263,7 +263,7 @@ def test_a_dag_shows_the_newest_evidence_of_what_it_does_in_a_tab(page: Page, po
     page.goto("/dags/backup_platform")
     page.get_by_role("link", name="Evidence").first.click()
     frame = cockpit(page)
-    expect(frame.locator("h1")).to_have_text("What the ledger says of this DAG")
+    expect(frame.locator("h1")).to_have_text("Ledger records about this DAG")
     frame.locator("#point + div").get_by_role("link", name=point).first.click()
     expect(frame.locator("#runs")).to_be_visible()
 
@@ -288,7 +288,7 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
     frame.get_by_role("link", name="Data", exact=True).click()
     frame.get_by_role("link", name=PIPELINE, exact=True).click()
     frame.locator("#quarantine tr", has_text=delivery[:12]).get_by_role("link", name="Look at the rows").click()
-    expect(frame.locator("ol")).to_contain_text("seals them for a key that only this browser is given")
+    expect(frame.locator("ol")).to_contain_text("encrypts them for a key that only this browser gets")
     frame.get_by_role("button", name="Read the rows now").click()
     rows = frame.locator("#rows tbody tr")
     expect(rows.first).to_be_visible(timeout=RUN)
@@ -302,7 +302,7 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
     stranger = page.context.browser.new_context()  # type: ignore[union-attr] # it was launched
     stranger.add_cookies([cooky for cooky in page.context.cookies() if cooky["name"] == "_token"])  # type: ignore[misc] # as given
     answer = stranger.request.get(shown)
-    assert "Ask anew" in answer.text() and 'id="rows"' not in answer.text()
+    assert "Request again" in answer.text() and 'id="rows"' not in answer.text()
     stranger.close()
 
 
@@ -310,8 +310,8 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
 def test_a_delivery_is_taken_in_again_and_the_page_says_how_it_went(page: Page, delivery: str) -> None:
     wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])
     page.goto(f"/rempart/data/{PIPELINE}/quarantine/{delivery}/again")
-    expect(page.locator("ol")).to_contain_text("Rows that are still refused stay in quarantine")
-    page.get_by_role("button", name="Take it in again now").click()
+    expect(page.locator("ol")).to_contain_text("Rows refused again stay in quarantine")
+    page.get_by_role("button", name="Ingest it again now").click()
     expect(page.get_by_role("status")).to_contain_text("Started: run")
     expect(page.get_by_role("status")).to_contain_text(re.compile("passed|failed"), timeout=RUN)
 
@@ -323,8 +323,8 @@ def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, ro
     frame.get_by_role("link", name="Models", exact=True).click()
     frame.get_by_role("link", name=f"Roll back {rolled}").click()
     plan = frame.locator("ol:not(.path)")  # Models, which goes, has lists of its own
-    expect(plan).to_contain_text("goes from version 2 back to version 1")
-    frame.get_by_role("button", name="Go back to version 1 now").click()
+    expect(plan).to_contain_text("moves from version 2 back to version 1")
+    frame.get_by_role("button", name="Roll back to version 1 now").click()
     expect(frame.get_by_role("alert")).to_contain_text("Airflow did not start it")  # there is no such DAG
 
 
@@ -334,9 +334,9 @@ def test_a_champion_gives_its_place_back_and_the_page_says_who_has_it(
 ) -> None:
     first, second = succession
     assert registry.champion(platform.tracking(), PIPELINE) == second
-    wait_for(page, f"/rempart/models/{PIPELINE}/roll-back?lang=en", f"Go back to version {first} now")
-    expect(page.locator("ol")).to_contain_text(f"goes from version {second} back to version {first}")
-    page.get_by_role("button", name=f"Go back to version {first} now").click()
+    wait_for(page, f"/rempart/models/{PIPELINE}/roll-back?lang=en", f"Roll back to version {first} now")
+    expect(page.locator("ol")).to_contain_text(f"moves from version {second} back to version {first}")
+    page.get_by_role("button", name=f"Roll back to version {first} now").click()
     expect(page.get_by_role("status")).to_contain_text("Started: run")
     expect(page.get_by_role("status")).to_contain_text(f"Champion is version {first}.", timeout=RUN)
     assert registry.champion(platform.tracking(), PIPELINE) == first

@@ -175,7 +175,7 @@ def test_k1_a_destroyed_scope_stays_gone_and_everything_else_comes_back():
 
 def test_a_site_that_is_not_declared_is_named():
     made = house()
-    with pytest.raises(ConfigError, match="no site 'elsewhere'"):
+    with pytest.raises(ConfigError, match="Site 'elsewhere' is not declared"):
         find(made.platform, Wish("elsewhere"), TRUSTED)
 
 

@@ -19,7 +19,7 @@ from tests.people import OUTSIDE, Airflow, of_each_role
 
 pytestmark = pytest.mark.stack
 
-NOT_OURS = "The form was too old, or was not one of ours"
+NOT_OURS = "The form has expired or came from another site"
 NOT_HERE = frozenset(door for door in DOORS if DELIVERY in door[1] or "hotel_bookings" in door[1])
 """Doors of the table to something that this stack need not have: who may is told that it is not there."""
 
