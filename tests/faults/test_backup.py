@@ -175,7 +175,7 @@ def test_i7_an_object_that_the_replica_lost_turns_the_drill_red(standing):
     primary.write(artifacts, "mlflow/1/model.onnx", b"model")
     back_up(standing)
     haven.delete(artifacts, "mlflow/1/model.onnx", version_id=haven.head(artifacts, "mlflow/1/model.onnx").version_id)
-    with pytest.raises(DrillFailed, match=r"artifacts are restored.*model\.onnx"):
+    with pytest.raises(DrillFailed, match=r"artifacts equal their record.*model\.onnx"):
         drill(standing)
 
 
