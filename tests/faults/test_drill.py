@@ -97,7 +97,7 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
 
 
 def test_an_attack_finds_its_point_by_itself(standing: Platform) -> None:
-    with pytest.raises(BackupError, match="finds its point by itself"):
+    with pytest.raises(BackupError, match="chooses its restore point itself"):
         drill(standing, "20260101T000000Z-aaaaaa", scenario="cyber-attack")
 
 

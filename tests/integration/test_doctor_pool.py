@@ -345,7 +345,7 @@ def test_a_connection_that_names_no_cluster_fails(pool: Pool) -> None:
     (found,) = doctor_pool.diagnose([], config=pool.config(), connections=empty, on=TODAY)
     (cluster,) = [finding for finding in found.findings if finding.check == "cluster"]
     assert "names no cluster" in cluster.found and doctor_pool.exit_code([found]) == 2
-    with pytest.raises(ConfigError, match="no pool 'paris'"):
+    with pytest.raises(ConfigError, match="Pool 'paris' is not declared"):
         doctor_pool.diagnose(["paris"], config=pool.config())
 
 

@@ -47,7 +47,7 @@ def diagnose(
     loaded = config or configuration.load()
     for name in names:
         if name not in loaded.pools:
-            raise ConfigError(f"Pool '{name}' is not declared", f"Declared: {', '.join(loaded.pools) or 'none'}.")
+            raise ConfigError(f"Pool '{name}' is not declared", f"Use one of: {', '.join(loaded.pools) or 'none'}.")
     if not loaded.pools:
         raise ConfigError(
             "No pool is declared", "Declare a pool under pools in rempart.yaml (docs/how-to/gpu-pools.md)."

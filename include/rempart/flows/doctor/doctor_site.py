@@ -76,7 +76,7 @@ def probe_sites(platform: Platform, names: list[str]) -> dict[str, CapabilityRec
     declared = platform.config.sites
     for name in names:
         if name not in declared:
-            raise ConfigError(f"There is no site '{name}'", f"Declared: {', '.join(declared)}.")
+            raise ConfigError(f"There is no site '{name}'", f"Use one of: {', '.join(declared)}.")
     found: dict[str, CapabilityRecord | RempartError] = {}
     for name in names or declared:
         logger.info("probing site '%s'", name)

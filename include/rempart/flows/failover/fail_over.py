@@ -120,7 +120,7 @@ def _sites(platform: Platform) -> ActiveSites:
 def _check(platform: Platform, target: str) -> None:
     if target not in platform.config.sites:
         raise ConfigError(
-            f"Site '{target}' is not declared in rempart.yaml", f"Declared: {', '.join(platform.config.sites)}."
+            f"Site '{target}' is not declared in rempart.yaml", f"Use one of: {', '.join(platform.config.sites)}."
         )
 
 

@@ -37,7 +37,7 @@ def measure_site(platform: Platform, name: str) -> dict[str, Any]:
     """
     config = platform.config
     if name not in config.sites:
-        raise ConfigError(f"There is no site '{name}'", f"Declared: {', '.join(config.sites)}.")
+        raise ConfigError(f"There is no site '{name}'", f"Use one of: {', '.join(config.sites)}.")
     site = platform.site(name, least_protected(platform, name))
     began, now = time.monotonic(), platform.clock()
     buckets: dict[str, Any] = {}

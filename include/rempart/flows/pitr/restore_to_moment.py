@@ -62,7 +62,7 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
     name = site_name or platform.config.backup.site
     if name not in platform.config.sites:
         raise ConfigError(
-            f"There is no site '{name}' in rempart.yaml", f"Declared: {', '.join(platform.config.sites)}."
+            f"There is no site '{name}' in rempart.yaml", f"Use one of: {', '.join(platform.config.sites)}."
         )
     home = platform.config.active_site
     replica_of = home if home != name else None

@@ -32,7 +32,7 @@ def check(config: Config, wish: Wish) -> None:
         return
     if wish.active not in config.sites:
         raise ConfigError(
-            f"Site '{wish.active}' is not declared in rempart.yaml", f"Declared: {', '.join(config.sites)}."
+            f"Site '{wish.active}' is not declared in rempart.yaml", f"Use one of: {', '.join(config.sites)}."
         )
     if wish.parts or wish.aside:
         raise BackupError(

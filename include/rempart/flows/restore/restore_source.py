@@ -216,7 +216,7 @@ def site_of_points(platform: Platform, name: str) -> Site:
     """Return a declared site, opened for restore points. Raises ConfigError, PlacementDenied, ConnectionMissing."""
     if name not in platform.config.sites:
         declared = ", ".join(platform.config.sites)
-        raise ConfigError(f"Site '{name}' is not declared in rempart.yaml", f"Declared: {declared}.")
+        raise ConfigError(f"Site '{name}' is not declared in rempart.yaml", f"Use one of: {declared}.")
     home = platform.config.active_site
     return platform.site(
         name, classification_of(load_all()), "restore-point", replica_of=home if home != name else None
