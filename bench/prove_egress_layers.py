@@ -172,7 +172,7 @@ def handed_over() -> Counter[tuple[str, int]]:
     found: Counter[tuple[str, int]] = Counter()
     listed = nft("list", "set", "inet", "proof", "tried")
     for address, port, packets in re.findall(r"([\d.]+) \. (\w+) counter packets (\d+)", listed):
-        number = {"https": 443, "scope": 53, "http": 80}.get(port) or int(port)
+        number = {"https": 443, "domain": 53, "http": 80}.get(port) or int(port)
         found[(address, number)] += int(packets)
     return found
 
