@@ -201,7 +201,7 @@ def keys_destroy(
         bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Destroy a domain's keys: what they sealed is unreadable from then on, in every copy, and nothing else is."""
+    """Destroy a scope's keys: what they sealed is unreadable from then on, in every copy, and nothing else is."""
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 
@@ -255,14 +255,13 @@ def watch(
         seconds = max(parse_duration(every).total_seconds(), 1.0)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="--every") from fault
-    for found in flow.rounds(file, state, os.environ, lambda: datetime.now(UTC)):
+    for found in flow.rounds(file, state, os.environ, lambda: datetime.now(UTC), lambda: time.sleep(seconds)):
         for line in found.lines():
             typer.echo(line)
         if found.fault:
             typer.echo(f"error: {found.fault}", err=True)
         if once:
             raise typer.Exit(found.exit_code)
-        time.sleep(seconds)
     raise typer.Exit(flow.UNKNOWN)
 
 

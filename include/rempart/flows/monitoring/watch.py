@@ -139,11 +139,15 @@ def write_state(file: Path, told: Mapping[str, Mapping[str, datetime]]) -> None:
 
 
 def rounds(
-    file: Path, state: Path | None, environment: Mapping[str, str], clock: Callable[[], datetime]
+    file: Path,
+    state: Path | None,
+    environment: Mapping[str, str],
+    clock: Callable[[], datetime],
+    pause: Callable[[], object],
 ) -> Iterator[Round]:
-    """Look once for each round that is asked for; what keeps a round from judging is its `fault`.
+    """Yield one round after another, with a `pause` between two; a round that could not judge has a `fault`.
 
-    A file or a variable that is wrong is the fault of the last round.
+    A wrong file or variable is the fault of the only round, and ends the rounds without a pause.
     """
     try:
         settings = watch_file.load(file)
@@ -158,3 +162,4 @@ def rounds(
         except RempartError as error:
             found = Round(fault=error)
         yield found
+        pause()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -256,9 +257,16 @@ def test_the_command_judges_once_and_needs_neither_project_nor_platform(tmp_path
 def test_round_after_round_until_it_is_ended(site: MemorySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "watch.yaml").write_text(yaml.safe_dump(PLAIN))
     monkeypatch.setattr(flow, "open_site", lambda *_: site)
-    rounds = flow.rounds(tmp_path / "watch.yaml", None, SECRETS, lambda: datetime.now(UTC))
+    rounds = flow.rounds(tmp_path / "watch.yaml", None, SECRETS, lambda: datetime.now(UTC), lambda: None)
     said = [line for found in itertools.islice(rounds, 3) for line in found.lines()]
     assert sum("RED backup" in line for line in said) == 3
+
+
+def test_a_wrong_file_ends_the_command_at_once(tmp_path: Path) -> None:
+    (tmp_path / "watch.yaml").write_text("site: here")
+    began = time.monotonic()
+    done = CliRunner().invoke(app, ["watch", "--every", "10s", "--file", str(tmp_path / "watch.yaml")])
+    assert done.exit_code == 2 and "watch.yaml" in done.output and time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
