@@ -125,7 +125,7 @@ class Sample:
     _stride: int = 1
 
     def add(self, row: Replica) -> None:
-        """Count one replica, and keep it where its lease has come."""
+        """Count one replica, and keep it if it belongs to the sample."""
         if self.added % self._stride == 0:
             self.rows.append(row)
         self.added += 1

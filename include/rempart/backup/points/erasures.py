@@ -1,6 +1,6 @@
 """The register of erasures: whom no restore may bring back. `erasures/<id>.json` in the bucket of backups of each site.
 
-    {"erasure":{"at":"...","by":"...","scope":"...","id":"...","key":"...","pipeline":"...","reason":"...",
+    {"erasure":{"at":"...","by":"...","id":"...","key":"...","pipeline":"...","reason":"...","scope":"...",
                 "serial":"...","subjects":["<64 hex digits>", ...],"v":1},"sig":"<base64>"}
 
 The middle is canonical JSON, and the ledger's key signs exactly its bytes, as it does with a heartbeat. A subject is

@@ -285,7 +285,7 @@ def _start_servers(
 
     _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, 180)
     for line in found[-1].import_errors:
-        progress.line("airflow: IMPORT ERROR in %s", line)
+        logger.warning("airflow: IMPORT ERROR in %s", line)
 
 
 def urls(stack: Stack) -> dict[str, str]:

@@ -176,7 +176,7 @@ def _back_up(
             stored = list(pool.map(dumper.dump, frozen))
     dumps = [dump for dump, _ in stored]
     for line in champions.settle_all(platform, found.moved()):
-        logger.info("%s", line)
+        logger.warning("%s", line)
     extended = locks.extend(platform, site, None)
     if extended.hidden:
         logger.warning(

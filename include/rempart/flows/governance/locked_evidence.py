@@ -185,7 +185,7 @@ def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Ex
 
 
 def _rotating(present: Sequence[Expected], platform: Platform) -> list[Expected]:
-    """The objects of the newest export, and those of which it is the lease: by the clock, so that all come in time."""
+    """Return the objects of the newest export, and a window of the older ones that moves with the clock."""
     newest = list(present[:3])
     rest = present[3:]
     if not rest:

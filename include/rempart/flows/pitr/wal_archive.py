@@ -44,7 +44,7 @@ STOP_SECONDS = 10.0
 """Seconds to wait at the end for a running base backup. An interrupted one leaves nothing valid."""
 BEAT = timedelta(minutes=5)
 UPKEEP = timedelta(hours=1)
-"""Seconds between two prunes, and between two attempts of a failed base backup."""
+"""Time between two prunes, and between two attempts of a failed base backup."""
 
 
 @dataclass

@@ -141,6 +141,6 @@ def settle_all(platform: Platform, names: Iterable[str]) -> Iterator[str]:
             with platform.committing(platform.active()):
                 champion = settle(platform, name, decisions_on(platform.ledger, name))
         except RempartError as error:
-            yield f"WARNING: MLflow's alias champion of model {name} differs from the record: {error.what}"
+            yield f"MLflow's alias champion of model {name} differs from the record: {error.what}"
         else:
-            yield f"WARNING: MLflow's alias champion of model {name} was put back to version {champion or 'none'}"
+            yield f"MLflow's alias champion of model {name} was put back to version {champion or 'none'}"

@@ -19,7 +19,7 @@ from rempart.training.data_rights import Rights
 from rempart.training.job import JobSpec
 
 MARGIN = timedelta(minutes=15)
-"""Seconds by which a session outlasts trainer.timeout: images are pulled after it begins, and clocks differ."""
+"""Time by which a session outlasts trainer.timeout: images are pulled after it begins, and clocks differ."""
 
 
 @dataclass(frozen=True)
