@@ -60,7 +60,7 @@ def look(
     permitted: str,
     check: Check,
 ) -> None:
-    """The proxy, from inside every container; those `beside` it share its network. Both hosts answer here."""
+    """The proxy, from inside every container; the `outward_services` share its network. Both hosts answer here."""
     asking = [name for name in services if name != EGRESS]
     wanted = {name for name in outward_services if name != EGRESS}
     told = answers(containers, asking, denied)

@@ -212,7 +212,7 @@ class Site(Protocol):
         """Delete one object; a missing one is no error. Return the version of the new delete marker."""
 
     def probe(self, bucket: str, now: datetime) -> CapabilityRecord:
-        """Probe all capabilities in a bucket of its own; `say` gets each finding.
+        """Probe all capabilities in a bucket of its own, and log each finding.
 
         Raises SiteError if the bucket can neither be found nor made.
         """

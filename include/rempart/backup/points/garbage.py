@@ -80,7 +80,7 @@ def lapsed(listed: Iterable[ObjectInfo], now: datetime, kept: timedelta) -> list
 
 
 def unneeded(candidates: Iterable[ObjectInfo], needed: Collection[int], day: str, most: int = MOST) -> list[ObjectInfo]:
-    """Return the versions that no standing point names, at most `most`; `turn` (a day) selects the start."""
+    """Return the versions that no standing point names, at most `most`; `day` selects the start."""
     free = [
         candidate for candidate in candidates if fingerprint((candidate.key, str(candidate.version_id))) not in needed
     ]

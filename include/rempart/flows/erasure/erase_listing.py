@@ -49,7 +49,7 @@ def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
 
 
 def doubt(site: Site, bucket: str, versions: Sequence[Version], listed: Sequence[ObjectInfo]) -> None:
-    """Check a listing against `wanted`. Raises SiteError if it lacks versions that a request by name finds."""
+    """Check a listing against `versions`. Raises SiteError if it lacks versions that a request by name finds."""
     shown: set[Version] = {(info.key, info.version_id) for info in listed if not info.marker}
     shown |= {(info.key, None) for info in listed}
     lacking = [key for key in versions if key not in shown]

@@ -82,7 +82,7 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
 
 
 def _known(platform: Platform, source: str, other: str, name: str) -> Iterator[Known]:
-    """Return the versions at site `one` that `other` has or had, from the catalogues of both directions."""
+    """Return the versions at site `source` that `other` has or had, from the catalogues of both directions."""
     bucket = physical_bucket(platform.config, name)
     for replica in catalogue(platform, source, other).rows(bucket):
         yield Known(replica.key, replica.etag)

@@ -100,7 +100,7 @@ def throughput(at: Scratch) -> dict[str, float]:
 
 
 def run(client: Any, site: str, bucket: str, now: datetime) -> CapabilityRecord:
-    """Probe a site through boto3's client, in a bucket of the doctor's own; `say` gets each proof as it comes.
+    """Probe a site through boto3's client, in a bucket of the doctor's own, and log each proof as it comes.
 
     Raises botocore's errors where that bucket cannot be had. What was locked stays for `scratch.LOCKED_FOR`.
     """
