@@ -23,7 +23,7 @@ from rempart.ledger.canonical import canonical
 from rempart.sites.once import read_named, store_once
 from rempart.sites.port import Site
 
-FORMAT = 4
+FORMAT = 5
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6,16}")
 
 
