@@ -1,6 +1,6 @@
 """`python dags/FILE.py [DAG_ID] [--conf JSON] [--mark PATTERN]`: runs a DAG once in this process, by `dag.test()`.
 
-`rempart run dag` starts it with the platform's connections and a metadata database of its own.
+docs/how-to/run-a-dag-by-hand.md says what it needs.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ _CAUSES = (
          "507", "TooManyBuckets"),
         SiteError,
         "a quota of the site is used up",
-        "Raise the quota at the operator, or free space (`rempart prune`).",
+        "Raise the quota at the operator, or free space (`rempart points prune`).",
     ),
     _Cause(
         ("KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName", "InvalidURI"),
