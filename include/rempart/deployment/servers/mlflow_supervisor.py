@@ -74,10 +74,11 @@ def _open(sites: ActiveSites, poll: float) -> Active:
             if now.state == "active":
                 return now
             found = f"site '{now.site}' is fenced (generation {now.generation}): waiting for the switch to end"
+            level = logging.INFO
         except RempartError as error:
-            found = error.what
+            level, found = logging.WARNING, error.what
         if found != told:
-            logger.info("%s", found)
+            logger.log(level, "%s", found)
             told = found
         time.sleep(poll)
 
