@@ -6,6 +6,7 @@ import dataclasses
 import re
 from datetime import timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rempart.backup.drill import drill_page
+from rempart.backup.drill import drill_report as reports
 from rempart.backup.drill.checks import within
 from rempart.backup.drill.drill_profiles import FINANCIAL, NIS2, PROFILES
 from rempart.backup.drill.drill_report import DrillReport, topics
@@ -35,7 +37,7 @@ CHECKS = [
     "database ledger is restored with the rows on record",
     "evidence are equal in content",
     "DAG runs: no row is lost",
-    "sealed objects open to what is on record, 50 of 181",
+    "sealed objects open to the recorded content, 50 of 181",
     "the platform's secrets open and contain Airflow's key",
     "MLflow's artifacts equal their record",
     "the restored registry names the champions on record",
@@ -131,6 +133,15 @@ def test_a_restore_beside_that_was_removed_again_is_on_record_and_is_no_restore_
     ledger = MemoryLedger()
     ledger.append("restore", POINT, {"ok": True, "aside": "inquiry", "removed": ["mlflow_inquiry"]})
     assert not any(entry.record == 1 for line in reported(ledger).profiles[0].lines for entry in line.evidence)
+
+
+def test_a_drill_names_its_checks_as_the_report_looks_for_them() -> None:
+    root = Path(reports.__file__).parents[2]
+    rooms = (root / "backup" / "drill", root / "flows" / "drill", root / "flows" / "restore")
+    files = [file for room in rooms for file in room.glob("*.py") if file != Path(reports.__file__)]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    for pattern in (kind for kinds in reports._CHECKS.values() for kind in kinds.split("|")):
+        assert all(words in source for words in pattern.rstrip("$").split(".+")), f"no check is called {pattern}"
 
 
 @given(st.sampled_from(CHECKS))
