@@ -63,7 +63,7 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
     "RempartPointsUnlocked": (
         {'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "2x240"},
         {"site": "haven", "bucket": "backups", "protects": "restore-points"},
-        "haven: 2 objects that restore points need",
+        "haven: 2 locks of what restore points need",
     ),
     "RempartEvidenceUnlocked": (
         {'rempart_locks_lapsing{site="haven",bucket="evidence",protects="evidence"}': "1x240"},
