@@ -68,7 +68,7 @@ bundle: setup ## write one signed folder that installs without a network (ARGS=-
 	@case " $(ARGS) " in *" --no-images "*) ;; *) $(MAKE) images ;; esac
 	@$(BIN)/rempart bundle write $(ARGS)
 
-test: preflight setup ## the tests of each change, about 12 minutes on two cores, beside a running stack (ARGS= for pytest)
+test: preflight setup ## the tests of each change, in two processes, beside a running stack (ARGS= for pytest)
 	@$(BIN)/python -m pytest -n 2 -m "not full" $(ARGS)
 
 test-full: preflight setup ## every test: those of `make test`, and the long ones
