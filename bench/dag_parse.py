@@ -61,7 +61,7 @@ for pipeline in range({PIPELINES}):
 
 @dataclass(frozen=True)
 class Case:
-    """What is parsed: the DAG files of a project (one of them in a task of `dag_id`), beside a plain file."""
+    """DAG files of a project (one of them in a task of `dag_id`), and the plain file that they are compared with."""
 
     name: str
     project: Path
@@ -111,7 +111,7 @@ def with_pipelines(home: Path, count: int) -> Path:
 
 
 def cases(folder: Path) -> list[Case]:
-    """What is measured; its files are written to `folder`."""
+    """Return the cases to measure; write their files to `folder`."""
     peers = {"sdk": "import airflow.sdk\n", "operator": BARE, "plain": PLAIN}
     for name, text in peers.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")

@@ -50,7 +50,7 @@ time.sleep(float(sys.argv[1]))
 """
 """Code that loads the libraries of a job and a model, and then waits."""
 MEANWHILE = {"the demo's chain runs": ("cli", "rempart", "demo"), "the restore points are listed": ("restore",)}
-"""What containers of commands do while all are watched: service and command."""
+"""Commands that run in containers of their own while all are watched: service and command."""
 BARE_SECONDS = 60
 """How long the libraries without the switch are watched, once they are loaded."""
 PATIENCE = 1500
@@ -161,7 +161,7 @@ def watching() -> Iterator[Watch]:
 
 
 def parted(one: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """What was counted in a container, by destination: of the control, and all the rest."""
+    """Counts of one container by destination: those of the control requests, and all others."""
     counted = dict(one.get("wanted", {}))
     control = {name: counted.pop(name) for name in [*counted] if CONTROL in name or f" {ADDRESS}:" in name}
     return control, counted
@@ -193,7 +193,7 @@ def judge(
 
 
 def without_the_switch(tag: str, noting: Callable[[str, bool, str], None]) -> dict[str, int]:
-    """What a job's libraries want when ONNX Runtime's switch is taken from them."""
+    """Return the look-ups and packets of a job's libraries without ONNX Runtime's switch."""
     name = f"{NAME}-bare"
     with removed(name), quiet.counting(networks) as counters:
         start_job(tag, name, PATIENCE, "env", "-u", "ORT_DISABLE_TELEMETRY")

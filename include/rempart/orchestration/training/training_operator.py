@@ -101,7 +101,7 @@ class TrainingOperatorBase(BaseOperator):
     def _delete(self, grace: int = shape.GRACE_SECONDS) -> None:
         """Delete the attempt's object; no error if that fails: it is gone, or the janitor finds it."""
 
-    # the pursuit
+    # the attempts, from pool to pool
 
     def _declare(self, pipeline: Pipeline, order: Any) -> Plan:
         """Take the order, and name every cluster that may be asked: the policy judges each when the DAG is read.
