@@ -60,6 +60,7 @@ GROUPS = {
     "jobs": "job_credentials|real_cluster|tracking_users|training_nodes|interrupted",
     "pods": "training",
     "sites": "replica|failover|site",
+    "records": "ledger|features|models|champion|deliveries|doctor_pool",
     "backups": "backup|bundle|drill|erasure|keys|point|prune|restic|restor|retention|stored_dumps|watch",
 }
 """What runs side by side: the tests of a group share a process and its stack. By the path of their module, first match;

@@ -388,6 +388,7 @@ def attack(site, bucket):
                 site.delete(bucket, info.key)
 
 
+@pytest.mark.full
 def test_k2_an_attacker_with_the_backup_sites_key_takes_no_restore_point_away(small):
     primary, (point, site) = small.site("primary", "personal"), (back_up(small), small.site("haven", "personal"))
     bucket = small.config.buckets.backups

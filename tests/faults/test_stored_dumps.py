@@ -164,6 +164,7 @@ def check_that_it_converges(platform, repository, database, before):
         assert contents(target)[0] == rows
 
 
+@pytest.mark.full
 def test_x1_restic_is_killed_half_way_and_the_next_run_converges(
     platform, repository, filled_database, tools_with, tmp_path
 ):

@@ -151,6 +151,7 @@ def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watc
         assert 1 < len(looks) <= 8
 
 
+@pytest.mark.full
 def test_t1_at_the_deadline_the_job_fails_and_names_each_pools_answer(
     home: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +299,8 @@ def test_t7_mlflow_down_at_the_end_of_training_loses_nothing(
     assert any('"stage": "trained before"' in line for line in second)
 
 
-@pytest.mark.parametrize("method", ["POST", pytest.param("GET", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("method", ["POST", "GET"])
 def test_t8_an_api_server_that_answers_409_429_and_500_in_turn(trial: pods.Trial, method: str) -> None:
     pool = trial.clusters["gpu-a"]
     for status in (409, 429, 500):

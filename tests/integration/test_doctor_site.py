@@ -229,7 +229,13 @@ def test_i10_an_upload_that_is_complete_and_wrong_is_found(platform: Platform, f
     assert any(text.startswith("multipart: ") for text in missing(record, "replication", NOW))
 
 
-@pytest.mark.parametrize("fault", ["L7-tokens", "L7-pages", "L7-falling", "L7-rising", "L1-loop"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "L7-tokens",
+        *(pytest.param(one, marks=pytest.mark.full) for one in ("L7-pages", "L7-falling", "L7-rising", "L1-loop")),
+    ],
+)
 def test_l7_the_doctor_ends_and_names_pages_that_do_not(platform: Platform, fault: str) -> None:
     real = platform.connections("s3_primary")
     with lying_site(real.extra["endpoint_url"]) as site:

@@ -115,6 +115,7 @@ def _json(connection: Connection) -> str:
     return json.dumps({name: getattr(connection, name) for name in names})
 
 
+@pytest.mark.full
 def test_writers_at_once_make_one_chain_without_a_fork(
     servers: Servers, connection: Connection, ledger: PostgresqlLedger, key: keys.Signer
 ) -> None:

@@ -16,7 +16,7 @@ from rempart.errors import ConnectionMissing, StackError
 from rempart.settings import config
 from rempart.settings.sections import External, StackService
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 CONNECTIONS = {
     "postgresql": "pg_admin",
     "primary": "s3_primary",

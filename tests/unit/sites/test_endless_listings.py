@@ -21,7 +21,7 @@ from rempart.settings import config
 from tests.memory_site import MemorySite
 from tests.scripted_site import Answer, Asked, refusal, scripted_site
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEYS: dict[str, Callable[[int, int], int]] = {
     "fresh tokens, new keys": lambda page, entry: page * 50 + entry,
     "repeated pages": lambda page, entry: page % 7 * 50 + entry,

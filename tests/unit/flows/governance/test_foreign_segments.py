@@ -15,8 +15,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.chain import Head, extend
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
-from tests.faults.test_ledger_locked import KEY, NOW, exported, keys, site, wipe
-from tests.faults.test_ledger_locked import platform as platform
+from tests.unit.flows.governance.test_ledger_locked import KEY, NOW, exported, keys, site, wipe
+from tests.unit.flows.governance.test_ledger_locked import platform as platform
 
 STRANGER = signer(bytes(31) + b"9")
 

@@ -26,7 +26,7 @@ from rempart.sites.capabilities import VALID, Proof
 from tests.memory_site import MemorySite
 from tests.restorable import flip, wipe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 NOW = datetime.now(UTC)
 SEED = bytes(31) + b"1"
 KEY = signer(SEED)
