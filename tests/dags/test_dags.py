@@ -22,12 +22,12 @@ EXPECTED = {
     "fail_over",
     "ingest_hotel_bookings",
     "materialize_features_hotel_bookings",
+    "preview_quarantine_hotel_bookings",
     "probe_sites",
     "replicate_primary_to_haven",
     "restore_drill",
-    "restore_point",
+    "restore_to_sandbox",
     "roll_back_model_hotel_bookings",
-    "show_quarantine_hotel_bookings",
     "train_hotel_bookings",
     "validate_model_hotel_bookings",
     "verify_replicas",
@@ -191,8 +191,8 @@ def test_where_jobs_run_in_pods_a_training_is_ordered_run_and_registered(in_pods
     assert all(task["policy"] and task["owner"] == "mlops" for task in train["tasks"])
     deadline, limit = 24 * 3600, 30 * 60
     assert next(task["timeout"] for task in train["tasks"] if task["id"] == "run") == deadline + limit
-    assert set(in_pods["dags"]) == EXPECTED | {"sweep_pods"}
-    assert "**When it fails**" in in_pods["dags"]["sweep_pods"]["doc"]
+    assert set(in_pods["dags"]) == EXPECTED | {"clean_up_pods"}
+    assert "**When it fails**" in in_pods["dags"]["clean_up_pods"]["doc"]
 
 
 def test_a_pipeline_that_no_pool_may_run_is_a_paused_dag_that_says_why(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "run-a-dag-by-hand.md").read_text(encoding="utf-8")
 FILES = sorted(file.name for file in (ROOT / "dags").glob("*.py"))
 CONF = {
-    "restore_point.py": {"aside": "trial"},
-    "show_quarantine.py": {"delivery": "0" * 64, "recipient": f"age1{'q' * 58}"},
+    "restore_to_sandbox.py": {"aside": "trial"},
+    "preview_quarantine.py": {"delivery": "0" * 64, "recipient": f"age1{'q' * 58}"},
 }
 """Parameters without a default."""
-CODES = {"replicate_sites.py": 1, "sweep_pods.py": 2}
+CODES = {"replicate_sites.py": 1, "clean_up_pods.py": 2}
 """A run whose tasks find no connection fails; a file without a DAG, as this one where no pods run, is told."""
 
 RUN_EACH = """

@@ -118,10 +118,10 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     point = api.run("backup_platform", "back_up")
     drilled = api.run("restore_drill", "drill", {"point": point["id"]})
     said = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
-    restored_aside = api.run("restore_point", "restore_point", said)
-    removed = api.run("restore_point", "restore_point", said | {"remove": True})
+    restored_aside = api.run("restore_to_sandbox", "restore_to_sandbox", said)
+    removed = api.run("restore_to_sandbox", "restore_to_sandbox", said | {"remove": True})
     asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
-    looked = api.run(f"show_quarantine_{PIPELINE}", "show", asked)
+    looked = api.run(f"preview_quarantine_{PIPELINE}", "preview", asked)
     again = api.run(ingest, "ingest", {"again": asked["delivery"]})
     bad_since = datetime.now(UTC)
     api.run(f"train_{PIPELINE}", "train", {"trainer_params": BAD_PARAMS})
@@ -241,12 +241,12 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
         (f"materialize_features_{PIPELINE}", {"snapshot": "../../etc/passwd"}, "snapshot"),
         (f"ingest_{PIPELINE}", {"prefix": "{{ var.value.secret }}"}, "prefix"),
         (f"ingest_{PIPELINE}", {"again": "../" + "0" * 61}, "again"),
-        (f"show_quarantine_{PIPELINE}", {"delivery": "0" * 64, "recipient": "age1; $(id)"}, "recipient"),
-        (f"show_quarantine_{PIPELINE}", {}, "delivery"),
+        (f"preview_quarantine_{PIPELINE}", {"delivery": "0" * 64, "recipient": "age1; $(id)"}, "recipient"),
+        (f"preview_quarantine_{PIPELINE}", {}, "delivery"),
         (f"roll_back_model_{PIPELINE}", {"dry_run": False, "replaces": "1 OR 1=1"}, "replaces"),
         ("restore_drill", {"point": "$(id)"}, "point"),
-        ("restore_point", {"aside": "x; DROP TABLE y"}, "aside"),
-        ("restore_point", {"aside": "before", "parts": ["database:{{ conn.pg_airflow.password }}"]}, "parts"),
+        ("restore_to_sandbox", {"aside": "x; DROP TABLE y"}, "aside"),
+        ("restore_to_sandbox", {"aside": "before", "parts": ["database:{{ conn.pg_airflow.password }}"]}, "parts"),
         ("replicate_primary_to_haven", {"accept_deletes": -1}, "accept_deletes"),
     ],
 )

@@ -416,7 +416,7 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
 ) -> None:
     from airflow.sdk.exceptions import TaskDeferred
 
-    from rempart.orchestration.training.pool_janitor import sweep
+    from rempart.orchestration.training.pool_janitor import clean_up
 
     ordered = trial.order()
     silenced(trial, STAYS)
@@ -429,8 +429,8 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
         until(lambda: len([one for one in double.history if one.started]) == 2)
         (job,) = jobs(double, "gpu-a")
         # its two pods are not judged by themselves
-        assert sweep(dry_run=True) == {"pods": 1, "strays": [job["metadata"]["name"]], "deleted": 0}
-        assert sweep(dry_run=False)["deleted"] == 1
+        assert clean_up(dry_run=True) == {"pods": 1, "strays": [job["metadata"]["name"]], "deleted": 0}
+        assert clean_up(dry_run=False)["deleted"] == 1
     until(lambda: all(one.deleted for one in double.history))
     assert not jobs(double, "gpu-a") and not api(double).list_namespaced_secret("training-gpu-a").items
     assert trial.attempts(ordered) == [("gpu-a", "ended")]

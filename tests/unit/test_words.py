@@ -42,6 +42,9 @@ MODULES = frozenset(
         "strays",
         "domains",
         "doors",
+        "restore_point",
+        "show_quarantine",
+        "sweep_pods",
     ]
 )
 CLASSES = frozenset(

@@ -126,7 +126,7 @@ def _drill(told: Told) -> str:
     )
 
 
-def _restore_point(told: Told) -> str:
+def _restore_to_sandbox(told: Told) -> str:
     done = {"restore": "restored", "remove": "removed"}.get(str(told["did"]), str(told["did"]))
     names = ", ".join([*told["databases"], *told["buckets"]])
     return f"{'Would be' if told['dry_run'] else 'Beside the platform'} {done}: point {told['point']} as {names}."
@@ -172,7 +172,7 @@ _TELLERS: Mapping[str, Callable[[Told], str | None]] = {
     "back_up": _back_up,
     "prune": _prune,
     "drill": _drill,
-    "restore_point": _restore_point,
+    "restore_to_sandbox": _restore_to_sandbox,
     "verify": _verify,
     "probe": _probe,
     "export": _export,

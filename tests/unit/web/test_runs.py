@@ -74,11 +74,11 @@ def test_of_the_same_decision_a_dag_shows_the_newest_alone_and_a_run_each() -> N
 def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     watched = Watched()
     seen = {"delivery": "ab" * 32, "site": "primary", "rows": 2, "of": 3, "by": "user 1"}
-    watched.record("look", "hotel_bookings", seen | by("show_quarantine_hotel_bookings"))
+    watched.record("look", "hotel_bookings", seen | by("preview_quarantine_hotel_bookings"))
     watched.usage("haven", locks={"backups": {"protects": "restore-points", "why": "refused"}}, **by("verify_replicas"))
     watched.delivery()
     facts = watched.facts()
-    (look,) = runs.of_run(facts, "show_quarantine_hotel_bookings", RUN, None, NOW).sections
+    (look,) = runs.of_run(facts, "preview_quarantine_hotel_bookings", RUN, None, NOW).sections
     assert Texts("en").said(look.records[0].said) == (
         "user 1 looked at 2 of 3 quarantined rows of delivery abababababab."
     )

@@ -1,4 +1,4 @@
-"""Restore parts of a restore point side by side with the running platform, or remove them: the DAG `restore_point`."""
+"""Restore parts of a restore point beside the running platform, or remove them: the DAG `restore_to_sandbox`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from rempart.training.kubernetes.orphans import OrphanFinding, PodSeen
 logger = logging.getLogger(__name__)
 
 
-def sweep(*, dry_run: bool) -> dict[str, Any]:
+def clean_up(*, dry_run: bool) -> dict[str, Any]:
     """Judge every job's pod in every pool and delete the orphaned ones. Return the findings by pool.
 
     One silent pool does not stop the others. Raises PoolUnavailable for it at the end.

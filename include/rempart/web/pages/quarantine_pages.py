@@ -69,7 +69,7 @@ async def start_look(
     key = age.new_identity()
     try:
         asked = {"delivery": delivery, "recipient": key.recipient}
-        run = await airflow_calls.start(request, f"show_quarantine_{pipeline}", asked)
+        run = await airflow_calls.start(request, f"preview_quarantine_{pipeline}", asked)
     except AirflowRefused as error:
         return _plan(request, "look", found, held_delivery, user, error.what, 409)
     here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}"
@@ -85,7 +85,7 @@ async def show_rows(
 ) -> Response:
     """Show the rows once the task has read them; until then, its progress."""
     held_delivery = await run_in_threadpool(_delivery, pipeline, delivery)
-    asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
+    asked = await _asked(request, f"preview_quarantine_{pipeline}", run, delivery)
     rows = await _rows(request, pipeline, delivery, asked)
     waits = asked is not None and not asked.ended and COOKIE in request.cookies
     answer = render(
@@ -99,7 +99,7 @@ async def download_rows(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
 ) -> Response:
     """Return the same rows as a file; redirect to the page without the key."""
-    asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
+    asked = await _asked(request, f"preview_quarantine_{pipeline}", run, delivery)
     if (rows := await _rows(request, pipeline, delivery, asked)) is None:
         here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/rows"
         return RedirectResponse(f"{here}?{urlencode({'run': run})}", 303, headers=HEADERS)
@@ -195,7 +195,7 @@ async def _rows(request: Request, pipeline: str, delivery: str, asked: Asked | N
     if not secret or asked is None or asked.state != "success":
         return None
     try:
-        answer = await airflow_calls.returned(request, f"show_quarantine_{pipeline}", asked.id, "show")
+        answer = await airflow_calls.returned(request, f"preview_quarantine_{pipeline}", asked.id, "preview")
     except AirflowRefused:
         return None
     return await run_in_threadpool(sealed_rows.opened, answer, secret, pipeline, delivery)

@@ -63,7 +63,7 @@ def looked(house: House, *raws: str) -> str:
 def test_a_look_starts_in_the_name_of_who_asked_and_only_the_browser_gets_the_key(house: House) -> None:
     answer = start(house, "operator", f"{LOOK}/look")
     (started,) = house.started
-    assert started[:2] == ("show_quarantine_hotel_bookings", f"Bearer {house.tokens['operator']}")
+    assert started[:2] == ("preview_quarantine_hotel_bookings", f"Bearer {house.tokens['operator']}")
     assert set(started[2]) == {"delivery", "recipient"} and started[2]["delivery"] == DELIVERY
     cookie = answer.headers["set-cookie"]
     assert f"Path=/airflow/rempart{LOOK}" in cookie and "HttpOnly" in cookie and "Max-Age=1800" in cookie
@@ -123,7 +123,7 @@ def test_a_look_that_failed_says_which_log_tells_why(house: House) -> None:
     where = looked(house, "secret row")
     house.state = "failed"
     text = house.call("GET", where, "operator").text
-    assert "show_quarantine_hotel_bookings" in text and "r1" in text and "secret row" not in text
+    assert "preview_quarantine_hotel_bookings" in text and "r1" in text and "secret row" not in text
 
 
 def test_the_key_of_one_delivery_is_not_sent_for_another(house: House) -> None:

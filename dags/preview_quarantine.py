@@ -1,7 +1,7 @@
 """Read the rows in quarantine of one delivery, sealed for who asked; the cockpit's page of a pipeline starts it.
 
 **Input**: the quarantine of a delivery at the active site. **Output**: the first 200 rows with their reasons, encrypted
-with age for the recipient, as the XCom of `show`; evidence of kind `look`, which says who looked at which delivery.
+with age for the recipient, as the XCom of `preview`; evidence of kind `look`, which says who looked at which delivery.
 
 The web server reaches no site, so a task reads for it. The key is made for one look, and the cockpit keeps it in the
 browser that asked, for 30 minutes: nobody else reads the XCom, and nobody at all after that. A script makes a key of
@@ -55,18 +55,18 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     ) as dag:
 
         @task
-        def show(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
+        def preview(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
             from rempart.flows.ingestion.quarantine import look
 
             key, by = params["recipient"], dag_run.triggering_user_name
             found = look(runtime.platform(), runtime.pipeline(name), params["delivery"], key, by=by)
             return runtime.as_json(found)
 
-        show()
+        preview()
     return dag
 
 
-globals().update(pipeline_dags("show_quarantine", build))
+globals().update(pipeline_dags("preview_quarantine", build))
 
 if __name__ == "__main__":
     dag_test.run(globals())

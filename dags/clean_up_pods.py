@@ -31,7 +31,7 @@ defaults = config.load().dags
 if config.load().training.backend == "kubernetes":
     dry_run = Param(False, type="boolean", description="Only report what would be deleted.")
     with DAG(
-        "sweep_pods",
+        "clean_up_pods",
         doc_md=__doc__,
         schedule=DeltaTriggerTimetable(timedelta(minutes=15)),
         params={"dry_run": dry_run},
@@ -42,12 +42,12 @@ if config.load().training.backend == "kubernetes":
     ) as dag:
 
         @task
-        def sweep(params: Any = None) -> dict[str, Any]:
-            from rempart.orchestration.training.pool_janitor import sweep
+        def clean_up(params: Any = None) -> dict[str, Any]:
+            from rempart.orchestration.training.pool_janitor import clean_up
 
-            return sweep(dry_run=params["dry_run"])
+            return clean_up(dry_run=params["dry_run"])
 
-        sweep()
+        clean_up()
 
 if __name__ == "__main__":
     dag_test.run(globals())

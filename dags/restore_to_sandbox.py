@@ -1,4 +1,6 @@
-"""Restore parts of a restore point beside the running platform, to look at or to copy from; remove them again.
+"""Restore parts of a restore point into a sandbox beside the running platform, or remove them again.
+
+Look at the sandbox, or copy from it.
 
 **Input**: a point (the newest that lacks nothing unless named), its parts, and a suffix: database `mlflow` comes back
 as `mlflow_<suffix>`, bucket `lake` as `lake-<suffix>`. **Output**: what was restored, and its checks, which are also
@@ -53,7 +55,7 @@ params = {
 }
 
 with DAG(
-    "restore_point",
+    "restore_to_sandbox",
     doc_md=__doc__,
     schedule=None,
     params=params,
@@ -64,7 +66,7 @@ with DAG(
 ) as dag:
 
     @task
-    def restore_point(params: Any = None) -> dict[str, Any]:
+    def restore_to_sandbox(params: Any = None) -> dict[str, Any]:
         from rempart.deployment.setup import paths
         from rempart.flows.restore.restore_aside import restore_aside
 
@@ -72,7 +74,7 @@ with DAG(
         result = restore_aside(runtime.platform(), paths.current(), removing=params["remove"], **said)
         return runtime.as_json(result)
 
-    linked(restore_point(), pages.POINT_RESTORED)
+    linked(restore_to_sandbox(), pages.POINT_RESTORED)
 
 if __name__ == "__main__":
     dag_test.run(globals())
