@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from rempart.cli import upgrades
@@ -13,6 +14,9 @@ from rempart.deployment.servers import schemas
 from rempart.deployment.setup import paths
 from rempart.errors import UpgradeError
 from rempart.flows.shared.platform import Platform
+from rempart.flows.upgrade import upgrade_facts
+from rempart.settings import config
+from tests import switchovers
 
 pytestmark = pytest.mark.stack
 
@@ -41,6 +45,15 @@ def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(
     told = capsys.readouterr().out.splitlines()
     assert any(line.startswith("refuses   release") for line in told)
     assert any("3.16.1 to" in line for line in told)
+
+
+def test_a_continuity_database_that_another_release_made_is_named(stack: paths.Stack) -> None:
+    with switchovers.generations(config.environment_connections("pg_drill")) as connection:
+        assert upgrade_facts.other_tables(stack.root, connection) == ()
+        with psycopg.connect(connection.postgresql_url(), autocommit=True) as session:
+            session.execute("ALTER TABLE active_site RENAME COLUMN switchover TO journey")
+        (table,) = upgrade_facts.other_tables(stack.root, connection)
+        assert (table.name, table.lacks, table.has) == ("active_site", ("switchover",), ("journey",))
 
 
 def test_every_schema_of_a_new_stack_is_at_the_newest_revision(stack: paths.Stack, platform: Platform) -> None:

@@ -18,7 +18,7 @@ from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.errors import BackupError, ConfigError, IntegrityError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ def wrap(key: ScopeKey, own: age.Identity, recipients: Iterable[str]) -> bytes:
 
 
 def unwrap(body: bytes, own: age.Identity, scope: EncryptionScope, serial: str, where: str) -> ScopeKey:
-    """The key in a wrapped copy. Raises KeyWrong; IntegrityError if it is not that of this scope and serial."""
+    """The key in a wrapped copy. Raises KeyWrong; IntegrityError if it is another key, or has another format."""
     opened = age.decrypt(body, own, where)
     try:
-        plain: dict[str, Any] = json.loads(opened)
-        if (plain["format"], plain["scope"], plain["serial"]) != (FORMAT, scope.id, serial):
+        plain = _of_this_format(opened, where)
+        if (plain["scope"], plain["serial"]) != (scope.id, serial):
             raise ValueError
         identity = age.read_identity(plain["identity"], where)
         proven = hmac.compare_digest(plain["proof"], proof(own, scope, serial, identity.recipient))
@@ -99,7 +99,7 @@ def encode_card(card: Card) -> bytes:
 def decode_card(body: bytes, where: str) -> Card:
     """Return a card from its bytes; `where` names it. Raises IntegrityError."""
     try:
-        plain: dict[str, Any] = json.loads(body)
+        plain = _of_this_format(body, where)
         destroyed = plain["destroyed"]
         return Card(
             parse(plain["scope"]).id,
@@ -111,3 +111,14 @@ def decode_card(body: bytes, where: str) -> Card:
         )
     except (ValueError, KeyError, TypeError, BackupError) as cause:
         raise IntegrityError(f"{where} is not readable ({type(cause).__name__})", "Put a copy of it back.") from cause
+
+
+def _of_this_format(body: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON of a key or a card. Raises IntegrityError if another release's format wrote it."""
+    plain: dict[str, Any] = json.loads(body)
+    if plain["format"] != FORMAT:
+        raise IntegrityError(
+            f"{where} has format {plain['format']!r:.20}; this release reads format {FORMAT}",
+            "Use the release that wrote it: docs/how-to/upgrade.md, 'Keys and tables of another format'.",
+        )
+    return plain

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from rempart.audit import lock
@@ -23,7 +23,7 @@ class Release:
     """A checkout of this project:
 
     `packages` of its lock by name, the SHA-256 of each of the `scripts` in include/sql, the `point_format` of its
-    restore points. Unreadable parts are left out.
+    restore points and the `key_format` of the keys that open them. Unreadable parts are left out.
     """
 
     root: Path
@@ -32,6 +32,7 @@ class Release:
     packages: Mapping[str, str]
     scripts: Mapping[str, str]
     point_format: int | None
+    key_format: int | None
 
     @property
     def postgresql(self) -> int | None:
@@ -52,7 +53,11 @@ def of_checkout(root: Path, python: str) -> Release:
         return file.read_text(encoding="utf-8") if file.is_file() else ""
 
     version = re.search(r'^version = "([^"]+)"', text("pyproject.toml"), re.M)
-    form = re.search(r"^FORMAT = (\d+)", text("include/rempart/backup/points/points.py"), re.M)
+
+    def format_in(name: str) -> int | None:
+        form = re.search(r"^FORMAT = (\d+)", text(f"include/rempart/backup/{name}"), re.M)
+        return int(form[1]) if form else None
+
     scripts = sorted((root / "include" / "sql").glob("*.sql"))
     return Release(
         root,
@@ -60,7 +65,8 @@ def of_checkout(root: Path, python: str) -> Release:
         version[1] if version else "",
         {locked.name: locked.version for locked in lock.read(text("requirements.txt"))},
         {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in scripts},
-        int(form[1]) if form else None,
+        format_in("points/points.py"),
+        format_in("keys/key_envelope.py"),
     )
 
 
@@ -81,8 +87,8 @@ def forget(stack: Stack) -> None:
 def recorded(stack: Stack) -> Release | None:
     """Return the release that last started the stack, or None.
 
-    The supervisor's configuration names its folder, whichever release wrote it. Without a record of that folder, its
-    files are read.
+    The supervisor's configuration names its folder, whichever release wrote it. Without a record of that folder that
+    has every field, its files are read.
     """
     configuration, file = stack.state / _CONFIGURATION, stack.state / _RECORD
     if not configuration.is_file():
@@ -93,7 +99,7 @@ def recorded(stack: Stack) -> Release | None:
         return None
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["root"] == root[1]:
+        if kept["root"] == root[1] and kept.keys() == {field.name for field in fields(Release)}:
             return Release(**{**kept, "root": Path(kept["root"])})
     if not (Path(root[1]) / "requirements.txt").is_file():
         return None

@@ -17,7 +17,7 @@ from rempart.audit.packages import installed
 from rempart.backup.databases import postgresql
 from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.servers import postgresql as embedded
-from rempart.deployment.servers import schemas
+from rempart.deployment.servers import schemas, tables
 from rempart.deployment.setup import environment
 from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import PipelineError, RempartError, UpgradeError
@@ -27,6 +27,7 @@ from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import LedgerVerdict, verify
 from rempart.settings import config as configuration
+from rempart.settings.config import Connection
 from rempart.settings.pipelines import load_all
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,13 @@ def gather(stack: Stack, platform: Platform) -> UpgradeFacts:
         {name: str(pipeline) for name, pipeline in pipelines.items() if isinstance(pipeline, PipelineError)},
         tuple(sorted(_pipelines(before.root) - pipelines.keys())) if before else (),
         before is not None and _differ(before.root / "rempart.yaml", ours.root / "rempart.yaml"),
+        None if idle else known(lambda: other_tables(stack.root, platform.database("continuity"))),
     )
+
+
+def other_tables(root: Path, connection: Connection) -> tuple[tables.OtherTable, ...]:
+    """Return the tables of `continuity` that another release made. Raises BackupError, DatabaseUnavailable."""
+    return tables.compare(connection.schema, tables.of_script(root, "continuity"), tables.read(connection))
 
 
 def verified(ledger: Ledger) -> LedgerVerdict:

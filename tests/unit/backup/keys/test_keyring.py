@@ -289,6 +289,22 @@ def test_what_is_no_card_is_refused(body: bytes) -> None:
         key_envelope.decode_card(body, "the card")
 
 
+def test_a_key_of_another_format_is_named_as_that_and_stays_as_it_is(
+    ring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other_release:
+        other_release.setattr(key_envelope, "FORMAT", 1)
+        ring.open_or_make(BOOKINGS)
+    before = everything(ring)
+    for use in (ring.open, ring.open_or_make):
+        with pytest.raises(IntegrityError, match=r"0001\.age .* has format 1; this release reads format 2") as refused:
+            use(BOOKINGS)
+        assert "the release that wrote it" in refused.value.hint
+    (card,) = ring.damaged(BOOKINGS).values()
+    assert "has format 1" in card.what
+    assert everything(ring) == before
+
+
 class Altering(MemorySite):
     """Stores the first byte of some objects wrong, and refuses to read those, as S3Site does; may end that run."""
 

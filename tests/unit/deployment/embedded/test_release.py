@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
+FORMATS = ("include/rempart/backup/points/points.py", "include/rempart/backup/keys/key_envelope.py")
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def stack(tmp_path: Path) -> paths.Stack:
 def before(stack: paths.Stack, tmp_path: Path) -> paths.Stack:
     """A checkout of the release before, with an older MLflow, which has started the stack."""
     root = tmp_path / "the one before"
-    for name in ("requirements.txt", "pyproject.toml", "rempart.yaml", "include/rempart/backup/points/points.py"):
+    for name in ("requirements.txt", "pyproject.toml", "rempart.yaml", *FORMATS):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "include" / "sql", root / "include" / "sql")
@@ -49,6 +51,7 @@ def test_a_checkout_is_told_by_its_own_files() -> None:
     found = release.of_checkout(ROOT, "python")
     assert found.postgresql == 18 and found.packages["apache-airflow-core"].startswith("3.")
     assert set(found.scripts) == {"ledger", "continuity"} and found.point_format == 5
+    assert found.key_format == 2
     assert found.same_code(dataclasses.replace(found, root=Path("/elsewhere"), python="other"))
     assert release.of_checkout(ROOT / "docs", "python").packages == {}
 
@@ -71,6 +74,20 @@ def test_a_record_tells_of_a_release_whose_folder_holds_another_one_by_now(
     found = release.recorded(stack)
     assert found and found.packages["mlflow"] == "3.16.1"
     assert not found.same_code(release.of_checkout(before.root, before.python))
+
+
+def test_a_record_that_lacks_a_field_of_this_release_is_completed_from_that_folder(
+    stack: paths.Stack, before: paths.Stack
+) -> None:
+    release.record(stack, release.of_checkout(before.root, before.python))
+    record = stack.state / "release.json"
+    kept = json.loads(record.read_text())
+    del kept["key_format"]
+    record.write_text(json.dumps(kept))
+    key_envelope = before.root / FORMATS[1]
+    key_envelope.write_text(key_envelope.read_text().replace("\nFORMAT = 2\n", "\nFORMAT = 1\n"))
+    found = release.recorded(stack)
+    assert found and found.key_format == 1 and found.packages["mlflow"] == "3.16.1"
 
 
 def test_a_new_stack_was_started_by_nobody(stack: paths.Stack) -> None:

