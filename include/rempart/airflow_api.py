@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 TERMINAL = frozenset({"success", "failed"})
 _ASKED_AGAIN = 3
+_LOGIN = "/auth/token"
 PAGE = 100
 """Entries of a page of a list: Airflow gives no more at once (`api.maximum_page_limit`), whatever `limit` asks for."""
 _PARSED_SECONDS, _SKIPPED_SECONDS = 120.0, 600.0
@@ -49,7 +50,7 @@ class AirflowApi:
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
             if "Authorization" not in self._http.headers:
-                answer = self._http.post("/auth/token", json=self._login)
+                answer = self._answer("POST", _LOGIN, json=self._login)
                 if answer.status_code != 201:
                     raise AirflowApiError(
                         f"Log in to Airflow at {self.url}: HTTP {answer.status_code}",
@@ -74,8 +75,8 @@ class AirflowApi:
         return answer.json()
 
     def _answer(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """The answer; what only reads is asked again when it takes too long, for a busy server is not a broken one."""
-        for _ in range(_ASKED_AGAIN if method == "GET" else 0):
+        """The answer; a read or a login is sent again when it takes too long, for a busy server is not a broken one."""
+        for _ in range(_ASKED_AGAIN if method == "GET" or path == _LOGIN else 0):
             try:
                 return self._http.request(method, path, **kwargs)
             except httpx.ReadTimeout:

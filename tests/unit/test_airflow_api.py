@@ -73,6 +73,19 @@ def test_what_only_reads_is_asked_again() -> None:
     assert [request.method for request in asked] == ["GET"] * 3
 
 
+def test_a_login_is_asked_for_again() -> None:
+    login = too_late(2, httpx.Response(201, json={"access_token": "t"}))
+    api = AirflowApi(CONNECTION)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return login(request)
+        return httpx.Response(200, json={"dags": request.headers["Authorization"]})
+
+    api._http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(answer))
+    assert api.get("/api/v2/dags") == {"dags": "Bearer t"}
+
+
 @pytest.mark.parametrize("status", [200, 409])
 def test_a_run_is_asked_for_again_by_its_id_so_that_there_is_one(status: int) -> None:
     """409: the server had taken the request that it did not answer."""
