@@ -36,6 +36,7 @@ from rempart.backup.points import points
 from rempart.backup.points.sealing import SealedObject
 from rempart.cli import rendering
 from rempart.flows.backup import locks
+from rempart.flows.backup.point_store import store_at
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
 from rempart.settings.config import Connection
@@ -142,7 +143,7 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
         rows.append(Row(f"{case}: backup, read back", "s", seconds, peer, PEER, "lower"))
         rows.append(Row(f"{case}: bytes added", "MB", added / 1e6, peer_bytes / 1e6, PEER, "lower"))
         figures[f"{case}: seconds before it is read back"] = round(last.seconds, 1)
-        took, extended = timed(lambda: locks.extend(locking, site, None))
+        took, extended = timed(lambda: locks.extend(store_at(locking, site), None))
         figures[f"{case}: locks set"], figures[f"{case}: seconds for them"] = extended.set, round(took, 2)
         clock.tell(f"{case}: {seconds:.1f} s beside {peer:.1f} s; {added:,} bytes beside {peer_bytes:,}")
     assert last is not None

@@ -32,6 +32,7 @@ from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, sum
 from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
 from rempart.errors import RempartError
 from rempart.flows.backup.mend_links import mend
+from rempart.flows.backup.point_store import store_at
 from rempart.settings import config
 from tests.lying import FAULTS, Fault, lying_site
 
@@ -151,7 +152,8 @@ def _settled(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
     """The operation once more, with what its words ask for: a repair, or the read-back that a green announces."""
     how, said, wrong = _run(operation, cell)
     if how == "refused" and operation.name == "back up" and "points repair" in said:
-        mend(cell.real(), cell.real().site("haven", "internal"), dry_run=False, mark_lost=True)
+        real = cell.real()
+        mend(store_at(real, real.site("haven", "internal")), dry_run=False, mark_lost=True)
         cell.notes["repaired"] = True
         how, said, wrong = _run(operation, fresh(cell))
     if how == "green" and operation.name == "replicate" and not wrong:

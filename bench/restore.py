@@ -107,7 +107,11 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     figures = {f"{case}, seconds": round(seconds, 1)}
     if sealed:
         originals = [Original(one.bucket, one.key, one.version, one.sha256, one.size, SCOPE) for one in held]
-        took, forms = timed(lambda: seal_objects(platform, ring, source, originals, source, now() + timedelta(days=1)))
+        took, forms = timed(
+            lambda: seal_objects(
+                platform.ledger, platform.config, ring, source, originals, source, now() + timedelta(days=1)
+            )
+        )
         # what is at the site no longer counts: only the sealed forms are what is on record
         lost = tuple(
             HeldObject(one.bucket, f"sealed/{one.key}", one.size, one.sha256, None, form)

@@ -170,7 +170,7 @@ class OwnLeases(PostgresqlContinuity):
 @pytest.fixture
 def no_backups(platform: Platform) -> Iterator[None]:
     """None of the stack's own backups is under way while the test runs, and none gets further than its first step."""
-    with wait_for(platform, points_lease("haven"), 600):
+    with wait_for(platform.continuity, points_lease("haven"), 600):
         yield
 
 

@@ -59,11 +59,13 @@ class House:
             scope = BOOKINGS if bucket == "lake" else PLATFORM
             digest = hashlib.sha256(body).hexdigest()
             original = Original(bucket, key, stored.version_id, digest, len(body), scope)
-            (sealed,) = seal_objects(self.platform, self.ring, self.haven, [original], self.haven, UNTIL)
+            (sealed,) = seal_objects(
+                self.platform.ledger, self.platform.config, self.ring, self.haven, [original], self.haven, UNTIL
+            )
             held.append(points.HeldObject(bucket, key, len(body), digest, stored.version_id, sealed))
         plain = platform_secrets.encode(kept)
         sealed_secrets = points.Secrets(
-            seal_body(self.platform, self.ring, plain, PLATFORM, self.haven, UNTIL),
+            seal_body(self.platform.ledger, self.platform.config, self.ring, plain, PLATFORM, self.haven, UNTIL),
             hashlib.sha256(plain).hexdigest(),
             len(plain),
         )

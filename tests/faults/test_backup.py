@@ -304,7 +304,7 @@ def test_d8_the_platforms_own_database_behind_an_external_server_is_held(standin
 def test_d8_a_tracking_server_that_does_not_answer_is_no_success(standing):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        asked = stores_not_held.ask(_on_another(standing, taken.getsockname()[1]), ())
+        asked = _asked(_on_another(standing, taken.getsockname()[1]), ())
     assert isinstance(asked.server, str)
 
 
@@ -314,8 +314,12 @@ def test_d8_a_database_that_backups_do_not_reach_is_named(standing):
     other = dataclasses.replace(resolve("pg_feast_online"), schema="feast_offline", **_login(resolve("pg_backup")))
     for used, told in ((aliased, {}), (other, {"feast_online"})):
         connections = lambda name, used=used: used if name == "pg_feast_online" else resolve(name)  # noqa: E731
-        asked = stores_not_held.ask(dataclasses.replace(standing, connections=connections), ("feast_online",))
+        asked = _asked(dataclasses.replace(standing, connections=connections), ("feast_online",))
         assert set(asked.elsewhere) == set(told)
+
+
+def _asked(platform, databases):
+    return stores_not_held.ask(platform.config.services.get("mlflow"), platform.tracking, platform.database, databases)
 
 
 def _login(connection):
@@ -418,7 +422,7 @@ def test_k2_an_attacker_with_the_backup_sites_key_takes_no_restore_point_away(sm
     detached = dataclasses.replace(small, ledger_=MemoryLedger())
     opened = open_point(find(detached, wish, trusted), wish, own_identity(small))  # keys come from the other site
     (dump,) = opened.manifest.databases
-    repository = repository_of(small, "haven", opened.keys.of(dump.scope, dump.serial))
+    repository = repository_of(small.config, small.connections, "haven", opened.keys.of(dump.scope, dump.serial))
     assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
     assert opened.secrets() and list(primary.list(bucket, "keys/"))
     prune(small, dry_run=False)  # and the platform goes on

@@ -93,7 +93,7 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
     strict = dataclasses.replace(standing, config=standing.config.model_copy(update={"backup": tight}))
     with pytest.raises(DrillFailed, match=r"passed its checks, but its drill is red:\n  RTO: .* the objective is 1 s"):
         drill(strict, clean.id)
-    assert proofs(standing)[clean.id][0] is True
+    assert proofs(standing.ledger)[clean.id][0] is True
 
 
 def test_an_attack_finds_its_point_by_itself(standing: Platform) -> None:

@@ -55,7 +55,16 @@ class House:
     def seal(self, *originals, seconds=SECONDS, haven=None, **more):
         until = datetime.now(UTC) + timedelta(seconds=seconds)
         more.setdefault("ahead", timedelta(0))
-        return seal_objects(self.platform, self.ring, self.primary, originals, haven or self.haven, until, **more)
+        return seal_objects(
+            self.platform.ledger,
+            self.platform.config,
+            self.ring,
+            self.primary,
+            originals,
+            haven or self.haven,
+            until,
+            **more,
+        )
 
     def opened(self, ring, sealed, original, folder):
         key, file = ring.open(original.scope, sealed.serial), folder / secrets.token_hex(4)
@@ -122,7 +131,7 @@ def test_k1_a_rotated_key_is_told_as_that_and_opens_no_copy_any_more(house, tmp_
     (sealed,) = house.seal(one)
     new = age.new_identity()
     fresh = dataclasses.replace(house.ring, escrow=(new.recipient,))
-    flow.rewrap(house.platform, fresh, dry_run=False)
+    flow.rewrap(house.platform.ledger, fresh, dry_run=False)
     with pytest.raises(KeyRotated, match=f"{house.escrow.recipient} opened key 0001 of scope {BOOKINGS.id} once"):
         house.opened(dataclasses.replace(house.ring, own=house.escrow), sealed, one, tmp_path)
     for key, body in house.bodies():
@@ -136,7 +145,7 @@ def test_k1_a_destroyed_key_makes_its_scope_unreadable_in_every_copy_and_nothing
     gone, kept = house.put("gone", b"gone" * 100), house.put("kept", b"kept", ORDERS)
     first, second = house.seal(gone, kept)
     lost = house.ring.open(BOOKINGS)
-    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
+    flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id, dry_run=False)
     rings = [house.ring, dataclasses.replace(house.ring, own=house.escrow)]
     for ring in rings:
         with pytest.raises(KeyDestroyed, match=f"key 0001 of scope {BOOKINGS.id} was destroyed on"):

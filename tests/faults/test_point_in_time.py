@@ -22,13 +22,16 @@ from typer.testing import CliRunner
 
 from rempart.backup.keys import age
 from rempart.backup.pitr import recovery, wal, wal_store
+from rempart.backup.pitr.wal import Archive
 from rempart.cli import app
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyWrong
 from rempart.flows.pitr import point_in_time, restore_to_moment
 from rempart.flows.pitr.restore_to_moment import Found
 from rempart.flows.shared.keys import new_recipient, open_keyring
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.repositories import repository_of
 from rempart.settings.config import load
+from rempart.settings.sections import PointInTime
 from rempart.sites.port import Site
 from tests.integration.own_servers import ROOT, Servers, own_servers
 
@@ -206,18 +209,21 @@ def test_k3_pruning_keeps_the_window_and_meets_locks_calmly(world: World, second
     ring, bucket = open_keyring(world.platform), "backups"
     opened = world.found().opened[0]
     before = wal_store.listed(world.site, bucket)
-    now = point_in_time.prune(world.platform, ring, world.site, opened.archive, dry_run=False)
-    assert (now.bases, now.files) == (0, 0) and now.retained < len(before) / 2  # what came before the base
-    year = dataclasses.replace(world.platform, clock=lambda: datetime.now(UTC) + timedelta(days=365))
-    later = point_in_time.prune(year, ring, world.site, opened.archive)
-    assert (later.bases, later.files) == (0, now.retained)  # the newest base stays, and all WAL since
-    off = world.platform.config.backup.model_copy(
-        update={"point_in_time": None}
-    )  # how long locks are is not known then
-    config = world.platform.config.model_copy(update={"backup": off})
-    week = dataclasses.replace(year, config=config, clock=lambda: datetime.now(UTC) + timedelta(days=7, hours=1))
-    gone = point_in_time.prune(week, ring, world.site, None, dry_run=False)
+    settings, now = point_in_time.settings_of(world.platform.config), datetime.now(UTC)
+
+    def prune(settings: PointInTime | None, now: datetime, live: Archive | None, dry_run: bool) -> point_in_time.Pruned:
+        return point_in_time.prune(
+            world.platform.ledger, ring, world.site, bucket, settings, now, live, dry_run=dry_run
+        )
+
+    first = prune(settings, now, opened.archive, False)
+    assert (first.bases, first.files) == (0, 0) and first.retained < len(before) / 2  # what came before the base
+    year = now + timedelta(days=365)
+    later = prune(settings, year, opened.archive, True)
+    assert (later.bases, later.files) == (0, first.retained)  # the newest base stays, and all WAL since
+    gone = prune(None, now + timedelta(days=7, hours=1), None, False)  # how long locks are is not known then
     assert (gone.bases, gone.files, gone.retained) == (0, 0, len(before))
     assert gone.retained_until and gone.retained_until > datetime.now(UTC) + timedelta(days=7)
-    assert point_in_time.forget_bases(year, world.site, opened.key) == 0
+    repository = repository_of(world.platform.config, world.platform.connections, "haven", opened.key)
+    assert point_in_time.forget_bases(world.site, bucket, repository, opened.key, year) == 0
     assert len(wal_store.listed(world.site, bucket)) == len(before)

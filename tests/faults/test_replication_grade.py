@@ -24,7 +24,6 @@ from rempart.flows.replication.reconcile import carry
 from rempart.flows.replication.replicate import ReplicationResult, lines, replicate
 from rempart.flows.replication.verify_replicas import verify
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
@@ -236,7 +235,7 @@ def test_i9_a_checksum_that_the_writer_sent_along_vouches(pair: Platform) -> Non
     foreign(primary, bucket, "without", os.urandom(5000))
     result = replicate(pair, "primary", "haven")
     assert (result.verified, result.unvouched) == (9, 1)
-    found = {row.key: row.vouched for row in catalogue(pair, "primary", "haven").rows(bucket)}
+    found = {row.key: row.vouched for row in pair.continuity.catalogue("primary", "haven").rows(bucket)}
     assert {key: found[key] for key in (KEYS[0], "with checksum", "in parts", "without")} == {
         KEYS[0]: "writer",
         "with checksum": "checksum",
@@ -255,7 +254,7 @@ def test_i9_what_its_writer_sent_in_parts_is_compared_part_by_part_though_it_is_
     in_parts(primary, bucket, "without", os.urandom(8 << 20), 5 << 20)
     result = replicate(pair, "primary", "haven")
     assert (result.verified, result.unvouched) == (8, 1)
-    found = {row.key: row.vouched for row in catalogue(pair, "primary", "haven").rows(bucket)}
+    found = {row.key: row.vouched for row in pair.continuity.catalogue("primary", "haven").rows(bucket)}
     assert (found["with checksums"], found["without"]) == ("checksum of parts", "none")
     assert digests(haven, bucket) == digests(primary, bucket)
 
@@ -276,7 +275,7 @@ def test_i9_uploads_of_mlflow_carry_a_checksum_where_the_site_keeps_it(
         (tmp_path / name).write_bytes(os.urandom(size))
         S3ArtifactRepository(f"s3://{bucket}/mlflow").log_artifact(str(tmp_path / name))
     assert replicate(pair, "primary", "haven").unvouched == 0
-    rows = {row.key: row.vouched for row in catalogue(pair, "primary", "haven").rows(bucket)}
+    rows = {row.key: row.vouched for row in pair.continuity.catalogue("primary", "haven").rows(bucket)}
     assert (rows["mlflow/small"], rows["mlflow/large"]) == ("checksum", "checksum of parts")
 
     def forgets(request: Request, site: Upstream) -> Answer:

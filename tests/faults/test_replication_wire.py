@@ -19,7 +19,6 @@ from rempart.errors import SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.replication.verify_replicas import verify
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
@@ -198,7 +197,7 @@ def test_i2_a_byte_that_flips_on_the_targets_disk_is_found_by_reading_back_and_h
 def test_what_cannot_be_healed_is_red(pair: Platform) -> None:
     keys, bucket, primary, haven = filled(pair)
     replicate(pair, "primary", "haven")
-    row = next(row for row in catalogue(pair, "primary", "haven").rows(bucket) if row.key == keys[0])
+    row = next(row for row in pair.continuity.catalogue("primary", "haven").rows(bucket) if row.key == keys[0])
     haven.delete(bucket, keys[0], version_id=row.target_version)
     for version in list(primary.versions(bucket, keys[0])):
         primary.delete(bucket, keys[0], version_id=version.version_id)
@@ -212,12 +211,12 @@ def test_each_day_reads_its_part_and_all_are_read_in_the_pairs_time(pair: Platfo
     settings = pair.config.replication[0].model_copy(update={"read_back": timedelta(days=4)})
     own = dataclasses.replace(pair, config=pair.config.model_copy(update={"replication": [settings]}))
     bucket = pair.config.buckets.lake
-    proven = {row.key: row.verified for row in catalogue(own, "primary", "haven").rows(bucket)}
+    proven = {row.key: row.verified for row in own.continuity.catalogue("primary", "haven").rows(bucket)}
     assert verify(own, "primary", "haven").read == 12  # nobody had read them yet
-    proven = {row.key: row.verified for row in catalogue(own, "primary", "haven").rows(bucket)}
+    proven = {row.key: row.verified for row in own.continuity.catalogue("primary", "haven").rows(bucket)}
     for _ in range(6):  # two runs a day: 12 in four days are two in each
         assert verify(own, "primary", "haven").read == 2
-    rows = list(catalogue(own, "primary", "haven").rows(bucket))
+    rows = list(own.continuity.catalogue("primary", "haven").rows(bucket))
     assert all(row.verified > proven[row.key] and row.basis == "read back" for row in rows)
 
 

@@ -58,8 +58,8 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
             version = primary.write("lake", key, body).version_id
             originals.append(Original("lake", key, version, hashlib.sha256(body).hexdigest(), len(body), scope))
     until = datetime.now(UTC) + timedelta(seconds=30)
-    sealed = seal_objects(platform, ring, primary, originals, haven, until, ahead=timedelta(0))
-    flow.destroy(platform, ring, BOOKINGS.id, dry_run=False)
+    sealed = seal_objects(platform.ledger, platform.config, ring, primary, originals, haven, until, ahead=timedelta(0))
+    flow.destroy(platform.ledger, ring, BOOKINGS.id, dry_run=False)
 
     bucket = platform.config.buckets.backups
     elsewhere = Keyring((Place(haven, bucket),), age.read_identity_file(file), (), platform.clock)

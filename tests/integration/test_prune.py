@@ -49,14 +49,21 @@ def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(st
     kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing)
     for name in DATABASES:
         key = keyring.open(encryption_scopes.of_database(name, kept))
-        tags = sorted(tag for snapshot in repository_of(standing, "haven", key).snapshots() for tag in snapshot.tags)
+        tags = sorted(
+            tag
+            for snapshot in repository_of(standing.config, standing.connections, "haven", key).snapshots()
+            for tag in snapshot.tags
+        )
         assert tags == [f"point={point}" for point in made[1:]]
     ended = standing.ledger.find("prune", limit=1)[0].body
     assert ended["state"] == "ended" and set(ended["dumps_forgotten"].values()) == {1}
     for point in made[1:]:
         for dump in points.decode(site.read(bucket, f"points/{point}/manifest.json")).databases:
             repository = repository_of(
-                standing, "haven", keyring.open(encryption_scopes.parse(dump.scope), dump.serial)
+                standing.config,
+                standing.connections,
+                "haven",
+                keyring.open(encryption_scopes.parse(dump.scope), dump.serial),
             )
             assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
     assert prune(standing, dry_run=False).deleted == ()

@@ -49,7 +49,10 @@ def rempart(servers: Servers, *words: str) -> str:
 
 
 def links(platform: Platform, site: Site) -> list[int]:
-    keys, named = platform.trusted_keys(), hashes(named_links(platform, site))
+    keys, named = (
+        platform.trusted_keys(),
+        hashes(named_links(platform.ledger, site.name, platform.config.buckets.backups)),
+    )
     return [link.seq for link in chain.verify(chain.read(site, BUCKET, keys, named=named), keys)]
 
 

@@ -18,7 +18,6 @@ from rempart.coordination.lease import Lease
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import LeaseHeld
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue
 from rempart.replication.pieces import PIECE
 from rempart.settings import config
 
@@ -56,7 +55,7 @@ def prefix(platform: Platform) -> Iterator[str]:
             site = platform.site(name, "personal")
             found = list(site.versions(lake, made))
             list(pool.map(lambda one, at=site: at.delete(lake, one.key, version_id=one.version_id), found))
-        known = catalogue(platform, "primary", "haven")
+        known = platform.continuity.catalogue("primary", "haven")
         known.forget(lake, [row for row in known.rows(lake) if row.key.startswith(made)], lease)
 
 

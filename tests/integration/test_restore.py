@@ -228,7 +228,7 @@ def test_an_administrator_who_is_no_superuser_restores_every_database(
     found = opened(house, Wish("haven", point=point))
     try:
         for dump in found.manifest.databases:
-            repository = repository_of(house, "haven", found.keys.of(dump.scope, dump.serial))
+            repository = repository_of(house.config, house.connections, "haven", found.keys.of(dump.scope, dump.serial))
             checks = server.restore(repository, dump)
             assert checks and not [check for check in checks if check.ok is False], checks
         # what no dump holds he gives again himself, by the same file

@@ -207,7 +207,7 @@ def keys_destroy(
 
     platform = open_platform()
     flow.warn_of_escrow(platform)
-    done = flow.destroy(platform, flow.open_keyring(platform), scope, dry_run=not yes)
+    done = flow.destroy(platform.ledger, flow.open_keyring(platform), scope, dry_run=not yes)
     for line in flow.destruction_lines(done, dry_run=not yes):
         typer.echo(line)
 
@@ -229,7 +229,7 @@ def keys_rewrap(
     platform, opener = open_platform(), read_identity_file(opened_with) if opened_with else None
     flow.warn_of_escrow(platform)
     keyring = flow.open_keyring(platform)
-    done = flow.rewrap(platform, keyring, opener, dry_run=not yes)
+    done = flow.rewrap(platform.ledger, keyring, opener, dry_run=not yes)
     for line in flow.rewrap_lines(keyring, done, dry_run=not yes):
         typer.echo(line)
 

@@ -39,7 +39,7 @@ def pitr_base() -> None:
     platform = open_platform()
     warn_of_escrow(platform)
     target = flow.open_target(platform)
-    flow.take_base(target, look(flow.server_of(platform)))
+    flow.take_base(target, look(target.server))
 
 
 @pitr_app.command("prune")
@@ -56,8 +56,17 @@ def pitr_prune(
 
     platform = open_platform()
     target = flow.open_target(platform)
-    live = target.archive(look(flow.server_of(platform)).system)
-    done = flow.prune(platform, open_keyring(platform), target.site, live, dry_run=not yes)
+    live = target.archive(look(target.server).system)
+    done = flow.prune(
+        platform.ledger,
+        open_keyring(platform),
+        target.site,
+        target.bucket,
+        target.settings,
+        platform.clock(),
+        live,
+        dry_run=not yes,
+    )
     what = f"{done.bases} base backups and {done.files} WAL files, {done.bytes:,} bytes"
     typer.echo(f"{what} {'would be' if done.dry_run else 'were'} deleted")
     if done.retained_until:

@@ -21,7 +21,6 @@ from rempart.flows.replication import replicate as flow
 from rempart.flows.replication import replicate_in_tasks as tasks
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
@@ -334,7 +333,7 @@ def test_x3_a_piece_of_a_run_that_lost_its_turn_changes_nothing_on_record(platfo
     platform.continuity.release(tasks._lease(stale))  # as if it had been paused past its end
     with other_run(platform), pytest.raises(LeaseLost):
         tasks.carry(platform, stale, stale.pieces()[0])
-    assert not list(catalogue(platform, "primary", "haven").rows("lake"))
+    assert not list(platform.continuity.catalogue("primary", "haven").rows("lake"))
 
 
 def test_x1_a_run_whose_first_process_was_killed_goes_on_in_its_own_turn(platform: Platform) -> None:

@@ -8,10 +8,11 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -22,28 +23,29 @@ from rempart.backup.keys import encryption_scopes, platform_secrets
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import chain, locking, points, references
-from rempart.coordination.active import backup_site, is_open
-from rempart.coordination.lease import Lease
+from rempart.coordination.active import ActiveSites, backup_site, is_open
 from rempart.errors import RepositoryDamaged, RepositoryMissing
 from rempart.flows.backup import locks
 from rempart.flows.backup.mend_links import check_chain
 from rempart.flows.backup.point_objects import hold_objects, originals
+from rempart.flows.backup.point_store import PointStore, store_at
 from rempart.flows.backup.seal import seal_body
 from rempart.flows.backup.stores_not_held import ask, stores
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.keys import kept_for, key_of, open_keyring, renewed_key, warn_of_escrow
+from rempart.flows.shared.keys import key_of, open_keyring, renewed_key, warn_of_escrow
 from rempart.flows.shared.leases import PATIENCE, holder, points_lease
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
-from rempart.flows.shared.repositories import repository_of
+from rempart.flows.shared.repositories import RepositoryOf, repository_of
 from rempart.flows.training import champions
+from rempart.ledger.keys import Signer
+from rempart.ledger.port import Ledger
 from rempart.settings import config as configuration
 from rempart.settings.config import DATABASES, Config, Connection
 from rempart.settings.pipelines import load_all
-from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 
@@ -144,131 +146,151 @@ def back_up(
     raises LeaseLost and does not commit. Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied,
     ConfigError, LedgerError, SiteFenced.
     """
+    config, continuity = platform.config, platform.continuity
     source = is_open(platform.active()).site
-    where = backup_site(platform.config, source)
-    with platform.continuity.hold_lease(points_lease(where), holder()) as lease:
-        return _back_up(platform, source, where, lease, suffix, tools)
+    where = backup_site(config, source)
+    with continuity.hold_lease(points_lease(where), holder()) as lease:
+        site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=source)
+        require(platform, site, "restore points")
+        tools = tools or postgresql.find_tools()
+        warn_of_escrow(platform)
+        store, signer, keyring = store_at(platform, site), platform.signer(), open_keyring(platform)
+        named, began, found = check_chain(store), platform.clock(), _Found()
+        point_id, until = points.new_id(began, suffix()), began + store.kept
+        asked = ask(config.services.get("mlflow"), platform.tracking, platform.database, DATABASES)
+        repository = partial(repository_of, config, platform.connections, where)
+        dumper = _Dumper(store.ledger, repository, keyring, tools, store.kept, point_id, found)
+        sites = continuity.active_sites(config.active_site)
+        stored, barrier_seconds = _dump(sites, platform.database("backup"), dumper)
+        for line in champions.settle_all(platform, found.moved()):
+            logger.warning("%s", line)
+        extended = _extend(store)
+        before_bringing(platform, source, where)
+        bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
+        objects = list(originals(continuity.catalogue(source, where), config))
+        held_objects = hold_objects(store, config, keyring, objects, until)
+        kept_secrets = _seal_secrets(store, config, keyring, until)
+        buckets = [physical_bucket(config, name) for name in BUCKETS]
+        manifest = points.Manifest(
+            point_id,
+            began,
+            source,
+            __version__,
+            config_sha256(config),
+            tuple(dump for dump, _ in stored),
+            held_objects,
+            found.champions,
+            found.ledger_head,
+            references.dangling(found.references(config), held_objects),
+            round(barrier_seconds, 3),
+            kept_secrets,
+            stores(asked, found.registry, found.artifact_stores, found.decided, buckets),
+        )
+        for lacking in manifest.not_held:
+            logger.warning("this restore point does not cover %s", lacking)
+        body = points.encode(manifest)
+        with continuity.still(lease):
+            link = _write(store, signer, manifest, hashlib.sha256(body).hexdigest(), named)
+        point = _result(manifest, len(body), sum(added for _, added in stored))
+        store.ledger.append("restore-point", point_id, _evidence(store, signer, manifest, point, link, extended))
+        told = {"point": point_id, "created_at": point.created_at, "consistent": not manifest.lacking}
+        beat(platform, "backup", {**told, "hidden": len(extended.hidden)})
+        return point
 
 
-def _back_up(
-    platform: Platform,
-    source: str,
-    where: str,
-    lease: Lease,
-    suffix: Callable[[], str],
-    tools: postgresql.Tools | None,
-) -> RestorePoint:
-    config = platform.config
-    site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=source)
-    require(platform, site, "restore points")
-    bucket = config.buckets.backups
-    tools = tools or postgresql.find_tools()
-    warn_of_escrow(platform)
-    signer, keyring = platform.signer(), open_keyring(platform)
-    named = check_chain(platform, site)
-    began = platform.clock()
-    point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
-    found, asked = _Found(), ask(platform, DATABASES)
-    with _frozen(platform) as (frozen, barrier_seconds):
-        logger.info("opened %d database snapshots; writers waited %.2f s", len(frozen), barrier_seconds)
+def _dump(sites: ActiveSites, backup: Connection, dumper: _Dumper) -> tuple[list[tuple[points.Dump, int]], float]:
+    """Return the dump of each database with the growth of its repository, and for how long writers waited."""
+    with _frozen(sites, backup) as (frozen, seconds):
+        logger.info("opened %d database snapshots; writers waited %.2f s", len(frozen), seconds)
         with ThreadPoolExecutor(DUMPERS, thread_name_prefix="dump") as pool:
-            dumper = _Dumper(platform, keyring, tools, site, point_id, found)
-            stored = list(pool.map(dumper.dump, frozen))
-    dumps = [dump for dump, _ in stored]
-    for line in champions.settle_all(platform, found.moved()):
-        logger.warning("%s", line)
-    extended = locks.extend(platform, site, None)
+            return list(pool.map(dumper.dump, frozen)), seconds
+
+
+def _extend(store: PointStore) -> locks.Extended:
+    """Extend the locks of earlier restore points. Log a warning about hidden objects."""
+    extended = locks.extend(store, None)
     if extended.hidden:
         logger.warning(
             "%d objects of earlier restore points are hidden at '%s': run `rempart points repair`",
             len(extended.hidden),
-            where,
+            store.site.name,
         )
-    before_bringing(platform, source, where)
-    bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
-    held_objects = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept)
+    return extended
+
+
+def _seal_secrets(store: PointStore, config: Config, keyring: Keyring, until: datetime) -> points.Secrets:
+    """Encrypt the secrets of the running platform at the backup site."""
     environment = platform_secrets.encode(
         platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
     )
-    own = encryption_scopes.EncryptionScope("platform", "platform", encryption_scopes.text_of(kept))
-    kept_secrets = points.Secrets(
-        seal_body(platform, keyring, environment, own, site, began + kept),
-        hashlib.sha256(environment).hexdigest(),
-        len(environment),
+    scope = encryption_scopes.EncryptionScope("platform", "platform", encryption_scopes.text_of(store.kept))
+    sealed = seal_body(store.ledger, config, keyring, environment, scope, store.site, until)
+    return points.Secrets(sealed, hashlib.sha256(environment).hexdigest(), len(environment))
+
+
+def _write(
+    store: PointStore, signer: Signer, manifest: points.Manifest, sha256: str, named: Mapping[int, str]
+) -> chain.Link:
+    """Append the link of a restore point to the signed chain, then write its manifest."""
+    link = chain.append(
+        store.site,
+        store.bucket,
+        manifest.id,
+        manifest.created_at,
+        sha256,
+        signer,
+        consistent=manifest.consistent,
+        retain_until=manifest.created_at + store.kept,
+        keys=store.trusted_keys(),
+        named=named,
     )
-    buckets = [physical_bucket(config, name) for name in BUCKETS]
-    absent = stores(asked, found.registry, found.artifact_stores, found.decided, buckets)
-    for store in absent:
-        logger.warning("this restore point does not cover %s", store)
-    manifest = points.Manifest(
-        point_id,
-        began,
-        source,
-        __version__,
-        config_sha256(config),
-        tuple(dumps),
-        held_objects,
-        found.champions,
-        found.ledger_head,
-        references.dangling(found.references(config), held_objects),
-        round(barrier_seconds, 3),
-        kept_secrets,
-        absent,
-    )
-    body = points.encode(manifest)
-    digest = hashlib.sha256(body).hexdigest()
-    with platform.continuity.still(lease):
-        link = chain.append(
-            site,
-            bucket,
-            point_id,
-            began,
-            digest,
-            signer,
-            consistent=manifest.consistent,
-            retain_until=began + kept,
-            keys=platform.trusted_keys(),
-            named=named,
-        )
-        points.write(site, bucket, manifest, locking.first(began, config.backup.locked))
-    point = RestorePoint(
-        point_id,
-        sum(dump.bytes for dump in dumps) + len(body),
-        len(dumps),
-        len(held_objects),
-        began.isoformat(),
-        sum(added for _, added in stored),
+    points.write(store.site, store.bucket, manifest, locking.first(manifest.created_at, store.rules.locked))
+    return link
+
+
+def _result(manifest: points.Manifest, size: int, bytes_added: int) -> RestorePoint:
+    return RestorePoint(
+        manifest.id,
+        sum(dump.bytes for dump in manifest.databases) + size,
+        len(manifest.databases),
+        len(manifest.objects),
+        manifest.created_at.isoformat(),
+        bytes_added,
         manifest.dangling,
         manifest.barrier_seconds,
-        tuple(str(store) for store in absent),
+        tuple(str(store) for store in manifest.not_held),
     )
-    platform.ledger.append(
-        "restore-point",
-        point_id,
-        {
-            "site": site.name,
-            "bucket": bucket,
-            "manifest_sha256": digest,
-            "link": link.seq,
-            "link_file": chain.encode(link, signer).decode(),
-            "created_at": point.created_at,
-            "seconds": round((platform.clock() - began).total_seconds(), 3),
-            "bytes": point.bytes,
-            "bytes_added": point.bytes_added,
-            "databases": {dump.name: dump.sha256 for dump in dumps},
-            "objects": point.objects,
-            "object_bytes": sum(obj.size for obj in held_objects),
-            "champions": found.champions,
-            "barrier_seconds": point.barrier_seconds,
-            "dangling": list(point.dangling[:20]),
-            "not_held": [store.as_json() for store in absent[:20]],
-            "locks_set": extended.set,
-            "hidden": len(extended.hidden),
-        },
-    )
-    told = {"point": point_id, "created_at": point.created_at, "consistent": not manifest.lacking}
-    beat(platform, "backup", {**told, "hidden": len(extended.hidden)})
-    return point
+
+
+def _evidence(
+    store: PointStore,
+    signer: Signer,
+    manifest: points.Manifest,
+    point: RestorePoint,
+    link: chain.Link,
+    extended: locks.Extended,
+) -> dict[str, Any]:
+    """Return what the ledger records about a restore point."""
+    return {
+        "site": store.site.name,
+        "bucket": store.bucket,
+        "manifest_sha256": link.manifest_sha256,
+        "link": link.seq,
+        "link_file": chain.encode(link, signer).decode(),
+        "created_at": point.created_at,
+        "seconds": round((store.clock() - manifest.created_at).total_seconds(), 3),
+        "bytes": point.bytes,
+        "bytes_added": point.bytes_added,
+        "databases": {dump.name: dump.sha256 for dump in manifest.databases},
+        "objects": point.objects,
+        "object_bytes": sum(obj.size for obj in manifest.objects),
+        "champions": dict(manifest.champions),
+        "barrier_seconds": point.barrier_seconds,
+        "dangling": list(point.dangling[:20]),
+        "not_held": [lacking.as_json() for lacking in manifest.not_held[:20]],
+        "locks_set": extended.set,
+        "hidden": len(extended.hidden),
+    }
 
 
 @dataclass(frozen=True)
@@ -282,18 +304,17 @@ class _Frozen:
 
 
 @contextmanager
-def _frozen(platform: Platform) -> Iterator[tuple[list[_Frozen], float]]:
+def _frozen(sites: ActiveSites, backup: Connection) -> Iterator[tuple[list[_Frozen], float]]:
     """Open a snapshot of every database while nobody commits. Return them with the seconds taken. Raises LeaseHeld.
 
     PostgreSQL cannot share a snapshot across databases; they show one moment because writers wait.
     """
-    sites = platform.continuity.active_sites(platform.config.active_site)
     with ExitStack() as held:
         frozen = []
         with sites.barrier(BARRIER_SECONDS):
             closed = time.monotonic()
             for name in DATABASES:
-                connection = postgresql.for_database(platform.database("backup"), name)
+                connection = postgresql.for_database(backup, name)
                 session, snapshot = held.enter_context(postgresql.frozen(connection))
                 frozen.append(_Frozen(name, connection, session, snapshot))
             seconds = time.monotonic() - closed
@@ -304,10 +325,11 @@ def _frozen(platform: Platform) -> Iterator[tuple[list[_Frozen], float]]:
 class _Dumper:
     """Dump databases into their repositories. `found` collects facts from each snapshot."""
 
-    platform: Platform
+    ledger: Ledger
+    repository_of: RepositoryOf
     keyring: Keyring
     tools: postgresql.Tools
-    site: Site
+    kept: timedelta
     point_id: str
     found: _Found
 
@@ -319,13 +341,13 @@ class _Dumper:
             rows = postgresql.row_counts(session)
             digests = postgresql.digests(session) if name in DIGESTED else {}
             self.found.look(name, session)
-        scope = encryption_scopes.of_database(name, kept_for(self.platform.config.backup.keep))
-        key = key_of(self.platform, self.keyring, scope)
+        scope = encryption_scopes.of_database(name, self.kept)
+        key = key_of(self.ledger, self.keyring, scope)
         try:
             stored = self._stored(key, frozen, len(rows))
         except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
             logger.warning("%s. Starting a new repository", error.what)
-            key = renewed_key(self.platform, self.keyring, scope, error)
+            key = renewed_key(self.ledger, self.keyring, scope, error)
             stored = self._stored(key, frozen, len(rows))
         logger.info(
             "dumped database %s: %.1f MB (%.1f MB new) in %.1f s",
@@ -339,7 +361,7 @@ class _Dumper:
 
     def _stored(self, key: ScopeKey, frozen: _Frozen, tables: int) -> StoredDump:
         """Store a dump in the repository of a key. Make the repository if needed."""
-        repository = repository_of(self.platform, self.site.name, key)
+        repository = self.repository_of(key)
         tags = (f"point={self.point_id}",)
         dump = partial(dump_into, self.tools, repository, frozen.connection, frozen.snapshot, tables, tags=tags)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rempart.backup.points import garbage as unneeded
 from rempart.backup.points import holds, locking, sealing
@@ -14,10 +14,9 @@ from rempart.backup.points.locking import Known, Listed
 from rempart.backup.points.pruning import delete_unless_locked
 from rempart.backup.watch import heartbeat
 from rempart.errors import BackupError
+from rempart.flows.backup.point_store import PointStore
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.flows.shared.keys import kept_for
-from rempart.flows.shared.platform import Platform
-from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.port import ObjectInfo
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +44,19 @@ class CollectedGarbage:
     retained: int = 0
 
 
-def is_due(platform: Platform, known: Known) -> bool:
+def is_due(known: Known, now: datetime) -> bool:
     """Return whether the last collection is a day ago."""
-    return known.cleared is None or platform.clock() - known.cleared >= unneeded.EVERY
+    return known.cleared is None or now - known.cleared >= unneeded.EVERY
 
 
-def collect(platform: Platform, site: Site, known: Known) -> CollectedGarbage:
+def collect(store: PointStore, known: Known) -> CollectedGarbage:
     """Delete sealed objects that no point names, and old versions; at most a fixed number of each.
 
     A locked version is skipped and tried again another day. Raises BackupError before any deletion if a manifest is
     unreadable or differs from its record, because the objects that it needs are unknown; SiteError.
     """
-    free = _unneeded(platform, site)
-    old = _old(platform, site, known)
-    outcomes = list(
-        bounded_map([*((info,) for info in free), *old], lambda group: _delete(platform, site, group), WORKERS)
-    )
+    free, old = _unneeded(store), _old(store, known)
+    outcomes = list(bounded_map([*((info,) for info in free), *old], lambda group: _delete(store, group), WORKERS))
     sealed, rest = outcomes[: len(free)], outcomes[len(free) :]
     done = CollectedGarbage(
         sum(count for count, _ in sealed),
@@ -73,48 +69,48 @@ def collect(platform: Platform, site: Site, known: Known) -> CollectedGarbage:
     return done
 
 
-def delete_spent(platform: Platform, site: Site, spent: Listed) -> None:
+def delete_spent(store: PointStore, spent: Listed) -> None:
     """Delete the lock files that restic released an hour ago.
 
     It makes one at every call, and they slow down listings.
     """
-    old = unneeded.old_versions(spent, (), platform.clock(), SPENT)
-    for _ in bounded_map(old, lambda group: _delete(platform, site, group), WORKERS):
+    old = unneeded.old_versions(spent, (), store.clock(), SPENT)
+    for _ in bounded_map(old, lambda group: _delete(store, group), WORKERS):
         pass
 
 
-def _delete(platform: Platform, site: Site, group: Collection[ObjectInfo]) -> tuple[int, int]:
+def _delete(store: PointStore, group: Collection[ObjectInfo]) -> tuple[int, int]:
     """Delete versions in order until one is locked. Return their number and bytes."""
     count, size = 0, 0
     for info in group:
-        if delete_unless_locked(site, platform.config.buckets.backups, info, platform.clock()):
+        if delete_unless_locked(store.site, store.bucket, info, store.clock()):
             break
         count, size = count + 1, size + info.size
     return count, size
 
 
-def _unneeded(platform: Platform, site: Site) -> list[ObjectInfo]:
-    bucket, now = platform.config.buckets.backups, platform.clock()
-    candidates = unneeded.lapsed(site.versions(bucket, sealing.PREFIX), now, kept_for(platform.config.backup.keep))
+def _unneeded(store: PointStore) -> list[ObjectInfo]:
+    now = store.clock()
+    candidates = unneeded.lapsed(store.site.versions(store.bucket, sealing.PREFIX), now, store.kept)
     if not candidates:  # and so no manifest is read
         return []
-    return unneeded.unneeded(candidates, needed(platform, site), f"{now:%Y-%m-%d}")
+    return unneeded.unneeded(candidates, needed(store), f"{now:%Y-%m-%d}")
 
 
-def needed(platform: Platform, site: Site) -> set[int]:
+def needed(store: PointStore) -> set[int]:
     """Return fingerprints of every sealed version that a restore point at the site names, kept or hidden.
 
     The first version of each manifest counts, because a manifest is written once. Raises BackupError if it differs from
     its record.
     """
-    bucket, found, first = platform.config.buckets.backups, set[int](), dict[str, ObjectInfo]()
-    for info in site.versions(bucket, locking.POINTS):
+    found, first = set[int](), dict[str, ObjectInfo]()
+    for info in store.site.versions(store.bucket, locking.POINTS):
         if info.key.endswith("/manifest.json") and not info.marker:
             first[info.key] = info
     for key, info in first.items():
         point = key.split("/")[1]
-        records = platform.ledger.find("restore-point", point, limit=1)
-        with site.open(bucket, key, version_id=info.version_id) as stream:
+        records = store.ledger.find("restore-point", point, limit=1)
+        with store.site.open(store.bucket, key, version_id=info.version_id) as stream:
             named = Named(stream)
             try:
                 found.update(fingerprint((sealed, version)) for sealed, version, _ in named)
@@ -125,12 +121,12 @@ def needed(platform: Platform, site: Site) -> set[int]:
     return found
 
 
-def _old(platform: Platform, site: Site, known: Known) -> list[tuple[ObjectInfo, ...]]:
-    kept = max(locking.span(platform.config.backup.locked), SHORTEST)
+def _old(store: PointStore, known: Known) -> list[tuple[ObjectInfo, ...]]:
+    kept = max(locking.span(store.rules.locked), SHORTEST)
     found: list[tuple[ObjectInfo, ...]] = []
     for folder in FOLDERS:
-        listed = locking.listed(site.versions(platform.config.buckets.backups, folder))
-        found += unneeded.old_versions(listed, known.until.keys(), platform.clock(), kept)
+        listed = locking.listed(store.site.versions(store.bucket, folder))
+        found += unneeded.old_versions(listed, known.until.keys(), store.clock(), kept)
     return found
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
+from rempart.backup.databases.restic import Repository
+from rempart.backup.keys.encryption_scopes import parse
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.pitr import wal
 from rempart.backup.points import retention
 from rempart.errors import BackupError, IntegrityError, SiteUnavailable
-from rempart.flows.backup.restore_points import open_site
+from rempart.flows.backup.point_store import PointStore
 from rempart.flows.pitr import point_in_time
-from rempart.flows.shared.keys import open_keyring
-from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.repositories import repository_of
+from rempart.flows.shared.repositories import RepositoryOf
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +23,13 @@ TAG = "point="
 
 
 def forget(
-    platform: Platform,
-    site: str,
+    store: PointStore,
+    open_keyring: Callable[[], Keyring],
+    repository_of: RepositoryOf,
     needed: Collection[retention.Snapshot],
     standing: Collection[str],
 ) -> dict[str, int]:
-    """Forget unneeded dumps in every repository at a site. Return their number by encryption scope.
+    """Forget unneeded dumps in every repository at the site. Return their number by encryption scope.
 
     `needed` dumps belong to kept points; `standing` are the existing points. Repositories of destroyed keys are
     unreadable and stay. A damaged key or repository does not stop the others: it is logged, and raised at the end if
@@ -36,14 +37,15 @@ def forget(
     """
     if not needed:  # dumps of the first formats stand beside their manifest
         return {}
-    keyring, forgotten = open_keyring(platform), dict[str, int]()
+    keyring, forgotten = open_keyring(), dict[str, int]()
     used, faults = {(snapshot.scope, snapshot.serial) for snapshot in needed}, list[BackupError | IntegrityError]()
     for card in keyring.cards():
         scope = parse(card.scope)
         if card.destroyed or (scope.kind != "database" and scope.name != wal.NAME):
             continue
         try:
-            for kind, count in _forget(platform, site, keyring, (scope, card.serial), (needed, standing)).items():
+            key = keyring.open(scope, card.serial)
+            for kind, count in _forget(store, repository_of(key), key, (needed, standing)).items():
                 forgotten[scope.id] = forgotten.get(scope.id, 0) + count
                 logger.info("%s: forgot %d %s", scope.id, count, kind)
         except SiteUnavailable:
@@ -57,26 +59,23 @@ def forget(
 
 
 def _forget(
-    platform: Platform,
-    site: str,
-    keyring: Keyring,
-    named: tuple[EncryptionScope, str],
+    store: PointStore,
+    repository: Repository,
+    key: ScopeKey,
     wanted: tuple[Collection[retention.Snapshot], Collection[str]],
 ) -> dict[str, int]:
     """Forget dumps in the repository of one key. Return the number of base backups or dumps."""
-    (scope, serial), (needed, standing) = named, wanted
-    key = keyring.open(scope, serial)
-    if scope.name == wal.NAME:
-        bases = point_in_time.forget_bases(platform, open_site(platform, site), key)
+    needed, standing = wanted
+    if key.scope.name == wal.NAME:
+        bases = point_in_time.forget_bases(store.site, store.bucket, repository, key, store.clock())
         return {"base backups": bases} if bases else {}
-    repository = repository_of(platform, site, key)
     stored = {
         snapshot.id: tag.removeprefix(TAG)
         for snapshot in repository.snapshots()
         for tag in snapshot.tags
         if tag.startswith(TAG)
     }
-    kept = {snapshot.id for snapshot in needed if (snapshot.scope, snapshot.serial) == (scope.id, serial)}
+    kept = {snapshot.id for snapshot in needed if (snapshot.scope, snapshot.serial) == (key.scope.id, key.serial)}
     gone = retention.unneeded(stored, kept, standing)
     if gone:
         repository.forget(gone)

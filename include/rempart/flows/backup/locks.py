@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from rempart.backup.points import chain, garbage, locking, points
 from rempart.backup.points.locking import FILE, POINTS, REPOSITORIES, Known, Listed, Version
 from rempart.errors import BackupError, IntegrityError, LockLapses, ObjectMissing, RempartError, SiteError
+from rempart.flows.backup.point_store import PointStore
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.sites.once import bodies
 from rempart.sites.port import ObjectInfo, Site
 
@@ -67,31 +68,26 @@ def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | N
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def write_known(platform: Platform, site: Site, known: Known) -> None:
+def write_known(store: PointStore, known: Known) -> None:
     """Replace the note. Its lock lasts as long as the locks that it lists. Raises SiteError."""
-    now, bucket = platform.clock(), platform.config.buckets.backups
-    written = site.write(bucket, FILE, locking.encode(known, now, platform.signer()), content_type="application/json")
-    if platform.config.backup.locked and written.version_id:
-        site.retain(bucket, FILE, written.version_id, now + locking.span(platform.config.backup.locked))
+    now, site, bucket = store.clock(), store.site, store.bucket
+    written = site.write(bucket, FILE, locking.encode(known, now, store.signer()), content_type="application/json")
+    if store.rules.locked and written.version_id:
+        site.retain(bucket, FILE, written.version_id, now + locking.span(store.rules.locked))
 
 
-def extend(
-    platform: Platform,
-    site: Site,
-    kept: Collection[str] | None,
-    outliving: Collection[str] = (),
-) -> Extended:
+def extend(store: PointStore, kept: Collection[str] | None, outliving: Collection[str] = ()) -> Extended:
     """Lock the repositories and the manifests of kept points for at least `backup.locked` from now.
 
     With `kept=None` the manifests are left to the next prune. Sealed objects of points that are `outliving` their locks
     are extended too. One failed lock does not stop the others; LockLapses names the first at the end. Hidden objects
     are extended and reported. With `backup.locked: 0s` nothing is done. Raises SiteError.
     """
-    locked, bucket = platform.config.backup.locked, platform.config.buckets.backups
-    known = read_known(site, bucket, platform.trusted_keys().values()) or Known()
+    locked, site, bucket = store.rules.locked, store.site, store.bucket
+    known = read_known(site, bucket, store.trusted_keys().values()) or Known()
     if not locked:
         return Extended(known, {}, 0, ())
-    now = platform.clock()
+    now = store.clock()
     repositories = locking.listed(site.versions(bucket, REPOSITORIES))
     manifests = Listed({}) if kept is None else locking.listed(site.versions(bucket, POINTS))
     both = Listed({**repositories.keys, **manifests.keys})
@@ -103,9 +99,7 @@ def extend(
         )
     )
     wanted = {*repositories.current().items(), *covered}
-    wanted |= {
-        covered_version for point in kept or () if (covered_version := _manifest(platform, site, point, manifests))
-    }
+    wanted |= {covered_version for point in kept or () if (covered_version := _manifest(store, point, manifests))}
     wait = locking.due(wanted, known, now + locked)
     set_, failures = _retain(site, bucket, wait, now + locking.span(locked))
     until = {
@@ -120,8 +114,8 @@ def extend(
     sealed = {point: at for point, at in known.sealed.items() if point in outliving or kept is None}
     for point in outliving:
         if known.sealed.get(point, now) < now + locked:
-            manifest = _manifest(platform, site, point, locking.listed(site.versions(bucket, points.prefix(point))))
-            link, until_then = _link(platform, point), now + locking.SEALED_FOR
+            manifest = _manifest(store, point, locking.listed(site.versions(bucket, points.prefix(point))))
+            link, until_then = _link(store.ledger, point), now + locking.SEALED_FOR
             count, refused = _retain_sealed(site, bucket, point, manifest, link, until_then)
             failures += refused
             if not refused:
@@ -129,7 +123,7 @@ def extend(
             logger.info("locked %d sealed objects of point %s until %s", count, point, until_then.date())
     after = replace(known, until=until, sealed=sealed, pruning=False)
     if after != known:
-        write_known(platform, site, after)
+        write_known(store, after)
     if set_:
         logger.info("locked %d objects until %s", len(set_), (now + locking.span(locked)).isoformat(" ", "minutes"))
     if failures:
@@ -137,16 +131,16 @@ def extend(
     return Extended(after, repositories.current(), len(set_), covered, repositories.busy())
 
 
-def _manifest(platform: Platform, site: Site, point: str, found: Listed) -> Version | None:
+def _manifest(store: PointStore, point: str, found: Listed) -> Version | None:
     """Return the manifest version that matches the ledger's SHA-256, else the writer's version, or None.
 
     A site may have altered the writer's version; a repair then wrote the same bytes as another version.
     """
-    bucket, key = platform.config.buckets.backups, f"{points.prefix(point)}manifest.json"
+    key = f"{points.prefix(point)}manifest.json"
     first = found.current().get(key)
     if sum(not version.marker for version in found.keys.get(key, ())) > 1:
-        for record in platform.ledger.find("restore-point", point, limit=1):
-            for info, body in bodies(site, bucket, key):
+        for record in store.ledger.find("restore-point", point, limit=1):
+            for info, body in bodies(store.site, store.bucket, key):
                 if info.version_id and hashlib.sha256(body).hexdigest() == record.body.get("manifest_sha256"):
                     return key, info.version_id
     return (key, first) if first else None
@@ -201,9 +195,9 @@ def _retain(
     return done, failures
 
 
-def _link(platform: Platform, point: str) -> str | None:
+def _link(ledger: Ledger, point: str) -> str | None:
     """Return the key of the chain link of a restore point, according to the ledger."""
-    records = platform.ledger.find("restore-point", point, limit=1)
+    records = ledger.find("restore-point", point, limit=1)
     seq = records[0].body.get("link") if records else None
     return chain.key_of(int(seq)) if seq else None
 
@@ -248,24 +242,24 @@ def refuse_hidden(site: Site, found: Extended) -> None:
         )
 
 
-def note_pruning(platform: Platform, site: Site, found: Extended) -> Extended:
+def note_pruning(store: PointStore, found: Extended) -> Extended:
     """Record a prune before restic removes data, so that the removal is not taken for an attack, also after a kill."""
-    if not platform.config.backup.locked:
+    if not store.rules.locked:
         return found
     after = replace(found, known=replace(found.known, pruning=True))
-    write_known(platform, site, after.known)
+    write_known(store, after.known)
     return after
 
 
-def settle(platform: Platform, site: Site, found: Extended, cleared: datetime | None = None) -> Known:
+def settle(store: PointStore, found: Extended, cleared: datetime | None = None) -> Known:
     """Record that removed data is no longer needed, after a prune."""
-    bucket, known = platform.config.buckets.backups, found.known
+    known = found.known
     until = known.until
     if known.pruning:
-        current = locking.listed(site.versions(bucket, REPOSITORIES)).current()
+        current = locking.listed(store.site.versions(store.bucket, REPOSITORIES)).current()
         gone = {repository for repository in found.repositories.items() if current.get(repository[0]) != repository[1]}
         until = {object_version: at for object_version, at in until.items() if object_version not in gone}
     after = replace(known, until=until, pruning=False, cleared=cleared or known.cleared)
     if after != known:
-        write_known(platform, site, after)
+        write_known(store, after)
     return after

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from rempart.backup.points import chain, points
 from rempart.backup.points.chain import Link, Mark, Stored
 from rempart.errors import IntegrityError, RempartError
-from rempart.flows.shared.keys import kept_for
-from rempart.flows.shared.platform import Platform, classification_of
-from rempart.settings.pipelines import load_all
+from rempart.flows.backup.point_store import PointStore
+from rempart.ledger.port import Ledger
 from rempart.sites.once import bodies, put_again, store_once
 from rempart.sites.port import Site
 
@@ -41,13 +40,12 @@ class Mended:
     faults: Mapping[int, str] = field(default_factory=dict)
 
 
-def named_links(platform: Platform, site: Site, limit: int = ALL) -> dict[int, bytes]:
+def named_links(ledger: Ledger, site: str, bucket: str, limit: int = ALL) -> dict[int, bytes]:
     """Return the bytes of each link of a site by its number, from the ledger's newest records of restore points."""
     found: dict[int, bytes] = {}
-    here = (site.name, platform.config.buckets.backups)
-    for record in platform.ledger.find("restore-point", limit=limit):  # newest first
+    for record in ledger.find("restore-point", limit=limit):  # newest first
         file = record.body.get("link_file")
-        if (record.body.get("site"), record.body.get("bucket")) == here and isinstance(file, str):
+        if (record.body.get("site"), record.body.get("bucket")) == (site, bucket) and isinstance(file, str):
             found.setdefault(int(record.body["link"]), file.encode())
     return found
 
@@ -57,12 +55,11 @@ def hashes(named: Mapping[int, bytes]) -> dict[int, str]:
     return {seq: hashlib.sha256(body).hexdigest() for seq, body in named.items()}
 
 
-def refuse_emptied(platform: Platform, site: Site, named: Mapping[int, bytes]) -> None:
+def refuse_emptied(site: Site, bucket: str, named: Mapping[int, bytes]) -> None:
     """Check that a chain known to the ledger still has links at the site, so that no new chain replaces it.
 
     Raises IntegrityError.
     """
-    bucket = platform.config.buckets.backups
     if named and not any(chain.numbers(site, bucket)):
         raise IntegrityError(
             f"All links of the chain are missing from {bucket}/{chain.FOLDER} at site '{site.name}'; the ledger "
@@ -72,23 +69,22 @@ def refuse_emptied(platform: Platform, site: Site, named: Mapping[int, bytes]) -
         )
 
 
-def check_chain(platform: Platform, site: Site) -> dict[int, str]:
+def check_chain(store: PointStore) -> dict[int, str]:
     """Repair the end of the chain before a backup. Return the SHA-256 of the newest links from the ledger.
 
     Restores altered or missing links. Raises IntegrityError if all links are missing or the last link has no true copy;
     SiteError, LedgerError.
     """
-    named = named_links(platform, site, RECENT)
-    refuse_emptied(platform, site, named)
-    mend(platform, site, newest=2, dry_run=False)
-    keys = platform.trusted_keys()
-    chain.verify(chain.read(site, platform.config.buckets.backups, keys, named=hashes(named), newest=2), keys)
+    named = named_links(store.ledger, store.site.name, store.bucket, RECENT)
+    refuse_emptied(store.site, store.bucket, named)
+    mend(store, newest=2, dry_run=False)
+    keys = store.trusted_keys()
+    chain.verify(chain.read(store.site, store.bucket, keys, named=hashes(named), newest=2), keys)
     return hashes(named)
 
 
 def mend(
-    platform: Platform,
-    site: Site,
+    store: PointStore,
     *,
     newest: int | None = None,
     dry_run: bool = True,
@@ -100,8 +96,8 @@ def mend(
     `mark_lost` a signed mark replaces it, which attests no point. Intact links are never changed. Raises SiteError,
     LedgerError.
     """
-    bucket, keys = platform.config.buckets.backups, platform.trusted_keys()
-    named = named_links(platform, site, RECENT if newest else ALL)
+    site, bucket, keys = store.site, store.bucket, store.trusted_keys()
+    named = named_links(store.ledger, site.name, bucket, RECENT if newest else ALL)
     stored = chain.read(site, bucket, keys, named=hashes(named), newest=newest)
     there = set(chain.numbers(site, bucket))
     judged = list(chain.faults(stored, keys))
@@ -111,13 +107,13 @@ def mend(
     gaps = set(range(1, last + 1)) - there - marked_before if not newest else set(named) - there - marked_before
     healed, lost = [], []
     for seq in sorted({*broken, *gaps, *(marked_before & named.keys())}):
-        body = named.get(seq) or _elsewhere(platform, site, seq, judged)
+        body = named.get(seq) or _elsewhere(store, seq, judged)
         if body is None:
             lost.append(seq)
             continue
         healed.append(seq)
         if not dry_run:
-            until = platform.clock() + kept_for(platform.config.backup.keep)
+            until = store.clock() + store.kept
             put_again(site, bucket, chain.key_of(seq), body, content_type="application/json", retain_until=until)
             logger.warning("restored link %d of the chain at site '%s': %s", seq, site.name, broken.get(seq, GONE))
     if not dry_run:
@@ -125,11 +121,11 @@ def mend(
             logger.warning("link %d of the chain at site '%s' is lost: %s", seq, site.name, broken.get(seq, GONE))
     marked = [seq for seq in lost if mark_lost and not dry_run]
     for seq in marked:
-        _mark(platform, site, seq, stored, judged)
+        _mark(store, seq, stored, judged)
         logger.info("marked link %d of the chain as lost", seq)
     if (healed or marked) and not dry_run:
         body_told = {"links": healed[:100], "lost": marked[:100], "count": len(healed) + len(marked)}
-        platform.ledger.append("repair", site.name, body_told)
+        store.ledger.append("repair", site.name, body_told)
     faults = {seq: broken.get(seq, GONE) for seq in sorted([*healed, *lost])}
     return Mended(tuple(healed), tuple(lost), tuple(marked), faults)
 
@@ -137,15 +133,15 @@ def mend(
 Judged = tuple[Stored, Link | None, str]
 
 
-def _elsewhere(platform: Platform, site: Site, seq: int, judged: Sequence[Judged]) -> bytes | None:
+def _elsewhere(store: PointStore, seq: int, judged: Sequence[Judged]) -> bytes | None:
     """Return the link's bytes at another site, checked against the hash in the next link."""
     wanted = next((link.previous for judged_link, link, _ in judged if link and judged_link.seq == seq + 1), None)
     if wanted is None:
         return None
-    for name in platform.config.sites:
+    for name, open_other in store.elsewhere.items():
         try:
-            other = site if name == site.name else platform.site(name, classification_of(load_all()))
-            for _, body in bodies(other, platform.config.buckets.backups, chain.key_of(seq)):
+            other = store.site if name == store.site.name else open_other()
+            for _, body in bodies(other, store.bucket, chain.key_of(seq)):
                 if hashlib.sha256(body).hexdigest() == wanted:
                     return body
         except RempartError:
@@ -153,9 +149,9 @@ def _elsewhere(platform: Platform, site: Site, seq: int, judged: Sequence[Judged
     return None
 
 
-def _mark(platform: Platform, site: Site, seq: int, stored: Sequence[Stored], judged: Sequence[Judged]) -> None:
+def _mark(store: PointStore, seq: int, stored: Sequence[Stored], judged: Sequence[Judged]) -> None:
     """Replace a lost link by a mark that names the unattested points of its time."""
-    bucket = platform.config.buckets.backups
+    site, bucket = store.site, store.bucket
     links = [link for _, link, _ in judged if link]
     vouched = {link.point for link in links}
     after = max((link.at for link in links if link.seq < seq), default=None)
@@ -167,8 +163,8 @@ def _mark(platform: Platform, site: Site, seq: int, stored: Sequence[Stored], ju
         and (after is None or points.created_at(point) >= after.replace(microsecond=0))
         and (before is None or points.created_at(point) <= before)
     ]
-    mark = Mark(seq, platform.clock(), tuple(sorted(unvouched)))
-    until = platform.clock() + kept_for(platform.config.backup.keep)
-    body = chain.encode_mark(mark, platform.signer())
+    mark = Mark(seq, store.clock(), tuple(sorted(unvouched)))
+    until = store.clock() + store.kept
+    body = chain.encode_mark(mark, store.signer())
     if store_once(site, bucket, chain.mark_of(seq), body, content_type="application/json", retain_until=until) is None:
         put_again(site, bucket, chain.mark_of(seq), body, content_type="application/json", retain_until=until)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rempart.backup.points import locking, points, pruning, retention
@@ -14,12 +15,19 @@ from rempart.errors import BackupError
 from rempart.flows.backup import collect_garbage, forget_dumps, locks
 from rempart.flows.backup.collect_garbage import CollectedGarbage
 from rempart.flows.backup.locks import Extended
-from rempart.flows.backup.restore_points import Survey, open_site, survey_of
+from rempart.flows.backup.point_store import PointStore, open_store
+from rempart.flows.backup.restore_points import Survey, survey_of
+from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.leases import PATIENCE, points_lease, wait_for
 from rempart.flows.shared.platform import Platform
-from rempart.sites.port import Site
+from rempart.flows.shared.repositories import repository_of
+from rempart.ledger.port import Ledger
+from rempart.settings.sections import BackupConfig
 
 logger = logging.getLogger(__name__)
+
+Forget = Callable[[Collection[retention.Snapshot], Collection[str]], dict[str, int]]
+"""Forget the dumps that no kept point needs, given the existing points. Return their number by scope."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +68,29 @@ def prune(
     Raises BackupError if a kept point cannot be read, because its needs are unknown, or if something that it needs is
     hidden; LockLapses before any deletion if a lock could not be extended; LeaseHeld, SiteError.
     """
-    site = open_site(platform, where)
+    store = open_store(platform, where)
+    site = store.site
     if dry_run:
-        return _look(platform, survey_of(platform, site))[0]
-    with wait_for(platform, points_lease(site.name), patience):
-        survey = survey_of(platform, site)
-        extended = locks.extend(platform, site, _lasting(survey), _outliving(platform, survey))
+        return _look(store.ledger, survey_of(store))[0]
+    forget = partial(
+        forget_dumps.forget,
+        store,
+        partial(open_keyring, platform),
+        partial(repository_of, platform.config, platform.connections, site.name),
+    )
+    with wait_for(platform.continuity, points_lease(site.name), patience):
+        survey = survey_of(store)
+        extended = locks.extend(store, _lasting(survey), _outliving(store.rules, survey))
         locks.refuse_hidden(site, extended)
-        done, extended = _delete(platform, site, survey, extended)
-        collect_garbage.delete_spent(platform, site, extended.spent)
+        done, extended = _delete(store, survey, extended, forget)
+        collect_garbage.delete_spent(store, extended.spent)
         cleared = None
-        if collect_garbage.is_due(platform, extended.known):
-            cleared = collect_garbage.collect(platform, site, extended.known)
+        if collect_garbage.is_due(extended.known, store.clock()):
+            cleared = collect_garbage.collect(store, extended.known)
             if cleared.sealed or cleared.old:
                 evidence = {"state": "cleared", "retained": done.retained, "cleared": asdict(cleared)}
-                platform.ledger.append("prune", site.name, evidence)
-        locks.settle(platform, site, extended, platform.clock() if cleared else None)
+                store.ledger.append("prune", site.name, evidence)
+        locks.settle(store, extended, store.clock() if cleared else None)
         return replace(done, cleared=cleared)
 
 
@@ -84,19 +99,18 @@ def _lasting(survey: Survey) -> list[str]:
     return [point for point, why in survey.plan.keep.items() if set(why) - {retention.YOUNG, retention.LOCKED}]
 
 
-def _outliving(platform: Platform, survey: Survey) -> list[str]:
+def _outliving(rules: BackupConfig, survey: Survey) -> list[str]:
     """Return the points whose sealed objects' locks end soon although the points are kept."""
-    locked = platform.config.backup.locked
     return [
         point
         for point in _lasting(survey)
-        if locking.outlives(points.created_at(point), survey.sealed_for.get(point), survey.at, locked)
+        if locking.outlives(points.created_at(point), survey.sealed_for.get(point), survey.at, rules.locked)
     ]
 
 
-def _look(platform: Platform, survey: Survey) -> tuple[Pruned, list[str], list[str], dict[str, str]]:
+def _look(ledger: Ledger, survey: Survey) -> tuple[Pruned, list[str], list[str], dict[str, str]]:
     """Plan the deletions: points, leftovers, and points that are still locked."""
-    locked = _known_locks(platform, survey.site, survey.at)
+    locked = _known_locks(ledger, survey.site, survey.at)
     doomed = [point for point in survey.plan.prune if point not in locked]
     left = [point for point in survey.leftovers if point not in locked]
     size = sum(point.bytes for point in survey.points if point.id in doomed) + sum(
@@ -106,20 +120,18 @@ def _look(platform: Platform, survey: Survey) -> tuple[Pruned, list[str], list[s
     return planned, doomed, left, locked
 
 
-def _delete(platform: Platform, site: Site, survey: Survey, extended: Extended) -> tuple[Pruned, Extended]:
-    bucket = platform.config.buckets.backups
-    planned, doomed, left, locked = _look(platform, survey)
+def _delete(store: PointStore, survey: Survey, extended: Extended, forget: Forget) -> tuple[Pruned, Extended]:
+    site, ledger = store.site, store.ledger
+    planned, doomed, left, locked = _look(ledger, survey)
     if not (doomed or left):
         return replace(planned, dry_run=False), extended
     _check_readable(survey)
     tried = retention.RetentionPlan(survey.plan.keep, tuple(doomed))
     facts = {"site": site.name, "retained": locked}
     intended = {"points": doomed, "leftovers": left, "why": "no rule keeps it"}
-    rules = {**platform.config.backup.keep.model_dump(mode="json"), "floor": retention.FLOOR}
+    rules = {**store.rules.keep.model_dump(mode="json"), "floor": retention.FLOOR}
     kept = {point: list(why) for point, why in survey.plan.keep.items()}
-    platform.ledger.append(
-        "prune", site.name, {**facts, "state": "begins", "deletes": intended, "keeps": kept, "rules": rules}
-    )
+    ledger.append("prune", site.name, {**facts, "state": "begins", "deletes": intended, "keeps": kept, "rules": rules})
     cleared: list[Cleared] = []
 
     def note(folder: Cleared) -> None:
@@ -128,11 +140,11 @@ def _delete(platform: Platform, site: Site, survey: Survey, extended: Extended) 
 
     state, forgotten = "broke off", dict[str, int]()
     try:
-        pruning.prune(site, bucket, tried, survey.needed, survey.at, leftovers=left, dry_run=False, report=note)
+        pruning.prune(site, store.bucket, tried, survey.needed, survey.at, leftovers=left, dry_run=False, report=note)
         gone = {folder.id for folder in cleared if not folder.whole}
         standing = {point.id for point in survey.points if point.id not in gone} | set(survey.hidden)
-        extended = locks.note_pruning(platform, site, extended)
-        forgotten = forget_dumps.forget(platform, site.name, survey.snapshots, standing)
+        extended = locks.note_pruning(store, extended)
+        forgotten = forget(survey.snapshots, standing)
         state = "ended"
     finally:
         result = _pruned(survey, False, cleared, locked, sum(folder.bytes for folder in cleared))
@@ -141,7 +153,7 @@ def _delete(platform: Platform, site: Site, survey: Survey, extended: Extended) 
             "held": list(result.held),
         }
         outcome |= {"state": state, "dumps_forgotten": forgotten, "retained": result.retained}
-        platform.ledger.append("prune", site.name, {**facts, **outcome})
+        ledger.append("prune", site.name, {**facts, **outcome})
     return result, extended
 
 
@@ -162,9 +174,9 @@ def _pruned(survey: Survey, dry_run: bool, cleared: Iterable[Cleared], locked: d
     )
 
 
-def _known_locks(platform: Platform, site: str, now: datetime) -> dict[str, str]:
+def _known_locks(ledger: Ledger, site: str, now: datetime) -> dict[str, str]:
     """Return the points that the last prune found locked, so that they are not tried and recorded every half hour."""
-    records: list[Any] = platform.ledger.find("prune", site, limit=1)
+    records: list[Any] = ledger.find("prune", site, limit=1)
     known = records[0].body["retained"] if records else {}
     return {str(point): str(until) for point, until in known.items() if datetime.fromisoformat(until) > now}
 

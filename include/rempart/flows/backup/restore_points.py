@@ -11,11 +11,10 @@ from functools import partial
 from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import chain, holds, locking, points, retention
 from rempart.backup.points.holds import Hold
-from rempart.coordination.active import backup_site
 from rempart.errors import IntegrityError
-from rempart.flows.shared.platform import Platform, classification_of
-from rempart.ledger.port import Evidence
-from rempart.settings.pipelines import load_all
+from rempart.flows.backup.point_store import PointStore, open_store
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Evidence, Ledger
 from rempart.sites.once import bodies
 from rempart.sites.port import Site
 
@@ -78,35 +77,27 @@ def survey(platform: Platform, where: str | None = None) -> Survey:
 
     Raises SiteError, PlacementDenied, LedgerError, DatabaseUnavailable.
     """
-    return survey_of(platform, open_site(platform, where))
+    return survey_of(open_store(platform, where))
 
 
-def open_site(platform: Platform, where: str | None) -> Site:
-    """Return the site of restore points: the current backup site unless named. Raises PlacementDenied."""
-    active = platform.active().site
-    where = where or backup_site(platform.config, active)
-    replica_of = active if active != where else None
-    return platform.site(where, classification_of(load_all()), "restore-point", replica_of=replica_of)
-
-
-def survey_of(platform: Platform, site: Site) -> Survey:
-    """Survey the restore points of an open site."""
-    bucket, now = platform.config.buckets.backups, platform.clock()
+def survey_of(store: PointStore) -> Survey:
+    """Survey the restore points of a site."""
+    site, bucket, now = store.site, store.bucket, store.clock()
     folders = retention.folders(site.versions(bucket, "points/"))
     ids = sorted((folder.id for folder in folders.values() if folder.manifest == "current"), reverse=True)
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="points") as pool:
         told = dict(zip(ids, pool.map(partial(_read, site, bucket), ids), strict=True))
-    records = {point: next(iter(platform.ledger.find("restore-point", point, limit=1)), None) for point in ids}
-    held, proved = _held(platform, site), proofs(platform)
+    records = {point: next(iter(store.ledger.find("restore-point", point, limit=1)), None) for point in ids}
+    held, proved = _held(store), proofs(store.ledger)
     failed = {point for point, (ok, _) in proved.items() if not ok}
     doubts = _doubts(site, bucket, told, records, failed)
     plan = retention.plan(
         ids,
-        platform.config.backup.keep,
+        store.rules.keep,
         now,
         doubtful={point for point in ids if doubts[point]},
         held=held.keys(),
-        locked=locking.span(platform.config.backup.locked),
+        locked=locking.span(store.rules.locked),
     )
     needs = {point: read.needs for point, read in told.items() if read.needs}
     return Survey(
@@ -201,26 +192,26 @@ def _manifest_key(point: str) -> str:
     return f"{points.prefix(point)}{retention.MANIFEST}"
 
 
-def proofs(platform: Platform) -> dict[str, tuple[bool, datetime]]:
+def proofs(ledger: Ledger) -> dict[str, tuple[bool, datetime]]:
     """Return the newest drill of each point: whether the point passed, and when.
 
     A drill that failed only an objective does not count against the point.
     """
     found: dict[str, tuple[bool, datetime]] = {}
-    for record in platform.ledger.find("drill", limit=ALL):  # newest first
+    for record in ledger.find("drill", limit=ALL):  # newest first
         found.setdefault(record.subject, (record.body.get("proved", record.body["ok"]) is True, record.at))
     return found
 
 
-def _held(platform: Platform, site: Site) -> dict[str, Hold]:
+def _held(store: PointStore) -> dict[str, Hold]:
     """Return every hold at the site or in the ledger: losing either does not release a hold."""
     by_ledger: dict[str, Hold | None] = {}
-    for record in platform.ledger.find("hold", limit=ALL):  # newest first
+    for record in store.ledger.find("hold", limit=ALL):  # newest first
         body = record.body
         there = Hold(str(body["role"]), str(body["why"]), record.at) if body["held"] else None
         by_ledger.setdefault(record.subject, there)
     standing = {point: known for point, known in by_ledger.items() if known}
-    return standing | holds.held(site, platform.config.buckets.backups)
+    return standing | holds.held(store.site, store.bucket)
 
 
 def hold(platform: Platform, point: str, *, role: str, why: str, where: str | None = None) -> Hold:
@@ -228,14 +219,14 @@ def hold(platform: Platform, point: str, *, role: str, why: str, where: str | No
 
     Returns the existing hold if there is one. Raises BackupError if the point does not exist.
     """
-    site = open_site(platform, where)
-    earlier = _held(platform, site).get(points.valid_id(point))
-    wanted = earlier or Hold(role, why, platform.clock())
-    standing = holds.hold(site, platform.config.buckets.backups, point, wanted)
-    records = platform.ledger.find("hold", point, limit=1)
+    store = open_store(platform, where)
+    earlier = _held(store).get(points.valid_id(point))
+    wanted = earlier or Hold(role, why, store.clock())
+    standing = holds.hold(store.site, store.bucket, point, wanted)
+    records = store.ledger.find("hold", point, limit=1)
     if not (records and records[0].body["held"]):
-        body = {"held": True, "site": site.name, "role": standing.who, "why": standing.why}
-        platform.ledger.append("hold", point, body)
+        body = {"held": True, "site": store.site.name, "role": standing.who, "why": standing.why}
+        store.ledger.append("hold", point, body)
     return standing
 
 
@@ -244,10 +235,10 @@ def release(platform: Platform, point: str, *, role: str, why: str, where: str |
 
     Return False if there was none. The next prune may delete the point.
     """
-    site = open_site(platform, where)
-    if points.valid_id(point) not in _held(platform, site):
+    store = open_store(platform, where)
+    if points.valid_id(point) not in _held(store):
         return False
     # evidence first: a hold of which the release is not on record must not be gone
-    platform.ledger.append("hold", point, {"held": False, "site": site.name, "role": role, "why": why})
-    holds.release(site, platform.config.buckets.backups, point)
+    store.ledger.append("hold", point, {"held": False, "site": store.site.name, "role": role, "why": why})
+    holds.release(store.site, store.bucket, point)
     return True

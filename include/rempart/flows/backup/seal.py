@@ -21,8 +21,8 @@ from rempart.backup.points.sealing import Original, SealedObject
 from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.keys import key_of
-from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.replication_pairs import physical_bucket
+from rempart.ledger.port import Ledger
 from rempart.replication.transfer import store_file, stored_sha256
 from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
@@ -44,7 +44,8 @@ R = TypeVar("R")
 
 
 def seal_objects(
-    platform: Platform,
+    ledger: Ledger,
+    config: Config,
     keyring: Keyring,
     source: Site,
     originals: Sequence[Original],
@@ -64,17 +65,17 @@ def seal_objects(
     IntegrityError if a source differs from its record; SiteError.
     """
     scopes = sorted({original.scope for original in originals})
-    keys = {scope: key_of(platform, keyring, scope) for scope in scopes}
+    keys = {scope: key_of(ledger, keyring, scope) for scope in scopes}
     named = [sealing.key_of(original.scope, keys[original.scope].hash_key, original.sha256) for original in originals]
     wanted = dict(zip(named, originals, strict=True))
-    bucket = platform.config.buckets.backups
+    bucket = config.buckets.backups
     present = versions_of(target, bucket, scopes)
     before = {obj.key: obj for obj in known}
     steps = sealing.plan(wanted, present, before, retain_until)
     done: dict[str, SealedObject] = {}
     failures: list[RempartError] = []
     with spool_folder() as folder:
-        sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, retain_until + ahead)
+        sealer = _Sealer(config, source, target, bucket, folder, retain_until, retain_until + ahead)
 
         def seal_object(key: str) -> tuple[str, SealedObject | RempartError]:
             original = wanted[key]
@@ -98,16 +99,22 @@ def seal_objects(
 
 
 def seal_body(
-    platform: Platform, keyring: Keyring, body: bytes, scope: EncryptionScope, target: Site, retain_until: datetime
+    ledger: Ledger,
+    config: Config,
+    keyring: Keyring,
+    body: bytes,
+    scope: EncryptionScope,
+    target: Site,
+    retain_until: datetime,
 ) -> SealedObject:
     """Encrypt a body at the target as `seal_objects` does. The plaintext never touches the disk."""
-    sha256, key = hashlib.sha256(body).hexdigest(), key_of(platform, keyring, scope)
-    original, bucket = Original("", "", None, sha256, len(body), scope), platform.config.buckets.backups
+    sha256, key = hashlib.sha256(body).hexdigest(), key_of(ledger, keyring, scope)
+    original, bucket = Original("", "", None, sha256, len(body), scope), config.buckets.backups
     name = sealing.key_of(scope, key.hash_key, sha256)
     present = versions_of(target, bucket, [scope]).get(name, {})
     with spool_folder() as folder:
         source, until = _Body(body), retain_until + AHEAD
-        sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, until)
+        sealer = _Sealer(config, source, target, bucket, folder, retain_until, until)
         return sealer.take("examine" if present else "store", name, original, key, None, present)
 
 

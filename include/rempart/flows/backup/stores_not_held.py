@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rempart.backup.databases import not_held, postgresql
@@ -11,6 +11,7 @@ from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.models import registry, tracking
 from rempart.settings.config import Connection
+from rempart.settings.sections import StackService
 
 RED = "NOT RESTORABLE"
 """Prefix of the line about a champion that could not be restored."""
@@ -29,28 +30,36 @@ class Asked:
     elsewhere: Mapping[str, str]
 
 
-def ask(platform: Platform, databases: Sequence[str]) -> Asked:
-    """Ask an external tracking server, and each database whose connection differs from that of the backups."""
-    declared = platform.config.services.get("mlflow")
+def ask(
+    declared: StackService | None,
+    tracking_of: Callable[[], Connection],
+    database: Callable[[str], Connection],
+    databases: Sequence[str],
+) -> Asked:
+    """Ask an external tracking server, and each database whose connection differs from that of the backups.
+
+    `declared` is the MLflow service of rempart.yaml. The two functions return a connection if the policy allows it.
+    """
     server: Registry | str | None = None
     where = ""
     if declared and declared.external:
         try:
-            where = tracking.address(platform.tracking())
-            server = Registry(*registry.contents(platform.tracking()))
+            connection = tracking_of()
+            where = tracking.address(connection)
+            server = Registry(*registry.contents(connection))
         except RempartError as error:
             server, where = error.what, where or declared.external.url
-    backup, elsewhere = platform.database("backup"), {}
+    backup, elsewhere = database("backup"), {}
     for name in databases:
-        if fact := _elsewhere(platform, postgresql.for_database(backup, name), name):
+        if fact := _elsewhere(database, postgresql.for_database(backup, name), name):
             elsewhere[name] = fact
     return Asked(server, where, elsewhere)
 
 
-def _elsewhere(platform: Platform, dumped: Connection, name: str) -> str | None:
+def _elsewhere(database: Callable[[str], Connection], dumped: Connection, name: str) -> str | None:
     """Return why the dumped database is not the one that the platform uses, or None."""
     try:
-        used = platform.database(name)
+        used = database(name)
         here, there = _address(dumped), _address(used)
         if here == there:
             return None

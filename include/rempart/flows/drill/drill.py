@@ -258,7 +258,7 @@ class _Drill:
         In a simulated attack a broken link is reported separately, and the links before it still attest their points.
         """
         keys, attacked = self.platform.trusted_keys(), self.scenario != "routine"
-        named = hashes(named_links(self.platform, self.site))
+        named = hashes(named_links(self.platform.ledger, self.site.name, self.platform.config.buckets.backups))
         links = verified(chain.read(self.site, self.backups, keys, named=named), keys, before_break=attacked)
         link = chain.of_point(links, manifest.id)
         if link.manifest_sha256 != hashlib.sha256(points.encode(manifest)).hexdigest():

@@ -49,7 +49,7 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
 
     `trusted` are the public keys that may have signed the chain, by id. Raises SiteError, LedgerError.
     """
-    named = hashes(named_links(platform, site))
+    named = hashes(named_links(platform.ledger, site.name, platform.config.buckets.backups))
     stored = chain.read(site, platform.config.buckets.backups, trusted, named=named)
     links = verified(stored, trusted, before_break=True)
     first = next((link.seq for link, _, why in chain.faults(stored, trusted) if why), None)
@@ -84,7 +84,7 @@ def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterat
     folders = retention.folders(site.versions(bucket, "points/"))
     there = sorted(folder.id for folder in folders.values() if folder.manifest != "none")[-WINDOW:]
     records = {record.subject: record for record in platform.ledger.find("restore-point", limit=ALL)}
-    failed = {point for point, (ok, _) in proofs(platform).items() if not ok}
+    failed = {point for point, (ok, _) in proofs(platform.ledger).items() if not ok}
     for point in there:
         try:
             body = site.read(bucket, f"{points.prefix(point)}{retention.MANIFEST}")

@@ -149,7 +149,7 @@ class Restored:
     def restore(self, dump: points.Dump) -> tuple[dict[str, int], dict[str, str]]:
         """Restore one dump. Return rows and, if recorded, digests of each table."""
         key, target = self.keyring.open(encryption_scopes.parse(dump.scope), dump.serial), self.database(dump.name)
-        repository = repository_of(self.platform, self.site.name, key)
+        repository = repository_of(self.platform.config, self.platform.connections, self.site.name, key)
         restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
         with postgresql.session(target, "count restored rows") as opened:
             return postgresql.row_counts(opened), postgresql.digests(opened) if dump.digests else {}

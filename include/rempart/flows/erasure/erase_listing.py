@@ -11,7 +11,7 @@ from contextlib import suppress
 from rempart.errors import IntegrityError, ObjectMissing, RequestInvalid, SiteError
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue, physical_bucket
+from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.ingestion import erasing, snapshots
 from rempart.sites.port import ObjectInfo, Site
 
@@ -33,7 +33,7 @@ def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
             continue
         for source, target in ((pair.source, pair.target), (pair.target, pair.source)):
             if site.name in (source, target):
-                rows = (row for row in catalogue(platform, source, target).rows(bucket) if not row.marker)
+                rows = (row for row in platform.continuity.catalogue(source, target).rows(bucket) if not row.marker)
                 found += (
                     (row.key, (row.version if site.name == source else row.target_version) or None)
                     for row in rows

@@ -23,7 +23,6 @@ from rempart.flows.ingestion import ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ingestion import erasing, landing, snapshots
 from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
@@ -288,7 +287,9 @@ def delete_versions(
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
     pairs = sorted({pair for one in platform.config.replication for pair in _directions(one.source, one.target)})
     with ExitStack() as waiting:
-        leases = {pair: waiting.enter_context(wait_for(platform, pair_lease(*pair), PATIENCE)) for pair in pairs}
+        leases = {
+            pair: waiting.enter_context(wait_for(platform.continuity, pair_lease(*pair), PATIENCE)) for pair in pairs
+        }
         for name, site in sites.items():
             mine = [one for one in held if one.site == name]
             try:
@@ -305,7 +306,7 @@ def delete_versions(
         keys = sorted({one.info.key for one in held})
         for pair, lease in leases.items():
             if not set(pair) & failed.keys() and set(pair) <= sites.keys():
-                known = catalogue(platform, *pair)
+                known = platform.continuity.catalogue(*pair)
                 known.forget(bucket, list(known.of_keys(bucket, keys)), lease)
     return deleted, locked, failed
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rempart.backup.databases.postgresql import Tools, find_tools
+from rempart.backup.databases.restic import Repository
 from rempart.backup.keys import encryption_scopes
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
@@ -33,6 +34,7 @@ from rempart.flows.doctor.doctor_site import require
 from rempart.flows.shared.keys import key_of, open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
+from rempart.ledger.port import Ledger
 from rempart.settings.config import WAL_ARCHIVE, Config, Connection
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import PointInTime
@@ -47,13 +49,18 @@ STRAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Target:
-    """Destination of the running server's archive: site, bucket and key, opened and proven."""
+    """Destination of the running server's archive: site, bucket and key, opened and proven.
 
-    platform: Platform
+    `repository` is where base backups are stored, `server` the connection of the replication role.
+    """
+
     site: Site
     bucket: str
     key: ScopeKey
     settings: PointInTime
+    ledger: Ledger
+    repository: Repository
+    server: Connection
 
     def archive(self, system: str) -> Archive:
         return Archive(self.key.scope.id, self.key.serial, system)
@@ -118,8 +125,9 @@ def open_target(platform: Platform) -> Target:
     name = backup_site(config, active)
     site = platform.site(name, classification_of(load_all()), "restore-point", replica_of=active)
     require(platform, site, "restore points")
-    key = key_of(platform, open_keyring(platform), wal.scope_of(settings.keep))
-    return Target(platform, site, config.buckets.backups, key, settings)
+    key = key_of(platform.ledger, open_keyring(platform), wal.scope_of(settings.keep))
+    repository = repository_of(config, platform.connections, name, key)
+    return Target(site, config.buckets.backups, key, settings, platform.ledger, repository, server_of(platform))
 
 
 def server_of(platform: Platform) -> Connection:
@@ -132,8 +140,7 @@ def take_base(target: Target, server: Server, tools: Tools | None = None) -> Bas
 
     Raises BackupError, DatabaseUnavailable, IntegrityError, SiteError, LedgerError.
     """
-    platform, tools = target.platform, tools or find_tools()
-    connection, repository = server_of(platform), repository_of(platform, target.site.name, target.key)
+    connection, repository, tools = target.server, target.repository, tools or find_tools()
 
     def now() -> datetime:
         return look(connection).now
@@ -149,7 +156,7 @@ def take_base(target: Target, server: Server, tools: Tools | None = None) -> Bas
         target.site, target.bucket, target.key, archive, wal.BASE, base.ended, io.BytesIO(body), until
     )
     seconds = (base.ended - base.began).total_seconds()
-    platform.ledger.append(
+    target.ledger.append(
         "base-backup",
         base.system,
         {
@@ -208,14 +215,25 @@ class Pruned:
     retained_until: datetime | None = None
 
 
-def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None, *, dry_run: bool = True) -> Pruned:
+def prune(
+    ledger: Ledger,
+    keyring: Keyring,
+    site: Site,
+    bucket: str,
+    settings: PointInTime | None,
+    now: datetime,
+    live: Archive | None,
+    *,
+    dry_run: bool = True,
+) -> Pruned:
     """Delete what no moment of the window needs, in every archive at the site; `live` is the running server's archive.
+
+    `settings` are those of point-in-time recovery, if it is on.
 
     Locked objects stay until their lock ends. A key that does not open does not stop the other archives. For a base
     backup only the card is deleted here; the prune of restore points removes its data (`forget_bases`). Writes evidence
     of kind `prune`. Raises SiteError, BackupError; KeyMissing and its siblings after all other archives.
     """
-    bucket, now = platform.config.buckets.backups, platform.clock()
     faults = list[BackupError | IntegrityError]()
     listed = wal_store.listed(site, bucket)
     done = Pruned(dry_run)
@@ -230,7 +248,7 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
             faults.append(error)
             continue
         for stored in doomed:
-            locked = max(version.modified for version in stored.versions) + _lock(platform.config, archive)
+            locked = max(version.modified for version in stored.versions) + _lock(settings, archive)
             if locked > now:
                 done = _retained(done, locked)
             elif dry_run:
@@ -241,15 +259,14 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
                 done = _deleted(done, stored)
     if not dry_run and (done.bases or done.files):
         body = {"bases": done.bases, "files": done.files, "bytes": done.bytes, "retained": done.retained}
-        platform.ledger.append("prune", f"wal {site.name}", body)
+        ledger.append("prune", f"wal {site.name}", body)
     if faults:
         raise faults[0]
     return done
 
 
-def _lock(config: Config, archive: Archive) -> timedelta:
+def _lock(settings: PointInTime | None, archive: Archive) -> timedelta:
     """Return how long the archiver locks what it stores, if known. The site is not asked earlier."""
-    settings = config.backup.point_in_time
     return wal.kept_for(archive) + (settings.base_every if settings else timedelta(0))
 
 
@@ -274,25 +291,23 @@ def _doomed(opened: Opened, now: datetime, *, live: bool) -> list[Stored]:
     return gone + [file for file in opened.files if file.entry in unneeded]
 
 
-def forget_bases(platform: Platform, site: Site, key: ScopeKey) -> int:
+def forget_bases(site: Site, bucket: str, repository: Repository, key: ScopeKey, now: datetime) -> int:
     """Remove base backups without a card from a key's repository. Return their number.
 
     Called only by the prune of restore points, because it removes objects under the locks of restore points. Raises
     IntegrityError, SiteError, BackupError.
     """
-    bucket, prefix = platform.config.buckets.backups, wal.folder(key.scope.id, key.serial)
-    listed = wal_store.listed(site, bucket, prefix)
+    listed = wal_store.listed(site, bucket, wal.folder(key.scope.id, key.serial))
     named = {
         base.snapshot
         for archive in {stored.entry.archive for stored in listed}
         for base, _ in open_archive(site, bucket, archive, key, listed).bases
     }
-    repository = repository_of(platform, site.name, key)
     try:
         snapshots = repository.snapshots(tags=(base_backup.TAG,))
     except RepositoryMissing:
         return 0
-    gone = [base.id for base in snapshots if base.id not in named and platform.clock() - base.at > STRAY]
+    gone = [base.id for base in snapshots if base.id not in named and now - base.at > STRAY]
     try:
         repository.forget(gone)
     except RepositoryBusy:  # a base is being taken: the next prune does it

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.databases.postgresql import find_tools
@@ -24,7 +25,7 @@ from rempart.flows.pitr.point_in_time import Opened, open_archive
 from rempart.flows.pitr.recover_server import Recovered, recover, verify
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.flows.shared.repositories import repository_of
+from rempart.flows.shared.repositories import RepositoryOf, repository_of
 from rempart.settings.config import var_dir
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
@@ -41,8 +42,9 @@ class Found:
     `closed` says why others could not be opened.
     """
 
-    platform: Platform
     site: Site
+    bucket: str
+    repository_of: RepositoryOf
     listed: Sequence[Stored]
     opened: tuple[Opened, ...]
     closed: tuple[str, ...]
@@ -81,7 +83,8 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
         newest = max(v.modified for stored in listed if stored.entry.archive == archive for v in stored.versions)
         opened.append((newest, open_archive(site, bucket, archive, key, listed)))
     opened.sort(key=lambda pair: pair[0])
-    return Found(platform, site, listed, tuple(segment for _, segment in opened), tuple(closed))
+    repository = partial(repository_of, platform.config, platform.connections, name)
+    return Found(site, bucket, repository, listed, tuple(segment for _, segment in opened), tuple(closed))
 
 
 def plan(found: Found, until: datetime | None, timeline: int | None = None) -> Plan:
@@ -128,7 +131,7 @@ def restore(found: Found, plan: Plan, folder: Path) -> Recovered:
     began, tools = time.monotonic(), find_tools()
     check_version(plan.route.base.server, tools.version())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    repository = repository_of(found.platform, found.site.name, plan.opened.key)
+    repository = found.repository_of(plan.opened.key)
     base_backup.read(repository, plan.route.base.snapshot, folder)
     verify(tools, folder)
     logger.info("unpacked and verified the base backup after %.1f s", time.monotonic() - began)
@@ -178,7 +181,7 @@ def _fetch(found: Found, plan: Plan, folder: Path) -> None:
     files = [
         file for file in plan.opened.files if file.entry in wanted or not wal.is_segment(file.entry.name)
     ]  # fmt: skip
-    bucket, size = found.platform.config.buckets.backups, plan.route.base.segment_bytes
+    bucket, size = found.bucket, plan.route.base.segment_bytes
 
     def fetch_segment(stored: Stored) -> None:
         file = folder / stored.entry.name

@@ -190,9 +190,16 @@ class Archiver:
             self._base = threading.Thread(target=self._take_base, args=(target, server), daemon=True)
             self._base.start()
         elif not busy and self._due("prune", UPKEEP):
-            keyring = open_keyring(self.platform)
-            live = target.archive(server.system)
-            point_in_time.prune(self.platform, keyring, target.site, live, dry_run=False)
+            point_in_time.prune(
+                self.platform.ledger,
+                open_keyring(self.platform),
+                target.site,
+                target.bucket,
+                settings,
+                self.platform.clock(),
+                target.archive(server.system),
+                dry_run=False,
+            )
         if self._due("beat", BEAT):
             self._beat()
 

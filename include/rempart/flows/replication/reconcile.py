@@ -11,7 +11,7 @@ from rempart.coordination.active import was_active
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.flows.shared.replication_pairs import BUCKETS, catalogue, physical_bucket
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch
@@ -84,9 +84,9 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
 def _known(platform: Platform, source: str, other: str, name: str) -> Iterator[Known]:
     """Return the versions at site `source` that `other` has or had, from the catalogues of both directions."""
     bucket = physical_bucket(platform.config, name)
-    for replica in catalogue(platform, source, other).rows(bucket):
+    for replica in platform.continuity.catalogue(source, other).rows(bucket):
         yield Known(replica.key, replica.etag)
-    for replica in catalogue(platform, other, source).rows(bucket):
+    for replica in platform.continuity.catalogue(other, source).rows(bucket):
         yield Known(replica.key, replica.target_etag)
 
 

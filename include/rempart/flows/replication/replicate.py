@@ -22,7 +22,7 @@ from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.leases import when_free
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.flows.shared.replication_pairs import catalogue, check_direction, pair_of, physical_bucket
+from rempart.flows.shared.replication_pairs import check_direction, pair_of, physical_bucket
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
@@ -93,7 +93,7 @@ def replicate(platform: Platform, source: str, target: str, *, accept_deletes: i
     if the source is not the active site, LeaseHeld, CapabilityMissing, PlacementDenied, ConfigError.
     """
     pair = pair_of(platform.config, source, target)
-    check_direction(platform, source)
+    check_direction(platform.active(), source)
     before_bringing(platform, source, target)
     result = bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes)
     tell_watch(platform, source, target, result)
@@ -123,7 +123,7 @@ def bring(
     `patience` is the number of seconds to wait for the pair's lease.
     """
     with (
-        when_free(platform, source, target, patience) as lease,
+        when_free(platform.continuity, source, target, patience) as lease,
         spool_folder() as folder,
         OpenPair(platform, source, target, lease, thorough=thorough) as pair,
     ):
@@ -229,7 +229,7 @@ class OpenPair:
             tags=self.pair.tags and self._proven("tags"),
             throttle=self.throttle,
         )
-        known = catalogue(self.platform, self.source.name, self.target.name)
+        known = self.platform.continuity.catalogue(self.source.name, self.target.name)
         # a job's checkpoints live for minutes and are learnt from data: they are not copied
         return BucketRun(
             self.source,

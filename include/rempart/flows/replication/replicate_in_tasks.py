@@ -22,7 +22,7 @@ from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, tell_watch
 from rempart.flows.shared.leases import holder, pair_lease
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue, check_direction, pair_of
+from rempart.flows.shared.replication_pairs import check_direction, pair_of
 from rempart.replication.outcome import SHOWN, Outcome, Planned
 from rempart.replication.plan import Replica
 from rempart.replication.work import SiteStore, Store, decode
@@ -69,7 +69,7 @@ def prepare(platform: Platform, source: str, target: str, *, run_name: str | Non
     `run_name` is unique to a run: a retry continues the lease of a killed attempt. Raises the errors of `replicate`.
     """
     pair = pair_of(platform.config, source, target)
-    check_direction(platform, source)
+    check_direction(platform.active(), source)
     before_bringing(platform, source, target)
     who, run, began = run_name or holder(), secrets.token_hex(8), platform.clock()
     lease = platform.continuity.take(pair_lease(source, target), who, LEASE_SECONDS, again=run_name is not None)
@@ -89,7 +89,7 @@ def carry(platform: Platform, prepared: Prepared, piece: Mapping[str, str]) -> d
     Raises LeaseLost if another run took the lease, FailoverError if the source is no longer the active site, SiteError
     if the piece cannot be read.
     """
-    check_direction(platform, prepared.source)
+    check_direction(platform.active(), prepared.source)
     lease = _lease(prepared)
     platform.continuity.renew(lease, LEASE_SECONDS)
     with _renewed(platform, lease), OpenPair(platform, prepared.source, prepared.target, lease) as opened:
@@ -119,7 +119,7 @@ def conclude(
     told = {carried_piece["piece"]: carried_piece["outcome"] for carried_piece in outcomes}
     plans, began = prepared.planned, prepared.began
     try:
-        check_direction(platform, prepared.source)
+        check_direction(platform.active(), prepared.source)
         pair = OpenPair(platform, prepared.source, prepared.target, lease)
         with spool_folder() as folder, _renewed(platform, lease), pair as opened:
             store = _store(opened, prepared.run)
@@ -143,7 +143,7 @@ def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: byte
     """Return the outcome of a piece whose task returned none: recorded copies count as done, the rest as pending."""
     plans, outcome = list(decode(body)), Outcome()
     left = {(plan.key, copy.source.version_id or ""): copy for plan in plans for copy in plan.copies}
-    known = catalogue(platform, prepared.source, prepared.target)
+    known = platform.continuity.catalogue(prepared.source, prepared.target)
     newest: dict[str, Replica] = {}
     for row in known.copied_since(planned.bucket, planned.began):
         if left.pop((row.key, row.version), None) is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import BUCKETS, catalogue, physical_bucket
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.port import Evidence
 from rempart.replication.plan import Replica
 from rempart.sites.port import Site
@@ -44,4 +44,4 @@ def last_replication(platform: Platform, source: str, target: str) -> Evidence |
 
 def verified(platform: Platform, source: str, target: str, name: str) -> Iterator[Replica]:
     """Return the newest verified replica of each key in a logical bucket at the target."""
-    return catalogue(platform, source, target).current(physical_bucket(platform.config, name))
+    return platform.continuity.catalogue(source, target).current(physical_bucket(platform.config, name))

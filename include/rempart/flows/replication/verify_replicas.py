@@ -12,7 +12,7 @@ from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteErro
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.leases import PATIENCE, when_free
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.flows.shared.replication_pairs import catalogue, pair_of, physical_bucket
+from rempart.flows.shared.replication_pairs import pair_of, physical_bucket
 from rempart.replication.plan import DAMAGED, Replica
 from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
@@ -48,7 +48,7 @@ def verify(platform: Platform, source: str, target: str, *, whole: bool = False)
     """
     pair = pair_of(platform.config, source, target)
     site = platform.site(target, classification_of(load_all()), "replica", replica_of=source)
-    known, throttle = catalogue(platform, source, target), Throttle(pair.bandwidth)
+    known, throttle = platform.continuity.catalogue(source, target), Throttle(pair.bandwidth)
     replicas = read = size = 0
     damaged: list[tuple[str, Replica]] = []
     for name in pair.buckets:
@@ -60,7 +60,7 @@ def verify(platform: Platform, source: str, target: str, *, whole: bool = False)
         while batch := known.unread(bucket, _AT_ONCE) or known.oldest_proofs(bucket, min(due, _AT_ONCE)):
             due = max(0, due - len(batch))
             good, bad = _read(site, bucket, batch, pair.transfers, throttle)
-            with when_free(platform, source, target, PATIENCE) as lease:
+            with when_free(platform.continuity, source, target, PATIENCE) as lease:
                 now, stands = platform.clock(), set(known.of_keys(bucket, [replica.key for replica in batch]))
                 good, bad = ([row for row in rows if row in stands] for rows in (good, bad))  # others were changed
                 known.record(bucket, [proven_again(replica, now) for replica in good], lease)
@@ -131,7 +131,7 @@ def _heal(platform: Platform, source: str, target: str, buckets: Iterable[str]) 
 def _still_damaged(
     platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]]
 ) -> list[tuple[str, Replica]]:
-    known = catalogue(platform, source, target)
+    known = platform.continuity.catalogue(source, target)
     keys = {bucket: [row.key for name, row in damaged if name == bucket] for bucket, _ in damaged}
     return [
         (bucket, row)

@@ -16,7 +16,7 @@ from rempart.backup.points.locking import Cover, Known
 from rempart.errors import SessionExpired, SiteError, SiteUnavailable
 from rempart.flows.backup.locks import is_altered, read_known, reads_the_same
 from rempart.flows.backup.mend_links import Mended, mend
-from rempart.flows.backup.restore_points import open_site
+from rempart.flows.backup.point_store import open_site, store_at
 from rempart.flows.restore.restore_source import detached, site_of_points, trusted_of
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.sites.port import ObjectInfo, Site
@@ -74,7 +74,7 @@ def repair(
     done = uncover(site, bucket, known, dry_run=dry_run)
     if done.keys and not dry_run:
         platform.ledger.append("repair", site.name, {"count": len(done.keys), "keys": list(done.keys[:100])})
-    return replace(done, links=mend(platform, site, dry_run=dry_run, mark_lost=mark_lost))
+    return replace(done, links=mend(store_at(platform, site), dry_run=dry_run, mark_lost=mark_lost))
 
 
 def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool) -> Repaired:

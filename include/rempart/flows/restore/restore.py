@@ -256,7 +256,7 @@ class _Restore:
 
     def _repository(self, dump: Dump) -> Repository:
         key = self.point.keys.of(dump.scope, dump.serial)
-        return repository_of(self.point.platform, self.point.site.name, key)
+        return repository_of(self.point.platform.config, self.point.platform.connections, self.point.site.name, key)
 
     def _target(self, platform: Platform) -> Site:
         return platform.site(self.wish.active or self.point.manifest.source, classification_of(load_all()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rempart.backup.points.restore_plan import Selection, check_suffix, parse_part
 from rempart.deployment.setup.paths import Stack
-from rempart.flows.backup.restore_points import open_site
+from rempart.flows.backup.point_store import open_site
 from rempart.flows.restore import restore_report
 from rempart.flows.restore.restore import RestoreResult, remove, restore
 from rempart.flows.restore.restore_source import OpenPoint, Wish, find, open_point, plan

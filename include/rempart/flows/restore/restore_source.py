@@ -206,7 +206,7 @@ def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:
     """Read and verify the chain of a site. Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing."""
     site = site_of_points(platform, wish.site)
     bucket = platform.config.buckets.backups
-    stored = chain.read(site, bucket, trusted, named=hashes(named_links(platform, site)))
+    stored = chain.read(site, bucket, trusted, named=hashes(named_links(platform.ledger, site.name, bucket)))
     links = verified(stored, trusted, before_break=wish.force and wish.point is not None)
     lost = chain.lost_points(stored, trusted)
     return Found(platform, site, links, frozenset(points.list(site, bucket)), trusted, lost)
@@ -269,7 +269,9 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
     key = point.keys.of(dump.scope, dump.serial)
     with spool_folder() as folder:
         file = folder / "mlflow.dump"
-        repository_of(point.platform, point.site.name, key).dump_file(dump.snapshot, file_name("mlflow"), file)
+        repository_of(point.platform.config, point.platform.connections, point.site.name, key).dump_file(
+            dump.snapshot, file_name("mlflow"), file
+        )
         versions = dump_tables.rows(tools, file, "model_versions")
     located = [
         (str(row["name"]), str(row["version"]), str(row.get("storage_location") or row["source"]))

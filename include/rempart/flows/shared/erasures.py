@@ -128,7 +128,7 @@ def new_entry(
     """
     now = platform.clock()
     scope = EncryptionScope("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
-    key = key_of(platform, open_keyring(platform), scope)
+    key = key_of(platform.ledger, open_keyring(platform), scope)
     who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, row_key) for row_key in keys}))
     name = erasures.new_id(now, suffix or secrets.token_hex(4))
     return Erasure(name, now, pipeline, who, by, reason, scope.id, key.serial)

@@ -15,6 +15,7 @@ from rempart.backup.keys.keyring import CONNECTION, Destruction, Keyring, Place
 from rempart.coordination.active import backup_site
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
+from rempart.ledger.port import Ledger
 from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, Keep
@@ -93,13 +94,13 @@ def open_keyring(platform: Platform) -> Keyring:
     return Keyring(places, own, escrow, platform.clock)
 
 
-def key_of(platform: Platform, keyring: Keyring, scope: EncryptionScope) -> ScopeKey:
+def key_of(ledger: Ledger, keyring: Keyring, scope: EncryptionScope) -> ScopeKey:
     """Return the key that encrypts the objects of a scope. Make it if needed, with evidence of kind `backup-key`.
 
     Raises KeyMissing if the ledger records a key and no site has it: a new key would hide that older objects are
     unreadable. Otherwise raises the errors of `Keyring.open_or_make`.
     """
-    newest = platform.ledger.find("backup-key", scope.id, limit=1)
+    newest = ledger.find("backup-key", scope.id, limit=1)
     lives = bool(newest) and newest[0].body["event"] != "destroyed"
     if lives and not keyring.copies(scope):
         raise KeyMissing(
@@ -109,30 +110,30 @@ def key_of(platform: Platform, keyring: Keyring, scope: EncryptionScope) -> Scop
         )
     key = keyring.open_or_make(scope)
     if not lives or newest[0].body["serial"] != key.serial:
-        _record(platform, keyring, "made", scope.id, key.serial)
+        _record(ledger, keyring, "made", scope.id, key.serial)
     return key
 
 
-def renewed_key(platform: Platform, keyring: Keyring, scope: EncryptionScope, damage: RepositoryDamaged) -> ScopeKey:
+def renewed_key(ledger: Ledger, keyring: Keyring, scope: EncryptionScope, damage: RepositoryDamaged) -> ScopeKey:
     """Make another key for an encryption scope, which new objects use. Writes evidence of kind `backup-key`.
 
     Raises RepositoryDamaged after `RENEWALS` new keys within a day, and the errors of `Keyring.open_or_make`.
     """
-    since = platform.clock() - timedelta(days=1)
-    newest = platform.ledger.find("backup-key", scope.id, limit=RENEWALS)
+    since = keyring.clock() - timedelta(days=1)
+    newest = ledger.find("backup-key", scope.id, limit=RENEWALS)
     if sum(record.at > since and "why" in record.body for record in newest) == RENEWALS:
         raise RepositoryDamaged(
             f"{damage.what}; {RENEWALS} new repositories within a day failed the same way",
             "Ask the operator of the site, which alters or loses data, and set another backup.site in rempart.yaml.",
         )
     key = keyring.renew(scope)
-    _record(platform, keyring, "made", scope.id, key.serial, why=damage.what)
+    _record(ledger, keyring, "made", scope.id, key.serial, why=damage.what)
     return key
 
 
-def _record(platform: Platform, keyring: Keyring, event: str, scope: str, serial: str, **more: object) -> None:
+def _record(ledger: Ledger, keyring: Keyring, event: str, scope: str, serial: str, **more: object) -> None:
     body = {"event": event, "serial": serial, "places": [str(place) for place in keyring.places], **more}
-    platform.ledger.append("backup-key", scope, {**body, "recipients": list(keyring.recipients)})
+    ledger.append("backup-key", scope, {**body, "recipients": list(keyring.recipients)})
 
 
 def listing(keyring: Keyring) -> Iterator[str]:
@@ -154,21 +155,21 @@ def _line(keyring: Keyring, card: Card) -> str:
     return f"{head}made on {card.made:%Y-%m-%d}, opened by {', '.join(names)}{missing}"
 
 
-def destroy(platform: Platform, keyring: Keyring, scope_id: str, *, dry_run: bool = True) -> Destruction:
+def destroy(ledger: Ledger, keyring: Keyring, scope_id: str, *, dry_run: bool = True) -> Destruction:
     """Destroy the keys of an encryption scope at every site. Data encrypted with them becomes unreadable.
 
     The evidence is written after the deletion is verified. Raises BackupError (also KeyMissing), SiteError.
     """
     scope = parse(scope_id)
     planned = keyring.destroy(scope, dry_run=dry_run)
-    if not planned.serials and not platform.ledger.find("backup-key", scope.id, limit=1):
+    if not planned.serials and not ledger.find("backup-key", scope.id, limit=1):
         raise KeyMissing(
             f"Encryption scope {scope.id} never had a key", "Run `rempart keys list` to see the scopes that have keys."
         )
     if dry_run:
         return planned
     serials = planned.serials or ("none",)
-    _record(platform, keyring, "destroyed", scope.id, serials[-1], serials=list(serials), copies=len(planned.copies))
+    _record(ledger, keyring, "destroyed", scope.id, serials[-1], serials=list(serials), copies=len(planned.copies))
     return planned
 
 
@@ -189,7 +190,7 @@ def destruction_lines(done: Destruction, *, dry_run: bool) -> Iterator[str]:
 
 
 def rewrap(
-    platform: Platform, keyring: Keyring, opener: age.Identity | None = None, *, dry_run: bool = True
+    ledger: Ledger, keyring: Keyring, opener: age.Identity | None = None, *, dry_run: bool = True
 ) -> tuple[Card, ...]:
     """Rewrap every key for the recipients of rempart.yaml and the platform's own identity, and for no other.
 
@@ -199,7 +200,7 @@ def rewrap(
         return tuple(card for card in keyring.cards() if not card.destroyed)
     done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
     for card in done:
-        _record(platform, keyring, "rewrapped", card.scope, card.serial)
+        _record(ledger, keyring, "rewrapped", card.scope, card.serial)
     return done
 
 

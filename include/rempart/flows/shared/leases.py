@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from rempart.coordination.lease import Lease
 from rempart.errors import LeaseHeld
-from rempart.flows.shared.platform import Platform
+from rempart.replication.continuity import Continuity
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +33,20 @@ def holder() -> str:
 
 
 @contextmanager
-def when_free(platform: Platform, source: str, target: str, patience: float) -> Iterator[Lease]:
+def when_free(continuity: Continuity, source: str, target: str, patience: float) -> Iterator[Lease]:
     """Acquire the pair's lease; wait up to `patience` seconds for another run. Raises LeaseHeld."""
-    with wait_for(platform, pair_lease(source, target), patience) as lease:
+    with wait_for(continuity, pair_lease(source, target), patience) as lease:
         yield lease
 
 
 @contextmanager
-def wait_for(platform: Platform, name: str, patience: float) -> Iterator[Lease]:
+def wait_for(continuity: Continuity, name: str, patience: float) -> Iterator[Lease]:
     """Acquire a lease; wait up to `patience` seconds for another run. Raises LeaseHeld."""
     until = time.monotonic() + patience
     with ExitStack() as held:
         while True:
             try:
-                lease = held.enter_context(platform.continuity.hold_lease(name, holder()))
+                lease = held.enter_context(continuity.hold_lease(name, holder()))
                 break
             except LeaseHeld as error:
                 if time.monotonic() >= until:

@@ -1,10 +1,9 @@
-"""Replication pairs as rempart.yaml declares them: buckets, catalogue of the target, and direction."""
+"""Replication pairs as rempart.yaml declares them: buckets and direction."""
 
 from __future__ import annotations
 
+from rempart.coordination.active import Active
 from rempart.errors import ConfigError, FailoverError
-from rempart.flows.shared.platform import Platform
-from rempart.replication.catalogue import Catalogue
 from rempart.settings.config import Config
 from rempart.settings.sections import ReplicationPair
 
@@ -15,11 +14,6 @@ BUCKETS = ("lake", "artifacts")
 def physical_bucket(config: Config, logical: str) -> str:
     """Return the bucket's name, which is the same at every site."""
     return str(getattr(config.buckets, logical))
-
-
-def catalogue(platform: Platform, source: str, target: str) -> Catalogue:
-    """Return the verified objects at the target, by physical bucket."""
-    return platform.continuity.catalogue(source, target)
 
 
 def pair_of(config: Config, source: str, target: str) -> ReplicationPair:
@@ -34,12 +28,11 @@ def pair_of(config: Config, source: str, target: str) -> ReplicationPair:
     )
 
 
-def check_direction(platform: Platform, source: str) -> None:
+def check_direction(active: Active, source: str) -> None:
     """Check that the source is the active site, so that older data never replaces newer data.
 
     Raises FailoverError.
     """
-    active = platform.active()
     if active.site != source:
         raise FailoverError(
             f"Site '{source}' is not the active site; '{active.site}' is (generation {active.generation})",

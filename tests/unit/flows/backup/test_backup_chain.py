@@ -14,6 +14,7 @@ from rempart.backup.points.chain import Link, Mark
 from rempart.errors import BackupError, IntegrityError, SiteUnavailable
 from rempart.flows.backup import mend_links
 from rempart.flows.backup.mend_links import check_chain, hashes, mend, named_links
+from rempart.flows.backup.point_store import store_at
 from rempart.flows.backup.restore_points import survey
 from rempart.flows.restore.repair import repair
 from rempart.sites.once import store_once
@@ -33,7 +34,7 @@ def made() -> House:
 
 
 def links(made: House) -> list[Link]:
-    named = hashes(named_links(made.platform, made.haven))
+    named = hashes(named_links(made.platform.ledger, "haven", BUCKET))
     return chain.verify(chain.read(made.haven, BUCKET, TRUSTED, named=named), TRUSTED)
 
 
@@ -47,11 +48,11 @@ def test_i11_a_link_in_which_a_bit_flipped_is_put_back_from_the_ledger_under_loc
     flip(made.haven, BUCKET, chain.key_of(seq))
     with pytest.raises(IntegrityError, match=f"broken at link {seq} .*"):
         made.open()
-    shown = mend(made.platform, made.haven)
+    shown = mend(store_at(made.platform, made.haven))
     assert shown.healed == (seq,) and shown.lost == ()
     with pytest.raises(IntegrityError):
         made.open()
-    assert mend(made.platform, made.haven, dry_run=False).healed == (seq,)
+    assert mend(store_at(made.platform, made.haven), dry_run=False).healed == (seq,)
     newest = made.haven.head(BUCKET, chain.key_of(seq))
     assert made.haven.read(BUCKET, chain.key_of(seq)) == right
     assert made.haven.retained_until(BUCKET, chain.key_of(seq), str(newest.version_id))
@@ -59,7 +60,9 @@ def test_i11_a_link_in_which_a_bit_flipped_is_put_back_from_the_ledger_under_loc
     # also who has no ledger, the public key alone, reads it
     assert [link.body for link in chain.read(made.haven, BUCKET, TRUSTED)] == list(bodies(made).values())
     assert made.platform.ledger.find("repair", "haven")[0].body["links"] == [seq]
-    assert mend(made.platform, made.haven, dry_run=False) == mend_links.Mended(), "a second repair has nothing to do"
+    assert mend(store_at(made.platform, made.haven), dry_run=False) == mend_links.Mended(), (
+        "a second repair has nothing to do"
+    )
     made.point(recorded=True)
     assert made.open().link.seq == 4
 
@@ -77,7 +80,7 @@ def test_i11_a_backup_mends_the_end_of_the_chain_before_it_goes_on(
     flip(made.haven, BUCKET, chain.key_of(3))
     with pytest.raises(IntegrityError, match="broken at link 3"):  # alone, a backup does not build on it
         chain.append(made.haven, BUCKET, "p", NOW, "0" * 64, SIGNER, consistent=True)
-    check_chain(made.platform, made.haven)
+    check_chain(store_at(made.platform, made.haven))
     assert "restored link 3 of the chain at site 'haven'" in caplog.text
     made.point(recorded=True)
     assert [link.seq for link in links(made)] == [1, 2, 3, 4]
@@ -89,14 +92,14 @@ def test_i11_the_list_of_points_says_that_the_newest_points_link_is_altered(made
     assert any(
         "its chain link is altered or missing" in doubt for doubt in survey(made.platform, "haven").points[0].doubts
     )
-    mend(made.platform, made.haven, dry_run=False)
+    mend(store_at(made.platform, made.haven), dry_run=False)
     assert not any("link" in doubt for doubt in survey(made.platform, "haven").points[0].doubts)
 
 
 def test_i11_a_link_that_is_gone_is_put_back(made: House) -> None:
     for seq in (2, 3):
         wipe(made.haven, BUCKET, chain.key_of(seq))
-    check_chain(made.platform, made.haven)
+    check_chain(store_at(made.platform, made.haven))
     assert made.open().link.seq == 3 and len(links(made)) == 3
 
 
@@ -161,7 +164,7 @@ def test_i11_a_link_without_any_true_copy_is_marked_as_lost_and_backups_go_on(ma
     broken_without_a_copy(made)
     orphan = points.list(made.haven, BUCKET)[0]
     with pytest.raises(IntegrityError, match="broken at link 4"):
-        check_chain(made.platform, made.haven)
+        check_chain(store_at(made.platform, made.haven))
     done = repair(made.platform, "haven", dry_run=False)
     assert done.links.lost == (4,) and done.links.marked == ()
     with pytest.raises(IntegrityError, match="broken at link 4"):
@@ -184,7 +187,7 @@ def test_i11_a_lost_link_is_taken_from_another_site_by_the_hash_that_the_next_li
     made.platform.sites["primary"].write(BUCKET, chain.key_of(2), second)
     flip(made.haven, BUCKET, chain.key_of(2))
     made.platform.ledger_.records.clear()  # type: ignore[union-attr] # a ledger that was restored to before
-    assert mend(made.platform, made.haven, dry_run=False).healed == (2,)
+    assert mend(store_at(made.platform, made.haven), dry_run=False).healed == (2,)
     assert bodies(made)[2] == second and len(links(made)) == 3
 
 
@@ -194,10 +197,10 @@ def test_i11_a_true_copy_that_turns_up_takes_the_place_of_the_mark(made: House) 
     records = made.platform.ledger_.records  # type: ignore[union-attr]
     kept = [*records]
     records.clear()
-    mend(made.platform, made.haven, dry_run=False, mark_lost=True)
+    mend(store_at(made.platform, made.haven), dry_run=False, mark_lost=True)
     assert [link.seq for link in links(made)] == [1, 3]
     records[:0] = kept
-    mend(made.platform, made.haven, dry_run=False)
+    mend(store_at(made.platform, made.haven), dry_run=False)
     assert bodies(made)[2] == right and [link.seq for link in links(made)] == [1, 2, 3]
 
 
@@ -252,8 +255,8 @@ def test_i11_a_forged_link_in_place_of_a_damaged_one_is_not_taken_while_the_next
     for seq in (2, 3):
         flip(made.haven, BUCKET, chain.key_of(seq))
         made.haven.write(BUCKET, chain.key_of(seq), other[seq])
-    mend(made.platform, made.haven, dry_run=False)
-    named = hashes(named_links(made.platform, made.haven))
+    mend(store_at(made.platform, made.haven), dry_run=False)
+    named = hashes(named_links(made.platform.ledger, "haven", BUCKET))
     assert [link.body for link in chain.read(made.haven, BUCKET, TRUSTED, named=named)] == list(true.values())
     made.platform.ledger_.records.clear()  # type: ignore[union-attr]
     assert bodies(made)[2] == true[2], "link 3 names it"
@@ -267,11 +270,11 @@ def test_l9_a_bucket_that_was_emptied_is_an_alarm_and_no_chain_begins_anew(made:
     for key in [*made.haven._buckets[BUCKET]]:
         wipe(made.haven, BUCKET, key)
     with pytest.raises(IntegrityError, match=r"All links of the chain are missing .* the last is 3"):
-        check_chain(made.platform, made.haven)
+        check_chain(store_at(made.platform, made.haven))
     assert not [*made.haven.list(BUCKET)]
     done = repair(made.platform, "haven", dry_run=False)
     assert done.links.healed == (1, 2, 3) and bodies(made) == true
-    check_chain(made.platform, made.haven)
+    check_chain(store_at(made.platform, made.haven))
     point = made.point(recorded=True)
     assert made.open().link.seq == 4 and made.open().manifest.id == point
 

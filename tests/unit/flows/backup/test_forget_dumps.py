@@ -11,6 +11,7 @@ from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import retention
 from rempart.errors import IntegrityError, KeyWrong, RepositoryDamaged, SiteUnavailable
 from rempart.flows.backup import forget_dumps
+from rempart.flows.backup.point_store import store_at
 from tests.restorable import NOW, House, flip
 from tests.restorable import house as made_house
 
@@ -40,20 +41,24 @@ def house() -> House:
 
 
 @pytest.fixture
-def repositories(house: House, monkeypatch: pytest.MonkeyPatch) -> dict[str, Repository]:
+def repositories(house: House) -> dict[str, Repository]:
     """By database; each with a key of its own."""
     made = {name: Repository(name) for name in ("airflow", "feast", "mlflow")}
     for name in made:
         house.ring.open_or_make(encryption_scopes.of_database(name, KEPT))
-    monkeypatch.setattr(forget_dumps, "open_keyring", lambda platform: house.ring)
-    monkeypatch.setattr(forget_dumps, "repository_of", lambda platform, site, key: made[key.scope.name])
     return made
 
 
-def forgotten(house: House, *needed: str) -> dict[str, int]:
+def forgotten(house: House, repositories: dict[str, Repository], *needed: str) -> dict[str, int]:
     """What a prune forgets that keeps one point, which names a dump of each of these databases."""
     kept = {retention.Snapshot(encryption_scopes.of_database(name, KEPT).id, "0001", f"{name}-kept") for name in needed}
-    return forget_dumps.forget(house.platform, "haven", kept, ["20260104T000000Z-abcdef"])
+    return forget_dumps.forget(
+        store_at(house.platform, house.haven),
+        lambda: house.ring,
+        lambda key: repositories[key.scope.name],  # type: ignore[arg-type, return-value] # a double
+        kept,
+        ["20260104T000000Z-abcdef"],
+    )
 
 
 def damage(house: House, name: str, kind: str) -> None:
@@ -66,7 +71,7 @@ def test_x7_a_flipped_key_or_card_of_something_else_does_not_stop_a_prune(
     house: House, repositories: dict[str, Repository], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(house, "feast", kind)
-    done = forgotten(house, "airflow", "mlflow")
+    done = forgotten(house, repositories, "airflow", "mlflow")
     assert set(done) >= {encryption_scopes.of_database(name, KEPT).id for name in ("airflow", "mlflow")}
     for name in ("airflow", "mlflow"):
         assert list(repositories[name].stored) == [f"{name}-kept"]
@@ -81,7 +86,7 @@ def test_x7_a_damaged_repository_of_something_else_does_not_stop_a_prune(
     house: House, repositories: dict[str, Repository]
 ) -> None:
     repositories["feast"].fault = RepositoryDamaged("repository of feast: wrong hash", "Look at it.")
-    assert len(forgotten(house, "airflow", "mlflow")) == 2
+    assert len(forgotten(house, repositories, "airflow", "mlflow")) == 2
 
 
 @pytest.mark.parametrize("fault", ["key", "repository"])
@@ -93,7 +98,7 @@ def test_what_the_kept_points_need_is_told_after_all_others_were_done(
     else:
         repositories["feast"].fault = RepositoryDamaged("repository of feast: wrong hash", "Look at it.")
     with pytest.raises((IntegrityError, KeyWrong, RepositoryDamaged), match="feast"):
-        forgotten(house, "airflow", "feast", "mlflow")
+        forgotten(house, repositories, "airflow", "feast", "mlflow")
     for name in ("airflow", "mlflow"):
         assert list(repositories[name].stored) == [f"{name}-kept"]
 
@@ -101,4 +106,4 @@ def test_what_the_kept_points_need_is_told_after_all_others_were_done(
 def test_a_site_that_is_away_stops_a_prune(house: House, repositories: dict[str, Repository]) -> None:
     repositories["airflow"].fault = SiteUnavailable("list: no answer", "Retry.")
     with pytest.raises(SiteUnavailable):
-        forgotten(house, "mlflow")
+        forgotten(house, repositories, "mlflow")

@@ -11,6 +11,7 @@ import pytest
 from rempart.backup.points import chain, holds, locking, points
 from rempart.errors import BackupError, IntegrityError, LockLapses, SiteError
 from rempart.flows.backup import collect_garbage, locks, prune
+from rempart.flows.backup.point_store import store_at
 from rempart.flows.monitoring import rpo
 from rempart.flows.restore.repair import repair, uncover
 from rempart.flows.shared.platform import utc_now
@@ -45,7 +46,7 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     first, second = made.point(), made.point()
     packed = pack(made)
     made.platform.ledger.append("restore-point", second, {"manifest_sha256": "0"})
-    locks.extend(made.platform, made.haven, [first, second])
+    locks.extend(store_at(made.platform, made.haven), [first, second])
     for info in list(made.haven.versions("backups")):
         if info.key.startswith(("chain/", "points/", "restic/", "locks/", "sealed/")):
             with pytest.raises(SiteError, match="locked until"):
@@ -64,7 +65,7 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     assert made.open().manifest.id == second and made.find(TRUSTED).links[0].point == first
     assert made.haven.read("backups", PACK) == made.haven.read("backups", PACK, version_id=packed) == b"pack"
     assert repair(made.platform, dry_run=False).keys == ()
-    assert locks.extend(made.platform, made.haven, [first, second]).hidden == ()
+    assert locks.extend(store_at(made.platform, made.haven), [first, second]).hidden == ()
 
 
 def test_k2_an_erasure_that_somebody_hides_comes_back(made: House) -> None:
@@ -93,12 +94,12 @@ def test_k2_what_is_hidden_stops_the_prune_is_kept_locked_and_is_no_old_version(
 def test_what_restic_removes_is_neither_hidden_nor_brought_back_also_if_the_prune_was_killed(made: House) -> None:
     made.point()
     pack(made)
-    before = locks.extend(made.platform, made.haven, [])
-    during = locks.note_pruning(made.platform, made.haven, before)
+    before = locks.extend(store_at(made.platform, made.haven), [])
+    during = locks.note_pruning(store_at(made.platform, made.haven), before)
     made.haven.delete("backups", PACK)  # here the run is killed
-    again = locks.extend(made.platform, made.haven, [])
+    again = locks.extend(store_at(made.platform, made.haven), [])
     assert again.hidden == () and not again.known.pruning and repair(made.platform).keys == ()
-    assert locks.settle(made.platform, made.haven, during).until.keys() == again.known.until.keys()
+    assert locks.settle(store_at(made.platform, made.haven), during).until.keys() == again.known.until.keys()
 
 
 def test_locks_are_asked_for_once_and_extended_before_they_end(made: House) -> None:
@@ -113,12 +114,12 @@ def test_locks_are_asked_for_once_and_extended_before_they_end(made: House) -> N
     for hours, expected in ((0, 2), (1, 0), (23, 0), (25, 2), (26, 0)):
         move(made, timedelta(days=1, hours=hours))
         del asked[:]
-        assert locks.extend(made.platform, made.haven, [point]).set == expected
+        assert locks.extend(store_at(made.platform, made.haven), [point]).set == expected
         assert len([key for key in asked if key != locking.FILE]) == expected
         held = made.haven.retained_until("backups", PACK, version)
         assert held and held >= made.platform.clock() + made.platform.config.backup.locked
     pack(made, b"new", PACK + "cc")
-    assert locks.extend(made.platform, made.haven, [point]).set == 1
+    assert locks.extend(store_at(made.platform, made.haven), [point]).set == 1
 
 
 def healed(made: House) -> tuple[str, str, str]:
@@ -136,13 +137,13 @@ def healed(made: House) -> tuple[str, str, str]:
 
 def test_i11_the_lock_of_a_manifest_that_was_healed_is_extended_on_its_true_version(made: House) -> None:
     point, key, right = healed(made)
-    locks.extend(made.platform, made.haven, [point])
+    locks.extend(store_at(made.platform, made.haven), [point])
     needed = made.platform.clock() + made.platform.config.backup.locked
     held = made.haven.retained_until("backups", key, right)
     assert held and held >= needed
     move(made, timedelta(days=20))
     late = made.haven.write("backups", key, b"ransom")
-    assert locks.extend(made.platform, made.haven, [point]).hidden == ((key, right),)
+    assert locks.extend(store_at(made.platform, made.haven), [point]).hidden == ((key, right),)
     assert late.version_id != right
     held = made.haven.retained_until("backups", key, right)
     assert held and held >= made.platform.clock() + made.platform.config.backup.locked
@@ -152,7 +153,7 @@ def test_i11_sealed_objects_are_extended_by_the_true_version_of_a_manifest(made:
     point, key, _ = healed(made)
     made.haven.write("backups", key, b"ransom")
     move(made, timedelta(days=20))
-    locks.extend(made.platform, made.haven, [point], [point])
+    locks.extend(store_at(made.platform, made.haven), [point], [point])
     for info in made.haven.versions("backups", "sealed/"):
         held = made.haven.retained_until("backups", info.key, str(info.version_id))
         assert held and held >= made.platform.clock() + locking.SEALED_FOR - timedelta(minutes=1)
@@ -179,7 +180,7 @@ def test_k4_a_held_point_keeps_the_locks_of_its_sealed_objects(made: House) -> N
     point = made.point()
     named = [obj.sealed for obj in made.open().manifest.objects]
     move(made, timedelta(days=400))
-    locks.extend(made.platform, made.haven, [point], [point])
+    locks.extend(store_at(made.platform, made.haven), [point], [point])
     for one in named:
         held = made.haven.retained_until("backups", one.key, one.version)
         assert held == NOW + timedelta(days=430)
@@ -193,14 +194,14 @@ def test_k3_sealed_objects_that_no_point_names_go_once_no_lock_holds_them(made: 
     lost, locked = (made.haven.write("backups", f"sealed/d/aa/{name}.age", b"x") for name in ("lost", "locked"))
     made.haven.retain("backups", locked.key, str(locked.version_id), NOW + timedelta(days=401))
     move(made, timedelta(days=400))
-    done = collect_garbage.collect(made.platform, made.haven, locking.Known())
+    done = collect_garbage.collect(store_at(made.platform, made.haven), locking.Known())
     assert (done.sealed, done.retained) == (1, 1)
     left = {(version.key, version.version_id) for version in made.haven.versions("backups", "sealed/")}
     assert left == kept | {(made.open().manifest.secrets.sealed.key, made.open().manifest.secrets.sealed.version)} | {
         (locked.key, locked.version_id)
     }
     move(made, timedelta(days=402))
-    assert collect_garbage.collect(made.platform, made.haven, locking.Known()).sealed == 1
+    assert collect_garbage.collect(store_at(made.platform, made.haven), locking.Known()).sealed == 1
     assert lost.key not in {version.key for version in made.haven.versions("backups", "sealed/")}
     assert made.open().manifest.id == point
 
@@ -211,7 +212,7 @@ def test_while_the_manifest_of_a_point_is_not_the_one_on_record_no_sealed_object
     move(made, timedelta(days=400))
     made.platform.ledger.append("restore-point", point, {"manifest_sha256": "0" * 64})
     with pytest.raises(BackupError, match=f"the needs of restore point {point} are unknown"):
-        collect_garbage.collect(made.platform, made.haven, locking.Known())
+        collect_garbage.collect(store_at(made.platform, made.haven), locking.Known())
     assert list(made.haven.list("backups", "sealed/d/"))
 
 
@@ -232,13 +233,13 @@ def test_once_a_day_old_versions_of_heartbeats_go(made: House) -> None:
 
 def test_a_note_that_others_wrote_over_is_found_beneath_and_one_that_is_not_stops_the_run(made: House) -> None:
     pack(made)
-    before = locks.extend(made.platform, made.haven, []).known
+    before = locks.extend(store_at(made.platform, made.haven), []).known
     made.haven.write("backups", locking.FILE, b"theirs")
     assert locks.read_known(made.haven, "backups", TRUSTED.values()) == before
     for _ in range(locks.LOOK_BACK):
         made.haven.write("backups", locking.FILE, b"theirs")
     with pytest.raises(IntegrityError, match="was overwritten"):
-        locks.extend(made.platform, made.haven, [])
+        locks.extend(store_at(made.platform, made.haven), [])
 
 
 def test_a_hold_is_evidence_that_a_point_is_kept_and_so_are_its_locks(made: House) -> None:

@@ -74,7 +74,9 @@ class House:
 
     def seal(self, *originals: Original, **more: Any) -> tuple[SealedObject, ...]:
         until = more.pop("until", UNTIL)
-        return seal_objects(self.platform, self.ring, self.lake, originals, self.haven, until, **more)
+        return seal_objects(
+            self.platform.ledger, self.platform.config, self.ring, self.lake, originals, self.haven, until, **more
+        )
 
     def open(self, sealed: SealedObject, original: Original, folder: Path) -> bytes:
         key, file = self.ring.open(original.scope, sealed.serial), folder / "opened"
@@ -246,11 +248,11 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
 ) -> None:
     house.seal(house.put("a", b"one"))
     house.seal(house.put("b", b"two"))
-    said = list(flow.destruction_lines(flow.destroy(house.platform, house.ring, BOOKINGS.id), dry_run=True))
+    said = list(flow.destruction_lines(flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id), dry_run=True))
     assert "Pass --yes" in said[-1]
-    said += flow.rewrap_lines(house.ring, flow.rewrap(house.platform, house.ring, dry_run=False), dry_run=False)
+    said += flow.rewrap_lines(house.ring, flow.rewrap(house.platform.ledger, house.ring, dry_run=False), dry_run=False)
     key = house.ring.open(BOOKINGS)
-    done = flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
+    done = flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id, dry_run=False)
     said += flow.destruction_lines(done, dry_run=False)
     house.seal(house.put("c", b"three"))
     records = house.platform.ledger.find("backup-key", BOOKINGS.id)[::-1]
@@ -262,7 +264,7 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
     lines = list(flow.listing(house.ring))
     assert "0001  destroyed on 2099-03-01" in lines[0] and "opened by the platform, age1" in lines[1]
     with pytest.raises(KeyMissing, match="never had a key"):
-        flow.destroy(house.platform, house.ring, MODELS.id)
+        flow.destroy(house.platform.ledger, house.ring, MODELS.id)
 
 
 def test_a_key_that_vanished_everywhere_is_not_quietly_replaced(house: House) -> None:
@@ -275,7 +277,7 @@ def test_a_key_that_vanished_everywhere_is_not_quietly_replaced(house: House) ->
         KeyMissing, match="is missing at bucket backups at site 'haven', bucket backups at site 'primary'"
     ):
         house.seal(sealed)
-    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
+    flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id, dry_run=False)
     assert house.seal(sealed), "once it is on record, a new one is made"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rempart.errors import ConfigError, SiteError, SiteUnavailable
 from rempart.flows.backup import locks
+from rempart.flows.backup.point_store import store_at
 from rempart.flows.monitoring.site_usage import measure_site
 from rempart.flows.shared.platform import utc_now
 from rempart.sites.port import ObjectInfo
@@ -49,7 +50,7 @@ def test_a_record_has_counts_of_every_bucket_that_is_there_and_no_key_of_data(ma
 def test_k4_a_lock_of_a_kept_point_that_nobody_extends_is_told_before_it_lapses(made: House) -> None:
     at(made, timedelta(days=1))
     point = made.point()
-    locks.extend(made.platform, made.haven, [point])
+    locks.extend(store_at(made.platform, made.haven), [point])
     measure_site(made.platform, "haven")
     assert on_record(made)["locks"]["backups"]["lapsing"] == 0
     at(made, timedelta(days=1) + made.platform.config.backup.locked)

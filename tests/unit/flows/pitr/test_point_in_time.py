@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +15,10 @@ from rempart.backup.pitr.wal import Archive, Base
 from rempart.errors import BackupError, ConfigError, IntegrityError
 from rempart.flows.pitr import point_in_time, restore_to_moment
 from rempart.flows.pitr.restore_to_moment import Found
-from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.settings.config import load
 from rempart.settings.sections import PointInTime
 from tests.memory_site import MemorySite
 from tests.restorable import flip
-from tests.switchovers import ROOT
 
 SIZE, DAY = 16 << 20, timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -32,12 +28,9 @@ class World:
     """An archive whose server took a base each day, numbered as its first segment, and wrote one segment a day."""
 
     def __init__(self) -> None:
-        config = load(ROOT / "rempart.yaml")
-        backup = config.backup.model_copy(update={"point_in_time": PointInTime()})
         self.site = MemorySite("haven")
         self.site.ensure_bucket("backups", versioned=True, locked=True)
-        config = config.model_copy(update={"backup": backup})
-        self.platform = Platform(config, lambda name: pytest.fail(name), ledger_=MemoryLedger())
+        self.ledger = MemoryLedger()
         self.ring = Keyring((Place(self.site, "backups"),), age.new_identity(), (), lambda: NOW)
         self.key = self.ring.open_or_make(wal.scope_of(7 * DAY))
         self.archive = Archive(self.key.scope.id, self.key.serial, "77")
@@ -52,15 +45,18 @@ class World:
     def put(self, name: str, moment: datetime | None, body: bytes) -> None:
         wal_store.store(self.site, "backups", self.key, self.archive, name, moment, io.BytesIO(body), NOW - DAY)
 
-    def at(self, days: float) -> Platform:
-        return dataclasses.replace(self.platform, clock=lambda: NOW + days * DAY)
+    def prune(self, days: float, live: Archive | None, *, dry_run: bool = True) -> point_in_time.Pruned:
+        now = NOW + days * DAY
+        return point_in_time.prune(
+            self.ledger, self.ring, self.site, "backups", PointInTime(), now, live, dry_run=dry_run
+        )
 
     def opened(self) -> point_in_time.Opened:
         listed = wal_store.listed(self.site, "backups")
         return point_in_time.open_archive(self.site, "backups", self.archive, self.key, listed)
 
     def found(self) -> Found:
-        return Found(self.platform, self.site, wal_store.listed(self.site, "backups"), (self.opened(),), ())
+        return Found(self.site, "backups", pytest.fail, wal_store.listed(self.site, "backups"), (self.opened(),), ())
 
 
 @pytest.fixture
@@ -69,31 +65,31 @@ def world() -> World:
 
 
 def test_a_prune_takes_what_no_moment_of_the_window_needs_and_leaves_evidence(world: World) -> None:
-    done = point_in_time.prune(world.at(29), world.ring, world.site, world.archive, dry_run=False)
+    done = world.prune(29, world.archive, dry_run=False)
     assert (done.bases, done.files, done.retained) == (2, 20, 0)
     opened = world.opened()
     assert [base.snapshot for base, _ in opened.bases] == ["s20"] and len(opened.files) == 10
-    [record] = world.platform.ledger.find("prune")
+    [record] = world.ledger.find("prune")
     assert (record.subject, record.body["bases"], record.body["files"]) == ("wal haven", 2, 20)
-    again = point_in_time.prune(world.at(29), world.ring, world.site, world.archive, dry_run=False)
-    assert (again.bases, again.files) == (0, 0) and len(world.platform.ledger.find("prune")) == 1
+    again = world.prune(29, world.archive, dry_run=False)
+    assert (again.bases, again.files) == (0, 0) and len(world.ledger.find("prune")) == 1
 
 
 def test_what_is_surely_locked_is_not_asked_for(world: World) -> None:
-    early = point_in_time.prune(world.at(7.9), world.ring, world.site, None, dry_run=False)
+    early = world.prune(7.9, None, dry_run=False)
     assert early.retained == 33 and early.files == 0 and early.retained_until
     assert len(wal_store.listed(world.site, "backups")) == 33
 
 
 def test_a_server_that_is_gone_leaves_once_its_window_is_over_and_a_live_one_never_all(world: World) -> None:
-    assert point_in_time.prune(world.at(400), world.ring, world.site, world.archive).bases == 2
-    gone = point_in_time.prune(world.at(400), world.ring, world.site, None)
+    assert world.prune(400, world.archive).bases == 2
+    gone = world.prune(400, None)
     assert (gone.bases, gone.files) == (3, 30)
 
 
 def test_what_a_destroyed_key_sealed_goes_and_is_told(world: World) -> None:
     world.ring.destroy(world.key.scope, dry_run=False)
-    done = point_in_time.prune(world.at(9), world.ring, world.site, world.archive, dry_run=False)
+    done = world.prune(9, world.archive, dry_run=False)
     assert (done.bases, done.files) == (3, 30)
 
 
@@ -106,8 +102,8 @@ def test_x7_an_archive_whose_key_is_damaged_stops_no_other_one_and_is_told(world
         wal_store.store(world.site, "backups", key, other, name, NOW, io.BytesIO(b"wal"), NOW - DAY)
     flip(world.site, "backups", f"keys/{key.scope.id}/{key.serial}.age")
     with pytest.raises((BackupError, IntegrityError), match=rf"keys/{key.scope.id}/{key.serial}\.age"):
-        point_in_time.prune(world.at(29), world.ring, world.site, world.archive, dry_run=False)
-    [record] = world.platform.ledger.find("prune")
+        world.prune(29, world.archive, dry_run=False)
+    [record] = world.ledger.find("prune")
     assert (record.subject, record.body["bases"], record.body["files"]) == ("wal haven", 2, 20)
 
 
@@ -125,7 +121,7 @@ def test_the_status_names_the_window_and_every_gap(world: World) -> None:
     assert restore_to_moment.plan(holed, NOW + 25 * DAY).route.base.snapshot == "s20"
     with pytest.raises(ConfigError, match="no timeline 7"):
         restore_to_moment.plan(holed, NOW + 25 * DAY, timeline=7)
-    nothing = Found(world.platform, world.site, (), (), ("wal/x: destroyed",))
+    nothing = Found(world.site, "backups", pytest.fail, (), (), ("wal/x: destroyed",))
     with pytest.raises(BackupError, match="wal/x: destroyed"):
         restore_to_moment.plan(nothing, None)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rempart.backup.databases.postgresql import Tools
+from rempart.backup.databases.restic import Repository
 from rempart.backup.keys import age
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import receiver, wal, wal_store
@@ -16,7 +17,8 @@ from rempart.errors import BackupError, ConfigError
 from rempart.flows.pitr.point_in_time import Target
 from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
-from rempart.settings.config import load
+from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import Connection, load
 from rempart.settings.sections import PointInTime
 from tests.memory_site import MemorySite
 from tests.switchovers import ROOT
@@ -36,7 +38,10 @@ def archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archiver:
     site.ensure_bucket("backups", versioned=True, locked=True)
     key = ScopeKey(wal.scope_of(settings.keep), "0001", age.new_identity(), "restic", b"k" * 32, True)
     made = Archiver(platform, tmp_path / "wal", threading.Event(), Tools(tmp_path))
-    made._target, made._system = Target(platform, site, "backups", key, settings), SYSTEM
+    server = Connection("pg_wal_archive", "postgres")
+    repository = Repository("haven", server, "fr-par", "backups", "repositories/wal", "restic", tmp_path / "restic")
+    made._target = Target(site, "backups", key, settings, MemoryLedger(), repository, server)
+    made._system = SYSTEM
     return made
 
 

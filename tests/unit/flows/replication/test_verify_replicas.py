@@ -14,7 +14,6 @@ from rempart.flows.replication.replicate import replicate
 from rempart.flows.replication.verify_replicas import verify
 from rempart.flows.shared.leases import pair_lease
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import catalogue
 from rempart.replication.plan import Replica
 from tests.switchovers import fill, in_memory
 
@@ -44,8 +43,8 @@ def test_what_another_run_records_while_replicas_are_read_back_stands(
     def meanwhile(where: str, key: str, **more: Any) -> Iterator[BinaryIO]:
         if key == row.key:
             with platform.continuity.hold_lease(pair_lease(*PAIR), "another run") as lease:
-                catalogue(platform, *PAIR).forget(bucket, [row], lease)
-                catalogue(platform, *PAIR).record(bucket, after, lease)
+                platform.continuity.catalogue(*PAIR).forget(bucket, [row], lease)
+                platform.continuity.catalogue(*PAIR).record(bucket, after, lease)
         with opened(where, key, **more) as body:
             yield body
 
@@ -60,4 +59,4 @@ def test_what_another_run_records_while_replicas_are_read_back_stands(
 
 
 def rows(platform: Platform) -> list[Replica]:
-    return list(catalogue(platform, *PAIR).rows(platform.config.buckets.lake))
+    return list(platform.continuity.catalogue(*PAIR).rows(platform.config.buckets.lake))

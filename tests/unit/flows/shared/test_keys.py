@@ -19,10 +19,10 @@ DAMAGE = RepositoryDamaged("restic dump: it does not give back what was stored i
 def test_i10_a_site_that_alters_every_repository_gets_a_few_a_day_and_then_the_backup_says_so() -> None:
     platform = dataclasses.replace(in_two_memories().platform, clock=lambda: datetime.now(UTC))
     keyring = open_keyring(platform)
-    first = key_of(platform, keyring, LEDGER)
-    serials = [renewed_key(platform, keyring, LEDGER, DAMAGE).serial for _ in range(RENEWALS)]
+    first = key_of(platform.ledger, keyring, LEDGER)
+    serials = [renewed_key(platform.ledger, keyring, LEDGER, DAMAGE).serial for _ in range(RENEWALS)]
     assert [first.serial, *serials] == ["0001", "0002", "0003", "0004"]
     with pytest.raises(RepositoryDamaged, match="failed the same way") as refused:
-        renewed_key(platform, keyring, LEDGER, DAMAGE)
+        renewed_key(platform.ledger, keyring, LEDGER, DAMAGE)
     assert "another backup.site" in refused.value.hint
-    assert key_of(platform, keyring, LEDGER).serial == "0004" and len(platform.ledger.find("backup-key")) == 4
+    assert key_of(platform.ledger, keyring, LEDGER).serial == "0004" and len(platform.ledger.find("backup-key")) == 4

@@ -34,7 +34,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     own = Connection("backup_key", "age", login=OWN.recipient, password=OWN.secret)
     made = dataclasses.replace(in_memory(), connections=lambda name: own)
     monkeypatch.setattr(platforms, "open_platform", lambda: made)
-    flow.key_of(made, flow.open_keyring(made), BOOKINGS)
+    flow.key_of(made.ledger, flow.open_keyring(made), BOOKINGS)
     return made
 
 
@@ -94,7 +94,7 @@ def test_the_platforms_own_key_is_replaced_with_the_old_one(
     monkeypatch.setattr(platforms, "open_platform", lambda: changed)
     before = flow.open_keyring(platform).open(BOOKINGS)
     run("rewrap", "--with", str(old), "--yes")
-    after = flow.key_of(changed, flow.open_keyring(changed), BOOKINGS)
+    after = flow.key_of(changed.ledger, flow.open_keyring(changed), BOOKINGS)
     assert after.identity == before.identity and after.proven
 
 
