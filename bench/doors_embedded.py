@@ -195,7 +195,7 @@ def tokens(platform: Platform, port: int, roles: Sequence[str]) -> Iterator[dict
     try:
         for role in roles:
             name, password = f"doors-{mark}-{role}", people.new_password()
-            people.add(platform, name, role, password)
+            people.add(people.users_of(platform), name, role, password)
             made.append(name)
             body = {"username": name, "password": password}
             answer = httpx.post(f"http://127.0.0.1:{port}/auth/token", json=body, timeout=30, trust_env=False)
@@ -203,7 +203,7 @@ def tokens(platform: Platform, port: int, roles: Sequence[str]) -> Iterator[dict
         yield found
     finally:
         for name in made:
-            people.remove(platform, name)
+            people.remove(people.users_of(platform), name)
 
 
 def job(place: Place, platform: Platform) -> list[Row]:
@@ -219,7 +219,15 @@ def job(place: Place, platform: Platform) -> list[Row]:
     own.write(spec.dataset.bucket, spec.dataset.key, b"data")
     own.write(spec.output.bucket, spec.key("order.json"), spec.to_json())
     try:
-        granted = job_credentials.grant(platform, spec, 1, timedelta(hours=1))
+        granted = job_credentials.grant(
+            platform.config,
+            platform.connections,
+            platform.record,
+            spec,
+            1,
+            timedelta(hours=1),
+            platform.clock().date(),
+        )
         user = config.parse_connection("mlflow", granted.variables["AIRFLOW_CONN_MLFLOW"])
         with session(platform.tracking()) as client:
             own_id = client.get_experiment_by_name(spec.tracking.experiment).experiment_id
@@ -232,7 +240,7 @@ def job(place: Place, platform: Platform) -> list[Row]:
         keys = config.parse_connection("s3_primary", granted.variables["AIRFLOW_CONN_S3_PRIMARY"])
         return [*rows(attacks, answers), _job_at_site(platform, keys, spec)]
     finally:
-        job_credentials.release(platform, spec, 1)
+        job_credentials.release(platform.config, platform.connections, spec, 1)
         with session(platform.tracking()) as client:
             for search_registered_model in client.search_registered_models(filter_string=f"name LIKE 'doors-{mark}%'"):
                 client.delete_registered_model(search_registered_model.name)

@@ -158,6 +158,12 @@ def test_a_backup_says_so_and_puts_the_alias_back(house):
     assert validate(platform, pipeline).promoted
     bad = train(1)
     move(platform, pipeline, bad)
-    (line,) = champions.settle_all(platform, [pipeline.name])
+    (line,) = champions.settle_all(
+        platform.tracking,
+        platform.ledger,
+        platform.continuity.active_sites(platform.config.active_site),
+        platform.clock,
+        [pipeline.name],
+    )
     assert f"put back to version {first}" in line and len(alarms(platform)) == 1
     assert registry.champion(platform.tracking(), pipeline.name) == first

@@ -46,6 +46,7 @@ def erase(lake, *bookings):
 def without_features(monkeypatch):
     monkeypatch.setattr(erase_flow, "_strike_features", lambda *given: None)
     monkeypatch.setattr(erase_flow, "_feature_rows", lambda *given: {})
+    monkeypatch.setattr("rempart.flows.erasure.erase_stores.feature_databases", lambda platform: None)
 
 
 # --- the register -----------------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def test_a4_an_erased_row_that_is_delivered_again_does_not_come_back(without_fea
 def standing(platform, proven_ledger, own_leases, feature_databases, monkeypatch):  # noqa: F811
     """The lake at both of the stack's sites, in the test's own buckets; scratch feature stores; a ledger in memory."""
     monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("continuity",))
-    monkeypatch.setattr(erase_flow, "feature_databases", lambda platform: feature_databases)
+    monkeypatch.setattr("rempart.flows.erasure.erase_stores.feature_databases", lambda platform: feature_databases)
     monkeypatch.setattr("rempart.flows.training.materialize.feature_databases", lambda platform: feature_databases)
     mark = f"erase-{secrets.token_hex(4)}"
     buckets = sections.Buckets(

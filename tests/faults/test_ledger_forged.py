@@ -52,7 +52,7 @@ def platform(servers: Servers, tmp_path: Path) -> Iterator[Platform]:
         made.ledger.append("promotion", "prices", {"version": "1", "replaces": None})
         made.ledger.append("promotion", "prices", {"version": "2", "replaces": "1"})
     yield made
-    remove_forged(made, servers.superuser, tmp_path / "end", dry_run=False)
+    remove_forged(made.ledger, servers.superuser, tmp_path / "end", made.clock(), dry_run=False)
 
 
 @pytest.fixture
@@ -170,13 +170,16 @@ def test_forged_records_are_removed_with_a_copy_and_the_ledger_goes_on(
     insert(role, first)
     second = forged(role, platform.signer().id, "erasure", "prices", {"state": "registered"})
     insert(role, second)
-    shown = remove_forged(platform, servers.superuser, tmp_path / "copies")
+    shown = remove_forged(platform.ledger, servers.superuser, tmp_path / "copies", platform.clock())
     assert shown.dry_run and [entry.seq for entry in shown.entries] == [second.seq, first.seq] and shown.copy is None
-    done = remove_forged(platform, servers.superuser, tmp_path / "copies", dry_run=False)
+    done = remove_forged(platform.ledger, servers.superuser, tmp_path / "copies", platform.clock(), dry_run=False)
     assert done.copy and done.copy.read_text(encoding="utf-8").splitlines() == [first.line, second.line]
     assert done.copy.stat().st_mode & 0o077 == 0
     record = platform.ledger.find("repair", "ledger", limit=1)[0]
     assert record.seq == first.seq and record.body["forged"] == 2 and first.hash in record.body["hashes"]
     assert platform.ledger.forged() == []
-    assert remove_forged(platform, servers.superuser, tmp_path / "copies", dry_run=False).entries == ()
+    assert (
+        remove_forged(platform.ledger, servers.superuser, tmp_path / "copies", platform.clock(), dry_run=False).entries
+        == ()
+    )
     assert evidence.export(platform).last >= record.seq

@@ -215,7 +215,7 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(
             doctor_site.require(liar, site, "replication")
         assert not [one for one in caplog.records if one.name.startswith("rempart")]
     # the record was of another endpoint, so it says nothing of the real site
-    assert doctor_site.last_record(own, platform.site("haven", "public")) is None
+    assert doctor_site.last_record(own.ledger, platform.site("haven", "public")) is None
 
 
 @pytest.mark.parametrize("fault", ["I10-complete", "P7-complete", "I8-complete"])

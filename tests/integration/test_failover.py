@@ -60,7 +60,9 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
 
 
 def test_every_experiment_of_this_stack_follows(platform: Platform) -> None:
-    assert list(unproxied(platform)) == ["every MLflow experiment and run switches: the server proxies their artifacts"]
+    assert list(unproxied(platform.config.buckets.artifacts, lambda: platform.database("mlflow"))) == [
+        "every MLflow experiment and run switches: the server proxies their artifacts"
+    ]
 
 
 def test_the_dags_show_what_would_be_done_unless_told_otherwise(platform: Platform) -> None:

@@ -87,9 +87,15 @@ def connection_of(variables: dict[str, str]) -> Connection:
     return config.parse_connection("s3_primary", variables["AIRFLOW_CONN_S3_PRIMARY"])
 
 
+def grant(platform: Platform, job: JobSpec, attempt: int, timeout: timedelta) -> job_credentials.Granted:
+    return job_credentials.grant(
+        platform.config, platform.connections, platform.record, job, attempt, timeout, platform.clock().date()
+    )
+
+
 @pytest.fixture(scope="module")
 def granted(platform: Platform, job: JobSpec) -> job_credentials.Granted:
-    return job_credentials.grant(platform, job, 1, HOUR)
+    return grant(platform, job, 1, HOUR)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +267,7 @@ def test_a_session_that_is_over_is_told_apart_from_a_refusal(
 
 @pytest.mark.skipif(not os.environ.get("REMPART_TEST_SLOW"), reason="takes 15 minutes: the shortest session there is")
 def test_the_shortest_session_ends_on_time(platform: Platform, job: JobSpec) -> None:
-    short = connection_of(job_credentials.grant(platform, job, 2, timedelta(0)).variables)
+    short = connection_of(grant(platform, job, 2, timedelta(0)).variables)
     site, until = opened(platform, short), datetime.fromisoformat(short.extra[SESSION_UNTIL])
     assert until - datetime.now(UTC) <= timedelta(seconds=900)
     assert site.read("lake", job.dataset.key) == BODY
@@ -362,11 +368,11 @@ def test_the_other_kinds_are_told_as_what_they_are_and_silence_is_a_refusal(plat
             ),
         )
 
-    whole = job_credentials.grant(with_(JobCredentials(kind="platform")), job, 1, HOUR)
+    whole = grant(with_(JobCredentials(kind="platform")), job, 1, HOUR)
     assert connection_of(whole.variables) == platform.connections("s3_primary")
     assert "site's own key" in whole.told
-    limited = job_credentials.grant(with_(JobCredentials(kind="connection", connection="s3_jobs")), job, 1, HOUR)
+    limited = grant(with_(JobCredentials(kind="connection", connection="s3_jobs")), job, 1, HOUR)
     assert connection_of(limited.variables).login == "limited"
     assert "the key of connection s3_jobs" in limited.told
     with pytest.raises(PlacementDenied, match=r"sites\.primary\.job_credentials is not declared"):
-        job_credentials.grant(with_(None), job, 1, HOUR)
+        grant(with_(None), job, 1, HOUR)

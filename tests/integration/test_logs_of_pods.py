@@ -97,7 +97,7 @@ def test_the_ledgers_public_key_is_had_from_the_api_servers_pod(
     stack: paths.Stack, platform: Platform, tmp_path: Path
 ) -> None:
     """The how-to takes it from there: a restore believes no point without it."""
-    record_configuration(platform)  # a ledger that has begun
+    record_configuration(platform.config, platform.ledger)  # a ledger that has begun
     pod = tmp_path / "pod"
     pod.mkdir()
     held = containers.secrets_of(replace(stack, cluster=True), config.read_env_file(stack.secrets), "api-server")

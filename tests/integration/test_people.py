@@ -105,12 +105,12 @@ def test_a_person_comes_changes_and_goes_and_the_ledger_names_nobody(airflow: Ai
 
 
 def test_a_restore_of_airflow_gives_nobody_the_number_of_another(platform: Platform) -> None:
-    first = people.add(platform, "before", "viewer", "x" * 20)
-    people.remove(platform, "before")
+    first = people.add(people.users_of(platform), "before", "viewer", "x" * 20)
+    people.remove(people.users_of(platform), "before")
     with tables.tables(platform.database("airflow")) as session:
         session.execute("SELECT setval('ab_user_id_seq', %s, false)", [first.number])  # as an older database has it
-    second = people.add(platform, "after", "viewer", "x" * 20)
-    people.remove(platform, "after")
+    second = people.add(people.users_of(platform), "after", "viewer", "x" * 20)
+    people.remove(people.users_of(platform), "after")
     assert second.number > first.number
 
 
@@ -172,18 +172,18 @@ def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stac
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda on: people.add(on, "Marie Curie", "viewer", "x" * 20), "cannot be a user's name"),
-        (lambda on: people.add(on, "marie", "boss", "x" * 20), "does not exist"),
-        (lambda on: people.add(on, "marie", "viewer", "short"), "has 5 characters"),
-        (lambda on: people.add(on, "admin", "viewer", "x" * 20), "a user 'admin' already"),
-        (lambda on: people.remove(on, "pierre"), "no user 'pierre'"),
+        (lambda on: people.add(people.users_of(on), "Marie Curie", "viewer", "x" * 20), "cannot be a user's name"),
+        (lambda on: people.add(people.users_of(on), "marie", "boss", "x" * 20), "does not exist"),
+        (lambda on: people.add(people.users_of(on), "marie", "viewer", "short"), "has 5 characters"),
+        (lambda on: people.add(people.users_of(on), "admin", "viewer", "x" * 20), "a user 'admin' already"),
+        (lambda on: people.remove(people.users_of(on), "pierre"), "no user 'pierre'"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, change: Any, said: str) -> None:
-    before = people.everybody(platform)
+    before = people.everybody(people.users_of(platform))
     with pytest.raises(AccessError, match=said):
         change(platform)
-    assert people.everybody(platform) == before
+    assert people.everybody(people.users_of(platform)) == before
 
 
 def test_a_change_that_cannot_be_recorded_is_not_made(platform: Platform) -> None:
@@ -196,8 +196,8 @@ def test_a_change_that_cannot_be_recorded_is_not_made(platform: Platform) -> Non
 
     deaf = Platform(platform.config, platform.connections, ledger_=Silent())  # type: ignore[arg-type] # a double
     with pytest.raises(RuntimeError, match="no ledger"):
-        people.add(deaf, "unseen", "admin", "x" * 20)
-    assert not [person for person in people.everybody(platform) if person.name == "unseen"]
+        people.add(people.users_of(deaf), "unseen", "admin", "x" * 20)
+    assert not [person for person in people.everybody(people.users_of(platform)) if person.name == "unseen"]
 
 
 def test_mlflow_has_its_own_users_still(platform: Platform) -> None:

@@ -53,7 +53,7 @@ def doctor_database() -> None:
     from rempart.flows.doctor import doctor_database as flow
     from rempart.flows.shared.platform import open_platform
 
-    found = list(flow.look(open_platform()))
+    found = list(flow.look(open_platform().connections("pg_backup")))
     for check in found:
         typer.echo(check.line())
     raise typer.Exit(0 if all(check.ok for check in found) else 1)

@@ -180,7 +180,7 @@ def ledger_show(
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
-    for text in evidence.show(open_platform(), after, limit):
+    for text in evidence.show(open_platform().ledger, after, limit):
         typer.echo(text)
 
 
@@ -228,7 +228,10 @@ def ledger_remove_forged(
     from rempart.flows.shared.platform import open_platform
 
     stack = paths.current()
-    done = forged.remove_forged(open_platform(), administrator(stack), stack.var, dry_run=not yes)
+    platform = open_platform()
+    done = forged.remove_forged(
+        platform.ledger, administrator(stack), stack.var, platform.clock(), dry_run=not yes
+    )
     for entry in reversed(done.entries):
         typer.echo(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
     typer.echo(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")

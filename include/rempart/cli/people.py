@@ -20,7 +20,7 @@ def list_users() -> None:
     from rempart.flows.shared.platform import open_platform
 
     typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
-    for person in people.everybody(open_platform()):
+    for person in people.everybody(people.users_of(open_platform())):
         role = ", ".join(person.roles) or "none"
         last = f"{person.last_login:%Y-%m-%d %H:%M}" if person.last_login else "never"
         typer.echo(
@@ -39,7 +39,7 @@ def add_user(
     from rempart.flows.shared.platform import open_platform
 
     password = _given() if ask else people.new_password()
-    person = people.add(open_platform(), name, role, password)
+    person = people.add(people.users_of(open_platform()), name, role, password)
     typer.echo(f"{person.name} may log in as {role}")
     _show(password, given=ask)
 
@@ -50,7 +50,7 @@ def remove_user(name: Name) -> None:
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
-    people.remove(open_platform(), name)
+    people.remove(people.users_of(open_platform()), name)
     typer.echo(f"{name} is removed")
 
 
@@ -61,7 +61,7 @@ def change_password(name: Name, ask: Ask = False) -> None:
     from rempart.flows.shared.platform import open_platform
 
     password = _given() if ask else people.new_password()
-    people.change_password(open_platform(), name, password)
+    people.change_password(people.users_of(open_platform()), name, password)
     typer.echo(f"{name} has another password")
     _show(password, given=ask)
 
@@ -72,7 +72,7 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, au
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
-    people.change_role(open_platform(), name, role)
+    people.change_role(people.users_of(open_platform()), name, role)
     typer.echo(f"{name} is {role}")
 
 

@@ -33,13 +33,13 @@ def accept_delivery(
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    planned = flow.plan(platform, pipeline, delivery)
+    planned = flow.plan(platform.ledger, pipeline, delivery)
     for line in planned.lines():
         typer.echo(line)
     if not yes:
         typer.echo("Nothing was changed. Look at the rows first; --yes accepts the delivery.")
         return
-    flow.accept(platform, planned)
+    flow.accept(platform.connections("airflow_api"), planned)
 
 
 @app.command("erase")

@@ -26,7 +26,8 @@ class SiteTaskLog:
         from rempart.flows.shared.platform import open_platform
 
         file = Path(BASE_LOG_FOLDER) / path
-        task_logs.write(open_platform(), str(file.relative_to(BASE_LOG_FOLDER)), file.read_bytes())
+        site, bucket = task_logs.open_store(open_platform())
+        task_logs.write(site, bucket, str(file.relative_to(BASE_LOG_FOLDER)), file.read_bytes())
         file.unlink()
 
     def read(self, relative_path: str, ti: Any = None) -> tuple[list[str], list[str] | None]:
@@ -36,7 +37,7 @@ class SiteTaskLog:
         from rempart.flows.shared.platform import open_platform
 
         try:
-            found = task_logs.read(open_platform(), relative_path)
+            found = task_logs.read(*task_logs.open_store(open_platform()), relative_path)
         except RempartError as error:
             return [str(error)], None
         return list(found), list(found.values()) or None

@@ -155,7 +155,7 @@ def test_an_erasure_accepts_no_loss(platform: Platform, readings: Pipeline, two:
     after = replace(after, id=snapshots.content_id(after))
     snapshots.commit(site, "lake", after, [])
     show(platform, shown)
-    assert repoint(platform, site, "lake", readings, {before.id: after}) == after
+    assert repoint(platform.ledger, site, "lake", readings, {before.id: after}) == after
     if not lost:
         assert ingest(platform, readings).total_rows == 3
         return

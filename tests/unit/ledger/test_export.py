@@ -198,16 +198,16 @@ def test_a_record_that_does_not_follow_is_named_and_not_exported(platform: Platf
 
 
 def test_a_policy_or_configuration_that_changed_is_recorded_with_what_it_says(platform: Platform) -> None:
-    assert [one.kind for one in record_configuration(platform)] == ["policy", "configuration"]
-    assert record_configuration(platform) == []
+    assert [one.kind for one in record_configuration(platform.config, platform.ledger)] == ["policy", "configuration"]
+    assert record_configuration(platform.config, platform.ledger) == []
     rule = platform.config.policy["public"].model_copy(update={"jurisdictions": ["FR"]})
     changed = platform.config.model_copy(update={"policy": {**platform.config.policy, "public": rule}})
-    policy, whole = record_configuration(dataclasses.replace(platform, config=changed))
+    policy, whole = record_configuration(changed, platform.ledger)
     assert policy.body["policy"]["public"]["jurisdictions"] == ["FR"]
     before = platform.ledger.find("configuration")[1].body["sections"]
     assert [name for name, value in whole.body["sections"].items() if before[name] != value] == ["policy"]
     moved = platform.config.model_copy(update={"retention": {}})
-    appended = record_configuration(dataclasses.replace(platform, config=moved))
+    appended = record_configuration(moved, platform.ledger)
     assert [one.kind for one in appended] == ["policy", "configuration"], "the policy is what it was at first, again"
 
 
@@ -283,8 +283,8 @@ def test_records_are_shown_as_they_are(platform: Platform) -> None:
         platform.ledger.append("snapshot", "bookings", {"rows": i})
     assert isinstance(platform.ledger, MemoryLedger)
     texts = [entry.text for entry in platform.ledger.chain]
-    assert evidence.show(platform, None, 2) == texts[-2:]
-    assert evidence.show(platform, 1, 2) == texts[1:3]
+    assert evidence.show(platform.ledger, None, 2) == texts[-2:]
+    assert evidence.show(platform.ledger, 1, 2) == texts[1:3]
 
 
 def test_who_restores_to_new_sites_is_told_that_the_export_stops_and_what_lets_it_go_on(platform: Platform) -> None:

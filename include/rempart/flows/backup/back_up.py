@@ -162,7 +162,7 @@ def back_up(
         dumper = _Dumper(store.ledger, repository, keyring, tools, store.kept, point_id, found)
         sites = continuity.active_sites(config.active_site)
         stored, barrier_seconds = _dump(sites, platform.database("backup"), dumper)
-        for line in champions.settle_all(platform, found.moved()):
+        for line in champions.settle_all(platform.tracking, store.ledger, sites, store.clock, found.moved()):
             logger.warning("%s", line)
         extended = _extend(store)
         before_bringing(platform, source, where)

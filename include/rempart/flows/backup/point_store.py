@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 
 from rempart.coordination.active import backup_site
 from rempart.flows.shared.keys import kept_for
@@ -50,7 +49,7 @@ def store_at(platform: Platform, site: Site) -> PointStore:
         platform.clock,
         platform.signer,
         platform.trusted_keys,
-        {name: partial(platform.site, name, classification) for name in config.sites},
+        platform.openers(classification),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rempart.backup.bundle import bundle, open_bundle
@@ -40,7 +40,7 @@ def write(platform: Platform, folder: Path, *, wheels: Path | None = None, image
     root = configuration.project_root().resolve()
     files = bundle_contents.project_files(root) | {name: root / name for name in SAMPLE if (root / name).is_file()}
     in_containers = configuration.read_env_file(configuration.var_dir() / "compose" / "secrets.env")
-    signer = _signer(platform, in_containers)
+    signer = _signer(platform.signer, in_containers)
     for secrets in (bundle_contents.variables(), in_containers):
         bundle_contents.refuse_secrets(files, secrets)
     program = restic.find_program()
@@ -84,10 +84,10 @@ def _public_key(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.public.pem")
 
 
-def _signer(platform: Platform, in_containers: Mapping[str, str]) -> Signer:
+def _signer(own: Callable[[], Signer], in_containers: Mapping[str, str]) -> Signer:
     """Return the ledger's key: of the running platform, else of the one that `rempart init` prepared."""
     try:
-        return platform.signer()
+        return own()
     except ConnectionMissing:
         variable = f"AIRFLOW_CONN_{keys.CONNECTION.upper()}"
         if variable not in in_containers:

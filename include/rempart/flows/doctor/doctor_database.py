@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from rempart.backup.databases.postgresql import Tools, find_tools, for_database
 from rempart.errors import RempartError
-from rempart.flows.shared.platform import Platform
-from rempart.settings.config import DATABASES
+from rempart.settings.config import DATABASES, Connection
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,9 @@ class Tried:
         return f"{text}\n{'':<6}-> {self.remedy}" if self.remedy else text
 
 
-def look(platform: Platform, tools: Tools | None = None) -> Iterator[Tried]:
-    """Check each database in turn without changes. Raises BackupError without client programs."""
+def look(backup: Connection, tools: Tools | None = None) -> Iterator[Tried]:
+    """Check each database in turn without changes, with the backup role. Raises BackupError without client programs."""
     tools = tools or find_tools()
-    backup = platform.connections("pg_backup")
     for name in DATABASES:
         try:
             yield Tried(name, True, tools.check(for_database(backup, name)))

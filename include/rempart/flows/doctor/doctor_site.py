@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import get_args
 
 from rempart.errors import CapabilityMissing, ConfigError, RempartError, SiteUnavailable
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.settings.sections import Classification
 from rempart.sites.capabilities import VALID, CapabilityRecord, Purpose, from_json, missing, undecided
 from rempart.sites.port import Site
@@ -26,9 +28,9 @@ def probe(platform: Platform, site: Site) -> CapabilityRecord:
     return record
 
 
-def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
+def last_record(ledger: Ledger, site: Site) -> CapabilityRecord | None:
     """Return the newest record of a site at its current endpoint, if any. The site must still meet it."""
-    for evidence in platform.ledger.find("capabilities", site.name, limit=1):
+    for evidence in ledger.find("capabilities", site.name, limit=1):
         record = from_json(evidence.body)
         if record.endpoint == site.endpoint:
             site.rely_on(record)
@@ -41,23 +43,23 @@ def require(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecor
 
     Raises CapabilityMissing, SiteError.
     """
-    record = last_record(platform, site)
+    record = last_record(platform.ledger, site)
     if record is None or platform.clock() - record.at > VALID:
         logger.info("probing site '%s': it has no valid record of what it can do", site.name)
         record = probe(platform, site)
     elif undecided(record, purpose):
         logger.info("probing site '%s' again: it was busy when it was probed for %s", site.name, purpose)
         record = probe(platform, site)
-    return _sufficient(platform, site, record, purpose)
+    return _sufficient(site, record, purpose, platform.clock())
 
 
-def on_record(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
+def on_record(ledger: Ledger, site: Site, purpose: Purpose, now: datetime) -> CapabilityRecord:
     """Return a site's record if it allows a purpose, without probing or recording. Raises CapabilityMissing."""
-    return _sufficient(platform, site, last_record(platform, site), purpose)
+    return _sufficient(site, last_record(ledger, site), purpose, now)
 
 
-def _sufficient(platform: Platform, site: Site, record: CapabilityRecord | None, purpose: Purpose) -> CapabilityRecord:
-    lacking = missing(record, purpose, platform.clock())
+def _sufficient(site: Site, record: CapabilityRecord | None, purpose: Purpose, now: datetime) -> CapabilityRecord:
+    lacking = missing(record, purpose, now)
     if record is None or lacking:
         when = f" (probed on {record.at:%Y-%m-%d %H:%M} UTC)" if record else ""
         raise CapabilityMissing(

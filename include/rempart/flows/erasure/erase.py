@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from rempart.backup.points.erasures import REASONS, Erasure
 from rempart.coordination.active import backup_site, is_open
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
+from rempart.features.databases import FeatureDatabases
 from rempart.flows.erasure import erase_listing, erase_objects
 from rempart.flows.erasure.erase_objects import Search
 from rempart.flows.erasure.erase_report import ErasureResult, places
+from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.shared import erasures
+from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.materialize import feature_databases, materialize_table
+from rempart.flows.training.materialize import materialize_table
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import Gone
+from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import named
 from rempart.sites.port import Site
@@ -81,36 +86,36 @@ def erase(
             "An erasure is recorded with a role and a reason code, without personal data",
             f"Pass --role data-protection-officer, and --reason with one of {', '.join(REASONS)}.",
         )
-    wanted = set(keys)
+    wanted, stores = set(keys), open_stores(platform)
     if dry_run:
-        return look(platform, pipeline, lambda key: tuple(key) in wanted, len(wanted))
-    sites, _ = erasures.open_sites(platform)
-    must = backup_site(platform.config, platform.active().site)
-    entries = _converged(platform, sites, must)
-    before = erasures.erased_by(pipeline.name, entries, erasures.secrets_of(platform))
+        return look(stores, pipeline, lambda key: tuple(key) in wanted, len(wanted))
+    config, register, secret_of = platform.config, erasures.open_register(platform), erasures.secrets_of(platform)
+    must = backup_site(config, stores.active.site)
+    entries = _converged(stores, register, platform.trusted_keys(), must)
+    before = erasures.erased_by(pipeline.name, entries, secret_of)
     if fresh := [key for key in keys if not (before and before.has(key))]:
-        entries.append(erasures.new_entry(platform, pipeline.name, fresh, by, reason))
+        key = erasures.pseudonym_key(platform.ledger, open_keyring(platform), register.kept)
+        entries.append(erasures.new_entry(key, platform.clock(), pipeline.name, fresh, by, reason))
         logger.info("recorded %d rows as erased: no restore brings them back", len(fresh))
-    silent = erasures.register(platform, sites, entries, must=must)
+    silent = register.write(stores.sites, entries, must=must)
     mine = [entry for entry in entries if entry.pipeline == pipeline.name]
-    return apply(platform, pipeline, mine, erasures.secrets_of(platform), silent=silent)
+    return apply(stores, pipeline, mine, secret_of, silent=silent)
 
 
 def again(platform: Platform) -> list[ErasureResult]:
     """Apply every recorded erasure again, for expired locks and returned sites. Raises the errors of `erase`."""
-    sites, _ = erasures.open_sites(platform)
-    must = backup_site(platform.config, platform.active().site)
-    entries = _converged(platform, sites, must)
-    silent = erasures.register(platform, sites, entries, must=must)
-    return apply_all(platform, entries, erasures.secrets_of(platform), silent=silent)
+    stores, register = open_stores(platform), erasures.open_register(platform)
+    must = backup_site(platform.config, stores.active.site)
+    entries = _converged(stores, register, platform.trusted_keys(), must)
+    silent = register.write(stores.sites, entries, must=must)
+    return apply_all(stores, entries, erasures.secrets_of(platform), silent=silent)
 
 
 def apply_all(
-    platform: Platform,
+    stores: ErasureStores,
     entries: Sequence[Erasure],
     secret_of: erasures.SecretOf,
     *,
-    home: str | None = None,
     silent: Mapping[str, str] | None = None,
 ) -> list[ErasureResult]:
     """Apply entries, pipeline by pipeline.
@@ -118,47 +123,40 @@ def apply_all(
     Raises the errors of `erase`, and PipelineError for an invalid pipeline file.
     """
     return [
-        apply(
-            platform,
-            named(name),
-            [entry for entry in entries if entry.pipeline == name],
-            secret_of,
-            home=home,
-            silent=silent,
-        )
+        apply(stores, named(name), [entry for entry in entries if entry.pipeline == name], secret_of, silent=silent)
         for name in sorted({entry.pipeline for entry in entries})
     ]
 
 
-def _converged(platform: Platform, sites: Mapping[str, Site], must: str) -> list[Erasure]:
+def _converged(
+    stores: ErasureStores, register: erasures.Register, trusted: Mapping[str, bytes], must: str
+) -> list[Erasure]:
     """Return every entry in a site's register or the ledger. Report untrusted files."""
-    bucket, trusted = platform.config.buckets.backups, platform.trusted_keys()
-    entries, doubts, _ = erasures.registered(sites, bucket, trusted, must)
+    entries, doubts, _ = erasures.registered(stores.sites, register.bucket, trusted, must)
     for key, why in doubts.items():
-        logger.warning("skipped %s/%s: %s. Find out who wrote it", bucket, key, why)
-    found = {entry.id: entry for entry in (*entries, *erasures.on_record(platform.ledger))}
+        logger.warning("skipped %s/%s: %s. Find out who wrote it", register.bucket, key, why)
+    found = {entry.id: entry for entry in (*entries, *erasures.on_record(stores.ledger))}
     return [found[name] for name in sorted(found)]
 
 
-def look(platform: Platform, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
+def look(stores: ErasureStores, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
     """Find the rows, also in old versions of objects, without changes."""
-    sites, shut = erasures.open_sites(platform)
     with spool_folder() as folder:
-        scan = _search(platform, pipeline, gone, platform.active().site, folder).all(sites)
-    found = places(scan) | _feature_rows(platform, pipeline, gone)
-    return ErasureResult(pipeline.name, True, subjects, found, silent=shut | scan.silent, unread=scan.unread)
+        scan = _search(stores, pipeline, gone, folder).all(stores.sites)
+    found = places(scan) | _feature_rows(stores.features(), pipeline, gone)
+    silent = {**stores.shut, **scan.silent}
+    return ErasureResult(pipeline.name, True, subjects, found, silent=silent, unread=scan.unread)
 
 
 def apply(
-    platform: Platform,
+    stores: ErasureStores,
     pipeline: Pipeline,
     entries: Sequence[Erasure],
     secret_of: erasures.SecretOf,
     *,
-    home: str | None = None,
     silent: Mapping[str, str] | None = None,
 ) -> ErasureResult:
-    """Remove the rows of these entries everywhere. Safe to repeat. `home` is the site where pipelines work.
+    """Remove the rows of these entries everywhere. Safe to repeat.
 
     The replacement of an object is stored and recorded before any version is deleted. Raises the errors of `erase`.
     """
@@ -166,48 +164,41 @@ def apply(
     if who is None:
         return ErasureResult(pipeline.name, False, 0, {})
     with spool_folder() as folder:
-        return _apply(platform, pipeline, who, folder, home=home, silent=silent or {})
+        return _apply(stores, pipeline, who, folder, silent or {})
 
 
 def _apply(
-    platform: Platform,
-    pipeline: Pipeline,
-    who: erasures.Erased,
-    folder: Path,
-    *,
-    home: str | None,
-    silent: Mapping[str, str],
+    stores: ErasureStores, pipeline: Pipeline, who: erasures.Erased, folder: Path, silent: Mapping[str, str]
 ) -> ErasureResult:
-    active = is_open(platform.active())
-    home, bucket = home or active.site, platform.config.buckets.lake
-    sites, shut = erasures.open_sites(platform, home)
-    search = _search(platform, pipeline, who.has, home, folder)
+    active, bucket, sites = is_open(stores.active), stores.lake, stores.sites
+    home, ledger, features = sites[stores.home], stores.ledger, stores.features()
+    search = _search(stores, pipeline, who.has, folder)
     scan = search.all(sites)
-    found = places(scan) | _feature_rows(platform, pipeline, who.has)
-    told = erase_objects.store(sites[home], bucket, scan.held)
-    known = erasures.rewritten(platform.ledger)
+    found = places(scan) | _feature_rows(features, pipeline, who.has)
+    told = erase_objects.store(home, bucket, scan.held)
+    known = erasures.rewritten(ledger)
     news = [
         change
         for change in told
         if known.get((bucket, change["key"]), ()) != (change["to"] and (change["to"], change["to_sha256"]))
     ]
     if news:
-        platform.ledger.append("erasure", pipeline.name, {"state": "rewritten", "successors": news})
-    with platform.continuity.active_sites(platform.config.active_site).barrier(BARRIER_SECONDS):
-        if is_open(platform.active()).generation != active.generation:
+        ledger.append("erasure", pipeline.name, {"state": "rewritten", "successors": news})
+    with stores.active_sites.barrier(BARRIER_SECONDS):
+        if is_open(stores.active_sites.active()).generation != active.generation:
             raise SiteFenced(
                 f"The active site changed while rows of '{pipeline.name}' were erased", "Run `rempart erase --again`."
             )
-        if erase_objects.repoint(platform, sites[home], bucket, pipeline, scan.succeeded):
+        if erase_objects.repoint(ledger, home, bucket, pipeline, scan.succeeded):
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
-    with platform.committing(active):
-        _strike_features(platform, pipeline, sites[home])
-    deleted, locked, failed = erase_objects.delete_versions(platform, sites, bucket, scan.held)
+    with stores.active_sites.committing(active):
+        _strike_features(features, pipeline, home, bucket, stores.clock())
+    deleted, locked, failed = erase_objects.delete_versions(stores, scan.held)
     second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
     left = sum(
         f"{bucket}/{held_object.info.key} at site '{held_object.site}'" not in locked for held_object in second.held
     )
-    left += sum(_feature_rows(platform, pipeline, who.has).values())
+    left += sum(_feature_rows(features, pipeline, who.has).values())
     result = ErasureResult(
         pipeline.name,
         False,
@@ -216,20 +207,20 @@ def _apply(
         deleted,
         len(told),
         locked,
-        {**silent, **shut, **scan.silent, **failed},
+        {**silent, **stores.shut, **scan.silent, **failed},
         scan.unread,
         left,
     )
-    _record(platform, result, who)
+    _record(ledger, result, who)
     return result
 
 
-def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str, folder: Path) -> Search:
-    known = partial(erase_listing.known, platform, pipeline.name)
-    return Search(pipeline, platform.config.buckets.lake, gone, home, known, folder)
+def _search(stores: ErasureStores, pipeline: Pipeline, gone: Gone, folder: Path) -> Search:
+    known = partial(erase_listing.known, stores.config, stores.continuity, pipeline.name)
+    return Search(pipeline, stores.lake, gone, stores.home, known, folder)
 
 
-def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> None:
+def _record(ledger: Ledger, result: ErasureResult, who: erasures.Erased) -> None:
     """Record the outcome as evidence, unless the previous run had the same outcome and this one found nothing."""
     pending = sorted({*(f"{key}, locked until {at:%Y-%m-%d}" for key, at in result.locked.items()), *result.silent})
     body = {
@@ -242,17 +233,16 @@ def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> 
         "unread": sum(result.unread.values()),
         "left": result.left,
     }
-    records = platform.ledger.find("erasure", result.pipeline, limit=erasures.ALL)
+    records = ledger.find("erasure", result.pipeline, limit=erasures.ALL)
     last = next((record.body for record in records if record.body["state"] == "ended"), None)
     same = last is not None and all(last[name] == body[name] for name in ("erasures", "pending", "left"))
     if not same or result.found:
-        platform.ledger.append("erasure", result.pipeline, body)
+        ledger.append("erasure", result.pipeline, body)
 
 
-def _strike_features(platform: Platform, pipeline: Pipeline, site: Site) -> None:
+def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site, bucket: str, now: datetime) -> None:
     """Load the current snapshot into both feature stores; do nothing if no snapshot was ever loaded."""
-    databases, bucket = feature_databases(platform), platform.config.buckets.lake
-    if not _is_loaded(platform, pipeline):
+    if not _is_loaded(databases, pipeline):
         return
     current = snapshots.current(site, bucket, pipeline.name)
     if current is None:
@@ -261,17 +251,17 @@ def _strike_features(platform: Platform, pipeline: Pipeline, site: Site) -> None
             f"Restore dataset:{pipeline.name} first, then run `rempart erase --again`.",
         )
     table = snapshots.load_table(site, bucket, current)
-    materialize_table(databases, pipeline, table, current.id, platform.clock())
+    materialize_table(databases, pipeline, table, current.id, now)
 
 
-def _is_loaded(platform: Platform, pipeline: Pipeline) -> bool:
+def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
     try:
-        offline.loaded_snapshot(feature_databases(platform), pipeline)
+        offline.loaded_snapshot(databases, pipeline)
     except FeatureError:
         return False
     return True
 
 
-def _feature_rows(platform: Platform, pipeline: Pipeline, gone: Gone) -> dict[str, int]:
-    rows = sum(gone(key) for key in offline.keys(feature_databases(platform), pipeline))
+def _feature_rows(databases: FeatureDatabases, pipeline: Pipeline, gone: Gone) -> dict[str, int]:
+    rows = sum(gone(key) for key in offline.keys(databases, pipeline))
     return {"feature stores, offline and online": rows} if rows else {}

@@ -10,9 +10,10 @@ from contextlib import suppress
 
 from rempart.errors import IntegrityError, ObjectMissing, RequestInvalid, SiteError
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.ingestion import erasing, snapshots
+from rempart.replication.continuity import Continuity
+from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
 
 WORKERS = 8
@@ -20,20 +21,20 @@ Version = tuple[str, str | None]
 """An object key with the id of one version; None for the newest."""
 
 
-def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
+def known(config: Config, continuity: Continuity, pipeline: str, site: Site) -> list[Version]:
     """Return the objects that hold a pipeline's rows at a site, by the catalogues of its pairs and its snapshot.
 
     Objects behind a delete marker are among them. Ask before the site is listed: an object made later is in no listing.
 
     Raises SiteError, DatabaseUnavailable.
     """
-    bucket, found = platform.config.buckets.lake, list[Version]()
-    for pair in platform.config.replication:
-        if bucket not in [physical_bucket(platform.config, name) for name in pair.buckets]:
+    bucket, found = config.buckets.lake, list[Version]()
+    for pair in config.replication:
+        if bucket not in [physical_bucket(config, name) for name in pair.buckets]:
             continue
         for source, target in ((pair.source, pair.target), (pair.target, pair.source)):
             if site.name in (source, target):
-                rows = (row for row in platform.continuity.catalogue(source, target).rows(bucket) if not row.marker)
+                rows = (row for row in continuity.catalogue(source, target).rows(bucket) if not row.marker)
                 found += (
                     (row.key, (row.version if site.name == source else row.target_version) or None)
                     for row in rows

@@ -19,13 +19,14 @@ from typing import Any
 from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
+from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
-from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing, landing, snapshots
 from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
@@ -274,9 +275,7 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
     return True
 
 
-def delete_versions(
-    platform: Platform, sites: Mapping[str, Site], bucket: str, held: Sequence[Held]
-) -> tuple[int, dict[str, datetime], dict[str, str]]:
+def delete_versions(stores: ErasureStores, held: Sequence[Held]) -> tuple[int, dict[str, datetime], dict[str, str]]:
     """Delete every version that holds erased rows. Return the count, the end of remaining locks, and failed sites.
 
     Replication waits meanwhile, and its catalogues forget these objects, so that the deletion does not look like a
@@ -284,11 +283,12 @@ def delete_versions(
     """
     if not held:
         return 0, {}, {}
+    sites, bucket = stores.sites, stores.lake
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
-    pairs = sorted({pair for one in platform.config.replication for pair in _directions(one.source, one.target)})
+    pairs = sorted({pair for one in stores.config.replication for pair in _directions(one.source, one.target)})
     with ExitStack() as waiting:
         leases = {
-            pair: waiting.enter_context(wait_for(platform.continuity, pair_lease(*pair), PATIENCE)) for pair in pairs
+            pair: waiting.enter_context(wait_for(stores.continuity, pair_lease(*pair), PATIENCE)) for pair in pairs
         }
         for name, site in sites.items():
             mine = [one for one in held if one.site == name]
@@ -296,7 +296,7 @@ def delete_versions(
                 for one in mine:
                     if one.to == one.info.key and one.info.version_id in (None, "null"):
                         continue  # without versions, what takes its place has replaced it
-                    if until := delete_unless_locked(site, bucket, one.info, platform.clock()):
+                    if until := delete_unless_locked(site, bucket, one.info, stores.clock()):
                         locked[f"{bucket}/{one.info.key} at site '{name}'"] = until
                     else:
                         deleted += 1
@@ -306,7 +306,7 @@ def delete_versions(
         keys = sorted({one.info.key for one in held})
         for pair, lease in leases.items():
             if not set(pair) & failed.keys() and set(pair) <= sites.keys():
-                known = platform.continuity.catalogue(*pair)
+                known = stores.continuity.catalogue(*pair)
                 known.forget(bucket, list(known.of_keys(bucket, keys)), lease)
     return deleted, locked, failed
 
@@ -326,7 +326,7 @@ def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
 
 
 def repoint(
-    platform: Platform, site: Site, bucket: str, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]
+    ledger: Ledger, site: Site, bucket: str, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]
 ) -> Snapshot | None:
     """Make the replacement the current snapshot, with evidence, while nobody commits.
 
@@ -336,10 +336,10 @@ def repoint(
     if before is None or before.id not in succeeded:
         return None
     # the ingestion that made it may have been cut off
-    ingest_run.conclude(platform, pipeline, site, before.deliveries)
+    ingest_run.conclude(ledger, pipeline, site, bucket, before.deliveries)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
     told = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
-    platform.ledger.append("snapshot", pipeline.name, {**told, "replaced": before.id, **counts})
+    ledger.append("snapshot", pipeline.name, {**told, "replaced": before.id, **counts})
     return after

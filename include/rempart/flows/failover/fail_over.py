@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from rempart.coordination.active import Active, ActiveSites, backup_site, switchover_to
+from rempart.coordination.active import Active, backup_site, switchover_to
 from rempart.coordination.failover import Kind, Refused, Step, Switchover, SwitchoverFacts, next_step
 from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError
 from rempart.flows.failover import published_state
-from rempart.flows.failover.switchover_steps import Steps, TrackingSwitch, telling
+from rempart.flows.failover.switchover_steps import Steps, TrackingSwitch, open_steps, telling
 from rempart.flows.failover.tracking_switch import switch_tracking, unproxied
 from rempart.flows.replication import target_readiness
-from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.settings.config import Config, Connection
+from rempart.settings.pipelines import load_all
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +67,11 @@ def fail_over(
     Raises FailoverError if a step is refused, LeaseHeld while another run moves the platform, SiteError or
     SiteUnavailable if the drain failed, DatabaseUnavailable, PlacementDenied, ConfigError.
     """
-    _check(platform, target)
-    run = _Run(platform, tracking, accept_loss)
+    _check(platform.config, target)
+    run = _Run(open_steps(platform, tracking), accept_loss)
     if dry_run:
-        return run.dry(target, kind)
-    with _sites(platform).hold_lease(f"{kind} to {target}") as lease:
+        return run.dry(target, kind, partial(platform.database, "mlflow"))
+    with run.sites.hold_lease(f"{kind} to {target}") as lease:
         return run.travel(lease, target, kind)
 
 
@@ -91,7 +94,8 @@ def abandon(platform: Platform, *, dry_run: bool = True) -> SwitchoverResult:
 
     Raises FailoverError if no switchover is unfinished, LeaseHeld, DatabaseUnavailable.
     """
-    now = platform.active()
+    sites = platform.continuity.active_sites(platform.config.active_site)
+    now = sites.active()
     if now.state != "fenced" or now.switchover is None:
         raise FailoverError(
             f"No switchover to abandon: site '{now.site}' is active (generation {now.generation})",
@@ -99,9 +103,9 @@ def abandon(platform: Platform, *, dry_run: bool = True) -> SwitchoverResult:
         )
     plan = (f"pipelines continue at '{now.site}'",)
     if not dry_run:
-        with _sites(platform).hold_lease("abandon") as lease:
+        with sites.hold_lease("abandon") as lease:
             switchover = replace(now.switchover, abandoned=True)
-            now = _sites(platform).advance(lease, now, Active(0, now.site, "active", switchover))
+            now = sites.advance(lease, now, Active(0, now.site, "active", switchover))
             body = {
                 "switchover": switchover.id,
                 "kind": switchover.kind,
@@ -109,19 +113,14 @@ def abandon(platform: Platform, *, dry_run: bool = True) -> SwitchoverResult:
                 "generation": now.generation,
             }
             platform.ledger.append("failover", _subject(switchover), body)
-        published_state.write(platform)
+        openers = platform.openers(classification_of(load_all()))
+        published_state.write(sites.active(), openers, platform.config.buckets.backups)
     return _result(now, now.switchover, dry_run=dry_run, done=not dry_run, plan=plan)
 
 
-def _sites(platform: Platform) -> ActiveSites:
-    return platform.continuity.active_sites(platform.config.active_site)
-
-
-def _check(platform: Platform, target: str) -> None:
-    if target not in platform.config.sites:
-        raise ConfigError(
-            f"Site '{target}' is not declared in rempart.yaml", f"Use one of: {', '.join(platform.config.sites)}."
-        )
+def _check(config: Config, target: str) -> None:
+    if target not in config.sites:
+        raise ConfigError(f"Site '{target}' is not declared in rempart.yaml", f"Use one of: {', '.join(config.sites)}.")
 
 
 def _subject(switchover: Switchover) -> str:
@@ -151,9 +150,9 @@ def _result(now: Active, switchover: Switchover | None, **more: Any) -> Switchov
 class _Run:
     """One run of a switchover: the losses that it may accept, and how it reports."""
 
-    def __init__(self, platform: Platform, tracking: TrackingSwitch, accept_loss: bool) -> None:
-        self.platform, self.accept_loss = platform, accept_loss
-        self.steps = Steps(platform, tracking)
+    def __init__(self, steps: Steps, accept_loss: bool) -> None:
+        self.steps, self.accept_loss = steps, accept_loss
+        self.sites = steps.active_sites
 
     def facts(self, switchover: Switchover) -> SwitchoverFacts:
         source = not switchover.did("drain") and self.steps.answers(switchover.source)
@@ -161,8 +160,8 @@ class _Run:
 
     # --- the dry run --------------------------------------------------------------------------------------------------
 
-    def dry(self, target: str, kind: Kind) -> SwitchoverResult:
-        now = self.platform.active()
+    def dry(self, target: str, kind: Kind, mlflow: Callable[[], Connection]) -> SwitchoverResult:
+        now = self.sites.active()
         switchover = switchover_to(now, target, kind, "", accept_loss=self.accept_loss)
         if switchover is None:
             return _result(now, None, dry_run=True, done=True, plan=_already(target))
@@ -176,7 +175,7 @@ class _Run:
         if isinstance(refused, Refused):
             lines.append(f"would be refused: {refused.why}. {refused.remedy}")
         lines.append("steps: " + ", ".join(step for step in switchover.plan if not switchover.did(step)))
-        last = target_readiness.last_replication(self.platform, switchover.source, target)
+        last = target_readiness.last_replication(self.steps.ledger, switchover.source, target)
         lag = float(last.body["lag_seconds"]) if last else None
         lines.append(
             f"last replication on record: ended {last.at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag:.0f} s"
@@ -192,28 +191,27 @@ class _Run:
                 "were written at both sites, and both versions would be kept"
             )
             lines += [f"  conflict: {key}" for key in conflicts[:20]]
-        lines += self._afterwards(target)
+        lines += self._afterwards(target, mlflow)
         switchover_result = _result(now, switchover, dry_run=True, done=False, plan=tuple(lines))
         return replace(switchover_result, lag_seconds=lag, conflicts=conflicts)
 
-    def _afterwards(self, target: str) -> Iterator[str]:
+    def _afterwards(self, target: str, mlflow: Callable[[], Connection]) -> Iterator[str]:
         try:
-            yield f"restore points would go to '{backup_site(self.platform.config, target)}'"
+            yield f"restore points would go to '{backup_site(self.steps.config, target)}'"
         except ConfigError as error:
             yield f"no site for restore points: {error.what}"
-        yield from unproxied(self.platform)
+        yield from unproxied(self.steps.config.buckets.artifacts, mlflow)
 
     # --- the switchover ----------------------------------------------------------------------------------------------
 
     def travel(self, lease: Lease, target: str, kind: Kind) -> SwitchoverResult:
-        sites = _sites(self.platform)
-        now = sites.active()
-        moment = f"{self.platform.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        now = self.sites.active()
+        moment = f"{self.steps.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         switchover = switchover_to(now, target, kind, moment, accept_loss=self.accept_loss)
         if switchover is None:
             if now.generation:
                 self.record(now, now.switchover)
-                published_state.write(self.platform)
+                self.steps.publish()
             return _result(now, now.switchover, dry_run=False, done=True, plan=_already(target))
         while True:
             self.record(now, switchover)
@@ -235,7 +233,7 @@ class _Run:
             return
         known = {
             (record.body.get("switchover"), record.body.get("step"), record.body.get("at"))
-            for record in self.platform.ledger.find("failover", _subject(switchover), limit=100)
+            for record in self.steps.ledger.find("failover", _subject(switchover), limit=100)
         }
         for step, outcome in ((step, switchover.steps[step]) for step in switchover.plan if step in switchover.steps):
             if (switchover.id, step, outcome["at"]) not in known:
@@ -246,7 +244,7 @@ class _Run:
                     "generation": now.generation,
                 }
                 body["accept_loss"] = switchover.accept_loss
-                self.platform.ledger.append("failover", _subject(switchover), {**body, **outcome})
+                self.steps.ledger.append("failover", _subject(switchover), {**body, **outcome})
 
     def take(
         self, step: Step, lease: Lease, now: Active, switchover: Switchover, facts: SwitchoverFacts
@@ -257,23 +255,22 @@ class _Run:
         def told(outcome: dict[str, Any]) -> Switchover:
             seconds = round(time.monotonic() - began, 3)
             return switchover.with_step(
-                step, {**outcome, "seconds": seconds, "at": self.platform.clock().isoformat(timespec="microseconds")}
+                step, {**outcome, "seconds": seconds, "at": self.steps.clock().isoformat(timespec="microseconds")}
             )
 
-        sites = _sites(self.platform)
         if step == "switch":
             switchover = told({"ok": True})
-            return sites.advance(lease, now, Active(0, switchover.target, "active", switchover)), switchover
+            return self.sites.advance(lease, now, Active(0, switchover.target, "active", switchover)), switchover
         if step == "fence" and now.state != "fenced":
             if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
-                pair = self.steps.site(switchover.source), self.steps.site(switchover.target)
-                target_readiness.require_proof(self.platform, pair)
-            now = sites.advance(lease, now, Active(0, switchover.source, "fenced", switchover))
+                for name in (switchover.source, switchover.target):
+                    self.steps.prove(self.steps.site(name))
+            now = self.sites.advance(lease, now, Active(0, switchover.source, "fenced", switchover))
         outcome, fault = self.steps.take(step, now, switchover, facts)
         switchover = told(outcome)
         if now.switchover and now.switchover.id == switchover.id:  # a failback's first steps stand in no generation yet
             now = replace(now, switchover=switchover)
-            sites.note(lease, now)
+            self.sites.note(lease, now)
         if fault:
             self.record(now, switchover)
             raise fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rempart import canonical_json
@@ -12,6 +12,7 @@ from rempart.coordination.active import Active
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
+from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +26,13 @@ def body(active: Active) -> bytes:
     return canonical_json.encode(plain) + b"\n"
 
 
-def write(platform: Platform) -> dict[str, str]:
+def write(active: Active, sites: Mapping[str, Callable[[], Site]], bucket: str) -> dict[str, str]:
     """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
-    active, classification = platform.active(), classification_of(load_all())
-    wanted, bucket = body(active), platform.config.buckets.backups
-    found = {}
-    for name in platform.config.sites:
+    wanted, found = body(active), {}
+    for name, open_site in sites.items():
         try:
-            site = platform.site(name, classification)
-            if _there(platform, name) != wanted:
+            site = open_site()
+            if _there(site, bucket) != wanted:
                 site.write(bucket, KEY, wanted, content_type="application/json")
             found[name] = f"generation {active.generation}"
         except RempartError as error:
@@ -42,9 +41,9 @@ def write(platform: Platform) -> dict[str, str]:
     return found
 
 
-def _there(platform: Platform, name: str) -> bytes | None:
+def _there(site: Site, bucket: str) -> bytes | None:
     try:
-        return platform.site(name, classification_of(load_all())).read(platform.config.buckets.backups, KEY)
+        return site.read(bucket, KEY)
     except ObjectMissing:
         return None
 
@@ -81,9 +80,9 @@ def lines(platform: Platform) -> Iterator[str]:
 def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
     """Return the published state of each site, or why it cannot be read."""
     found: dict[str, dict[str, Any] | str] = {}
-    for name in platform.config.sites:
+    for name, open_site in platform.openers(classification_of(load_all())).items():
         try:
-            text = _there(platform, name)
+            text = _there(open_site(), platform.config.buckets.backups)
             found[name] = json.loads(text) if text else "no published state: the platform was never switched"
         except (RempartError, ValueError) as error:
             found[name] = error.what if isinstance(error, RempartError) else "not JSON"

@@ -10,11 +10,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from rempart.coordination.active import Active
+from rempart.coordination.active import Active, ActiveSites
 from rempart.coordination.failover import Step, Switchover, SwitchoverFacts, outcome_of_drain
 from rempart.errors import (
     FailoverError,
@@ -26,12 +29,17 @@ from rempart.errors import (
     SiteError,
     SiteUnavailable,
 )
+from rempart.flows.doctor.doctor_site import require
 from rempart.flows.failover import published_state
 from rempart.flows.replication import target_readiness
 from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
+from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
+from rempart.ledger.port import Ledger
+from rempart.replication.continuity import Continuity
 from rempart.replication.transfer import stored_sha256
+from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
@@ -46,6 +54,8 @@ READ_BACK = 25
 WRITERS_SECONDS = 60.0
 """Seconds for which the fence waits for tasks that were committing when it was set."""
 _QUIET_SECONDS = 5.0
+PATIENCE = 75.0
+"""Seconds to wait for a running replication. The lease of a killed run ends within 60 seconds."""
 
 
 @contextmanager
@@ -67,12 +77,26 @@ def telling(what: str) -> Iterator[None]:
         thread.join()
 
 
+@dataclass(frozen=True)
 class Steps:
-    """Steps of a switchover at its two sites. `tracking` switches MLflow."""
+    """Steps of a switchover at its two sites.
 
-    def __init__(self, platform: Platform, tracking: TrackingSwitch) -> None:
-        self.platform, self.tracking = platform, tracking
-        self.classification = classification_of(load_all())
+    `sites` opens each configured site by name, `prove` checks that a site is capable of replication, `bring_all`
+    copies every object from one site to another, `tracking` makes MLflow write to the active site.
+    """
+
+    config: Config
+    ledger: Ledger
+    continuity: Continuity
+    clock: Callable[[], datetime]
+    sites: Mapping[str, Callable[[], Site]]
+    prove: Callable[[Site], object]
+    bring_all: Callable[[str, str], object]
+    tracking: Callable[[Active], str]
+
+    @property
+    def active_sites(self) -> ActiveSites:
+        return self.continuity.active_sites(self.config.active_site)
 
     def take(self, step: Step, now: Active, switchover: Switchover, facts: SwitchoverFacts) -> Taken:
         """Take any step except the switch. The caller moves the active site."""
@@ -91,7 +115,7 @@ class Steps:
                 return self.resume(now, switchover)
 
     def site(self, name: str) -> Site:
-        return self.platform.site(name, self.classification)
+        return self.sites[name]()
 
     def answers(self, name: str) -> bool:
         """Return whether a site lists the shared buckets.
@@ -101,7 +125,7 @@ class Steps:
         with telling(f"asking site '{name}'"):
             try:
                 for logical in BUCKETS:
-                    next(iter(self.site(name).list(physical_bucket(self.platform.config, logical))), None)
+                    next(iter(self.site(name).list(physical_bucket(self.config, logical))), None)
             except SiteError as error:
                 logger.warning("%s", error.what)
                 return False
@@ -110,7 +134,7 @@ class Steps:
     def fence(self, switchover: Switchover, facts: SwitchoverFacts) -> Taken:
         """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""
         patience = WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
-        settled = self.platform.continuity.active_sites(self.platform.config.active_site).settle(patience)
+        settled = self.active_sites.settle(patience)
         if settled or not facts.source_answers:
             return {"ok": True, "writers": "none" if settled else "skipped: the site does not answer"}, None
         return {"ok": False, "writers": f"still committing after {patience:.0f} s"}, FailoverError(
@@ -120,12 +144,18 @@ class Steps:
             "`rempart failover --abandon --yes` removes the fence.",
         )
 
+    def publish(self) -> dict[str, str]:
+        """Update the published state of each site that answers."""
+        return published_state.write(self.active_sites.active(), self.sites, self.config.buckets.backups)
+
     def reconcile(self, switchover: Switchover, *, write: bool) -> Reconciled:
         return reconcile(
-            self.platform,
+            self.config,
+            self.ledger,
+            self.continuity,
             self.site(switchover.source),
             self.site(switchover.target),
-            self.platform.active().generation,
+            self.active_sites.active().generation,
             write=write,
         )
 
@@ -134,12 +164,12 @@ class Steps:
         return {"ok": True, **self.reconcile(switchover, write=True).as_json()}, None
 
     def reverse(self, switchover: Switchover) -> Taken:
-        target_readiness.bring_all(self.platform, switchover.source, switchover.target)
+        self.bring_all(switchover.source, switchover.target)
         return {"ok": True, **self.brought(switchover)}, None
 
     def brought(self, switchover: Switchover) -> dict[str, Any]:
         """Return the body of the newest recorded replication."""
-        last = target_readiness.last_replication(self.platform, switchover.source, switchover.target)
+        last = target_readiness.last_replication(self.ledger, switchover.source, switchover.target)
         return {name: last.body[name] for name in ("objects", "bytes", "copied", "verified")} if last else {}
 
     def drain(self, switchover: Switchover) -> Taken:
@@ -156,7 +186,7 @@ class Steps:
             try:
                 told |= self.reconcile(switchover, write=True).as_json()
                 told["deliveries"] = self.deliveries(switchover)
-                target_readiness.bring_all(self.platform, switchover.source, switchover.target)
+                self.bring_all(switchover.source, switchover.target)
                 fault = None
             except SiteError as error:
                 fault = error
@@ -165,12 +195,12 @@ class Steps:
                 if isinstance(error, LeaseHeld | LeaseLost):
                     raise
                 told["deletes"] = error.what
-            last = target_readiness.last_replication(self.platform, switchover.source, switchover.target)
+            last = target_readiness.last_replication(self.ledger, switchover.source, switchover.target)
             complete = last is not None and target_readiness.arrived(last)
             fault = None if complete else _incomplete(switchover)
             told |= self.brought(switchover)
             break
-        last = target_readiness.last_replication(self.platform, switchover.source, switchover.target)
+        last = target_readiness.last_replication(self.ledger, switchover.source, switchover.target)
         outcome = outcome_of_drain(
             answered=answered,
             complete=complete,
@@ -189,7 +219,7 @@ class Steps:
 
     def deliveries(self, switchover: Switchover) -> int:
         """Copy the deliveries that wait for ingestion. Return their number."""
-        bucket = self.platform.config.buckets.landing
+        bucket = self.config.buckets.landing
         source, target = self.site(switchover.source), self.site(switchover.target)
         return sum(carry(source, target, bucket, info.key) for info in source.list(bucket))
 
@@ -199,10 +229,10 @@ class Steps:
         objects = read = 0
         bad: list[str] = []
         for name in BUCKETS:
-            bucket = physical_bucket(self.platform.config, name)
+            bucket = physical_bucket(self.config, name)
             there = {info.key: info for info in target.list(bucket)}
             good = []
-            for replica in target_readiness.verified(self.platform, switchover.source, switchover.target, name):
+            for replica in target_readiness.verified(self.continuity, switchover.source, switchover.target, bucket):
                 objects += 1
                 info = there.get(replica.key)
                 if info is None or not replica.stands_in(info):
@@ -232,7 +262,7 @@ class Steps:
         """Open the new site: it accepts writes, each site that answers gets the generation, MLflow writes to the new
         site.
         """
-        site, bucket = self.site(switchover.target), self.platform.config.buckets.landing
+        site, bucket = self.site(switchover.target), self.config.buckets.landing
         key, body = ".rempart/active", f"generation {now.generation}".encode()
         site.write(bucket, key, body)
         if site.read(bucket, key) != body:
@@ -241,15 +271,29 @@ class Steps:
                 "Ask the operator of the site, and do not use it.",
             )
         site.delete(bucket, key)
-        mirrors = published_state.write(self.platform)
+        mirrors = self.publish()
         try:
-            tracking = self.tracking(self.platform, now)
+            tracking = self.tracking(now)
         except RempartError as error:
             return {"ok": False, "mirrors": mirrors, "tracking": error.what}, FailoverError(
                 f"'{switchover.target}' is the active site, but MLflow did not switch: {error.what}",
                 f"{error.hint} Check that MLflow runs as `rempart run mlflow` (`rempart logs mlflow`), then run again.",
             )
         return {"ok": True, "mirrors": mirrors, "tracking": tracking}, None
+
+
+def open_steps(platform: Platform, tracking: TrackingSwitch) -> Steps:
+    """Return the steps. A site is opened when a step needs it, because a lost site does not answer."""
+    return Steps(
+        platform.config,
+        platform.ledger,
+        platform.continuity,
+        platform.clock,
+        platform.openers(classification_of(load_all())),
+        partial(require, platform, purpose="replication"),
+        partial(bring, platform, buckets=BUCKETS, thorough=True, whenever=True, patience=PATIENCE),
+        partial(tracking, platform),
+    )
 
 
 def _incomplete(switchover: Switchover) -> FailoverError:

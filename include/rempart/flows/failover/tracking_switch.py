@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rempart.coordination.active import Active
 from rempart.deployment.servers import mlflow_server, rest
 from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.models import artifact_locations
+from rempart.settings.config import Connection
 from rempart.settings.pipelines import load_all
 
 SECONDS = 120.0
@@ -42,11 +43,14 @@ def switch_tracking(platform: Platform, active: Active, seconds: float = SECONDS
         time.sleep(1)
 
 
-def unproxied(platform: Platform) -> Iterator[str]:
-    """Yield experiments and runs that bypass the artifact proxy, each with the SQL statement that corrects it."""
-    root = f"s3://{platform.config.buckets.artifacts}/{mlflow_server.PREFIX}"
+def unproxied(artifacts: str, mlflow: Callable[[], Connection]) -> Iterator[str]:
+    """Yield experiments and runs that bypass the artifact proxy, each with the SQL statement that corrects it.
+
+    `artifacts` is the bucket; `mlflow` returns the connection of MLflow's database.
+    """
+    root = f"s3://{artifacts}/{mlflow_server.PREFIX}"
     try:
-        found = list(artifact_locations.unproxied(artifact_locations.read(platform.database("mlflow")), root))
+        found = list(artifact_locations.unproxied(artifact_locations.read(mlflow()), root))
     except (DatabaseUnavailable, ConfigError) as error:
         yield f"cannot tell whether every experiment switches: {error.what}"
         return

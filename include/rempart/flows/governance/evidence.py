@@ -17,13 +17,14 @@ from rempart.errors import ConfigError, IntegrityError, LedgerBroken, LedgerErro
 from rempart.flows.doctor import doctor_site
 from rempart.flows.governance import exported_segments, locked_evidence
 from rempart.flows.governance.exported_segments import HOW
-from rempart.flows.governance.locked_evidence import ALL, Checked, Places
+from rempart.flows.governance.locked_evidence import ALL, Checked, Exports, Places
 from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Entry, Head, checkpoint
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.ledger.verification import Chain, KeyUse
+from rempart.settings.config import Config
 from rempart.sites.once import LOOKED_AT, put_again, store_once
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sovereignty.policy import Decision
@@ -55,9 +56,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def record_configuration(platform: Platform) -> list[Evidence]:
+def record_configuration(config: Config, ledger: Ledger) -> list[Evidence]:
     """Record changes of the policy (its content) and of the whole configuration (digests of its sections)."""
-    plain = platform.config.model_dump(mode="json")
+    plain = config.model_dump(mode="json")
     bodies: dict[Kind, dict[str, Any]] = {
         "policy": {"sha256": digest(plain["policy"]), "policy": plain["policy"]},
         "configuration": {
@@ -68,9 +69,9 @@ def record_configuration(platform: Platform) -> list[Evidence]:
     }
     appended = []
     for kind, body in bodies.items():
-        newest = platform.ledger.find(kind, "rempart.yaml", limit=1)
+        newest = ledger.find(kind, "rempart.yaml", limit=1)
         if not newest or newest[0].body["sha256"] != body["sha256"]:
-            appended.append(platform.ledger.append(kind, "rempart.yaml", body))
+            appended.append(ledger.append(kind, "rempart.yaml", body))
     return appended
 
 
@@ -92,25 +93,25 @@ def export(platform: Platform) -> ExportResult:
             f"evidence.checkpoint_site: '{config.checkpoint_site}' is also the site of the export",
             "Set a site of another operator: nobody should control both.",
         )
-    places, permissions = open_places(platform)
+    exports, permissions = open_exports(platform)
+    ledger, places = exports.ledger, exports.places
     for place in (places.site, places.owner):
-        doctor_site.on_record(platform, place, "evidence")
-    record_configuration(platform)
-    retain_until = platform.clock() + config.evidence.retention
-    locked_evidence.check(platform, places, retain_until)
-    stock = exported_segments.take_stock(platform, places, retain_until)
-    locked_evidence.finish_checkpoints(platform, places, retain_until)
+        doctor_site.on_record(ledger, place, "evidence", exports.clock())
+    record_configuration(config, ledger)
+    locked_evidence.check(exports)
+    stock = exported_segments.take_stock(exports)
+    locked_evidence.finish_checkpoints(exports)
     site, bucket, exported, segments = places.site, places.evidence, stock.last, [*stock.segments]
-    covered = min(exported, locked_evidence.counted(platform))
-    chain = _chain_after(platform.ledger, site, bucket, exported, stock.ends)
-    first = _oldest_news(platform.ledger.entries(covered))
-    if first is None and not platform.ledger.forged(limit=1):
-        return ExportResult(0, exported, (), None, None, exported_segments.tell(platform, places, stock.foreign))
+    covered = min(exported, locked_evidence.counted(ledger))
+    chain = _chain_after(ledger, site, bucket, exported, stock.ends)
+    first = _oldest_news(ledger.entries(covered))
+    if first is None and not ledger.forged(limit=1):
+        return ExportResult(0, exported, (), None, None, exported_segments.tell(ledger, places, stock.foreign))
     for permission in permissions:
         platform.record(permission)
-    for key, body in _segments(platform.ledger.entries(exported), chain):
-        segments.append(exported_segments.store(platform, places, key, body, retain_until))
-    key, made_at, file = _write_checkpoint(platform, places, chain.head, retain_until)
+    for key, body in _segments(ledger.entries(exported), chain):
+        segments.append(exported_segments.store(exports, key, body))
+    key, made_at, file = _write_checkpoint(exports, chain.head)
     window = (made_at - first).total_seconds() if first else 0.0
     told = {
         "site": site.name,
@@ -120,9 +121,9 @@ def export(platform: Platform) -> ExportResult:
         "segments": [{"key": segment.key, "sha256": segment.sha256} for segment in segments],
         "file": file.decode(),
     }
-    platform.ledger.append("checkpoint", key, told)
+    ledger.append("checkpoint", key, told)
     # last: an export that fails before this, and is retried, has told nothing yet that `check_foreign` would miss
-    foreign = exported_segments.tell(platform, places, stock.foreign)
+    foreign = exported_segments.tell(ledger, places, stock.foreign)
     names = tuple(segment.key for segment in segments)
     return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3), foreign)
 
@@ -132,19 +133,28 @@ def prove_sites(platform: Platform) -> None:
 
     Raises CapabilityMissing for a site that the export must not use, SiteError, PlacementDenied.
     """
-    places, _ = open_places(platform)
+    places = open_exports(platform)[0].places
     for place in (places.site, places.owner):
         doctor_site.require(platform, place, "evidence")
 
 
-def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:
-    """Return the export's sites, and the permissions to record before writing. Raises PlacementDenied."""
-    config = platform.config
+def open_exports(platform: Platform) -> tuple[Exports, tuple[Decision, Decision]]:
+    """Open the export's sites. Return also the permissions to record before writing. Raises PlacementDenied."""
+    config, rules = platform.config, platform.config.evidence
     site, permission = platform.evidence_site(config.evidence_site)
     witness, witness_permission = platform.evidence_site(config.checkpoint_site, write_only=True)
     owner, _ = platform.evidence_site(config.checkpoint_site)
     places = Places(site, witness, owner, config.buckets.evidence, config.buckets.checkpoints)
-    return places, (permission, witness_permission)
+    exports = Exports(
+        platform.ledger,
+        places,
+        rules.every,
+        platform.clock() + rules.retention,
+        platform.clock,
+        platform.signer,
+        platform.trusted_keys,
+    )
+    return exports, (permission, witness_permission)
 
 
 def repair(platform: Platform, *, dry_run: bool = True) -> Checked:
@@ -152,19 +162,18 @@ def repair(platform: Platform, *, dry_run: bool = True) -> Checked:
 
     Raises the errors of `locked_evidence.check`.
     """
-    places, permissions = open_places(platform)
+    exports, permissions = open_exports(platform)
     if not dry_run:
         for permission in permissions:
             platform.record(permission)
-    until = platform.clock() + platform.config.evidence.retention
-    return locked_evidence.check(platform, places, until, whole=True, emptied=True, dry_run=dry_run)
+    return locked_evidence.check(exports, whole=True, emptied=True, dry_run=dry_run)
 
 
 def lost_exports(platform: Platform) -> str | None:
     """Why the next export would stop at the sites of a restored platform, and the remedy; None if it would go on."""
     try:
-        places, _ = open_places(platform)
-        buckets = locked_evidence.empty_buckets(platform, places)
+        exports, _ = open_exports(platform)
+        buckets = locked_evidence.empty_buckets(exports.ledger, exports.places)
     except RempartError as error:
         return f"whether the exports of the ledger are at their sites could not be seen: {error.what}"
     if not buckets:
@@ -227,20 +236,18 @@ def _segments(entries: Iterable[Entry], chain: Chain) -> Iterator[tuple[str, byt
         yield f"ledger/{batch[0].seq:012d}-{batch[-1].seq:012d}.jsonl", body
 
 
-def _write_checkpoint(
-    platform: Platform, places: Places, head: Head, retain_until: datetime
-) -> tuple[str, datetime, bytes]:
+def _write_checkpoint(exports: Exports, head: Head) -> tuple[str, datetime, bytes]:
     """Lock a checkpoint at the witness site, then its copy next to the segments. Return its key, moment and bytes.
 
     The witness credentials cannot read, so it is read back with the site owner's.
     """
-    signer = platform.signer()
+    places, retain_until, signer = exports.places, exports.retain_until, exports.signer()
     if signer.id != head.key:
         raise LedgerError(
             f"The ledger is signed with key {head.key}, but this process has key {signer.id}",
             "If the key was rotated, restart the processes with the old one (`rempart down`, then `rempart up`).",
         )
-    now = platform.clock()
+    now = exports.clock()
     key, body = f"checkpoints/{head.seq:012d}-{str(head.hash)[:16]}.json", checkpoint(head, now, signer).encode()
     kind = "application/json"
     # an earlier run may have been cut off right after writing one: it says the same of the same record
@@ -318,11 +325,11 @@ def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], fold
     return len(versions)
 
 
-def show(platform: Platform, after: int | None, limit: int) -> list[str]:
+def show(ledger: Ledger, after: int | None, limit: int) -> list[str]:
     """Yield records as text, oldest first: those after `after`, or the newest ones."""
     if after is not None:
-        return [entry.text for entry in itertools.islice(platform.ledger.entries(after), limit)]
-    return [entry.text for entry in collections.deque(platform.ledger.entries(), limit)]
+        return [entry.text for entry in itertools.islice(ledger.entries(after), limit)]
+    return [entry.text for entry in collections.deque(ledger.entries(), limit)]
 
 
 def rotate_key(platform: Platform) -> Evidence:

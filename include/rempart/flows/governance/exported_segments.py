@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from rempart.errors import LedgerBroken
 from rempart.flows.governance import locked_evidence
-from rempart.flows.governance.locked_evidence import CHECKPOINT, RECENT, SEGMENT, Expected, Places
-from rempart.flows.shared.platform import Platform
+from rempart.flows.governance.locked_evidence import CHECKPOINT, RECENT, SEGMENT, Expected, Exports, Places
 from rempart.ledger.chain import read_line
+from rempart.ledger.port import Ledger
 from rempart.sites.once import bodies, store_once
 
 HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
@@ -35,34 +34,35 @@ class Exported:
     foreign: tuple[str, ...]
 
 
-def take_stock(platform: Platform, places: Places, retain_until: datetime) -> Exported:
+def take_stock(exports: Exports) -> Exported:
     """Find how far the ledger is exported, and repair segments of an interrupted export.
 
     Raises LedgerBroken if a newer segment of ours differs from the database; IntegrityError, SiteError.
     """
+    ledger, places, trusted = exports.ledger, exports.places, exports.trusted_keys()
     listed = _listed(places)
-    trusted = platform.trusted_keys()
-    (last, ends), segments = _on_record(platform, places), list[Expected]()
-    newest = next(iter(platform.ledger.page(limit=1)), None)
+    (last, ends), segments = _on_record(ledger, places), list[Expected]()
+    newest = next(iter(ledger.page(limit=1)), None)
     head = newest.seq if newest else 0
     while following := [segment for segment in listed if segment[0] == last + 1 and segment[1] <= head]:
-        found = _finished(platform, places, following, trusted, retain_until)
+        found = _finished(exports, following, trusted)
         if found is None:
             break
         segments.append(found)
         last, ends = next(end for _, end, key in following if key == found.key), [found.key]
-    foreign = [key for _, end, key in listed if end > last and not _agrees(platform, places, key, end, trusted)]
+    foreign = [key for _, end, key in listed if end > last and not _agrees(ledger, places, key, end, trusted)]
     return Exported(last, tuple(ends), tuple(segments), tuple(foreign))
 
 
-def store(platform: Platform, places: Places, key: str, body: bytes, retain_until: datetime) -> Expected:
+def store(exports: Exports, key: str, body: bytes) -> Expected:
     """Store a new segment under lock and read it back. Write it again over a foreign object of its name.
 
     Raises IntegrityError if a segment of ours with this name differs; SiteError.
     """
+    places, retain_until = exports.places, exports.retain_until
     expected, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
     if store_once(places.site, places.evidence, key, body, content_type=kind, retain_until=retain_until) is None:
-        found, trusted = SEGMENT.fullmatch(key), platform.trusted_keys()
+        found, trusted = SEGMENT.fullmatch(key), exports.trusted_keys()
         first, last = (int(found[1]), int(found[2])) if found else (1, 0)
         if any(_holds(each, first, last, trusted) for _, each in bodies(places.site, places.evidence, key)):
             places.site.read(places.evidence, key, sha256=expected.sha256)  # raises: no version of it is this body
@@ -70,15 +70,13 @@ def store(platform: Platform, places: Places, key: str, body: bytes, retain_unti
     return expected
 
 
-def tell(platform: Platform, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
+def tell(ledger: Ledger, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
     """Record foreign objects, each once. Return the new ones."""
-    told = {
-        str(key) for record in platform.ledger.find("repair", "foreign", limit=RECENT) for key in record.body["keys"]
-    }
+    told = {str(key) for record in ledger.find("repair", "foreign", limit=RECENT) for key in record.body["keys"]}
     news = [f"{places.evidence}/{key}" for key in foreign if f"{places.evidence}/{key}" not in told][:100]
     if news:
         body = {"site": places.site.name, "count": len(news), "keys": news}
-        platform.ledger.append("repair", "foreign", body)
+        ledger.append("repair", "foreign", body)
     return tuple(news)
 
 
@@ -93,9 +91,9 @@ def _listed(places: Places) -> list[tuple[int, int, str]]:
     )
 
 
-def _on_record(platform: Platform, places: Places) -> tuple[int, list[str]]:
+def _on_record(ledger: Ledger, places: Places) -> tuple[int, list[str]]:
     """Return the newest recorded exported record at this site, and its segments; 0 without an export."""
-    for record in platform.ledger.find("checkpoint", limit=RECENT):
+    for record in ledger.find("checkpoint", limit=RECENT):
         matched = CHECKPOINT.fullmatch(record.subject)
         if matched and (record.body["site"], record.body["bucket"]) == (places.site.name, places.evidence):
             return int(matched[1]), [str(segment["key"]) for segment in record.body["segments"]]
@@ -103,19 +101,17 @@ def _on_record(platform: Platform, places: Places) -> tuple[int, list[str]]:
 
 
 def _finished(
-    platform: Platform,
-    places: Places,
+    exports: Exports,
     following: list[tuple[int, int, str]],
     trusted: Mapping[str, bytes],
-    retain_until: datetime,
 ) -> Expected | None:
     """Return the segment that equals the database among those with the same start, else one written again.
 
     None if a segment of ours differs: the chain is checked against it.
     """
-    wrong = list[tuple[Expected, bytes]]()
+    places, wrong = exports.places, list[tuple[Expected, bytes]]()
     for first, last, key in following:
-        body = "".join(f"{line}\n" for line in locked_evidence.lines_of(platform.ledger, first, last)).encode()
+        body = "".join(f"{line}\n" for line in locked_evidence.lines_of(exports.ledger, first, last)).encode()
         expected = Expected("segment", key, hashlib.sha256(body).hexdigest())
         ours = False
         for _, stored in bodies(places.site, places.evidence, key):
@@ -128,15 +124,15 @@ def _finished(
     if not wrong:
         return None
     expected, body = wrong[0]
-    locked_evidence.put(places, expected, body, retain_until)
+    locked_evidence.put(places, expected, body, exports.retain_until)
     return expected
 
 
-def _agrees(platform: Platform, places: Places, key: str, last: int, trusted: Mapping[str, bytes]) -> bool:
+def _agrees(ledger: Ledger, places: Places, key: str, last: int, trusted: Mapping[str, bytes]) -> bool:
     """Return whether an object beyond the export is ours. Raises LedgerBroken if it differs."""
     lines = locked_evidence.last_lines(places.site, places.evidence, key)
     ours = {line for line in lines if locked_evidence.is_ours(line, last, trusted)}
-    present = next(iter(platform.ledger.entries(last - 1)), None)
+    present = next(iter(ledger.entries(last - 1)), None)
     if ours and (present is None or present.line not in ours):
         raise LedgerBroken(
             f"Record {last} of the ledger differs from the one in {places.evidence}/{key} at site '{places.site.name}'",

@@ -11,13 +11,12 @@ import hashlib
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from rempart.errors import IntegrityError, LedgerBroken, ObjectMissing
-from rempart.flows.shared.platform import Platform
 from rempart.ledger.chain import Head, checkpoint, read_checkpoint, read_line
 from rempart.ledger.keys import Signer, is_signed
 from rempart.ledger.port import Evidence, Ledger
@@ -71,6 +70,19 @@ class Places:
         return (self.owner, self.checkpoints) if obj.kind == "checkpoint" else (self.site, self.evidence)
 
 
+@dataclass(frozen=True)
+class Exports:
+    """The ledger and the places of its exports. What is written now is locked until `retain_until`."""
+
+    ledger: Ledger
+    places: Places
+    every: timedelta
+    retain_until: datetime
+    clock: Callable[[], datetime]
+    signer: Callable[[], Signer]
+    trusted_keys: Callable[[], dict[str, bytes]]
+
+
 def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
     """Return what the records of exports (subject and body) locked at these sites, in order."""
     found: list[Expected] = []
@@ -89,9 +101,7 @@ def _of_checkpoint(kind: Kind, key: str, file: str) -> Expected:
 
 
 def check(
-    platform: Platform,
-    places: Places,
-    retain_until: datetime,
+    exports: Exports,
     *,
     whole: bool = False,
     emptied: bool = False,
@@ -102,16 +112,17 @@ def check(
     Writes evidence of kind `repair`. Raises IntegrityError for an empty bucket, unless `emptied`; LedgerBroken if the
     database differs from the export; SiteError.
     """
-    records = platform.ledger.find("checkpoint", limit=ALL if whole else RECENT)
+    ledger, places = exports.ledger, exports.places
+    records = ledger.find("checkpoint", limit=ALL if whole else RECENT)
     recent = expected(((record.subject, record.body) for record in records), places)
-    older = expected(_older(platform, records), places) if len(records) == RECENT and not whole else []
+    older = expected(_older(exports, records), places) if len(records) == RECENT and not whole else []
     known = [*recent, *older]
     gone = _gone(places, known)
     if not emptied:
         _refuse_emptied(places, known, gone)
     wrong = dict.fromkeys(gone, "it is missing")
     present = [obj for obj in known if obj not in wrong]
-    looked = present if whole else [*_rotating([obj for obj in recent if obj not in wrong], platform), *older]
+    looked = present if whole else [*_rotating([obj for obj in recent if obj not in wrong], exports), *older]
     looked = [key for key in dict.fromkeys(looked) if key not in wrong]
     for obj in looked:
         site, bucket = places.of(obj)
@@ -121,20 +132,20 @@ def check(
     for obj, why in wrong.items():
         site, bucket = places.of(obj)
         where = f"{bucket}/{obj.key} at site '{site.name}'"
-        body = obj.body if obj.body is not None else _segment(platform.ledger, obj, where)
+        body = obj.body if obj.body is not None else _segment(ledger, obj, where)
         if not dry_run:
-            put(places, obj, body, retain_until)
+            put(places, obj, body, exports.retain_until)
             logger.warning("put again %s: %s", where, why)
         healed[where] = why
     if healed and not dry_run:
         told = [f"{where}: {why}" for where, why in healed.items()]
-        platform.ledger.append("repair", "evidence", {"count": len(told), "objects": told[:100]})
+        ledger.append("repair", "evidence", {"count": len(told), "objects": told[:100]})
     return Checked(len(looked), healed)
 
 
-def empty_buckets(platform: Platform, places: Places) -> list[str]:
+def empty_buckets(ledger: Ledger, places: Places) -> list[str]:
     """The buckets, with their sites, in which nothing is left of the newest exports. Raises SiteError."""
-    records = platform.ledger.find("checkpoint", limit=RECENT)
+    records = ledger.find("checkpoint", limit=RECENT)
     known = expected(((record.subject, record.body) for record in records), places)
     emptied = (places.of(lost[0]) for lost in _emptied(known, _gone(places, known)))
     return [f"{bucket} at site '{site.name}'" for site, bucket in emptied]
@@ -184,25 +195,25 @@ def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Ex
         )
 
 
-def _rotating(present: Sequence[Expected], platform: Platform) -> list[Expected]:
+def _rotating(present: Sequence[Expected], exports: Exports) -> list[Expected]:
     """Return the objects of the newest export, and a window of the older ones that moves with the clock."""
     newest = list(present[:3])
     rest = present[3:]
     if not rest:
         return newest
-    every = platform.config.evidence.every.total_seconds()
-    start = int(platform.clock().timestamp() // every) * AT_ONCE % len(rest)
+    every = exports.every.total_seconds()
+    start = int(exports.clock().timestamp() // every) * AT_ONCE % len(rest)
     return newest + list(itertools.islice(itertools.cycle(rest), start, start + min(AT_ONCE, len(rest))))
 
 
-def _older(platform: Platform, recent: Sequence[Evidence]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _older(exports: Exports, recent: Sequence[Evidence]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Return subject and body of older exports due by the clock, all within a `ROUND`."""
-    every, end = platform.config.evidence.every, recent[-1].seq
+    every, end = exports.every, recent[-1].seq
     runs = max(1, ROUND // every)
     span = -(-end // runs)
-    first = int(platform.clock().timestamp() // every.total_seconds()) % runs * span
-    entries = platform.ledger.page(before=min(first + span, end), kind="checkpoint", limit=span)
-    trusted = platform.trusted_keys()
+    first = int(exports.clock().timestamp() // every.total_seconds()) % runs * span
+    entries = exports.ledger.page(before=min(first + span, end), kind="checkpoint", limit=span)
+    trusted = exports.trusted_keys()
     for entry in entries:
         if entry.seq >= first and is_ours(entry.line, entry.seq, trusted):
             record = read_line(entry.line)[1]
@@ -234,18 +245,18 @@ def _segment(ledger: Ledger, segment: Expected, where: str) -> bytes:
     return body
 
 
-def counted(platform: Platform) -> int:
+def counted(ledger: Ledger) -> int:
     """Return the newest record in a recorded export; 0 without one."""
-    newest = next(iter(platform.ledger.find("checkpoint", limit=1)), None)
+    newest = next(iter(ledger.find("checkpoint", limit=1)), None)
     return int(matched[1]) if newest and (matched := CHECKPOINT.fullmatch(newest.subject)) else 0
 
 
-def finish_checkpoints(platform: Platform, places: Places, retain_until: datetime) -> None:
+def finish_checkpoints(exports: Exports) -> None:
     """Store each checkpoint of an interrupted export at both of its places.
 
     Only checkpoints after the newest recorded export are checked. Raises IntegrityError, SiteError.
     """
-    before = counted(platform)
+    before, places = counted(exports.ledger), exports.places
     listed = [
         *places.owner.list(places.checkpoints, "checkpoints/"),
         *places.site.list(places.evidence, "checkpoints/"),
@@ -253,22 +264,23 @@ def finish_checkpoints(platform: Platform, places: Places, retain_until: datetim
     for key in dict.fromkeys(info.key for info in listed):
         matched = CHECKPOINT.fullmatch(key)
         if matched and int(matched[1]) > before:
-            _finish_checkpoint(platform, places, key, int(matched[1]), retain_until)
+            _finish_checkpoint(exports, key, int(matched[1]))
 
 
-def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, retain_until: datetime) -> None:
+def _finish_checkpoint(exports: Exports, key: str, seq: int) -> None:
     """Store a checkpoint of the ledger's own history at both places, signed and equal."""
-    entry = next(iter(platform.ledger.entries(seq - 1)), None)
+    places = exports.places
+    entry = next(iter(exports.ledger.entries(seq - 1)), None)
     if entry is None or key != f"checkpoints/{seq:012d}-{entry.hash[:16]}.json":
         return  # of another history: the chain is held against it
     kinds: tuple[Kind, ...] = ("checkpoint", "copy")
-    stored = {kind: _signed(places, kind, key, platform.trusted_keys()) for kind in kinds}
-    signer = platform.signer()
+    stored = {kind: _signed(places, kind, key, exports.trusted_keys()) for kind in kinds}
+    signer = exports.signer()
     made = next((body for found in stored.values() for body in found), None)
-    body = made or checkpoint(Head(entry.seq, entry.hash, signer.id), platform.clock(), signer).encode()
+    body = made or checkpoint(Head(entry.seq, entry.hash, signer.id), exports.clock(), signer).encode()
     for kind in kinds:
         if body not in stored[kind]:
-            put(places, _of_checkpoint(kind, key, body.decode()), body, retain_until)
+            put(places, _of_checkpoint(kind, key, body.decode()), body, exports.retain_until)
 
 
 def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | None:

@@ -6,8 +6,10 @@ Evidence names a person by the number that `rempart users list` shows, because t
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rempart.deployment.access import people
@@ -15,8 +17,10 @@ from rempart.deployment.access.people import Person, Session
 from rempart.deployment.setup.paths import external
 from rempart.errors import AccessError
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.settings import access
 from rempart.settings.access import RoleName
+from rempart.settings.config import Config, Connection
 
 
 def new_password() -> str:
@@ -24,58 +28,78 @@ def new_password() -> str:
     return secrets.token_urlsafe(18)
 
 
-def everybody(platform: Platform) -> list[Person]:
+@dataclass(frozen=True)
+class Users:
+    """What changes of users need. `own` is the name of Rempart's own account; `airflow` is Airflow's database."""
+
+    config: Config
+    ledger: Callable[[], Ledger]
+    own: Callable[[], str]
+    airflow: Callable[[], Connection]
+
+
+def users_of(platform: Platform) -> Users:
+    """Return the users of the platform's Airflow. Nothing is opened before it is needed."""
+    return Users(
+        platform.config,
+        lambda: platform.ledger,
+        lambda: platform.connections("airflow_api").login,
+        partial(platform.database, "airflow"),
+    )
+
+
+def everybody(users: Users) -> list[Person]:
     """Return the users of Airflow, by name. Raises AccessError, DatabaseUnavailable."""
-    _answers(platform)
-    with people.tables(platform.database("airflow")) as session:
+    _answers(users.config)
+    with people.tables(users.airflow()) as session:
         return people.listed(session)
 
 
-def add(platform: Platform, name: str, role: str, password: str) -> Person:
+def add(users: Users, name: str, role: str, password: str) -> Person:
     """Add a person, who may log in at once. Raises AccessError, DatabaseUnavailable, LedgerError."""
-    _answers(platform)
+    _answers(users.config)
     people.check_name(name)
     people.check_password(password)
     known = _role(role)
-    with people.tables(platform.database("airflow")) as session:
-        person = people.insert(session, _number(platform, session), name, known, password)
-        _record(platform, person, "added", role=known)
+    with people.tables(users.airflow()) as session:
+        person = people.insert(session, _number(users.ledger(), session), name, known, password)
+        _record(users.ledger(), person, "added", role=known)
     return person
 
 
-def remove(platform: Platform, name: str) -> None:
+def remove(users: Users, name: str) -> None:
     """Remove a person with all sessions. Raises AccessError, DatabaseUnavailable, LedgerError."""
-    with _changing(platform, name) as (session, person):
+    with _changing(users, name) as (session, person):
         people.remove(session, person)
-        _record(platform, person, "removed", roles=list(person.roles))
+        _record(users.ledger(), person, "removed", roles=list(person.roles))
 
 
-def change_password(platform: Platform, name: str, password: str) -> None:
+def change_password(users: Users, name: str, password: str) -> None:
     """Set another password and end sessions of the old one. Raises the errors of `remove`."""
     people.check_password(password)
-    with _changing(platform, name) as (session, person):
+    with _changing(users, name) as (session, person):
         people.set_password(session, person, password)
-        _record(platform, person, "password")
+        _record(users.ledger(), person, "password")
 
 
-def change_role(platform: Platform, name: str, role: str) -> None:
+def change_role(users: Users, name: str, role: str) -> None:
     """Replace a person's role. Raises the errors of `remove`."""
     known = _role(role)
-    with _changing(platform, name) as (session, person):
+    with _changing(users, name) as (session, person):
         people.set_role(session, person, known)
-        _record(platform, person, "role", before=list(person.roles), role=known)
+        _record(users.ledger(), person, "role", before=list(person.roles), role=known)
 
 
 @contextmanager
-def _changing(platform: Platform, name: str) -> Iterator[tuple[Session, Person]]:
-    _answers(platform)
-    if name == platform.connections("airflow_api").login:
+def _changing(users: Users, name: str) -> Iterator[tuple[Session, Person]]:
+    _answers(users.config)
+    if name == users.own():
         raise AccessError(
             f"User '{name}' is Rempart's own account",
             "Run `rempart users add` to add a user of your own; `rempart password airflow` shows the password of "
             "this account.",
         )
-    with people.tables(platform.database("airflow")) as session:
+    with people.tables(users.airflow()) as session:
         yield session, people.find(session, name)
 
 
@@ -87,26 +111,26 @@ def _role(role: str) -> RoleName:
     raise AccessError(f"Role '{role}' does not exist", f"Choose a role: {said}.")
 
 
-def _answers(platform: Platform) -> None:
-    if external(platform.config, "airflow"):
+def _answers(config: Config) -> None:
+    if external(config, "airflow"):
         raise AccessError(
             "rempart.yaml declares Airflow as external, so this platform does not manage its users",
             "Change the users in that Airflow.",
         )
-    if platform.config.access.auth_manager != "fab":
+    if config.access.auth_manager != "fab":
         raise AccessError(
             "Airflow has one user, the platform's admin: access.auth_manager is simple",
             "Set access.auth_manager to fab in rempart.yaml, then run `rempart up`.",
         )
 
 
-def _number(platform: Platform, session: Session) -> int:
+def _number(ledger: Ledger, session: Session) -> int:
     """Return a number that no record uses: a restore resets the database, but not always the ledger."""
     number = people.next_number(session)
-    while platform.ledger.find("access", f"user {number}", limit=1):
+    while ledger.find("access", f"user {number}", limit=1):
         number = people.next_number(session)
     return number
 
 
-def _record(platform: Platform, person: Person, change: str, **more: Any) -> None:
-    platform.ledger.append("access", f"user {person.number}", {"change": change, **more})
+def _record(ledger: Ledger, person: Person, change: str, **more: Any) -> None:
+    ledger.append("access", f"user {person.number}", {"change": change, **more})

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from rempart.airflow_api import AirflowApi
 from rempart.errors import IngestError
-from rempart.flows.shared.platform import Platform
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
+from rempart.ledger.port import Ledger
+from rempart.settings.config import Connection
 from rempart.settings.pipelines import named
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Acceptance:
         yield "  the ledger records the acceptance, with the number of the user of connection airflow_api"
 
 
-def plan(platform: Platform, pipeline: str, delivery: str) -> Acceptance:
+def plan(ledger: Ledger, pipeline: str, delivery: str) -> Acceptance:
     """Return what accepting a delivery would publish, from the newest evidence on it.
 
     Raises IngestError for a delivery that is not on record or not held back, PipelineError, DatabaseUnavailable.
@@ -47,7 +48,7 @@ def plan(platform: Platform, pipeline: str, delivery: str) -> Acceptance:
     spec = named(pipeline)
     told = (
         entry
-        for record in platform.ledger.find("deliveries", pipeline, limit=MOST)
+        for record in ledger.find("deliveries", pipeline, limit=MOST)
         for entry in record.body["deliveries"]
         if entry["sha256"] == delivery
     )
@@ -68,10 +69,10 @@ def plan(platform: Platform, pipeline: str, delivery: str) -> Acceptance:
     return Acceptance(pipeline, delivery, delivered, good, refused, spec.max_quarantined, reasons)
 
 
-def accept(platform: Platform, planned: Acceptance) -> None:
+def accept(airflow: Connection, planned: Acceptance) -> None:
     """Run the pipeline's DAG for the delivery, and wait until it ends. Raises AirflowApiError."""
     conf = {"again": planned.delivery, "accept_quarantined": True}
-    api = AirflowApi(platform.connections("airflow_api"))
+    api = AirflowApi(airflow)
     done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, logger.info)
     by = done["accepted_by"] or "nobody: the delivery is now within max_quarantined"
     published = f"{done['accepted']} rows are published in snapshot {done['snapshot']}"

@@ -53,13 +53,13 @@ def current(run: Run, accepted: AcceptedLoss | None = None) -> Snapshot | None:
             f"ingest_{name} with `accept_loss: {lost.body['snapshot']}` (docs/runbooks/current-snapshot-is-gone.md).",
         )
     body = {"lost": lost.body["snapshot"], "shown": now, "site": run.site.name, "bucket": run.lake}
-    run.platform.ledger.append("acceptance", name, {**body, "by": accepted.by})
+    run.ledger.append("acceptance", name, {**body, "by": accepted.by})
     return shown
 
 
 def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
     """Return the record of the snapshot that should be current, or None if the site shows it or a newer one."""
-    ledger, name = run.platform.ledger, run.pipeline.name
+    ledger, name = run.ledger, run.pipeline.name
     now = stands = shown.id if shown else None
     newest = None
     for record in ledger.find("snapshot", name, limit=_RECENT):
@@ -101,7 +101,7 @@ def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
 
 def _went_back(run: Run, newest: Evidence) -> bool:
     """Return whether a restore or a lossy failover reset the data set to an earlier snapshot since."""
-    ledger, switchover = run.platform.ledger, run.active.switchover
+    ledger, switchover = run.ledger, run.active.switchover
     if run.site.name != newest.body["site"] and switchover is not None and switchover.accept_loss:
         return True
     if any(

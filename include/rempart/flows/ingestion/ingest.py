@@ -74,10 +74,10 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         plan = landing.plan(waiting, known)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
     with platform.committing(run.active):
-        erasures.check_same(platform, pipeline.name, run.erased)
+        erasures.check_same(run.ledger, pipeline.name, run.erased)
         if snapshot and snapshot is not before:
             snapshots.commit(run.site, run.lake, snapshot, added)
-        ingest_run.conclude(platform, pipeline, run.site, outcomes)
+        ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
         if snapshot and snapshot is not before:
             ingest_run.append_snapshot(run, snapshot)
         for arrival in (*plan.new, *plan.known):
@@ -90,7 +90,7 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
 
     Raises IntegrityError if a file differs from its listed size or from the site's checksum.
     """
-    record = last_record(run.platform, run.site)
+    record = last_record(run.ledger, run.site)
     proven = record is not None and record.outcome("MD5 ETags") == "proven"
     arrivals: list[Arrival] = []
     for info in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):

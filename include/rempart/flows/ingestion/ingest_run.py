@@ -16,6 +16,8 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, expectations, landing, snapshots
+from rempart.ledger.port import Ledger
+from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 
@@ -34,7 +36,8 @@ _RECENT = 50
 class Run:
     """One run's surroundings."""
 
-    platform: Platform
+    ledger: Ledger
+    config: Config
     pipeline: Pipeline
     active: Active
     site: Site
@@ -43,14 +46,14 @@ class Run:
 
     @property
     def lake(self) -> str:
-        return self.platform.config.buckets.lake
+        return self.config.buckets.lake
 
     @property
     def inbox(self) -> str:
-        return self.platform.config.buckets.landing
+        return self.config.buckets.landing
 
     def retain_until(self, kind: Literal["raw", "quarantine", "snapshots"]) -> date:
-        rule = self.platform.config.retention.get(self.pipeline.classification)
+        rule = self.config.retention.get(self.pipeline.classification)
         if rule is None:
             raise ConfigError(
                 f"retention.{self.pipeline.classification} is not declared, pipeline '{self.pipeline.name}' needs it",
@@ -62,9 +65,10 @@ class Run:
 
 def begin(platform: Platform, pipeline: Pipeline) -> Run:
     """Return the state of a new run. Raises SiteFenced, PlacementDenied, ConfigError, BackupError."""
-    active, erased = platform.active(), erasures.erased(platform, pipeline.name)
+    active, ledger = platform.active(), platform.ledger
+    erased = erasures.erased(ledger, pipeline.name, erasures.secrets_of(platform))
     site = platform.active_site(pipeline.classification, active)
-    run = Run(platform, pipeline, active, site, platform.clock(), erased)
+    run = Run(ledger, platform.config, pipeline, active, site, platform.clock(), erased)
     run.retain_until("snapshots")  # a missing rule is said before anything is written
     return run
 
@@ -73,10 +77,10 @@ def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str
     """Complete a run that was interrupted after its commit. Return the outcomes of its deliveries, or nothing."""
     if current is None:
         return ()
-    newest = run.platform.ledger.find("snapshot", run.pipeline.name, limit=1)
+    newest = run.ledger.find("snapshot", run.pipeline.name, limit=1)
     if newest and newest[0].body.get("snapshot") == current.id:
         return ()
-    conclude(run.platform, run.pipeline, run.site, current.deliveries)
+    conclude(run.ledger, run.pipeline, run.site, run.lake, current.deliveries)
     append_snapshot(run, current)
     return current.deliveries
 
@@ -108,13 +112,12 @@ def draw_up(
     )
 
 
-def conclude(platform: Platform, pipeline: Pipeline, site: Site, outcomes: Sequence[Mapping[str, Any]]) -> None:
+def conclude(ledger: Ledger, pipeline: Pipeline, site: Site, lake: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
     """Record the outcomes of deliveries: first as evidence, then at the site, which makes them known.
 
     The quarantine of a delivery that is ingested again replaces the previous one, which is deleted.
     """
-    lake = platform.config.buckets.lake
-    _tell(platform, pipeline, site.name, outcomes)
+    _tell(ledger, pipeline, site.name, outcomes)
     for outcome in outcomes:
         deliveries.record(site, lake, pipeline.name, outcome)
         drop_replaced(site, lake, pipeline.name, outcome)
@@ -145,17 +148,17 @@ def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
         "accepted": total["accepted"] + added,
         "quarantined": total["quarantined"] - added,
     }
-    run.platform.ledger.append("snapshot", run.pipeline.name, body)
+    run.ledger.append("snapshot", run.pipeline.name, body)
 
 
-def _tell(platform: Platform, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
+def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
     """Write evidence of the deliveries' outcomes, once for each ingestion: counts and reasons, never values.
 
     File names are omitted as well: a name may identify a person, and evidence stays.
     """
     if not outcomes:
         return
-    recent = platform.ledger.find("deliveries", pipeline.name, limit=_RECENT)
+    recent = ledger.find("deliveries", pipeline.name, limit=_RECENT)
     said = [delivery for record in recent for delivery in record.body["deliveries"]]
     known = [{name: value for name, value in outcome.items() if name != "file"} for outcome in outcomes]
     news = [delivery for delivery in known if delivery not in said]
@@ -165,4 +168,4 @@ def _tell(platform: Platform, pipeline: Pipeline, site: str, outcomes: Sequence[
     ]
     for start in range(0, len(news), RECORD):
         body = {"site": site, "expectations": rules, "deliveries": news[start : start + RECORD]}
-        platform.ledger.append("deliveries", pipeline.name, body)
+        ledger.append("deliveries", pipeline.name, body)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 from rempart.backup.keys import age
@@ -21,7 +22,9 @@ from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, unpacking
 from rempart.ingestion.reading import RefusedRow
+from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Access
 from rempart.sites.port import Site
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
@@ -47,12 +50,12 @@ class Look:
     sealed: str
 
 
-def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased: Erased | None) -> Held:
+def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased | None, today: date) -> Held:
     """Return a delivery's quarantine without erased rows; no rows if none is left.
 
     Raises IngestError for an unknown delivery, a missing quarantine, or one past its retention.
     """
-    lake, what = platform.config.buckets.lake, f"Delivery {sha256[:12]} of '{pipeline.name}'"
+    what = f"Delivery {sha256[:12]} of '{pipeline.name}'"
     try:
         outcome = deliveries.read(site, lake, pipeline.name, sha256)
     except ObjectMissing as cause:
@@ -61,7 +64,7 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
             "Take its SHA-256 from the cockpit's page of this pipeline. A plain run ingests files that still wait.",
         ) from cause
     if not outcome["quarantined"]:
-        return Held(outcome, (), platform.clock().date())
+        return Held(outcome, (), today)
     key = landing.quarantine_key(pipeline.name, sha256, deliveries.attempt(outcome))
     try:
         found, body = site.fetch(lake, key)
@@ -71,7 +74,7 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
             "Restore it from the other site or a restore point, or deliver corrected rows.",
         ) from cause
     until = date.fromisoformat(found.metadata["retain-until"])
-    if until < platform.clock().date():
+    if until < today:
         raise IngestError(
             f"{what}: its quarantine was kept until {until} and is no longer shown",
             "Deliver corrected rows as a new file. `retention` in rempart.yaml says how long quarantine is kept.",
@@ -95,17 +98,19 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     """
     age.check_recipient(recipient, "recipient")
     site = platform.active_site(pipeline.classification)
-    erased = erasures.erased(platform, pipeline.name)
-    found = held(platform, pipeline, site, delivery, erased)
+    lake = platform.config.buckets.lake
+    erased = erasures.erased(platform.ledger, pipeline.name, erasures.secrets_of(platform))
+    found = held(pipeline, site, lake, delivery, erased, platform.clock().date())
     shown = _first(found.rows)
     told = {"pipeline": pipeline.name, "delivery": delivery, "file": found.outcome["file"], "of": len(found.rows)}
     # the first line of a file without a header is somebody's row, and perhaps erased
     hidden = erased is not None and found.outcome["fault"]
-    told["header"] = "" if hidden else _first_line(site, platform.config.buckets.lake, pipeline, delivery)
+    told["header"] = "" if hidden else _first_line(site, lake, pipeline, delivery)
     text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
+    number = user_number(platform.config.access, partial(platform.database, "airflow"), by)
     body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(found.rows)}
-    platform.ledger.append("look", pipeline.name, {**body, "by": user_number(platform, by)})
+    platform.ledger.append("look", pipeline.name, {**body, "by": number})
     return Look(delivery, len(found.rows), len(shown), sealed)
 
 
@@ -133,12 +138,15 @@ def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> s
     return next((line for line in lines if line.strip()), "")[:MAX_TEXT]
 
 
-def user_number(platform: Platform, name: str | None) -> str:
-    """Return the number of an Airflow user for evidence, as `rempart users list` shows it, never the name."""
-    if platform.config.access.auth_manager != "fab":
+def user_number(access: Access, airflow: Callable[[], Connection], name: str | None) -> str:
+    """Return the number of an Airflow user for evidence, as `rempart users list` shows it, never the name.
+
+    `airflow` returns the connection of Airflow's database.
+    """
+    if access.auth_manager != "fab":
         return "the platform's admin"  # the only user of the simple auth manager
     try:
-        with people.tables(platform.database("airflow")) as session:
+        with people.tables(airflow()) as session:
             return f"user {people.find(session, name or '').number}"
     except (AccessError, ConnectionMissing):
         return "unknown here: see the run in Airflow's audit log"

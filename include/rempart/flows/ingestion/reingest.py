@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from rempart.errors import IngestError
 from rempart.flows.ingestion import current_snapshot, ingest_run
@@ -43,15 +44,16 @@ def take_in(
     `accept_loss`: the newest recorded snapshot, to continue although the site does not show it. `by`: the Airflow user
     name; evidence stores the number. Raises the errors of `ingest` and `reingest`.
     """
-    accepted_loss = AcceptedLoss(accept_loss, user_number(platform, by)) if accept_loss else None
-    if again is not None:
-        accepted_by = user_number(platform, by) if accept else None
-        return reingest(platform, pipeline, again, accepted_by=accepted_by, accepted_loss=accepted_loss)
-    if accept:
+    if accept and again is None:
         raise IngestError(
             f"Pipeline '{pipeline.name}': accept_quarantined needs `again` to name a delivery: nothing was started",
             "Inspect a delivery on the cockpit's page of this pipeline first, and pass its SHA-256 as `again`.",
         )
+    person = partial(user_number, platform.config.access, partial(platform.database, "airflow"), by)
+    accepted_loss = AcceptedLoss(accept_loss, person()) if accept_loss else None
+    if again is not None:
+        accepted_by = person() if accept else None
+        return reingest(platform, pipeline, again, accepted_by=accepted_by, accepted_loss=accepted_loss)
     return ingest(platform, pipeline, accepted_loss=accepted_loss)
 
 
@@ -74,7 +76,7 @@ def reingest(
     before = current_snapshot.current(run, accepted_loss)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
-    found = held_rows(platform, pipeline, run.site, sha256, run.erased)
+    found = held_rows(pipeline, run.site, run.lake, sha256, run.erased, run.now.date())
     ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)  # by a run that was cut off there
     if not found.rows and not found.outcome["fault"]:
         return result_of(before, before, [found.outcome], bool(finished))
@@ -108,13 +110,13 @@ def reingest(
         until = run.retain_until("quarantine") if found.outcome["fault"] else found.retain_until
         landing.quarantine(run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again)
     with platform.committing(run.active):
-        erasures.check_same(platform, pipeline.name, run.erased)
+        erasures.check_same(run.ledger, pipeline.name, run.erased)
         if accepted_by:
             _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
         if snapshot and snapshot is not before:
             snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
             snapshots.commit(run.site, run.lake, snapshot, added)
-        ingest_run.conclude(platform, pipeline, run.site, [outcome.as_json()])
+        ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])
         if snapshot and snapshot is not before:
             ingest_run.append_snapshot(run, snapshot)
     return result_of(before, snapshot, [outcome.as_json()], bool(finished), accepted_by)
@@ -123,7 +125,7 @@ def reingest(
 def _tell_accepted(run: Run, sha256: str, refused: int, delivered: int, by: str) -> None:
     """Write evidence that a person accepted a delivery with more refused rows than the pipeline allows."""
     body = {"delivery": sha256, "refused": refused, "delivered": delivered, "limit": run.pipeline.max_quarantined}
-    run.platform.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
+    run.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
 def _read(run: Run, found: Held, sha256: str) -> Rows:

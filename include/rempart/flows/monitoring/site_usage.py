@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
@@ -68,7 +69,11 @@ def measure_site(platform: Platform, name: str) -> dict[str, Any]:
         try:
             if kept and oldest:
                 locks[bucket] = _told("evidence", _ask(site, bucket, oldest), now)
-            elif logical == "backups" and config.backup.locked and (points := _of_points(platform, site, now)):
+            elif (
+                logical == "backups"
+                and config.backup.locked
+                and (points := _of_points(config, site, platform.trusted_keys().values(), now))
+            ):
                 locks[bucket] = points
         except RempartError as error:
             protects: Protects = "evidence" if kept else "restore-points"
@@ -97,10 +102,10 @@ def _ask(site: Site, bucket: str, versions: tuple[ObjectInfo, ...]) -> list[Lock
     return list(bounded_map(versions, lock, WORKERS))
 
 
-def _of_points(platform: Platform, site: Site, now: datetime) -> dict[str, Any] | None:
+def _of_points(config: Config, site: Site, trusted: Collection[bytes], now: datetime) -> dict[str, Any] | None:
     """Return the locks needed by kept points, as known since their last extension; None without points."""
-    bucket = platform.config.buckets.backups
-    known = read_known(site, bucket, platform.trusted_keys().values())
+    bucket = config.buckets.backups
+    known = read_known(site, bucket, trusted)
     if known is None and not any(site.list(bucket, locking.POINTS)):
         return None
     if known is None:
@@ -112,7 +117,7 @@ def _of_points(platform: Platform, site: Site, now: datetime) -> dict[str, Any] 
     found += [
         Lock(f"{bucket}/{locking.POINTS}{point} (sealed objects)", until) for point, until in known.sealed.items()
     ]
-    return _told("restore-points", found, now, platform.config)
+    return _told("restore-points", found, now, config)
 
 
 def _told(protects: Protects, locks: list[Lock], now: datetime, config: Config | None = None) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
+from rempart.ledger.port import Ledger
+from rempart.replication.continuity import Continuity
 from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch
+from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
 from rempart.sites.digests import of_file
 from rempart.sites.port import ObjectInfo, Site
@@ -40,27 +43,36 @@ class Reconciled:
         }
 
 
-def reconcile(platform: Platform, active: Site, other: Site, generation: int, *, write: bool) -> Reconciled:
+def reconcile(
+    config: Config,
+    ledger: Ledger,
+    continuity: Continuity,
+    active: Site,
+    other: Site,
+    generation: int,
+    *,
+    write: bool,
+) -> Reconciled:
     """Copy objects that only the other site has to the active site. Run it before a replication overwrites them.
 
     Changes that were not replicated yet are adopted, oldest first. If both sites wrote a key, the version of the active
     site stays current, and the other version goes to `conflicts/<generation>/`. Safe to repeat. With `write=False`
     nothing changes. Raises SiteError.
     """
-    first = platform.config.active_site
-    history = platform.continuity.active_sites(first).history()
-    record = last_record(platform, other)
+    first = config.active_site
+    history = continuity.active_sites(first).history()
+    record = last_record(ledger, other)
     proven = record is not None and record.outcome("MD5 ETags") == "proven"
     adopted: list[str] = []
     conflicts: list[str] = []
     for name in BUCKETS:
-        bucket = physical_bucket(platform.config, name)
+        bucket = physical_bucket(config, name)
         there = {info.key: info for info in _listed(active, bucket)}
         divergence = diverged(
             _listed(other, bucket),
             there.values(),
-            _known(platform, other.name, active.name, name),
-            _known(platform, active.name, other.name, name),
+            _known(continuity, other.name, active.name, bucket),
+            _known(continuity, active.name, other.name, bucket),
             lambda at: was_active(history, first, other.name, at),
         )
         both = list(divergence.both)
@@ -81,12 +93,11 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
     return Reconciled(tuple(adopted), tuple(conflicts), f"conflicts/{generation}/ at '{active.name}'")
 
 
-def _known(platform: Platform, source: str, other: str, name: str) -> Iterator[Known]:
+def _known(continuity: Continuity, source: str, other: str, bucket: str) -> Iterator[Known]:
     """Return the versions at site `source` that `other` has or had, from the catalogues of both directions."""
-    bucket = physical_bucket(platform.config, name)
-    for replica in platform.continuity.catalogue(source, other).rows(bucket):
+    for replica in continuity.catalogue(source, other).rows(bucket):
         yield Known(replica.key, replica.etag)
-    for replica in platform.continuity.catalogue(other, source).rows(bucket):
+    for replica in continuity.catalogue(other, source).rows(bucket):
         yield Known(replica.key, replica.target_etag)
 
 
@@ -177,6 +188,6 @@ def before_bringing(platform: Platform, source: str, target: str) -> None:
         return
     classification = classification_of(load_all())
     here, there = platform.site(source, classification), platform.site(target, classification)
-    found = reconcile(platform, here, there, active.generation, write=True)
+    found = reconcile(platform.config, platform.ledger, platform.continuity, here, there, active.generation, write=True)
     if found.adopted or found.conflicts:
         platform.ledger.append("failover", f"{source}->{target}", {"step": "diff", **found.as_json()})

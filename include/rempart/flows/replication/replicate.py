@@ -23,6 +23,8 @@ from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.leases import when_free
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import check_direction, pair_of, physical_bucket
+from rempart.ledger.port import Ledger
+from rempart.replication.continuity import Continuity
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
@@ -31,6 +33,7 @@ from rempart.replication.work import FolderStore, Store
 from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import ReplicationPair
+from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.training.attempts.checkpoints import is_checkpoint
@@ -96,14 +99,14 @@ def replicate(platform: Platform, source: str, target: str, *, accept_deletes: i
     check_direction(platform.active(), source)
     before_bringing(platform, source, target)
     result = bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes)
-    tell_watch(platform, source, target, result)
+    beat(platform, heartbeat.replication(source, target), facts_of(source, target, result))
     return result
 
 
-def tell_watch(platform: Platform, source: str, target: str, result: ReplicationResult) -> None:
-    """Write the pair's heartbeat: every object arrived, and the lag of the target."""
+def facts_of(source: str, target: str, result: ReplicationResult) -> dict[str, Any]:
+    """Return the facts of the pair's heartbeat: every object arrived, and the lag of the target."""
     facts = {name: getattr(result, name) for name in ("objects", "verified", "pending", "lag_seconds")}
-    beat(platform, heartbeat.replication(source, target), {"source": source, "target": target, **facts})
+    return {"source": source, "target": target, **facts}
 
 
 def bring(
@@ -125,7 +128,7 @@ def bring(
     with (
         when_free(platform.continuity, source, target, patience) as lease,
         spool_folder() as folder,
-        OpenPair(platform, source, target, lease, thorough=thorough) as pair,
+        open_pair(platform, source, target, lease, thorough=thorough) as pair,
     ):
         open_now = whenever or pair.open_now()
         return pair.whole(buckets, FolderStore(folder), folder, accept_deletes, open_now)
@@ -184,19 +187,26 @@ def record_late(platform: Platform, source: str, target: str, run: str, since: d
 class OpenPair:
     """Both sites of a pair, opened and proven, with the operations done under one lease."""
 
-    def __init__(self, platform: Platform, source: str, target: str, lease: Lease, *, thorough: bool = False) -> None:
-        self.platform, self.lease, self.thorough = platform, lease, thorough
-        classification = classification_of(load_all())
-        self.source: Site = platform.site(source, classification)
-        self.target: Site = platform.site(target, classification, "replica", replica_of=source)
-        self.able = (
-            require(platform, self.source, "replication"),
-            require(platform, self.target, "replication"),
-        )
+    def __init__(
+        self,
+        sites: tuple[Site, Site],
+        able: tuple[CapabilityRecord, CapabilityRecord],
+        lease: Lease,
+        config: Config,
+        ledger: Ledger,
+        continuity: Continuity,
+        clock: Callable[[], datetime],
+        *,
+        thorough: bool = False,
+    ) -> None:
+        (self.source, self.target), self.able, self.lease, self.thorough = sites, able, lease, thorough
+        self.config, self.ledger, self.clock = config, ledger, clock
+        self.known = continuity.catalogue(self.source.name, self.target.name)
+        ends = {self.source.name, self.target.name}
         declared = (
-            pair for pair in platform.config.replication if {pair.source, pair.target} == {source, target}
+            pair for pair in config.replication if {pair.source, pair.target} == ends
         )  # either direction: the way back has the rules of the way there
-        self.pair = next(declared, None) or ReplicationPair(source=source, target=target)
+        self.pair = next(declared, None) or ReplicationPair(source=self.source.name, target=self.target.name)
         self.throttle = Throttle(self.pair.bandwidth)
         self.pool = ThreadPoolExecutor(self.pair.transfers, thread_name_prefix="replicate")
 
@@ -217,31 +227,29 @@ class OpenPair:
             self.pair.tags,
             self.pair.transfers,
         )
-        clock = self.platform.clock
         mover = Mover(
             self.source,
             self.target,
             bucket,
-            clock,
+            self.clock,
             arrival=self._proven("wrong digest refused"),
             parts_arrival=self._proven("wrong part refused"),
             md5_etags=self.able[0].outcome("MD5 ETags") == "proven",
             tags=self.pair.tags and self._proven("tags"),
             throttle=self.throttle,
         )
-        known = self.platform.continuity.catalogue(self.source.name, self.target.name)
         # a job's checkpoints live for minutes and are learnt from data: they are not copied
         return BucketRun(
             self.source,
             self.target,
             bucket,
-            known,
+            self.known,
             self.lease,
             self.able,
             rules,
             mover,
             self.pool,
-            clock,
+            self.clock,
             is_checkpoint,
         )
 
@@ -249,7 +257,7 @@ class OpenPair:
         return self.able[1].outcome(capability) == "proven"
 
     def plan(self, name: str, store: Store, folder: Path) -> Planned:
-        bucket = physical_bucket(self.platform.config, name)
+        bucket = physical_bucket(self.config, name)
         made = self.run(bucket).plan(store, folder)
         logger.info(
             "%s: %d objects at '%s'; %d changes to copy to '%s', %d deletions",
@@ -265,7 +273,7 @@ class OpenPair:
     def whole(
         self, buckets: Sequence[str], store: Store, folder: Path, accept_deletes: int, open_now: bool
     ) -> ReplicationResult:
-        began = self.platform.clock()
+        began = self.clock()
         # every listing is complete before the first object is copied
         plans = [self.plan(name, store, folder) for name in buckets]
         carried = {plan.bucket: Outcome() for plan in plans}
@@ -277,7 +285,7 @@ class OpenPair:
     def open_now(self) -> bool:
         """Return whether the pair's window is open. Report it if not."""
         window = self.pair.window
-        if window is None or window.open_at(self.platform.clock().time()):
+        if window is None or window.open_at(self.clock().time()):
             return True
         logger.info("nothing copied: outside the window %s to %s UTC", f"{window.begin:%H:%M}", f"{window.end:%H:%M}")
         return False
@@ -313,7 +321,7 @@ class OpenPair:
         result = self._result(total, failed, began)
         names = [plan.bucket for plan in plans]
         subject = f"{self.source.name}->{self.target.name}"
-        self.platform.ledger.append("replication", subject, {**asdict(result), "failed": failed, "buckets": names})
+        self.ledger.append("replication", subject, {**asdict(result), "failed": failed, "buckets": names})
         measured(result)
         if total.failures:
             raise _incomplete(result, self.pair, self.target.name, failed, troubles)
@@ -322,7 +330,7 @@ class OpenPair:
         return result
 
     def _result(self, total: Outcome, failed: list[str], began: datetime) -> ReplicationResult:
-        now = self.platform.clock()
+        now = self.clock()
         seconds = max((now - began).total_seconds(), 1e-3)
         p50, p95, longest = quantiles(total.lags)
         grade = grade_of(total)
@@ -354,16 +362,25 @@ class OpenPair:
 
     def progress(self) -> Callable[[Carried], None]:
         """Report progress every few seconds while objects are copied."""
-        last, copied, size = self.platform.clock(), 0, 0
+        last, copied, size = self.clock(), 0, 0
 
         def told(done: Carried) -> None:
             nonlocal last, copied, size
-            copied, size, now = copied + done.put, size + done.bytes, self.platform.clock()
+            copied, size, now = copied + done.put, size + done.bytes, self.clock()
             if (now - last).total_seconds() >= SAY_EVERY:
                 last = now
                 logger.info("copied %d objects (%.1f MB)", copied, size / 1e6)
 
         return told
+
+
+def open_pair(platform: Platform, source: str, target: str, lease: Lease, *, thorough: bool = False) -> OpenPair:
+    """Open both sites of a pair. Raises PlacementDenied, CapabilityMissing, SiteError."""
+    classification = classification_of(load_all())
+    sites = (platform.site(source, classification), platform.site(target, classification, "replica", replica_of=source))
+    able = (require(platform, sites[0], "replication"), require(platform, sites[1], "replication"))
+    config, ledger, continuity = platform.config, platform.ledger, platform.continuity
+    return OpenPair(sites, able, lease, config, ledger, continuity, platform.clock, thorough=thorough)
 
 
 def _incomplete(

@@ -16,13 +16,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from rempart.backup.watch import heartbeat
 from rempart.coordination.lease import Lease
 from rempart.errors import RempartError, SiteUnavailable
 from rempart.flows.replication.reconcile import before_bringing
-from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, tell_watch
+from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, facts_of, open_pair
+from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.leases import holder, pair_lease
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.replication_pairs import check_direction, pair_of
+from rempart.replication.catalogue import Catalogue
+from rempart.replication.continuity import Continuity
 from rempart.replication.outcome import SHOWN, Outcome, Planned
 from rempart.replication.plan import Replica
 from rempart.replication.work import SiteStore, Store, decode
@@ -74,7 +78,7 @@ def prepare(platform: Platform, source: str, target: str, *, run_name: str | Non
     who, run, began = run_name or holder(), secrets.token_hex(8), platform.clock()
     lease = platform.continuity.take(pair_lease(source, target), who, LEASE_SECONDS, again=run_name is not None)
     try:
-        with spool_folder() as folder, OpenPair(platform, source, target, lease) as opened:
+        with spool_folder() as folder, open_pair(platform, source, target, lease) as opened:
             plans = [opened.plan(name, _store(opened, run), folder) for name in pair.buckets]
             open_now = opened.open_now()
     except BaseException:
@@ -92,7 +96,7 @@ def carry(platform: Platform, prepared: Prepared, piece: Mapping[str, str]) -> d
     check_direction(platform.active(), prepared.source)
     lease = _lease(prepared)
     platform.continuity.renew(lease, LEASE_SECONDS)
-    with _renewed(platform, lease), OpenPair(platform, prepared.source, prepared.target, lease) as opened:
+    with _renewed(platform.continuity, lease), open_pair(platform, prepared.source, prepared.target, lease) as opened:
         body = _store(opened, prepared.run).get(piece["piece"])
         outcome = opened.run(piece["bucket"]).carry(body, opened.progress())
     outcome.lags = _some(outcome.lags)
@@ -120,8 +124,8 @@ def conclude(
     plans, began = prepared.planned, prepared.began
     try:
         check_direction(platform.active(), prepared.source)
-        pair = OpenPair(platform, prepared.source, prepared.target, lease)
-        with spool_folder() as folder, _renewed(platform, lease), pair as opened:
+        pair = open_pair(platform, prepared.source, prepared.target, lease)
+        with spool_folder() as folder, _renewed(platform.continuity, lease), pair as opened:
             store = _store(opened, prepared.run)
             carried = {plan.bucket: Outcome() for plan in plans}
             for planned in plans if prepared.open_now else ():
@@ -129,21 +133,21 @@ def conclude(
                     if piece in told:
                         outcome = TypeAdapter(Outcome).validate_python(told[piece])
                     else:
-                        outcome = _untold(platform, prepared, planned, store.get(piece))
+                        outcome = _untold(opened.known, planned, store.get(piece))
                     carried[planned.bucket].add(outcome)
             done = carried if prepared.open_now else None
             result = opened.conclude(plans, done, store, folder, began, accept_deletes, measured)
     finally:
         platform.continuity.release(lease)
-    tell_watch(platform, prepared.source, prepared.target, result)
+    facts = facts_of(prepared.source, prepared.target, result)
+    beat(platform, heartbeat.replication(prepared.source, prepared.target), facts)
     return result
 
 
-def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: bytes) -> Outcome:
+def _untold(known: Catalogue, planned: Planned, body: bytes) -> Outcome:
     """Return the outcome of a piece whose task returned none: recorded copies count as done, the rest as pending."""
     plans, outcome = list(decode(body)), Outcome()
     left = {(plan.key, copy.source.version_id or ""): copy for plan in plans for copy in plan.copies}
-    known = platform.continuity.catalogue(prepared.source, prepared.target)
     newest: dict[str, Replica] = {}
     for row in known.copied_since(planned.bucket, planned.began):
         if left.pop((row.key, row.version), None) is not None:
@@ -166,7 +170,7 @@ def _some(lags: Sequence[float]) -> list[float]:
 
 
 def _store(pair: OpenPair, run: str) -> Store:
-    return SiteStore(pair.target, pair.platform.config.buckets.backups, f"replication/work/{run}")
+    return SiteStore(pair.target, pair.config.buckets.backups, f"replication/work/{run}")
 
 
 def _lease(prepared: Prepared) -> Lease:
@@ -174,14 +178,14 @@ def _lease(prepared: Prepared) -> Lease:
 
 
 @contextmanager
-def _renewed(platform: Platform, lease: Lease) -> Iterator[None]:
+def _renewed(continuity: Continuity, lease: Lease) -> Iterator[None]:
     """Renew the lease of a run with several processes while one of them works."""
     over = threading.Event()
 
     def keep() -> None:
         while not over.wait(LEASE_SECONDS / 10):
             try:
-                platform.continuity.renew(lease, LEASE_SECONDS)
+                continuity.renew(lease, LEASE_SECONDS)
             except RempartError:  # what is written next finds out whether the lease is over
                 if lease.lost.is_set():
                     return

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.leases import PATIENCE, when_free
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import pair_of, physical_bucket
+from rempart.replication.catalogue import Catalogue
 from rempart.replication.plan import DAMAGED, Replica
 from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
@@ -72,8 +74,9 @@ def verify(platform: Platform, source: str, target: str, *, whole: bool = False)
             damaged += [(bucket, replica) for replica in bad]
             for replica in bad:
                 logger.warning("the replica of %s/%s at '%s' is damaged", bucket, replica.key, target)
-    fault = _heal(platform, source, target, pair.buckets) if damaged else None
-    unhealed = tuple(_names(_still_damaged(platform, source, target, damaged)))
+    heal = partial(bring, platform, source, target, pair.buckets, thorough=True, patience=PATIENCE)
+    fault = _fault(heal) if damaged else None
+    unhealed = tuple(_names(_still_damaged(known, damaged)))
     result = VerifyResult(replicas, read, size, tuple(_names(damaged)), unhealed)
     subject = f"verify {source}->{target}"
     platform.ledger.append(
@@ -120,18 +123,15 @@ def _read(
     return [row for row, good in found if good], [row for row, good in found if not good]
 
 
-def _heal(platform: Platform, source: str, target: str, buckets: Iterable[str]) -> RempartError | None:
+def _fault(heal: Callable[[], object]) -> RempartError | None:
     try:
-        bring(platform, source, target, list(buckets), thorough=True, patience=PATIENCE)
+        heal()
     except RempartError as error:  # other keys may have failed: who was healed is asked of the catalogue
         return error
     return None
 
 
-def _still_damaged(
-    platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]]
-) -> list[tuple[str, Replica]]:
-    known = platform.continuity.catalogue(source, target)
+def _still_damaged(known: Catalogue, damaged: list[tuple[str, Replica]]) -> list[tuple[str, Replica]]:
     keys = {bucket: [row.key for name, row in damaged if name == bucket] for bucket, _ in damaged}
     return [
         (bucket, row)

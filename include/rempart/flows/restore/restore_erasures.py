@@ -14,6 +14,7 @@ from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.restore_plan import Selection, dataset_of
 from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.flows.erasure import erase
+from rempart.flows.erasure.erase_stores import open_stores
 from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
@@ -93,8 +94,8 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
 
     An error counts as a failed check with its reason.
     """
-    sites, _ = erasures.open_sites(platform, home)
-    silent = erasures.register(platform, sites, entries, must=None)
+    stores = open_stores(platform, home)
+    silent = erasures.open_register(platform).write(stores.sites, entries, must=None)
 
     def secret_of(scope: str, serial: str) -> bytes:
         return point.keys.of(scope, serial).hash_key
@@ -103,7 +104,7 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
         mine = [entry for entry in entries if entry.pipeline == name]
         what = f"erasures of {name} applied again: {len({who for entry in mine for who in entry.subjects})} subjects"
         try:
-            (done,) = erase.apply_all(platform, mine, secret_of, home=home, silent=silent)
+            (done,) = erase.apply_all(stores, mine, secret_of, silent=silent)
         except RempartError as error:
             yield RestoreCheck(what, False, error.what)
             continue

@@ -8,19 +8,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse, text_of
+from rempart.backup.keys.key_envelope import ScopeKey
+from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import erasures
 from rempart.backup.points.erasures import Erasure
-from rempart.errors import ErasedMeanwhile, ObjectMissing, RempartError, SiteError, SiteUnavailable
+from rempart.errors import ErasedMeanwhile, ObjectMissing, SiteError, SiteUnavailable
 from rempart.flows.shared.keys import kept_for, key_of, open_keyring
-from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing, snapshots
+from rempart.ledger.keys import Signer
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 if TYPE_CHECKING:
@@ -78,21 +81,21 @@ def on_record(ledger: Ledger, pipeline: str | None = None) -> list[Erasure]:
     return [found[name] for name in sorted(found)]
 
 
-def erased(platform: Platform, pipeline: str) -> Erased | None:
+def erased(ledger: Ledger, pipeline: str, secret_of: SecretOf) -> Erased | None:
     """Return the erased subjects of a pipeline, or None if nobody was erased.
 
     Raises BackupError, SiteError.
     """
-    entries = on_record(platform.ledger, pipeline)
-    return erased_by(pipeline, entries, secrets_of(platform)) if entries else None
+    entries = on_record(ledger, pipeline)
+    return erased_by(pipeline, entries, secret_of) if entries else None
 
 
-def check_same(platform: Platform, pipeline: str, before: Erased | None) -> None:
+def check_same(ledger: Ledger, pipeline: str, before: Erased | None) -> None:
     """Check that nobody was erased since `before`. Call it inside `Platform.committing`.
 
     Raises ErasedMeanwhile.
     """
-    now = frozenset(entry.id for entry in on_record(platform.ledger, pipeline))
+    now = frozenset(entry.id for entry in on_record(ledger, pipeline))
     if now != (before.entries if before else frozenset()):
         raise ErasedMeanwhile(
             f"Rows of '{pipeline}' were erased while this ran: nothing was committed",
@@ -100,51 +103,44 @@ def check_same(platform: Platform, pipeline: str, before: Erased | None) -> None
         )
 
 
-def without_erased(platform: Platform, pipeline: Pipeline, table: pa.Table) -> pa.Table:
+def without_erased(ledger: Ledger, pipeline: Pipeline, table: pa.Table, secret_of: SecretOf) -> pa.Table:
     """Return the rows of a table that were not erased."""
-    who = erased(platform, pipeline.name)
+    who = erased(ledger, pipeline.name, secret_of)
     return erasing.split(table, pipeline.key, who.has)[0] if who else table
 
 
 def secrets_of(platform: Platform) -> SecretOf:
     """Return a function that opens keys of pseudonyms with the platform's own key, and opens each key once."""
-    opened: dict[tuple[str, str], bytes] = {}
 
+    @cache
+    def keyring() -> Keyring:
+        return open_keyring(platform)
+
+    @cache
     def secret_of(scope: str, serial: str) -> bytes:
-        if (scope, serial) not in opened:
-            keyring = open_keyring(platform)
-            opened[scope, serial] = keyring.open(parse(scope), serial).hash_key
-        return opened[scope, serial]
+        return keyring().open(parse(scope), serial).hash_key
 
     return secret_of
 
 
-def new_entry(
-    platform: Platform, pipeline: str, keys: Sequence[Sequence[Any]], by: str, reason: str, suffix: str | None = None
-) -> Erasure:
-    """Return an entry for the rows with these keys, under the newest key of pseudonyms.
+def pseudonym_key(ledger: Ledger, keyring: Keyring, kept: timedelta) -> ScopeKey:
+    """Return the newest key of pseudonyms. Make it if there is none. `kept` is how long restore points are kept."""
+    return key_of(ledger, keyring, EncryptionScope("platform", erasures.KEYS, text_of(kept)))
 
-    Make that key if there is none.
-    """
-    now = platform.clock()
-    scope = EncryptionScope("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
-    key = key_of(platform.ledger, open_keyring(platform), scope)
+
+def new_entry(
+    key: ScopeKey,
+    now: datetime,
+    pipeline: str,
+    keys: Sequence[Sequence[Any]],
+    by: str,
+    reason: str,
+    suffix: str | None = None,
+) -> Erasure:
+    """Return an entry for the rows with these keys, whose pseudonyms are made with `key`."""
     who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, row_key) for row_key in keys}))
     name = erasures.new_id(now, suffix or secrets.token_hex(4))
-    return Erasure(name, now, pipeline, who, by, reason, scope.id, key.serial)
-
-
-def open_sites(platform: Platform, home: str | None = None) -> tuple[dict[str, Site], dict[str, str]]:
-    """Return every configured site, `home` (the active site) first, and why the other sites could not be opened."""
-    home, found, shut = home or platform.active().site, dict[str, Site](), dict[str, str]()
-    for name in sorted(platform.config.sites, key=lambda site: site != home):
-        try:
-            found[name] = platform.site(name, classification_of(load_all()))
-        except RempartError as error:
-            if name == home:
-                raise
-            shut[name] = error.what
-    return found, shut
+    return Erasure(name, now, pipeline, who, by, reason, key.scope.id, key.serial)
 
 
 def registered(
@@ -167,49 +163,58 @@ def registered(
     return entries, doubts, silent
 
 
-def register(
-    platform: Platform, sites: Mapping[str, Site], entries: Sequence[Erasure], *, must: str | None
-) -> dict[str, str]:
-    """Write each entry to every site under object lock, then to the ledger. Return why a site lacks the entries.
+@dataclass(frozen=True)
+class Register:
+    """What writes entries into the registers of the sites and into the ledger.
 
-    The site `must` gets the entries first. Raises SiteError if `must` fails, or is not among the sites.
+    An entry is locked as long as a restore point older than the erasure may be kept (`kept`).
     """
-    silent = dict[str, str]()
-    if must and must not in sites:
-        raise SiteError(
-            f"Site '{must}', which stores restore points, cannot be reached: a restore from there would undo an "
-            "erasure that is missing in its register",
-            "Check the site with `rempart doctor site`, then run again. Nothing was erased.",
-        )
-    signer, bucket = platform.signer(), platform.config.buckets.backups
-    for name in sorted(sites, key=lambda site: site != must):
-        try:
-            there = {info.key for info in sites[name].list(bucket, erasures.PREFIX)}
-            for entry in entries:
-                if erasures.key_of(entry.id) not in there:
-                    _store(
-                        sites[name],
-                        bucket,
-                        entry,
-                        erasures.encode(entry, signer),
-                        _until(platform, entry),
-                        name == must,
-                    )
-        except SiteError as error:
-            if name == must:
-                raise
-            silent[name] = error.what
-    known = {entry.id for entry in on_record(platform.ledger)}
-    for entry in entries:
-        if entry.id not in known:
-            platform.ledger.append("erasure", entry.pipeline, {"state": "registered", **entry.as_json()})
-    return silent
+
+    bucket: str
+    kept: timedelta
+    ledger: Ledger
+    signer: Callable[[], Signer]
+    clock: Callable[[], datetime]
+
+    def write(self, sites: Mapping[str, Site], entries: Sequence[Erasure], *, must: str | None) -> dict[str, str]:
+        """Write each entry to every site under object lock, then to the ledger. Return why a site lacks the entries.
+
+        The site `must` gets the entries first. Raises SiteError if `must` fails, or is not among the sites.
+        """
+        silent = dict[str, str]()
+        if must and must not in sites:
+            raise SiteError(
+                f"Site '{must}', which stores restore points, cannot be reached: a restore from there would undo an "
+                "erasure that is missing in its register",
+                "Check the site with `rempart doctor site`, then run again. Nothing was erased.",
+            )
+        signer = self.signer()
+        for name in sorted(sites, key=lambda site: site != must):
+            try:
+                there = {info.key for info in sites[name].list(self.bucket, erasures.PREFIX)}
+                for entry in entries:
+                    if erasures.key_of(entry.id) not in there:
+                        body, until = erasures.encode(entry, signer), self._until(entry)
+                        _store(sites[name], self.bucket, entry, body, until, name == must)
+            except SiteError as error:
+                if name == must:
+                    raise
+                silent[name] = error.what
+        known = {entry.id for entry in on_record(self.ledger)}
+        for entry in entries:
+            if entry.id not in known:
+                self.ledger.append("erasure", entry.pipeline, {"state": "registered", **entry.as_json()})
+        return silent
+
+    def _until(self, erasure: Erasure) -> datetime | None:
+        until = erasure.at + self.kept
+        return until if until > self.clock() else None
 
 
-def _until(platform: Platform, erasure: Erasure) -> datetime | None:
-    """Return the time until which a restore point older than the erasure may be kept."""
-    until = erasure.at + kept_for(platform.config.backup.keep)
-    return until if until > platform.clock() else None
+def open_register(platform: Platform) -> Register:
+    config = platform.config
+    kept = kept_for(config.backup.keep)
+    return Register(config.buckets.backups, kept, platform.ledger, platform.signer, platform.clock)
 
 
 def _store(site: Site, bucket: str, erasure: Erasure, body: bytes, until: datetime | None, must_lock: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from rempart.coordination.active import Active, is_open
@@ -73,6 +74,10 @@ class Platform:
         decision = self._decide(name, connection, classification, what, replica_of)
         self.record(decision)
         return self._open(name, name, connection, decision)
+
+    def openers(self, classification: Classification) -> dict[str, Callable[[], Site]]:
+        """Return for each configured site the function that opens it, as `site` does."""
+        return {name: partial(self.site, name, classification) for name in self.config.sites}
 
     def evidence_site(self, name: str, *, write_only: bool = False) -> tuple[Site, Decision]:
         """Return a site of the ledger's export and its permission. The caller records the permission before it writes.

@@ -11,9 +11,9 @@ PREFIX = "airflow/logs"
 """Prefix of task logs in the bucket of artifacts; Airflow names the files below it."""
 
 
-def write(platform: Platform, name: str, lines: bytes) -> str:
+def write(site: Site, bucket: str, name: str, lines: bytes) -> str:
     """Append to a task log and return its location. A deferred task continues the same log. Raises SiteError."""
-    site, bucket, key = _site(platform), platform.config.buckets.artifacts, f"{PREFIX}/{name}"
+    key = f"{PREFIX}/{name}"
     try:
         before = site.read(bucket, key)
     except ObjectMissing:
@@ -22,21 +22,20 @@ def write(platform: Platform, name: str, lines: bytes) -> str:
     return f"{bucket}/{key} at site '{site.name}'"
 
 
-def read(platform: Platform, name: str) -> dict[str, str]:
+def read(site: Site, bucket: str, name: str) -> dict[str, str]:
     """Return a task log and the logs of its triggers, by location. Raises SiteError."""
-    site, bucket = _site(platform), platform.config.buckets.artifacts
     found = sorted(info.key for info in site.list(bucket, f"{PREFIX}/{name}"))
     return {f"{bucket}/{key} at site '{site.name}'": site.read(bucket, key).decode(errors="replace") for key in found}
 
 
-def _site(platform: Platform) -> Site:
-    """Return the active site, fenced or not: a log commits nothing. No decision is recorded.
+def open_store(platform: Platform) -> tuple[Site, str]:
+    """Return the active site and the bucket of the logs, fenced or not: a log commits nothing. No decision is recorded.
 
     Raises PlacementDenied, DatabaseUnavailable.
     """
-    name = platform.active().site
+    name, bucket = platform.active().site, platform.config.buckets.artifacts
     if known := platform.sites.get(name):
-        return known
+        return known, bucket
     from rempart.sites.s3.site import S3Site
 
     place = platform.config.sites[name]
@@ -45,4 +44,4 @@ def _site(platform: Platform) -> Site:
     decision = decide_site(platform.config, "internal", "data", name, on=platform.clock().date(), endpoint=endpoint)
     if not decision.allowed:
         raise decision.refusal()
-    return S3Site(name, connection, place.region, decision, most_listed=place.most_listed)
+    return S3Site(name, connection, place.region, decision, most_listed=place.most_listed), bucket

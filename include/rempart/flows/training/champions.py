@@ -6,13 +6,15 @@ whatever MLflow's alias says: a moved alias is put back, with an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
+from rempart.coordination.active import ActiveSites
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Ledger
+from rempart.settings.config import Connection
 
 ALARM = "champion-alias"
 """Value of field `what` in a denial about a moved alias."""
@@ -111,20 +113,20 @@ def lines(platform: Platform) -> list[str]:
         return [f"UNKNOWN whether MLflow's aliases match the champions on record: {error.what}"]
 
 
-def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str | None:
+def settle(tracking: Connection, ledger: Ledger, name: str, decisions: Sequence[Evidence], now: datetime) -> str | None:
     """Return the champion by the decisions. Put MLflow's alias there if it differs, with an alarm in the ledger.
 
     Raises TrackingUnavailable, TrackingRefused, LedgerError, DatabaseUnavailable.
     """
     from rempart.models import registry
 
-    tracking, wanted = platform.tracking(), intended(decisions)
+    wanted = intended(decisions)
     found = registry.champion(tracking, name)
     if found == wanted:
         return wanted
-    if why := alarm(found, decisions, platform.clock()):
+    if why := alarm(found, decisions, now):
         body = {"what": ALARM, "classification": "", "found": found, "champion": wanted, "reasons": [why]}
-        platform.ledger.append("denial", name, body)
+        ledger.append("denial", name, body)
     if wanted is None:
         registry.remove_champion(tracking, name)
         return None
@@ -134,12 +136,21 @@ def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str 
     return wanted
 
 
-def settle_all(platform: Platform, names: Iterable[str]) -> Iterator[str]:
-    """Settle the champion of each model. Yield a line for each change or error."""
+def settle_all(
+    tracking_of: Callable[[], Connection],
+    ledger: Ledger,
+    sites: ActiveSites,
+    clock: Callable[[], datetime],
+    names: Iterable[str],
+) -> Iterator[str]:
+    """Settle the champion of each model. Yield a line for each change or error.
+
+    `tracking_of` returns the connection of the MLflow server if the policy allows it.
+    """
     for name in names:
         try:
-            with platform.committing(platform.active()):
-                champion = settle(platform, name, decisions_on(platform.ledger, name))
+            with sites.committing(sites.active()):
+                champion = settle(tracking_of(), ledger, name, decisions_on(ledger, name), clock())
         except RempartError as error:
             yield f"MLflow's alias champion of model {name} differs from the record: {error.what}"
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -10,32 +11,35 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.errors import ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipelines import named
+from rempart.settings.sections import Classification
+from rempart.sites.port import Site
 from rempart.training.attempts.record import ORDER, Record, read_order
 from rempart.training.kubernetes.orphans import Known, OrphanFinding, PodSeen, judge
 
 
 def find_orphans(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[OrphanFinding]:
     """Judge each pod, with the pipeline of its label, without changes."""
-    return [judge(pod, _known(platform, api, pod, pipeline), platform.clock()) for pod, pipeline in pods]
+    order_of = partial(_record, platform.active_site, platform.config.buckets.artifacts)
+    return [judge(pod, _known(order_of, api, pod, pipeline), platform.clock()) for pod, pipeline in pods]
 
 
 def note(platform: Platform, finding: OrphanFinding, pipeline: str) -> None:
     """End the attempt of an orphaned pod in its record, if it is still open."""
-    if record := _record(platform, finding.pod, pipeline):
+    if record := _record(platform.active_site, platform.config.buckets.artifacts, finding.pod, pipeline):
         record.end(finding.pod.attempt, "ended", f"deleted as an orphaned pod: {finding.why}", platform.clock(), None)
 
 
-def _record(platform: Platform, pod: PodSeen, pipeline: str) -> Record | None:
-    site = platform.active_site(named(pipeline).classification)
+def _record(active_site: Callable[[Classification], Site], bucket: str, pod: PodSeen, pipeline: str) -> Record | None:
+    site = active_site(named(pipeline).classification)
     try:
-        return read_order(site, platform.config.buckets.artifacts, f"jobs/{pod.job_id}/{ORDER}")
+        return read_order(site, bucket, f"jobs/{pod.job_id}/{ORDER}")
     except ObjectMissing:
         return None
 
 
-def _known(platform: Platform, api: AirflowApi, pod: PodSeen, pipeline: str) -> Known:
+def _known(order_of: Callable[[PodSeen, str], Record | None], api: AirflowApi, pod: PodSeen, pipeline: str) -> Known:
     try:
-        record = _record(platform, pod, pipeline)
+        record = order_of(pod, pipeline)
         attempts = record.attempts() if record else []
         attempt = next((attempt for attempt in attempts if attempt.number == pod.attempt), None)
         if record is None or attempt is None or attempt.outcome is not None:

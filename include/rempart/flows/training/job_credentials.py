@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 from rempart.errors import PlacementDenied
-from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
-from rempart.settings.config import Config, Connection
+from rempart.settings.config import Config, Connection, Connections
 from rempart.sites.s3 import sessions
 from rempart.sovereignty.places import decide_site
+from rempart.sovereignty.policy import Decision
 from rempart.training import data_rights
 from rempart.training.attempts.record import ORDER
 from rempart.training.backends import as_json
@@ -50,32 +50,40 @@ def shortened(config: Config, spec: JobSpec, timeout: timedelta) -> Iterator[str
             )
 
 
-def grant(platform: Platform, spec: JobSpec, attempt: int, timeout: timedelta) -> Granted:
-    """Return the credentials of one attempt that may run for `timeout`.
+def grant(
+    config: Config,
+    connections: Connections,
+    record: Callable[[Decision], None],
+    spec: JobSpec,
+    attempt: int,
+    timeout: timedelta,
+    today: date,
+) -> Granted:
+    """Return the credentials of one attempt that may run for `timeout`. `record` writes evidence of each placement.
 
     Raises PlacementDenied if a site's are not declared; SiteError and its kinds; TrackingUnavailable and
     TrackingRefused.
     """
-    if found := missing(platform.config, spec):
+    if found := missing(config, spec):
         raise refusal(spec, found)
     variables, told = {}, []
     for right in data_rights.rights(spec):
         name = right.site.name
-        given, what = _at_site(platform, spec, right, attempt, timeout)
-        variables[_variable(platform.config.sites[name].connection)] = as_json(given)
+        given, what = _at_site(config, connections, record, spec, right, attempt, timeout, today)
+        variables[_variable(config.sites[name].connection)] = as_json(given)
         told.append(f"{name}: {what}")
-    user, what = _at_tracking(platform, spec, attempt)
+    user, what = _at_tracking(config, connections, spec, attempt)
     variables[_variable(spec.tracking.connection)] = as_json(user)
     return Granted(variables, "; ".join((*told, f"MLflow: {what}")))
 
 
-def release(platform: Platform, spec: JobSpec, attempt: int | None = None) -> None:
+def release(config: Config, connections: Connections, spec: JobSpec, attempt: int | None = None) -> None:
     """Revoke what does not expire: the attempt's MLflow user, or those of all attempts of a job.
 
     Raises TrackingUnavailable, TrackingRefused.
     """
-    if platform.config.training.tracking_user == "attempt":
-        tracking_users.remove(platform.connections(spec.tracking.connection), _user(spec, attempt))
+    if config.training.tracking_user == "attempt":
+        tracking_users.remove(connections(spec.tracking.connection), _user(spec, attempt))
 
 
 def refusal(spec: JobSpec, reasons: list[str]) -> PlacementDenied:
@@ -86,23 +94,30 @@ def refusal(spec: JobSpec, reasons: list[str]) -> PlacementDenied:
 
 
 def _at_site(
-    platform: Platform, spec: JobSpec, rights: Rights, attempt: int, timeout: timedelta
+    config: Config,
+    connections: Connections,
+    record: Callable[[Decision], None],
+    spec: JobSpec,
+    rights: Rights,
+    attempt: int,
+    timeout: timedelta,
+    today: date,
 ) -> tuple[Connection, str]:
-    declared = platform.config.sites[rights.site.name]
-    offered, own = declared.job_credentials, platform.connections(declared.connection)
+    declared = config.sites[rights.site.name]
+    offered, own = declared.job_credentials, connections(declared.connection)
     if offered is None or offered.kind == "platform":
         return own, f"the site's own key (connection {declared.connection}), which the owner chose to give"
     if offered.connection:
-        return platform.connections(offered.connection), f"the key of connection {offered.connection}"
+        return connections(offered.connection), f"the key of connection {offered.connection}"
     decision = decide_site(
-        platform.config,
+        config,
         spec.classification,
         "data",
         rights.site.name,
-        on=platform.clock().date(),
+        on=today,
         endpoint=own.extra.get("endpoint_url"),
     )
-    platform.record(decision)
+    record(decision)
     bucket = rights.own[0] if rights.own else rights.reads[0][0]
     request = sessions.Request(
         name=f"job-{spec.job_id}-{attempt}",
@@ -115,9 +130,9 @@ def _at_site(
     return made, f"a session until {until.isoformat(timespec='seconds')}, limited to the job's objects"
 
 
-def _at_tracking(platform: Platform, spec: JobSpec, attempt: int) -> tuple[Connection, str]:
-    own = platform.connections(spec.tracking.connection)
-    if platform.config.training.tracking_user == "platform":
+def _at_tracking(config: Config, connections: Connections, spec: JobSpec, attempt: int) -> tuple[Connection, str]:
+    own = connections(spec.tracking.connection)
+    if config.training.tracking_user == "platform":
         return own, "the platform's user, which the owner chose to give"
     user = tracking_users.create(own, _user(spec, attempt), spec.tracking.experiment)
     return user, f"user {user.login}, of experiment {spec.tracking.experiment} alone, until the attempt ends"

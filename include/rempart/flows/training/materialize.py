@@ -66,7 +66,7 @@ def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None 
         raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run ingest_{pipeline.name}.")
     table = snapshots.load_table(site, bucket, snapshot)
     with platform.committing(active):
-        table = erasures.without_erased(platform, pipeline, table)
+        table = erasures.without_erased(platform.ledger, pipeline, table, erasures.secrets_of(platform))
         return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
 
 

@@ -6,7 +6,7 @@ Nothing here talks to a cluster: the orchestration's operator does, with the pro
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,13 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, train
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.job_credentials import Granted
+from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.pool_capacity import known_free
+from rempart.ledger.port import Ledger
+from rempart.settings.config import Config, Connections
 from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import pods
+from rempart.sovereignty.policy import Decision
 from rempart.training import permission
 from rempart.training.attempts.record import Record, read_order
 from rempart.training.job import JobResult, JobSpec, Param
@@ -50,24 +54,25 @@ def order(platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param]
     Raises PlacementDenied if no declared pool may run it, and the errors of `flows.training.train.train`.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot = train.training_set(platform, pipeline)
+    table, snapshot = train.training_set(feature_databases(platform), pipeline)
     spec = train.order(platform, pipeline, table, snapshot, params=params)
     return place(platform, pipeline, spec)
 
 
 def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
     """Write the order of a job and return where it may run. Raises PlacementDenied, SiteError."""
+    config, ledger = platform.config, platform.ledger
     record = Record(platform.active_site(pipeline.classification), spec)
     key = record.order()
-    request = request_of(platform.config, pipeline)
-    allowed = [option.pool for option in placement(platform, pipeline).options]
-    free = known_free(platform.config, platform.connections, allowed, request.gpus)
-    made = placement(platform, pipeline, free, recorded_waiting(platform))
-    for line in (*made.lines(), *job_credentials.shortened(platform.config, spec, pipeline.trainer.timeout)):
+    request, today = request_of(config, pipeline), platform.clock().date()
+    allowed = [option.pool for option in plan(config, request, on=today).options]
+    free = known_free(config, platform.connections, allowed, request.gpus)
+    made = plan(config, request, on=today, free=free, waiting=recorded_waiting(ledger))
+    for line in (*made.lines(), *job_credentials.shortened(config, spec, pipeline.trainer.timeout)):
         logger.info("%s", line)
-    if unsaid := job_credentials.missing(platform.config, spec):
+    if unsaid := job_credentials.missing(config, spec):
         body = {"what": "job", "classification": pipeline.classification, "reasons": unsaid}
-        platform.ledger.append("denial", f"job {spec.job_id}", body)
+        ledger.append("denial", f"job {spec.job_id}", body)
         raise job_credentials.refusal(spec, unsaid)
     if not made.options:
         found = [f"pool {excluded.pool}: {reason}" for excluded in made.excluded for reason in excluded.reasons]
@@ -76,32 +81,28 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
             "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
         )
         body = {"what": "job", "classification": pipeline.classification, "reasons": found}
-        platform.ledger.append("denial", f"job {spec.job_id}", body)
+        ledger.append("denial", f"job {spec.job_id}", body)
         raise error
     return Ordered(spec.job_id, spec.output.bucket, key, made.as_json(), free)
 
 
-def placement(
-    platform: Platform,
-    pipeline: Pipeline,
-    free: Mapping[str, int] | None = None,
-    waiting: Mapping[str, Waiting] | None = None,
-) -> Plan:
-    """Return where a pipeline's jobs may run now. `free` and `waiting` are those of `training.placement.plan`."""
-    request, today = request_of(platform.config, pipeline), platform.clock().date()
-    return plan(platform.config, request, on=today, free=free, waiting=waiting)
-
-
-def recorded_waiting(platform: Platform) -> dict[str, Waiting]:
+def recorded_waiting(ledger: Ledger) -> dict[str, Waiting]:
     """Return how long the last jobs waited for each pool, from the ledger. Raises LedgerError, DatabaseUnavailable."""
-    return waiting_times(record.body for record in platform.ledger.find("placement", limit=RECORDS))
+    return waiting_times(record.body for record in ledger.find("placement", limit=RECORDS))
 
 
 @dataclass(frozen=True)
 class PodJob:
-    """One ordered job and its attempts in pools."""
+    """One ordered job and its attempts in pools.
 
-    platform: Platform
+    `record_decision` writes evidence of a placement, and raises PlacementDenied for a denial.
+    """
+
+    config: Config
+    connections: Connections
+    ledger: Ledger
+    clock: Callable[[], datetime]
+    record_decision: Callable[[Decision], None]
     pipeline: Pipeline
     record: Record
     plan: Plan
@@ -112,11 +113,11 @@ class PodJob:
 
     def step(self, since: datetime) -> Step:
         """Return the next step of a job whose task began at `since`."""
-        settings = self.platform.config.training
+        settings = self.config.training
         return next_step(
             self.plan,
             self.record.attempts(),
-            now=self.platform.clock(),
+            now=self.clock(),
             since=since,
             deadline=settings.deadline,
             pause=settings.pause,
@@ -124,31 +125,31 @@ class PodJob:
 
     def begin(self, number: int, option: Option, by: Mapping[str, str]) -> bool:
         """Begin an attempt for the Airflow task `by`. Return False if another task did before."""
-        return self.record.begin(number, option.pool, self.platform.clock(), by)
+        return self.record.begin(number, option.pool, self.clock(), by)
 
     def template(self, number: int, option: Option) -> dict[str, Any]:
         """Return the attempt's pod. Raises PlacementDenied."""
         seconds = int(self.pipeline.trainer.timeout.total_seconds())
-        return pod.template(self.platform.config, self._permitted(), option, number, seconds=seconds)
+        return pod.template(self.config, self._permitted(), option, number, seconds=seconds)
 
     def train_job(self, number: int, option: Option) -> dict[str, Any]:
         """Return the attempt's TrainJob if the policy allows its pods. Raises PlacementDenied.
 
         `pod_mutation_hook` does not see pods made by Kubeflow, so the same decision is made and recorded here.
         """
-        config, seconds = self.platform.config, int(self.pipeline.trainer.timeout.total_seconds())
+        config, seconds = self.config, int(self.pipeline.trainer.timeout.total_seconds())
         spec = self._permitted()
         like = pod.template(config, spec, option, number, seconds=seconds)
-        today = self.platform.clock().date()
-        self.platform.record(pods.plan(config, like, connection=option.connection, on=today).decision)
+        today = self.clock().date()
+        self.record_decision(pods.plan(config, like, connection=option.connection, on=today).decision)
         return train_job.manifest(config, spec, option, number, seconds=seconds)
 
     def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
         """Judge pods made by a controller: a runtime may differ from what was rendered. Raises PlacementDenied."""
         for created in made:
-            stated, today = [self.spec.classification], self.platform.clock().date()
-            found = pods.plan(self.platform.config, created, stated, connection=option.connection, on=today)
-            self.platform.record(found.decision)
+            stated, today = [self.spec.classification], self.clock().date()
+            found = pods.plan(self.config, created, stated, connection=option.connection, on=today)
+            self.record_decision(found.decision)
 
     def admit(self, number: int, option: Option, made: Mapping[str, Any], *nodes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the Secret for a pod (or TrainJob) bound to a node (or several, by rank) if the policy allows the data
@@ -166,23 +167,23 @@ class PodJob:
                 f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
                 "Do nothing: the pod is deleted, and the job continues in its next attempt.",
             )
-        config, today = self.platform.config, self.platform.clock().date()
+        config, today = self.config, self.clock().date()
         ran = []
         for node in nodes:
             decision, ran_on = verdict.judge_node(
                 config, self.spec.classification, option.pool, option.gpus, node, today
             )
-            self.platform.record(decision)
+            self.record_decision(decision)
             ran.append(ran_on)
         for decision in permission.decisions(config, self.spec, on=today):
-            self.platform.record(decision)
+            self.record_decision(decision)
         granted = self._credentials(number)
         owner = "train_job" if made.get("kind") == "TrainJob" else "pod"
         where = {
             owner: str(made["metadata"]["name"]),
             "credentials": granted.told,
             "decision": permission.permission_of(self._permitted()).decision,
-            "waited": max((self.platform.clock() - begun.started).total_seconds(), 0.0),
+            "waited": max((self.clock() - begun.started).total_seconds(), 0.0),
         }
         self.record.admit(number, verdict.together(ran).as_json() | where)
         return pod.secret(made, granted.variables)
@@ -192,7 +193,7 @@ class PodJob:
         ran = self.record.admitted(number)
         if ran and made:
             ran |= {"image": verdict.image_digest(made), "seconds": verdict.seconds_run(made)}
-        if self.record.end(number, ending.outcome, ending.cause, self.platform.clock(), ran) and ran:
+        if self.record.end(number, ending.outcome, ending.cause, self.clock(), ran) and ran:
             body: dict[str, Any] = {
                 "job_id": self.spec.job_id,
                 "attempt": number,
@@ -200,11 +201,11 @@ class PodJob:
                 "cause": ending.cause[:500],
             }
             try:
-                job_credentials.release(self.platform, self.spec, number)
+                job_credentials.release(self.config, self.connections, self.spec, number)
             except (TrackingUnavailable, TrackingRefused) as error:  # `finish` tries again
                 body["left_behind"] = error.what
             subject = f"{self.pipeline.name} {self.spec.job_id}"
-            self.platform.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
+            self.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
 
     def admitted(self, number: int) -> bool:
         """Return whether an attempt's pod may have its credentials."""
@@ -228,11 +229,19 @@ class PodJob:
 
     def _permitted(self) -> JobSpec:
         """Return the spec with the policy's current permission. Raises PlacementDenied."""
-        return permission.permit(self.platform.config, self.spec, on=self.platform.clock().date())
+        return permission.permit(self.config, self.spec, on=self.clock().date())
 
     def _credentials(self, number: int) -> Granted:
         """Return the credentials of the job's sites and tracking server only."""
-        return job_credentials.grant(self.platform, self.spec, number, self.pipeline.trainer.timeout)
+        return job_credentials.grant(
+            self.config,
+            self.connections,
+            self.record_decision,
+            self.spec,
+            number,
+            self.pipeline.trainer.timeout,
+            self.clock().date(),
+        )
 
 
 def ordered_job(
@@ -243,9 +252,10 @@ def ordered_job(
     Raises ObjectMissing, TrainingError, PlacementDenied, SiteError.
     """
     record = read_order(platform.active_site(pipeline.classification), bucket, key)
-    made = placement(platform, pipeline, free)
+    config, today = platform.config, platform.clock().date()
+    made = plan(config, request_of(config, pipeline), on=today, free=free)
     running = next((attempt for attempt in record.attempts() if attempt.outcome is None), None)
-    if running and made.option(running.pool) is None and running.pool in platform.config.pools:
+    if running and made.option(running.pool) is None and running.pool in config.pools:
         # a pool that left the order while a job ran there still has its pod, which must be found again
         gone = next((excluded for excluded in made.excluded if excluded.pool == running.pool), None)
         raise PlacementDenied(
@@ -253,7 +263,9 @@ def ordered_job(
             f"{'; '.join(gone.reasons) if gone else 'it is not declared'}",
             "Delete its pod (label rempart.eu/job), then clear this task: another pool is used.",
         )
-    return PodJob(platform, pipeline, record, made)
+    return PodJob(
+        config, platform.connections, platform.ledger, platform.clock, platform.record, pipeline, record, made
+    )
 
 
 def finish(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> train.TrainResult:
@@ -264,7 +276,7 @@ def finish(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> tra
             f"Job {job.spec.job_id} left no result at site '{job.record.site.name}'",
             "Read the log of the task that ran it; clear that task to run the job again.",
         )
-    job_credentials.release(platform, job.spec)
+    job_credentials.release(platform.config, platform.connections, job.spec)
     ran = job.ran()
     shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes", "waited")} if ran else None
     return replace(train.register(platform, pipeline, job.spec, result, ran=shown), placement=ran)

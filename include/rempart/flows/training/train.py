@@ -7,16 +7,20 @@ import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
+from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases
+from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
+from rempart.settings.config import Config
 from rempart.settings.pipeline import Holdout, Pipeline
+from rempart.settings.sections import Classification
 from rempart.training import permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
@@ -68,11 +72,11 @@ def train(
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot = training_set(platform, pipeline)
+    table, snapshot = training_set(feature_databases(platform), pipeline)
     return train_on(platform, pipeline, table, snapshot, params=params)
 
 
-def training_set(platform: Platform, pipeline: Pipeline) -> tuple[pa.Table, str]:
+def training_set(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str]:
     """Return the point-in-time training set of the current feature store, and the snapshot it was loaded from.
 
     Raises TrainingError, FeatureError, DatabaseUnavailable.
@@ -80,7 +84,7 @@ def training_set(platform: Platform, pipeline: Pipeline) -> tuple[pa.Table, str]
     from rempart.features.training_set import point_in_time
 
     logger.info("joining the features as they were known at each row's moment")
-    table, snapshot = point_in_time(feature_databases(platform), pipeline)
+    table, snapshot = point_in_time(databases, pipeline)
     logger.info("joined %d rows of snapshot %s", table.num_rows, snapshot)
     return table, snapshot
 
@@ -114,14 +118,14 @@ def order(
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
     body, rows = frozen(table, pipeline.holdout)
-    dataset = _store(platform, pipeline, site, body, table.num_rows)
+    dataset = _store(platform.config, pipeline, site, platform.clock(), body, table.num_rows)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
         dataset.sha256[:16],
         rows["train"],
         rows["holdout"],
     )
-    return job_spec(platform, pipeline, dataset, snapshot, merged)
+    return job_spec(platform.config, pipeline, dataset, snapshot, merged)
 
 
 def register(
@@ -138,6 +142,7 @@ def register(
     """
     active = platform.active()
     _verify(platform.active_site(pipeline.classification, active), spec, result)
+    classification = platform.classification(pipeline, "model")
     with platform.committing(active):
         version = registry.register(
             platform.tracking(),
@@ -150,12 +155,12 @@ def register(
                 "snapshot": spec.snapshot,
                 "dataset_sha256": spec.dataset.sha256,
                 "code_version": spec.code_version,
-                "classification": platform.classification(pipeline, "model"),
+                "classification": classification,
                 **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
                 **{name: f"{value:.6g}" for name, value in result.metrics.items()},
             },
         )
-        _record(platform, pipeline, spec, result, version, ran)
+        _record(platform.ledger, pipeline, spec, result, version, classification, ran)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
@@ -209,17 +214,17 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
     return buffer.getvalue(), rows
 
 
-def _place(platform: Platform, name: str) -> Place:
-    site = platform.config.sites[name]
+def _place(config: Config, name: str) -> Place:
+    site = config.sites[name]
     return Place(name=name, connection=site.connection, region=site.region)
 
 
-def _store(platform: Platform, pipeline: Pipeline, site: Site, body: bytes, rows: int) -> Dataset:
+def _store(config: Config, pipeline: Pipeline, site: Site, now: datetime, body: bytes, rows: int) -> Dataset:
     digest = hashlib.sha256(body).hexdigest()
-    bucket, key = platform.config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
-    kept_until = platform.clock() + platform.config.retention[pipeline.classification].snapshots
+    bucket, key = config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
+    kept_until = now + config.retention[pipeline.classification].snapshots
     site.write_new(bucket, key, body, metadata={"retain-until": kept_until.date().isoformat()})
-    return Dataset(site=_place(platform, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
+    return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 
 def _target(pipeline: Pipeline) -> Feature:
@@ -231,7 +236,7 @@ def _target(pipeline: Pipeline) -> Feature:
 
 
 def job_spec(
-    platform: Platform, pipeline: Pipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
+    config: Config, pipeline: Pipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
 ) -> JobSpec:
     """Return the order for a job."""
     return JobSpec(
@@ -244,7 +249,7 @@ def job_spec(
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
         nodes=pipeline.trainer.nodes,
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
-        output=Output(site=dataset.site, bucket=platform.config.buckets.artifacts, prefix="jobs/"),
+        output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,
         code_version=trainers.code_version(pipeline.trainer.use),
     )
@@ -257,15 +262,16 @@ def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
 
 
 def _record(
-    platform: Platform,
+    ledger: Ledger,
     pipeline: Pipeline,
     spec: JobSpec,
     result: JobResult,
     version: str,
+    classification: Classification,
     ran: Mapping[str, Any] | None,
 ) -> None:
     """Write evidence of the candidate, once per version."""
-    if candidate_record(platform, pipeline.name, version, result.model_id) is not None:
+    if candidate_record(ledger, pipeline.name, version, result.model_id) is not None:
         return
     seen, _ = trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
     body: dict[str, Any] = {
@@ -290,20 +296,18 @@ def _record(
         "metrics": dict(result.metrics),
         "trainer": spec.trainer.model_dump(),
         "code_version": spec.code_version,
-        "classification": platform.classification(pipeline, "model"),
+        "classification": classification,
         "placement": dict(ran) if ran else None,
         "work": result.work.model_dump(),
         "made_with": dict(result.made_with),
         "decision": result.decision,
     }
-    platform.ledger.append("candidate", pipeline.name, body)
+    ledger.append("candidate", pipeline.name, body)
 
 
-def candidate_record(
-    platform: Platform, name: str, version: str, model_id: str | None = None
-) -> Mapping[str, Any] | None:
+def candidate_record(ledger: Ledger, name: str, version: str, model_id: str | None = None) -> Mapping[str, Any] | None:
     """Return the newest candidate evidence of a version (and model), or None."""
-    for record in platform.ledger.find("candidate", name, limit=100_000):
+    for record in ledger.find("candidate", name, limit=100_000):
         if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
             return record.body
     return None

@@ -19,6 +19,7 @@ from rempart.flows.training.train import candidate_record
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
+from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
 from rempart.training.entrypoint import split_rows
 
@@ -63,23 +64,24 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     named = version is not None
     if (version := version or registry.candidate(tracking, name)) is None:
         raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
-    record = _record(platform, name, version)
-    decisions = decisions_on(platform.ledger, name)
+    ledger = platform.ledger
+    record = _record(ledger, name, version)
+    decisions = decisions_on(ledger, name)
     with platform.committing(active):
-        current = champions.settle(platform, name, decisions)
+        current = champions.settle(tracking, ledger, name, decisions, platform.clock())
     if current == version:
         body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
         previous, reasons = body["previous"], tuple(body["reasons"])
         said = (f"version {version} is already the champion", *reasons)
         return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
     site = platform.active_site(pipeline.classification, active)
-    train, holdout = _rows(platform.ledger, site, record["dataset"])
+    train, holdout = _rows(ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
     truth, task = metrics.target_values(target, holdout), str(record["task"])
     model = loading.load(tracking, record)
     mine = metrics.score(task, truth, model.predict(holdout))
     naive = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
-    theirs, faults = _champions(platform, record, current, holdout, truth, named=named)
+    theirs, faults = _champions(ledger, tracking, record, current, holdout, truth, named=named)
     if not named and (undone := _undone(decisions, version)):
         faults = (*faults, undone)
     verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
@@ -101,17 +103,24 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     }
     if verdict.passed:
         with platform.committing(active):
-            platform.ledger.append("promotion", name, body)
+            ledger.append("promotion", name, body)
             registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
-    if not _said_before(platform, name, body):
-        platform.ledger.append("refusal", name, _finite(body))
+    if not _said_before(ledger, name, body):
+        ledger.append("refusal", name, _finite(body))
     registry.refuse(tracking, name, version, verdict.reasons)
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
 
 
 def _champions(
-    platform: Platform, record: Mapping[str, Any], version: str | None, holdout: pa.Table, truth: Any, *, named: bool
+    ledger: Ledger,
+    tracking: Connection,
+    record: Mapping[str, Any],
+    version: str | None,
+    holdout: pa.Table,
+    truth: Any,
+    *,
+    named: bool,
 ) -> tuple[dict[str, float] | None, tuple[str, ...]]:
     """Return the champion's metrics on the candidate's held-out rows, or None and why it cannot be measured.
 
@@ -120,10 +129,10 @@ def _champions(
     if version in (None, record["version"]):
         return None, ()
     assert version is not None  # noqa: S101 - None is among the values above
-    theirs = _record(platform, str(record["name"]), version)
+    theirs = _record(ledger, str(record["name"]), version)
     if theirs["task"] != record["task"] or theirs["target"] != record["target"]:
         return None, () if named else _incomparable(record, version, "predicts another target")
-    model = loading.load(platform.tracking(), theirs)
+    model = loading.load(tracking, theirs)
     if missing := sorted({feature.name for feature in model.features} - set(holdout.column_names)):
         why = f"reads feature '{missing[0]}', which the training set no longer has"
         return None, () if named else _incomparable(record, version, why)
@@ -151,8 +160,8 @@ def _undone(decisions: Sequence[Evidence], version: str) -> str:
     return ""
 
 
-def _record(platform: Platform, name: str, version: str) -> Mapping[str, Any]:
-    if (found := candidate_record(platform, name, version)) is None:
+def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
+    if (found := candidate_record(ledger, name, version)) is None:
         raise ModelRefused(
             f"The ledger has no evidence that model {name} version {version} was trained here",
             f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
@@ -164,10 +173,10 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
     return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
 
 
-def _said_before(platform: Platform, name: str, body: Mapping[str, Any]) -> bool:
+def _said_before(ledger: Ledger, name: str, body: Mapping[str, Any]) -> bool:
     return any(
         str(record.body.get("version")) == body["version"] and list(record.body["reasons"]) == body["reasons"]
-        for record in platform.ledger.find("refusal", name, limit=100)
+        for record in ledger.find("refusal", name, limit=100)
     )
 
 
@@ -196,7 +205,8 @@ def roll_back(
     another version is champion, TrackingUnavailable, LedgerError, DatabaseUnavailable.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
-    decisions = decisions_on(platform.ledger, name)
+    ledger = platform.ledger
+    decisions = decisions_on(ledger, name)
     versions, alias = succession(decisions), registry.champion(tracking, name)
     current, moved = (versions[-1] if versions else None), bool(versions) and alias != versions[-1]
     last = decisions[-1] if decisions and decisions[-1].kind == "rollback" else None
@@ -220,18 +230,18 @@ def roll_back(
             "nothing was moved",
             "Open the plan again: it shows the current champion and the version that would come back.",
         )
-    loading.load(tracking, _record(platform, name, target))
+    loading.load(tracking, _record(ledger, name, target))
     plan = f"the alias champion of model {name} goes from version {alias or 'none'} back to version {target}"
     if dry_run:
         return RollbackResult(True, False, target, replaced, plan)
     with platform.committing(active):
-        if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
+        if (seen := decisions_on(ledger, name)) and seen[-1].seq != decisions[-1].seq:
             raise ModelRefused(
                 f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
                 "Open the plan again.",
             )
-        champions.settle(platform, name, decisions)
+        champions.settle(tracking, ledger, name, decisions, platform.clock())
         if not interrupted:
-            platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": alias})
+            ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": alias})
         registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))
     return RollbackResult(False, True, target, replaced, plan)

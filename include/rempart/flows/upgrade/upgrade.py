@@ -144,7 +144,10 @@ def exchange(stack: Stack, begun: Begun) -> list[str]:
         lifecycle.up(stack, migrate=True)
     with _step("proof"):
         platform = open_platform()
-        checks = [dags_are_read(platform, frozenset(begun.dags), started), *proof(platform, begun)]
+        checks = [
+            dags_are_read(AirflowApi(platform.connections("airflow_api")), frozenset(begun.dags), started),
+            *proof(platform, begun),
+        ]
     restore_checks.log(checks)
     ours, now = release.of_checkout(stack.root, stack.python), platform.clock()
     failed = [check for check in checks if check.ok is False]
@@ -197,9 +200,9 @@ class _Read:
     errors: list[str] = field(default_factory=list)
 
 
-def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> RestoreCheck:
+def dags_are_read(api: AirflowApi, wanted: frozenset[str], since: float) -> RestoreCheck:
     """Check that every DAG was read again without an error. `since` is in seconds since the epoch."""
-    what, api = "every DAG is read without error", AirflowApi(platform.connections("airflow_api"))
+    what = "every DAG is read without error"
     deadline, found = time.monotonic() + PARSE_SECONDS, _Read()
     while time.monotonic() < deadline:
         found.ids = {dag["dag_id"] for dag in api.dags() if _time(dag["last_parsed_time"]) >= since}

@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +57,7 @@ def gather(stack: Stack, platform: Platform) -> UpgradeFacts:
         before,
         ours,
         idle,
-        known(lambda: _server(stack, platform)),
+        known(lambda: _server(stack, partial(platform.database, "ledger"))),
         own_server,
         known(lambda: _installed_otherwise(stack.root)),
         None if idle else known(lambda: tuple(schemas.read(platform.connections, ("airflow", "mlflow")))),
@@ -116,12 +117,12 @@ def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
     return frozenset(found["dags"]), {Path(file).name: why for file, why in found["errors"].items()}
 
 
-def _server(stack: Stack, platform: Platform) -> int | None:
+def _server(stack: Stack, ledger: Callable[[], Connection]) -> int | None:
     """Return the major version of the server that holds the data."""
     if not stack.external("postgresql"):
         there = (stack.postgresql_data / "PG_VERSION").is_file()
         return embedded.data_version(stack.postgresql_data) if there else None
-    with postgresql.session(platform.database("ledger"), "read its version") as opened:
+    with postgresql.session(ledger(), "read its version") as opened:
         row = opened.execute("SHOW server_version_num").fetchone()
     return int(str(row[0])) // 10_000 if row else None
 

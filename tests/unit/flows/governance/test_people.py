@@ -26,11 +26,11 @@ THEIRS = StackService(external=External(url="https://airflow.internal", connecti
 def test_people_of_another_are_refused(changed: dict[str, object], said: str) -> None:
     platform = Platform(LOADED.model_copy(update=changed), lambda name: pytest.fail(f"{name} was asked for"))
     for act in (
-        lambda: people.everybody(platform),
-        lambda: people.add(platform, "marie", "viewer", "x" * 20),
-        lambda: people.remove(platform, "marie"),
-        lambda: people.change_password(platform, "marie", "x" * 20),
-        lambda: people.change_role(platform, "marie", "viewer"),
+        lambda: people.everybody(people.users_of(platform)),
+        lambda: people.add(people.users_of(platform), "marie", "viewer", "x" * 20),
+        lambda: people.remove(people.users_of(platform), "marie"),
+        lambda: people.change_password(people.users_of(platform), "marie", "x" * 20),
+        lambda: people.change_role(people.users_of(platform), "marie", "viewer"),
     ):
         with pytest.raises(AccessError, match=said):
             act()

@@ -94,6 +94,6 @@ def test_a_delivery_that_is_not_held_back_is_not_accepted(
     told(platform, **other) if "outcome" in other else platform.ledger.append("snapshot", "hotel_bookings", {})
     wanted = DELIVERY if "outcome" in other else "cd" * 32
     with pytest.raises(IngestError, match=r"is not held back|is not on record") as refused:
-        accept_delivery.plan(platform, "hotel_bookings", wanted)
+        accept_delivery.plan(platform.ledger, "hotel_bookings", wanted)
     assert refused.value.hint
     assert rempart(wanted, "--yes")[0] != 0 and not airflow.started

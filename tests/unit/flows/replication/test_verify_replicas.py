@@ -52,7 +52,7 @@ def test_what_another_run_records_while_replicas_are_read_back_stands(
     if damaged:
         haven.write(bucket, row.key, b"other")
         haven.delete(bucket, row.key, version_id=row.target_version)
-    monkeypatch.setattr("rempart.flows.replication.verify_replicas._heal", lambda *given: None)
+    monkeypatch.setattr("rempart.flows.replication.verify_replicas.bring", lambda *given: None)
     result = verify(platform, *PAIR, whole=True)
     assert rows(platform) == after
     assert result.damaged == ()

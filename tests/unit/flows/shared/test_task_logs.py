@@ -28,20 +28,25 @@ def platform() -> Platform:
 
 
 def test_a_log_lies_at_the_active_site_and_is_added_to_when_the_task_goes_on(platform: Platform) -> None:
-    place = task_logs.write(platform, "dag_id=d/attempt=1.log", b"before\n")
+    place = task_logs.write(*task_logs.open_store(platform), "dag_id=d/attempt=1.log", b"before\n")
     assert place == "artifacts/airflow/logs/dag_id=d/attempt=1.log at site 'primary'"
-    task_logs.write(platform, "dag_id=d/attempt=1.log", b"after a deferral\n")
-    assert list(task_logs.read(platform, "dag_id=d/attempt=1.log").values()) == ["before\nafter a deferral\n"]
+    task_logs.write(*task_logs.open_store(platform), "dag_id=d/attempt=1.log", b"after a deferral\n")
+    assert list(task_logs.read(*task_logs.open_store(platform), "dag_id=d/attempt=1.log").values()) == [
+        "before\nafter a deferral\n"
+    ]
     with pytest.raises(ObjectMissing):
         platform.sites["haven"].read("artifacts", "airflow/logs/dag_id=d/attempt=1.log")
 
 
 def test_what_a_trigger_wrote_is_read_with_it_and_a_log_that_is_not_there_is_none(platform: Platform) -> None:
-    task_logs.write(platform, "dag_id=d/attempt=1.log", b"task\n")
-    task_logs.write(platform, "dag_id=d/attempt=1.log.trigger.7.log", b"trigger\n")
-    task_logs.write(platform, "dag_id=d/attempt=2.log", b"another try\n")
-    assert list(task_logs.read(platform, "dag_id=d/attempt=1.log").values()) == ["task\n", "trigger\n"]
-    assert task_logs.read(platform, "dag_id=d/attempt=3.log") == {}
+    task_logs.write(*task_logs.open_store(platform), "dag_id=d/attempt=1.log", b"task\n")
+    task_logs.write(*task_logs.open_store(platform), "dag_id=d/attempt=1.log.trigger.7.log", b"trigger\n")
+    task_logs.write(*task_logs.open_store(platform), "dag_id=d/attempt=2.log", b"another try\n")
+    assert list(task_logs.read(*task_logs.open_store(platform), "dag_id=d/attempt=1.log").values()) == [
+        "task\n",
+        "trigger\n",
+    ]
+    assert task_logs.read(*task_logs.open_store(platform), "dag_id=d/attempt=3.log") == {}
 
 
 def test_a_site_that_the_policy_does_not_allow_for_logs_gets_none() -> None:
@@ -55,6 +60,6 @@ def test_a_site_that_the_policy_does_not_allow_for_logs_gets_none() -> None:
 
     refusing = Platform(settings, connections, continuity_=MemoryContinuity())
     with pytest.raises(PlacementDenied, match="jurisdictions"):
-        task_logs.write(refusing, "dag_id=d/attempt=1.log", b"a line\n")
+        task_logs.write(*task_logs.open_store(refusing), "dag_id=d/attempt=1.log", b"a line\n")
     with pytest.raises(PlacementDenied):
-        task_logs.read(refusing, "dag_id=d/attempt=1.log")
+        task_logs.read(*task_logs.open_store(refusing), "dag_id=d/attempt=1.log")

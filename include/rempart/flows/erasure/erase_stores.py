@@ -1,0 +1,63 @@
+"""Open the places from which rows are erased: every site, the feature store, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from rempart.coordination.active import Active, ActiveSites
+from rempart.errors import RempartError
+from rempart.features.databases import FeatureDatabases
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.training.materialize import feature_databases
+from rempart.ledger.port import Ledger
+from rempart.replication.continuity import Continuity
+from rempart.settings.config import Config
+from rempart.settings.pipelines import load_all
+from rempart.sites.port import Site
+
+
+@dataclass(frozen=True)
+class ErasureStores:
+    """Places that hold rows. Pipelines work at the site `home`, and `active` tells the active site of that moment.
+
+    `sites` are the open sites, `home` first; `shut` says why others could not be opened.
+    """
+
+    home: str
+    active: Active
+    sites: Mapping[str, Site]
+    shut: Mapping[str, str]
+    config: Config
+    ledger: Ledger
+    continuity: Continuity
+    features: Callable[[], FeatureDatabases]
+    clock: Callable[[], datetime]
+
+    @property
+    def lake(self) -> str:
+        return self.config.buckets.lake
+
+    @property
+    def active_sites(self) -> ActiveSites:
+        return self.continuity.active_sites(self.config.active_site)
+
+
+def open_stores(platform: Platform, home: str | None = None) -> ErasureStores:
+    """Open every configured site. `home` is the active site unless named. Raises PlacementDenied, ConnectionMissing."""
+    active, config = platform.active(), platform.config
+    home, classification = home or active.site, classification_of(load_all())
+    found, shut = dict[str, Site](), dict[str, str]()
+    for name in sorted(config.sites, key=lambda site: site != home):
+        try:
+            found[name] = platform.site(name, classification)
+        except RempartError as error:
+            if name == home:
+                raise
+            shut[name] = error.what
+    features = partial(feature_databases, platform)
+    return ErasureStores(
+        home, active, found, shut, config, platform.ledger, platform.continuity, features, platform.clock
+    )
