@@ -14,7 +14,6 @@ import pytest
 
 from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features import offline, online, repository, training_set
-from rempart.features.copy_online_store import CopyOnlineStore
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import online_rows
 from rempart.flows.shared.platform import Platform
@@ -238,7 +237,7 @@ def test_nothing_written_is_an_error_and_moves_no_watermark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(CopyOnlineStore, "online_write_batch", lambda *_: None)
+        broken.setattr("rempart.features.copy_online_store.CopyOnlineStore.online_write_batch", lambda *_: None)
         with pytest.raises(FeatureError, match="0 entities are online, 2 offline"):
             refresh([row(1, 0), row(2, 1)])
         assert not any(watermarks(feature_databases, pipeline))
