@@ -39,13 +39,14 @@ def wait_for(condition, seconds=120.0):
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
         (f"{HALF}; exit 1", "pg_dump of database"),
-        pytest.param(f"{HALF}; kill -9 $$", "pg_dump of database", marks=pytest.mark.full),
-        pytest.param(f"{HALF}; exit 0", "cannot be read back", marks=pytest.mark.full),  # a tool that hides its failure
-        pytest.param("exit 0", "nothing to store", marks=pytest.mark.full),
+        (f"{HALF}; kill -9 $$", "pg_dump of database"),
+        (f"{HALF}; exit 0", "cannot be read back"),  # a tool that hides its failure
+        ("exit 0", "nothing to store"),
     ],
     ids=["exits", "killed", "hides", "nothing"],
 )
@@ -59,6 +60,7 @@ def test_d1_a_dump_that_dies_half_way_leaves_no_snapshot(
     assert [one.id for one in repository.snapshots()] == [first.snapshot]
 
 
+@pytest.mark.full
 def test_d2_an_older_client_is_refused_before_it_dumps_and_refuses_itself(
     platform, repository, filled_database, tools_with
 ):
@@ -74,6 +76,7 @@ def test_d2_an_older_client_is_refused_before_it_dumps_and_refuses_itself(
     assert repository.snapshots() == ()
 
 
+@pytest.mark.full
 def test_d3_a_table_that_stays_locked_ends_the_dump_in_bounded_time(platform, repository, filled_database, monkeypatch):
     monkeypatch.setattr(postgresql, "LOCK_WAIT_SECONDS", 1)
     source = postgresql.for_database(platform.database("backup"), filled_database.schema)
