@@ -164,7 +164,7 @@ class Many:
             turn = len(self.pipelines) % len(OURS)
             order = [*list(OURS)[turn:], *list(OURS)[:turn]]
             made = stage.pipeline(name)
-            trainer = made.trainer.model_copy(update={"pools": order, "gpus": 1})
+            trainer = made.trainer.model_copy(update={"gpu_pools": order, "gpus": 1})
             self.pipelines[name] = made.model_copy(update={"trainer": trainer})
         pipeline = self.pipelines[name]
         params = {"l2_regularization": seed * 1e-6}
@@ -214,7 +214,7 @@ class Many:
         """By how many of `placed` that asked later for the same pool a job was overtaken."""
 
         def pool(one: Job) -> str:
-            return str(self.pipelines[one.pipeline].trainer.pools[0])
+            return str(self.pipelines[one.pipeline].trainer.gpu_pools[0])
 
         later = [one for one in placed if one.asked > job.asked and pool(one) == pool(job)]
         return len([one for one in later if not job.place or one.place < job.place])

@@ -103,7 +103,7 @@ def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
 
 def project(folder: Path) -> Path:
     """The project in pods, with a DAG folder of its own, and an image whose `python` only writes a result."""
-    home = pods.project(folder / "home", {"gpu-a": {"max_pending": "1h"}}, pools=["gpu-a"])
+    home = pods.project(folder / "home", {"gpu-a": {"max_pending": "1h"}}, gpu_pools=["gpu-a"])
     shared = (home / "dags").resolve()
     (home / "dags").unlink()
     (home / "dags").mkdir()

@@ -81,7 +81,7 @@ def ordered(platform: Platform) -> JobSpec:
 def made(platform: Platform, spec: JobSpec) -> dict[str, Any]:
     """The pod's spec, restricted as when it is made."""
     pool = Pool(operator="scaleway", region="fr-par", kubernetes_connection="none", namespace="training")
-    settings = platform.config.model_copy(update={"pools": {"docker": pool}})
+    settings = platform.config.model_copy(update={"gpu_pools": {"docker": pool}})
     option = Option("docker", "scaleway", "fr-par", "none", "training", IMAGE, 0, None, ())
     found: dict[str, Any] = pod.template(settings, spec, option, 1, seconds=SECONDS)["spec"]
     settle(settings, "docker", found)

@@ -51,8 +51,8 @@ def install_trainer(made: Mapping[str, KubernetesDouble], home: Path) -> None:
     settings = config.load(home / "rempart.yaml")
     for name, double in made.items():
         double.add_trainer()
-        if settings.pools[name].runtime is not None:
-            where = (train_job.GROUP, train_job.VERSION, settings.pools[name].namespace, train_job.RUNTIMES)
+        if settings.gpu_pools[name].runtime is not None:
+            where = (train_job.GROUP, train_job.VERSION, settings.gpu_pools[name].namespace, train_job.RUNTIMES)
             custom(double).create_namespaced_custom_object(*where, train_job.runtime(settings, name))
 
 

@@ -68,7 +68,7 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
             "http://127.0.0.1",
             f"http://{real.settings.host}",
         ]
-    data["pools"] = {
+    data["gpu_pools"] = {
         name: {
             "operator": operator,
             "region": region,
@@ -83,7 +83,7 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
     data["training"] = {
         "backend": "kubernetes",
         "image": image(),
-        "pools": list(POOLS),
+        "gpu_pools": list(POOLS),
         "pause": "2s",
         "log_every": "5s",
         "resources": {"cpu": "500m", "memory": "1Gi"},
@@ -110,7 +110,7 @@ def image_environment(home: Path) -> dict[str, str]:
 def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict[str, DoubleCluster]]:
     """A double of each pool's cluster, with one node that has this many GPUs (2 unless told)."""
     made: dict[str, DoubleCluster] = {}
-    declared = config.load(home / "rempart.yaml").pools
+    declared = config.load(home / "rempart.yaml").gpu_pools
     with ExitStack() as ending:
         for name, (operator, region) in POOLS.items():
             double = made[name] = ending.enter_context(DoubleCluster(name, declared[name].namespace))

@@ -191,7 +191,7 @@ def configure(project: Path, **changes: object) -> None:
     }
     plain["connections"] = {"warehouse": place | {"service": "managed-postgresql"}}
     plain["registries"] = {"registry.example.eu/team": place | {"mirror_of": ["docker.io"]}}
-    plain["pools"] = {"a": place | {"kubernetes_connection": "k8s_a", "namespace": "training"}}
+    plain["gpu_pools"] = {"a": place | {"kubernetes_connection": "k8s_a", "namespace": "training"}}
     (project / "rempart.yaml").write_text(yaml.safe_dump(plain | changes), encoding="utf-8")
 
 

@@ -196,7 +196,7 @@ def test_where_jobs_run_in_pods_a_training_is_ordered_run_and_registered(in_pods
 
 
 def test_a_pipeline_that_no_pool_may_run_is_a_paused_dag_that_says_why(tmp_path: Path) -> None:
-    home = pods.project(tmp_path / "home", pools=["gpu-us"])
+    home = pods.project(tmp_path / "home", gpu_pools=["gpu-us"])
     train = read_dags(tmp_path / "airflow", home)["dags"]["train_hotel_bookings"]
     assert train["paused"] and "broken" in train["tags"]
     assert "pool gpu-us is never asked" in train["doc"]

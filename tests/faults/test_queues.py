@@ -23,7 +23,7 @@ def test_t2_preempted_half_way_the_job_resumes_from_its_checkpoint(
     platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     steps = 16_000
-    only: dict[str, Any] = {"pools": ["gpu-a"], "pause": "1s"} if where == "the same pool" else {}
+    only: dict[str, Any] = {"gpu_pools": ["gpu-a"], "pause": "1s"} if where == "the same pool" else {}
     home = pods.project(tmp_path / "home", {"gpu-a": {"queue": QUEUE, "max_pending": "60s"}}, **only)
     monkeypatch.setenv("REMPART_HOME", str(home))
     with (

@@ -356,7 +356,7 @@ def test_a_pool_without_a_runtime_is_never_asked_for_several_nodes(
         ordered = trial.order()
         assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-b"]
         (out,) = [excluded for excluded in ordered.plan["excluded"] if excluded["pool"] == "gpu-a"]
-        assert "pools.gpu-a.runtime: none, the job needs 2 nodes" in out["reasons"][0]
+        assert "gpu_pools.gpu-a.runtime: none, the job needs 2 nodes" in out["reasons"][0]
 
 
 def test_no_credential_stands_in_train_job_pods_trigger_or_record(trial: pods.Trial) -> None:

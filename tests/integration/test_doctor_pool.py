@@ -83,7 +83,7 @@ class Pool:
         place = {"operator": "acme", "region": "lyon"}
         data["registries"] = {self.registry: place}
         data["training"] = {"backend": "kubernetes", "image": self.image}
-        data["pools"] = {
+        data["gpu_pools"] = {
             "lyon": {
                 **place,
                 "kubernetes_connection": "k8s_lyon",

@@ -125,7 +125,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "services": {name: {"runs_on": "acme"} for name in ("container-registry", "managed-kubernetes")},
     }
     plain["registries"] = {"registry.example.eu": place | {"mirror_of": ["docker.io"]}}
-    plain["pools"] = {"a": place | {"kubernetes_connection": "k8s_a", "namespace": "training"}}
+    plain["gpu_pools"] = {"a": place | {"kubernetes_connection": "k8s_a", "namespace": "training"}}
     (project / "rempart.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
     (project / "dags").mkdir()
     (project / "dags" / "workers.py").write_text(WORKERS, encoding="utf-8")

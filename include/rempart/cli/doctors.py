@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @doctor_app.command("pool")
 def doctor_pool(
-    name: Annotated[str | None, typer.Argument(help="As under pools in rempart.yaml; all of them by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="As under gpu_pools in rempart.yaml; all of them by default.")
+    ] = None,
     probe: Annotated[bool, typer.Option(help="Also run a short pod there: image, site and tracking server.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     wait: Annotated[int, typer.Option(min=1, help="Seconds that the pod may take, its image's pull included.")] = 180,

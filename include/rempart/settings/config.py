@@ -63,7 +63,7 @@ class Config(Strict):
         default_factory=dict, description=("In addition to the platform's own.")
     )
     hosts: dict[str, Place] = Field(default_factory=dict, description="Other hosts that tasks may reach: host[:port].")
-    pools: dict[str, Pool] = Field(default_factory=dict)
+    gpu_pools: dict[str, Pool] = Field(default_factory=dict)
     machine: Place | None = Field(
         default=None, description="Where the platform's own servers run: PostgreSQL, MLflow and Airflow."
     )
@@ -103,7 +103,7 @@ class Config(Strict):
             "registries": self.registries,
             "connections": self.connections,
             "hosts": self.hosts,
-            "pools": self.pools,
+            "gpu_pools": self.gpu_pools,
         }
         found = {f"{section}.{name}": place for section, named in sections.items() for name, place in named.items()}
         for name, service in self.services.items():
@@ -149,14 +149,14 @@ class Config(Strict):
             known(f"replication.{i}.target", pair.target, self.sites, "sites")
             if pair.source == pair.target:
                 raise ValueError(f"replication.{i}.target: a site cannot replicate to itself")
-        for name, pool in self.pools.items():
+        for name, pool in self.gpu_pools.items():
             if pool.registry:
-                known(f"pools.{name}.registry", pool.registry, self.registries, "registries")
-        for i, chosen_pool in enumerate(self.training.pools):
-            known(f"training.pools.{i}", chosen_pool, self.pools, "pools")
+                known(f"gpu_pools.{name}.registry", pool.registry, self.registries, "registries")
+        for i, chosen_pool in enumerate(self.training.gpu_pools):
+            known(f"training.gpu_pools.{i}", chosen_pool, self.gpu_pools, "gpu_pools")
         if self.training.backend == "kubernetes":
-            if not self.pools:
-                raise ValueError("training.backend: kubernetes needs a pool: declare one under pools")
+            if not self.gpu_pools:
+                raise ValueError("training.backend: kubernetes needs a pool: declare one under gpu_pools")
             if not self.training.image:
                 raise ValueError("training.image: name the image of the job's pod with its digest: name@sha256:...")
         startable = {"postgresql", "mlflow", "airflow", *self.sites}

@@ -132,7 +132,9 @@ class Trainer(Strict):
     params: dict[str, float | int | str | bool] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
     timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")
-    pools: list[str] = Field(default_factory=list, description="In the order to try; by default as in rempart.yaml.")
+    gpu_pools: list[str] = Field(
+        default_factory=list, description="In the order to try; by default as in rempart.yaml."
+    )
     gpus: int | None = Field(
         default=None, ge=0, description="GPUs of each pod of the job; by default as in rempart.yaml."
     )

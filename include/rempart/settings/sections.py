@@ -325,7 +325,9 @@ class Training(Strict):
     image: str | None = Field(
         default=None, pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$", description="Of the job's pod, by digest."
     )
-    pools: list[str] = Field(default_factory=list, description="In the order to try; by default as under pools.")
+    gpu_pools: list[str] = Field(
+        default_factory=list, description="In the order to try; by default as under gpu_pools."
+    )
     gpus: int = Field(default=1, ge=0, description="GPUs of a job whose pipeline does not say.")
     resources: Resources = Resources()
     deadline: Duration = Field(

@@ -223,10 +223,10 @@ def _pools(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[t
     def judge_of(name: str) -> Judge:
         return lambda classification: decide_pool(config, classification, "job", name, on=on)
 
-    for name, pool in config.pools.items():
+    for name, pool in config.gpu_pools.items():
         known = [endpoints[pool.kubernetes_connection]] if pool.kubernetes_connection in endpoints else []
         for url in known or _catalogue(config, pool):
-            yield Destination(*parse_endpoint(url), f"pools.{name}"), judge_of(name)
+            yield Destination(*parse_endpoint(url), f"gpu_pools.{name}"), judge_of(name)
 
 
 def _others(config: Config, on: date) -> Iterator[tuple[Destination, Judge]]:

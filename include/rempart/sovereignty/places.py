@@ -119,8 +119,8 @@ _SERVICE = re.compile(r"[^.:]+\.airflow\.svc", re.IGNORECASE)
 
 def decide_pool(config: Config, classification: str, what: What, pool: str, *, on: date) -> Decision:
     """Decide whether a job on data of this classification may run in this pool."""
-    if (place := config.pools.get(pool)) is None:
-        return _undeclared(classification, what, "pools", pool, config.pools)
+    if (place := config.gpu_pools.get(pool)) is None:
+        return _undeclared(classification, what, "gpu_pools", pool, config.gpu_pools)
     return decide(config, classification, what, placement(f"pool '{pool}'", place), on=on)
 
 
@@ -130,7 +130,7 @@ def decide_connection(config: Config, classification: str, conn_id: str, *, on: 
     for name, site in config.sites.items():
         if conn_id == site.connection:
             return _named(label, decide_site(config, classification, "connection", name, on=on))
-    for name, pool in config.pools.items():
+    for name, pool in config.gpu_pools.items():
         if conn_id == pool.kubernetes_connection:
             return _named(label, decide_pool(config, classification, "connection", name, on=on))
     if place := config.connections.get(conn_id):
@@ -145,7 +145,7 @@ def decide_connection(config: Config, classification: str, conn_id: str, *, on: 
 def declared_connections(config: Config) -> frozenset[str]:
     """Return every Airflow connection that DAGs may name, if the policy allows its destination."""
     sites = (site.connection for site in config.sites.values())
-    pools = (pool.kubernetes_connection for pool in config.pools.values())
+    pools = (pool.kubernetes_connection for pool in config.gpu_pools.values())
     return frozenset([*config.connections, *sites, *pools])
 
 
@@ -247,7 +247,7 @@ def _named(label: str, decision: Decision) -> Decision:
 
 
 def _undeclared(classification: str, what: What, section: str, name: str, among: Mapping[str, Any]) -> Decision:
-    kind = {"sites": "site", "pools": "pool", "connections": "connection"}[section]
+    kind = {"sites": "site", "gpu_pools": "pool", "connections": "connection"}[section]
     fact = f"{kind} '{name}' is not declared; declared: {', '.join(among) or 'none'}"
     remedy = f"Correct the name, or declare it under {section} in rempart.yaml."
     return unknown(classification, what, f"{kind} '{name}'", section, fact, remedy)
@@ -284,7 +284,7 @@ def overview(config: Config, *, on: date) -> list[Decision]:
             decide_site(config, name, what, site, on=on, replica_of=replica_of) for what, site, replica_of in asked
         ]
         found += [decide_server(config, name, server, on=on) for server in SERVERS]
-        found += [decide_pool(config, name, "job", pool, on=on) for pool in config.pools]
+        found += [decide_pool(config, name, "job", pool, on=on) for pool in config.gpu_pools]
         found += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]
         found += [decide_connection(config, name, connection, on=on) for connection in config.connections]
         found += [decide_host(config, name, *split_host(host), on=on) for host in config.hosts]

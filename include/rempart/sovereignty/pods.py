@@ -102,38 +102,38 @@ def _unclassified(claims: list[str], unknown: list[str]) -> Iterator[Reason]:
 
 def _pool(config: Config, namespace: str, connection: str | None) -> tuple[str | None, Reason | None]:
     """Return the only pool of a namespace, or why there is none."""
-    here = [name for name, pool in config.pools.items() if pool.namespace == namespace]
-    found = [name for name in here if connection in (None, config.pools[name].kubernetes_connection)]
+    here = [name for name, pool in config.gpu_pools.items() if pool.namespace == namespace]
+    found = [name for name in here if connection in (None, config.gpu_pools[name].kubernetes_connection)]
     if len(found) == 1:
         return found[0], None
     if found:
         fact = f"namespace '{namespace}' is that of several pools ({', '.join(found)}), so its region is not known"
-        return None, Reason(False, "pools", fact, "Give each pool a namespace of its own, or one connection each.")
+        return None, Reason(False, "gpu_pools", fact, "Give each pool a namespace of its own, or one connection each.")
     if here:
-        wanted = " or ".join(config.pools[name].kubernetes_connection for name in here)
+        wanted = " or ".join(config.gpu_pools[name].kubernetes_connection for name in here)
         fact = f"namespace '{namespace}' is a pool through connection {wanted}, not through '{connection}'"
-        return None, Reason(False, "pools", fact, f"Set kubernetes_conn_id to {wanted}.")
-    declared = ", ".join(f"{name} ({pool.namespace})" for name, pool in config.pools.items()) or "none"
+        return None, Reason(False, "gpu_pools", fact, f"Set kubernetes_conn_id to {wanted}.")
+    declared = ", ".join(f"{name} ({pool.namespace})" for name, pool in config.gpu_pools.items()) or "none"
     fact = f"namespace '{namespace}' is not one of a declared pool; declared: {declared}"
     return None, Reason(
-        False, "pools", fact, "Use the namespace of a pool, or declare one under pools in rempart.yaml."
+        False, "gpu_pools", fact, "Use the namespace of a pool, or declare one under gpu_pools in rempart.yaml."
     )
 
 
 def _region(config: Config, pool: str) -> tuple[str, str]:
     """Return the pool's region as in the nodes' labels: from `node_selector`, else the operator's name."""
-    declared = config.pools[pool]
+    declared = config.gpu_pools[pool]
     return REGION, declared.node_selector.get(REGION, declared.region)
 
 
 def _elsewhere(config: Config, pool: str, spec: Mapping[str, Any]) -> Iterator[Reason]:
     """Return node labels that the pod requests and that contradict its pool."""
     key, region = _region(config, pool)
-    for label, value in {**config.pools[pool].node_selector, key: region}.items():
+    for label, value in {**config.gpu_pools[pool].node_selector, key: region}.items():
         asked = (spec.get("nodeSelector") or {}).get(label, value)
         if asked != value:
             fact = f"the pod asks for nodes with {label}={asked}; pool {pool} has {label}={value}"
-            yield Reason(False, f"pools.{pool}", fact, f"Leave {label} out of the pod, or use another pool.")
+            yield Reason(False, f"gpu_pools.{pool}", fact, f"Leave {label} out of the pod, or use another pool.")
 
 
 def _mirror(config: Config, spec: Mapping[str, Any]) -> None:
@@ -144,7 +144,7 @@ def _mirror(config: Config, spec: Mapping[str, Any]) -> None:
 def _hold_in_region(config: Config, pool: str, spec: dict[str, Any]) -> None:
     """Require the region in each alternative that the pod allows: Kubernetes takes any one of them."""
     key, region = _region(config, pool)
-    if selector := config.pools[pool].node_selector:
+    if selector := config.gpu_pools[pool].node_selector:
         spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **selector}
     affinity = spec.get("affinity") or {}
     node = affinity.get("nodeAffinity") or {}

@@ -106,7 +106,7 @@ class Plan:
 def request_of(config: Config, pipeline: Pipeline) -> Request:
     """Return the request of a pipeline's jobs: from its trainer, else from `training` in rempart.yaml."""
     trainer, settings = pipeline.trainer, config.training
-    order = trainer.pools or settings.pools or list(config.pools)
+    order = trainer.gpu_pools or settings.gpu_pools or list(config.gpu_pools)
     gpus = settings.gpus if trainer.gpus is None else trainer.gpus
     return Request(pipeline.classification, gpus, trainer.timeout, tuple(order), trainer.nodes)
 
@@ -125,7 +125,7 @@ def plan(
     without known capacity keeps its place. `waiting` is shown, and changes no order.
     """
     options, excluded = [], []
-    for name in dict.fromkeys((*request.order, *config.pools)):
+    for name in dict.fromkeys((*request.order, *config.gpu_pools)):
         against = tuple(_against(config, request, name, on))
         if against:
             excluded.append(Excluded(name, against))
@@ -146,28 +146,28 @@ def image_for(config: Config, pool: Pool) -> str:
 
 def _against(config: Config, request: Request, name: str, on: date) -> Iterator[str]:
     if name not in request.order:
-        yield f"the job asks only {', '.join(request.order) or 'no pool'} (trainer.pools, training.pools)"
+        yield f"the job asks only {', '.join(request.order) or 'no pool'} (trainer.gpu_pools, training.gpu_pools)"
         return
     decision = decide_pool(config, request.classification, "job", name, on=on)
     yield from (f"{reason.rule}: {reason.fact}. {reason.remedy}" for reason in decision.against)
-    if (pool := config.pools.get(name)) is None:
+    if (pool := config.gpu_pools.get(name)) is None:
         return
     if request.nodes > 1 and pool.runtime is None:
         yield (
-            f"pools.{name}.runtime: none, the job needs {request.nodes} nodes. Name the pool's TrainingRuntime "
+            f"gpu_pools.{name}.runtime: none, the job needs {request.nodes} nodes. Name the pool's TrainingRuntime "
             "(docs/how-to/gpu-pools.md), or ask for one node (trainer.nodes)."
         )
     fewer = "Ask for fewer (trainer.gpus, which is of each node, or trainer.nodes)."
     for key, most in (("max_gpus", pool.max_gpus), ("quota", pool.quota)):
         if most is not None and request.all_gpus > most:
-            yield f"pools.{name}.{key}: {most}, the job needs {request.all_gpus}. {fewer}"
+            yield f"gpu_pools.{name}.{key}: {most}, the job needs {request.all_gpus}. {fewer}"
     image = image_for(config, pool)
     held = decide_image(config, request.classification, image, on=on)
     yield from (f"{held.place}: {reason.rule}: {reason.fact}. {reason.remedy}" for reason in held.against)
 
 
 def _option(config: Config, request: Request, name: str, on: date, free: Mapping[str, int]) -> Option:
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     reasons = [
         f"{reason.rule}: {reason.fact}"
         for reason in decide_pool(config, request.classification, "job", name, on=on).reasons

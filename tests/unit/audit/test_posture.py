@@ -265,7 +265,7 @@ def test_what_jobs_in_pools_reach_beside_their_own_data_is_told(
         "namespace": "training",
     }
     training = {"backend": "kubernetes", "image": f"r.test/i@sha256:{'0' * 64}", "tracking_user": user}
-    found = policy(changed(sites=sites, pools={"a": pool}, training=training))
+    found = policy(changed(sites=sites, gpu_pools={"a": pool}, training=training))
     assert {name: weight for name, weight in found.items() if "job-cred" in name or "tracking" in name} == told
 
 

@@ -127,7 +127,7 @@ def configuration() -> Config:
     }
     place = {"operator": "acme", "region": "lyon"}
     data["registries"] = {"registry.example.eu": place}
-    data["pools"] = {"lyon": {**place, "kubernetes_connection": "k8s", "namespace": "training"}}
+    data["gpu_pools"] = {"lyon": {**place, "kubernetes_connection": "k8s", "namespace": "training"}}
     return Config.model_validate(data)
 
 

@@ -36,7 +36,7 @@ def test_a_tasks_pod_passes_the_policy_of_the_how_tos_configuration() -> None:
     found = pods.plan(settings(), pod, ["personal"], on=date(2026, 11, 24))
     assert found.pod is not None and found.pool == "platform", found.decision.reasons
     assert violations(found.pod["spec"]) == []
-    elsewhere = settings().model_copy(update={"pools": {}})
+    elsewhere = settings().model_copy(update={"gpu_pools": {}})
     assert pods.plan(elsewhere, pod, ["personal"], on=date(2026, 11, 24)).pod is None, (
         "the page says why it is declared"
     )

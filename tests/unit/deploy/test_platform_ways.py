@@ -47,7 +47,7 @@ def test_a_job_of_a_pool_in_this_cluster_reaches_the_tracking_server_by_its_name
 ) -> None:
     """From the pool's namespace, `mlflow` alone would be a name of that namespace. Rendered as the how-to says."""
     settings = yaml.safe_load((project() / "rempart.yaml").read_text("utf-8"))
-    settings["pools"]["paris"] = settings["pools"]["platform"] | {"namespace": "training"}
+    settings["gpu_pools"]["paris"] = settings["gpu_pools"]["platform"] | {"namespace": "training"}
     home = tmp_path / "home"
     home.mkdir()
     (home / "include").symlink_to(ROOT / "include")

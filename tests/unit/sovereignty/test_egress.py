@@ -73,7 +73,7 @@ BASE: dict[str, Any] = {
         "[2001:db8::7]:8443": place("good"),
         "api.foreign.eu:443": place("foreign"),
     },
-    "pools": {"gpu": place("good", "managed-kubernetes", kubernetes_connection="k8s_gpu", namespace="training")},
+    "gpu_pools": {"gpu": place("good", "managed-kubernetes", kubernetes_connection="k8s_gpu", namespace="training")},
     "machine": place("good"),
     "services": {
         "mlflow": {"external": {"url": "https://mlflow.team.eu", "connection": "mlflow", **place("good")}},
@@ -274,7 +274,7 @@ RESTRICTIONS: list[Callable[[dict[str, Any]], None]] = [
     _drop("hosts", "*.tools.good.eu"),
     _drop("connections", "warehouse"),
     _drop("registries", "registry.good.eu/team"),
-    _drop("pools", "gpu"),
+    _drop("gpu_pools", "gpu"),
     _drop("services", "mlflow"),
 ]
 

@@ -42,7 +42,7 @@ BASE: dict[str, Any] = {
         "registry.example.eu": {"operator": "fr", "region": "par", "mirror_of": ["docker.io"]},
         "registry.example.com": {"operator": "us", "region": "par"},
     },
-    "pools": {
+    "gpu_pools": {
         "a": {"operator": "fr", "region": "par", "kubernetes_connection": "k8s_a", "namespace": "training"},
         "b": {
             "operator": "fr",

@@ -92,7 +92,9 @@ BASE: dict[str, Any] = {
         "*.partner.example.eu": {"operator": "eu", "service": "api", "region": "here"},
         "api.example.com:443": {"operator": "owned-abroad", "service": "api", "region": "here"},
     },
-    "pools": {"gpu": {"operator": "other", "region": "here", "kubernetes_connection": "k8s", "namespace": "training"}},
+    "gpu_pools": {
+        "gpu": {"operator": "other", "region": "here", "kubernetes_connection": "k8s", "namespace": "training"}
+    },
     "retention": {},
     "backup": {"site": "apart"},
 }

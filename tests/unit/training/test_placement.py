@@ -56,7 +56,7 @@ def config(**pools: dict[str, Any]) -> Config:
             "policy": {"personal": everywhere},
             "retention": {"personal": keep},
             "registries": {"registry.example.eu": {"operator": "eu", "region": "par"}},
-            "pools": made,
+            "gpu_pools": made,
             "backup": {"site": "home"},
             "training": {"backend": "kubernetes", "image": IMAGE},
         }
@@ -64,7 +64,7 @@ def config(**pools: dict[str, Any]) -> Config:
 
 
 def planned(settings: Config, order: tuple[str, ...] | None = None, gpus: int = 1, **free: int) -> Plan:
-    request = Request("personal", gpus, timedelta(hours=2), tuple(settings.pools) if order is None else order)
+    request = Request("personal", gpus, timedelta(hours=2), tuple(settings.gpu_pools) if order is None else order)
     return plan(settings, request, on=TODAY, free=free)
 
 
@@ -125,7 +125,7 @@ def test_a_pool_takes_several_nodes_by_its_runtime_and_counts_all_of_them(
         assert (f"{nodes} nodes with {gpus} GPU each" in "\n".join(found.lines())) == (nodes > 1)
     else:
         reasons = " ".join(found.excluded[0].reasons)
-        assert ("pools.a.runtime" in reasons) == (nodes > 1 and not runtime)
+        assert ("gpu_pools.a.runtime" in reasons) == (nodes > 1 and not runtime)
 
 
 def test_a_pool_with_too_few_free_for_all_nodes_is_asked_after_the_others() -> None:

@@ -146,7 +146,7 @@ def kind(variable: str, config: Config) -> str | None:
         return _CONNECTIONS[name]
     sites = config.sites.values()
     declared: dict[str, str] = {
-        **{pool.kubernetes_connection.lower(): "pool clusters" for pool in config.pools.values()},
+        **{pool.kubernetes_connection.lower(): "pool clusters" for pool in config.gpu_pools.values()},
         **{
             site.job_credentials.connection.lower(): "job keys"
             for site in sites

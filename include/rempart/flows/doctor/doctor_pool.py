@@ -46,15 +46,15 @@ def diagnose(
     """Run every check of the named pools, or of all. Raises ConfigError for an undeclared name."""
     loaded = config or configuration.load()
     for name in names:
-        if name not in loaded.pools:
-            raise ConfigError(f"Pool '{name}' is not declared", f"Use one of: {', '.join(loaded.pools) or 'none'}.")
-    if not loaded.pools:
+        if name not in loaded.gpu_pools:
+            raise ConfigError(f"Pool '{name}' is not declared", f"Use one of: {', '.join(loaded.gpu_pools) or 'none'}.")
+    if not loaded.gpu_pools:
         raise ConfigError(
-            "No pool is declared", "Declare a pool under pools in rempart.yaml (docs/how-to/gpu-pools.md)."
+            "No pool is declared", "Declare a pool under gpu_pools in rempart.yaml (docs/how-to/gpu-pools.md)."
         )
     day = on or datetime.now(UTC).date()
     found = []
-    for name in names or loaded.pools:
+    for name in names or loaded.gpu_pools:
         seen = look(loaded, name, connections, on=day, seconds=seconds if probe else None)
         answered = not isinstance(seen.version, Unknown) or bool(seen.version.status)
         found.append(Diagnosis(name, doctor.judge(loaded, name, seen, on=day), answered))
@@ -84,7 +84,7 @@ def as_json(found: list[Diagnosis]) -> str:
 
 def look(config: Config, name: str, connections: Connections, *, on: date, seconds: float | None) -> PoolFacts:
     """Inspect a pool; with `seconds`, also with a probe pod that may take that long."""
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     try:
         cluster = Cluster(connections(pool.kubernetes_connection))
     except ConfigError as error:
@@ -134,7 +134,7 @@ def _queue(cluster: Cluster, pool: Pool) -> LocalQueue | Unknown | None:
 
 
 def _runtime(cluster: Cluster, config: Config, name: str) -> tuple[str, ...] | Unknown:
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     if pool.runtime is None:
         return Unknown("none is named")
     path = (

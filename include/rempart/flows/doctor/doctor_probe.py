@@ -72,7 +72,7 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
 
 def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) -> dict[str, Any] | None:
     """Return the doctor's pod as the policy allows it, with the lowest classification of the pool; else None."""
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     small = {"cpu": "500m", "memory": "1Gi"}
     for classification in ORDER:
         try:
@@ -126,7 +126,7 @@ def run_probe(
     cluster: Cluster, config: Config, name: str, to: Sequence[str | Reached], *, on: date, seconds: float
 ) -> Probe:
     """Run the doctor's pod to its end and delete it. Return the refusal, the reason for waiting, or the findings."""
-    pods = f"/api/v1/namespaces/{config.pools[name].namespace}/pods"
+    pods = f"/api/v1/namespaces/{config.gpu_pools[name].namespace}/pods"
     left = _sweep(cluster, pods)
     pod = probe_pod(config, name, [one for one in to if isinstance(one, str)], on=on)
     if pod is None:

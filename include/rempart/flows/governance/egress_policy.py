@@ -92,7 +92,7 @@ def from_configuration(form: str, on: date, **options: Any) -> tuple[dict[str, s
         )
     loaded = configuration.load()
     found = rules(loaded, configuration.environment_connections, on=on)
-    pools = dict.fromkeys(pool.namespace for pool in loaded.pools.values())
+    pools = dict.fromkeys(pool.namespace for pool in loaded.gpu_pools.values())
     files, missing = write_rules(found, cast(render.Form, form), pools=pools, **options)
     return (files if form == "nftables" else files | runtimes(loaded)), missing
 
@@ -100,7 +100,7 @@ def from_configuration(form: str, on: date, **options: Any) -> tuple[dict[str, s
 def runtimes(config: Config) -> dict[str, str]:
     """Return the TrainingRuntime of each pool that names one, by file name, for jobs on several nodes."""
     texts = {}
-    for name, pool in config.pools.items():
+    for name, pool in config.gpu_pools.items():
         if pool.runtime:
             head = (
                 f"# Pods of jobs on several nodes in pool {name}, from rempart.yaml by `rempart policy "

@@ -255,7 +255,7 @@ def ordered_job(
     config, today = platform.config, platform.clock().date()
     made = plan(config, request_of(config, pipeline), on=today, free=free)
     running = next((attempt for attempt in record.attempts() if attempt.outcome is None), None)
-    if running and made.option(running.pool) is None and running.pool in config.pools:
+    if running and made.option(running.pool) is None and running.pool in config.gpu_pools:
         # a pool that left the order while a job ran there still has its pod, which must be found again
         gone = next((excluded for excluded in made.excluded if excluded.pool == running.pool), None)
         raise PlacementDenied(

@@ -33,13 +33,13 @@ def known_free(config: Config, connections: Connections, pools: Iterable[str], g
 
     for name in pools:
         try:
-            clusters[name] = Cluster(connections(config.pools[name].kubernetes_connection), SECONDS)
+            clusters[name] = Cluster(connections(config.gpu_pools[name].kubernetes_connection), SECONDS)
         except RempartError as error:
             unknown(name, error.what)
     with ThreadPoolExecutor(max(len(clusters), 1)) as threads:
-        seen = threads.map(lambda name: capacity(clusters[name], config.pools[name]), clusters)
+        seen = threads.map(lambda name: capacity(clusters[name], config.gpu_pools[name]), clusters)
         for name, facts in zip(clusters, seen, strict=True):
-            free = free_gpus(config.pools[name], gpus, facts)
+            free = free_gpus(config.gpu_pools[name], gpus, facts)
             if isinstance(free, Unknown):
                 unknown(name, free.why)
             else:

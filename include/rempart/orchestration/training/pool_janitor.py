@@ -34,9 +34,9 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
     api = AirflowApi(platform.connections("airflow_api"))
     orphan_findings: list[OrphanFinding] = []
     away: dict[str, str] = {}
-    for name in platform.config.pools:
+    for name in platform.config.gpu_pools:
         try:
-            hook = _hook(platform.config.pools[name].kubernetes_connection)
+            hook = _hook(platform.config.gpu_pools[name].kubernetes_connection)
             pods = [*_pods(hook, platform.config, name), *_train_jobs(hook, platform.config, name)]
         except (ApiException, ConfigException, HTTPError, AirflowException) as cause:
             away[name] = type(cause).__name__
@@ -46,7 +46,7 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
             orphan_findings.append(finding)
             logger.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
             if finding.stray and not dry_run:
-                _delete(hook, platform.config.pools[name].namespace, finding.pod)
+                _delete(hook, platform.config.gpu_pools[name].namespace, finding.pod)
                 note(platform, finding, pipelines[finding.pod.uid])
     if away:
         told = ", ".join(f"{name} ({why})" for name, why in away.items())
@@ -66,14 +66,14 @@ _SELECTOR = ",".join((*(f"{key}={value}" for key, value in shape.MANAGED_BY.item
 
 def _pods(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
     client = hook.core_v1_client
-    for pod in client.list_namespaced_pod(settings.pools[pool].namespace, label_selector=_SELECTOR).items:
+    for pod in client.list_namespaced_pod(settings.gpu_pools[pool].namespace, label_selector=_SELECTOR).items:
         yield _seen(pool, client.api_client.sanitize_for_serialization(pod.metadata), train_job=False)
 
 
 def _train_jobs(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
-    if settings.pools[pool].runtime is None:
+    if settings.gpu_pools[pool].runtime is None:
         return
-    where = (train_job.GROUP, train_job.VERSION, settings.pools[pool].namespace, train_job.PLURAL)
+    where = (train_job.GROUP, train_job.VERSION, settings.gpu_pools[pool].namespace, train_job.PLURAL)
     for job in hook.custom_object_client.list_namespaced_custom_object(*where, label_selector=_SELECTOR)["items"]:
         yield _seen(pool, job["metadata"], train_job=True)
 

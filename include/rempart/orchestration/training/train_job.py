@@ -95,7 +95,7 @@ class TrainJobOperator(TrainingOperatorBase):
             self.log.info("The quotas of %s cannot be looked at: %s", self.namespace, told(cause)[1])
             return
         quotas = quotas_of(self._plain(item) for item in found.items)
-        if why := too_small(load().pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
+        if why := too_small(load().gpu_pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
             raise Taken(verdict.Ending("capacity", why))
 
     def _make(self, manifest: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ class TrainJobOperator(TrainingOperatorBase):
             self._give_credentials(gang.job, nodes, gang.pods)
         settings = load()
         made = datetime.fromisoformat(gang.job["metadata"]["creationTimestamp"]).timestamp()
-        pending = settings.pools[self._option.pool].max_pending.total_seconds()
+        pending = settings.gpu_pools[self._option.pool].max_pending.total_seconds()
         trigger = TrainJobTrigger(
             connection=self.kubernetes_conn_id,
             namespace=self.namespace,

@@ -214,7 +214,7 @@ class TrainingOperatorBase(BaseOperator):
     @property
     def _queue(self) -> str | None:
         """Return the queue of the current pool."""
-        return load().pools[self._option.pool].queue
+        return load().gpu_pools[self._option.pool].queue
 
     def _of_queue(self, describe: Callable[[str, list[Any] | None], str], kind: str) -> str:
         """What Kueue told of the attempt's object, as `describe` puts it; empty in a pool without a queue."""

@@ -180,7 +180,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         self.labels = shape.labels(self._job.spec, number)
         self.pod_template_dict = self._job.template(number, option)
         self.pod, self.pod_request_obj = None, None
-        self.schedule_timeout_seconds = int(load().pools[option.pool].max_pending.total_seconds())
+        self.schedule_timeout_seconds = int(load().gpu_pools[option.pool].max_pending.total_seconds())
         self.startup_timeout_seconds = self.schedule_timeout_seconds
         self.trigger_kwargs = {"attempt": number, "pool": option.pool}
 

@@ -25,7 +25,7 @@ EGRESS_POLICY = "rempart-egress"
 
 def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[PoolFinding, ...]:
     """Return every check of a pool, in the order in which a job meets them."""
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     declared = (*_policy(config, name, on), *_image(config, name, on))
     if isinstance(facts.version, Unknown):
         later = (PoolFinding(check, "not run", "the cluster did not let us look") for check in _LIVE)
@@ -73,7 +73,7 @@ def _policy(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
 
 
 def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
-    image = image_for(config, config.pools[name])
+    image = image_for(config, config.gpu_pools[name])
     if "@sha256:" not in image:
         remedy = (
             "Name the job's image with its digest under training.image (name@sha256:...): "

@@ -48,7 +48,7 @@ def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
 
     Temporary causes (a node that is not ready or has no free GPU) do not count.
     """
-    declared = config.pools[name]
+    declared = config.gpu_pools[name]
     spec = pod.bare(declared, pod.CONTAINER)
     spec["containers"][0]["image"] = config.training.image or ""
     settle(config, name, spec)
@@ -77,7 +77,7 @@ def _against(expression: Mapping[str, Any], node: Node) -> bool:
 
 
 def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[PoolFinding]:
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     if isinstance(facts.nodes, Unknown):
         yield unseen("nodes", facts.nodes, _GRANT)
         yield PoolFinding("gpus", "not run", "the nodes are not known")
@@ -107,7 +107,7 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[PoolFinding]:
 
 def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[PoolFinding]:
     """Yield nodes whose providerID names another operator: one line for unused nodes, one for each other node."""
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     own = {pool.operator, *config.operators[pool.operator].services[pool.service].runs_on}
     kept: dict[str, list[str]] = {}
     for node in nodes:

@@ -52,7 +52,7 @@ def labels(spec: JobSpec, attempt: int) -> dict[str, str]:
 
 def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, seconds: int) -> dict[str, Any]:
     """Return an attempt's pod, which may run for `seconds`. The restricted profile is added when it is made."""
-    pool = config.pools[option.pool]
+    pool = config.gpu_pools[option.pool]
     asked = {"cpu": config.training.resources.cpu, "memory": config.training.resources.memory}
     if option.gpus:
         asked[pool.gpu] = str(option.gpus)

@@ -111,7 +111,7 @@ def absent(pool: str, namespace: str, queue: str) -> str:
     """Return the message and remedy for a missing queue."""
     return (
         f"LocalQueue {queue} is not in namespace {namespace}, or Kueue is not installed. Create it "
-        f"(docs/how-to/gpu-pools.md), or correct pools.{pool}.queue in rempart.yaml"
+        f"(docs/how-to/gpu-pools.md), or correct gpu_pools.{pool}.queue in rempart.yaml"
     )
 
 

@@ -33,7 +33,7 @@ def manifest(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
 
     Its containers take each credential from a Secret that does not exist yet, so the kubelet holds all of them back.
     """
-    pool = config.pools[option.pool]
+    pool = config.gpu_pools[option.pool]
     alone = pod.template(config, spec, option, attempt, seconds=seconds)
     settle(config, option.pool, alone["spec"])
     container = alone["spec"]["containers"][0]
@@ -79,7 +79,7 @@ def runtime(config: Config, name: str) -> dict[str, Any]:
 
     One failed pod ends the TrainJob: Rempart makes the next attempt.
     """
-    pool = config.pools[name]
+    pool = config.gpu_pools[name]
     spec = pod.bare(pool, NODE)
     spec["containers"][0]["image"] = image_for(config, pool)
     settle(config, name, spec)

@@ -96,15 +96,15 @@ def judge_node(
 ) -> tuple[Decision, Ran]:
     """Judge whether a bound node may have data of this classification. Return what the node says of itself."""
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
-    declared = config.pools[pool]
+    declared = config.gpu_pools[pool]
     name, place = node["metadata"]["name"], f"node '{node['metadata']['name']}' of pool '{pool}'"
     wanted = {REGION: declared.region} | declared.node_selector
     reasons = [*decide_pool(config, classification, "job", pool, on=on).reasons]
     for key, value in wanted.items():
         found = labels.get(key)
         fact = f"the node's label {key} is {found}" if found else f"the node has no label {key}"
-        remedy = f"Label the nodes of pool {pool} with {key}={value}, or correct pools.{pool} in rempart.yaml."
-        reasons.append(Reason(found == value, f"pools.{pool}", f"{fact}; {value} is declared", remedy))
+        remedy = f"Label the nodes of pool {pool} with {key}={value}, or correct gpu_pools.{pool} in rempart.yaml."
+        reasons.append(Reason(found == value, f"gpu_pools.{pool}", f"{fact}; {value} is declared", remedy))
     ran = Ran(
         pool,
         declared.operator,

@@ -125,7 +125,7 @@ def places(facts: CockpitFacts, now: datetime) -> tuple[Place, ...]:
     decided = [] if home is None or blind else list(_decisions(config, home, known, now))
     named: list[tuple[Kind, str]] = [("site", name) for name in config.sites]
     named += [("server", name) for name in SERVERS]
-    named += [("pool", name) for name in config.pools]
+    named += [("pool", name) for name in config.gpu_pools]
     found = (_place(config, kind, name, home, decided) for kind, name in named)
     return tuple(replace(place, state="unknown") if blind else place for place in found)
 
@@ -150,7 +150,7 @@ def _decisions(
         for classification in own or [shared]:
             yield f"server {server}", decide_server(config, classification, server, on=today)
     if config.training.backend == "kubernetes":
-        for pool in config.training.pools or config.pools:
+        for pool in config.training.gpu_pools or config.gpu_pools:
             for classification in own:
                 yield f"pool {pool}", decide_pool(config, classification, "job", pool, on=today)
 

@@ -137,8 +137,8 @@ def test_the_runtime_of_each_pool_that_names_one_is_rendered_for_clusters(projec
         "a": place | {"namespace": "one", "runtime": "rempart", "node_selector": {"disk": "fast"}},
         "b": place | {"namespace": "two"},
     }
-    (project / "rempart.yaml").write_text(yaml.safe_dump(DATA | {"pools": pools}), encoding="utf-8")
-    settings = Config.model_validate(DATA | {"pools": pools})
+    (project / "rempart.yaml").write_text(yaml.safe_dump(DATA | {"gpu_pools": pools}), encoding="utf-8")
+    settings = Config.model_validate(DATA | {"gpu_pools": pools})
     for form, written in (("kubernetes", True), ("cilium", True), ("nftables", False)):
         done = run("render", form, "--out", str(project / form))
         assert done.exit_code == (form != "cilium"), done.output  # the names resolve nowhere

@@ -166,7 +166,7 @@ def test_t1_a_queue_that_is_not_there_is_told_at_once_and_no_pod_is_made(
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "unreachable"
         assert "LocalQueue typo" in first.cause and "training-gpu-a" in first.cause
-        assert "pools.gpu-a.queue" in first.cause
+        assert "gpu_pools.gpu-a.queue" in first.cause
         assert not trial.pods("gpu-a")
         assert not refused(trial.clusters)
 

@@ -72,7 +72,7 @@ def configured(**pool: Any) -> Config:
             "policy": {"internal": RULE, "personal": RULE, "sensitive": RULE | {"qualifications": ["SecNumCloud-3.2"]}},
             "retention": {},
             "registries": {"good.example.eu": {"operator": "fr", "region": "par"}},
-            "pools": {"a": POOL | pool},
+            "gpu_pools": {"a": POOL | pool},
             "training": {"image": f"good.example.eu/rempart@sha256:{'a' * 64}"},
             "backup": {"site": "home"},
         }
@@ -274,7 +274,7 @@ nodes = st.builds(
 
 @given(nodes)
 def test_no_node_of_another_region_is_counted_for_jobs(node: Node) -> None:
-    pool = CONFIG.pools["a"]
+    pool = CONFIG.gpu_pools["a"]
     fit = not doctor_nodes.unfit(pool, node)
     assert not fit or (node.labels.get(REGION) == "par" and node.gpus > 0 and node.ready)
     assert not fit or all(taint[0] != "other" for taint in node.taints)
@@ -285,7 +285,7 @@ def test_no_node_of_another_region_is_counted_for_jobs(node: Node) -> None:
 @given(st.lists(nodes, max_size=4), st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 9)))
 def test_any_set_of_nodes_gets_a_verdict(seen: list[Node], used: dict[str, int]) -> None:
     facts = replace(HEALTHY, nodes=tuple(seen), used=used)
-    fit = [node for node in seen if not doctor_nodes.unfit(CONFIG.pools["a"], node)]
+    fit = [node for node in seen if not doctor_nodes.unfit(CONFIG.gpu_pools["a"], node)]
     assert ("nodes" in fails(facts)) == (not fit)
     assert ("gpus" in fails(facts)) == (max((one.gpus for one in fit), default=0) < 2)
 

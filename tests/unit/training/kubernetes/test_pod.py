@@ -60,7 +60,9 @@ def test_a_pod_stays_on_a_lost_node_no_longer_than_the_pool_says() -> None:
 
 def test_a_declared_toleration_of_a_lost_node_is_the_only_one_for_it() -> None:
     mine = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 900}
-    found = pod.bare(config(a=POOL | {"tolerations": [mine], "node_lost_after": "5m"}).pools["a"], "c")["tolerations"]
+    found = pod.bare(config(a=POOL | {"tolerations": [mine], "node_lost_after": "5m"}).gpu_pools["a"], "c")[
+        "tolerations"
+    ]
     assert [(one["key"].partition("/")[2], one["tolerationSeconds"]) for one in found] == [
         ("unreachable", 900),
         ("not-ready", 300),

@@ -126,7 +126,7 @@ def test_a_node_that_does_not_say_so_is_refused(labels: dict[str, str]) -> None:
     settings = config(a={"node_selector": {"tier": "reserved"}}) if "tier" in labels else config(a={})
     decision, _ = judge_node(settings, "personal", "a", 1, node(**labels), TODAY)
     assert not decision.allowed
-    assert "pools.a" in {reason.rule for reason in decision.against}
+    assert "gpu_pools.a" in {reason.rule for reason in decision.against}
 
 
 def test_a_pool_that_the_policy_came_to_deny_is_refused_at_the_node() -> None:
