@@ -23,7 +23,7 @@ class Outcome:
     operation: str
     site: str
     verdict: str
-    said: str = ""
+    message: str = ""
     hits: int = 0
     seconds: float = 0.0
 
@@ -48,7 +48,7 @@ def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
     """The outcomes as the report of a proof."""
     reached = [outcome for outcome in found if outcome.verdict != NOT_REACHABLE]
     checks = [
-        {"what": " x ".join(one.cell), "ok": not one.red, "detail": f"{one.verdict} {one.said}".strip()}
+        {"what": " x ".join(one.cell), "ok": not one.red, "detail": f"{one.verdict} {one.message}".strip()}
         for one in reached
     ]
     report = {
@@ -122,7 +122,7 @@ or after which the site does what it was asked for (P4, P6, P8).
 def page(found: Sequence[Outcome]) -> str:
     """The page of the reference."""
     red = [outcome for outcome in found if outcome.red]
-    rows = (f"`{one.fault}` | {one.operation} | {one.site} | {one.verdict} | {_cell(one.said)}" for one in red)
+    rows = (f"`{one.fault}` | {one.operation} | {one.site} | {one.verdict} | {_cell(one.message)}" for one in red)
     told = "".join(f"| {row} |\n" for row in rows)
     reds = f"\n## Red cells\n\n| fault | operation | site | verdict | what was told |\n|---|---|---|---|---|\n{told}"
     return PAGE.format(

@@ -59,7 +59,7 @@ def bare(machine: Path) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(machine), "LANG": "C.UTF-8"}
 
 
-def said(done: subprocess.CompletedProcess[str], lines: int = 3) -> str:
+def last_lines(done: subprocess.CompletedProcess[str], lines: int = 3) -> str:
     return " | ".join((done.stdout + done.stderr).strip().splitlines()[-lines:])
 
 
@@ -106,12 +106,12 @@ def refused(bundle: Path, public: Path, folder: Path, checks: list[Check]) -> No
     done = opened(bundle, public, folder / "refused")
     flip(index)
     good = done.returncode == 1 and f"{index.name}: " in done.stdout and untouched
-    check(checks, "an altered index is refused", good, said(done, 1))
+    check(checks, "an altered index is refused", good, last_lines(done, 1))
     other = folder / "other.pem"
     other.write_text(to_pem(signer(os.urandom(32)).public), encoding="ascii")
     done = opened(bundle, other, folder / "refused")
     good = done.returncode == 1 and "none of the public keys given signed it" in done.stdout
-    check(checks, "a key that did not sign it opens nothing", good, said(done, 1))
+    check(checks, "a key that did not sign it opens nothing", good, last_lines(done, 1))
 
 
 def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], figures: dict[str, Any]) -> None:
@@ -120,11 +120,11 @@ def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], fig
     away = run([*ALONE, PYTHON, "-c", program], bare(machine))
     links = run([*ALONE, "ip", "-brief", "link"], bare(machine)).stdout.split()[::4]
     alone = away.returncode != 0 and "unreachable" in away.stderr
-    check(checks, "the namespace has no network", alone, said(away, 1) + f"; links: {links}")
+    check(checks, "the namespace has no network", alone, last_lines(away, 1) + f"; links: {links}")
     folder, began = copied(bundle, machine), time.monotonic()
     done = opened(folder, public, machine)
     figures["seconds: install from wheels"] = round(time.monotonic() - began, 1)
-    check(checks, "the wheels install with no network", done.returncode == 0, said(done, 2))
+    check(checks, "the wheels install with no network", done.returncode == 0, last_lines(done, 2))
     home, began = folder / "rempart", time.monotonic()
     variables = bare(machine) | {"REMPART_PORT_OFFSET": PORT_OFFSET}
     script = ".venv/bin/rempart demo; code=$?; .venv/bin/rempart down; exit $code"
@@ -132,7 +132,7 @@ def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], fig
     figures["seconds: demo, embedded"] = round(time.monotonic() - began, 1)
     good = done.returncode == 0 and done.stdout.count("✓") > 0
     facts = f"{done.stdout.count('✓')} facts"
-    check(checks, "the demo's chain, embedded, with no network", good, facts if good else said(done, 6))
+    check(checks, "the demo's chain, embedded, with no network", good, facts if good else last_lines(done, 6))
 
 
 def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check], figures: dict[str, Any]) -> None:
@@ -151,7 +151,9 @@ def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check]
     figures["seconds: load images"] = round(time.monotonic() - began, 1)
     same = {name: image_id(name) for name in references} == ids
     good = gone and same and done.returncode == 0
-    check(checks, "images that were removed come out of the bundle, the same", good, f"{len(ids)}; {said(done, 2)}")
+    check(
+        checks, "images that were removed come out of the bundle, the same", good, f"{len(ids)}; {last_lines(done, 2)}"
+    )
     home, began = folder / "rempart", time.monotonic()
     variables = bare(machine) | PORTS
     command = [*ALONE, "docker", "compose", "--project-name", PROJECT]

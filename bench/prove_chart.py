@@ -95,14 +95,14 @@ def prove(chart: Chart, checks: list[Check]) -> None:
     secrets = {f"rempart-{name}" for name in (*cluster.SECRETS, "broker")}
     for executor, (values, folder) in SETS.items():
         try:
-            said = chart.lint(values)
+            output = chart.lint(values)
             made, ours = chart.rendered(values), stub_values(folder)
             wrong = faults(made, ours, secrets, executor)
             told = [warning for warning in chart.warnings(values) if warning not in EXPECTED[executor]]
         except Refused as refused:
             noting(f"{executor}: the chart takes the values", [str(refused)], "")
             continue
-        noting(f"{executor}: the chart takes the values", [], said.splitlines()[-1])
+        noting(f"{executor}: the chart takes the values", [], output.splitlines()[-1])
         noting(f"{executor}: what it makes breaks no rule", wrong, f"{len(made)} objects, {len(ours)} beside them")
         noting(
             f"{executor}: it warns of nothing else than is known", told, "; ".join(EXPECTED[executor]) or "no warning"

@@ -261,9 +261,9 @@ def elsewhere(proof: Proof, stack: paths.Stack, api: AirflowApi) -> None:
         errors = api.every("/api/v2/importErrors", "import_errors")
         found = next((e["stack_trace"] for e in errors if e["filename"].endswith("egress_at_parse.py")), "")
         time.sleep(1)
-    said = next((line for line in found.splitlines() if "EgressDenied" in line), "no such import error")
+    message = next((line for line in found.splitlines() if "EgressDenied" in line), "no such import error")
     what = "dag-processor: a DAG file that connects as it is read is an import error"
-    proof.check(what, f"connection to {DENIED}:{PARSE_PORT} refused" in said, said[:200])
+    proof.check(what, f"connection to {DENIED}:{PARSE_PORT} refused" in message, message[:200])
     run = api.trigger("egress_in_trigger", {"host": DENIED, "port": TRIGGER_PORT})
     api.follow("egress_in_trigger", run, lambda line: None)
     told = api.result("egress_in_trigger", run, "ask")
@@ -281,9 +281,9 @@ def elsewhere(proof: Proof, stack: paths.Stack, api: AirflowApi) -> None:
         text=True,
         check=False,
     )
-    said = f"connection to {DENIED}:{TEST_PORT} refused" in done.stdout + done.stderr
-    proof.check("dag.test(): a task that connects is refused", said, f"exit code {done.returncode}")
-    if not said:
+    refused = f"connection to {DENIED}:{TEST_PORT} refused" in done.stdout + done.stderr
+    proof.check("dag.test(): a task that connects is refused", refused, f"exit code {done.returncode}")
+    if not refused:
         print(done.stdout[-2000:], done.stderr[-2000:])
 
 

@@ -78,7 +78,7 @@ def _in_child(act: Callable[[Path], object], folder: Path, seconds: float) -> di
     if process.is_alive():
         process.kill()
         process.join()
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {"verdict": "RED no answer", "said": ""}
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {"verdict": "RED no answer", "message": ""}
 
 
 def _run(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
@@ -96,7 +96,7 @@ def _run(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
 def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None, where: str, file: Path) -> None:
     """One cell, in a process of its own."""
     on.small_parts()
-    told: dict[str, Any] = {"verdict": "RED endless", "said": "", "hits": 0}
+    told: dict[str, Any] = {"verdict": "RED endless", "message": "", "hits": 0}
     began = time.monotonic()
 
     def tell(**more: Any) -> None:
@@ -120,14 +120,14 @@ def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None,
         watch = threading.Timer(LIMIT, stop)
         watch.daemon = True
         watch.start()
-        how, said, wrong = _run(operation, cell)
+        how, message, wrong = _run(operation, cell)
         hits = len(site.hits())
-        tell(said=said or "; ".join(wrong)[:300], hits=hits, first=how)
+        tell(message=message or "; ".join(wrong)[:300], hits=hits, first=how)
         if fault is None:
             requests = [
                 [name, one.operation, one.bucket, one.key] for name, proxy in sites.items() for one in proxy.log
             ]
-            tell(verdict=how, log=requests, said=said or "; ".join(wrong))
+            tell(verdict=how, log=requests, message=message or "; ".join(wrong))
             os._exit(0)
         watch.cancel()
         if how == "traceback" or wrong:
@@ -144,22 +144,25 @@ def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None,
                 repaired = ", then repaired" if later.notes.get("repaired") else ""
                 tell(verdict=("refused" if how == "refused" else "withstood") + repaired)
             else:
-                tell(verdict="RED does not converge", said=f"{told['said']} THEN {words or '; '.join(differs)}"[:600])
+                tell(
+                    verdict="RED does not converge",
+                    message=f"{told['message']} THEN {words or '; '.join(differs)}"[:600],
+                )
         os._exit(0)
 
 
 def _settled(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
     """The operation once more, with what its words ask for: a repair, or the read-back that a green announces."""
-    how, said, wrong = _run(operation, cell)
-    if how == "refused" and operation.name == "back up" and "points repair" in said:
+    how, message, wrong = _run(operation, cell)
+    if how == "refused" and operation.name == "back up" and "points repair" in message:
         real = cell.real()
         mend(store_at(real, real.site("haven", "internal")), dry_run=False, mark_lost=True)
         cell.notes["repaired"] = True
-        how, said, wrong = _run(operation, fresh(cell))
+        how, message, wrong = _run(operation, fresh(cell))
     if how == "green" and operation.name == "replicate" and not wrong:
         settled = _run(OPERATIONS["verify"], fresh(cell))
         return settled[0], settled[1], settled[2] or _unequal_now(cell)
-    return how, said, wrong
+    return how, message, wrong
 
 
 def _unequal_now(cell: Cell) -> list[str]:
@@ -177,7 +180,13 @@ def faulty_run(ground: Ground, made: Made, folder: Path, operation: Operation, f
     ground.reset()
     told = _in_child(lambda file: _cell(ground, made, operation, fault, site, file), folder, 2 * LIMIT + 60)
     return Outcome(
-        fault.name, operation.name, site, told["verdict"], told["said"], told.get("hits", 0), told.get("seconds", 0.0)
+        fault.name,
+        operation.name,
+        site,
+        told["verdict"],
+        told["message"],
+        told.get("hits", 0),
+        told.get("seconds", 0.0),
     )
 
 
@@ -186,14 +195,16 @@ def cells(ground: Ground, made: Made, folder: Path, wanted: Sequence[Wanted]) ->
     for name in dict.fromkeys(operation for _, operation, _ in wanted):
         operation = OPERATIONS[name]
         honest = honest_run(ground, made, folder, operation)
-        show(f"{name}: an honest run is {honest.get('verdict')} in {honest.get('seconds')} s {honest.get('said', '')}")
-        if honest.get("verdict") != "green" or honest.get("said"):
-            yield Outcome("none", name, "both", "RED the honest run is not green", str(honest.get("said")))
+        show(
+            f"{name}: an honest run is {honest.get('verdict')} in {honest.get('seconds')} s {honest.get('message', '')}"
+        )
+        if honest.get("verdict") != "green" or honest.get("message"):
+            yield Outcome("none", name, "both", "RED the honest run is not green", str(honest.get("message")))
             continue
         for fault, site in [(FAULTS[fault], site) for fault, other, site in wanted if other == name]:
             if any(where == site and fault.is_for(request, key) for where, request, _, key in honest["log"]):
                 found = faulty_run(ground, made, folder, operation, fault, site)
-                show(f"  {fault.name} at {site}: {found.verdict} ({found.seconds} s) {found.said[:160]}")
+                show(f"  {fault.name} at {site}: {found.verdict} ({found.seconds} s) {found.message[:160]}")
             else:
                 found = Outcome(fault.name, name, site, NOT_REACHABLE)
             yield found
@@ -282,7 +293,7 @@ def main() -> int:
     show(table(found))
     for one in found:
         if one.red:
-            show(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.said}")
+            show(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.message}")
     show(f"{summary(found)}; {time.monotonic() - began:.0f} s; written: {target}")
     return 1 if any(one.red for one in found) else 0
 

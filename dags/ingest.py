@@ -90,9 +90,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             from rempart.flows.ingestion.reingest import take_in
 
             spec = runtime.pipeline(name).reading_from(params["prefix"])
-            said = {"accept": params["accept_quarantined"], "accept_loss": params["accept_loss"]}
+            options = {"accept": params["accept_quarantined"], "accept_loss": params["accept_loss"]}
             by = dag_run.triggering_user_name
-            return runtime.as_json(take_in(runtime.platform(), spec, params["again"], **said, by=by))
+            return runtime.as_json(take_in(runtime.platform(), spec, params["again"], **options, by=by))
 
         @task(outlets=[snapshot])
         def publish_snapshot(result: Any, outlet_events: Any = None) -> None:

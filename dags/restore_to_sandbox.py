@@ -70,8 +70,8 @@ with DAG(
         from rempart.deployment.setup import paths
         from rempart.flows.restore.restore_aside import restore_aside
 
-        said = {name: params[name] for name in ("aside", "point", "parts", "force", "dry_run")}
-        result = restore_aside(runtime.platform(), paths.current(), removing=params["remove"], **said)
+        options = {name: params[name] for name in ("aside", "point", "parts", "force", "dry_run")}
+        result = restore_aside(runtime.platform(), paths.current(), removing=params["remove"], **options)
         return runtime.as_json(result)
 
     linked(restore_to_sandbox(), pages.POINT_RESTORED)

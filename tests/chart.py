@@ -96,19 +96,19 @@ def untrue(facts: Mapping[str, Any], schema: Mapping[str, Any], defaults: Mappin
         rest = {key: value for key, value in one.items() if key != "$ref"}
         return {**node(schema["definitions"][one["$ref"].removeprefix("#/definitions/")]), **rest}
 
-    def look(said: Any, one: Mapping[str, Any], place: str) -> None:
+    def look(recorded: Any, one: Mapping[str, Any], place: str) -> None:
         one = node(one)
-        if isinstance(said, Mapping):
+        if isinstance(recorded, Mapping):
             if one.get("additionalProperties") is not False:
                 opened.append(place)
-            for key, inner in said.items():
+            for key, inner in recorded.items():
                 below = f"{place}.{key}".lstrip(".")
                 if key in one.get("properties", {}):
                     look(inner, one["properties"][key], below)
                 else:
                     found.append(f"{below}: not in the schema")
-        elif _set(said) != _set(one.get("type")):
-            found.append(f"{place}: {one.get('type')} in the schema, {said} on record")
+        elif _set(recorded) != _set(one.get("type")):
+            found.append(f"{place}: {one.get('type')} in the schema, {recorded} on record")
 
     look(facts["values"], schema, "")
     found += [f"{place or 'the top'}: takes unknown keys" for place in opened if place not in facts["open"]]

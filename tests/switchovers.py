@@ -37,8 +37,8 @@ def silent(line: str) -> None:
     """For those who do not listen."""
 
 
-def over(platform: Platform, target: str = "haven", **said: Any) -> SwitchoverResult:
-    return fail_over(platform, target, dry_run=False, tracking=switch_tracking, **said)
+def over(platform: Platform, target: str = "haven", **options: Any) -> SwitchoverResult:
+    return fail_over(platform, target, dry_run=False, tracking=switch_tracking, **options)
 
 
 def back(platform: Platform) -> SwitchoverResult:

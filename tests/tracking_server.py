@@ -65,16 +65,18 @@ def ask(
     headers: dict[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """One request, its path sent as it is. `body`: bytes as they are, anything else as JSON."""
-    said = dict(headers or {})
+    sent_headers = dict(headers or {})
     if user is not None:
-        said.setdefault("Authorization", "Basic " + base64.b64encode(f"{user.login}:{user.password}".encode()).decode())
+        sent_headers.setdefault(
+            "Authorization", "Basic " + base64.b64encode(f"{user.login}:{user.password}".encode()).decode()
+        )
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     if data is not None:
-        said.setdefault("Content-Type", "application/json")
+        sent_headers.setdefault("Content-Type", "application/json")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
-        for name, value in said.items():
+        for name, value in sent_headers.items():
             connection.putheader(name, value)
         if data is not None:
             connection.putheader("Content-Length", str(len(data)))

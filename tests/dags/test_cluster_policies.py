@@ -212,7 +212,7 @@ def test_dags_in_other_files_keep_running(users: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         ("unclassified", ["[classification] the DAG: no classification is stated", 'tags=["classification:personal"]']),
         ("twice", ["2 classifications are stated: classification:personal, classification:public"]),
@@ -228,10 +228,10 @@ def test_dags_in_other_files_keep_running(users: dict) -> None:
         ("one_of_two", ["DAG dirty_neighbour breaks 1 rule "]),
     ],
 )  # fmt: skip
-def test_a_refusal_names_the_rule_the_task_and_the_remedy(users: dict, file: str, said: list[str]) -> None:
+def test_a_refusal_names_the_rule_the_task_and_the_remedy(users: dict, file: str, message: list[str]) -> None:
     error = users["errors"][file]
     assert error.startswith("AirflowClusterPolicyViolation: ")
-    for words in [*said, "What to do: ", "docs/how-to/write-your-own-dag.md"]:
+    for words in [*message, "What to do: ", "docs/how-to/write-your-own-dag.md"]:
         assert words in error, error
 
 
@@ -243,7 +243,7 @@ def test_all_violations_of_a_dag_stand_in_one_message(users: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
         ("template", "conn_id is known only when the task runs"),
         ("listed", "conn_id: connection 'crm_us' is not declared"),
@@ -262,9 +262,9 @@ def test_all_violations_of_a_dag_stand_in_one_message(users: dict) -> None:
         ("elsewhere", "config_file chooses a Kubernetes cluster that rempart.yaml does not know"),
     ],
 )
-def test_a_name_is_found_wherever_an_operator_keeps_it(users: dict, task: str, said: str) -> None:
+def test_a_name_is_found_wherever_an_operator_keeps_it(users: dict, task: str, message: str) -> None:
     lines = [line for line in users["errors"]["hidden"].splitlines() if f"task {task}: " in line]
-    assert any(said in line for line in lines), (lines, users["errors"]["hidden"])
+    assert any(message in line for line in lines), (lines, users["errors"]["hidden"])
 
 
 def test_a_notifier_is_part_of_the_dag(users: dict) -> None:
@@ -306,7 +306,7 @@ def test_one_refused_pipeline_never_hides_another(ours: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "said"),
+    ("pipeline", "message"),
     [
         ("secret", ["[data] active_site 'primary'", "[replica]", "[restore-point] backup.site", "SecNumCloud-3.2"]),
         ("unruled", ["policy.public: not declared", "Declare policy.public in rempart.yaml"]),
@@ -314,10 +314,10 @@ def test_one_refused_pipeline_never_hides_another(ours: dict) -> None:
         ("nobody", ["[owner] task ingest: its owner is 'airflow'"]),
     ],
 )  # fmt: skip
-def test_a_refused_pipeline_is_a_paused_dag_that_tells_why(ours: dict, pipeline: str, said: list[str]) -> None:
+def test_a_refused_pipeline_is_a_paused_dag_that_tells_why(ours: dict, pipeline: str, message: list[str]) -> None:
     dag_id = f"ingest_{pipeline}"
     assert ours["tasks"][dag_id] == ["explain"] and "broken" in ours["tags"][dag_id]
-    for words in [*said, "**What to do:**"]:
+    for words in [*message, "**What to do:**"]:
         assert words in ours["docs"][dag_id], ours["docs"][dag_id]
 
 

@@ -117,9 +117,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     copied = api.run("replicate_primary_to_haven", "conclude")
     point = api.run("backup_platform", "back_up")
     drilled = api.run("restore_drill", "drill", {"point": point["id"]})
-    said = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
-    restored_aside = api.run("restore_to_sandbox", "restore_to_sandbox", said)
-    removed = api.run("restore_to_sandbox", "restore_to_sandbox", said | {"remove": True})
+    message = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
+    restored_aside = api.run("restore_to_sandbox", "restore_to_sandbox", message)
+    removed = api.run("restore_to_sandbox", "restore_to_sandbox", message | {"remove": True})
     asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
     looked = api.run(f"preview_quarantine_{PIPELINE}", "preview", asked)
     again = api.run(ingest, "ingest", {"again": asked["delivery"]})
@@ -310,9 +310,9 @@ def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) ->
         "backup_platform": f"Restore point {point['id']}: {point['databases']} databases",
         "restore_drill": f"Restore point {point['id']} proved itself",
     }
-    for dag_id, said in expected.items():
+    for dag_id, message in expected.items():
         told = notes(dag_id)
-        assert [one for one in told if one.startswith("Rempart: ") and said in one], (dag_id, told)
+        assert [one for one in told if one.startswith("Rempart: ") and message in one], (dag_id, told)
         assert not [one for one in told if CANARY in one]
     assert [note for note in notes(f"validate_model_{PIPELINE}") if "was refused" in note]
     run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 16})

@@ -94,15 +94,15 @@ def dropped(api: AirflowApi, before: set[str]) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         ("user_unclassified", ["[classification] the DAG: no classification is stated", "classification:personal"]),
         ("user_undeclared", ["[connection] task read: conn_id: connection 'crm_us' is not declared in rempart.yaml"]),
         ("user_registry", ["[image] task pod: image: image 'gcr.io/somebody/job:1'", "registry 'gcr.io' is not"]),
     ],
 )  # fmt: skip
-def test_the_ui_shows_the_rule_and_the_remedy(dropped: dict[str, str], file: str, said: list[str]) -> None:
-    for words in [*said, f"DAG {file} breaks ", "What to do: ", "docs/how-to/write-your-own-dag.md"]:
+def test_the_ui_shows_the_rule_and_the_remedy(dropped: dict[str, str], file: str, message: list[str]) -> None:
+    for words in [*message, f"DAG {file} breaks ", "What to do: ", "docs/how-to/write-your-own-dag.md"]:
         assert words in dropped[file], dropped[file]
 
 

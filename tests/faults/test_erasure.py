@@ -296,10 +296,10 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     assert Lake(restored).take_in("three", [VICTIM, ROWS[30]]).quarantined == 1
     assert lake.holders(WHO) == [] and features(lake, feature_databases, id_of(ROWS[4]))[0] == 1
     # S2: the key of nobody is told
-    said = json.dumps(
+    message = json.dumps(
         [record.body for ledger in (old_ledger, lake.platform.ledger) for record in ledger.find("erasure")]
     )
-    for text in (said, caplog.text):
+    for text in (message, caplog.text):
         assert str(WHO) not in text
 
 

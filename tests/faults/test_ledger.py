@@ -152,20 +152,20 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], int, str]] = {
 
 
 def test_the_honest_export_verifies(honest: Path, key: keys.Signer) -> None:
-    code, said = judged(honest, key)
-    assert code == 0, said
-    assert "records      28" in said and "checkpoints  2" in said and "covers record 27, 1 follow it" in said
+    code, printed = judged(honest, key)
+    assert code == 0, printed
+    assert "records      28" in printed and "checkpoints  2" in printed and "covers record 27, 1 follow it" in printed
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_on_the_export_is_found_at_the_first_broken_record(
     folder: Path, key: keys.Signer, attack: str
 ) -> None:
-    act, seq, said = ATTACKS[attack]
+    act, seq, printed = ATTACKS[attack]
     act(folder)
     code, text = judged(folder, key)
     assert code == 1
-    assert f"BROKEN: Record {seq} of the ledger: " in text and said in " ".join(text.split()), text
+    assert f"BROKEN: Record {seq} of the ledger: " in text and printed in " ".join(text.split()), text
 
 
 @pytest.fixture
@@ -208,8 +208,8 @@ def test_an_insider_with_superuser_and_signing_key_is_found_against_the_locked_c
     assert judged(tmp_path / "alone", key)[0] == 0
     # against the checkpoints at the second operator it is not
     export_to(platform, tmp_path / "audit")
-    code, said = judged(tmp_path / "audit", key)
-    assert code == 1 and "Record 27 of the ledger: it is not the one that checkpoint" in said, said
+    code, printed = judged(tmp_path / "audit", key)
+    assert code == 1 and "Record 27 of the ledger: it is not the one that checkpoint" in printed, printed
     # and the next export stops by itself
     with pytest.raises(LedgerBroken, match="Record 27 of the ledger differs from the one in evidence/ledger/"):
         export(platform)
@@ -231,8 +231,8 @@ def test_his_own_checkpoint_over_the_true_one_does_not_help_and_the_true_one_sta
     head = json.loads(forged[-1])
     witness.write(bucket, true, checkpoint(Head(27, head["hash"]), datetime.now(UTC), key).encode())
     export_to(platform, tmp_path / "audit")
-    code, said = judged(tmp_path / "audit", key)
-    assert code == 1 and "Record 15 of the ledger: it is not the one that checkpoint" in said, said
+    code, printed = judged(tmp_path / "audit", key)
+    assert code == 1 and "Record 15 of the ledger: it is not the one that checkpoint" in printed, printed
     locked = owner.read(bucket, true, version_id=first.version_id)
     assert locked == (honest / "checkpoints" / Path(true).name).read_bytes()
     witness.write(bucket, true, locked)

@@ -41,7 +41,7 @@ def wait_for(condition, seconds=120.0):
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         (f"{HALF}; exit 1", "pg_dump of database"),
         (f"{HALF}; kill -9 $$", "pg_dump of database"),
@@ -51,10 +51,10 @@ def wait_for(condition, seconds=120.0):
     ids=["exits", "killed", "hides", "nothing"],
 )
 def test_d1_a_dump_that_dies_half_way_leaves_no_snapshot(
-    platform, repository, filled_database, tools_with, fault, said
+    platform, repository, filled_database, tools_with, fault, message
 ):
     first, _ = store(platform, repository, filled_database)
-    with pytest.raises(BackupError, match=said) as refused:
+    with pytest.raises(BackupError, match=message) as refused:
         store(platform, repository, filled_database, tools=tools_with(pg_dump=fault))
     assert repository.where in refused.value.what or filled_database.schema in refused.value.what
     assert [one.id for one in repository.snapshots()] == [first.snapshot]
@@ -70,9 +70,9 @@ def test_d2_an_older_client_is_refused_before_it_dumps_and_refuses_itself(
         pytest.raises(BackupError, match="pg_dump 12 is older than the server"),
     ):
         postgresql.check_versions(older, session)
-    said = 'echo "pg_dump: error: aborting because of server version mismatch" >&2; exit 1'
+    message = 'echo "pg_dump: error: aborting because of server version mismatch" >&2; exit 1'
     with pytest.raises(BackupError, match="aborting because of server version mismatch"):
-        store(platform, repository, filled_database, tools=tools_with(pg_dump=said))
+        store(platform, repository, filled_database, tools=tools_with(pg_dump=message))
     assert repository.snapshots() == ()
 
 
@@ -237,10 +237,10 @@ def test_x5_no_space_for_restics_own_files_while_dumping(platform, repository, f
 def test_x5_the_servers_disk_is_full_while_restoring(platform, repository, filled_database, empty_database, tools_with):
     """What PostgreSQL says of its full disk, said by a pg_restore that has read half of the dump."""
     dump, rows = store(platform, repository, filled_database)
-    said = 'could not extend file "base/16384/1": No space left on device'
+    message = 'could not extend file "base/16384/1": No space left on device'
     lines = (
         'case "$*" in *--dbname*) head -c 1000000 > /dev/null; '
-        f"echo 'pg_restore: error: COPY failed: ERROR:  {said}' >&2; exit 1;; esac"
+        f"echo 'pg_restore: error: COPY failed: ERROR:  {message}' >&2; exit 1;; esac"
     )
     with pytest.raises(BackupError, match=r"nothing was restored.*No space left"):
         restore_from(

@@ -339,8 +339,8 @@ def test_two_users_in_one_request_are_none(world):
     connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=30)
     connection.putrequest("GET", f"{API}/runs/get?run_id={world.own.run_id}")
     for user in (world.job, world.admin):
-        said = base64.b64encode(f"{user.login}:{user.password}".encode()).decode()
-        connection.putheader("Authorization", f"Basic {said}")
+        message = base64.b64encode(f"{user.login}:{user.password}".encode()).decode()
+        connection.putheader("Authorization", f"Basic {message}")
     connection.endheaders()
     assert connection.getresponse().status == 401
     connection.close()

@@ -455,15 +455,15 @@ def test_a_doctor_that_is_told_to_end_deletes_its_pod_first(pool: Pool, tmp_path
     pool.double.cordon("gpu-1")
     pool.double.cordon("plain-1")  # so that the pod waits
     told = [pool.data(), pool.double.kubeconfig(pool.token), pool.site]
-    with (tmp_path / "said").open("w+") as said:
-        doctor = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=said, stderr=said)
+    with (tmp_path / "output").open("w+") as output:
+        doctor = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=output, stderr=output)
         assert doctor.stdin is not None
         doctor.stdin.write(json.dumps(told, default=str).encode())
         doctor.stdin.close()
         until = time.monotonic() + 60
         while not pool.pods() and doctor.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
-        assert pool.pods(), (doctor.poll(), (tmp_path / "said").read_text("utf-8"))
+        assert pool.pods(), (doctor.poll(), (tmp_path / "output").read_text("utf-8"))
     doctor.send_signal(signal.SIGTERM)
     assert doctor.wait(60) == 128 + signal.SIGTERM
     assert pool.pods() == []

@@ -124,7 +124,7 @@ def test_s10_no_page_of_another_origin_may_frame_any_answer(airflow: Airflow, pa
         assert "frame-ancestors 'self'" in policies and "x-frame-options" in answer.headers, (who, answer.status_code)
 
 
-@pytest.mark.parametrize("said", [{"Sec-Fetch-Site": "same-site"}, {"Origin": "http://127.0.0.1:9"}])
+@pytest.mark.parametrize("sent_headers", [{"Sec-Fetch-Site": "same-site"}, {"Origin": "http://127.0.0.1:9"}])
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -136,10 +136,12 @@ def test_s10_no_page_of_another_origin_may_frame_any_answer(airflow: Airflow, pa
     ],
 )
 def test_s10_a_page_on_another_port_of_this_host_writes_nothing_with_the_readers_cookie(
-    airflow: Airflow, said: dict[str, str], method: str, path: str
+    airflow: Airflow, sent_headers: dict[str, str], method: str, path: str
 ) -> None:
     before, cookies = drills(airflow), {"_token": airflow.tokens["admin"]}
-    answer = httpx.request(method, f"{airflow.url}{path}", cookies=cookies, headers=said, timeout=60, trust_env=False)
+    answer = httpx.request(
+        method, f"{airflow.url}{path}", cookies=cookies, headers=sent_headers, timeout=60, trust_env=False
+    )
     assert answer.status_code == 403 and "another origin" in answer.text
     assert drills(airflow) == before
 
@@ -147,8 +149,8 @@ def test_s10_a_page_on_another_port_of_this_host_writes_nothing_with_the_readers
 def test_s10_airflows_own_page_writes_with_the_cookie(airflow: Airflow) -> None:
     """The check is no wall before the people whom it protects."""
     cookies, paused = {"_token": airflow.tokens["admin"]}, {"is_paused": False}  # as it is: other tests run it
-    for said in ({"Sec-Fetch-Site": "same-origin"}, {"Origin": airflow.url}):
+    for sent_headers in ({"Sec-Fetch-Site": "same-origin"}, {"Origin": airflow.url}):
         answer = httpx.patch(
-            f"{airflow.url}/api/v2/dags/fail_back", json=paused, cookies=cookies, headers=said, trust_env=False
+            f"{airflow.url}/api/v2/dags/fail_back", json=paused, cookies=cookies, headers=sent_headers, trust_env=False
         )
         assert answer.status_code == 200, answer.text

@@ -50,9 +50,9 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
     assert haven.read(bucket, "mlflow/moved/after.txt") == b"written at haven"
     assert not list(primary.list(bucket, "mlflow/moved/after"))
     assert "'haven' is active" in next(lines(at_home))
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("rempart.flows")]
-    quiet = [one for one in said if one.endswith(" s")]
-    assert len(said) >= 10 and (len(quiet) > 0 or time.monotonic() - began < 30), "it tells how far it is"
+    message = [record.getMessage() for record in caplog.records if record.name.startswith("rempart.flows")]
+    quiet = [one for one in message if one.endswith(" s")]
+    assert len(message) >= 10 and (len(quiet) > 0 or time.monotonic() - began < 30), "it tells how far it is"
     home = fail_back(at_home, dry_run=False)
     assert home.done and home.conflicts == ()
     assert artifact(at_home, "GET", "moved/after.txt") == b"written at haven"

@@ -170,7 +170,7 @@ def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stac
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda on: people.add(people.users_of(on), "Marie Curie", "viewer", "x" * 20), "cannot be a user's name"),
         (lambda on: people.add(people.users_of(on), "marie", "boss", "x" * 20), "does not exist"),
@@ -179,9 +179,9 @@ def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stac
         (lambda on: people.remove(people.users_of(on), "pierre"), "no user 'pierre'"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, change: Any, said: str) -> None:
+def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, change: Any, message: str) -> None:
     before = people.everybody(people.users_of(platform))
-    with pytest.raises(AccessError, match=said):
+    with pytest.raises(AccessError, said=match=message=said):
         change(platform)
     assert people.everybody(people.users_of(platform)) == before
 

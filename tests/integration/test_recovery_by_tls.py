@@ -88,17 +88,20 @@ class Team:
     @contextmanager
     def archiver(self, **tls: str) -> Iterator[Path]:
         """`rempart run wal-archive`; the file of what it says."""
-        command, said = [sys.executable, "-m", "rempart.cli", "run", "wal-archive"], self.stack.logs / "archiver.log"
-        with said.open("wb") as log:
+        command, log_file = (
+            [sys.executable, "-m", "rempart.cli", "run", "wal-archive"],
+            self.stack.logs / "archiver.log",
+        )
+        with log_file.open("wb") as log:
             process = subprocess.Popen(
                 command, env=self.environment(**tls), cwd=self.stack.root, stdout=log, stderr=log
             )
         try:
-            yield said
+            yield log_file
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-            print(said.read_text(encoding="utf-8"))
+            print(log_file.read_text(encoding="utf-8"))
 
 
 def written(connection: Connection) -> str:
@@ -190,8 +193,8 @@ def test_databases_are_restored_into_place_and_a_client_without_tls_is_refused(t
 def test_a_server_is_archived_and_brought_back_to_a_second(team: Team, tmp_path: Path) -> None:
     team.sql("mlflow", "CREATE TABLE known (n int)", "INSERT INTO known VALUES (1)")
     refused = team.front.refused
-    with team.archiver(sslmode="disable") as said:
-        wait_for(lambda: bool(said.read_text(encoding="utf-8")), 60)
+    with team.archiver(sslmode="disable") as log_file:
+        wait_for(lambda: bool(log_file.read_text(encoding="utf-8")), 60)
     assert team.front.refused > refused
     refused, known = team.front.refused, ("--identity", str(team.escrow))
     with team.archiver():

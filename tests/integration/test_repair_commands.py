@@ -69,17 +69,21 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
     body = {"site": "haven", "bucket": BUCKET, "manifest_sha256": "2" * 64, "link": 2}
     platform.ledger.append("restore-point", second.point, {**body, "link_file": right.decode()})
 
-    said = rempart(servers, "points", "repair")
-    assert "link 2 can be restored: " in said
-    assert "link 3 is lost" in said and "1 links can be put back, 1 are lost" in said and "Nothing was changed" in said
+    output = rempart(servers, "points", "repair")
+    assert "link 2 can be restored: " in output
+    assert (
+        "link 3 is lost" in output
+        and "1 links can be put back, 1 are lost" in output
+        and "Nothing was changed" in output
+    )
     assert site.read(BUCKET, chain.key_of(2)) != right
-    said = rempart(servers, "points", "repair", "--yes")
-    assert "warning: restored link 2 of the chain" in said and "--yes --mark-lost" in said
+    output = rempart(servers, "points", "repair", "--yes")
+    assert "warning: restored link 2 of the chain" in output and "--yes --mark-lost" in output
     assert site.read(BUCKET, chain.key_of(2)) == right
     held = site.retained_until(BUCKET, chain.key_of(2), str(site.head(BUCKET, chain.key_of(2)).version_id))
     assert held and held > platform.clock()
-    said = rempart(servers, "points", "repair", "--yes", "--mark-lost")
-    assert "marked link 3 of the chain as lost" in said
+    output = rempart(servers, "points", "repair", "--yes", "--mark-lost")
+    assert "marked link 3 of the chain as lost" in output
     assert links(platform, site) == [1, 2]
     chain.append(site, BUCKET, "20260105T020000Z-cccccc", NOW, "4" * 64, signer, consistent=True)
     assert links(platform, site) == [1, 2, 4]
@@ -104,10 +108,10 @@ def test_forged_records_are_shown_and_removed(servers: Servers, platform: Platfo
     role = servers.connections("pg_ledger")
     false = forged(role, platform.signer().id, "promotion", "prices", {"version": "666"})
     insert(role, false)
-    said = rempart(servers, "ledger", "remove-forged")
-    assert f"record {false.seq}: not signed with the key of the chain" in said and "Nothing was changed" in said
-    said = rempart(servers, "ledger", "remove-forged", "--yes")
-    assert "1 records at the end of the ledger were removed" in said and "A copy is in" in said
+    output = rempart(servers, "ledger", "remove-forged")
+    assert f"record {false.seq}: not signed with the key of the chain" in output and "Nothing was changed" in output
+    output = rempart(servers, "ledger", "remove-forged", "--yes")
+    assert "1 records at the end of the ledger were removed" in output and "A copy is in" in output
     (copy,) = servers.stack.var.glob("forged-*.jsonl")
     assert copy.read_text(encoding="utf-8") == f"{false.line}\n"
     assert replace(platform).ledger.append("drill", "x", {}).seq == false.seq + 1

@@ -158,26 +158,26 @@ def test_one_part_is_restored_alone(stack: paths.Stack, house: Platform, point: 
 def test_the_dag_restores_beside_the_platform_and_removes_it_again(
     stack: paths.Stack, house: Platform, point: str
 ) -> None:
-    said: dict[str, Any] = {"aside": f"t{secrets.token_hex(3)}", "point": point}
-    said["parts"] = ["database:feast_registry", "bucket:artifacts"]
-    names_made = {f"feast_registry_{said['aside']}"}
-    bucket = f"{house.config.buckets.artifacts}-{said['aside']}"
-    planned = restore_aside(house, stack, **said)
+    arguments: dict[str, Any] = {"aside": f"t{secrets.token_hex(3)}", "point": point}
+    arguments["parts"] = ["database:feast_registry", "bucket:artifacts"]
+    names_made = {f"feast_registry_{arguments['aside']}"}
+    bucket = f"{house.config.buckets.artifacts}-{arguments['aside']}"
+    planned = restore_aside(house, stack, **arguments)
     assert planned.dry_run and set(planned.databases) == names_made and planned.buckets == (bucket,)
     assert not names_made & names(house)
     try:
-        done = restore_aside(house, stack, dry_run=False, **said)
+        done = restore_aside(house, stack, dry_run=False, **arguments)
         assert done.result and done.result.ok and names_made <= names(house)
         assert len(list(house.site("primary", "personal").list(bucket))) == done.objects == 2
         json.dumps(dataclasses.asdict(done))
     finally:
-        restore_aside(house, stack, dry_run=False, removing=True, **said)
+        restore_aside(house, stack, dry_run=False, removing=True, **arguments)
     assert not names_made & names(house)
-    restore_aside(house, stack, dry_run=False, removing=True, **said)  # is no error
+    restore_aside(house, stack, dry_run=False, removing=True, **arguments)  # is no error
     assert house.ledger.find("restore", point)[0].body["removed"] == [*names_made, bucket]
     for wrong in ({"aside": "x; DROP"}, {"parts": ["database:../x y"]}, {"point": "../../keys"}):
         with pytest.raises(RempartError):
-            restore_aside(house, stack, dry_run=False, **{**said, **wrong})
+            restore_aside(house, stack, dry_run=False, **{**arguments, **wrong})
 
 
 def test_a_database_of_a_running_platform_is_not_replaced(stack: paths.Stack, house: Platform, point: str) -> None:

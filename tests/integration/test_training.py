@@ -60,15 +60,15 @@ def everything_in_mlflow(tracking, pipeline, run_id, folder) -> str:
 
     with session(tracking) as client:
         run = client.get_run(run_id)
-        said = [str(run.to_dictionary())]
+        message = [str(run.to_dictionary())]
         for version in client.search_model_versions(f"name = '{pipeline.name}'"):
             model = client.get_logged_model(version.source.removeprefix("models:/"))
-            said += [str(dict(version)), str(model.to_dictionary())]
+            message += [str(dict(version)), str(model.to_dictionary())]
             download_artifacts(artifact_uri=model.artifact_location, dst_path=str(folder / "model"))
         download_artifacts(artifact_uri=run.info.artifact_uri, dst_path=str(folder / "run"))
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert {"MLmodel", "model.onnx", "input_example.json", "predicted_vs_actual.png"} <= {file.name for file in files}
-    return "\n".join([*said, *(file.read_bytes().decode("latin-1") for file in files)])
+    return "\n".join([*message, *(file.read_bytes().decode("latin-1") for file in files)])
 
 
 def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks_nothing(scratch, tmp_path, caplog):

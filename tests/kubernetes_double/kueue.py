@@ -86,23 +86,23 @@ class Kueue:
         for queue in self.cluster.store.list(self.cluster_queue):
             missing = [flavor for flavor in _flavors(queue) if self.cluster.store.get(self.flavor, "", flavor) is None]
             if _stop(queue) != "None":
-                said = ("False", "Stopped", "Can't admit new workloads: is stopped.")
+                new_condition = ("False", "Stopped", "Can't admit new workloads: is stopped.")
             elif missing:
-                said = ("False", "FlavorNotFound", f"Can't admit new workloads: references missing {missing}.")
+                new_condition = ("False", "FlavorNotFound", f"Can't admit new workloads: references missing {missing}.")
             else:
-                said = ("True", "Ready", "Can admit new workloads")
-            self._say(self.cluster_queue, queue, "Active", *said)
+                new_condition = ("True", "Ready", "Can admit new workloads")
+            self._say(self.cluster_queue, queue, "Active", *new_condition)
         for queue in self.cluster.store.list(self.local_queue):
             behind = self.cluster.store.get(self.cluster_queue, "", queue["spec"]["clusterQueue"])
             if _stop(queue) != "None":
-                said = ("False", "Stopped", "LocalQueue is stopped")
+                new_condition = ("False", "Stopped", "LocalQueue is stopped")
             elif behind is None:
-                said = ("False", "ClusterQueueDoesNotExist", "Can't submit new workloads to clusterQueue")
+                new_condition = ("False", "ClusterQueueDoesNotExist", "Can't submit new workloads to clusterQueue")
             elif not _holds(behind, "Active"):
-                said = ("False", "ClusterQueueIsInactive", "Can't submit new workloads to clusterQueue")
+                new_condition = ("False", "ClusterQueueIsInactive", "Can't submit new workloads to clusterQueue")
             else:
-                said = ("True", "Ready", "Can submit new workloads to localQueue")
-            self._say(self.local_queue, queue, "Active", *said)
+                new_condition = ("True", "Ready", "Can submit new workloads to localQueue")
+            self._say(self.local_queue, queue, "Active", *new_condition)
 
     # pods and TrainJobs
 
@@ -214,8 +214,8 @@ class Kueue:
         found = self.cluster.store.get(self.workload, owner["metadata"]["namespace"], workload_name(owner))
         if found is not None and not _holds(found, "Finished"):
             gone = owner["metadata"].get("deletionTimestamp")
-            said = ("OwnerNotFound", "The workload's owner no longer exists") if gone else ("Succeeded", "")
-            self._say(self.workload, found, "Finished", "True", *said)
+            new_condition = ("OwnerNotFound", "The workload's owner no longer exists") if gone else ("Succeeded", "")
+            self._say(self.workload, found, "Finished", "True", *new_condition)
 
     # admission
 

@@ -184,7 +184,7 @@ def test_what_the_operator_asked_for_besides_is_kept(told: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("unclassified", "neither the DAG nor the pod states what data it handles"),
         ("elsewhere", "namespace 'kube-system' is not one of a declared pool"),
@@ -194,8 +194,8 @@ def test_what_the_operator_asked_for_besides_is_kept(told: dict) -> None:
         ("wrong_cluster", "through connection k8s_a, not through 'kubernetes_default'"),
     ],
 )
-def test_a_refused_pod_is_told_with_the_remedy(told: dict, name: str, said: str) -> None:
-    assert said in told[name] and "What to do: " in told[name]
+def test_a_refused_pod_is_told_with_the_remedy(told: dict, name: str, message: str) -> None:
+    assert message in told[name] and "What to do: " in told[name]
 
 
 def test_in_a_task_the_dags_tag_counts_and_the_decision_is_evidence(told: dict) -> None:

@@ -16,7 +16,7 @@ FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>
 
 
 @pytest.mark.parametrize(
-    ("trace", "said"),
+    ("trace", "message"),
     [
         (f"{FRAMES}ModuleNotFoundError: No module named 'x'\n", "ModuleNotFoundError: No module named 'x'"),
         (
@@ -33,8 +33,8 @@ FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>
         ),
     ],
 )
-def test_an_import_error_is_told_without_its_frames(trace: str, said: str) -> None:
-    assert last_words(trace) == said
+def test_an_import_error_is_told_without_its_frames(trace: str, message: str) -> None:
+    assert last_words(trace) == message
 
 
 CONNECTION = Connection("airflow_api", "http", "127.0.0.1", 1, "admin", "secret", "http")

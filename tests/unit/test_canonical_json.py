@@ -76,7 +76,7 @@ def test_a_record_keeps_its_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"metrics": {"mae": math.nan}}, "metrics.mae is not a finite number"),
         ({"metrics": [1, math.inf]}, r"metrics\[1\] is not a finite number"),
@@ -90,8 +90,8 @@ def test_a_record_keeps_its_bytes() -> None:
         (b"x", "the value itself is a bytes"),
     ],
 )
-def test_what_has_no_canonical_form_is_named_by_its_path(value: object, said: str) -> None:
-    with pytest.raises(NotCanonical, match=said):
+def test_what_has_no_canonical_form_is_named_by_its_path(value: object, message: str) -> None:
+    with pytest.raises(NotCanonical, match=message):
         encode(value)
 
 

@@ -97,11 +97,11 @@ def test_the_page_does_what_it_says(project: Path, site: MemorySite, capsys: pyt
 
 def test_the_page_shows_the_message_that_a_leak_gets(project: Path) -> None:
     text = next(text for language, text in blocks() if language == "yaml")
-    said = next(text for language, text in blocks() if language == "text" and "known only" in text)
+    message = next(text for language, text in blocks() if language == "text" and "known only" in text)
     data = yaml.safe_load(text)
     data["features"]["own"]["columns"].append("measured_celsius")
     file = project / "include" / "pipelines" / "energy_use.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     with pytest.raises(PipelineError) as error:
         pipelines.load(file)
-    assert said.strip() in error.value.what
+    assert message.strip() in error.value.what

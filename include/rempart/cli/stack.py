@@ -67,8 +67,8 @@ def init(
     from rempart.deployment.setup import paths
     from rempart.errors import StackError
 
-    for option, said in (("--kubernetes", kubernetes), ("--from-point", from_point)):
-        if images and said:
+    for option, given in (("--kubernetes", kubernetes), ("--from-point", from_point)):
+        if images and given:
             raise StackError(f"--images and {option} do not go together", "Run `rempart init` once with each.")
     if (certificate is None) != (key is None):
         raise StackError("A certificate and its key go together", "Name both: --certificate FILE --key FILE.")

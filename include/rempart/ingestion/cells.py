@@ -63,9 +63,9 @@ def convert(
             places = pc.indices_nonzero(pc.fill_null(mask, False))
             if most is not None and len(places) > most:
                 raise TooManyFaults(f"{name}: {reason}")
-            said = f"{name}: {reason}"  # one text for all rows: a file may have a million of them
+            problem = f"{name}: {reason}"  # one text for all rows: a file may have a million of them
             for index in places.to_pylist():
-                against.setdefault(index, []).append(said)
+                against.setdefault(index, []).append(problem)
             if most is not None and len(against) > most:
                 raise TooManyFaults(f"{name}: {reason}")
     return pa.table(arrays), against

@@ -38,8 +38,8 @@ def install() -> None:
 
     @wraps(create)
     def create_dagrun(self: Any, *args: Any, conf: Any = None, **more: Any) -> Any:
-        if conf and TAG in self.tags and (said := unknown(conf, self.params)):
-            raise ParamValidationError(said)
+        if conf and TAG in self.tags and (message := unknown(conf, self.params)):
+            raise ParamValidationError(message)
         return create(self, *args, conf=conf, **more)
 
     create_dagrun.refuses_unknown_parameters = True  # type: ignore[attr-defined] # a mark of our own

@@ -93,14 +93,14 @@ class Access:
     async def _user(self, scope: Scope) -> tuple[str, Role] | None:
         """Return name and role of the user in the Authorization header; None if invalid."""
         given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
-        if len(given) != 1 or (said := _credentials(given[0])) is None:
+        if len(given) != 1 or (credentials := _credentials(given[0])) is None:
             return None
-        administrator = await _in_thread(lambda: self.users.administrator(*said))
+        administrator = await _in_thread(lambda: self.users.administrator(*credentials))
         if administrator is None:
             return None
-        if said[0].startswith(JOB):  # also where somebody made it an administrator
-            return said[0], "job"
-        return said[0], "platform" if administrator else "person"
+        if credentials[0].startswith(JOB):  # also where somebody made it an administrator
+            return credentials[0], "job"
+        return credentials[0], "platform" if administrator else "person"
 
     async def _as_job(self, call: Call, user: str, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
         """Return the request to pass on if all that it names belongs to the user. Raises NotAllowed."""

@@ -94,20 +94,20 @@ def demand(call: Call, query: bytes, body: bytes, user: str) -> Demand:
     if (shape := _SHAPES.get(name)) is None:
         raise NotAllowed("a job makes no such call")
     asked = _query(query, shape)
-    said = parse(body) if shape.keys else {}
+    fields = parse(body) if shape.keys else {}
     if body and not shape.keys:
         raise NotAllowed("the call has no body")
-    if unknown := sorted({key for key, _ in _pairs(said)} - shape.keys):
+    if unknown := sorted({key for key, _ in _pairs(fields)} - shape.keys):
         raise NotAllowed(f"the field '{unknown[0][:40]}'")
-    pairs = [*asked.items(), *_pairs(said), *call.parameters.items()]
+    pairs = [*asked.items(), *_pairs(fields), *call.parameters.items()]
     runs = frozenset(_id(value, _RUN) for key, value in pairs if key in _RUN_KEYS)
     models = frozenset(_id(value, _MODEL) for key, value in pairs if key in _MODEL_KEYS)
     if shape.runs and len(runs) != 1:
         raise NotAllowed("the call names one run")
     if shape.owned:
-        said["tags"] = [*_tags(said.get("tags")), {"key": OWNER, "value": user}]
-    experiment = str(said["experiment_id"]) if "experiment_id" in said else None
-    return Demand(runs, models, experiment, json.dumps(said).encode() if shape.keys else b"")
+        fields["tags"] = [*_tags(fields.get("tags")), {"key": OWNER, "value": user}]
+    experiment = str(fields["experiment_id"]) if "experiment_id" in fields else None
+    return Demand(runs, models, experiment, json.dumps(fields).encode() if shape.keys else b"")
 
 
 def parse(body: bytes) -> dict[str, Any]:

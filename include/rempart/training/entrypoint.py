@@ -319,15 +319,15 @@ def _run(named: str, checkpoint_every: float, interruption: Interruption, probe:
     except Interrupted as end:
         return _interrupted(end, group, interruption)
     except RempartError as error:
-        said = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
+        report = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
         status = TRY_AGAIN if error.transient else 1
         if isinstance(error, SessionExpired):
             status = SESSION_OVER
     except Exception as error:  # its message may quote data, so only its kind and place are said
         what = f"unexpected, {trainers.place_of(error)}"
-        said, status = {"error": type(error).__name__, "what": what, "hint": "Report it."}, 1
-    _print("failed", **_node(group), **said)
-    return group.leave(status, **said)
+        report, status = {"error": type(error).__name__, "what": what, "hint": "Report it."}, 1
+    _print("failed", **_node(group), **report)
+    return group.leave(status, **report)
 
 
 def _interrupted(end: Interrupted, group: Group, interruption: Interruption) -> int:

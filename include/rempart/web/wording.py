@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rempart.settings.schema import read_yaml
-from rempart.web.read_models.messages import Said
+from rempart.web.read_models.messages import Message
 
 Language = Literal["en", "fr"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -42,7 +42,7 @@ class Texts:
         found = texts_of(self.language).get(key)
         return found.format(**params) if found is not None else key.rpartition(".")[2]
 
-    def said(self, sentence: Said) -> str:
+    def message(self, sentence: Message) -> str:
         """A sentence of a read model. A parameter `x_seconds` stands in the text as `{x}`, written as a length.
 
         Likewise `x_count` and `x_bytes`; `what` and `classification` of a decision are put in the reader's words.

@@ -37,17 +37,17 @@ def drained(facts: SwitchoverFacts, *, arrived: bool, accepted: bool) -> dict:
 
 @given(
     kind=st.sampled_from(("failover", "failback")),
-    said_first=st.booleans(),
+    accepted_first=st.booleans(),
     continuity=st.lists(st.tuples(FACTS, st.booleans()), max_size=30),
 )
 def test_no_path_leads_from_a_drain_that_is_not_verified_to_a_switch_without_the_operators_word(
-    kind: Kind, said_first: bool, continuity: list[tuple[SwitchoverFacts, bool]]
+    kind: Kind, accepted_first: bool, continuity: list[tuple[SwitchoverFacts, bool]]
 ) -> None:
-    switchover, taken = Switchover("j", kind, "primary", "haven", said_first), []
-    said = said_first
+    switchover, taken = Switchover("j", kind, "primary", "haven", accepted_first), []
+    message = accepted_first
     for facts, good in continuity:
-        said = said or facts.accept_loss
-        switchover = Switchover(**{**switchover.__dict__, "accept_loss": said})
+        message = message or facts.accept_loss
+        switchover = Switchover(**{**switchover.__dict__, "accept_loss": message})
         step = next_step(switchover, facts)
         if step is None:
             assert switchover.over
@@ -63,7 +63,7 @@ def test_no_path_leads_from_a_drain_that_is_not_verified_to_a_switch_without_the
             assert drain["complete"] or (switchover.accept_loss and drain["unknown"])
         if step in BEFORE:
             assert kind == "failback" and "fence" not in taken, "pipelines still go on"
-        outcome = drained(facts, arrived=good, accepted=said) if step == "drain" else {"ok": good}
+        outcome = drained(facts, arrived=good, accepted=message) if step == "drain" else {"ok": good}
         switchover = switchover.with_step(step, outcome)
     assert list(dict.fromkeys(taken)) == [step for step in switchover.plan if step in taken], "in order"
 
@@ -110,10 +110,10 @@ def test_a_verification_that_failed_leads_back_to_the_drain() -> None:
 
 def test_what_an_accepted_loss_leaves_unknown_is_said() -> None:
     at = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
-    said = outcome_of_drain(answered=False, complete=False, accepted=True, lag_seconds=12.4, known_at=at)
-    assert said["ok"] and "2026-03-01 02:30:00 UTC with a lag of 12 s" in said["unknown"]
-    said = outcome_of_drain(answered=False, complete=False, accepted=True, lag_seconds=None, known_at=None)
-    assert "no replication is on record" in said["unknown"]
+    message = outcome_of_drain(answered=False, complete=False, accepted=True, lag_seconds=12.4, known_at=at)
+    assert message["ok"] and "2026-03-01 02:30:00 UTC with a lag of 12 s" in message["unknown"]
+    message = outcome_of_drain(answered=False, complete=False, accepted=True, lag_seconds=None, known_at=None)
+    assert "no replication is on record" in message["unknown"]
     assert (
         outcome_of_drain(answered=True, complete=True, accepted=True, lag_seconds=0.0, known_at=at)["unknown"] is None
     )

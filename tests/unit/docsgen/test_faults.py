@@ -57,16 +57,16 @@ def test_a_fault_is_of_make_test_if_one_of_its_tests_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("catalogue", "said"),
+    ("catalogue", "message"),
     [
         ("S4: hostile\nX1: killed\nI7: altered\n", "lacks K1, named by .*test_i7_k1_a_manifest"),
         ("S4: hostile\nX1: killed\nI7: altered\nK1: a key\nT9: a quota\n", "No test injects T9"),
     ],
 )
 def test_a_fault_without_a_test_and_a_test_of_an_unknown_fault_are_told(
-    tmp_path: Path, catalogue: str, said: str
+    tmp_path: Path, catalogue: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         faults_page(project(tmp_path, catalogue, TESTS))
 
 

@@ -140,7 +140,7 @@ def test_a7_a_pattern_takes_time_in_proportion_to_the_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"expect": "expect_column_values_to_match_regex", "regex": "(?=a)b"}, "is not accepted"),
         ({"expect": "expect_column_values_to_match_regex", "regex": r"(a)\1"}, "is not accepted"),
@@ -156,6 +156,6 @@ def test_a7_a_pattern_takes_time_in_proportion_to_the_text() -> None:
         ),
     ],
 )
-def test_a7_a_pattern_without_a_bound_is_refused_at_check_time(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(PipelineError, match=said):
+def test_a7_a_pattern_without_a_bound_is_refused_at_check_time(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
         build([expectation(**arguments)])

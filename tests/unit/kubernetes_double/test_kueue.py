@@ -40,7 +40,7 @@ def workload(api: client.CoreV1Api, of: str) -> dict[str, Any]:
     return found
 
 
-def said(api: client.CoreV1Api, of: str, kind: str) -> tuple[str, str, str]:
+def condition_of(api: client.CoreV1Api, of: str, kind: str) -> tuple[str, str, str]:
     found = (workload(api, of).get("status") or {}).get("conditions") or ()
     return next(((one["status"], one["reason"], one["message"]) for one in found if one["type"] == kind), ("", "", ""))
 
@@ -52,8 +52,8 @@ def test_a_pod_is_gated_and_runs_once_its_quota_is_free(kueue: KubernetesDouble,
     assert [gate.name for gate in made.spec.scheduling_gates] == ["kueue.x-k8s.io/admission"]
     assert made.metadata.finalizers == ["kueue.x-k8s.io/managed"]
     assert made.metadata.labels["kueue.x-k8s.io/managed"] == "true"
-    until(lambda: said(api, "second", "QuotaReserved")[0])
-    status, reason, message = said(api, "second", "QuotaReserved")
+    until(lambda: condition_of(api, "second", "QuotaReserved")[0])
+    status, reason, message = condition_of(api, "second", "QuotaReserved")
     assert (status, reason) == ("False", "Pending")
     assert message == (
         "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor gpus, "
@@ -75,13 +75,13 @@ def test_a_pod_is_gated_and_runs_once_its_quota_is_free(kueue: KubernetesDouble,
     assert condition(api.read_namespaced_pod("second", "training"), "PodScheduled").reason == "SchedulingGated"
     api.delete_namespaced_pod("first", "training")
     reaches(api, "second", "Succeeded")
-    assert said(api, "second", "Admitted")[0] == "True"
+    assert condition_of(api, "second", "Admitted")[0] == "True"
     assert not api.read_namespaced_pod("second", "training").metadata.finalizers
 
 
 def test_a_gated_pod_that_is_deleted_is_gone_with_its_workload(kueue: KubernetesDouble, api: client.CoreV1Api) -> None:
     api.create_namespaced_pod("training", queued("first", gpus=2))
-    until(lambda: "> maximum capacity (1)" in said(api, "first", "QuotaReserved")[2])
+    until(lambda: "> maximum capacity (1)" in condition_of(api, "first", "QuotaReserved")[2])
     api.delete_namespaced_pod("first", "training")
     until(lambda: not api.list_namespaced_pod("training").items)
     until(lambda: not workload(api, "first"))
@@ -106,11 +106,11 @@ def test_the_order_is_by_priority_then_age_and_only_a_strict_queue_waits_for_its
     api.create_namespaced_pod("training", queued("runs", SLEEP))
     reaches(api, "runs", "Running")
     api.create_namespaced_pod("training", queued("large", gpus=2, priorityClassName="urgent"))
-    until(lambda: said(api, "large", "QuotaReserved")[0])
+    until(lambda: condition_of(api, "large", "QuotaReserved")[0])
     api.create_namespaced_pod("training", queued("small", SLEEP))
     if strict:
         until(lambda: workload(api, "small"))
-        assert said(api, "small", "QuotaReserved")[0] != "True"
+        assert condition_of(api, "small", "QuotaReserved")[0] != "True"
         api.delete_namespaced_pod("runs", "training")
         reaches(api, "large", "Succeeded")
     reaches(api, "small", "Running")
@@ -163,7 +163,7 @@ def test_what_can_never_be_admitted_says_why(
     elif how == "not covered":
         made["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "1"
     api.create_namespaced_pod("training", made)
-    until(lambda: said(api, "first", "QuotaReserved")[2] == why)
+    until(lambda: condition_of(api, "first", "QuotaReserved")[2] == why)
     if how in ("held", "no ClusterQueue"):
         found = custom.get_namespaced_custom_object("kueue.x-k8s.io", "v1beta2", "training", "localqueues", "gpus")
         assert found["status"]["conditions"][0]["status"] == "False"

@@ -50,7 +50,7 @@ def test_what_is_not_canonical_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"metrics": {"mae": math.nan}}, "metrics.mae is not a finite number"),
         ({"metrics": [1, math.inf]}, r"metrics\[1\] is not a finite number"),
@@ -65,8 +65,8 @@ def test_what_is_not_canonical_is_refused(text: str) -> None:
         (math.nan, ": the value itself is not a finite number"),
     ],
 )
-def test_what_no_record_may_hold_is_named_by_its_path(value: object, said: str) -> None:
-    with pytest.raises(LedgerError, match=said):
+def test_what_no_record_may_hold_is_named_by_its_path(value: object, message: str) -> None:
+    with pytest.raises(LedgerError, match=message):
         canonical(value)
 
 

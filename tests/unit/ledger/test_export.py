@@ -258,17 +258,17 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
     assert (written.records, written.checkpoints) == (9, 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REMPART_HOME")  # no rempart.yaml is in reach
-    code, said = rempart("verify", "audit", "--key", "audit/public.pem")
-    assert code == 0, said
-    assert "records      9" in said and f"key          {KEY.id}, since record 1, signed 9" in said
-    assert "covers record 7, 2 follow it" in said and "every record verifies" in said
+    code, printed = rempart("verify", "audit", "--key", "audit/public.pem")
+    assert code == 0, printed
+    assert "records      9" in printed and f"key          {KEY.id}, since record 1, signed 9" in printed
+    assert "covers record 7, 2 follow it" in printed and "every record verifies" in printed
     assert rempart("verify", "audit/ledger/ledger.jsonl", "--key", KEY.public.hex())[1].count("checkpoints  none") == 1
-    code, said = rempart("verify", "audit", "--key", "00" * 32)
-    assert code == 1 and "BROKEN: Record 1 of the ledger: the chain begins with key" in said
+    code, printed = rempart("verify", "audit", "--key", "00" * 32)
+    assert code == 1 and "BROKEN: Record 1 of the ledger: the chain begins with key" in printed
     file = tmp_path / "audit" / "ledger" / "ledger.jsonl"
     file.write_text(file.read_text().replace('"rows":3', '"rows":4'))
-    code, said = rempart("verify", "audit", "--key", "audit/public.pem")
-    assert code == 1 and "BROKEN: Record 9 of the ledger: its SHA-256" in said and "What to do" in said
+    code, printed = rempart("verify", "audit", "--key", "audit/public.pem")
+    assert code == 1 and "BROKEN: Record 9 of the ledger: its SHA-256" in printed and "What to do" in printed
 
 
 @pytest.mark.parametrize(("place", "checkpoints"), [("nowhere", None), (".", "."), ("empty", None)])

@@ -101,10 +101,10 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_shell_of_the_page_finds_what_was_done_to_an_export(place: Path, attack: str) -> None:
-    act, said = ATTACKS[attack]
+    act, message = ATTACKS[attack]
     act(place / "audit")
     done = run(blocks("sh")[1], place)
-    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith(said), done.stdout + done.stderr
+    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith(message), done.stdout + done.stderr
 
 
 def test_the_shell_of_the_page_refuses_a_chain_of_another_key(place: Path) -> None:

@@ -58,9 +58,9 @@ def judge(lines: list[str], checkpoints: dict[str, str] | None = None, trusted: 
     return verify(lines, [trusted.public], checkpoints or {})
 
 
-def assert_broken(verdict: LedgerVerdict, seq: int, said: str) -> None:
+def assert_broken(verdict: LedgerVerdict, seq: int, message: str) -> None:
     assert verdict.broken is not None
-    assert (verdict.broken.seq, said in verdict.broken.what) == (seq, True), verdict.broken
+    assert (verdict.broken.seq, message in verdict.broken.what) == (seq, True), verdict.broken
     assert verdict.broken.remedy and not verdict.ok
     assert str(verdict.broken.error()).startswith(f"Record {seq} of the ledger: ")
 

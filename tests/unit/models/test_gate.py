@@ -29,18 +29,18 @@ def test_a_good_first_candidate_passes_and_every_rule_says_why():
 
 
 @pytest.mark.parametrize(
-    ("candidate", "champion", "baseline", "said"),
+    ("candidate", "champion", "baseline", "message"),
     [
         (26.0, None, 39.9, "above 25 (the limit)"),
         (24.0, None, 29.0, "the naive baseline's 29 less 20%"),
         (24.0, 22.0, 39.9, "the champion's 22 with a tolerance of 2%"),
     ],
 )
-def test_each_rule_can_refuse(candidate, champion, baseline, said):
+def test_each_rule_can_refuse(candidate, champion, baseline, message):
     verdict = judge({"mae": candidate}, {"mae": champion} if champion else None, {"mae": baseline}, RULES)
     assert not verdict.passed
     refused = [reason for reason in verdict.reasons if reason.startswith("refused")]
-    assert len(refused) == 1 and said in refused[0]
+    assert len(refused) == 1 and message in refused[0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -59,7 +59,7 @@ FUNCTION = helper.make_function(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"\x80\x04not onnx", "not ONNX"),
         (b"", "no graph"),
@@ -75,8 +75,8 @@ FUNCTION = helper.make_function(
         (model(SUM, initializers=[AXES], functions=[FUNCTION]), "functions of its own"),
     ],
 )
-def test_anything_else_is_refused(body, said):
-    with pytest.raises(ModelRefused, match=said):
+def test_anything_else_is_refused(body, message):
+    with pytest.raises(ModelRefused, match=message):
         onnx_format.open_session(body if isinstance(body, bytes) else body.SerializeToString())
 
 

@@ -33,7 +33,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
 
 
 @pytest.mark.parametrize(
-    ("task", "returned", "said"),
+    ("task", "returned", "message"),
     [
         (
             "ingest",
@@ -57,8 +57,8 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ),
     ],
 )
-def test_a_note_says_in_a_line_what_was_done(task: str, returned: object, said: str) -> None:
-    assert run_notes.note({task: returned}, {}) == f"Rempart: {said}"
+def test_a_note_says_in_a_line_what_was_done(task: str, returned: object, message: str) -> None:
+    assert run_notes.note({task: returned}, {}) == f"Rempart: {message}"
 
 
 def test_an_inconsistent_point_is_never_told_as_a_good_one() -> None:

@@ -111,12 +111,12 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a: [", "not valid YAML"), ("- a", "no mapping"), ("!!python/name:os.system", "")]
+    ("text", "expected_text"), [("a: [", "not valid YAML"), ("- a", "no mapping"), ("!!python/name:os.system", "")]
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expected_text: str) -> None:
     file = tmp_path / "rempart.yaml"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=expected_text):
         config.load(file)
 
 

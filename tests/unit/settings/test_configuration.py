@@ -63,7 +63,7 @@ def test_a6_a_key_that_stands_twice_is_refused_wherever_yaml_is_read(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: {b: 1, b: 2}", "line 1: the key 'b' stands twice"),
         ("- {yes: 1, true: 2}", "stands twice"),
@@ -80,8 +80,8 @@ def test_a6_a_key_that_stands_twice_is_refused_wherever_yaml_is_read(tmp_path: P
     ],
     ids=range(12),
 )
-def test_a6_yaml_outside_the_bounds_is_refused(text: str, said: str) -> None:
-    with pytest.raises(yaml.YAMLError, match=said):
+def test_a6_yaml_outside_the_bounds_is_refused(text: str, message: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=message):
         plain_yaml.load(text)
 
 
@@ -148,7 +148,7 @@ def test_a6_a_run_does_not_read_below_another_prefix_than_its_own(prefix: str) -
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda d: d["schema"]["avg_price_per_room"].update(nullable=True), "prediction.target: .* is nullable"),
         (lambda d: d["schema"]["arrival_date"].update(nullable=True), "holdout.column: .* is nullable"),
@@ -163,12 +163,12 @@ def test_a6_a_run_does_not_read_below_another_prefix_than_its_own(prefix: str) -
     ids=range(9),
 )
 def test_a9_what_a_training_would_refuse_is_refused_when_the_file_is_checked(
-    tmp_path: Path, change: Any, said: str
+    tmp_path: Path, change: Any, message: str
 ) -> None:
     data = shipped()
     change(data)
     save(tmp_path, hotel_bookings=data)
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError, match=message):
         check_pipeline.check(pipelines.load(tmp_path / "hotel_bookings.yaml"), thorough=False)
 
 
@@ -179,10 +179,10 @@ def test_a9_a_run_with_a_wrong_parameter_is_refused_before_anything_is_read() ->
 
 def test_a6_a_parameter_that_a_dag_does_not_have_is_named() -> None:
     assert unknown({"dry_run": 1}, {"dry_run", "to"}) is None
-    said = unknown({"dryrun": False, "to": "haven"}, {"dry_run", "to"})
-    assert said is not None
-    assert "Unknown run parameter 'dryrun': nothing was started" in said
-    assert "dry_run, to" in said
+    message = unknown({"dryrun": False, "to": "haven"}, {"dry_run", "to"})
+    assert message is not None
+    assert "Unknown run parameter 'dryrun': nothing was started" in message
+    assert "dry_run, to" in message
 
 
 ASK = """

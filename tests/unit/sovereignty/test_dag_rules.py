@@ -81,7 +81,7 @@ def test_a_dag_that_states_everything_may_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "expected_text"),
     [
         ((), "no classification is stated"),
         (("personal",), "no classification is stated"),
@@ -92,12 +92,12 @@ def test_a_dag_that_states_everything_may_run() -> None:
         (("classification:internal",), "policy.internal is not declared"),
     ],
 )
-def test_a_classification_is_stated_once_and_known(tags: tuple[str, ...], said: str) -> None:
-    assert len(found(tags=tags)) == 1 and found(tags=tags)[0].startswith(f"classification None: {said}")
+def test_a_classification_is_stated_once_and_known(tags: tuple[str, ...], expected_text: str) -> None:
+    assert len(found(tags=tags)) == 1 and found(tags=tags)[0].startswith(f"classification None: {expected_text}")
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "expected_text"),
     [
         (CLEAN._replace(owner="airflow"), "owner work: its owner is 'airflow'"),
         (CLEAN._replace(owner="  "), "owner work"),
@@ -114,8 +114,8 @@ def test_a_classification_is_stated_once_and_known(tags: tuple[str, ...], said: 
         (CLEAN._replace(images=(Image("image", "python:3.12", False),)), "only pods are led to its mirror"),
     ],
 )  # fmt: skip
-def test_each_rule_is_told_with_its_task(task: TaskFacts, said: str) -> None:
-    assert len(found(task)) == 1 and said in found(task)[0]
+def test_each_rule_is_told_with_its_task(task: TaskFacts, expected_text: str) -> None:
+    assert len(found(task)) == 1 and expected_text in found(task)[0]
 
 
 def test_what_a_dags_own_callbacks_name_is_judged_too() -> None:

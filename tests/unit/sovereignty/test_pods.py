@@ -148,7 +148,7 @@ def test_the_region_is_required_in_every_alternative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "stated", "connection", "said"),
+    ("made", "stated", "connection", "message"),
     [
         (pod("kube-system"), (), None, "namespace 'kube-system' is not one of a declared pool; declared: a (training)"),
         (pod(""), (), None, "namespace '' is not one of a declared pool"),
@@ -165,9 +165,9 @@ def test_the_region_is_required_in_every_alternative() -> None:
     ],
 )
 def test_a_pod_that_may_not_run_there_is_refused(
-    made: dict[str, Any], stated: tuple[str, ...], connection: str | None, said: str
+    made: dict[str, Any], stated: tuple[str, ...], connection: str | None, message: str
 ) -> None:
-    assert said in reasons(planned(made, *stated, connection=connection))
+    assert message in reasons(planned(made, *stated, connection=connection))
 
 
 def test_the_connection_tells_which_of_two_pools_it_is() -> None:
@@ -186,7 +186,7 @@ def test_the_classification_may_stand_in_an_annotation_or_come_from_the_dag() ->
 
 
 @pytest.mark.parametrize(
-    ("container", "said"),
+    ("container", "message"),
     [
         ({"image": "gcr.io/a/b"}, "image 'gcr.io/a/b': registry 'gcr.io' is not declared"),
         ({"image": "registry.example.com/a"}, "image 'registry.example.com/a': the country of region par is US"),
@@ -204,14 +204,14 @@ def test_the_classification_may_stand_in_an_annotation_or_come_from_the_dag() ->
     ],
 )
 @pytest.mark.parametrize("kind", ["containers", "initContainers"])
-def test_no_container_may_ask_for_more(kind: str, container: dict[str, Any], said: str) -> None:
+def test_no_container_may_ask_for_more(kind: str, container: dict[str, Any], message: str) -> None:
     made = pod(initContainers=[{"name": "init", "image": "busybox"}])
     made["spec"][kind] = [*made["spec"][kind], {"name": "other", **container}]
-    assert said in reasons(planned(made))
+    assert message in reasons(planned(made))
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ({"hostNetwork": True}, "hostNetwork"),
         ({"hostPID": True}, "hostPID"),
@@ -222,8 +222,8 @@ def test_no_container_may_ask_for_more(kind: str, container: dict[str, Any], sai
         ({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}, "unconfined seccomp"),
     ],
 )
-def test_no_pod_may_ask_for_its_node(spec: dict[str, Any], said: str) -> None:
-    assert said in reasons(planned(pod(**spec)))
+def test_no_pod_may_ask_for_its_node(spec: dict[str, Any], message: str) -> None:
+    assert message in reasons(planned(pod(**spec)))
 
 
 def test_what_the_profile_allows_is_kept() -> None:
@@ -246,8 +246,8 @@ def test_every_reason_stands_in_one_message() -> None:
     made = pod("elsewhere", hostNetwork=True)
     made["spec"]["containers"][0] |= {"image": "gcr.io/a/b", "securityContext": {"privileged": True}}
     text = reasons(planned(made))
-    for said in ("namespace 'elsewhere'", "hostNetwork", "gcr.io", "privileged"):
-        assert said in text
+    for message in ("namespace 'elsewhere'", "hostNetwork", "gcr.io", "privileged"):
+        assert message in text
 
 
 CONTEXTS = st.fixed_dictionaries(

@@ -51,7 +51,7 @@ def call(
     password: str = "right",  # noqa: S107 # of nobody
 ) -> tuple[int, Mlflow]:
     inner, answers = Mlflow(), []
-    said = base64.b64encode(f"{user}:{password}".encode())
+    expected_text = base64.b64encode(f"{user}:{password}".encode())
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     scope = {
         "type": "http",
@@ -59,7 +59,7 @@ def call(
         "path": path,
         "raw_path": path.encode(),
         "query_string": query,
-        "headers": [*([(b"authorization", b"Basic " + said)] if user else []), *headers],
+        "headers": [*([(b"authorization", b"Basic " + expected_text)] if user else []), *headers],
     }
     parts = [{"type": "http.request", "body": data[: len(data) // 2], "more_body": True}]
     parts.append({"type": "http.request", "body": data[len(data) // 2 :], "more_body": False})

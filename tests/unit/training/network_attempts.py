@@ -49,7 +49,7 @@ def job(spec: JobSpec, dataset: bytes, *stops: int):
         return World(
             lambda _: site,
             lambda _: None,
-            lambda *said, **facts: lines.append([*said, facts]),
+            lambda *message, **facts: lines.append([*message, facts]),
             interruption=interruption,
         )
 
@@ -73,17 +73,17 @@ def job(spec: JobSpec, dataset: bytes, *stops: int):
 
 def main(folder: Path) -> None:
     experiment.log = log
-    dataset, said = (folder / "dataset.parquet").read_bytes(), {}
+    dataset, message = (folder / "dataset.parquet").read_bytes(), {}
     for file in sorted(folder.glob("spec-*.json")):
         spec = parse_spec(file.read_bytes())
         whole = job(spec, dataset)
         half = whole["work"]["steps"] // 2
-        said[file.stem] = {
+        message[file.stem] = {
             "whole": whole,
             "again": job(spec, dataset),
             "interrupted": job(spec, dataset, half, half + 3),
         }
-    print(json.dumps({"code": trainers.code_version("tabular_network"), "pid": os.getpid(), **said}))
+    print(json.dumps({"code": trainers.code_version("tabular_network"), "pid": os.getpid(), **message}))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def altered(**changes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (altered(command="rm"), "command: Extra inputs"),
         (altered(version=1), "version"),
@@ -127,8 +127,8 @@ def altered(**changes) -> bytes:
         (b"{", "not JSON"),
     ],
 )
-def test_a_spec_with_a_fault_is_refused_by_name(body, said):
-    with pytest.raises(TrainingError, match=said):
+def test_a_spec_with_a_fault_is_refused_by_name(body, message):
+    with pytest.raises(TrainingError, match=message):
         parse_spec(body)
 
 
@@ -143,7 +143,7 @@ def test_a_result_from_before_work_was_counted_is_read():
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (result(metrics={"mae": float("nan")}), "not finite"),  # T6
         (result(metrics={"mae": float("inf")}), "not finite"),
@@ -158,6 +158,6 @@ def test_a_result_from_before_work_was_counted_is_read():
         ("", "not JSON"),
     ],
 )
-def test_a_result_that_is_not_usable_is_refused(body, said):
-    with pytest.raises(TrainingError, match=said):
+def test_a_result_that_is_not_usable_is_refused(body, message):
+    with pytest.raises(TrainingError, match=message):
         parse_result(body, spec().job_id)

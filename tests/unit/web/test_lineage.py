@@ -84,5 +84,5 @@ def test_the_way_is_a_list_of_six_steps_with_pod_and_node_in_words(language: Any
     assert text.index("a" * 16) < text.index("<code>s2</code>") < text.index("<span>p 4</span>")
     assert t("kind.refusal") in text
     assert not (ran and ran.get("train_job")) or "TrainJob <code>train-y" in text
-    for said in ("gpu-a", "scaleway", str(ran["node"])) if ran else (t("trained.local").replace("'", "&#39;"),):
-        assert said in text
+    for message in ("gpu-a", "scaleway", str(ran["node"])) if ran else (t("trained.local").replace("'", "&#39;"),):
+        assert message in text

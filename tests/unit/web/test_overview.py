@@ -36,14 +36,14 @@ def test_two_independent_sites_in_time_can_lose_one_and_it_is_said_what_it_costs
     verdict = told(apart(watched.facts())).verdict
     assert (verdict.state, verdict.cost_seconds) == ("good", 120.0)
     haven = next(site for site in verdict.sites if site.site == "haven")
-    assert [one.code for one in haven.said] == ["loss.points", "loss.replica"]
+    assert [one.code for one in haven.messages] == ["loss.points", "loss.replica"]
 
 
 def test_the_shipped_trial_is_told_to_share_its_machine(watched: Watched) -> None:
     verdict = told(watched.facts()).verdict
     assert verdict.state == "warning"
     primary = next(site for site in verdict.sites if site.site == "primary")
-    assert "loss.shared" in [one.code for one in primary.said]
+    assert "loss.shared" in [one.code for one in primary.messages]
 
 
 def test_a_replica_that_was_not_measured_lately_is_late(watched: Watched) -> None:
@@ -204,4 +204,4 @@ def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:
     watched.point("20260301T113000Z-aaaaaa", ago=timedelta(minutes=30))
     watched.point(not_held=[needed])
     shown = figure(told(watched.facts()), "restore_point")
-    assert shown.state == "bad" and shown.said.params["champions"] == "hotel_bookings version 1"
+    assert shown.state == "bad" and shown.message.params["champions"] == "hotel_bookings version 1"

@@ -67,8 +67,8 @@ def test_of_the_same_decision_a_dag_shows_the_newest_alone_and_a_run_each() -> N
     assert topics(runs.of_dag(facts, "ingest_hotel_bookings", NOW)) == {"placement": [4]}
     shown = runs.of_run(facts, "ingest_hotel_bookings", RUN, None, NOW).sections[0].records
     assert len(shown) == 3 and shown[0].why == ("policy.personal.jurisdictions: FR is in EU",)
-    assert Texts("en").said(shown[0].said) == "Allowed: data, personal."
-    assert Texts("fr").said(shown[0].said).startswith("Autorisé : données, ")
+    assert Texts("en").message(shown[0].message) == "Allowed: data, personal."
+    assert Texts("fr").message(shown[0].message).startswith("Autorisé : données, ")
 
 
 def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
@@ -79,7 +79,7 @@ def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     watched.delivery()
     facts = watched.facts()
     (look,) = runs.of_run(facts, "preview_quarantine_hotel_bookings", RUN, None, NOW).sections
-    assert Texts("en").said(look.records[0].said) == (
+    assert Texts("en").message(look.records[0].message) == (
         "user 1 looked at 2 of 3 quarantined rows of delivery abababababab."
     )
     (measured,) = runs.of_run(facts, "verify_replicas", RUN, None, NOW).sections
@@ -87,8 +87,8 @@ def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     (delivered,) = facts.of("deliveries")
     watched.record("acceptance", "hotel_bookings", {"lost": "0a1b", "shown": None, "site": "primary", "by": "user 1"})
     (lost,) = watched.facts().of("acceptance")
-    assert "user 1 accepted the loss of snapshot 0a1b" in Texts("en").said(runs.told(lost).said)
-    told = Texts("en").said(runs.told(delivered).said)
+    assert "user 1 accepted the loss of snapshot 0a1b" in Texts("en").message(runs.told(lost).message)
+    told = Texts("en").message(runs.told(delivered).message)
     assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 3 in quarantine."
 
 
@@ -108,7 +108,7 @@ def test_states_are_those_of_the_records() -> None:
         "snapshot": "unknown",  # of another form than today's: never good
     }
     assert told["drill"].why == ("rows: 7 are missing",) and told["drill"].point == POINT
-    assert told["snapshot"].said.code == "told.other"
+    assert told["snapshot"].message.code == "told.other"
 
 
 def test_each_topic_and_each_kind_has_its_words() -> None:
@@ -125,12 +125,12 @@ def test_the_tab_of_a_training_says_how_long_jobs_waited_for_each_pool(tmp_path:
         watched.record("placement", "other 1", {"job_id": "1", "attempt": 1, "outcome": "succeeded", "ran": ran})
     facts = replace(watched.facts(), config=load(pods.project(tmp_path) / "rempart.yaml"))
     found = runs.of_dag(facts, "train_hotel_bookings", NOW).waits
-    assert [Texts("en").said(one) for one in found] == [
+    assert [Texts("en").message(one) for one in found] == [
         "pool gpu-a: about 40 min, from the last 20 jobs",
         "pool gpu-b: unknown, no job on record",
     ]
-    assert Texts("fr").said(found[0]) == "pool gpu-a : environ 40 min d’après les 20 dernières tâches"
+    assert Texts("fr").message(found[0]) == "pool gpu-a : environ 40 min d’après les 20 dernières tâches"
     assert not runs.of_dag(facts, "ingest_hotel_bookings", NOW).waits
     assert not runs.of_dag(watched.facts(), "train_hotel_bookings", NOW).waits  # trains without a pool
     blind = replace(facts, evidence=Unknown("no answer"))
-    assert "the ledger does not answer" in Texts("en").said(runs.of_dag(blind, "train_hotel_bookings", NOW).waits[0])
+    assert "the ledger does not answer" in Texts("en").message(runs.of_dag(blind, "train_hotel_bookings", NOW).waits[0])

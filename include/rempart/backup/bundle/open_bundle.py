@@ -322,11 +322,11 @@ def load(index: Mapping[str, Any], folder: Path) -> Path:
     return home
 
 
-def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+def brought(options: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
     """Return the index of a fetched or carried bundle; every file is there as signed. Raises Refused."""
-    if not said.endpoint:
+    if not options.endpoint:
         names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
-        index = choose(names, lambda name: (folder / name).open("rb"), keys, images=said.containers)
+        index = choose(names, lambda name: (folder / name).open("rb"), keys, images=options.containers)
         check(index, folder)
         size = sum(file["size"] for file in index["files"].values())
         logger.info("checked %.0f MB: every file matches its signature", size / 1e6)
@@ -335,8 +335,8 @@ def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -
     if lacking := [name for name in needed if not os.environ.get(name)]:
         raise Refused(f"{' and '.join(lacking)} must be set")
     access, secret = (os.environ[name] for name in needed)
-    site = Bucket(said.endpoint, said.region, said.bucket, access, secret, virtual=said.virtual)
-    index = choose(site.names(), site.open, keys, images=said.containers)
+    site = Bucket(options.endpoint, options.region, options.bucket, access, secret, virtual=options.virtual)
+    index = choose(site.names(), site.open, keys, images=options.containers)
     logger.info("fetched %.0f MB: every file matches its signature", bring(index, site.open, folder) / 1e6)
     return index
 
@@ -352,15 +352,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--virtual", action="store_true", help="for operators who want https://BUCKET.HOST/")
     parser.add_argument("--containers", action="store_true", help="hand the bundle's images to the Docker Engine")
     parser.add_argument("--trust", required=True, action="append", type=Path, help="public.pem; may be repeated")
-    said = parser.parse_args(arguments)
-    folder = said.folder.absolute()
+    options = parser.parse_args(arguments)
+    folder = options.folder.absolute()
     try:
-        index = brought(said, public_keys(file.read_text(encoding="ascii") for file in said.trust), folder)
-        home = (load if said.containers else install)(index, folder)
+        index = brought(options, public_keys(file.read_text(encoding="ascii") for file in options.trust), folder)
+        home = (load if options.containers else install)(index, folder)
     except (Refused, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    after = "docs/how-to/offline.md" if said.containers or not said.endpoint else "docs/runbooks/operator-is-gone.md"
+    after = (
+        "docs/how-to/offline.md" if options.containers or not options.endpoint else "docs/runbooks/operator-is-gone.md"
+    )
     sys.stdout.write(f"Ready: cd {home}, then follow {after}\n")
     return 0
 

@@ -18,11 +18,11 @@ def rows(tools: Tools, file: Path, table: str) -> list[Row]:
     """Yield every row of a table in PostgreSQL's custom format, values as text. Raises BackupError."""
     command = [str(tools.folder / "pg_restore"), "--data-only", f"--table={table}", "--file=-", str(file)]
     with ending(start(command, {"LC_ALL": "C"})) as process:
-        said, told = Messages(process.stderr), process.stdout
+        stderr, told = Messages(process.stderr), process.stdout
         assert told is not None  # noqa: S101 - it was started with a pipe
         with told:
             found = list(copied(line.decode("utf-8", "replace").rstrip("\n") for line in told))
-        messages = "\n".join(said.end())
+        messages = "\n".join(stderr.end())
         if process.wait() != 0:
             raise BackupError(
                 f"Table {table} cannot be read from its dump: {first_error(messages)}", "Choose another restore point."

@@ -25,7 +25,7 @@ class Feed:
     """A running pg_restore."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process, self._said = process, Messages(process.stderr)
+        self._process, self._stderr = process, Messages(process.stderr)
 
     def feed(self, chunk: bytes) -> None:
         """Raises BrokenPipeError when it has ended."""
@@ -45,7 +45,7 @@ class Feed:
                 f"pg_restore has read its dump, and did not end within {LAST_SECONDS / 3600:.0f} h: it was ended",
                 "Look in PostgreSQL's log what it waited for, then run again.",
             ) from cause
-        return status, "\n".join(self._said.end())
+        return status, "\n".join(self._stderr.end())
 
 
 @contextmanager

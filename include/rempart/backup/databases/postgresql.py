@@ -198,9 +198,9 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
         ) from cause
     except psycopg.OperationalError as cause:
         if refusal := _REFUSAL.search(str(cause)):
-            said = _unquoted(refusal[1])[:200]
+            message = _unquoted(refusal[1])[:200]
             raise DatabaseUnavailable(
-                f"{where}: refused: {said}", postgresql_refusals.remedy(said, connection)
+                f"{where}: refused: {message}", postgresql_refusals.remedy(message, connection)
             ) from cause
         raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
     except psycopg.errors.InsufficientPrivilege as cause:

@@ -38,7 +38,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
 OTHER = "Look in the log of PostgreSQL for the cause."
 
 
-def remedy(said: str, connection: Connection) -> str:
+def remedy(message: str, connection: Connection) -> str:
     """Return the remedy for a refusal; `said` is the server's message without quoted values."""
-    found = next((told for pattern, told in _REMEDIES if re.search(pattern, said)), OTHER)
+    found = next((told for pattern, told in _REMEDIES if re.search(pattern, message)), OTHER)
     return found.format(name=connection.name, login=connection.login, schema=connection.schema)

@@ -152,8 +152,8 @@ class Repository:
                     furthest = reached
                     watch.progress()
 
-            said, told = Messages(process.stderr), Messages(process.stdout, heed, longest=MAX_ANSWER, answer=True)
-            lines, messages = told.end(), "\n".join(said.end())
+            stderr, told = Messages(process.stderr), Messages(process.stdout, heed, longest=MAX_ANSWER, answer=True)
+            lines, messages = told.end(), "\n".join(stderr.end())
             status = process.wait()
         self._judge_stall(watch, arguments[0], messages)
         if told.too_long:
@@ -208,14 +208,14 @@ class Repository:
         arguments = ["backup", f"--host={HOST}", "--no-scan", "--stdin-from-command", f"--stdin-filename={name}"]
         arguments += [f"--tag={tag}" for tag in tags]
         with spool_folder() as scratch:
-            said = scratch / "messages"
+            message_file = scratch / "messages"
             ended = self._run(
-                [*arguments, "--", *_MESSAGES_ASIDE, str(said), *map(str, command)],
+                [*arguments, "--", *_MESSAGES_ASIDE, str(message_file), *map(str, command)],
                 seconds=STALL_SECONDS,
                 progress=bytes_done,
                 environment=environment,
             )
-            messages = said.read_text("utf-8", errors="replace") if said.exists() else ""
+            messages = message_file.read_text("utf-8", errors="replace") if message_file.exists() else ""
         if ended.status != 0:
             if ended.status == 3:  # it made a snapshot, of less than there should be
                 self.forget([read_summary(ended.lines).id], prune=False)
@@ -253,11 +253,11 @@ class Repository:
             ) as process,
             Watch(process, STALL_SECONDS).watching() as watch,
         ):
-            said = Messages(process.stderr)
+            stderr = Messages(process.stderr)
             assert process.stdout is not None  # noqa: S101 - it was started with a pipe
             with process.stdout as stream:
                 yield stream, watch
-            messages = "\n".join(said.end())
+            messages = "\n".join(stderr.end())
             status = process.wait()
         self._judge_stall(watch, "dump", messages)
         if status != 0:

@@ -71,27 +71,27 @@ def version(answer: str) -> tuple[int, ...]:
     return tuple(int(part) for part in matched.groups()) if matched else ()
 
 
-def _said(messages: str) -> str:
+def _message(messages: str) -> str:
     """Return restic's last error unchanged."""
-    said = "no message"
+    failure_text = "no message"
     for line in messages.splitlines():
         text = line
         with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
             plain = json.loads(line)
             text = str(plain.get("message") or plain["error"]["message"])
-        said = text.strip() or said
-    return said
+        failure_text = text.strip() or failure_text
+    return failure_text
 
 
 def plain_error(messages: str) -> str:
     """Return the first line of restic's last error without quotes and URLs, at most 200 characters."""
-    said = re.sub(r'"[^"]*"?|\'[^\']*\'?', "…", _said(messages).splitlines()[0])
-    return re.sub(r"\b\w+:/\S*|\bs3:\S*", "…", said)[:200]
+    failure_text = re.sub(r'"[^"]*"?|\'[^\']*\'?', "…", _message(messages).splitlines()[0])
+    return re.sub(r"\b\w+:/\S*|\bs3:\S*", "…", failure_text)[:200]
 
 
 def command_failed(messages: str) -> bool:
     """Return whether the command whose output restic stored has failed."""
-    return _COMMAND_FAILED.search(_said(messages)) is not None
+    return _COMMAND_FAILED.search(_message(messages)) is not None
 
 
 def read_summary(lines: Iterable[str]) -> Snapshot:
@@ -148,7 +148,7 @@ def bytes_done(line: str) -> int:
 
 def error_of(doing: str, where: str, ended: Ended) -> RempartError:
     """Return the error for restic's exit."""
-    what, said, reason = f"restic {doing}, {where}", _said(ended.messages), plain_error(ended.messages)
+    what, failure_text, reason = f"restic {doing}, {where}", _message(ended.messages), plain_error(ended.messages)
     if ended.status == 3:
         return BackupError(
             f"{what}: there was nothing to store, or not all of it could be read",
@@ -168,15 +168,15 @@ def error_of(doing: str, where: str, ended: Ended) -> RempartError:
             f"{what}: another run holds its lock",
             "Wait until it has ended, then run again; the lock of a killed run lapses after 30 minutes.",
         )
-    if _FULL.search(said):
+    if _FULL.search(failure_text):
         return BackupError(f"{what}: the disk of this machine is full ({reason})", "Free space in TMPDIR, run again.")
-    if _DENIED.search(said):
+    if _DENIED.search(failure_text):
         return SiteError(
             f"{what}: refused ({reason})", "Check the bucket, and the connection's rights and certificate."
         )
-    if _AWAY.search(said):
+    if _AWAY.search(failure_text):
         return SiteUnavailable(f"{what}: no answer ({reason})", "Check that the site answers, then run again.")
-    if ended.status == 1 and _DAMAGED.search(said):
+    if ended.status == 1 and _DAMAGED.search(failure_text):
         return RepositoryDamaged(
             f"{what}: it does not give back what was stored in it ({reason})",
             "Restore from it what is readable, and ask the operator of the site what happened to the rest. The "

@@ -56,8 +56,8 @@ class Card:
 
 def proof(own: age.Identity, scope: EncryptionScope, serial: str, recipient: str) -> str:
     """What only a holder of the platform's own key can say of a scope's key."""
-    said = json.dumps([FORMAT, scope.id, serial, recipient]).encode()
-    return hmac.new(own.secret.encode(), b"rempart scope key " + said, hashlib.sha256).hexdigest()
+    payload = json.dumps([FORMAT, scope.id, serial, recipient]).encode()
+    return hmac.new(own.secret.encode(), b"rempart scope key " + payload, hashlib.sha256).hexdigest()
 
 
 def wrap(key: ScopeKey, own: age.Identity, recipients: Iterable[str]) -> bytes:

@@ -137,12 +137,12 @@ def last_commit(tools: Tools, file: Path) -> datetime | None:
     command = [str(tools.folder / "pg_waldump"), "--rmgr=Transaction", str(file)]
     latest: bytes | None = None
     with processes.ending(processes.start(command, {"TZ": "UTC", "LC_ALL": "C"})) as process:
-        said = processes.Messages(process.stderr)
+        stderr = processes.Messages(process.stderr)
         assert process.stdout is not None  # noqa: S101 - it was started with a pipe
         for line in process.stdout:
             if matched := _COMMIT.search(line):
                 latest = max(latest or b"", matched[1])
-        messages, status = "\n".join(said.end()), process.wait()
+        messages, status = "\n".join(stderr.end()), process.wait()
     if status and "could not find a valid record" not in messages:  # one record may fill a whole segment
         raise BackupError(
             f"pg_waldump of {file.name}: {first_error(messages)}",

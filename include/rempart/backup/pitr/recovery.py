@@ -139,7 +139,7 @@ def route(held: Holdings, until: datetime | None) -> Route:
     earlier = [base for base in held.bases if until is None or base.ended <= until]
     if not earlier:
         raise BackupError(
-            f"{_said(until)} is before the archive's first base backup"
+            f"{_limit(until)} is before the archive's first base backup"
             + (f", which ended {_clock(held.bases[0].ended)}" if held.bases else ": there is none"),
             f"Moments that it holds: {_told(held)}. Before them there are only restore points: `rempart points list`.",
         )
@@ -154,14 +154,14 @@ def route(held: Holdings, until: datetime | None) -> Route:
     after = base.first + len(taken)
     if after <= base.last or any(number > after for number in held.segments):
         raise BackupError(
-            f"WAL segment {_missing(held, base, after)} is missing, and {_said(until)} lies behind it (base backup of "
+            f"WAL segment {_missing(held, base, after)} is missing, and {_limit(until)} lies behind it (base backup of "
             f"{_clock(base.ended)})",
             f"Choose a reachable moment: {_told(held)}. To use another copy of the segment, or the server's own "
             "pg_wal, see docs/runbooks/restore-to-a-second.md.",
         )
     if until is not None:
         raise BackupError(
-            f"{_said(until)} is not before the last commit that the archive holds, {_clock(reach)}",
+            f"{_limit(until)} is not before the last commit that the archive holds, {_clock(reach)}",
             "Say `--until latest` for all that it holds. If the server still runs, wait: a segment is closed every "
             "backup.point_in_time.wal_every.",
         )
@@ -172,7 +172,7 @@ def _told(held: Holdings) -> str:
     return "; ".join(f"{_clock(span.begin)} to {_clock(span.end)}" for span in spans(held)) or "none"
 
 
-def _said(until: datetime | None) -> str:
+def _limit(until: datetime | None) -> str:
     return _clock(until) if until else "the end of the archive"
 
 

@@ -158,8 +158,8 @@ def text_of_moment(moment: datetime | None) -> str:
 
 def tag_of(hash_key: bytes, archive: Archive, name: str, moment: datetime | None, sha256: str) -> str:
     """What only a holder of the scope's key can say of a content (hex SHA-256) under a name and a moment."""
-    said = json.dumps([archive.scope, archive.serial, archive.system, name, text_of_moment(moment), sha256])
-    return hmac.new(hash_key, b"rempart wal " + said.encode(), hashlib.sha256).hexdigest()
+    payload = json.dumps([archive.scope, archive.serial, archive.system, name, text_of_moment(moment), sha256])
+    return hmac.new(hash_key, b"rempart wal " + payload.encode(), hashlib.sha256).hexdigest()
 
 
 def parse(key: str) -> Entry | None:

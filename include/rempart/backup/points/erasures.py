@@ -89,8 +89,8 @@ def key_of(erasure_id: str) -> str:
 
 def pseudonym(secret: bytes, pipeline: str, key: Sequence[object]) -> str:
     """Return the pseudonym of a pipeline's row: HMAC-SHA-256 (hex) of its typed key values in order."""
-    said = canonical([pipeline, [_text(value) for value in key]])
-    return hmac.new(secret, f"rempart erasure {said}".encode(), hashlib.sha256).hexdigest()
+    payload = canonical([pipeline, [_text(value) for value in key]])
+    return hmac.new(secret, f"rempart erasure {payload}".encode(), hashlib.sha256).hexdigest()
 
 
 def _text(value: object) -> str:

@@ -43,7 +43,7 @@ class Named:
         return self._digest.hexdigest()
 
     def __iter__(self) -> Iterator[tuple[str, str, datetime]]:
-        rest, found, said = b"", 0, 0
+        rest, found, named = b"", 0, 0
         while True:
             chunk = self._stream.read(_CHUNK)
             self._digest.update(chunk)
@@ -56,12 +56,12 @@ class Named:
                 found, past = found + 1, found_name.end()
                 yield found_name[1].decode(), found_name[3].decode(), datetime.fromisoformat(found_name[2].decode())
             cut = max(past, end)
-            said += sum(1 for mark in _ONE.finditer(rest) if mark.start() < cut)
+            named += sum(1 for mark in _ONE.finditer(rest) if mark.start() < cut)
             rest = rest[cut:]
             if not chunk:
                 break
-        if found != said:
-            raise ValueError(f"it names {said} sealed objects, of which {found} can be read")
+        if found != named:
+            raise ValueError(f"it names {named} sealed objects, of which {found} can be read")
 
 
 def fingerprint(version: Version) -> int:

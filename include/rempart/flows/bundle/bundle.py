@@ -180,14 +180,14 @@ class Standing:
 
 def standing(platform: Platform) -> Standing:
     """Compare the bundle with the running release. Raises BackupError, SiteError, PlacementDenied."""
-    site, bucket, said = _site(platform), platform.config.buckets.backups, list[str]()
+    site, bucket, notes = _site(platform), platform.config.buckets.backups, list[str]()
     machine = open_bundle.this_machine()
     last = bundle.newest(site, bucket, platform.trusted_keys(), machine)
     if last is None:
-        said.append(
+        notes.append(
             f"site '{site.name}' has no bundle for Python {machine[0]} on {machine[1]}: run `rempart bundle store`"
         )
-        return Standing(None, None, (), tuple(said))
+        return Standing(None, None, (), tuple(notes))
     key, index = last
     root = configuration.project_root().resolve()
     wanted = contents_of(root, bundle_contents.project_files(root), restic.find_program())
@@ -196,7 +196,7 @@ def standing(platform: Platform) -> Standing:
     )
     ends = bundle.locked_until(site, bucket, key)
     lock = f"locked until {ends:%Y-%m-%d}" if ends else "NOT LOCKED"
-    said += [
+    notes += [
         f"{bucket}/{key} at site '{site.name}': {len(index.files)} files, {index.bytes / 1e6:.0f} MB",
         f"made on {index.at:%Y-%m-%d %H:%M} UTC for Python {machine[0]} on {machine[1]}, {lock}",
         f"it differs from the running release: {', '.join(stale)} changed"
@@ -204,7 +204,7 @@ def standing(platform: Platform) -> Standing:
         else "it matches the running release",
         f"open_bundle.py has SHA-256 {door_sha256()}: store it, or this line, with the escrowed keys",
     ]
-    return Standing(key, index, stale, tuple(said))
+    return Standing(key, index, stale, tuple(notes))
 
 
 def fetch_from(name: str, trust: Sequence[Path], folder: Path) -> Index:

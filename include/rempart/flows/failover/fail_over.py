@@ -168,8 +168,8 @@ class _Run:
         source, home = self.steps.answers(switchover.source), self.steps.answers(target)
         conflicts: tuple[str, ...] = ()
         lines = [
-            f"from '{switchover.source}' (generation {now.generation}, {now.state}): {_said(source)}",
-            f"to '{target}': {_said(home)}",
+            f"from '{switchover.source}' (generation {now.generation}, {now.state}): {_answering(source)}",
+            f"to '{target}': {_answering(home)}",
         ]
         refused = next_step(switchover, SwitchoverFacts(source, home, self.accept_loss))
         if isinstance(refused, Refused):
@@ -281,7 +281,7 @@ def _already(target: str) -> tuple[str, ...]:
     return (f"site '{target}' is the active site already: nothing to do",)
 
 
-def _said(answers: bool) -> str:
+def _answering(answers: bool) -> str:
     return "answers" if answers else "does NOT answer"
 
 
@@ -290,8 +290,8 @@ def lines(result: SwitchoverResult) -> Iterator[str]:
     yield from result.plan
     for step, outcome in result.steps.items():
         told = {k: v for k, v in outcome.items() if k not in ("ok", "seconds", "at", "not_arrived", "conflicts")}
-        said = ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, "", [], {}))
-        yield f"  {step:<8}{outcome.get('seconds', 0):>8.1f} s  {said}"
+        details = ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, "", [], {}))
+        yield f"  {step:<8}{outcome.get('seconds', 0):>8.1f} s  {details}"
     for key in result.conflicts:
         yield f"  conflict: {key} (both versions are kept)"
     for key in result.not_arrived:

@@ -107,8 +107,8 @@ def _role(role: str) -> RoleName:
     for known in access.ROLES:
         if known == role:
             return known
-    said = "; ".join(f"{name}: {access.role(name).meaning}" for name in access.ROLES)
-    raise AccessError(f"Role '{role}' does not exist", f"Choose a role: {said}.")
+    meanings = "; ".join(f"{name}: {access.role(name).meaning}" for name in access.ROLES)
+    raise AccessError(f"Role '{role}' does not exist", f"Choose a role: {meanings}.")
 
 
 def _answers(config: Config) -> None:

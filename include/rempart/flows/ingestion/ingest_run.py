@@ -159,9 +159,9 @@ def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapp
     if not outcomes:
         return
     recent = ledger.find("deliveries", pipeline.name, limit=_RECENT)
-    said = [delivery for record in recent for delivery in record.body["deliveries"]]
+    reported = [delivery for record in recent for delivery in record.body["deliveries"]]
     known = [{name: value for name, value in outcome.items() if name != "file"} for outcome in outcomes]
-    news = [delivery for delivery in known if delivery not in said]
+    news = [delivery for delivery in known if delivery not in reported]
     rules = [
         {"expect": expectation.expect, "columns": expectations.columns(expectation), "reason": expectation.reason}
         for expectation in pipeline.expectations

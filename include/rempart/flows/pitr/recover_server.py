@@ -165,9 +165,9 @@ def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None
             lines = [
                 line for line in log.read_text(errors="replace").splitlines() if "FATAL" in line or "PANIC" in line
             ]
-            said = lines[0].partition("] ")[2] if lines else "no message"
+            message = lines[0].partition("] ")[2] if lines else "no message"
             raise BackupError(
-                f"PostgreSQL ended the recovery: {postgresql.first_error(f'error: {said}')[:200]}",
+                f"PostgreSQL ended the recovery: {postgresql.first_error(f'error: {message}')[:200]}",
                 "Find the message in docs/runbooks/restore-to-a-second.md.",
             )
         try:

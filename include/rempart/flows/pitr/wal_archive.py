@@ -113,11 +113,11 @@ class Archiver:
         connection = point_in_time.server_of(self.platform)
         started = receiver.receive(self.tools, connection, folder, self.marks)
         with processes.ending(started) as process:
-            said = processes.Messages(process.stderr)
+            stderr = processes.Messages(process.stderr)
             yield process
             ended = process.poll() is not None
         if ended and not self.stop.is_set():
-            raise receiver.failure("\n".join(said.end()))
+            raise receiver.failure("\n".join(stderr.end()))
 
     def _open(self, server: Server) -> None:
         """Open the destination and list its base backups, again whenever either changed.

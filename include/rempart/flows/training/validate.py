@@ -72,8 +72,8 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     if current == version:
         body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
         previous, reasons = body["previous"], tuple(body["reasons"])
-        said = (f"version {version} is already the champion", *reasons)
-        return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
+        explanation = (f"version {version} is already the champion", *reasons)
+        return ValidationResult(version, True, explanation, body["metrics"], body["baselines"], version, previous)
     site = platform.active_site(pipeline.classification, active)
     train, holdout = _rows(ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
@@ -106,7 +106,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
             ledger.append("promotion", name, body)
             registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
-    if not _said_before(ledger, name, body):
+    if not _already_recorded(ledger, name, body):
         ledger.append("refusal", name, _finite(body))
     registry.refuse(tracking, name, version, verdict.reasons)
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
@@ -173,7 +173,7 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
     return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
 
 
-def _said_before(ledger: Ledger, name: str, body: Mapping[str, Any]) -> bool:
+def _already_recorded(ledger: Ledger, name: str, body: Mapping[str, Any]) -> bool:
     return any(
         str(record.body.get("version")) == body["version"] and list(record.body["reasons"]) == body["reasons"]
         for record in ledger.find("refusal", name, limit=100)

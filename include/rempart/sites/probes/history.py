@@ -88,8 +88,8 @@ def object_lock(at: Scratch) -> str:
             raise
         stands = False
     if fell or not stands:
-        said = f"accepted: {', '.join(fell)}" if fell else "every attack was refused"
-        raise Lie(f"{said}; the locked version {'stands' if stands else 'IS GONE'}")
+        outcome = f"accepted: {', '.join(fell)}" if fell else "every attack was refused"
+        raise Lie(f"{outcome}; the locked version {'stands' if stands else 'IS GONE'}")
     return f"withstood {len(attacks)} attacks: {', '.join(attacks)}"
 
 

@@ -271,16 +271,16 @@ class _Joined(Group):
 
     def await_first(self) -> None:
         with _noticing():
-            while (said := self._said(0)) is None:
+            while (ending := self._ending(0)) is None:
                 time.sleep(POLL_SECONDS)
-        if said["status"]:
+        if ending["status"]:
             raise PeerLost
 
     def failure(self) -> dict[str, Any] | None:
         with suppress(RuntimeError):  # the first node, who holds all words, may be gone
             for rank in range(self.size):
-                if rank != self.rank and (said := self._said(rank)) is not None and "error" in said:
-                    return {"node": rank, **said}
+                if rank != self.rank and (ending := self._ending(rank)) is not None and "error" in ending:
+                    return {"node": rank, **ending}
         return None
 
     def leave(self, status: int, **facts: Any) -> int:
@@ -295,11 +295,11 @@ class _Joined(Group):
         # not through the interpreter's end: what torch does there may wait for a peer that is gone
         os._exit(status)
 
-    def _said(self, rank: int) -> dict[str, Any] | None:
+    def _ending(self, rank: int) -> dict[str, Any] | None:
         if not self._store.check([f"ended/{rank}"]):
             return None
-        said: dict[str, Any] = json.loads(self._store.get(f"ended/{rank}"))
-        return said
+        ending: dict[str, Any] = json.loads(self._store.get(f"ended/{rank}"))
+        return ending
 
     def _disconnect(self) -> None:
         import torch.distributed as dist

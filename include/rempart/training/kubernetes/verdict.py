@@ -143,8 +143,8 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
             return Ending("capacity", told or "Kueue has not admitted it")
         return Ending("capacity", next(_waiting(status, state), told or "it stayed Pending, for no stated reason"))
     if status.get("phase") == "Failed":
-        said = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
-        return Ending("interrupted", said or told or "the pod failed for no stated reason")
+        pod_message = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
+        return Ending("interrupted", pod_message or told or "the pod failed for no stated reason")
     return Ending("interrupted", told or f"the pod was last seen {status.get('phase') or 'in no known phase'}")
 
 
@@ -250,5 +250,5 @@ def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[st
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             yield f"{condition.get('reason')}: {condition.get('message') or ''}".strip(": ")
     if waiting := state.get("waiting"):
-        said = f"{waiting.get('reason')}: {waiting.get('message') or ''}".strip(": ")
-        yield f"image cannot be pulled: {said}" if _IMAGE.search(str(waiting.get("reason"))) else said
+        pod_message = f"{waiting.get('reason')}: {waiting.get('message') or ''}".strip(": ")
+        yield f"image cannot be pulled: {pod_message}" if _IMAGE.search(str(waiting.get("reason"))) else pod_message

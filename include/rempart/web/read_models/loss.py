@@ -14,7 +14,7 @@ from rempart.settings.sections import ReplicationPair
 from rempart.sovereignty.places import site_placement
 from rempart.sovereignty.policy import independence
 from rempart.web.facts import CockpitFacts, Unknown
-from rempart.web.read_models.messages import STALE, Said, State, worst
+from rempart.web.read_models.messages import STALE, Message, State, worst
 from rempart.web.read_models.points import standing
 
 
@@ -25,7 +25,7 @@ class Loss:
     site: str
     state: State
     cost_seconds: float | None
-    said: tuple[Said, ...]
+    messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class LossVerdict:
     """The answer for any one site: the worst of them. `cost_seconds` is the most that one of them would cost."""
 
     state: State
-    said: Said
+    message: Message
     cost_seconds: float | None
     sites: tuple[Loss, ...]
 
@@ -105,54 +105,54 @@ def judge(facts: CockpitFacts, now: datetime) -> LossVerdict:
     if now - facts.at > STALE:
         why = ["stale"]
     if why or isinstance(config, Unknown) or isinstance(active, Unknown):
-        return LossVerdict("unknown", Said("verdict.unknown", {"why": why[0]}), None, ())
+        return LossVerdict("unknown", Message("verdict.unknown", {"why": why[0]}), None, ())
     losses = tuple(_loss(facts, config, active, site, now) for site in config.sites)
     state = worst(loss.state for loss in losses)
     costs = [loss.cost_seconds for loss in losses]
     cost = None if None in costs else max((cost for cost in costs if cost is not None), default=None)
     params: dict[str, str | int | float] = {} if cost is None else {"cost_seconds": cost}
     worst_site = next((loss.site for loss in losses if loss.state == state), "")
-    return LossVerdict(state, Said(f"verdict.{state}", {**params, "site": worst_site, "why": ""}), cost, losses)
+    return LossVerdict(state, Message(f"verdict.{state}", {**params, "site": worst_site, "why": ""}), cost, losses)
 
 
 def _loss(facts: CockpitFacts, config: Config, active: Active, site: str, now: datetime) -> Loss:
     if site == active.site:
         return _of_active(facts, config, active, now)
-    said: list[Said] = []
+    messages: list[Message] = []
     try:
         points = len(standing(facts)) if backup_site(config, active.site) == site else 0
     except ConfigError:
         points = 0
     if points:
-        said.append(Said("loss.points", {"points": points}))
+        messages.append(Message("loss.points", {"points": points}))
     if any(pair.target == site and pair.source == active.site for pair in config.replication):
-        said.append(Said("loss.replica", {"active": active.site}))
-    return Loss(site, "good", 0.0, tuple(said or [Said("loss.nothing")]))
+        messages.append(Message("loss.replica", {"active": active.site}))
+    return Loss(site, "good", 0.0, tuple(messages or [Message("loss.nothing")]))
 
 
 def _of_active(facts: CockpitFacts, config: Config, active: Active, now: datetime) -> Loss:
     site = active.site
     if active.state == "fenced":
-        return Loss(site, "warning", None, (Said("loss.switching"),))
+        return Loss(site, "warning", None, (Message("loss.switching"),))
     pairs = [pair for pair in config.replication if pair.source == site]
     if not pairs:
-        return Loss(site, "bad", None, (Said("loss.no-replica"),))
+        return Loss(site, "bad", None, (Message("loss.no-replica"),))
     found = min(
         (lag(facts, pair, now) for pair in pairs),
         key=lambda measured_lag: (measured_lag.seconds is None, measured_lag.seconds or 0.0),
     )
     if found.seconds is None:
-        return Loss(site, "unknown", None, (Said("loss.never-replicated", {"target": found.target}),))
-    said = [Said("loss.active", {"cost_seconds": found.seconds, "target": found.target})]
+        return Loss(site, "unknown", None, (Message("loss.never-replicated", {"target": found.target}),))
+    messages = [Message("loss.active", {"cost_seconds": found.seconds, "target": found.target})]
     states: list[State] = [found.state if found.state != "bad" else "warning"]
     if found.state == "bad":
-        said.append(Said("loss.late", {"objective_seconds": found.objective_seconds}))
+        messages.append(Message("loss.late", {"objective_seconds": found.objective_seconds}))
     if found.failures:
-        said.append(Said("loss.failures", {"failures": found.failures}))
+        messages.append(Message("loss.failures", {"failures": found.failures}))
     here, there = site_placement(config, site), site_placement(config, found.target)
     shared = independence(config, "", there, here) if here and there else None
     if shared is None or not shared.ok:
         fact = shared.fact if shared else ""
-        said.append(Said("loss.shared", {"target": found.target, "fact": fact}))
+        messages.append(Message("loss.shared", {"target": found.target, "fact": fact}))
         states.append("warning")
-    return Loss(site, worst(states), found.seconds, tuple(said))
+    return Loss(site, worst(states), found.seconds, tuple(messages))

@@ -17,7 +17,7 @@ STALE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Said:
+class Message:
     """A sentence: its code in `rempart.web.wording`, and what is put in. Names that end in `seconds` are durations."""
 
     code: str

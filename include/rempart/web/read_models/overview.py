@@ -21,7 +21,7 @@ from rempart.sovereignty.places import decide_pool, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss
-from rempart.web.read_models.messages import Moment, Said, State, moment
+from rempart.web.read_models.messages import Message, Moment, State, moment
 from rempart.web.read_models.models import Champion, champions
 from rempart.web.read_models.points import proof, standing
 
@@ -72,7 +72,7 @@ class Figure:
     seconds: float | None
     objective_seconds: float | None
     state: State
-    said: Said
+    message: Message
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def figures(facts: CockpitFacts, now: datetime) -> tuple[Figure, ...]:
     config = facts.config
     if isinstance(config, Unknown) or isinstance(facts.evidence, Unknown):
         why = config.why if isinstance(config, Unknown) else facts.unknown()["ledger"]
-        unknown = Said("figure.unknown", {"why": why})
+        unknown = Message("figure.unknown", {"why": why})
         names: tuple[Literal["rpo", "restore_point", "rto", "drill"], ...] = ("rpo", "restore_point", "rto", "drill")
         return tuple(Figure(name, None, None, "unknown", unknown) for name in names)
     rpo, rto = config.backup.rpo_objective.total_seconds(), config.backup.rto_objective.total_seconds()
@@ -208,7 +208,7 @@ def figures(facts: CockpitFacts, now: datetime) -> tuple[Figure, ...]:
 def _rpo(facts: CockpitFacts, config: Config, made: datetime | None, now: datetime) -> Figure:
     objective = config.backup.rpo_objective
     if isinstance(facts.active, Unknown):
-        why = Said("figure.unknown", {"why": facts.active.why})
+        why = Message("figure.unknown", {"why": facts.active.why})
         return Figure("rpo", None, objective.total_seconds(), "unknown", why)
     lags: dict[str, timedelta | None] = {}
     for pair in config.replication:
@@ -218,11 +218,11 @@ def _rpo(facts: CockpitFacts, config: Config, made: datetime | None, now: dateti
             lags[f"{pair.source}->{pair.target}"] = lag_now(measured, last.at, now) if last else None
     rpo = worse(made, lags, now, objective)
     if rpo.length is None:
-        said = Said("rpo.no-point" if made is None else "rpo.no-lag")
-        return Figure("rpo", None, objective.total_seconds(), "unknown", said)
-    said = Said("rpo.point" if made and rpo.length == now - made else "rpo.lag")
+        message = Message("rpo.no-point" if made is None else "rpo.no-lag")
+        return Figure("rpo", None, objective.total_seconds(), "unknown", message)
+    message = Message("rpo.point" if made and rpo.length == now - made else "rpo.lag")
     state: State = "good" if rpo.ok else "bad"
-    return Figure("rpo", round(rpo.length.total_seconds(), 1), objective.total_seconds(), state, said)
+    return Figure("rpo", round(rpo.length.total_seconds(), 1), objective.total_seconds(), state, message)
 
 
 def _restore_point(facts: CockpitFacts, made: datetime | None, now: datetime, objective: float, subject: str) -> Figure:
@@ -231,18 +231,18 @@ def _restore_point(facts: CockpitFacts, made: datetime | None, now: datetime, ob
     newest = next(iter(standing(facts)), None)
     if newest is None or not (lost := needed(of_record(newest.body))):
         return figure
-    said = Said("restore_point.lacks", {"subject": newest.subject, "champions": ", ".join(lost)})
-    return replace(figure, state="bad", said=said)
+    message = Message("restore_point.lacks", {"subject": newest.subject, "champions": ", ".join(lost)})
+    return replace(figure, state="bad", message=message)
 
 
 def _age(
     name: Literal["restore_point", "drill"], at: datetime | None, now: datetime, objective: float, subject: str
 ) -> Figure:
     if at is None:
-        return Figure(name, None, objective, "bad", Said(f"{name}.none"))
+        return Figure(name, None, objective, "bad", Message(f"{name}.none"))
     age = max((now - at).total_seconds(), 0.0)
     state: State = "good" if age <= objective else "bad" if name == "restore_point" else "warning"
-    return Figure(name, round(age, 1), objective, state, Said(f"{name}.age", {"subject": subject}))
+    return Figure(name, round(age, 1), objective, state, Message(f"{name}.age", {"subject": subject}))
 
 
 def _rto(facts: CockpitFacts, objective: float) -> Figure:
@@ -250,10 +250,10 @@ def _rto(facts: CockpitFacts, objective: float) -> Figure:
         (drill_proof for drill_proof in map(proof, facts.of("drill")) if drill_proof.rto_seconds is not None), None
     )
     if measured is None or measured.rto_seconds is None:
-        return Figure("rto", None, objective, "unknown", Said("rto.none"))
+        return Figure("rto", None, objective, "unknown", Message("rto.none"))
     state: State = "good" if measured.rto_seconds <= objective and measured.proved else "bad"
-    said = Said("rto.measured" if measured.proved else "rto.failed", {"record": measured.seq})
-    return Figure("rto", measured.rto_seconds, objective, state, said)
+    message = Message("rto.measured" if measured.proved else "rto.failed", {"record": measured.seq})
+    return Figure("rto", measured.rto_seconds, objective, state, message)
 
 
 def _last_good_drill(facts: CockpitFacts, now: datetime) -> Figure:
@@ -261,8 +261,8 @@ def _last_good_drill(facts: CockpitFacts, now: datetime) -> Figure:
     figure = _age("drill", good.at if good else None, now, DRILL_EVERY.total_seconds(), good.subject if good else "")
     newest = next(iter(facts.of("drill")), None)
     if newest is not None and newest is not good:
-        said = Said("drill.red", {"record": newest.seq})
-        return Figure("drill", figure.seconds, figure.objective_seconds, "bad", said)
+        message = Message("drill.red", {"record": newest.seq})
+        return Figure("drill", figure.seconds, figure.objective_seconds, "bad", message)
     return figure
 
 

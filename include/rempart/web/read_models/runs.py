@@ -18,7 +18,7 @@ from rempart.settings.pipeline import Pipeline
 from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
-from rempart.web.read_models.messages import Moment, Said, State, moment
+from rempart.web.read_models.messages import Message, Moment, State, moment
 from rempart.web.read_models.overview import against
 
 Topic = Literal["snapshot", "quarantine", "candidate", "gate", "point", "drill", "replication", "usage", "placement"]
@@ -49,7 +49,7 @@ class Told:
     kind: str
     subject: str
     state: State
-    said: Said
+    message: Message
     why: tuple[str, ...]
     task: str | None
     point: str | None
@@ -79,7 +79,7 @@ class Left:
     pipeline: str | None
     sections: tuple[Section, ...]
     reach: Mapping[str, int]
-    waits: tuple[Said, ...] = ()
+    waits: tuple[Message, ...] = ()
 
 
 def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datetime) -> Left:
@@ -117,7 +117,7 @@ def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> Left:
     return replace(_left(facts, now, dag, None, None, concerns, NEWEST_OF_A_DAG), waits=waits)
 
 
-def _waits(facts: CockpitFacts, pipeline: Pipeline, now: datetime) -> tuple[Said, ...]:
+def _waits(facts: CockpitFacts, pipeline: Pipeline, now: datetime) -> tuple[Message, ...]:
     if isinstance(facts.config, Unknown) or facts.config.training.backend != "kubernetes":
         return ()
     waiting = waiting_times(record.body for record in facts.of("placement"))
@@ -126,11 +126,11 @@ def _waits(facts: CockpitFacts, pipeline: Pipeline, now: datetime) -> tuple[Said
     return tuple(_wait(option, unknown) for option in found.options)
 
 
-def _wait(option: Option, unknown: str) -> Said:
+def _wait(option: Option, unknown: str) -> Message:
     if (known := option.waiting) is None:
-        return Said(unknown, {"pool": option.pool})
+        return Message(unknown, {"pool": option.pool})
     told: dict[str, str | int | float] = {"pool": option.pool, "wait_seconds": known.seconds, "jobs_count": known.jobs}
-    return Said("wait.jobs" if known.jobs > 1 else "wait.job", told)
+    return Message("wait.jobs" if known.jobs > 1 else "wait.job", told)
 
 
 def pipeline_of(dag: str, facts: CockpitFacts) -> str | None:
@@ -175,12 +175,12 @@ def told(record: Evidence) -> Told:
     try:
         state, params, why = _SAYERS[record.kind](record.body)
         loss = record.kind == "acceptance" and "lost" in record.body
-        said = Said("told.loss" if loss else f"told.{record.kind}", params)
+        message = Message("told.loss" if loss else f"told.{record.kind}", params)
     except (KeyError, TypeError, ValueError):
-        state, said, why = "unknown", Said("told.other"), ()
+        state, message, why = "unknown", Message("told.other"), ()
     by = writer(record)
     point = record.subject if record.kind in ("restore-point", "drill") else None
-    return Told(record.seq, record.at, record.kind, record.subject, state, said, why, by.task if by else None, point)
+    return Told(record.seq, record.at, record.kind, record.subject, state, message, why, by.task if by else None, point)
 
 
 Body = Mapping[str, Any]

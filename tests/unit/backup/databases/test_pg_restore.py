@@ -24,21 +24,21 @@ def test_all_is_restored_but_comments_that_only_an_extensions_owner_may_make() -
 
 
 @pytest.mark.parametrize(
-    ("messages", "kind", "said"),
+    ("messages", "kind", "message"),
     [
         ('pg_restore: error: ERROR:  permission denied to create extension "vector"', BackupError, "extension vector"),
         ('pg_restore: error: connection to server at "h" failed', DatabaseUnavailable, "went away"),
         ('pg_restore: error: COPY failed for table "a": ERROR: bad "row of a person"', BackupError, "ended with 1"),
     ],
 )
-def test_why_a_restore_failed(messages: str, kind: type[Exception], said: str) -> None:
+def test_why_a_restore_failed(messages: str, kind: type[Exception], message: str) -> None:
     found = pg_restore.restore_failure("mlflow", 1, messages)
-    assert type(found) is kind and said in found.what and found.hint
+    assert type(found) is kind and message in found.what and found.hint
     assert "person" not in str(found)
 
 
 def test_a_lock_that_was_not_had_is_worth_another_try() -> None:
-    said = "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout"
-    locked = postgresql.dump_failure("airflow", said)
+    message = "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout"
+    locked = postgresql.dump_failure("airflow", message)
     assert locked.transient and "'airflow': a table stayed locked" in locked.what
     assert not postgresql.dump_failure("airflow", "pg_dump: error: boom").transient

@@ -44,15 +44,15 @@ def test_each_refusal_has_its_own_remedy(fatal: str, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "SSL error: certificate verify failed",
         'server certificate for "x" does not match host name "db.example.eu"',
     ],
 )
-def test_a_certificate_that_is_not_believed_is_no_password(said: str) -> None:
+def test_a_certificate_that_is_not_believed_is_no_password(message: str) -> None:
     with pytest.raises(DatabaseUnavailable) as refused, named(CONNECTION, "back up"):
-        raise psycopg.OperationalError(f"connection failed: {said}")
+        raise psycopg.OperationalError(f"connection failed: {message}")
     assert "`sslrootcert`" in refused.value.hint and "password" not in refused.value.hint
 
 

@@ -98,7 +98,7 @@ def test_how_far_a_backup_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "kind", "said"),
+    ("status", "message", "kind", "excerpt"),
     [
         (3, "Warning: at least one source file could not be read", BackupError, "nothing to store"),
         (10, "Fatal: repository does not exist: unable to open config file", RepositoryMissing, "no repository"),
@@ -119,10 +119,10 @@ def test_how_far_a_backup_is() -> None:
         (2, "panic: something", BackupError, "ended with 2"),
     ],
 )
-def test_each_end_has_its_own_error(status: int, message: str, kind: type[Exception], said: str) -> None:
+def test_each_end_has_its_own_error(status: int, message: str, kind: type[Exception], excerpt: str) -> None:
     found = error(status, exit_error(message, status))
     assert type(found) is kind
-    assert said in found.what and "backups/databases/mlflow at site 'haven'" in found.what
+    assert excerpt in found.what and "backups/databases/mlflow at site 'haven'" in found.what
     assert found.hint
 
 

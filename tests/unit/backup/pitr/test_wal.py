@@ -143,7 +143,7 @@ def test_a_base_backup_is_judged_by_its_manifest_while_it_passes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (lambda: io.BytesIO(tar_of({"a": b"1"}).getvalue()[:700]), "not whole"),
         (lambda: tar_of({"a": b"1"}, b'{"Files": [{"Path": "a", "Checksum": "0"}]}'), "a is not the one"),
@@ -152,9 +152,9 @@ def test_a_base_backup_is_judged_by_its_manifest_while_it_passes(tmp_path):
         (lambda: tar_of({"a": b"1"}, b"no json"), "not whole"),
     ],
 )  # fmt: skip
-def test_a_base_backup_that_is_not_what_its_manifest_says_is_refused(tmp_path, body, said):
+def test_a_base_backup_that_is_not_what_its_manifest_says_is_refused(tmp_path, body, message):
     folder = tmp_path / "to"
     folder.mkdir()
-    with pytest.raises(IntegrityError, match=said):
+    with pytest.raises(IntegrityError, match=message):
         base_backup.unpack(body(), folder, "base")
     assert [path.name for path in tmp_path.iterdir()] == ["to"]

@@ -24,7 +24,7 @@ def test_a_lost_site_stops_nobody_once_another_one_is_active(
     services = {**config.services, "primary": outside, "haven": outside}
     stack = paths.Stack(Path("/nowhere"), Path("/nowhere/var"), config.model_copy(update={"services": services}))
 
-    def gone(*said: object) -> str:
+    def gone(*message: object) -> str:
         raise fault("site 'primary': no answer", "Wait.")
 
     def resolve(name: str) -> Connection:

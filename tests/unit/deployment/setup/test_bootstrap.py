@@ -24,9 +24,9 @@ def test_pip_settings_are_handed_on() -> None:
     assert "UV_DEFAULT_INDEX" not in bootstrap.uv_settings(pip, {"UV_DEFAULT_INDEX": "https://mine"})
 
 
-@pytest.mark.parametrize(("said", "options"), [("1", ["--no-index"]), ("true", ["--no-index"]), ("0", []), ("", [])])
-def test_where_pip_asks_no_index_uv_asks_none(said: str, options: list[str]) -> None:
-    assert bootstrap.uv_options({"no-index": said, "find-links": "/wheels"}) == options
+@pytest.mark.parametrize(("output", "options"), [("1", ["--no-index"]), ("true", ["--no-index"]), ("0", []), ("", [])])
+def test_where_pip_asks_no_index_uv_asks_none(output: str, options: list[str]) -> None:
+    assert bootstrap.uv_options({"no-index": output, "find-links": "/wheels"}) == options
 
 
 def test_files_and_environment_variables_are_read_as_pip_reads_them(
@@ -124,8 +124,8 @@ def test_where_restic_cannot_be_had_setup_says_so_once_and_goes_on(
     monkeypatch.setenv("PATH", str(tmp_path))
     now = time.time()
     bootstrap.install_restic(tmp_path, now)
-    said = capsys.readouterr().out
-    assert "not installed (this system has no apt)" in said and "on PATH" in said
+    output = capsys.readouterr().out
+    assert "not installed (this system has no apt)" in output and "on PATH" in output
     bootstrap.install_restic(tmp_path, now + 60)
     assert not capsys.readouterr().out
     bootstrap.install_restic(tmp_path, now + 2 * bootstrap.RESTIC_AGAIN_SECONDS)

@@ -49,7 +49,7 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("look", "outcome", "said"),
+    ("look", "outcome", "message"),
     [
         (lambda: preflight.check_python((3, 10, 2)), "failed", "PYTHON="),
         (lambda: preflight.check_python((3, 14, 0)), "failed", "PYTHON="),
@@ -76,9 +76,9 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
         (lambda: preflight.check_index({"PIP_NO_INDEX": "1"}, True), "ok", ""),
     ],
 )
-def test_findings(look: Callable[[], preflight.PreflightFinding], outcome: str, said: str) -> None:
+def test_findings(look: Callable[[], preflight.PreflightFinding], outcome: str, message: str) -> None:
     finding = look()
-    assert finding.outcome == outcome and said in finding.remedy
+    assert finding.outcome == outcome and message in finding.remedy
     assert bool(finding.remedy) == (outcome != "ok"), "a fault without a remedy"
     assert "hush" not in finding.line()
 

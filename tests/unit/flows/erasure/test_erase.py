@@ -135,8 +135,8 @@ def test_it_is_recorded_under_pseudonyms_signed_and_locked(lake: Lake, caplog: p
         assert entry.pipeline == "hotel_bookings" and len(entry.subjects) == 1
         # who guesses bookings has no use for a plain hash
         assert hashlib.sha256(str(WHO).encode()).hexdigest() not in entry.subjects
-    said = json.dumps([record.body for record in lake.platform.ledger.find("erasure")], default=dict)
-    for text in (said, caplog.text):
+    message = json.dumps([record.body for record in lake.platform.ledger.find("erasure")], default=dict)
+    for text in (message, caplog.text):
         assert str(WHO) not in text and VICTIM not in text
     assert {record.body["state"] for record in lake.platform.ledger.find("erasure")} == {
         "registered",
@@ -354,8 +354,8 @@ def test_the_command_takes_keys_from_standard_input(lake: Lake, monkeypatch: pyt
     assert first.exit_code == 0 and "Nothing was changed" in first.output and lake.holders(WHO)
     unsaid = CliRunner().invoke(app, [*command, "--yes"], input=f"{WHO}\n")
     assert isinstance(unsaid.exception, BackupError) and lake.holders(WHO)
-    said = ["--yes", "--role", "data-protection-officer", "--reason", "objection"]
-    second_ = CliRunner().invoke(app, [*command, *said], input=f"{WHO}\n")
+    message = ["--yes", "--role", "data-protection-officer", "--reason", "objection"]
+    second_ = CliRunner().invoke(app, [*command, *message], input=f"{WHO}\n")
     assert second_.exit_code == 0 and lake.holders(WHO) == [] and str(WHO) not in first.output + second_.output
     assert CliRunner().invoke(app, ["erase", "--again"]).exit_code == 0
 

@@ -17,13 +17,13 @@ THEIRS = StackService(external=External(url="https://airflow.internal", connecti
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"access": Access(auth_manager="simple")}, "auth_manager is simple"),
         ({"services": {**LOADED.services, "airflow": THEIRS}}, "declares Airflow as external"),
     ],
 )
-def test_people_of_another_are_refused(changed: dict[str, object], said: str) -> None:
+def test_people_of_another_are_refused(changed: dict[str, object], message: str) -> None:
     platform = Platform(LOADED.model_copy(update=changed), lambda name: pytest.fail(f"{name} was asked for"))
     for act in (
         lambda: people.everybody(people.users_of(platform)),
@@ -32,7 +32,7 @@ def test_people_of_another_are_refused(changed: dict[str, object], said: str) ->
         lambda: people.change_password(people.users_of(platform), "marie", "x" * 20),
         lambda: people.change_role(people.users_of(platform), "marie", "viewer"),
     ):
-        with pytest.raises(AccessError, match=said):
+        with pytest.raises(AccessError, match=message):
             act()
 
 

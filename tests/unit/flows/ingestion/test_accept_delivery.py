@@ -71,19 +71,19 @@ def rempart(*words: str) -> tuple[int, str]:
 
 def test_without_yes_the_plan_is_shown_and_nothing_starts(platform: Platform, airflow: Airflow) -> None:
     told(platform)
-    code, said = rempart(DELIVERY)
+    code, printed = rempart(DELIVERY)
     assert code == 0 and not airflow.started
-    assert "15 good rows of 20" in said and "5 rows stay in quarantine" in said and "5 x adults" in said
-    assert "max_quarantined (5.0%)" in said and "Nothing was changed" in said and "--yes" in said
+    assert "15 good rows of 20" in printed and "5 rows stay in quarantine" in printed and "5 x adults" in printed
+    assert "max_quarantined (5.0%)" in printed and "Nothing was changed" in printed and "--yes" in printed
 
 
 def test_with_yes_one_run_publishes_the_good_rows(platform: Platform, airflow: Airflow) -> None:
     told(platform)
-    code, said = rempart(DELIVERY, "--yes")
-    assert code == 0, said
+    code, printed = rempart(DELIVERY, "--yes")
+    assert code == 0, printed
     conf = {"again": DELIVERY, "accept_quarantined": True}
     assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", conf)]
-    assert "accepted by user 1: 15 rows" in said and "snapshot s2" in said
+    assert "accepted by user 1: 15 rows" in printed and "snapshot s2" in printed
 
 
 @pytest.mark.parametrize("other", [{"outcome": "accepted in part"}, {"sha256": "cd" * 32}])

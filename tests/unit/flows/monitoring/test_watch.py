@@ -258,8 +258,8 @@ def test_round_after_round_until_it_is_ended(site: MemorySite, tmp_path: Path, m
     (tmp_path / "watch.yaml").write_text(yaml.safe_dump(PLAIN))
     monkeypatch.setattr(flow, "open_site", lambda *_: site)
     rounds = flow.rounds(tmp_path / "watch.yaml", None, SECRETS, lambda: datetime.now(UTC), lambda: None)
-    said = [line for found in itertools.islice(rounds, 3) for line in found.lines()]
-    assert sum("RED backup" in line for line in said) == 3
+    message = [line for found in itertools.islice(rounds, 3) for line in found.lines()]
+    assert sum("RED backup" in line for line in message) == 3
 
 
 def test_a_wrong_file_ends_the_command_at_once(tmp_path: Path) -> None:

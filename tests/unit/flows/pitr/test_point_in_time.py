@@ -108,9 +108,9 @@ def test_x7_an_archive_whose_key_is_damaged_stops_no_other_one_and_is_told(world
 
 
 def test_the_status_names_the_window_and_every_gap(world: World) -> None:
-    said = "\n".join(restore_to_moment.status(world.found(), NOW + 30 * DAY))
-    assert f"from {NOW + 0.1 * DAY:%Y-%m-%d %H:%M:%S} UTC to {NOW + 29.5 * DAY:%Y-%m-%d %H:%M:%S} UTC" in said
-    assert "3 base backups, 30 WAL segments" in said and "GAP" not in said
+    message = "\n".join(restore_to_moment.status(world.found(), NOW + 30 * DAY))
+    assert f"from {NOW + 0.1 * DAY:%Y-%m-%d %H:%M:%S} UTC to {NOW + 29.5 * DAY:%Y-%m-%d %H:%M:%S} UTC" in message
+    assert "3 base backups, 30 WAL segments" in message and "GAP" not in message
     lost = wal.segment_name(1, 15, SIZE)
     [stored] = [one for one in wal_store.listed(world.site, "backups") if one.entry.name == lost]
     wal_store.delete(world.site, "backups", stored, NOW)

@@ -46,7 +46,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setattr(
         restore_active,
         "fail_over",
-        lambda *said, **more: fail_over.fail_over(*said, **more, tracking=switchovers.switch_tracking),
+        lambda *arguments, **more: fail_over.fail_over(*arguments, **more, tracking=switchovers.switch_tracking),
     )
     made = switchovers.in_memory(clock=lambda: NOW)
     return dataclasses.replace(made, sites={**made.sites, "primary": Gone()})  # type: ignore[dict-item]
@@ -105,13 +105,13 @@ def test_who_restores_and_who_asks_later_is_told_that_nothing_backs_it_up(platfo
 
 
 @pytest.mark.parametrize(
-    ("wish", "refusal", "said"),
+    ("wish", "refusal", "arguments"),
     [
         (Wish("haven", active="nowhere"), ConfigError, "Site 'nowhere' is not declared"),
         (Wish("haven", active="haven", aside="before"), BackupError, "in place"),
         (Wish("haven", active="haven", parts=(Part("bucket", "lake"),)), BackupError, "restore of everything"),
     ],
 )
-def test_only_a_whole_restore_moves_the_platform(wish: Wish, refusal: type[RempartError], said: str) -> None:
-    with pytest.raises(refusal, match=said):
+def test_only_a_whole_restore_moves_the_platform(wish: Wish, refusal: type[RempartError], arguments: str) -> None:
+    with pytest.raises(refusal, match=arguments):
         restore_active.check(switchovers.in_memory().config, wish)

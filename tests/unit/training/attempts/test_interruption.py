@@ -34,7 +34,7 @@ except interruption.Interrupted:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("time.sleep(30)", "in order"),
         ("hashlib.pbkdf2_hmac('sha256', b'x', b'y', 1 << 28)", "last words"),
@@ -44,12 +44,12 @@ except interruption.Interrupted:
         ),
     ],
 )
-def test_it_ends_with_143_within_its_patience(number, body, said):
+def test_it_ends_with_143_within_its_patience(number, body, message):
     started = process(LISTENING.format(body=body))
     began = time.monotonic()
     started.send_signal(number)
     out, _ = started.communicate(timeout=20)
-    assert (started.returncode, out.strip()) == (143, said)
+    assert (started.returncode, out.strip()) == (143, message)
     assert time.monotonic() - began < 10
 
 

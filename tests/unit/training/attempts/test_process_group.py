@@ -31,7 +31,7 @@ def test_one_node_is_alone(environment):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "changes", "said"),
+    ("nodes", "changes", "message"),
     [
         (1, {}, "for 1 nodes, and PET_NNODES is 4"),
         (2, {}, "for 2 nodes, and PET_NNODES is 4"),
@@ -43,8 +43,8 @@ def test_one_node_is_alone(environment):
         (4, {"PET_MASTER_ADDR": ""}, "PET_MASTER_ADDR is not set"),
     ],
 )
-def test_a_place_that_is_not_the_jobs_is_refused(nodes, changes, said):
-    with pytest.raises(TrainingError, match=said):
+def test_a_place_that_is_not_the_jobs_is_refused(nodes, changes, message):
+    with pytest.raises(TrainingError, match=message):
         seat(nodes, PLACED | changes)
 
 

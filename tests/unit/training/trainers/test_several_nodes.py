@@ -41,7 +41,7 @@ class Ended:
     status: int
     lines: list[dict]
 
-    def said(self, stage_: str) -> dict:
+    def message(self, stage_: str) -> dict:
         return next(line for line in self.lines if line["stage"] == stage_)
 
 
@@ -145,9 +145,9 @@ def test_asked_to_end_at_any_node_all_end_at_the_same_step_and_go_on_from_it(ord
     job = Job(tmp_path, *order, nodes=2)
     ended = job.attempt(DISTURBED_NODE=disturbed, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGTERM))
     assert [process.status for process in ended] == [143, 143]
-    said = [process.said("interrupted") for process in ended]
-    assert all(one["step"] == AT and one["in_time"] and "why" not in one for one in said)
-    assert ended[0].said("interrupted")["saved_step"] == AT and "result.json" not in job.names()
+    message = [process.message("interrupted") for process in ended]
+    assert all(one["step"] == AT and one["in_time"] and "why" not in one for one in message)
+    assert ended[0].message("interrupted")["saved_step"] == AT and "result.json" not in job.names()
     if disturbed == 0:
         return
     result = job.train()
@@ -161,8 +161,8 @@ def test_a_node_that_is_killed_ends_the_others_at_once_and_costs_no_step(order, 
         DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGKILL), PEER_SECONDS=600
     )  # far longer than this test waits
     assert [process.status for process in ended] == [143, -9]
-    assert "another node" in ended[0].said("interrupted")["why"]
-    assert ended[0].said("interrupted")["saved_step"] == AT
+    assert "another node" in ended[0].message("interrupted")["why"]
+    assert ended[0].message("interrupted")["saved_step"] == AT
     result = job.train()
     assert job.model() == whole[0] and result.work.resumed_from == AT
 
@@ -170,36 +170,38 @@ def test_a_node_that_is_killed_ends_the_others_at_once_and_costs_no_step(order, 
 def test_the_first_node_killed_ends_the_others(order, tmp_path):
     job = Job(tmp_path, *order, nodes=2)
     ended = job.attempt(DISTURBED_NODE=0, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGKILL))
-    assert [process.status for process in ended] == [-9, 143] and "another node" in ended[1].said("interrupted")["why"]
+    assert [process.status for process in ended] == [-9, 143] and "another node" in ended[1].message("interrupted")[
+        "why"
+    ]
 
 
 def test_a_node_that_falls_silent_is_given_up_after_a_while(order, tmp_path):
     job = Job(tmp_path, *order, nodes=2)
     ended = job.attempt(DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=signal.SIGSTOP.value, PEER_SECONDS=20)
-    assert ended[0].status == 143 and ended[0].said("interrupted")["saved_step"] == AT
+    assert ended[0].status == 143 and ended[0].message("interrupted")["saved_step"] == AT
 
 
 @pytest.mark.parametrize("corrupt", [0, 1])
 def test_a_node_that_fails_fails_all_and_each_says_why(order, tmp_path, corrupt):
     ended = Job(tmp_path, *order, nodes=2).attempt(CORRUPT_NODE=corrupt)
     assert [process.status for process in ended] == [1, 1]
-    assert all(process.said("failed")["error"] == "IntegrityError" for process in ended)
-    assert all(process.said("failed")["node"] == corrupt for process in ended)
+    assert all(process.message("failed")["error"] == "IntegrityError" for process in ended)
+    assert all(process.message("failed")["node"] == corrupt for process in ended)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nodes_that_do_not_meet_are_worth_another_try(order, tmp_path, rank):
     job = Job(tmp_path, *order, nodes=2)
     (alone,) = job.attempt(_places(2)[rank], RENDEZVOUS_SECONDS=2)
-    assert alone.status == 75 and "did not meet" in alone.said("failed")["what"]
+    assert alone.status == 75 and "did not meet" in alone.message("failed")["what"]
 
 
 def test_a_job_for_several_nodes_never_trains_alone_nor_with_others_than_it_is_for(order, tmp_path):
     (alone,) = Job(tmp_path, *order, nodes=2).attempt({})
-    assert alone.status == 1 and "PET_NNODES is not set" in alone.said("failed")["what"]
+    assert alone.status == 1 and "PET_NNODES is not set" in alone.message("failed")["what"]
     ended = Job(tmp_path, *order, nodes=3).attempt(*_places(2))
     assert [process.status for process in ended] == [1, 1]
-    assert all("PET_NNODES is 2" in process.said("failed")["what"] for process in ended)
+    assert all("PET_NNODES is 2" in process.message("failed")["what"] for process in ended)
 
 
 def test_the_guides_example_shares_its_work(order, tmp_path, monkeypatch):

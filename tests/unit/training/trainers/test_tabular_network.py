@@ -51,7 +51,7 @@ def test_the_graph_computes_the_network_and_knows_its_statistics(task, outputs):
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"depth": 3}, "no parameter 'depth' for a regression"),
         ({"epochs": 2.5}, "'epochs' must be a whole number"),
@@ -66,8 +66,8 @@ def test_the_graph_computes_the_network_and_knows_its_statistics(task, outputs):
         ({"loss": "hinge"}, "'loss' is not one of"),
     ],
 )
-def test_a_wrong_parameter_is_named_without_pytorch(params, said):
-    with pytest.raises(TrainingError, match=said):
+def test_a_wrong_parameter_is_named_without_pytorch(params, message):
+    with pytest.raises(TrainingError, match=message):
         trainers.check("tabular_network", params, "regression")
 
 
@@ -139,22 +139,22 @@ def test_it_learns_and_survives_the_conversion(attempts, task):
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_the_same_order_gives_the_same_weights_interrupted_or_not(attempts, task):
-    said = attempts[f"spec-{task}"]
-    assert said["whole"]["model"] == said["again"]["model"] == said["interrupted"]["model"]
+    message = attempts[f"spec-{task}"]
+    assert message["whole"]["model"] == message["again"]["model"] == message["interrupted"]["model"]
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_no_update_is_computed_twice(attempts, task):
-    said = attempts[f"spec-{task}"]
-    steps, work = said["whole"]["work"]["steps"], said["interrupted"]["work"]
-    assert said["whole"]["work"] == {
+    message = attempts[f"spec-{task}"]
+    steps, work = message["whole"]["work"]["steps"], message["interrupted"]["work"]
+    assert message["whole"]["work"] == {
         "steps": steps,
         "done_here": steps,
         "resumed_from": 0,
         "total_over_attempts": steps,
     }
     assert work["total_over_attempts"] == work["steps"] == steps and work["resumed_from"] == steps // 2 + 3
-    assert said["interrupted"]["left"] == []
+    assert message["interrupted"]["left"] == []
 
 
 def test_the_order_and_the_job_agree_on_the_code_although_only_one_has_pytorch(attempts):

@@ -59,7 +59,7 @@ def test_trees_as_onnx_send_every_row_down_the_same_branches(seed, missing, spre
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"depth": 3}, "no parameter 'depth'"),
         ({"max_iter": 2.5}, "'max_iter' must be a whole number"),
@@ -71,8 +71,8 @@ def test_trees_as_onnx_send_every_row_down_the_same_branches(seed, missing, spre
         ({"loss": "quantile"}, "go together"),
     ],
 )
-def test_a_wrong_parameter_is_named(params, said):
-    with pytest.raises(TrainingError, match=said):
+def test_a_wrong_parameter_is_named(params, message):
+    with pytest.raises(TrainingError, match=message):
         fitted(params=params)
 
 
@@ -99,16 +99,16 @@ def custom(tmp_path, monkeypatch, body):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("def fit(i, t, p, s): raise ValueError(f'secret {t[0]}')", r"raised ValueError in mine.py, line 1"),
         ("def fit(i, t, p, s): return {'weights': 1}", "gave a dict"),
         ("def fit(i, t, p, s): return b'not onnx'", "would never be loaded"),
     ],
 )
-def test_a_trainer_that_fails_is_explained_without_its_data(tmp_path, monkeypatch, body, said):
+def test_a_trainer_that_fails_is_explained_without_its_data(tmp_path, monkeypatch, body, message):
     use = custom(tmp_path, monkeypatch, body)
-    with pytest.raises(TrainingError, match=said) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         fitted(use)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
@@ -149,8 +149,8 @@ def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypat
 def test_features_are_left_out_by_pattern_and_a_pattern_without_match_is_an_error():
     kept, rest = trainers.left_out(FEATURES, {"leave_out": "stay__n*, stay__arrival_month", "max_iter": 5})
     assert [one.name for one in kept] == ["stay__lead", "stay__breakfast", "stay__room"] and rest == {"max_iter": 5}
-    for pattern, said in (("nope*", "matches no feature"), ("*", "leaves no feature")):
-        with pytest.raises(TrainingError, match=said):
+    for pattern, message in (("nope*", "matches no feature"), ("*", "leaves no feature")):
+        with pytest.raises(TrainingError, match=message):
             trainers.left_out(FEATURES, {"leave_out": pattern})
 
 

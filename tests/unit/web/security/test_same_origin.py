@@ -29,7 +29,7 @@ def client() -> TestClient:
 @pytest.mark.parametrize("path", ["/act", "/rempart/act"])
 @pytest.mark.parametrize("method", METHODS[1:])
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},  # another port of this host
@@ -41,14 +41,14 @@ def client() -> TestClient:
     ],
 )
 def test_a_write_from_another_origin_with_a_cookie_is_refused(
-    client: TestClient, path: str, method: str, said: dict[str, str]
+    client: TestClient, path: str, method: str, message: dict[str, str]
 ) -> None:
-    answer = client.request(method, path, headers=said | {"Cookie": "_token=x"})
+    answer = client.request(method, path, headers=message | {"Cookie": "_token=x"})
     assert answer.status_code == 403 and "another origin" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         {"Sec-Fetch-Site": "same-origin", "Cookie": "_token=x"},
         {"Sec-Fetch-Site": "none", "Cookie": "_token=x"},
@@ -59,8 +59,8 @@ def test_a_write_from_another_origin_with_a_cookie_is_refused(
         {"Sec-Fetch-Site": "cross-site", "Cookie": "_token=x", "Authorization": "Bearer y"},
     ],
 )
-def test_every_other_write_passes(client: TestClient, said: dict[str, str]) -> None:
-    assert client.post("/act", headers=said).text == "acted"
+def test_every_other_write_passes(client: TestClient, message: dict[str, str]) -> None:
+    assert client.post("/act", headers=message).text == "acted"
 
 
 def test_reading_passes_from_everywhere(client: TestClient) -> None:
