@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from bench.outside import make_pair
 from rempart.deployment.setup.preflight import DEFAULT_PORTS
 
-FRONT, PORT = "tls", DEFAULT_PORTS["postgresql"]
+TLS_PROXY, PORT = "tls", DEFAULT_PORTS["postgresql"]
 ASIDE = "tls"
 DATABASES = ("mlflow", "feast_online", "ledger")
 """Those that are restored beside the platform's own."""
@@ -35,7 +35,7 @@ _TRIED = f"""
 import psycopg
 from rempart.settings.config import environment_connections
 one = environment_connections("pg_backup")
-for host, mode in (("postgres", "disable"), ("{FRONT}", "verify-full"), ("postgres", "verify-full")):
+for host, mode in (("postgres", "disable"), ("{TLS_PROXY}", "verify-full"), ("postgres", "verify-full")):
     try:
         psycopg.connect(host=host, port={PORT}, user=one.login, password=one.password, dbname="ledger", sslmode=mode)
         print("let in")
@@ -67,7 +67,7 @@ x-verified: &verified
 services:
   postgres:
     networks: !override {{behind: {{aliases: [server]}}}}
-  {FRONT}:
+  {TLS_PROXY}:
     image: rempart/airflow:${{REMPART_TAG:-local}}
     command: [python, /run/front.py, "{PORT}", {_CERTIFICATE}, /run/tls/postgres.key, server, "{PORT}"]
     user: "50000:0"
@@ -78,7 +78,7 @@ services:
     volumes:
       - {pair.certificate}:{_CERTIFICATE}:ro
       - {pair.key}:/run/tls/postgres.key:ro
-      - {root / "tests" / "tls_front.py"}:/run/front.py:ro
+      - {root / "tests" / "tls_proxy.py"}:/run/front.py:ro
     networks: {{behind: {{}}, data: {{aliases: [postgres]}}}}
     healthcheck:
       test: [CMD, bash, -c, "exec 3<>/dev/tcp/127.0.0.1/{PORT}"]
@@ -88,7 +88,7 @@ services:
     depends_on: {{postgres: {{condition: service_healthy}}}}
   airflow-init:
     <<: *verified
-    depends_on: {{{FRONT}: {{condition: service_healthy}}}}
+    depends_on: {{{TLS_PROXY}: {{condition: service_healthy}}}}
 """
     text += "".join(f"  {name}: *verified\n" for name in SERVICES) + "\nnetworks:\n  behind: {internal: true}\n"
     file = folder / "tls.yml"
@@ -101,7 +101,7 @@ def look(compose: Containers, check: Check) -> float:
     told = compose.must("logs", "--no-log-prefix", "airflow-init")
     lines = [line for line in told.splitlines() if "pg_dump" in line]
     check("pg_dump reads PostgreSQL by TLS alone", any("verify-full" in line for line in lines), " ".join(lines))
-    before = compose.must("logs", "--no-log-prefix", FRONT).splitlines()
+    before = compose.must("logs", "--no-log-prefix", TLS_PROXY).splitlines()
     began = time.monotonic()
     only = [word for name in DATABASES for word in ("--only", f"database:{name}")]
     words = ("run", "--rm", "--no-deps", "-T", "restore", "rempart", "restore", "--aside", ASIDE, *only, "--yes")

@@ -96,7 +96,7 @@ def confined(policy: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Door:
+class Server:
     """A web interface: its address, who may enter, and the pages to look at."""
 
     name: str
@@ -119,29 +119,29 @@ AIRFLOW_PAGES = (
 MLFLOW_PAGES = ("/", "/signup")
 
 
-def read(door: Door) -> tuple[int, list[str]]:
+def read(server: Server) -> tuple[int, list[str]]:
     """Fetch pages and all that they load; how many answers, and "page: address" for each reference to another host."""
     found, seen = [], 0
     with httpx.Client(
         trust_env=False,
         follow_redirects=True,
         timeout=30,
-        auth=(door.user, door.password) if door.name == "mlflow" else None,
+        auth=(server.user, server.password) if server.name == "mlflow" else None,
     ) as client:
-        for page in door.pages:
-            answer = client.get(door.url + page)
+        for page in server.pages:
+            answer = client.get(server.url + page)
             seen += 1
             if confined(answer.headers.get("content-security-policy", "")):
                 continue
             loaded = of_html(answer.text, str(answer.url)) if "html" in answer.headers.get("content-type", "") else []
-            found += [f"{door.name} {page}: {each}" for each in external(loaded, door.url)]
+            found += [f"{server.name} {page}: {each}" for each in external(loaded, server.url)]
             for address in loaded:
-                if address in external(loaded, door.url):
+                if address in external(loaded, server.url):
                     continue
                 asset = client.get(address)
                 seen += 1
                 inner = of_asset(asset.text, asset.headers.get("content-type", ""))
-                found += [f"{door.name} {urlsplit(address).path}: {each}" for each in external(inner, door.url)]
+                found += [f"{server.name} {urlsplit(address).path}: {each}" for each in external(inner, server.url)]
     return seen, list(dict.fromkeys(found))
 
 
@@ -198,7 +198,7 @@ class Visit:
         self.pages += 1
 
 
-def browse(chromium: str, airflow: Door, mlflow: Door, dag: str) -> Visit:
+def browse(chromium: str, airflow: Server, mlflow: Server, dag: str) -> Visit:
     """Log in, read DAGs, code and the trigger form in Airflow, models in MLflow. Errors: playwright's."""
     from playwright.sync_api import sync_playwright
 
@@ -230,14 +230,14 @@ def browse(chromium: str, airflow: Door, mlflow: Door, dag: str) -> Visit:
 Check = Callable[[str, "bool | None", str], None]
 
 
-def look(check: Check, airflow: Door, mlflow: Door, dag: str) -> dict[str, int]:
+def look(check: Check, airflow: Server, mlflow: Server, dag: str) -> dict[str, int]:
     """Both ways of looking, each a check; the figures."""
     figures = {}
-    for door in (airflow, mlflow):
-        seen, found = read(door)
-        figures[f"{door.name}_answers_read"] = seen
+    for server in (airflow, mlflow):
+        seen, found = read(server)
+        figures[f"{server.name}_answers_read"] = seen
         detail = f"{seen} pages and assets read" + "".join(f"; {each}" for each in found)
-        check(f"the pages of {door.name} load nothing from another host", not found, detail)
+        check(f"the pages of {server.name} load nothing from another host", not found, detail)
     asked = "a browser on the pages of Airflow and MLflow asks no other host"
     whole = "the pages' own policy stops nothing of theirs"
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")

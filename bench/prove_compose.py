@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import audited, database_tls, door_attacks, doors_compose, outside, secrets_held
+from bench import access_attacks, access_compose, audited, database_tls, outside, secrets_held
 from bench.prove_pods import write
 from bench.seen import GATE, docker, look, own_address
 from rempart.airflow_api import AirflowApi
@@ -238,10 +238,10 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     secrets_held.look(compose, config.load(home / "rempart.yaml"), written, noting)
     audited.look(compose, home / "rempart.yaml", noting)
     step("looking")
-    ports = doors_compose.attack(compose.running(), root)
-    door_attacks.keep(ports, config.var_dir() / "proof" / doors_compose.FILE)
-    open_ports = [f"{one.door}, {one.who}: {', '.join(one.let_in)}" for one in ports if not one.ok]
-    tried = f"{sum(one.tries for one in ports)} tries at {len({one.door for one in ports})} ports"
+    ports = access_compose.attack(compose.running(), root)
+    access_attacks.keep(ports, config.var_dir() / "proof" / access_compose.FILE)
+    open_ports = [f"{one.endpoint}, {one.who}: {', '.join(one.let_in)}" for one in ports if not one.ok]
+    tried = f"{sum(one.tries for one in ports)} tries at {len({one.endpoint for one in ports})} ports"
     check(checks, "no port of a container lets in who has no right", not open_ports, "; ".join(open_ports) or tried)
     step("attacking ports")
     pair = outside.make_pair(var, "127.0.0.1")

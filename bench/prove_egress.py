@@ -176,7 +176,10 @@ def use_everything(proof: Proof, linger: int) -> None:
     rempart(proof, "the platform is audited", "audit", "--out", str(audited), good=(0, 1, 2))
     proof.tell("reading the web pages")
     proof.figures |= pages.look(
-        proof.check, door("airflow", pages.AIRFLOW_PAGES), door("mlflow", pages.MLFLOW_PAGES), "ingest_hotel_bookings"
+        proof.check,
+        server("airflow", pages.AIRFLOW_PAGES),
+        server("mlflow", pages.MLFLOW_PAGES),
+        "ingest_hotel_bookings",
     )
     scheduled(proof, AirflowApi(config.environment_connections("airflow_api")), since)
     if linger:
@@ -184,10 +187,10 @@ def use_everything(proof: Proof, linger: int) -> None:
         time.sleep(linger)
 
 
-def door(name: str, paths: tuple[str, ...]) -> pages.Door:
+def server(name: str, paths: tuple[str, ...]) -> pages.Server:
     connection = config.environment_connections({"airflow": "airflow_api"}.get(name, name))
     url = f"http://{connection.host}:{connection.port}"
-    return pages.Door(name, url, connection.login, connection.password, paths)
+    return pages.Server(name, url, connection.login, connection.password, paths)
 
 
 def sealed(arguments: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ from rempart.cli import demo_run as demo
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import launch, paths
-from rempart.flows.bundle.bundle import door_sha256
+from rempart.flows.bundle.bundle import opener_sha256
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem
 from rempart.settings import config
@@ -174,16 +174,16 @@ def detected(variables: Mapping[str, str], outside: Path, since: float) -> tuple
 
 def installed(machine: Path, outside: Path, endpoint: str, key: Mapping[str, str], region: str) -> tuple[int, str]:
     """The program that opens the bundle, fetched with curl and compared; then run. Its exit code and SHA-256."""
-    door = machine / "open_bundle.py"
+    opener = machine / "open_bundle.py"
     login, password = key["login"], key["password"]
     variables = {"PATH": PATH, "HOME": str(machine), "AWS_ACCESS_KEY_ID": login, "AWS_SECRET_ACCESS_KEY": password}
-    settings = f'user = "{login}:{password}"\naws-sigv4 = "aws:amz:{region}:s3"\noutput = "{door}"\n'
+    settings = f'user = "{login}:{password}"\naws-sigv4 = "aws:amz:{region}:s3"\noutput = "{opener}"\n'
     fetch = ["curl", "--fail", "--silent", "--show-error", "--config", "-", f"{endpoint}/backups/bundle/open_bundle.py"]
     subprocess.run([*inside(), *fetch], input=settings, text=True, env=variables, check=True)
     python = Path(sys.base_prefix) / "bin" / "python3"
     words = ["--endpoint", endpoint, "--region", region, "--trust", str(outside / "public.pem"), str(machine)]
-    done = subprocess.run([*inside(), python, door, *words], env=variables, check=False)
-    return done.returncode, open_bundle.sha256_of(door)
+    done = subprocess.run([*inside(), python, opener, *words], env=variables, check=False)
+    return done.returncode, open_bundle.sha256_of(opener)
 
 
 def plain(views: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[list[str]]]:
@@ -317,7 +317,7 @@ def _watching(customer: Mapping[str, str]) -> dict[str, str]:
 
 
 def _stored(bundle: Mapping[str, Any]) -> tuple[bool, str]:
-    good = bundle["code"] == 0 and "nothing was sent" in bundle["again"] and door_sha256() in bundle["told"]
+    good = bundle["code"] == 0 and "nothing was sent" in bundle["again"] and opener_sha256() in bundle["told"]
     return good, f"{bundle['seconds']} s; {' '.join(bundle['told'].strip().splitlines()[-2:])}"
 
 
@@ -334,7 +334,7 @@ def recovered(
     key = json.loads(customer["AIRFLOW_CONN_S3_HAVEN"])
     code, digest = installed(machine, outside, f"http://{HOST}:{port}", key, haven.stack.config.sites["haven"].region)
     figures: dict[str, Any] = {"seconds_to_install": round(time.monotonic() - began, 1)}
-    checks.append(check("the bundle installs offline", code == 0 and digest == door_sha256(), f"exit code {code}"))
+    checks.append(check("the bundle installs offline", code == 0 and digest == opener_sha256(), f"exit code {code}"))
     home = machine / "rempart"
     variables = at(home, machine / "var", dict(customer), OFFSET) | {"HOME": str(machine), "PATH": PATH}
     keys = ("--identity", str(outside / "escrow.key"), "--trust", str(outside / "public.pem"))

@@ -34,7 +34,7 @@ from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.keyring import Keyring, Place
-from rempart.backup.points.object_sources import Copies
+from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.sealing import Original, SealedObject
 from rempart.cli import rendering
@@ -98,7 +98,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     peer_bucket = f"{bucket}-peer"
     target.ensure_bucket(peer_bucket, versioned=True)
     peer = stage.rclone(bucket, peer_bucket)
-    copies = Copies(source, "backups", lambda name: bucket, lambda one: ring.open(SCOPE, one.serial))
+    copies = ObjectSources(source, "backups", lambda name: bucket, lambda one: ring.open(SCOPE, one.serial))
     seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket).bring(held))
     assert brought.served == {"replica": count}, brought
     case = f"{count:,} objects of 10 KiB"

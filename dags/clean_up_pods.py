@@ -1,12 +1,12 @@
 """Delete the pods of jobs that nobody waits for any more.
 
 **Input**: the pods and TrainJobs of every pool that carry a job's labels, the jobs' records at the site, the state of
-the Airflow task that began each attempt. **Output**: strays deleted, their attempts ended on the record; a log line for
-each.
+the Airflow task that began each attempt. **Output**: orphans deleted, their attempts ended on the record; a log line
+for each.
 
-A pod is a stray when its attempt has ended or was never begun, or when the task that began it neither runs nor waits.
+A pod is an orphan when its attempt has ended or was never begun, or when the task that began it neither runs nor waits.
 What cannot be judged (a record that cannot be read, Airflow's API away) is reported and left. Pods without credentials
-cannot run, so a stray costs a place, never a second training.
+cannot run, so an orphan costs a place, never a second training.
 
 Runs each quarter of an hour where `training.backend` is `kubernetes`. `dry_run` only reports.
 

@@ -110,41 +110,41 @@ def mailbox(folder: Path, *, starttls: bool = True, from_the_first_byte: bool = 
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def say(line: str) -> None:
+        async def answer(line: str) -> None:
             writer.write(f"{line}\r\n".encode())
             await writer.drain()
 
         encrypted, user = from_the_first_byte, ""
-        await say("220 test ESMTP")
+        await answer("220 test ESMTP")
         while line := (await reader.readline()).decode().strip():
             verb, _, rest = line.partition(" ")
             verb = verb.upper()
             if kept.refuse and line.upper().startswith(kept.refuse):
-                await say("550 refused: mail-secret")  # as if it quoted what it was given
+                await answer("550 refused: mail-secret")  # as if it quoted what it was given
             elif verb in ("EHLO", "HELO"):
                 offers = ["AUTH PLAIN"] if encrypted else (["STARTTLS"] if starttls else [])
                 lines = ["test", *offers]
                 for i, one in enumerate(lines):
-                    await say(f"250{' ' if i == len(lines) - 1 else '-'}{one}")
+                    await answer(f"250{' ' if i == len(lines) - 1 else '-'}{one}")
             elif verb == "STARTTLS":
-                await say("220 go")
+                await answer("220 go")
                 await writer.start_tls(context)
                 encrypted = True
             elif verb == "AUTH":
                 _, name, password = base64.b64decode(rest.split()[1]).decode().split("\0")
                 user = name if password == kept.password else ""
-                await say("235 ok" if user else "535 wrong")
+                await answer("235 ok" if user else "535 wrong")
             elif verb == "DATA":
-                await say("354 go")
+                await answer("354 go")
                 body = await reader.readuntil(b"\r\n.\r\n")
                 mail = message_from_bytes(body[:-3], policy=policy.default)
                 kept.mails.append((mail, encrypted, user))
-                await say("250 kept")
+                await answer("250 kept")
             elif verb == "QUIT":
-                await say("221 bye")
+                await answer("221 bye")
                 break
             else:
-                await say("250 ok")
+                await answer("250 ok")
         writer.close()
 
     async def start() -> asyncio.Server:

@@ -64,7 +64,7 @@ def custom(double: KubernetesDouble) -> Any:
     return client.CustomObjectsApi(kube.new_client_from_config_dict(double.kubeconfig(double.admin_token)))
 
 
-def silenced(trial: pods.Trial, code: str) -> None:
+def muted(trial: pods.Trial, code: str) -> None:
     """From now on the image's `python` runs this code instead of the job."""
     folder = trial.home / "stub"
     folder.mkdir(exist_ok=True)

@@ -216,7 +216,7 @@ class Trial:
         """Every pod that was ever made in a pool."""
         return self.clusters[pool].history
 
-    def silence(self, code: str) -> None:
+    def stub(self, code: str) -> None:
         """From now on pods run this code instead of the job."""
         self.command = ("python", "-c", code)
 

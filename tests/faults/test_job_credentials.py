@@ -120,7 +120,7 @@ sys.exit(main(["--spec", "env:REMPART_JOB_SPEC", "--checkpoint-every", "0"]))
 def test_a_job_that_outlives_its_session_goes_on_with_a_new_one_from_its_checkpoint(
     trial: pods.Trial, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial.silence(NEVER_DONE_FROM_NOTHING)
+    trial.stub(NEVER_DONE_FROM_NOTHING)
     assume, made, ordered = sessions.assume, [], []
 
     def short_until_it_got_somewhere(*arguments: Any) -> tuple[Connection, datetime]:

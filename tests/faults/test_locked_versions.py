@@ -34,7 +34,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def liar(servers: Servers) -> Iterator[tuple[Platform, LyingSite]]:
+def through_lying_site(servers: Servers) -> Iterator[tuple[Platform, LyingSite]]:
     platform = Platform(
         config.load(), servers.connections, ledger_=MemoryLedger(), continuity_=MemoryContinuity(), sites={}
     )
@@ -43,8 +43,8 @@ def liar(servers: Servers) -> Iterator[tuple[Platform, LyingSite]]:
         yield reached_through(platform, "haven", site.url), site
 
 
-def test_i11_a_damaged_version_does_not_hide_the_right_one(liar: tuple[Platform, LyingSite]) -> None:
-    platform, proxy = liar
+def test_i11_a_damaged_version_does_not_hide_the_right_one(through_lying_site: tuple[Platform, LyingSite]) -> None:
+    platform, proxy = through_lying_site
     site, bucket, key, body = platform.sites["haven"], platform.config.buckets.backups, "ledger/1.jsonl", b"evidence\n"
     proxy.switch_on("I10-single")
     with pytest.raises(IntegrityError, match="3 times it was not what was stored"):
@@ -63,9 +63,9 @@ def test_i11_a_damaged_version_does_not_hide_the_right_one(liar: tuple[Platform,
 
 
 def test_i11_a_chain_is_read_past_a_damaged_version_of_a_link(
-    liar: tuple[Platform, LyingSite],
+    through_lying_site: tuple[Platform, LyingSite],
 ) -> None:
-    platform, proxy = liar
+    platform, proxy = through_lying_site
     site, bucket = platform.sites["haven"], platform.config.buckets.backups
     at, digest = datetime.now(UTC), "0" * 64
     chain.append(site, bucket, "20990101T000000Z-aaaaaaaa", at, digest, SIGNER, consistent=True, retain_until=UNTIL)

@@ -231,11 +231,11 @@ from rempart.settings import sections
 mark, left = sys.argv[1], int(sys.argv[2])
 own = open_platform()
 buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
-class OwnTurns(PostgresqlContinuity):
+class OwnLeases(PostgresqlContinuity):
     def hold_lease(self, name, holder):
         return super().hold_lease(f"{mark} {name}", holder)
-turns = OwnTurns(own.database("continuity"))
-own = dataclasses.replace(own, config=own.config.model_copy(update={"buckets": buckets}), continuity_=turns)
+leases = OwnLeases(own.database("continuity"))
+own = dataclasses.replace(own, config=own.config.model_copy(update={"buckets": buckets}), continuity_=leases)
 write = S3Site.write
 def killing(self, *args, **kwargs):
     global left

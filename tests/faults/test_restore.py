@@ -15,7 +15,7 @@ from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import parse
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points import chain, points
-from rempart.backup.points.object_sources import Copies
+from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.restore_plan import Part
 from rempart.deployment.servers.postgresql import connect
 from rempart.deployment.setup import paths
@@ -186,7 +186,7 @@ MANY = {("artifacts", f"mlflow/{n:03}"): f"{n}".encode() * 10 for n in range(60)
 
 def bringer(made, target):
     point = made.open()
-    copies = Copies(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others)
+    copies = ObjectSources(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others)
     return point, Bringer(copies, target, lambda name: f"{name}-aside")
 
 

@@ -246,7 +246,7 @@ def test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_crede
 
 
 def test_t5_a_trainer_that_ends_well_without_a_result_is_a_failure(trial: pods.Trial) -> None:
-    trial.silence("print('nothing to see')")
+    trial.stub("print('nothing to see')")
     with pytest.raises(TrainingError, match=r"(?s)left no result.*nothing to see"):
         trial.run(trial.order())
     until(lambda: trial.pods("gpu-a")[0].deleted)
@@ -254,7 +254,7 @@ def test_t5_a_trainer_that_ends_well_without_a_result_is_a_failure(trial: pods.T
 
 def test_t6_a_result_whose_numbers_are_nan_is_a_failure(trial: pods.Trial) -> None:
     ordered = trial.order()
-    trial.silence("pass")
+    trial.stub("pass")
     body = json.dumps(json.loads(result()) | {"job_id": ordered.job_id, "metrics": {"mae": float("nan")}})
     site = trial.platform.active_site("personal")
 
@@ -345,7 +345,7 @@ def test_t9_a_quota_that_refuses_the_pod_sends_the_job_to_the_next_pool(trial: p
 
 
 def test_a_failure_of_the_training_code_fails_at_once_with_its_last_lines(trial: pods.Trial) -> None:
-    trial.silence("import sys; print('epoch 3 of 9'); sys.exit('no such column: colour')")
+    trial.stub("import sys; print('epoch 3 of 9'); sys.exit('no such column: colour')")
     ordered = trial.order()
     with pytest.raises(TrainingError, match=r"(?s)exit status 1.*epoch 3 of 9.*no such column: colour"):
         trial.run(ordered)

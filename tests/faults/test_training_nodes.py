@@ -28,12 +28,12 @@ from tests.nodes import (
     custom,
     jobs,
     leave_result,
+    muted,
     on_two_nodes,
     posted,
     progress,
     published,
     rank_of,
-    silenced,
     until,
 )
 from tests.unit.training import stage
@@ -60,7 +60,7 @@ def trial(platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def test_two_nodes_run_and_the_evidence_lists_both(trial: pods.Trial) -> None:
     ordered = trial.order()
     assert [option["nodes"] for option in ordered.plan["options"]] == [2, 2]
-    silenced(
+    muted(
         trial,
         "import os, time\n"
         "names = ('PET_NNODES', 'PET_NODE_RANK', 'PET_MASTER_ADDR', 'PET_MASTER_PORT', 'AIRFLOW_CONN_MLFLOW')\n"
@@ -93,7 +93,7 @@ def test_one_node_outside_the_policy_and_neither_gets_credentials(
     pods.project(home, dict.fromkeys(pods.POOLS, WITH_RUNTIME | {"max_pending": "20s"}))
     with on_two_nodes(platform, home, monkeypatch, {"gpu-a": 0}) as trial:
         ordered = dataclasses.replace(trial.order(), free={})
-        silenced(trial, SHORT)
+        muted(trial, SHORT)
         double = trial.clusters["gpu-a"]
 
         def abroad(number: int, trigger: Any) -> None:
@@ -129,7 +129,7 @@ def test_pods_that_somebody_changed_the_runtime_of_get_no_credentials(trial: pod
     ]
     custom(double).patch_namespaced_custom_object(*where, "rempart", body, _content_type="application/json-patch+json")
     ordered = trial.order()
-    silenced(trial, SHORT)
+    muted(trial, SHORT)
 
     def written(number: int, trigger: Any) -> None:
         if trial.attempts(ordered)[-1] == ("gpu-b", None):
@@ -146,7 +146,7 @@ def test_a_pool_with_room_for_one_node_only_runs_none_of_them(
 ) -> None:
     with on_two_nodes(platform, home, monkeypatch, {"gpu-a": 0}) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        silenced(trial, SHORT)
+        muted(trial, SHORT)
         double = trial.clusters["gpu-a"]
 
         def written(number: int, trigger: Any) -> None:
@@ -167,7 +167,7 @@ def test_a_quota_that_refuses_a_pod_of_it_sends_the_job_to_the_next_pool(trial: 
     somebody = small_pod(pods.IMAGE, "gpu-a-1", "import time; time.sleep(600)", gpus=1)
     api(trial.clusters["gpu-a"]).create_namespaced_pod("training-gpu-a", somebody)
     ordered = dataclasses.replace(trial.order(), free={})
-    silenced(trial, SHORT)
+    muted(trial, SHORT)
 
     def written(number: int, trigger: Any) -> None:
         if trial.attempts(ordered)[-1] == ("gpu-b", None):
@@ -180,13 +180,13 @@ def test_a_quota_that_refuses_a_pod_of_it_sends_the_job_to_the_next_pool(trial: 
 
 def test_an_eviction_of_one_node_interrupts_the_attempt_and_the_next_goes_on(trial: pods.Trial) -> None:
     ordered = trial.order()
-    silenced(trial, STAYS)
+    muted(trial, STAYS)
     double = trial.clusters["gpu-a"]
 
     def evict(number: int, trigger: Any) -> None:
         if number == 1:
             until(lambda: len([one for one in double.history if one.started]) == 2)
-            silenced(trial, SHORT)
+            muted(trial, SHORT)
             double.evict(double.history[1].name, "training-gpu-a")
         elif trial.attempts(ordered)[-1] == ("gpu-b", None):
             leave_result(trial, ordered)
@@ -200,13 +200,13 @@ def test_an_eviction_of_one_node_interrupts_the_attempt_and_the_next_goes_on(tri
 
 def test_a_lost_machine_interrupts_the_attempt(trial: pods.Trial) -> None:
     ordered = trial.order()
-    silenced(trial, STAYS)
+    muted(trial, STAYS)
     double = trial.clusters["gpu-a"]
 
     def lose(number: int, trigger: Any) -> None:
         if number == 1:
             until(lambda: len([one for one in double.history if one.started]) == 2)
-            silenced(trial, SHORT)
+            muted(trial, SHORT)
             double.node_lost("gpu-a-2")
         elif trial.attempts(ordered)[-1] == ("gpu-b", None):
             leave_result(trial, ordered)
@@ -216,7 +216,7 @@ def test_a_lost_machine_interrupts_the_attempt(trial: pods.Trial) -> None:
 
 
 def test_a_failure_of_the_code_on_one_node_fails_at_once_with_its_last_lines(trial: pods.Trial) -> None:
-    silenced(
+    muted(
         trial,
         "import os, sys, time\n"
         "if os.environ['PET_NODE_RANK'] == '1': sys.exit('no such column: colour')\n"
@@ -230,7 +230,7 @@ def test_a_failure_of_the_code_on_one_node_fails_at_once_with_its_last_lines(tri
 
 
 def test_nodes_that_end_well_without_a_result_are_a_failure(trial: pods.Trial) -> None:
-    silenced(trial, "print('nothing to see')")
+    muted(trial, "print('nothing to see')")
     with pytest.raises(TrainingError, match=r"(?s)left no result.*nothing to see"):
         trial.run(trial.order())
 
@@ -239,7 +239,7 @@ def test_a_job_that_runs_longer_than_it_may_is_ended(trial: pods.Trial) -> None:
     trainer = trial.pipeline.trainer.model_copy(update={"timeout": trial.pipeline.trainer.timeout / 60})
     trial.pipeline = trial.pipeline.model_copy(update={"trainer": trainer})
     ordered = trial.order()
-    silenced(trial, STAYS)
+    muted(trial, STAYS)
     with pytest.raises(TrainingError, match=r"(?s)trainer\.timeout.*rank [01]"):
         trial.run(ordered)
     assert trial.attempts(ordered) == [("gpu-a", "failed")]
@@ -260,7 +260,7 @@ def test_an_image_that_cannot_be_pulled_sends_the_job_to_the_next_pool(trial: po
 
 def test_a_second_run_of_the_same_order_adopts_the_train_job(trial: pods.Trial) -> None:
     ordered = trial.order()
-    silenced(trial, "import time; time.sleep(4)")
+    muted(trial, "import time; time.sleep(4)")
     double = trial.clusters["gpu-a"]
     others: list[Any] = []
 
@@ -299,7 +299,7 @@ def test_a_train_job_of_the_attempts_name_that_somebody_else_made_is_never_adopt
     trial: pods.Trial, labels: dict[str, str]
 ) -> None:
     ordered = trial.order()
-    silenced(trial, "import time; time.sleep(2)")
+    muted(trial, "import time; time.sleep(2)")
     made = foreign(trial, ordered, labels)
 
     def written(number: int, trigger: Any) -> None:
@@ -316,7 +316,7 @@ def test_a_train_job_that_somebody_puts_in_the_place_of_the_attempts_own_is_not_
     pods.project(home, dict.fromkeys(pods.POOLS, WITH_RUNTIME | {"max_pending": "60s"}))
     with on_two_nodes(platform, home, monkeypatch, {"gpu-a": 0}) as trial:
         ordered = dataclasses.replace(trial.order(), free={})
-        silenced(trial, "import time; time.sleep(2)")
+        muted(trial, "import time; time.sleep(2)")
         double, made = trial.clusters["gpu-a"], {}
 
         def replaced(number: int, trigger: Any) -> None:
@@ -338,7 +338,7 @@ def test_an_answer_that_is_lost_makes_no_second_train_job(trial: pods.Trial) -> 
     double = trial.clusters["gpu-a"]
     double.fail(500, method="POST", path_contains="/trainjobs", done=True)
     ordered = trial.order()
-    silenced(trial, "import time; time.sleep(2)")
+    muted(trial, "import time; time.sleep(2)")
 
     def written(number: int, trigger: Any) -> None:
         until(lambda: [one for one in double.history if one.started])
@@ -362,7 +362,7 @@ def test_a_pool_without_a_runtime_is_never_asked_for_several_nodes(
 def test_no_credential_stands_in_train_job_pods_trigger_or_record(trial: pods.Trial) -> None:
     seen: list[str] = []
     ordered = trial.order()
-    silenced(trial, "import time; time.sleep(2)")
+    muted(trial, "import time; time.sleep(2)")
     double = trial.clusters["gpu-a"]
 
     def look(number: int, trigger: Any) -> None:
@@ -419,7 +419,7 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
     from rempart.orchestration.training.pool_janitor import clean_up
 
     ordered = trial.order()
-    silenced(trial, STAYS)
+    muted(trial, STAYS)
     double = trial.clusters["gpu-a"]
     monkeypatch.setattr("rempart.training.kubernetes.orphans.YOUNG", timedelta())
     monkeypatch.setattr("rempart.flows.training.clean_up_pods.named", lambda name: trial.pipeline)
@@ -429,7 +429,7 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
         until(lambda: len([one for one in double.history if one.started]) == 2)
         (job,) = jobs(double, "gpu-a")
         # its two pods are not judged by themselves
-        assert clean_up(dry_run=True) == {"pods": 1, "strays": [job["metadata"]["name"]], "deleted": 0}
+        assert clean_up(dry_run=True) == {"pods": 1, "orphans": [job["metadata"]["name"]], "deleted": 0}
         assert clean_up(dry_run=False)["deleted"] == 1
     until(lambda: all(one.deleted for one in double.history))
     assert not jobs(double, "gpu-a") and not api(double).list_namespaced_secret("training-gpu-a").items

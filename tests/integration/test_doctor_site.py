@@ -90,7 +90,7 @@ def test_seaweedfs_is_proven_for_every_purpose_and_its_odd_keys_are_found_out(
     assert isinstance(record, CapabilityRecord)
     kept = {name for name, outcome in outcomes(record).items() if outcome != "proven"}
     assert kept == {"listing order", "path keys"}
-    assert record.lies == ("path keys",)
+    assert record.false_claims == ("path keys",)
     assert any("'a//b'" in line and CLAIMED in line for line in caplog.messages)
     assert doctor_site.exit_code(found) == 0
     assert json.loads(doctor_site.as_json(found))["sites"][0]["refused"]["replication"] == []
@@ -125,7 +125,7 @@ def test_a_probe_that_begins_beside_another_does_not_make_it_find_lies(platform:
         finally:
             over.set()
         assert others.result() > 1
-    assert record.lies == ("path keys",), "as of SeaweedFS alone"
+    assert record.false_claims == ("path keys",), "as of SeaweedFS alone"
 
 
 @pytest.mark.full
@@ -144,13 +144,13 @@ def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
     port = free_port()
     with served(in_same_folder("moto_server"), "-p", str(port), port=port) as url:
         record = probed(url, "nobody", "anything")
-    assert {"private", "wrong digest refused", "object lock"} <= set(record.lies)
+    assert {"private", "wrong digest refused", "object lock"} <= set(record.false_claims)
     assert outcomes(record)["versions"] == "proven"
     lock = next(one for one in record.proofs if one.capability == "object lock")
     assert "a shorter time" in lock.found and "IS GONE" in lock.found
 
 
-LIES = {  # by the capability that is only claimed: the faults, and the keys of its probe
+FALSE_CLAIMS = {  # by the capability that is only claimed: the faults, and the keys of its probe
     "wrong digest refused": (("I6-put",), "/altered$"),
     "conditional put": (("P3-ignored",), ""),
     "read-after-write": (("P7-put",), "/seen$"),
@@ -163,13 +163,13 @@ LIES = {  # by the capability that is only claimed: the faults, and the keys of 
 
 
 def switch_on(site: LyingSite, capability: str) -> None:
-    faults, keys = LIES[capability]
+    faults, keys = FALSE_CLAIMS[capability]
     for fault in faults:
         site.switch_on(fault, key=keys)
 
 
 @pytest.mark.parametrize(
-    "lies",
+    "false_claims",
     [
         ("wrong digest refused", "conditional put", "read-after-write"),  # I6, P3, P7
         pytest.param(("framing", "listing pages", "object lock"), marks=pytest.mark.full),  # I5
@@ -177,18 +177,20 @@ def switch_on(site: LyingSite, capability: str) -> None:
     ],
 )
 def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_against_the_site(
-    platform: Platform, lies: tuple[str, ...]
+    platform: Platform, false_claims: tuple[str, ...]
 ) -> None:
     real = platform.connections("s3_primary")
     client = open_client("primary", real, "local-1")
     honest = outcomes(probed(real.extra["endpoint_url"], real.login, real.password))
     with lying_site(real.extra["endpoint_url"], client=client) as site:
-        for lie in lies:
+        for lie in false_claims:
             switch_on(site, lie)
         found = outcomes(probed(site.url, real.login, real.password))
-    in_same_folder = {"MD5 ETags"} & found.keys() if "multipart" in lies else set()  # it sends an upload in parts, too
-    assert {name for name in found if found[name] != honest[name]} - in_same_folder == set(lies)
-    assert {found[name] for name in lies} == {CLAIMED}
+    in_same_folder = (
+        {"MD5 ETags"} & found.keys() if "multipart" in false_claims else set()
+    )  # it sends an upload in parts, too
+    assert {name for name in found if found[name] != honest[name]} - in_same_folder == set(false_claims)
+    assert {found[name] for name in false_claims} == {CLAIMED}
 
 
 def test_a_site_that_lies_is_refused_for_what_needs_the_truth(
@@ -204,15 +206,15 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(
             through = dataclasses.replace(found, extra={**found.extra, "endpoint_url": proxy.url})
             return through if name == "s3_haven" else found
 
-        liar = dataclasses.replace(own, connections=connections)
-        site = liar.site("haven", "public")
+        through_lying_site = dataclasses.replace(own, connections=connections)
+        site = through_lying_site.site("haven", "public")
         caplog.clear()
         with pytest.raises(CapabilityMissing, match=r"must not be used for replication: read-after-write: claims it"):
-            doctor_site.require(liar, site, "replication")
+            doctor_site.require(through_lying_site, site, "replication")
         assert "probing site 'haven': it has no valid record" in caplog.messages[0]
         caplog.clear()
         with pytest.raises(CapabilityMissing):  # from the record: nobody probes again
-            doctor_site.require(liar, site, "replication")
+            doctor_site.require(through_lying_site, site, "replication")
         assert not [one for one in caplog.records if one.name.startswith("rempart")]
     # the record was of another endpoint, so it says nothing of the real site
     assert doctor_site.last_record(own.ledger, platform.site("haven", "public")) is None

@@ -181,7 +181,7 @@ def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stac
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, change: Any, message: str) -> None:
     before = people.everybody(people.users_of(platform))
-    with pytest.raises(AccessError, said=match=message=said):
+    with pytest.raises(AccessError, match=message):
         change(platform)
     assert people.everybody(people.users_of(platform)) == before
 

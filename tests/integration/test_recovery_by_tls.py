@@ -29,7 +29,7 @@ from rempart.ledger.keys import to_pem
 from rempart.settings.config import DATABASES, Connection
 from tests.integration.own_servers import ROOT, free_stack, own_servers
 from tests.repositories import restic_program
-from tests.tls_front import Front, tls_only
+from tests.tls_proxy import TlsProxy, tls_only
 
 pytestmark = pytest.mark.full
 
@@ -41,7 +41,7 @@ class Team:
     """A platform whose PostgreSQL is the team's own: reached by the front alone, every certificate verified."""
 
     stack: paths.Stack
-    front: Front
+    proxy: TlsProxy
     superuser: Connection
     given: Mapping[str, Connection]
     escrow: Path
@@ -140,15 +140,15 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     operator = project(root / "operator", backup=backup)  # whose server it is
     with (
         own_servers(root / "server", ("postgresql",), operator) as servers,
-        tls_only(servers.superuser, root / "tls") as front,
+        tls_only(servers.superuser, root / "tls") as proxy,
     ):
-        external = {"url": f"postgresql://127.0.0.1:{front.port}", "connection": "pg_admin"}
+        external = {"url": f"postgresql://127.0.0.1:{proxy.port}", "connection": "pg_admin"}
         home = project(root / "team", backup=backup, postgresql={"external": external | PLACE})
         names = [f"pg_{role}" for role in (*DATABASES, "backup", "drill", "wal_archive")]
-        given = {name: front.connection(servers.connections(name)) for name in names}
-        given["pg_admin"] = front.connection(servers.superuser)
+        given = {name: proxy.connection(servers.connections(name)) for name in names}
+        given["pg_admin"] = proxy.connection(servers.superuser)
         given |= {name: servers.connections(name) for name in ("ledger_key", "backup_key")}
-        made = Team(free_stack(root / "var", home), front, servers.superuser, given, escrow)
+        made = Team(free_stack(root / "var", home), proxy, servers.superuser, given, escrow)
         try:
             made.must("up", "--stores")
             for name in ("primary", "haven"):
@@ -156,7 +156,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
             yield made
         finally:
             made.must("down")
-        assert front.carried
+        assert proxy.carried
 
 
 def test_databases_are_restored_into_place_and_a_client_without_tls_is_refused(team: Team, tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_databases_are_restored_into_place_and_a_client_without_tls_is_refused(t
         str(trust),
         "--yes",
     )
-    refused = team.front.refused
+    refused = team.proxy.refused
     plain = team.rempart(*words, sslmode="disable")
-    assert plain.returncode and team.front.refused > refused
+    assert plain.returncode and team.proxy.refused > refused
     assert not team.sql("feast_offline", "SELECT FROM pg_tables WHERE tablename = 'kept'")
-    refused = team.front.refused
+    refused = team.proxy.refused
     told = team.must(*words)
-    assert point.id in told and team.front.refused == refused
+    assert point.id in told and team.proxy.refused == refused
     assert team.sql("feast_offline", "SELECT count(*), sum(n) FROM kept") == [(1000, 500500)]
     may = "SELECT has_database_privilege('backup', 'feast_offline', 'CONNECT')"
     assert team.sql("feast_offline", may) == [(True,)]
@@ -192,11 +192,11 @@ def test_databases_are_restored_into_place_and_a_client_without_tls_is_refused(t
 
 def test_a_server_is_archived_and_brought_back_to_a_second(team: Team, tmp_path: Path) -> None:
     team.sql("mlflow", "CREATE TABLE known (n int)", "INSERT INTO known VALUES (1)")
-    refused = team.front.refused
+    refused = team.proxy.refused
     with team.archiver(sslmode="disable") as log_file:
         wait_for(lambda: bool(log_file.read_text(encoding="utf-8")), 60)
-    assert team.front.refused > refused
-    refused, known = team.front.refused, ("--identity", str(team.escrow))
+    assert team.proxy.refused > refused
+    refused, known = team.proxy.refused, ("--identity", str(team.escrow))
     with team.archiver():
         wait_for(lambda: "1 base backups" in team.rempart("pitr", "status", *known).stdout)
         team.sql("mlflow", "INSERT INTO known VALUES (2)", "SELECT pg_sleep(1)")
@@ -213,4 +213,4 @@ def test_a_server_is_archived_and_brought_back_to_a_second(team: Team, tmp_path:
         )
         wait_for(lambda: team.rempart(*words).returncode == 0)
     assert "database mlflow: 1 tables, 2 rows" in team.must(*words, "--yes")
-    assert team.front.refused == refused
+    assert team.proxy.refused == refused

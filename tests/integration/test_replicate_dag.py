@@ -24,7 +24,7 @@ from rempart.settings import config
 pytestmark = pytest.mark.stack
 
 DAG_ID = "replicate_primary_to_haven"
-TURN = "replicate primary -> haven"
+LEASE = "replicate primary -> haven"
 OBJECTS = PIECE + 100
 OURS = "is done by this test"
 
@@ -38,7 +38,7 @@ def hold_lease(platform: Platform, until: ExitStack) -> Lease:
     """The pair's lease, as soon as no run has it."""
     for _ in range(240):
         try:
-            return until.enter_context(platform.continuity.hold_lease(TURN, OURS))
+            return until.enter_context(platform.continuity.hold_lease(LEASE, OURS))
         except LeaseHeld:
             time.sleep(0.5)
     raise AssertionError("the lease was never free")

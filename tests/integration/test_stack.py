@@ -142,7 +142,7 @@ def test_a_site_is_closed_to_strangers(stack: paths.Stack, site: str) -> None:
         "master",
         "volume",
         "filer",
-    ):  # TLS, with a certificate of the client's: tests/faults/test_site_doors.py
+    ):  # TLS, with a certificate of the client's: tests/faults/test_site_ports.py
         assert answer(f"http://127.0.0.1:{ports[f'{site} {inner}']}/") == 400
 
 

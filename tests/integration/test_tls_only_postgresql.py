@@ -32,7 +32,7 @@ from rempart.sites.s3.client import open_client
 from tests.conftest import OwnLeases
 from tests.integration.own_servers import Servers, own_servers
 from tests.repositories import FILL, contents, restic_program
-from tests.tls_front import REFUSAL, Front, tls_only
+from tests.tls_proxy import REFUSAL, TlsProxy, tls_only
 
 TOOLS = postgresql.find_tools()
 
@@ -45,7 +45,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def front(servers: Servers, tmp_path: Path) -> Iterator[Front]:
+def proxy(servers: Servers, tmp_path: Path) -> Iterator[TlsProxy]:
     with tls_only(servers.superuser, tmp_path / "tls", "0.0.0.0") as made:  # noqa: S104 - for a wrong name
         yield made
 
@@ -66,23 +66,23 @@ def repository(servers: Servers) -> Repository:
     return made
 
 
-def test_pg_dump_verifies_the_server_and_is_what_prepare_tries(backup: Connection, front: Front) -> None:
-    assert TOOLS.check(front.connection(backup)).endswith("reads it (sslmode verify-full)")
-    assert front.carried and not front.refused
+def test_pg_dump_verifies_the_server_and_is_what_prepare_tries(backup: Connection, proxy: TlsProxy) -> None:
+    assert TOOLS.check(proxy.connection(backup)).endswith("reads it (sslmode verify-full)")
+    assert proxy.carried and not proxy.refused
 
 
-def test_a_client_without_tls_is_refused(backup: Connection, front: Front) -> None:
+def test_a_client_without_tls_is_refused(backup: Connection, proxy: TlsProxy) -> None:
     with pytest.raises(DatabaseUnavailable, match="TLS only"):
-        TOOLS.check(front.connection(backup, sslmode="disable"))
-    assert front.refused == 1
+        TOOLS.check(proxy.connection(backup, sslmode="disable"))
+    assert proxy.refused == 1
     with (
         pytest.raises(DatabaseUnavailable, match="refused: no encryption: this server accepts TLS only"),
-        postgresql.session(front.connection(backup, sslmode="disable"), "look"),
+        postgresql.session(proxy.connection(backup, sslmode="disable"), "look"),
     ):
         pass
     own = subprocess.run(  # the libpq that comes with the programs
         [TOOLS.folder / "pg_dump", "--schema-only"],
-        env=postgresql.libpq_environment(front.connection(backup)),
+        env=postgresql.libpq_environment(proxy.connection(backup)),
         capture_output=True,
         text=True,
         check=False,
@@ -92,12 +92,12 @@ def test_a_client_without_tls_is_refused(backup: Connection, front: Front) -> No
 
 
 def test_another_name_or_authority_than_declared_is_refused(
-    servers: Servers, backup: Connection, front: Front, tmp_path: Path
+    servers: Servers, backup: Connection, proxy: TlsProxy, tmp_path: Path
 ) -> None:
     with pytest.raises(DatabaseUnavailable, match=r"so no backup can"):
-        TOOLS.check(dataclasses.replace(front.connection(backup), host="127.0.0.2"))
+        TOOLS.check(dataclasses.replace(proxy.connection(backup), host="127.0.0.2"))
     with tls_only(servers.superuser, tmp_path / "other") as other:
-        strange = front.connection(backup, sslrootcert=str(other.authority))
+        strange = proxy.connection(backup, sslrootcert=str(other.authority))
         with pytest.raises(DatabaseUnavailable, match="SSL error"):
             TOOLS.check(strange)
         with pytest.raises(DatabaseUnavailable, match="SSL error"), postgresql.session(strange, "look"):
@@ -105,13 +105,13 @@ def test_another_name_or_authority_than_declared_is_refused(
 
 
 def test_airflow_s_asynchronous_sessions_verify_the_server_too(
-    servers: Servers, front: Front, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, proxy: TlsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """asyncpg takes no TLS setting from a URL."""
     import asyncpg
 
     resolve = servers.connections
-    monkeypatch.setattr(environment, "connections", lambda stack, secrets: lambda name: front.connection(resolve(name)))
+    monkeypatch.setattr(environment, "connections", lambda stack, secrets: lambda name: proxy.connection(resolve(name)))
     held = read_env_file(servers.stack.secrets)
     variables = environment.airflow(servers.stack, held, {}, "airflow-api-server")
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
@@ -131,7 +131,7 @@ def test_airflow_s_asynchronous_sessions_verify_the_server_too(
         asyncio.run(entered(url.replace("127.0.0.1", "127.0.0.2")))
 
 
-def test_a_database_is_dumped_and_restored(servers: Servers, front: Front, repository: Repository) -> None:
+def test_a_database_is_dumped_and_restored(servers: Servers, proxy: TlsProxy, repository: Repository) -> None:
     owner = servers.connections("pg_drill")
     filled, empty = (postgresql.for_database(owner, f"drill_tls_{name}") for name in ("filled", "empty"))
     for one in (filled, empty):
@@ -139,13 +139,13 @@ def test_a_database_is_dumped_and_restored(servers: Servers, front: Front, repos
             opened.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(one.schema)))
     with psycopg.connect(filled.postgresql_url(), autocommit=True) as opened:
         opened.execute(FILL)
-    source = front.connection(postgresql.for_database(servers.connections("pg_backup"), filled.schema))
+    source = proxy.connection(postgresql.for_database(servers.connections("pg_backup"), filled.schema))
     with postgresql.frozen(source) as (opened, snapshot):
         rows = postgresql.row_counts(opened)
         stored = dump_into(TOOLS, repository, source, snapshot, len(rows))
-    restore_from(TOOLS, repository, stored.snapshot, front.connection(empty), database=filled.schema)
+    restore_from(TOOLS, repository, stored.snapshot, proxy.connection(empty), database=filled.schema)
     assert sum(rows.values()) == 40001 and contents(empty) == contents(filled)
-    assert front.carried >= 3 and not front.refused
+    assert proxy.carried >= 3 and not proxy.refused
 
 
 @pytest.mark.full
@@ -153,8 +153,8 @@ def test_a_database_is_dumped_and_restored(servers: Servers, front: Front, repos
 def test_a_restore_point_is_made_and_drilled(
     platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases, tmp_path: Path
 ) -> None:
-    with tls_only(platform.database("backup"), tmp_path / "tls") as front:
-        encrypted = dataclasses.replace(platform, connections=front.connections(platform.connections))
+    with tls_only(platform.database("backup"), tmp_path / "tls") as proxy:
+        encrypted = dataclasses.replace(platform, connections=proxy.connections(platform.connections))
         # the stack's own lake and artifacts, and a bucket of backups of the test's, which stays: it is locked
         buckets = encrypted.config.buckets.model_copy(update={"backups": f"tls-{secrets.token_hex(4)}"})
         for name in ("primary", "haven"):
@@ -164,14 +164,14 @@ def test_a_restore_point_is_made_and_drilled(
         point = back_up(standing)
         done = drill(standing)
     assert done.ok and done.point_id == point.id, [check for check in done.checks if not check.ok]
-    assert front.carried and not front.refused
+    assert proxy.carried and not proxy.refused
 
 
 @pytest.mark.full
 def test_a_base_backup_is_taken_and_wal_received(
-    servers: Servers, front: Front, repository: Repository, tmp_path: Path
+    servers: Servers, proxy: TlsProxy, repository: Repository, tmp_path: Path
 ) -> None:
-    connection = front.connection(servers.superuser)
+    connection = proxy.connection(servers.superuser)
     server = receiver.look(connection)
     base, _ = base_backup.take(TOOLS, repository, connection, server, lambda: datetime.now(UTC))
     assert base.system == server.system and base.bytes > 1_000_000
@@ -189,4 +189,4 @@ def test_a_base_backup_is_taken_and_wal_received(
             time.sleep(0.2)
         with postgresql.session(connection, "drop the slot") as opened:
             opened.execute("SELECT pg_drop_replication_slot(%s)", [receiver.SLOT])
-    assert not front.refused
+    assert not proxy.refused

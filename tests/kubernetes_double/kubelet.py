@@ -18,7 +18,7 @@ from .errors import Refusal
 from .images import Image, Registry
 from .kinds import NODE, POD, Obj
 from .pod_status import INIT, MAIN
-from .processes import Guard, Log, Process, kill_strays
+from .processes import Guard, Log, Process, kill_orphans
 from .quota import finished
 
 _BACK_OFF = 10.0
@@ -98,7 +98,7 @@ class PodWorker:
             self.finish()
 
     def _clean(self) -> None:
-        kill_strays(self.home)
+        kill_orphans(self.home)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def finish(self) -> None:

@@ -91,7 +91,7 @@ class Kueue:
                 new_condition = ("False", "FlavorNotFound", f"Can't admit new workloads: references missing {missing}.")
             else:
                 new_condition = ("True", "Ready", "Can admit new workloads")
-            self._say(self.cluster_queue, queue, "Active", *new_condition)
+            self._set_condition(self.cluster_queue, queue, "Active", *new_condition)
         for queue in self.cluster.store.list(self.local_queue):
             behind = self.cluster.store.get(self.cluster_queue, "", queue["spec"]["clusterQueue"])
             if _stop(queue) != "None":
@@ -102,7 +102,7 @@ class Kueue:
                 new_condition = ("False", "ClusterQueueIsInactive", "Can't submit new workloads to clusterQueue")
             else:
                 new_condition = ("True", "Ready", "Can submit new workloads to localQueue")
-            self._say(self.local_queue, queue, "Active", *new_condition)
+            self._set_condition(self.local_queue, queue, "Active", *new_condition)
 
     # pods and TrainJobs
 
@@ -215,7 +215,7 @@ class Kueue:
         if found is not None and not _holds(found, "Finished"):
             gone = owner["metadata"].get("deletionTimestamp")
             new_condition = ("OwnerNotFound", "The workload's owner no longer exists") if gone else ("Succeeded", "")
-            self._say(self.workload, found, "Finished", "True", *new_condition)
+            self._set_condition(self.workload, found, "Finished", "True", *new_condition)
 
     # admission
 
@@ -334,7 +334,7 @@ class Kueue:
     def _unreserved(self, workload: Obj, reason: str, why: str) -> bool:
         """Whether it was not known."""
         old = condition(workload, "QuotaReserved")
-        self._say(self.workload, workload, "QuotaReserved", "False", reason, why)
+        self._set_condition(self.workload, workload, "QuotaReserved", "False", reason, why)
         return old is None or old.get("message") != why
 
     def _node_labels(self, workload: Obj) -> dict[str, str]:
@@ -348,7 +348,7 @@ class Kueue:
             name: value for one in found for name, value in ((one.get("spec") or {}).get("nodeLabels") or {}).items()
         }
 
-    def _say(self, kind: Kind, obj: Obj, name: str, status: str, reason: str, message: str) -> None:
+    def _set_condition(self, kind: Kind, obj: Obj, name: str, status: str, reason: str, message: str) -> None:
         def change(new: Obj) -> None:
             set_condition(new, name, status, reason, message)
 

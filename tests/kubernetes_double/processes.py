@@ -75,13 +75,13 @@ class Guard:
 
     def watch(self, group: int) -> None:
         """Takes a process group under guard."""
-        self._say(f"+{group}\n")
+        self._set_condition(f"+{group}\n")
 
     def release(self, group: int) -> None:
         """The group is gone."""
-        self._say(f"-{group}\n")
+        self._set_condition(f"-{group}\n")
 
-    def _say(self, line: str) -> None:
+    def _set_condition(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             assert self._process.stdin is not None
             self._process.stdin.write(line)
@@ -89,7 +89,7 @@ class Guard:
 
     def close(self) -> None:
         """Kills what is left and ends the guard."""
-        self._say("=\n")  # a forked child may hold the pipe open: its end alone would not tell
+        self._set_condition("=\n")  # a forked child may hold the pipe open: its end alone would not tell
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -166,7 +166,7 @@ def _listens(process: int, number: int) -> bool:
     return False
 
 
-def kill_strays(home: Path) -> None:
+def kill_orphans(home: Path) -> None:
     """Kills the processes whose HOME this is: those that left their container's process group."""
     wanted = f"HOME={home}".encode()
     for entry in Path("/proc").glob("[0-9]*"):

@@ -45,12 +45,12 @@ class Trainer:
                 self._suspend(job)
                 continue
             if condition(job, "Suspended"):
-                self._say(job, "Suspended", "Resumed", "TrainJob is resumed", status="False")
+                self._set_condition(job, "Suspended", "Resumed", "TrainJob is resumed", status="False")
             self._one(job)
 
     def _suspend(self, job: Obj) -> None:
         """The controller of Jobs deletes the pods of one that is suspended, and counts none as failed."""
-        self._say(job, "Suspended", "Suspended", "TrainJob is suspended")
+        self._set_condition(job, "Suspended", "Suspended", "TrainJob is suspended")
         if (job.get("status") or {}).get("jobsStatus"):
             self.cluster.modify(TRAIN_JOB, *key(job), _rests, job["metadata"]["uid"])
         for pod in self._pods(job):
@@ -70,7 +70,9 @@ class Trainer:
         ours = {name for name in job["spec"] if name != "runtimePatches"}  # those are Kueue's
         unknown = [*(ours - _SPEC), *(set(job["spec"]["trainer"]) - _TRAINER)]
         if runtime is None or unknown:
-            self._say(job, "Failed", "TrainingRuntimeNotSupported", f"no such runtime, or unknown fields {unknown}")
+            self._set_condition(
+                job, "Failed", "TrainingRuntimeNotSupported", f"no such runtime, or unknown fields {unknown}"
+            )
             return
         mine = self._pods(job)
         nodes = job["spec"]["trainer"].get("numNodes", 1)
@@ -80,12 +82,14 @@ class Trainer:
         gone = [one for one in mine if one["metadata"].get("deletionTimestamp")]
         missing = len(there) < nodes and (job.get("status") or {}).get("jobsStatus")  # once all were there
         if failed or gone or missing:
-            self._say(job, "Failed", "FailedJobs", f"jobset failed due to one or more job failures: {name}-node-0")
+            self._set_condition(
+                job, "Failed", "FailedJobs", f"jobset failed due to one or more job failures: {name}-node-0"
+            )
             for one in mine:
                 if not finished(one) and not one["metadata"].get("deletionTimestamp"):
                     self.cluster.delete(POD, *key(one))
         elif len(there) == nodes and all(one["status"]["phase"] == "Succeeded" for one in mine):
-            self._say(job, "Complete", "AllJobsCompleted", "jobset completed successfully")
+            self._set_condition(job, "Complete", "AllJobsCompleted", "jobset completed successfully")
         else:
             for index in sorted(set(range(nodes)) - there):
                 self._make(job, runtime, index, nodes)
@@ -169,7 +173,7 @@ class Trainer:
         container["env"] = [*env.values(), *({"name": name} | value for name, value in written.items())]
         container["ports"] = [{"containerPort": 29500}]
 
-    def _say(self, job: Obj, kind: str, reason: str, message: str, status: str = "True") -> None:
+    def _set_condition(self, job: Obj, kind: str, reason: str, message: str, status: str = "True") -> None:
         def change(obj: Obj) -> None:
             set_condition(obj, kind, status, reason, message)
 

@@ -38,7 +38,7 @@ def _number(request: Request) -> int:
     return int(found[1]) if found else 0
 
 
-def paged(turn: Callable[[int, list[list[bytes]]], tuple[list[bytes], int | None] | None]) -> Lie:
+def paged(change: Callable[[int, list[list[bytes]]], tuple[list[bytes], int | None] | None]) -> Lie:
     """A listing in small pages of the fault's own.
 
     `turn` gets the number of the page that is asked for and all true pages; it returns the page's entries and the
@@ -57,9 +57,9 @@ def paged(turn: Callable[[int, list[list[bytes]]], tuple[list[bytes], int | None
             answer = cast(Answer, site.memory[where])
         found = entries(answer.body)
         pages = [found[start : start + PAGE] for start in range(0, len(found), PAGE)] or [[]]
-        if (turned := turn(number, pages)) is None:
+        if (changed := change(number, pages)) is None:
             return error(500, "InternalError")
-        shown, after = turned
+        shown, after = changed
         return answer.with_body(
             page(answer.body, shown, None if after is None else _tokens(request, after, shown[-1] if shown else b""))
         )

@@ -39,7 +39,7 @@ def bundle_store(
     done = flow.store(open_platform(), wheels=wheels)
     if not done.changed:
         typer.echo(f"{done.key} is of what runs here: nothing was sent")
-    typer.echo(f"open_bundle.py has SHA-256 {flow.door_sha256()}: keep it, or this line, beside the escrowed keys")
+    typer.echo(f"open_bundle.py has SHA-256 {flow.opener_sha256()}: keep it, or this line, beside the escrowed keys")
 
 
 @bundle_app.command("write")

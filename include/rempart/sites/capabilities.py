@@ -144,7 +144,7 @@ class CapabilityRecord:
         return next((proof.outcome for proof in self.proofs if proof.capability == capability), "not run")
 
     @property
-    def lies(self) -> tuple[str, ...]:
+    def false_claims(self) -> tuple[str, ...]:
         """Return the capabilities that the site claims but does not have."""
         return tuple(proof.capability for proof in self.proofs if proof.outcome == CLAIMED)
 

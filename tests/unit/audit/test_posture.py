@@ -1,4 +1,4 @@
-"""Telemetry, secrets, doors, policy and facts: each gap is found, and no secret is ever shown."""
+"""Telemetry, secrets, ports, policy and facts: each gap is found, and no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_files_that_others_may_read_are_found() -> None:
     assert severities(credentials.check({}, files)) == {"passwords/file-passwords.json": "high"}
 
 
-# --- doors ------------------------------------------------------------------------------------------------------------
+# --- ports ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_the_policy_of_the_key_is_the_one_that_the_stack_gives() -> None:
 
 
 def test_pages_name_files_and_commands_that_exist() -> None:
-    for page in (DEPLOY / "README.md", ROOT / "docs/how-to/watch.md", ROOT / "docs/runbooks/silence.md"):
+    for page in (DEPLOY / "README.md", ROOT / "docs/how-to/watch.md", ROOT / "docs/runbooks/missing-heartbeat.md"):
         text = page.read_text("utf-8")
         for path in re.findall(r"deploy/watch/[\w./-]*\w", text):
             assert (ROOT / path).exists(), (page.name, path)

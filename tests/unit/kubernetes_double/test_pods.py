@@ -86,9 +86,9 @@ def test_logs_follow_and_are_cut_as_asked(api: client.CoreV1Api) -> None:
     assert first.startswith(b"0\n") and time.monotonic() - begun < 6
     assert b"".join([first, *chunks]) == b"0\n1\n2\n3\n"
     assert log(api, "a", tail_lines=1) == "3\n" and log(api, "a", limit_bytes=3) == "0\n1"
-    stamped = log(api, "a", timestamps=True).splitlines()
-    moment = stamped[2].split()[0]
-    assert len(stamped) == 4 and len(moment) == len("2026-01-01T00:00:00.123456789Z")
+    with_times = log(api, "a", timestamps=True).splitlines()
+    moment = with_times[2].split()[0]
+    assert len(with_times) == 4 and len(moment) == len("2026-01-01T00:00:00.123456789Z")
     path = "/api/v1/namespaces/training/pods/a/log"
     query = [("sinceTime", moment)]
     since = api.api_client.call_api(

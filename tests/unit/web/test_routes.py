@@ -1,4 +1,4 @@
-"""Who may open which door: every route, each kind of caller, with Airflow's own tokens; and what a form must prove."""
+"""Who may use which route: every one, each kind of caller, with Airflow's own tokens; and what a form must prove."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rempart.web import sources
 from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit
 from tests.cockpit import NOW, POINT, Watched
-from tests.doors import DOORS, DRILL, HOSTILE, INJECTIONS, LOOK, expected, unlisted
+from tests.cockpit_routes import DRILL, HOSTILE, INJECTIONS, LOOK, ROUTES, expected, unlisted
 
 pytestmark = pytest.mark.airflow
 
@@ -119,7 +119,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
 def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house: House) -> None:
     wrong = []
-    for (method, path), right in DOORS.items():
+    for (method, path), right in ROUTES.items():
         for caller in CALLERS:
             status = house.call(method, path, caller).status_code
             if expected(caller, right):
@@ -135,7 +135,7 @@ def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house
 def test_the_table_of_doors_is_whole(house: House) -> None:
     from rempart.web.app import app
 
-    assert unlisted(DOORS, app.routes) == set()
+    assert unlisted(ROUTES, app.routes) == set()
     assert unlisted({}, app.routes), "no route was walked"
 
 

@@ -27,7 +27,7 @@ from rempart.sites.port import ObjectInfo, Site
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-DOOR = f"{open_bundle.FOLDER}{Path(open_bundle.__file__).name}"
+OPENER = f"{open_bundle.FOLDER}{Path(open_bundle.__file__).name}"
 ASK = "Find out who can write to the backup bucket. `rempart bundle store` puts a new bundle beside it."
 
 
@@ -215,20 +215,20 @@ def extend(site: Site, bucket: str, index: Index, until: datetime) -> None:
                 "Somebody deleted or hid it. `rempart bundle store` brings it again.",
             )
         site.retain(bucket, there.key, there.version_id, until)
-    _put_door(site, bucket, until)
+    _put_opener(site, bucket, until)
 
 
-def _put_door(site: Site, bucket: str, until: datetime) -> None:
+def _put_opener(site: Site, bucket: str, until: datetime) -> None:
     """Store the program that fetches a bundle, unless it is there."""
     file = Path(open_bundle.__file__)
     try:
-        info, body = site.fetch(bucket, DOOR)
+        info, body = site.fetch(bucket, OPENER)
     except ObjectMissing:
         body = b""
     if body != file.read_bytes():
-        site.write_file(bucket, DOOR, file, content_type="text/x-python", retain_until=until)
+        site.write_file(bucket, OPENER, file, content_type="text/x-python", retain_until=until)
     elif info.version_id:
-        site.retain(bucket, DOOR, info.version_id, until)
+        site.retain(bucket, OPENER, info.version_id, until)
 
 
 def lock(site: Site, bucket: str, key: str, until: datetime) -> None:

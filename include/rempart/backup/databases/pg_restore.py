@@ -131,7 +131,7 @@ class Target:
 
 
 @contextmanager
-def restoring(tools: Tools, connection: Connection, database: str) -> Iterator[Target]:
+def open_restore(tools: Tools, connection: Connection, database: str) -> Iterator[Target]:
     """Restore a dump of `database` into the connection's database."""
     with contextlib.ExitStack() as stack:
 

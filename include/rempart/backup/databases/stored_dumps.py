@@ -123,7 +123,7 @@ def restore_from(
     BackupError (also for a missing extension), IntegrityError, and the errors of the repository.
     """
     name = database or connection.schema
-    with pg_restore.restoring(tools, connection, name) as target:
+    with pg_restore.open_restore(tools, connection, name) as target:
         content = None
         with contextlib.suppress(BrokenPipeError):  # pg_restore gave up, and says why
             content = repository.dump(snapshot, file_name(name), target.feed)

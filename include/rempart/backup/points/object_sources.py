@@ -36,7 +36,7 @@ class Fetched:
 
 
 @dataclass
-class Copies:
+class ObjectSources:
     """The copies of a point's objects. `site` has the replicas and, in the bucket `backups`, the sealed objects.
 
     `physical` names a bucket by its logical name; `key_of` opens a sealed object's key; `others` are sites that may

@@ -24,7 +24,7 @@ class Limit:
     `rpo`: age of the backup's restore point. `lag`: of a replication.
     """
 
-    silence: timedelta
+    max_interval: timedelta
     rpo: timedelta | None = None
     lag: timedelta | None = None
 
@@ -92,9 +92,9 @@ def _faults(seen: Heard, limit: Limit, now: datetime) -> Iterator[tuple[State, s
         yield "failed", "the restore point is not consistent"
     if beat.facts.get("hidden"):
         yield "failed", "somebody hid what restore points need at the site: `rempart points repair`"
-    if (age := now - beat.at) > limit.silence:
-        allowed = f"the last one is {span(age)} old, {span(limit.silence)} are allowed"
-        yield "late", f"{allowed}: late by {span(age - limit.silence)}"
+    if (age := now - beat.at) > limit.max_interval:
+        allowed = f"the last one is {span(age)} old, {span(limit.max_interval)} are allowed"
+        yield "late", f"{allowed}: late by {span(age - limit.max_interval)}"
     if limit.rpo is not None:
         created = beat.moment("created_at")
         if created is None:

@@ -204,7 +204,7 @@ def permission(stack: Stack, name: str, endpoint: str | None) -> Decision:
     return next((answer for answer in answers if answer.allowed), answers[0])
 
 
-def check_inner_doors(stack: Stack, name: str) -> None:
+def check_inner_ports(stack: Stack, name: str) -> None:
     """Check that each port of a site except S3 requires the site's certificate. Raises StackError.
 
     SeaweedFS only warns, and opens these ports, if it cannot read its certificates.
@@ -241,5 +241,5 @@ def check(stack: Stack, name: str, resolve: Connections) -> str:
             "Ask the operator; do not use this site.",
         )
     site.delete(landing, HEALTH_KEY)
-    check_inner_doors(stack, name)
+    check_inner_ports(stack, name)
     return "put, get and delete work"

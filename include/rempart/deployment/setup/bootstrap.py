@@ -69,7 +69,7 @@ def fingerprint(root: Path, locks: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def stamped(stamp: Path) -> list[str]:
+def installed_hashes(stamp: Path) -> list[str]:
     """Return the recorded fingerprints of a finished installation and its tools; empty without one."""
     return stamp.read_text(encoding="utf-8").split() if stamp.is_file() else []
 
@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> int:
     venv, started = root / made.folder, time.monotonic()
     stamp, wanted = venv / "rempart-installed", fingerprint(root, made.files(root))
     tools_lock = hashlib.sha256((root / "requirements-bootstrap.txt").read_bytes()).hexdigest()
-    before = stamped(stamp)
+    before = installed_hashes(stamp)
     if before[:1] == [wanted]:
         if made is ENVIRONMENTS["rempart"]:
             install_restic(venv, time.time())

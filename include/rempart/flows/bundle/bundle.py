@@ -87,7 +87,7 @@ def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
             "bytes": index.bytes,
             "sent": sent,
             "locked_until": (needed + AHEAD).isoformat(timespec="seconds"),
-            "open_bundle_sha256": door_sha256(),
+            "open_bundle_sha256": opener_sha256(),
         },
     )
     return Stored(key, True, sent, index.bytes, len(held))
@@ -103,7 +103,7 @@ def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime) -> 
     return Stored(key, False, 0, index.bytes, len(index.files))
 
 
-def door_sha256() -> str:
+def opener_sha256() -> str:
     """Return the SHA-256 of the program that opens a bundle, as stored at the site."""
     return open_bundle.sha256_of(Path(open_bundle.__file__))
 
@@ -202,7 +202,7 @@ def standing(platform: Platform) -> Standing:
         f"it differs from the running release: {', '.join(stale)} changed"
         if stale
         else "it matches the running release",
-        f"open_bundle.py has SHA-256 {door_sha256()}: store it, or this line, with the escrowed keys",
+        f"open_bundle.py has SHA-256 {opener_sha256()}: store it, or this line, with the escrowed keys",
     ]
     return Standing(key, index, stale, tuple(notes))
 

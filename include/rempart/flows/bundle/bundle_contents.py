@@ -31,7 +31,7 @@ FOLDERS = ("dags", "plugins", "include", "docs", "deploy")
 """Files needed to run and restore a project. Data, tests, benches and other files are excluded."""
 LOCKS = (ENVIRONMENTS["rempart"].lock, "requirements-bootstrap.txt")
 ENTRY = "include/rempart/deployment/setup/bootstrap.py"
-SAY_EVERY = 5.0
+LOG_EVERY = 5.0
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PRIVATE = re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")
 _SHORTEST = 12
@@ -128,7 +128,7 @@ def wheels(root: Path, folder: Path) -> dict[str, Path]:
             last = line.strip() if line.startswith("ERROR") else last
             if matched := re.search(r"(?:Saved|File was already downloaded) (\S.*\.whl)\Z", line.strip()):
                 names.add(Path(matched[1]).name)
-            if time.monotonic() - told >= SAY_EVERY:
+            if time.monotonic() - told >= LOG_EVERY:
                 told = time.monotonic()
                 logger.info("fetched %d packages", count)
     if process.returncode:

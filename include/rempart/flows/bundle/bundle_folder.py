@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = ("data/README.md", "data/hotel_bookings.csv.gz")
 """Public data that the demo reads: the only part of `data` in the bundle."""
-DOOR = Path(open_bundle.__file__).name
+OPENER = Path(open_bundle.__file__).name
 
 
 def write(platform: Platform, folder: Path, *, wheels: Path | None = None, images: bool = True) -> Index:
@@ -49,7 +49,7 @@ def write(platform: Platform, folder: Path, *, wheels: Path | None = None, image
     references = engine.references(root) if images else ()
     bundle_contents.archive(files, folder / ARCHIVE)
     shutil.copy(program, folder / PROGRAM)
-    shutil.copy(open_bundle.__file__, folder / DOOR)
+    shutil.copy(open_bundle.__file__, folder / OPENER)
     fetched = bundle_contents.wheels(root, wheels or configuration.var_dir() / "bundle" / "wheels")
     for name, file in fetched.items():
         shutil.copy(file, folder / "wheels" / name)
@@ -76,7 +76,7 @@ def lines(folder: Path, index: Index) -> list[str]:
     """What a person needs to know of a folder that was written."""
     return [
         f"{folder}: {len(index.files)} files, {index.bytes / 1e6:.0f} MB, signed by key {index.key}",
-        f"{_public_key(folder)}: bring it another way than the folder; {DOOR} has SHA-256 {index.files[DOOR].sha256}",
+        f"{_public_key(folder)}: bring it by another way; {OPENER} has SHA-256 {index.files[OPENER].sha256}",
     ]
 
 
@@ -97,7 +97,7 @@ def _signer(own: Callable[[], Signer], in_containers: Mapping[str, str]) -> Sign
 
 def _empty(folder: Path) -> None:
     """Return an empty folder after removing an earlier bundle. Raises BackupError if it holds anything else."""
-    if folder.exists() and not (folder / DOOR).is_file() and any(folder.iterdir()):
+    if folder.exists() and not (folder / OPENER).is_file() and any(folder.iterdir()):
         raise BackupError(
             f"{folder} holds files that are no bundle", "Choose a folder that is empty or does not exist."
         )

@@ -127,7 +127,7 @@ def run_probe(
 ) -> Probe:
     """Run the doctor's pod to its end and delete it. Return the refusal, the reason for waiting, or the findings."""
     pods = f"/api/v1/namespaces/{config.gpu_pools[name].namespace}/pods"
-    left = _sweep(cluster, pods)
+    left = _remove_leftovers(cluster, pods)
     pod = probe_pod(config, name, [one for one in to if isinstance(one, str)], on=on)
     if pod is None:
         return Probe("", False, "the policy allows no pod here with this image: see policy and image", left=left)
@@ -210,7 +210,7 @@ def _delete(cluster: Cluster, path: str) -> str:
     return f"{path} could not be deleted: {why or 'it is still there'}"
 
 
-def _sweep(cluster: Cluster, pods: str) -> str:
+def _remove_leftovers(cluster: Cluster, pods: str) -> str:
     """Delete pods of killed doctors: pods with its label that ended or passed their deadline."""
     labels = ",".join(f"{key}={value}" for key, value in LABELS.items())
     found = cluster.items(pods, labelSelector=labels)

@@ -21,7 +21,7 @@ from rempart.errors import ConfigError, WatchError
 from rempart.flows.monitoring.watch_file import LOOPBACK, Mail, Webhook, checked_webhook, secret
 
 SECONDS = 30.0
-RUNBOOK = "docs/runbooks/silence.md"
+RUNBOOK = "docs/runbooks/missing-heartbeat.md"
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class WatchedSite(Strict):
 
 
 class Limit(Strict):
-    """Maximum silence of one kind, and its maximum lag."""
+    """Maximum interval between two heartbeats of one kind, and its maximum lag."""
 
-    silence: Duration = Field(description="The longest time between two heartbeats.")
+    max_interval: Duration = Field(description="The longest time between two heartbeats.")
     rpo: Duration | None = Field(default=None, description="Of `backup`: how old the restore point may be.")
     lag: Duration | None = Field(default=None, description="Of a replication: how far behind the replica may be.")
 
@@ -131,7 +131,7 @@ class Watch(Strict):
 
     def limits(self) -> dict[str, heartbeat_check.Limit]:
         return {
-            kind: heartbeat_check.Limit(watched.silence, watched.rpo, watched.lag)
+            kind: heartbeat_check.Limit(watched.max_interval, watched.rpo, watched.lag)
             for kind, watched in self.kinds.items()
         }
 

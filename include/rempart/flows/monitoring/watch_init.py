@@ -17,7 +17,7 @@ from rempart.settings.config import Config, watcher
 
 WEEKLY = timedelta(days=8)
 """The drill's DAG starts once a week; a day for it to end, or to be run again."""
-ARCHIVE_SILENCE = timedelta(minutes=15)
+ARCHIVE_MAX_INTERVAL = timedelta(minutes=15)
 """The archiver reports every five minutes."""
 _HEAD = """\
 # What `rempart watch` checks and whom it notifies; docs/how-to/watch.md. No password stands here: {access} and
@@ -33,21 +33,21 @@ alerts: {}
 
 
 def limits(config: Config) -> dict[str, dict[str, str]]:
-    """Return the maximum silence of each kind: at least twice its interval, because the next run takes time."""
+    """Return the maximum interval of each kind: at least twice its interval, because the next run takes time."""
     backup = config.backup
     made = {
         "backup": {
-            "silence": text_of(max(backup.rpo_objective, 2 * backup.every)),
+            "max_interval": text_of(max(backup.rpo_objective, 2 * backup.every)),
             "rpo": text_of(backup.rpo_objective),
         },
-        "drill": {"silence": text_of(WEEKLY)},
+        "drill": {"max_interval": text_of(WEEKLY)},
     }
     if wal := backup.point_in_time:
-        late = max(ARCHIVE_SILENCE, 5 * wal.wal_every)
-        made[WAL] = {"silence": text_of(late), "lag": text_of(late)}
+        late = max(ARCHIVE_MAX_INTERVAL, 5 * wal.wal_every)
+        made[WAL] = {"max_interval": text_of(late), "lag": text_of(late)}
     for pair in config.replication:
         made[replication(pair.source, pair.target)] = {
-            "silence": text_of(max(pair.lag_objective, 2 * pair.every)),
+            "max_interval": text_of(max(pair.lag_objective, 2 * pair.every)),
             "lag": text_of(pair.lag_objective),
         }
     return made

@@ -43,7 +43,7 @@ from rempart.sites.spool import spool_folder
 
 logger = logging.getLogger(__name__)
 
-STRAY = timedelta(days=1)
+INTERRUPTED_AFTER = timedelta(days=1)
 """Age after which a base backup without a card counts as interrupted. Younger ones are in progress."""
 
 
@@ -307,7 +307,7 @@ def forget_bases(site: Site, bucket: str, repository: Repository, key: ScopeKey,
         snapshots = repository.snapshots(tags=(base_backup.TAG,))
     except RepositoryMissing:
         return 0
-    gone = [base.id for base in snapshots if base.id not in named and now - base.at > STRAY]
+    gone = [base.id for base in snapshots if base.id not in named and now - base.at > INTERRUPTED_AFTER]
     try:
         repository.forget(gone)
     except RepositoryBusy:  # a base is being taken: the next prune does it

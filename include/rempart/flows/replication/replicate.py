@@ -40,7 +40,7 @@ from rempart.training.attempts.checkpoints import is_checkpoint
 
 logger = logging.getLogger(__name__)
 
-SAY_EVERY = 5.0
+LOG_EVERY = 5.0
 
 
 @dataclass(frozen=True)
@@ -367,7 +367,7 @@ class OpenPair:
         def told(done: Carried) -> None:
             nonlocal last, copied, size
             copied, size, now = copied + done.put, size + done.bytes, self.clock()
-            if (now - last).total_seconds() >= SAY_EVERY:
+            if (now - last).total_seconds() >= LOG_EVERY:
                 last = now
                 logger.info("copied %d objects (%.1f MB)", copied, size / 1e6)
 

@@ -16,7 +16,7 @@ from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points.erasures import Erasure
-from rempart.backup.points.object_sources import Copies
+from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_journal import Journal, Progress
 from rempart.backup.points.restore_plan import Selection
@@ -267,7 +267,7 @@ class _Restore:
 
     def _objects(self, target: Site) -> None:
         config = self.point.platform.config
-        copies = Copies(
+        copies = ObjectSources(
             self.point.site,
             config.buckets.backups,
             lambda logical: physical_bucket(config, logical),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup.points.object_sources import Copies
+from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.restore_plan import Meter, weight
 from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
@@ -42,7 +42,7 @@ class Brought:
 class Bringer:
     """Copies objects to a site. `bucket` maps a logical bucket name to the target's bucket."""
 
-    copies: Copies
+    copies: ObjectSources
     target: Site
     bucket: Callable[[str], str]
     monotonic: Callable[[], float] = time.monotonic

@@ -44,15 +44,15 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
         pipelines = {pod.uid: pipeline for pod, pipeline in pods}
         for finding in find_orphans(platform, api, pods):
             orphan_findings.append(finding)
-            logger.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
-            if finding.stray and not dry_run:
+            logger.info("pool %s: %s: %s%s", name, finding.pod.name, "orphan, " if finding.orphan else "", finding.why)
+            if finding.orphan and not dry_run:
                 _delete(hook, platform.config.gpu_pools[name].namespace, finding.pod)
                 note(platform, finding, pipelines[finding.pod.uid])
     if away:
         told = ", ".join(f"{name} ({why})" for name, why in away.items())
         raise PoolUnavailable(f"Pools not checked: {told}", "Run `rempart doctor pool`. The other pools were checked.")
-    strays = [seen.pod.name for seen in orphan_findings if seen.stray]
-    return {"pods": len(orphan_findings), "strays": strays, "deleted": 0 if dry_run else len(strays)}
+    orphans = [seen.pod.name for seen in orphan_findings if seen.orphan]
+    return {"pods": len(orphan_findings), "orphans": orphans, "deleted": 0 if dry_run else len(orphans)}
 
 
 def _hook(connection: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rempart.sites.probes.scratch import LOCKED_FOR, Absent, Lie, Scratch, busy
+from rempart.sites.probes.scratch import LOCKED_FOR, Absent, FalseClaim, Scratch, busy
 
 
 def versions(at: Scratch) -> str:
@@ -17,12 +17,12 @@ def versions(at: Scratch) -> str:
     first = at.put("kept", b"first").get("VersionId")
     second = at.put("kept", b"second").get("VersionId")
     if not first or not second or first == second:
-        raise Lie("versions are switched on, and two writes have no version each")
+        raise FalseClaim("versions are switched on, and two writes have no version each")
     if at.get("kept", VersionId=first) != b"first" or at.get("kept") != b"second":
-        raise Lie("an overwritten body cannot be read by its version")
+        raise FalseClaim("an overwritten body cannot be read by its version")
     listed = [(version["VersionId"], version["IsLatest"]) for version in at.versions("kept").get("Versions", ())]
     if listed != [(second, True), (first, False)]:
-        raise Lie("the versions of one key are not listed from the newest to the oldest")
+        raise FalseClaim("the versions of one key are not listed from the newest to the oldest")
     return "an overwritten body is read by its version, and both are listed, newest first"
 
 
@@ -33,12 +33,12 @@ def delete_markers(at: Scratch) -> str:
     at.delete("hidden")
     markers = at.versions("hidden").get("DeleteMarkers", ())
     if at.is_there("hidden") or at.names("hidden") or len(markers) != 1:
-        raise Lie("a delete left no marker, or does not hide")
+        raise FalseClaim("a delete left no marker, or does not hide")
     if at.get("hidden", VersionId=version) != b"still here":
-        raise Lie("a deleted body cannot be read by its version")
+        raise FalseClaim("a deleted body cannot be read by its version")
     at.delete("hidden", VersionId=markers[0]["VersionId"])
     if at.get("hidden") != b"still here":
-        raise Lie("the marker was deleted, and the object is not shown again")
+        raise FalseClaim("the marker was deleted, and the object is not shown again")
     return "a delete hides and keeps; without its marker the object is back"
 
 
@@ -81,7 +81,7 @@ def object_lock(at: Scratch) -> str:
         at.client.put_bucket_versioning(Bucket=at.bucket, VersioningConfiguration={"Status": "Enabled"})
     try:
         stands = at.get("locked", VersionId=version) == b"evidence"
-    except Lie:
+    except FalseClaim:
         stands = False
     except ClientError as error:
         if busy(error):
@@ -89,7 +89,7 @@ def object_lock(at: Scratch) -> str:
         stands = False
     if fell or not stands:
         outcome = f"accepted: {', '.join(fell)}" if fell else "every attack was refused"
-        raise Lie(f"{outcome}; the locked version {'stands' if stands else 'IS GONE'}")
+        raise FalseClaim(f"{outcome}; the locked version {'stands' if stands else 'IS GONE'}")
     return f"withstood {len(attacks)} attacks: {', '.join(attacks)}"
 
 
@@ -101,7 +101,7 @@ def retention_told(at: Scratch) -> str:
     lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
     version = at.put("locked-and-told", b"evidence", ContentMD5=_md5(b"evidence"), **lock).get("VersionId")
     if not version:
-        raise Lie("a write to a bucket with versions has no version")
+        raise FalseClaim("a write to a bucket with versions has no version")
     where: dict[str, Any] = {"Bucket": at.bucket, "Key": at.key("locked-and-told"), "VersionId": version}
     for what, end in (("set", until), ("extended", until + timedelta(seconds=10))):
         if what == "extended":
@@ -110,7 +110,7 @@ def retention_told(at: Scratch) -> str:
         told = at.client.get_object_retention(**where).get("Retention", {})
         found = told.get("RetainUntilDate")
         if told.get("Mode") != "COMPLIANCE" or found is None or abs(found - end) > timedelta(seconds=1):
-            raise Lie(f"a lock that was {what} until {end:%H:%M:%S} is told as {told.get('Mode')} until {found}")
+            raise FalseClaim(f"a lock that was {what} until {end:%H:%M:%S} is told as {told.get('Mode')} until {found}")
     return "mode and end of a lock are told, as set and as extended"
 
 

@@ -6,7 +6,7 @@ import unicodedata
 from urllib.parse import quote
 
 from rempart.errors import ListingRefused
-from rempart.sites.probes.scratch import Absent, Lie, Scratch, busy, code
+from rempart.sites.probes.scratch import Absent, FalseClaim, Scratch, busy, code
 
 ORDERED = ("0", "A", "Z", "_", "a b", "a!", "a-b", "a.b", "a/b", "a0", "aa", "z", "é", "日本", "\N{GRINNING FACE}")
 """Keys whose order by UTF-8 bytes differs from that by words, by case, or by folders."""
@@ -20,7 +20,7 @@ def order(at: Scratch) -> str:
     found = at.names("order/")
     wanted = sorted((f"order/{name}" for name in ORDERED), key=lambda name: name.encode())
     if sorted(found) != sorted(wanted):
-        raise Lie(f"{len(wanted)} keys were written, {len(found)} entries are listed, and they are not the same")
+        raise FalseClaim(f"{len(wanted)} keys were written, {len(found)} entries are listed, and they are not the same")
     if found != wanted:
         at_fault = next(a for a, b in zip(found, wanted, strict=True) if a != b)
         raise Absent(f"keys are listed in another order than that of their UTF-8 bytes, from {at_fault[:40]!r} on")
@@ -41,14 +41,16 @@ def pages(at: Scratch) -> str:
                     raise Absent(f"MaxKeys {PER_PAGE} is ignored: {len(page)} {what} came in one page")
                 found += page
                 if len(found) > 2 * PAGED:
-                    raise Lie(f"{PAGED} {what} were written, and their pages do not end")
+                    raise FalseClaim(f"{PAGED} {what} were written, and their pages do not end")
         except ListingRefused as refused:
-            raise Lie(f"pages of {what}: {refused.what.partition(': ')[2]}") from refused
+            raise FalseClaim(f"pages of {what}: {refused.what.partition(': ')[2]}") from refused
         if found != wanted:
-            raise Lie(f"{PAGED} {what} in pages of {PER_PAGE} came back as {len(found)} entries, or in another order")
+            raise FalseClaim(
+                f"{PAGED} {what} in pages of {PER_PAGE} came back as {len(found)} entries, or in another order"
+            )
     after = at.names("page/", StartAfter=at.key(wanted[10]))
     if after != wanted[11:]:
-        raise Lie("StartAfter begins elsewhere")
+        raise FalseClaim("StartAfter begins elsewhere")
     return f"{PAGED} keys in pages of {PER_PAGE} came once each; a listing can begin after a key"
 
 
@@ -104,7 +106,7 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
             continue
         try:
             same = at.get(base + name) == b"%d" % number
-        except Lie:
+        except FalseClaim:
             same = False
         except BotoCoreError as error:  # no connection, a cut one, or a body that was cut short
             unanswered = error
@@ -117,7 +119,7 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
         if not same or base + name not in listed:
             changed.append(name)
     if changed:
-        raise Lie(f"accepted, and not kept apart: {', '.join(map(_shown, changed))}")
+        raise FalseClaim(f"accepted, and not kept apart: {', '.join(map(_shown, changed))}")
     if unanswered:
         raise unanswered
     if refused:
@@ -129,7 +131,7 @@ def _all_names(at: Scratch, below: str) -> list[str]:
     try:
         return [name for page in at.pages(below) for name in page]
     except ListingRefused as refused:
-        raise Lie(f"the keys cannot be listed: {refused.what.partition(': ')[2]}") from refused
+        raise FalseClaim(f"the keys cannot be listed: {refused.what.partition(': ')[2]}") from refused
 
 
 def _shown(name: str) -> str:

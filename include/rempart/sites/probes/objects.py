@@ -11,7 +11,7 @@ from typing import Any
 
 from rempart.sites.answers import etag, fact
 from rempart.sites.digests import etag_of_parts, md5
-from rempart.sites.probes.scratch import Absent, Lie, NotRun, Scratch, busy, code, status, unknown
+from rempart.sites.probes.scratch import Absent, FalseClaim, NotRun, Scratch, busy, code, status, unknown
 
 PART = 5 << 20
 """Smallest size of a part except the last (S3's own limit)."""
@@ -24,17 +24,17 @@ def read_after_write(at: Scratch) -> str:
         body = os.urandom(1000 + attempt)
         at.put("seen", body)
         if not at.is_there("seen"):
-            raise Lie("a write was reported as done, and the object is not there")
+            raise FalseClaim("a write was reported as done, and the object is not there")
         if at.get("seen") != body or at.head("seen")["ContentLength"] != len(body):
-            raise Lie(f"write {attempt + 1} of one key gave back another body")
+            raise FalseClaim(f"write {attempt + 1} of one key gave back another body")
         if at.names("seen") != ["seen"]:
-            raise Lie("a listing at once after the write does not show it")
+            raise FalseClaim("a listing at once after the write does not show it")
     at.put("empty")
     if at.get("empty") != b"":
-        raise Lie("an empty object came back with a body")
+        raise FalseClaim("an empty object came back with a body")
     at.delete("seen")
     if at.is_there("seen") or at.names("seen"):
-        raise Lie("a deleted object is still shown")
+        raise FalseClaim("a deleted object is still shown")
     return "3 writes and a delete of one key were seen at once; an empty object is kept"
 
 
@@ -42,13 +42,13 @@ def etags(at: Scratch) -> str:
     """Probe the ETag of each answer about one object."""
     first, second = etag(at.put("tagged-by-content", b"first")), etag(at.put("tagged-by-content", b"second"))
     if first == second:
-        raise Lie("two bodies have one ETag")
+        raise FalseClaim("two bodies have one ETag")
     answer = at.client.get_object(Bucket=at.bucket, Key=at.key("tagged-by-content"))
     answer["Body"].close()
     listed = at.client.list_objects_v2(Bucket=at.bucket, Prefix=at.key("tagged-by-content")).get("Contents", ({},))[0]
     told = {"HEAD": etag(at.head("tagged-by-content")), "GET": etag(answer), "a listing": etag(listed)}
     if differing := [where for where, found in told.items() if found != second]:
-        raise Lie(f"another ETag than that of the write is told by: {', '.join(differing)}")
+        raise FalseClaim(f"another ETag than that of the write is told by: {', '.join(differing)}")
     return "a write, HEAD, GET and a listing tell the same ETag, another one for another body"
 
 
@@ -80,9 +80,9 @@ def framing(at: Scratch) -> str:
         raise Absent(f"bodies in chunks are refused ({answer.status_code})")
     found = at.get("framed")
     if found == framed:
-        raise Lie("the framing of the chunks is stored inside the object")
+        raise FalseClaim("the framing of the chunks is stored inside the object")
     if found != body:
-        raise Lie(f"{len(body)} bytes sent in chunks came back as {len(found)} others")
+        raise FalseClaim(f"{len(body)} bytes sent in chunks came back as {len(found)} others")
     return "a body sent in chunks came back whole"
 
 
@@ -100,7 +100,7 @@ def private(at: Scratch) -> str:
     for what, answered in answers.items():
         _known(f"an unsigned request ({what})", answered)
     if let := [what for what, answered in answers.items() if answered < 400]:
-        raise Lie(f"without a signature one may {' and '.join(let)}")
+        raise FalseClaim(f"without a signature one may {' and '.join(let)}")
     return f"unsigned requests are refused ({', '.join(sorted({str(answer) for answer in answers.values()}))})"
 
 
@@ -162,9 +162,9 @@ def wrong_digest(at: Scratch) -> str:
         if busy(error):
             raise
         if at.is_there("altered"):
-            raise Lie(f"a body with a wrong SHA-256 was refused ({code(error)}), and stored") from error
+            raise FalseClaim(f"a body with a wrong SHA-256 was refused ({code(error)}), and stored") from error
         return f"a body that is not of its SHA-256 is refused ({code(error)})"
-    raise Lie("a body that is not of its SHA-256 was accepted")
+    raise FalseClaim("a body that is not of its SHA-256 was accepted")
 
 
 def conditional_put(at: Scratch) -> str:
@@ -179,9 +179,11 @@ def conditional_put(at: Scratch) -> str:
         if status(error) not in (409, 412):
             raise Absent(f"If-None-Match is refused ({code(error)})") from error
     else:
-        raise Lie("If-None-Match: * was accepted, and " + ("replaced" if at.get("once") != b"first" else "ignored"))
+        raise FalseClaim(
+            "If-None-Match: * was accepted, and " + ("replaced" if at.get("once") != b"first" else "ignored")
+        )
     if at.get("once") != b"first":
-        raise Lie("a refused put replaced the object")
+        raise FalseClaim("a refused put replaced the object")
 
     def race(number: int) -> int | None:
         try:
@@ -195,9 +197,9 @@ def conditional_put(at: Scratch) -> str:
     with ThreadPoolExecutor(RACERS) as threads:
         winners = [winner for winner in threads.map(race, range(RACERS)) if winner is not None]
     if len(winners) != 1:
-        raise Lie(f"{len(winners)} of {RACERS} puts at once were told that they made the object")
+        raise FalseClaim(f"{len(winners)} of {RACERS} puts at once were told that they made the object")
     if at.get("race") != b"%d" % winners[0]:
-        raise Lie("the put that was told that it made the object did not")
+        raise FalseClaim("the put that was told that it made the object did not")
     return f"an object that exists is not replaced; of {RACERS} puts at once one won"
 
 
@@ -210,7 +212,7 @@ def byte_range(at: Scratch) -> str:
         if found == body:
             raise Absent(f"Range: {asked} is ignored, the whole body comes")
         if found != wanted:
-            raise Lie(f"Range: {asked} gives other bytes")
+            raise FalseClaim(f"Range: {asked} gives other bytes")
     return "parts from the start, the middle and the end are the right ones"
 
 
@@ -218,16 +220,16 @@ def multipart(at: Scratch) -> str:
     first, last = os.urandom(PART), os.urandom(1000)
     _upload(at, "parts", {1: first, 2: last})
     if hashlib.sha256(at.get("parts")).digest() != hashlib.sha256(first + last).digest():
-        raise Lie("an object made of two parts is not those two parts")
+        raise FalseClaim("an object made of two parts is not those two parts")
     begun = at.client.create_multipart_upload(Bucket=at.bucket, Key=at.key("aborted"))["UploadId"]
     where = {"Bucket": at.bucket, "Key": at.key("aborted"), "UploadId": begun}
     at.client.upload_part(**where, PartNumber=1, Body=b"never")
     at.client.abort_multipart_upload(**where)
     if at.is_there("aborted"):
-        raise Lie("an aborted upload left an object")
+        raise FalseClaim("an aborted upload left an object")
     left = at.client.list_multipart_uploads(Bucket=at.bucket, Prefix=at.key("")).get("Uploads", ())
     if begun in [upload["UploadId"] for upload in left]:
-        raise Lie("an aborted upload goes on")
+        raise FalseClaim("an aborted upload goes on")
     return f"two parts of {PART >> 20} MiB and 1 kB are one object; an aborted upload left nothing"
 
 
@@ -248,7 +250,7 @@ def wrong_part(at: Scratch) -> str:
         return f"a part that is not of its SHA-256 is refused ({code(error)})"
     finally:
         at.client.abort_multipart_upload(**where)
-    raise Lie("a part that is not of its SHA-256 was accepted")
+    raise FalseClaim("a part that is not of its SHA-256 was accepted")
 
 
 def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
@@ -270,5 +272,5 @@ def tags(at: Scratch) -> str:
     at.put("tagged", b"x", Tagging="colour=blue&size=10")
     answer = at.client.get_object_tagging(Bucket=at.bucket, Key=at.key("tagged"))
     if (found := {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
-        raise Lie(f"two tags were written, {len(found)} came back") if found else Absent("tags are dropped")
+        raise FalseClaim(f"two tags were written, {len(found)} came back") if found else Absent("tags are dropped")
     return "tags are kept"

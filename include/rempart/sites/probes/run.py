@@ -13,7 +13,7 @@ from typing import Any
 from rempart.sites.answers import NotUnderstood
 from rempart.sites.capabilities import CLAIMED, CapabilityRecord, Proof, complete
 from rempart.sites.probes import history, listing, objects
-from rempart.sites.probes.scratch import Absent, Lie, NotRun, Scratch, busy, code, open_scratch, sweep
+from rempart.sites.probes.scratch import Absent, FalseClaim, NotRun, Scratch, busy, code, open_scratch, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
 
     try:
         return Proof(name, "proven", probe(at))
-    except Lie as found:
+    except FalseClaim as found:
         return Proof(name, CLAIMED, str(found))
     except (Absent, NotUnderstood) as found:
         return Proof(name, "absent", str(found))
@@ -91,7 +91,7 @@ def throughput(at: Scratch) -> dict[str, float]:
         written = time.monotonic()
         at.get("bulk")
         read = time.monotonic()
-    except (ClientError, BotoCoreError, Lie):
+    except (ClientError, BotoCoreError, FalseClaim):
         return {}
     return {
         "write MB/s": round(BULK / 1e6 / (written - began), 1),
@@ -112,5 +112,5 @@ def run(client: Any, site: str, bucket: str, now: datetime) -> CapabilityRecord:
             logger.info("%s", proofs[-1].line())
         figures = throughput(at)
     finally:
-        sweep(at)
+        remove_leftovers(at)
     return CapabilityRecord(site, client.meta.endpoint_url, now, complete(proofs), figures)

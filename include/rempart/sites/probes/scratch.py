@@ -29,7 +29,7 @@ class Absent(Exception):
     """The site refuses openly."""
 
 
-class Lie(Exception):
+class FalseClaim(Exception):
     """Raised when the site reports success falsely."""
 
 
@@ -42,7 +42,7 @@ class Scratch:
     """A prefix in the doctor's bucket. `client` is boto3's; `versioned` and `locks` tell what the bucket was made with.
 
     Probes let botocore's errors through: the runner judges them. An object that a write reported as stored, and that a
-    read then reports as missing, raises Lie.
+    read then reports as missing, raises FalseClaim.
     """
 
     client: Any
@@ -77,14 +77,14 @@ class Scratch:
 
     @contextmanager
     def _stands(self, name: str) -> Iterator[None]:
-        """Check that an object reported as stored exists. Raises Lie."""
+        """Check that an object reported as stored exists. Raises FalseClaim."""
         from botocore.exceptions import ClientError
 
         try:
             yield
         except ClientError as error:
             if name in self.stored and status(error) == 404:
-                raise Lie("a write was reported as done, and the object is not there") from error
+                raise FalseClaim("a write was reported as done, and the object is not there") from error
             raise
 
     def is_there(self, name: str) -> bool:
@@ -153,7 +153,7 @@ def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:
     versioned = locks or _has_versions(client, bucket)
     scratch = Scratch(client, bucket, f"{_OURS}{now:{_MOMENT}}-{secrets.token_hex(3)}/", versioned, locks)
     # a run that goes on beside this one must find what it wrote
-    sweep(scratch, _OURS, f"{_OURS}{now - RUN_LASTS:{_MOMENT}}")
+    remove_leftovers(scratch, _OURS, f"{_OURS}{now - RUN_LASTS:{_MOMENT}}")
     return scratch
 
 
@@ -215,7 +215,7 @@ def _refused_openly(error: Exception) -> None:
         raise error
 
 
-def sweep(scratch: Scratch, prefix: str | None = None, before: str | None = None) -> None:
+def remove_leftovers(scratch: Scratch, prefix: str | None = None, before: str | None = None) -> None:
     """Delete the leftovers of this run, or those of other runs with a prefix and a key `before` this.
 
     Locked objects are left to a later run.

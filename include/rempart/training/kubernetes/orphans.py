@@ -44,10 +44,10 @@ class Known:
 
 @dataclass(frozen=True)
 class OrphanFinding:
-    """Decision about a pod, and why. `stray`: delete it; otherwise leave or report it."""
+    """Decision about a pod, and why. `orphan`: delete it; otherwise leave or report it."""
 
     pod: PodSeen
-    stray: bool
+    orphan: bool
     why: str
 
 

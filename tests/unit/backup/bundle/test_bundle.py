@@ -84,9 +84,9 @@ def test_what_was_stored_comes_back_and_only_once(
 
 def test_everything_of_it_is_locked_and_the_program_stands_beside_it(site: MemorySite, stored: str) -> None:
     infos = [*site.versions("backups", "bundle/")]
-    assert {bundle.DOOR, stored} < {info.key for info in infos}
+    assert {bundle.OPENER, stored} < {info.key for info in infos}
     assert all(site.retained_until("backups", info.key, info.version_id or "") == UNTIL for info in infos)
-    assert site.read("backups", bundle.DOOR) == Path(open_bundle.__file__).read_bytes()
+    assert site.read("backups", bundle.OPENER) == Path(open_bundle.__file__).read_bytes()
 
 
 def test_a_file_that_was_replaced_is_refused(site: MemorySite, stored: str, tmp_path: Path) -> None:

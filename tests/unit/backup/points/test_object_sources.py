@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rempart.backup.points.object_sources import Copies
+from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import HeldObject
 from rempart.errors import IntegrityError, SiteUnavailable
 from rempart.flows.restore.restore_source import OpenPoint
@@ -16,8 +16,8 @@ from tests.restorable import House, house
 LAKE, MODEL = "raw/bookings/1/a.csv", "mlflow/1/model.onnx"
 
 
-def copies(point: OpenPoint) -> Copies:
-    return Copies(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others)
+def copies(point: OpenPoint) -> ObjectSources:
+    return ObjectSources(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others)
 
 
 def held(point: OpenPoint, key: str) -> HeldObject:

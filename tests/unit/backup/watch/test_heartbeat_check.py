@@ -63,7 +63,7 @@ def test_nothing_is_green_that_is_not_known_to_be_well(seen: Heard | Unheard, li
         return
     assert isinstance(seen, Heard)
     told = seen.heartbeat
-    assert -SKEW <= NOW - told.at <= limit.silence
+    assert -SKEW <= NOW - told.at <= limit.max_interval
     assert abs(seen.stored - told.at) <= SKEW
     assert told.facts.get("ok") is not False and told.facts.get("consistent") is not False
     if limit.rpo is not None:
@@ -80,9 +80,9 @@ def test_silence_does_not_turn_green_by_waiting(seen: Heard, limit: Limit, more:
 
 
 @given(st.timedeltas(timedelta(), timedelta(days=3)), st.timedeltas(SECOND, timedelta(days=3)))
-def test_it_is_late_exactly_after_its_silence(silence: timedelta, more: timedelta) -> None:
-    assert one(beat(silence), Limit(silence)).ok
-    assert one(beat(silence + more), Limit(silence)).state == "late"
+def test_it_is_late_exactly_after_its_silence(max_interval: timedelta, more: timedelta) -> None:
+    assert one(beat(max_interval), Limit(max_interval)).ok
+    assert one(beat(max_interval + more), Limit(max_interval)).state == "late"
 
 
 def test_how_late_is_told() -> None:

@@ -251,17 +251,17 @@ def test_on_the_command_line_nothing_is_deleted_without_yes(
 ) -> None:
     monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
 
-    def say(*words: str) -> str:
+    def run(*words: str) -> str:
         told = CliRunner().invoke(app, ["points", *words])
         assert told.exit_code == 0, told.output
         return told.output
 
-    assert "Nothing was deleted" in say("prune") and points.list(site, bucket) == tuple(six)
-    assert "is held by legal-counsel" in say("hold", six[5], "--role", "legal-counsel", "--why", "inquiry 7")
-    assert "legal hold: it has a hold" in say("explain", six[5])
-    assert f"deleted: {six[4]}" in say("prune", "--yes") and points.list(site, bucket) == (*six[:4], six[5])
-    assert "is released" in say("release", six[5], "--role", "legal-counsel", "--why", "closed")
-    assert "NOT KEPT" in say("list")
+    assert "Nothing was deleted" in run("prune") and points.list(site, bucket) == tuple(six)
+    assert "is held by legal-counsel" in run("hold", six[5], "--role", "legal-counsel", "--why", "inquiry 7")
+    assert "legal hold: it has a hold" in run("explain", six[5])
+    assert f"deleted: {six[4]}" in run("prune", "--yes") and points.list(site, bucket) == (*six[:4], six[5])
+    assert "is released" in run("release", six[5], "--role", "legal-counsel", "--why", "closed")
+    assert "NOT KEPT" in run("list")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_code_is_in_it_and_neither_data_nor_what_lies_about(project: Project
     assert set(index.files) == {"code.tar.gz", "restic", "wheels/a-1-py3-none-any.whl"}
     assert (tmp_path / "to" / "wheels" / "a-1-py3-none-any.whl").read_bytes() == WHEEL
     record = project.platform.ledger.find("bundle")[0]
-    assert record.body["files"] == 3 and record.body["open_bundle_sha256"] == flow.door_sha256()
+    assert record.body["files"] == 3 and record.body["open_bundle_sha256"] == flow.opener_sha256()
 
 
 def test_a_second_time_nothing_is_sent_and_a_change_of_the_code_sends_the_code_alone(project: Project) -> None:
@@ -148,7 +148,7 @@ def test_the_command_line_stores_tells_and_fetches(
 ) -> None:
     run = CliRunner().invoke
     assert run(app, ["bundle", "status"]).exit_code == 1
-    assert flow.door_sha256() in run(app, ["bundle", "store"], catch_exceptions=False).output
+    assert flow.opener_sha256() in run(app, ["bundle", "store"], catch_exceptions=False).output
     assert "nothing was sent" in run(app, ["bundle", "store"], catch_exceptions=False).output
     told = run(app, ["bundle", "status"], catch_exceptions=False)
     assert told.exit_code == 0 and "it matches the running release" in told.output and "locked until" in told.output

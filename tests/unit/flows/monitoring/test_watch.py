@@ -36,7 +36,7 @@ SECRETS = {
 PLAIN: dict[str, Any] = {
     "site": {"name": "haven", "endpoint": "http://127.0.0.1:9", "region": "local"},
     "keys": [to_base64(KEY.public)],
-    "kinds": {"backup": {"silence": "1h", "rpo": "1h"}, "drill": {"silence": "8d"}},
+    "kinds": {"backup": {"max_interval": "1h", "rpo": "1h"}, "drill": {"max_interval": "8d"}},
 }
 
 
@@ -104,7 +104,7 @@ def test_green_is_silent_red_is_told_once_and_again_and_green_again_once(
     (news,) = body["news"]
     assert (news["kind"], news["what"], news["state"]) == ("backup", "red", "late")
     assert news["last_heartbeat"] == now.isoformat() and "late by 30 min" in news["detail"]
-    assert "RED: backup" in body["text"] and "docs/runbooks/silence.md" in body["text"]
+    assert "RED: backup" in body["text"] and "docs/runbooks/missing-heartbeat.md" in body["text"]
     watch.round(later + timedelta(hours=4))
     assert [post[0]["news"][0]["what"] for post in hook.posts] == ["red", "still red"]
     all_well(site, now)
@@ -123,7 +123,7 @@ def test_a_mail_comes_encrypted_and_after_a_log_in(site: MemorySite, mails: Mail
     assert (mail["To"], mail["From"]) == ("ops@example.eu", "w@example.eu")
     assert mail["Subject"] == "Rempart: RED: backup, drill"
     text = mail.get_content()
-    assert "backup is red (missing)" in text and "What to do: docs/runbooks/silence.md" in text
+    assert "backup is red (missing)" in text and "What to do: docs/runbooks/missing-heartbeat.md" in text
 
 
 def test_a_mail_server_that_speaks_tls_from_the_first_byte(
@@ -276,9 +276,9 @@ def test_a_wrong_file_ends_the_command_at_once(tmp_path: Path) -> None:
         ({"site": {**PLAIN["site"], "endpoint": "https://key:s3cr3t@host"}}, "no user or password"),
         ({"keys": []}, "keys"),
         ({"keys": ["s3cr3t"]}, "no Ed25519 public key"),
-        ({"kinds": {"backups": {"silence": "1h"}}}, "kinds"),
-        ({"kinds": {"backup": {}}}, "kinds.backup.silence: required key is missing"),
-        ({"kinds": {"backup": {"silence": "soon"}}}, "write a duration"),
+        ({"kinds": {"backups": {"max_interval": "1h"}}}, "kinds"),
+        ({"kinds": {"backup": {}}}, "kinds.backup.max_interval: required key is missing"),
+        ({"kinds": {"backup": {"max_interval": "soon"}}}, "write a duration"),
         ({"alerts": {"a": {"by": "webhook"}}}, "url: set either url or url_env"),
         ({"alerts": {"a": {"by": "webhook", "url": "http://example.eu/s3cr3t"}}}, "use https"),
         ({"alerts": {"a": {"by": "pigeon"}}}, "alerts.a"),

@@ -38,9 +38,9 @@ def test_the_file_has_what_the_platform_promised_and_no_secret(platform: Platfor
     assert (made.site.name, made.site.endpoint, made.site.region) == ("haven", "http://127.0.0.1:8433", "local-2")
     assert made.public_keys() == [signer(SEED).public]
     limits = made.limits()
-    assert (limits["backup"].silence, limits["backup"].rpo) == (timedelta(hours=1), timedelta(hours=1))
+    assert (limits["backup"].max_interval, limits["backup"].rpo) == (timedelta(hours=1), timedelta(hours=1))
     assert limits["replication/primary-haven"].lag == timedelta(minutes=15)
-    assert limits["drill"].silence == timedelta(days=8) and made.alerts == {}
+    assert limits["drill"].max_interval == timedelta(days=8) and made.alerts == {}
     assert "secret" not in text.replace("secret_key_env", "").replace("No secret", "") and "s3_watch_haven" in text
     assert base64.b64encode(SEED).decode() not in text
 
@@ -49,7 +49,7 @@ def test_the_archive_of_wal_is_watched_where_it_is_on(platform: Platform, tmp_pa
     backup = platform.config.backup.model_copy(update={"point_in_time": PointInTime()})
     on = dataclasses.replace(platform, config=platform.config.model_copy(update={"backup": backup}))
     limit = watch_file.load(watch_init.write(on, tmp_path / "watch.yaml")).limits()["wal"]
-    assert limit.silence == limit.lag == timedelta(minutes=15)
+    assert limit.max_interval == limit.lag == timedelta(minutes=15)
     assert "wal" not in watch_file.load(watch_init.write(platform, tmp_path / "off.yaml")).limits()
 
 
@@ -61,7 +61,7 @@ def test_the_examples_of_alerts_in_it_are_valid(platform: Platform, tmp_path: Pa
 
 def test_nothing_is_red_while_the_next_backup_runs(platform: Platform) -> None:
     slow = platform.config.backup.model_copy(update={"every": timedelta(hours=2)})
-    assert watch_init.limits(platform.config.model_copy(update={"backup": slow}))["backup"]["silence"] == "4h"
+    assert watch_init.limits(platform.config.model_copy(update={"backup": slow}))["backup"]["max_interval"] == "4h"
 
 
 def test_a_file_that_is_there_is_kept(platform: Platform, tmp_path: Path) -> None:

@@ -42,6 +42,6 @@ def test_pods_that_missed_their_credentials_are_woken(
         monkeypatch.setattr(job_credentials, "grant", late)
         monkeypatch.setattr(job_credentials, "release", lambda *_: None)
         ordered = trial.order()
-        trial.silence(SHORT)
+        trial.stub(SHORT)
         assert trial.run(ordered)["placement"]["pool"] == "gpu-a"
         assert len(pool.history) == nodes and all(one.started for one in pool.history)

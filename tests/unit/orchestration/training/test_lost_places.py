@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clusters import GPU, until
-from tests.nodes import SHORT, jobs, leave_result, silenced
+from tests.nodes import SHORT, jobs, leave_result, muted
 from tests.unit.orchestration.training.test_queued_jobs import (
     PATIENT,
     SLEEPS,
@@ -30,7 +30,7 @@ def test_t2_a_job_on_a_node_that_does_not_answer_goes_on_when_its_pool_says(
     with on_trial(tmp_path, monkeypatch, {"node_lost_after": "1s"}, kueue=None) as trial:
         double = trial.clusters["gpu-a"]
         ordered = dataclasses.replace(trial.order(), free={})
-        silenced(trial, SLEEPS)
+        muted(trial, SLEEPS)
         lost: list[float] = []
 
         def lose(number: int, trigger: Any) -> None:
@@ -38,7 +38,7 @@ def test_t2_a_job_on_a_node_that_does_not_answer_goes_on_when_its_pool_says(
                 leave_result(trial, ordered)
             elif not lost:
                 until(lambda: double.history and double.history[0].started)
-                silenced(trial, SHORT)
+                muted(trial, SHORT)
                 double.node_lost(double.node, after=float("inf"))
                 lost.append(1)
 
@@ -55,7 +55,7 @@ def test_t9_a_train_job_that_the_namespaces_quota_never_holds_is_not_made(
         quota = {"metadata": {"name": "gpu"}, "spec": {"hard": {f"requests.{GPU}": "1"}}}
         double.client().create_namespaced_resource_quota(double.namespace, quota)
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        silenced(trial, SHORT)
+        muted(trial, SHORT)
         assert trial.run(ordered, deferred=left_when_it_runs(trial, ordered))["placement"]["pool"] == "gpu-b"
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "capacity" and "never fits the quota gpu" in first.cause and at_once(first)

@@ -25,7 +25,7 @@ from rempart.training.kubernetes import train_job
 from rempart.training.placement import Attempt
 from tests import pods
 from tests.clusters import until
-from tests.nodes import SHORT, WITH_RUNTIME, api, install_trainer, jobs, leave_result, posted, second, silenced
+from tests.nodes import SHORT, WITH_RUNTIME, api, install_trainer, jobs, leave_result, muted, posted, second
 from tests.queues import FULL, QUEUE, install_kueue, other, refused, runs, runs_pod, urgent, workloads
 from tests.unit.training import stage
 
@@ -103,7 +103,7 @@ def test_t1_a_job_waits_in_its_queue_says_why_and_runs_once_it_is_admitted(
         other(double, "before-us")
         until(lambda: runs_pod(double, "before-us"))
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        trial.silence(SHORT)
+        trial.stub(SHORT)
 
         def admit(number: int, trigger: Any) -> None:
             if number == 1:
@@ -128,7 +128,7 @@ def test_t1_after_the_pools_patience_the_next_pool_is_asked_and_no_gated_pod_is_
         other(double, "before-us")
         until(lambda: runs_pod(double, "before-us"))
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        trial.silence(SHORT)
+        trial.stub(SHORT)
         assert trial.run(ordered, deferred=left_when_it_runs(trial, ordered))["placement"]["pool"] == "gpu-b"
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "capacity"
@@ -146,7 +146,7 @@ def test_t1_quota_that_can_never_fit_is_told_at_once_in_kueues_words(
 ) -> None:
     with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": PATIENT}, kueue=0) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        trial.silence(SHORT)
+        trial.stub(SHORT)
         assert trial.run(ordered, deferred=left_when_it_runs(trial, ordered))["placement"]["pool"] == "gpu-b"
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "capacity" and "maximum capacity (0)" in first.cause
@@ -161,7 +161,7 @@ def test_t1_a_queue_that_is_not_there_is_told_at_once_and_no_pod_is_made(
     kueue = 1 if how == "no queue" else None
     with on_trial(tmp_path, monkeypatch, {"queue": "typo", "max_pending": "20s"}, kueue=kueue) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        trial.silence(SHORT)
+        trial.stub(SHORT)
         assert trial.run(ordered, deferred=left_when_it_runs(trial, ordered))["placement"]["pool"] == "gpu-b"
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "unreachable"
@@ -177,8 +177,8 @@ def test_t1_a_job_that_kueue_does_not_manage_says_that_it_runs_beside_its_queue(
 ) -> None:
     with on_trial(tmp_path, monkeypatch, {"queue": QUEUE}, kueue=0, manages=False, nodes=nodes) as trial:
         ordered = dataclasses.replace(trial.order(), free={})
-        trial.silence(SHORT)
-        silenced(trial, SHORT)
+        trial.stub(SHORT)
+        muted(trial, SHORT)
         assert trial.run(ordered, deferred=lambda *_: leave_result(trial, ordered))["placement"]["pool"] == "gpu-a"
         assert "runs beside LocalQueue gpus" in capsys.readouterr().out
 
@@ -195,7 +195,7 @@ def test_t1_a_train_job_that_kueue_suspends_waits_and_runs_once_it_is_admitted(
         other(double, "before-us")
         until(lambda: runs_pod(double, "before-us"))
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        silenced(trial, SHORT)
+        muted(trial, SHORT)
 
         def admit(number: int, trigger: Any) -> None:
             if number == 1:
@@ -217,7 +217,7 @@ def test_t1_a_train_job_that_its_queue_can_never_admit_leaves_nothing_and_says_w
 ) -> None:
     with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": PATIENT}, kueue=1, nodes=2) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        silenced(trial, SHORT)
+        muted(trial, SHORT)
 
         def written(number: int, trigger: Any) -> None:
             if trial.attempts(ordered)[-1] == ("gpu-b", None):
@@ -243,7 +243,7 @@ def test_t2_a_train_job_that_is_preempted_gets_no_second_set_of_pods_with_its_cr
         double = trial.clusters["gpu-a"]
         urgent(double)
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
-        silenced(trial, SLEEPS)
+        muted(trial, SLEEPS)
 
         def preempt(number: int, trigger: Any) -> None:
             if number == 1:
@@ -251,7 +251,7 @@ def test_t2_a_train_job_that_is_preempted_gets_no_second_set_of_pods_with_its_cr
                 other(double, "urgent", "urgent")
                 until(lambda: runs_pod(double, "urgent"))
                 assert jobs(double, "gpu-a")[0]["spec"]["suspend"] is True
-                silenced(trial, SHORT)
+                muted(trial, SHORT)
             elif trial.attempts(ordered)[-1] == ("gpu-b", None):
                 leave_result(trial, ordered)
 

@@ -20,7 +20,7 @@ def pod(age: timedelta = timedelta(hours=1), terminating: bool = False) -> PodSe
 
 
 @pytest.mark.parametrize(
-    ("known", "stray", "why"),
+    ("known", "orphan", "why"),
     [
         (Known(None), True, "not on record"),
         (Known(ENDED, "deferred"), True, "ended: capacity"),
@@ -30,9 +30,9 @@ def pod(age: timedelta = timedelta(hours=1), terminating: bool = False) -> PodSe
         (Known(unknown="the site did not answer"), False, "not judged"),
     ],
 )
-def test_what_a_stray_is(known: Known, stray: bool, why: str) -> None:
+def test_what_an_orphan_is(known: Known, orphan: bool, why: str) -> None:
     found = judge(pod(), known, NOON)
-    assert (found.stray, why in found.why) == (stray, True)
+    assert (found.orphan, why in found.why) == (orphan, True)
 
 
 @given(
@@ -46,6 +46,6 @@ def test_nothing_unknown_young_or_awaited_is_deleted(
     age: timedelta, terminating: bool, attempt: Attempt | None, state: str | None, unknown: str | None
 ) -> None:
     found = judge(pod(age, terminating), Known(attempt, state, unknown), NOON)
-    if found.stray:
+    if found.orphan:
         assert age >= YOUNG and not terminating and unknown is None
         assert not (attempt is OPEN and state in AWAITED)

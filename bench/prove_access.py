@@ -1,7 +1,7 @@
 """Proof: every port on which the platform listens is attacked, and nobody without the right gets anything.
 
-    make prove-doors                 the embedded stack, which is started if it does not run; and compose, where it runs
-    make prove-doors ARGS=--page     and writes docs/reference/doors.md, also from the last run of `make prove-compose`
+    make prove-access                the embedded stack, which is started if it does not run; and compose, where it runs
+    make prove-access ARGS=--page    and writes docs/reference/access.md, also from the last run of `make prove-compose`
 
 Ports are enumerated from /proc, not from a list: a new one makes the proof red until somebody says what it is. Each is
 attacked as another user of the machine (as root; else as this one, whom ports do not tell apart), as a web page of
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import door_attacks, doors_compose, doors_embedded
-from bench.door_attacks import Row
+from bench import access_attacks, access_compose, access_embedded
+from bench.access_attacks import Row
 from bench.prove_pods import write
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
@@ -25,15 +25,15 @@ from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
 
-NAME = "doors"
-PAGE = Path("docs/reference/doors.md")
-HEAD = """<!-- Written by `make prove-doors ARGS=--page`; do not edit. -->
+NAME = "access"
+PAGE = Path("docs/reference/access.md")
+HEAD = """<!-- Written by `make prove-access ARGS=--page`; do not edit. -->
 
 # Ports, and what they answer
 
 Every port on which the embedded stack and the compose stack listen, as enumerated from /proc, and what each attacker
 was answered. `tries` counts requests; answers are HTTP statuses or what the connection came to. An answer "(nothing in
-it)" is one that everybody may have: a version, a health check, a login page. `make prove-doors` asks again, and is red
+it)" is one that everybody may have: a version, a health check, a login page. `make prove-access` asks again, and is red
 when anything was let in or a port is new."""
 
 
@@ -41,7 +41,7 @@ def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
     """Of the proof's report: one for each line of the table."""
     return [
         {
-            "what": f"{part}: {row.door}, {row.who}",
+            "what": f"{part}: {row.endpoint}, {row.who}",
             "ok": row.ok,
             "detail": "; ".join(row.let_in) or f"{row.tries} tries: {', '.join(row.answers)}",
         }
@@ -55,24 +55,24 @@ def main() -> int:
     stack = paths.current()
     lifecycle.up(stack)
     lifecycle.adopt_environment()
-    embedded = doors_embedded.attack(stack, open_platform())
-    door_attacks.keep(embedded, kept / doors_embedded.FILE)
+    embedded = access_embedded.attack(stack, open_platform())
+    access_attacks.keep(embedded, kept / access_embedded.FILE)
     found, contained = checks("embedded", embedded), list[Row]()
-    why, containers = doors_compose.running(root)
+    why, containers = access_compose.running(root)
     if containers is None:
         found.append({"what": "compose: every port of every container", "ok": None, "detail": f"not run: {why}"})
     else:
-        contained = doors_compose.attack(containers, root)
-        door_attacks.keep(contained, kept / doors_compose.FILE)
+        contained = access_compose.attack(containers, root)
+        access_attacks.keep(contained, kept / access_compose.FILE)
         found += checks("compose", contained)
     if "--page" in sys.argv:
-        text = door_attacks.page(embedded, f"{HEAD}\n\n## Embedded")
-        text += "\n" + door_attacks.page(door_attacks.kept(kept / doors_compose.FILE), "## Compose")
+        text = access_attacks.page(embedded, f"{HEAD}\n\n## Embedded")
+        text += "\n" + access_attacks.page(access_attacks.kept(kept / access_compose.FILE), "## Compose")
         (root / PAGE).write_text(text, encoding="utf-8")
     table = (*embedded, *contained)
     figures = {
         "tries": sum(one.tries for one in table),
-        "ports and sockets": len({one.door for one in table}),
+        "ports and sockets": len({one.endpoint for one in table}),
         "as another user": os.geteuid() == 0,
     }
     seconds = round(time.monotonic() - began, 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench.door_attacks import ORIGIN, Attack, lets_in, of_site
+from bench.access_attacks import ORIGIN, Attack, lets_in, of_site
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import environment, preflight, services, site_certificates
 from rempart.errors import StackError
@@ -53,7 +53,7 @@ def attacks(servers: Servers, who: str, web: bool = False) -> list[Attack]:
 
 def let_in(asked: Sequence[Attack], answers: Sequence[dict[str, Any]]) -> list[str]:
     return [
-        f"{one.door}: {one.what}: {answer['text']}"
+        f"{one.endpoint}: {one.what}: {answer['text']}"
         for one, answer in zip(asked, answers, strict=True)
         if lets_in(one, answer)
     ]
@@ -67,7 +67,7 @@ def site(servers: Servers) -> S3Site:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with own_servers(tmp_path_factory.mktemp("doors") / "var", ("site-primary",)) as running:
+    with own_servers(tmp_path_factory.mktemp("ports") / "var", ("site-primary",)) as running:
         site(running).write(BUCKET, KEY, BODY)
         yield running
 
@@ -75,7 +75,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def test_s5_another_user_of_the_machine_reads_writes_and_deletes_nothing(servers: Servers) -> None:
     asked = attacks(servers, "another user")
     answers = attack(asked, NOBODY)
-    assert len({request.door for request in asked}) == 1 + len(preflight.SITE_INTERNALS)
+    assert len({request.endpoint for request in asked}) == 1 + len(preflight.SITE_INTERNALS)
     assert let_in(asked, answers) == []
     assert site(servers).read(BUCKET, KEY) == BODY
 
@@ -126,7 +126,7 @@ def test_a_certificate_of_another_site_opens_nothing(servers: Servers, tmp_path:
 
 @pytest.fixture
 def open_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    """A site as SeaweedFS starts by itself: no certificates, and the master's HTTP door open."""
+    """A site as SeaweedFS starts by itself: no certificates, and the master's HTTP port open."""
     real, options = environment.site, services.site_options
 
     def bare(*arguments: Any) -> dict[str, str]:
@@ -139,7 +139,7 @@ def open_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
 
     monkeypatch.setattr(environment, "site", bare)
     monkeypatch.setattr(services, "site_options", opened)
-    monkeypatch.setattr(object_sites, "check_inner_doors", lambda *arguments: None)
+    monkeypatch.setattr(object_sites, "check_inner_ports", lambda *arguments: None)
     with own_servers(tmp_path / "var", ("site-primary",)) as running:
         monkeypatch.undo()
         yield running
@@ -159,8 +159,8 @@ def test_the_attacks_work_on_a_site_that_is_open_and_such_a_site_is_not_accepted
         for request in asked
         if request.order["how"] == "grpc" and not request.order["tls"] and "Delete" not in request.what
     ]
-    assert {read.door for read, answer in zip(reads, attack(reads, NOBODY), strict=True) if lets_in(read, answer)} == {
-        f"{SITE} {part}" for part in ("master-grpc", "volume-grpc", "filer-grpc", "s3-grpc")
-    }
+    assert {
+        read.endpoint for read, answer in zip(reads, attack(reads, NOBODY), strict=True) if lets_in(read, answer)
+    } == {f"{SITE} {part}" for part in ("master-grpc", "volume-grpc", "filer-grpc", "s3-grpc")}
     with pytest.raises(StackError, match="lets anybody in"):
-        object_sites.check_inner_doors(open_servers.stack, SITE)
+        object_sites.check_inner_ports(open_servers.stack, SITE)

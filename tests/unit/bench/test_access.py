@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench import door_attacks, doors_compose, doors_embedded, intruder, listening
-from bench.door_attacks import Attack, Row, lets_in, of_site, rows
+from bench import access_attacks, access_compose, access_embedded, intruder, listening
+from bench.access_attacks import Attack, Row, lets_in, of_site, rows
 from bench.listening import Port
 from rempart.deployment.setup import paths
 from rempart.settings import config
@@ -50,10 +50,10 @@ def test_a_port_of_which_nobody_said_what_it_is_is_red_and_so_is_one_that_was_no
     stranger, postgresql = Port("tcp", "127.0.0.1", 9, "1"), Port("tcp", "127.0.0.1", stack.ports["postgresql"], "2")
     wide = Port("tcp", EVERYWHERE, stack.ports["mlflow"], "3")
     ports = {stranger: os.getpid(), postgresql: os.getpid(), wide: os.getpid()}
-    found = doors_embedded.unknown(doors_embedded.Place(stack, ports, {}))
+    found = access_embedded.unknown(access_embedded.Place(stack, ports, {}))
     assert not any(one.ok for one in found)
     assert [one.who for one in found[:2]] == ["nobody said what it is", "other machines"]
-    assert {one.door for one in found[2:]} == set(stack.ports) - {"postgresql", "mlflow"}
+    assert {one.endpoint for one in found[2:]} == set(stack.ports) - {"postgresql", "mlflow"}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_table_tells_who_got_what() -> None:
     first, second = rows(attacks, answers)
     assert (first.tries, first.answers, first.let_in, first.ok) == (2, ("200", "401"), ("GET /x: 200",), False)
     assert second.ok and second.answers == ("200 (nothing in it)",)
-    assert "| a | w | 2 | 200, 401 | GET /x: 200 |" in door_attacks.page([first], "# head")
+    assert "| a | w | 2 | 200, 401 | GET /x: 200 |" in access_attacks.page([first], "# head")
     assert not Row("a", "w", 0, (), ()).ok, "what was not tried is not proved"
 
 
@@ -95,7 +95,7 @@ def test_each_port_of_a_site_is_attacked(part: str) -> None:
 
 
 def test_every_port_of_a_container_has_a_name() -> None:
-    declared = doors_compose.parts(ROOT)
+    declared = access_compose.parts(ROOT)
     assert declared["postgres"] == {15432: "postgresql"} and declared["broker"] == {16379: "broker"}
     assert declared["haven"][18433] == "haven" and "haven s3-grpc" in declared["haven"].values()
     assert set(declared["gate"]) == {18080, 15000, 19090}

@@ -1,4 +1,4 @@
-"""The cockpit's doors on the real Airflow, with real people: the table of the unit test, asked over HTTP."""
+"""The cockpit's routes on the real Airflow, with real people: the table of the unit test, asked over HTTP."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import Platform
 from rempart.settings import access, config
 from tests.cockpit import DELIVERY, POINT
-from tests.doors import DOORS, DRILL, INJECTIONS, expected
+from tests.cockpit_routes import DRILL, INJECTIONS, ROUTES, expected
 from tests.people import OUTSIDE, Airflow, of_each_role
 
 pytestmark = pytest.mark.stack
 
 NOT_OURS = "The form has expired or came from another site"
-NOT_HERE = frozenset(door for door in DOORS if DELIVERY in door[1] or "hotel_bookings" in door[1])
-"""Doors of the table to something that this stack need not have: who may is told that it is not there."""
+NOT_HERE = frozenset(route for route in ROUTES if DELIVERY in route[1] or "hotel_bookings" in route[1])
+"""Routes of the table to something that this stack need not have: who may is told that it is not there."""
 
 
 @pytest.fixture(scope="module")
 def airflow(stack: paths.Stack) -> Iterator[Airflow]:
-    with of_each_role(stack, "door") as found:
+    with of_each_role(stack, "route") as found:
         yield found
 
 
@@ -56,17 +56,17 @@ def drills(airflow: Airflow) -> int:
     return int(answer.json()["total_entries"])
 
 
-@pytest.mark.parametrize("door", DOORS, ids=" ".join)
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
 def test_s1_a_door_opens_for_those_who_have_the_right_and_for_nobody_else(
-    airflow: Airflow, point: str, door: tuple[str, str]
+    airflow: Airflow, point: str, route: tuple[str, str]
 ) -> None:
-    method, path = door[0], door[1].replace(POINT, point)
+    method, path = route[0], route[1].replace(POINT, point)
     for who in access.ROLES:
         answer = call(airflow, who, method, path)
-        if not expected(who, DOORS[door]):
+        if not expected(who, ROUTES[route]):
             assert answer.status_code == 403 and "This needs the right" in answer.text, who
         elif answer.status_code == 404:
-            assert door in NOT_HERE, who
+            assert route in NOT_HERE, who
         elif method == "POST":  # without its form
             assert answer.status_code == 403 and NOT_OURS in answer.text, who
         else:

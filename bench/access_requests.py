@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.door_attacks import PAGE, Attack
+from bench.access_attacks import PAGE, Attack
 
 JSON = {"Content-Type": "application/json"}
 TEXT = {"Content-Type": "text/plain"}
@@ -131,7 +131,7 @@ def of_job(experiment: str, other: str, other_run: str, model: str, mark: str) -
 
 
 def requests(
-    door: str,
+    endpoint: str,
     who: str,
     where: Mapping[str, Any],
     wanted: Sequence[tuple[str, str, Any]],
@@ -141,22 +141,22 @@ def requests(
     strict: bool = False,
 ) -> list[Attack]:
     """The requests as attacks, each with these headers; those of `plain` give nothing away."""
-    found = [replace(_request(door, who, where, one, headers or {}), strict=strict) for one in wanted]
+    found = [replace(_request(endpoint, who, where, one, headers or {}), strict=strict) for one in wanted]
     for path in plain:
         order = {**where, "how": "http", "path": path, "headers": dict(headers or {})}
-        found.append(Attack(door, who, f"GET {path}", order, plain=True))
+        found.append(Attack(endpoint, who, f"GET {path}", order, plain=True))
     return found
 
 
 def _request(
-    door: str, who: str, where: Mapping[str, Any], wanted: tuple[str, str, Any], headers: Mapping[str, str]
+    endpoint: str, who: str, where: Mapping[str, Any], wanted: tuple[str, str, Any], headers: Mapping[str, str]
 ) -> Attack:
     method, path, body = wanted
     kind = {} if body is None or "Content-Type" in headers else JSON
     order = {**where, "how": "http", "method": method, "path": path, "headers": {**kind, **headers}}
     if body is not None:
         order["body"] = json.dumps(body)
-    return Attack(door, who, f"{method} {path}", order)
+    return Attack(endpoint, who, f"{method} {path}", order)
 
 
 def page(cookies: Mapping[str, str] | None = None, *, same_site: bool = False) -> dict[str, str]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.lies_ground import MOST_LISTED
-from bench.lies_operations import OPERATIONS
+from bench.lying_ground import MOST_LISTED
+from bench.lying_operations import OPERATIONS
 from tests.lying import FAULTS
 
-REFERENCE = Path("docs") / "reference" / "lies.md"
+REFERENCE = Path("docs") / "reference" / "lying-sites.md"
 NOT_REACHABLE = "not reachable"
 
 
@@ -52,7 +52,7 @@ def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
         for one in reached
     ]
     report = {
-        "name": "lies",
+        "name": "lying-sites",
         "ok": not any(outcome.red for outcome in found),
         "seconds": round(seconds),
         "checks": checks,
@@ -89,10 +89,10 @@ def summary(found: Sequence[Outcome]) -> str:
 
 PAGE = """# What a lying site can do
 
-Written by `make prove-lies ARGS=--page` from the last run of `make prove-lies`; `make prove-lies ARGS=--quick` runs one
-cell of each class in CI. Each row is a fault of the tests' lying S3 site (`tests/lying`), a proxy in front of a real
-SeaweedFS. Each column is an operation on a small real platform. A cell is run for each site that the
-operation asks; where their verdicts differ, the cell shows both.
+Written by `make prove-lying-sites ARGS=--page` from the last run of `make prove-lying-sites`. In CI, `make
+prove-lying-sites ARGS=--quick` runs one cell of each class. Each row is a fault of the tests' lying S3 site
+(`tests/lying`), a proxy in front of a real SeaweedFS. Each column is an operation on a small real platform. A cell is
+run for each site that the operation asks; where their verdicts differ, the cell shows both.
 
 | verdict | meaning |
 |---|---|

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.lies_matrix import NOT_REACHABLE, Outcome, page, read, summary, table, write
-from bench.lies_operations import OPERATIONS
-from bench.prove_lies import QUICK
+from bench.lying_matrix import NOT_REACHABLE, Outcome, page, read, summary, table, write
+from bench.lying_operations import OPERATIONS
+from bench.prove_lying_sites import QUICK
 from tests.lying import FAULTS
 
 RED = Outcome("I8-get", "replicate", "primary", "RED false green", "lake/a | b", 3, 1.0)
@@ -29,8 +29,8 @@ def test_the_page_names_each_red_cell_and_shows_what_was_not_run() -> None:
 
 
 def test_outcomes_are_kept_for_a_run_that_goes_on(tmp_path: Path) -> None:
-    write(tmp_path / "lies.json", FOUND, 2.0)
-    assert read(tmp_path / "lies.json") == FOUND
+    write(tmp_path / "lying-sites.json", FOUND, 2.0)
+    assert read(tmp_path / "lying-sites.json") == FOUND
     assert read(tmp_path / "none.json") == []
 
 

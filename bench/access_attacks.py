@@ -16,13 +16,13 @@ LETS_IN = range(200, 400)
 
 @dataclass(frozen=True)
 class Attack:
-    """One request: to which door, by whom, and how.
+    """One request: to which endpoint, by whom, and how.
 
     `plain`: the answer gives nothing away, whatever its status. `strict`: only 401, 403 and 405 are a refusal, for
     somebody who may do other things there.
     """
 
-    door: str
+    endpoint: str
     who: str
     what: str
     order: Mapping[str, Any]
@@ -103,32 +103,32 @@ def of_site(
     def filled(value: str) -> str:
         return value.replace("{bucket}", bucket).replace("{key}", key)
 
-    door, headers = f"{site} {part}".strip(), PAGE if web else {}
+    endpoint, headers = f"{site} {part}".strip(), PAGE if web else {}
     found = []
     if not part:
         for method, path in S3_REQUESTS:
             order = {**where, "how": "http", "method": method, "path": filled(path), "headers": headers}
-            found.append(Attack(door, who, f"{method} {path}", order))
+            found.append(Attack(endpoint, who, f"{method} {path}", order))
         status = {**where, "how": "http", "path": "/status", "headers": headers}
-        found.append(Attack(door, who, "GET /status", status, plain=True))
+        found.append(Attack(endpoint, who, "GET /status", status, plain=True))
         return found
     for method, path in SITE_PAGES.get(part, (("GET", "/"), ("POST", "/"))):
         for tls in (False, True):
             order = {**where, "how": "http", "method": method, "path": filled(path), "headers": headers, "tls": tls}
-            found.append(Attack(door, who, f"{method} {path}{' (TLS)' if tls else ''}", order))
+            found.append(Attack(endpoint, who, f"{method} {path}{' (TLS)' if tls else ''}", order))
     for path, message in () if web else SITE_CALLS.get(part, ()):
         sent = text(bucket) if message == text("{bucket}") else message.replace(text("{bucket}", 2), text(bucket, 2))
         for tls in (False, True):
             order = {**where, "how": "grpc", "path": path, "message": sent, "tls": tls}
-            found.append(Attack(door, who, f"{path}{' (TLS)' if tls else ''}", order))
+            found.append(Attack(endpoint, who, f"{path}{' (TLS)' if tls else ''}", order))
     return found
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what somebody was answered at a door, and what of it he should not have got."""
+    """One line of the table: what somebody was answered at an endpoint, and what of it he should not have got."""
 
-    door: str
+    endpoint: str
     who: str
     tries: int
     answers: tuple[str, ...]
@@ -168,23 +168,23 @@ _WORDS = (
 )
 
 
-def row(door: str, who: str, attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> Row:
-    """The line of one door and one attacker."""
+def row(endpoint: str, who: str, attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> Row:
+    """The line of one endpoint and one attacker."""
     asked = list(zip(attacks, answers, strict=True))
     got = tuple(f"{one.what}: {told(answer)}" for one, answer in asked if lets_in(one, answer))
     given = {told(answer) for one, answer in asked if not one.plain}
     plain = {f"{told(answer)} (nothing in it)" for one, answer in asked if one.plain}
-    return Row(door, who, len(asked), (*sorted(given), *sorted(plain)), got)
+    return Row(endpoint, who, len(asked), (*sorted(given), *sorted(plain)), got)
 
 
 def rows(attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The lines of the table, in the order in which doors and attackers first appear."""
+    """The lines of the table, in the order in which endpoints and attackers first appear."""
     asked = list(zip(attacks, answers, strict=True))
-    keys = dict.fromkeys((attack.door, attack.who) for attack in attacks)
+    keys = dict.fromkeys((attack.endpoint, attack.who) for attack in attacks)
     found = []
-    for door, who in keys:
-        part = [(one, answer) for one, answer in asked if (one.door, one.who) == (door, who)]
-        found.append(row(door, who, [one for one, _ in part], [answer for _, answer in part]))
+    for endpoint, who in keys:
+        part = [(one, answer) for one, answer in asked if (one.endpoint, one.who) == (endpoint, who)]
+        found.append(row(endpoint, who, [one for one, _ in part], [answer for _, answer in part]))
     return found
 
 
@@ -192,7 +192,7 @@ def page(rows: Sequence[Row], head: str) -> str:
     """The table as Markdown."""
     lines = [f"{head}\n", "| port | attacker | tries | answers | let in |", "|---|---|---|---|---|"]
     for one in rows:
-        cells = (one.door, one.who, str(one.tries), ", ".join(one.answers), "; ".join(one.let_in) or "nothing")
+        cells = (one.endpoint, one.who, str(one.tries), ", ".join(one.answers), "; ".join(one.let_in) or "nothing")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(dict.fromkeys(lines)) + "\n"
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import access_requests as asks
 from bench import database_tls, listening
-from bench import door_requests as asks
-from bench.door_attacks import Attack, Row, of_site, rows
-from bench.doors_embedded import NOBODY, PAGE, send
+from bench.access_attacks import Attack, Row, of_site, rows
+from bench.access_embedded import NOBODY, PAGE, send
 from bench.seen import docker
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import paths
@@ -28,7 +28,7 @@ GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring"}
 EGRESS = 13128
 RESOLVES = frozenset({"egress"})
 """Containers that ask for names themselves, from UDP ports that change."""
-FILE = "doors-compose.json"
+FILE = "access-compose.json"
 """Where the table is kept, beside the proofs' reports."""
 _RESOLVER = "127.0.0.11"
 """Where Docker's own resolver listens in every container's network, at ports that change."""
@@ -59,7 +59,7 @@ def parts(root: Path) -> dict[str, dict[int, str]]:
         found.setdefault(stack.host(name.partition(" ")[0]), {})[port] = name
     found["gate"] = {port: f"gate to {name}" for port, name in GATE.items()}
     found["egress"] = {EGRESS: "egress"}
-    found[database_tls.FRONT] = {database_tls.PORT: "postgresql"}
+    found[database_tls.TLS_PROXY] = {database_tls.PORT: "postgresql"}
     return found
 
 

@@ -1,4 +1,4 @@
-"""The cockpit's doors: each route with the right that it asks for, and what may be typed into an address."""
+"""The cockpit's routes: each with the right that it asks for, and what may be typed into an address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ READ: access.Capability = "read"
 EVIDENCE: access.Capability = "read_evidence"
 DRILL = f"/restore-points/{POINT}/drill"
 LOOK = f"/data/hotel_bookings/quarantine/{DELIVERY}"
-DOORS: dict[tuple[str, str], access.Capability] = {
+ROUTES: dict[tuple[str, str], access.Capability] = {
     ("GET", "/"): READ,
     ("GET", "/static/cockpit.css"): READ,
     ("GET", "/overview"): READ,
@@ -77,10 +77,10 @@ INJECTIONS = [
 """What somebody may put into an address: markup, SQL, a way out of the folder, a header, an expression."""
 
 
-def unlisted(doors: Iterable[tuple[str, str]], routes: Sequence[BaseRoute]) -> set[tuple[str, str]]:
-    """Method and path of each route that no door, a method and a path, leads to. Fails for what is no plain route."""
+def unlisted(listed: Iterable[tuple[str, str]], routes: Sequence[BaseRoute]) -> set[tuple[str, str]]:
+    """Method and path of each route that is not listed. Fails for what is no plain route."""
     led_to = set()
-    for method, asked in doors:
+    for method, asked in listed:
         path = asked.partition("?")[0]
         scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
         route = next((one for one in routes if one.matches(scope)[0] == Match.FULL), None)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import lies_ground as on
-from bench.lies_ground import Ground, Made
+from bench import lying_ground as on
+from bench.lying_ground import Ground, Made
 from rempart.flows.backup import back_up
 from rempart.flows.doctor import doctor_site
 from rempart.flows.drill import drill
@@ -82,10 +82,10 @@ def _not_taken_in(cell: Cell, claim: Any) -> list[str]:
     A delivery that still waits, and of which nothing is claimed, is not lost while the site lies.
     """
     client, buckets = cell.ground.client("primary"), cell.platform.config.buckets
-    lies = "fault" in cell.notes
+    site_is_false = "fault" in cell.notes
     waiting = on.keys(client, buckets.landing)
-    untouched = waiting == [_FILE] and claim.deliveries == 0 and lies
-    found = [f"{key} still waits" for key in waiting if not lies]
+    untouched = waiting == [_FILE] and claim.deliveries == 0 and site_is_false
+    found = [f"{key} still waits" for key in waiting if not site_is_false]
     site = cell.real().site("primary", "personal")
     now = snapshots.current(site, buckets.lake, on.PIPELINE)
     if now is None:

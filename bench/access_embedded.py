@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import psutil
 
-from bench import door_requests as asks
+from bench import access_requests as asks
 from bench import listening
-from bench.door_attacks import Attack, Row, of_site, row, rows
+from bench.access_attacks import Attack, Row, of_site, row, rows
 from rempart.deployment.setup import launch, paths
 from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
@@ -33,7 +33,7 @@ from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking
 from rempart.training.job import Place as SitePlace
 
 NOBODY = 65534
-FILE = "doors-embedded.json"
+FILE = "access-embedded.json"
 """Where the table is kept, beside the proofs' reports."""
 ANOTHER, PAGE, WRONG, JOB = "another local user", "a web page", "wrong password", "a job in a pool"
 VIEWER, OPERATOR = "a viewer", "an operator"
@@ -116,8 +116,8 @@ def anonymous(place: Place, bucket: str, key: str) -> list[Row]:
     return rows(attacks, send(attacks, NOBODY))
 
 
-def _http_at(door: str, who: str, where: Mapping[str, Any]) -> list[Attack]:
-    return asks.requests(door, who, where, (("GET", "/", None), ("POST", "/", {"x": 1})), asks.page())
+def _http_at(endpoint: str, who: str, where: Mapping[str, Any]) -> list[Attack]:
+    return asks.requests(endpoint, who, where, (("GET", "/", None), ("POST", "/", {"x": 1})), asks.page())
 
 
 def sockets(place: Place) -> list[Row]:
@@ -194,7 +194,7 @@ def tokens(platform: Platform, port: int, roles: Sequence[str]) -> Iterator[dict
     made = []
     try:
         for role in roles:
-            name, password = f"doors-{mark}-{role}", people.new_password()
+            name, password = f"access-{mark}-{role}", people.new_password()
             people.add(people.users_of(platform), name, role, password)
             made.append(name)
             body = {"username": name, "password": password}
@@ -209,7 +209,7 @@ def tokens(platform: Platform, port: int, roles: Sequence[str]) -> Iterator[dict
 def job(place: Place, platform: Platform) -> list[Row]:
     """MLflow and the sites, with what the attempt of a job in a pool is given."""
     mark = secrets.token_hex(4)
-    spec, other, model = _spec(platform, f"doors-{mark}"), f"doors-{mark}-other", f"doors-{mark}-model"
+    spec, other, model = _spec(platform, f"access-{mark}"), f"access-{mark}-other", f"access-{mark}-model"
     with session(platform.tracking()) as client:
         other_id = client.create_experiment(other)
         run = client.create_run(other_id).info.run_id
@@ -234,7 +234,7 @@ def job(place: Place, platform: Platform) -> list[Row]:
         where = {"host": "127.0.0.1", "port": place.stack.ports["mlflow"]}
         headers = asks.basic(user.login, user.password)
         attacks = asks.requests(
-            "mlflow", JOB, where, asks.of_job(own_id, other_id, run, model, f"doors-{mark}"), headers, strict=True
+            "mlflow", JOB, where, asks.of_job(own_id, other_id, run, model, f"access-{mark}"), headers, strict=True
         )
         answers = [_secret_kept(one, answer) for one, answer in zip(attacks, send(attacks), strict=True)]
         keys = config.parse_connection("s3_primary", granted.variables["AIRFLOW_CONN_S3_PRIMARY"])
@@ -242,9 +242,9 @@ def job(place: Place, platform: Platform) -> list[Row]:
     finally:
         job_credentials.release(platform.config, platform.connections, spec, 1)
         with session(platform.tracking()) as client:
-            for search_registered_model in client.search_registered_models(filter_string=f"name LIKE 'doors-{mark}%'"):
+            for search_registered_model in client.search_registered_models(filter_string=f"name LIKE 'access-{mark}%'"):
                 client.delete_registered_model(search_registered_model.name)
-            for experiment in client.search_experiments(filter_string=f"name LIKE 'doors-{mark}%'"):
+            for experiment in client.search_experiments(filter_string=f"name LIKE 'access-{mark}%'"):
                 client.delete_experiment(experiment.experiment_id)
 
 
@@ -301,7 +301,7 @@ def _spec(platform: Platform, name: str) -> JobSpec:
     place = SitePlace(name="primary", connection="s3_primary", region=platform.config.sites["primary"].region)
     names = platform.config.buckets
     return JobSpec(
-        pipeline="doors",
+        pipeline="access",
         classification="personal",
         task="regression",
         target=FeatureSpec(name="price", type="number"),
@@ -323,7 +323,7 @@ def _spec(platform: Platform, name: str) -> JobSpec:
 
 def attack(stack: paths.Stack, platform: Platform) -> list[Row]:
     """The whole table of the running stack. Raises RempartError where a preparation fails."""
-    landing, key = platform.config.buckets.landing, f"doors-{secrets.token_hex(4)}"
+    landing, key = platform.config.buckets.landing, f"access-{secrets.token_hex(4)}"
     for name in stack.embedded_sites:
         platform.site(name, "public").write(landing, key, b"not yours")
     place = look(stack)

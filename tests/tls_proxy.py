@@ -1,7 +1,7 @@
 """A PostgreSQL that accepts TLS only: a front with a certificate before a server that has none compiled in.
 
 The front does what `hostssl` lines of pg_hba.conf do: it agrees to TLS when a client asks, and refuses any other start.
-`python tls_front.py PORT CERTIFICATE KEY HOST PORT` runs one alone, and tells each connection.
+`python tls_proxy.py PORT CERTIFICATE KEY HOST PORT` runs one alone, and tells each connection.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ REFUSAL = "no encryption: this server accepts TLS only"
 
 
 @dataclasses.dataclass
-class Front:
+class TlsProxy:
     """Where it answers, the authority of its certificate, and how many connections it refused and carried."""
 
     port: int
     authority: Path
-    say: Callable[[str], object] = lambda line: None
+    tell: Callable[[str], object] = lambda line: None
     refused: int = 0
     carried: int = 0
 
@@ -47,7 +47,7 @@ class Front:
 
 
 @contextmanager
-def tls_only(server: Connection, folder: Path, listen: str = "127.0.0.1") -> Iterator[Front]:
+def tls_only(server: Connection, folder: Path, listen: str = "127.0.0.1") -> Iterator[TlsProxy]:
     """The front of a server. Its certificate is for 127.0.0.1 and localhost."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, body in site_certificates.make("postgresql", datetime.now(UTC)).files().items():
@@ -56,27 +56,27 @@ def tls_only(server: Connection, folder: Path, listen: str = "127.0.0.1") -> Ite
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with socket.create_server((listen, 0)) as listening:
-        front = Front(listening.getsockname()[1], authority)
+        proxy = TlsProxy(listening.getsockname()[1], authority)
         behind = (server.host, server.port or 5432)
-        threading.Thread(target=_accept, args=(front, listening, context, behind), daemon=True).start()
-        yield front
+        threading.Thread(target=_accept, args=(proxy, listening, context, behind), daemon=True).start()
+        yield proxy
         listening.shutdown(socket.SHUT_RDWR)
 
 
-def _accept(front: Front, listening: socket.socket, context: ssl.SSLContext, server: tuple[str, int]) -> None:
+def _accept(proxy: TlsProxy, listening: socket.socket, context: ssl.SSLContext, server: tuple[str, int]) -> None:
     with contextlib.suppress(OSError):
         while True:
             client, _ = listening.accept()
-            threading.Thread(target=_serve, args=(front, client, context, server), daemon=True).start()
+            threading.Thread(target=_serve, args=(proxy, client, context, server), daemon=True).start()
 
 
-def _serve(front: Front, client: socket.socket, context: ssl.SSLContext, server: tuple[str, int]) -> None:
+def _serve(proxy: TlsProxy, client: socket.socket, context: ssl.SSLContext, server: tuple[str, int]) -> None:
     with client, contextlib.suppress(OSError):
         while (code := struct.unpack("!II", _exactly(client, 8))[1]) == GSS_REQUEST:
             client.sendall(b"N")
         if code != SSL_REQUEST:
-            front.refused += 1
-            front.say("refused")
+            proxy.refused += 1
+            proxy.tell("refused")
             body = b"SFATAL\0VFATAL\0C28000\0M" + REFUSAL.encode() + b"\0\0"
             client.sendall(b"E" + struct.pack("!I", len(body) + 4) + body)
             return
@@ -85,8 +85,8 @@ def _serve(front: Front, client: socket.socket, context: ssl.SSLContext, server:
             context.wrap_socket(client, server_side=True) as secure,
             socket.create_connection(server) as behind,
         ):
-            front.carried += 1
-            front.say("carried")
+            proxy.carried += 1
+            proxy.tell("carried")
             back = threading.Thread(target=_pass, args=(behind, secure), daemon=True)
             back.start()
             _pass(secure, behind)
@@ -115,8 +115,8 @@ def main(port: str, certificate: str, key: str, host: str, server: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with socket.create_server(("0.0.0.0", int(port)), backlog=128) as listening:  # noqa: S104 - in a container
-        front = Front(int(port), Path(certificate), lambda line: print(line, flush=True))
-        _accept(front, listening, context, (host, int(server)))
+        proxy = TlsProxy(int(port), Path(certificate), lambda line: print(line, flush=True))
+        _accept(proxy, listening, context, (host, int(server)))
 
 
 if __name__ == "__main__":

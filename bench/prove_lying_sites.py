@@ -1,10 +1,10 @@
 """Proof: whatever a site lies, no operation is green above what the bytes are, none is endless, and each converges.
 
-    make prove-lies    ARGS="--quick" runs one fault of each class; ARGS="--only replicate,drill --fault I8" chooses
+    make prove-lying-sites ARGS="--quick" runs one fault of each class; ARGS="--only replicate,drill --fault I8" chooses
 
 Every fault of the tests' lying site (tests/lying) is switched on for every operation that makes a request which the
 fault can answer; the other cells are *not reachable*, by the request log of an honest run. A cell begins with the same
-small platform (bench/lies_ground.py). The operation runs through the lying site, in a process of its own and within a
+small platform (bench/lying_ground.py). The operation runs through the lying site, in a process of its own and within a
 limit of time; a claim of success is held against the bytes of the real sites. Then the site tells the truth again, and
 the same operation must be green, and right.
 """
@@ -26,10 +26,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import lies_ground as on
-from bench.lies_ground import Ground, Made
-from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, summary, table, write
-from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
+from bench import lying_ground as on
+from bench.lying_ground import Ground, Made
+from bench.lying_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, summary, table, write
+from bench.lying_operations import OPERATIONS, Cell, Operation, fresh, unequal
 from rempart.errors import RempartError
 from rempart.flows.backup.mend_links import mend
 from rempart.flows.backup.point_store import store_at
@@ -279,7 +279,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=WORKERS, help="processes, each with its own servers")
     parser.add_argument("--page", action="store_true", help=f"write {REFERENCE} from the last run, and run nothing")
     chosen = parser.parse_args()
-    target = config.var_dir() / "proof" / "lies.json"
+    target = config.var_dir() / "proof" / "lying-sites.json"
     if chosen.page:
         (config.project_root() / REFERENCE).write_text(page(read(target)), "utf-8")
         return 0
