@@ -229,9 +229,7 @@ def ledger_remove_forged(
 
     stack = paths.current()
     platform = open_platform()
-    done = forged.remove_forged(
-        platform.ledger, administrator(stack), stack.var, platform.clock(), dry_run=not yes
-    )
+    done = forged.remove_forged(platform.ledger, administrator(stack), stack.var, platform.clock(), dry_run=not yes)
     for entry in reversed(done.entries):
         typer.echo(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
     typer.echo(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")

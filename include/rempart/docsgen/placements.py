@@ -139,5 +139,5 @@ def _cell(text: str) -> str:
 
 def _flow(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(one)}" for key, one in value.items()) + "}"
-    return "[" + ", ".join(str(one) for one in value) + "]" if isinstance(value, list) else str(value)
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    return "[" + ", ".join(str(item) for item in value) + "]" if isinstance(value, list) else str(value)

@@ -279,14 +279,16 @@ class Pipeline(Strict):
         yield from wrong("holdout.column", self.holdout.column, ("date",))
         if self.holdout.column in columns and columns[self.holdout.column].nullable:
             yield f"holdout.column: column '{self.holdout.column}' is nullable, and every row needs its date"
-        for name in [one for one in moments if one in {self.prediction.at, *(v.at for v in self.features.values())}]:
+        for name in [
+            moment for moment in moments if moment in {self.prediction.at, *(v.at for v in self.features.values())}
+        ]:
             for used in (moments[name].column, moments[name].minus_days):
                 if used in columns and columns[used].nullable:
                     yield f"moments.{name}: column '{used}' is nullable, and features need the moment of every row"
         for i, expectation in enumerate(self.expectations):
             for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
-                for one in column if isinstance(column, list) else [column]:
-                    yield from wrong(f"expectations.{i}", one)
+                for named_column in column if isinstance(column, list) else [column]:
+                    yield from wrong(f"expectations.{i}", named_column)
         for column in self.gate.baseline_by:
             if "." in column:
                 date_column, part = column.split(".", 1)

@@ -153,7 +153,7 @@ def platform_connections(config: Config) -> frozenset[str]:
     """Return the platform's own connections; no DAG names them."""
     external = (service.external.connection for service in config.services.values() if service.external)
     offered = (site.job_credentials for site in config.sites.values())
-    jobs = (one.connection for one in offered if one and one.connection)
+    jobs = (credentials.connection for credentials in offered if credentials and credentials.connection)
     return PLATFORM_CONNECTIONS.union(
         external, jobs, [witness(config.checkpoint_site)], map(tracker, config.sites)
     ) - declared_connections(config)
@@ -224,14 +224,14 @@ def _places_of_host(config: Config, host: str, port: int | None) -> list[Placeme
 
     found = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
     for name, connection in config.connections.items():
-        if any(matches(one) for one in connection.hosts):
+        if any(matches(declared_host) for declared_host in connection.hosts):
             found.append(placement(name, connection))
     for name, registry in config.registries.items():
         if matches(name.partition("/")[0]):
             found.append(placement(name, registry))
     for name, site in config.sites.items():
         service = config.operators[site.operator].services[site.service]
-        if any(is_host_of(host, one) for one in endpoint_hosts(service, site.region)):
+        if any(is_host_of(host, endpoint_host) for endpoint_host in endpoint_hosts(service, site.region)):
             found.append(placement(name, site, host))
     return found
 

@@ -196,10 +196,10 @@ def _technology(path: str, rule: PolicyRule, place: Placement, service: Service)
         condition = f"{path}.technology_origins"
         if not service.technology:
             yield Reason(False, condition, f"what {place.service} is built on is not on record", _settle(where))
-        for one in service.technology:
-            ok = one.certain and (one.origin == "open" or covers(allowed, one.origin))
-            origin = one.origin if one.certain else "of uncertain origin"
-            fact = f"{one.name} is {origin}; allowed: open, {', '.join(allowed)}"
+        for component in service.technology:
+            ok = component.certain and (component.origin == "open" or covers(allowed, component.origin))
+            origin = component.origin if component.certain else "of uncertain origin"
+            fact = f"{component.name} is {origin}; allowed: open, {', '.join(allowed)}"
             yield Reason(ok, condition, fact, f"Choose another service, or change {condition} in rempart.yaml.")
     if (allowed := rule.subprocessor_jurisdictions) is not None:
         condition = f"{path}.subprocessor_jurisdictions"
@@ -234,16 +234,16 @@ def _shortfall(held: Qualification, version: str | None, region: str, on: date) 
 
 def _qualification(path: str, wanted: str, place: Placement, service: Service, on: date) -> Reason:
     name, version = split_qualification(wanted)
-    held = [one for one in service.qualifications if one.name == name]
-    short = [_shortfall(one, version, place.region, on) for one in held]
-    ok = any(not text for text in short)
+    held = [qualification for qualification in service.qualifications if qualification.name == name]
+    short = [_shortfall(qualification, version, place.region, on) for qualification in held]
+    proven = [qualification for qualification, text in zip(held, short, strict=True) if not text]
     fact = (
-        f"{place.operator}/{place.service} holds {next(one for one, text in zip(held, short, strict=True) if not text)}"
-        if ok
+        f"{place.operator}/{place.service} holds {proven[0]}"
+        if proven
         else f"{place.operator}/{place.service} must hold {wanted}; " + ("; ".join(short) or f"it holds no {name}")
     )
     remedy = f"Choose a service that holds {wanted}, or change {path}.qualifications in rempart.yaml."
-    return Reason(ok, f"{path}.qualifications", fact, remedy)
+    return Reason(bool(proven), f"{path}.qualifications", fact, remedy)
 
 
 def independence(config: Config, rule: str, place: Placement, replica_of: Placement | None) -> Reason:
@@ -254,11 +254,11 @@ def independence(config: Config, rule: str, place: Placement, replica_of: Placem
     if replica_of is None:
         return Reason(False, rule, "what it must be independent of is not stated", remedy)
     sets = []
-    for one in (place, replica_of):
-        operator = config.operators.get(one.operator)
-        service = operator.services.get(one.service) if operator else None
+    for located in (place, replica_of):
+        operator = config.operators.get(located.operator)
+        service = operator.services.get(located.service) if operator else None
         if service is None or not service.certain:
-            return Reason(False, rule, f"what {one.label} runs on is not known for certain", remedy)
+            return Reason(False, rule, f"what {located.label} runs on is not known for certain", remedy)
         sets.append(set(service.runs_on))
     shared = sets[0] & sets[1]
     fact = (
@@ -287,7 +287,7 @@ def is_host_of(host: str, pattern: str) -> bool:
 def _endpoint(where: str, place: Placement, service: Service) -> Reason:
     known = endpoint_hosts(service, place.region)
     rule = f"{where}.services.{place.service}.endpoints"
-    ok = any(is_host_of(place.host or "", one) for one in known)
+    ok = any(is_host_of(place.host or "", endpoint_host) for endpoint_host in known)
     fact = (
         f"{place.host} is an endpoint of {place.operator}/{place.service} in {place.region}"
         if ok

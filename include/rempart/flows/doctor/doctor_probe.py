@@ -128,7 +128,7 @@ def run_probe(
     """Run the doctor's pod to its end and delete it. Return the refusal, the reason for waiting, or the findings."""
     pods = f"/api/v1/namespaces/{config.gpu_pools[name].namespace}/pods"
     left = _remove_leftovers(cluster, pods)
-    pod = probe_pod(config, name, [one for one in to if isinstance(one, str)], on=on)
+    pod = probe_pod(config, name, [target for target in to if isinstance(target, str)], on=on)
     if pod is None:
         return Probe("", False, "the policy allows no pod here with this image: see policy and image", left=left)
     pod["spec"]["activeDeadlineSeconds"] = int(seconds) + 60
@@ -140,7 +140,7 @@ def run_probe(
         finally:
             gone = _delete(cluster, path)
     if found.reached is not None:
-        found = replace(found, reached=(*found.reached, *(one for one in to if isinstance(one, Reached))))
+        found = replace(found, reached=(*found.reached, *(target for target in to if isinstance(target, Reached))))
     return replace(found, pod=pod["metadata"]["name"], left=" ".join(filter(None, (left, gone))))
 
 
@@ -155,7 +155,7 @@ def _follow(cluster: Cluster, path: str, seconds: float) -> Probe:
             why = pod.why
         else:
             status = pod.get("status") or {}
-            state = next((one.get("state") or {} for one in status.get("containerStatuses") or ()), {})
+            state = next((container.get("state") or {} for container in status.get("containerStatuses") or ()), {})
             if ended := state.get("terminated"):
                 return _answer(cluster, path, str(pod["spec"].get("nodeName") or ""), ended)
             waiting = state.get("waiting") or {}
@@ -216,7 +216,7 @@ def _remove_leftovers(cluster: Cluster, pods: str) -> str:
     found = cluster.items(pods, labelSelector=labels)
     if isinstance(found, Unknown):
         return ""
-    over = [one["metadata"]["name"] for one in found if _is_over(one, datetime.now(UTC))]
+    over = [pod["metadata"]["name"] for pod in found if _is_over(pod, datetime.now(UTC))]
     return " ".join(filter(None, (_delete(cluster, f"{pods}/{name}") for name in over)))
 
 

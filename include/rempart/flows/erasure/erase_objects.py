@@ -285,25 +285,27 @@ def delete_versions(stores: ErasureStores, held: Sequence[Held]) -> tuple[int, d
         return 0, {}, {}
     sites, bucket = stores.sites, stores.lake
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
-    pairs = sorted({pair for one in stores.config.replication for pair in _directions(one.source, one.target)})
+    pairs = sorted(
+        {pair for declared in stores.config.replication for pair in _directions(declared.source, declared.target)}
+    )
     with ExitStack() as waiting:
         leases = {
             pair: waiting.enter_context(wait_for(stores.continuity, pair_lease(*pair), PATIENCE)) for pair in pairs
         }
         for name, site in sites.items():
-            mine = [one for one in held if one.site == name]
+            mine = [held_version for held_version in held if held_version.site == name]
             try:
-                for one in mine:
-                    if one.to == one.info.key and one.info.version_id in (None, "null"):
+                for held_version in mine:
+                    if held_version.to == held_version.info.key and held_version.info.version_id in (None, "null"):
                         continue  # without versions, what takes its place has replaced it
-                    if until := delete_unless_locked(site, bucket, one.info, stores.clock()):
-                        locked[f"{bucket}/{one.info.key} at site '{name}'"] = until
+                    if until := delete_unless_locked(site, bucket, held_version.info, stores.clock()):
+                        locked[f"{bucket}/{held_version.info.key} at site '{name}'"] = until
                     else:
                         deleted += 1
-                _unmark(site, bucket, {one.info.key for one in mine})
+                _unmark(site, bucket, {held_version.info.key for held_version in mine})
             except SiteError as error:
                 failed[name] = error.what
-        keys = sorted({one.info.key for one in held})
+        keys = sorted({held_version.info.key for held_version in held})
         for pair, lease in leases.items():
             if not set(pair) & failed.keys() and set(pair) <= sites.keys():
                 known = stores.continuity.catalogue(*pair)

@@ -151,7 +151,7 @@ class Platform:
         if (step := pipeline.lowered.get(part)) is None:
             return pipeline.classification
         records = self.ledger.find("classification", f"{pipeline.name}.{part}")
-        attested = next((one.body for one in records if one.seq == step.evidence), None)
+        attested = next((record.body for record in records if record.seq == step.evidence), None)
         return derived(pipeline.classification, Lowering(part, step.to, step.evidence), attested)
 
     def database(self, name: str) -> Connection:
@@ -201,7 +201,9 @@ class Platform:
 
     def trusted_keys(self) -> dict[str, bytes]:
         """Return the ledger's public keys by id: every introduced key and the current one."""
-        known = {one.subject: keys.from_base64(one.body["public"]) for one in self.ledger.find("key", limit=1000)}
+        known = {
+            record.subject: keys.from_base64(record.body["public"]) for record in self.ledger.find("key", limit=1000)
+        }
         present = self.signer()
         return {name: public for name, public in known.items() if public} | {present.id: present.public}
 

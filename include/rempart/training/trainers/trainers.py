@@ -57,14 +57,14 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
     as `agent_trend__*_mean_*`. Raises TrainingError if a pattern matches nothing, or all features are left out.
     """
     kept, rest = list(features), dict(params)
-    for pattern in [one.strip() for one in str(rest.pop("leave_out", "")).split(",") if one.strip()]:
-        matched = [one for one in features if fnmatch.fnmatchcase(one.name, pattern)]
+    for pattern in [part.strip() for part in str(rest.pop("leave_out", "")).split(",") if part.strip()]:
+        matched = [feature for feature in features if fnmatch.fnmatchcase(feature.name, pattern)]
         if not matched:
             raise TrainingError(
                 f"trainer.params.leave_out: '{pattern[:80]}' matches no feature",
-                f"Choose from the features: {', '.join(one.name for one in features)}.",
+                f"Choose from the features: {', '.join(feature.name for feature in features)}.",
             )
-        kept = [one for one in kept if one not in matched]
+        kept = [feature for feature in kept if feature not in matched]
     if not kept:
         raise TrainingError("trainer.params.leave_out leaves no feature", "Leave out fewer.")
     return tuple(kept), rest
@@ -119,9 +119,10 @@ def shares_work(use: str) -> bool:
     except SyntaxError:
         return False
     return any(
-        one.name == function and "group" in [argument.arg for argument in (*one.args.args, *one.args.kwonlyargs)]
-        for one in tree.body
-        if isinstance(one, ast.FunctionDef)
+        definition.name == function
+        and "group" in [argument.arg for argument in (*definition.args.args, *definition.args.kwonlyargs)]
+        for definition in tree.body
+        if isinstance(definition, ast.FunctionDef)
     )
 
 

@@ -89,7 +89,7 @@ async def show_rows(
     rows = await _rows(request, pipeline, delivery, asked)
     waits = asked is not None and not asked.ended and COOKIE in request.cookies
     answer = render(
-        request, "rows", current="data", one=held_delivery, pipeline=pipeline, asked=asked, rows=rows, waits=waits
+        request, "rows", current="data", delivery=held_delivery, pipeline=pipeline, asked=asked, rows=rows, waits=waits
     )
     return _refreshed(answer, waits)
 
@@ -219,7 +219,7 @@ def _plan(
     form = posts.token(user, of)
     accepts = action == "accept"
     rows, offered = (delivery.good, delivery.held_back) if accepts else (delivery.quarantined, True)
-    content: dict[str, Any] = {"found": quality, "one": delivery, "form": form, "refused": refused, "asked": asked}
+    content: dict[str, Any] = {"found": quality, "delivery": delivery, "form": form, "refused": refused, "asked": asked}
     content |= {"action": action, "rows": rows, "offered": offered}
     template = "look" if action == "look" else "quarantine_plan"
     return render(request, template, status=status, current="data", most=MAX_ROWS, **content)
