@@ -138,12 +138,17 @@ def test_p6_of_several_who_write_a_new_key_at_once_one_wins(platform: Platform) 
     site, bucket = platform.site("primary", "personal"), f"race-{secrets.token_hex(4)}"
     site.ensure_bucket(bucket, versioned=True)
     try:
-        for turn in range(5):
+        for round_number in range(5):
             bodies = [os.urandom(50) for _ in range(8)]
             with ThreadPoolExecutor(8) as pool:
-                won = list(pool.map(lambda body, turn=turn: site.write_new(bucket, f"once-{turn}", body), bodies))
+                won = list(
+                    pool.map(
+                        lambda body, round_number=round_number: site.write_new(bucket, f"once-{round_number}", body),
+                        bodies,
+                    )
+                )
             assert won.count(True) == 1
-            assert site.read(bucket, f"once-{turn}") == bodies[won.index(True)]
+            assert site.read(bucket, f"once-{round_number}") == bodies[won.index(True)]
     finally:
         site.drop_bucket(bucket)
 

@@ -27,7 +27,7 @@ from .kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, POD, SERVICE_A
 from .kubelet import Kubelet, PodWorker
 from .kueue import Kueue
 from .nodes import Nodes
-from .processes import Guard
+from .processes import ProcessGuard
 from .trainer import Trainer
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class KubernetesDouble:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kubernetes-double", daemon=True)
         self._thread.start()
-        self._guard = Guard(self._root)
+        self._guard = ProcessGuard(self._root)
         self._tokens = Tokens()
         self._faults = Faults()
         self._images = Registry()

@@ -18,7 +18,7 @@ from .errors import Refusal
 from .images import Image, Registry
 from .kinds import NODE, POD, Obj
 from .pod_status import INIT, MAIN
-from .processes import Guard, Log, Process, kill_orphans
+from .processes import Log, Process, ProcessGuard, kill_orphans
 from .quota import finished
 
 _BACK_OFF = 10.0
@@ -289,7 +289,7 @@ def _span(began: datetime) -> Obj:
 class Kubelet:
     """The workers of all pods that are bound to a node."""
 
-    def __init__(self, cluster: Cluster, images: Registry, root: Path, guard: Guard) -> None:
+    def __init__(self, cluster: Cluster, images: Registry, root: Path, guard: ProcessGuard) -> None:
         self.cluster = cluster
         self.images = images
         self.root = root

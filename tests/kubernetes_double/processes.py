@@ -62,7 +62,7 @@ class Log:
             self._news.discard(event)
 
 
-class Guard:
+class ProcessGuard:
     """A process that kills every container and removes their folder when this process is gone, however it went."""
 
     def __init__(self, root: Path) -> None:
@@ -99,7 +99,7 @@ class Guard:
 class Process:
     """A running container. `exited` is set, in the loop, when it is over and its output is complete."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], home: Path, log: Log, guard: Guard) -> None:
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], home: Path, log: Log, guard: ProcessGuard) -> None:
         self._loop = asyncio.get_running_loop()
         self._log = log
         self._guard = guard

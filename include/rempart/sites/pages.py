@@ -39,7 +39,7 @@ class Cycle:
 
 
 @dataclass
-class Guard:
+class PageGuard:
     """Checks of one listing. `where` names it in errors; `most` is the maximum number of entries.
 
     `rising`: the server is proven to list in order, so an entry's sort key is never lower than the last one.
@@ -94,7 +94,7 @@ def walk(
     ask: Callable[[dict[str, str]], Page],
     follows: Mapping[str, str],
     marks: Callable[[Page], Sequence[tuple[Any, Hashable]]],
-    guard: Guard,
+    guard: PageGuard,
 ) -> Iterator[Page]:
     """Yield every page of a listing, each after it was checked. Raises ListingRefused.
 

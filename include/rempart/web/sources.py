@@ -16,7 +16,7 @@ from rempart.web.refreshing_cache import RefreshingCache
 LASTS = 15.0
 """Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
 RECENT = 60.0
-"""Seconds: where the facts are older, because nobody looked, a page waits for new ones, as `Kept` has patience."""
+"""Seconds: where the facts are older, because nobody looked, a page waits for new ones (see `RefreshingCache`)."""
 FIRST = 20.0
 """Seconds for which the first page waits for the first facts: a page without any tells nothing."""
 JUST_NOW = 2.0

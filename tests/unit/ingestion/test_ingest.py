@@ -270,11 +270,11 @@ class Lying(MemorySite):
     below, how, reads_wrong = "", "", ""
 
     def write(self, bucket: str, key: str, body: bytes, **named: Any) -> Any:
-        lies = bucket == "lake" and key.startswith(self.below)
-        if lies and self.how == "altered":
+        altered = bucket == "lake" and key.startswith(self.below)
+        if altered and self.how == "altered":
             body = bytes([body[0] ^ 1]) + body[1:]
         info = super().write(bucket, key, body, **named)
-        if lies and self.how == "lost":
+        if altered and self.how == "lost":
             self.delete(bucket, key, version_id=info.version_id)
         return info
 

@@ -195,7 +195,7 @@ def initialise(
     if secrets != existing:
         credentials.write_secrets(master, secrets)
     certificates = {
-        site: site_certificates.kept_or_made(site, site_certificates.read(folder, f"{site}."), now)
+        site: site_certificates.usable_or_new(site, site_certificates.read(folder, f"{site}."), now)
         for site in inside.embedded_sites
     }
     wanted = files(inside, secrets, certificates) | _build_files(stack, inherited)

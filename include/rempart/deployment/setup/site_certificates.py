@@ -120,7 +120,7 @@ def usable(site: str, found: Mapping[str, str], now: datetime) -> bool:
     )
 
 
-def kept_or_made(site: str, found: Mapping[str, str], now: datetime) -> dict[str, str]:
+def usable_or_new(site: str, found: Mapping[str, str], now: datetime) -> dict[str, str]:
     """Return contents by file name: those `found` if usable, else new ones."""
     if usable(site, found, now):
         return {name: found[name] for name in FILES}
@@ -138,7 +138,7 @@ def ensure(folder: Path, site: str, now: datetime) -> bool:
     Never while the site runs: it would read the new files one by one, and refuse itself.
     """
     found = read(folder)
-    wanted = kept_or_made(site, found, now)
+    wanted = usable_or_new(site, found, now)
     if wanted == found:
         return False
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ def target(event: str, args: tuple[Any, ...]) -> Target | None:
     return Target(f"socket family {int(sender.family)}", None)
 
 
-class Guard:
+class EgressGuard:
     """Judges what one process, and those forked from it, try to reach. No lock is held: a fork could not release it."""
 
     def __init__(
@@ -227,7 +227,7 @@ def record(wanted: Target, decision: Decision) -> None:
 
 # --- installation -----------------------------------------------------------------------------------------------------
 
-_installed: list[Guard] = []
+_installed: list[EgressGuard] = []
 
 
 def install() -> None:
@@ -241,7 +241,7 @@ def install() -> None:
         configuration.load()
     except RempartError as fault:
         sys.stderr.write(f"rempart: this process may reach this machine only: {fault}\n")
-    guard = Guard(CurrentRules(), record)
+    guard = EgressGuard(CurrentRules(), record)
     _installed.append(guard)
     _remember_answers(guard)
 
@@ -252,7 +252,7 @@ def install() -> None:
     sys.addaudithook(hook)
 
 
-def _remember_answers(guard: Guard) -> None:
+def _remember_answers(guard: EgressGuard) -> None:
     """An event tells the question alone; a later one holds only the address, which must be known as the answer."""
     ask = _socket.getaddrinfo
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.errors import ListingRefused
-from rempart.sites.pages import Guard, walk
+from rempart.sites.pages import PageGuard, walk
 from rempart.sites.refusals import BUSY
 
 LOCKED_FOR = timedelta(minutes=2)
@@ -255,7 +255,7 @@ def _pages(
         found = (entry for kind in ("Contents", "Versions", "DeleteMarkers") for entry in page.get(kind, ()))
         return [(entry["Key"], entry.get("VersionId")) for entry in found]
 
-    guard = Guard(f"list {scratch.bucket}/{prefix}", "NAME", _MOST_LEFT)
+    guard = PageGuard(f"list {scratch.bucket}/{prefix}", "NAME", _MOST_LEFT)
     pages = walk(
         lambda where: ask(Bucket=scratch.bucket, Prefix=prefix, **extra, **where),
         _VERSIONS if versions else _OBJECTS,

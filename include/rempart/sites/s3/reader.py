@@ -21,7 +21,7 @@ from rempart.sites.answers import NotUnderstood, etag, fact
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.digests import ERROR_BYTES
 from rempart.sites.listing import ENTRIES, keep_order
-from rempart.sites.pages import Guard, walk
+from rempart.sites.pages import PageGuard, walk
 from rempart.sites.port import Checks, ObjectInfo
 from rempart.sites.refusals import MOST_SKEW, translate
 from rempart.sites.s3.bulk import Bulk
@@ -125,8 +125,8 @@ class S3Reader:
         ):
             yield from found[ENTRIES]
 
-    def _guard(self, what: str, *, rising: bool = False) -> Guard:
-        return Guard(f"{what} at site '{self.name}' ({self.endpoint})", self.name, self._most, rising)
+    def _guard(self, what: str, *, rising: bool = False) -> PageGuard:
+        return PageGuard(f"{what} at site '{self.name}' ({self.endpoint})", self.name, self._most, rising)
 
     def keeps_versions(self, bucket: str) -> bool:
         ask = partial(self._client.get_bucket_versioning, Bucket=bucket)

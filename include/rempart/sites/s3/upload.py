@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from rempart.errors import ObjectMissing, SiteError, SiteUnavailable
 from rempart.sites.answers import etag, fact
 from rempart.sites.digests import etag_of_parts, md5
-from rempart.sites.pages import Guard, walk
+from rempart.sites.pages import PageGuard, walk
 from rempart.sites.port import ObjectInfo
 
 _UPLOADS = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
@@ -30,7 +30,7 @@ class S3Upload:
         call: Callable[[Callable[[], Any]], Any],
         bucket: str,
         like: ObjectInfo,
-        guard: Callable[[], Guard],
+        guard: Callable[[], PageGuard],
     ) -> None:
         self._client, self._call, self._like, self._guard = client, call, like, guard
         self._where = {"Bucket": bucket, "Key": like.key}

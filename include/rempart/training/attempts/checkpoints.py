@@ -35,7 +35,7 @@ MOST_VERSIONS = 10
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredCheckpoint:
     """One committed checkpoint: the trainer's step, and the SHA-256 of its body."""
 
     step: int
@@ -52,7 +52,7 @@ class Manifest:
 
     job_id: str
     done: int = 0
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[StoredCheckpoint, ...] = ()
 
     def to_json(self) -> bytes:
         return canonical_json.encode({"version": 1, **asdict(self)})
@@ -63,13 +63,13 @@ def is_checkpoint(key: str) -> bool:
     return re.search(r"(^|/)jobs/[0-9a-f]{16}/checkpoint(/|\.json$)", key) is not None
 
 
-def committed(manifest: Manifest, newest: Kept, done: int) -> Manifest:
+def committed(manifest: Manifest, newest: StoredCheckpoint, done: int) -> Manifest:
     """Return the manifest after `newest` is stored. The same step replaces its former checkpoint."""
     older = [checkpoint for checkpoint in manifest.kept if checkpoint != newest]
     return Manifest(manifest.job_id, done, (newest, *older)[:KEEP])
 
 
-def without(manifest: Manifest, unusable: Kept) -> Manifest:
+def without(manifest: Manifest, unusable: StoredCheckpoint) -> Manifest:
     """Return the manifest without a corrupt or missing checkpoint."""
     return Manifest(
         manifest.job_id, manifest.done, tuple(checkpoint for checkpoint in manifest.kept if checkpoint != unusable)
@@ -86,7 +86,9 @@ def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
     """Return a manifest from JSON, or None if malformed. Raises TrainingError if it belongs to another job."""
     try:
         data = json.loads(body)
-        kept = tuple(Kept(int(checkpoint["step"]), str(checkpoint["sha256"])) for checkpoint in data["kept"])
+        kept = tuple(
+            StoredCheckpoint(int(checkpoint["step"]), str(checkpoint["sha256"])) for checkpoint in data["kept"]
+        )
         manifest = Manifest(str(data["job_id"]), int(data["done"]), kept)
     except (ValueError, KeyError, TypeError):
         return None
@@ -164,7 +166,7 @@ class Checkpoints:
     def save(self, step: int, arrays: Arrays, done: int) -> None:
         """Store the body, commit it, then delete superseded checkpoints."""
         body = pack(arrays)
-        kept = Kept(step, hashlib.sha256(body).hexdigest())
+        kept = StoredCheckpoint(step, hashlib.sha256(body).hexdigest())
         self._site.write(self._bucket, self._spec.key(kept.name), body)
         before, manifest = self.manifest, committed(self.manifest, kept, done)
         self._site.write(self._bucket, self._spec.key(MANIFEST), manifest.to_json(), content_type="application/json")

@@ -69,7 +69,7 @@ def histories(draw: st.DrawFn) -> list[Manifest]:
         jobs = draw(st.integers(0, 2000))  # tables that their owners clean up
         champion = draw(st.integers(champion, min(champion + 3, 39)))
         raw = [held(f"raw/{one}.csv", f"object {one}") for one in range(count)]
-        small = [held(name, f"{name} {turn}", size=90, ratio=1.2) for name, turn in pointers.items()]
+        small = [held(name, f"{name} {version}", size=90, ratio=1.2) for name, version in pointers.items()]
         base = manifest(number)
         dumps = tuple(
             dataclasses.replace(dump, tables={"public.dag_run": runs, "public.job": jobs})

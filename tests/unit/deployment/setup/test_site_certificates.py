@@ -47,7 +47,7 @@ def test_the_authoritys_key_is_kept_nowhere() -> None:
 @pytest.mark.parametrize("how", ["a file is missing", "another site's", "another key", "no PEM", "another authority"])
 def test_what_does_not_fit_together_is_made_anew(how: str) -> None:
     good, other = site_certificates.make("haven", NOW).files(), site_certificates.make("haven", NOW).files()
-    assert site_certificates.kept_or_made("haven", good, NOW) == good
+    assert site_certificates.usable_or_new("haven", good, NOW) == good
     found = {
         "a file is missing": {name: good[name] for name in FILES[:2]},
         "another site's": site_certificates.make("primary", NOW).files(),
@@ -55,7 +55,7 @@ def test_what_does_not_fit_together_is_made_anew(how: str) -> None:
         "no PEM": good | {"site.pem": "nothing"},
         "another authority": good | {"ca.pem": other["ca.pem"]},
     }[how]
-    made = site_certificates.kept_or_made("haven", found, NOW)
+    made = site_certificates.usable_or_new("haven", found, NOW)
     assert site_certificates.usable("haven", made, NOW) and made["site.key"] not in (
         good["site.key"],
         other["site.key"],

@@ -248,18 +248,18 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
 ) -> None:
     house.seal(house.put("a", b"one"))
     house.seal(house.put("b", b"two"))
-    message = list(flow.destruction_lines(flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id), dry_run=True))
-    assert "Pass --yes" in message[-1]
-    message += flow.rewrap_lines(house.ring, flow.rewrap(house.platform.ledger, house.ring, dry_run=False), dry_run=False)
+    lines = list(flow.destruction_lines(flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id), dry_run=True))
+    assert "Pass --yes" in lines[-1]
+    lines += flow.rewrap_lines(house.ring, flow.rewrap(house.platform.ledger, house.ring, dry_run=False), dry_run=False)
     key = house.ring.open(BOOKINGS)
     done = flow.destroy(house.platform.ledger, house.ring, BOOKINGS.id, dry_run=False)
-    message += flow.destruction_lines(done, dry_run=False)
+    lines += flow.destruction_lines(done, dry_run=False)
     house.seal(house.put("c", b"three"))
     records = house.platform.ledger.find("backup-key", BOOKINGS.id)[::-1]
     assert [(record.body["event"], record.body["serial"]) for record in records] == [
         ("made", "0001"), ("rewrapped", "0001"), ("destroyed", "0001"), ("made", "0002"),
     ]  # fmt: skip
-    text = str(house.platform.ledger.find("backup-key")) + "".join(message) + caplog.text
+    text = str(house.platform.ledger.find("backup-key")) + "".join(lines) + caplog.text
     assert not [one for one in (key.identity.secret, key.restic_password, OWN.secret) if one in text]
     lines = list(flow.listing(house.ring))
     assert "0001  destroyed on 2099-03-01" in lines[0] and "opened by the platform, age1" in lines[1]

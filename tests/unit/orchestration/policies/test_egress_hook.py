@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rempart.errors import ConfigError, EgressDenied, LedgerError
-from rempart.orchestration.policies.egress_hook import Guard, Target, target
+from rempart.orchestration.policies.egress_hook import EgressGuard, Target, target
 from rempart.settings.config import Config
 from rempart.sovereignty.egress import Destination, EgressRules
 from rempart.sovereignty.policy import Decision
@@ -55,7 +55,7 @@ class World:
         self.names = names or {}
         self.resolved: list[str] = []
         self.recorded: list[tuple[Target, Decision]] = []
-        self.guard = Guard(lambda on: (CONFIG, RULES), self.record, clock=lambda: self.now, resolve=self.resolve)
+        self.guard = EgressGuard(lambda on: (CONFIG, RULES), self.record, clock=lambda: self.now, resolve=self.resolve)
 
     def record(self, wanted: Target, decision: Decision) -> None:
         self.recorded.append((wanted, decision))
@@ -228,7 +228,7 @@ def test_without_a_readable_configuration_everything_is_refused_but_this_machine
     def unreadable(on: date) -> tuple[Config, EgressRules]:
         raise ConfigError("rempart.yaml is not valid", "Correct it.")
 
-    guard = Guard(unreadable, lambda wanted, decision: None)
+    guard = EgressGuard(unreadable, lambda wanted, decision: None)
     guard.judge("socket.getaddrinfo", ("localhost", 80, 0, 0, 0))
     with (
         caplog.at_level(logging.ERROR),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rempart.errors import ListingRefused
 from rempart.sites.capabilities import CapabilityRecord, Proof
-from rempart.sites.pages import Cycle, Guard, walk
+from rempart.sites.pages import Cycle, PageGuard, walk
 from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.site import S3Site
 from tests.scripted_site import Answer, Asked, scripted_site
@@ -160,5 +160,7 @@ def test_a_listing_without_repeats_comes_back_whole_in_any_order(keys: list[int]
         more = number + 1 < len(cut)
         return {"found": cut[number], "IsTruncated": more, "Next": str(number + 1) if more else None}
 
-    pages = walk(ask, {"Token": "Next"}, lambda page: [(one, one) for one in page["found"]], Guard("list x", "primary"))
+    pages = walk(
+        ask, {"Token": "Next"}, lambda page: [(one, one) for one in page["found"]], PageGuard("list x", "primary")
+    )
     assert [one for page in pages for one in page["found"]] == keys

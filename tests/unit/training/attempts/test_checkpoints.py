@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from rempart.errors import TrainingError
 from rempart.training.attempts import checkpoints as ck
-from rempart.training.attempts.checkpoints import KEEP, Checkpoints, Kept, Manifest, is_checkpoint
+from rempart.training.attempts.checkpoints import KEEP, Checkpoints, Manifest, StoredCheckpoint, is_checkpoint
 from tests.unit.training import stage
 from tests.unit.training.test_job import spec
 
 SPEC = spec()
-KEPT = st.builds(Kept, st.integers(0, 50), st.integers(0, 9).map(lambda digit: str(digit) * 64))
+KEPT = st.builds(StoredCheckpoint, st.integers(0, 50), st.integers(0, 9).map(lambda digit: str(digit) * 64))
 MANIFESTS = st.builds(
     lambda kept, done: Manifest(SPEC.job_id, done, tuple(dict.fromkeys(kept))),
     st.lists(KEPT, max_size=KEEP),
@@ -46,7 +46,7 @@ def test_what_is_no_manifest_is_none(body):
 
 @pytest.mark.parametrize("sha256", ["../../x", "A" * 64, ""])
 def test_a_manifest_that_names_anything_but_a_hash_is_not_usable(sha256):
-    assert ck.parse_manifest(Manifest(SPEC.job_id, 1, (Kept(1, sha256),)).to_json(), SPEC.job_id) is None
+    assert ck.parse_manifest(Manifest(SPEC.job_id, 1, (StoredCheckpoint(1, sha256),)).to_json(), SPEC.job_id) is None
 
 
 class Killed(BaseException):

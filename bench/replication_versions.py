@@ -1,6 +1,6 @@
-"""Replication by this code beside another checkout's, on the same two servers and the same objects.
+"""Replication by this code and by another checkout's, on the same two servers and the same objects.
 
-make bench BENCH=replication_beside ARGS="../old"        the folder of the other checkout
+make bench BENCH=replication_versions ARGS="../old"        the folder of the other checkout
 
 Each case is written to the source once. Then both codes bring it in turns, whoever begins changes with each round, and
 before each run the target's bucket and the catalogue are made empty. Timed is the call of `bring`, as in
@@ -103,7 +103,7 @@ def main() -> int:
             rows += rows_of(*rounds_of(bench, chosen.other.resolve(), chosen.rounds, *CASES[number]))
     fine = all(row.ours >= ENOUGH * row.peer for row in rows if row.better_is == "higher")
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    write("replication_beside", rows, ok=fine, rounds=chosen.rounds, at=at, other=chosen.other.name)
+    write("replication_versions", rows, ok=fine, rounds=chosen.rounds, at=at, other=chosen.other.name)
     return 0 if fine else 1
 
 
