@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from rempart.cli import upgrades
+from rempart.cli import upgrade
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import schemas
 from rempart.deployment.setup import paths
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.stack
 
 
 def test_the_release_that_runs_finds_nothing_to_do(stack: paths.Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    upgrades.take_over(stack, check=True, yes=False)
+    upgrade.take_over(stack, check=True, yes=False)
     told = capsys.readouterr().out.splitlines()
     assert told[-1] == "This release already runs: nothing to do."
     assert {line.split()[0] for line in told[:-1]} == {"ok"}
@@ -39,7 +39,7 @@ def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(
     release.record(stack, dataclasses.replace(real, packages={**real.packages, "mlflow": "3.16.1"}))
     try:
         with pytest.raises(UpgradeError, match="cannot take over"):
-            upgrades.take_over(stack, check=False, yes=True)
+            upgrade.take_over(stack, check=False, yes=True)
     finally:
         release.record(stack, real)
     told = capsys.readouterr().out.splitlines()

@@ -8,19 +8,54 @@ import typer
 
 from rempart.cli import (
     stack,
-    upgrades,
-    people,
+    upgrade,
     continuity,
-    backups,
-    drills,
+    restore,
+    audit,
+    erase,
+)
+from rempart.cli.groups import (
+    config,
+    classification,
+    policy,
+    ledger,
+    keys,
+    doctor,
+    quarantine,
+    run,
+    new,
+    points,
     bundle,
-    point_in_time,
-    governance,
-    rows,
-    doctors,
+    drill,
+    pitr,
+    watch,
+    users,
 )
 from rempart.cli.root import app
 from rempart.errors import RempartError
+
+
+GROUPS = (
+    config,
+    classification,
+    policy,
+    ledger,
+    keys,
+    doctor,
+    quarantine,
+    run,
+    new,
+    points,
+    bundle,
+    drill,
+    pitr,
+    watch,
+    users,
+)
+"""In the order of --help. A group has the name of its file."""
+
+for module in GROUPS:
+    app.add_typer(module.group, name=module.__name__.rpartition(".")[2])
 
 
 def main() -> None:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rempart.cli import rendering
-from rempart.cli.root import app
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult
+from rempart.cli.root import app
+
+
+def _tell_switchover(result: SwitchoverResult) -> None:
+    from rempart.flows.failover import fail_over as flow
+
+    for line in flow.lines(result):
+        typer.echo(line)
+    if result.dry_run and not result.done:
+        typer.echo("Nothing was changed. Pass --yes to do it.")
 
 
 @app.command("replicate")
@@ -102,12 +111,3 @@ def failback(
     from rempart.flows.shared.platform import open_platform
 
     _tell_switchover(flow.fail_back(open_platform(), dry_run=not yes))
-
-
-def _tell_switchover(result: SwitchoverResult) -> None:
-    from rempart.flows.failover import fail_over as flow
-
-    for line in flow.lines(result):
-        typer.echo(line)
-    if result.dry_run and not result.done:
-        typer.echo("Nothing was changed. Pass --yes to do it.")

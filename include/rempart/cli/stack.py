@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app, run_app
+from rempart.cli.root import app
 from rempart.errors import PreflightFailed
 
 
@@ -217,43 +217,3 @@ def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or mon
     if service not in connections:
         raise ConfigError(f"'{service}' has no web user", f"Choose one of: {', '.join(connections)}.")
     typer.echo(config.environment_connections(connections[service]).password)
-
-
-@run_app.command("mlflow")
-def run_mlflow(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="By default that of the stack, or of connection mlflow.")] = None,
-    allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
-) -> None:
-    """Run the MLflow server at the active site; it stops while the site is fenced, and restarts at the next one."""
-    from rempart.deployment.servers import mlflow_supervisor
-    from rempart.deployment.setup import paths
-
-    raise typer.Exit(mlflow_supervisor.run_mlflow(paths.current(), host=host, port=port, allowed=allowed_hosts))
-
-
-@run_app.command("airflow")
-def run_airflow(
-    component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
-) -> None:
-    """Run one of Airflow's components with the platform's settings and connections."""
-    from rempart.deployment.kubernetes import cluster
-    from rempart.deployment.setup import launch, paths
-
-    stack = paths.current()
-    if stack.cluster:
-        cluster.write_user(stack, component)
-    launch.run(stack, f"airflow-{component}")
-
-
-@run_app.command("workload", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-def run_workload(
-    command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
-    component: Annotated[
-        str, typer.Option(help="In the container of this component, which holds fewer secrets than a task's.")
-    ] = "",
-) -> None:
-    """Run any program with Airflow's settings and connections: an executor starts this in its own pod."""
-    from rempart.deployment.setup import launch, paths
-
-    launch.run_workload(paths.current(), command, component)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart.cli import upgrades
+from rempart.cli import upgrade
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import postgresql, schemas
 from rempart.deployment.servers.schemas import Schema
@@ -139,16 +139,16 @@ def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
     stack: paths.Stack, before: paths.Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RempartError, match="No upgrade"):
-        upgrades.go_back(stack, yes=False)
+        upgrade.go_back(stack, yes=False)
     found = release.recorded(stack)
     assert found
     begun = Begun("P", "haven", found, ("mlflow",), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
-    upgrades.go_back(stack, yes=False)
+    upgrade.go_back(stack, yes=False)
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing was changed. Pass --yes to do it."
     shutil.rmtree(before.root)
     with pytest.raises(RempartError, match="is missing in") as gone:
-        upgrades.go_back(stack, yes=True)
+        upgrade.go_back(stack, yes=True)
     assert "make setup" in gone.value.hint
 
 
@@ -165,7 +165,7 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
     begun = Begun("P", "haven", found, (), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
     with pytest.raises(RempartError, match=r"`rempart up` of the previous release, .* ended with 3"):
-        upgrades.go_back(stack, yes=True)
+        upgrade.go_back(stack, yes=True)
     lines = told.read_text().splitlines()
     assert lines[:2] == ["-m rempart.cli up", str(before.root)]
     assert f"REMPART_HOME={before.root}" in lines and f"REMPART_VAR={stack.var}" in lines
@@ -177,5 +177,5 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
 def test_an_upgrade_without_a_platform_names_what_is_missing(stack: paths.Stack) -> None:
     for words in ({"check": True, "yes": False}, {"check": False, "yes": True}):
         with pytest.raises(RempartError, match="No platform exists in") as refused:
-            upgrades.take_over(stack, **words)
+            upgrade.take_over(stack, **words)
         assert "REMPART_VAR" in refused.value.hint

@@ -1,4 +1,4 @@
-"""Commands of restore drills."""
+"""Run a restore drill, and make its report again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import drill_app
+group = typer.Typer(invoke_without_command=True)
 
 
 class _Scenario(StrEnum):
@@ -22,7 +22,7 @@ class _Profile(StrEnum):
     none = "none"
 
 
-@drill_app.callback()
+@group.callback()
 def drill(
     context: typer.Context,
     point: Annotated[
@@ -46,7 +46,7 @@ def drill(
     )
 
 
-@drill_app.command("report")
+@group.command("report")
 def drill_report(
     profile: Annotated[
         _Profile | None, typer.Option(help="One profile alone, or none; by default those of rempart.yaml.")

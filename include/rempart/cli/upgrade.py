@@ -6,30 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli.root import app
-
 if TYPE_CHECKING:
     from rempart.deployment.setup.paths import Stack
-
-
-@app.command()
-def upgrade(
-    check: Annotated[bool, typer.Option("--check", help="Only tell what this release would change.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
-    ] = False,
-    back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
-) -> None:
-    """Put this checkout in the place of the release that runs: restore point, drill, migration, start, proof.
-
-    Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
-    """
-    from rempart.deployment.setup import paths
-
-    if back:
-        go_back(paths.current(), yes=yes and not check)
-    else:
-        take_over(paths.current(), check=check, yes=yes)
+from rempart.cli.root import app
 
 
 def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
@@ -75,3 +54,23 @@ def go_back(stack: Stack, *, yes: bool) -> None:
         return
     flow.go_back(stack, begun)
     typer.echo(f"{begun.before.root} works here again. Work on from there; this checkout starts nothing more.")
+
+
+@app.command()
+def upgrade(
+    check: Annotated[bool, typer.Option("--check", help="Only tell what this release would change.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
+) -> None:
+    """Put this checkout in the place of the release that runs: restore point, drill, migration, start, proof.
+
+    Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
+    """
+    from rempart.deployment.setup import paths
+
+    if back:
+        go_back(paths.current(), yes=yes and not check)
+    else:
+        take_over(paths.current(), check=check, yes=yes)

@@ -1,23 +1,20 @@
-"""Commands of point-in-time recovery."""
+"""Recover PostgreSQL to a chosen second."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rempart.cli.root import pitr_app, run_app
+group = typer.Typer(no_args_is_help=True, help="Point-in-time recovery of PostgreSQL: to a chosen second.")
 
 Site = Annotated[str, typer.Option("--site", help="The site of the archive; by default backup.site.")]
 Identity = Annotated[Path | None, typer.Option(help="Escrow identity; by default the platform's own.")]
 
 
-@pitr_app.command("status")
+@group.command("status")
 def pitr_status(site: Site = "", identity: Identity = None) -> None:
     """Show to which moments the server can be recovered, by which base backups, and every gap."""
     from rempart.flows.pitr import restore_to_moment as flow
@@ -28,7 +25,7 @@ def pitr_status(site: Site = "", identity: Identity = None) -> None:
         typer.echo(line)
 
 
-@pitr_app.command("base")
+@group.command("base")
 def pitr_base() -> None:
     """Take a base backup now; the archiver does so by itself as often as rempart.yaml says."""
     from rempart.backup.pitr.receiver import look
@@ -42,7 +39,7 @@ def pitr_base() -> None:
     flow.take_base(target, look(target.server))
 
 
-@pitr_app.command("prune")
+@group.command("prune")
 def pitr_prune(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is deleted.")
@@ -75,7 +72,7 @@ def pitr_prune(
         typer.echo("Nothing was deleted. Pass --yes to do it.")
 
 
-@pitr_app.command("restore")
+@group.command("restore")
 def pitr_restore(
     until: Annotated[str, typer.Option(help="2026-11-25T18:03:12Z, or `latest`.")],
     to: Annotated[Path, typer.Option(help="A new or empty folder; it becomes a server's data folder.")],
@@ -102,20 +99,3 @@ def pitr_restore(
         return
     for line in flow.told(flow.restore(found, planned, to.absolute()), to):
         typer.echo(line)
-
-
-@run_app.command("wal-archive")
-def run_wal_archive(
-    folder: Annotated[Path | None, typer.Option(help="Where WAL waits for the site; by default wal in var.")] = None,
-) -> None:
-    """Archive PostgreSQL's WAL and base backups at the backup site, until the process is ended."""
-    from rempart.deployment.setup.environment import MARKER
-    from rempart.flows.pitr.wal_archive import Archiver
-    from rempart.flows.shared.platform import open_platform
-    from rempart.settings.config import var_dir
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    marks = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
-    Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), stop, marks=marks).run()

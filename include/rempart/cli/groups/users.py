@@ -1,4 +1,4 @@
-"""Commands that change who may use Airflow's pages and API."""
+"""Manage the people who may use Airflow."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import users_app
+group = typer.Typer(no_args_is_help=True, help="People who may use Airflow, each with a role.")
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
 Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read it from the standard input.")]
 
 
-@users_app.command("list")
+def _given() -> str:
+    """Read a password twice from the terminal without echo, or from the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _show(password: str, *, given: bool) -> None:
+    if not given:
+        typer.echo(f"password, shown once: {password}")
+
+
+@group.command("list")
 def list_users() -> None:
     """Show all people with role and last login; evidence uses their numbers."""
     from rempart.flows.governance import people
@@ -28,7 +40,7 @@ def list_users() -> None:
         )
 
 
-@users_app.command("add")
+@group.command("add")
 def add_user(
     name: Name,
     role: Annotated[str, typer.Option(help="viewer, auditor, operator or admin.")],
@@ -44,7 +56,7 @@ def add_user(
     _show(password, given=ask)
 
 
-@users_app.command("remove")
+@group.command("remove")
 def remove_user(name: Name) -> None:
     """Remove a person's access; their sessions end within half a minute."""
     from rempart.flows.governance import people
@@ -54,7 +66,7 @@ def remove_user(name: Name) -> None:
     typer.echo(f"{name} is removed")
 
 
-@users_app.command("password")
+@group.command("password")
 def change_password(name: Name, ask: Ask = False) -> None:
     """Set another password, which ends the person's sessions within half a minute."""
     from rempart.flows.governance import people
@@ -66,7 +78,7 @@ def change_password(name: Name, ask: Ask = False) -> None:
     _show(password, given=ask)
 
 
-@users_app.command("role")
+@group.command("role")
 def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, auditor, operator or admin.")]) -> None:
     """Set another role; it applies within half a minute."""
     from rempart.flows.governance import people
@@ -74,15 +86,3 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, au
 
     people.change_role(people.users_of(open_platform()), name, role)
     typer.echo(f"{name} is {role}")
-
-
-def _given() -> str:
-    """Read a password twice from the terminal without echo, or from the first line of standard input."""
-    if sys.stdin.isatty():
-        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-    return sys.stdin.readline().rstrip("\r\n")
-
-
-def _show(password: str, *, given: bool) -> None:
-    if not given:
-        typer.echo(f"password, shown once: {password}")

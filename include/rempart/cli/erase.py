@@ -1,4 +1,4 @@
-"""The commands on rows of a dataset: accept a delivery that is held back, erase rows."""
+"""Erase rows of a data set."""
 
 from __future__ import annotations
 
@@ -8,38 +8,17 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app, quarantine_app
+from rempart.cli.root import app
 from rempart.errors import BackupError
 
 
-@quarantine_app.callback()
-def group() -> None:
-    """Manage held-back deliveries."""
-
-
-@quarantine_app.command("accept")
-def accept_delivery(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline whose delivery it is.")],
-    delivery: Annotated[str, typer.Argument(help="SHA-256 of the delivery, from the cockpit's page of the pipeline.")],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it you see what would be published, and nothing is changed.")
-    ] = False,
-) -> None:
-    """Publish the good rows of a delivery although more of it is refused than max_quarantined allows.
-
-    Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
-    """
-    from rempart.flows.ingestion import accept_delivery as flow
-    from rempart.flows.shared.platform import open_platform
-
-    platform = open_platform()
-    planned = flow.plan(platform.ledger, pipeline, delivery)
-    for line in planned.lines():
-        typer.echo(line)
-    if not yes:
-        typer.echo("Nothing was changed. Look at the rows first; --yes accepts the delivery.")
-        return
-    flow.accept(platform.connections("airflow_api"), planned)
+def _lines(file: Path) -> list[str]:
+    if str(file) == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise BackupError(f"{file} cannot be read ({type(cause).__name__})", "Name a file of UTF-8 text.") from cause
 
 
 @app.command("erase")
@@ -85,12 +64,3 @@ def erase_cli(
             typer.echo(line)
     if any(erasure.pending and not erasure.dry_run for erasure in done):
         raise typer.Exit(1)
-
-
-def _lines(file: Path) -> list[str]:
-    if str(file) == "-":
-        return sys.stdin.read().splitlines()
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise BackupError(f"{file} cannot be read ({type(cause).__name__})", "Name a file of UTF-8 text.") from cause

@@ -1,4 +1,4 @@
-"""Commands of the bootstrap bundle: what a bare machine needs, at the backup site or in a folder to carry."""
+"""Store, write and fetch the bootstrap bundle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import bundle_app
+group = typer.Typer(no_args_is_help=True, help="What a bare machine needs to restore, kept at the backup site.")
 
 
-@bundle_app.command("status")
+@group.command("status")
 def bundle_status() -> None:
     """Tell what the site has, and whether it is of what runs here. Exit code 1 if there is none, or it is older."""
     from rempart.flows.bundle import bundle as flow
@@ -23,7 +23,7 @@ def bundle_status() -> None:
         raise typer.Exit(1)
 
 
-@bundle_app.command("store")
+@group.command("store")
 def bundle_store(
     wheels: Annotated[
         Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
@@ -42,7 +42,7 @@ def bundle_store(
     typer.echo(f"open_bundle.py has SHA-256 {flow.opener_sha256()}: keep it, or this line, beside the escrowed keys")
 
 
-@bundle_app.command("write")
+@group.command("write")
 def bundle_write(
     folder: Annotated[Path | None, typer.Argument(help="Where it goes; by default dist/rempart-VERSION.")] = None,
     images: Annotated[bool, typer.Option(help="Also every image of docker-compose.yml, as built here.")] = True,
@@ -63,7 +63,7 @@ def bundle_write(
         typer.echo(line)
 
 
-@bundle_app.command("fetch")
+@group.command("fetch")
 def bundle_fetch(
     folder: Annotated[Path, typer.Argument(help="Where it goes; what is there and right is not fetched again.")],
     site: Annotated[str, typer.Option(help="The site that has it; by default backup.site.")] = "",

@@ -1,19 +1,17 @@
-"""Commands that look at what others run for us."""
+"""Probe sites, pools and databases."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rempart.cli import rendering
-from rempart.cli.root import doctor_app
 
-if TYPE_CHECKING:
-    pass
+group = typer.Typer(no_args_is_help=True, help="Look at what jobs and data rely on, and say the remedy.")
 
 
-@doctor_app.command("pool")
+@group.command("pool")
 def doctor_pool(
     name: Annotated[
         str | None, typer.Argument(help="As under gpu_pools in rempart.yaml; all of them by default.")
@@ -30,7 +28,7 @@ def doctor_pool(
     raise typer.Exit(flow.exit_code(found))
 
 
-@doctor_app.command("site")
+@group.command("site")
 def doctor_site(
     name: Annotated[str | None, typer.Argument(help="As under sites in rempart.yaml; all of them by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
@@ -49,7 +47,7 @@ def doctor_site(
     raise typer.Exit(flow.exit_code(found))
 
 
-@doctor_app.command("database")
+@group.command("database")
 def doctor_database() -> None:
     """Check with PostgreSQL's own programs that backups can read each database. Exit code 1: one cannot be read."""
     from rempart.flows.doctor import doctor_database as flow

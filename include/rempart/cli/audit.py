@@ -1,0 +1,69 @@
+"""Audit the installation, and write bills of materials."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rempart.cli.root import app
+from rempart.errors import RempartError
+
+
+@app.command()
+def audit(
+    as_json: Annotated[bool, typer.Option("--json", help="As docs/reference/audit.schema.json describes.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the report to this file instead of printing it.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Make this check alone; may be repeated.")] = None,
+    debian: Annotated[
+        list[Path] | None, typer.Option(help="An image's root, dpkg status file or bill of materials; may be repeated.")
+    ] = None,
+    advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
+) -> None:
+    """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run."""
+    from rempart.audit import findings
+    from rempart.deployment.setup import paths
+    from rempart.flows.governance import audit as flow
+
+    try:
+        found = flow.Audit(paths.current(), datetime.now(UTC), debian or (), advisories, only or ()).run()
+        readable = findings.readable(found)
+        text = flow.report_json(found) if as_json else readable
+        if out:
+            flow.write_text(text, out)
+            text = f"{out}: {readable.rstrip().splitlines()[-1]}"
+        typer.echo(text.rstrip("\n"))
+    except RempartError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(3) from error
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def sbom(
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+    debian: Annotated[
+        Path | None, typer.Option(help="A dpkg status file or an image's root, instead of the lock.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="An image's root: its Python distributions and programs too.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the image is called.")] = "image",
+    release: Annotated[str, typer.Option(help="The Debian release, such as 13, if its os-release is not there.")] = "",
+    timestamp: Annotated[datetime | None, typer.Option(help="A time to state; else the file has none.")] = None,
+) -> None:
+    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
+    from rempart.flows.governance import audit as flow
+    from rempart.settings import config
+
+    at = timestamp.replace(tzinfo=UTC) if timestamp and not timestamp.tzinfo else timestamp
+    if image:
+        text = flow.bill_of_image(image, name, at)
+    else:
+        text = flow.bill_of_debian(debian, release, at) if debian else flow.bill_of_lock(config.project_root(), at)
+    if out:
+        flow.write_text(text, out)
+    else:
+        typer.echo(text.rstrip("\n"))

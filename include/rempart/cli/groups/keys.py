@@ -1,0 +1,73 @@
+"""List, make, rewrap and destroy keys of backups."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+group = typer.Typer(no_args_is_help=True, help="Keys of backups: who can open them, and how to destroy one.")
+
+
+@group.command("list")
+def keys_list() -> None:
+    """Show every encryption scope's keys: who can open each, where a copy is missing, which were destroyed."""
+    from rempart.flows.shared import keys as flow
+    from rempart.flows.shared.platform import open_platform
+
+    platform = open_platform()
+    flow.warn_of_escrow(platform)
+    for line in flow.listing(flow.open_keyring(platform)):
+        typer.echo(line)
+
+
+@group.command("new-recipient")
+def keys_new_recipient(file: Annotated[Path, typer.Argument(help="A new file; keep it apart from here.")]) -> None:
+    """Make an escrow identity in a file that only you can read, and print what goes into rempart.yaml."""
+    from rempart.flows.shared import keys as flow
+
+    recipient = flow.new_recipient(file, datetime.now(UTC))
+    typer.echo(f"{file} opens every backup: take it off this machine. In rempart.yaml, under backup.recipients:")
+    typer.echo(recipient)
+
+
+@group.command("destroy")
+def keys_destroy(
+    scope: Annotated[str, typer.Argument(help="As `rempart keys list` names it.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Destroy a scope's keys: what they sealed is unreadable from then on, in every copy, and nothing else is."""
+    from rempart.flows.shared import keys as flow
+    from rempart.flows.shared.platform import open_platform
+
+    platform = open_platform()
+    flow.warn_of_escrow(platform)
+    done = flow.destroy(platform.ledger, flow.open_keyring(platform), scope, dry_run=not yes)
+    for line in flow.destruction_lines(done, dry_run=not yes):
+        typer.echo(line)
+
+
+@group.command("rewrap")
+def keys_rewrap(
+    opened_with: Annotated[
+        Path | None, typer.Option("--with", help="An identity that opens the keys, if the platform's own is new.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for no other."""
+    from rempart.backup.keys.age import read_identity_file
+    from rempart.flows.shared import keys as flow
+    from rempart.flows.shared.platform import open_platform
+
+    platform, opener = open_platform(), read_identity_file(opened_with) if opened_with else None
+    flow.warn_of_escrow(platform)
+    keyring = flow.open_keyring(platform)
+    done = flow.rewrap(platform.ledger, keyring, opener, dry_run=not yes)
+    for line in flow.rewrap_lines(keyring, done, dry_run=not yes):
+        typer.echo(line)

@@ -1,0 +1,104 @@
+"""Show, export, verify and repair the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+group = typer.Typer(no_args_is_help=True, help="Evidence: look at it, export it, verify it.")
+
+
+@group.command("verify")
+def ledger_verify(
+    place: Annotated[Path, typer.Argument(help="The folder of an export, or one .jsonl file.")],
+    key: Annotated[list[str], typer.Option(help="Public key that began the ledger: a .pem file, or hex.")],
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
+) -> None:
+    """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network."""
+    from rempart.ledger import files
+
+    verdict = files.verify_files(place, key, checkpoints)
+    for line in files.report(verdict):
+        typer.echo(line)
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+@group.command("export")
+def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missing.")]) -> None:
+    """Write every record, every checkpoint and the first public key into a folder, for an auditor."""
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
+
+    written = evidence.export_to(open_platform(), folder)
+    typer.echo(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
+
+
+@group.command("show")
+def ledger_show(
+    after: Annotated[int | None, typer.Option(help="From the record after this number on; else the newest.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many records.")] = 20,
+) -> None:
+    """Show stored records, one JSON text a line."""
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
+
+    for text in evidence.show(open_platform().ledger, after, limit):
+        typer.echo(text)
+
+
+@group.command("rotate-key")
+def ledger_rotate_key() -> None:
+    """Replace the signing key: the old key signs the new one, and is deleted."""
+    from rempart.deployment.setup import credentials, paths
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
+
+    credentials.prepare_ledger_key(paths.current())
+    record = evidence.rotate_key(open_platform())
+    typer.echo(f"record {record.seq}: key {record.subject} signs from now on, in place of {record.body['replaces']}")
+    typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(paths.current())))
+
+
+@group.command("repair")
+def ledger_repair(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it what is wrong is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Read back everything that was exported, and put again what a site altered or lost, with the same bytes."""
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
+
+    done = evidence.repair(open_platform(), dry_run=not yes)
+    for where, why in () if yes else done.healed.items():
+        typer.echo(f"{where} can be put again: {why}")
+    typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} put again")
+    if done.healed and not yes:
+        typer.echo("Nothing was changed. Pass --yes to do it.")
+
+
+@group.command("remove-forged")
+def ledger_remove_forged(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the records are shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Remove records written without the platform: they are ignored, and block new ones."""
+    from rempart.deployment.setup import paths
+    from rempart.flows.governance import forged
+    from rempart.flows.restore.restore_databases import administrator
+    from rempart.flows.shared.platform import open_platform
+
+    stack = paths.current()
+    platform = open_platform()
+    done = forged.remove_forged(platform.ledger, administrator(stack), stack.var, platform.clock(), dry_run=not yes)
+    for entry in reversed(done.entries):
+        typer.echo(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
+    typer.echo(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")
+    if done.copy:
+        typer.echo(f"A copy is in {done.copy}. Change the password of the role ledger, and find out who had it.")
+    elif done.entries:
+        typer.echo("Nothing was changed. Pass --yes to remove them; a copy is kept.")

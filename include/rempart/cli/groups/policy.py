@@ -1,0 +1,71 @@
+"""Show and explain the policy, and render egress rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+group = typer.Typer(no_args_is_help=True, help="What may be where, and what may leave this platform.")
+
+
+@group.command("show")
+def policy_show(
+    reasons: Annotated[bool, typer.Option(help="Tell every reason, also of what is allowed.")] = False,
+) -> None:
+    """Show for each place of rempart.yaml which classifications it may hold, and why not."""
+    from rempart.settings import config
+    from rempart.sovereignty.places import overview
+
+    for decision in overview(config.load(), on=datetime.now(UTC).date()):
+        verdict = "allowed" if decision.allowed else "denied"
+        line = f"{verdict:<8} {decision.classification:<10} {decision.what:<14} {decision.place}"
+        typer.echo(decision.explain() if reasons else line)
+        for reason in () if reasons else decision.against:
+            typer.echo(f"         {reason.rule}: {reason.fact}")
+
+
+@group.command("render")
+def policy_render(
+    form: Annotated[str, typer.Argument(help="kubernetes, cilium or nftables.")],
+    out: Annotated[Path | None, typer.Option(help="Write the files into this folder, instead of showing them.")] = None,
+    namespace: Annotated[str, typer.Option(help="The namespace in which Airflow runs.")] = "airflow",
+    api_server: Annotated[
+        list[str] | None, typer.Option(help="Kubernetes API server, as ADDRESS:PORT; may be repeated.")
+    ] = None,
+    user: Annotated[list[str] | None, typer.Option(help="nftables: hold this user alone; may be repeated.")] = None,
+    resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; by default this machine's.")] = None,
+) -> None:
+    """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve."""
+    from rempart.flows.governance import egress_policy
+
+    files, missing = egress_policy.from_configuration(
+        form,
+        datetime.now(UTC).date(),
+        namespace=namespace,
+        api_servers=api_server or (),
+        users=user or (),
+        resolvers=resolver or egress_policy.resolvers(),
+    )
+    for line in [str(file) for file in egress_policy.save(files, out)] if out else files.values():
+        typer.echo(line)
+    for name in missing:
+        typer.echo(f"warning: {name} did not resolve here: the rules do not allow it", err=True)
+    if missing:
+        raise typer.Exit(1)
+
+
+@group.command("explain")
+def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
+    """Tell whether a task may connect to a host, and every reason. Exit code 1 if not."""
+    from rempart.flows.governance import egress_policy
+    from rempart.settings import config
+
+    loaded, on = config.load(), datetime.now(UTC).date()
+    rules = egress_policy.rules(loaded, config.environment_connections, on=on)
+    allowed, text = egress_policy.explain(loaded, rules, host, on=on)
+    typer.echo(text)
+    if not allowed:
+        raise typer.Exit(1)

@@ -1,0 +1,39 @@
+"""Accept held-back deliveries."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+group = typer.Typer(no_args_is_help=True, help="Deliveries that are held back: accept one as it is.")
+
+
+@group.callback()
+def held_back() -> None:
+    """Manage held-back deliveries."""
+
+
+@group.command("accept")
+def accept_delivery(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline whose delivery it is.")],
+    delivery: Annotated[str, typer.Argument(help="SHA-256 of the delivery, from the cockpit's page of the pipeline.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it you see what would be published, and nothing is changed.")
+    ] = False,
+) -> None:
+    """Publish the good rows of a delivery although more of it is refused than max_quarantined allows.
+
+    Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
+    """
+    from rempart.flows.ingestion import accept_delivery as flow
+    from rempart.flows.shared.platform import open_platform
+
+    platform = open_platform()
+    planned = flow.plan(platform.ledger, pipeline, delivery)
+    for line in planned.lines():
+        typer.echo(line)
+    if not yes:
+        typer.echo("Nothing was changed. Look at the rows first; --yes accepts the delivery.")
+        return
+    flow.accept(platform.connections("airflow_api"), planned)

@@ -1,0 +1,70 @@
+"""Run a service in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+group = typer.Typer(no_args_is_help=True, help="Run a service in the foreground, as a supervisor does.")
+
+
+@group.command("mlflow")
+def run_mlflow(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="By default that of the stack, or of connection mlflow.")] = None,
+    allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
+) -> None:
+    """Run the MLflow server at the active site; it stops while the site is fenced, and restarts at the next one."""
+    from rempart.deployment.servers import mlflow_supervisor
+    from rempart.deployment.setup import paths
+
+    raise typer.Exit(mlflow_supervisor.run_mlflow(paths.current(), host=host, port=port, allowed=allowed_hosts))
+
+
+@group.command("airflow")
+def run_airflow(
+    component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
+) -> None:
+    """Run one of Airflow's components with the platform's settings and connections."""
+    from rempart.deployment.kubernetes import cluster
+    from rempart.deployment.setup import launch, paths
+
+    stack = paths.current()
+    if stack.cluster:
+        cluster.write_user(stack, component)
+    launch.run(stack, f"airflow-{component}")
+
+
+@group.command("workload", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run_workload(
+    command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
+    component: Annotated[
+        str, typer.Option(help="In the container of this component, which holds fewer secrets than a task's.")
+    ] = "",
+) -> None:
+    """Run any program with Airflow's settings and connections: an executor starts this in its own pod."""
+    from rempart.deployment.setup import launch, paths
+
+    launch.run_workload(paths.current(), command, component)
+
+
+@group.command("wal-archive")
+def run_wal_archive(
+    folder: Annotated[Path | None, typer.Option(help="Where WAL waits for the site; by default wal in var.")] = None,
+) -> None:
+    """Archive PostgreSQL's WAL and base backups at the backup site, until the process is ended."""
+    from rempart.deployment.setup.environment import MARKER
+    from rempart.flows.pitr.wal_archive import Archiver
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings.config import var_dir
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    marks = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
+    Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), stop, marks=marks).run()
