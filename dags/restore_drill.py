@@ -1,19 +1,22 @@
-"""Restore a restore point into scratch space, and prove it.
+"""Restore a restore point into a sandbox, by the code that restores the platform, and prove it.
 
 **Input**: the newest restore point (or the one that the run names). **Output**: the list of checks, the measured RTO
-and RPO, evidence in the ledger, and a report under lock beside it (docs/how-to/drill-report.md). Scratch databases and
-bucket are removed at the end, also after a failure.
+and RPO, evidence in the ledger, and a report under lock beside it (docs/how-to/drill-report.md).
 
-Databases must come back with the row counts on record; Airflow's must migrate, and what it encrypted be read; the
-ledger must verify, online features equal the offline ones, and each champion load from the restored MLflow and predict
-the same numbers. A missed objective (`backup.rpo_objective`, `backup.rto_objective`) is red as well.
+Task `restore` fills scratch databases and a scratch bucket. `prove` checks them: Airflow's database must migrate, and
+what it encrypted be read; the ledger must verify, online features equal the offline ones, and each champion load from
+the restored MLflow and predict the same numbers. `clean_up` removes the sandbox, and `report` writes the verdict: both
+run whatever happened before. A missed objective (`backup.rpo_objective`, `backup.rto_objective`) is red as well. The
+tasks share no data: each reads the evidence of the others in the ledger.
 
 `scenario` **cyber-attack**: poisoned points are played in memory behind the stored ones; all are judged, and the last
 clean one is restored. It is red, too, if the newest stored point is not a clean one.
 
-**Run again** at will: a drill never touches what runs.
+**Run again** at will: a drill never touches what runs. To repeat a part of a run, clear `restore` and what follows it:
+`prove` alone finds no sandbox any more, says so, and leaves the drill red. `report` alone writes verdict and report
+again.
 
-**When it fails**: the message lists the checks that did not hold. Treat it as the loss of that restore point:
+**When it fails**: the task `report` lists the checks that did not hold. Treat it as the loss of that restore point:
 docs/runbooks/restore-drill.md.
 """
 
@@ -53,12 +56,35 @@ with DAG(
 ) as dag:
 
     @task
-    def drill(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.drill.drill import drill
+    def restore(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
+        from rempart.flows.drill import drill_restore, drill_steps
 
-        return runtime.as_json(drill(runtime.platform(), params["point"], scenario=params["scenario"]))
+        point, scenario = params["point"], params["scenario"]
+        done = drill_restore.restore(runtime.platform(), runtime.drill_id(dag_run), point, scenario=scenario)
+        return runtime.as_json(drill_steps.green(done))
 
-    linked(drill(), pages.POINT_DRILLED)
+    @task(trigger_rule="all_done")
+    def prove(dag_run: Any = None) -> dict[str, Any]:
+        from rempart.flows.drill import drill_prove, drill_steps
+
+        return runtime.as_json(drill_steps.green(drill_prove.prove(runtime.platform(), runtime.drill_id(dag_run))))
+
+    @task
+    def clean_up(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
+        from rempart.flows.drill import drill_sandbox, drill_steps
+
+        done = drill_sandbox.clean_up(runtime.platform(), runtime.drill_id(dag_run), params["point"])
+        return runtime.as_json(drill_steps.green(done))
+
+    @task(trigger_rule="all_done")
+    def report(dag_run: Any = None) -> dict[str, Any]:
+        from rempart.flows.drill import drill_verdict
+
+        return runtime.as_json(drill_verdict.report(runtime.platform(), runtime.drill_id(dag_run)))
+
+    restored = linked(restore(), pages.POINT_RESTORED)
+    # a teardown also runs where somebody marks the run as failed
+    restored >> prove() >> clean_up().as_teardown() >> linked(report(), pages.POINT_DRILLED)
 
 if __name__ == "__main__":
     dag_test.run(globals())

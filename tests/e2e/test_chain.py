@@ -116,7 +116,7 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     finish("backup_platform", "back_up", api.await_run("backup_platform", before))
     copied = api.run("replicate_primary_to_haven", "conclude")
     point = api.run("backup_platform", "back_up")
-    drilled = api.run("restore_drill", "drill", {"point": point["id"]})
+    drilled = api.run("restore_drill", "report", {"point": point["id"]})
     message = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
     restored_aside = api.run("restore_to_sandbox", "restore_to_sandbox", message)
     removed = api.run("restore_to_sandbox", "restore_to_sandbox", message | {"remove": True})
@@ -362,6 +362,6 @@ def test_tasks_link_to_mlflow_and_to_pages_that_tell_of_their_run(chain: Chain, 
 
 def test_evidence_names_the_run_that_wrote_it(chain: Chain, api: AirflowApi) -> None:
     by = api.get("/rempart/evidence")["drill"]["body"]["written_by"]
-    assert (by["dag"], by["task"]) == ("restore_drill", "drill")
+    assert (by["dag"], by["task"]) == ("restore_drill", "report")
     found = api.get(f"/rempart/api/run?dag_id=restore_drill&run_id={by['run'].replace('+', '%2B')}")
     assert "drill" in {section["topic"] for section in found["sections"]}

@@ -23,7 +23,8 @@ from rempart.flows.backup import stores_not_held
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.backup.locks import read_known
 from rempart.flows.backup.prune import prune
-from rempart.flows.drill.drill import RPO, RTO, drill
+from rempart.flows.drill.drill import drill
+from rempart.flows.drill.drill_verdict import RPO, RTO
 from rempart.flows.monitoring import rpo
 from rempart.flows.restore.repair import uncover
 from rempart.flows.restore.restore_source import Wish, find, open_point

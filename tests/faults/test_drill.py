@@ -20,7 +20,8 @@ from rempart.errors import BackupError, DrillFailed
 from rempart.flows.backup import back_up as flow
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.backup.restore_points import proofs
-from rempart.flows.drill.drill import RPO, RTO, drill
+from rempart.flows.drill.drill import drill
+from rempart.flows.drill.drill_verdict import RPO, RTO
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import read_env_file

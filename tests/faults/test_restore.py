@@ -229,6 +229,7 @@ def test_c1_damaged_replicas_are_replaced_by_their_sealed_forms():
     point, bringing = bringer(made, target)
     brought = bringing.bring(plan(point, Wish("haven")).objects)
     assert brought.served == {"replica": 40, "sealed": 20}
+    assert len(brought.passed_over) == 5 and "mlflow/000" in " ".join(brought.passed_over)
     assert all(target.read("artifacts-aside", key) == body for (_, key), body in MANY.items())
 
 
@@ -426,7 +427,7 @@ def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, 
         assert set(json.loads(journal.read_text())["databases"]) >= {"continuity"}
         code, told = typed.run("--yes")
         assert code == 0, told
-        assert "ok: database continuity has the rows on record" in told
+        assert "ok: database continuity is restored with the rows on record" in told
         assert "1 objects: 1 in place" in told
         assert not journal.exists()
     finally:
@@ -442,7 +443,7 @@ def test_c4_without_airflow_the_command_line_restores(standing, stack, tmp_path)
     try:
         code, told = typed.run("--yes")
         assert code == 0, told
-        assert "ok: database airflow has the rows on record" in told
+        assert "ok: database airflow is restored with the rows on record" in told
     finally:
         typed.remove(stack)
     assert points.list(standing.site("haven", "personal"), standing.config.buckets.backups) == (point.id,)

@@ -8,6 +8,7 @@ import sys
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from rempart.backup.drill import scratch
 from rempart.backup.drill.drill_report import topics
@@ -15,6 +16,7 @@ from rempart.backup.points import points
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.drill.drill import drill
+from rempart.flows.drill.drill_sandbox import remove_leftovers
 from rempart.settings import config
 from rempart.settings.config import DATABASES
 
@@ -92,14 +94,17 @@ def test_a_restore_point_holds_every_database_and_object_and_proves_itself(stand
 
 def test_the_next_drill_removes_what_a_killed_one_left(standing):
     platform, site, bucket = standing, standing.site("haven", "personal"), standing.config.buckets.backups
-    left = scratch.name_scratch(platform.clock(), "dead01", ["airflow", "mlflow"])
-    scratch.prepare(site, bucket, platform.database("drill"), left)
+    left = scratch.name_scratch(scratch.new_id(platform.clock(), "dead01"), ["airflow", "mlflow"])
+    scratch.write(site, bucket, left)
+    with psycopg.connect(platform.database("drill").postgresql_url(), autocommit=True) as session:
+        for name in left.databases.values():
+            session.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    site.ensure_bucket(left.bucket, versioned=True)
     site.write(left.bucket, "mlflow/model", b"x")
     orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], env={"REMPART_DRILL": left.id})
     try:
-        assert scratch_databases(platform) == set(left.databases)
-        for old in scratch.leftovers(site, bucket):
-            scratch.remove(site, bucket, platform.database("drill"), old)
+        assert scratch_databases(platform) == set(left.databases.values())
+        remove_leftovers(platform, site, scratch.new_id(platform.clock(), "0a0b0c"))
         assert orphan.wait(10) != 0
     finally:
         orphan.kill()

@@ -19,9 +19,11 @@ from rempart.deployment.setup import paths
 from rempart.errors import BackupError, RempartError
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.restore import restore as flow
+from rempart.flows.restore.fill import empty
 from rempart.flows.restore.restore_aside import restore_aside
 from rempart.flows.restore.restore_databases import Server, administrator
 from rempart.flows.restore.restore_source import OpenPoint, Wish, find, open_point, plan
+from rempart.flows.restore.targets import OWNERS, Sandbox, live_names
 from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
@@ -96,7 +98,7 @@ def test_everything_is_restored_beside_the_platform_and_removed_again(
     result = flow.restore(stack, found, wish, selection, live=lambda: house)
     try:
         assert result.ok and set(result.databases) == set(DATABASES)
-        assert "database airflow has the rows" in caplog.text
+        assert "database airflow is restored with the rows" in caplog.text
         assert {f"{name}_{wish.aside}" for name in DATABASES} <= names(house)
         assert result.objects == len(BODIES) + 1 and result.served == {"replica": result.objects}
         primary = house.site("primary", "personal")
@@ -224,8 +226,16 @@ def test_an_administrator_who_is_no_superuser_restores_every_database(
         for owner in owners:
             session.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), role))
     dba = dataclasses.replace(admin, login=f"dba_{mark}", password="of a test", schema="postgres")
-    server = Server(dba, house.connections, postgresql.find_tools(), mark)
     found = opened(house, Wish("haven", point=point))
+    sandbox = Sandbox(
+        dba,
+        house.site("primary", "personal"),
+        {name: f"{name}_{mark}" for name in DATABASES},
+        {},
+        live_names(house.config, house.connections),
+        {name: OWNERS.get(name, name) for name in DATABASES},
+    )
+    server = Server(sandbox, postgresql.find_tools())
     try:
         for dump in found.manifest.databases:
             repository = repository_of(house.config, house.connections, "haven", found.keys.of(dump.scope, dump.serial))
@@ -238,7 +248,6 @@ def test_an_administrator_who_is_no_superuser_restores_every_database(
             may += " has_table_privilege('ledger', 'public.evidence', 'UPDATE')"
             assert session.execute(may).fetchone() == (True, False)
     finally:
-        for dump in found.manifest.databases:
-            server.drop(dump.name)
+        empty(sandbox)
         with psycopg.connect(admin.postgresql_url(), autocommit=True) as session:
             session.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))

@@ -172,7 +172,7 @@ def test_a_point_fills_empty_stores_and_the_roles_have_their_rights(
         assert done.returncode == 1 and "MLflow and Airflow do not run yet" in told, told
         assert "docs/how-to/kubernetes.md" in told
         for name in DATABASES:
-            assert f"database {name} has the rows on record (" in told and "FAILED" not in told, told
+            assert f"database {name} is restored with the rows on record (" in told and "FAILED" not in told, told
         assert ("2 in place" in told) == bool(number), told
 
     def role(name: str) -> Connection:

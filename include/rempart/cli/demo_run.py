@@ -141,7 +141,7 @@ class Demo:
             copied["verified"] == copied["objects"] > 0 and not copied["failed"],
             f"{copied['verified']} of {copied['objects']} objects at {pair.target} verified by SHA-256",
         )
-        drilled = self.run("drill", "restore_drill", "drill", conf={"point": point["id"]})
+        drilled = self.run("drill", "restore_drill", "report", conf={"point": point["id"]})
         self.report["drill"] = {"ok": drilled["ok"], "rto_seconds": drilled["rto_seconds"], "checks": drilled["checks"]}
         self.check(
             drilled["ok"],

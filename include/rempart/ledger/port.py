@@ -28,6 +28,7 @@ Kind = Literal[
     "backup-key",
     "drill",
     "drill-report",
+    "drill-step",
     "prune",
     "repair",
     "hold",

@@ -171,7 +171,7 @@ _TELLERS: Mapping[str, Callable[[Told], str | None]] = {
     "conclude": _conclude,
     "back_up": _back_up,
     "prune": _prune,
-    "drill": _drill,
+    "report": _drill,
     "restore_to_sandbox": _restore_to_sandbox,
     "verify": _verify,
     "probe": _probe,

@@ -67,6 +67,13 @@ def pipeline(name: str) -> Pipeline:
     return named(name)
 
 
+def drill_id(dag_run: Any) -> str:
+    """Return the id of the drill of a run: the same in each task, and after a task was cleared."""
+    from rempart.backup.drill.scratch import id_of_run
+
+    return id_of_run(dag_run.run_after, dag_run.run_id)
+
+
 def as_json(result: Any) -> dict[str, Any]:
     """Return a flow's result as plain JSON for REST callers (Airflow wraps tuples in type information)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(result)))

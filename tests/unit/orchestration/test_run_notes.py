@@ -44,7 +44,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
         ("validate", REFUSED, "Version 2 was refused, version 1 stays champion: refused: mae 80.41 is above 25"),
         ("back_up", POINT, "Restore point 20260301T114500Z-0a0b0c: 7 databases (5.2 MB), 900 objects."),
         (
-            "drill",
+            "report",
             DRILLED,
             "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed, restored in 24 s.",
         ),
@@ -72,7 +72,7 @@ def test_a_failure_says_why_and_what_to_do_before_what_was_done() -> None:
     assert lines[0] == "Rempart: prune failed: A lock could not be extended"
     assert lines[1] == "What to do: Run `rempart points repair`."
     assert lines[2].startswith("Restore point 2026")
-    assert run_notes.note({}, {"drill": []}) == "Rempart: drill failed; its log says why."
+    assert run_notes.note({}, {"report": []}) == "Rempart: report failed; its log says why."
 
 
 def test_what_data_said_is_not_in_it() -> None:

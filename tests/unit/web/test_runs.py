@@ -40,8 +40,8 @@ def test_a_run_shows_what_it_wrote_and_nothing_of_its_neighbours() -> None:
 
 def test_the_run_of_a_person_who_chose_its_id_is_found_by_the_digest() -> None:
     watched = Watched()
-    watched.drill(**by("restore_drill", runs.run_name("my run"), "drill"))
-    assert topics(runs.of_run(watched.facts(), "restore_drill", "my run", "drill", NOW)) == {"drill": [2]}
+    watched.drill(**by("restore_drill", runs.run_name("my run"), "report"))
+    assert topics(runs.of_run(watched.facts(), "restore_drill", "my run", "report", NOW)) == {"drill": [2]}
 
 
 def test_a_dag_shows_the_newest_of_its_pipeline_pair_or_stage() -> None:

@@ -1,53 +1,74 @@
-"""Manage the scratch space of a drill: databases, a bucket and a server that exist only while it runs.
+"""Names and record of a drill's scratch space: databases, a bucket and a server that exist only for the drill.
 
-A drill records at the backup site what it will create, so that the next drill removes leftovers of a killed one. One
-drill runs at a time, so everything recorded at its start is a leftover.
+A drill records at the backup site what it will create. Its steps are separate processes: between two of them the record
+says how long the drill may wait for its next step. A record that does not say so, or too long ago, is a leftover.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-
-from psycopg import sql
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from rempart.backup.databases import postgresql
-from rempart.backup.drill.tracking_server import end_marked
-from rempart.backup.points.points import HeldObject
 from rempart.errors import BackupError, IntegrityError, ObjectMissing
 from rempart.settings.config import Connection
 from rempart.sites.port import Site
-from rempart.sites.spool import spool_folder
 
-_LOCK = 7_216_504_181  # any constant: the advisory lock that a running drill holds
-_CHUNK = 1 << 20
-WORKERS = 8
+_LOCK = 7_216_504_181  # any constant: the advisory lock that a running step of a drill holds
+_ID = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
+PATIENCE = timedelta(hours=1)
+"""How long the scratch space of a drill stays reserved for its next step."""
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Names of one drill's scratch space."""
+    """Scratch space of one drill: its id and the platform's databases that it holds.
+
+    `waits_until`: until then the space belongs to the drill's next step; None while a step runs.
+    """
 
     id: str
-    bucket: str
-    databases: tuple[str, ...]
+    held: tuple[str, ...]
+    waits_until: datetime | None = None
 
-    def database(self, name: str) -> str:
-        """Return the scratch database that replaces a platform database."""
-        return f"drill_{self.id.replace('-', '_')}_{name}"
+    @property
+    def bucket(self) -> str:
+        return f"drill-{self.id}"
+
+    @property
+    def databases(self) -> dict[str, str]:
+        """Return the scratch database of each database of the platform."""
+        return {name: f"{_prefix(self.id)}{name}" for name in self.held}
+
+    def waiting(self, now: datetime) -> Scratch:
+        """Return the same space, reserved for the next step."""
+        return replace(self, waits_until=now + PATIENCE)
 
 
-def name_scratch(now: datetime, suffix: str, databases: Iterable[str]) -> Scratch:
-    """Return scratch names with the drill's time and a random suffix of hex digits."""
-    drill_id = f"{now.astimezone(UTC):%Y%m%dt%H%M%S}-{suffix}"
-    names = Scratch(drill_id, f"drill-{drill_id}", ())
-    return Scratch(drill_id, names.bucket, tuple(names.database(name) for name in databases))
+def new_id(now: datetime, suffix: str) -> str:
+    """Return the id of a drill: its time and six hex digits."""
+    return valid_id(f"{now.astimezone(UTC):%Y%m%dt%H%M%S}-{suffix}")
+
+
+def id_of_run(now: datetime, run: str) -> str:
+    """Return the id of the drill of an Airflow run: the same in each of its tasks."""
+    return new_id(now, hashlib.sha256(run.encode()).hexdigest()[:6])
+
+
+def valid_id(drill_id: str) -> str:
+    """Return the id if it is one. Raises BackupError."""
+    if not _ID.fullmatch(drill_id):
+        raise BackupError(f"'{drill_id[:60]}' is no id of a drill", "Start a new drill.")
+    return drill_id
+
+
+def _prefix(drill_id: str) -> str:
+    return f"drill_{drill_id.replace('-', '_')}_"
 
 
 @contextmanager
@@ -62,98 +83,62 @@ def only_drill(connection: Connection) -> Iterator[None]:
         yield
 
 
-def _record_key(drill_id: str) -> str:
-    return f"drills/{drill_id}.json"
+def _key(drill_id: str) -> str:
+    return f"drills/{valid_id(drill_id)}.json"
 
 
-def prepare(site: Site, backups: str, connection: Connection, scratch: Scratch) -> None:
-    """Record the scratch space, then create its bucket and its databases, which only the drill's role may enter."""
-    plain = {"id": scratch.id, "bucket": scratch.bucket, "databases": list(scratch.databases)}
-    site.write(backups, _record_key(scratch.id), json.dumps(plain).encode(), content_type="application/json")
-    site.ensure_bucket(scratch.bucket, versioned=False)
-    with postgresql.session(connection, "create scratch databases") as opened:
-        for name in scratch.databases:
-            database = sql.Identifier(name)
-            opened.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(database))
-            opened.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+def write(site: Site, backups: str, scratch: Scratch) -> None:
+    """Write the record of a scratch space. Raises SiteError."""
+    plain = {
+        "id": scratch.id,
+        "bucket": scratch.bucket,
+        "databases": list(scratch.databases.values()),
+        "waits_until": scratch.waits_until.isoformat() if scratch.waits_until else None,
+    }
+    site.write(backups, _key(scratch.id), json.dumps(plain).encode(), content_type="application/json")
 
 
-def leftovers(site: Site, backups: str) -> tuple[Scratch, ...]:
-    """Return recorded scratch space that was never removed. Raises IntegrityError for an unreadable record."""
-    found = []
-    for info in tuple(site.list(backups, "drills/")):
-        try:
-            plain = json.loads(site.read(backups, info.key))
-            scratch = Scratch(str(plain["id"]), str(plain["bucket"]), tuple(str(name) for name in plain["databases"]))
-        except (ValueError, KeyError, TypeError) as cause:
-            raise IntegrityError(
-                f"{backups}/{info.key} at site '{site.name}' is no record of a drill's scratch space",
-                "Remove scratch databases and buckets named drill… by hand, then delete this object.",
-            ) from cause
-        safe = scratch.bucket.startswith("drill-") and all(name.startswith("drill_") for name in scratch.databases)
-        if not safe or info.key != _record_key(scratch.id):
-            raise IntegrityError(
-                f"{backups}/{info.key} at site '{site.name}' names what no drill creates: nothing was removed",
-                "Find out who wrote it, then delete this object.",
-            )
-        found.append(scratch)
-    return tuple(found)
-
-
-def remove(site: Site, backups: str, connection: Connection, scratch: Scratch) -> None:
-    """Remove a drill's server, databases, bucket and record, whichever of them exist."""
-    end_marked(scratch.id)
-    with postgresql.session(connection, "drop scratch databases") as opened:
-        for name in scratch.databases:
-            postgresql.drop_database(opened, name)
-    with _ignoring_missing():
-        site.drop_bucket(scratch.bucket)
-    site.delete(backups, _record_key(scratch.id))
-
-
-@contextmanager
-def _ignoring_missing() -> Iterator[None]:
+def read(site: Site, backups: str, drill_id: str) -> Scratch | None:
+    """Return the recorded scratch space of a drill, or None. Raises IntegrityError for an unreadable record."""
     try:
-        yield
+        return _read(site, backups, _key(drill_id))
     except ObjectMissing:
-        return
+        return None
 
 
-def fetch(site: Site, bucket: str, key: str, sha256: str, file: Path, *, version_id: str | None = None) -> None:
-    """Bring an object into a file, checked. Raises IntegrityError, ObjectMissing."""
-    digest = hashlib.sha256()
-    with site.open(bucket, key, version_id=version_id) as stream, file.open("wb") as out:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            out.write(chunk)
-    if digest.hexdigest() != sha256:
+def recorded(site: Site, backups: str) -> tuple[Scratch, ...]:
+    """Return every recorded scratch space. Raises IntegrityError for an unreadable record."""
+    return tuple(_read(site, backups, info.key) for info in tuple(site.list(backups, "drills/")))
+
+
+def forget(site: Site, backups: str, scratch: Scratch) -> None:
+    """Delete the record of a scratch space that is removed. Raises SiteError."""
+    site.delete(backups, _key(scratch.id))
+
+
+def _read(site: Site, backups: str, key: str) -> Scratch:
+    try:
+        plain = json.loads(site.read(backups, key))
+        drill_id, bucket, databases = str(plain["id"]), str(plain["bucket"]), [str(name) for name in plain["databases"]]
+        until = plain.get("waits_until")
+        waits_until = datetime.fromisoformat(until) if until else None
+        if waits_until and waits_until.tzinfo is None:
+            raise ValueError("a time without its zone")
+    except (ValueError, KeyError, TypeError) as cause:
         raise IntegrityError(
-            f"{bucket}/{key} at site '{site.name}': SHA-256 {digest.hexdigest()[:12]}…, on record {sha256[:12]}…",
-            "Do not use this restore point; choose another, and find out what altered the object.",
+            f"{backups}/{key} at site '{site.name}' is no record of a drill's scratch space",
+            "Remove scratch databases and buckets named drill… by hand, then delete this object.",
+        ) from cause
+    scratch = Scratch(drill_id, tuple(name.removeprefix(_prefix(drill_id)) for name in databases), waits_until)
+    made = bool(_ID.fullmatch(drill_id)) and (bucket, databases) == (scratch.bucket, [*scratch.databases.values()])
+    if not made or key != _key(drill_id):
+        raise IntegrityError(
+            f"{backups}/{key} at site '{site.name}' names what no drill creates: nothing was removed",
+            "Find out who wrote it, then delete this object.",
         )
+    return scratch
 
 
-def restore_objects(
-    site: Site, held_objects: Iterable[HeldObject], physical: Callable[[str], str], target_bucket: str
-) -> tuple[int, int]:
-    """Copy objects of a point, each in the version on record and checked, into a bucket; how many and their bytes."""
-
-    def restore_one(number: int, held_object: HeldObject, folder: Path) -> int:
-        file = folder / str(number)
-        fetch(
-            site,
-            physical(held_object.bucket),
-            held_object.key,
-            held_object.sha256,
-            file,
-            version_id=held_object.version,
-        )
-        site.write_file(target_bucket, held_object.key, file)
-        file.unlink()
-        return held_object.size
-
-    with spool_folder() as folder, ThreadPoolExecutor(WORKERS, thread_name_prefix="drill") as pool:
-        sizes = [
-            size.result() for size in [pool.submit(restore_one, n, item, folder) for n, item in enumerate(held_objects)]
-        ]
-    return len(sizes), sum(sizes)
+def name_scratch(drill_id: str, databases: Iterable[str]) -> Scratch:
+    """Return the scratch space of a drill for these databases of the platform."""
+    return Scratch(valid_id(drill_id), tuple(databases))

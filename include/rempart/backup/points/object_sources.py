@@ -28,11 +28,15 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Fetched:
-    """The copy that served an object, and its writer's record (unknown for a sealed form)."""
+    """The copy that served an object, and its writer's record (unknown for a sealed form).
+
+    `passed_over` says why each copy before it did not serve.
+    """
 
     copy: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     content_type: str = OCTETS
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass
@@ -74,7 +78,7 @@ class ObjectSources:
                     "continues.",
                 ) from cause
             self._note(site, None)
-            return Fetched(name, found.metadata, found.content_type)
+            return Fetched(name, found.metadata, found.content_type, tuple(error.what for error in failures))
         where = f"{held_object.bucket}/{held_object.key}"
         told = "; ".join(error.what for error in failures) or "no site answers any more"
         if not failures or any(isinstance(error, SiteUnavailable) for error in failures):

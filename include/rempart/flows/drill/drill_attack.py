@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from rempart.backup.drill import anomalies, attack
 from rempart.backup.drill.anomalies import Candidate, Judged
@@ -15,13 +16,13 @@ from rempart.backup.points.points import Manifest
 from rempart.errors import ObjectMissing
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.backup.restore_points import ALL, proofs
-from rempart.flows.drill.drill_checks import Tally
+from rempart.flows.drill.drill_steps import Tally
 from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.erasures import rewritten
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.keys import signer
-from rempart.ledger.port import Kind
+from rempart.ledger.port import Kind, Ledger
 from rempart.sites.port import Site
 
 WINDOW = 60
@@ -49,8 +50,9 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
 
     `trusted` are the public keys that may have signed the chain, by id. Raises SiteError, LedgerError.
     """
-    named = hashes(named_links(platform.ledger, site.name, platform.config.buckets.backups))
-    stored = chain.read(site, platform.config.buckets.backups, trusted, named=named)
+    backups = platform.config.buckets.backups
+    named = hashes(named_links(platform.ledger, site.name, backups))
+    stored = chain.read(site, backups, trusted, named=named)
     links = verified(stored, trusted, before_break=True)
     first = next((link.seq for link, _, why in chain.faults(stored, trusted) if why), None)
     what, whole = "the chain of restore points is intact", first is None
@@ -58,7 +60,9 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     tally.add(RestoreCheck(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
-    judged = tuple(anomalies.walk(_candidates(platform, site, links), promoted(platform), erased=erased))
+    judged = tuple(
+        anomalies.walk(_candidates(platform.ledger, site, backups, links), promoted(platform.ledger), erased=erased)
+    )
     clean = Clean(
         next((judgement.point for judgement in reversed(judged) if judgement.clean), None), judged, tuple(stored)
     )
@@ -78,13 +82,13 @@ def _told(judged: Collection[Judged]) -> str:
     return "; ".join(f"{judgement.point}: {', '.join(judgement.doubts)}" for judgement in judged)
 
 
-def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterator[Candidate]:
+def _candidates(ledger: Ledger, site: Site, bucket: str, links: Iterable[Link]) -> Iterator[Candidate]:
     """Return the stored points of the window, oldest first. A point with a hidden manifest counts as stored."""
-    bucket, vouched = platform.config.buckets.backups, {link.point: link for link in links}
+    vouched = {link.point: link for link in links}
     folders = retention.folders(site.versions(bucket, "points/"))
     there = sorted(folder.id for folder in folders.values() if folder.manifest != "none")[-WINDOW:]
-    records = {record.subject: record for record in platform.ledger.find("restore-point", limit=ALL)}
-    failed = {point for point, (ok, _) in proofs(platform.ledger).items() if not ok}
+    records = {record.subject: record for record in ledger.find("restore-point", limit=ALL)}
+    failed = {point for point, (ok, _) in proofs(ledger).items() if not ok}
     for point in there:
         try:
             body = site.read(bucket, f"{points.prefix(point)}{retention.MANIFEST}")
@@ -101,24 +105,26 @@ def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterat
         yield anomalies.examine(point, vouched.get(point), body, tuple(doubts))
 
 
-def promoted(platform: Platform) -> set[tuple[str, str]]:
+def promoted(ledger: Ledger) -> set[tuple[str, str]]:
     """Return name and version of every model that became champion, according to the ledger."""
-    promotions, rollbacks = (platform.ledger.find(kind, limit=ALL) for kind in _PROMOTES)
+    promotions, rollbacks = (ledger.find(kind, limit=ALL) for kind in _PROMOTES)
     found = {(promotion.subject, str(promotion.body.get("version"))) for promotion in promotions}
     return found | {(rollback.subject, str(rollback.body["champion"])) for rollback in rollbacks}
 
 
-def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[bytes, bytes], tally: Tally) -> None:
+def play(
+    ledger: Ledger, now: datetime, clean: Clean, manifest: Manifest, seeds: tuple[bytes, bytes], tally: Tally
+) -> None:
     """Simulate poisoned points behind the stored ones, in memory only. Each must be detected.
 
     `seeds` are 32 random bytes each: for the trusted key of the simulated chain, and for the attacker's key.
     """
     insider, stranger = signer(seeds[0]), signer(seeds[1])
     last = clean.stored[-1] if clean.stored else None
-    poisons = attack.play(manifest, last, platform.clock(), insider, stranger)
+    poisons = attack.play(manifest, last, now, insider, stranger)
     played = [poison.link for poison in poisons if poison.link]
     links = {link.point: link for link in verified(played, {insider.id: insider.public}, before_break=True)}
-    known = promoted(platform)
+    known = promoted(ledger)
     for poison in poisons:
         what = f"the attack is detected: {poison.what}"
         if poison.link is None:

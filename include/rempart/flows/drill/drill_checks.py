@@ -1,91 +1,57 @@
-"""Check a restore point that is restored in scratch space. Each finding is a check."""
+"""Check a restore point that is restored in a sandbox. Each finding is a check."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rempart.backup.databases import postgresql
-from rempart.backup.databases.stored_dumps import restore_from
-from rempart.backup.drill import airflow_schema, scratch, tracking_server
-from rempart.backup.drill.checks import RestoreCheck, equal_predictions
-from rempart.backup.keys import encryption_scopes, platform_secrets
-from rempart.backup.keys.keyring import Keyring
+from rempart.backup.drill import airflow_schema, tracking_server
+from rempart.backup.drill.checks import RestoreCheck, equal_count, equal_predictions
+from rempart.backup.keys import platform_secrets
 from rempart.backup.points import erasures as register
-from rempart.backup.points import points
+from rempart.backup.points.points import HeldObject, Manifest
 from rempart.backup.points.sealed_objects import unseal
-from rempart.errors import RempartError
+from rempart.flows.drill.drill_steps import Tally
 from rempart.flows.restore import restore_checks
+from rempart.flows.restore.restore_source import OpenPoint
+from rempart.flows.restore.targets import Sandbox
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.replication_pairs import physical_bucket
-from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.settings.config import DATABASES, Connection
-from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 SAMPLE = 50
 """Number of sealed objects that a drill opens."""
 FEATURES = frozenset({"feast_registry", "feast_offline", "feast_online"})
-
-
-@dataclass
-class Tally:
-    """Collects checks and logs each one."""
-
-    checks: list[RestoreCheck] = field(default_factory=list)
-
-    def add(self, check: RestoreCheck) -> None:
-        self.checks.append(check)
-        logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
-
-    def attempt(self, what: str, step: Callable[[], T]) -> T | None:
-        """Return the value of a step, or None after adding a failed check with the error."""
-        logger.info("%s ...", what)
-        try:
-            return step()
-        except RempartError as error:
-            self.add(RestoreCheck(what, False, error.what))
-            return None
-
-    def judge(self, what: str, step: Callable[[], RestoreCheck]) -> None:
-        """Add the check that a step returns, or a failed check with its error."""
-        self.judge_all(what, lambda: [step()])
-
-    def judge_all(self, what: str, step: Callable[[], Iterable[RestoreCheck]]) -> None:
-        """Add the checks that a step returns, or a failed check with its error."""
-        for check in self.attempt(what, lambda: list(step())) or ():
-            self.add(check)
 
 
 @dataclass(frozen=True)
 class Sealed:
     """Sealed objects of a restore point at the backup site."""
 
-    platform: Platform
-    site: Site
-    keyring: Keyring
+    point: OpenPoint
 
-    def check(self, tally: Tally, manifest: points.Manifest) -> dict[str, str] | None:
+    def check(self, tally: Tally) -> dict[str, str] | None:
         """Open a new random sample of objects, and the secrets. Return the secrets: never log them."""
-        chosen = random.Random(f"{manifest.id} {self.platform.clock()}")  # noqa: S311 # a sample, no secret
+        manifest = self.point.manifest
+        chosen = random.Random(f"{manifest.id} {self.point.platform.clock()}")  # noqa: S311 # a sample, no secret
         sample = chosen.sample(manifest.objects, min(SAMPLE, len(manifest.objects)))
         what = f"sealed objects open to the recorded content, {len(sample)} of {len(manifest.objects)}"
         with spool_folder() as folder:
             size = tally.attempt(what, lambda: sum(self._open(sealed, folder / "object") for sealed in sample))
-            if size is not None:
-                tally.add(RestoreCheck(what, True, f"{size} bytes"))
-            what = "the platform's secrets open and contain Airflow's key"
-            found = tally.attempt(what, lambda: self._secrets(manifest.secrets, folder / "secrets"))
+        if size is not None:
+            tally.add(RestoreCheck(what, True, f"{size} bytes"))
+        what = "the platform's secrets open and contain Airflow's key"
+        found = tally.attempt(what, self.point.secrets)
         if found is not None:
             keyed = platform_secrets.has_fernet_key(found)
             missing = "Airflow's Fernet key is missing: its connections and variables would be unreadable"
@@ -95,64 +61,63 @@ class Sealed:
 
     def _register(self) -> Iterator[RestoreCheck]:
         """Return whether a restore could apply the erasures again; None if nobody was erased."""
+        platform = self.point.platform
         entries, doubts = register.verified(
-            register.read(self.site, self.platform.config.buckets.backups), self.platform.trusted_keys()
+            register.read(self.point.site, platform.config.buckets.backups), platform.trusted_keys()
         )
         for scope, serial in sorted({(entry.scope, entry.serial) for entry in entries}):
-            self.keyring.open(encryption_scopes.parse(scope), serial)
+            self.point.keys.of(scope, serial)
         if entries or doubts:
             wrong = [f"{file}: {why}" for file, why in doubts.items()]
             what = "the register of erasures is signed, and the keys of its pseudonyms open"
             yield RestoreCheck(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
 
-    def _open(self, held_object: points.HeldObject | points.Secrets, file: Path) -> int:
-        key = self.keyring.open(encryption_scopes.parse(held_object.sealed.scope), held_object.sealed.serial)
-        backups = self.platform.config.buckets.backups
-        unseal(self.site, backups, key, held_object.sealed, file, sha256=held_object.sha256, size=held_object.size)
-        return held_object.size
-
-    def _secrets(self, held: points.Secrets, file: Path) -> dict[str, str]:
-        self._open(held, file)
-        return platform_secrets.decode(file.read_bytes())
+    def _open(self, held: HeldObject, file: Path) -> int:
+        key, backups = self.point.keys.of_sealed(held.sealed), self.point.platform.config.buckets.backups
+        unseal(self.point.site, backups, key, held.sealed, file, sha256=held.sha256, size=held.size)
+        return held.size
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A restore point in scratch space: its databases, and the platform on top of them."""
+    """A restore point in its sandbox: the databases, and the platform on top of them."""
 
-    platform: Platform
-    site: Site
-    keyring: Keyring
-    manifest: points.Manifest
-    space: scratch.Scratch
-    tools: postgresql.Tools
+    point: OpenPoint
+    sandbox: Sandbox
+    drill_id: str
 
     @property
-    def server(self) -> Connection:
-        return self.platform.database("drill")
+    def platform(self) -> Platform:
+        return self.point.platform
 
-    def database(self, name: str) -> Connection:
-        """Return the scratch database that replaces one of the platform."""
-        return postgresql.for_database(self.server, self.space.database(name))
+    @property
+    def manifest(self) -> Manifest:
+        return self.point.manifest
 
-    def on_scratch(self, tracking: Connection | None = None) -> Platform:
-        """Return the platform with databases, ledger and (if given) MLflow server replaced by scratch ones."""
+    def in_sandbox(self, tracking: Connection | None = None) -> Platform:
+        """Return the platform with databases, ledger and (if given) MLflow server replaced by those of the sandbox."""
         names = {f"pg_{name}": name for name in DATABASES}
 
         def resolve(name: str) -> Connection:
             if name == "mlflow" and tracking:
                 return tracking
-            return self.database(names[name]) if name in names else self.platform.connections(name)
+            return self.sandbox.connection(names[name]) if name in names else self.platform.connections(name)
 
-        return replace(self.platform, connections=resolve, ledger_=PostgresqlLedger(self.database("ledger")))
+        return replace(self.platform, connections=resolve, ledger_=PostgresqlLedger(self.sandbox.connection("ledger")))
 
-    def restore(self, dump: points.Dump) -> tuple[dict[str, int], dict[str, str]]:
-        """Restore one dump. Return rows and, if recorded, digests of each table."""
-        key, target = self.keyring.open(encryption_scopes.parse(dump.scope), dump.serial), self.database(dump.name)
-        repository = repository_of(self.platform.config, self.platform.connections, self.site.name, key)
-        restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
-        with postgresql.session(target, "count restored rows") as opened:
-            return postgresql.row_counts(opened), postgresql.digests(opened) if dump.digests else {}
+    def count_rows(self, tally: Tally, restored: Collection[str]) -> None:
+        """Check that no record of evidence and no DAG run is lost."""
+        for name, table, label in (
+            ("ledger", "public.evidence", "evidence"),
+            ("airflow", "public.dag_run", "DAG runs"),
+        ):
+            if name in restored:
+                what = f"{label}: no row is lost"
+                tally.judge(what, lambda w=what, n=name, t=table: self._equal_count(w, n, t))  # type: ignore[misc] # bound now
+
+    def _equal_count(self, what: str, name: str, table: str) -> RestoreCheck:
+        with postgresql.session(self.sandbox.connection(name), "count restored rows") as opened:
+            return equal_count(what, table, self.manifest.database(name).tables, postgresql.row_counts(opened))
 
     def check_databases(self, tally: Tally, restored: set[str], secrets: Mapping[str, str] | None) -> None:
         """Check the restored content: secrets decrypt, features agree, the ledger verifies, Airflow migrates.
@@ -161,14 +126,14 @@ class Restored:
         """
         if "airflow" in restored and secrets is not None:
             what = "Airflow's encrypted connections and variables can be read"
-            tally.judge(what, lambda: restore_checks.decrypts(self.database("airflow"), secrets))
+            tally.judge(what, lambda: restore_checks.decrypts(self.sandbox.connection("airflow"), secrets))
         if "ledger" in restored:
             what = "the ledger verifies up to the record that the point names"
-            ledger = PostgresqlLedger(self.database("ledger"))
+            ledger = PostgresqlLedger(self.sandbox.connection("ledger"))
             tally.judge(what, lambda: restore_checks.ledger_verifies(ledger, self.manifest.ledger_head))
         what = "online features equal the newest offline ones"
         if restored >= FEATURES:
-            tally.judge_all(what, lambda: restore_checks.online_features(self.on_scratch()))
+            tally.judge_all(what, lambda: restore_checks.online_features(self.in_sandbox()))
         else:
             tally.add(RestoreCheck(what, None, "not run: not every database of features was restored"))
         if "airflow" in restored:
@@ -176,28 +141,23 @@ class Restored:
             tally.judge(what, self._migrates)
 
     def _migrates(self) -> RestoreCheck:
-        return airflow_schema.migrates(self.database("airflow"), self.space.id)
+        return airflow_schema.migrates(self.sandbox.connection("airflow"), self.drill_id)
 
     def tracking(self) -> AbstractContextManager[tracking_server.ScratchServer]:
         """Start MLflow on its restored database and the scratch bucket."""
-        place = self.platform.config.sites[self.site.name]
+        place = self.platform.config.sites[self.point.site.name]
         return tracking_server.scratch_server(
-            self.space.id,
+            self.drill_id,
             self.platform.tracking(),
-            self.database("mlflow"),
+            self.sandbox.connection("mlflow"),
             self.platform.connections(place.connection),
             place.region,
-            self.space.bucket,
+            self.sandbox.bucket("artifacts"),
         )
 
     def check_models(self, tally: Tally, server: tracking_server.ScratchServer | None, *, trusts_live: bool) -> None:
         """Check that the champions load from the restored MLflow and predict; compare with live models if trusted."""
-        what = "MLflow's artifacts equal their record"
-        held = [obj for obj in self.manifest.objects if obj.bucket == "artifacts" and obj.key.startswith("mlflow/")]
-        copied = tally.attempt(what, lambda: scratch.restore_objects(self.site, held, self._bucket, self.space.bucket))
-        if copied:
-            tally.add(RestoreCheck(what, True, f"{copied[0]} objects, {copied[1]} bytes"))
-        if server is None or not copied:
+        if server is None:
             tally.add(RestoreCheck("the restored MLflow starts", None, "not run: a required part was not restored"))
             return
         what = "the restored registry names the champions on record"
@@ -222,16 +182,13 @@ class Restored:
             what = _predicts(name, version)
             tally.judge(what, lambda w=what, k=known: _compare(w, tracking, k))  # type: ignore[misc] # bound now
 
-    def _bucket(self, logical: str) -> str:
-        return physical_bucket(self.platform.config, logical)
-
     def _champions(self) -> dict[str, str]:
-        with postgresql.session(self.database("mlflow"), "read the restored champions") as opened:
+        with postgresql.session(self.sandbox.connection("mlflow"), "read the restored champions") as opened:
             return postgresql.champions(opened)
 
     def _alone(self, tracking: Connection) -> Iterator[RestoreCheck]:
         known = erasures.rewritten(self.platform.ledger)
-        return restore_checks.champions(self.on_scratch(tracking), self.manifest.champions, self.site, known)
+        return restore_checks.champions(self.in_sandbox(tracking), self.manifest.champions, self.point.site, known)
 
     def _live(self, tally: Tally) -> Iterator[tuple[tuple[str, str], _Live]]:
         """Return the predictions of the live server's models on held-out rows, or add a failed check."""
@@ -243,8 +200,8 @@ class Restored:
     def _predict_live(self, name: str, version: str) -> _Live:
         from rempart.models import loading
 
-        record = restore_checks.training_record(PostgresqlLedger(self.database("ledger")), name, version)
-        table = restore_checks.held_out(self.site, record["dataset"], erasures.rewritten(self.platform.ledger))
+        record = restore_checks.training_record(PostgresqlLedger(self.sandbox.connection("ledger")), name, version)
+        table = restore_checks.held_out(self.point.site, record["dataset"], erasures.rewritten(self.platform.ledger))
         return _Live(record, table, loading.load(self.platform.tracking(), record).predict(table))
 
 

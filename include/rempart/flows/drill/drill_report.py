@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "drills/"
 
 
-def facts(platform: Platform, where: str, manifest: Manifest | None) -> dict[str, Any]:
+def facts(config: Config, where: str, manifest: Manifest | None) -> dict[str, Any]:
     """Return the report's facts beyond the drill's result, as plain JSON; few without a trusted manifest."""
-    config = platform.config
     found: dict[str, Any] = {
         "version": __version__,
         "objectives": {

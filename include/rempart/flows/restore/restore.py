@@ -5,7 +5,6 @@ Start the same restore again to continue a killed run.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 from rempart.backup.databases import postgresql
-from rempart.backup.databases.restic import Repository
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points.erasures import Erasure
-from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_journal import Journal, Progress
 from rempart.backup.points.restore_plan import Selection
@@ -24,10 +21,11 @@ from rempart.deployment.compose import containers
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.paths import Stack
-from rempart.errors import BackupError, ObjectMissing
+from rempart.errors import BackupError
 from rempart.flows.restore import restore_active, restore_checks, restore_erasures
-from rempart.flows.restore.restore_databases import Server, administrator, forget_replicas, give_rights, restore_all
-from rempart.flows.restore.restore_objects import Bringer, Brought
+from rempart.flows.restore.fill import empty, fill_databases, fill_objects, side_by_side
+from rempart.flows.restore.restore_databases import administrator, forget_replicas, give_rights
+from rempart.flows.restore.restore_objects import Brought
 from rempart.flows.restore.restore_refusals import (
     only_restore,
     refuse_nothing_here,
@@ -36,9 +34,9 @@ from rempart.flows.restore.restore_refusals import (
     refuse_without_fernet_key,
 )
 from rempart.flows.restore.restore_source import OpenPoint, Wish
+from rempart.flows.restore.targets import LiveTarget, Target
 from rempart.flows.shared.platform import Platform, classification_of, open_platform
-from rempart.flows.shared.replication_pairs import physical_bucket
-from rempart.flows.shared.repositories import repository_of
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
@@ -141,7 +139,7 @@ class _Restore:
             target = self._target(platform)
             if not self.progress.filled:
                 with self._step("databases"):
-                    self._databases()
+                    self._databases(target)
                     give_rights(self.stack)
                 with self._step("objects"):
                     self._objects(target)
@@ -184,13 +182,13 @@ class _Restore:
             with self._step("stores"):
                 lifecycle.start_stores(self.stack)
         platform = self.live()
+        target = self._target(platform)
         if databases and not self.progress.filled:
             with self._step("databases"):
-                self._databases()
+                self._databases(target)
                 if not aside:
                     give_rights(self.stack)
         if self.selection.objects and not self.progress.filled:
-            target = self._target(platform)
             with self._step("objects"):
                 self._objects(target)
         if not aside:
@@ -205,8 +203,7 @@ class _Restore:
         self._keep(replace(self.progress, filled=True))
         with self._step("erasures"):
             platform = self.live()
-            home = self._target(platform).name
-            checks = [*restore_erasures.apply_again(platform, self.point, register, home)]
+            checks = [*restore_erasures.apply_again(platform, self.point, register, self._home)]
         for check in checks:
             self._add(check)
         refuse_red(checks, force=self.wish.force)
@@ -241,12 +238,30 @@ class _Restore:
         changed = credentials.take_over(self.stack, environment, replace=self.wish.force)
         logger.info("%s %d secrets in %s", "wrote" if changed else "found", len(environment), self.stack.secrets)
 
-    def _server(self) -> Server:
-        resolve = self.point.platform.connections
-        return Server(administrator(self.stack, resolve), resolve, self.tools, self.wish.aside, self.wish.force)
+    def _target(self, platform: Platform) -> Target:
+        def open_site() -> Site:
+            return platform.site(self._home, classification_of(load_all()))
 
-    def _databases(self) -> None:
-        restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there)
+        if self.wish.aside:
+            return side_by_side(self.stack, self.point, self.wish, self.selection, open_site())
+        config, resolve = self.point.platform.config, self.point.platform.connections
+        return LiveTarget(
+            administrator(self.stack, resolve),
+            resolve,
+            {logical: physical_bucket(config, logical) for logical in BUCKETS},
+            open_site,
+            self.wish.force,
+        )
+
+    @property
+    def _home(self) -> str:
+        """Return the name of the site that gets the objects."""
+        return self.wish.active or self.point.manifest.source
+
+    def _databases(self, target: Target) -> None:
+        failures = fill_databases(target, self.point, self.selection, self.tools, self._database_is_there)
+        for error in failures.values():
+            raise error
 
     def _database_is_there(self, dump: Dump, checks: list[RestoreCheck]) -> None:
         for check in checks:
@@ -254,27 +269,8 @@ class _Restore:
         if all(check.ok is not False for check in checks) and dump.name not in self.progress.databases:
             self._keep(replace(self.progress, databases=(*self.progress.databases, dump.name)))
 
-    def _repository(self, dump: Dump) -> Repository:
-        key = self.point.keys.of(dump.scope, dump.serial)
-        return repository_of(self.point.platform.config, self.point.platform.connections, self.point.site.name, key)
-
-    def _target(self, platform: Platform) -> Site:
-        return platform.site(self.wish.active or self.point.manifest.source, classification_of(load_all()))
-
-    def _bucket(self, logical: str) -> str:
-        name = physical_bucket(self.point.platform.config, logical)
-        return f"{name}-{self.wish.aside}" if self.wish.aside else name
-
-    def _objects(self, target: Site) -> None:
-        config = self.point.platform.config
-        copies = ObjectSources(
-            self.point.site,
-            config.buckets.backups,
-            lambda logical: physical_bucket(config, logical),
-            self.point.keys.of_sealed,
-            self.point.others,
-        )
-        self.brought = Bringer(copies, target, self._bucket).bring(self.selection.objects)
+    def _objects(self, target: Target) -> None:
+        self.brought = fill_objects(target, self.point, self.selection)
         told = ", ".join(f"{count} {name}" for name, count in sorted(self.brought.served.items())) or "none"
         self._add(
             RestoreCheck("every object equals its record", True, f"{len(self.selection.objects)} objects: {told}")
@@ -286,7 +282,7 @@ class _Restore:
         if not any(check.what.startswith("database") for check in self.checks):
             what = "databases were compared with the restore point before the services were opened"
             self._add(RestoreCheck(what, True, ", ".join(self.progress.databases)))
-        site, head = self._target(platform), manifest.ledger_head
+        site, head = platform.site(self._home, classification_of(load_all())), manifest.ledger_head
         for check in restore_checks.of_service(platform, manifest.champions, head, environment, site):
             self._add(check)
 
@@ -327,15 +323,5 @@ class _Restore:
 
 def remove(stack: Stack, point: OpenPoint, wish: Wish, selection: Selection, live: Callable[[], Platform]) -> None:
     """Remove databases and buckets of a side-by-side restore. Raises BackupError without `aside`."""
-    if not wish.aside:
-        raise BackupError(
-            "Rempart removes only databases and buckets of a side-by-side restore", "Pass --aside with their suffix."
-        )
-    run = _Restore(stack, point, wish, selection, postgresql.find_tools(), live, Journal(stack.var / "none"))
-    target = run._server()
-    for dump in selection.databases:
-        target.drop(dump.name)
-    site = run._target(live())
-    for name in sorted({obj.bucket for obj in selection.objects}):
-        with contextlib.suppress(ObjectMissing):  # it is gone already
-            site.drop_bucket(run._bucket(name))
+    site = live().site(point.manifest.source, classification_of(load_all()))
+    empty(side_by_side(stack, point, wish, selection, site))

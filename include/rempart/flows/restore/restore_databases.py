@@ -14,7 +14,7 @@ from psycopg import sql
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
-from rempart.backup.drill.checks import RestoreCheck, of_database
+from rempart.backup.drill.checks import RestoreCheck, of_database, restored_as_recorded
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_plan import Meter
 from rempart.coordination import database as continuity
@@ -22,38 +22,22 @@ from rempart.deployment.servers import postgresql as embedded
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import BackupError, RempartError
+from rempart.flows.restore.targets import Target
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection, Connections
 
 logger = logging.getLogger(__name__)
 
-OWNERS = {"ledger": "ledger_owner"}
-"""Databases whose owner role has another name and cannot log in."""
 AT_ONCE = 3
 """Number of databases restored in parallel: the small ones run along with the largest."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """The server to restore into. `administrator` may create databases and act as their owners.
+    """The databases of a target: creates, fills and compares them."""
 
-    `suffix` ends the names of databases of a side-by-side restore. `replace` allows dropping existing data.
-    """
-
-    administrator: Connection
-    connections: Connections
+    target: Target
     tools: postgresql.Tools
-    suffix: str | None = None
-    replace: bool = False
-
-    def name(self, database: str) -> str:
-        """Return the name of a database on this server."""
-        return f"{database}_{self.suffix}" if self.suffix else database
-
-    def connection(self, database: str) -> Connection:
-        """Return the connection of the database's owner, or of the administrator if the owner cannot log in."""
-        owner = self.administrator if database in OWNERS else self.connections(f"pg_{database}")
-        return replace(owner, schema=self.name(database))
 
     def restore(self, repository: Repository, dump: Dump) -> list[RestoreCheck]:
         """Create a database, fill it from its dump, and compare it with the manifest. Existing data is lost; see
@@ -62,17 +46,17 @@ class Server:
         Raises BackupError, DatabaseUnavailable, IntegrityError, and the errors of the repository.
         """
         self._make(dump.name)
-        target = self.connection(dump.name)
+        target = self.target.connection(dump.name)
         with self._as_owner(dump.name):
             restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
         return self.compare(dump)
 
     def compare(self, dump: Dump) -> list[RestoreCheck]:
         """Compare a restored database with its manifest: row counts, and content if the manifest has its digest."""
-        with postgresql.session(self.connection(dump.name), "compare the restored data") as opened:
+        with postgresql.session(self.target.connection(dump.name), "compare the restored data") as opened:
             rows = postgresql.row_counts(opened)
             digests = postgresql.digests(opened) if dump.digests else {}
-        return of_database(f"database {dump.name} has the rows on record", dump, rows, digests)
+        return of_database(restored_as_recorded(dump.name), dump, rows, digests)
 
     def in_place(self, dump: Dump) -> list[RestoreCheck]:
         """Return the checks of a database that equals its record; empty if it is missing or has no rows.
@@ -85,59 +69,49 @@ class Server:
         checks = self.compare(dump)
         if all(check.ok for check in checks):
             return checks
-        if self.replace:
+        if self.target.may_replace:
             return []
         raise BackupError(
-            f"Database '{self.name(dump.name)}' is not empty: {full[0]} has rows"
+            f"Database '{self.target.database(dump.name)}' is not empty: {full[0]} has rows"
             + (f", and so have {len(full) - 1} other tables" if len(full) > 1 else ""),
             "Restore side by side with --aside, or pass --force to drop the database and all its data.",
         )
 
     def _filled(self, database: str) -> list[str]:
         """Return the tables that have rows; empty if the database is missing."""
-        name = self.name(database)
-        with postgresql.session(self.administrator, f"look for database {name}") as opened:
+        name, administrator = self.target.database(database), self.target.administrator
+        with postgresql.session(administrator, f"look for database {name}") as opened:
             if opened.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
                 return []
-        with postgresql.session(replace(self.administrator, schema=name), f"look into database {name}") as opened:
+        with postgresql.session(replace(administrator, schema=name), f"look into database {name}") as opened:
             return [f"{table[0]}.{table[1]}" for table in postgresql.tables(opened) if _has_rows(opened, *table)]
 
     def _make(self, database: str) -> None:
         """Create an empty database with only the rights that its owner needs."""
-        name, owner = sql.Identifier(self.name(database)), OWNERS.get(database, database)
-        with postgresql.session(self.administrator, f"make database {self.name(database)}") as opened:
-            postgresql.drop_database(opened, self.name(database))
-            opened.execute(
-                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(name, sql.Identifier(owner))
-            )
+        physical, owner = self.target.database(database), self.target.owner(database)
+        name = sql.Identifier(physical)
+        owned = sql.SQL(" OWNER {}").format(sql.Identifier(owner)) if owner else sql.SQL("")
+        with postgresql.session(self.target.administrator, f"make database {physical}") as opened:
+            postgresql.drop_database(opened, physical)
+            opened.execute(sql.SQL("CREATE DATABASE {}{} TEMPLATE template0").format(name, owned))
             opened.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
 
     @contextmanager
     def _as_owner(self, database: str) -> Iterator[None]:
         """Give new objects of the administrator in this database to the database's owner."""
-        owner = OWNERS.get(database)
+        owner, administrator = self.target.acts_as(database), self.target.administrator
         if owner is None:
             yield
             return
-        role, name = sql.Identifier(self.administrator.login), sql.Identifier(self.name(database))
+        role, name = sql.Identifier(administrator.login), sql.Identifier(self.target.database(database))
         setting = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(role, name)
-        with postgresql.session(self.administrator, f"restore as {owner}") as opened:
+        with postgresql.session(administrator, f"restore as {owner}") as opened:
             # pg_restore connects by itself: a setting of the database alone makes it act as the owner
             opened.execute(setting + sql.SQL(" SET role = {}").format(sql.Literal(owner)))
             try:
                 yield
             finally:
                 opened.execute(setting + sql.SQL(" RESET role"))
-
-    def drop(self, database: str) -> None:
-        """Drop a database of a side-by-side restore. Raises BackupError for any other database."""
-        if not self.suffix:
-            raise BackupError(
-                f"Database '{database}' belongs to the running platform",
-                "Name a database that was restored with --aside.",
-            )
-        with postgresql.session(self.administrator, f"drop database {self.name(database)}") as opened:
-            postgresql.drop_database(opened, self.name(database))
 
 
 def administrator(stack: Stack, connections: Connections = configuration.environment_connections) -> Connection:
@@ -165,34 +139,31 @@ def restore_all(
     dumps: Sequence[Dump],
     repository: Callable[[Dump], Repository],
     done: Callable[[Dump, list[RestoreCheck]], object],
-) -> None:
+) -> dict[str, RempartError]:
     """Restore several databases in parallel, except those already in place; `done` gets the checks of each.
 
-    One failure does not stop the others; the first error is raised at the end. Every database is inspected before any
-    is dropped. Raises the errors of `Server.in_place` and `Server.restore`.
+    Return the errors by database, in the order in which they came: one failure does not stop the others. Every database
+    is inspected before any is dropped. Raises the errors of `Server.in_place`.
     """
     found = {dump.name: server.in_place(dump) for dump in dumps}
     todo = [dump for dump in dumps if not found[dump.name]]
     for dump in dumps:
         if found[dump.name]:
             done(dump, found[dump.name])
-    meter, failures = (
-        Meter("databases", sum(database.bytes for database in todo), time.monotonic()),
-        list[RempartError](),
-    )
+    meter = Meter("databases", sum(database.bytes for database in todo), time.monotonic())
+    failures = dict[str, RempartError]()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="databases") as pool:
-        running = {pool.submit(server.restore, repository(dump), dump): dump for dump in todo}
+        running = {pool.submit(lambda dump=dump: server.restore(repository(dump), dump)): dump for dump in todo}  # type: ignore[misc] # bound now
         for outcome in as_completed(running):
             dump = running[outcome]
             try:
                 done(dump, outcome.result())
             except RempartError as error:
-                failures.append(error)
+                failures[dump.name] = error
                 continue
             if line := meter.add(dump.bytes, time.monotonic()):
                 logger.info("%s", line)
-    if failures:
-        raise failures[0]
+    return failures
 
 
 def _has_rows(opened: postgresql.Session, schema: str, table: str) -> bool:

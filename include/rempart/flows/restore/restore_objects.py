@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup.points.object_sources import ObjectSources
+from rempart.backup.points.object_sources import Fetched, ObjectSources
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.restore_plan import Meter, weight
 from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
@@ -27,20 +27,26 @@ WORKERS = 16
 MOST_FAILURES = 20
 """Number of failures after which the copy stops, because the rest would fail as well."""
 IN_PLACE = "in place"
+REASONS = 5
+"""Number of reasons that are kept for copies that did not serve."""
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
 class Brought:
-    """Objects by the kind of copy they came from, or already in place; copied bytes."""
+    """Objects by the kind of copy they came from, or already in place; copied bytes.
+
+    `passed_over` says why copies that come earlier in the order did not serve: the first few reasons.
+    """
 
     served: Mapping[str, int] = field(default_factory=dict)
     bytes: int = 0
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Bringer:
-    """Copies objects to a site. `bucket` maps a logical bucket name to the target's bucket."""
+    """ObjectSources objects to a site. `bucket` maps a logical bucket name to the target's bucket."""
 
     copies: ObjectSources
     target: Site
@@ -63,10 +69,11 @@ class Bringer:
         meter = Meter("objects", sum(weight(obj.size) for obj in held_objects), self.monotonic())
         served: Counter[str] = Counter()
         failures: list[RempartError] = []
+        passed_over: list[str] = []
         copied = 0
         with spool_folder() as folder:
 
-            def bring_object(held_object: HeldObject) -> tuple[HeldObject, str | RempartError]:
+            def bring_object(held_object: HeldObject) -> tuple[HeldObject, Fetched | RempartError]:
                 try:
                     return held_object, self._one(held_object, there.get((held_object.bucket, held_object.key)), folder)
                 except RempartError as error:
@@ -78,24 +85,27 @@ class Bringer:
                 if isinstance(outcome, RempartError):
                     failures.append(outcome)
                     continue
-                served[outcome] += 1
-                copied += 0 if outcome == IN_PLACE else held.size
+                served[outcome.copy] += 1
+                copied += 0 if outcome.copy == IN_PLACE else held.size
+                passed_over += outcome.passed_over[: REASONS - len(passed_over)]
                 if line := meter.add(weight(held.size), self.monotonic()):
                     logger.info("%s", line)
         if failures:
             raise _told(failures, len(held_objects))
-        return Brought(dict(served), copied)
+        if passed_over:
+            logger.warning("some objects came from another copy than the first. First reason: %s", passed_over[0])
+        return Brought(dict(served), copied, tuple(passed_over))
 
-    def _one(self, held_object: HeldObject, size: int | None, folder: Path) -> str:
+    def _one(self, held_object: HeldObject, size: int | None, folder: Path) -> Fetched:
         bucket = self.bucket(held_object.bucket)
         if size == held_object.size and self._is_there(bucket, held_object):
-            return IN_PLACE
+            return Fetched(IN_PLACE)
         file = folder / f"{threading.get_ident()}"
         found = self.copies.fetch(held_object, file)
         metadata = {**found.metadata, "sha256": held_object.sha256}
         like = ObjectInfo(held_object.key, held_object.size, _EPOCH, metadata=metadata, content_type=found.content_type)
         read_back(self.target, bucket, store_file(self.target, bucket, like, file), held_object.sha256)
-        return found.copy
+        return found
 
     def _is_there(self, bucket: str, held_object: HeldObject) -> bool:
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rempart.backup.databases import dump_tables, postgresql
+from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import file_name
 from rempart.backup.keys import age, platform_secrets
 from rempart.backup.keys.encryption_scopes import parse
@@ -19,7 +20,8 @@ from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import CONNECTION, Keyring, Place
 from rempart.backup.points import chain, points, references, restore_plan
 from rempart.backup.points.chain import Link, Stored
-from rempart.backup.points.points import Manifest
+from rempart.backup.points.object_sources import ObjectSources
+from rempart.backup.points.points import Dump, Manifest
 from rempart.backup.points.restore_plan import Part, Selection
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import SealedObject
@@ -189,6 +191,22 @@ class OpenPoint:
     others: tuple[Site, ...]
     trusted: Mapping[str, bytes] = field(default_factory=dict)
 
+    def repository(self, dump: Dump) -> Repository:
+        """Return the repository of a database's dump. Raises KeyMissing and its siblings, IntegrityError, SiteError."""
+        key, platform = self.keys.of(dump.scope, dump.serial), self.platform
+        return repository_of(platform.config, platform.connections, self.site.name, key)
+
+    def copies(self) -> ObjectSources:
+        """Return where copies of the point's objects are."""
+        config = self.platform.config
+        return ObjectSources(
+            self.site,
+            config.buckets.backups,
+            lambda logical: physical_bucket(config, logical),
+            self.keys.of_sealed,
+            self.others,
+        )
+
     def secrets(self) -> dict[str, str]:
         """Return the platform's secrets.
 
@@ -202,10 +220,12 @@ class OpenPoint:
             return platform_secrets.decode(file.read_bytes())
 
 
-def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:
-    """Read and verify the chain of a site. Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing."""
-    site = site_of_points(platform, wish.site)
-    bucket = platform.config.buckets.backups
+def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes], site: Site | None = None) -> Found:
+    """Read and verify the chain of an opened site (default: the wish's); forced, with a point, up to the first break.
+
+    Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing.
+    """
+    site, bucket = site or site_of_points(platform, wish.site), platform.config.buckets.backups
     stored = chain.read(site, bucket, trusted, named=hashes(named_links(platform.ledger, site.name, bucket)))
     links = verified(stored, trusted, before_break=wish.force and wish.point is not None)
     lost = chain.lost_points(stored, trusted)
@@ -266,12 +286,9 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
     Raises BackupError for an unknown model.
     """
     config, dump = point.platform.config, point.manifest.database("mlflow")
-    key = point.keys.of(dump.scope, dump.serial)
     with spool_folder() as folder:
         file = folder / "mlflow.dump"
-        repository_of(point.platform.config, point.platform.connections, point.site.name, key).dump_file(
-            dump.snapshot, file_name("mlflow"), file
-        )
+        point.repository(dump).dump_file(dump.snapshot, file_name("mlflow"), file)
         versions = dump_tables.rows(tools, file, "model_versions")
     located = [
         (str(row["name"]), str(row["version"]), str(row.get("storage_location") or row["source"]))

@@ -92,7 +92,7 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> Begun:
             f"Run `rempart points explain {point['id']}` to list them; then run `rempart upgrade` again.",
         )
     with _step("drill"):
-        drill = _run(api, "restore_drill", "drill", {"point": point["id"]})
+        drill = _run(api, "restore_drill", "report", {"point": point["id"]})
     if not drill["ok"]:
         raise UpgradeError(
             f"Restore point {point['id']} failed its drill",

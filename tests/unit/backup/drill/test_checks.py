@@ -1,7 +1,6 @@
 """A drill's comparisons: nothing but equality passes."""
 
 import math
-from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -10,11 +9,8 @@ from hypothesis import strategies as st
 
 from rempart.backup.databases.postgresql import find_tools, first_error, libpq_environment
 from rempart.backup.drill.checks import RestoreCheck, equal_count, equal_predictions, equal_tables, passed
-from rempart.backup.drill.scratch import leftovers, name_scratch
 from rempart.backup.drill.tracking_server import marked_processes
-from rempart.errors import IntegrityError
-from rempart.settings.config import DATABASES, TLS, Connection, parse_connection
-from tests.memory_site import MemorySite
+from rempart.settings.config import TLS, Connection, parse_connection
 
 counts = st.dictionaries(st.sampled_from(["a.x", "a.y", "a.z"]), st.integers(0, 3))
 numbers = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=5)
@@ -107,28 +103,6 @@ def test_the_programs_use_a_libpq_with_tls_that_is_as_new_as_they_are():
     assert psycopg.pq.version() // 10000 >= tools.version()
 
 
-def test_scratch_names_fit_postgresql_and_s3():
-    space = name_scratch(datetime(2025, 1, 31, 23, 59, 59, tzinfo=UTC), "ab12cd", DATABASES)
-    assert all(len(name) <= 63 and name.startswith("drill_20250131t235959_ab12cd_") for name in space.databases)
-    assert space.bucket == "drill-20250131t235959-ab12cd"
-
-
 def test_only_the_drills_own_processes_are_its_own():
     blocks = {1: b"A=1\0REMPART_DRILL=x-1\0", 2: b"REMPART_DRILL=x-12\0", 3: b"NOTE=REMPART_DRILL=x-1\0", 4: b""}
     assert marked_processes("x-1", blocks) == [1]
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"junk",
-        b'{"id": "x", "bucket": "lake", "databases": []}',
-        b'{"id": "x", "bucket": "drill-x", "databases": ["airflow"]}',
-    ],
-)
-def test_a_forged_record_removes_nothing(record):
-    site = MemorySite("haven")
-    site.ensure_bucket("backups", versioned=True)
-    site.write("backups", "drills/x.json", record)
-    with pytest.raises(IntegrityError):
-        leftovers(site, "backups")

@@ -22,7 +22,7 @@ from rempart.backup.drill.drill_report import DrillReport, topics
 from rempart.cli import app
 from rempart.errors import BackupError
 from rempart.flows.drill import drill_report
-from rempart.flows.drill.drill import RPO, RTO
+from rempart.flows.drill.drill_verdict import RPO, RTO
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import load

@@ -10,7 +10,7 @@ import pytest
 from rempart.backup.points import chain, points
 from rempart.flows.drill import drill_attack
 from rempart.flows.drill.drill_attack import Clean
-from rempart.flows.drill.drill_checks import Tally
+from rempart.flows.drill.drill_steps import Tally
 from tests.restorable import SIGNER, TRUSTED, House, flip, house
 
 BODIES = {("lake", f"raw/bookings/{number}/a.csv"): f"{number},a\n".encode() * 2000 for number in range(6)}
@@ -89,7 +89,9 @@ def test_an_attack_is_played_behind_the_stored_points_and_leaves_nothing(made: H
     manifest = points.decode(made.haven.read("backups", f"points/{point}/manifest.json"))
     before = {info.key for info in made.haven.list("backups")}
     tally = Tally()
-    drill_attack.play(made.platform, found, manifest, (bytes(32), bytes(range(2, 34))), tally)
+    drill_attack.play(
+        made.platform.ledger, made.platform.clock(), found, manifest, (bytes(32), bytes(range(2, 34))), tally
+    )
     # no database in these points: what could be deleted of one is not played
     assert [check.ok for check in tally.checks] == [True, None, None, True, True]
     assert {info.key for info in made.haven.list("backups")} == before

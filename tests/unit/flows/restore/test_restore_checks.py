@@ -14,7 +14,6 @@ from rempart.features.plan import entity_key, view_tables
 from rempart.flows.restore.restore import RestoreResult
 from rempart.flows.restore.restore_checks import key_columns, ledger_verifies
 from rempart.flows.restore.restore_command import lines
-from rempart.flows.restore.restore_databases import Server
 from rempart.flows.restore.restore_objects import Bringer
 from rempart.flows.restore.restore_refusals import refuse_red
 from rempart.ledger.memory import MemoryLedger
@@ -68,13 +67,6 @@ def test_the_end_is_told_in_seconds() -> None:
     ]
 
 
-def test_the_platforms_own_databases_are_never_dropped_as_if_they_were_beside_it() -> None:
-    server = Server(None, None, None)  # type: ignore[arg-type] # nothing of it may be reached
-    with pytest.raises(BackupError, match="belongs to the running platform"):
-        server.drop("mlflow")
-    assert dataclasses.replace(server, suffix="before").name("mlflow") == "mlflow_before"
-
-
 def test_a_bringer_does_nothing_for_nothing() -> None:
     made = house()
     brought = Bringer(None, made.primary, lambda name: name).bring(())  # type: ignore[arg-type] # it needs no copy
@@ -82,7 +74,8 @@ def test_a_bringer_does_nothing_for_nothing() -> None:
 
 
 def test_no_service_is_opened_on_data_that_is_not_as_on_record() -> None:
-    red = RestoreCheck("database mlflow has the rows on record", False, "differs: public.runs: 1 instead of 2")
+    what = "database mlflow is restored with the rows on record"
+    red = RestoreCheck(what, False, "differs: public.runs: 1 instead of 2")
     with pytest.raises(BackupError, match=r"the services stay closed:\ndatabase mlflow .* 1 instead of 2"):
         refuse_red([RestoreCheck("x", True, ""), RestoreCheck("y", None, "not run"), red], force=False)
     refuse_red([red], force=True)

@@ -1,0 +1,175 @@
+"""Step `restore` of a drill: restore a point into a sandbox by the code that restores the platform."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+from rempart.backup.databases import postgresql
+from rempart.backup.drill import scratch
+from rempart.backup.drill.checks import RestoreCheck, restored_as_recorded
+from rempart.backup.points import points
+from rempart.backup.points.points import Dump
+from rempart.backup.points.restore_plan import Part, Selection, select
+from rempart.errors import BackupError
+from rempart.flows.drill import drill_attack, drill_point, drill_report, drill_sandbox, drill_steps
+from rempart.flows.drill.drill_steps import Begun, Scenario, StepResult, Tally
+from rempart.flows.restore.fill import fill_databases, fill_objects
+from rempart.flows.restore.restore_objects import IN_PLACE
+from rempart.flows.restore.restore_source import OpenPoint
+from rempart.flows.restore.targets import Sandbox
+from rempart.flows.shared.keys import warn_of_escrow
+from rempart.flows.shared.platform import Platform
+from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
+
+Seed = Callable[[], bytes]
+
+
+def random_seed() -> bytes:
+    return secrets.token_bytes(32)
+
+
+def restore(
+    platform: Platform,
+    drill_id: str,
+    point_id: str | None = None,
+    *,
+    scenario: Scenario = "routine",
+    seed: Seed = random_seed,
+    tools: postgresql.Tools | None = None,
+) -> StepResult:
+    """Restore a restore point (default: the newest) into the sandbox of a drill. A repeated call starts anew.
+
+    All databases and MLflow's artifacts are restored, from the site of the point alone. The scenario `cyber-attack`
+    finds the last clean point, and simulates poisoned ones. Writes evidence of kind `drill-step`, also for a restore
+    with failed checks. Raises BackupError if there is no point or another drill runs; DatabaseUnavailable, SiteError,
+    PlacementDenied if the drill cannot start.
+    """
+    scratch.valid_id(drill_id)
+    if point_id is not None and scenario != "routine":
+        raise BackupError(
+            f"A drill of scenario {scenario} chooses its restore point itself",
+            "Pass either the restore point or the scenario.",
+        )
+    drill_steps.begin(platform.ledger, drill_id, "restore")
+    site = drill_point.site_of_point(platform, point_id)
+    began = platform.clock()
+    ledger, backups = platform.ledger, platform.config.buckets.backups
+    point_id = drill_point.choose(ledger, site, backups, point_id)
+    with scratch.only_drill(platform.database("drill")):
+        drill_sandbox.remove_leftovers(platform, site, drill_id)
+        warn_of_escrow(platform)
+        recoverable = drill_point.newest_whole(ledger, site, backups)
+        facts = drill_report.facts(platform.config, site.name, None)
+        begun = Begun(point_id, scenario, site.name, began, recoverable, facts=facts)
+        run = _Restore(platform, site, drill_id, tools or postgresql.find_tools())
+        begun = run.run(begun, (seed(), seed()))
+        result = StepResult(
+            drill_id,
+            "restore",
+            begun.point,
+            drill_sandbox.seconds(began, platform.clock()),
+            tuple(run.tally.checks),
+            tuple(run.attack.checks),
+            begun,
+        )
+        return drill_steps.record(ledger, result)
+
+
+class _Restore:
+    """State of the restore: checks of the restore point, and checks of the attack."""
+
+    def __init__(self, platform: Platform, site: Site, drill_id: str, tools: postgresql.Tools) -> None:
+        self.platform, self.site, self.drill_id, self.tools = platform, site, drill_id, tools
+        self.tally, self.attack = Tally(), Tally()
+
+    def run(self, begun: Begun, seeds: tuple[bytes, bytes]) -> Begun:
+        """Run the restore. Return what it left in the sandbox."""
+        clean = None
+        if begun.scenario == "cyber-attack":
+            trusted = self.platform.trusted_keys()
+            clean = self.attack.attempt(
+                "a clean restore point is found",
+                lambda: drill_attack.find_clean(self.platform, self.site, trusted, self.attack),
+            )
+            if clean is None or clean.point is None:
+                return replace(begun, recoverable=None)
+            begun = replace(begun, point=clean.point, recoverable=points.created_at(clean.point))
+        opened = self._attested(begun)
+        if opened is None:
+            return begun
+        manifest = opened.manifest
+        if clean:
+            drill_attack.play(self.platform.ledger, self.platform.clock(), clean, manifest, seeds, self.attack)
+        space = scratch.name_scratch(self.drill_id, [dump.name for dump in manifest.databases])
+        sandbox = drill_sandbox.sandbox_of(self.platform, self.site, space)
+        scratch.write(self.site, self.platform.config.buckets.backups, space)
+        selection = _selection(opened)
+        databases = self._databases(sandbox, opened, selection)
+        artifacts = self._artifacts(sandbox, opened, selection)
+        scratch.write(self.site, self.platform.config.buckets.backups, space.waiting(self.platform.clock()))
+        facts = drill_report.facts(self.platform.config, self.site.name, manifest)
+        return replace(begun, opened=True, databases=databases, artifacts=artifacts, facts=facts)
+
+    def _attested(self, begun: Begun) -> OpenPoint | None:
+        """Return the point if the ledger and the chain attest it."""
+        tally, what = self.tally, "the manifest equals its record"
+        ledger, backups = self.platform.ledger, self.platform.config.buckets.backups
+        manifest = tally.attempt(what, lambda: drill_point.manifest_of(ledger, self.site, backups, begun.point))
+        if manifest is None:
+            return None
+        tally.add(RestoreCheck(what, True, f"{len(manifest.objects)} objects"))
+        what, attacked = "the chain of restore points attests it", begun.scenario != "routine"
+        attested = tally.attempt(
+            what, lambda: drill_point.open_attested(self.platform, self.site, manifest, before_break=attacked)
+        )
+        if attested is None:
+            return None
+        opened, links = attested
+        tally.add(RestoreCheck(what, True, f"{links} links, each signed"))
+        lacks = "; ".join(manifest.lacking[:5]) + (" ..." if len(manifest.lacking) > 5 else "")
+        what = "no referenced object is missing"
+        tally.add(RestoreCheck(what, not manifest.lacking, lacks or "every referenced object is held"))
+        return opened
+
+    def _databases(self, sandbox: Sandbox, point: OpenPoint, selection: Selection) -> tuple[str, ...]:
+        """Restore the databases. Return those that are there, as recorded or not."""
+        there = list[str]()
+
+        def add(dump: Dump, checks: list[RestoreCheck]) -> None:
+            there.append(dump.name)
+            for check in checks:
+                self.tally.add(check)
+
+        failures = self.tally.attempt(
+            "scratch databases are created", lambda: fill_databases(sandbox, point, selection, self.tools, add)
+        )
+        for name, error in (failures or {}).items():
+            self.tally.add(RestoreCheck(restored_as_recorded(name), False, error.what))
+        return tuple(sorted(there))
+
+    def _artifacts(self, sandbox: Sandbox, point: OpenPoint, selection: Selection) -> bool:
+        """Restore MLflow's artifacts. An object whose replica is damaged is red, also if its sealed form is whole."""
+        what, count = "MLflow's artifacts equal their record", len(selection.objects)
+        brought = self.tally.attempt(what, lambda: fill_objects(sandbox, point, selection))
+        if brought is None:
+            return False
+        if lost := count - brought.served.get("replica", 0) - brought.served.get(IN_PLACE, 0):
+            why = f"{lost} of {count} objects were restored from their sealed form: {brought.passed_over[0]}"
+            self.tally.add(RestoreCheck(what, False, why))
+        else:
+            self.tally.add(RestoreCheck(what, True, f"{count} objects, {brought.bytes} bytes"))
+        return True
+
+
+def _selection(point: OpenPoint) -> Selection:
+    """Return all databases, and the bucket of artifacts if the point has any."""
+    manifest = point.manifest
+    parts = [Part("database", dump.name) for dump in manifest.databases]
+    if any(obj.bucket == "artifacts" for obj in manifest.objects):
+        parts.append(Part("bucket", "artifacts"))
+    return select(manifest, parts, destroyed=point.keys.destroyed())

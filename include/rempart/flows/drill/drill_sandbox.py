@@ -1,0 +1,83 @@
+"""The sandbox of a drill: made from its record at the backup site, kept for the next step, removed at the end."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from rempart.backup.drill import scratch
+from rempart.backup.drill.checks import RestoreCheck
+from rempart.backup.drill.scratch import Scratch
+from rempart.backup.drill.tracking_server import end_marked
+from rempart.errors import BackupError
+from rempart.flows.drill import drill_point, drill_steps
+from rempart.flows.drill.drill_steps import StepResult, Tally
+from rempart.flows.restore.fill import empty
+from rempart.flows.restore.targets import Sandbox, live_names
+from rempart.flows.shared.platform import Platform
+from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
+
+REMOVED = "the scratch space is removed"
+
+
+def sandbox_of(platform: Platform, site: Site, space: Scratch) -> Sandbox:
+    """Return the sandbox of a drill. Its databases belong to the role `drill`, its bucket is at the backup site."""
+    live = live_names(platform.config, platform.connections)
+    buckets = {"artifacts": space.bucket}
+    return Sandbox(platform.database("drill"), site, space.databases, buckets, live, may_replace=True)
+
+
+def remove_leftovers(platform: Platform, site: Site, drill_id: str) -> None:
+    """Remove what killed drills, and an earlier run of this one, left at a site.
+
+    Raises BackupError if another drill waits for its next step.
+    """
+    backups, now = platform.config.buckets.backups, platform.clock()
+    for space in scratch.recorded(site, backups):
+        if space.id != drill_id and space.waits_until and now < space.waits_until <= now + scratch.PATIENCE:
+            raise BackupError(
+                f"Drill {space.id} waits for its next step, until {space.waits_until:%H:%M} UTC at the latest",
+                "Wait until it has ended, then run again. If its run was stopped, clear the run's task `clean_up`.",
+            )
+    for space in scratch.recorded(site, backups):
+        logger.info("removing leftovers of drill %s", space.id)
+        _remove(sandbox_of(platform, site, space), backups, space)
+
+
+def _remove(sandbox: Sandbox, backups: str, space: Scratch) -> bool:
+    """Remove a drill's server, databases, bucket and record, whichever of them exist."""
+    end_marked(space.id)
+    empty(sandbox)
+    scratch.forget(sandbox.site, backups, space)
+    return True
+
+
+def clean_up(platform: Platform, drill_id: str, point_id: str | None = None) -> StepResult:
+    """Remove the scratch space of a drill, if any is left. Writes evidence of kind `drill-step` if there was.
+
+    `point_id` is the restore point that the drill was asked for. Raises BackupError if a step of a drill is running.
+    """
+    began = platform.clock()
+    try:
+        begun = drill_steps.read(platform.ledger, drill_id).begun
+        site, point = drill_point.open_site(platform, begun.site), begun.point
+    except BackupError:  # the restore did not end
+        site, point = drill_point.site_of_point(platform, point_id), point_id or "unknown"
+    tally = Tally()
+    with scratch.only_drill(platform.database("drill")):
+        backups = platform.config.buckets.backups
+        space = scratch.read(site, backups, drill_id)
+        if space is None:
+            logger.info("drill %s left nothing to remove", drill_id)
+            return StepResult(drill_id, "clean up", point, 0.0, ())
+        if tally.attempt(REMOVED, lambda: _remove(sandbox_of(platform, site, space), backups, space)):
+            tally.add(RestoreCheck(REMOVED, True, "databases, bucket and server"))
+    result = StepResult(drill_id, "clean up", point, seconds(began, platform.clock()), tuple(tally.checks))
+    return drill_steps.record(platform.ledger, result)
+
+
+def seconds(began: datetime, ended: datetime) -> float:
+    """Return the seconds between two times, in milliseconds at the finest."""
+    return round((ended - began).total_seconds(), 3)

@@ -1,0 +1,181 @@
+"""Record what each step of a drill did as signed evidence, and read it back: no step believes what it is told.
+
+Steps may be processes on different machines. They share only the id of the drill; all else is read from the ledger and
+from the record of the scratch space.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+from rempart.backup.drill.checks import RestoreCheck
+from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
+from rempart.flows.backup.restore_points import ALL
+from rempart.ledger.port import Evidence, Ledger
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Scenario = Literal["routine", "cyber-attack"]
+StepName = Literal["restore", "prove", "clean up"]
+
+
+@dataclass
+class Tally:
+    """Collects checks and logs each one."""
+
+    checks: list[RestoreCheck] = field(default_factory=list)
+
+    def add(self, check: RestoreCheck) -> None:
+        self.checks.append(check)
+        logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
+
+    def attempt(self, what: str, step: Callable[[], T]) -> T | None:
+        """Return the value of a step, or None after adding a failed check with the error."""
+        logger.info("%s ...", what)
+        try:
+            return step()
+        except RempartError as error:
+            self.add(RestoreCheck(what, False, error.what))
+            return None
+
+    def judge(self, what: str, step: Callable[[], RestoreCheck]) -> None:
+        """Add the check that a step returns, or a failed check with its error."""
+        self.judge_all(what, lambda: [step()])
+
+    def judge_all(self, what: str, step: Callable[[], Iterable[RestoreCheck]]) -> None:
+        """Add the checks that a step returns, or a failed check with its error."""
+        for check in self.attempt(what, lambda: list(step())) or ():
+            self.add(check)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the restore of a drill began with, and what it left in the scratch space.
+
+    `opened`: the ledger and the chain attest the point, so it was restored. `recoverable` is the time of the newest
+    complete point at the start. `facts` are the report's facts, as plain JSON.
+    """
+
+    point: str
+    scenario: Scenario
+    site: str
+    began: datetime
+    recoverable: datetime | None
+    opened: bool = False
+    databases: tuple[str, ...] = ()
+    artifacts: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Result of a step: its checks, and those of a simulated attack. `begun` is set by the restore."""
+
+    drill: str
+    step: StepName
+    point: str
+    seconds: float
+    checks: tuple[RestoreCheck, ...]
+    attack: tuple[RestoreCheck, ...] = ()
+    begun: Begun | None = None
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """The counts of a step's checks, for people who look at a task. No later step reads them."""
+
+    drill: str
+    step: StepName
+    point: str
+    seconds: float
+    passed: int
+    failed: int
+    not_run: int
+
+
+@dataclass(frozen=True)
+class DrillSteps:
+    """The recorded steps of a drill. A missing one was not run since the restore, or its last run did not end."""
+
+    begun: Begun
+    restore: StepResult
+    prove: StepResult | None = None
+    clean_up: StepResult | None = None
+
+
+def begin(ledger: Ledger, drill_id: str, step: StepName) -> None:
+    """Write evidence that a step begins, so that the result of an earlier run no longer counts for this one."""
+    ledger.append("drill-step", drill_id, {"step": step, "begins": True})
+
+
+def record(ledger: Ledger, result: StepResult) -> StepResult:
+    """Write evidence of kind `drill-step`. Return the result. Raises LedgerError, DatabaseUnavailable."""
+    body = asdict(result)
+    if begun := body["begun"]:
+        for name in ("began", "recoverable"):
+            begun[name] = begun[name].isoformat() if begun[name] else None
+        begun["databases"] = list(begun["databases"])
+    for name in ("checks", "attack"):
+        body[name] = list(body[name])
+    ledger.append("drill-step", result.drill, body)
+    return result
+
+
+def read(ledger: Ledger, drill_id: str) -> DrillSteps:
+    """Return the recorded steps of a drill: its newest restore, and what followed.
+
+    Raises BackupError if there is none, or it did not end.
+    """
+    found: dict[str, StepResult | None] = {}
+    for entry in ledger.find("drill-step", drill_id, limit=ALL):  # newest first
+        if entry.body.get("begins"):
+            found.setdefault(str(entry.body["step"]), None)
+            continue
+        result = _decoded(entry)
+        found.setdefault(result.step, result)
+        if result.begun and found["restore"]:
+            return DrillSteps(result.begun, result, found.get("prove"), found.get("clean up"))
+    raise BackupError(
+        f"The ledger has no record of a restore of drill {drill_id} that ended",
+        "Read the log of its step `restore`. Then start a new drill.",
+    )
+
+
+def _decoded(entry: Evidence) -> StepResult:
+    try:
+        body = {part.name: entry.body[part.name] for part in fields(StepResult)}  # the ledger adds who wrote it
+        if begun := body["begun"]:
+            times = {name: begun[name] and datetime.fromisoformat(begun[name]) for name in ("began", "recoverable")}
+            body["begun"] = Begun(**{**begun, **times, "databases": tuple(begun["databases"])})
+        for name in ("checks", "attack"):
+            body[name] = tuple(RestoreCheck(**check) for check in body[name])
+        return StepResult(**body)
+    except (KeyError, TypeError, ValueError) as cause:
+        raise IntegrityError(
+            f"Record {entry.seq} of the ledger is no step of a drill",
+            "Find out which release wrote it, then start a new drill.",
+        ) from cause
+
+
+def green(result: StepResult) -> StepSummary:
+    """Return a summary of a step without a failed check. Raises DrillFailed with the failed checks."""
+    checks = (*result.attack, *result.checks)
+    if failed := [check for check in checks if check.ok is False]:
+        raise DrillFailed(
+            f"Step '{result.step}' of the drill of restore point {result.point} failed:\n{told(failed)}",
+            "Follow docs/runbooks/restore-drill.md; the task `report` has the verdict on the restore point.",
+        )
+    outcomes = [check.ok for check in checks]
+    return StepSummary(
+        result.drill, result.step, result.point, result.seconds, outcomes.count(True), 0, outcomes.count(None)
+    )
+
+
+def told(failed: Sequence[RestoreCheck]) -> str:
+    """Return failed checks as lines for people."""
+    return "\n".join(f"  {check.what}: {check.detail}" for check in failed)

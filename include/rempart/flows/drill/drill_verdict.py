@@ -1,0 +1,103 @@
+"""Step `report` of a drill: the verdict of its steps as evidence, and the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rempart.backup.drill.checks import RestoreCheck, passed, within
+from rempart.backup.points import points
+from rempart.errors import DrillFailed, RempartError
+from rempart.flows.drill import drill_report, drill_steps
+from rempart.flows.drill.drill_sandbox import REMOVED
+from rempart.flows.drill.drill_steps import DrillSteps, Scenario
+from rempart.flows.shared.heartbeats import beat
+from rempart.flows.shared.platform import Platform
+from rempart.settings.sections import BackupConfig
+
+RPO = "RPO: the possible data loss is within the objective"
+RTO = "RTO: restore and checks took no longer than the objective"
+PROVED = "the proofs ran to their end"
+
+
+@dataclass(frozen=True)
+class DrillResult:
+    """Result of a drill. `proved`: all checks of the restore point passed; `ok`: both objectives are met as well.
+
+    `rto_seconds` is the time of the restore and its proofs. `rpo_seconds` is the age of the newest complete point at
+    the start (in a simulated attack: of the last clean one), or None if there is none or it failed.
+    """
+
+    ok: bool
+    point_id: str
+    rto_seconds: float
+    rpo_seconds: float | None
+    checks: tuple[RestoreCheck, ...]
+    proved: bool = True
+    scenario: Scenario = "routine"
+
+
+def report(platform: Platform, drill_id: str) -> DrillResult:
+    """Write the verdict of a drill as evidence of kind `drill`, and file its report.
+
+    The verdict is read from the evidence of its steps. Raises DrillFailed with the failed checks, including a missed
+    objective; BackupError if the drill restored nothing; SiteError, PlacementDenied if the report cannot be filed.
+    """
+    steps = drill_steps.read(platform.ledger, drill_id)
+    result = verdict(platform.config.backup, steps)
+    record = platform.ledger.append("drill", result.point_id, _body(steps, result))
+    beat(platform, "drill", {"point": result.point_id, "ok": result.ok, "rto_seconds": result.rto_seconds})
+    failed = [check for check in result.checks if check.ok is False]
+    try:
+        drill_report.file(platform, record)
+    except RempartError as error:
+        if result.ok:
+            raise
+        failed.append(RestoreCheck("the report is filed", False, error.what))
+    if not result.ok:
+        judged, remedy = "failed its checks", "until a drill passes, rely only on an older point."
+        if result.proved:
+            judged, remedy = "passed its checks, but its drill is red", "it explains each red check."
+        told = drill_steps.told(failed) or "  an objective could not be measured"
+        raise DrillFailed(
+            f"Restore point {result.point_id} {judged}:\n{told}", f"Follow docs/runbooks/restore-drill.md; {remedy}"
+        )
+    return result
+
+
+def verdict(objectives: BackupConfig, steps: DrillSteps) -> DrillResult:
+    """Return the verdict on a drill's steps. The two objectives are added last."""
+    begun = steps.begun
+    checks, took = list(steps.restore.checks), steps.restore.seconds
+    if steps.prove:
+        checks += steps.prove.checks
+        took = round(took + steps.prove.seconds, 3)
+    elif begun.opened:
+        checks.append(RestoreCheck(PROVED, False, "the step `prove` of the drill did not end: its log says why"))
+    if steps.clean_up:
+        checks += steps.clean_up.checks
+    elif begun.opened:
+        checks.append(RestoreCheck(REMOVED, False, "the step `clean up` of the drill did not end: its log says why"))
+    proved, recoverable = passed(checks), begun.recoverable
+    if not proved and recoverable == points.created_at(begun.point):
+        recoverable = None  # it is this point, and nobody can count on it
+    lost = round((begun.began - recoverable).total_seconds(), 3) if recoverable else None
+    measured = [
+        within(RPO, lost, objectives.rpo_objective),
+        # a restore that did not end well took no time that could count
+        within(RTO, took if proved and begun.opened else None, objectives.rto_objective),
+    ]
+    every = (*steps.restore.attack, *checks, *measured)
+    ok = proved and passed(every) and all(check.ok is True for check in measured)
+    return DrillResult(ok, begun.point, took, lost, every, proved, begun.scenario)
+
+
+def _body(steps: DrillSteps, result: DrillResult) -> dict[str, Any]:
+    """Return the body of the drill's evidence: the result and the facts of its report."""
+    took = {step.step: step.seconds for step in (steps.restore, steps.prove, steps.clean_up) if step}
+    told = {"checks": [asdict(check) for check in result.checks], "began": _began(steps)}
+    return {**asdict(result), **told, **steps.begun.facts, "drill": steps.restore.drill, "steps": took}
+
+
+def _began(steps: DrillSteps) -> str:
+    return steps.begun.began.isoformat(timespec="seconds")
