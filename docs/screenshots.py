@@ -24,7 +24,7 @@ from rempart.flows.drill import drill_report
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.web.rendering import PAGES
+from rempart.web.pages import collect
 
 IMAGES = Path(__file__).parent / "images"
 PIPELINE = "hotel_bookings"
@@ -75,7 +75,7 @@ def cockpit_pictures(page: Page, base: str, folder: Path) -> None:
         page.goto(f"{base}/plugin/sovereignty")
         frame = page.frame_locator("iframe")
         frame.get_by_role("link", name="EN", exact=True).click()
-        for name in PAGES:
+        for name in (page.name for page in collect()):
             frame.locator(f"header a[href$='/{name}']").click()
             frame.locator(f"header a[href$='/{name}'][aria-current]").wait_for()
             page.wait_for_timeout(800)  # let it be drawn

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from starlette.routing import BaseRoute, Match, Route
 
 from rempart.settings import access
+from rempart.web.pages import collect
 from tests.cockpit import DELIVERY, POINT
 
 READ: access.Capability = "read"
@@ -14,31 +15,20 @@ EVIDENCE: access.Capability = "read_evidence"
 DRILL = f"/restore-points/{POINT}/drill"
 LOOK = f"/data/hotel_bookings/quarantine/{DELIVERY}"
 ROUTES: dict[tuple[str, str], access.Capability] = {
+    **{("GET", f"{prefix}/{page.name}"): page.right for page in collect() for prefix in ("", "/api")},
     ("GET", "/"): READ,
     ("GET", "/static/cockpit.css"): READ,
-    ("GET", "/overview"): READ,
-    ("GET", "/sites"): READ,
-    ("GET", "/restore-points"): READ,
     ("GET", f"/restore-points/{POINT}"): READ,
     ("GET", DRILL): "operate",
     ("POST", DRILL): "operate",
-    ("GET", "/models"): READ,
-    ("GET", "/data"): READ,
-    ("GET", "/ledger"): EVIDENCE,
     ("GET", "/ledger/2"): EVIDENCE,
     ("GET", "/evidence"): EVIDENCE,
     ("GET", "/metrics"): READ,
-    ("GET", "/api/overview"): READ,
-    ("GET", "/api/sites"): READ,
-    ("GET", "/api/restore-points"): READ,
     ("GET", f"/api/restore-points/{POINT}"): READ,
-    ("GET", "/api/models"): READ,
-    ("GET", "/api/data"): READ,
-    ("GET", "/api/ledger"): EVIDENCE,
     ("GET", "/api/ledger/2"): EVIDENCE,
     ("GET", "/api/ledger/export"): EVIDENCE,
     ("GET", "/api/openapi.json"): READ,
-    # the tabs on DAGs and runs (run_pages.py)
+    # the tabs on DAGs and runs (details/runs.py)
     ("GET", "/dag?dag_id=restore_drill"): READ,
     ("GET", "/run?dag_id=restore_drill&run_id=r"): READ,
     ("GET", "/api/dag?dag_id=restore_drill"): READ,

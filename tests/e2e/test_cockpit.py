@@ -19,7 +19,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion.sample import deliveries
 from rempart.models import registry
 from rempart.settings import config, pipelines
-from rempart.web.rendering import PAGES
+from rempart.web.pages import collect
 
 pytestmark = pytest.mark.stack
 
@@ -189,7 +189,15 @@ def test_every_page_opens_in_both_languages_without_a_finding_of_axe(
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # one of the two
         held = [f"data/{PIPELINE}/quarantine/{delivery}/{name}" for name in ("look", "rows", "again")]
         points = (f"restore-points/{point}", f"restore-points/{point}/drill")
-        for name in (*PAGES, *points, "ledger/1", f"data/{PIPELINE}", *held, f"models/{rolled}/roll-back", *TABS):
+        for name in (
+            *(page.name for page in collect()),
+            *points,
+            "ledger/1",
+            f"data/{PIPELINE}",
+            *held,
+            f"models/{rolled}/roll-back",
+            *TABS,
+        ):
             answer = page.goto(f"/rempart/{name}{'&' if '?' in name else '?'}lang={language}")
             assert answer and answer.ok, name
             assert page.locator("html").get_attribute("lang") == language

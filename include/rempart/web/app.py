@@ -8,25 +8,52 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from rempart.errors import RempartError
 from rempart.ledger.port import Kind
 from rempart.web import api, sources
-from rempart.web.pages import pages, quarantine_pages, rollback_pages, run_pages
-from rempart.web.rendering import render
-from rempart.web.security.access import requires
+from rempart.web.details import quarantine, record, restore_point, rollback, runs
+from rempart.web.page import Page
+from rempart.web.page_routes import routes
+from rempart.web.pages import collect
+from rempart.web.rendering import FOLDER, base, navigation, render
+from rempart.web.security.access import Reader, requires
 
 logger = logging.getLogger(__name__)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLAIN = ("/api/", "/metrics", "/evidence")
 """Paths below the prefix that programs read: their errors are JSON."""
 
-app = FastAPI(title="Rempart", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+STATIC = {
+    "cockpit.css": "text/css",
+    "theme.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "icon-dark.svg": "image/svg+xml",
+}
 
 
-@app.get("/evidence", dependencies=[Depends(requires("read_evidence"))])
+def build(pages: tuple[Page, ...]) -> FastAPI:
+    """Return the application with these pages in its navigation; the first one opens first."""
+    app = FastAPI(title="Rempart", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.pages = pages
+    app.add_api_route("/evidence", newest_evidence, dependencies=[Depends(requires("read_evidence"))])
+    app.add_api_route("/", home, include_in_schema=False)
+    app.add_api_route("/static/{name}", static, include_in_schema=False)
+    app.include_router(api.router)
+    app.include_router(api.figures)
+    for page in pages:
+        app.include_router(routes(page))
+    for part in (restore_point, record, quarantine, rollback, runs):
+        app.include_router(part.api)
+        app.include_router(part.router)
+    app.exception_handler(HTTPException)(refuse)
+    app.exception_handler(RempartError)(tell)
+    app.exception_handler(Exception)(stumble)
+    return app
+
+
 def newest_evidence() -> dict[str, Any]:
     """Return the newest record of each kind."""
     ledger = sources.ledger()
@@ -34,15 +61,17 @@ def newest_evidence() -> dict[str, Any]:
     return {kind: asdict(records[0]) for kind, records in found.items() if records}
 
 
-app.include_router(api.router)
-app.include_router(api.figures)
-app.include_router(pages.router)
-for part in (quarantine_pages, rollback_pages, run_pages):
-    app.include_router(part.api)
-    app.include_router(part.router)
+def home(request: Request, user: Reader) -> Response:
+    return RedirectResponse(f"{base(request)}/{navigation(request)[0].name}")
 
 
-@app.exception_handler(HTTPException)
+def static(name: str, user: Reader) -> Response:
+    if name not in STATIC:
+        raise HTTPException(404, "No such file")
+    headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
+    return FileResponse(FOLDER / "static" / name, media_type=STATIC[name], headers=headers)
+
+
 async def refuse(request: Request, error: HTTPException) -> Response:
     """Answer a refused or unknown request in the format of the request."""
     if _is_plain(request):
@@ -50,7 +79,6 @@ async def refuse(request: Request, error: HTTPException) -> Response:
     return render(request, "error", status=error.status_code, number="", detail=str(error.detail))
 
 
-@app.exception_handler(RempartError)
 async def tell(request: Request, error: RempartError) -> Response:
     """Answer with a platform error and its remedy, for example if a database does not answer."""
     logger.warning("A page under /rempart: %s", error)
@@ -59,7 +87,6 @@ async def tell(request: Request, error: RempartError) -> Response:
     return render(request, "error", status=503, number="", detail=str(error))
 
 
-@app.exception_handler(Exception)
 async def stumble(request: Request, error: Exception) -> Response:
     """Answer an internal error with a number; the log has the cause under that number."""
     number = secrets.token_hex(4)
@@ -72,3 +99,6 @@ async def stumble(request: Request, error: Exception) -> Response:
 def _is_plain(request: Request) -> bool:
     path = str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", "")))
     return path.startswith(PLAIN)
+
+
+app = build(collect())

@@ -13,11 +13,11 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rempart.web import charts
+from rempart.web.page import Page
 from rempart.web.wording import LANGUAGES, Texts, choose
 
 FOLDER = Path(__file__).parent
 COOKIE = "rempart_language"
-PAGES = ("overview", "sites", "restore-points", "models", "data", "ledger")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "form-action 'self'; frame-ancestors 'self'; base-uri 'none'",
@@ -36,7 +36,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals |= {"charts": charts, "pages": PAGES, "languages": LANGUAGES}
+    found.globals |= {"charts": charts, "languages": LANGUAGES}
     found.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
     return found
 
@@ -44,7 +44,15 @@ def _templates() -> Environment:
 def texts(request: Request) -> Texts:
     """The texts in the language that the request asks for, or its cookie, or its browser."""
     asked, kept = request.query_params.get("lang"), request.cookies.get(COOKIE)
-    return Texts(choose(asked, kept, request.headers.get("accept-language")))
+    language = choose(asked, kept, request.headers.get("accept-language"))
+    own = [page.texts_in(language) for page in navigation(request)]
+    return Texts(language, {key: text for found in own for key, text in found.items()})
+
+
+def navigation(request: Request) -> tuple[Page, ...]:
+    """Return the pages of the navigation in their order."""
+    found: tuple[Page, ...] = request.app.state.pages
+    return found
 
 
 def _here(request: Request, language: str) -> str:
@@ -59,12 +67,12 @@ def base(request: Request) -> str:
 
 
 def render(request: Request, template: str, *, status: int = 200, current: str = "", **content: Any) -> HTMLResponse:
-    """A page. `current` is the one of PAGES that it belongs to."""
-    t = texts(request)
+    """Return a page. `current` names the page of the navigation that it belongs to; the application has them all."""
+    t, pages = texts(request), navigation(request)
     html = (
         _templates()
         .get_template(f"{template}.html")
-        .render(t=t, base=base(request), here=partial(_here, request), current=current, **content)
+        .render(t=t, base=base(request), here=partial(_here, request), pages=pages, current=current, **content)
     )
     answer = HTMLResponse(html, status, headers=HEADERS)
     if request.query_params.get("lang") == t.language:

@@ -6,7 +6,7 @@ What a record of the ledger says (reasons, checks, errors) is shown in the words
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -36,10 +36,12 @@ class Texts:
     """The texts in one language, and how lengths, sizes and moments are written in it."""
 
     language: Language
+    of_pages: Mapping[str, str] = field(default_factory=dict)
+    """Texts that the entries of pages bring, by key."""
 
     def __call__(self, key: str, **params: object) -> str:
         """The text of a key. One that has none is shown as it is: kinds of evidence, names, states of Airflow."""
-        found = texts_of(self.language).get(key)
+        found = self.of_pages.get(key) or texts_of(self.language).get(key)
         return found.format(**params) if found is not None else key.rpartition(".")[2]
 
     def message(self, sentence: Message) -> str:

@@ -20,6 +20,7 @@ from rempart.settings import access
 from rempart.web import sources
 from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit
+from rempart.web.pages import collect
 from tests.cockpit import NOW, POINT, Watched
 from tests.cockpit_routes import DRILL, HOSTILE, INJECTIONS, LOOK, ROUTES, expected, unlisted
 
@@ -188,7 +189,7 @@ def test_pages_say_what_a_browser_may_load_and_are_kept_by_nobody(house: House) 
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert answer.headers["cache-control"] == "no-store"
-    pages = ("overview", "sites", "restore-points", f"restore-points/{POINT}", "models", "data", "ledger")
+    pages = (*(page.name for page in collect()), f"restore-points/{POINT}")
     ours = ("data/hotel_bookings", *(f"{LOOK[1:]}/{name}" for name in ("look", "rows", "again", "accept")))
     for page in (*pages, *ours, "models/hotel_bookings/roll-back"):
         text = house.call("GET", f"/{page}", "admin").text
@@ -201,6 +202,13 @@ def test_pages_speak_french_where_the_reader_asks_and_remember_it(house: House) 
     answer = house.call("GET", "/overview?lang=fr", "viewer")
     assert "Pouvons-nous perdre un site maintenant" in answer.text and '<html lang="fr">' in answer.text
     assert "Vue d’ensemble" in house.call("GET", "/overview", "viewer").text
+
+
+def test_an_empty_field_of_the_ledgers_form_is_no_condition(house: House) -> None:
+    answer = house.call("GET", "/ledger?kind=drill&subject=&before=", "auditor")
+    assert answer.status_code == 200 and "<td>drill</td>" in answer.text
+    below = house.call("GET", "/api/ledger?before=3", "auditor").json()["records"]
+    assert [record["seq"] for record in below] == [2, 1]
 
 
 def test_a_database_that_is_away_is_told_with_the_remedy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rempart.web import read_models
+from rempart.web.pages import collect
 from rempart.web.wording import LANGUAGES, Texts, choose, texts_of
 
 WEB = Path(read_models.__file__).parents[1]
@@ -33,7 +34,15 @@ def test_every_text_that_a_template_or_a_read_model_names_is_there() -> None:
         named |= set(re.findall(r"""t\("([\w.-]+)"(?! ~)""", file.read_text(encoding="utf-8")))
     for file in (WEB / "read_models").glob("*.py"):
         named |= set(re.findall(r"""Said\(\s*"([\w.-]+)\"""", file.read_text(encoding="utf-8")))
-    assert len(named) > 100 and not named - texts_of("en").keys()
+    brought = {key for page in collect() for key in page.texts_in("en")}
+    assert len(named) > 100 and not named - texts_of("en").keys() - brought
+
+
+def test_each_page_brings_its_texts_in_each_language_and_replaces_none() -> None:
+    for page in collect():
+        keys = [page.texts_in(language).keys() for language in LANGUAGES]
+        assert all(found == keys[0] for found in keys), page.name
+        assert not keys[0] & texts_of("en").keys(), page.name
 
 
 @pytest.mark.parametrize(

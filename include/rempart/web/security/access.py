@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.core_api.security import get_user
@@ -24,3 +25,13 @@ def requires(capability: access.Capability) -> Callable[[BaseUser], BaseUser]:
         return user
 
     return inner
+
+
+def may(user: BaseUser, capability: access.Capability) -> bool:
+    """Return whether a page offers what needs the right; the linked route checks again."""
+    return capability in access.capabilities(user)
+
+
+Reader = Annotated[BaseUser, Depends(requires("read"))]
+Auditor = Annotated[BaseUser, Depends(requires("read_evidence"))]
+Operator = Annotated[BaseUser, Depends(requires("operate"))]

@@ -18,10 +18,10 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from rempart.web import charts
+from rempart.web.details import forms
 from rempart.web.facts import Unknown
 from rempart.web.metrics import METRICS, exposition
 from rempart.web.mount import Cockpit
-from rempart.web.pages import forms
 from rempart.web.read_models.overview import places
 from rempart.web.read_models.points import points
 from rempart.web.read_models.sites import history

@@ -8,7 +8,7 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.tokens import get_signing_key
 from fastapi import Form, Request
 
-from rempart.web.pages import forms
+from rempart.web.details import forms
 
 Token = Annotated[str, Form(max_length=200)]
 """The hidden field `form`."""

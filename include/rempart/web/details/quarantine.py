@@ -18,13 +18,12 @@ from rempart.backup.keys import age
 from rempart.flows.ingestion.quarantine import MAX_ROWS
 from rempart.web import airflow_calls, sources
 from rempart.web.airflow_calls import AirflowRefused, Asked
-from rempart.web.pages import posts
-from rempart.web.pages.pages import Operator, Reader, may
+from rempart.web.details import posts
 from rempart.web.read_models import quarantine
 from rempart.web.read_models.quarantine import Delivery, Quality
 from rempart.web.rendering import HEADERS, base, render
 from rempart.web.security import sealed_rows
-from rempart.web.security.access import requires
+from rempart.web.security.access import Operator, Reader, may, requires
 
 COOKIE = "rempart_look"
 LIFETIME = 1800

@@ -13,12 +13,11 @@ from fastapi.responses import RedirectResponse, Response
 from rempart.flows.training.champions import decisions_on
 from rempart.web import airflow_calls, sources
 from rempart.web.airflow_calls import AirflowRefused, Asked
-from rempart.web.pages import posts
-from rempart.web.pages.pages import Operator, may
+from rempart.web.details import posts
 from rempart.web.read_models import rollback
 from rempart.web.read_models.rollback import Rollback
 from rempart.web.rendering import HEADERS, base, render
-from rempart.web.security.access import requires
+from rempart.web.security.access import Operator, may, requires
 
 ModelName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="A model's name: its pipeline's.")]
 RunId = Annotated[str, Query(max_length=250, description="A run that this page started.")]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from rempart.web import sources
-from rempart.web.api import READ
-from rempart.web.pages.pages import Reader, may
 from rempart.web.read_models import runs
 from rempart.web.rendering import render
+from rempart.web.security.access import Reader, may, requires
 
 DagId = Annotated[str, Query(min_length=1, max_length=250, description="A DAG's id.")]
 RunId = Annotated[str, Query(min_length=1, max_length=250, description="A run's id.")]
@@ -21,13 +20,13 @@ api = APIRouter(prefix="/api")
 router = APIRouter(include_in_schema=False)
 
 
-@api.get("/dag", dependencies=[READ])
+@api.get("/dag", dependencies=[Depends(requires("read"))])
 def read_dag(dag_id: DagId) -> runs.Left:
     """The newest evidence of what a DAG does, by topic."""
     return runs.of_dag(sources.newest(sources.JUST_NOW), dag_id, sources.now())
 
 
-@api.get("/run", dependencies=[READ])
+@api.get("/run", dependencies=[Depends(requires("read"))])
 def read_run(dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> runs.Left:
     """What one run of a DAG, or one task of it, wrote into the ledger."""
     return runs.of_run(sources.newest(sources.JUST_NOW), dag_id, run_id, task_id or None, sources.now())
