@@ -49,7 +49,7 @@ def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
     end. Writes evidence of kind `bundle`. Raises BackupError, SiteError, PlacementDenied.
     """
     config, root = platform.config, configuration.project_root().resolve()
-    site, bucket, keys = _site(platform), config.buckets.backups, platform.trusted_keys()
+    site, bucket, keys = open_site(platform), config.buckets.backups, platform.trusted_keys()
     require(platform, site, "restore points")
     files = bundle_contents.project_files(root)
     program = restic.find_program()
@@ -108,7 +108,8 @@ def opener_sha256() -> str:
     return open_bundle.sha256_of(Path(open_bundle.__file__))
 
 
-def _site(platform: Platform) -> Site:
+def open_site(platform: Platform) -> Site:
+    """Return the backup site, for a bundle: it holds no data of the pipelines. Raises PlacementDenied."""
     active = platform.active().site
     return platform.site(backup_site(platform.config, active), "internal", "restore-point", replica_of=active)
 
@@ -180,7 +181,7 @@ class Standing:
 
 def standing(platform: Platform) -> Standing:
     """Compare the bundle with the running release. Raises BackupError, SiteError, PlacementDenied."""
-    site, bucket, notes = _site(platform), platform.config.buckets.backups, list[str]()
+    site, bucket, notes = open_site(platform), platform.config.buckets.backups, list[str]()
     machine = open_bundle.this_machine()
     last = bundle.newest(site, bucket, platform.trusted_keys(), machine)
     if last is None:
