@@ -34,7 +34,7 @@ from rempart.ledger.port import Evidence
 from rempart.models import registry
 from rempart.settings import config
 
-COMMIT = "ee12930"
+COMMIT = "71062254"
 """The release before; there are no tags yet."""
 MLFLOW = "3.16.1"
 OFFSET = "8000"
