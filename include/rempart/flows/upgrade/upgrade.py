@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from rempart.airflow_api import AirflowApi
+from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.coordination.active import backup_site
@@ -85,19 +85,14 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> Begun:
     platform = open_platform()
     api, began = AirflowApi(platform.connections("airflow_api")), platform.clock()
     with _step("restore point"):
-        point = _run(api, "backup_platform", "back_up", {})
+        point = api.result("backup_platform", _run(api, "backup_platform", {}), "back_up")
     if point["dangling"]:
         raise UpgradeError(
             f"Restore point {point['id']} lacks objects, so it is no safe way back",
             f"Run `rempart points explain {point['id']}` to list them; then run `rempart upgrade` again.",
         )
     with _step("drill"):
-        drill = _run(api, "restore_drill", "report", {"point": point["id"]})
-    if not drill["ok"]:
-        raise UpgradeError(
-            f"Restore point {point['id']} failed its drill",
-            "Follow docs/runbooks/restore-drill.md. Nothing was changed.",
-        )
+        drill(api, str(point["id"]))
     with postgresql.session(platform.database("mlflow"), "read the versions of models") as opened:
         models = [(name, version) for name, version, _ in postgresql.model_locations(opened)]
     with postgresql.session(platform.database("ledger"), "read the decisions on models") as opened:
@@ -119,11 +114,25 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> Begun:
     return begun
 
 
-def _run(api: AirflowApi, dag_id: str, task_id: str, conf: Mapping[str, object]) -> dict[str, object]:
-    """Run a DAG on the running platform to its end. Return the value of a task. Raises AirflowApiError."""
+def drill(api: AirflowApi, point: str) -> None:
+    """Drill a restore point with the running release, whatever the tasks of its drill are called. Raises UpgradeError.
+
+    A drill that is not green fails its run.
+    """
+    try:
+        _run(api, "restore_drill", {"point": point})
+    except AirflowApiError as cause:
+        raise UpgradeError(
+            f"Restore point {point} was not proved by a drill: {cause.what}",
+            "Follow docs/runbooks/restore-drill.md. Nothing was changed.",
+        ) from cause
+
+
+def _run(api: AirflowApi, dag_id: str, conf: Mapping[str, object]) -> str:
+    """Run a DAG on the running platform to its end. Return the id of the run. Raises AirflowApiError."""
     run = api.trigger(dag_id, conf)
     api.follow(dag_id, run, lambda line: logger.info("%s: %s", dag_id, line), PATIENCE)
-    return api.result(dag_id, run, task_id)
+    return run
 
 
 @contextmanager
