@@ -173,7 +173,7 @@ def look(platform: Platform, api: AirflowApi, where: str = "primary") -> Seen:
     runs = {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
     pipeline, rows = named(PIPELINE), []
     for table in view_tables(pipeline):
-        keys = [key for key, _ in restore_checks.newest(platform, pipeline, table)]
+        keys = [key for key, _ in restore_checks.newest(feature_databases(platform).offline, pipeline, table)]
         rows.append(online.online_rows(feature_databases(platform), pipeline, table.view, keys))
     site, objects = platform.site(where, "personal"), {}
     for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
@@ -211,7 +211,9 @@ def erase(platform: Platform) -> int:
     """Erase a booking as an operator would; which one. It must have been somewhere, and be nowhere afterwards."""
     pipeline = named(PIPELINE)
     (view,) = (table for table in view_tables(pipeline) if table.view == "booking")
-    booking = int(next(iter(restore_checks.newest(platform, pipeline, view)))[0]["booking_id"])
+    booking = int(
+        next(iter(restore_checks.newest(feature_databases(platform).offline, pipeline, view)))[0]["booking_id"]
+    )
     had = holders(platform, booking)
     command = [sys.executable, "-m", "rempart.cli", "erase", PIPELINE, "--file", "-", "--yes"]
     command += ["--role", "data-protection-officer", "--reason", "objection"]

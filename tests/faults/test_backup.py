@@ -421,7 +421,9 @@ def test_k2_an_attacker_with_the_backup_sites_key_takes_no_restore_point_away(sm
     assert uncover(site, bucket, note).keys == ()
     wish = Wish("haven", point=second.id)
     detached = dataclasses.replace(small, ledger_=MemoryLedger())
-    opened = open_point(find(detached, wish, trusted), wish, own_identity(small))  # keys come from the other site
+    opened = open_point(
+        find(detached, wish, trusted), wish, own_identity(small.connections)
+    )  # keys come from the other site
     (dump,) = opened.manifest.databases
     repository = repository_of(small.config, small.connections, "haven", opened.keys.of(dump.scope, dump.serial))
     assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256

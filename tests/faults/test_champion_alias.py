@@ -127,7 +127,9 @@ def test_a_restored_registry_whose_alias_was_moved_names_the_champion_on_record_
     first = train(60)
     assert validate(platform, pipeline).promoted
     move(platform, pipeline, train(1))
-    (check,) = restore_checks.champions(platform, {pipeline.name: first}, platform.sites["primary"])
+    (check,) = restore_checks.champions(
+        platform.tracking, platform.ledger, {pipeline.name: first}, platform.sites["primary"]
+    )
     assert check.ok and "to the champion on record" in check.detail
     assert registry.champion(platform.tracking(), pipeline.name) == first
 

@@ -281,7 +281,9 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     assert features(lake, feature_databases, WHO)[0] == 1
     wish = Wish("haven", point=point_id, parts=(Part("dataset", "hotel_bookings"),), force=True)
     detached = dataclasses.replace(lake.platform, ledger_=MemoryLedger())
-    opened = open_point(find(detached, wish, lake.platform.trusted_keys()), wish, own_identity(lake.platform))
+    opened = open_point(
+        find(detached, wish, lake.platform.trusted_keys()), wish, own_identity(lake.platform.connections)
+    )
     restored = dataclasses.replace(lake.platform, ledger_=old_ledger)
     result = restore_flow.restore(stack, opened, wish, plan(opened, wish), live=lambda: restored)
     check = next(check for check in result.checks if "applied again" in check.what)

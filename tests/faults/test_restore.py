@@ -363,7 +363,7 @@ class Typed:
     def __init__(self, standing, folder, parts, point):
         self.standing, self.parts, self.suffix = standing, tuple(parts), f"x{secrets.token_hex(3)}"
         self.point = point  # named, for MLflow may know models that are in other buckets than the test's
-        age.write_identity_file(folder / "escrow", own_identity(standing), standing.clock())
+        age.write_identity_file(folder / "escrow", own_identity(standing.connections), standing.clock())
         (folder / "public.pem").write_text("".join(map(to_pem, standing.trusted_keys().values())))
         home = folder / "home"
         home.mkdir()
@@ -403,13 +403,15 @@ class Typed:
         ) as process:
             lines += process.stdout
             code = process.wait(240)
-        assert own_identity(self.standing).secret not in "".join(lines)
+        assert own_identity(self.standing.connections).secret not in "".join(lines)
         return code, "".join(lines)
 
     def remove(self, stack):
         wish = Wish("haven", point=self.point, parts=self.parts, aside=self.suffix)
         detached = dataclasses.replace(self.standing, ledger_=MemoryLedger())
-        opened = open_point(find(detached, wish, self.standing.trusted_keys()), wish, own_identity(self.standing))
+        opened = open_point(
+            find(detached, wish, self.standing.trusted_keys()), wish, own_identity(self.standing.connections)
+        )
         flow.remove(stack, opened, wish, plan(opened, wish), lambda: self.standing)
 
 

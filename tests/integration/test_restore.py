@@ -80,7 +80,7 @@ def opened(house: Platform, wish: Wish) -> OpenPoint:
     newest = points.list(house.site("haven", "personal"), house.config.buckets.backups)[0]
     wish = wish if wish.point else dataclasses.replace(wish, point=newest)
     detached = dataclasses.replace(house, ledger_=MemoryLedger())
-    return open_point(find(detached, wish, house.trusted_keys()), wish, own_identity(house))
+    return open_point(find(detached, wish, house.trusted_keys()), wish, own_identity(house.connections))
 
 
 def names(platform: Platform) -> set[str]:

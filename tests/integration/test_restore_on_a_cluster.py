@@ -96,7 +96,7 @@ class Operators:
 
 @pytest.fixture
 def operators(house: Platform, tmp_path: Path) -> Iterator[Operators]:
-    identity, trusted = own_identity(house), house.trusted_keys()
+    identity, trusted = own_identity(house.connections), house.trusted_keys()
     (tmp_path / "escrow.key").write_text(identity.secret + "\n")
     (tmp_path / "public.pem").write_text("".join(to_pem(key) for key in trusted.values()))
     with own_servers(tmp_path / "var", ("postgresql", "site-primary")) as servers:

@@ -18,7 +18,7 @@ def keys_list() -> None:
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    flow.warn_of_escrow(platform)
+    flow.warn_of_escrow(platform.config)
     for line in flow.listing(flow.open_keyring(platform)):
         typer.echo(line)
 
@@ -45,7 +45,7 @@ def keys_destroy(
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    flow.warn_of_escrow(platform)
+    flow.warn_of_escrow(platform.config)
     done = flow.destroy(platform.ledger, flow.open_keyring(platform), scope, dry_run=not yes)
     for line in flow.destruction_lines(done, dry_run=not yes):
         typer.echo(line)
@@ -66,7 +66,7 @@ def keys_rewrap(
     from rempart.flows.shared.platform import open_platform
 
     platform, opener = open_platform(), read_identity_file(opened_with) if opened_with else None
-    flow.warn_of_escrow(platform)
+    flow.warn_of_escrow(platform.config)
     keyring = flow.open_keyring(platform)
     done = flow.rewrap(platform.ledger, keyring, opener, dry_run=not yes)
     for line in flow.rewrap_lines(keyring, done, dry_run=not yes):

@@ -34,7 +34,7 @@ def pitr_base() -> None:
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    warn_of_escrow(platform)
+    warn_of_escrow(platform.config)
     target = flow.open_target(platform)
     flow.take_base(target, look(target.server))
 

@@ -153,7 +153,7 @@ def back_up(
         site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=source)
         require(platform, site, "restore points")
         tools = tools or postgresql.find_tools()
-        warn_of_escrow(platform)
+        warn_of_escrow(platform.config)
         store, signer, keyring = store_at(platform, site), platform.signer(), open_keyring(platform)
         named, began, found = check_chain(store), platform.clock(), _Found()
         point_id, until = points.new_id(began, suffix()), began + store.kept

@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rempart.backup.keys import platform_secrets
 from rempart.backup.points import erasures as register
 from rempart.backup.points.points import HeldObject, Manifest
 from rempart.backup.points.sealed_objects import unseal
+from rempart.features.databases import FeatureDatabases
 from rempart.flows.drill.drill_steps import Tally
 from rempart.flows.restore import restore_checks
 from rempart.flows.restore.restore_source import OpenPoint
@@ -24,7 +25,7 @@ from rempart.flows.restore.targets import Sandbox
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.postgresql import PostgresqlLedger
-from rempart.settings.config import DATABASES, Connection
+from rempart.settings.config import Connection
 from rempart.sites.spool import spool_folder
 
 logger = logging.getLogger(__name__)
@@ -94,16 +95,14 @@ class Restored:
     def manifest(self) -> Manifest:
         return self.point.manifest
 
-    def in_sandbox(self, tracking: Connection | None = None) -> Platform:
-        """Return the platform with databases, ledger and (if given) MLflow server replaced by those of the sandbox."""
-        names = {f"pg_{name}": name for name in DATABASES}
+    def _features(self) -> FeatureDatabases:
+        """Return the feature store in the sandbox."""
+        names = ("feast_registry", "feast_offline", "feast_online")
+        return FeatureDatabases(*(self.sandbox.connection(name) for name in names))
 
-        def resolve(name: str) -> Connection:
-            if name == "mlflow" and tracking:
-                return tracking
-            return self.sandbox.connection(names[name]) if name in names else self.platform.connections(name)
-
-        return replace(self.platform, connections=resolve, ledger_=PostgresqlLedger(self.sandbox.connection("ledger")))
+    def _ledger(self) -> PostgresqlLedger:
+        """Return the ledger in the sandbox."""
+        return PostgresqlLedger(self.sandbox.connection("ledger"))
 
     def count_rows(self, tally: Tally, restored: Collection[str]) -> None:
         """Check that no record of evidence and no DAG run is lost."""
@@ -133,7 +132,7 @@ class Restored:
             tally.judge(what, lambda: restore_checks.ledger_verifies(ledger, self.manifest.ledger_head))
         what = "online features equal the newest offline ones"
         if restored >= FEATURES:
-            tally.judge_all(what, lambda: restore_checks.online_features(self.in_sandbox()))
+            tally.judge_all(what, lambda: restore_checks.online_features(self._features()))
         else:
             tally.add(RestoreCheck(what, None, "not run: not every database of features was restored"))
         if "airflow" in restored:
@@ -188,7 +187,9 @@ class Restored:
 
     def _alone(self, tracking: Connection) -> Iterator[RestoreCheck]:
         known = erasures.rewritten(self.platform.ledger)
-        return restore_checks.champions(self.in_sandbox(tracking), self.manifest.champions, self.point.site, known)
+        return restore_checks.champions(
+            lambda: tracking, self._ledger(), self.manifest.champions, self.point.site, known
+        )
 
     def _live(self, tally: Tally) -> Iterator[tuple[tuple[str, str], _Live]]:
         """Return the predictions of the live server's models on held-out rows, or add a failed check."""
@@ -200,7 +201,7 @@ class Restored:
     def _predict_live(self, name: str, version: str) -> _Live:
         from rempart.models import loading
 
-        record = restore_checks.training_record(PostgresqlLedger(self.sandbox.connection("ledger")), name, version)
+        record = restore_checks.training_record(self._ledger(), name, version)
         table = restore_checks.held_out(self.point.site, record["dataset"], erasures.rewritten(self.platform.ledger))
         return _Live(record, table, loading.load(self.platform.tracking(), record).predict(table))
 

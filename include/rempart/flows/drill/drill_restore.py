@@ -62,7 +62,7 @@ def restore(
     point_id = drill_point.choose(ledger, site, backups, point_id)
     with scratch.only_drill(platform.database("drill")):
         drill_sandbox.remove_leftovers(platform, site, drill_id)
-        warn_of_escrow(platform)
+        warn_of_escrow(platform.config)
         recoverable = drill_point.newest_whole(ledger, site, backups)
         facts = drill_report.facts(platform.config, site.name, None)
         begun = Begun(point_id, scenario, site.name, began, recoverable, facts=facts)

@@ -135,7 +135,7 @@ class Archiver:
         if before and (before.site.name, before.key.serial) == (target.site.name, target.key.serial):
             return
         if before is None:
-            warn_of_escrow(self.platform)
+            warn_of_escrow(self.platform.config)
         self._target, self._system = target, server.system
         self._next.pop("base", None)
         archive = target.archive(server.system)

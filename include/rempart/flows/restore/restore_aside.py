@@ -55,7 +55,7 @@ def restore_aside(
     """
     wanted = tuple(parse_part(part) for part in parts)
     wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), force)
-    opened = open_point(find(platform, wish, platform.trusted_keys()), wish, own_identity(platform))
+    opened = open_point(find(platform, wish, platform.trusted_keys()), wish, own_identity(platform.connections))
     selection = plan(opened, wish)
     for line in restore_report.explain(opened.manifest, selection, platform.clock()):
         logger.info("%s", line)

@@ -14,6 +14,7 @@ from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.keys import platform_secrets
 from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online
+from rempart.features.databases import FeatureDatabases
 from rempart.features.databases import session as feature_session
 from rempart.features.plan import ViewTable, view_tables
 from rempart.features.tables import name as quoted
@@ -62,8 +63,8 @@ def of_service(
     steps: dict[str, Callable[[], Iterable[RestoreCheck]]] = {
         "Airflow's encrypted connections": lambda: [decrypts(platform.database("airflow"), environment)],
         "the ledger": lambda: [ledger_verifies(platform.ledger, ledger_head)],
-        "the champions": lambda: champions(platform, versions, site),
-        "the online features": lambda: online_features(platform),
+        "the champions": lambda: champions(platform.tracking, platform.ledger, versions, site),
+        "the online features": lambda: online_features(feature_databases(platform)),
     }
     for what, step in steps.items():
         try:
@@ -123,26 +124,33 @@ def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> RestoreChec
 
 
 def champions(
-    platform: Platform, versions: Mapping[str, str], site: Site, rewritten: erasures.Rewritten | None = None
+    tracking_of: Callable[[], Connection],
+    ledger: Ledger,
+    versions: Mapping[str, str],
+    site: Site,
+    rewritten: erasures.Rewritten | None = None,
 ) -> Iterator[RestoreCheck]:
     """Check that each champion loads by its URI and predicts on held-out rows of the restored site.
 
     `rewritten` holds the replacements of training sets after erasures, if another ledger knows more of them.
+    `tracking_of` returns the connection of the MLflow server, if the policy allows it.
     """
-    known = erasures.rewritten(platform.ledger) if rewritten is None else rewritten
+    known = erasures.rewritten(ledger) if rewritten is None else rewritten
     for name, version in sorted(versions.items()):
-        yield _predicts(platform, site, name, version, known)
+        yield _predicts(tracking_of(), ledger, site, name, version, known)
 
 
-def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten: erasures.Rewritten) -> RestoreCheck:
+def _predicts(
+    tracking: Connection, ledger: Ledger, site: Site, name: str, version: str, rewritten: erasures.Rewritten
+) -> RestoreCheck:
     from rempart.models import loading, registry
 
-    what, tracking = f"champion {name} version {version} loads and predicts", platform.tracking()
+    what = f"champion {name} version {version} loads and predicts"
     moved = ""
     if (found := registry.champion(tracking, name)) != version:
         registry.promote(tracking, name, version, None, ("champion by the decisions in the ledger",))
         moved = f"; moved the restored alias from {found or 'none'} to the champion on record"
-    record = training_record(platform.ledger, name, version)
+    record = training_record(ledger, name, version)
     table = held_out(site, record["dataset"], rewritten)
     predictions = loading.load(tracking, record).predict(table).ravel().tolist()
     finite = sum(math.isfinite(prediction) for prediction in predictions)
@@ -176,22 +184,22 @@ def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritt
     return table.filter(pyarrow.compute.equal(table["split"], "holdout"))
 
 
-def online_features(platform: Platform) -> Iterator[RestoreCheck]:
+def online_features(databases: FeatureDatabases) -> Iterator[RestoreCheck]:
     """Compare some entities of each view, read through Feast, with the newest rows of the offline store."""
     for name, pipeline in load_all().items():
         if isinstance(pipeline, PipelineError):
             yield RestoreCheck(f"online features of {name}", None, "not run: its pipeline file does not load")
             continue
         for table in view_tables(pipeline):
-            yield _view(platform, pipeline, table)
+            yield _view(databases, pipeline, table)
 
 
-def _view(platform: Platform, pipeline: Pipeline, table: ViewTable) -> RestoreCheck:
+def _view(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -> RestoreCheck:
     what = f"online features of {pipeline.name}.{table.view} equal the newest offline ones"
-    rows = newest(platform, pipeline, table)
+    rows = newest(databases.offline, pipeline, table)
     if not rows:
         return RestoreCheck(what, None, "not run: nothing was materialized")
-    found = online.online_rows(feature_databases(platform), pipeline, table.view, [key for key, _ in rows])
+    found = online.online_rows(databases, pipeline, table.view, [key for key, _ in rows])
     fields = [field.name for field in table.fields]
     wrong = sum(
         any(not _same(got[field], wanted[field]) for field in fields)
@@ -207,13 +215,12 @@ def _same(left: Any, other: Any) -> bool:
 
 
 def newest(
-    platform: Platform, pipeline: Pipeline, table: ViewTable
+    offline: Connection, pipeline: Pipeline, table: ViewTable
 ) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Return key and features of the newest row of some entities in the offline store."""
     from psycopg import sql
 
     fields = [field.name for field in table.fields]
-    offline = feature_databases(platform).offline
     with feature_session(offline, f"read some of '{pipeline.name}'") as opened:
         row = opened.execute("SELECT to_regclass(%s)", [f'public."{table.table}"']).fetchone()
         if not row or row[0] is None:

@@ -68,7 +68,7 @@ def identity_of(platform: Platform, file: Path | None) -> age.Identity:
     if file:
         return age.read_identity_file(file)
     try:
-        return own_identity(platform)
+        return own_identity(platform.connections)
     except ConnectionMissing as cause:
         raise ConfigError(
             "No identity can open the keys of the backups",
@@ -249,19 +249,19 @@ def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
     link = restore_plan.choose(found.links, found.present, wish.point, force=wish.force, lost=found.lost)
     bucket = platform.config.buckets.backups
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
-    others = _others(platform, site.name)
+    others = _others(platform.openers(classification_of(load_all())), site.name)
     rings = [Keyring((Place(place, bucket),), identity, (), platform.clock) for place in (site, *others)]
     return OpenPoint(platform, site, link, manifest, Keys(rings), others, found.trusted)
 
 
-def _others(platform: Platform, name: str) -> tuple[Site, ...]:
+def _others(openers: Mapping[str, Callable[[], Site]], name: str) -> tuple[Site, ...]:
     """Return the other configured sites that can be opened. Whether they answer shows at the first request."""
     opened = []
-    for other in platform.config.sites:
+    for other, open_other in openers.items():
         if other == name:
             continue
         try:
-            opened.append(platform.site(other, classification_of(load_all())))
+            opened.append(open_other())
         except RempartError:
             continue  # no credentials here, or the policy does not allow it: it serves nothing
     return tuple(opened)

@@ -16,7 +16,7 @@ from rempart.coordination.active import backup_site
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Ledger
-from rempart.settings.config import Config
+from rempart.settings.config import Config, Connections
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, Keep
 
@@ -51,12 +51,12 @@ def escrow_warning(config: Config, classification: Classification) -> str | None
     )
 
 
-def own_identity(platform: Platform) -> age.Identity:
+def own_identity(connections: Connections) -> age.Identity:
     """Return the platform's own key, from connection `backup_key`.
 
     Raises ConnectionMissing, ConfigError, KeyWrong.
     """
-    connection = platform.connections(CONNECTION)
+    connection = connections(CONNECTION)
     found = age.read_identity(connection.password, f"Connection '{CONNECTION}'")
     if connection.login not in ("", found.recipient):
         raise KeyWrong(
@@ -66,9 +66,9 @@ def own_identity(platform: Platform) -> age.Identity:
     return found
 
 
-def warn_of_escrow(platform: Platform) -> None:
+def warn_of_escrow(config: Config) -> None:
     """Log a warning where the platform's own key is the only one. Raises ConfigError as `escrow_warning`."""
-    if warning := escrow_warning(platform.config, classification_of(load_all())):
+    if warning := escrow_warning(config, classification_of(load_all())):
         logger.warning("%s", warning)
 
 
@@ -86,7 +86,7 @@ def open_keyring(platform: Platform) -> Keyring:
         Place(platform.site(names[0], classification, "restore-point", replica_of=active), config.buckets.backups),
         Place(platform.site(names[1], classification), config.buckets.backups),
     )
-    own = own_identity(platform)
+    own = own_identity(platform.connections)
     escrow = tuple(
         age.check_recipient(recipient, f"backup.recipients.{number}")
         for number, recipient in enumerate(config.backup.recipients)

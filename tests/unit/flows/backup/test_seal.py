@@ -305,14 +305,14 @@ def test_the_keyring_of_a_platform_is_at_both_sites_with_its_own_key_and_escrow(
         house.platform, config=settings([ESCROW.recipient], "required"), connections=connections
     )
     ring = flow.open_keyring(platform)
-    flow.warn_of_escrow(platform)
+    flow.warn_of_escrow(platform.config)
     assert [str(place) for place in ring.places] == [
         "bucket backups at site 'haven'",
         "bucket backups at site 'primary'",
     ]
     assert ring.recipients == (OWN.recipient, ESCROW.recipient) and not caplog.messages
     alone = dataclasses.replace(platform, config=settings([], "none"))
-    flow.warn_of_escrow(alone)
+    flow.warn_of_escrow(alone.config)
     assert flow.open_keyring(alone).escrow == ()
     assert len(caplog.messages) == 1 and caplog.text.startswith("WARNING")
     assert caplog.messages[0].startswith("only the platform's own key opens")
@@ -328,5 +328,5 @@ def test_a_wrong_own_key_is_refused_without_showing_it(house: House, login: str,
         house.platform, connections=lambda name: Connection(name, "age", login=login, password=password)
     )
     with pytest.raises(RempartError, match="Connection 'backup_key'") as error:
-        flow.own_identity(platform)
+        flow.own_identity(platform.connections)
     assert password not in str(error.value)

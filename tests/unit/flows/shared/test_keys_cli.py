@@ -112,5 +112,5 @@ def test_the_embedded_stack_makes_the_platforms_own_key_once(tmp_path: Path) -> 
     stack = paths.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"), 0)
     for _ in range(2):
         resolve = credentials.connections(stack, credentials.ensure(stack))
-        found = flow.own_identity(dataclasses.replace(in_memory(), connections=resolve))
+        found = flow.own_identity(resolve)
     assert found.recipient == resolve("backup_key").login != OWN.recipient
