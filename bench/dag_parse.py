@@ -41,10 +41,11 @@ with DAG("bare"):
 """
 PLAIN = f"""
 from datetime import timedelta
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, task
 
 OWNED = {{"owner": "mlops", "retries": 2, "execution_timeout": timedelta(hours=1)}}
 SHAPES = [(3, 4), (1, 1), (1, 1), (2, 1), (1, 2), (1, 2)]
+SCHEDULES = [CronTriggerTimetable("0 2 * * *", timezone="UTC"), [Asset("a")], [Asset("b")], [Asset("c")], None, None]
 
 for pipeline in range({PIPELINES}):
     for stage, (tasks, params) in enumerate(SHAPES):
@@ -52,11 +53,15 @@ for pipeline in range({PIPELINES}):
             f"param_{{n}}": Param(None, type=["null", "string"], pattern="^[0-9a-f]{{{{16}}}}$", description="An id.")
             for n in range(params)
         }}
-        with DAG(f"stage_{{stage}}_{{pipeline}}", schedule=None, params=given, tags=["plain"], default_args=OWNED):
+        times = SCHEDULES[stage]
+        with DAG(f"stage_{{stage}}_{{pipeline}}", schedule=times, params=given, tags=["plain"], default_args=OWNED):
             for n in range(tasks):
                 task(task_id=f"task_{{n}}")(lambda: None)()
 """
-"""As many DAGs, tasks and parameters as the DAG files make for so many pipelines, by Airflow alone."""
+"""As many DAGs, tasks and parameters as the DAG files make for so many pipelines, on schedules of the same kinds.
+
+Airflow checks the parameters of a DAG only if it has a schedule.
+"""
 
 
 @dataclass(frozen=True)

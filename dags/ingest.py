@@ -35,7 +35,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import at, pipeline_dags, task_defaults
+from rempart.orchestration.dags import DIALECT, at, pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -48,6 +48,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name, snapshot = pipeline.name, assets.snapshot(pipeline.name)
     prefix = Param(
         pipeline.source.prefix,
+        **DIALECT,
         type="string",
         pattern=rf"^{pipeline.own_prefixes}\Z",
         maxLength=200,
@@ -55,17 +56,20 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     )
     again = Param(
         None,
+        **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{64}\Z",
         description="The SHA-256 of a delivery to take in once more, after a fix of the pipeline; empty: what waits.",
     )
     accept = Param(
         False,
+        **DIALECT,
         type="boolean",
         description="With `again`: publish the good rows although more than max_quarantined of it is refused.",
     )
     accept_loss = Param(
         None,
+        **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{16}\Z",
         description="Go on without the rows of this snapshot, which the ledger names as the newest and the site lost.",

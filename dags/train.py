@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
 from rempart.orchestration import assets, dag_test
-from rempart.orchestration.dags import at, pipeline_dags, task_defaults
+from rempart.orchestration.dags import DIALECT, at, pipeline_dags, task_defaults
 from rempart.orchestration.training.training import training_tasks
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -35,6 +35,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         schedule = AssetOrTimeSchedule(timetable=at(pipeline.schedules.train), assets=[schedule])
     trainer_params = Param(
         {},
+        **DIALECT,
         type="object",
         **params_schema(pipeline.trainer.use, pipeline.prediction.task),
         description='Replaces parameters of the pipeline\'s trainer, such as {"max_iter": 300}.',

@@ -19,7 +19,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.orchestration.dags import DIALECT, pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -32,6 +32,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name, champion = pipeline.name, assets.champion(pipeline.name)
     version = Param(
         None,
+        **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9]{1,9}\Z",
         description="Version of the registered model; empty for the newest candidate.",

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from rempart.errors import PipelineError
+from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.schema import explain, read_yaml
@@ -33,11 +34,6 @@ def _stamp(file: Path) -> Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-@lru_cache(maxsize=1024)
-def _document(file: Path, stamp: Stamp) -> Mapping[str, Any]:
-    return read_yaml(file, PipelineError)
-
-
 def load(file: Path) -> Pipeline:
     """One pipeline, validated; read again only when the file changed.
 
@@ -49,7 +45,7 @@ def load(file: Path) -> Pipeline:
 @lru_cache(maxsize=1024)
 def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     try:
-        pipeline = Pipeline.model_validate(_document(file, stamp))
+        pipeline = Pipeline.model_validate(read_yaml(file, PipelineError))
     except ValidationError as cause:
         raise PipelineError(
             f"The pipeline file is not valid:\n{explain(cause, file)}",
@@ -74,12 +70,13 @@ def load_all(
     found: dict[str, Pipeline | PipelineError] = {}
     files = sorted((folder or pipelines_dir()).glob("*.yaml"))
     prefixes = declared_prefixes(files)
+    overlapping = overlaps(prefixes)
     for file in files:
         if not wanted(file.stem):
             continue
         try:
             found[file.stem] = load(file)
-            check_prefix(file, prefixes)
+            check_prefix(file, prefixes, overlapping)
         except PipelineError as error:
             found[file.stem] = error
     return found
@@ -89,22 +86,38 @@ def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
     """Return the prefix of each pipeline file by its stem, even if the rest of the file is invalid."""
     found = {}
     for file in files:
-        try:
-            source = _document(file, _stamp(file)).get("source")
-        except PipelineError:  # told where that file is loaded
-            continue
-        if isinstance(source, dict) and isinstance(prefix := source.get("prefix"), str):
+        if (prefix := _prefix(file, _stamp(file))) is not None:
             found[file.stem] = prefix
     return found
 
 
-def check_prefix(file: Path, prefixes: Mapping[str, str]) -> None:
-    """Check that no other pipeline shares, contains or lies inside this prefix. Raises PipelineError."""
-    mine = prefixes.get(file.stem, "")
-    if others := [n for n, p in prefixes.items() if n != file.stem and (p.startswith(mine) or mine.startswith(p))]:
+@lru_cache(maxsize=1024)
+def _prefix(file: Path, stamp: Stamp) -> str | None:
+    try:
+        return plain_yaml.text_at(file.read_text(encoding="utf-8"), "source", "prefix")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # told where that file is loaded
+        return None
+
+
+def overlaps(prefixes: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return for each pipeline the others whose prefix equals, contains or lies inside its own; without the rest."""
+    found: dict[str, set[str]] = {}
+    ordered = sorted(prefixes, key=lambda name: prefixes[name])  # what lies inside a prefix follows it at once
+    for position, name in enumerate(ordered):
+        for other in ordered[position + 1 :]:
+            if not prefixes[other].startswith(prefixes[name]):
+                break
+            found.setdefault(name, set()).add(other)
+            found.setdefault(other, set()).add(name)
+    return found
+
+
+def check_prefix(file: Path, prefixes: Mapping[str, str], overlapping: Mapping[str, set[str]]) -> None:
+    """Raise PipelineError if another pipeline shares, contains or lies inside this prefix."""
+    if others := overlapping.get(file.stem):
         told = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
         raise PipelineError(
-            f"{file}: source.prefix: '{mine}' overlaps with {told}: a delivery would belong to both",
+            f"{file}: source.prefix: '{prefixes[file.stem]}' overlaps with {told}: a delivery would belong to both",
             "Give each pipeline a prefix of its own, none inside another's. Until then none of these pipelines runs.",
         )
 
@@ -115,5 +128,6 @@ def named(name: str) -> Pipeline:
         raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
     file = pipelines_dir() / f"{name}.yaml"
     pipeline = load(file)
-    check_prefix(file, declared_prefixes(pipelines_dir().glob("*.yaml")))
+    prefixes = declared_prefixes(pipelines_dir().glob("*.yaml"))
+    check_prefix(file, prefixes, overlaps(prefixes))
     return pipeline

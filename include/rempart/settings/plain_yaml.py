@@ -30,6 +30,8 @@ class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only
     """Plain data (numbers, text, dates, lists, mappings), each key of a mapping once."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode) and _has_distinct_texts(node):
+            return dict(super().construct_mapping(node, deep))
         lines: dict[Any, int] = {}
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -42,6 +44,12 @@ class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only
             lines[key] = line
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
+
+
+def _has_distinct_texts(node: Any) -> bool:
+    """Return whether all keys are different texts: then none can stand twice. Most mappings are so."""
+    keys = [key.value for key, _ in node.value if key.tag == "tag:yaml.org,2002:str"]
+    return len(keys) == len(node.value) == len(set(keys))
 
 
 def load(text: str) -> Any:
@@ -61,17 +69,70 @@ def load(text: str) -> Any:
         loader.dispose()
 
 
+def text_at(text: str, *path: str) -> str | None:
+    """Return the text at a path of mappings; None if there is none. Reads the document no further than that place.
+
+    So it answers also for a document that is wrong further down, and much faster than `load`. Raises yaml.YAMLError.
+    """
+    if len(text) > MAX_TEXT:
+        raise Refused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
+    if "&" in text:  # an anchor: what stands at the path may be written elsewhere
+        found = load(text)
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else None
+    loader = _Base(text)
+    try:
+        event = _skip(loader, 2)  # the starts of the stream and of the document
+        for key in path:
+            event = _value_of(loader, event, key)
+        if not isinstance(event, yaml.ScalarEvent):
+            return None
+        tag = event.tag or loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+        return str(event.value) if tag == "tag:yaml.org,2002:str" else None
+    finally:
+        loader.dispose()
+
+
+def _value_of(loader: Any, event: Any, key: str) -> Any:
+    """Return the event that begins a key's value, where `event` begins a mapping that has the key; otherwise None."""
+    if not isinstance(event, yaml.MappingStartEvent):
+        return None
+    while not isinstance(found := loader.get_event(), yaml.MappingEndEvent):
+        if isinstance(found, yaml.ScalarEvent) and found.value == key:
+            return loader.get_event()
+        _end(loader, found)
+        _end(loader, loader.get_event())
+    return None
+
+
+def _skip(loader: Any, count: int) -> Any:
+    for _ in range(count):
+        loader.get_event()
+    return loader.get_event()
+
+
+def _end(loader: Any, event: Any) -> None:
+    """Read to the end of the list or mapping that `event` begins; no further for anything else."""
+    depth = 0
+    while True:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth == 0:
+            return
+        event = loader.get_event()
+
+
 def _bound(root: Any) -> None:
     """Raise Refused where the document, with its aliases written out, has too many values or levels."""
-    sizes: dict[int, int] = {}
+    sizes: dict[int, int] = {}  # of lists and mappings; anything else is one value
     open_nodes: set[int] = set()
-    waiting = [(root, False)]
+    waiting = [(root, False)] if isinstance(root, yaml.CollectionNode) else []
     while waiting:
         node, done = waiting.pop()
         mark, children = id(node), _children(node)
         if done:
             open_nodes.discard(mark)
-            sizes[mark] = 1 + sum(sizes[id(child)] for child in children)
+            sizes[mark] = 1 + sum(sizes.get(id(child), 1) for child in children)
             if sizes[mark] > MAX_VALUES:
                 raise Refused(f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, aliases written out")
         elif mark in open_nodes:
@@ -80,7 +141,8 @@ def _bound(root: Any) -> None:
             open_nodes.add(mark)
             if len(open_nodes) > MAX_DEPTH:
                 raise Refused(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels")
-            waiting += [(node, True), *((child, False) for child in children)]
+            waiting.append((node, True))
+            waiting += [(child, False) for child in children if isinstance(child, yaml.CollectionNode)]
 
 
 def _children(node: Any) -> list[Any]:

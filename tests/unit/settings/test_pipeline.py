@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rempart.errors import PipelineError
 from rempart.settings import pipeline, pipelines
@@ -188,3 +191,22 @@ def test_where_only_some_pipelines_are_wanted_the_others_prefixes_still_count(tm
     found = pipelines.load_all(tmp_path, wanted=lambda name: name == "one")
     assert list(found) == ["one"]
     assert "overlaps" in str(found["one"])
+
+
+def test_a_file_that_is_wrong_below_its_source_still_claims_its_prefix(tmp_path: Path) -> None:
+    shipped = (pipelines.pipelines_dir() / "hotel_bookings.yaml").read_text(encoding="utf-8")
+    (tmp_path / "hotel_bookings.yaml").write_text(shipped, encoding="utf-8")
+    (tmp_path / "torn.yaml").write_text(f"{shipped}\nowner: [\n", encoding="utf-8")
+    found = pipelines.load_all(tmp_path)
+    assert "is not valid YAML" in str(found["torn"])
+    assert "of pipeline 'torn'" in str(found["hotel_bookings"])
+
+
+@given(st.lists(st.text("ab/", max_size=4), max_size=8))
+def test_prefixes_that_overlap_are_those_of_which_one_begins_with_the_other(drawn: list[str]) -> None:
+    prefixes = {f"p{number}": prefix for number, prefix in enumerate(drawn)}
+    expected: dict[str, set[str]] = {}
+    for (name, mine), (other, theirs) in permutations(prefixes.items(), 2):
+        if mine.startswith(theirs) or theirs.startswith(mine):
+            expected.setdefault(name, set()).add(other)
+    assert pipelines.overlaps(prefixes) == expected
