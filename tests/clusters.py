@@ -148,7 +148,7 @@ class DoubleCluster(ByApi, KubernetesDouble):
         return client.CoreV1Api(config.new_client_from_config_dict(self.kubeconfig(self.admin_token)))
 
     def starve(self, pod: str) -> None:
-        self.evict(pod, self.namespace)
+        self.evict(pod, self.namespace, grace=0)  # a kubelet that is short of memory waits a second or two at most
 
     def lose_node(self) -> None:
         self.node_lost(self.node)

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from rempart.deployment.setup.paths import Stack
-from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
+from rempart.errors import ObjectMissing, PlacementDenied, PoolUnavailable, TrainingError
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training import pod_job
 from rempart.models import tracking_users
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
+from rempart.training.attempts.checkpoints import MANIFEST, parse_manifest
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod
@@ -91,6 +93,18 @@ def runs(trigger: Any) -> bool:
 def nodes(trial: pods.Trial) -> tuple[str, str]:
     """The first nodes of both pools in the Union."""
     return trial.clusters["gpu-a"].node, trial.clusters["gpu-b"].node
+
+
+def stored_step(trial: pods.Trial, ordered: pod_job.Ordered) -> int:
+    """The step of the job's newest checkpoint at the site; 0 if there is none."""
+    site = trial.platform.active_site("personal")
+    try:
+        body = site.read(ordered.bucket, ordered.key.replace("order.json", MANIFEST))
+    except ObjectMissing:
+        return 0
+    manifest = parse_manifest(body, ordered.job_id)
+    assert manifest
+    return manifest.kept[0].step
 
 
 FULL = {"gpu-a": 0, "gpu-b": 0}
@@ -173,13 +187,17 @@ def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_poo
     steps = 16_000  # a small part of them is seconds of work: it still computes when the eviction comes
     ordered = trial.order({"max_iter": steps, "learning_rate": 0.01, "max_leaf_nodes": 3})
     evicted: list[int] = []
+    if how == "starve":  # a kubelet that is short of memory leaves no time for a last checkpoint
+        trial.command = (*pods.COMMAND, "--checkpoint-every", "2")
 
     def evict(number: int, trigger: Any) -> None:
         if evicted or not runs(trigger):
             return
         pool = trial.clusters["gpu-a"]
         until(lambda: (pods.progress(pool, trial) or 0) >= steps * 0.1, 240)
-        evicted.append(pods.progress(pool, trial) or 0)
+        if how == "starve":
+            until(lambda: stored_step(trial, ordered), 240)
+        evicted.append(stored_step(trial, ordered) or pods.progress(pool, trial) or 0)
         getattr(pool, how)(pool.history[0].name)
 
     ran = trial.run(ordered, deferred=evict)["placement"]
