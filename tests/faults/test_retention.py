@@ -25,7 +25,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.config import Config
-from rempart.settings.sections import Keep
+from rempart.settings.retention_rules import Keep
 from tests import made_points
 from tests.conftest import OwnLeases
 from tests.made_points import is_whole, under

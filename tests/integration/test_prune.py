@@ -18,7 +18,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import DATABASES
-from rempart.settings.sections import Keep
+from rempart.settings.retention_rules import Keep
 from tests.buckets import own_buckets
 from tests.conftest import OwnLeases
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from rempart.settings.operators import Names
+from rempart.settings.retention_rules import Keep
 from rempart.settings.schema import Duration, Strict
 
 Classification = Literal["public", "internal", "personal", "sensitive"]
@@ -66,7 +67,6 @@ class SiteConfig(Place):
     job_credentials: JobCredentials | None = Field(
         default=None, description="Of jobs in pools. Without it no job that reads or writes here runs in a pool."
     )
-    profile: Literal["auto"] = "auto"
     independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
     most_listed: int = Field(
         default=MOST_LISTED,
@@ -246,15 +246,6 @@ class ReplicationPair(Strict):
     transfers: int = Field(default=32, ge=1, le=128, description="Objects under way at a time, in each task.")
     bandwidth: int | None = Field(default=None, ge=1, description="Bytes per second, at most: one task copies then.")
     window: Window | None = None
-
-
-class Keep(Strict):
-    """Number of restore points kept of each age."""
-
-    hourly: int = Field(default=24, ge=1)
-    daily: int = Field(default=14, ge=1)
-    weekly: int = Field(default=8, ge=0)
-    monthly: int = Field(default=12, ge=0)
 
 
 class PointInTime(Strict):

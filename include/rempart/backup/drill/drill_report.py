@@ -16,6 +16,7 @@ from typing import Any, Literal
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.drill.drill_profiles import Profile, Requirement, Topic
 from rempart.ledger.port import Evidence
+from rempart.settings.retention_rules import Keep
 
 FORM = 1
 YEAR = timedelta(days=365)
@@ -172,7 +173,7 @@ def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _keep(keep: Mapping[str, int]) -> str:
-    return ", ".join(f"{keep[name]} {name}" for name in ("hourly", "daily", "weekly", "monthly") if name in keep)
+    return ", ".join(f"{keep[name]} {name}" for name in Keep.periods() if name in keep)
 
 
 def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[RestoreCheck]) -> Mapped:

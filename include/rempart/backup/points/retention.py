@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 from rempart.backup.points import points
 from rempart.errors import BackupError
-from rempart.settings.sections import Keep
+from rempart.settings.retention_rules import Keep
 from rempart.sites.port import ObjectInfo
 
 FLOOR = 3
@@ -27,7 +27,6 @@ MANIFEST = "manifest.json"
 _OBJECTS = re.compile(rb'"objects":\s*\[')
 _CHUNK = 1 << 17
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_PERIODS = (("hourly", "%Y%m%d%H"), ("daily", "%Y%m%d"), ("weekly", "%G%V"), ("monthly", "%Y%m"))
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,10 @@ def plan(
         reasons[point].append("newest")
     for point in [candidate for candidate in counted if candidate not in doubtful][:1]:
         reasons[point].append("newest good")
-    for rule, pattern in _PERIODS:
+    for rule, length in keep.periods().items():
         stands: dict[str, str] = {}
         for point in counted:
-            period = made[point].astimezone(UTC).strftime(pattern)
+            period = made[point].astimezone(UTC).strftime(length.pattern)
             if period not in stands or (stands[period] in doubtful and point not in doubtful):
                 stands[period] = point
         for point in list(stands.values())[: getattr(keep, rule)]:

@@ -11,14 +11,12 @@ from rempart.backup.points.retention import FLOOR, FUTURE, GRACE, HELD, LOCKED, 
 from rempart.errors import BackupError
 from rempart.flows.backup.prune import Pruned
 from rempart.flows.backup.restore_points import PointStatus, Survey
+from rempart.settings.retention_rules import Keep
 
 _MEANS = {
     "newest": f"it is one of the {FLOOR} newest, which are always kept",
     "newest good": "it is the newest without a finding",
-    "hourly": "it is the hourly point",
-    "daily": "it is the daily point",
-    "weekly": "it is the weekly point",
-    "monthly": "it is the monthly point",
+    **{rule: f"it is the {rule} point" for rule in Keep.periods()},
     YOUNG: f"it is younger than {GRACE.total_seconds() / 3600:.0f} h",
     FUTURE: "it is from the future: this clock is wrong, or the clock of its machine was",
     HELD: "it has a hold",

@@ -18,7 +18,8 @@ from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config, Connections
 from rempart.settings.pipelines import load_all
-from rempart.settings.sections import Classification, Keep
+from rempart.settings.retention_rules import Keep
+from rempart.settings.sections import Classification
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ RENEWALS = 3
 
 def kept_for(keep: Keep) -> timedelta:
     """Return how long the oldest restore point may be kept."""
-    month, week = timedelta(days=31), timedelta(weeks=1)
-    return max(timedelta(hours=keep.hourly), timedelta(days=keep.daily), week * keep.weekly, month * keep.monthly)
+    spans: list[timedelta] = [period.longest * getattr(keep, rule) for rule, period in keep.periods().items()]
+    return max(spans)
 
 
 def escrow_warning(config: Config, classification: Classification) -> str | None:

@@ -15,7 +15,7 @@ from rempart.backup.points.garbage import Named, fingerprint, lapsed, old_versio
 from rempart.backup.points.locking import Known, covers, due, hidden, listed
 from rempart.flows.shared.keys import kept_for
 from rempart.ledger.keys import signer
-from rempart.settings.sections import Keep
+from rempart.settings.retention_rules import Keep
 from rempart.sites.port import ObjectInfo
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)

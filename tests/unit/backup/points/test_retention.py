@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Annotated
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -24,13 +25,14 @@ from rempart.backup.points.retention import (
     plan,
 )
 from rempart.errors import BackupError
-from rempart.settings.sections import Keep
+from rempart.flows.shared.keys import kept_for
+from rempart.settings.retention_rules import Keep, Period
 from rempart.sites.port import ObjectInfo
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
 OLD, NEW = points.new_id(NOW - timedelta(days=9), "abcdef"), points.new_id(NOW, "abcdef")
 LATER = NOW + timedelta(days=2)  # nothing is young then
-RULES = ("hourly", "daily", "weekly", "monthly")
+RULES = tuple(Keep.periods())
 HALF_HOUR = timedelta(minutes=30)
 keeps = st.builds(
     Keep,
@@ -274,3 +276,18 @@ def test_what_is_no_folder_of_a_point_is_never_touched():
     strange = ["points/x", "points/not-a-point/a", "points/20251345T000000Z-abcdef/a", f"other/{OLD}/a", "chain/1.json"]
     assert folders([info(key, 400) for key in strange]) == {}
     assert retention.leftovers([]) == ()
+
+
+class WithYearly(Keep):
+    """One rule more than the shipped ones, and nothing else."""
+
+    yearly: Annotated[int, Period("%Y", timedelta(days=366))] = 2
+
+
+def test_a_retention_rule_is_one_field() -> None:
+    moments = [datetime(year, 6, 1, tzinfo=UTC) for year in range(2010, 2026)]
+    ids = [points.new_id(moment, "abcdef") for moment in moments]
+    keep = WithYearly(hourly=1, daily=1, weekly=0, monthly=0, yearly=5)
+    kept = plan(ids, keep, datetime(2026, 1, 1, tzinfo=UTC)).keep
+    assert sorted(point for point, reasons in kept.items() if "yearly" in reasons) == ids[-5:]
+    assert kept_for(keep) == timedelta(days=5 * 366)

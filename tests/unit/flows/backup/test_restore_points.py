@@ -16,7 +16,7 @@ from rempart.flows.backup import point_report, restore_points
 from rempart.flows.backup.prune import prune
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.settings.sections import Keep
+from rempart.settings.retention_rules import Keep
 from rempart.sites.port import Site
 from tests import made_points, switchovers
 
