@@ -72,7 +72,6 @@ MODULES = frozenset(
         "strays",
         "domains",
         "doors",
-        "restore_point",
         "show_quarantine",
         "sweep_pods",
     ]
