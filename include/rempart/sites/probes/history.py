@@ -8,9 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rempart.sites.probes.scratch import LOCKED_FOR, Absent, FalseClaim, Scratch, busy
+from rempart.sites.probes.scratch import LOCKED_FOR, Absent, FalseClaim, Scratch, busy, proves
 
 
+@proves("versions")
 def versions(at: Scratch) -> str:
     if not at.versioned:
         raise Absent("the bucket keeps no versions")
@@ -26,6 +27,7 @@ def versions(at: Scratch) -> str:
     return "an overwritten body is read by its version, and both are listed, newest first"
 
 
+@proves("delete markers")
 def delete_markers(at: Scratch) -> str:
     if not at.versioned:
         raise Absent("the bucket keeps no versions")
@@ -42,6 +44,7 @@ def delete_markers(at: Scratch) -> str:
     return "a delete hides and keeps; without its marker the object is back"
 
 
+@proves("object lock")
 def object_lock(at: Scratch) -> str:
     """Attack a version under a compliance lock in five ways."""
     from botocore.exceptions import ClientError
@@ -93,6 +96,7 @@ def object_lock(at: Scratch) -> str:
     return f"withstood {len(attacks)} attacks: {', '.join(attacks)}"
 
 
+@proves("retention told")
 def retention_told(at: Scratch) -> str:
     """Probe what the site reports about a lock and its extension; evidence and restore points read both."""
     if not at.locks:

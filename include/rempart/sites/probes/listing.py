@@ -6,7 +6,7 @@ import unicodedata
 from urllib.parse import quote
 
 from rempart.errors import ListingRefused
-from rempart.sites.probes.scratch import Absent, FalseClaim, Scratch, busy, code
+from rempart.sites.probes.scratch import Absent, FalseClaim, Scratch, busy, code, proves
 
 ORDERED = ("0", "A", "Z", "_", "a b", "a!", "a-b", "a.b", "a/b", "a0", "aa", "z", "é", "日本", "\N{GRINNING FACE}")
 """Keys whose order by UTF-8 bytes differs from that by words, by case, or by folders."""
@@ -14,6 +14,7 @@ PAGED = 23
 PER_PAGE = 4
 
 
+@proves("listing order")
 def order(at: Scratch) -> str:
     for name in ORDERED:
         at.put(f"order/{name}", b"x")
@@ -27,6 +28,7 @@ def order(at: Scratch) -> str:
     return f"{len(wanted)} keys of all sorts are listed in the order of their UTF-8 bytes"
 
 
+@proves("listing pages")
 def pages(at: Scratch) -> str:
     wanted = [f"page/{number:03}" for number in range(PAGED)]
     for name in wanted:
@@ -67,14 +69,17 @@ ESCAPES = (
 )
 
 
+@proves("path keys")
 def path_keys(at: Scratch) -> str:
     return _kept_apart(at, "path/", PATHS)
 
 
+@proves("escaped keys")
 def escaped_keys(at: Scratch) -> str:
     return _kept_apart(at, "escape/", ESCAPES)
 
 
+@proves("long keys")
 def long_keys(at: Scratch) -> str:
     room = 1024 - len(at.key("long/").encode())
     return _kept_apart(at, "long/", ("n" * 256, "n" * room, "/".join(["n" * 200] * 4)))

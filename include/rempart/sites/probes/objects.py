@@ -11,13 +11,14 @@ from typing import Any
 
 from rempart.sites.answers import etag, fact
 from rempart.sites.digests import etag_of_parts, md5
-from rempart.sites.probes.scratch import Absent, FalseClaim, NotRun, Scratch, busy, code, status, unknown
+from rempart.sites.probes.scratch import Absent, FalseClaim, NotRun, Scratch, busy, code, proves, status, unknown
 
 PART = 5 << 20
 """Smallest size of a part except the last (S3's own limit)."""
 RACERS = 8
 
 
+@proves("read-after-write")
 def read_after_write(at: Scratch) -> str:
     """Probe bodies and absence, each right after the change."""
     for attempt in range(3):
@@ -38,6 +39,7 @@ def read_after_write(at: Scratch) -> str:
     return "3 writes and a delete of one key were seen at once; an empty object is kept"
 
 
+@proves("etags")
 def etags(at: Scratch) -> str:
     """Probe the ETag of each answer about one object."""
     first, second = etag(at.put("tagged-by-content", b"first")), etag(at.put("tagged-by-content", b"second"))
@@ -52,6 +54,7 @@ def etags(at: Scratch) -> str:
     return "a write, HEAD, GET and a listing tell the same ETag, another one for another body"
 
 
+@proves("metadata")
 def metadata(at: Scratch) -> str:
     wrote = {"sha256": "0" * 64, "by": "probe"}
     at.put("described", b"x", Metadata=wrote, ContentType="application/x-probe")
@@ -63,6 +66,7 @@ def metadata(at: Scratch) -> str:
     return "metadata and content type came back as they were written"
 
 
+@proves("framing")
 def framing(at: Scratch) -> str:
     """Probe a chunked body with a trailing checksum, as newer SDKs send it."""
     body = os.urandom(2000)
@@ -86,6 +90,7 @@ def framing(at: Scratch) -> str:
     return "a body sent in chunks came back whole"
 
 
+@proves("private")
 def private(at: Scratch) -> str:
     """Probe requests without a signature."""
     at.put("secret", b"not for everybody")
@@ -139,6 +144,7 @@ def _send(
     return URLLib3Session(timeout=20).send(request.prepare())
 
 
+@proves("MD5 ETags")
 def md5_etags(at: Scratch) -> str:
     """Probe the ETags of a body in one piece and of one in parts."""
     whole, first, last = b"of this body", os.urandom(PART), b"the rest"
@@ -151,6 +157,7 @@ def md5_etags(at: Scratch) -> str:
     return "ETags are the MD5 of a body, or of the MD5s of its parts"
 
 
+@proves("wrong digest refused")
 def wrong_digest(at: Scratch) -> str:
     """Probe a body whose announced SHA-256 is wrong, as if it had been altered in transit."""
     from botocore.exceptions import ClientError
@@ -167,6 +174,7 @@ def wrong_digest(at: Scratch) -> str:
     raise FalseClaim("a body that is not of its SHA-256 was accepted")
 
 
+@proves("conditional put")
 def conditional_put(at: Scratch) -> str:
     from botocore.exceptions import ClientError
 
@@ -203,6 +211,7 @@ def conditional_put(at: Scratch) -> str:
     return f"an object that exists is not replaced; of {RACERS} puts at once one won"
 
 
+@proves("range")
 def byte_range(at: Scratch) -> str:
     body = os.urandom(10_000)
     at.put("range", body)
@@ -216,6 +225,7 @@ def byte_range(at: Scratch) -> str:
     return "parts from the start, the middle and the end are the right ones"
 
 
+@proves("multipart")
 def multipart(at: Scratch) -> str:
     first, last = os.urandom(PART), os.urandom(1000)
     _upload(at, "parts", {1: first, 2: last})
@@ -233,6 +243,7 @@ def multipart(at: Scratch) -> str:
     return f"two parts of {PART >> 20} MiB and 1 kB are one object; an aborted upload left nothing"
 
 
+@proves("wrong part refused")
 def wrong_part(at: Scratch) -> str:
     """Probe a part whose announced SHA-256 is wrong."""
     from botocore.exceptions import ClientError
@@ -268,6 +279,7 @@ def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
         raise
 
 
+@proves("tags")
 def tags(at: Scratch) -> str:
     at.put("tagged", b"x", Tagging="colour=blue&size=10")
     answer = at.client.get_object_tagging(Bucket=at.bucket, Key=at.key("tagged"))

@@ -11,9 +11,20 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rempart.sites.answers import NotUnderstood
-from rempart.sites.capabilities import CLAIMED, CapabilityRecord, Proof, complete
-from rempart.sites.probes import history, listing, objects
-from rempart.sites.probes.scratch import Absent, FalseClaim, NotRun, Scratch, busy, code, open_scratch, remove_leftovers
+from rempart.sites.capabilities import CAPABILITIES, CLAIMED, CapabilityRecord, Proof, complete
+from rempart.sites.probes import history, listing, objects  # noqa: F401 # their probes register themselves
+from rempart.sites.probes.scratch import (
+    PROBES,
+    Absent,
+    FalseClaim,
+    NotRun,
+    Scratch,
+    busy,
+    code,
+    open_scratch,
+    proves,
+    remove_leftovers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +33,7 @@ BULK = 16 << 20
 """Bytes that are written and read for the throughput."""
 
 
+@proves("clock")
 def clock(at: Scratch) -> str:
     before = datetime.now(UTC)
     answer = at.client.head_bucket(Bucket=at.bucket)
@@ -32,32 +44,6 @@ def clock(at: Scratch) -> str:
     if abs(skew) > SKEW_SECONDS:
         raise Absent(f"clock skew: its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours")
     return f"its clock and ours differ by {abs(skew):.0f} s"
-
-
-PROBES: dict[str, Callable[[Scratch], str]] = {
-    "read-after-write": objects.read_after_write,
-    "etags": objects.etags,
-    "metadata": objects.metadata,
-    "framing": objects.framing,
-    "private": objects.private,
-    "MD5 ETags": objects.md5_etags,
-    "wrong digest refused": objects.wrong_digest,
-    "conditional put": objects.conditional_put,
-    "range": objects.byte_range,
-    "multipart": objects.multipart,
-    "wrong part refused": objects.wrong_part,
-    "versions": history.versions,
-    "delete markers": history.delete_markers,
-    "object lock": history.object_lock,
-    "retention told": history.retention_told,
-    "listing order": listing.order,
-    "listing pages": listing.pages,
-    "path keys": listing.path_keys,
-    "escaped keys": listing.escaped_keys,
-    "long keys": listing.long_keys,
-    "tags": objects.tags,
-    "clock": clock,
-}
 
 
 def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
@@ -107,8 +93,8 @@ def run(client: Any, site: str, bucket: str, now: datetime) -> CapabilityRecord:
     at = open_scratch(client, bucket, now)
     proofs = []
     try:
-        for name, probe in PROBES.items():
-            proofs.append(attempt(name, probe, at))
+        for capability in CAPABILITIES:
+            proofs.append(attempt(capability.name, PROBES[capability.name], at))
             logger.info("%s", proofs[-1].line())
         figures = throughput(at)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -113,6 +113,21 @@ class Scratch:
     def versions(self, name: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.key(name))
         return answer
+
+
+Probe = Callable[[Scratch], str]
+PROBES: dict[str, Probe] = {}
+"""The probe of each capability, by the capability's name."""
+
+
+def proves(capability: str) -> Callable[[Probe], Probe]:
+    """Register a function as the probe of a capability (rempart.sites.capabilities)."""
+
+    def register(probe: Probe) -> Probe:
+        PROBES[capability] = probe
+        return probe
+
+    return register
 
 
 def status(error: Any) -> int:
