@@ -171,9 +171,9 @@ _WORDS = (
 def row(endpoint: str, who: str, attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> Row:
     """The line of one endpoint and one attacker."""
     asked = list(zip(attacks, answers, strict=True))
-    got = tuple(f"{one.what}: {told(answer)}" for one, answer in asked if lets_in(one, answer))
-    given = {told(answer) for one, answer in asked if not one.plain}
-    plain = {f"{told(answer)} (nothing in it)" for one, answer in asked if one.plain}
+    got = tuple(f"{attack.what}: {told(answer)}" for attack, answer in asked if lets_in(attack, answer))
+    given = {told(answer) for attack, answer in asked if not attack.plain}
+    plain = {f"{told(answer)} (nothing in it)" for attack, answer in asked if attack.plain}
     return Row(endpoint, who, len(asked), (*sorted(given), *sorted(plain)), got)
 
 

@@ -48,7 +48,7 @@ def running(root: Path) -> tuple[str, Containers | None]:
 
 
 def by_service(found: Sequence[Mapping[str, Any]]) -> Containers:
-    return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+    return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in found}
 
 
 def parts(root: Path) -> dict[str, dict[int, str]]:
@@ -66,9 +66,9 @@ def parts(root: Path) -> dict[str, dict[int, str]]:
 def attack(found: Containers, root: Path | None = None) -> list[Row]:
     """The table of these containers."""
     declared, table = parts(root or config.project_root()), list[Row]()
-    for service, one in sorted(found.items()):
-        enter = ("nsenter", "--target", str(one["State"]["Pid"]), "--net")
-        ports = {port for port in listening.of_namespace(one["State"]["Pid"]) if port.address != _RESOLVER}
+    for service, container in sorted(found.items()):
+        enter = ("nsenter", "--target", str(container["State"]["Pid"]), "--net")
+        ports = {port for port in listening.of_namespace(container["State"]["Pid"]) if port.address != _RESOLVER}
         known = declared.get(service, {})
         strange = [port for port in sorted(ports) if port.kind != "tcp" or port.port not in known]
         lookups = [port for port in strange if port.kind == "udp" and service in RESOLVES]
@@ -93,8 +93,8 @@ def attack(found: Containers, root: Path | None = None) -> list[Row]:
 def _published(found: Containers) -> list[Row]:
     """What this machine's users reach: the gate's ports."""
     asked = []
-    for service, one in found.items():
-        for inner, bound in one["NetworkSettings"]["Ports"].items():
+    for service, container in found.items():
+        for inner, bound in container["NetworkSettings"]["Ports"].items():
             name = GATE.get(int(inner.partition("/")[0])) if service == "gate" else None
             for where in bound or ():
                 place = {"host": where["HostIp"], "port": int(where["HostPort"])}
@@ -120,10 +120,10 @@ def _loopback(address: str) -> str:
 def _neighbour(service: str, found: Containers) -> tuple[str, str] | None:
     """The process of a container that shares a network with this one, and this one's address there."""
     networks = found[service]["NetworkSettings"]["Networks"]
-    for other, one in found.items():
+    for other, container in found.items():
         for name, network in networks.items():
-            if other != service and name in one["NetworkSettings"]["Networks"] and network["IPAddress"]:
-                return str(one["State"]["Pid"]), str(network["IPAddress"])
+            if other != service and name in container["NetworkSettings"]["Networks"] and network["IPAddress"]:
+                return str(container["State"]["Pid"]), str(network["IPAddress"])
     return None
 
 

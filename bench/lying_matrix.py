@@ -48,8 +48,12 @@ def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
     """The outcomes as the report of a proof."""
     reached = [outcome for outcome in found if outcome.verdict != NOT_REACHABLE]
     checks = [
-        {"what": " x ".join(one.cell), "ok": not one.red, "detail": f"{one.verdict} {one.message}".strip()}
-        for one in reached
+        {
+            "what": " x ".join(outcome.cell),
+            "ok": not outcome.red,
+            "detail": f"{outcome.verdict} {outcome.message}".strip(),
+        }
+        for outcome in reached
     ]
     report = {
         "name": "lying-sites",
@@ -64,10 +68,13 @@ def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
 
 def _shown(found: Sequence[Outcome], fault: str, operation: str) -> str:
     here = [outcome for outcome in found if (outcome.fault, outcome.operation) == (fault, operation)]
-    reached = sorted((one for one in here if one.verdict != NOT_REACHABLE), key=lambda one: (not one.red, one.site))
+    reached = sorted(
+        (outcome for outcome in here if outcome.verdict != NOT_REACHABLE),
+        key=lambda outcome: (not outcome.red, outcome.site),
+    )
     if not here:
         return "not run"
-    told = dict.fromkeys(f"**{one.verdict}**" if one.red else one.verdict for one in reached)
+    told = dict.fromkeys(f"**{outcome.verdict}**" if outcome.red else outcome.verdict for outcome in reached)
     return "; ".join(told) or NOT_REACHABLE
 
 
@@ -122,7 +129,10 @@ or after which the site does what it was asked for (P4, P6, P8).
 def page(found: Sequence[Outcome]) -> str:
     """The page of the reference."""
     red = [outcome for outcome in found if outcome.red]
-    rows = (f"`{one.fault}` | {one.operation} | {one.site} | {one.verdict} | {_cell(one.message)}" for one in red)
+    rows = (
+        f"`{outcome.fault}` | {outcome.operation} | {outcome.site} | {outcome.verdict} | {_cell(outcome.message)}"
+        for outcome in red
+    )
     told = "".join(f"| {row} |\n" for row in rows)
     reds = f"\n## Red cells\n\n| fault | operation | site | verdict | what was told |\n|---|---|---|---|---|\n{told}"
     return PAGE.format(

@@ -71,8 +71,8 @@ def main() -> int:
         (root / PAGE).write_text(text, encoding="utf-8")
     table = (*embedded, *contained)
     figures = {
-        "tries": sum(one.tries for one in table),
-        "ports and sockets": len({one.endpoint for one in table}),
+        "tries": sum(row.tries for row in table),
+        "ports and sockets": len({row.endpoint for row in table}),
         "as another user": os.geteuid() == 0,
     }
     seconds = round(time.monotonic() - began, 1)

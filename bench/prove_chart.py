@@ -75,7 +75,7 @@ def stub_values(folder: Path) -> list[dict[str, Any]]:
     (kustomization,) = documents(folder / "kustomization.yaml")
     gone = {patch["target"]["kind"] for patch in kustomization["patches"]}
     added = [document for name in kustomization["resources"] for document in documents(folder / name)]
-    return [one for one in found if one["kind"] not in gone] + added
+    return [resource for resource in found if resource["kind"] not in gone] + added
 
 
 def prove(chart: Chart, checks: list[Check]) -> None:

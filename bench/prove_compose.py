@@ -106,7 +106,7 @@ class Compose:
         """What the Engine says of each container, by service."""
         ids = self.must("ps", "--all", "--quiet").split()
         found = json.loads(docker("inspect", *ids)) if ids else []
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+        return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in found}
 
     def running(self) -> dict[str, dict[str, Any]]:
         return {name: container for name, container in self.containers().items() if container["State"]["Running"]}
@@ -240,8 +240,8 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     step("looking")
     ports = access_compose.attack(compose.running(), root)
     access_attacks.keep(ports, config.var_dir() / "proof" / access_compose.FILE)
-    open_ports = [f"{one.endpoint}, {one.who}: {', '.join(one.let_in)}" for one in ports if not one.ok]
-    tried = f"{sum(one.tries for one in ports)} tries at {len({one.endpoint for one in ports})} ports"
+    open_ports = [f"{row.endpoint}, {row.who}: {', '.join(row.let_in)}" for row in ports if not row.ok]
+    tried = f"{sum(row.tries for row in ports)} tries at {len({row.endpoint for row in ports})} ports"
     check(checks, "no port of a container lets in who has no right", not open_ports, "; ".join(open_ports) or tried)
     step("attacking ports")
     pair = outside.make_pair(var, "127.0.0.1")

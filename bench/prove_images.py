@@ -157,7 +157,7 @@ def look(reference: str, known: dict[str, bool], checks: list[Check], figures: d
         component["purl"].partition("?")[0].replace("%2B", "+").replace("%3A", ":") for component in bill["components"]
     }
     present = _distributions(found)
-    missed = sorted(one for one in present if not any(one.fullmatch(purl) for purl in listed))
+    missed = sorted(pattern for pattern in present if not any(pattern.fullmatch(purl) for purl in listed))
     figures.setdefault("components", {})[name] = len(bill["components"])
     check(checks, f"{name}: what it has is on its bill", not missed, f"{len(listed)} listed; missed: {missed[:5]}")
     hashes = {

@@ -125,7 +125,7 @@ def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None,
         tell(message=message or "; ".join(wrong)[:300], hits=hits, first=how)
         if fault is None:
             requests = [
-                [name, one.operation, one.bucket, one.key] for name, proxy in sites.items() for one in proxy.log
+                [name, info.operation, info.bucket, info.key] for name, proxy in sites.items() for info in proxy.log
             ]
             tell(verdict=how, log=requests, message=message or "; ".join(wrong))
             os._exit(0)
@@ -285,7 +285,7 @@ def main() -> int:
         return 0
     began = time.monotonic()
     found = read(target) if chosen.go_on else []
-    known = {one.cell for one in found}
+    known = {outcome.cell for outcome in found}
     wanted = [cell for cell in chosen_cells(chosen) if cell not in known]
     for outcome in shared_out(wanted, chosen.workers):
         found.append(outcome)
@@ -295,7 +295,7 @@ def main() -> int:
         if one.red:
             show(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.message}")
     show(f"{summary(found)}; {time.monotonic() - began:.0f} s; written: {target}")
-    return 1 if any(one.red for one in found) else 0
+    return 1 if any(outcome.red for outcome in found) else 0
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def through_the_gate(var: Path) -> AirflowApi:
 
 def runs_of(api: AirflowApi) -> dict[tuple[str, str], str]:
     listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
-    return {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
+    return {(run["dag_id"], run["dag_run_id"]): run["state"] for run in listed if run["state"] in ("success", "failed")}
 
 
 def kept(was: dict[tuple[str, str], str], now: dict[tuple[str, str], str], where: str) -> Check:

@@ -100,7 +100,7 @@ def rows(platform: Platform) -> dict[str, int]:
 
 def runs(api: AirflowApi) -> dict[str, str]:
     listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
-    return {f"{one['dag_id']} {one['dag_run_id']}": str(one["state"]) for one in listed}
+    return {f"{run['dag_id']} {run['dag_run_id']}": str(run["state"]) for run in listed}
 
 
 def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[str, Any], Seen]:

@@ -82,7 +82,7 @@ def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: 
         ended = error.what
     lifecycle.up(stack)
     mine = double.history[before:]
-    detail = f"{ended}; {len(mine)} pod: {', '.join(f'{one.name} {one.phase}' for one in mine)}"
+    detail = f"{ended}; {len(mine)} pod: {', '.join(f'{pod.name} {pod.phase}' for pod in mine)}"
     good = ended == "the run ended well" and len(mine) == 1 and mine[0].exit_code == 0
     return {"what": f"kill -9 {service} while a pod runs: the pod is adopted", "ok": good, "detail": detail}
 
@@ -195,7 +195,7 @@ def checks(report: dict[str, Any], placed: list[dict[str, Any]], clusters: dict[
     ran = [one["ran"] for one in placed if one["outcome"] == "succeeded"]
     pods_of = {name: double.history for name, double in clusters.items()}
     left = [pod.name for double in clusters.values() for pod in double.history if pod.deleted is None]
-    started = [one for one in pods_of["gpu-b"] if one.started]
+    started = [pod for pod in pods_of["gpu-b"] if pod.started]
     told = [
         f"{one['pool']} ({one['operator']}, {one['region']}, node {one['node']}, {one['seconds']} s)" for one in ran
     ]
@@ -204,12 +204,12 @@ def checks(report: dict[str, Any], placed: list[dict[str, Any]], clusters: dict[
         {"what": "trainings ran in pool gpu-b", "ok": len(ran) >= 2, "detail": "; ".join(told)},
         {
             "what": "pool gpu-a was asked first, and had no GPU free",
-            "ok": bool(pods_of["gpu-a"]) and not [one for one in pods_of["gpu-a"] if one.node],
+            "ok": bool(pods_of["gpu-a"]) and not [pod for pod in pods_of["gpu-a"] if pod.node],
             "detail": f"{len(pods_of['gpu-a'])} pods waited there, none got a node",
         },
         {
             "what": "pool gpu-us (US-owned, 16 GPUs free) was never used",
-            "ok": not pods_of["gpu-us"] and all(one.method == "GET" for one in asked_by_us(clusters["gpu-us"])),
+            "ok": not pods_of["gpu-us"] and all(request.method == "GET" for request in asked_by_us(clusters["gpu-us"])),
             "detail": f"{len(pods_of['gpu-us'])} pods were made there",
         },
         {

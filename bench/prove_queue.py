@@ -123,7 +123,7 @@ def follow(api: AirflowApi, run_id: str, seconds: float) -> tuple[dict[str, str]
     deadline = time.monotonic() + seconds
     while True:
         found = api.every(f"/api/v2/dags/queue/dagRuns/{run_id}/taskInstances", "task_instances")
-        states = {one["task_id"]: one["state"] or "none" for one in found}
+        states = {task["task_id"]: task["state"] or "none" for task in found}
         samples.append(Counter(states.values()))
         over = api.get(f"/api/v2/dags/queue/dagRuns/{run_id}")["state"] in TERMINAL
         if len(samples) % 20 == 1 or over:

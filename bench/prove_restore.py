@@ -170,7 +170,7 @@ class Seen:
 
 def look(platform: Platform, api: AirflowApi, where: str = "primary") -> Seen:
     listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
-    runs = {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
+    runs = {(run["dag_id"], run["dag_run_id"]): run["state"] for run in listed if run["state"] in ("success", "failed")}
     pipeline, rows = named(PIPELINE), []
     for table in view_tables(pipeline):
         keys = [key for key, _ in restore_checks.newest(feature_databases(platform).offline, pipeline, table)]

@@ -71,7 +71,7 @@ def pod_environment(platform: Platform, spec: JobSpec) -> dict[str, str]:
     names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
     given = {f"AIRFLOW_CONN_{name.upper()}": as_json(platform.connections(name)) for name in names}
     image = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/tmp"}  # noqa: S108 - private here
-    return image | {one["name"]: one["value"] for one in pod.environment(spec)} | given | _marked("job")
+    return image | {variable["name"]: variable["value"] for variable in pod.environment(spec)} | given | _marked("job")
 
 
 def _marked(service: str) -> dict[str, str]:

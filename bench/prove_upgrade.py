@@ -149,7 +149,7 @@ class Seen:
 def look() -> Seen:
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
-    runs = {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
+    runs = {(run["dag_id"], run["dag_run_id"]): run["state"] for run in listed if run["state"] in ("success", "failed")}
     chain = upgrade_facts.verified(platform.ledger)
     return Seen(
         runs,

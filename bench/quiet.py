@@ -126,10 +126,10 @@ class Counters:
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
     _running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
-    def add(self, name: str, one: Mapping[str, Any]) -> None:
+    def add(self, name: str, container: Mapping[str, Any]) -> None:
         """Count in one more container, as `docker inspect` describes it; returns once its packets are counted."""
-        near = [subnet for network in one["NetworkSettings"]["Networks"] for subnet in self.networks(network)]
-        enter = ["nsenter", "--target", str(one["State"]["Pid"]), "--net", "--"]
+        near = [subnet for network in container["NetworkSettings"]["Networks"] for subnet in self.networks(network)]
+        enter = ["nsenter", "--target", str(container["State"]["Pid"]), "--net", "--"]
         command = [*enter, sys.executable, "-m", "bench.quiet", *near]
         process = self._running[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         if process.stdout is None or process.stdout.readline() != "ready\n":

@@ -98,7 +98,9 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     peer_bucket = f"{bucket}-peer"
     target.ensure_bucket(peer_bucket, versioned=True)
     peer = stage.rclone(bucket, peer_bucket)
-    copies = ObjectSources(source, "backups", lambda name: bucket, lambda one: ring.open(SCOPE, one.serial))
+    copies = ObjectSources(
+        source, "backups", lambda name: bucket, lambda sealed_object: ring.open(SCOPE, sealed_object.serial)
+    )
     seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket).bring(held))
     assert brought.served == {"replica": count}, brought
     case = f"{count:,} objects of 10 KiB"
@@ -106,7 +108,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     stage.clock.tell(f"{case}: {seconds:.1f} s beside {peer:.1f} s")
     figures = {f"{case}, seconds": round(seconds, 1)}
     if sealed:
-        originals = [Original(one.bucket, one.key, one.version, one.sha256, one.size, SCOPE) for one in held]
+        originals = [Original(info.bucket, info.key, info.version, info.sha256, info.size, SCOPE) for info in held]
         took, forms = timed(
             lambda: seal_objects(
                 platform.ledger, platform.config, ring, source, originals, source, now() + timedelta(days=1)
@@ -114,8 +116,8 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
         )
         # what is at the site no longer counts: only the sealed forms are what is on record
         lost = tuple(
-            HeldObject(one.bucket, f"sealed/{one.key}", one.size, one.sha256, None, form)
-            for one, form in zip(held, forms, strict=True)
+            HeldObject(info.bucket, f"sealed/{info.key}", info.size, info.sha256, None, form)
+            for info, form in zip(held, forms, strict=True)
         )
         seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket).bring(lost))
         assert brought.served == {"sealed": count}, brought

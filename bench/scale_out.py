@@ -116,10 +116,10 @@ def faults(
 ) -> list[str]:
     """What is wrong with a run: a shard not done, or done twice, or an object that is not at both sites."""
     found = []
-    indexes = Counter(int(one["map_index"]) for one in mapped)
+    indexes = Counter(int(task["map_index"]) for task in mapped)
     if set(indexes) != set(range(shards)) or set(indexes.values()) != {1}:
         found.append(f"{len(indexes)} of {shards} shards have a task, {sum(indexes.values())} tasks")
-    if again := [one["map_index"] for one in mapped if one["state"] != "success" or one["try_number"] != 1]:
+    if again := [task["map_index"] for task in mapped if task["state"] != "success" or task["try_number"] != 1]:
         found.append(f"not done at the first try: {again}")
     if told["pieces"] != shards or told["different"] != shards:
         found.append(f"{told['pieces']} pieces were carried, {told['different']} of them different")
@@ -168,8 +168,8 @@ def measure(compose: Compose, api: AirflowApi, workers: int, shards: int) -> Res
     seconds = api.follow(DAG, run, lambda line: None, timeout=3600)
     path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances"
     mapped = api.every(path, "task_instances", order_by="map_index", task_id="carry")
-    started = min(datetime.fromisoformat(one["start_date"]) for one in mapped)
-    ended = max(datetime.fromisoformat(one["end_date"]) for one in mapped)
+    started = min(datetime.fromisoformat(task["start_date"]) for task in mapped)
+    ended = max(datetime.fromisoformat(task["end_date"]) for task in mapped)
     told, sites = api.result(DAG, run, "conclude"), json.loads(inside(compose, LIST).splitlines()[-1])
     by = prove_celery.spread(mapped)
     tell(f"{workers} workers: {seconds:.0f} s, tasks by worker {by}")

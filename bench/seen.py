@@ -92,10 +92,10 @@ def writable(compose: Containers, service: str, declared: Sequence[str]) -> list
     return told.split()
 
 
-def declared(one: dict[str, Any]) -> list[str]:
+def declared(container: dict[str, Any]) -> list[str]:
     """Where a container may write: its volumes and its tmpfs."""
-    volumes = [mount["Destination"] for mount in one["Mounts"] if mount["RW"]]
-    return [*volumes, *(one["HostConfig"].get("Tmpfs") or {})]
+    volumes = [mount["Destination"] for mount in container["Mounts"] if mount["RW"]]
+    return [*volumes, *(container["HostConfig"].get("Tmpfs") or {})]
 
 
 def own_address() -> str:
@@ -170,7 +170,7 @@ def look(
     return len(values)
 
 
-def bound_ports(one: Mapping[str, Any]) -> list[str]:
+def bound_ports(container: Mapping[str, Any]) -> list[str]:
     """The addresses of this machine at which a container is reached."""
-    bindings = [bound for found in one["NetworkSettings"]["Ports"].values() for bound in found or []]
+    bindings = [bound for found in container["NetworkSettings"]["Ports"].values() for bound in found or []]
     return sorted({f"{bound['HostIp']}:{bound['HostPort']}" for bound in bindings})

@@ -306,11 +306,13 @@ class RealCluster:
         from kubernetes import client
 
         rbac = client.RbacAuthorizationV1Api(self.api.api_client)
-        for one in (made for pool in POOLS for made in access(f"training-{pool}")):
-            if one["kind"] in ("ClusterRole", "ClusterRoleBinding"):
-                delete = rbac.delete_cluster_role if one["kind"] == "ClusterRole" else rbac.delete_cluster_role_binding
+        for resource in (made for pool in POOLS for made in access(f"training-{pool}")):
+            if resource["kind"] in ("ClusterRole", "ClusterRoleBinding"):
+                delete = (
+                    rbac.delete_cluster_role if resource["kind"] == "ClusterRole" else rbac.delete_cluster_role_binding
+                )
                 with suppress(client.ApiException):  # each pool names the one ClusterRole
-                    delete(one["metadata"]["name"])
+                    delete(resource["metadata"]["name"])
 
     def _empty(self, namespace: str) -> None:
         self.api.delete_collection_namespaced_resource_quota(namespace)

@@ -161,16 +161,16 @@ def access(namespace: str) -> list[dict[str, Any]]:
         document for name in files for document in yaml.safe_load_all((MANIFESTS / name).read_text(encoding="utf-8"))
     ]
     made = []
-    for one in found:
-        if one["kind"] == "ServiceAccount" and one["metadata"]["name"] != ACCOUNT:
+    for resource in found:
+        if resource["kind"] == "ServiceAccount" and resource["metadata"]["name"] != ACCOUNT:
             continue  # the namespace has its default account
-        if "namespace" in one["metadata"]:
-            one["metadata"]["namespace"] = namespace
-        for subject in one.get("subjects") or ():
+        if "namespace" in resource["metadata"]:
+            resource["metadata"]["namespace"] = namespace
+        for subject in resource.get("subjects") or ():
             subject["namespace"] = namespace
-        if one["kind"] == "ClusterRoleBinding":  # as the overlay of a pool does
-            one["metadata"]["name"] += f"-{namespace}"
-        made.append(one)
+        if resource["kind"] == "ClusterRoleBinding":  # as the overlay of a pool does
+            resource["metadata"]["name"] += f"-{namespace}"
+        made.append(resource)
     return made
 
 
@@ -179,7 +179,7 @@ def grant(api: Any, namespace: str) -> str:
     from kubernetes import client
 
     core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
-    for one in access(namespace):
+    for resource in access(namespace):
         makers: dict[str, Callable[[Any], object]] = {
             "ServiceAccount": lambda body: core.create_namespaced_service_account(namespace, body),
             "Role": lambda body: rbac.create_namespaced_role(namespace, body),
@@ -188,7 +188,7 @@ def grant(api: Any, namespace: str) -> str:
             "ClusterRoleBinding": rbac.create_cluster_role_binding,
         }
         try:
-            makers[one["kind"]](one)
+            makers[resource["kind"]](resource)
         except client.ApiException as cause:
             if cause.status != 409:  # another pool of the cluster made the ClusterRole
                 raise

@@ -209,8 +209,8 @@ class Trial:
     def evidence(self, ordered: pod_job.Ordered) -> list[tuple[str, str, str]]:
         """Pool, node and outcome of each attempt that had a node, as the ledger says."""
         found = [record.body for record in reversed(self.platform.ledger.find("placement"))]
-        mine = [one for one in found if one["job_id"] == ordered.job_id]
-        return [(one["ran"]["pool"], one["ran"]["node"], one["outcome"]) for one in mine]
+        mine = [record for record in found if record["job_id"] == ordered.job_id]
+        return [(attempt["ran"]["pool"], attempt["ran"]["node"], attempt["outcome"]) for attempt in mine]
 
     def pods(self, pool: str) -> list[Any]:
         """Every pod that was ever made in a pool."""

@@ -57,8 +57,8 @@ def _lets(policies: Sequence[Policy], pod: Pod, other: Pod, port: int, direction
     ]
     if not mine:
         return True
-    for one in mine:
-        for rule in one["spec"].get(rules) or ():
+    for resource in mine:
+        for rule in resource["spec"].get(rules) or ():
             named = not rule.get(peers) or any(_is(peer, other, pod.namespace) for peer in rule[peers])
             if named and (not rule.get("ports") or port in [place["port"] for place in rule["ports"]]):
                 return True

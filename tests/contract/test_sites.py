@@ -83,7 +83,7 @@ def test_the_newest_write_stands(site: Site, bucket: str) -> None:
     site.write(bucket, "a", b"one")
     site.write(bucket, "a", b"two")
     assert site.read(bucket, "a") == b"two"
-    assert [one.size for one in site.list(bucket)] == [3]
+    assert [info.size for info in site.list(bucket)] == [3]
 
 
 def test_listing_is_complete(site: Site, bucket: str) -> None:
@@ -91,9 +91,9 @@ def test_listing_is_complete(site: Site, bucket: str) -> None:
     for key in reversed(keys):
         site.write(bucket, key, key.encode())
     found = list(site.list(bucket))  # SeaweedFS lists in an order of its own
-    assert sorted(one.key for one in found) == sorted(keys)
-    assert all(one.size == len(one.key.encode()) for one in found)
-    assert sorted(one.key for one in site.list(bucket, "a/")) == ["a/1", "a/2"]
+    assert sorted(info.key for info in found) == sorted(keys)
+    assert all(info.size == len(info.key.encode()) for info in found)
+    assert sorted(info.key for info in site.list(bucket, "a/")) == ["a/1", "a/2"]
     assert list(site.list(bucket, "nothing/")) == []
 
 
@@ -104,7 +104,7 @@ def test_listing_goes_on_past_a_page(site: Site, bucket: str) -> None:
     keys = {f"many/{number:04d}" for number in range(1100)}
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda key: site.write(bucket, key, b"x"), sorted(keys)))
-    assert Counter(one.key for one in site.list(bucket, "many/")) == Counter(keys)
+    assert Counter(info.key for info in site.list(bucket, "many/")) == Counter(keys)
 
 
 def test_what_is_not_there_is_named(site: Site, bucket: str) -> None:

@@ -86,7 +86,7 @@ def first_delivery(platform: Platform) -> str:
     told = [
         delivery for record in platform.ledger.find("deliveries", PIPELINE) for delivery in record.body["deliveries"]
     ]
-    return str(max(told, key=lambda one: one["quarantined"])["sha256"])
+    return str(max(told, key=lambda delivery: delivery["quarantined"])["sha256"])
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) ->
     }
     for dag_id, message in expected.items():
         told = notes(dag_id)
-        assert [one for one in told if one.startswith("Rempart: ") and message in one], (dag_id, told)
+        assert [line for line in told if line.startswith("Rempart: ") and message in line], (dag_id, told)
         assert not [one for one in told if CANARY in one]
     assert [note for note in notes(f"validate_model_{PIPELINE}") if "was refused" in note]
     run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 16})

@@ -447,7 +447,7 @@ def test_x2_a_second_backup_beside_a_live_one_is_refused_and_writes_nothing(smal
     monkeypatch.setattr(flow, "before_bringing", meanwhile)
     point = back_up(small)
     assert refused[0].transient and stored(small) == (point.id,)
-    assert [one.subject for one in small.ledger.find("restore-point")] == [point.id]
+    assert [record.subject for record in small.ledger.find("restore-point")] == [point.id]
     assert not small.ledger.find("prune")
 
 

@@ -105,7 +105,7 @@ def test_c2_both_sides_were_written_conflicts_are_listed_and_neither_is_lost(pai
         assert got(pair, site, "only/haven") == b"new"
     assert switchovers.content(pair, "primary") == switchovers.content(pair, "haven")
     assert made.keys() <= switchovers.content(pair, "primary").keys()
-    told = next(one.body for one in pair.ledger.find("failover") if one.body["step"] == "diff")
+    told = next(record.body for record in pair.ledger.find("failover") if record.body["step"] == "diff")
     assert told["conflicts"] == [f"{bucket}/k/000"] and told["adopted"] == [f"{bucket}/only/primary"]
     assert told["kept"] == f"conflicts/{result.generation - 2}/ at 'haven'"
 
@@ -204,7 +204,7 @@ def _go_and_be_killed(step: str, buckets: Buckets, generations: Connection, prov
 
 def _killed_in(platform: Platform, step: str) -> int | None:
     assert isinstance(platform.continuity, PostgresqlContinuity)
-    proven = [dict(one.body) for one in platform.ledger.find("capabilities")]
+    proven = [dict(record.body) for record in platform.ledger.find("capabilities")]
     given = (step, platform.config.buckets, platform.continuity._connection, proven)
     process = multiprocessing.get_context("spawn").Process(target=_go_and_be_killed, args=given)
     process.start()
@@ -227,7 +227,7 @@ def test_x1_sigkill_in_a_step_and_a_further_run_converges(real: Platform, step: 
     result = switchovers.over(real)
     assert result.done and result.active == "haven"
     assert switchovers.content(real, "haven") == made
-    assert [one.state for one in real.continuity.active_sites("primary").history()] == ["active", "fenced"]
+    assert [switch.state for switch in real.continuity.active_sites("primary").history()] == ["active", "fenced"]
 
 
 def _let_leases_end(platform: Platform) -> None:
@@ -252,9 +252,9 @@ def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
         thread.start()
     for thread in both:
         thread.join(240)
-    held = [one for one in outcomes if isinstance(one, LeaseHeld)]
+    held = [outcome for outcome in outcomes if isinstance(outcome, LeaseHeld)]
     assert len(outcomes) == 2 and len(held) <= 1, "one waits for its next try, or came after and found it done"
-    assert [one.generation for one in real.continuity.active_sites("primary").history()] == [2, 1]
+    assert [switch.generation for switch in real.continuity.active_sites("primary").history()] == [2, 1]
     assert switchovers.content(real, "haven") == made
 
 
@@ -304,5 +304,5 @@ def test_c2_a_replication_to_a_site_that_was_lost_keeps_what_only_that_one_has(p
         assert got(pair, site, "k/000") == b"haven's"
         assert got(pair, site, f"conflicts/{generation}/k/000") == b"primary's, never replicated"
     told = pair.ledger.find("failover", "haven->primary")
-    assert [one.body["conflicts"] for one in told] == [[f"{pair.config.buckets.lake}/k/000"]]
+    assert [record.body["conflicts"] for record in told] == [[f"{pair.config.buckets.lake}/k/000"]]
     assert switchovers.back(pair).conflicts == ()

@@ -237,7 +237,7 @@ def test_k2_a_key_is_never_locked_so_that_it_can_be_destroyed(house):
     house.seal(house.put("a", b"one"))
     found = list(house.haven.versions(house.bucket, "keys/"))
     assert found
-    assert not [one.key for one in found if house.haven.retained_until(house.bucket, one.key, str(one.version_id))]
+    assert not [info.key for info in found if house.haven.retained_until(house.bucket, info.key, str(info.version_id))]
 
 
 @REAL_SITE

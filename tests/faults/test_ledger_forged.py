@@ -108,7 +108,7 @@ def test_the_cockpit_counts_forged_records_and_shows_none(platform: Platform, ro
     assert "rempart_ledger_forged_records 0" in seen()
     insert(role, forged(role, platform.signer().id, "promotion", "prices", {"version": "666", "replaces": "2"}))
     found = gather(lambda: platform, platform.clock)
-    assert [one.body["version"] for one in found.of("promotion")] == ["2", "1"]
+    assert [record.body["version"] for record in found.of("promotion")] == ["2", "1"]
     assert "rempart_ledger_forged_records 1" in seen()
 
 

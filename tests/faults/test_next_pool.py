@@ -47,7 +47,7 @@ class Part(ByApi):
 
     @property
     def history(self) -> list[PodRecord]:
-        return [one for one in self._double.history if one.namespace == self.namespace]
+        return [pod_seen for pod_seen in self._double.history if pod_seen.namespace == self.namespace]
 
     @property
     def requests(self) -> Sequence[Request]:

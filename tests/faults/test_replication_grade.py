@@ -324,7 +324,7 @@ def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform
 def test_i10_a_replica_that_is_healed_wrong_is_not_healed(pair: Platform, fault: str) -> None:
     bucket, primary, haven = filled(pair)
     replicate(pair, "primary", "haven")
-    (version,) = [one.version_id for one in haven.versions(bucket, KEYS[0]) if one.key == KEYS[0]]
+    (version,) = [info.version_id for info in haven.versions(bucket, KEYS[0]) if info.key == KEYS[0]]
     haven.delete(bucket, KEYS[0], version_id=version)
     with lying(pair, "haven", fault) as (bad, site), pytest.raises(SiteError, match=rf"(?s)1 of 1 .*{KEYS[0]}"):
         verify(bad, "primary", "haven", whole=True)

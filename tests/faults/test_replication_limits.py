@@ -169,7 +169,7 @@ def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platf
             write("lake", [row("before"), row("after")], paused)
     with pytest.raises(LeaseLost):
         lease.renew(connection, paused)
-    assert [one.key for one in known.rows("lake")] == ["before"]
+    assert [info.key for info in known.rows("lake")] == ["before"]
     lease.release(connection, paused)  # changes nothing for the second
     known.record("lake", [row("after")], second)
     lease.release(connection, second)
@@ -210,8 +210,8 @@ def test_the_catalogue_gives_back_what_it_was_given_in_the_order_of_bytes(platfo
     rows = [row(key) for key in keys] + [dataclasses.replace(row("a"), version="v2", place=1, marker=True)]
     with lease.hold_lease(connection, name, "a test") as held:
         known.record("lake", rows[::-1], held)
-        assert list(known.rows("lake")) == sorted(rows, key=lambda one: (one.key.encode(), one.place))
-        assert [one.key for one in known.current("lake")] == sorted({*keys} - {"a"}, key=str.encode)
+        assert list(known.rows("lake")) == sorted(rows, key=lambda info: (info.key.encode(), info.place))
+        assert [info.key for info in known.current("lake")] == sorted({*keys} - {"a"}, key=str.encode)
         gone = dataclasses.replace(row("Z"), missing_since=NOW, sightings=2)
         known.record("lake", [gone], held)
         assert list(known.missing("lake")) == [gone] and known.count("lake") == len(keys)

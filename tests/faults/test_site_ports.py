@@ -53,9 +53,9 @@ def attacks(servers: Servers, who: str, web: bool = False) -> list[Attack]:
 
 def let_in(asked: Sequence[Attack], answers: Sequence[dict[str, Any]]) -> list[str]:
     return [
-        f"{one.endpoint}: {one.what}: {answer['text']}"
-        for one, answer in zip(asked, answers, strict=True)
-        if lets_in(one, answer)
+        f"{request.endpoint}: {request.what}: {answer['text']}"
+        for request, answer in zip(asked, answers, strict=True)
+        if lets_in(request, answer)
     ]
 
 

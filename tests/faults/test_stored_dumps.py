@@ -57,7 +57,7 @@ def test_d1_a_dump_that_dies_half_way_leaves_no_snapshot(
     with pytest.raises(BackupError, match=message) as refused:
         store(platform, repository, filled_database, tools=tools_with(pg_dump=fault))
     assert repository.where in refused.value.what or filled_database.schema in refused.value.what
-    assert [one.id for one in repository.snapshots()] == [first.snapshot]
+    assert [snapshot.id for snapshot in repository.snapshots()] == [first.snapshot]
 
 
 @pytest.mark.full
@@ -159,8 +159,8 @@ def child_that_stores(platform, repository, database, tools):
 
 def check_that_it_converges(platform, repository, database, before):
     second, rows = store(platform, repository, database)
-    repository.forget([one.id for one in repository.snapshots() if one.id != second.snapshot])
-    assert [one.id for one in repository.snapshots()] == [second.snapshot] != before
+    repository.forget([snapshot.id for snapshot in repository.snapshots() if snapshot.id != second.snapshot])
+    assert [snapshot.id for snapshot in repository.snapshots()] == [second.snapshot] != before
     repository.check(read_data=1.0)
     with scratch_database(platform) as target:
         restore_from(TOOLS, repository, second.snapshot, target, database=database.schema, sha256=second.sha256)
@@ -179,7 +179,7 @@ def test_x1_restic_is_killed_half_way_and_the_next_run_converges(
     os.kill(int(pids.read_text()), signal.SIGKILL)
     child.join(240)
     assert child.exitcode not in (0, None)
-    assert [one.id for one in repository.snapshots()] == [first.snapshot]
+    assert [snapshot.id for snapshot in repository.snapshots()] == [first.snapshot]
     haven, locks = platform.site("haven", "personal"), f"{repository.prefix}/locks/"
     assert list(haven.list(repository.bucket, locks)), "the killed run left no lock"
     repository.init_if_missing()  # as each backup begins
@@ -201,7 +201,7 @@ def test_x1_the_backup_itself_is_killed_half_way_and_the_next_run_converges(
     child.join(240)
     assert child.exitcode == -signal.SIGKILL
     wait_for(lambda: not alive(int(pids.read_text())))
-    assert first.snapshot in [one.id for one in repository.snapshots()]
+    assert first.snapshot in [snapshot.id for snapshot in repository.snapshots()]
     check_that_it_converges(platform, repository, filled_database, [first.snapshot])
 
 
@@ -267,7 +267,7 @@ def test_k1_a_wrong_password_opens_nothing_and_has_its_own_error(platform, repos
             attempt()
         assert "another password" not in str(refused.value) and "escrow" in refused.value.hint
     assert contents(empty_database) == ({}, {})
-    assert [one.id for one in repository.snapshots()] == [dump.snapshot]
+    assert [snapshot.id for snapshot in repository.snapshots()] == [dump.snapshot]
     with pytest.raises(RepositoryMissing):
         dataclasses.replace(repository, prefix=f"restic/{secrets.token_hex(4)}").snapshots()
 
@@ -301,5 +301,5 @@ def test_a_prune_waits_for_a_dump_that_runs(platform, repository, filled_databas
     wait_for(going.exists)
     repository.forget([first.snapshot])
     thread.join()
-    assert [one.id for one in repository.snapshots()] == made
+    assert [snapshot.id for snapshot in repository.snapshots()] == made
     repository.check(read_data=1.0)

@@ -384,7 +384,7 @@ def test_files_that_were_added_to_a_champion_s_folder_do_not_switch_it_off(world
         "version": "1",
         "model_id": world.champion.model_id,
         "files": world.champion.model_files,
-        "features": [one.as_json() for one in FEATURES],
+        "features": [feature.as_json() for feature in FEATURES],
         "task": "regression",
     }
     model = loading.load(world.admin, record)

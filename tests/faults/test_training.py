@@ -61,8 +61,8 @@ def trial(platform: Platform, home: Path, clusters: Mapping[str, Cluster]) -> It
 
 def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Trial) -> None:
     ordered = trial.order()
-    assert [one["pool"] for one in ordered.plan["options"]] == ["gpu-a", "gpu-b"]
-    assert [one["pool"] for one in ordered.plan["excluded"]] == ["gpu-us"]
+    assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-a", "gpu-b"]
+    assert [excluded["pool"] for excluded in ordered.plan["excluded"]] == ["gpu-us"]
     ran = trial.run(ordered)["placement"]
     node = trial.clusters["gpu-a"].node
     assert (ran["pool"], ran["operator"], ran["region"], ran["node"]) == ("gpu-a", "cloud-a", "par", node)
@@ -139,7 +139,7 @@ def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_i
         assert trial.evidence(ordered) == [("gpu-b", offered[0], "succeeded")]
         # every pod that found no place is gone, and none was ever asked outside the Union
         assert not trial.pods("gpu-us")
-        until(lambda: not [one for pool in ("gpu-a", "gpu-b") for one in trial.pods(pool) if one.deleted is None])
+        until(lambda: not [pod for pool in ("gpu-a", "gpu-b") for pod in trial.pods(pool) if pod.deleted is None])
 
 
 @pytest.mark.full
@@ -157,7 +157,9 @@ def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watc
             pool = trial.clusters["gpu-a"]
             if number == 1:
                 name = pool.history[0].name
-                looks.extend(one.path for one in pool.requests if one.method == "GET" and one.path.endswith(name))
+                looks.extend(
+                    request.path for request in pool.requests if request.method == "GET" and request.path.endswith(name)
+                )
                 pool.offer(1)
 
         ordered = trial.order()
@@ -258,7 +260,7 @@ def test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_crede
         assert trial.attempts(ordered) == [("gpu-a", "denied"), ("gpu-b", "succeeded")]
         until(lambda: pool.history[0].deleted)
         assert pool.history[0].started is None
-        assert not [one for one in pool.requests if one.method == "POST" and "/secrets" in one.path]
+        assert not [request for request in pool.requests if request.method == "POST" and "/secrets" in request.path]
         denial = trial.platform.ledger.find("denial")[0]
         assert "east" in str(denial.body)
 
@@ -334,7 +336,7 @@ def test_t8_an_answer_that_is_lost_makes_no_second_pod(trial: pods.Trial) -> Non
     trial.clusters["gpu-a"].fail(0, method="POST", path_contains="/pods", done=True)
     ordered = trial.order()
     trial.run(ordered)
-    ran = [one for pool in ("gpu-a", "gpu-b") for one in trial.pods(pool) if one.started]
+    ran = [pod for pool in ("gpu-a", "gpu-b") for pod in trial.pods(pool) if pod.started]
     assert len(ran) == 1
     assert trial.attempts(ordered)[-1][1] == "succeeded"
 
@@ -417,13 +419,13 @@ def test_s2_no_credential_stands_in_pod_trigger_or_record(trial: pods.Trial) -> 
     trial.run(ordered, deferred=look)
     site = trial.platform.active_site("personal")
     prefix = ordered.key.removesuffix("order.json")
-    seen += [site.read(ordered.bucket, one.key).decode("latin-1") for one in site.list(ordered.bucket, prefix)]
+    seen += [site.read(ordered.bucket, info.key).decode("latin-1") for info in site.list(ordered.bucket, prefix)]
     secrets = [trial.platform.connections(name).password for name in ("s3_primary", "mlflow")]
     text = "\n".join(seen)
     assert ordered.job_id in text
-    assert not [one for one in (*secrets, pool.token) if one in text]
+    assert not [secret for secret in (*secrets, pool.token) if secret in text]
     # the secret goes with its pod
-    until(lambda: not [one for one in api.list_namespaced_secret("training-gpu-a").items if one.type == "Opaque"])
+    until(lambda: not [item for item in api.list_namespaced_secret("training-gpu-a").items if item.type == "Opaque"])
 
 
 @pytest.mark.full
@@ -433,7 +435,7 @@ def test_a_pool_known_to_be_full_is_asked_after_the_others(trial: pods.Trial) ->
         pool.namespace, small_pod(pods.image(), pool.node, "import time; time.sleep(60)", gpus=2)
     )
     ordered = trial.order()
-    assert [one["pool"] for one in ordered.plan["options"]] == ["gpu-b", "gpu-a"]
+    assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-b", "gpu-a"]
     assert "0 GPU known to be free, so it is asked after the others" in ordered.plan["options"][1]["reasons"]
     assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
     assert trial.attempts(ordered) == [("gpu-b", "succeeded")]

@@ -71,7 +71,7 @@ def test_two_nodes_run_and_the_evidence_lists_both(trial: pods.Trial) -> None:
 
     def written(number: int, trigger: Any) -> None:
         if number == 1:
-            until(lambda: [one for one in double.history if one.started])
+            until(lambda: [pod_seen for pod_seen in double.history if pod_seen.started])
             leave_result(trial, ordered)
 
     ran = trial.run(ordered, deferred=written)["placement"]
@@ -81,7 +81,7 @@ def test_two_nodes_run_and_the_evidence_lists_both(trial: pods.Trial) -> None:
     placed = trial.platform.ledger.find("placement")[0].body
     assert placed["ran"] == ran and placed["outcome"] == "succeeded"
     assert [one.exit_code for one in trial.pods("gpu-a")] == [0, 0]
-    until(lambda: all(one.deleted for one in double.history))
+    until(lambda: all(pod_seen.deleted for pod_seen in double.history))
     assert not jobs(double, "gpu-a") and not api(double).list_namespaced_secret("training-gpu-a").items
     assert not trial.pods("gpu-b") and not trial.pods("gpu-us")
     assert posted(double, "trainjobs") == 1 and posted(double, "secrets") == 1
@@ -99,7 +99,7 @@ def test_one_node_outside_the_policy_and_neither_gets_credentials(
         def abroad(number: int, trigger: Any) -> None:
             if number == 1:
                 double.add_node("gpu-a-3", {pods.REGION: "par"}, {pods.GPU: "1"})
-                until(lambda: all(one.node for one in double.history))
+                until(lambda: all(pod_seen.node for pod_seen in double.history))
                 # it turns out to stand elsewhere
                 api(double).patch_node("gpu-a-3", {"metadata": {"labels": {pods.REGION: "east"}}})
             if trial.attempts(ordered)[-1] == ("gpu-b", None):
@@ -107,9 +107,9 @@ def test_one_node_outside_the_policy_and_neither_gets_credentials(
 
         assert trial.run(ordered, deferred=abroad)["placement"]["pool"] == "gpu-b"
         assert trial.attempts(ordered) == [("gpu-a", "denied"), ("gpu-b", "succeeded")]
-        assert [(one.started, bool(one.node)) for one in double.history] == [(None, True)] * 2
+        assert [(pod_seen.started, bool(pod_seen.node)) for pod_seen in double.history] == [(None, True)] * 2
         assert not posted(double, "secrets") and not jobs(double, "gpu-a")
-        until(lambda: all(one.deleted for one in double.history))
+        until(lambda: all(pod_seen.deleted for pod_seen in double.history))
         assert "east" in str(trial.platform.ledger.find("denial")[0].body)
 
 
@@ -138,7 +138,7 @@ def test_pods_that_somebody_changed_the_runtime_of_get_no_credentials(trial: pod
     assert trial.run(ordered, deferred=written)["placement"]["pool"] == "gpu-b"
     first = trial.job(ordered).attempts()[0]
     assert first.outcome == "denied" and "docker.io" in first.cause
-    assert not posted(double, "secrets") and not any(one.exit_code is not None for one in double.history)
+    assert not posted(double, "secrets") and not any(pod_seen.exit_code is not None for pod_seen in double.history)
 
 
 def test_a_pool_with_room_for_one_node_only_runs_none_of_them(
@@ -156,8 +156,8 @@ def test_a_pool_with_room_for_one_node_only_runs_none_of_them(
         assert trial.run(ordered, deferred=written)["placement"]["pool"] == "gpu-b"
         first = trial.job(ordered).attempts()[0]
         assert (first.outcome, "Insufficient nvidia.com/gpu" in first.cause) == ("capacity", True)
-        until(lambda: all(one.deleted for one in double.history))
-        assert len(double.history) == 2 and not any(one.started for one in double.history)
+        until(lambda: all(pod_seen.deleted for pod_seen in double.history))
+        assert len(double.history) == 2 and not any(pod_seen.started for pod_seen in double.history)
         assert not posted(double, "secrets") and not jobs(double, "gpu-a")
 
 
@@ -185,7 +185,7 @@ def test_an_eviction_of_one_node_interrupts_the_attempt_and_the_next_goes_on(tri
 
     def evict(number: int, trigger: Any) -> None:
         if number == 1:
-            until(lambda: len([one for one in double.history if one.started]) == 2)
+            until(lambda: len([pod_seen for pod_seen in double.history if pod_seen.started]) == 2)
             muted(trial, SHORT)
             double.evict(double.history[1].name, "training-gpu-a")
         elif trial.attempts(ordered)[-1] == ("gpu-b", None):
@@ -194,7 +194,7 @@ def test_an_eviction_of_one_node_interrupts_the_attempt_and_the_next_goes_on(tri
     assert trial.run(ordered, deferred=evict)["placement"]["pool"] == "gpu-b"
     assert trial.attempts(ordered) == [("gpu-a", "interrupted"), ("gpu-b", "succeeded")]
     assert "low on resource" in trial.job(ordered).attempts()[0].cause
-    until(lambda: all(one.deleted for one in double.history))
+    until(lambda: all(pod_seen.deleted for pod_seen in double.history))
     assert not jobs(double, "gpu-a")
 
 
@@ -205,7 +205,7 @@ def test_a_lost_machine_interrupts_the_attempt(trial: pods.Trial) -> None:
 
     def lose(number: int, trigger: Any) -> None:
         if number == 1:
-            until(lambda: len([one for one in double.history if one.started]) == 2)
+            until(lambda: len([pod_seen for pod_seen in double.history if pod_seen.started]) == 2)
             muted(trial, SHORT)
             double.node_lost("gpu-a-2")
         elif trial.attempts(ordered)[-1] == ("gpu-b", None):
@@ -341,7 +341,7 @@ def test_an_answer_that_is_lost_makes_no_second_train_job(trial: pods.Trial) -> 
     muted(trial, "import time; time.sleep(2)")
 
     def written(number: int, trigger: Any) -> None:
-        until(lambda: [one for one in double.history if one.started])
+        until(lambda: [pod_seen for pod_seen in double.history if pod_seen.started])
         leave_result(trial, ordered)
 
     assert trial.run(ordered, deferred=written)["placement"]["pool"] == "gpu-a"
@@ -426,11 +426,11 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
     with trial.here():
         with pytest.raises(TaskDeferred):
             trial.operator(ordered).execute(pods.context())
-        until(lambda: len([one for one in double.history if one.started]) == 2)
+        until(lambda: len([pod_seen for pod_seen in double.history if pod_seen.started]) == 2)
         (job,) = jobs(double, "gpu-a")
         # its two pods are not judged by themselves
         assert clean_up(dry_run=True) == {"pods": 1, "orphans": [job["metadata"]["name"]], "deleted": 0}
         assert clean_up(dry_run=False)["deleted"] == 1
-    until(lambda: all(one.deleted for one in double.history))
+    until(lambda: all(pod_seen.deleted for pod_seen in double.history))
     assert not jobs(double, "gpu-a") and not api(double).list_namespaced_secret("training-gpu-a").items
     assert trial.attempts(ordered) == [("gpu-a", "ended")]

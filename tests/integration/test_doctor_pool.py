@@ -127,7 +127,7 @@ class Pool:
 
 
 def failed(told: dict[str, list[PoolFinding]]) -> set[str]:
-    return {check for check, found in told.items() if any(one.outcome == "FAIL" for one in found)}
+    return {check for check, found in told.items() if any(finding.outcome == "FAIL" for finding in found)}
 
 
 def only(told: dict[str, list[PoolFinding]], check: str) -> PoolFinding:
@@ -206,7 +206,7 @@ def create(api: client.ApiClient, document: dict[str, Any]) -> None:
 
 def test_a_pool_as_shipped_is_healthy_and_the_probe_leaves_nothing(pool: Pool) -> None:
     told = pool.findings(probe=True)
-    assert failed(told) == set(), [one for found in told.values() for one in found if one.outcome == "FAIL"]
+    assert failed(told) == set(), [finding for found in told.values() for finding in found if finding.outcome == "FAIL"]
     assert only(told, "policy personal").outcome == "ok"
     assert only(told, "policy sensitive").outcome == "warn"  # no SecNumCloud, and others are allowed
     assert only(told, "rights").outcome == only(told, "excess rights").outcome == "ok"
@@ -277,7 +277,7 @@ def test_gpu_nodes_elsewhere_take_no_job(pool: Pool) -> None:
     assert only(told, "operator").outcome == "ok" and "gpu-9" in only(told, "operator").found
     assert only(told, "gpus").outcome == "FAIL"
     pool.double.add_node("gpu-7", {REGION: "lyon"}, {GPU: "1"}, provider_id="aws:///us-east-1a/i-2")
-    remedy = next(one.remedy for one in pool.findings()["operator"] if one.outcome == "FAIL")
+    remedy = next(finding.remedy for finding in pool.findings()["operator"] if finding.outcome == "FAIL")
     assert "`kubectl taint node gpu-7 " in remedy
     pool.double.remove_node("gpu-7")
     pool.double.add_node("gpu-2", {REGION: "lyon"}, {GPU: "1"})
@@ -379,7 +379,7 @@ def test_an_image_of_an_undeclared_registry_is_never_started(pool: Pool) -> None
     before = len(pool.double.history)
     told = pool.findings(probe=True)
     assert only(told, "image pull").outcome == "FAIL"
-    assert all(one.outcome == "FAIL" for one in told["image"])
+    assert all(finding.outcome == "FAIL" for finding in told["image"])
     assert len(pool.double.history) == before
 
 

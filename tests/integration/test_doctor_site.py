@@ -49,7 +49,7 @@ def probed(url: str, login: str, password: str) -> CapabilityRecord:
 
 
 def outcomes(record: CapabilityRecord) -> dict[str, str]:
-    return {one.capability: one.outcome for one in record.proofs}
+    return {proof.capability: proof.outcome for proof in record.proofs}
 
 
 def free_port() -> int:
@@ -102,7 +102,7 @@ def test_seaweedfs_is_proven_for_every_purpose_and_its_odd_keys_are_found_out(
 def test_what_probes_wrote_is_gone_but_for_what_is_locked(platform: Platform) -> None:
     site = platform.site("primary", "public")
     site.probe(platform.config.buckets.doctor, NOW)
-    left = [one.key.partition("/")[2] for one in site.list(platform.config.buckets.doctor)]
+    left = [info.key.partition("/")[2] for info in site.list(platform.config.buckets.doctor)]
     assert set(left) <= {"locked", "locked-and-told"}
 
 
@@ -146,7 +146,7 @@ def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
         record = probed(url, "nobody", "anything")
     assert {"private", "wrong digest refused", "object lock"} <= set(record.false_claims)
     assert outcomes(record)["versions"] == "proven"
-    lock = next(one for one in record.proofs if one.capability == "object lock")
+    lock = next(proof for proof in record.proofs if proof.capability == "object lock")
     assert "a shorter time" in lock.found and "IS GONE" in lock.found
 
 
@@ -215,7 +215,7 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(
         caplog.clear()
         with pytest.raises(CapabilityMissing):  # from the record: nobody probes again
             doctor_site.require(through_lying_site, site, "replication")
-        assert not [one for one in caplog.records if one.name.startswith("rempart")]
+        assert not [record for record in caplog.records if record.name.startswith("rempart")]
     # the record was of another endpoint, so it says nothing of the real site
     assert doctor_site.last_record(own.ledger, platform.site("haven", "public")) is None
 
@@ -243,7 +243,7 @@ def test_l7_the_doctor_ends_and_names_pages_that_do_not(platform: Platform, faul
     with lying_site(real.extra["endpoint_url"]) as site:
         site.switch_on(fault, key="(page/|probe-)$")  # its own old objects, too
         record = probed(site.url, real.login, real.password)
-    found = next(one for one in record.proofs if one.capability == "listing pages")
+    found = next(proof for proof in record.proofs if proof.capability == "listing pages")
     assert found.outcome == CLAIMED and "pages" in found.found
     assert all("listing pages: claims it" in missing(record, one, NOW)[0] for one in ("replication", "evidence"))
 
@@ -252,7 +252,7 @@ def test_i12_p10_missing_etags_and_a_wrong_clock_are_named(platform: Platform) -
     real = platform.connections("s3_primary")
     with lying_site(real.extra["endpoint_url"], "I12-etag", "P10-date") as site:
         record = probed(site.url, real.login, real.password)
-    found = {one.capability: one for one in record.proofs}
+    found = {proof.capability: proof for proof in record.proofs}
     assert found["etags"].outcome == "absent" and "no ETag" in found["etags"].found
     assert found["clock"].outcome == "absent" and "clock skew" in found["clock"].found
     assert "ahead of ours" in found["clock"].found

@@ -51,7 +51,7 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
     assert not list(primary.list(bucket, "mlflow/moved/after"))
     assert "'haven' is active" in next(lines(at_home))
     message = [record.getMessage() for record in caplog.records if record.name.startswith("rempart.flows")]
-    quiet = [one for one in message if one.endswith(" s")]
+    quiet = [line for line in message if line.endswith(" s")]
     assert len(message) >= 10 and (len(quiet) > 0 or time.monotonic() - began < 30), "it tells how far it is"
     home = fail_back(at_home, dry_run=False)
     assert home.done and home.conflicts == ()

@@ -63,13 +63,13 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
 
     bucket = platform.config.buckets.backups
     elsewhere = Keyring((Place(haven, bucket),), age.read_identity_file(file), (), platform.clock)
-    for original, one in zip(originals, sealed, strict=True):
+    for original, sealed_object in zip(originals, sealed, strict=True):
         if original.scope == BOOKINGS:
             with pytest.raises(KeyDestroyed):
-                elsewhere.open(original.scope, one.serial)
+                elsewhere.open(original.scope, sealed_object.serial)
             continue
-        key = elsewhere.open(original.scope, one.serial)
-        unseal(haven, bucket, key, one, tmp_path / "out", sha256=original.sha256, size=original.size)
+        key = elsewhere.open(original.scope, sealed_object.serial)
+        unseal(haven, bucket, key, sealed_object, tmp_path / "out", sha256=original.sha256, size=original.size)
         assert (tmp_path / "out").read_bytes() == primary.read("lake", original.key)
 
     found = [

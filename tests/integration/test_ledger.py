@@ -144,11 +144,11 @@ def test_pages_go_backwards_by_number_kind_and_subject_and_each_record_verifies_
     chain = list(ledger.entries())
     assert ledger.page(limit=3) == chain[:-4:-1]
     assert ledger.page(before=3) == chain[1::-1]
-    assert [one.seq for one in ledger.page(kind="drill")] == [7, 5, 3]
-    assert [one.seq for one in ledger.page(subject="s1", before=6)] == [3]
+    assert [record.seq for record in ledger.page(kind="drill")] == [7, 5, 3]
+    assert [record.seq for record in ledger.page(subject="s1", before=6)] == [3]
     assert ledger.page(kind="drill", subject="'; DROP TABLE evidence; --") == []
     newest, before = ledger.page(limit=2)
-    assert all(one.ok for one in examine(newest, before, ledger.find("key")))
+    assert all(record.ok for record in examine(newest, before, ledger.find("key")))
 
 
 def test_a_writer_that_passes_by_the_lock_can_neither_fork_nor_leave_a_gap(

@@ -65,7 +65,7 @@ def told(call: Callable[[], Any]) -> Any:
     if "Body" in answer:
         facts["body"] = told_body(answer["Body"])
     for kind in ("Contents", "Versions", "DeleteMarkers"):
-        facts[kind] = [(one["Key"].partition("/")[2], one.get("ETag")) for one in answer.get(kind, ())]
+        facts[kind] = [(entry["Key"].partition("/")[2], entry.get("ETag")) for entry in answer.get(kind, ())]
     facts["more"] = answer.get("IsTruncated", False)
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
     facts["clock"] = abs(parsedate_to_datetime(date) - datetime.now(UTC)) < LATE

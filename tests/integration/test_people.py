@@ -100,7 +100,7 @@ def test_a_person_comes_changes_and_goes_and_the_ledger_names_nobody(airflow: Ai
     run("remove", "marie")
     assert airflow.log_in("marie", second).status_code == 401
     evidence = platform.ledger.find("access", f"user {number}")
-    assert [one.body["change"] for one in reversed(evidence)] == ["added", "password", "role", "removed"]
+    assert [record.body["change"] for record in reversed(evidence)] == ["added", "password", "role", "removed"]
     assert "marie" not in str(evidence) and second not in str(evidence)
 
 

@@ -49,7 +49,7 @@ def namespace() -> Iterator[str]:
 def dry_run(documents: list[dict[str, Any]], namespace: str) -> None:
     """The API server's answer to all of them; a pod that the profile refuses is a warning of its maker."""
     moved = [{**document, "metadata": {**document["metadata"], "namespace": namespace}} for document in documents]
-    text = yaml.safe_dump_all(one for one in moved if one["kind"] != "Namespace")
+    text = yaml.safe_dump_all(resource for resource in moved if resource["kind"] != "Namespace")
     done = kubectl("apply", "--dry-run=server", "-f", "-", given=text)
     assert done.returncode == 0, done.stderr
     assert "PodSecurity" not in done.stderr and "unknown field" not in done.stderr, done.stderr
@@ -74,7 +74,7 @@ def test_it_takes_the_secrets_that_init_writes(namespace: str, tmp_path: Path) -
 
 
 def test_it_takes_the_rendered_way_out(namespace: str) -> None:
-    dry_run([one for one in rendered() if one["metadata"]["name"] == "rempart-egress"], namespace)
+    dry_run([resource for resource in rendered() if resource["metadata"]["name"] == "rempart-egress"], namespace)
 
 
 @pytest.mark.skipif(

@@ -54,7 +54,7 @@ def prefix(platform: Platform) -> Iterator[str]:
         for name in ("primary", "haven"):
             site = platform.site(name, "personal")
             found = list(site.versions(lake, made))
-            list(pool.map(lambda one, at=site: at.delete(lake, one.key, version_id=one.version_id), found))
+            list(pool.map(lambda info, at=site: at.delete(lake, info.key, version_id=info.version_id), found))
         known = platform.continuity.catalogue("primary", "haven")
         known.forget(lake, [row for row in known.rows(lake) if row.key.startswith(made)], lease)
 
@@ -73,7 +73,7 @@ def ran(api: AirflowApi) -> str:
 def tasks(api: AirflowApi, run_id: str) -> list[tuple[str, int, str]]:
     """Each task of a run: its name, which of the mapped ones it is, how it ended."""
     found = api.get(f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["task_instances"]
-    return sorted((one["task_id"], one["map_index"], one["state"]) for one in found)
+    return sorted((task["task_id"], task["map_index"], task["state"]) for task in found)
 
 
 def runs(api: AirflowApi, since: datetime) -> list[str]:

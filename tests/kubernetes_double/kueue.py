@@ -73,7 +73,7 @@ class Kueue:
         for pod in self.cluster.store.oldest_first(POD):
             if self._ours(pod) and (pod["metadata"].get("labels") or {}).get(MANAGED) == "true":
                 self._pod(pod)
-        belongs = {one["metadata"]["uid"]: self._queue_of(one) for one in self._live()}
+        belongs = {workload["metadata"]["uid"]: self._queue_of(workload) for workload in self._live()}
         for queue in self.cluster.store.list(self.cluster_queue):
             self._schedule(queue, belongs)
 
@@ -221,38 +221,42 @@ class Kueue:
 
     def _schedule(self, queue: Obj, belongs: Mapping[str, str | None]) -> None:
         name, policy = queue["metadata"]["name"], _stop(queue)
-        mine = [one for one in self._live() if belongs[one["metadata"]["uid"]] == name]
+        mine = [workload for workload in self._live() if belongs[workload["metadata"]["uid"]] == name]
         if policy == "HoldAndDrain":
-            for one in mine:
-                if _reserves(one) and not _holds(one, "Evicted"):
-                    self._evict(one, "ClusterQueueStopped", "The ClusterQueue is stopped")
+            for workload in mine:
+                if _reserves(workload) and not _holds(workload, "Evicted"):
+                    self._evict(workload, "ClusterQueueStopped", "The ClusterQueue is stopped")
             return
         if not _holds(queue, "Active"):
             return
-        pending = [one for one in mine if not _reserves(one)]
-        for one in sorted(pending, key=lambda each: (-each["spec"]["priority"], each["metadata"]["creationTimestamp"])):
+        pending = [workload for workload in mine if not _reserves(workload)]
+        for workload in sorted(
+            pending, key=lambda each: (-each["spec"]["priority"], each["metadata"]["creationTimestamp"])
+        ):
             held = [each for each in self._live() if _reserves(each) and belongs[each["metadata"]["uid"]] == name]
-            why, waits = why_not(queue, one, held)
+            why, waits = why_not(queue, workload, held)
             if not why:
-                self._admit(one, queue)
+                self._admit(workload, queue)
                 continue
             if waits:
                 leaving = [each for each in held if _holds(each, "Evicted")]
                 staying = [each for each in held if each not in leaving]
-                victims = victims_of(queue, one, staying, leaving)
+                victims = victims_of(queue, workload, staying, leaving)
                 for victim in victims:
-                    uids = one["metadata"]["uid"], one["metadata"]["ownerReferences"][0]["uid"]
+                    uids = workload["metadata"]["uid"], workload["metadata"]["ownerReferences"][0]["uid"]
                     path = f"; preemptor path: /{name}; preemptee path: /{name}"
                     self._evict(victim, "Preempted", _PREEMPTED.format(*uids) + path)
-                if victims or (leaving and not why_not(queue, one, staying)[0]):
-                    self._pend(one, f"{why}. Pending the preemption of {len(victims) or len(leaving)} workload(s)")
+                if victims or (leaving and not why_not(queue, workload, staying)[0]):
+                    self._pend(workload, f"{why}. Pending the preemption of {len(victims) or len(leaving)} workload(s)")
                     return
-            self._pend(one, why)
+            self._pend(workload, why)
             if queue["spec"].get("queueingStrategy") == "StrictFIFO":
                 return
 
     def _live(self) -> list[Obj]:
-        return [one for one in self.cluster.store.oldest_first(self.workload) if not _holds(one, "Finished")]
+        return [
+            workload for workload in self.cluster.store.oldest_first(self.workload) if not _holds(workload, "Finished")
+        ]
 
     def _queue_of(self, workload: Obj) -> str | None:
         """The ClusterQueue of a Workload; what has none, or one that admits nothing, is told so."""

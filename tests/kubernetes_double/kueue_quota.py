@@ -59,7 +59,7 @@ def victims_of(queue: Obj, workload: Obj, staying: Sequence[Obj], leaving: Seque
     if policy == "Never" or (leaving and not why_not(queue, workload, staying)[0]):
         return []
     newest_first = [obj for obj in staying if obj["spec"]["priority"] < workload["spec"]["priority"]][::-1]
-    lower = sorted(newest_first, key=lambda one: int(one["spec"]["priority"]))
+    lower = sorted(newest_first, key=lambda resource: int(resource["spec"]["priority"]))
     for count in range(1, len(lower) + 1):
         if not why_not(queue, workload, [obj for obj in staying if obj not in lower[:count]])[0]:
             return lower[:count]

@@ -76,19 +76,19 @@ class Trainer:
             return
         mine = self._pods(job)
         nodes = job["spec"]["trainer"].get("numNodes", 1)
-        there = {int(one["metadata"]["labels"][INDEX]) for one in mine}
-        failed = [one for one in mine if one["status"]["phase"] == "Failed"]
+        there = {int(pod["metadata"]["labels"][INDEX]) for pod in mine}
+        failed = [pod for pod in mine if pod["status"]["phase"] == "Failed"]
         # the controller of Jobs counts a pod that is gone, or going, as failed (backoffLimit 0)
-        gone = [one for one in mine if one["metadata"].get("deletionTimestamp")]
+        gone = [pod for pod in mine if pod["metadata"].get("deletionTimestamp")]
         missing = len(there) < nodes and (job.get("status") or {}).get("jobsStatus")  # once all were there
         if failed or gone or missing:
             self._set_condition(
                 job, "Failed", "FailedJobs", f"jobset failed due to one or more job failures: {name}-node-0"
             )
-            for one in mine:
-                if not finished(one) and not one["metadata"].get("deletionTimestamp"):
-                    self.cluster.delete(POD, *key(one))
-        elif len(there) == nodes and all(one["status"]["phase"] == "Succeeded" for one in mine):
+            for pod in mine:
+                if not finished(pod) and not pod["metadata"].get("deletionTimestamp"):
+                    self.cluster.delete(POD, *key(pod))
+        elif len(there) == nodes and all(pod["status"]["phase"] == "Succeeded" for pod in mine):
             self._set_condition(job, "Complete", "AllJobsCompleted", "jobset completed successfully")
         else:
             for index in sorted(set(range(nodes)) - there):
@@ -158,7 +158,7 @@ class Trainer:
         env: dict[str, Any] = {
             variable["name"]: variable for variable in (*(container.get("env") or ()), *(trainer.get("env") or ()))
         }
-        reserved = [one for one in env if one.startswith("PET_")]
+        reserved = [line for line in env if line.startswith("PET_")]
         assert not reserved, f"the webhook refuses {reserved}"
         assert runtime["spec"]["mlPolicy"]["torch"] == {}, "a field of some versions only"
         rank = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}

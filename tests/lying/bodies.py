@@ -141,7 +141,7 @@ def lost(request: Request, site: Upstream) -> Answer:
     """The put is reported as done, and nothing is stored. A conditional one is still refused where the key exists."""
     if request.headers.get("if-none-match") is not None:
         there = site.client.list_objects_v2(Bucket=request.bucket, Prefix=request.key, MaxKeys=1).get("Contents", ())
-        if request.key in [one["Key"] for one in there]:
+        if request.key in [entry["Key"] for entry in there]:
             return error(412, "PreconditionFailed")
     return _claimed(request, _MADE_UP)
 

@@ -133,7 +133,7 @@ class LyingSite:
     def answer(self, request: Request) -> Answer:
         with self._lock:
             taken = [one for one in self._on if one.takes(request)]
-            names = tuple(one.fault.name for one in taken)
+            names = tuple(outcome.fault.name for outcome in taken)
             self.log.append(Logged(request.operation, request.bucket, request.key, request.method, request.path, names))
         return self._through(request, taken)
 

@@ -98,7 +98,9 @@ def test_a_known_vulnerability_counts_until_somebody_answers_for_it(stack: Stack
         "expires": "2026-12-31",
     }
     excepted = Audit(with_audit(stack, advisories=str(database), exceptions=[exception]), NOW, only=only).run()
-    assert excepted.exit_code == 1 and [one.id for one in excepted.accepted] == ["vulnerabilities/CVE-2026-1/jinja2"]
+    assert excepted.exit_code == 1 and [finding.id for finding in excepted.accepted] == [
+        "vulnerabilities/CVE-2026-1/jinja2"
+    ]
     late = Audit(
         with_audit(stack, advisories=str(database), exceptions=[exception]), datetime(2027, 1, 1, tzinfo=UTC), only=only
     ).run()

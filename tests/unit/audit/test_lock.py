@@ -50,10 +50,10 @@ def test_the_shipped_lock_is_read_whole() -> None:
     assert len(found) == sum(
         "==" in line.partition(";")[0] and not line.startswith((" ", "#")) for line in text.split("\n")
     )
-    assert {"apache-airflow", "mlflow"} <= {one.name for one in found if one.direct}
+    assert {"apache-airflow", "mlflow"} <= {package.name for package in found if package.direct}
     names = {one.name for one in found}
-    assert all(set(one.asked_by) <= names for one in found)
-    assert all(one.direct or one.asked_by for one in found)
+    assert all(set(package.asked_by) <= names for package in found)
+    assert all(package.direct or package.asked_by for package in found)
 
 
 def test_differences_of_what_is_installed() -> None:

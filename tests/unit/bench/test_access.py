@@ -32,7 +32,7 @@ TABLE6 = """  sl  local_address                         remote_address          
 def test_the_kernels_table_says_who_listens_and_where() -> None:
     found = list(listening.parse(TABLE, "tcp"))
     assert found == [Port("tcp", "127.0.0.1", 18990, "4242"), Port("tcp", EVERYWHERE, 80, "4244")]
-    assert [(one.address, one.port) for one in listening.parse(TABLE6, "tcp6")] == [("::1", 8080)]
+    assert [(port.address, port.port) for port in listening.parse(TABLE6, "tcp6")] == [("::1", 8080)]
 
 
 def test_ports_and_sockets_of_a_process_are_found(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_a_port_of_which_nobody_said_what_it_is_is_red_and_so_is_one_that_was_no
     wide = Port("tcp", EVERYWHERE, stack.ports["mlflow"], "3")
     ports = {stranger: os.getpid(), postgresql: os.getpid(), wide: os.getpid()}
     found = access_embedded.unknown(access_embedded.Place(stack, ports, {}))
-    assert not any(one.ok for one in found)
-    assert [one.who for one in found[:2]] == ["nobody said what it is", "other machines"]
-    assert {one.endpoint for one in found[2:]} == set(stack.ports) - {"postgresql", "mlflow"}
+    assert not any(row.ok for row in found)
+    assert [row.who for row in found[:2]] == ["nobody said what it is", "other machines"]
+    assert {row.endpoint for row in found[2:]} == set(stack.ports) - {"postgresql", "mlflow"}
 
 
 @pytest.mark.parametrize(

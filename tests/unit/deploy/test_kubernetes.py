@@ -69,7 +69,9 @@ def test_each_kustomization_names_every_manifest_beside_it() -> None:
     overlay = documents(DEPLOY / "examples" / "training" / "kustomization.yaml")[0]
     assert overlay["resources"] == ["../../pool"] and overlay["namespace"] == "training"
     for patch in overlay["patches"]:
-        assert any(one["metadata"]["name"] == patch["target"]["name"] for one in every(patch["target"]["kind"]))
+        assert any(
+            resource["metadata"]["name"] == patch["target"]["name"] for resource in every(patch["target"]["kind"])
+        )
 
 
 def test_the_roles_grant_exactly_what_the_doctor_requires() -> None:

@@ -65,7 +65,7 @@ def test_with_workers_that_stay_nobody_has_a_right() -> None:
     (component,) = documents(CELERY.with_name("kustomization.yaml"))
     for patch in component["patches"]:
         assert yaml.safe_load(patch["patch"])["$patch"] == "delete"
-        made = {one["metadata"]["name"] for one in every(patch["target"]["kind"])}
+        made = {resource["metadata"]["name"] for resource in every(patch["target"]["kind"])}
         assert made == {name for name in made if re.fullmatch(patch["target"]["name"], name)} != set()
     assert {patch["target"]["kind"] for patch in component["patches"]} == {"Role", "RoleBinding"}
 

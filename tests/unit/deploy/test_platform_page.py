@@ -67,9 +67,9 @@ def test_the_pages_patch_has_every_pod_of_ours_verify_the_databases_certificate(
     ]
     kind, name = (re.compile(patch["target"][key]) for key in ("kind", "name"))
     assert len(ours) == 3
-    for one in ours:
-        assert kind.fullmatch(one["kind"]) and name.fullmatch(one["metadata"]["name"]), one["metadata"]
-        (container,) = one["spec"]["template"]["spec"]["containers"]
+    for resource in ours:
+        assert kind.fullmatch(resource["kind"]) and name.fullmatch(resource["metadata"]["name"]), resource["metadata"]
+        (container,) = resource["spec"]["template"]["spec"]["containers"]
         for step in yaml.safe_load(patch["patch"]):
             *_, part, place = step["path"].split("/")
             if part == "env" and place != "-":

@@ -100,7 +100,10 @@ def test_after_a_fix_the_rows_that_are_good_now_join_and_the_others_stay(
         5: "kwh out of range",
         6: "duplicate of an accepted row",
     }
-    assert [(one["again"], one["added"], one["quarantined"]) for one in told(platform)] == [(0, 1, 4), (1, 1, 3)]
+    assert [(delivery["again"], delivery["added"], delivery["quarantined"]) for delivery in told(platform)] == [
+        (0, 1, 4),
+        (1, 1, 3),
+    ]
     newest = platform.ledger.find("snapshot", "readings")[0].body
     assert (newest["deliveries"], newest["delivered"], newest["accepted"], newest["quarantined"]) == (0, 0, 1, -1)
     kept = platform.sites["primary"].head("lake", landing.quarantine_key("readings", sha, 1)).metadata

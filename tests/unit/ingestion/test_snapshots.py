@@ -69,8 +69,8 @@ def test_everything_kept_carries_its_retention(site: Site, snapshot: snapshots.S
     for prefix in ("raw/", "snapshots/readings/parts/", f"snapshots/readings/{snapshot.id}"):
         found = list(site.list("lake", prefix))
         assert found
-        for one in found:
-            assert site.head("lake", one.key).metadata["retain-until"] == "2027-03-31"
+        for info in found:
+            assert site.head("lake", info.key).metadata["retain-until"] == "2027-03-31"
 
 
 def test_an_altered_part_or_manifest_is_refused(site: Site, snapshot: snapshots.Snapshot) -> None:

@@ -36,7 +36,9 @@ def workload(api: client.CoreV1Api, of: str) -> dict[str, Any]:
     """The Workload of a pod, as long as it has one."""
     custom = client.CustomObjectsApi(api.api_client)
     listed = custom.list_namespaced_custom_object("kueue.x-k8s.io", "v1beta2", "training", "workloads")["items"]
-    found: dict[str, Any] = next((one for one in listed if one["metadata"]["ownerReferences"][0]["name"] == of), {})
+    found: dict[str, Any] = next(
+        (resource for resource in listed if resource["metadata"]["ownerReferences"][0]["name"] == of), {}
+    )
     return found
 
 

@@ -407,7 +407,7 @@ def visible(site: Any, source: Any) -> dict[str, bytes]:
 def histories(site: Any, key: str) -> list[bytes | None]:
     """The bodies of a key's versions, oldest first; None for a delete marker."""
     found = list(site.versions("lake", key))[::-1]
-    return [None if one.marker else site.read("lake", key, version_id=one.version_id) for one in found]
+    return [None if info.marker else site.read("lake", key, version_id=info.version_id) for info in found]
 
 
 def is_within(mine: list[bytes | None], there: list[bytes | None]) -> bool:

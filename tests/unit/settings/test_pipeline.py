@@ -39,7 +39,7 @@ def test_the_shipped_pipeline_loads() -> None:
     inputs = shipped.model_inputs()
     assert "booking__lead_time" in inputs
     assert "agent_trend__avg_price_per_room_mean_90d" in inputs
-    assert not [one for one in inputs if "country" in one or one.endswith("__agent")]
+    assert not [line for line in inputs if "country" in line or line.endswith("__agent")]
 
 
 LEAKS = [

@@ -92,8 +92,8 @@ def test_one_line_for_each_operator_says_how_many_and_which() -> None:
         StaleFact("b", "jurisdiction", None, None),
         StaleFact("b", "services.s", date(2099, 1, 1), -9999),
     ]
-    one, other = summaries(facts, timedelta(days=365))
-    assert one.startswith("operators.a: 2 older than 365 days (the oldest: the entry, 2019-01-01). Read")
+    line, other = summaries(facts, timedelta(days=365))
+    assert line.startswith("operators.a: 2 older than 365 days (the oldest: the entry, 2019-01-01). Read")
     assert (
         "operators.b: 1 without a date (the first: jurisdiction); 1 dated in the future (the first: services.s" in other
     )

@@ -31,14 +31,14 @@ def order():
     with pytest.raises(TrackingUnavailable, match="nothing trained is lost"):
         train_on(platform, stage.pipeline(), stage.table(), "s1", backend=backend)
     site = platform.sites["primary"]
-    key = next(one.key for one in site.list("artifacts") if one.key.endswith("spec.json"))
+    key = next(info.key for info in site.list("artifacts") if info.key.endswith("spec.json"))
     return platform, backend, parse_spec(site.read("artifacts", key))
 
 
 @pytest.mark.fault("T7")
 def test_what_was_trained_is_at_the_site_before_mlflow_is_asked(order):
     platform, _, spec = order
-    names = {one.key.removeprefix(spec.key("")) for one in platform.sites["primary"].list("artifacts")}
+    names = {info.key.removeprefix(spec.key("")) for info in platform.sites["primary"].list("artifacts")}
     assert {"spec.json", "model.onnx", "features.json", "metrics.json", "predicted_vs_actual.png"} <= names
     assert "result.json" not in names
     assert platform.ledger.find("candidate") == []
@@ -71,7 +71,7 @@ def test_outputs_that_were_altered_are_trained_again(order):
 def test_a_personal_value_is_in_the_lake_and_nowhere_else(order):  # S2
     platform, backend, _ = order
     site = platform.sites["primary"]
-    assert all(stage.CANARY.encode() not in site.read("artifacts", one.key) for one in site.list("artifacts"))
+    assert all(stage.CANARY.encode() not in site.read("artifacts", info.key) for info in site.list("artifacts"))
     assert stage.CANARY not in "\n".join(backend.lines)
     (dataset,) = site.list("lake", "training/")
     train, _ = entrypoint.split_rows(site.read("lake", dataset.key))

@@ -36,14 +36,14 @@ def test_two_independent_sites_in_time_can_lose_one_and_it_is_said_what_it_costs
     verdict = told(apart(watched.facts())).verdict
     assert (verdict.state, verdict.cost_seconds) == ("good", 120.0)
     haven = next(site for site in verdict.sites if site.site == "haven")
-    assert [one.code for one in haven.messages] == ["loss.points", "loss.replica"]
+    assert [message.code for message in haven.messages] == ["loss.points", "loss.replica"]
 
 
 def test_the_shipped_trial_is_told_to_share_its_machine(watched: Watched) -> None:
     verdict = told(watched.facts()).verdict
     assert verdict.state == "warning"
     primary = next(site for site in verdict.sites if site.site == "primary")
-    assert "loss.shared" in [one.code for one in primary.messages]
+    assert "loss.shared" in [message.code for message in primary.messages]
 
 
 def test_a_replica_that_was_not_measured_lately_is_late(watched: Watched) -> None:

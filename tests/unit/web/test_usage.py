@@ -35,7 +35,7 @@ def test_the_newest_measurement_is_shown_with_its_age_and_how_it_grew() -> None:
     watched.usage()
     found = of(watched.facts())
     assert (found.state, found.age_seconds, found.old) == ("good", 7200, False)
-    assert [(one.bytes, one.old_bytes) for one in found.history] == [(7, 7), (5_000_000, 1_000_000)]
+    assert [(sample.bytes, sample.old_bytes) for sample in found.history] == [(7, 7), (5_000_000, 1_000_000)]
 
 
 BUCKET = ("objects", "bytes", "old_versions", "old_bytes", "markers")

@@ -87,7 +87,7 @@ def histories(draw: st.DrawFn) -> list[Manifest]:
 
 @given(histories())
 def test_a_clean_history_is_never_doubted(history: list[Manifest]) -> None:
-    assert [one.doubts for one in walk(candidates(history), PROMOTED)] == [()] * len(history)
+    assert [candidate.doubts for candidate in walk(candidates(history), PROMOTED)] == [()] * len(history)
 
 
 def encrypted(found: Manifest, share: float = 1.0) -> Manifest:
@@ -131,7 +131,7 @@ def test_points_that_keep_what_an_attack_left_are_doubted_too(history: list[Mani
     clean = manifest(0, count=20, champions=history[-1].champions)
     later = [encrypted(manifest(number)) for number in range(1, more + 1)]
     judged = list(walk(candidates([clean, *later]), PROMOTED))
-    assert [one.clean for one in judged] == [True] + [False] * more
+    assert [candidate.clean for candidate in judged] == [True] + [False] * more
 
 
 def test_what_was_erased_on_record_is_no_sign_of_an_attack() -> None:

@@ -63,9 +63,9 @@ def test_over_two_years_no_needed_object_goes_or_loses_its_lock_and_no_other_sta
                 extended[one] = now + locking.SEALED_FOR
                 locks |= {key: max(locks[key], extended[one]) for key in named[one]}
         needed = {fingerprint((key, "v")) for keys in named.values() for key in keys}
-        for one in unneeded(lapsed(stored.values(), now, kept), needed, f"{day}"):
-            if locks[one.key] <= now:  # as the site decides
-                del stored[one.key]
+        for info in unneeded(lapsed(stored.values(), now, kept), needed, f"{day}"):
+            if locks[info.key] <= now:  # as the site decides
+                del stored[info.key]
         for keys in named.values():
             assert all(key in stored and locks[key] > now for key in keys)
         wanted = set().union(*named.values())
@@ -144,7 +144,7 @@ def test_old_versions_go_oldest_first_and_a_marker_only_with_all_that_it_hides()
     pruned = [version("p", "m", long, marker=True), version("p", "1", 20 * DAY)]
     fresh = [version("q", "m", lately, marker=True), version("q", "1", 20 * DAY)]
     found = listed([*beat, *pruned, *fresh])
-    gone = [[one.version_id for one in group] for group in old_versions(found, (), NOW, 4 * DAY)]
+    gone = [[info.version_id for info in group] for group in old_versions(found, (), NOW, 4 * DAY)]
     assert gone == [["1"], ["1", "m"]]
     assert old_versions(found, [("p", "1"), ("h", "3")], NOW, 4 * DAY) == []
     assert garbage.EVERY < DAY

@@ -60,7 +60,7 @@ def test_without_a_name_it_is_the_newest_that_lacks_nothing_and_is_there(
 def test_a_name_is_obeyed_but_going_back_has_to_be_said(links: list[Link], data: st.DataObject) -> None:
     named = data.draw(st.sampled_from(links))
     present = {one.point for one in links}
-    newer = [one for one in links if one.consistent and one.seq > named.seq]
+    newer = [record for record in links if record.consistent and record.seq > named.seq]
     assert choose(links, present, named.point, force=True) == named
     if newer:
         with pytest.raises(BackupError, match=f"older than {newer[-1].point}"):

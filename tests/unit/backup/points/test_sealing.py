@@ -163,7 +163,7 @@ known = st.builds(SealedObject, st.just("d"), st.just("0001"), keys, versions, s
 
 @given(st.lists(keys), st.dictionaries(keys, st.dictionaries(versions, st.integers(0, 1))), st.lists(known), times)
 def test_the_plan_keeps_only_what_is_known_present_and_locked(wanted, present, before, until) -> None:  # type: ignore[no-untyped-def]
-    by_key = {one.key: one for one in before}
+    by_key = {info.key: info for info in before}
     steps = sealing.plan(wanted, present, by_key, until)
     assert steps.keys() == set(wanted)
     for key, step in steps.items():

@@ -51,7 +51,7 @@ def test_a_recipient_always_knows_what_is_red_and_is_not_told_twice(
                 del knows[change.verdict.kind]
             else:
                 knows[change.verdict.kind] = now
-        assert set(knows) == {one.kind for one in found if not one.ok}
+        assert set(knows) == {alarm.kind for alarm in found if not alarm.ok}
         assert all(now - at < REMIND for at in knows.values())
         assert due(told, found, now, REMIND) == ()
 

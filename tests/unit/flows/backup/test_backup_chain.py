@@ -173,7 +173,7 @@ def test_i11_a_link_without_any_true_copy_is_marked_as_lost_and_backups_go_on(ma
     assert done.links.marked == (4,)
     assert made.platform.ledger.find("repair", "haven")[0].body["lost"] == [4]
     found = made.open()
-    assert found.manifest.id == newest and [one.seq for one in found and links(made)] == [1, 2, 3]
+    assert found.manifest.id == newest and [record.seq for record in found and links(made)] == [1, 2, 3]
     with pytest.raises(IntegrityError, match="No link of the chain vouches"):
         made.open(point=orphan, force=True)  # the mark vouches for nothing
     after = made.point(recorded=True)
@@ -208,7 +208,7 @@ def test_i11_a_true_copy_that_turns_up_takes_the_place_of_the_mark(made: House) 
 
 
 def forged(made: House, seq: int, manifest: str = "f" * 64, previous: str | None = None) -> bytes:
-    true = {one.seq: one for one in links(made)}
+    true = {record.seq: record for record in links(made)}
     link = true.get(seq)
     before = previous or (link.previous if link else None)
     point = link.point if link else "20990401T000000Z-abcdef"

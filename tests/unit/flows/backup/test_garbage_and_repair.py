@@ -181,8 +181,8 @@ def test_k4_a_held_point_keeps_the_locks_of_its_sealed_objects(made: House) -> N
     named = [obj.sealed for obj in made.open().manifest.objects]
     move(made, timedelta(days=400))
     locks.extend(store_at(made.platform, made.haven), [point], [point])
-    for one in named:
-        held = made.haven.retained_until("backups", one.key, one.version)
+    for info in named:
+        held = made.haven.retained_until("backups", info.key, info.version)
         assert held == NOW + timedelta(days=430)
     known = locks.read_known(made.haven, "backups", TRUSTED.values())
     assert known and known.sealed == {point: NOW + timedelta(days=430)}
@@ -190,7 +190,7 @@ def test_k4_a_held_point_keeps_the_locks_of_its_sealed_objects(made: House) -> N
 
 def test_k3_sealed_objects_that_no_point_names_go_once_no_lock_holds_them(made: House) -> None:
     point = made.point()
-    kept = {(one.key, one.version) for one in [held.sealed for held in made.open().manifest.objects]}
+    kept = {(info.key, info.version) for info in [held.sealed for held in made.open().manifest.objects]}
     lost, locked = (made.haven.write("backups", f"sealed/d/aa/{name}.age", b"x") for name in ("lost", "locked"))
     made.haven.retain("backups", locked.key, str(locked.version_id), NOW + timedelta(days=401))
     move(made, timedelta(days=400))

@@ -109,11 +109,11 @@ def test_each_content_is_sealed_once_under_lock_and_opens_to_the_same(house: Hou
     sealed = house.seal(*originals, progress=lambda done, total: told.append((done, total)))
     assert sealed[0] == sealed[2] and len(set(sealed)) == 3 == house.writes()
     assert told[-1] == (3, 3)
-    for original, one in zip(originals, sealed, strict=True):
-        assert house.haven.retained_until("backups", one.key, one.version) == one.retained_until >= UNTIL
-        assert house.open(one, original, tmp_path) == house.lake.read("lake", original.key)
+    for original, info in zip(originals, sealed, strict=True):
+        assert house.haven.retained_until("backups", info.key, info.version) == info.retained_until >= UNTIL
+        assert house.open(info, original, tmp_path) == house.lake.read("lake", original.key)
         with pytest.raises(SiteError, match="locked"):
-            house.haven.delete("backups", one.key, version_id=one.version)
+            house.haven.delete("backups", info.key, version_id=info.version)
 
 
 def test_what_earlier_points_sealed_is_neither_sent_nor_asked_for_again(house: House) -> None:

@@ -61,8 +61,8 @@ def lake() -> Lake:
 
 def second(made: Lake) -> str:
     found = made.site("primary").list(made.bucket, "deliveries/hotel_bookings/")
-    told = [json.loads(made.site("primary").read(made.bucket, one.key)) for one in found]
-    return str(next(one["sha256"] for one in told if one["file"] == "two.csv"))
+    told = [json.loads(made.site("primary").read(made.bucket, info.key)) for info in found]
+    return str(next(delivery["sha256"] for delivery in told if delivery["file"] == "two.csv"))
 
 
 def erase(made: Lake, *bookings: int, **more: object) -> ErasureResult:

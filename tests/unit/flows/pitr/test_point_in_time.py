@@ -112,7 +112,11 @@ def test_the_status_names_the_window_and_every_gap(world: World) -> None:
     assert f"from {NOW + 0.1 * DAY:%Y-%m-%d %H:%M:%S} UTC to {NOW + 29.5 * DAY:%Y-%m-%d %H:%M:%S} UTC" in message
     assert "3 base backups, 30 WAL segments" in message and "GAP" not in message
     lost = wal.segment_name(1, 15, SIZE)
-    [stored] = [one for one in wal_store.listed(world.site, "backups") if one.entry.name == lost]
+    [stored] = [
+        stored_segment
+        for stored_segment in wal_store.listed(world.site, "backups")
+        if stored_segment.entry.name == lost
+    ]
     wal_store.delete(world.site, "backups", stored, NOW)
     holed = world.found()
     assert f"GAP: WAL segment {lost} is missing" in "\n".join(restore_to_moment.status(holed, NOW + 30 * DAY))

@@ -64,8 +64,8 @@ def test_what_is_closed_leaves_in_order_and_what_is_half_received_stays(archiver
     target = archiver._target
     assert target is not None
     stored = wal_store.listed(target.site, "backups")
-    assert [one.entry.name for one in stored] == ["00000001.history", *SEGMENTS]
-    assert [one.entry.moment for one in stored] == [None, COMMIT, COMMIT]
+    assert [stored_segment.entry.name for stored_segment in stored] == ["00000001.history", *SEGMENTS]
+    assert [stored_segment.entry.moment for stored_segment in stored] == [None, COMMIT, COMMIT]
     held = target.site.retained_until("backups", stored[1].entry.key, str(stored[1].versions[0].version_id))
     assert held and abs(held - datetime.now(UTC) - timedelta(days=8)) < timedelta(minutes=1)
 

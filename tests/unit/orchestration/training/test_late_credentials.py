@@ -44,4 +44,4 @@ def test_pods_that_missed_their_credentials_are_woken(
         ordered = trial.order()
         trial.stub(SHORT)
         assert trial.run(ordered)["placement"]["pool"] == "gpu-a"
-        assert len(pool.history) == nodes and all(one.started for one in pool.history)
+        assert len(pool.history) == nodes and all(pod.started for pod in pool.history)

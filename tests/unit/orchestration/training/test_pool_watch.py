@@ -224,7 +224,7 @@ def test_jobs_that_have_a_node_ask_nothing_while_they_start_and_run_and_hear_at_
     def start() -> None:
         secret = {"metadata": {"name": "late"}, "stringData": {"a": "b"}}
         pool.client().create_namespaced_secret("training", secret)
-        for name in [one.name for one in pool.history]:  # or their kubelet looks again 10 s later
+        for name in [pod.name for pod in pool.history]:  # or their kubelet looks again 10 s later
             pool.client().patch_namespaced_pod(name, "training", {"metadata": {"annotations": {"woken": "yes"}}})
 
     events, _ = together(start, 7, lambda number: trigger(number, await_node=False))

@@ -264,6 +264,6 @@ def test_t2_a_train_job_that_is_preempted_gets_no_second_set_of_pods_with_its_cr
         double.client().delete_namespaced_pod("urgent", double.namespace)
         until(lambda: not jobs(double, "gpu-a") and not workloads(double))
         ours = [pod for pod in double.history if pod.name != "urgent"]
-        assert len(ours) == 2 and all(one.deleted for one in ours)
+        assert len(ours) == 2 and all(pod.deleted for pod in ours)
         assert not api(double).list_namespaced_secret("training-gpu-a").items
         assert not refused(trial.clusters)

@@ -111,10 +111,10 @@ COMMAND = re.compile(r"`(kubectl|rempart|docker|make) [^`]+`")
 
 def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, PoolFinding]:
     found = doctor.judge(config, "a", facts, on=TODAY)
-    assert all(one.remedy for one in found if one.outcome in ("FAIL", "warn")), found
-    assert all(COMMAND.search(one.remedy) for one in found if one.outcome == "FAIL"), found
+    assert all(finding.remedy for finding in found if finding.outcome in ("FAIL", "warn")), found
+    assert all(COMMAND.search(finding.remedy) for finding in found if finding.outcome == "FAIL"), found
     worst = {"FAIL": 0, "warn": 1, "not run": 2, "ok": 3}
-    return {one.check: one for one in sorted(found, key=lambda one: worst[one.outcome], reverse=True)}
+    return {one.check: one for one in sorted(found, key=lambda finding: worst[finding.outcome], reverse=True)}
 
 
 def fails(facts: PoolFacts, config: Config = CONFIG) -> set[str]:

@@ -46,7 +46,7 @@ def run_alone(made, folder, *arguments, endpoint="http://127.0.0.1:1"):
     """The exit status and the lines of the entry point with the pod's environment, in an empty folder."""
     site = Connection("s3_primary", "aws", login="k", password="p", extra={"endpoint_url": endpoint})
     secrets = {"AIRFLOW_CONN_S3_PRIMARY": json.dumps({"conn_type": "aws", "extra": dict(site.extra)})}
-    environment = {one["name"]: one["value"] for one in pod.environment(made)}
+    environment = {variable["name"]: variable["value"] for variable in pod.environment(made)}
     command = [sys.executable, "-c", ALONE, *pod.COMMAND[3:], *arguments]
     done = subprocess.run(
         command,

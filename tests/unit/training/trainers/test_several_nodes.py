@@ -99,7 +99,9 @@ class Job:
         import onnx
         from onnx import numpy_helper
 
-        return [numpy_helper.to_array(one) for one in onnx.load_from_string(self.model()).graph.initializer]
+        return [
+            numpy_helper.to_array(initializer) for initializer in onnx.load_from_string(self.model()).graph.initializer
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -305,7 +305,10 @@ def test_the_newest_word_on_a_delivery_counts_and_expectations_have_its_first() 
     assert [one.again for one in found.in_quarantine] == [1]
     assert quarantine.rows(facts) == {"hotel_bookings": 5}
     adults, price = found.expectations
-    assert [(one.judged, one.unexpected, one.state) for one in adults.history] == [(19, 2, "warning"), (19, 0, "good")]
+    assert [(sample.judged, sample.unexpected, sample.state) for sample in adults.history] == [
+        (19, 2, "warning"),
+        (19, 0, "good"),
+    ]
     assert (adults.state, adults.unexpected, len(price.history)) == ("good", 2, 1)
     blind = quarantine.quality(watched.facts(evidence=Unknown("no answer")), "hotel_bookings", NOW)
     assert blind and not blind.known and not blind.expectations
