@@ -13,7 +13,7 @@ from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points import chain, points
 from rempart.backup.points.sealing import Original
 from rempart.flows.backup.seal import seal_body, seal_objects
-from rempart.flows.restore.restore_source import Found, OpenPoint, Wish, find, open_point
+from rempart.flows.restore.restore_source import FoundPoints, OpenPoint, Wish, find, open_point
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import Signer, signer
 from tests.memory_site import MemorySite
@@ -110,7 +110,7 @@ class House:
         points.write(self.haven, "backups", manifest)
         return point
 
-    def find(self, trusted: Mapping[str, bytes] = TRUSTED, **wish: object) -> Found:
+    def find(self, trusted: Mapping[str, bytes] = TRUSTED, **wish: object) -> FoundPoints:
         return find(self.platform, Wish("haven", **wish), trusted)  # type: ignore[arg-type]
 
     def open(self, *, identity: age.Identity = ESCROW, **wish: object) -> OpenPoint:

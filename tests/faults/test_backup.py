@@ -319,7 +319,7 @@ def test_d8_a_database_that_backups_do_not_reach_is_named(standing):
         assert set(asked.elsewhere) == set(told)
 
 
-def _asked(platform: Platform, databases: tuple[str, ...]) -> stores_not_held.Asked:
+def _asked(platform: Platform, databases: tuple[str, ...]) -> stores_not_held.StoreAnswers:
     return stores_not_held.ask(platform.config.services.get("mlflow"), platform.tracking, platform.database, databases)
 
 

@@ -26,7 +26,7 @@ from rempart.backup.pitr.wal import Archive
 from rempart.cli import app
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyWrong
 from rempart.flows.pitr import point_in_time, restore_to_moment
-from rempart.flows.pitr.restore_to_moment import Found
+from rempart.flows.pitr.restore_to_moment import SiteArchives
 from rempart.flows.shared.keys import new_recipient, open_keyring
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
@@ -63,7 +63,7 @@ class World:
         self.sql("SELECT pg_sleep(ceil(extract(epoch FROM clock_timestamp())) - extract(epoch FROM clock_timestamp()))")
         return datetime.now(UTC).replace(microsecond=0)
 
-    def found(self) -> Found:
+    def found(self) -> SiteArchives:
         return restore_to_moment.find(self.platform, "", age.read_identity_file(self.escrow))
 
     def reach(self) -> datetime | None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from rempart.backup.points import chain
-from rempart.backup.points.chain import Link, Stored
+from rempart.backup.points.chain import Link, StoredLink
 from rempart.deployment.setup import environment
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.governance import evidence
@@ -61,7 +61,7 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
     """Of link 2 the ledger has the bytes, of link 3 nobody has."""
     site, signer = platform.site("haven", "personal", "restore-point", replica_of="primary"), platform.signer()
     first = chain.append(site, BUCKET, "20260105T000000Z-aaaaaa", NOW, "1" * 64, signer, consistent=True)
-    before = Stored(1, chain.encode(first, signer))
+    before = StoredLink(1, chain.encode(first, signer))
     second = Link(2, "20260105T010000Z-bbbbbb", NOW, "2" * 64, True, before.hash, signer.id)
     right = chain.encode(second, signer)
     for seq in (2, 3):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ERASED = "erased"
 """Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
 Kind = Literal["delivery", "quarantine", "part", "training set", "manifest"]
-Gone = Callable[[Sequence[Any]], bool]
+IsErased = Callable[[Sequence[Any]], bool]
 """Returns whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
 _BATCH = 5_000
 """Lines or rows of a delivery that are judged at once."""
@@ -71,7 +71,7 @@ def keys_of(table: pa.Table, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     return zip(*(table[column].to_pylist() for column in key), strict=True)
 
 
-def split(table: pa.Table, key: Sequence[str], gone: Gone) -> tuple[pa.Table, pa.Table]:
+def split(table: pa.Table, key: Sequence[str], gone: IsErased) -> tuple[pa.Table, pa.Table]:
     """Return the rows of a table that were not erased (the table itself if none was), and those that were."""
     import pyarrow as pa
 
@@ -81,7 +81,7 @@ def split(table: pa.Table, key: Sequence[str], gone: Gone) -> tuple[pa.Table, pa
     return table.filter(pa.array([not is_struck for is_struck in struck])), table.filter(pa.array(struck))
 
 
-def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: Gone) -> Cut:
+def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: IsErased) -> Cut:
     """Return a part or a training set (Parquet) without these rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -114,7 +114,7 @@ def header_of(stream: BinaryIO, size: int, pipeline: Pipeline) -> Sequence[str] 
         return None
 
 
-def cut_delivery(file: Path, pipeline: Pipeline, gone: Gone, out: Path | None = None) -> Cut:
+def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | None = None) -> Cut:
     """Return which lines of a delivery hold these rows, and write the others to `out`, packed as they were.
 
     `lines` are counted from 1, as `reading` does. The file is read as a stream; memory does not grow with it.
@@ -144,7 +144,7 @@ class _Cutting:
     """Takes pieces of a delivery in order; writes those that stay."""
 
     pipeline: Pipeline
-    gone: Gone
+    gone: IsErased
     left: TextIO | None
     header: Sequence[str] = ()
     rows: int = 0
@@ -182,7 +182,7 @@ def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
         yield opened.enter_context(io.TextIOWrapper(raw, encoding=encoding, newline=""))
 
 
-def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: Gone) -> Cut:
+def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: IsErased) -> Cut:
     """Return a quarantine file without these rows; `header`: its delivery's columns (default: the schema's)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -206,7 +206,7 @@ def _fields(text: str, delimiter: str) -> Sequence[str]:
 
 
 def _struck(
-    rows: Sequence[Sequence[str]], header: Sequence[str], pipeline: Pipeline, gone: Gone
+    rows: Sequence[Sequence[str]], header: Sequence[str], pipeline: Pipeline, gone: IsErased
 ) -> tuple[set[int], int]:
     """Return which text rows were erased, and the number of rows without a readable key."""
     if not set(pipeline.key) <= set(header):

@@ -16,7 +16,7 @@ LONGEST = 900
 """Characters; Airflow keeps 1,000 of a note."""
 _LINE = 290
 
-Told = Mapping[str, Any]
+TaskResult = Mapping[str, Any]
 
 
 def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> str | None:
@@ -44,7 +44,7 @@ def _failed(task: str, words: Sequence[str]) -> list[str]:
     return [f"{task} failed: {what}", *(f"What to do: {step}" for step in remedy if step)]
 
 
-def _safely(tell: Callable[[Told], str | None], told: Told) -> str | None:
+def _safely(tell: Callable[[TaskResult], str | None], told: TaskResult) -> str | None:
     """Return a line, or None for a result of another form (an older release's run)."""
     try:
         return tell(told)
@@ -52,7 +52,7 @@ def _safely(tell: Callable[[Told], str | None], told: Told) -> str | None:
         return None
 
 
-def _ingest(told: Told) -> str:
+def _ingest(told: TaskResult) -> str:
     if not told["deliveries"]:
         return f"Nothing new was delivered; {_snapshot(told)}"
     return (
@@ -61,19 +61,19 @@ def _ingest(told: Told) -> str:
     )
 
 
-def _snapshot(told: Told) -> str:
+def _snapshot(told: TaskResult) -> str:
     if told["snapshot"] is None:
         return "there is no snapshot yet."
     return f"snapshot {told['snapshot']} has {told['total_rows']:,} rows."
 
 
-def _materialize(told: Told) -> str:
+def _materialize(told: TaskResult) -> str:
     if not told["changed"]:
         return f"The feature store already held snapshot {told['snapshot']}."
     return f"{told['views']} feature views of snapshot {told['snapshot']}: {told['rows_online']:,} rows online."
 
 
-def _train(told: Told) -> str:
+def _train(told: TaskResult) -> str:
     pool = (told.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
     return (
@@ -82,7 +82,7 @@ def _train(told: Told) -> str:
     )
 
 
-def _validate(told: Told) -> str:
+def _validate(told: TaskResult) -> str:
     why = "; ".join(str(reason) for reason in told["reasons"])
     if told["promoted"]:
         return f"Version {told['version']} is the champion: {why}"
@@ -91,12 +91,12 @@ def _validate(told: Told) -> str:
     return f"Version {told['version']} was refused, {stays}: {why}"
 
 
-def _roll_back(told: Told) -> str:
+def _roll_back(told: TaskResult) -> str:
     change = f"version {told['champion']} in place of {told['replaces']}"
     return f"Champion is {change}." if told["done"] else f"Nothing was changed; champion would be {change}."
 
 
-def _conclude(told: Told) -> str:
+def _conclude(told: TaskResult) -> str:
     return (
         f"{told['verified']:,} of {told['objects']:,} objects verified at the target ({told['grade']}), "
         f"{told['copied']:,} copied ({_size(told['copied_bytes'])}), {told['failures']:,} failed; "
@@ -104,7 +104,7 @@ def _conclude(told: Told) -> str:
     )
 
 
-def _back_up(told: Told) -> str:
+def _back_up(told: TaskResult) -> str:
     whole = "" if not told["dangling"] else f" It is INCONSISTENT: {len(told['dangling'])} objects are missing."
     whole += "".join(f" It does not hold {store}." for store in told.get("not_held") or ())
     return (
@@ -113,11 +113,11 @@ def _back_up(told: Told) -> str:
     )
 
 
-def _prune(told: Told) -> str | None:
+def _prune(told: TaskResult) -> str | None:
     return f"{len(told['deleted'])} older points pruned." if told["deleted"] else None
 
 
-def _drill(told: Told) -> str:
+def _drill(told: TaskResult) -> str:
     passed = sum(check["ok"] is True for check in told["checks"])
     verdict = "proved itself" if told["ok"] else "did not prove itself"
     return (
@@ -126,28 +126,28 @@ def _drill(told: Told) -> str:
     )
 
 
-def _restore_to_sandbox(told: Told) -> str:
+def _restore_to_sandbox(told: TaskResult) -> str:
     done = {"restore": "restored", "remove": "removed"}.get(str(told["did"]), str(told["did"]))
     names = ", ".join([*told["databases"], *told["buckets"]])
     return f"{'Would be' if told['dry_run'] else 'Beside the platform'} {done}: point {told['point']} as {names}."
 
 
-def _verify(told: Told) -> str:
+def _verify(told: TaskResult) -> str:
     damaged, unhealed = len(told["damaged"]), len(told["unhealed"])
     return f"{told['read']:,} replicas read back ({_size(told['bytes'])}): {damaged} damaged, {unhealed} not healed."
 
 
-def _probe(told: Told) -> str:
+def _probe(told: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
         f"{site} does not prove {len(lacking)} abilities" for site, lacking in told.items()
     )
 
 
-def _export(told: Told) -> str:
+def _export(told: TaskResult) -> str:
     return f"{told['records']:,} records of the ledger exported; the last one is {told['last']}."
 
 
-def _switchover(told: Told) -> str:
+def _switchover(told: TaskResult) -> str:
     road = f"from {told['source']} to {told['target']}"
     if told["dry_run"]:
         return f"The plan {road} was shown; nothing was moved. The active site is {told['active']}."
@@ -162,7 +162,7 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-_TELLERS: Mapping[str, Callable[[Told], str | None]] = {
+_TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "ingest": _ingest,
     "materialize": _materialize,
     "train": _train,

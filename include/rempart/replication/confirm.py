@@ -23,7 +23,7 @@ SAMPLED = 100
 """Minimum number of replicas requested by name at the source, of those missing in its listing."""
 FEW = 100
 """Number of replicas that are requested one by one however few pages a listing has: in parallel this is faster."""
-Shown = tuple[Replica, ObjectInfo | None]
+ShownReplica = tuple[Replica, ObjectInfo | None]
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Confirmation:
         while batch := list(islice(differing, PAGE)):
             yield from self.pool.map(self._read, batch)
 
-    def _not_listed(self, rows: Iterable[Replica]) -> Iterator[Shown]:
+    def _not_listed(self, rows: Iterable[Replica]) -> Iterator[ShownReplica]:
         for _, (wanted, listed) in by_key(rows, self.listing()):
             for row in wanted:
                 there = [version for version in listed if version.version_id in (None, row.target_version)]
                 if not any(row.stands_in(version) for version in there):
                     yield row, next(iter(there), None)
 
-    def _not_found(self, rows: Sequence[Replica]) -> Iterator[Shown]:
+    def _not_found(self, rows: Sequence[Replica]) -> Iterator[ShownReplica]:
         for row, there in zip(rows, self.pool.map(self._look, rows), strict=True):
             if there is None or not row.stands_in(there):
                 yield row, there
@@ -75,7 +75,7 @@ class Confirmation:
         except ObjectMissing:
             return None
 
-    def _read(self, shown: Shown) -> Replica | Lost:
+    def _read(self, shown: ShownReplica) -> Replica | Lost:
         row, there = shown
         self.throttle.take(row.size)
         stored = ObjectInfo(row.key, row.size, row.copied, row.target_version or None)

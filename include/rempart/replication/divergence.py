@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rempart.sites.port import ObjectInfo
 
 
-class Known(NamedTuple):
+class KnownVersion(NamedTuple):
     """One version of an object by its ETag at one site. ETags are compared only within a site."""
 
     key: str
@@ -37,8 +37,8 @@ class Divergence:
 def diverged(
     standby: Iterable[ObjectInfo],
     active: Iterable[ObjectInfo],
-    known_standby: Iterable[Known],
-    known_active: Iterable[Known],
+    known_standby: Iterable[KnownVersion],
+    known_active: Iterable[KnownVersion],
     was_active: Callable[[datetime], bool],
 ) -> Divergence:
     """Compare complete listings of one bucket; `was_active` tells whether the standby site was ever active.
@@ -51,11 +51,11 @@ def diverged(
     adopt: list[ObjectInfo] = []
     both: list[ObjectInfo] = []
     for info in standby:
-        if Known(info.key, info.etag) in at_standby:
+        if KnownVersion(info.key, info.etag) in at_standby:
             continue
         other = there.get(info.key)
         alone = other is None and info.key not in replicated
-        newer = other is not None and Known(other.key, other.etag) in at_active and was_active(info.modified)
+        newer = other is not None and KnownVersion(other.key, other.etag) in at_active and was_active(info.modified)
         (adopt if alone or newer else both).append(info)
     return Divergence(tuple(sorted(adopt, key=_age)), tuple(sorted(both, key=_age)))
 

@@ -33,7 +33,7 @@ from rempart.replication.plan import (
     recount,
     risks,
 )
-from rempart.replication.transfer import Carried, Mover, as_stored, see_hidden
+from rempart.replication.transfer import KeyResult, Mover, as_stored, see_hidden
 from rempart.replication.work import Store, ahead, decode, decode_row, encode_row, in_order
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.port import ObjectInfo, Site
@@ -204,17 +204,17 @@ class BucketRun:
 
     # --- carry --------------------------------------------------------------------------------------------------------
 
-    def carry(self, body: bytes, report: Callable[[Carried], object] | None = None) -> Outcome:
+    def carry(self, body: bytes, report: Callable[[KeyResult], object] | None = None) -> Outcome:
         """Copy one piece. A failed key does not stop the others. Raises LeaseLost."""
         return self._carry(decode(body), report)
 
-    def _carry(self, plans: Iterable[KeyPlan], report: Callable[[Carried], object] | None = None) -> Outcome:
+    def _carry(self, plans: Iterable[KeyPlan], report: Callable[[KeyResult], object] | None = None) -> Outcome:
         outcome = Outcome()
         batch: list[Replica] = []
-        waiting: dict[Future[Carried], KeyPlan] = {}
+        waiting: dict[Future[KeyResult], KeyPlan] = {}
         more = iter(plans)
 
-        def take(done: Iterable[Future[Carried]]) -> None:
+        def take(done: Iterable[Future[KeyResult]]) -> None:
             for future in done:
                 plan, carried = waiting.pop(future), future.result()
                 batch.extend(carried.replicas)
@@ -242,7 +242,7 @@ class BucketRun:
                 self._catalogue.record(self._bucket, batch, self._lease)
         return outcome
 
-    def _account(self, outcome: Outcome, plan: KeyPlan, carried: Carried) -> None:
+    def _account(self, outcome: Outcome, plan: KeyPlan, carried: KeyResult) -> None:
         outcome.copied += carried.put
         outcome.copied_bytes += carried.bytes
         outcome.hidden += carried.hidden

@@ -43,7 +43,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Carried:
+class KeyResult:
     """Result of one key: replicas, number and bytes of new copies (the others existed), the failure.
 
     `hidden`: readers of the target no longer find the key, as checked there.
@@ -101,7 +101,7 @@ class Mover:
     kept: list[bool] = field(default_factory=list)
     """Whether the target's bucket keeps versions, once asked."""
 
-    def carry(self, plan: KeyPlan) -> Carried:
+    def carry(self, plan: KeyPlan) -> KeyResult:
         """Copy the versions of one key in order. Errors of the sites become a failure."""
         replicas: list[Replica] = []
         put = size = 0
@@ -111,11 +111,11 @@ class Mover:
                 if plan.hides and copy is plan.copies[-1]:
                     see_hidden(self.target, self.bucket, plan.key)
             except RempartError as error:
-                return Carried(tuple(replicas), put, size, Failure(copy, error), plan.copies[n:])
+                return KeyResult(tuple(replicas), put, size, Failure(copy, error), plan.copies[n:])
             replicas.append(made)
             put += made.basis != "found there"
             size += made.size
-        return Carried(tuple(replicas), put, size, hidden=plan.hides)
+        return KeyResult(tuple(replicas), put, size, hidden=plan.hides)
 
     def _one(self, key: str, copy: Copy) -> Replica:
         self.throttle.take(copy.source.size)

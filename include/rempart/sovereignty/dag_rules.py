@@ -90,11 +90,13 @@ def stated_classification(tags: Iterable[str]) -> Classification | None:
     return next((name for name in ORDER if stated == {name}), None)
 
 
-Judged = dict[tuple[str | None, date, Named | Image], tuple[Violation, ...]]
+JudgedPlacements = dict[tuple[str | None, date, Named | Image], tuple[Violation, ...]]
 """Cached verdicts for one configuration: the DAGs of a folder name the same few things."""
 
 
-def violations(config: Config, dag: DagFacts, *, on: date, judged: Judged | None = None) -> tuple[Violation, ...]:
+def violations(
+    config: Config, dag: DagFacts, *, on: date, judged: JudgedPlacements | None = None
+) -> tuple[Violation, ...]:
     """Return every rule that the DAG breaks, in the order of its tasks; empty if it may run.
 
     `judged` caches verdicts between DAGs: an empty dict at first, never used with another configuration.

@@ -60,7 +60,7 @@ class Destination:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedDestination:
     """A destination that the configuration names, with the policy's decision for each classification."""
 
     destination: Destination
@@ -77,10 +77,10 @@ class EgressRules:
 
     allowed: tuple[Destination, ...]
     pulls: tuple[Destination, ...] = ()
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[JudgedDestination, ...] = ()
 
     @property
-    def refusals(self) -> tuple[Judged, ...]:
+    def refusals(self) -> tuple[JudgedDestination, ...]:
         """Return configured destinations that the policy allows for no classification."""
         return tuple(judgement for judgement in self.judged if not judgement.allowed)
 
@@ -155,8 +155,8 @@ def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterab
     `endpoints` are connections' URLs or host:port, by name; `own` are those of Airflow's settings.
     """
 
-    def judge(entries: Iterable[tuple[Destination, Judge]]) -> tuple[Judged, ...]:
-        return tuple(Judged(place, tuple(judge(name) for name in config.policy)) for place, judge in entries)
+    def judge(entries: Iterable[tuple[Destination, Judge]]) -> tuple[JudgedDestination, ...]:
+        return tuple(JudgedDestination(place, tuple(judge(name) for name in config.policy)) for place, judge in entries)
 
     reached = judge(
         [
@@ -170,7 +170,7 @@ def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterab
     return EgressRules(_unique([*own, *_passed(reached)]), _unique(_passed(pulled)), reached + pulled)
 
 
-def _passed(judged: Iterable[Judged]) -> Iterator[Destination]:
+def _passed(judged: Iterable[JudgedDestination]) -> Iterator[Destination]:
     for judgement in judged:
         if judgement.allowed:
             passed = tuple(decision.classification for decision in judgement.decisions if decision.allowed)

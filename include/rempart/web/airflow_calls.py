@@ -57,7 +57,7 @@ async def drills(request: Request, limit: int = 5) -> tuple[Run, ...]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StartedRun:
     """A run that a page of ours started, and with what."""
 
     id: str
@@ -75,10 +75,10 @@ async def start(request: Request, dag_id: str, conf: Mapping[str, Any]) -> str:
     return str(answer["dag_run_id"])
 
 
-async def asked(request: Request, dag_id: str, run: str) -> Asked:
+async def asked(request: Request, dag_id: str, run: str) -> StartedRun:
     """Return the current state of a run. Raises AirflowRefused, also for an unknown id."""
     found = await _call(request, "GET", f"/api/v2/dags/{dag_id}/dagRuns/{quote(run, safe='')}")
-    return Asked(str(found["dag_run_id"]), str(found["state"]), dict(found.get("conf") or {}))
+    return StartedRun(str(found["dag_run_id"]), str(found["state"]), dict(found.get("conf") or {}))
 
 
 async def returned(request: Request, dag_id: str, run: str, task: str) -> Any:

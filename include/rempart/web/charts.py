@@ -15,13 +15,13 @@ from rempart.web.read_models.models import Plot
 from rempart.web.read_models.overview import Place
 from rempart.web.read_models.points import Point
 from rempart.web.read_models.quarantine import Result
-from rempart.web.read_models.sites import Measured
+from rempart.web.read_models.sites import MeasuredReplication
 from rempart.web.wording import Texts
 
 WIDTH, LEFT, RIGHT = 960, 70, 16
 
 
-def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Texts) -> Markup:
+def lag_chart(title: str, history: Sequence[MeasuredReplication], objective: float, t: Texts) -> Markup:
     """Draw the lag over time as a line, with the objective as a dashed one; the highest lag sets the scale."""
     if not history:
         return Markup()

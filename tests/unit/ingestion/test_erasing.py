@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import erasing, landing, reading, snapshots
-from rempart.ingestion.erasing import Cut, Gone
+from rempart.ingestion.erasing import Cut, IsErased
 from rempart.ingestion.reading import RefusedRow
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
@@ -41,11 +41,11 @@ def delivery(rows: list[list[str]], header: list[str] = COLUMNS) -> bytes:
     return text.getvalue().encode()
 
 
-def gone(stays_gone: set[int]) -> erasing.Gone:
+def gone(stays_gone: set[int]) -> erasing.IsErased:
     return lambda key: key[0] in stays_gone
 
 
-def cut_delivery(body: bytes, pipeline: Pipeline, gone: Gone) -> Cut:
+def cut_delivery(body: bytes, pipeline: Pipeline, gone: IsErased) -> Cut:
     """As the library does it to a file, with the rest as bytes."""
     with spool_folder() as folder:
         (folder / "delivery").write_bytes(body)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rempart.backup.keys import age
 from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMissing, SiteUnavailable
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
-from rempart.flows.ingestion.quarantine import MAX_ROWS, Held, look
+from rempart.flows.ingestion.quarantine import MAX_ROWS, HeldDelivery, look
 from rempart.flows.ingestion.reingest import reingest, take_in, to_judge
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
@@ -265,7 +265,7 @@ def test_each_row_in_quarantine_is_judged_once_or_stays(rows: list[tuple[str, bo
     read = Rows.of([[t] for t, _ in rows], range(2, len(rows) + 2), [t for t, _ in rows], columns=["c"])
     refused = [RefusedRow(line, ("why",), text) for line, (text, bad) in enumerate(rows, 2) if bad]
     refused.append(RefusedRow(99, ("too few fields",), "z"))
-    found = to_judge(Held({"fault": None}, tuple(refused), None), read)  # type: ignore[arg-type] # no date is asked for
+    found = to_judge(HeldDelivery({"fault": None}, tuple(refused), None), read)  # type: ignore[arg-type] # no date is asked for
     assert [*found.lines, 99] == [refused_row.line for refused_row in refused]
     assert list(found.raw) == [row.raw for row in refused[:-1]] == [cells[0] for cells in found.cells]
     assert list(found.refused) == refused[-1:]

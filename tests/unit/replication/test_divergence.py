@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.replication.divergence import Known, diverged
+from rempart.replication.divergence import KnownVersion, diverged
 from rempart.sites.port import ObjectInfo
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +29,7 @@ def test_each_case_of_one_key() -> None:
     ]
     active = [info("same", "a1"), info("newer here", "a1"), info("both", "a2"), info("changed there", "a2")]
     shared = ["same", "newer here", "both", "deleted there", "deleted there, changed here", "changed there"]
-    known = [Known(key, "h1") for key in shared], [Known(key, "a1") for key in shared]
+    known = [KnownVersion(key, "h1") for key in shared], [KnownVersion(key, "a1") for key in shared]
     found = diverged(home, active, *known, lambda at: at < START + timedelta(minutes=6))
     assert [one.key for one in found.adopt] == ["new here", "newer here"], "oldest first"
     assert [one.key for one in found.both] == ["deleted there, changed here", "both"]
@@ -48,8 +48,8 @@ def test_a_version_that_was_never_at_the_other_site_is_taken_over_or_looked_at(
     found = diverged(
         [info(*one) for one in home.items()],
         [info(*one) for one in active.items()],
-        [Known(*one) for one in known_home.items()],
-        [Known(*one) for one in known_active.items()],
+        [KnownVersion(*one) for one in known_home.items()],
+        [KnownVersion(*one) for one in known_active.items()],
         lambda at: own,
     )
     named = {one.key for one in (*found.adopt, *found.both)}

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.sovereignty.egress import Destination, EgressRules, Judged
+from rempart.sovereignty.egress import Destination, EgressRules, JudgedDestination
 from rempart.sovereignty.render import Cluster, cilium, destinations, kubernetes, names, nftables, unresolved
 
 RULES = EgressRules(
@@ -26,7 +26,7 @@ RULES = EgressRules(
         Destination("airflow-api-server", 8080, "Airflow's [api] base_url"),
     ),
     pulls=(Destination("registry.good.eu", 443, "registries.registry.good.eu", ("internal",)),),
-    judged=(Judged(Destination("crm.foreign.eu", 443, "connections.crm"), ()),),
+    judged=(JudgedDestination(Destination("crm.foreign.eu", 443, "connections.crm"), ()),),
 )
 ADDRESSES = {"s3.good.eu": ("203.0.113.9", "203.0.113.10", "2001:db8::9"), "registry.good.eu": ("203.0.113.9",)}
 

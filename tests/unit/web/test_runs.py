@@ -23,7 +23,7 @@ def by(dag: str, run: str = RUN, task: str = "ingest") -> dict[str, object]:
     return {"written_by": {"dag": dag, "run": run, "task": task}}
 
 
-def topics(left: runs.Left) -> dict[str, list[int]]:
+def topics(left: runs.RunRecords) -> dict[str, list[int]]:
     return {section.topic: [record.seq for record in section.records] for section in left.sections}
 
 

@@ -32,7 +32,7 @@ ASK = "Find out who can write to the backup bucket. `rempart bundle store` puts 
 
 
 @dataclass(frozen=True)
-class Held:
+class BundleFile:
     """One file of a bundle."""
 
     sha256: str
@@ -59,7 +59,7 @@ class Index:
 
     at: datetime
     contents: Contents
-    files: Mapping[str, Held]
+    files: Mapping[str, BundleFile]
     entry: str
     key: str
     images: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
 def index_of(plain: Mapping[str, Any]) -> Index:
     """Return the verified index of a bundle."""
     contents = Contents(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
-    files = {name: Held(file["sha256"], file["size"]) for name, file in plain["files"].items()}
+    files = {name: BundleFile(file["sha256"], file["size"]) for name, file in plain["files"].items()}
     images = tuple(plain.get("images", ()))
     return Index(datetime.fromisoformat(plain["at"]), contents, files, plain["entry"], plain["key"], images)
 
@@ -111,7 +111,7 @@ def key_of(index: Index, body: bytes) -> str:
     return f"{open_bundle.FOLDER}{at:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:12]}.json"
 
 
-def file_key(held: Held) -> str:
+def file_key(held: BundleFile) -> str:
     return f"{open_bundle.FILES}{held.sha256}"
 
 
@@ -132,7 +132,7 @@ def newest(site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[st
     return None
 
 
-def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str, Held]) -> tuple[str, ...]:
+def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str, BundleFile]) -> tuple[str, ...]:
     """Return the names of files that the site lacks. Pure.
 
     `present` is the site's listing, by key; only files in an earlier index (`known`, by key) are trusted. Files of
@@ -167,7 +167,7 @@ def store(
     signer: Signer,
     source: Callable[[str], Path],
     until: datetime,
-    known: Mapping[str, Held],
+    known: Mapping[str, BundleFile],
     progress: Callable[[int], object] = lambda size: None,
 ) -> tuple[str, int]:
     """Store a bundle at the site, the index last, all locked. Return the index's key and the bytes sent.
@@ -192,7 +192,7 @@ def store(
     return key, sent
 
 
-def _is(site: Site, bucket: str, there: ObjectInfo, held: Held) -> bool:
+def _is(site: Site, bucket: str, there: ObjectInfo, held: BundleFile) -> bool:
     """Return whether an existing object, of an earlier run or a stranger, has the expected bytes."""
     digest = hashlib.sha256()
     with site.open(bucket, there.key, version_id=there.version_id) as stream:

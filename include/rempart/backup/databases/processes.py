@@ -25,7 +25,7 @@ _GRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessResult:
     """Result of a program: its exit status (negative: the signal that ended it), and its messages."""
 
     status: int

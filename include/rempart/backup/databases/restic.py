@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from rempart.backup.databases.processes import Ended, Messages, Watch, ending, pour, start
+from rempart.backup.databases.processes import Messages, ProcessResult, Watch, ending, pour, start
 from rempart.backup.databases.restic_answers import (
     Content,
     Snapshot,
@@ -135,7 +135,7 @@ class Repository:
         seconds: float = PATIENCE_SECONDS,
         progress: Callable[[str], int] | None = None,
         environment: Mapping[str, str] | None = None,
-    ) -> Ended:
+    ) -> ProcessResult:
         """Run restic to its end. `progress` parses a line; without it `seconds` limits the whole run."""
         with (
             spool_folder() as scratch,
@@ -161,7 +161,7 @@ class Repository:
                 f"restic {arguments[0]}, {self.where}: its answer is longer than {MAX_ANSWER >> 20} MiB",
                 "Run `restic snapshots` there and find out who made so many; forget what no restore point needs.",
             )
-        return Ended(status, lines, messages)
+        return ProcessResult(status, lines, messages)
 
     def _judge_stall(self, watch: Watch, doing: str, messages: str) -> None:
         if watch.stalled:
@@ -170,7 +170,7 @@ class Repository:
                 "Check that the site and PostgreSQL answer (`rempart status`), then run again.",
             )
 
-    def _need(self, arguments: Sequence[str], seconds: float = PATIENCE_SECONDS) -> Ended:
+    def _need(self, arguments: Sequence[str], seconds: float = PATIENCE_SECONDS) -> ProcessResult:
         ended = self._run(arguments, seconds=seconds)
         if ended.status != 0:
             raise error_of(arguments[0], self.where, ended)
@@ -261,7 +261,7 @@ class Repository:
             status = process.wait()
         self._judge_stall(watch, "dump", messages)
         if status != 0:
-            raise error_of("dump", self.where, Ended(status, (), messages))
+            raise error_of("dump", self.where, ProcessResult(status, (), messages))
 
     def dump_file(self, snapshot: str, name: str, file: Path) -> Content:
         """Write a stored file to disk."""

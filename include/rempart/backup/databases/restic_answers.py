@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rempart.backup.databases.processes import Ended
+from rempart.backup.databases.processes import ProcessResult
 from rempart.errors import (
     BackupError,
     RempartError,
@@ -146,7 +146,7 @@ def bytes_done(line: str) -> int:
     return 0
 
 
-def error_of(doing: str, where: str, ended: Ended) -> RempartError:
+def error_of(doing: str, where: str, ended: ProcessResult) -> RempartError:
     """Return the error for restic's exit."""
     what, failure_text, reason = f"restic {doing}, {where}", _message(ended.messages), plain_error(ended.messages)
     if ended.status == 3:

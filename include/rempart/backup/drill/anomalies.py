@@ -133,7 +133,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPoint:
     """A point and what speaks against it: without doubts it is clean."""
 
     point: str
@@ -166,16 +166,16 @@ def walk(
     promoted: Collection[tuple[str, str]] | None,
     clean: Manifest | None = None,
     erased: Collection[tuple[str, str]] = (),
-) -> Iterator[Judged]:
+) -> Iterator[JudgedPoint]:
     """Judge points from the oldest to the newest, each against the last clean one (at first `clean`).
 
     So a point that preserves an attack's result also has findings. Two manifests are in memory at a time.
     """
     for candidate in candidates:
         if candidate.manifest is None:
-            yield Judged(candidate.point, (candidate.fault,))
+            yield JudgedPoint(candidate.point, (candidate.fault,))
             continue
         doubts = (*candidate.doubts, *judge(clean, candidate.manifest, promoted, erased))
         if not doubts:
             clean = candidate.manifest
-        yield Judged(candidate.point, doubts)
+        yield JudgedPoint(candidate.point, doubts)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from rempart.backup.drill.anomalies import LEAST
 from rempart.backup.points import chain, points
-from rempart.backup.points.chain import Link, Stored
+from rempart.backup.points.chain import Link, StoredLink
 from rempart.backup.points.points import HeldObject, Manifest
 from rempart.ledger.keys import Signer
 
@@ -26,11 +26,11 @@ class Poison:
 
     what: str
     point: str
-    link: Stored | None
+    link: StoredLink | None
     body: bytes
 
 
-def play(clean: Manifest, last: Stored | None, at: datetime, insider: Signer, stranger: Signer) -> list[Poison]:
+def play(clean: Manifest, last: StoredLink | None, at: datetime, insider: Signer, stranger: Signer) -> list[Poison]:
     """Return the poisoned points that follow the newest link, oldest first.
 
     `insider` is the trusted key, as if the attacker had the platform's; `stranger` is the attacker's own key.
@@ -55,7 +55,7 @@ def play(clean: Manifest, last: Stored | None, at: datetime, insider: Signer, st
         body = points.encode(found)
         previous, seq = (last.hash, last.seq + 1) if last else (None, 1)
         link = Link(seq, point, moment, hashlib.sha256(body).hexdigest(), found.consistent, previous, key.id)
-        last = Stored(seq, chain.encode(link, key))
+        last = StoredLink(seq, chain.encode(link, key))
         if altered:
             body = points.encode(replace(found, source=f"not {found.source}"))
         played.append(Poison(what, point, last, body))

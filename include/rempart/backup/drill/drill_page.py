@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from rempart.backup.drill.drill_report import Citation, DrillReport, Line, Mapped
+from rempart.backup.drill.drill_report import Citation, DrillReport, Line, MappedProfile
 
 _MARKS = {True: ("passed", "good"), False: ("failed", "bad"), None: ("not run", "open")}
 _FINDINGS = {"supports": "good", "does not support": "bad", "not shown": "open"}
@@ -54,7 +54,7 @@ def _mark(text: str, kind: str) -> str:
     return f'<span class="mark {kind}">{escape(text)}</span>'
 
 
-def _profile(profile: Mapped) -> str:
+def _profile(profile: MappedProfile) -> str:
     rows = "".join(_line(line) for line in profile.lines)
     return (
         f"<h2>{escape(profile.title)}</h2>\n<p class=small>Source: {escape(profile.source)}, read"

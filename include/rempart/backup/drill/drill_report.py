@@ -57,7 +57,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedProfile:
     """A profile's lines, and what it does not cover. `as_of`: when the source was read."""
 
     profile: str
@@ -83,7 +83,7 @@ class DrillReport:
     evidence: tuple[Citation, ...]
     facts: dict[str, str]
     checks: tuple[RestoreCheck, ...]
-    profiles: tuple[Mapped, ...]
+    profiles: tuple[MappedProfile, ...]
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ def _keep(keep: Mapping[str, int]) -> str:
     return ", ".join(f"{keep[name]} {name}" for name in Keep.periods() if name in keep)
 
 
-def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[RestoreCheck]) -> Mapped:
+def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[RestoreCheck]) -> MappedProfile:
     lines = tuple(_line(requirement, grounds, checks) for requirement in profile.requirements)
-    return Mapped(profile.name, profile.title, profile.source, profile.as_of, lines, profile.not_covered)
+    return MappedProfile(profile.name, profile.title, profile.source, profile.as_of, lines, profile.not_covered)
 
 
 def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[RestoreCheck]) -> Line:

@@ -24,7 +24,7 @@ LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEntry:
     """An entry as the site lists it: its versions, the newest first. A delete marker hides none of them."""
 
     entry: Entry
@@ -35,7 +35,7 @@ class Stored:
         return sum(version.size for version in self.versions)
 
 
-def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[Stored]:
+def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[StoredEntry]:
     """Return every entry under a prefix, by key; objects with other names are ignored. Raises SiteError."""
     found: dict[str, list[ObjectInfo]] = {}
     for info in site.versions(bucket, prefix):
@@ -44,7 +44,7 @@ def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[Stored]:
     made = []
     for key, versions in sorted(found.items()):
         if entry := wal.parse(key):
-            made.append(Stored(entry, tuple(versions)))
+            made.append(StoredEntry(entry, tuple(versions)))
     return made
 
 
@@ -88,7 +88,7 @@ def store(
     return entry
 
 
-def open_entry(site: Site, bucket: str, key: ScopeKey, stored: Stored, file: Path) -> int:
+def open_entry(site: Site, bucket: str, key: ScopeKey, stored: StoredEntry, file: Path) -> int:
     """Open the newest trusted version of an entry into a file, which appears once complete. Return its size.
 
     Raises IntegrityError if no version matches its name, KeyWrong, ObjectMissing, SiteUnavailable.
@@ -115,7 +115,7 @@ def open_entry(site: Site, bucket: str, key: ScopeKey, stored: Stored, file: Pat
     ) from failure
 
 
-def delete(site: Site, bucket: str, stored: Stored, now: datetime) -> datetime | None:
+def delete(site: Site, bucket: str, stored: StoredEntry, now: datetime) -> datetime | None:
     """Delete every version of an entry, the oldest first; until when a lock keeps the first that is locked.
 
     Raises SiteError when it is refused without a lock.

@@ -63,7 +63,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredLink:
     """A link as it stands at a site: its number there, and its bytes; with `lost` those of the mark in its place."""
 
     seq: int
@@ -158,7 +158,7 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
     return link, matched["text"], base64.b64decode(matched["sig"])
 
 
-def _signed(stored: Stored, keys: Mapping[str, bytes]) -> Link:
+def _signed(stored: StoredLink, keys: Mapping[str, bytes]) -> Link:
     """Return the link in a body, signed by one of the keys for its number. Raises ValueError with the defect."""
     link, text, signature = _parse(stored.body)
     if link.seq != stored.seq:
@@ -172,12 +172,12 @@ def _signed(stored: Stored, keys: Mapping[str, bytes]) -> Link:
     return link
 
 
-def faults(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> Iterator[tuple[Stored, Link | None, str]]:
+def faults(stored: Iterable[StoredLink], keys: Mapping[str, bytes]) -> Iterator[tuple[StoredLink, Link | None, str]]:
     """Return each link in order with its defect or an empty text; None for a broken or lost one.
 
     A link after a broken or lost one is not compared with it.
     """
-    before: Stored | None = None
+    before: StoredLink | None = None
     number: int | None = None
     for record in stored:
         link, why = None, ""
@@ -198,7 +198,7 @@ def faults(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> Iterator[tupl
         before, number = (record if link else None), record.seq
 
 
-def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
+def verify(stored: Iterable[StoredLink], keys: Mapping[str, bytes]) -> list[Link]:
     """Return every link in order, verified; `keys` are the trusted public keys (32 bytes), by id.
 
     A lost link with a mark is left out. Raises IntegrityError for the first link that is altered, unsigned, signed by
@@ -213,7 +213,7 @@ def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
     return links
 
 
-def lost_points(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> frozenset[str]:
+def lost_points(stored: Iterable[StoredLink], keys: Mapping[str, bytes]) -> frozenset[str]:
     """Return the points named by marks of lost links. Raises ValueError for a mark without a trusted signature."""
     return frozenset(point for link in stored if link.lost for point in _parse_mark(link.body, keys).points)
 
@@ -233,7 +233,7 @@ def read(
     *,
     named: Mapping[int, str] | None = None,
     newest: int | None = None,
-) -> list[Stored]:
+) -> list[StoredLink]:
     """Return the links of a site in order, all or the `newest` ones, each in its valid version.
 
     `named`: SHA-256 of links by number, from the ledger. A link without a valid version is returned as it is, or as its
@@ -251,7 +251,7 @@ def read(
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="chain") as pool:
         firsts = list(pool.map(lambda seq: choice.first(seq, versions.get(seq, [])), numbers))
     first = dict(zip(numbers, firsts, strict=True))
-    chosen: dict[int, Stored] = {}
+    chosen: dict[int, StoredLink] = {}
     for seq in reversed(numbers):  # a version is chosen by what the next link names
         chosen[seq] = choice.of(seq, first[seq], versions.get(seq, []), None, chosen.get(seq + 1))
     for seq in numbers:  # a link that does not follow on the one before it is none
@@ -277,18 +277,18 @@ class _Choice:
     named: Mapping[int, str]
     marks: Mapping[int, Sequence[ObjectInfo]]
 
-    def first(self, seq: int, versions: Sequence[ObjectInfo]) -> Stored | None:
+    def first(self, seq: int, versions: Sequence[ObjectInfo]) -> StoredLink | None:
         """Return the version that the link's writer made, or None if there is only a mark."""
         return self._fetched(seq, versions[-1]) if versions else None
 
     def of(
         self,
         seq: int,
-        first: Stored | None,
+        first: StoredLink | None,
         versions: Sequence[ObjectInfo],
-        before: Stored | None,
-        after: Stored | None,
-    ) -> Stored:
+        before: StoredLink | None,
+        after: StoredLink | None,
+    ) -> StoredLink:
         if first and self.counts(first, before):
             return first
         wanted = self.named.get(seq) or (self._previous(after) if after else None)
@@ -300,9 +300,9 @@ class _Choice:
             mark = self._fetched(seq, info, lost=True)
             if not any(why for _, _, why in faults([mark], self.keys)):
                 return mark
-        return first or Stored(seq, b"")
+        return first or StoredLink(seq, b"")
 
-    def counts(self, stored: Stored, before: Stored | None) -> bool:
+    def counts(self, stored: StoredLink, before: StoredLink | None) -> bool:
         """Return whether a version is the link: the ledger names it, or it verifies and follows a valid link."""
         if wanted := self.named.get(stored.seq):
             return stored.hash == wanted
@@ -318,19 +318,19 @@ class _Choice:
             return True  # there is nothing to hold it against
         return link.previous == before.hash
 
-    def _previous(self, stored: Stored) -> str | None:
+    def _previous(self, stored: StoredLink) -> str | None:
         """Return the hash of the previous link in a link that verifies."""
         try:
             return _signed(stored, self.keys).previous
         except ValueError:
             return None
 
-    def _fetched(self, seq: int, info: ObjectInfo, *, lost: bool = False) -> Stored:
+    def _fetched(self, seq: int, info: ObjectInfo, *, lost: bool = False) -> StoredLink:
         try:
             body = self.site.fetch(self.bucket, info.key, version_id=info.version_id)[1]
         except IntegrityError:  # of this version alone: another may be the link
             body = DAMAGED
-        return Stored(seq, body, lost)
+        return StoredLink(seq, body, lost)
 
 
 def append(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Protocol
 
-from rempart.backup.points.locking import Listed, Version
+from rempart.backup.points.locking import ListedVersions, Version
 from rempart.sites.port import ObjectInfo
 
 EVERY = timedelta(hours=23)
@@ -89,7 +89,7 @@ def unneeded(candidates: Iterable[ObjectInfo], needed: Collection[int], day: str
 
 
 def old_versions(
-    found: Listed, protected: Collection[Version], now: datetime, kept: timedelta, most: int = MOST
+    found: ListedVersions, protected: Collection[Version], now: datetime, kept: timedelta, most: int = MOST
 ) -> list[tuple[ObjectInfo, ...]]:
     """Return versions of each key superseded for longer than `kept`, in the order of deletion.
 

@@ -45,7 +45,7 @@ def first(now: datetime, locked: timedelta) -> datetime | None:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownLocks:
     """Result of a run: until when each version is locked, and the sealed objects of a point (by id).
 
     `pruning`: restic was removing unneeded data, so missing objects are no attack. `cleared`: time of the last garbage
@@ -58,7 +58,7 @@ class Known:
     cleared: datetime | None = None
 
 
-def encode(known: Known, at: datetime, signer: Signer) -> bytes:
+def encode(known: KnownLocks, at: datetime, signer: Signer) -> bytes:
     facts: dict[str, Any] = {
         "until": {key: [version, int(until.timestamp())] for (key, version), until in known.until.items()},
         "sealed": {point: int(until.timestamp()) for point, until in known.sealed.items()},
@@ -68,12 +68,12 @@ def encode(known: Known, at: datetime, signer: Signer) -> bytes:
     return heartbeat.encode(Heartbeat(KIND, at, facts), signer)
 
 
-def decode(body: bytes, trusted: Iterable[bytes]) -> tuple[datetime, Known]:
+def decode(body: bytes, trusted: Iterable[bytes]) -> tuple[datetime, KnownLocks]:
     """Return time and content of the note. Raises ValueError without a trusted signature."""
     note = heartbeat.decode(KIND, body, trusted)
     facts = note.facts
     try:
-        return note.at, Known(
+        return note.at, KnownLocks(
             {(key, str(version)): _time(until) for key, (version, until) in facts["until"].items()},
             {point: _time(until) for point, until in facts["sealed"].items()},
             facts["pruning"] is True,
@@ -88,7 +88,7 @@ def _time(seconds: int) -> datetime:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedVersions:
     """The versions at a site, of each key the newest first, markers among them."""
 
     keys: Mapping[str, Sequence[ObjectInfo]]
@@ -106,9 +106,9 @@ class Listed:
                 found[key] = first.version_id
         return found
 
-    def busy(self) -> Listed:
+    def busy(self) -> ListedVersions:
         """Return restic's own locks."""
-        return Listed({key: versions for key, versions in self.keys.items() if _BUSY.match(key)})
+        return ListedVersions({key: versions for key, versions in self.keys.items() if _BUSY.match(key)})
 
     def version(self, object_version: Version) -> ObjectInfo:
         return next(version for version in self.keys[object_version[0]] if version.version_id == object_version[1])
@@ -125,15 +125,15 @@ class Listed:
         )
 
 
-def listed(versions: Iterable[ObjectInfo]) -> Listed:
+def listed(versions: Iterable[ObjectInfo]) -> ListedVersions:
     """Build the state from a listing of all versions, each key's newest first."""
     keys: dict[str, list[ObjectInfo]] = {}
     for version in versions:
         keys.setdefault(version.key, []).append(version)
-    return Listed(keys)
+    return ListedVersions(keys)
 
 
-def hidden(known: Known, found: Listed) -> tuple[Version, ...]:
+def hidden(known: KnownLocks, found: ListedVersions) -> tuple[Version, ...]:
     """Return locked versions that a point needs, that exist, and that readers no longer find."""
     if known.pruning:
         return ()
@@ -154,7 +154,7 @@ def outlives(moment: datetime, length: timedelta | None, now: datetime, locked: 
     return length is not None and now - moment + locked + span(locked) > length
 
 
-def due(versions: Iterable[Version], known: Known, needed: datetime) -> list[Version]:
+def due(versions: Iterable[Version], known: KnownLocks, needed: datetime) -> list[Version]:
     """Return versions that are not known to be locked until `needed`."""
     return sorted(object_version for object_version in versions if known.until.get(object_version, _LONG_AGO) < needed)
 
@@ -174,7 +174,7 @@ class Cover:
     written_over: bool
 
 
-def covers(found: Listed) -> tuple[Cover, ...]:
+def covers(found: ListedVersions) -> tuple[Cover, ...]:
     """Return every write-once key that is hidden by delete markers or foreign versions.
 
     A key with a copy of the right version on top (same size and ETag) is not hidden.

@@ -13,7 +13,7 @@ from rempart.sites.port import ObjectInfo, Site
 
 
 @dataclass(frozen=True)
-class Cleared:
+class PrunedFolder:
     """Result for one folder: versions `deleted` and their `bytes`, and those kept by a lock or a need.
 
     `retained_until` is the latest of the locks, or None; with `whole` nothing of the point itself was deleted. `held`:
@@ -37,8 +37,8 @@ def prune(
     *,
     leftovers: Collection[str] = (),
     dry_run: bool = True,
-    report: Callable[[Cleared], object] | None = None,
-) -> tuple[Cleared, ...]:
+    report: Callable[[PrunedFolder], object] | None = None,
+) -> tuple[PrunedFolder, ...]:
     """Clear the folders of leftovers and of points to prune, oldest first; keys that are `needed` stay, wherever.
 
     `report` gets each outcome at once. A point that is still locked is no error: its outcome says until when. A run
@@ -49,7 +49,7 @@ def prune(
     check_floor(plan)
     ids = sorted({*leftovers, *plan.prune} - plan.keep.keys())
     if dry_run:
-        return tuple(Cleared(point, whole=True) for point in ids)
+        return tuple(PrunedFolder(point, whole=True) for point in ids)
     cleared = []
     for point in ids:
         cleared.append(_clear(site, bucket, point, needed, now))
@@ -58,16 +58,16 @@ def prune(
     return tuple(cleared)
 
 
-def _clear(site: Site, bucket: str, point: str, needed: Collection[str], now: datetime) -> Cleared:
+def _clear(site: Site, bucket: str, point: str, needed: Collection[str], now: datetime) -> PrunedFolder:
     if holds.is_held(site, bucket, point):
-        return Cleared(point, whole=True, held=True)
+        return PrunedFolder(point, whole=True, held=True)
     prefix, deleted, size = points.prefix(point), 0, 0
     found = [version for version in site.versions(bucket, prefix) if version.key not in needed]
     # oldest first: while any version of the manifest is left, its newest one is, and nothing that was under it shows
     manifest = [version for version in reversed(found) if version.key == f"{prefix}{MANIFEST}"]
     for held in manifest:
         if until := delete_unless_locked(site, bucket, held, now):
-            return Cleared(point, deleted, size, until, whole=True)
+            return PrunedFolder(point, deleted, size, until, whole=True)
         deleted, size = deleted + 1, size + held.size
     latest: datetime | None = None
     for version in found:
@@ -77,7 +77,7 @@ def _clear(site: Site, bucket: str, point: str, needed: Collection[str], now: da
             latest = max(until, latest or until)
         else:
             deleted, size = deleted + 1, size + version.size
-    return Cleared(point, deleted, size, latest)
+    return PrunedFolder(point, deleted, size, latest)
 
 
 def delete_unless_locked(site: Site, bucket: str, info: ObjectInfo, now: datetime) -> datetime | None:

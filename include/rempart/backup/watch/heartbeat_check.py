@@ -30,7 +30,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedHeartbeat:
     """A heartbeat whose signature holds, and when the site stored it, by the site's own clock."""
 
     heartbeat: Heartbeat
@@ -60,14 +60,14 @@ class HeartbeatVerdict:
 
 
 def judge(
-    seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime
+    seen: Mapping[str, ReceivedHeartbeat | Unheard], limits: Mapping[str, Limit], now: datetime
 ) -> tuple[HeartbeatVerdict, ...]:
     """Return one verdict for each limit, in order. A kind without a result counts as missing."""
     nothing = Unheard("missing", "nobody looked for it")
     return tuple(_judge(kind, seen.get(kind, nothing), limit, now) for kind, limit in limits.items())
 
 
-def _judge(kind: str, seen: Heard | Unheard, limit: Limit, now: datetime) -> HeartbeatVerdict:
+def _judge(kind: str, seen: ReceivedHeartbeat | Unheard, limit: Limit, now: datetime) -> HeartbeatVerdict:
     if isinstance(seen, Unheard):
         return HeartbeatVerdict(kind, seen.state, seen.why)
     faults = list(_faults(seen, limit, now))
@@ -77,7 +77,7 @@ def _judge(kind: str, seen: Heard | Unheard, limit: Limit, now: datetime) -> Hea
     return HeartbeatVerdict(kind, faults[0][0], "; ".join(detail for _, detail in faults), at)
 
 
-def _faults(seen: Heard, limit: Limit, now: datetime) -> Iterator[tuple[State, str]]:
+def _faults(seen: ReceivedHeartbeat, limit: Limit, now: datetime) -> Iterator[tuple[State, str]]:
     beat, stored = seen.heartbeat, seen.stored
     if beat.at - now > SKEW:
         yield "skew", f"it is from {span(beat.at - now)} in the future: the platform's clock or this machine's is wrong"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rempart.backup.watch.heartbeat_check import Heard, Limit, Unheard, span
+from rempart.backup.watch.heartbeat_check import Limit, ReceivedHeartbeat, Unheard, span
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,20 @@ def lag_now(measured: timedelta | None, at: datetime, now: datetime) -> timedelt
     return None if measured is None else measured + max(now - at, timedelta())
 
 
-def of_heartbeats(seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime) -> Rpo | None:
+def of_heartbeats(
+    seen: Mapping[str, ReceivedHeartbeat | Unheard], limits: Mapping[str, Limit], now: datetime
+) -> Rpo | None:
     """Return the figure as the watch knows it; None if backups are not watched."""
     if "backup" not in limits:
         return None
     backup, point = seen.get("backup"), None
-    if isinstance(backup, Heard) and backup.heartbeat.facts.get("consistent") is not False:
+    if isinstance(backup, ReceivedHeartbeat) and backup.heartbeat.facts.get("consistent") is not False:
         point = backup.heartbeat.moment("created_at")
     lags: dict[str, timedelta | None] = {}
     for kind, limit in limits.items():
         if limit.lag is not None:
             heard = seen.get(kind)
-            told = heard.heartbeat if isinstance(heard, Heard) else None
+            told = heard.heartbeat if isinstance(heard, ReceivedHeartbeat) else None
             lag = lag_now(told.seconds("lag_seconds"), told.at, now) if told else None
             lags[kind.removeprefix("replication/")] = lag
     return worse(point, lags, now, limits["backup"].rpo)

@@ -79,7 +79,7 @@ class RestorePoint:
 
 
 @dataclass
-class _Found:
+class _SnapshotFacts:
     """Facts read from the database snapshots in addition to the dumps."""
 
     aliases: dict[str, str] = field(default_factory=dict)
@@ -155,7 +155,7 @@ def back_up(
         tools = tools or postgresql.find_tools()
         warn_of_escrow(platform.config)
         store, signer, keyring = store_at(platform, site), platform.signer(), open_keyring(platform)
-        named, began, found = check_chain(store), platform.clock(), _Found()
+        named, began, found = check_chain(store), platform.clock(), _SnapshotFacts()
         point_id, until = points.new_id(began, suffix()), began + store.kept
         asked = ask(config.services.get("mlflow"), platform.tracking, platform.database, DATABASES)
         repository = partial(repository_of, config, platform.connections, where)
@@ -206,7 +206,7 @@ def _dump(sites: ActiveSites, backup: Connection, dumper: _Dumper) -> tuple[list
             return list(pool.map(dumper.dump, frozen)), seconds
 
 
-def _extend(store: PointStore) -> locks.Extended:
+def _extend(store: PointStore) -> locks.ExtendedLocks:
     """Extend the locks of earlier restore points. Log a warning about hidden objects."""
     extended = locks.extend(store, None)
     if extended.hidden:
@@ -268,7 +268,7 @@ def _evidence(
     manifest: points.Manifest,
     point: RestorePoint,
     link: chain.Link,
-    extended: locks.Extended,
+    extended: locks.ExtendedLocks,
 ) -> dict[str, Any]:
     """Return what the ledger records about a restore point."""
     return {
@@ -331,7 +331,7 @@ class _Dumper:
     tools: postgresql.Tools
     kept: timedelta
     point_id: str
-    found: _Found
+    found: _SnapshotFacts
 
     def dump(self, frozen: _Frozen) -> tuple[points.Dump, int]:
         """Return the dump as read back from its repository, and the growth of that repository."""

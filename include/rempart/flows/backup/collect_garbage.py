@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from rempart.backup.points import garbage as unneeded
 from rempart.backup.points import holds, locking, sealing
 from rempart.backup.points.garbage import Named, fingerprint
-from rempart.backup.points.locking import Known, Listed
+from rempart.backup.points.locking import KnownLocks, ListedVersions
 from rempart.backup.points.pruning import delete_unless_locked
 from rempart.backup.watch import heartbeat
 from rempart.errors import BackupError
@@ -44,12 +44,12 @@ class CollectedGarbage:
     retained: int = 0
 
 
-def is_due(known: Known, now: datetime) -> bool:
+def is_due(known: KnownLocks, now: datetime) -> bool:
     """Return whether the last collection is a day ago."""
     return known.cleared is None or now - known.cleared >= unneeded.EVERY
 
 
-def collect(store: PointStore, known: Known) -> CollectedGarbage:
+def collect(store: PointStore, known: KnownLocks) -> CollectedGarbage:
     """Delete sealed objects that no point names, and old versions; at most a fixed number of each.
 
     A locked version is skipped and tried again another day. Raises BackupError before any deletion if a manifest is
@@ -69,7 +69,7 @@ def collect(store: PointStore, known: Known) -> CollectedGarbage:
     return done
 
 
-def delete_spent(store: PointStore, spent: Listed) -> None:
+def delete_spent(store: PointStore, spent: ListedVersions) -> None:
     """Delete the lock files that restic released an hour ago.
 
     It makes one at every call, and they slow down listings.
@@ -121,7 +121,7 @@ def needed(store: PointStore) -> set[int]:
     return found
 
 
-def _old(store: PointStore, known: Known) -> list[tuple[ObjectInfo, ...]]:
+def _old(store: PointStore, known: KnownLocks) -> list[tuple[ObjectInfo, ...]]:
     kept = max(locking.span(store.rules.locked), SHORTEST)
     found: list[tuple[ObjectInfo, ...]] = []
     for folder in FOLDERS:

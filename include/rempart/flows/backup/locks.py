@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from rempart.backup.points import chain, garbage, locking, points
-from rempart.backup.points.locking import FILE, POINTS, REPOSITORIES, Known, Listed, Version
+from rempart.backup.points.locking import FILE, POINTS, REPOSITORIES, KnownLocks, ListedVersions, Version
 from rempart.errors import BackupError, IntegrityError, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.backup.point_store import PointStore
 from rempart.flows.shared.bounded_map import bounded_map
@@ -29,26 +29,26 @@ _RESTIC_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Extended:
+class ExtendedLocks:
     """Result of a run: known locks, repository objects, number of locks set, and hidden objects.
 
     `spent` are the lock files that restic takes and releases.
     """
 
-    known: Known
+    known: KnownLocks
     repositories: Mapping[str, str]
     set: int
     hidden: tuple[Version, ...]
-    spent: Listed = field(default_factory=lambda: Listed({}))
+    spent: ListedVersions = field(default_factory=lambda: ListedVersions({}))
 
 
-def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | None:
+def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> KnownLocks | None:
     """Return the newest note with a trusted signature, or None.
 
     A note whose time differs much from the site's time may be replayed, and counts only if no other exists. Raises
     IntegrityError if the limit of versions is reached, SiteError.
     """
-    found: list[tuple[datetime, Known]] = []
+    found: list[tuple[datetime, KnownLocks]] = []
     bodies = [version for version in site.versions(bucket, FILE) if not version.marker][:LOOK_BACK]
     for body in bodies:
         try:
@@ -68,7 +68,7 @@ def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | N
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def write_known(store: PointStore, known: Known) -> None:
+def write_known(store: PointStore, known: KnownLocks) -> None:
     """Replace the note. Its lock lasts as long as the locks that it lists. Raises SiteError."""
     now, site, bucket = store.clock(), store.site, store.bucket
     written = site.write(bucket, FILE, locking.encode(known, now, store.signer()), content_type="application/json")
@@ -76,7 +76,7 @@ def write_known(store: PointStore, known: Known) -> None:
         site.retain(bucket, FILE, written.version_id, now + locking.span(store.rules.locked))
 
 
-def extend(store: PointStore, kept: Collection[str] | None, outliving: Collection[str] = ()) -> Extended:
+def extend(store: PointStore, kept: Collection[str] | None, outliving: Collection[str] = ()) -> ExtendedLocks:
     """Lock the repositories and the manifests of kept points for at least `backup.locked` from now.
 
     With `kept=None` the manifests are left to the next prune. Sealed objects of points that are `outliving` their locks
@@ -84,13 +84,13 @@ def extend(store: PointStore, kept: Collection[str] | None, outliving: Collectio
     are extended and reported. With `backup.locked: 0s` nothing is done. Raises SiteError.
     """
     locked, site, bucket = store.rules.locked, store.site, store.bucket
-    known = read_known(site, bucket, store.trusted_keys().values()) or Known()
+    known = read_known(site, bucket, store.trusted_keys().values()) or KnownLocks()
     if not locked:
-        return Extended(known, {}, 0, ())
+        return ExtendedLocks(known, {}, 0, ())
     now = store.clock()
     repositories = locking.listed(site.versions(bucket, REPOSITORIES))
-    manifests = Listed({}) if kept is None else locking.listed(site.versions(bucket, POINTS))
-    both = Listed({**repositories.keys, **manifests.keys})
+    manifests = ListedVersions({}) if kept is None else locking.listed(site.versions(bucket, POINTS))
+    both = ListedVersions({**repositories.keys, **manifests.keys})
     covered = tuple(
         object_version
         for object_version in locking.hidden(_of(known, REPOSITORIES) if kept is None else known, both)
@@ -128,10 +128,10 @@ def extend(store: PointStore, kept: Collection[str] | None, outliving: Collectio
         logger.info("locked %d objects until %s", len(set_), (now + locking.span(locked)).isoformat(" ", "minutes"))
     if failures:
         raise _lapses(failures, now + locked)
-    return Extended(after, repositories.current(), len(set_), covered, repositories.busy())
+    return ExtendedLocks(after, repositories.current(), len(set_), covered, repositories.busy())
 
 
-def _manifest(store: PointStore, point: str, found: Listed) -> Version | None:
+def _manifest(store: PointStore, point: str, found: ListedVersions) -> Version | None:
     """Return the manifest version that matches the ledger's SHA-256, else the writer's version, or None.
 
     A site may have altered the writer's version; a repair then wrote the same bytes as another version.
@@ -165,7 +165,7 @@ def is_altered(site: Site, bucket: str, version: ObjectInfo) -> bool:
     return expected is not None and hashlib.sha256(body).hexdigest() != expected
 
 
-def _of(known: Known, prefix: str) -> Known:
+def _of(known: KnownLocks, prefix: str) -> KnownLocks:
     return replace(
         known,
         until={
@@ -232,7 +232,7 @@ def _lapses(failures: list[RempartError], needed: datetime) -> LockLapses:
     )
 
 
-def refuse_hidden(site: Site, found: Extended) -> None:
+def refuse_hidden(site: Site, found: ExtendedLocks) -> None:
     """Check that nothing that restore points need is hidden before anything is deleted. Raises BackupError."""
     if found.hidden:
         raise BackupError(
@@ -242,7 +242,7 @@ def refuse_hidden(site: Site, found: Extended) -> None:
         )
 
 
-def note_pruning(store: PointStore, found: Extended) -> Extended:
+def note_pruning(store: PointStore, found: ExtendedLocks) -> ExtendedLocks:
     """Record a prune before restic removes data, so that the removal is not taken for an attack, also after a kill."""
     if not store.rules.locked:
         return found
@@ -251,7 +251,7 @@ def note_pruning(store: PointStore, found: Extended) -> Extended:
     return after
 
 
-def settle(store: PointStore, found: Extended, cleared: datetime | None = None) -> Known:
+def settle(store: PointStore, found: ExtendedLocks, cleared: datetime | None = None) -> KnownLocks:
     """Record that removed data is no longer needed, after a prune."""
     known = found.known
     until = known.until

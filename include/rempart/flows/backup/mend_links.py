@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rempart.backup.points import chain, points
-from rempart.backup.points.chain import Link, Mark, Stored
+from rempart.backup.points.chain import Link, Mark, StoredLink
 from rempart.errors import IntegrityError, RempartError
 from rempart.flows.backup.point_store import PointStore
 from rempart.ledger.port import Ledger
@@ -130,10 +130,10 @@ def mend(
     return Mended(tuple(healed), tuple(lost), tuple(marked), faults)
 
 
-Judged = tuple[Stored, Link | None, str]
+JudgedLink = tuple[StoredLink, Link | None, str]
 
 
-def _elsewhere(store: PointStore, seq: int, judged: Sequence[Judged]) -> bytes | None:
+def _elsewhere(store: PointStore, seq: int, judged: Sequence[JudgedLink]) -> bytes | None:
     """Return the link's bytes at another site, checked against the hash in the next link."""
     wanted = next((link.previous for judged_link, link, _ in judged if link and judged_link.seq == seq + 1), None)
     if wanted is None:
@@ -149,7 +149,7 @@ def _elsewhere(store: PointStore, seq: int, judged: Sequence[Judged]) -> bytes |
     return None
 
 
-def _mark(store: PointStore, seq: int, stored: Sequence[Stored], judged: Sequence[Judged]) -> None:
+def _mark(store: PointStore, seq: int, stored: Sequence[StoredLink], judged: Sequence[JudgedLink]) -> None:
     """Replace a lost link by a mark that names the unattested points of its time."""
     site, bucket = store.site, store.bucket
     links = [link for _, link, _ in judged if link]

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from rempart.backup.points import locking, points, pruning, retention
-from rempart.backup.points.pruning import Cleared
+from rempart.backup.points.pruning import PrunedFolder
 from rempart.errors import BackupError
 from rempart.flows.backup import collect_garbage, forget_dumps, locks
 from rempart.flows.backup.collect_garbage import CollectedGarbage
-from rempart.flows.backup.locks import Extended
+from rempart.flows.backup.locks import ExtendedLocks
 from rempart.flows.backup.point_store import PointStore, open_store
 from rempart.flows.backup.restore_points import Survey, survey_of
 from rempart.flows.shared.keys import open_keyring
@@ -116,11 +116,11 @@ def _look(ledger: Ledger, survey: Survey) -> tuple[Pruned, list[str], list[str],
     size = sum(point.bytes for point in survey.points if point.id in doomed) + sum(
         survey.leftovers[folder] for folder in left
     )
-    planned = _pruned(survey, True, [Cleared(folder) for folder in (*doomed, *left)], locked, size)
+    planned = _pruned(survey, True, [PrunedFolder(folder) for folder in (*doomed, *left)], locked, size)
     return planned, doomed, left, locked
 
 
-def _delete(store: PointStore, survey: Survey, extended: Extended, forget: Forget) -> tuple[Pruned, Extended]:
+def _delete(store: PointStore, survey: Survey, extended: ExtendedLocks, forget: Forget) -> tuple[Pruned, ExtendedLocks]:
     site, ledger = store.site, store.ledger
     planned, doomed, left, locked = _look(ledger, survey)
     if not (doomed or left):
@@ -132,9 +132,9 @@ def _delete(store: PointStore, survey: Survey, extended: Extended, forget: Forge
     rules = {**store.rules.keep.model_dump(mode="json"), "floor": retention.FLOOR}
     kept = {point: list(why) for point, why in survey.plan.keep.items()}
     ledger.append("prune", site.name, {**facts, "state": "begins", "deletes": intended, "keeps": kept, "rules": rules})
-    cleared: list[Cleared] = []
+    cleared: list[PrunedFolder] = []
 
-    def note(folder: Cleared) -> None:
+    def note(folder: PrunedFolder) -> None:
         cleared.append(folder)
         _log(folder)
 
@@ -157,7 +157,9 @@ def _delete(store: PointStore, survey: Survey, extended: Extended, forget: Forge
     return result, extended
 
 
-def _pruned(survey: Survey, dry_run: bool, cleared: Iterable[Cleared], locked: dict[str, str], size: int) -> Pruned:
+def _pruned(
+    survey: Survey, dry_run: bool, cleared: Iterable[PrunedFolder], locked: dict[str, str], size: int
+) -> Pruned:
     known = tuple(cleared)
     retained = {folder.id: folder.retained_until.isoformat() for folder in known if folder.retained_until}
     gone = [folder.id for folder in known if not (folder.whole or folder.id in retained)]
@@ -192,7 +194,7 @@ def _check_readable(survey: Survey) -> None:
         )
 
 
-def _log(cleared: Cleared) -> None:
+def _log(cleared: PrunedFolder) -> None:
     if cleared.held:
         logger.info("kept %s: it was put under legal hold meanwhile", cleared.id)
     elif cleared.retained_until:

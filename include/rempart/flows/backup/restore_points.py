@@ -64,7 +64,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _ReadManifest:
     """Content of a manifest, or the `fault` that makes it unreadable, and the SHA-256 that its writer gave the site."""
 
     sha256: str | None
@@ -130,19 +130,23 @@ def survey_of(store: PointStore) -> Survey:
     )
 
 
-def _read(site: Site, bucket: str, point: str) -> _Told:
+def _read(site: Site, bucket: str, point: str) -> _ReadManifest:
     key = _manifest_key(point)
     sha256 = site.head(bucket, key).sha256
     with site.open(bucket, key) as stream:
         beginning = retention.begin(stream)
     try:
-        return _Told(sha256, retention.needs(beginning))
+        return _ReadManifest(sha256, retention.needs(beginning))
     except ValueError as error:
-        return _Told(sha256, None, str(error))
+        return _ReadManifest(sha256, None, str(error))
 
 
 def _doubts(
-    site: Site, bucket: str, told: Mapping[str, _Told], records: Mapping[str, Evidence | None], failed: Collection[str]
+    site: Site,
+    bucket: str,
+    told: Mapping[str, _ReadManifest],
+    records: Mapping[str, Evidence | None],
+    failed: Collection[str],
 ) -> dict[str, tuple[str, ...]]:
     """Return findings against each point. Only the newest point without findings is read completely.
 

@@ -18,7 +18,7 @@ RED = "NOT RESTORABLE"
 
 
 @dataclass(frozen=True)
-class Asked:
+class StoreAnswers:
     """Answers collected before the snapshots are opened.
 
     `server` describes an external tracking server, or why it did not answer; None for the platform's own. `elsewhere`
@@ -35,7 +35,7 @@ def ask(
     tracking_of: Callable[[], Connection],
     database: Callable[[str], Connection],
     databases: Sequence[str],
-) -> Asked:
+) -> StoreAnswers:
     """Ask an external tracking server, and each database whose connection differs from that of the backups.
 
     `declared` is the MLflow service of rempart.yaml. The two functions return a connection if the policy allows it.
@@ -53,7 +53,7 @@ def ask(
     for name in databases:
         if fact := _elsewhere(database, postgresql.for_database(backup, name), name):
             elsewhere[name] = fact
-    return Asked(server, where, elsewhere)
+    return StoreAnswers(server, where, elsewhere)
 
 
 def _elsewhere(database: Callable[[str], Connection], dumped: Connection, name: str) -> str | None:
@@ -77,7 +77,7 @@ def _address(connection: Connection) -> str:
 
 
 def stores(
-    asked: Asked,
+    asked: StoreAnswers,
     dump: Registry,
     located: Sequence[tuple[str, str]],
     champions: Mapping[str, str],

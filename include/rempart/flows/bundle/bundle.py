@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rempart.backup.bundle import bundle, open_bundle
-from rempart.backup.bundle.bundle import Contents, Held, Index
+from rempart.backup.bundle.bundle import BundleFile, Contents, Index
 from rempart.backup.databases import restic
 from rempart.coordination.active import backup_site
 from rempart.errors import BackupError, IntegrityError
@@ -32,7 +32,7 @@ ARCHIVE, PROGRAM = "code.tar.gz", "restic"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredBundle:
     """Result of storing a bundle: the key of its index, whether it is new, bytes sent, bytes in total."""
 
     key: str
@@ -42,7 +42,7 @@ class Stored:
     files: int
 
 
-def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
+def store(platform: Platform, *, wheels: Path | None = None) -> StoredBundle:
     """Store the bundle of the running release at the backup site, unless it is there. Only changed files are sent.
 
     New wheels are fetched into the folder `wheels`. The locks of an existing bundle are extended some days before they
@@ -90,17 +90,17 @@ def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
             "open_bundle_sha256": opener_sha256(),
         },
     )
-    return Stored(key, True, sent, index.bytes, len(held))
+    return StoredBundle(key, True, sent, index.bytes, len(held))
 
 
-def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime) -> Stored:
+def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime) -> StoredBundle:
     """Return an existing bundle, locked as long as a restore point written now may be kept."""
     ends = bundle.locked_until(site, bucket, key)
     if ends is None or ends < needed:
         bundle.extend(site, bucket, index, needed + AHEAD)
         bundle.lock(site, bucket, key, needed + AHEAD)
         logger.info("locked %s until %s", key, (needed + AHEAD).date())
-    return Stored(key, False, 0, index.bytes, len(index.files))
+    return StoredBundle(key, False, 0, index.bytes, len(index.files))
 
 
 def opener_sha256() -> str:
@@ -151,7 +151,7 @@ class _Sources:
             )
         return self.known[name]
 
-    def wheels_of(self, before: Index | None) -> dict[str, Held]:
+    def wheels_of(self, before: Index | None) -> dict[str, BundleFile]:
         """Return the wheels of the lock: from an earlier bundle of the same lock, else fetched."""
         if before:
             return {name: before.files[name] for name in bundle_contents.names_of_wheels(before.files)}
@@ -166,7 +166,7 @@ class _Sources:
 
 
 @dataclass(frozen=True)
-class Standing:
+class BundleState:
     """The bundle at the site compared with the running release. `stale` names what differs."""
 
     key: str | None
@@ -179,7 +179,7 @@ class Standing:
         return self.index is not None and not self.stale
 
 
-def standing(platform: Platform) -> Standing:
+def standing(platform: Platform) -> BundleState:
     """Compare the bundle with the running release. Raises BackupError, SiteError, PlacementDenied."""
     site, bucket, notes = open_site(platform), platform.config.buckets.backups, list[str]()
     machine = open_bundle.this_machine()
@@ -188,7 +188,7 @@ def standing(platform: Platform) -> Standing:
         notes.append(
             f"site '{site.name}' has no bundle for Python {machine[0]} on {machine[1]}: run `rempart bundle store`"
         )
-        return Standing(None, None, (), tuple(notes))
+        return BundleState(None, None, (), tuple(notes))
     key, index = last
     root = configuration.project_root().resolve()
     wanted = contents_of(root, bundle_contents.project_files(root), restic.find_program())
@@ -205,7 +205,7 @@ def standing(platform: Platform) -> Standing:
         else "it matches the running release",
         f"open_bundle.py has SHA-256 {opener_sha256()}: store it, or this line, with the escrowed keys",
     ]
-    return Standing(key, index, stale, tuple(notes))
+    return BundleState(key, index, stale, tuple(notes))
 
 
 def fetch_from(name: str, trust: Sequence[Path], folder: Path) -> Index:

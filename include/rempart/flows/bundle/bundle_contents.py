@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rempart.audit.credentials import secrets_of
-from rempart.backup.bundle.bundle import Held
+from rempart.backup.bundle.bundle import BundleFile
 from rempart.backup.bundle.open_bundle import sha256_of
 from rempart.deployment.setup.bootstrap import ENVIRONMENTS
 from rempart.errors import BackupError
@@ -82,7 +82,7 @@ def refuse_secrets(files: Mapping[str, Path], variables: Mapping[str, str]) -> N
             )
 
 
-def archive(files: Mapping[str, Path], target: Path) -> Held:
+def archive(files: Mapping[str, Path], target: Path) -> BundleFile:
     """Pack the files without times and owners: equal contents give equal bytes."""
     with (
         target.open("wb") as raw,
@@ -96,8 +96,8 @@ def archive(files: Mapping[str, Path], target: Path) -> Held:
     return held(target)
 
 
-def held(file: Path) -> Held:
-    return Held(sha256_of(file), file.stat().st_size)
+def held(file: Path) -> BundleFile:
+    return BundleFile(sha256_of(file), file.stat().st_size)
 
 
 def wheels(root: Path, folder: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.backup.drill import anomalies, attack
-from rempart.backup.drill.anomalies import Candidate, Judged
+from rempart.backup.drill.anomalies import Candidate, JudgedPoint
 from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points import chain, points, retention
 from rempart.backup.points.chain import Link
@@ -35,11 +35,11 @@ class Clean:
     """Result of the search: the last clean point, the examined points from the oldest on, and the chain."""
 
     point: str | None
-    judged: tuple[Judged, ...]
-    stored: tuple[chain.Stored, ...]
+    judged: tuple[JudgedPoint, ...]
+    stored: tuple[chain.StoredLink, ...]
 
     @property
-    def after(self) -> list[Judged]:
+    def after(self) -> list[JudgedPoint]:
         """Return the points newer than the last clean one."""
         ids = [judged_point.point for judged_point in self.judged]
         return list(self.judged[ids.index(self.point) + 1 :] if self.point else self.judged)
@@ -78,7 +78,7 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     return clean
 
 
-def _told(judged: Collection[Judged]) -> str:
+def _told(judged: Collection[JudgedPoint]) -> str:
     return "; ".join(f"{judgement.point}: {', '.join(judgement.doubts)}" for judgement in judged)
 
 

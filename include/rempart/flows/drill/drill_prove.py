@@ -10,7 +10,7 @@ from rempart.backup.points.points import Manifest
 from rempart.errors import BackupError, IntegrityError
 from rempart.flows.drill import drill_point, drill_sandbox, drill_steps
 from rempart.flows.drill.drill_checks import Restored, Sealed
-from rempart.flows.drill.drill_steps import Begun, StepResult, Tally
+from rempart.flows.drill.drill_steps import BegunDrill, StepResult, Tally
 from rempart.flows.shared.platform import Platform
 
 
@@ -57,7 +57,7 @@ def _same_databases(space: Scratch, manifest: Manifest) -> None:
         )
 
 
-def _prove(tally: Tally, restored: Restored, begun: Begun, stack: ExitStack) -> None:
+def _prove(tally: Tally, restored: Restored, begun: BegunDrill, stack: ExitStack) -> None:
     names = set(begun.databases)
     server: tracking_server.ScratchServer | None = None
     if begun.artifacts and "mlflow" in names:

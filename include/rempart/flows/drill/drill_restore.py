@@ -15,7 +15,7 @@ from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_plan import Part, Selection, select
 from rempart.errors import BackupError
 from rempart.flows.drill import drill_attack, drill_point, drill_report, drill_sandbox, drill_steps
-from rempart.flows.drill.drill_steps import Begun, Scenario, StepResult, Tally
+from rempart.flows.drill.drill_steps import BegunDrill, Scenario, StepResult, Tally
 from rempart.flows.restore.fill import fill_databases, fill_objects
 from rempart.flows.restore.restore_objects import IN_PLACE
 from rempart.flows.restore.restore_source import OpenPoint
@@ -65,7 +65,7 @@ def restore(
         warn_of_escrow(platform.config)
         recoverable = drill_point.newest_whole(ledger, site, backups)
         facts = drill_report.facts(platform.config, site.name, None)
-        begun = Begun(point_id, scenario, site.name, began, recoverable, facts=facts)
+        begun = BegunDrill(point_id, scenario, site.name, began, recoverable, facts=facts)
         run = _Restore(platform, site, drill_id, tools or postgresql.find_tools())
         begun = run.run(begun, (seed(), seed()))
         result = StepResult(
@@ -87,7 +87,7 @@ class _Restore:
         self.platform, self.site, self.drill_id, self.tools = platform, site, drill_id, tools
         self.tally, self.attack = Tally(), Tally()
 
-    def run(self, begun: Begun, seeds: tuple[bytes, bytes]) -> Begun:
+    def run(self, begun: BegunDrill, seeds: tuple[bytes, bytes]) -> BegunDrill:
         """Run the restore. Return what it left in the sandbox."""
         clean = None
         if begun.scenario == "cyber-attack":
@@ -115,7 +115,7 @@ class _Restore:
         facts = drill_report.facts(self.platform.config, self.site.name, manifest)
         return replace(begun, opened=True, databases=databases, artifacts=artifacts, facts=facts)
 
-    def _attested(self, begun: Begun) -> OpenPoint | None:
+    def _attested(self, begun: BegunDrill) -> OpenPoint | None:
         """Return the point if the ledger and the chain attest it."""
         tally, what = self.tally, "the manifest equals its record"
         ledger, backups = self.platform.ledger, self.platform.config.buckets.backups

@@ -54,7 +54,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunDrill:
     """What the restore of a drill began with, and what it left in the scratch space.
 
     `opened`: the ledger and the chain attest the point, so it was restored. `recoverable` is the time of the newest
@@ -82,7 +82,7 @@ class StepResult:
     seconds: float
     checks: tuple[RestoreCheck, ...]
     attack: tuple[RestoreCheck, ...] = ()
-    begun: Begun | None = None
+    begun: BegunDrill | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class StepSummary:
 class DrillSteps:
     """The recorded steps of a drill. A missing one was not run since the restore, or its last run did not end."""
 
-    begun: Begun
+    begun: BegunDrill
     restore: StepResult
     prove: StepResult | None = None
     clean_up: StepResult | None = None
@@ -151,7 +151,7 @@ def _decoded(entry: Evidence) -> StepResult:
         body = {part.name: entry.body[part.name] for part in fields(StepResult)}  # the ledger adds who wrote it
         if begun := body["begun"]:
             times = {name: begun[name] and datetime.fromisoformat(begun[name]) for name in ("began", "recoverable")}
-            body["begun"] = Begun(**{**begun, **times, "databases": tuple(begun["databases"])})
+            body["begun"] = BegunDrill(**{**begun, **times, "databases": tuple(begun["databases"])})
         for name in ("checks", "attack"):
             body[name] = tuple(RestoreCheck(**check) for check in body[name])
         return StepResult(**body)

@@ -28,7 +28,7 @@ from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import materialize_table
 from rempart.ingestion import erasing, snapshots
-from rempart.ingestion.erasing import Gone
+from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import named
@@ -139,7 +139,7 @@ def _converged(
     return [found[name] for name in sorted(found)]
 
 
-def look(stores: ErasureStores, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
+def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: int) -> ErasureResult:
     """Find the rows, also in old versions of objects, without changes."""
     with spool_folder() as folder:
         scan = _search(stores, pipeline, gone, folder).all(stores.sites)
@@ -215,7 +215,7 @@ def _apply(
     return result
 
 
-def _search(stores: ErasureStores, pipeline: Pipeline, gone: Gone, folder: Path) -> Search:
+def _search(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, folder: Path) -> Search:
     known = partial(erase_listing.known, stores.config, stores.continuity, pipeline.name)
     return Search(pipeline, stores.lake, gone, stores.home, known, folder)
 
@@ -262,6 +262,6 @@ def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
     return True
 
 
-def _feature_rows(databases: FeatureDatabases, pipeline: Pipeline, gone: Gone) -> dict[str, int]:
+def _feature_rows(databases: FeatureDatabases, pipeline: Pipeline, gone: IsErased) -> dict[str, int]:
     rows = sum(gone(key) for key in offline.keys(databases, pipeline))
     return {"feature stores, offline and online": rows} if rows else {}

@@ -24,7 +24,7 @@ from rempart.flows.ingestion import ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import erasing, landing, snapshots
-from rempart.ingestion.erasing import Cut, Gone, Kind
+from rempart.ingestion.erasing import Cut, IsErased, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
@@ -39,7 +39,7 @@ _OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldVersion:
     """One version of an object that holds erased rows, or refers to one that does (`rows` is 0 then).
 
     `to` is the key of its replacement and `file` holds the content; None for an old version, or if no row is left.
@@ -59,7 +59,7 @@ class Held:
 class Scan:
     """Result of a search: `held` versions in order of deletion; unsearchable rows, by object."""
 
-    held: list[Held] = field(default_factory=list)
+    held: list[HeldVersion] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     succeeded: dict[str, Snapshot] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Search:
 
     pipeline: Pipeline
     bucket: str
-    gone: Gone
+    gone: IsErased
     home: str
     known: Callable[[Site], Sequence[Version]]
     folder: Path
@@ -181,7 +181,7 @@ class Search:
             return file
         return cut.file
 
-    def _held(self, site: str, kind: Kind, info: ObjectInfo, digest: str, cut: Cut, current: bool) -> Held:
+    def _held(self, site: str, kind: Kind, info: ObjectInfo, digest: str, cut: Cut, current: bool) -> HeldVersion:
         file = self._kept(cut)
         after, to = file_sha256(file), info.key
         if not info.key.startswith("conflicts/"):
@@ -189,7 +189,7 @@ class Search:
         rows = _rows(file) if kind in ("part", "training set") else 1
         if kind == "part":
             self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
-        held = Held(site, kind, info, digest, cut.rows, current)
+        held = HeldVersion(site, kind, info, digest, cut.rows, current)
         if site == self.home and current and rows:
             return replace(held, to=to, file=file)
         file.unlink()
@@ -208,7 +208,7 @@ class Search:
         for info, current, body, manifest in read.values():
             if manifest.id not in made:
                 continue
-            held = Held(site.name, "manifest", info, hashlib.sha256(body).hexdigest(), 0, current)
+            held = HeldVersion(site.name, "manifest", info, hashlib.sha256(body).hexdigest(), 0, current)
             if site.name == self.home and current:
                 after = made[manifest.id]
                 scan.succeeded[manifest.id] = after
@@ -235,7 +235,7 @@ def _rows(file: Path) -> int:
     return int(pq.read_metadata(file).num_rows)
 
 
-def store(site: Site, bucket: str, held: Sequence[Held]) -> list[dict[str, Any]]:
+def store(site: Site, bucket: str, held: Sequence[HeldVersion]) -> list[dict[str, Any]]:
     """Store the replacements at the home site. Return the old and new keys for the evidence."""
     told = []
     for held_object in sorted(held, key=lambda held_object: -ORDER[held_object.kind]):
@@ -275,7 +275,9 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
     return True
 
 
-def delete_versions(stores: ErasureStores, held: Sequence[Held]) -> tuple[int, dict[str, datetime], dict[str, str]]:
+def delete_versions(
+    stores: ErasureStores, held: Sequence[HeldVersion]
+) -> tuple[int, dict[str, datetime], dict[str, str]]:
     """Delete every version that holds erased rows. Return the count, the end of remaining locks, and failed sites.
 
     Replication waits meanwhile, and its catalogues forget these objects, so that the deletion does not look like a

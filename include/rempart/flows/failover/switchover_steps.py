@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 TrackingSwitch = Callable[[Platform, Active], str]
 """Make MLflow write to the active site, and return how."""
-Taken = tuple[dict[str, Any], RempartError | None]
+StepOutcome = tuple[dict[str, Any], RempartError | None]
 """The outcome of a step, and the error to raise after the outcome is stored."""
 READ_BACK = 25
 """Number of objects per bucket that are read back before the switch. The others are compared by listing."""
@@ -98,7 +98,7 @@ class Steps:
     def active_sites(self) -> ActiveSites:
         return self.continuity.active_sites(self.config.active_site)
 
-    def take(self, step: Step, now: Active, switchover: Switchover, facts: SwitchoverFacts) -> Taken:
+    def take(self, step: Step, now: Active, switchover: Switchover, facts: SwitchoverFacts) -> StepOutcome:
         """Take any step except the switch. The caller moves the active site."""
         match step:
             case "fence":
@@ -131,7 +131,7 @@ class Steps:
                 return False
         return True
 
-    def fence(self, switchover: Switchover, facts: SwitchoverFacts) -> Taken:
+    def fence(self, switchover: Switchover, facts: SwitchoverFacts) -> StepOutcome:
         """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""
         patience = WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
         settled = self.active_sites.settle(patience)
@@ -159,11 +159,11 @@ class Steps:
             write=write,
         )
 
-    def diff(self, switchover: Switchover) -> Taken:
+    def diff(self, switchover: Switchover) -> StepOutcome:
         """Adopt unreplicated objects of the target. Keep both versions of keys that both sites wrote."""
         return {"ok": True, **self.reconcile(switchover, write=True).as_json()}, None
 
-    def reverse(self, switchover: Switchover) -> Taken:
+    def reverse(self, switchover: Switchover) -> StepOutcome:
         self.bring_all(switchover.source, switchover.target)
         return {"ok": True, **self.brought(switchover)}, None
 
@@ -172,7 +172,7 @@ class Steps:
         last = target_readiness.last_replication(self.ledger, switchover.source, switchover.target)
         return {name: last.body[name] for name in ("objects", "bytes", "copied", "verified")} if last else {}
 
-    def drain(self, switchover: Switchover) -> Taken:
+    def drain(self, switchover: Switchover) -> StepOutcome:
         """Copy what the target lacks. Missing objects count as lost only after the operator accepts the loss."""
         fault: RempartError | None = SiteUnavailable(
             f"Site '{switchover.source}' no longer answers", "Run again: the drain continues."
@@ -223,7 +223,7 @@ class Steps:
         source, target = self.site(switchover.source), self.site(switchover.target)
         return sum(carry(source, target, bucket, info.key) for info in source.list(bucket))
 
-    def verify(self, switchover: Switchover) -> Taken:
+    def verify(self, switchover: Switchover) -> StepOutcome:
         """Compare the target's listing with the verified replicas, and read back a random sample of each bucket."""
         target = self.site(switchover.target)
         objects = read = 0
@@ -258,7 +258,7 @@ class Steps:
             "Run again to copy them again. If they differ again, stop using the site (`rempart doctor site`).",
         )
 
-    def resume(self, now: Active, switchover: Switchover) -> Taken:
+    def resume(self, now: Active, switchover: Switchover) -> StepOutcome:
         """Open the new site: it accepts writes, each site that answers gets the generation, MLflow writes to the new
         site.
         """

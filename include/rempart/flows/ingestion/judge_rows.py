@@ -21,7 +21,7 @@ _SLICE = 50_000
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRows:
     """Accepted rows in order of delivery; and for each delivery its rows, refused rows, checked rows, and whether it is
     held back.
 
@@ -43,7 +43,7 @@ class _Beyond(Exception):
         self.number, self.reason = number, reason
 
 
-def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
+def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> JudgedRows:
     """Judge the rows as `judge` does, and hold back the deliveries at fault if `max_quarantined` is exceeded.
 
     No row of a held-back delivery is accepted: its good rows wait in quarantine for a person.
@@ -61,10 +61,10 @@ def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Seque
         refused[number] = refused[number].with_all_others(acceptance.HELD)
     for number, rows, against, count in zip(others, left.read, left.refused, left.judged, strict=True):
         read[number], refused[number], judged[number] = rows, against, count
-    return Judged(left.accepted, read, refused, judged, held)
+    return JudgedRows(left.accepted, read, refused, judged, held)
 
 
-def judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
+def judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> JudgedRows:
     """Judge each row by itself: it must be typed, then meet every expectation, then be the first of its key."""
     while True:
         try:
@@ -74,7 +74,7 @@ def judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) ->
             read = [Rows(fault=fault) if i == found.number else rows for i, rows in enumerate(read)]
 
 
-def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
+def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> JudgedRows:
     import numpy as np
     import pyarrow as pa
 
@@ -114,7 +114,7 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
         if rows.text(list(faults)) > reading.MAX_REFUSED_TEXT:
             raise _Beyond(number, "the faulty rows are too long to be stored one by one")
     refused = [Refused.of(rows, shared(faults)) for rows, faults in zip(read, against, strict=True)]
-    return Judged(candidates.take(pa.array(first, pa.int64())), read, refused, judged)
+    return JudgedRows(candidates.take(pa.array(first, pa.int64())), read, refused, judged)
 
 
 def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[int, Reasons]]:

@@ -32,7 +32,7 @@ MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldDelivery:
     """A delivery's quarantine: its recorded outcome, its rows, and until when they are kept."""
 
     outcome: dict[str, Any]
@@ -50,7 +50,7 @@ class Look:
     sealed: str
 
 
-def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased | None, today: date) -> Held:
+def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased | None, today: date) -> HeldDelivery:
     """Return a delivery's quarantine without erased rows; no rows if none is left.
 
     Raises IngestError for an unknown delivery, a missing quarantine, or one past its retention.
@@ -64,7 +64,7 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
             "Take its SHA-256 from the cockpit's page of this pipeline. A plain run ingests files that still wait.",
         ) from cause
     if not outcome["quarantined"]:
-        return Held(outcome, (), today)
+        return HeldDelivery(outcome, (), today)
     key = landing.quarantine_key(pipeline.name, sha256, deliveries.attempt(outcome))
     try:
         found, body = site.fetch(lake, key)
@@ -86,7 +86,7 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
             with site.open(lake, raw.key) as stream:
                 header = erasing.header_of(stream, raw.size, pipeline)
         body = erasing.cut_quarantine(body, header, pipeline, erased.has).body or body
-    return Held(outcome, tuple(landing.refused_rows(body)), until)
+    return HeldDelivery(outcome, tuple(landing.refused_rows(body)), until)
 
 
 def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None) -> Look:

@@ -18,7 +18,7 @@ from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import Run
 from rempart.flows.ingestion.judge_rows import judge
-from rempart.flows.ingestion.quarantine import Held, user_number
+from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
@@ -128,7 +128,7 @@ def _tell_accepted(run: Run, sha256: str, refused: int, delivered: int, by: str)
     run.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
-def _read(run: Run, found: Held, sha256: str) -> Rows:
+def _read(run: Run, found: HeldDelivery, sha256: str) -> Rows:
     """Read the delivery as received, without rows erased since, in the current schema."""
     name, what = found.outcome["file"], f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}'"
     raw = landing.raw_of(run.site, run.lake, run.pipeline.name, sha256)
@@ -148,7 +148,7 @@ def _read(run: Run, found: Held, sha256: str) -> Rows:
     return rows
 
 
-def _check_readable(run: Run, found: Held, sha256: str, rows: Rows) -> None:
+def _check_readable(run: Run, found: HeldDelivery, sha256: str, rows: Rows) -> None:
     if rows.fault:
         raise IngestError(
             f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "
@@ -157,7 +157,7 @@ def _check_readable(run: Run, found: Held, sha256: str, rows: Rows) -> None:
         )
 
 
-def to_judge(found: Held, read: Rows) -> Rows:
+def to_judge(found: HeldDelivery, read: Rows) -> Rows:
     """Return the quarantined rows of a delivery as read now, each on its original line. Pure.
 
     An unreadable file is judged as a whole. Otherwise rows are matched by their text; among equal rows the last ones,

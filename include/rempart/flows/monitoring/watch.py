@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rempart.backup.watch.alarm import after, due
 from rempart.backup.watch.heartbeat import decode, key_of
-from rempart.backup.watch.heartbeat_check import Heard, HeartbeatVerdict, Unheard, judge
+from rempart.backup.watch.heartbeat_check import HeartbeatVerdict, ReceivedHeartbeat, Unheard, judge
 from rempart.backup.watch.rpo import of_heartbeats
 from rempart.deployment.setup.credentials import write_private
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
@@ -96,7 +96,7 @@ def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str
     return Round(verdicts, tuple(undelivered), figure.line() if figure else "")
 
 
-def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unheard:
+def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> ReceivedHeartbeat | Unheard:
     """Return a site's heartbeat of one kind."""
     try:
         info, body = site.fetch(bucket, key_of(kind))
@@ -105,7 +105,7 @@ def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unhea
     except SiteError as error:
         return Unheard("unreadable", error.what)
     try:
-        return Heard(decode(kind, body, keys), info.modified)
+        return ReceivedHeartbeat(decode(kind, body, keys), info.modified)
     except ValueError as cause:
         return Unheard("forged", f"{bucket}/{key_of(kind)} is not trusted: {cause}")
 

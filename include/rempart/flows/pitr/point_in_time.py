@@ -17,7 +17,7 @@ from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.receiver import Server, look
 from rempart.backup.pitr.recovery import Course, Holdings
 from rempart.backup.pitr.wal import Archive, Base, Segment
-from rempart.backup.pitr.wal_store import Stored
+from rempart.backup.pitr.wal_store import StoredEntry
 from rempart.coordination.active import backup_site
 from rempart.errors import (
     BackupError,
@@ -71,13 +71,13 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedArchive:
     """One archive at a site: its listing, its base backups by their cards, and the courses of its timelines."""
 
     archive: Archive
     key: ScopeKey
-    bases: tuple[tuple[Base, Stored], ...]
-    files: tuple[Stored, ...]
+    bases: tuple[tuple[Base, StoredEntry], ...]
+    files: tuple[StoredEntry, ...]
     courses: dict[int, Course]
 
     @property
@@ -175,7 +175,9 @@ def take_base(target: Target, server: Server, tools: Tools | None = None) -> Bas
     return base
 
 
-def open_archive(site: Site, bucket: str, archive: Archive, key: ScopeKey, listed: Sequence[Stored]) -> Opened:
+def open_archive(
+    site: Site, bucket: str, archive: Archive, key: ScopeKey, listed: Sequence[StoredEntry]
+) -> OpenedArchive:
     """Read the cards and histories of an archive. Raises IntegrityError, KeyWrong, SiteError."""
     ours = [stored for stored in listed if stored.entry.archive == archive]
     bases, histories = [], dict[int, tuple[tuple[int, int], ...]]()
@@ -195,7 +197,7 @@ def open_archive(site: Site, bucket: str, archive: Archive, key: ScopeKey, liste
     }
     courses = {timeline: recovery.course_of(timeline, histories.get(timeline, ())) for timeline in timelines}
     bases.sort(key=lambda opened: opened[0].ended)
-    return Opened(
+    return OpenedArchive(
         archive, key, tuple(bases), tuple(stored for stored in ours if stored.entry.name != wal.BASE), courses
     )
 
@@ -275,12 +277,12 @@ def _retained(done: Pruned, until: datetime) -> Pruned:
     return replace(done, retained=done.retained + 1, retained_until=latest)
 
 
-def _deleted(done: Pruned, stored: Stored) -> Pruned:
+def _deleted(done: Pruned, stored: StoredEntry) -> Pruned:
     base = stored.entry.name == wal.BASE
     return replace(done, bases=done.bases + base, files=done.files + (not base), bytes=done.bytes + stored.bytes)
 
 
-def _doomed(opened: Opened, now: datetime, *, live: bool) -> list[Stored]:
+def _doomed(opened: OpenedArchive, now: datetime, *, live: bool) -> list[StoredEntry]:
     keep = wal.kept_for(opened.archive)
     everything = [*(stored for _, stored in opened.bases), *opened.files]
     if not live and all(now - version.modified > keep for stored in everything for version in stored.versions):

@@ -19,9 +19,9 @@ from rempart.backup.keys import age, encryption_scopes
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.recovery import Route, Span
-from rempart.backup.pitr.wal_store import Stored
+from rempart.backup.pitr.wal_store import StoredEntry
 from rempart.errors import BackupError, ConfigError, KeyDestroyed, RempartError
-from rempart.flows.pitr.point_in_time import Opened, open_archive
+from rempart.flows.pitr.point_in_time import OpenedArchive, open_archive
 from rempart.flows.pitr.recover_server import Recovered, recover, verify
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform, classification_of
@@ -36,7 +36,7 @@ WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class SiteArchives:
     """Archives at a site, opened; the most recently written one is last.
 
     `closed` says why others could not be opened.
@@ -45,8 +45,8 @@ class Found:
     site: Site
     bucket: str
     repository_of: RepositoryOf
-    listed: Sequence[Stored]
-    opened: tuple[Opened, ...]
+    listed: Sequence[StoredEntry]
+    opened: tuple[OpenedArchive, ...]
     closed: tuple[str, ...]
 
 
@@ -54,12 +54,12 @@ class Found:
 class Plan:
     """A recovery plan: archive, route and timeline."""
 
-    opened: Opened
+    opened: OpenedArchive
     route: Route
     timeline: int
 
 
-def find(platform: Platform, site_name: str, identity: age.Identity, system: str | None = None) -> Found:
+def find(platform: Platform, site_name: str, identity: age.Identity, system: str | None = None) -> SiteArchives:
     """Open the archives at a site. Raises ConfigError, PlacementDenied, KeyMissing and its siblings, SiteError."""
     name = site_name or platform.config.backup.site
     if name not in platform.config.sites:
@@ -72,7 +72,7 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
     bucket = platform.config.buckets.backups
     listed = wal_store.listed(site, bucket)
     ring = Keyring((Place(site, bucket),), identity, (), platform.clock)
-    opened: list[tuple[datetime, Opened]] = []
+    opened: list[tuple[datetime, OpenedArchive]] = []
     closed: list[str] = []
     for archive in sorted({stored.entry.archive for stored in listed if system in (None, stored.entry.archive.system)}):
         try:
@@ -84,10 +84,10 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
         opened.append((newest, open_archive(site, bucket, archive, key, listed)))
     opened.sort(key=lambda pair: pair[0])
     repository = partial(repository_of, platform.config, platform.connections, name)
-    return Found(site, bucket, repository, listed, tuple(segment for _, segment in opened), tuple(closed))
+    return SiteArchives(site, bucket, repository, listed, tuple(segment for _, segment in opened), tuple(closed))
 
 
-def plan(found: Found, until: datetime | None, timeline: int | None = None) -> Plan:
+def plan(found: SiteArchives, until: datetime | None, timeline: int | None = None) -> Plan:
     """Choose the archive and route to a moment; None means the end of the most recently written archive.
 
     Raises BackupError, which names the recoverable moments.
@@ -108,7 +108,7 @@ def plan(found: Found, until: datetime | None, timeline: int | None = None) -> P
     )
 
 
-def lines(found: Found, plan: Plan, folder: Path) -> Iterator[str]:
+def lines(found: SiteArchives, plan: Plan, folder: Path) -> Iterator[str]:
     """Yield the plan as lines for people."""
     base, chosen = plan.route.base, plan.route.segments
     until = plan.route.until
@@ -122,7 +122,7 @@ def lines(found: Found, plan: Plan, folder: Path) -> Iterator[str]:
     yield f"into {folder}; site '{found.site.name}' stays unchanged"
 
 
-def restore(found: Found, plan: Plan, folder: Path) -> Recovered:
+def restore(found: SiteArchives, plan: Plan, folder: Path) -> Recovered:
     """Fetch, verify and recover into a new or empty folder. It becomes a stopped server's data folder.
 
     Raises BackupError, IntegrityError, SiteError, StackError.
@@ -174,7 +174,7 @@ def check_version(server: str, programs: int) -> None:
         )
 
 
-def _fetch(found: Found, plan: Plan, folder: Path) -> None:
+def _fetch(found: SiteArchives, plan: Plan, folder: Path) -> None:
     """Fetch the segments of the route and the histories of its timelines into pg_wal."""
     folder.mkdir(mode=0o700, exist_ok=True)
     wanted = {segment.entry for segment in plan.route.segments}
@@ -183,7 +183,7 @@ def _fetch(found: Found, plan: Plan, folder: Path) -> None:
     ]  # fmt: skip
     bucket, size = found.bucket, plan.route.base.segment_bytes
 
-    def fetch_segment(stored: Stored) -> None:
+    def fetch_segment(stored: StoredEntry) -> None:
         file = folder / stored.entry.name
         wal_store.open_entry(found.site, bucket, plan.opened.key, stored, file)
         if wal.is_segment(stored.entry.name):
@@ -205,7 +205,7 @@ def _hollow(file: Path, size: int) -> None:
     os.truncate(file, size)
 
 
-def status(found: Found, now: datetime) -> Iterator[str]:
+def status(found: SiteArchives, now: datetime) -> Iterator[str]:
     """Yield what can be recovered: window, base backups, segments and gaps of each archive."""
     for why in found.closed:
         yield f"unreadable: {why}"
@@ -215,7 +215,7 @@ def status(found: Found, now: datetime) -> Iterator[str]:
         yield from _of(opened, now)
 
 
-def _of(opened: Opened, now: datetime) -> Iterator[str]:
+def _of(opened: OpenedArchive, now: datetime) -> Iterator[str]:
     held, size = opened.held(), sum(file.bytes for file in opened.files)
     yield f"server {opened.archive.system}, {opened.archive.scope} {opened.archive.serial}"
     segments = sum(wal.is_segment(file.entry.name) for file in opened.files)

@@ -14,7 +14,7 @@ from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.port import Ledger
 from rempart.replication.continuity import Continuity
-from rempart.replication.divergence import Known, aside, diverged
+from rempart.replication.divergence import KnownVersion, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch
 from rempart.settings.config import Config
@@ -93,12 +93,12 @@ def reconcile(
     return Reconciled(tuple(adopted), tuple(conflicts), f"conflicts/{generation}/ at '{active.name}'")
 
 
-def _known(continuity: Continuity, source: str, other: str, bucket: str) -> Iterator[Known]:
+def _known(continuity: Continuity, source: str, other: str, bucket: str) -> Iterator[KnownVersion]:
     """Return the versions at site `source` that `other` has or had, from the catalogues of both directions."""
     for replica in continuity.catalogue(source, other).rows(bucket):
-        yield Known(replica.key, replica.etag)
+        yield KnownVersion(replica.key, replica.etag)
     for replica in continuity.catalogue(other, source).rows(bucket):
-        yield Known(replica.key, replica.target_etag)
+        yield KnownVersion(replica.key, replica.target_etag)
 
 
 def _listed(site: Site, bucket: str) -> list[ObjectInfo]:

@@ -28,7 +28,7 @@ from rempart.replication.continuity import Continuity
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
-from rempart.replication.transfer import Carried, Mover, Throttle
+from rempart.replication.transfer import KeyResult, Mover, Throttle
 from rempart.replication.work import FolderStore, Store
 from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
@@ -83,7 +83,7 @@ class ReplicationResult:
     unvouched: int
 
 
-Measured = Callable[[ReplicationResult], object]
+OnMeasured = Callable[[ReplicationResult], object]
 
 
 def replicate(platform: Platform, source: str, target: str, *, accept_deletes: int = 0) -> ReplicationResult:
@@ -298,7 +298,7 @@ class OpenPair:
         folder: Path,
         began: datetime,
         accept_deletes: int,
-        measured: Measured = lambda result: None,
+        measured: OnMeasured = lambda result: None,
     ) -> ReplicationResult:
         """Return the result of a run. `carried` holds the outcome of each bucket, or None outside the window."""
         total, stopped = Outcome(), None
@@ -360,11 +360,11 @@ class OpenPair:
             grade.unvouched,
         )
 
-    def progress(self) -> Callable[[Carried], None]:
+    def progress(self) -> Callable[[KeyResult], None]:
         """Report progress every few seconds while objects are copied."""
         last, copied, size = self.clock(), 0, 0
 
-        def told(done: Carried) -> None:
+        def told(done: KeyResult) -> None:
             nonlocal last, copied, size
             copied, size, now = copied + done.put, size + done.bytes, self.clock()
             if (now - last).total_seconds() >= LOG_EVERY:

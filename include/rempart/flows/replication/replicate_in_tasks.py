@@ -20,7 +20,7 @@ from rempart.backup.watch import heartbeat
 from rempart.coordination.lease import Lease
 from rempart.errors import RempartError, SiteUnavailable
 from rempart.flows.replication.reconcile import before_bringing
-from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, facts_of, open_pair
+from rempart.flows.replication.replicate import OnMeasured, OpenPair, ReplicationResult, facts_of, open_pair
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.leases import holder, pair_lease
 from rempart.flows.shared.platform import Platform
@@ -110,7 +110,7 @@ def conclude(
     outcomes: Sequence[Mapping[str, Any]],
     *,
     accept_deletes: int = 0,
-    measured: Measured = lambda result: None,
+    measured: OnMeasured = lambda result: None,
 ) -> ReplicationResult:
     """Check that all objects arrived, hide deleted ones, measure, write evidence, release the lease, send the
     heartbeat.

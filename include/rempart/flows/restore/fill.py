@@ -12,7 +12,7 @@ from rempart.backup.points.restore_plan import Selection
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import BackupError, ObjectMissing, RempartError
 from rempart.flows.restore.restore_databases import Server, administrator, restore_all
-from rempart.flows.restore.restore_objects import Bringer, Brought
+from rempart.flows.restore.restore_objects import Bringer, RestoredObjects
 from rempart.flows.restore.restore_source import OpenPoint, Wish
 from rempart.flows.restore.targets import OWNERS, Sandbox, Target, live_names
 from rempart.flows.shared.replication_pairs import physical_bucket
@@ -33,7 +33,7 @@ def fill_databases(
     return restore_all(Server(target, tools), selection.databases, point.repository, done)
 
 
-def fill_objects(target: Target, point: OpenPoint, selection: Selection) -> Brought:
+def fill_objects(target: Target, point: OpenPoint, selection: Selection) -> RestoredObjects:
     """Copy the selected objects, each read back. Raises SiteUnavailable, IntegrityError, SiteError."""
     return Bringer(point.copies(), target.site, target.bucket).bring(selection.objects)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rempart.backup.points import erasures, locking
-from rempart.backup.points.locking import Cover, Known
+from rempart.backup.points.locking import Cover, KnownLocks
 from rempart.errors import SessionExpired, SiteError, SiteUnavailable
 from rempart.flows.backup.locks import is_altered, read_known, reads_the_same
 from rempart.flows.backup.mend_links import Mended, mend
@@ -103,7 +103,7 @@ def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str
     )
 
 
-def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = True) -> Repaired:
+def uncover(site: Site, bucket: str, known: KnownLocks | None, *, dry_run: bool = True) -> Repaired:
     """Uncover objects without a platform.
 
     Deletes delete markers and unlocked versions on top. If a locked version is on top, a copy of the right version is
@@ -119,7 +119,7 @@ def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = Tru
     return Repaired(site.name, dry_run, hidden)
 
 
-def covered(site: Site, bucket: str, known: Known | None) -> Iterator[Cover]:
+def covered(site: Site, bucket: str, known: KnownLocks | None) -> Iterator[Cover]:
     """Return every object that restore points need and a reader does not find. Raises SiteError."""
     needed = {key for key, _ in known.until} if known else None
     for prefix in (locking.CHAIN, erasures.PREFIX, locking.POINTS, locking.REPOSITORIES):

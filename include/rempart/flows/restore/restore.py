@@ -25,7 +25,7 @@ from rempart.errors import BackupError
 from rempart.flows.restore import restore_active, restore_checks, restore_erasures
 from rempart.flows.restore.fill import empty, fill_databases, fill_objects, side_by_side
 from rempart.flows.restore.restore_databases import administrator, forget_replicas, give_rights
-from rempart.flows.restore.restore_objects import Brought
+from rempart.flows.restore.restore_objects import RestoredObjects
 from rempart.flows.restore.restore_refusals import (
     only_restore,
     refuse_nothing_here,
@@ -115,7 +115,7 @@ class _Restore:
     runs: bool = False
     patience: float = 0.0
     checks: list[RestoreCheck] = field(default_factory=list)
-    brought: Brought = field(default_factory=Brought)
+    brought: RestoredObjects = field(default_factory=RestoredObjects)
 
     def __post_init__(self) -> None:
         self.clock = self.point.platform.clock

@@ -16,7 +16,7 @@ from rempart.flows.governance import evidence
 from rempart.flows.restore import repair, restore_active, restore_erasures, restore_report
 from rempart.flows.restore.restore import RestoreResult, restore
 from rempart.flows.restore.restore_source import (
-    Found,
+    FoundPoints,
     OpenPoint,
     Wish,
     detached,
@@ -42,11 +42,11 @@ def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path]) -> dict
 
 
 @dataclass(frozen=True)
-class Looked:
+class SitePoints:
     """The points of the site that a restore reads."""
 
     wish: Wish
-    found: Found
+    found: FoundPoints
 
     def listing(self) -> Iterator[str]:
         """The points that can be restored."""
@@ -59,7 +59,7 @@ class Prepared:
     """A point that is opened, and what of it would be restored."""
 
     wish: Wish
-    found: Found
+    found: FoundPoints
     point: OpenPoint
     selection: Selection
 
@@ -79,7 +79,7 @@ class Prepared:
             yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"
 
 
-def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> Looked:
+def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> SitePoints:
     """Find the restore points of a site. Without a site, `backup.site` is used. Nothing is changed.
 
     `wait` is the number of seconds to wait in containers until MLflow and Airflow are started on the restored stores.
@@ -97,10 +97,10 @@ def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0
     trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
     if hidden := repair.warning(platform, wish.site, trusted):
         logger.warning("%s", hidden)
-    return Looked(wish, find(platform, wish, trusted))
+    return SitePoints(wish, find(platform, wish, trusted))
 
 
-def prepare(looked: Looked, identity: Path | None = None) -> Prepared:
+def prepare(looked: SitePoints, identity: Path | None = None) -> Prepared:
     """Open the restore point. Raises the errors of `restore_source.open_point` and `plan`."""
     wish, found = looked.wish, looked.found
     point = open_point(found, wish, identity_of(found.platform, identity))
@@ -117,7 +117,7 @@ def carry_out(stack: Stack, prepared: Prepared, wait: float = 0.0) -> Iterator[s
         yield why
 
 
-def doubts(found: Found, point: OpenPoint) -> tuple[str, ...]:
+def doubts(found: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
     """Return anomalies of a restore point, compared with the complete point before it; empty without one."""
     before = [link for link in found.links if link.seq < point.link.seq and link.consistent]
     for link in reversed([link for link in before if link.point in found.present]):

@@ -33,7 +33,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
-class Brought:
+class RestoredObjects:
     """Objects by the kind of copy they came from, or already in place; copied bytes.
 
     `passed_over` says why copies that come earlier in the order did not serve: the first few reasons.
@@ -53,7 +53,7 @@ class Bringer:
     bucket: Callable[[str], str]
     monotonic: Callable[[], float] = time.monotonic
 
-    def bring(self, held_objects: tuple[HeldObject, ...], workers: int = WORKERS) -> Brought:
+    def bring(self, held_objects: tuple[HeldObject, ...], workers: int = WORKERS) -> RestoredObjects:
         """Copy each object to the target and read it back. One failure does not stop the others.
 
         At the end the error names the first failure, and the next run continues. Raises SiteUnavailable,
@@ -94,7 +94,7 @@ class Bringer:
             raise _told(failures, len(held_objects))
         if passed_over:
             logger.warning("some objects came from another copy than the first. First reason: %s", passed_over[0])
-        return Brought(dict(served), copied, tuple(passed_over))
+        return RestoredObjects(dict(served), copied, tuple(passed_over))
 
     def _one(self, held_object: HeldObject, size: int | None, folder: Path) -> Fetched:
         bucket = self.bucket(held_object.bucket)

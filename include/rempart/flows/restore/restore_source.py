@@ -19,7 +19,7 @@ from rempart.backup.keys.encryption_scopes import parse
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import CONNECTION, Keyring, Place
 from rempart.backup.points import chain, points, references, restore_plan
-from rempart.backup.points.chain import Link, Stored
+from rempart.backup.points.chain import Link, StoredLink
 from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import Dump, Manifest
 from rempart.backup.points.restore_plan import Part, Selection
@@ -104,7 +104,7 @@ def trusted_of(files: Sequence[Path], known: Callable[[], Mapping[str, bytes]]) 
     return found
 
 
-def verified(stored: Sequence[Stored], trusted: Mapping[str, bytes], *, before_break: bool = False) -> list[Link]:
+def verified(stored: Sequence[StoredLink], trusted: Mapping[str, bytes], *, before_break: bool = False) -> list[Link]:
     """Return every link, verified; with `before_break` only those before the first invalid link.
 
     Raises IntegrityError.
@@ -165,7 +165,7 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPoints:
     """Restore points of a site: verified links in order, and the points that have a manifest.
 
     `trusted` holds the public keys used for verification, by id; `lost` the points whose link is marked as lost.
@@ -220,7 +220,7 @@ class OpenPoint:
             return platform_secrets.decode(file.read_bytes())
 
 
-def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes], site: Site | None = None) -> Found:
+def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes], site: Site | None = None) -> FoundPoints:
     """Read and verify the chain of an opened site (default: the wish's); forced, with a point, up to the first break.
 
     Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing.
@@ -229,7 +229,7 @@ def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes], site: Sit
     stored = chain.read(site, bucket, trusted, named=hashes(named_links(platform.ledger, site.name, bucket)))
     links = verified(stored, trusted, before_break=wish.force and wish.point is not None)
     lost = chain.lost_points(stored, trusted)
-    return Found(platform, site, links, frozenset(points.list(site, bucket)), trusted, lost)
+    return FoundPoints(platform, site, links, frozenset(points.list(site, bucket)), trusted, lost)
 
 
 def site_of_points(platform: Platform, name: str) -> Site:
@@ -243,7 +243,7 @@ def site_of_points(platform: Platform, name: str) -> Site:
     )
 
 
-def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
+def open_point(found: FoundPoints, wish: Wish, identity: age.Identity) -> OpenPoint:
     """Choose the point and read its manifest. Raises IntegrityError, BackupError, SiteError."""
     platform, site = found.platform, found.site
     link = restore_plan.choose(found.links, found.present, wish.point, force=wish.force, lost=found.lost)

@@ -14,7 +14,7 @@ from rempart.settings.pipelines import named
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.training.attempts.record import ORDER, Record, read_order
-from rempart.training.kubernetes.orphans import Known, OrphanFinding, PodSeen, judge
+from rempart.training.kubernetes.orphans import JobFacts, OrphanFinding, PodSeen, judge
 
 
 def find_orphans(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[OrphanFinding]:
@@ -37,16 +37,16 @@ def _record(active_site: Callable[[Classification], Site], bucket: str, pod: Pod
         return None
 
 
-def _known(order_of: Callable[[PodSeen, str], Record | None], api: AirflowApi, pod: PodSeen, pipeline: str) -> Known:
+def _known(order_of: Callable[[PodSeen, str], Record | None], api: AirflowApi, pod: PodSeen, pipeline: str) -> JobFacts:
     try:
         record = order_of(pod, pipeline)
         attempts = record.attempts() if record else []
         attempt = next((attempt for attempt in attempts if attempt.number == pod.attempt), None)
         if record is None or attempt is None or attempt.outcome is not None:
-            return Known(attempt)
-        return Known(attempt, _task_state(api, record.begun_by(pod.attempt)))
+            return JobFacts(attempt)
+        return JobFacts(attempt, _task_state(api, record.begun_by(pod.attempt)))
     except RempartError as fault:
-        return Known(unknown=fault.what)
+        return JobFacts(unknown=fault.what)
 
 
 def _task_state(api: AirflowApi, by: dict[str, Any]) -> str | None:

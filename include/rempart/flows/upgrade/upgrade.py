@@ -20,7 +20,7 @@ from rempart.flows.restore import restore_checks
 from rempart.flows.shared.platform import Platform, classification_of, open_platform
 from rempart.flows.training.champions import registered
 from rempart.flows.upgrade import upgrade_facts, upgrade_journal
-from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
 from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
@@ -33,7 +33,7 @@ PATIENCE = 4 * 3600.0
 """Seconds within which the restore point and its drill must finish."""
 
 
-def unfinished(stack: Stack) -> Begun | None:
+def unfinished(stack: Stack) -> BegunUpgrade | None:
     """An upgrade that was begun and did not end. Raises UpgradeError where there is no platform."""
     if stack.services and not stack.secrets.is_file():
         raise UpgradeError(
@@ -74,13 +74,13 @@ def steps(databases: Sequence[str]) -> list[str]:
     ]
 
 
-def _runs(stack: Stack, begun: Begun) -> bool:
+def _runs(stack: Stack, begun: BegunUpgrade) -> bool:
     """Return whether the previous release runs again, so that the restore point is outdated."""
     recorded = release.recorded(stack)
     return bool(lifecycle.works(stack)) and recorded is not None and recorded.root == begun.before.root
 
 
-def prepare(stack: Stack, facts: UpgradeFacts) -> Begun:
+def prepare(stack: Stack, facts: UpgradeFacts) -> BegunUpgrade:
     """Return the restore point, written and drilled by the running release, which can read it. Raises UpgradeError."""
     platform = open_platform()
     api, began = AirflowApi(platform.connections("airflow_api")), platform.clock()
@@ -100,7 +100,7 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> Begun:
     chain = upgrade_facts.verified(platform.ledger)
     if facts.before is None:
         raise UpgradeError("The release that last ran here is unknown", "Run `rempart upgrade --check`.")
-    begun = Begun(
+    begun = BegunUpgrade(
         str(point["id"]),
         backup_site(platform.config, platform.active().site),
         facts.before,
@@ -143,7 +143,7 @@ def _step(name: str) -> Iterator[None]:
     logger.info("%s: done in %.1f s", name, time.monotonic() - began)
 
 
-def exchange(stack: Stack, begun: Begun) -> list[str]:
+def exchange(stack: Stack, begun: BegunUpgrade) -> list[str]:
     """Stop, migrate, start, prove; what to know afterwards. Started again, it goes on. Raises UpgradeError."""
     logger.info("the way back, at any time from here on: %s", way_back(stack))
     with _step("stop"):
@@ -194,7 +194,7 @@ def way_back(stack: Stack) -> str:
     return f"cd {stack.root} && {where}.venv/bin/rempart upgrade --back --yes"
 
 
-def proof(platform: Platform, begun: Begun) -> Iterator[RestoreCheck]:
+def proof(platform: Platform, begun: BegunUpgrade) -> Iterator[RestoreCheck]:
     """Check for everything that existed before, the way users ask for it."""
     site = platform.active_site(classification_of(load_all()))
     head, environment = begun.ledger_head, configuration.environment()

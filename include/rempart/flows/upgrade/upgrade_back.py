@@ -16,7 +16,7 @@ from rempart.errors import RempartError, UpgradeError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared.platform import open_platform
 from rempart.flows.upgrade import upgrade_journal
-from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _LOSES = {
 }
 
 
-def newest(stack: Stack) -> Begun:
+def newest(stack: Stack) -> BegunUpgrade:
     """The upgrade that can be taken back. Raises UpgradeError if there is none."""
     begun = upgrade_journal.read(stack)
     if begun is None or begun.outcome == "back":
@@ -38,7 +38,7 @@ def newest(stack: Stack) -> Begun:
     return begun
 
 
-def go_back(stack: Stack, begun: Begun) -> None:
+def go_back(stack: Stack, begun: BegunUpgrade) -> None:
     """Stop, restore what was migrated, start the release before, prove it. Raises UpgradeError, StackError.
 
     The programs of the release before restore and start: it alone is sure to read its point. Started again, it goes on.
@@ -65,7 +65,7 @@ def go_back(stack: Stack, begun: Begun) -> None:
     upgrade_journal.write(stack, replace(begun, outcome="back"))
 
 
-def plan(begun: Begun) -> list[str]:
+def plan(begun: BegunUpgrade) -> list[str]:
     """Yield the steps and the cost of going back. Pure."""
     lines = [f"The previous release, {begun.before.version} in {begun.before.root}, would work here again."]
     if begun.migrates:
@@ -87,7 +87,7 @@ def _check(before: release.Release) -> None:
         )
 
 
-def _before(stack: Stack, begun: Begun, words: list[str]) -> None:
+def _before(stack: Stack, begun: BegunUpgrade, words: list[str]) -> None:
     """Run the CLI of the previous release on this stack's state. Raises UpgradeError."""
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")} | {
         "REMPART_HOME": str(begun.before.root),
@@ -108,7 +108,7 @@ def _before(stack: Stack, begun: Begun, words: list[str]) -> None:
         )
 
 
-def _record(stack: Stack, begun: Begun) -> None:
+def _record(stack: Stack, begun: BegunUpgrade) -> None:
     """Evidence of the return; where the ledger does not answer, a warning is logged and the return goes on."""
     try:
         body = {"outcome": "back", "point": begun.point if begun.migrates else None, "restored": list(begun.migrates)}
@@ -117,7 +117,7 @@ def _record(stack: Stack, begun: Begun) -> None:
         logger.warning("the return is not recorded as evidence: %s", error.what)
 
 
-def _proof(begun: Begun) -> list[RestoreCheck]:
+def _proof(begun: BegunUpgrade) -> list[RestoreCheck]:
     """Check the platform under the previous release, from this checkout."""
     from rempart.models import registry
 

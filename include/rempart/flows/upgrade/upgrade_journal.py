@@ -16,7 +16,7 @@ Outcome = Literal["", "upgraded", "back"]
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunUpgrade:
     """One upgrade. `point` is its restore point at site `site`.
 
     `migrates`: the databases that the previous release cannot use after the upgrade. `outcome`: empty until the
@@ -38,7 +38,7 @@ def _file(stack: Stack) -> Path:
     return stack.var / "upgrade.json"
 
 
-def write(stack: Stack, begun: Begun) -> None:
+def write(stack: Stack, begun: BegunUpgrade) -> None:
     plain = asdict(begun)
     plain["before"]["root"] = str(begun.before.root)
     part = _file(stack).with_suffix(".part")
@@ -46,7 +46,7 @@ def write(stack: Stack, begun: Begun) -> None:
     part.replace(_file(stack))
 
 
-def read(stack: Stack) -> Begun | None:
+def read(stack: Stack) -> BegunUpgrade | None:
     """Return the newest upgrade of this stack, or None. Raises UpgradeError."""
     if not _file(stack).is_file():
         return None
@@ -55,7 +55,7 @@ def read(stack: Stack) -> Begun | None:
         plain["before"] = Release(**{**plain["before"], "root": Path(plain["before"]["root"])})
         for name in ("migrates", "ledger_head", "dags"):
             plain[name] = tuple(plain[name])
-        return Begun(**plain)
+        return BegunUpgrade(**plain)
     except (ValueError, TypeError, KeyError) as cause:
         raise UpgradeError(
             f"{_file(stack)} cannot be read ({type(cause).__name__})",

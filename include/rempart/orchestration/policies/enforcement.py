@@ -21,7 +21,7 @@ def today() -> date:
 
 
 @lru_cache(maxsize=1)
-def _config_at(second: int) -> tuple[Config, dag_rules.Judged]:
+def _config_at(second: int) -> tuple[Config, dag_rules.JudgedPlacements]:
     """Return the configuration, read at most once a second, and cached verdicts: a folder may hold many DAGs."""
     return config.load(), {}
 

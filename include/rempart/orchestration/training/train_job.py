@@ -20,7 +20,7 @@ from rempart.errors import PlacementDenied
 from rempart.orchestration.training.api_answers import is_there, retried, told
 from rempart.orchestration.training.pod_triggers import BOUND
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
-from rempart.orchestration.training.training_operator import PAUSES, Denied, Taken, TrainingOperatorBase
+from rempart.orchestration.training.training_operator import PAUSES, Denied, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods
@@ -86,7 +86,7 @@ class TrainJobOperator(TrainingOperatorBase):
         self._watch(gang)
 
     def _see_quota(self) -> None:
-        """See that the namespace's quotas can hold all nodes: a TrainJob itself is always accepted. Raises Taken."""
+        """See that the namespace's quotas can hold all nodes; a TrainJob is always accepted. Raises NameTaken."""
         try:
             found = retried(self.client.list_namespaced_resource_quota)(self.namespace)
         except ApiException as cause:
@@ -96,7 +96,7 @@ class TrainJobOperator(TrainingOperatorBase):
             return
         quotas = quotas_of(self._plain(item) for item in found.items)
         if why := too_small(load().gpu_pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
-            raise Taken(verdict.Ending("capacity", why))
+            raise NameTaken(verdict.Ending("capacity", why))
 
     def _make(self, manifest: dict[str, Any]) -> None:
         try:
@@ -136,7 +136,7 @@ class TrainJobOperator(TrainingOperatorBase):
         return None if gang.job is None else gang
 
     def _gang(self) -> Gang:
-        """Return the attempt's TrainJob and its pods, whichever task made it. Raises Taken."""
+        """Return the attempt's TrainJob and its pods, whichever task made it. Raises NameTaken."""
         try:
             job = self.hook.get_custom_object(**_KIND, name=str(self.name), namespace=self.namespace)
         except ApiException as cause:

@@ -47,7 +47,7 @@ class Denied(Exception):
     """A node was refused: the attempt has ended, another pool is asked."""
 
 
-class Taken(Exception):
+class NameTaken(Exception):
     """An object of the attempt's name is not the attempt's: it stays as it is, and another pool is asked."""
 
     def __init__(self, ending: verdict.Ending) -> None:
@@ -78,12 +78,12 @@ class TrainingOperatorBase(BaseOperator):
     def _ask(self, context: Any) -> None:
         """Make the attempt's object, or find it, give it credentials as soon as that may be, and defer.
 
-        Raises Denied, Taken.
+        Raises Denied, NameTaken.
         """
 
     @abstractmethod
     def _found(self, context: Any) -> Any:
-        """Return the attempt's object in the cluster, or None. Raises Taken."""
+        """Return the attempt's object in the cluster, or None. Raises NameTaken."""
 
     @abstractmethod
     def _lives(self, found: Any) -> bool:
@@ -151,7 +151,7 @@ class TrainingOperatorBase(BaseOperator):
             self._look(context, number, event)
         except Denied:
             pass
-        except Taken as found:
+        except NameTaken as found:
             self._leave(number, found)
         except (ApiException, HTTPError) as cause:
             raise self._away(number, cause) from cause
@@ -168,7 +168,7 @@ class TrainingOperatorBase(BaseOperator):
             self._ask(context)
         except Denied:
             return
-        except Taken as found:
+        except NameTaken as found:
             self._leave(step.number, found)
         except (ApiException, HTTPError) as cause:
             status, message = told(cause)
@@ -185,7 +185,7 @@ class TrainingOperatorBase(BaseOperator):
             self.log.warning("Attempt %d: %s (%s)", step.number, ending.outcome, ending.cause)
 
     def _ask_queue(self) -> None:
-        """Check that the pool's queue exists before making an object that would wait in it. Raises Taken."""
+        """Check that the pool's queue exists before making an object that would wait in it. Raises NameTaken."""
         if (name := self._queue) is None:
             return
         try:
@@ -196,7 +196,7 @@ class TrainingOperatorBase(BaseOperator):
             self.log.info("LocalQueue %s cannot be looked at: %s", name, told(cause)[1])
             return
         if found is None:
-            raise Taken(verdict.Ending("unreachable", queue.absent(self._option.pool, self.namespace, name)))
+            raise NameTaken(verdict.Ending("unreachable", queue.absent(self._option.pool, self.namespace, name)))
         if found.active is False:
             self.log.warning("LocalQueue %s admits nothing now: %s", name, found.why)
 
@@ -242,7 +242,7 @@ class TrainingOperatorBase(BaseOperator):
                 self._ask(context)
         except Denied:
             return
-        except Taken as taken:
+        except NameTaken as taken:
             self._leave(number, taken)
         except (ApiException, HTTPError) as cause:
             raise self._away(number, cause) from cause
@@ -285,17 +285,17 @@ class TrainingOperatorBase(BaseOperator):
         self._job.end(self._number, verdict.Ending("denied", why))
         self.log.warning("The %s %s has no credentials and is deleted: %s", self.thing, self.name, why)
 
-    def _leave(self, number: int, found: Taken) -> None:
+    def _leave(self, number: int, found: NameTaken) -> None:
         self._job.end(number, found.ending)
         self.log.warning("Attempt %d: %s (%s)", number, found.ending.outcome, found.ending.cause)
 
     def _hold_to(self, metadata: Mapping[str, Any]) -> None:
-        """Raises Taken for an object of the attempt's name without the attempt's labels."""
+        """Raises NameTaken for an object of the attempt's name without the attempt's labels."""
         labels = metadata.get("labels") or {}
         wanted = {shape.JOB: self._job.spec.job_id, shape.ATTEMPT: str(self._number)}
         if any(labels.get(key) != value for key, value in wanted.items()):
             cause = f"{self.thing} {self.name} in namespace {self.namespace} was not made for this attempt"
-            raise Taken(verdict.Ending("unreachable", cause))
+            raise NameTaken(verdict.Ending("unreachable", cause))
 
     def _make_secret(self, secret: Mapping[str, Any]) -> bool:
         """Make the Secret. Return False if it exists."""

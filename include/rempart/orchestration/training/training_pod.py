@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from rempart.orchestration.training.api_answers import is_there, retried
 from rempart.orchestration.training.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
-from rempart.orchestration.training.training_operator import PAUSES, Taken, TrainingOperatorBase
+from rempart.orchestration.training.training_operator import PAUSES, NameTaken, TrainingOperatorBase
 from rempart.settings.config import load
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
@@ -71,7 +71,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Any) -> V1Pod:
         """Return the attempt's pod; make it if missing. Give it credentials if it gets a node within seconds.
 
-        Raises Taken for a pod with the attempt's name that will not run it, Denied, ApiException.
+        Raises NameTaken for a pod with the attempt's name that will not run it, Denied, ApiException.
         """
         namespace = str(pod_request_obj.metadata.namespace)
         if self._free_to_use(self.find_pod(namespace, context)) is None:
@@ -85,14 +85,14 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         for pause in (*PAUSES, None):
             found = self._free_to_use(self.find_pod(namespace, context))
             if found is None:
-                raise Taken(verdict.Ending("interrupted", "its pod was deleted as soon as it was made"))
+                raise NameTaken(verdict.Ending("interrupted", "its pod was deleted as soon as it was made"))
             if self._admit(found) or pause is None:
                 break
             time.sleep(pause)
         return found
 
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> V1Pod | None:
-        """Return the attempt's pod by its name and labels, whichever task made it. Raises Taken."""
+        """Return the attempt's pod by its name and labels, whichever task made it. Raises NameTaken."""
         try:
             pod: V1Pod = retried(self.hook.get_pod)(str(self.name), namespace)
         except ApiException as cause:
@@ -103,7 +103,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return pod
 
     def _free_to_use(self, pod: V1Pod | None) -> V1Pod | None:
-        """Return a pod that this attempt may wait for, or None. Raises Taken for one that ends or has ended without it.
+        """Return a pod that this attempt may wait for, or None. Raises NameTaken for one that ended without it.
 
         An attempt's number comes twice if the record of the first was lost, as after a failover to a site that was
         behind. A pod that has credentials by this record belongs to this attempt.
@@ -113,7 +113,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         if pod.metadata.deletion_timestamp is not None or not _goes_on(pod):
             does = "is being deleted" if pod.metadata.deletion_timestamp is not None else "has ended"
             cause = f"pod {self.name} in namespace {self.namespace} {does}: the next attempt has a name of its own"
-            raise Taken(verdict.Ending("capacity", cause))
+            raise NameTaken(verdict.Ending("capacity", cause))
         return pod
 
     def defer(self, *, trigger: Any, **named: Any) -> NoReturn:

@@ -31,7 +31,7 @@ class PodSeen:
 
 
 @dataclass(frozen=True)
-class Known:
+class JobFacts:
     """Facts about a pod's job: its attempt (None: not recorded), and the state of the task that began it.
 
     `task_state` is None if Airflow has no such task; `unknown` tells why nothing is known.
@@ -51,7 +51,7 @@ class OrphanFinding:
     why: str
 
 
-def judge(pod: PodSeen, known: Known, now: datetime) -> OrphanFinding:
+def judge(pod: PodSeen, known: JobFacts, now: datetime) -> OrphanFinding:
     """Judge whether a pod is orphaned. An unknown pod is never deleted."""
     if pod.terminating:
         return OrphanFinding(pod, False, "its deletion has begun")

@@ -17,7 +17,7 @@ from fastapi.responses import RedirectResponse, Response
 from rempart.backup.keys import age
 from rempart.flows.ingestion.quarantine import MAX_ROWS
 from rempart.web import airflow_calls, sources
-from rempart.web.airflow_calls import AirflowRefused, Asked
+from rempart.web.airflow_calls import AirflowRefused, StartedRun
 from rempart.web.details import posts
 from rempart.web.read_models import quarantine
 from rempart.web.read_models.quarantine import Delivery, Quality
@@ -180,7 +180,7 @@ def _both(pipeline: str, delivery: str) -> tuple[Quality, Delivery]:
     return _quality(pipeline), _delivery(pipeline, delivery)
 
 
-async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> Asked | None:
+async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> StartedRun | None:
     """The run that was started for this delivery; None if Airflow knows none."""
     try:
         found = await airflow_calls.asked(request, dag_id, run) if run else None
@@ -189,7 +189,9 @@ async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> Aske
     return found if found and delivery in (found.conf.get("delivery"), found.conf.get("again")) else None
 
 
-async def _rows(request: Request, pipeline: str, delivery: str, asked: Asked | None) -> sealed_rows.Opened | None:
+async def _rows(
+    request: Request, pipeline: str, delivery: str, asked: StartedRun | None
+) -> sealed_rows.OpenedRows | None:
     secret = request.cookies.get(COOKIE)
     if not secret or asked is None or asked.state != "success":
         return None
@@ -208,7 +210,7 @@ def _plan(
     user: BaseUser,
     refused: str = "",
     status: int = 200,
-    asked: Asked | None = None,
+    asked: StartedRun | None = None,
 ) -> Response:
     of = (
         _accepting(quality.pipeline, delivery)

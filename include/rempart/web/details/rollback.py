@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from rempart.flows.training.champions import decisions_on
 from rempart.web import airflow_calls, sources
-from rempart.web.airflow_calls import AirflowRefused, Asked
+from rempart.web.airflow_calls import AirflowRefused, StartedRun
 from rempart.web.details import posts
 from rempart.web.read_models import rollback
 from rempart.web.read_models.rollback import Rollback
@@ -70,7 +70,7 @@ def _plan(model: str) -> Rollback:
     return found
 
 
-async def _asked(request: Request, model: str, run: str) -> Asked | None:
+async def _asked(request: Request, model: str, run: str) -> StartedRun | None:
     try:
         return await airflow_calls.asked(request, f"roll_back_model_{model}", run) if run else None
     except AirflowRefused:
@@ -78,7 +78,12 @@ async def _asked(request: Request, model: str, run: str) -> Asked | None:
 
 
 def _page(
-    request: Request, found: Rollback, user: BaseUser, refused: str = "", status: int = 200, asked: Asked | None = None
+    request: Request,
+    found: Rollback,
+    user: BaseUser,
+    refused: str = "",
+    status: int = 200,
+    asked: StartedRun | None = None,
 ) -> Response:
     form = posts.token(user, _action(found.model, found.champion.version))
     content: dict[str, Any] = {"found": found, "form": form, "refused": refused, "asked": asked}

@@ -41,7 +41,7 @@ OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill":
 
 
 @dataclass(frozen=True)
-class Told:
+class RecordSummary:
     """One record: what it says, why in its own words, how good it is. `point`: the restore point that it is of."""
 
     seq: int
@@ -60,11 +60,11 @@ class Section:
     """Records of one topic, newest first."""
 
     topic: Topic
-    records: tuple[Told, ...]
+    records: tuple[RecordSummary, ...]
 
 
 @dataclass(frozen=True)
-class Left:
+class RunRecords:
     """What a DAG left (`run` is None), or one run of it, or one task of that run; topics without records are left out.
 
     `pipeline`: the one that the DAG is of, if it is of one. `reach`: how many of the newest records of each kind were
@@ -82,7 +82,7 @@ class Left:
     waits: tuple[Message, ...] = ()
 
 
-def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datetime) -> Left:
+def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datetime) -> RunRecords:
     """Everything that a run wrote, or one task of it."""
     name = run_name(run)
 
@@ -93,7 +93,7 @@ def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datet
     return _left(facts, now, dag, run, task, wrote, None)
 
 
-def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> Left:
+def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> RunRecords:
     """The newest evidence of the pipeline, pair or stage that a DAG is of, and of what else it wrote."""
     pipeline = pipeline_of(dag, facts)
     loaded = None if isinstance(facts.pipelines, Unknown) or pipeline is None else facts.pipelines[pipeline]
@@ -147,7 +147,7 @@ def _left(
     task: str | None,
     concerns: Callable[[Evidence], bool],
     limit: int | None,
-) -> Left:
+) -> RunRecords:
     found = []
     for topic in TOPICS:
         records = [entry for kind in KINDS[topic] for entry in facts.of(kind) if concerns(entry)]
@@ -155,7 +155,7 @@ def _left(
         if newest:
             found.append(Section(topic, tuple(told(entry) for entry in newest)))
     reach = {str(kind): NEWEST[kind] for kinds in KINDS.values() for kind in kinds}
-    return Left(moment(facts, now), dag, run, task, pipeline_of(dag, facts), tuple(found), reach)
+    return RunRecords(moment(facts, now), dag, run, task, pipeline_of(dag, facts), tuple(found), reach)
 
 
 def _once(records: Iterable[Evidence]) -> list[Evidence]:
@@ -170,7 +170,7 @@ def _once(records: Iterable[Evidence]) -> list[Evidence]:
     return kept
 
 
-def told(record: Evidence) -> Told:
+def told(record: Evidence) -> RecordSummary:
     """A record as a sentence; one whose body has another form than today's is told by its kind alone."""
     try:
         state, params, why = _SAYERS[record.kind](record.body)
@@ -180,7 +180,9 @@ def told(record: Evidence) -> Told:
         state, message, why = "unknown", Message("told.other"), ()
     by = writer(record)
     point = record.subject if record.kind in ("restore-point", "drill") else None
-    return Told(record.seq, record.at, record.kind, record.subject, state, message, why, by.task if by else None, point)
+    return RecordSummary(
+        record.seq, record.at, record.kind, record.subject, state, message, why, by.task if by else None, point
+    )
 
 
 Body = Mapping[str, Any]

@@ -23,7 +23,7 @@ PURPOSES: Mapping[str, Purpose] = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredReplication:
     """One replication's figures."""
 
     at: datetime
@@ -43,7 +43,7 @@ class Pair:
     """
 
     lag: loss.Lag
-    history: tuple[Measured, ...]
+    history: tuple[MeasuredReplication, ...]
     throughput: tuple[tuple[datetime, float], ...]
 
 
@@ -103,15 +103,15 @@ def _pair(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Pair:
     return Pair(loss.lag(facts, pair, now), found, carried)
 
 
-def history(facts: CockpitFacts, source: str, target: str) -> tuple[Measured, ...]:
+def history(facts: CockpitFacts, source: str, target: str) -> tuple[MeasuredReplication, ...]:
     """Each replication of a pair, oldest first."""
     found = [record for record in facts.of("replication") if record.subject == f"{source}->{target}"]
     return tuple(_measured(run) for run in reversed(found))
 
 
-def _measured(record: Evidence) -> Measured:
+def _measured(record: Evidence) -> MeasuredReplication:
     body = record.body
-    return Measured(
+    return MeasuredReplication(
         record.at,
         float(body["lag_seconds"]),
         int(body["objects"]),

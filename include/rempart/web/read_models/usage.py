@@ -56,7 +56,7 @@ class Locks:
 
 
 @dataclass(frozen=True)
-class Held:
+class UsageSample:
     """What a site held at a moment: current bytes, and those of old versions."""
 
     at: datetime
@@ -78,7 +78,7 @@ class Usage:
     state: State
     buckets: tuple[Bucket, ...]
     locks: tuple[Locks, ...]
-    history: tuple[Held, ...]
+    history: tuple[UsageSample, ...]
     since: int = 0
 
     @property
@@ -141,8 +141,8 @@ def _partial(record: Evidence) -> bool:
     return any("why" in bucket for bucket in record.body["buckets"].values())
 
 
-def _held(record: Evidence) -> Held:
+def _held(record: Evidence) -> UsageSample:
     found = record.body["buckets"].values()
-    return Held(
+    return UsageSample(
         record.at, sum(int(bucket["bytes"]) for bucket in found), sum(int(bucket["old_bytes"]) for bucket in found)
     )

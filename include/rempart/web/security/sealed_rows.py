@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedRows:
     """The first rows of `of` that are in quarantine of a delivery. `header`: its first line, empty if that is gone."""
 
     pipeline: str
@@ -41,7 +41,7 @@ class Opened:
     rows: tuple[Row, ...]
 
 
-def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | None:
+def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> OpenedRows | None:
     """Return the rows of a look; None if this key does not open it, or it is of another delivery."""
     sealed = answer.get("sealed") if isinstance(answer, dict) else None
     if not isinstance(sealed, str) or len(sealed) > LARGEST:
@@ -54,10 +54,10 @@ def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | N
     if (told["pipeline"], told["delivery"]) != (pipeline, delivery):
         return None
     rows = tuple(Row(row["line"], row["reason"], row["raw"], row["cut"]) for row in told["rows"])
-    return Opened(pipeline, delivery, told["file"], told["of"], told["header"], rows)
+    return OpenedRows(pipeline, delivery, told["file"], told["of"], told["header"], rows)
 
 
-def as_csv(found: Opened) -> str:
+def as_csv(found: OpenedRows) -> str:
     """Return the rows as a file. A cell that a spreadsheet would run begins with an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.backup.bundle import bundle, open_bundle
-from rempart.backup.bundle.bundle import Contents, Held, Index
+from rempart.backup.bundle.bundle import BundleFile, Contents, Index
 from rempart.backup.bundle.open_bundle import Bucket, Refused
 from rempart.errors import IntegrityError
 from rempart.ledger.keys import signer, to_pem
@@ -31,8 +31,8 @@ MACHINE = ("3.11", "linux-x86_64")
 CONTENTS = Contents("1" * 64, "2" * 64, "3" * 64, *MACHINE)
 
 
-def held(body: bytes) -> Held:
-    return Held(hashlib.sha256(body).hexdigest(), len(body))
+def held(body: bytes) -> BundleFile:
+    return BundleFile(hashlib.sha256(body).hexdigest(), len(body))
 
 
 BODIES = {"code.tar.gz": b"code", "restic": b"program", "wheels/a-1-py3-none-any.whl": b"wheel" * 100}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.databases import restic, restic_answers
-from rempart.backup.databases.processes import Ended
+from rempart.backup.databases.processes import ProcessResult
 from rempart.backup.databases.restic import Repository, find_program
 from rempart.errors import (
     BackupError,
@@ -52,7 +52,7 @@ def exit_error(message: str, code: int = 1) -> str:
 
 
 def error(status: int, messages: str) -> BackupError | SiteError:
-    found = restic_answers.error_of("backup", REPOSITORY.where, Ended(status, (), messages))
+    found = restic_answers.error_of("backup", REPOSITORY.where, ProcessResult(status, (), messages))
     assert isinstance(found, BackupError | SiteError)
     return found
 

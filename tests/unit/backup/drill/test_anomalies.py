@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.drill import attack
-from rempart.backup.drill.anomalies import Candidate, Judged, examine, judge, walk
+from rempart.backup.drill.anomalies import Candidate, JudgedPoint, examine, judge, walk
 from rempart.backup.drill.attack import Poison
 from rempart.backup.points import chain, points
 from rempart.backup.points.chain import Link
@@ -143,7 +143,7 @@ def test_without_a_ledger_a_new_champion_says_nothing() -> None:
     assert judge(manifest(), manifest(1, champions={"hotel_bookings": "99"})) == ()
 
 
-def played(clean: Manifest) -> list[tuple[Poison, Judged]]:
+def played(clean: Manifest) -> list[tuple[Poison, JudgedPoint]]:
     """Each poison, as the chain's verifier and the judge see it."""
     poisons = attack.play(clean, None, NOW + timedelta(hours=1), INSIDER, STRANGER)
     found = []

@@ -16,7 +16,7 @@ TRUSTED = {KEY.id: KEY.public}
 NOW = datetime(2026, 2, 28, 23, 30, tzinfo=UTC)
 
 
-def written(count: int, *, key=KEY) -> list[chain.Stored]:
+def written(count: int, *, key=KEY) -> list[chain.StoredLink]:
     site = MemorySite("haven")
     site.ensure_bucket("backups", versioned=True)
     for number in range(count):
@@ -50,7 +50,7 @@ def test_i7_any_byte_that_changes_breaks_the_chain(which, at, by):
     body = bytearray(stored[which].body)
     place = at % (len(body) - 1)  # all but the line's end
     body[place] ^= by
-    stored[which] = chain.Stored(stored[which].seq, bytes(body))
+    stored[which] = chain.StoredLink(stored[which].seq, bytes(body))
     with pytest.raises(IntegrityError, match=r"broken at link \d"):
         chain.verify(stored, TRUSTED)
 
@@ -63,11 +63,11 @@ WHOLE = written(5)
     [
         lambda links: links[:2] + links[3:],
         lambda links: links[1:2] + links[:1] + links[2:],
-        lambda links: [*links[:2], chain.Stored(3, links[1].body), *links[3:]],
-        lambda links: [chain.Stored(link.seq - 1, link.body) for link in links[1:]],
+        lambda links: [*links[:2], chain.StoredLink(3, links[1].body), *links[3:]],
+        lambda links: [chain.StoredLink(link.seq - 1, link.body) for link in links[1:]],
         lambda links: written(3, key=OTHER),
         lambda links: links[:4] + written(5, key=OTHER)[4:],
-        lambda links: [chain.Stored(link.seq, link.body.split(b',"sig"')[0] + b"}") for link in links],
+        lambda links: [chain.StoredLink(link.seq, link.body.split(b',"sig"')[0] + b"}") for link in links],
     ],
     ids=["removed", "swapped", "repeated", "renumbered", "another's", "another's at the end", "unsigned"],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rempart.backup.points import garbage, locking, points, retention
 from rempart.backup.points.garbage import Named, fingerprint, lapsed, old_versions, unneeded
-from rempart.backup.points.locking import Known, covers, due, hidden, listed
+from rempart.backup.points.locking import KnownLocks, covers, due, hidden, listed
 from rempart.flows.shared.keys import kept_for
 from rempart.ledger.keys import signer
 from rempart.settings.retention_rules import Keep
@@ -96,12 +96,12 @@ def test_what_a_manifest_names_is_read_as_a_stream(count: int) -> None:
 
 
 def test_only_what_is_not_known_to_hold_is_due() -> None:
-    known = Known({("a", "1"): NOW + DAY, ("b", "1"): NOW + 3 * DAY})
+    known = KnownLocks({("a", "1"): NOW + DAY, ("b", "1"): NOW + 3 * DAY})
     assert due([("a", "1"), ("b", "1"), ("c", "1")], known, NOW + LOCKED) == [("a", "1"), ("c", "1")]
 
 
 def test_a_note_comes_back_as_it_was_and_nobody_else_can_write_one() -> None:
-    known = Known({("restic/d/1/data/aa", "v1"): NOW}, {"p": NOW}, True, NOW)
+    known = KnownLocks({("restic/d/1/data/aa", "v1"): NOW}, {"p": NOW}, True, NOW)
     body = locking.encode(known, NOW, SIGNER)
     assert locking.decode(body, [SIGNER.public]) == (NOW, known)
     for wrong in (body.replace(b"v1", b"v2"), b"", locking.encode(known, NOW, signer(bytes(32)))):
@@ -122,7 +122,7 @@ PACK = "restic/d/0001/data/aa/aabb"
     ids=["deleted", "written over", "both"],
 )
 def test_what_was_locked_and_is_covered_is_hidden_unless_restic_was_at_it(above: list[ObjectInfo]) -> None:
-    found, known = listed([*above, version(PACK, "right")]), Known({(PACK, "right"): NOW})
+    found, known = listed([*above, version(PACK, "right")]), KnownLocks({(PACK, "right"): NOW})
     assert hidden(known, found) == ((PACK, "right"),)
     assert hidden(replace(known, pruning=True), found) == ()
     assert [cover.right.version_id for cover in covers(found)] == ["right"]
@@ -133,7 +133,7 @@ def test_what_was_locked_and_is_covered_is_hidden_unless_restic_was_at_it(above:
 def test_what_is_gone_for_good_or_comes_and_goes_is_not_hidden() -> None:
     lock = "restic/d/0001/locks/aa"
     found = listed([version(lock, "m", marker=True), version(lock, "v"), version("restic/d/0001/config", "c")])
-    known = Known({(PACK, "gone"): NOW, ("restic/d/0001/config", "c"): NOW})
+    known = KnownLocks({(PACK, "gone"): NOW, ("restic/d/0001/config", "c"): NOW})
     assert hidden(known, found) == () and covers(found) == ()
     assert found.current() == {"restic/d/0001/config": "c"}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.watch.heartbeat import Heartbeat
-from rempart.backup.watch.heartbeat_check import SKEW, Heard, HeartbeatVerdict, Limit, Unheard, judge, span
+from rempart.backup.watch.heartbeat_check import SKEW, HeartbeatVerdict, Limit, ReceivedHeartbeat, Unheard, judge, span
 from rempart.backup.watch.rpo import of_heartbeats
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
@@ -19,7 +19,7 @@ HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(secon
 spans = st.timedeltas(timedelta(), timedelta(days=30))
 limits = st.builds(Limit, spans, st.none() | spans, st.none() | spans)
 heard = st.builds(
-    lambda age, stored, told: Heard(Heartbeat("k", NOW - age, told), NOW - stored),
+    lambda age, stored, told: ReceivedHeartbeat(Heartbeat("k", NOW - age, told), NOW - stored),
     st.timedeltas(timedelta(days=-2), timedelta(days=60)),
     st.timedeltas(timedelta(days=-2), timedelta(days=60)),
     st.fixed_dictionaries(
@@ -35,18 +35,18 @@ heard = st.builds(
 unheard = st.builds(Unheard, st.sampled_from(["unreadable", "missing", "forged"]), st.just("why"))
 
 
-def one(seen: Heard | Unheard, limit: Limit, now: datetime = NOW) -> HeartbeatVerdict:
+def one(seen: ReceivedHeartbeat | Unheard, limit: Limit, now: datetime = NOW) -> HeartbeatVerdict:
     (verdict,) = judge({"k": seen}, {"k": limit}, now)
     return verdict
 
 
-def beat(age: timedelta = MINUTE, stored: timedelta | None = None, **told: object) -> Heard:
-    return Heard(Heartbeat("k", NOW - age, told), NOW - (age if stored is None else stored))
+def beat(age: timedelta = MINUTE, stored: timedelta | None = None, **told: object) -> ReceivedHeartbeat:
+    return ReceivedHeartbeat(Heartbeat("k", NOW - age, told), NOW - (age if stored is None else stored))
 
 
 @given(st.dictionaries(st.text(max_size=3), heard | unheard), st.dictionaries(st.text(max_size=3), limits))
 def test_each_limit_gets_one_verdict_whatever_was_heard(
-    seen: dict[str, Heard | Unheard], wanted: dict[str, Limit]
+    seen: dict[str, ReceivedHeartbeat | Unheard], wanted: dict[str, Limit]
 ) -> None:
     verdicts = judge(seen, wanted, NOW)
     assert [verdict.kind for verdict in verdicts] == list(wanted)
@@ -57,11 +57,11 @@ def test_each_limit_gets_one_verdict_whatever_was_heard(
 
 
 @given(heard | unheard, limits)
-def test_nothing_is_green_that_is_not_known_to_be_well(seen: Heard | Unheard, limit: Limit) -> None:
+def test_nothing_is_green_that_is_not_known_to_be_well(seen: ReceivedHeartbeat | Unheard, limit: Limit) -> None:
     verdict = one(seen, limit)
     if not verdict.ok:
         return
-    assert isinstance(seen, Heard)
+    assert isinstance(seen, ReceivedHeartbeat)
     told = seen.heartbeat
     assert -SKEW <= NOW - told.at <= limit.max_interval
     assert abs(seen.stored - told.at) <= SKEW
@@ -73,7 +73,7 @@ def test_nothing_is_green_that_is_not_known_to_be_well(seen: Heard | Unheard, li
 
 
 @given(heard, limits, spans)
-def test_silence_does_not_turn_green_by_waiting(seen: Heard, limit: Limit, more: timedelta) -> None:
+def test_silence_does_not_turn_green_by_waiting(seen: ReceivedHeartbeat, limit: Limit, more: timedelta) -> None:
     before, later = one(seen, limit), one(seen, limit, NOW + more)
     if not before.ok and before.state != "skew":  # what seemed to be in the future no longer is
         assert not later.ok
@@ -141,8 +141,8 @@ def test_a_length_of_time_is_told_in_its_two_largest_units(seconds: int, told: s
     assert span(timedelta(seconds=seconds)) == told
 
 
-def told_by(kind: str, age: timedelta, **facts: Any) -> Heard:
-    return Heard(Heartbeat(kind, NOW - age, facts), NOW - age)
+def told_by(kind: str, age: timedelta, **facts: Any) -> ReceivedHeartbeat:
+    return ReceivedHeartbeat(Heartbeat(kind, NOW - age, facts), NOW - age)
 
 
 PAIR = "replication/a-b"
@@ -171,7 +171,9 @@ FRESH = told_by("backup", MINUTE, created_at=str(NOW - 20 * MINUTE))
         ),
     ],
 )
-def test_the_platforms_rpo_is_the_worse_of_point_and_lag(backup: Heard, pair: Heard | Unheard, told: str) -> None:
+def test_the_platforms_rpo_is_the_worse_of_point_and_lag(
+    backup: ReceivedHeartbeat, pair: ReceivedHeartbeat | Unheard, told: str
+) -> None:
     figure = of_heartbeats({"backup": backup, PAIR: pair}, WATCHED, NOW)
     assert figure and figure.line().startswith(told) and figure.ok == ("MISSED" not in told and "not known" not in told)
     assert of_heartbeats({}, {"drill": Limit(HOUR)}, NOW) is None

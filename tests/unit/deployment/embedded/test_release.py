@@ -17,7 +17,7 @@ from rempart.deployment.servers.schemas import Schema
 from rempart.deployment.setup import paths, services
 from rempart.errors import RempartError, StackError
 from rempart.flows.upgrade import upgrade_journal
-from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -127,7 +127,9 @@ def test_an_upgrade_that_was_begun_is_read_as_it_was_written(stack: paths.Stack,
     assert upgrade_journal.read(stack) is None
     found = release.recorded(stack)
     assert found
-    begun = Begun("P", "haven", found, ("mlflow",), {"m": "3"}, (7, "aa"), ("train",), "2026-11-25T20:00:00+00:00")
+    begun = BegunUpgrade(
+        "P", "haven", found, ("mlflow",), {"m": "3"}, (7, "aa"), ("train",), "2026-11-25T20:00:00+00:00"
+    )
     upgrade_journal.write(stack, begun)
     assert upgrade_journal.read(stack) == begun
     (stack.var / "upgrade.json").write_text("{}")
@@ -142,7 +144,7 @@ def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
         upgrade.go_back(stack, yes=False)
     found = release.recorded(stack)
     assert found
-    begun = Begun("P", "haven", found, ("mlflow",), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
+    begun = BegunUpgrade("P", "haven", found, ("mlflow",), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
     upgrade.go_back(stack, yes=False)
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing was changed. Pass --yes to do it."
@@ -162,7 +164,7 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
     python.chmod(0o755)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "include"))
     found = dataclasses.replace(found, python=str(python))
-    begun = Begun("P", "haven", found, (), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
+    begun = BegunUpgrade("P", "haven", found, (), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
     with pytest.raises(RempartError, match=r"`rempart up` of the previous release, .* ended with 3"):
         upgrade.go_back(stack, yes=True)

@@ -230,7 +230,7 @@ def test_i11_a_forged_link_that_follows_on_a_forged_one_displaces_no_healthy_one
     """He puts another link 3 on top, and a link 4 that names it."""
     true, other = bodies(made), forged(made, 3)
     made.haven.write(BUCKET, chain.key_of(3), other)
-    made.haven.write(BUCKET, chain.key_of(4), forged(made, 4, previous=chain.Stored(3, other).hash))
+    made.haven.write(BUCKET, chain.key_of(4), forged(made, 4, previous=chain.StoredLink(3, other).hash))
     assert {seq: bodies(made)[seq] for seq in (1, 2, 3)} == true
     with pytest.raises(IntegrityError, match=r"broken at link 4 .*does not follow"):
         made.open()

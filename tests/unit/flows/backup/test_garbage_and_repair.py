@@ -61,7 +61,7 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     assert points.list(made.haven, "backups") == ()
     planned = repair(made.platform)
     assert planned.dry_run and len(planned.keys) == 5 and points.list(made.haven, "backups") == ()
-    assert uncover(made.haven, "backups", locking.Known(), dry_run=False).keys == planned.keys
+    assert uncover(made.haven, "backups", locking.KnownLocks(), dry_run=False).keys == planned.keys
     assert made.open().manifest.id == second and made.find(TRUSTED).links[0].point == first
     assert made.haven.read("backups", PACK) == made.haven.read("backups", PACK, version_id=packed) == b"pack"
     assert repair(made.platform, dry_run=False).keys == ()
@@ -194,14 +194,14 @@ def test_k3_sealed_objects_that_no_point_names_go_once_no_lock_holds_them(made: 
     lost, locked = (made.haven.write("backups", f"sealed/d/aa/{name}.age", b"x") for name in ("lost", "locked"))
     made.haven.retain("backups", locked.key, str(locked.version_id), NOW + timedelta(days=401))
     move(made, timedelta(days=400))
-    done = collect_garbage.collect(store_at(made.platform, made.haven), locking.Known())
+    done = collect_garbage.collect(store_at(made.platform, made.haven), locking.KnownLocks())
     assert (done.sealed, done.retained) == (1, 1)
     left = {(version.key, version.version_id) for version in made.haven.versions("backups", "sealed/")}
     assert left == kept | {(made.open().manifest.secrets.sealed.key, made.open().manifest.secrets.sealed.version)} | {
         (locked.key, locked.version_id)
     }
     move(made, timedelta(days=402))
-    assert collect_garbage.collect(store_at(made.platform, made.haven), locking.Known()).sealed == 1
+    assert collect_garbage.collect(store_at(made.platform, made.haven), locking.KnownLocks()).sealed == 1
     assert lost.key not in {version.key for version in made.haven.versions("backups", "sealed/")}
     assert made.open().manifest.id == point
 
@@ -212,7 +212,7 @@ def test_while_the_manifest_of_a_point_is_not_the_one_on_record_no_sealed_object
     move(made, timedelta(days=400))
     made.platform.ledger.append("restore-point", point, {"manifest_sha256": "0" * 64})
     with pytest.raises(BackupError, match=f"the needs of restore point {point} are unknown"):
-        collect_garbage.collect(store_at(made.platform, made.haven), locking.Known())
+        collect_garbage.collect(store_at(made.platform, made.haven), locking.KnownLocks())
     assert list(made.haven.list("backups", "sealed/d/"))
 
 

@@ -27,7 +27,7 @@ def store() -> PointStore:
 
 
 def test_a_note_of_the_locks_is_read_as_it_was_written(store: PointStore) -> None:
-    known = locking.Known({("repositories/a/data", "1"): NOW})
+    known = locking.KnownLocks({("repositories/a/data", "1"): NOW})
     locks.write_known(store, known)
     assert locks.read_known(store.site, store.bucket, store.trusted_keys().values()) == known
 

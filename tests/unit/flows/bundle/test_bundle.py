@@ -58,7 +58,7 @@ class Project:
         (folder / "a-1-py3-none-any.whl").write_bytes(WHEEL)
         return {"a-1-py3-none-any.whl": folder / "a-1-py3-none-any.whl"}
 
-    def store(self) -> flow.Stored:
+    def store(self) -> flow.StoredBundle:
         return flow.store(self.platform)
 
     def fetch(self, folder: Path) -> bundle.Index:

@@ -13,7 +13,7 @@ from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points import points
 from rempart.errors import BackupError, DrillFailed, IntegrityError
 from rempart.flows.drill import drill_sandbox, drill_steps
-from rempart.flows.drill.drill_steps import Begun, DrillSteps, StepResult
+from rempart.flows.drill.drill_steps import BegunDrill, DrillSteps, StepResult
 from rempart.flows.drill.drill_verdict import PROVED, RPO, RTO, verdict
 from rempart.ledger.attributed import Writer
 from rempart.settings import config
@@ -26,8 +26,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 CHECKS = st.lists(st.builds(RestoreCheck, TEXTS, st.sampled_from([True, False, None]), TEXTS), max_size=3)
 
 
-def begun(**other: object) -> Begun:
-    return dataclasses.replace(Begun(POINT, "routine", "haven", NOW, NOW - timedelta(minutes=5), True), **other)
+def begun(**other: object) -> BegunDrill:
+    return dataclasses.replace(BegunDrill(POINT, "routine", "haven", NOW, NOW - timedelta(minutes=5), True), **other)
 
 
 def restored(*checks: RestoreCheck, **other: object) -> StepResult:

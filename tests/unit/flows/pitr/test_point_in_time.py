@@ -14,7 +14,7 @@ from rempart.backup.pitr import wal, wal_store
 from rempart.backup.pitr.wal import Archive, Base
 from rempart.errors import BackupError, ConfigError, IntegrityError
 from rempart.flows.pitr import point_in_time, restore_to_moment
-from rempart.flows.pitr.restore_to_moment import Found
+from rempart.flows.pitr.restore_to_moment import SiteArchives
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.sections import PointInTime
 from tests.memory_site import MemorySite
@@ -51,12 +51,14 @@ class World:
             self.ledger, self.ring, self.site, "backups", PointInTime(), now, live, dry_run=dry_run
         )
 
-    def opened(self) -> point_in_time.Opened:
+    def opened(self) -> point_in_time.OpenedArchive:
         listed = wal_store.listed(self.site, "backups")
         return point_in_time.open_archive(self.site, "backups", self.archive, self.key, listed)
 
-    def found(self) -> Found:
-        return Found(self.site, "backups", pytest.fail, wal_store.listed(self.site, "backups"), (self.opened(),), ())
+    def found(self) -> SiteArchives:
+        return SiteArchives(
+            self.site, "backups", pytest.fail, wal_store.listed(self.site, "backups"), (self.opened(),), ()
+        )
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_the_status_names_the_window_and_every_gap(world: World) -> None:
     assert restore_to_moment.plan(holed, NOW + 25 * DAY).route.base.snapshot == "s20"
     with pytest.raises(ConfigError, match="no timeline 7"):
         restore_to_moment.plan(holed, NOW + 25 * DAY, timeline=7)
-    nothing = Found(world.site, "backups", pytest.fail, (), (), ("wal/x: destroyed",))
+    nothing = SiteArchives(world.site, "backups", pytest.fail, (), (), ("wal/x: destroyed",))
     with pytest.raises(BackupError, match="wal/x: destroyed"):
         restore_to_moment.plan(nothing, None)
 

@@ -62,7 +62,7 @@ def test_links_before_a_break_are_found_however_long_the_chain() -> None:
     stored = chain.read(made.haven, "backups", TRUSTED)
     for broken in range(9):
         bent = [*stored]
-        bent[broken] = chain.Stored(
+        bent[broken] = chain.StoredLink(
             broken + 1, stored[broken].body.replace(b'"consistent":true', b'"consistent":false')
         )
         with pytest.raises(IntegrityError, match=f"broken at link {broken + 1} "):

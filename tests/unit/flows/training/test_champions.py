@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rempart.flows.backup.back_up import _Found
+from rempart.flows.backup.back_up import _SnapshotFacts
 from rempart.flows.training import champions
 from rempart.ledger.port import Evidence
 
@@ -50,7 +50,7 @@ def test_a_run_that_was_cut_off_a_moment_ago_is_no_alarm_and_another_version_is_
 
 
 def test_a_restore_point_names_the_champions_on_record_and_not_mlflow_s_aliases() -> None:
-    found = _Found(
+    found = _SnapshotFacts(
         aliases={"m": "3", "theirs": "1"},
         models=[("m", "2", "s"), ("m", "3", "s"), ("theirs", "1", "s")],
         candidates=[("m", {"version": "3"})],
@@ -61,5 +61,5 @@ def test_a_restore_point_names_the_champions_on_record_and_not_mlflow_s_aliases(
 
 
 def test_a_team_s_own_model_in_mlflow_is_left_alone() -> None:
-    found = _Found(aliases={"theirs": "1"}, models=[("theirs", "1", "s")])
+    found = _SnapshotFacts(aliases={"theirs": "1"}, models=[("theirs", "1", "s")])
     assert found.moved() == []

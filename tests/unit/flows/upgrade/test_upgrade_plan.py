@@ -16,7 +16,7 @@ from rempart.deployment.servers.tables import OtherTable
 from rempart.flows.upgrade.upgrade import steps
 from rempart.flows.upgrade.upgrade_back import plan
 from rempart.flows.upgrade.upgrade_facts import ledger_state
-from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
 from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
 from rempart.ledger.memory import MemoryLedger
 
@@ -145,7 +145,7 @@ def test_only_databases_with_a_schema_to_migrate_go_back_to_the_point() -> None:
     old = dataclasses.replace(MLFLOW, found="x")
     facts = dataclasses.replace(FACTS, schemas=(AIRFLOW, old))
     assert migrating(facts) == ("mlflow",)
-    begun = Begun("P", "haven", BEFORE, ("mlflow",), {}, (1, "aa"), (), "2026-11-25T20:00:00+00:00")
+    begun = BegunUpgrade("P", "haven", BEFORE, ("mlflow",), {}, (1, "aa"), (), "2026-11-25T20:00:00+00:00")
     assert any("mlflow" in line and "P" in line for line in plan(begun))
     assert any("nothing is restored" in line for line in plan(dataclasses.replace(begun, migrates=())))
     assert "migrate mlflow" in " ".join(steps(("mlflow",))) and "migrate" not in " ".join(steps(()))

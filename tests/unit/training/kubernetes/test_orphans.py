@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.training.kubernetes.orphans import AWAITED, YOUNG, Known, PodSeen, judge
+from rempart.training.kubernetes.orphans import AWAITED, YOUNG, JobFacts, PodSeen, judge
 from rempart.training.placement import Attempt
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -22,15 +22,15 @@ def pod(age: timedelta = timedelta(hours=1), terminating: bool = False) -> PodSe
 @pytest.mark.parametrize(
     ("known", "orphan", "why"),
     [
-        (Known(None), True, "not on record"),
-        (Known(ENDED, "deferred"), True, "ended: capacity"),
-        (Known(OPEN, "failed"), True, "its task is failed"),
-        (Known(OPEN, None), True, "its task is gone"),
-        (Known(OPEN, "deferred"), False, "its task is deferred"),
-        (Known(unknown="the site did not answer"), False, "not judged"),
+        (JobFacts(None), True, "not on record"),
+        (JobFacts(ENDED, "deferred"), True, "ended: capacity"),
+        (JobFacts(OPEN, "failed"), True, "its task is failed"),
+        (JobFacts(OPEN, None), True, "its task is gone"),
+        (JobFacts(OPEN, "deferred"), False, "its task is deferred"),
+        (JobFacts(unknown="the site did not answer"), False, "not judged"),
     ],
 )
-def test_what_an_orphan_is(known: Known, orphan: bool, why: str) -> None:
+def test_what_an_orphan_is(known: JobFacts, orphan: bool, why: str) -> None:
     found = judge(pod(), known, NOON)
     assert (found.orphan, why in found.why) == (orphan, True)
 
@@ -45,7 +45,7 @@ def test_what_an_orphan_is(known: Known, orphan: bool, why: str) -> None:
 def test_nothing_unknown_young_or_awaited_is_deleted(
     age: timedelta, terminating: bool, attempt: Attempt | None, state: str | None, unknown: str | None
 ) -> None:
-    found = judge(pod(age, terminating), Known(attempt, state, unknown), NOON)
+    found = judge(pod(age, terminating), JobFacts(attempt, state, unknown), NOON)
     if found.orphan:
         assert age >= YOUNG and not terminating and unknown is None
         assert not (attempt is OPEN and state in AWAITED)
