@@ -30,7 +30,7 @@ def drill(
     ] = None,
     scenario: Annotated[_Scenario, typer.Option(help="What is supposed to have happened.")] = _Scenario.routine,
 ) -> None:
-    """Restore a restore point into scratch space, prove it, measure RPO and RTO, and file the report.
+    """Restore a restore point into a sandbox, prove it, measure RPO and RTO, and file the report.
 
     Nothing that runs is changed, and Airflow is not needed. Exit code 1 if a check failed or an objective was missed.
     """
