@@ -106,12 +106,15 @@ def texts() -> Iterator[tuple[str, str]]:
 
 @cache
 def paths_in_texts() -> frozenset[tuple[str, str]]:
-    """(who names it, path): code that documents, builds and the library name, and documents that the library names."""
+    """(who names it, path): code that documents, builds and the library name, and documents that the library names.
+
+    `NAME` in a path stands for any name: such a path counts up to the folder before it.
+    """
     code, document = r"include/rempart(?:/[\w.]+)*", r"docs/[\w./-]+\.md"
     found = {(name, path) for name, text in texts() for path in re.findall(code, text)}
     for file, strings in strings_by_file().items():
         found |= {(file.stem, path) for text in strings for path in re.findall(f"{code}|{document}", text)}
-    return frozenset((name, path.rstrip(".")) for name, path in found)
+    return frozenset((name, path.partition("/NAME")[0].rstrip(".")) for name, path in found)
 
 
 @cache
