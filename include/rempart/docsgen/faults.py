@@ -58,8 +58,8 @@ def _of_module(tree: ast.Module) -> list[ast.expr]:
 
 def _in_name(name: str) -> tuple[str, ...]:
     """The faults with which a test's name begins: I5 and I6 of `test_i5_i6_each_lie_is_found`."""
-    found = re.match(r"test_((?:[a-z]\d{1,2}_)+)", name)
-    return tuple(found.group(1).upper().rstrip("_").split("_")) if found else ()
+    matched = re.match(r"test_((?:[a-z]\d{1,2}_)+)", name)
+    return tuple(matched.group(1).upper().rstrip("_").split("_")) if matched else ()
 
 
 def fault_tests(folder: Path) -> list[FaultTest]:

@@ -44,114 +44,135 @@ def _failed(task: str, words: Sequence[str]) -> list[str]:
     return [f"{task} failed: {what}", *(f"What to do: {step}" for step in remedy if step)]
 
 
-def _safely(tell: Callable[[TaskResult], str | None], told: TaskResult) -> str | None:
+def _safely(tell: Callable[[TaskResult], str | None], task_result: TaskResult) -> str | None:
     """Return a line, or None for a result of another form (an older release's run)."""
     try:
-        return tell(told)
+        return tell(task_result)
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _ingest(told: TaskResult) -> str:
-    if not told["deliveries"]:
-        return f"Nothing new was delivered; {_snapshot(told)}"
+def _ingest(task_result: TaskResult) -> str:
+    if not task_result["deliveries"]:
+        return f"Nothing new was delivered; {_snapshot(task_result)}"
     return (
-        f"{told['delivered']:,} rows delivered, {told['accepted']:,} accepted, {told['quarantined']:,} in quarantine; "
-        f"{_snapshot(told)}"
+        f"{task_result['delivered']:,} rows delivered, {task_result['accepted']:,} accepted,"
+        f" {task_result['quarantined']:,} in quarantine; "
+        f"{_snapshot(task_result)}"
     )
 
 
-def _snapshot(told: TaskResult) -> str:
-    if told["snapshot"] is None:
+def _snapshot(task_result: TaskResult) -> str:
+    if task_result["snapshot"] is None:
         return "there is no snapshot yet."
-    return f"snapshot {told['snapshot']} has {told['total_rows']:,} rows."
+    return f"snapshot {task_result['snapshot']} has {task_result['total_rows']:,} rows."
 
 
-def _materialize(told: TaskResult) -> str:
-    if not told["changed"]:
-        return f"The feature store already held snapshot {told['snapshot']}."
-    return f"{told['views']} feature views of snapshot {told['snapshot']}: {told['rows_online']:,} rows online."
+def _materialize(task_result: TaskResult) -> str:
+    if not task_result["changed"]:
+        return f"The feature store already held snapshot {task_result['snapshot']}."
+    return (
+        f"{task_result['views']} feature views of snapshot {task_result['snapshot']}:"
+        f" {task_result['rows_online']:,} rows online."
+    )
 
 
-def _train(told: TaskResult) -> str:
-    pool = (told.get("placement") or {}).get("pool")
+def _train(task_result: TaskResult) -> str:
+    pool = (task_result.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
     return (
-        f"Version {told['version']} was trained{where} on {told['rows_train']:,} rows, {told['rows_holdout']:,} held "
-        f"out; snapshot {told['snapshot']}."
+        f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
+        f" {task_result['rows_holdout']:,} held "
+        f"out; snapshot {task_result['snapshot']}."
     )
 
 
-def _validate(told: TaskResult) -> str:
-    why = "; ".join(str(reason) for reason in told["reasons"])
-    if told["promoted"]:
-        return f"Version {told['version']} is the champion: {why}"
-    why = "; ".join(str(reason) for reason in told["reasons"] if not str(reason).startswith("passed: ")) or why
-    stays = f"version {told['champion']} stays champion" if told["champion"] else "and the model has no champion yet"
-    return f"Version {told['version']} was refused, {stays}: {why}"
+def _validate(task_result: TaskResult) -> str:
+    why = "; ".join(str(reason) for reason in task_result["reasons"])
+    if task_result["promoted"]:
+        return f"Version {task_result['version']} is the champion: {why}"
+    why = "; ".join(str(reason) for reason in task_result["reasons"] if not str(reason).startswith("passed: ")) or why
+    stays = (
+        f"version {task_result['champion']} stays champion"
+        if task_result["champion"]
+        else "and the model has no champion yet"
+    )
+    return f"Version {task_result['version']} was refused, {stays}: {why}"
 
 
-def _roll_back(told: TaskResult) -> str:
-    change = f"version {told['champion']} in place of {told['replaces']}"
-    return f"Champion is {change}." if told["done"] else f"Nothing was changed; champion would be {change}."
+def _roll_back(task_result: TaskResult) -> str:
+    change = f"version {task_result['champion']} in place of {task_result['replaces']}"
+    return f"Champion is {change}." if task_result["done"] else f"Nothing was changed; champion would be {change}."
 
 
-def _conclude(told: TaskResult) -> str:
+def _conclude(task_result: TaskResult) -> str:
     return (
-        f"{told['verified']:,} of {told['objects']:,} objects verified at the target ({told['grade']}), "
-        f"{told['copied']:,} copied ({_size(told['copied_bytes'])}), {told['failures']:,} failed; "
-        f"lag {told['lag_seconds']:.0f} s."
+        f"{task_result['verified']:,} of {task_result['objects']:,} objects verified at the target"
+        f" ({task_result['grade']}), "
+        f"{task_result['copied']:,} copied ({_size(task_result['copied_bytes'])}), {task_result['failures']:,} failed; "
+        f"lag {task_result['lag_seconds']:.0f} s."
     )
 
 
-def _back_up(told: TaskResult) -> str:
-    whole = "" if not told["dangling"] else f" It is INCONSISTENT: {len(told['dangling'])} objects are missing."
-    whole += "".join(f" It does not hold {store}." for store in told.get("not_held") or ())
+def _back_up(task_result: TaskResult) -> str:
+    whole = (
+        ""
+        if not task_result["dangling"]
+        else f" It is INCONSISTENT: {len(task_result['dangling'])} objects are missing."
+    )
+    whole += "".join(f" It does not hold {store}." for store in task_result.get("not_held") or ())
     return (
-        f"Restore point {told['id']}: {told['databases']} databases ({_size(told['bytes'])}), "
-        f"{told['objects']:,} objects.{whole}"
+        f"Restore point {task_result['id']}: {task_result['databases']} databases ({_size(task_result['bytes'])}), "
+        f"{task_result['objects']:,} objects.{whole}"
     )
 
 
-def _prune(told: TaskResult) -> str | None:
-    return f"{len(told['deleted'])} older points pruned." if told["deleted"] else None
+def _prune(task_result: TaskResult) -> str | None:
+    return f"{len(task_result['deleted'])} older points pruned." if task_result["deleted"] else None
 
 
-def _drill(told: TaskResult) -> str:
-    passed = sum(check["ok"] is True for check in told["checks"])
-    verdict = "proved itself" if told["ok"] else "did not prove itself"
+def _drill(task_result: TaskResult) -> str:
+    passed = sum(check["ok"] is True for check in task_result["checks"])
+    verdict = "proved itself" if task_result["ok"] else "did not prove itself"
     return (
-        f"Restore point {told['point_id']} {verdict}: {passed} of {len(told['checks'])} checks passed, restored in "
-        f"{told['rto_seconds']:.0f} s."
+        f"Restore point {task_result['point_id']} {verdict}: {passed} of {len(task_result['checks'])} checks"
+        f" passed, restored in "
+        f"{task_result['rto_seconds']:.0f} s."
     )
 
 
-def _restore_to_sandbox(told: TaskResult) -> str:
-    done = {"restore": "restored", "remove": "removed"}.get(str(told["did"]), str(told["did"]))
-    names = ", ".join([*told["databases"], *told["buckets"]])
-    return f"{'Would be' if told['dry_run'] else 'Beside the platform'} {done}: point {told['point']} as {names}."
+def _restore_to_sandbox(task_result: TaskResult) -> str:
+    done = {"restore": "restored", "remove": "removed"}.get(str(task_result["did"]), str(task_result["did"]))
+    names = ", ".join([*task_result["databases"], *task_result["buckets"]])
+    return (
+        f"{'Would be' if task_result['dry_run'] else 'Beside the platform'} {done}: point"
+        f" {task_result['point']} as {names}."
+    )
 
 
-def _verify(told: TaskResult) -> str:
-    damaged, unhealed = len(told["damaged"]), len(told["unhealed"])
-    return f"{told['read']:,} replicas read back ({_size(told['bytes'])}): {damaged} damaged, {unhealed} not healed."
+def _verify(task_result: TaskResult) -> str:
+    damaged, unhealed = len(task_result["damaged"]), len(task_result["unhealed"])
+    return (
+        f"{task_result['read']:,} replicas read back ({_size(task_result['bytes'])}): {damaged} damaged,"
+        f" {unhealed} not healed."
+    )
 
 
-def _probe(told: TaskResult) -> str:
+def _probe(task_result: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
-        f"{site} does not prove {len(lacking)} abilities" for site, lacking in told.items()
+        f"{site} does not prove {len(lacking)} abilities" for site, lacking in task_result.items()
     )
 
 
-def _export(told: TaskResult) -> str:
-    return f"{told['records']:,} records of the ledger exported; the last one is {told['last']}."
+def _export(task_result: TaskResult) -> str:
+    return f"{task_result['records']:,} records of the ledger exported; the last one is {task_result['last']}."
 
 
-def _switchover(told: TaskResult) -> str:
-    road = f"from {told['source']} to {told['target']}"
-    if told["dry_run"]:
-        return f"The plan {road} was shown; nothing was moved. The active site is {told['active']}."
-    return f"{'Moved' if told['done'] else 'Not yet moved'} {road}; the active site is {told['active']}."
+def _switchover(task_result: TaskResult) -> str:
+    road = f"from {task_result['source']} to {task_result['target']}"
+    if task_result["dry_run"]:
+        return f"The plan {road} was shown; nothing was moved. The active site is {task_result['active']}."
+    return f"{'Moved' if task_result['done'] else 'Not yet moved'} {road}; the active site is {task_result['active']}."
 
 
 def _size(count: float) -> str:

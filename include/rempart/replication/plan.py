@@ -191,19 +191,19 @@ def plan_key(
     )
 
 
-def _wrong(info: ObjectInfo, found: Replica | None, standing: dict[str, tuple[int, ObjectInfo]] | None) -> Why | None:
-    if found is None:
+def _wrong(info: ObjectInfo, replica: Replica | None, standing: dict[str, tuple[int, ObjectInfo]] | None) -> Why | None:
+    if replica is None:
         return "new"
-    if not found.is_of(info):
+    if not replica.is_of(info):
         return "changed"
-    if found.hidden:
+    if replica.hidden:
         return "replica missing"
     if standing is None:
         return None
-    there = standing.get(found.target_version)
+    there = standing.get(replica.target_version)
     if there is None:
         return "replica missing"
-    return None if found.stands_in(there[1]) else "replica altered"
+    return None if replica.stands_in(there[1]) else "replica altered"
 
 
 def _again(info: ObjectInfo, known: dict[str, Replica]) -> Why:
@@ -357,7 +357,7 @@ def _grouped(listing: Iterable[Any], side: int) -> Iterator[tuple[bytes, int, st
 
 def _count(
     tally: Tally,
-    made: KeyPlan,
+    plan: KeyPlan,
     source: Sequence[ObjectInfo],
     known: Sequence[Replica],
     target: Sequence[ObjectInfo],
@@ -365,12 +365,12 @@ def _count(
 ) -> None:
     tally.known += any(not (replica.marker or replica.hidden) for replica in known)
     tally.objects += bool(source and not source[0].marker)
-    recount(tally, made, source, known, target, listed)
+    recount(tally, plan, source, known, target, listed)
 
 
 def recount(
     tally: Tally,
-    made: KeyPlan,
+    plan: KeyPlan,
     source: Sequence[ObjectInfo],
     known: Sequence[Replica],
     target: Sequence[ObjectInfo],
@@ -379,10 +379,10 @@ def recount(
     """Correct the counts of a key that `differing` has already counted."""
     if source and not source[0].marker:
         tally.bytes += source[0].size
-        tally.current += not made.copies
-        if known and not made.copies:
+        tally.current += not plan.copies
+        if known and not plan.copies:
             _grade(tally, max(known, key=lambda replica: replica.place))
-    elif made.hides:
+    elif plan.hides:
         tally.hides += 1
     elif (
         (target and not target[0].marker)

@@ -204,15 +204,15 @@ def decide_host(config: Config, classification: str, host: str, port: int | None
     it.
     """
     label = f"host '{host}'" + (f" port {port}" if port else "")
-    found = [
+    decisions = [
         _named(label, decide(config, classification, "host", place, on=on))
         for place in _places_of_host(config, host, port)
     ]
-    if not found:
+    if not decisions:
         fact = f"'{host}' belongs to no declared site, registry, connection, pool or host"
         remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or do not connect to it."
         return unknown(classification, "host", label, "hosts", fact, remedy)
-    return next((decision for decision in found if decision.allowed), found[0])
+    return next((decision for decision in decisions if decision.allowed), decisions[0])
 
 
 def _places_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
@@ -222,18 +222,18 @@ def _places_of_host(config: Config, host: str, port: int | None) -> list[Placeme
             is_host_of(host, name) if name.startswith("*.") else host.lower() == name.lower()
         )
 
-    found = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
+    placements = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
     for name, connection in config.connections.items():
         if any(matches(declared_host) for declared_host in connection.hosts):
-            found.append(placement(name, connection))
+            placements.append(placement(name, connection))
     for name, registry in config.registries.items():
         if matches(name.partition("/")[0]):
-            found.append(placement(name, registry))
+            placements.append(placement(name, registry))
     for name, site in config.sites.items():
         service = config.operators[site.operator].services[site.service]
         if any(is_host_of(host, endpoint_host) for endpoint_host in endpoint_hosts(service, site.region)):
-            found.append(placement(name, site, host))
-    return found
+            placements.append(placement(name, site, host))
+    return placements
 
 
 def split_host(text: str) -> tuple[str, int | None]:

@@ -51,8 +51,8 @@ def texts(request: Request) -> Texts:
 
 def navigation(request: Request) -> tuple[Page, ...]:
     """Return the pages of the navigation in their order."""
-    found: tuple[Page, ...] = request.app.state.pages
-    return found
+    pages: tuple[Page, ...] = request.app.state.pages
+    return pages
 
 
 def _here(request: Request, language: str) -> str:

@@ -89,7 +89,7 @@ def unneeded(candidates: Iterable[ObjectInfo], needed: Collection[int], day: str
 
 
 def old_versions(
-    found: ListedVersions, protected: Collection[Version], now: datetime, kept: timedelta, most: int = MOST
+    listed_versions: ListedVersions, protected: Collection[Version], now: datetime, kept: timedelta, most: int = MOST
 ) -> list[tuple[ObjectInfo, ...]]:
     """Return versions of each key superseded for longer than `kept`, in the order of deletion.
 
@@ -98,7 +98,7 @@ def old_versions(
     """
     old: list[tuple[ObjectInfo, ...]] = []
     count = 0
-    for versions in found.keys.values():
+    for versions in listed_versions.keys.values():
         if any((version.key, version.version_id) in protected for version in versions):
             continue
         newest = versions[0]

@@ -133,7 +133,7 @@ def listed(versions: Iterable[ObjectInfo]) -> ListedVersions:
     return ListedVersions(keys)
 
 
-def hidden(known: KnownLocks, found: ListedVersions) -> tuple[Version, ...]:
+def hidden(known: KnownLocks, listed_versions: ListedVersions) -> tuple[Version, ...]:
     """Return locked versions that a point needs, that exist, and that readers no longer find."""
     if known.pruning:
         return ()
@@ -141,7 +141,7 @@ def hidden(known: KnownLocks, found: ListedVersions) -> tuple[Version, ...]:
         sorted(
             object_version
             for object_version in known.until
-            if found.holds(object_version) and not found.reads(object_version)
+            if listed_versions.holds(object_version) and not listed_versions.reads(object_version)
         )
     )
 
@@ -174,13 +174,13 @@ class Cover:
     written_over: bool
 
 
-def covers(found: ListedVersions) -> tuple[Cover, ...]:
+def covers(listed_versions: ListedVersions) -> tuple[Cover, ...]:
     """Return every write-once key that is hidden by delete markers or foreign versions.
 
     A key with a copy of the right version on top (same size and ETag) is not hidden.
     """
     covered = []
-    for key, versions in sorted(found.keys.items()):
+    for key, versions in sorted(listed_versions.keys.items()):
         bodies = [version for version in versions if not version.marker]
         if not _ONCE.fullmatch(key) or not bodies:
             continue

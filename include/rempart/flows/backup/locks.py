@@ -131,14 +131,14 @@ def extend(store: PointStore, kept: Collection[str] | None, outliving: Collectio
     return ExtendedLocks(after, repositories.current(), len(set_), covered, repositories.busy())
 
 
-def _manifest(store: PointStore, point: str, found: ListedVersions) -> Version | None:
+def _manifest(store: PointStore, point: str, listed_versions: ListedVersions) -> Version | None:
     """Return the manifest version that matches the ledger's SHA-256, else the writer's version, or None.
 
     A site may have altered the writer's version; a repair then wrote the same bytes as another version.
     """
     key = f"{points.prefix(point)}manifest.json"
-    first = found.current().get(key)
-    if sum(not version.marker for version in found.keys.get(key, ())) > 1:
+    first = listed_versions.current().get(key)
+    if sum(not version.marker for version in listed_versions.keys.get(key, ())) > 1:
         for record in store.ledger.find("restore-point", point, limit=1):
             for info, body in bodies(store.site, store.bucket, key):
                 if info.version_id and hashlib.sha256(body).hexdigest() == record.body.get("manifest_sha256"):
@@ -232,32 +232,37 @@ def _lapses(failures: list[RempartError], needed: datetime) -> LockLapses:
     )
 
 
-def refuse_hidden(site: Site, found: ExtendedLocks) -> None:
+def refuse_hidden(site: Site, extended_locks: ExtendedLocks) -> None:
     """Check that nothing that restore points need is hidden before anything is deleted. Raises BackupError."""
-    if found.hidden:
+    if extended_locks.hidden:
         raise BackupError(
-            f"Nothing was pruned: {len(found.hidden)} objects that restore points at site '{site.name}' need are "
-            f"hidden, for example {found.hidden[0][0]}, by a delete marker or another version",
+            f"Nothing was pruned: {len(extended_locks.hidden)} objects that restore points at site '{site.name}'"
+            f" need are "
+            f"hidden, for example {extended_locks.hidden[0][0]}, by a delete marker or another version",
             "Replace the keys of the site, find out who hid the objects, then run `rempart points repair`.",
         )
 
 
-def note_pruning(store: PointStore, found: ExtendedLocks) -> ExtendedLocks:
+def note_pruning(store: PointStore, extended_locks: ExtendedLocks) -> ExtendedLocks:
     """Record a prune before restic removes data, so that the removal is not taken for an attack, also after a kill."""
     if not store.rules.locked:
-        return found
-    after = replace(found, known=replace(found.known, pruning=True))
+        return extended_locks
+    after = replace(extended_locks, known=replace(extended_locks.known, pruning=True))
     write_known(store, after.known)
     return after
 
 
-def settle(store: PointStore, found: ExtendedLocks, cleared: datetime | None = None) -> KnownLocks:
+def settle(store: PointStore, extended_locks: ExtendedLocks, cleared: datetime | None = None) -> KnownLocks:
     """Record that removed data is no longer needed, after a prune."""
-    known = found.known
+    known = extended_locks.known
     until = known.until
     if known.pruning:
         current = locking.listed(store.site.versions(store.bucket, REPOSITORIES)).current()
-        gone = {repository for repository in found.repositories.items() if current.get(repository[0]) != repository[1]}
+        gone = {
+            repository
+            for repository in extended_locks.repositories.items()
+            if current.get(repository[0]) != repository[1]
+        }
         until = {object_version: at for object_version, at in until.items() if object_version not in gone}
     after = replace(known, until=until, pruning=False, cleared=cleared or known.cleared)
     if after != known:

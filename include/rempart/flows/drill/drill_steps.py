@@ -131,15 +131,15 @@ def read(ledger: Ledger, drill_id: str) -> DrillSteps:
 
     Raises BackupError if there is none, or it did not end.
     """
-    found: dict[str, StepResult | None] = {}
+    step_results: dict[str, StepResult | None] = {}
     for entry in ledger.find("drill-step", drill_id, limit=ALL):  # newest first
         if entry.body.get("begins"):
-            found.setdefault(str(entry.body["step"]), None)
+            step_results.setdefault(str(entry.body["step"]), None)
             continue
         result = _decoded(entry)
-        found.setdefault(result.step, result)
-        if result.begun and found["restore"]:
-            return DrillSteps(result.begun, result, found.get("prove"), found.get("clean up"))
+        step_results.setdefault(result.step, result)
+        if result.begun and step_results["restore"]:
+            return DrillSteps(result.begun, result, step_results.get("prove"), step_results.get("clean up"))
     raise BackupError(
         f"The ledger has no record of a restore of drill {drill_id} that ended",
         "Read the log of its step `restore`. Then start a new drill.",

@@ -124,27 +124,27 @@ def _take_in(
     for arrival in new:
         read.append(_land(run, arrival, folder / arrival.sha256))
     current, changed = ingest_run.accepted_before(run, before)
-    found = judge_within_limit(pipeline, current, read)
-    for arrival, rows in zip(new, found.refused, strict=True):
+    judged_rows = judge_within_limit(pipeline, current, read)
+    for arrival, rows in zip(new, judged_rows.refused, strict=True):
         if rows:
             until = run.retain_until("quarantine")
             landing.quarantine(run.site, run.lake, pipeline.name, arrival.sha256, rows, until)
     snapshot = before
     added: list[tuple[snapshots.Part, bytes]] = []
-    if found.accepted.num_rows:
-        snapshot, added = ingest_run.draw_up(run, before, current, found.accepted, changed)
+    if judged_rows.accepted.num_rows:
+        snapshot, added = ingest_run.draw_up(run, before, current, judged_rows.accepted, changed)
     outcomes = [
         deliveries.outcome(
             arrival,
             delivered=rows.delivered,
-            refused=found.refused[i],
+            refused=judged_rows.refused[i],
             fault=rows.fault,
             snapshot=snapshot.id if snapshot else None,
-            judged=found.judged[i],
+            judged=judged_rows.judged[i],
             rules=[expectation.reason for expectation in pipeline.expectations],
-            held=i in found.held,
+            held=i in judged_rows.held,
         ).as_json()
-        for i, (arrival, rows) in enumerate(zip(new, found.read, strict=True))
+        for i, (arrival, rows) in enumerate(zip(new, judged_rows.read, strict=True))
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))

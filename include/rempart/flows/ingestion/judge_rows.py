@@ -48,15 +48,17 @@ def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Seque
 
     No row of a held-back delivery is accepted: its good rows wait in quarantine for a person.
     """
-    found = judge(pipeline, current, read)
-    counts = [(rows.delivered, len(refused)) for rows, refused in zip(found.read, found.refused, strict=True)]
+    judged_rows = judge(pipeline, current, read)
+    counts = [
+        (rows.delivered, len(refused)) for rows, refused in zip(judged_rows.read, judged_rows.refused, strict=True)
+    ]
     held = acceptance.held_back(counts, pipeline.max_quarantined)
     if not held:
-        return found
+        return judged_rows
     others = [number for number in range(len(read)) if number not in held]
     # judged anew: a row may have been refused as the duplicate of one that is held back now
-    left = judge(pipeline, current, [found.read[number] for number in others])
-    read, refused, judged = list(found.read), list(found.refused), list(found.judged)
+    left = judge(pipeline, current, [judged_rows.read[number] for number in others])
+    read, refused, judged = list(judged_rows.read), list(judged_rows.refused), list(judged_rows.judged)
     for number in held:
         refused[number] = refused[number].with_all_others(acceptance.HELD)
     for number, rows, against, count in zip(others, left.read, left.refused, left.judged, strict=True):

@@ -100,18 +100,23 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     site = platform.active_site(pipeline.classification)
     lake = platform.config.buckets.lake
     erased = erasures.erased(platform.ledger, pipeline.name, erasures.secrets_of(platform))
-    found = held(pipeline, site, lake, delivery, erased, platform.clock().date())
-    shown = _first(found.rows)
-    told = {"pipeline": pipeline.name, "delivery": delivery, "file": found.outcome["file"], "of": len(found.rows)}
+    held_delivery = held(pipeline, site, lake, delivery, erased, platform.clock().date())
+    shown = _first(held_delivery.rows)
+    told = {
+        "pipeline": pipeline.name,
+        "delivery": delivery,
+        "file": held_delivery.outcome["file"],
+        "of": len(held_delivery.rows),
+    }
     # the first line of a file without a header is somebody's row, and perhaps erased
-    hidden = erased is not None and found.outcome["fault"]
+    hidden = erased is not None and held_delivery.outcome["fault"]
     told["header"] = "" if hidden else _first_line(site, lake, pipeline, delivery)
     text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
     number = user_number(platform.config.access, partial(platform.database, "airflow"), by)
-    body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(found.rows)}
+    body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(held_delivery.rows)}
     platform.ledger.append("look", pipeline.name, {**body, "by": number})
-    return Look(delivery, len(found.rows), len(shown), sealed)
+    return Look(delivery, len(held_delivery.rows), len(shown), sealed)
 
 
 def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:

@@ -128,9 +128,12 @@ def _tell_accepted(run: Run, sha256: str, refused: int, delivered: int, by: str)
     run.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
-def _read(run: Run, found: HeldDelivery, sha256: str) -> Rows:
+def _read(run: Run, held_delivery: HeldDelivery, sha256: str) -> Rows:
     """Read the delivery as received, without rows erased since, in the current schema."""
-    name, what = found.outcome["file"], f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}'"
+    name, what = (
+        held_delivery.outcome["file"],
+        f"Delivery {held_delivery.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}'",
+    )
     raw = landing.raw_of(run.site, run.lake, run.pipeline.name, sha256)
     if raw is None:
         raise IngestError(
@@ -141,36 +144,36 @@ def _read(run: Run, found: HeldDelivery, sha256: str) -> Rows:
         file = folder / "delivery"
         fetch(run.site, run.lake, raw.key, file, raw.key.split("/")[-2])
         rows = isolated.read(file, name, run.pipeline.source, list(run.pipeline.columns))
-        _check_readable(run, found, sha256, rows)
+        _check_readable(run, held_delivery, sha256, rows)
         if run.erased:
             lines = erasing.cut_delivery(file, run.pipeline, run.erased.has).lines
             rows = replace(erasing.strike(rows, lines), refused=[r for r in rows.refused if r.line not in lines])
     return rows
 
 
-def _check_readable(run: Run, found: HeldDelivery, sha256: str, rows: Rows) -> None:
+def _check_readable(run: Run, held_delivery: HeldDelivery, sha256: str, rows: Rows) -> None:
     if rows.fault:
         raise IngestError(
-            f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "
+            f"Delivery {held_delivery.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "
             f"{run.pipeline.name}.yaml says: {rows.fault}. Nothing was changed",
             "Correct `source` or `schema` there and ingest it again, or deliver a corrected file.",
         )
 
 
-def to_judge(found: HeldDelivery, read: Rows) -> Rows:
+def to_judge(held_delivery: HeldDelivery, read: Rows) -> Rows:
     """Return the quarantined rows of a delivery as read now, each on its original line. Pure.
 
     An unreadable file is judged as a whole. Otherwise rows are matched by their text; among equal rows the last ones,
     because later ones are refused as duplicates. Quarantined rows that are not found stay refused.
     """
-    if found.outcome["fault"]:
+    if held_delivery.outcome["fault"]:
         return read
     places: dict[str, list[int]] = {}
     for i, raw in enumerate(read.raw):
         places.setdefault(raw, []).append(i)
     chosen: list[tuple[int, RefusedRow]] = []
     left: list[RefusedRow] = []
-    for row in sorted(found.rows, key=lambda row: -row.line):
+    for row in sorted(held_delivery.rows, key=lambda row: -row.line):
         if same := places.get(row.raw):
             chosen.append((same.pop(), row))
         else:

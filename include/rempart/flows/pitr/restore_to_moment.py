@@ -87,13 +87,13 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
     return SiteArchives(site, bucket, repository, listed, tuple(segment for _, segment in opened), tuple(closed))
 
 
-def plan(found: SiteArchives, until: datetime | None, timeline: int | None = None) -> Plan:
+def plan(site_archives: SiteArchives, until: datetime | None, timeline: int | None = None) -> Plan:
     """Choose the archive and route to a moment; None means the end of the most recently written archive.
 
     Raises BackupError, which names the recoverable moments.
     """
     first: RempartError | None = None
-    for opened in reversed(found.opened):
+    for opened in reversed(site_archives.opened):
         try:
             held = opened.held(timeline)
             return Plan(opened, recovery.route(held, until), held.course.timeline)
@@ -102,13 +102,13 @@ def plan(found: SiteArchives, until: datetime | None, timeline: int | None = Non
             if until is None:
                 break
     raise first or BackupError(
-        f"Site '{found.site.name}' has no WAL archive to recover from"
-        + (f" ({found.closed[0]})" if found.closed else ""),
+        f"Site '{site_archives.site.name}' has no WAL archive to recover from"
+        + (f" ({site_archives.closed[0]})" if site_archives.closed else ""),
         "Restore a restore point instead (`rempart restore --list`), or pass another site with --site.",
     )
 
 
-def lines(found: SiteArchives, plan: Plan, folder: Path) -> Iterator[str]:
+def lines(site_archives: SiteArchives, plan: Plan, folder: Path) -> Iterator[str]:
     """Yield the plan as lines for people."""
     base, chosen = plan.route.base, plan.route.segments
     until = plan.route.until
@@ -119,10 +119,10 @@ def lines(found: SiteArchives, plan: Plan, folder: Path) -> Iterator[str]:
     )
     yield f"from the base backup of {_clock(base.ended)}: {base.bytes:,} bytes, PostgreSQL {base.server}"
     yield f"and {len(chosen)} WAL segments, {chosen[0].name} to {chosen[-1].name}, timeline {plan.timeline}"
-    yield f"into {folder}; site '{found.site.name}' stays unchanged"
+    yield f"into {folder}; site '{site_archives.site.name}' stays unchanged"
 
 
-def restore(found: SiteArchives, plan: Plan, folder: Path) -> Recovered:
+def restore(site_archives: SiteArchives, plan: Plan, folder: Path) -> Recovered:
     """Fetch, verify and recover into a new or empty folder. It becomes a stopped server's data folder.
 
     Raises BackupError, IntegrityError, SiteError, StackError.
@@ -131,11 +131,11 @@ def restore(found: SiteArchives, plan: Plan, folder: Path) -> Recovered:
     began, tools = time.monotonic(), find_tools()
     check_version(plan.route.base.server, tools.version())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    repository = found.repository_of(plan.opened.key)
+    repository = site_archives.repository_of(plan.opened.key)
     base_backup.read(repository, plan.route.base.snapshot, folder)
     verify(tools, folder)
     logger.info("unpacked and verified the base backup after %.1f s", time.monotonic() - began)
-    _fetch(found, plan, folder / "pg_wal")
+    _fetch(site_archives, plan, folder / "pg_wal")
     logger.info("fetched and verified %d WAL segments after %.1f s", len(plan.route.segments), time.monotonic() - began)
     timeline = plan.timeline if plan.timeline != plan.route.base.timeline else None
     done = recover(tools, folder, plan.route.until, timeline)
@@ -174,18 +174,18 @@ def check_version(server: str, programs: int) -> None:
         )
 
 
-def _fetch(found: SiteArchives, plan: Plan, folder: Path) -> None:
+def _fetch(site_archives: SiteArchives, plan: Plan, folder: Path) -> None:
     """Fetch the segments of the route and the histories of its timelines into pg_wal."""
     folder.mkdir(mode=0o700, exist_ok=True)
     wanted = {segment.entry for segment in plan.route.segments}
     files = [
         file for file in plan.opened.files if file.entry in wanted or not wal.is_segment(file.entry.name)
     ]  # fmt: skip
-    bucket, size = found.bucket, plan.route.base.segment_bytes
+    bucket, size = site_archives.bucket, plan.route.base.segment_bytes
 
     def fetch_segment(stored: StoredEntry) -> None:
         file = folder / stored.entry.name
-        wal_store.open_entry(found.site, bucket, plan.opened.key, stored, file)
+        wal_store.open_entry(site_archives.site, bucket, plan.opened.key, stored, file)
         if wal.is_segment(stored.entry.name):
             _hollow(file, size)
 
@@ -205,13 +205,13 @@ def _hollow(file: Path, size: int) -> None:
     os.truncate(file, size)
 
 
-def status(found: SiteArchives, now: datetime) -> Iterator[str]:
+def status(site_archives: SiteArchives, now: datetime) -> Iterator[str]:
     """Yield what can be recovered: window, base backups, segments and gaps of each archive."""
-    for why in found.closed:
+    for why in site_archives.closed:
         yield f"unreadable: {why}"
-    if not found.opened:
-        yield f"site '{found.site.name}' has no archive of WAL that can be read"
-    for opened in found.opened:
+    if not site_archives.opened:
+        yield f"site '{site_archives.site.name}' has no archive of WAL that can be read"
+    for opened in site_archives.opened:
         yield from _of(opened, now)
 
 

@@ -117,12 +117,14 @@ def carry_out(stack: Stack, prepared: Prepared, wait: float = 0.0) -> Iterator[s
         yield why
 
 
-def doubts(found: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
+def doubts(found_points: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
     """Return anomalies of a restore point, compared with the complete point before it; empty without one."""
-    before = [link for link in found.links if link.seq < point.link.seq and link.consistent]
-    for link in reversed([link for link in before if link.point in found.present]):
+    before = [link for link in found_points.links if link.seq < point.link.seq and link.consistent]
+    for link in reversed([link for link in before if link.point in found_points.present]):
         try:
-            clean = points.read(found.site, found.platform.config.buckets.backups, link.point, link.manifest_sha256)
+            clean = points.read(
+                found_points.site, found_points.platform.config.buckets.backups, link.point, link.manifest_sha256
+            )
         except (IntegrityError, ObjectMissing):
             continue
         return anomalies.judge(clean, replace(point.manifest, dangling=()))  # what it lacks is told already

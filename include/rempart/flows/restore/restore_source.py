@@ -243,15 +243,17 @@ def site_of_points(platform: Platform, name: str) -> Site:
     )
 
 
-def open_point(found: FoundPoints, wish: Wish, identity: age.Identity) -> OpenPoint:
+def open_point(found_points: FoundPoints, wish: Wish, identity: age.Identity) -> OpenPoint:
     """Choose the point and read its manifest. Raises IntegrityError, BackupError, SiteError."""
-    platform, site = found.platform, found.site
-    link = restore_plan.choose(found.links, found.present, wish.point, force=wish.force, lost=found.lost)
+    platform, site = found_points.platform, found_points.site
+    link = restore_plan.choose(
+        found_points.links, found_points.present, wish.point, force=wish.force, lost=found_points.lost
+    )
     bucket = platform.config.buckets.backups
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     others = _others(platform.openers(classification_of(load_all())), site.name)
     rings = [Keyring((Place(place, bucket),), identity, (), platform.clock) for place in (site, *others)]
-    return OpenPoint(platform, site, link, manifest, Keys(rings), others, found.trusted)
+    return OpenPoint(platform, site, link, manifest, Keys(rings), others, found_points.trusted)
 
 
 def _others(openers: Mapping[str, Callable[[], Site]], name: str) -> tuple[Site, ...]:

@@ -285,9 +285,9 @@ class TrainingOperatorBase(BaseOperator):
         self._job.end(self._number, verdict.Ending("denied", why))
         self.log.warning("The %s %s has no credentials and is deleted: %s", self.thing, self.name, why)
 
-    def _leave(self, number: int, found: NameTaken) -> None:
-        self._job.end(number, found.ending)
-        self.log.warning("Attempt %d: %s (%s)", number, found.ending.outcome, found.ending.cause)
+    def _leave(self, number: int, name_taken: NameTaken) -> None:
+        self._job.end(number, name_taken.ending)
+        self.log.warning("Attempt %d: %s (%s)", number, name_taken.ending.outcome, name_taken.ending.cause)
 
     def _hold_to(self, metadata: Mapping[str, Any]) -> None:
         """Raises NameTaken for an object of the attempt's name without the attempt's labels."""

@@ -183,10 +183,14 @@ def _both(pipeline: str, delivery: str) -> tuple[Quality, Delivery]:
 async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> StartedRun | None:
     """The run that was started for this delivery; None if Airflow knows none."""
     try:
-        found = await airflow_calls.asked(request, dag_id, run) if run else None
+        started_run = await airflow_calls.asked(request, dag_id, run) if run else None
     except AirflowRefused:
         return None
-    return found if found and delivery in (found.conf.get("delivery"), found.conf.get("again")) else None
+    return (
+        started_run
+        if started_run and delivery in (started_run.conf.get("delivery"), started_run.conf.get("again"))
+        else None
+    )
 
 
 async def _rows(

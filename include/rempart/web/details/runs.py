@@ -34,11 +34,11 @@ def read_run(dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> runs.RunRe
 
 @router.get("/dag")
 def show_dag(request: Request, user: Reader, dag_id: DagId) -> Response:
-    found = read_dag(dag_id)
-    return render(request, "run", found=found, evidence=may(user, "read_evidence"))
+    run_records = read_dag(dag_id)
+    return render(request, "run", found=run_records, evidence=may(user, "read_evidence"))
 
 
 @router.get("/run")
 def show_run(request: Request, user: Reader, dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> Response:
-    found = read_run(dag_id, run_id, task_id)
-    return render(request, "run", found=found, evidence=may(user, "read_evidence"))
+    run_records = read_run(dag_id, run_id, task_id)
+    return render(request, "run", found=run_records, evidence=may(user, "read_evidence"))

@@ -11,5 +11,5 @@ from rempart.web.page import Page
 def collect() -> tuple[Page, ...]:
     """Return the entry `PAGE` of each module of this package, in the order of the navigation."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
-    found: list[Page] = [importlib.import_module(f"{__name__}.{name}").PAGE for name in names]
-    return tuple(sorted(found, key=lambda page: page.position))
+    pages: list[Page] = [importlib.import_module(f"{__name__}.{name}").PAGE for name in names]
+    return tuple(sorted(pages, key=lambda page: page.position))

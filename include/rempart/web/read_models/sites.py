@@ -98,9 +98,9 @@ def sites(facts: CockpitFacts, now: datetime) -> Sites:
 
 
 def _pair(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Pair:
-    found = history(facts, pair.source, pair.target)
-    carried = tuple((run.at, run.throughput) for run in found if run.copied)
-    return Pair(loss.lag(facts, pair, now), found, carried)
+    measured_replications = history(facts, pair.source, pair.target)
+    carried = tuple((run.at, run.throughput) for run in measured_replications if run.copied)
+    return Pair(loss.lag(facts, pair, now), measured_replications, carried)
 
 
 def history(facts: CockpitFacts, source: str, target: str) -> tuple[MeasuredReplication, ...]:

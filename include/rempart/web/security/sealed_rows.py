@@ -57,12 +57,12 @@ def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> OpenedRows
     return OpenedRows(pipeline, delivery, told["file"], told["of"], told["header"], rows)
 
 
-def as_csv(found: OpenedRows) -> str:
+def as_csv(opened_rows: OpenedRows) -> str:
     """Return the rows as a file. A cell that a spreadsheet would run begins with an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(("source_line", "reason", "row_as_received"))
-    writer.writerows((row.line, _harmless(row.reason), _harmless(row.raw)) for row in found.rows)
+    writer.writerows((row.line, _harmless(row.reason), _harmless(row.raw)) for row in opened_rows.rows)
     return out.getvalue()
 
 
