@@ -27,7 +27,7 @@ from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import pod_job
 from rempart.settings import config
 from rempart.settings.pipelines import named
-from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec
+from rempart.training.job import Dataset, JobSite, JobSpec, Output, Tracking, TrainerSpec
 from tests import pods
 
 OFFSET, GPUS = "4200", 2
@@ -76,7 +76,7 @@ S3Site(place.name, connection, place.region, allowed).write(
 def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
     """Orders of this many jobs, which differ in a parameter."""
     pipeline, site = named("hotel_bookings"), platform.config.sites[platform.config.active_site]
-    place = Place(name=platform.config.active_site, connection=site.connection, region=site.region)
+    place = JobSite(name=platform.config.active_site, connection=site.connection, region=site.region)
     buckets, key = platform.config.buckets, "training/queue/none"
     # no job reads it, but each one's session is proven on it
     read = platform.active_site(pipeline.classification).write(buckets.lake, key, b"none")

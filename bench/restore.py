@@ -33,7 +33,7 @@ from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.sealing import Original, SealedObject
@@ -92,7 +92,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     source, target, bucket = stage.site(SOURCE), stage.site(TARGET), f"bench-{count}"
     held = seeded(source, bucket, count)
     stage.clock.tell(f"{count:,} objects are at '{SOURCE}'")
-    ring = Keyring((Place(source, "backups"), Place(target, "backups")), age.new_identity(), (), now)
+    ring = Keyring((KeyPlace(source, "backups"), KeyPlace(target, "backups")), age.new_identity(), (), now)
     buckets = stage.platform.config.buckets.model_copy(update={"lake": bucket})
     platform = replace(stage.platform, config=stage.platform.config.model_copy(update={"buckets": buckets}))
     peer_bucket = f"{bucket}-peer"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from rempart.backup.keys import age, platform_secrets
 from rempart.backup.keys.encryption_scopes import EncryptionScope
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.points import chain, points
 from rempart.backup.points.sealing import Original
 from rempart.flows.backup.seal import seal_body, seal_objects
@@ -126,7 +126,7 @@ def house() -> House:
     primary.ensure_bucket("backups", versioned=True)
     haven.ensure_bucket("backups", versioned=True, locked=True)
     platform = replace(platform, sites={"primary": primary, "haven": haven}, clock=lambda: NOW + timedelta(days=1))
-    places = (Place(haven, "backups"), Place(primary, "backups"))
+    places = (KeyPlace(haven, "backups"), KeyPlace(primary, "backups"))
     return House(platform, primary, haven, Keyring(places, OWN, (ESCROW.recipient,), lambda: NOW))
 
 

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original
 from rempart.errors import (
@@ -45,7 +45,7 @@ class House:
         self.primary, self.haven = platform.sites["primary"], platform.sites["haven"]
         self.bucket = platform.config.buckets.backups
         self.own, self.escrow = age.new_identity(), age.new_identity()
-        places = (Place(self.haven, self.bucket), Place(self.primary, self.bucket))
+        places = (KeyPlace(self.haven, self.bucket), KeyPlace(self.primary, self.bucket))
         self.ring = Keyring(places, self.own, (self.escrow.recipient,), platform.clock)
 
     def put(self, key, body, scope=BOOKINGS):

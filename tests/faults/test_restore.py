@@ -13,7 +13,7 @@ import pytest
 
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import parse
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.points import chain, points
 from rempart.backup.points.object_sources import ObjectSources
 from rempart.backup.points.restore_plan import Part
@@ -135,7 +135,7 @@ def test_x7_a_damaged_card_of_another_key_stops_no_restore_and_is_told(caplog):
     assert len(done.objects) == len(BODIES) and not done.withheld
     assert "keys/dataset-other-1d/0001.json in bucket backups at site 'haven' is not readable" in caplog.text
     made.point()  # and a backup goes on: the key is there, and its card is written anew
-    assert not Keyring((Place(made.haven, "backups"),), OWN, (), made.platform.clock).damaged(
+    assert not Keyring((KeyPlace(made.haven, "backups"),), OWN, (), made.platform.clock).damaged(
         parse("dataset-bookings-395d")
     )
 

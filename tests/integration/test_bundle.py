@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rempart.backup.bundle import bundle, open_bundle
-from rempart.backup.bundle.bundle import Contents, Index
+from rempart.backup.bundle.bundle import BundleIdentity, Index
 from rempart.errors import SiteError
 from rempart.flows.bundle.bundle_contents import archive, held
 from rempart.flows.shared.platform import Platform
@@ -41,7 +41,7 @@ def test_a_bundle_comes_from_a_real_site_and_what_was_altered_there_does_not(
     sources["wheels/a-1.whl"].write_bytes(b"wheel")
     now = datetime.now(UTC)
     files = {name: held(file) for name, file in sources.items()}
-    contents = Contents("1" * 64, "2" * 64, "3" * 64, *open_bundle.this_machine())
+    contents = BundleIdentity("1" * 64, "2" * 64, "3" * 64, *open_bundle.this_machine())
     index = Index(now, contents, files, "entry.py", signer.id)
     until = now + timedelta(minutes=2)
     key, sent = bundle.store(site, bucket, index, signer, sources.__getitem__, until, {})

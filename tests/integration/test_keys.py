@@ -13,7 +13,7 @@ import pytest
 
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original
 from rempart.errors import KeyDestroyed
@@ -62,7 +62,7 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
     flow.destroy(platform.ledger, ring, BOOKINGS.id, dry_run=False)
 
     bucket = platform.config.buckets.backups
-    elsewhere = Keyring((Place(haven, bucket),), age.read_identity_file(file), (), platform.clock)
+    elsewhere = Keyring((KeyPlace(haven, bucket),), age.read_identity_file(file), (), platform.clock)
     for original, sealed_object in zip(originals, sealed, strict=True):
         if original.scope == BOOKINGS:
             with pytest.raises(KeyDestroyed):

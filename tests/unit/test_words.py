@@ -222,3 +222,13 @@ def test_no_class_is_an_old_word() -> None:
         if isinstance(node, ast.ClassDef)
     }
     assert defined & (CLASSES | BARE) == set()
+
+
+def test_a_class_name_is_not_given_to_three_things() -> None:
+    homes: dict[str, set[str]] = {}
+    for file in sources():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(file.relative_to(ROOT).as_posix())
+    assert len(homes) > 500
+    assert {name: where for name, where in homes.items() if len(where) > 2} == {}

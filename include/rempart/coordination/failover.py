@@ -82,14 +82,14 @@ class SwitchoverFacts:
 
 
 @dataclass(frozen=True)
-class Refused:
+class StepRefused:
     """A refused step: why, and the remedy."""
 
     why: str
     remedy: str
 
 
-def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | Refused | None:
+def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | StepRefused | None:
     """The step to take, the reason why none may be taken, or None when the switchover is over.
 
     A switch comes only after a drain that brought everything and a verification that found it; or, where the source
@@ -99,7 +99,7 @@ def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | Refused 
         return None
     if not facts.target_answers:
         done = "The switch is done; " if switchover.did("switch") else ""
-        return Refused(
+        return StepRefused(
             f"{done}site '{switchover.target}', the target, does not answer",
             "Nothing can be moved there now. Wait for it and run again"
             + ("." if switchover.did("switch") else ", or stay at the source (`rempart failover --abandon --yes`)."),
@@ -119,8 +119,8 @@ def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | Refused 
     return "switch"
 
 
-def _gone(switchover: Switchover) -> Refused:
-    return Refused(
+def _gone(switchover: Switchover) -> StepRefused:
+    return StepRefused(
         f"Site '{switchover.source}', the source, does not answer: what '{switchover.target}' lacks would be left "
         "behind",
         f"Wait for '{switchover.source}' and run again; or, if it does not return in time, run `rempart failover "

@@ -16,7 +16,7 @@ Reasons = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Refused(Sequence[RefusedRow]):
+class RefusedRows(Sequence[RefusedRow]):
     """Refused rows in order of their lines; each `RefusedRow` is made when it is asked for.
 
     `before`: rows that are no part of `rows`, in order. `indexes`: positions in `rows`, ascending; `reasons`: why, by
@@ -29,19 +29,19 @@ class Refused(Sequence[RefusedRow]):
     reasons: Sequence[Reasons]
 
     @staticmethod
-    def of(rows: Rows, against: Mapping[int, Reasons]) -> Refused:
+    def of(rows: Rows, against: Mapping[int, Reasons]) -> RefusedRows:
         """Return rows refused while reading, and those with a reason against them by their index."""
         import numpy as np
 
         indexes: Any = np.sort(np.fromiter(against, np.int64, len(against)))
-        return Refused(rows.refused, rows, indexes, [against[i] for i in indexes.tolist()])
+        return RefusedRows(rows.refused, rows, indexes, [against[i] for i in indexes.tolist()])
 
-    def with_all_others(self, reason: str) -> Refused:
+    def with_all_others(self, reason: str) -> RefusedRows:
         """Return all rows of the delivery, the others refused for this reason."""
         reasons: list[Reasons] = [(reason,)] * self.rows.count
         for index, why in zip(self.indexes, self.reasons, strict=True):
             reasons[index] = why
-        return Refused(self.before, self.rows, range(self.rows.count), reasons)
+        return RefusedRows(self.before, self.rows, range(self.rows.count), reasons)
 
     def __len__(self) -> int:
         return len(self.before) + len(self.reasons)
@@ -61,11 +61,11 @@ class Refused(Sequence[RefusedRow]):
         return list(self)[index]
 
 
-def refused_when_read(table: pa.Table) -> Refused:
+def refused_when_read(table: pa.Table) -> RefusedRows:
     """Return rows that the reader refused: `LINE`, the reason and `RAW`."""
     reasons = [(why,) for why in table["reason"].to_pylist()]
     alike = list(shared(dict(enumerate(reasons))).values())
-    return Refused((), Rows(table), range(len(alike)), alike)
+    return RefusedRows((), Rows(table), range(len(alike)), alike)
 
 
 def shared(against: Mapping[int, Sequence[str]]) -> dict[int, Reasons]:

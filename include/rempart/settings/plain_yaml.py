@@ -22,7 +22,7 @@ MAX_DEPTH = 60
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Refused(yaml.YAMLError):
+class YamlRefused(yaml.YAMLError):
     """The text is YAML, and breaks a rule of this module. The message holds a key and a line, never a value."""
 
 
@@ -40,7 +40,7 @@ class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only
             if not isinstance(key, Hashable):
                 continue  # a list or mapping as a key: the library refuses it, with its place
             if key in lines:
-                raise Refused(f"line {line}: the key '{str(key)[:80]}' stands twice (first in line {lines[key]})")
+                raise YamlRefused(f"line {line}: the key '{str(key)[:80]}' stands twice (first in line {lines[key]})")
             lines[key] = line
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
@@ -53,9 +53,9 @@ def _has_distinct_texts(node: Any) -> bool:
 
 
 def load(text: str) -> Any:
-    """Return the data of one YAML document. Raises yaml.YAMLError (`Refused` for a broken rule of this module)."""
+    """Return the data of one YAML document. Raises yaml.YAMLError (`YamlRefused` for a broken rule of this module)."""
     if len(text) > MAX_TEXT:
-        raise Refused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
+        raise YamlRefused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -64,7 +64,7 @@ def load(text: str) -> Any:
         _bound(node)
         return loader.construct_document(node)
     except (ValueError, OverflowError) as cause:  # such as the 30th of February, or a number of 5,000 digits
-        raise Refused(f"a value cannot be read as its type ({type(cause).__name__})") from None
+        raise YamlRefused(f"a value cannot be read as its type ({type(cause).__name__})") from None
     finally:
         loader.dispose()
 
@@ -75,7 +75,7 @@ def text_at(text: str, *path: str) -> str | None:
     So it answers also for a document that is wrong further down, and much faster than `load`. Raises yaml.YAMLError.
     """
     if len(text) > MAX_TEXT:
-        raise Refused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
+        raise YamlRefused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
     if "&" in text:  # an anchor: what stands at the path may be written elsewhere
         found = load(text)
         for key in path:
@@ -123,7 +123,7 @@ def _end(loader: Any, event: Any) -> None:
 
 
 def _bound(root: Any) -> None:
-    """Raise Refused where the document, with its aliases written out, has too many values or levels."""
+    """Raise YamlRefused where the document, with its aliases written out, has too many values or levels."""
     sizes: dict[int, int] = {}  # of lists and mappings; anything else is one value
     open_nodes: set[int] = set()
     waiting = [(root, False)] if isinstance(root, yaml.CollectionNode) else []
@@ -134,13 +134,15 @@ def _bound(root: Any) -> None:
             open_nodes.discard(mark)
             sizes[mark] = 1 + sum(sizes.get(id(child), 1) for child in children)
             if sizes[mark] > MAX_VALUES:
-                raise Refused(f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, aliases written out")
+                raise YamlRefused(
+                    f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, aliases written out"
+                )
         elif mark in open_nodes:
-            raise Refused(f"line {node.start_mark.line + 1}: an alias stands inside what it repeats")
+            raise YamlRefused(f"line {node.start_mark.line + 1}: an alias stands inside what it repeats")
         elif mark not in sizes:
             open_nodes.add(mark)
             if len(open_nodes) > MAX_DEPTH:
-                raise Refused(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels")
+                raise YamlRefused(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels")
             waiting.append((node, True))
             waiting += [(child, False) for child in children if isinstance(child, yaml.CollectionNode)]
 

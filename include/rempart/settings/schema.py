@@ -55,7 +55,7 @@ def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, A
         data = plain_yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise error(f"{file} does not exist", "Create it, or name another file.") from cause
-    except plain_yaml.Refused as cause:
+    except plain_yaml.YamlRefused as cause:
         raise error(f"{file}: {cause}", "Correct that line: each key once, and no more than a file needs.") from cause
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise error(f"{file} is not valid YAML: {cause}", "Correct the line that the message names.") from cause

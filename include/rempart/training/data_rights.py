@@ -14,7 +14,7 @@ from typing import Any
 from rempart.errors import TrainingError
 from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
 from rempart.training.attempts.record import ATTEMPTS, ORDER
-from rempart.training.job import JobSpec, Place
+from rempart.training.job import JobSite, JobSpec
 
 LONGEST_POLICY = 2048
 """Characters of a session's policy. Source: AWS STS, AssumeRole, parameter Policy; SeaweedFS 4.48 holds to it too."""
@@ -26,7 +26,7 @@ _WIDENS = "*?$"
 class Rights:
     """A job's rights at one site: objects (bucket, key) to read, and bucket and prefix of its own, if any."""
 
-    site: Place
+    site: JobSite
     reads: tuple[tuple[str, str], ...] = ()
     own: tuple[str, str] | None = None
 

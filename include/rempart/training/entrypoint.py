@@ -45,8 +45,8 @@ from rempart.training.attempts import process_group
 from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.attempts.interruption import INTERRUPTED, Interrupted, Interruption
 from rempart.training.attempts.process_group import Group, PeerLost
-from rempart.training.attempts.progress import EVERY_SECONDS, Progress, Run
-from rempart.training.job import PYTHON, JobResult, JobSpec, Place, Work, parse_result, parse_spec
+from rempart.training.attempts.progress import EVERY_SECONDS, Progress, TrainingRun
+from rempart.training.job import PYTHON, JobResult, JobSite, JobSpec, Work, parse_result, parse_spec
 from rempart.training.outputs import Outputs, split_rows
 from rempart.training.permission import decide, permission_of
 from rempart.training.trainers import trainers
@@ -66,7 +66,7 @@ TRAIN, NOTHING = b"train", b"nothing"
 class World:
     """What a job uses: sites, interruption, and seconds between two checkpoints (0: after each step)."""
 
-    site: Callable[[Place], Site]
+    site: Callable[[JobSite], Site]
     connections: Connections
     progress: Progress
     sleep: Callable[[float], None] = time.sleep
@@ -126,7 +126,7 @@ def share_job(spec: JobSpec, world: World) -> None:
     _check(spec, world.group)
     if world.group.broadcast() == TRAIN:
         checkpoints = Checkpoints(world.site(spec.output.site), spec, world.progress)
-        run = Run(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
+        run = TrainingRun(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
         outputs.share(spec, world.site, run)
     world.group.await_first()
 
@@ -161,7 +161,7 @@ def _made(spec: JobSpec, site: Site, checkpoints: Checkpoints, world: World) -> 
         world.progress("trained before", job_id=spec.job_id)
         return before, before.work.model_copy(update={"done_here": 0, "resumed_from": before.work.steps})
     world.group.broadcast(TRAIN)
-    run = Run(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
+    run = TrainingRun(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
     made = outputs.make(spec, world.site, world.progress, run)
     site.write(spec.output.bucket, spec.key("spec.json"), spec.to_json(), content_type="application/json")
     # metrics.json names the others and their hashes: with it, the outputs are complete
@@ -221,13 +221,13 @@ def _connection(name: str) -> Connection:
         raise ConnectionMissing(f"{variable} is neither JSON nor a URI", hint) from None
 
 
-def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]:
+def _site_of(spec: JobSpec, connections: Connections) -> Callable[[JobSite], Site]:
     """Return a function that opens sites permitted by the spec."""
     from rempart.sites.s3.site import S3Site
 
     opened: dict[str, Site] = {}
 
-    def site(place: Place) -> Site:
+    def site(place: JobSite) -> Site:
         if place.name not in opened:
             connection = connections(place.connection)
             endpoint = connection.extra.get("endpoint_url")

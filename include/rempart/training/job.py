@@ -45,7 +45,7 @@ class FeatureSpec(Strict):
         return cls(name=feature.name, type=feature.type, values=feature.values)
 
 
-class Place(Strict):
+class JobSite(Strict):
     """A site as a job reaches it: the connection's name, never its secrets."""
 
     name: str
@@ -56,7 +56,7 @@ class Place(Strict):
 class Dataset(Strict):
     """The frozen training set: one Parquet object with a column `split` of `train` and `holdout`."""
 
-    site: Place
+    site: JobSite
     bucket: str
     key: str
     sha256: str = Field(pattern=SHA256)
@@ -82,7 +82,7 @@ class Tracking(Strict):
 class Output(Strict):
     """Location of the job's files."""
 
-    site: Place
+    site: JobSite
     bucket: str
     prefix: str = Field(pattern=r"/$")
 

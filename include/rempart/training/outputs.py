@@ -15,8 +15,8 @@ from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature, encode
 from rempart.sites.port import Site
 from rempart.training import evaluation, plots
-from rempart.training.attempts.progress import Progress, Run
-from rempart.training.job import JobSpec, Place, Work
+from rempart.training.attempts.progress import Progress, TrainingRun
+from rempart.training.job import JobSite, JobSpec, Work
 from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
     return trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
 
 
-def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: Run) -> Outputs:
+def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run: TrainingRun) -> Outputs:
     """Train and judge. Raises TrainingError, SiteError, IntegrityError; Interrupted when asked to end."""
     began = time.monotonic()
     features, params = seen(spec)
@@ -97,7 +97,7 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
     return Outputs(made, measured, rows, seconds, run.work(), dict(run.made_with))
 
 
-def share(spec: JobSpec, site: Callable[[Place], Site], run: Run) -> None:
+def share(spec: JobSpec, site: Callable[[JobSite], Site], run: TrainingRun) -> None:
     """Take part in the training on a node other than the first, without files. Raises the errors of `make`."""
     features, params = seen(spec)
     target = spec.target.feature()
@@ -108,7 +108,7 @@ def share(spec: JobSpec, site: Callable[[Place], Site], run: Run) -> None:
         trainers.fitted(spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, len(target.values), run)
 
 
-def _dataset(spec: JobSpec, site: Callable[[Place], Site]) -> tuple[pa.Table, pa.Table]:
+def _dataset(spec: JobSpec, site: Callable[[JobSite], Site]) -> tuple[pa.Table, pa.Table]:
     """Return training and held-out rows of the frozen data set, after checking its SHA-256."""
     place = spec.dataset
     body = site(place.site).read(place.bucket, place.key, sha256=place.sha256)

@@ -27,7 +27,7 @@ class AirflowRefused(RempartError):
 
 
 @dataclass(frozen=True)
-class Run:
+class AirflowRun:
     """One run of a DAG."""
 
     id: str
@@ -42,12 +42,12 @@ async def start_drill(request: Request, point: str) -> str:
     return str(answer["dag_run_id"])
 
 
-async def drills(request: Request, limit: int = 5) -> tuple[Run, ...]:
+async def drills(request: Request, limit: int = 5) -> tuple[AirflowRun, ...]:
     """Return the newest runs of the drill. Raises AirflowRefused."""
     path = f"/api/v2/dags/{DRILL}/dagRuns?order_by=-run_after&limit={limit}"
     found = (await _call(request, "GET", path))["dag_runs"]
     return tuple(
-        Run(
+        AirflowRun(
             str(run["dag_run_id"]),
             str(run["state"]),
             datetime.fromisoformat(run["run_after"]) if run["run_after"] else None,

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from rempart.web.read_models.messages import State, worst
 from rempart.web.read_models.models import Plot
-from rempart.web.read_models.overview import Place
+from rempart.web.read_models.overview import PlaceState
 from rempart.web.read_models.points import Point
 from rempart.web.read_models.quarantine import Result
 from rempart.web.read_models.sites import MeasuredReplication
@@ -92,7 +92,9 @@ def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:
     return _svg(title, height, f"{axis}{marks}{_ends(first, last, height, t)}")
 
 
-def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str, str, State]], t: Texts) -> Markup:
+def sites_diagram(
+    title: str, places: Sequence[PlaceState], pairs: Iterable[tuple[str, str, State]], t: Texts
+) -> Markup:
     """Draw sites and pools as boxes within their jurisdictions, and an arrow for each replicating pair."""
     if not places:
         return Markup()
@@ -183,7 +185,7 @@ def _broken(result: Result, t: Texts) -> str:
     return f"{t.at(result.landed_at)}, {result.sha256[:12]}: {told}"
 
 
-def _box(place: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:
+def _box(place: PlaceState, x: float, y: float, wide: int, high: int, t: Texts) -> str:
     whats = ", ".join(dict.fromkeys(f"{t('what.' + held.what)}" for held in place.holdings))
     name = f"{place.name} ({t('active')})" if place.active else place.name
     return (

@@ -12,8 +12,8 @@ from rempart.coordination.active import Active, backup_site, is_open, switchover
 from rempart.coordination.failover import (
     BEFORE,
     Kind,
-    Refused,
     Step,
+    StepRefused,
     Switchover,
     SwitchoverFacts,
     next_step,
@@ -52,7 +52,7 @@ def test_no_path_leads_from_a_drain_that_is_not_verified_to_a_switch_without_the
         if step is None:
             assert switchover.over
             break
-        if isinstance(step, Refused):
+        if isinstance(step, StepRefused):
             assert not (facts.target_answers and facts.source_answers), "with both sites there the way is open"
             continue
         assert facts.target_answers, "nothing moves to a site that does not answer"
@@ -78,7 +78,7 @@ def test_with_both_sites_there_every_switchover_ends_and_keeps_what_was_done(don
     before = set(switchover.steps)
     taken: list[Step] = []
     while (step := next_step(switchover, SwitchoverFacts(True, True))) is not None:
-        assert not isinstance(step, Refused) and step not in before
+        assert not isinstance(step, StepRefused) and step not in before
         taken.append(step)
         switchover = switchover.with_step(step, {"ok": True, "complete": True})
     assert switchover.over and [*(s for s in switchover.plan if s in before), *taken] == list(switchover.plan)
@@ -86,13 +86,13 @@ def test_with_both_sites_there_every_switchover_ends_and_keeps_what_was_done(don
 
 def test_a_source_that_does_not_answer_needs_the_operators_word_before_anything_is_fenced() -> None:
     gone = next_step(Switchover("j", "failover", "primary", "haven"), SwitchoverFacts(False, True))
-    assert isinstance(gone, Refused) and "--accept-loss" in gone.remedy
+    assert isinstance(gone, StepRefused) and "--accept-loss" in gone.remedy
     assert (
         next_step(Switchover("j", "failover", "primary", "haven"), SwitchoverFacts(False, True, accept_loss=True))
         == "fence"
     )
     back = next_step(Switchover("j", "failback", "haven", "primary"), SwitchoverFacts(False, True, accept_loss=True))
-    assert isinstance(back, Refused), "a failback first brings home what the active site has"
+    assert isinstance(back, StepRefused), "a failback first brings home what the active site has"
 
 
 def test_a_source_that_answers_is_drained_whatever_was_accepted() -> None:

@@ -66,7 +66,7 @@ def log(tracking, spec, features, metrics, files):
     return experiment.Logged("run", "m-1", {name: hashlib.sha256(body).hexdigest() for name, body in files.items()})
 
 
-def disturb(run: type[progress.Run]) -> None:
+def disturb(run: type[progress.TrainingRun]) -> None:
     at, number = int(os.environ["DISTURBED_AT"]), int(os.environ["DISTURBED_BY"])
     undisturbed = run.checkpoint
 
@@ -86,6 +86,6 @@ if __name__ == "__main__":
     process_group.PEER_SECONDS = float(os.environ.get("PEER_SECONDS", 60))
     process_group.RENDEZVOUS_SECONDS = float(os.environ.get("RENDEZVOUS_SECONDS", 120))
     if os.environ.get("DISTURBED_NODE") == RANK:
-        disturb(progress.Run)
+        disturb(progress.TrainingRun)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     sys.exit(entrypoint.main())

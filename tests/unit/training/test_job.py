@@ -9,10 +9,10 @@ from rempart.training.job import (
     PYTHON,
     Dataset,
     FeatureSpec,
+    JobSite,
     JobSpec,
     Output,
     Permission,
-    Place,
     Tracking,
     TrainerSpec,
     Work,
@@ -20,7 +20,7 @@ from rempart.training.job import (
     parse_spec,
 )
 
-PLACE = Place(name="primary", connection="s3_primary", region="local-1")
+PLACE = JobSite(name="primary", connection="s3_primary", region="local-1")
 PERMISSION = Permission(hosts={"primary": ("127.0.0.1",)}, until="2026-12-01", decision="d" * 64)
 
 

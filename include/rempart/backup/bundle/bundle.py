@@ -40,7 +40,7 @@ class BundleFile:
 
 
 @dataclass(frozen=True)
-class Contents:
+class BundleIdentity:
     """Identity of a bundle without its files: SHA-256 of the locks and of the code, and the machine they fit."""
 
     locks: str
@@ -58,7 +58,7 @@ class Index:
     """
 
     at: datetime
-    contents: Contents
+    contents: BundleIdentity
     files: Mapping[str, BundleFile]
     entry: str
     key: str
@@ -92,14 +92,14 @@ def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
     """Return an index signed by one of the keys. Raises IntegrityError."""
     try:
         plain: dict[str, Any] = open_bundle.read_index(body, keys)
-    except open_bundle.Refused as cause:
+    except open_bundle.BundleRefused as cause:
         raise IntegrityError(f"An index of the bundle is not to be believed: {cause}", ASK) from cause
     return index_of(plain)
 
 
 def index_of(plain: Mapping[str, Any]) -> Index:
     """Return the verified index of a bundle."""
-    contents = Contents(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
+    contents = BundleIdentity(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
     files = {name: BundleFile(file["sha256"], file["size"]) for name, file in plain["files"].items()}
     images = tuple(plain.get("images", ()))
     return Index(datetime.fromisoformat(plain["at"]), contents, files, plain["entry"], plain["key"], images)

@@ -48,14 +48,14 @@ Point = tuple[int, int, int, int]
 logger = logging.getLogger(__name__)
 
 
-class Line(logging.Formatter):
+class MessageFormatter(logging.Formatter):
     """The message alone; a warning is told as one."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}"
 
 
-class Refused(Exception):
+class BundleRefused(Exception):
     """Raised when a bundle or file is missing or must not be used."""
 
 
@@ -118,15 +118,15 @@ def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
 
 
 def read_index(body: bytes, keys: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the index of a bundle. Raises Refused unless one of the keys signed it."""
+    """Return the index of a bundle. Raises BundleRefused unless one of the keys signed it."""
     matched = _SIGNED.fullmatch(body.decode("utf-8", errors="replace"))
     if not matched:
-        raise Refused("it is no index of a bundle")
+        raise BundleRefused("it is no index of a bundle")
     if not any(verifies(key, base64.b64decode(matched[2]), matched[1].encode()) for key in keys.values()):
-        raise Refused("none of the public keys given signed it")
+        raise BundleRefused("none of the public keys given signed it")
     plain: dict[str, Any] = json.loads(matched[1])
     if plain["v"] != 1 or not all(_NAME.fullmatch(name) for name in plain["files"]):
-        raise Refused("it is of a form that this program does not know")
+        raise BundleRefused("it is of a form that this program does not know")
     return plain
 
 
@@ -143,7 +143,7 @@ def choose(
     *,
     images: bool = False,
 ) -> dict[str, Any]:
-    """The newest index for this machine that verifies; one that does not is logged and skipped. Raises Refused.
+    """The newest index for this machine that verifies; one that does not is logged and skipped. Raises BundleRefused.
 
     Where its `images` are wanted it has some, and any Python will do: they bring their own.
     """
@@ -152,7 +152,7 @@ def choose(
         try:
             with opener(name) as stream:
                 index = read_index(stream.read(), keys)
-        except Refused as error:
+        except BundleRefused as error:
             logger.warning("skipped %s: %s. Find out who wrote it", name, error)
             continue
         fits = (index["python"], index["platform"]) == wanted
@@ -162,7 +162,7 @@ def choose(
         others.add(f"Python {index['python']} on {index['platform']}")
     told = f"; there is one for {', '.join(sorted(others))}" if others else ""
     what = f"with images on {wanted[1]}" if images else f"for Python {wanted[0]} on {wanted[1]}"
-    raise Refused(f"no bundle {what} is vouched for{told}")
+    raise BundleRefused(f"no bundle {what} is vouched for{told}")
 
 
 def sha256_of(file: Path) -> str:
@@ -171,7 +171,7 @@ def sha256_of(file: Path) -> str:
 
 
 def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
-    """Fetch each missing file and check it against the index. Return the number of bytes. Raises Refused."""
+    """Fetch each missing file and check it against the index. Return the number of bytes. Raises BundleRefused."""
     came, told, total = 0, time.monotonic(), sum(file["size"] for file in index["files"].values())
     done = 0
     for name, held in sorted(index["files"].items()):
@@ -184,7 +184,7 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
             shutil.copyfileobj(source, sink, CHUNK)
         if sha256_of(partial) != held["sha256"]:
             partial.unlink()
-            raise Refused(f"{name} is not what was signed ({FILES}{held['sha256']}): an earlier version may be")
+            raise BundleRefused(f"{name} is not what was signed ({FILES}{held['sha256']}): an earlier version may be")
         partial.replace(target)
         came += held["size"]
         if time.monotonic() - told >= 5:
@@ -196,7 +196,7 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
 def check(index: Mapping[str, Any], folder: Path) -> None:
     """Check a carried bundle against its index: every file is as signed, and no other file exists.
 
-    Raises Refused with the difference.
+    Raises BundleRefused with the difference.
     """
     real, names = folder.resolve(), set(index["files"])
     wrong = [
@@ -205,12 +205,12 @@ def check(index: Mapping[str, Any], folder: Path) -> None:
         if (real / name).resolve() != real / name or not _is(real / name, listed)
     ]
     if wrong:
-        raise Refused(f"not what was signed, or not there: {', '.join(wrong)}. Nothing of the bundle was used")
+        raise BundleRefused(f"not what was signed, or not there: {', '.join(wrong)}. Nothing of the bundle was used")
     places = {real, *((real / name).parent for name in names)}
     there = {path.relative_to(real).as_posix() for place in places for path in place.iterdir()}
     known = names | {place.relative_to(real).as_posix() for place in places} | {FOLDER.rstrip("/")}
     if strange := sorted(there - known):
-        raise Refused(
+        raise BundleRefused(
             f"in the folder, and signed by nobody: {', '.join(strange)}. Nothing of the bundle was used. Was it"
             " made by an earlier run of yours, go on in it; else remove it"
         )
@@ -251,10 +251,10 @@ class Bucket:
             except urllib.error.HTTPError as error:
                 if error.code < 500 or not left:
                     hint = "; check key, region and this machine's clock" if error.code == 403 else ""
-                    raise Refused(f"{self.root}{path} answered {error.code} {error.reason}{hint}") from error
+                    raise BundleRefused(f"{self.root}{path} answered {error.code} {error.reason}{hint}") from error
             except OSError as error:
                 if not left:
-                    raise Refused(f"{self.root} does not answer: {error}") from error
+                    raise BundleRefused(f"{self.root} does not answer: {error}") from error
             time.sleep(TRIES - left)
         raise AssertionError("the last try returns or raises")
 
@@ -273,16 +273,16 @@ class Bucket:
             if not page or tree.findtext("{*}IsTruncated") != "true":
                 return found
             if page[0] <= after or page != sorted(set(page)):
-                raise Refused(f"the listing of {self.root}{self.path} repeats itself or is out of order")
+                raise BundleRefused(f"the listing of {self.root}{self.path} repeats itself or is out of order")
             if len(found) > MOST_INDEXES:
-                raise Refused(
+                raise BundleRefused(
                     f"{self.root}{self.path} lists more than {MOST_INDEXES} bundles, or its listing never ends"
                 )
             after = page[-1]
 
 
 def install(index: Mapping[str, Any], folder: Path) -> Path:
-    """Unpack the code and make its environment offline from the wheels. Return the code's folder. Raises Refused."""
+    """Unpack the code and make its environment offline from the wheels. Return its folder. Raises BundleRefused."""
     home, tools = folder / "rempart", folder / "tools"
     if (home / ".venv" / "rempart-installed").is_file():
         return home  # by an earlier run: what somebody changed there since stays
@@ -295,7 +295,7 @@ def install(index: Mapping[str, Any], folder: Path) -> Path:
     offline |= {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     logger.info("installing into %s", home)
     if subprocess.run([sys.executable, home / index["entry"]], env=kept | offline, check=False).returncode:
-        raise Refused("the installation failed: read the lines above")
+        raise BundleRefused("the installation failed: read the lines above")
     target = home / ".venv" / "tools" / "bin" / "restic"
     shutil.copy(restic, target)
     return home
@@ -311,19 +311,19 @@ def _unpack(folder: Path, home: Path) -> None:
 def load(index: Mapping[str, Any], folder: Path) -> Path:
     """Unpack the code and let its program load the images into this machine's Engine. Return the code's folder.
 
-    Installs nothing on the machine. Raises Refused.
+    Installs nothing on the machine. Raises BundleRefused.
     """
     home = folder / "rempart"
     if not (home / "rempart.yaml").is_file():  # of an earlier run: what somebody changed there since stays
         _unpack(folder, home)
     command = [sys.executable, home / LOADER, folder / IMAGES, *index["images"]]
     if subprocess.run(command, check=False).returncode:
-        raise Refused("the images were not loaded: read the lines above")
+        raise BundleRefused("the images were not loaded: read the lines above")
     return home
 
 
 def brought(options: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
-    """Return the index of a fetched or carried bundle; every file is there as signed. Raises Refused."""
+    """Return the index of a fetched or carried bundle; every file is there as signed. Raises BundleRefused."""
     if not options.endpoint:
         names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
         index = choose(names, lambda name: (folder / name).open("rb"), keys, images=options.containers)
@@ -333,7 +333,7 @@ def brought(options: argparse.Namespace, keys: Mapping[str, bytes], folder: Path
         return index
     needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     if lacking := [name for name in needed if not os.environ.get(name)]:
-        raise Refused(f"{' and '.join(lacking)} must be set")
+        raise BundleRefused(f"{' and '.join(lacking)} must be set")
     access, secret = (os.environ[name] for name in needed)
     site = Bucket(options.endpoint, options.region, options.bucket, access, secret, virtual=options.virtual)
     index = choose(site.names(), site.open, keys, images=options.containers)
@@ -357,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         index = brought(options, public_keys(file.read_text(encoding="ascii") for file in options.trust), folder)
         home = (load if options.containers else install)(index, folder)
-    except (Refused, OSError, ValueError) as error:
+    except (BundleRefused, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     after = (
@@ -369,6 +369,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     terminal = logging.StreamHandler(sys.stdout)
-    terminal.setFormatter(Line())
+    terminal.setFormatter(MessageFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[terminal])
     sys.exit(main())

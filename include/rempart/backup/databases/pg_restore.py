@@ -62,7 +62,7 @@ def reading_through(tools: Tools) -> contextlib.AbstractContextManager[Feed]:
     return _running(tools, ["--file=/dev/null"], _PLAIN)
 
 
-class Contents:
+class DumpContents:
     """`pg_restore --list`, which reads no more of a dump than its beginning."""
 
     def __init__(self, feed: Feed, out: IO[bytes], database: str) -> None:
@@ -92,20 +92,20 @@ class Contents:
 
 
 @contextmanager
-def listing(tools: Tools, database: str) -> Iterator[Contents]:
+def listing(tools: Tools, database: str) -> Iterator[DumpContents]:
     """Return the table of contents of a dump as it is fed."""
     # into a file, not a pipe: nobody reads while the beginning of the dump is written
     with tempfile.TemporaryFile() as out, _running(tools, ["--list"], _PLAIN, out) as feed:
-        yield Contents(feed, out, database)
+        yield DumpContents(feed, out, database)
 
 
-class Target:
+class DatabaseTarget:
     """pg_restore into a database, in one transaction. It starts when the table of contents is known.
 
     It stays a chunk behind: without the last one it cannot end, so it commits nothing before `release`.
     """
 
-    def __init__(self, contents: Contents, begin: Callable[[Sequence[str]], Feed]) -> None:
+    def __init__(self, contents: DumpContents, begin: Callable[[Sequence[str]], Feed]) -> None:
         self._contents, self._begin = contents, begin
         self._feed: Feed | None = None
         self._held = b""
@@ -131,7 +131,7 @@ class Target:
 
 
 @contextmanager
-def open_restore(tools: Tools, connection: Connection, database: str) -> Iterator[Target]:
+def open_restore(tools: Tools, connection: Connection, database: str) -> Iterator[DatabaseTarget]:
     """Restore a dump of `database` into the connection's database."""
     with contextlib.ExitStack() as stack:
 
@@ -144,7 +144,7 @@ def open_restore(tools: Tools, connection: Connection, database: str) -> Iterato
             arguments += [f"--use-list={chosen.name}", f"--dbname={connection.schema}"]
             return stack.enter_context(_running(tools, arguments, libpq_environment(connection)))
 
-        yield Target(stack.enter_context(listing(tools, database)), begin)
+        yield DatabaseTarget(stack.enter_context(listing(tools, database)), begin)
 
 
 def restorable(entries: Sequence[str]) -> list[str]:

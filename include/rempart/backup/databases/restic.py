@@ -20,7 +20,7 @@ from typing import IO
 from rempart.backup.databases.processes import Messages, ProcessResult, Watch, ending, pour, start
 from rempart.backup.databases.restic_answers import (
     Content,
-    Snapshot,
+    ResticSnapshot,
     bytes_done,
     command_failed,
     error_of,
@@ -200,7 +200,7 @@ class Repository:
         *,
         tags: Sequence[str] = (),
         failed: Callable[[str], RempartError] | None = None,
-    ) -> Snapshot:
+    ) -> ResticSnapshot:
         """Store a command's output as the file `name`. restic runs the command; a failed one leaves no snapshot.
 
         The command sees `environment` and restic's. `failed` makes the error of a failed command from its messages.
@@ -224,7 +224,7 @@ class Repository:
             raise error_of("backup", self.where, ended)
         return read_summary(ended.lines)
 
-    def snapshots(self, *, tags: Sequence[str] = ()) -> tuple[Snapshot, ...]:
+    def snapshots(self, *, tags: Sequence[str] = ()) -> tuple[ResticSnapshot, ...]:
         """Return all snapshots with each of the tags, oldest first."""
         wanted = [f"--tag={','.join(tags)}"] if tags else []
         return read_snapshots("\n".join(self._need(["snapshots", *wanted], ANSWER_SECONDS).lines))

@@ -41,7 +41,7 @@ _FULL = re.compile(r"no space left|file too large|disk quota", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ResticSnapshot:
     """One file in a repository at one moment.
 
     `bytes_added` is the growth of the repository after compression and encryption; `bytes_processed` is the file's
@@ -94,7 +94,7 @@ def command_failed(messages: str) -> bool:
     return _COMMAND_FAILED.search(_message(messages)) is not None
 
 
-def read_summary(lines: Iterable[str]) -> Snapshot:
+def read_summary(lines: Iterable[str]) -> ResticSnapshot:
     """Return the snapshot made by `restic backup --json`. Raises BackupError for any other answer."""
     try:
         plain = [json.loads(line) for line in lines if line.strip()]
@@ -104,7 +104,7 @@ def read_summary(lines: Iterable[str]) -> Snapshot:
         raise _not_understood("backup") from cause
 
 
-def read_snapshots(text: str) -> tuple[Snapshot, ...]:
+def read_snapshots(text: str) -> tuple[ResticSnapshot, ...]:
     """Return the snapshots of `restic snapshots --json`, oldest first. Raises BackupError for any other answer."""
     try:
         listed = json.loads(text)
@@ -124,13 +124,15 @@ def read_snapshots(text: str) -> tuple[Snapshot, ...]:
     return tuple(sorted(snapshots, key=lambda snapshot: (snapshot.at, snapshot.id)))
 
 
-def _snapshot(name: str, plain: Mapping[str, Any], names: Iterable[str] = (), tags: Iterable[str] = ()) -> Snapshot:
+def _snapshot(
+    name: str, plain: Mapping[str, Any], names: Iterable[str] = (), tags: Iterable[str] = ()
+) -> ResticSnapshot:
     if not re.fullmatch(r"[0-9a-f]{64}", name):
         raise ValueError("no snapshot id")
     began, ended = (datetime.fromisoformat(str(plain[key])) for key in ("backup_start", "backup_end"))
     added, size = plain["data_added_packed"], plain["total_bytes_processed"]
     seconds = (ended - began).total_seconds()
-    return Snapshot(name, began, int(added), int(size), seconds, tuple(names), tuple(tags))
+    return ResticSnapshot(name, began, int(added), int(size), seconds, tuple(names), tuple(tags))
 
 
 def _not_understood(what: str) -> BackupError:

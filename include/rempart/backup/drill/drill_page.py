@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from rempart.backup.drill.drill_report import Citation, DrillReport, Line, MappedProfile
+from rempart.backup.drill.drill_report import Citation, DrillReport, MappedProfile, ProfileLine
 
 _MARKS = {True: ("passed", "good"), False: ("failed", "bad"), None: ("not run", "open")}
 _FINDINGS = {"supports": "good", "does not support": "bad", "not shown": "open"}
@@ -65,7 +65,7 @@ def _profile(profile: MappedProfile) -> str:
     )
 
 
-def _line(line: Line) -> str:
+def _line(line: ProfileLine) -> str:
     because = "" if line.finding == "supports" else f"<p>{escape(line.because)}</p>"
     return (
         f"<tr><th>{escape(line.reference)}<br>{_mark(line.finding, _FINDINGS[line.finding])}</th>"

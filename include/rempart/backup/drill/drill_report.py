@@ -43,7 +43,7 @@ class Citation:
 
 
 @dataclass(frozen=True)
-class Line:
+class ProfileLine:
     """One provision, and what the evidence says to it. `because` names what is missing or failed."""
 
     reference: str
@@ -64,7 +64,7 @@ class MappedProfile:
     title: str
     source: str
     as_of: date
-    lines: tuple[Line, ...]
+    lines: tuple[ProfileLine, ...]
     not_covered: tuple[str, ...]
 
 
@@ -181,7 +181,7 @@ def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[RestoreCheck]) 
     return MappedProfile(profile.name, profile.title, profile.source, profile.as_of, lines, profile.not_covered)
 
 
-def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[RestoreCheck]) -> Line:
+def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[RestoreCheck]) -> ProfileLine:
     shown = [_show(topic, grounds, checks) for topic in requirement.shown_by]
     failed, absent = (
         [check.why for check in shown if check.ok is False],
@@ -191,7 +191,7 @@ def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[RestoreCh
     cited = {
         entry.record: entry for entry in (grounds.drill.cite("drill"), *(c for part in shown for c in part.evidence))
     }
-    return Line(
+    return ProfileLine(
         requirement.reference,
         requirement.asks,
         finding,

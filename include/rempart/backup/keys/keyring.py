@@ -42,7 +42,7 @@ _FILE = re.compile(r"keys/(?P<scope>[a-z0-9_-]+)/(?P<serial>\d{4})\.(?P<kind>age
 
 
 @dataclass(frozen=True)
-class Place:
+class KeyPlace:
     """A bucket in which copies stand."""
 
     site: Site
@@ -75,7 +75,7 @@ class Keyring:
     identity.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[KeyPlace, ...]
     own: age.Identity
     escrow: tuple[str, ...]
     clock: Callable[[], datetime]
@@ -126,9 +126,9 @@ class Keyring:
                     cards[named] = replace(before, destroyed=card.destroyed)
         return cards, damaged
 
-    def copies(self, scope: EncryptionScope) -> dict[str, list[Place]]:
+    def copies(self, scope: EncryptionScope) -> dict[str, list[KeyPlace]]:
         """The places that have a copy of each of a scope's keys, by serial, oldest first."""
-        found: dict[str, list[Place]] = {}
+        found: dict[str, list[KeyPlace]] = {}
         for place in self.places:
             for info in place.site.list(place.bucket, f"{PREFIX}{scope.id}/"):
                 match = _FILE.fullmatch(info.key)
@@ -279,7 +279,7 @@ class Keyring:
             )
         return tuple(done)
 
-    def _opened(self, scope: EncryptionScope, serial: str, places: Collection[Place], card: Card | None) -> ScopeKey:
+    def _opened(self, scope: EncryptionScope, serial: str, places: Collection[KeyPlace], card: Card | None) -> ScopeKey:
         """Return the key from the first copy that opens. Raises the first error if none does."""
         errors: list[BackupError | IntegrityError] = []
         for place in places:
@@ -323,7 +323,7 @@ class Keyring:
 
     def _heal(self, key: ScopeKey) -> None:
         """Give a copy to each place that has none which opens. Raises IntegrityError, SiteError."""
-        path, good, lacking = path_of(key.scope, key.serial), b"", list[Place]()
+        path, good, lacking = path_of(key.scope, key.serial), b"", list[KeyPlace]()
         for place in self.places:
             try:
                 body = place.site.read(place.bucket, path)
@@ -365,7 +365,7 @@ class Keyring:
                     "rempart.yaml.",
                 )
 
-    def _versions(self, place: Place, scope: EncryptionScope) -> list[tuple[str, str | None]]:
+    def _versions(self, place: KeyPlace, scope: EncryptionScope) -> list[tuple[str, str | None]]:
         """Return every version of every wrapped copy at a place, including delete markers."""
         found = place.site.versions(place.bucket, f"{PREFIX}{scope.id}/")
         return [(version.key, version.version_id) for version in found if version.key.endswith(".age")]

@@ -18,7 +18,7 @@ from typing import IO, Any
 from rempart.backup.databases.postgresql import Tools, first_error, libpq_environment
 from rempart.backup.databases.processes import Watch
 from rempart.backup.databases.restic import Repository
-from rempart.backup.databases.restic_answers import Snapshot
+from rempart.backup.databases.restic_answers import ResticSnapshot
 from rempart.backup.pitr.receiver import Server
 from rempart.backup.pitr.wal import Base, position
 from rempart.errors import BackupError, DatabaseUnavailable, IntegrityError, RempartError
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Contents:
+class BaseBackupFacts:
     """Facts of a base backup's manifest: the timeline, and the positions of start and consistency."""
 
     timeline: int
@@ -41,7 +41,7 @@ class Contents:
 
 def take(
     tools: Tools, repository: Repository, connection: Connection, server: Server, clock: Callable[[], datetime]
-) -> tuple[Base, Snapshot]:
+) -> tuple[Base, ResticSnapshot]:
     """Take a base backup of the connection's server, and read it back completely. `clock` returns the server's time.
 
     An incomplete one is removed again. Raises BackupError, DatabaseUnavailable, IntegrityError, and the errors of the
@@ -73,7 +73,7 @@ def take(
     return base, stored
 
 
-def read(repository: Repository, snapshot: str, folder: Path | None = None) -> Contents:
+def read(repository: Repository, snapshot: str, folder: Path | None = None) -> BaseBackupFacts:
     """Read a base backup and compare every file with its manifest; with `folder`, unpack it there.
 
     Raises IntegrityError for an incomplete one, BackupError, SiteError.
@@ -83,7 +83,7 @@ def read(repository: Repository, snapshot: str, folder: Path | None = None) -> C
         return unpack(_Moving(stream, watch), folder, where)
 
 
-def unpack(stream: Any, folder: Path | None, where: str) -> Contents:
+def unpack(stream: Any, folder: Path | None, where: str) -> BaseBackupFacts:
     """Unpack and check a base backup's tar from a stream."""
     digests: dict[str, str] = {}
     manifest: dict[str, Any] | None = None
@@ -112,7 +112,7 @@ def unpack(stream: Any, folder: Path | None, where: str) -> Contents:
     return _judged(manifest, digests, where)
 
 
-def _judged(manifest: dict[str, Any] | None, digests: dict[str, str], where: str) -> Contents:
+def _judged(manifest: dict[str, Any] | None, digests: dict[str, str], where: str) -> BaseBackupFacts:
     if manifest is None:
         raise IntegrityError(f"{where} is not whole: its manifest is missing", "Take another base backup.")
     for file in manifest["Files"]:
@@ -122,7 +122,9 @@ def _judged(manifest: dict[str, Any] | None, digests: dict[str, str], where: str
             raise IntegrityError(f"{where}: {path} {why}", "Take another base backup.")
     ranges = manifest["WAL-Ranges"]
     first, last = ranges[0], ranges[-1]
-    return Contents(int(first["Timeline"]), position(first["Start-LSN"]), position(last["End-LSN"]), len(digests))
+    return BaseBackupFacts(
+        int(first["Timeline"]), position(first["Start-LSN"]), position(last["End-LSN"]), len(digests)
+    )
 
 
 def _safe(name: str, where: str) -> PurePosixPath:

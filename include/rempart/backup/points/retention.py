@@ -97,7 +97,7 @@ def check_floor(wanted: RetentionPlan) -> None:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class DumpSnapshot:
     """A dump in the restic repository of a scope and one key of it."""
 
     scope: str
@@ -116,7 +116,7 @@ class Needs:
     databases: int
     dangling: int
     keys: frozenset[str]
-    snapshots: frozenset[Snapshot]
+    snapshots: frozenset[DumpSnapshot]
 
 
 def needs(beginning: bytes) -> Needs:
@@ -137,7 +137,7 @@ def needs(beginning: bytes) -> Needs:
             len(plain.get("dangling", ())),
             frozenset(str(dump["key"]) for dump in dumps if "key" in dump),
             frozenset(
-                Snapshot(str(snapshot["scope"]), str(snapshot["serial"]), str(snapshot["snapshot"]))
+                DumpSnapshot(str(snapshot["scope"]), str(snapshot["serial"]), str(snapshot["snapshot"]))
                 for snapshot in stored
             ),
         )

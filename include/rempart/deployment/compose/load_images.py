@@ -16,7 +16,7 @@ INITIALISES = "rempart/airflow"
 """Image with the command line."""
 
 
-class Refused(Exception):
+class ImagesRefused(Exception):
     """Raised when the Engine is missing or refuses."""
 
 
@@ -24,10 +24,10 @@ def _docker(*words: str, remedy: str) -> str:
     try:
         done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
     except OSError as fault:
-        raise Refused(f"docker could not be started ({fault.strerror}). {remedy}") from fault
+        raise ImagesRefused(f"docker could not be started ({fault.strerror}). {remedy}") from fault
     if done.returncode:
         told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Refused(f"`docker {' '.join(words[:2])}` was refused: {told[-1]}. {remedy}")
+        raise ImagesRefused(f"`docker {' '.join(words[:2])}` was refused: {told[-1]}. {remedy}")
     return done.stdout
 
 
@@ -40,7 +40,7 @@ def initialise_command(home: Path, image: str, user: str) -> list[str]:
 
 
 def load(archive: Path, references: Sequence[str], home: Path) -> None:
-    """Load the images, check that all are there, and write `.env` and var/compose. Raises Refused."""
+    """Load the images, check that all are there, and write `.env` and var/compose. Raises ImagesRefused."""
     needed = "Install Docker Engine 25 or later with Compose, and start it; or install without --containers."
     for words in (("info",), ("compose", "version")):
         _docker(*words, remedy=needed)
@@ -61,7 +61,7 @@ def load(archive: Path, references: Sequence[str], home: Path) -> None:
 def main(arguments: list[str]) -> int:
     try:
         load(Path(arguments[0]), arguments[1:], Path(__file__).resolve().parents[4])
-    except (Refused, OSError) as error:
+    except (ImagesRefused, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

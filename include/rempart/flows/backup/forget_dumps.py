@@ -26,7 +26,7 @@ def forget(
     store: PointStore,
     open_keyring: Callable[[], Keyring],
     repository_of: RepositoryOf,
-    needed: Collection[retention.Snapshot],
+    needed: Collection[retention.DumpSnapshot],
     standing: Collection[str],
 ) -> dict[str, int]:
     """Forget unneeded dumps in every repository at the site. Return their number by encryption scope.
@@ -62,7 +62,7 @@ def _forget(
     store: PointStore,
     repository: Repository,
     key: ScopeKey,
-    wanted: tuple[Collection[retention.Snapshot], Collection[str]],
+    wanted: tuple[Collection[retention.DumpSnapshot], Collection[str]],
 ) -> dict[str, int]:
     """Forget dumps in the repository of one key. Return the number of base backups or dumps."""
     needed, standing = wanted

@@ -26,7 +26,7 @@ from rempart.settings.sections import BackupConfig
 
 logger = logging.getLogger(__name__)
 
-Forget = Callable[[Collection[retention.Snapshot], Collection[str]], dict[str, int]]
+Forget = Callable[[Collection[retention.DumpSnapshot], Collection[str]], dict[str, int]]
 """Forget the dumps that no kept point needs, given the existing points. Return their number by scope."""
 
 

@@ -56,7 +56,7 @@ class Survey:
     points: tuple[PointStatus, ...]
     plan: retention.RetentionPlan
     needed: frozenset[str]
-    snapshots: frozenset[retention.Snapshot]
+    snapshots: frozenset[retention.DumpSnapshot]
     unreadable: tuple[str, ...]
     leftovers: dict[str, int]
     hidden: tuple[str, ...]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rempart.backup.bundle import bundle, open_bundle
-from rempart.backup.bundle.bundle import BundleFile, Contents, Index
+from rempart.backup.bundle.bundle import BundleFile, BundleIdentity, Index
 from rempart.backup.databases import restic
 from rempart.coordination.active import backup_site
 from rempart.errors import BackupError, IntegrityError
@@ -114,11 +114,11 @@ def open_site(platform: Platform) -> Site:
     return platform.site(backup_site(platform.config, active), "internal", "restore-point", replica_of=active)
 
 
-def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> Contents:
+def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> BundleIdentity:
     """Return the contents of a bundle of this project."""
     locks = hashlib.sha256(b"".join((root / name).read_bytes() for name in bundle_contents.LOCKS)).hexdigest()
     code = bundle_contents.sha256_of_files(files)
-    return Contents(locks, code, open_bundle.sha256_of(program), *open_bundle.this_machine())
+    return BundleIdentity(locks, code, open_bundle.sha256_of(program), *open_bundle.this_machine())
 
 
 def _progress(index: Index) -> Callable[[int], object]:
@@ -233,7 +233,7 @@ def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path) -> I
     try:
         plain = open_bundle.choose(names, opened, keys)
         came = open_bundle.bring(plain, opened, folder)
-    except open_bundle.Refused as cause:
+    except open_bundle.BundleRefused as cause:
         raise IntegrityError(f"No bundle of site '{site.name}' could be fetched: {cause}", bundle.ASK) from cause
     logger.info("fetched %.0f MB to %s: every file matches its signature", came / 1e6, folder)
     return bundle.index_of(plain)

@@ -26,7 +26,7 @@ from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.pods import plan
-from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Place, Tracking, TrainerSpec
+from rempart.training.job import Dataset, FeatureSpec, JobSite, JobSpec, Output, Tracking, TrainerSpec
 from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
 from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, bare, environment, queue_label
 from rempart.training.permission import permit
@@ -105,7 +105,7 @@ def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) 
 def _job(config: Config, classification: Classification) -> JobSpec:
     """Return a job that never runs: its data set does not exist, and the entry point stops before reading it."""
     site = config.sites[config.active_site]
-    place = Place(name=config.active_site, connection=site.connection, region=site.region)
+    place = JobSite(name=config.active_site, connection=site.connection, region=site.region)
     use = Trainer().use
     return JobSpec(
         pipeline="doctor",

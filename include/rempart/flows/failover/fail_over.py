@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from rempart.coordination.active import Active, backup_site, switchover_to
-from rempart.coordination.failover import Kind, Refused, Step, Switchover, SwitchoverFacts, next_step
+from rempart.coordination.failover import Kind, Step, StepRefused, Switchover, SwitchoverFacts, next_step
 from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError
 from rempart.flows.failover import published_state
@@ -172,7 +172,7 @@ class _Run:
             f"to '{target}': {_answering(home)}",
         ]
         refused = next_step(switchover, SwitchoverFacts(source, home, self.accept_loss))
-        if isinstance(refused, Refused):
+        if isinstance(refused, StepRefused):
             lines.append(f"would be refused: {refused.why}. {refused.remedy}")
         lines.append("steps: " + ", ".join(step for step in switchover.plan if not switchover.did(step)))
         last = target_readiness.last_replication(self.steps.ledger, switchover.source, target)
@@ -219,7 +219,7 @@ class _Run:
             step = next_step(switchover, facts)
             if step is None:
                 return _result(now, switchover, dry_run=False, done=True)
-            if isinstance(step, Refused):
+            if isinstance(step, StepRefused):
                 raise FailoverError(step.why, step.remedy)
             lease.check()
             began = time.monotonic()

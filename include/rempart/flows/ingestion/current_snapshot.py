@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rempart.errors import IngestError
-from rempart.flows.ingestion.ingest_run import Run
+from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.ingestion import snapshots
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Evidence
@@ -29,7 +29,7 @@ class AcceptedLoss:
     by: str
 
 
-def current(run: Run, accepted: AcceptedLoss | None = None) -> Snapshot | None:
+def current(run: IngestionRun, accepted: AcceptedLoss | None = None) -> Snapshot | None:
     """Return the current snapshot, or None before the first.
 
     Raises IngestError if evidence names a newer snapshot than the site shows, unless a person accepted the loss of
@@ -57,7 +57,7 @@ def current(run: Run, accepted: AcceptedLoss | None = None) -> Snapshot | None:
     return shown
 
 
-def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
+def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:
     """Return the record of the snapshot that should be current, or None if the site shows it or a newer one."""
     ledger, name = run.ledger, run.pipeline.name
     now = stands = shown.id if shown else None
@@ -99,7 +99,7 @@ def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
     return found
 
 
-def _went_back(run: Run, newest: Evidence) -> bool:
+def _went_back(run: IngestionRun, newest: Evidence) -> bool:
     """Return whether a restore or a lossy failover reset the data set to an earlier snapshot since."""
     ledger, switchover = run.ledger, run.active.switchover
     if run.site.name != newest.body["site"] and switchover is not None and switchover.accept_loss:

@@ -17,7 +17,7 @@ from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
-from rempart.flows.ingestion.ingest_run import Run
+from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.judge_rows import judge_within_limit
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
@@ -85,7 +85,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
 
 
-def _arrivals(run: Run, folder: Path) -> list[Arrival]:
+def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
     """Fetch each waiting delivery from the landing bucket into `folder`, under its SHA-256.
 
     Raises IntegrityError if a file differs from its listed size or from the site's checksum.
@@ -115,7 +115,7 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
 
 
 def _take_in(
-    run: Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
+    run: IngestionRun, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
     """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes."""
     if not new:
@@ -151,7 +151,7 @@ def _take_in(
     return snapshot, added, outcomes
 
 
-def _land(run: Run, arrival: Arrival, file: Path) -> Rows:
+def _land(run: IngestionRun, arrival: Arrival, file: Path) -> Rows:
     """Store a delivery as received, without erased rows. Return its rows and the refused ones.
 
     An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again.

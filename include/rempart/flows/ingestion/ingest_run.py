@@ -33,7 +33,7 @@ _RECENT = 50
 
 
 @dataclass(frozen=True)
-class Run:
+class IngestionRun:
     """One run's surroundings."""
 
     ledger: Ledger
@@ -63,17 +63,17 @@ class Run:
         return (self.now + kept).date()
 
 
-def begin(platform: Platform, pipeline: Pipeline) -> Run:
+def begin(platform: Platform, pipeline: Pipeline) -> IngestionRun:
     """Return the state of a new run. Raises SiteFenced, PlacementDenied, ConfigError, BackupError."""
     active, ledger = platform.active(), platform.ledger
     erased = erasures.erased(ledger, pipeline.name, erasures.secrets_of(platform))
     site = platform.active_site(pipeline.classification, active)
-    run = Run(ledger, platform.config, pipeline, active, site, platform.clock(), erased)
+    run = IngestionRun(ledger, platform.config, pipeline, active, site, platform.clock(), erased)
     run.retain_until("snapshots")  # a missing rule is said before anything is written
     return run
 
 
-def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
+def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
     """Complete a run that was interrupted after its commit. Return the outcomes of its deliveries, or nothing."""
     if current is None:
         return ()
@@ -85,7 +85,7 @@ def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str
     return current.deliveries
 
 
-def accepted_before(run: Run, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
+def accepted_before(run: IngestionRun, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
     """Return the current snapshot's rows in the present schema without erased ones, and the months that lost some."""
     if before is None:
         return None, set()
@@ -97,7 +97,11 @@ def accepted_before(run: Run, before: snapshots.Snapshot | None) -> tuple[pa.Tab
 
 
 def draw_up(
-    run: Run, before: snapshots.Snapshot | None, current: pa.Table | None, accepted: pa.Table, changed: set[str]
+    run: IngestionRun,
+    before: snapshots.Snapshot | None,
+    current: pa.Table | None,
+    accepted: pa.Table,
+    changed: set[str],
 ) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, bytes]]]:
     """Build the snapshot of the current and accepted rows with its new parts, without writing."""
     import pyarrow as pa
@@ -131,7 +135,7 @@ def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, 
             site.delete(bucket, key)
 
 
-def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
+def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
     """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
     first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
     total = {name: sum(delivery[name] for delivery in first) for name in ("delivered", "accepted", "quarantined")}

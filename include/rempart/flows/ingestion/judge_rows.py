@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rempart.ingestion import acceptance, cells, reading, snapshots
 from rempart.ingestion.expectations import broken
 from rempart.ingestion.reading import Rows
-from rempart.ingestion.refused import Reasons, Refused, shared
+from rempart.ingestion.refused import Reasons, RefusedRows, shared
 from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class JudgedRows:
 
     accepted: pa.Table
     read: Sequence[Rows]
-    refused: Sequence[Refused]
+    refused: Sequence[RefusedRows]
     judged: Sequence[int]
     held: frozenset[int] = frozenset()
 
@@ -115,7 +115,7 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
     for number, (rows, faults) in enumerate(zip(read, against, strict=True)):
         if rows.text(list(faults)) > reading.MAX_REFUSED_TEXT:
             raise _Beyond(number, "the faulty rows are too long to be stored one by one")
-    refused = [Refused.of(rows, shared(faults)) for rows, faults in zip(read, against, strict=True)]
+    refused = [RefusedRows.of(rows, shared(faults)) for rows, faults in zip(read, against, strict=True)]
     return JudgedRows(candidates.take(pa.array(first, pa.int64())), read, refused, judged)
 
 

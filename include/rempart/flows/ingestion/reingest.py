@@ -16,7 +16,7 @@ from rempart.errors import IngestError
 from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
-from rempart.flows.ingestion.ingest_run import Run
+from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.judge_rows import judge
 from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
@@ -122,13 +122,13 @@ def reingest(
     return result_of(before, snapshot, [outcome.as_json()], bool(finished), accepted_by)
 
 
-def _tell_accepted(run: Run, sha256: str, refused: int, delivered: int, by: str) -> None:
+def _tell_accepted(run: IngestionRun, sha256: str, refused: int, delivered: int, by: str) -> None:
     """Write evidence that a person accepted a delivery with more refused rows than the pipeline allows."""
     body = {"delivery": sha256, "refused": refused, "delivered": delivered, "limit": run.pipeline.max_quarantined}
     run.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
-def _read(run: Run, held_delivery: HeldDelivery, sha256: str) -> Rows:
+def _read(run: IngestionRun, held_delivery: HeldDelivery, sha256: str) -> Rows:
     """Read the delivery as received, without rows erased since, in the current schema."""
     name, what = (
         held_delivery.outcome["file"],
@@ -151,7 +151,7 @@ def _read(run: Run, held_delivery: HeldDelivery, sha256: str) -> Rows:
     return rows
 
 
-def _check_readable(run: Run, held_delivery: HeldDelivery, sha256: str, rows: Rows) -> None:
+def _check_readable(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, rows: Rows) -> None:
     if rows.fault:
         raise IngestError(
             f"Delivery {held_delivery.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "

@@ -48,7 +48,7 @@ INTERRUPTED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Target:
+class ArchiveTarget:
     """Destination of the running server's archive: site, bucket and key, opened and proven.
 
     `repository` is where base backups are stored, `server` the connection of the replication role.
@@ -115,7 +115,7 @@ def settings_of(config: Config) -> PointInTime:
     return config.backup.point_in_time
 
 
-def open_target(platform: Platform) -> Target:
+def open_target(platform: Platform) -> ArchiveTarget:
     """Where the archive goes now: the site of the restore points. Makes the scope's key if there is none.
 
     Raises ConfigError, KeyMissing and its like, PlacementDenied, DatabaseUnavailable, SiteError.
@@ -127,7 +127,7 @@ def open_target(platform: Platform) -> Target:
     require(platform, site, "restore points")
     key = key_of(platform.ledger, open_keyring(platform), wal.scope_of(settings.keep))
     repository = repository_of(config, platform.connections, name, key)
-    return Target(site, config.buckets.backups, key, settings, platform.ledger, repository, server_of(platform))
+    return ArchiveTarget(site, config.buckets.backups, key, settings, platform.ledger, repository, server_of(platform))
 
 
 def server_of(platform: Platform) -> Connection:
@@ -135,7 +135,7 @@ def server_of(platform: Platform) -> Connection:
     return platform.database(WAL_ARCHIVE)
 
 
-def take_base(target: Target, server: Server, tools: Tools | None = None) -> Base:
+def take_base(target: ArchiveTarget, server: Server, tools: Tools | None = None) -> Base:
     """Take a base backup, read it back, and lock its card. Writes evidence of kind `base-backup`.
 
     Raises BackupError, DatabaseUnavailable, IntegrityError, SiteError, LedgerError.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rempart.backup.databases.postgresql import find_tools
 from rempart.backup.keys import age, encryption_scopes
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.recovery import Route, Span
 from rempart.backup.pitr.wal_store import StoredEntry
@@ -71,7 +71,7 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
     site = platform.site(name, classification_of(load_all()), "restore-point", replica_of=replica_of)
     bucket = platform.config.buckets.backups
     listed = wal_store.listed(site, bucket)
-    ring = Keyring((Place(site, bucket),), identity, (), platform.clock)
+    ring = Keyring((KeyPlace(site, bucket),), identity, (), platform.clock)
     opened: list[tuple[datetime, OpenedArchive]] = []
     closed: list[str] = []
     for archive in sorted({stored.entry.archive for stored in listed if system in (None, stored.entry.archive.system)}):

@@ -27,7 +27,7 @@ from rempart.backup.pitr.wal import Base
 from rempart.backup.watch.heartbeat import WAL
 from rempart.errors import BackupError, RempartError, SiteUnavailable
 from rempart.flows.pitr import point_in_time
-from rempart.flows.pitr.point_in_time import Target
+from rempart.flows.pitr.point_in_time import ArchiveTarget
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.keys import open_keyring, warn_of_escrow
 from rempart.flows.shared.platform import Platform
@@ -56,7 +56,7 @@ class Archiver:
     stop: threading.Event
     tools: Tools = field(default_factory=find_tools)
     marks: dict[str, str] = field(default_factory=dict)
-    _target: Target | None = None
+    _target: ArchiveTarget | None = None
     _system: str = ""
     _bases: list[Base] = field(default_factory=list)
     _base: threading.Thread | None = None
@@ -174,7 +174,7 @@ class Archiver:
             self._tell(error)
             self._next["ship"] = time.monotonic() + AGAIN_SECONDS
 
-    def _store(self, target: Target, file: Path) -> None:
+    def _store(self, target: ArchiveTarget, file: Path) -> None:
         ended = receiver.last_commit(self.tools, file) if wal.is_segment(file.name) else None
         archive, until = target.archive(self._system), target.until(self.platform.clock())
         with file.open("rb") as stream:
@@ -206,7 +206,7 @@ class Archiver:
     def _busy(self) -> bool:
         return self._base is not None and self._base.is_alive()
 
-    def _take_base(self, target: Target, server: Server) -> None:
+    def _take_base(self, target: ArchiveTarget, server: Server) -> None:
         try:
             self._bases.append(point_in_time.take_base(target, server, self.tools))
         except RempartError as error:

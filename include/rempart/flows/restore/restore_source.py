@@ -17,7 +17,7 @@ from rempart.backup.databases.stored_dumps import file_name
 from rempart.backup.keys import age, platform_secrets
 from rempart.backup.keys.encryption_scopes import parse
 from rempart.backup.keys.key_envelope import ScopeKey
-from rempart.backup.keys.keyring import CONNECTION, Keyring, Place
+from rempart.backup.keys.keyring import CONNECTION, KeyPlace, Keyring
 from rempart.backup.points import chain, points, references, restore_plan
 from rempart.backup.points.chain import Link, StoredLink
 from rempart.backup.points.object_sources import ObjectSources
@@ -252,7 +252,7 @@ def open_point(found_points: FoundPoints, wish: Wish, identity: age.Identity) ->
     bucket = platform.config.buckets.backups
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     others = _others(platform.openers(classification_of(load_all())), site.name)
-    rings = [Keyring((Place(place, bucket),), identity, (), platform.clock) for place in (site, *others)]
+    rings = [Keyring((KeyPlace(place, bucket),), identity, (), platform.clock) for place in (site, *others)]
     return OpenPoint(platform, site, link, manifest, Keys(rings), others, found_points.trusted)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.key_envelope import Card, ScopeKey
-from rempart.backup.keys.keyring import CONNECTION, Destruction, Keyring, Place
+from rempart.backup.keys.keyring import CONNECTION, Destruction, KeyPlace, Keyring
 from rempart.coordination.active import backup_site
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
@@ -84,8 +84,8 @@ def open_keyring(platform: Platform) -> Keyring:
     active = platform.active().site
     names = (backup_site(config, active), active)
     places = (
-        Place(platform.site(names[0], classification, "restore-point", replica_of=active), config.buckets.backups),
-        Place(platform.site(names[1], classification), config.buckets.backups),
+        KeyPlace(platform.site(names[0], classification, "restore-point", replica_of=active), config.buckets.backups),
+        KeyPlace(platform.site(names[1], classification), config.buckets.backups),
     )
     own = own_identity(platform.connections)
     escrow = tuple(

@@ -27,10 +27,10 @@ from rempart.training.job import (
     Dataset,
     FeatureSpec,
     JobResult,
+    JobSite,
     JobSpec,
     Output,
     Param,
-    Place,
     Tracking,
     TrainerSpec,
 )
@@ -214,9 +214,9 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
     return buffer.getvalue(), rows
 
 
-def _place(config: Config, name: str) -> Place:
+def _place(config: Config, name: str) -> JobSite:
     site = config.sites[name]
-    return Place(name=name, connection=site.connection, region=site.region)
+    return JobSite(name=name, connection=site.connection, region=site.region)
 
 
 def _store(config: Config, pipeline: Pipeline, site: Site, now: datetime, body: bytes, rows: int) -> Dataset:

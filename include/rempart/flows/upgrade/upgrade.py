@@ -21,7 +21,7 @@ from rempart.flows.shared.platform import Platform, classification_of, open_plat
 from rempart.flows.training.champions import registered
 from rempart.flows.upgrade import upgrade_facts, upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
-from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
+from rempart.flows.upgrade.upgrade_plan import UpgradeFacts, UpgradeLine, decide, migrating, refusals
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
 
@@ -43,13 +43,13 @@ def unfinished(stack: Stack) -> BegunUpgrade | None:
     return begun if begun and not begun.outcome and not _runs(stack, begun) else None
 
 
-def look(stack: Stack) -> tuple[UpgradeFacts, tuple[Line, ...]]:
+def look(stack: Stack) -> tuple[UpgradeFacts, tuple[UpgradeLine, ...]]:
     """What an upgrade would change; nothing is changed."""
     facts = upgrade_facts.gather(stack, open_platform())
     return facts, decide(facts)
 
 
-def check(lines: Sequence[Line]) -> None:
+def check(lines: Sequence[UpgradeLine]) -> None:
     """Raises UpgradeError if a line refuses the upgrade."""
     if refused := refusals(lines):
         raise UpgradeError(

@@ -20,7 +20,7 @@ _NO_WAY_OVER = (
 
 
 @dataclass(frozen=True)
-class Line:
+class UpgradeLine:
     """One line of `rempart upgrade --check`."""
 
     what: str
@@ -61,7 +61,7 @@ class UpgradeFacts:
     other_tables: tuple[OtherTable, ...] | None = ()
 
 
-def decide(facts: UpgradeFacts) -> tuple[Line, ...]:
+def decide(facts: UpgradeFacts) -> tuple[UpgradeLine, ...]:
     """Return every line, in reading order."""
     return tuple(
         line
@@ -82,7 +82,7 @@ def decide(facts: UpgradeFacts) -> tuple[Line, ...]:
     )
 
 
-def refusals(lines: Iterable[Line]) -> list[Line]:
+def refusals(lines: Iterable[UpgradeLine]) -> list[UpgradeLine]:
     return [line for line in lines if line.verdict == "refuses"]
 
 
@@ -91,43 +91,45 @@ def migrating(facts: UpgradeFacts) -> tuple[str, ...]:
     return tuple(sorted({schema.database for schema in facts.schemas or () if schema.pending}))
 
 
-def _release(facts: UpgradeFacts) -> Iterator[Line]:
+def _release(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     before, ours = facts.before, facts.ours
     if before is None:
-        yield Line(
+        yield UpgradeLine(
             "release",
             "refuses",
             "the release that last ran here is unknown, or its checkout is gone",
             "check it out again at its place, run `make setup` and `rempart up` there; then come back",
         )
     elif before.same_code(ours):
-        yield Line("release", "ok", f"{ours.version} as in {before.root}: the lock, SQL and formats are the same")
+        yield UpgradeLine(
+            "release", "ok", f"{ours.version} as in {before.root}: the lock, SQL and formats are the same"
+        )
     elif before.root == ours.root:
-        yield Line(
+        yield UpgradeLine(
             "release",
             "refuses",
             f"this checkout replaced the running release in {before.root}: there is no way back",
             "check out the previous release there again, and this one in another folder (docs/how-to/upgrade.md)",
         )
     else:
-        yield Line("release", "changes", f"{before.version} in {before.root} to {ours.version} in {ours.root}")
+        yield UpgradeLine("release", "changes", f"{before.version} in {before.root} to {ours.version} in {ours.root}")
     if facts.idle:
-        yield Line(
+        yield UpgradeLine(
             "platform",
             "refuses",
             f"stopped: {', '.join(facts.idle)}",
             "start it with the previous release (`rempart up` there): it takes the restore point, which it can read",
         )
     if facts.installed_otherwise is None:
-        yield Line("installed packages", "refuses", "they could not be compared with the lock", "`make setup`")
+        yield UpgradeLine("installed packages", "refuses", "they could not be compared with the lock", "`make setup`")
     elif facts.installed_otherwise:
         named = ", ".join(f"{name} {version}" for name, version in sorted(facts.installed_otherwise.items())[:5])
-        yield Line("installed packages", "refuses", f"not as locked: {named}", "`make setup`")
+        yield UpgradeLine("installed packages", "refuses", f"not as locked: {named}", "`make setup`")
     else:
-        yield Line("installed packages", "ok", "as locked")
+        yield UpgradeLine("installed packages", "ok", "as locked")
 
 
-def _packages(facts: UpgradeFacts) -> Iterator[Line]:
+def _packages(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     if facts.before is None:
         return
     was, now = facts.before.packages, facts.ours.packages
@@ -135,91 +137,93 @@ def _packages(facts: UpgradeFacts) -> Iterator[Line]:
     named = [name for name in moved if name in NAMED or name.startswith(PROVIDERS)]
     for name in named:
         todo = "its registry is rewritten at the next materialization" if name == "feast" else ""
-        yield Line(name, "changes", f"{was.get(name, 'absent')} to {now.get(name, 'absent')}", todo)
+        yield UpgradeLine(name, "changes", f"{was.get(name, 'absent')} to {now.get(name, 'absent')}", todo)
     if rest := len(moved) - len(named):
-        yield Line("other packages", "changes", f"{rest} of {len(now)}")
+        yield UpgradeLine("other packages", "changes", f"{rest} of {len(now)}")
     elif not moved:
-        yield Line("packages", "ok", f"the lock pins the same {len(now)}")
+        yield UpgradeLine("packages", "ok", f"the lock pins the same {len(now)}")
 
 
-def _postgresql(facts: UpgradeFacts) -> Iterator[Line]:
+def _postgresql(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     brought = facts.ours.postgresql
     if facts.server is None or brought is None:
-        yield Line("PostgreSQL", "refuses", "its major version is not known", "start the platform, then ask again")
+        yield UpgradeLine(
+            "PostgreSQL", "refuses", "its major version is not known", "start the platform, then ask again"
+        )
     elif facts.own_server and brought != facts.server:
-        yield Line(
+        yield UpgradeLine(
             "PostgreSQL",
             "refuses",
             f"the data have version {facts.server}, this release brings {brought}",
             "move the databases with a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'",
         )
     elif brought < facts.server:
-        yield Line(
+        yield UpgradeLine(
             "PostgreSQL",
             "refuses",
             f"your server is version {facts.server}, the programs here are {brought} and cannot dump it",
             "take a release whose programs are as new as the server",
         )
     else:
-        yield Line("PostgreSQL", "ok", f"version {facts.server}")
+        yield UpgradeLine("PostgreSQL", "ok", f"version {facts.server}")
 
 
-def _schemas(facts: UpgradeFacts) -> Iterator[Line]:
+def _schemas(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     if facts.schemas is None:
-        yield Line(
+        yield UpgradeLine(
             "database schemas", "refuses", "they could not be read", "start the previous release, then ask again"
         )
     for schema in facts.schemas or ():
         what = f"schema of {schema.name}"
         if schema.unknown:
-            yield Line(
+            yield UpgradeLine(
                 what,
                 "refuses",
                 f"revision {schema.found} is unknown to this release: a later one made it",
                 "take that release, or a later one",
             )
         elif schema.pending:
-            yield Line(
+            yield UpgradeLine(
                 what,
                 "changes",
                 f"revision {schema.found} to {schema.head}",
                 f"the upgrade migrates it; going back restores database {schema.database} from the restore point",
             )
         elif schema.found:
-            yield Line(what, "ok", f"revision {schema.found}, the newest")
+            yield UpgradeLine(what, "ok", f"revision {schema.found}, the newest")
         else:
-            yield Line(what, "changes", f"no schema yet: the upgrade makes it, at revision {schema.head}")
+            yield UpgradeLine(what, "changes", f"no schema yet: the upgrade makes it, at revision {schema.head}")
 
 
-def _scripts(facts: UpgradeFacts) -> Iterator[Line]:
+def _scripts(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     if facts.before is None:
         return
     was, now = facts.before.scripts, facts.ours.scripts
     for name in sorted(was.keys() | now.keys()):
         if name not in now:
-            yield Line(
+            yield UpgradeLine(
                 f"tables of {name}", "refuses", f"include/sql/{name}.sql is missing here", "complete the checkout"
             )
         elif was.get(name) != now[name]:
-            yield Line(
+            yield UpgradeLine(
                 f"tables of {name}",
                 "changes",
                 f"include/sql/{name}.sql differs",
                 "it runs at the start and only adds; read what it adds, because going back does not remove it",
             )
         else:
-            yield Line(f"tables of {name}", "ok", "the same")
+            yield UpgradeLine(f"tables of {name}", "ok", "the same")
 
 
-def _tables(facts: UpgradeFacts) -> Iterator[Line]:
+def _tables(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     if facts.other_tables is None:
-        yield Line(
+        yield UpgradeLine(
             "tables of continuity", "refuses", "they could not be read", "start the previous release, then ask again"
         )
     for table in facts.other_tables or ():
         lacks = f"lacks column {', '.join(table.lacks)}" if table.lacks else ""
         has = f"has column {', '.join(table.has)}, which this release does not know" if table.has else ""
-        yield Line(
+        yield UpgradeLine(
             f"table {table.name}",
             "refuses",
             f"in database {table.database}: {' and '.join(filter(None, (lacks, has)))}",
@@ -227,51 +231,51 @@ def _tables(facts: UpgradeFacts) -> Iterator[Line]:
         )
 
 
-def _points(facts: UpgradeFacts) -> Iterator[Line]:
+def _points(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     was, now = facts.before.point_format if facts.before else None, facts.ours.point_format
     if was is None:
-        yield Line(
+        yield UpgradeLine(
             "restore points", "refuses", "their format is not known", "complete the checkout of the release before"
         )
     elif was != now:
-        yield Line(
+        yield UpgradeLine(
             "restore points",
             "changes",
             f"format {was} to {now}: this release cannot restore older points",
             "keep the checkout of the previous release until they are pruned, and back up after the upgrade",
         )
     else:
-        yield Line("restore points", "ok", f"format {now}")
+        yield UpgradeLine("restore points", "ok", f"format {now}")
 
 
-def _keys(facts: UpgradeFacts) -> Iterator[Line]:
+def _keys(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     was, now = facts.before.key_format if facts.before else None, facts.ours.key_format
     if was is None:
-        yield Line(
+        yield UpgradeLine(
             "keys of backups", "refuses", "their format is not known", "complete the checkout of the release before"
         )
     elif was != now:
-        yield Line(
+        yield UpgradeLine(
             "keys of backups", "refuses", f"they have format {was}, this release opens format {now}", _NO_WAY_OVER
         )
     else:
-        yield Line("keys of backups", "ok", f"format {now}")
+        yield UpgradeLine("keys of backups", "ok", f"format {now}")
 
 
-def _ledger(facts: UpgradeFacts) -> Iterator[Line]:
+def _ledger(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     if facts.ledger is None:
-        yield Line("ledger", "refuses", "it could not be read", "start the previous release, then ask again")
+        yield UpgradeLine("ledger", "refuses", "it could not be read", "start the previous release, then ask again")
     elif facts.ledger[1]:
-        yield Line("ledger", "refuses", facts.ledger[1], "docs/how-to/verify-the-ledger.md")
+        yield UpgradeLine("ledger", "refuses", facts.ledger[1], "docs/how-to/verify-the-ledger.md")
     else:
-        yield Line("ledger", "ok", f"{facts.ledger[0]} records verify with this release")
+        yield UpgradeLine("ledger", "ok", f"{facts.ledger[0]} records verify with this release")
 
 
-def _configuration(facts: UpgradeFacts) -> Iterator[Line]:
+def _configuration(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     for name, why in sorted((facts.pipelines_wrong or {}).items()):
-        yield Line(f"pipeline {name}", "refuses", why, f"correct it, then `rempart config check {name}`")
+        yield UpgradeLine(f"pipeline {name}", "refuses", why, f"correct it, then `rempart config check {name}`")
     for name in facts.pipelines_gone:
-        yield Line(
+        yield UpgradeLine(
             f"pipeline {name}",
             "refuses",
             "the previous release has it, this checkout does not",
@@ -280,24 +284,26 @@ def _configuration(facts: UpgradeFacts) -> Iterator[Line]:
     if facts.before and facts.configuration_differs:
         file = facts.before.root / "rempart.yaml"
         todo = f"if this is unintended, compare: `diff {file} {facts.ours.root / 'rempart.yaml'}`"
-        yield Line("rempart.yaml", "changes", "valid, but it differs from the previous release's file", todo)
+        yield UpgradeLine("rempart.yaml", "changes", "valid, but it differs from the previous release's file", todo)
     else:
-        yield Line("rempart.yaml", "ok", "it is valid")
+        yield UpgradeLine("rempart.yaml", "ok", "it is valid")
 
 
-def _dags(facts: UpgradeFacts) -> Iterator[Line]:
+def _dags(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     if facts.dags is None or facts.dag_errors is None:
-        yield Line("DAG files", "refuses", "they could not be imported", "read the error above")
+        yield UpgradeLine("DAG files", "refuses", "they could not be imported", "read the error above")
         return
     for file, why in sorted(facts.dag_errors.items()):
-        yield Line(f"DAG file {file}", "refuses", why, "correct it for the new packages and policies")
+        yield UpgradeLine(f"DAG file {file}", "refuses", why, "correct it for the new packages and policies")
     gone = sorted((facts.running_dags or frozenset()) - facts.dags)
     if gone and not facts.dag_errors:
-        yield Line("DAGs", "changes", f"no longer there: {_some(gone)}", "their runs stay in Airflow's database")
+        yield UpgradeLine("DAGs", "changes", f"no longer there: {_some(gone)}", "their runs stay in Airflow's database")
     new = sorted(facts.dags - (facts.running_dags if facts.running_dags is not None else facts.dags))
     if new:
-        yield Line("DAGs", "changes", f"new: {_some(new)}")
-    yield Line("DAG files", "ok" if not facts.dag_errors else "refuses", f"{len(facts.dags)} DAGs import, policies on")
+        yield UpgradeLine("DAGs", "changes", f"new: {_some(new)}")
+    yield UpgradeLine(
+        "DAG files", "ok" if not facts.dag_errors else "refuses", f"{len(facts.dags)} DAGs import, policies on"
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Target:
+class EgressTarget:
     """What a process wants: to look a name up, or to send to a host and port."""
 
     host: str
@@ -67,7 +67,7 @@ def _text(host: object) -> str:
     return bytes(host).decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else str(host)
 
 
-def target(event: str, args: tuple[Any, ...]) -> Target | None:
+def target(event: str, args: tuple[Any, ...]) -> EgressTarget | None:
     """The target of a watched event; None if nothing leaves the machine by it."""
     if event == "socket.getaddrinfo":
         host = args[0]
@@ -76,17 +76,17 @@ def target(event: str, args: tuple[Any, ...]) -> Target | None:
         port = str(
             args[1] or ""
         )  # psycopg asks with "5432"; a service's name stays open, the connection will be judged
-        return Target(_text(host), int(port) if port.isdecimal() else None, lookup=True)
+        return EgressTarget(_text(host), int(port) if port.isdecimal() else None, lookup=True)
     if event in ("socket.gethostbyname", "socket.gethostbyaddr"):
-        return Target(_text(args[0]), None, lookup=True)
+        return EgressTarget(_text(args[0]), None, lookup=True)
     if event == "socket.getnameinfo":
-        return Target(_text(args[0][0]), None, lookup=True)
+        return EgressTarget(_text(args[0][0]), None, lookup=True)
     sender, address = args
     if address is None or sender.family in _LOCAL_FAMILIES:  # None: connected before, and judged then
         return None
     if sender.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple):
-        return Target(_text(address[0]), address[1])
-    return Target(f"socket family {int(sender.family)}", None)
+        return EgressTarget(_text(address[0]), address[1])
+    return EgressTarget(f"socket family {int(sender.family)}", None)
 
 
 class EgressGuard:
@@ -95,7 +95,7 @@ class EgressGuard:
     def __init__(
         self,
         rules: Callable[[date], tuple[Config, EgressRules]],
-        record: Callable[[Target, Decision], None],
+        record: Callable[[EgressTarget, Decision], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -127,7 +127,7 @@ class EgressGuard:
         for address in addresses:
             self._answers.setdefault(egress.normalise(address), {})[egress.normalise(name)] = self._clock()
 
-    def _decide(self, wanted: Target) -> None:
+    def _decide(self, wanted: EgressTarget) -> None:
         on = self._now().date()
         try:
             config, rules = self._rules(on)
@@ -141,7 +141,7 @@ class EgressGuard:
             reason = decision.against[0]
             self._refuse(wanted, f"{reason.rule}: {reason.fact}", reason.remedy, decision)
 
-    def _belongs(self, rules: EgressRules, wanted: Target) -> bool:
+    def _belongs(self, rules: EgressRules, wanted: EgressTarget) -> bool:
         """Whether an address is that of an allowed name: by an answer that was seen, or else by asking now."""
 
         def known() -> bool:
@@ -161,7 +161,7 @@ class EgressGuard:
                 self.learn(name, self._resolve(name))
         return known()
 
-    def _refuse(self, wanted: Target, why: str, remedy: str, decision: Decision | None = None) -> NoReturn:
+    def _refuse(self, wanted: EgressTarget, why: str, remedy: str, decision: Decision | None = None) -> NoReturn:
         error = EgressDenied(f"{'look-up of' if wanted.lookup else 'connection to'} {wanted} refused: {why}", remedy)
         key = (os.getpid(), str(wanted))  # a forked process tells and records anew
         last = self._told.get(key)
@@ -201,7 +201,7 @@ class CurrentRules:
         return config, made[2]
 
 
-def record(wanted: Target, decision: Decision) -> None:
+def record(wanted: EgressTarget, decision: Decision) -> None:
     """Keep a refusal as evidence: what was tried, by which task, and the rule. Raises RempartError."""
     from rempart.flows.shared.platform import open_platform
     from rempart.orchestration.runtime import airflow_connection

@@ -26,7 +26,7 @@ EVERY_SECONDS = 30.0
 LINE_SECONDS = 1.0
 
 
-class Run:
+class TrainingRun:
     """The job as a trainer sees it. Its steps are whole numbers from 1 to the last: iterations, updates, epochs.
 
     A trainer calls `resume` once, then `checkpoint` and `progress` after each step: a checkpoint is stored every

@@ -11,7 +11,7 @@ from rempart.errors import TrainingError
 from rempart.training.trainers.built_in import BuiltIn
 
 if TYPE_CHECKING:
-    from rempart.training.attempts.progress import Run
+    from rempart.training.attempts.progress import TrainingRun
 
 _NUMBER, _WHOLE = (int, float), (int,)
 _SHARED: dict[str, tuple[type, ...]] = {
@@ -82,7 +82,13 @@ def schema(task: str) -> dict[str, Any]:
 
 
 def fit(
-    inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None = None
+    inputs: Any,
+    target: Any,
+    params: Mapping[str, Any],
+    seed: int,
+    task: str,
+    classes: int,
+    run: TrainingRun | None = None,
 ) -> Any:
     """Return a fitted estimator. inputs: float32 [n, k], NaN for null; target: [n]. It counts the classes itself.
 
@@ -101,7 +107,7 @@ def fit(
         raise TrainingError(f"gradient_boosting could not be fitted: {text}", "Correct trainer.params.") from cause
 
 
-def _fit_in_steps(model: Any, inputs: Any, target: Any, run: Run) -> Any:
+def _fit_in_steps(model: Any, inputs: Any, target: Any, run: TrainingRun) -> Any:
     """Fit as scikit-learn does, and look at `run` between two iterations."""
     steps, done = model.max_iter, 0
     if (arrays := run.resume()) is not None:
@@ -119,7 +125,7 @@ def _fit_in_steps(model: Any, inputs: Any, target: Any, run: Run) -> Any:
     return model.set_params(warm_start=False)
 
 
-def _watch(model: Any, steps: int, done: int, run: Run) -> None:
+def _watch(model: Any, steps: int, done: int, run: TrainingRun) -> None:
     """Call `run` before each iteration except the first of the next fit.
 
     An iteration begins with the loss's gradients at the current raw predictions, the only uncompiled call: scikit-learn

@@ -13,7 +13,7 @@ from rempart.training.attempts.process_group import Group, PeerLost
 from rempart.training.trainers.network_settings import Settings
 
 if TYPE_CHECKING:
-    from rempart.training.attempts.progress import Run
+    from rempart.training.attempts.progress import TrainingRun
 
 
 def place(chosen: Settings) -> tuple[str, str]:
@@ -60,7 +60,7 @@ def learn(
     classes: int,
     device: str,
     precision: str,
-    run: Run | None,
+    run: TrainingRun | None,
 ) -> tuple[tuple[Any, Any], ...]:
     """Return weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression.
 

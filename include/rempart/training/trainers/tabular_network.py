@@ -19,7 +19,7 @@ from rempart.training.trainers import network_settings
 from rempart.training.trainers.built_in import BuiltIn
 
 if TYPE_CHECKING:
-    from rempart.training.attempts.progress import Run
+    from rempart.training.attempts.progress import TrainingRun
 
 TORCH = "torch>=2.9,<2.14"
 """PyTorch's line of requirements-torch.txt. It is part of the code version; a result names the version that made it."""
@@ -70,7 +70,13 @@ def installed() -> str:
 
 
 def fit(
-    inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None = None
+    inputs: Any,
+    target: Any,
+    params: Mapping[str, Any],
+    seed: int,
+    task: str,
+    classes: int,
+    run: TrainingRun | None = None,
 ) -> Network:
     """Return a trained network. inputs: float32 [n, k], NaN for null; target: [n], class positions for a
     classification.

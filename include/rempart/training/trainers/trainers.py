@@ -3,8 +3,8 @@
 A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
 float64 [rows] (for a classification the position of the class in the target's values). It returns a fitted scikit-learn
 estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. With a parameter `run` it gets the
-job's `progress.Run`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and gets their
-`process_group.Group`.
+job's `progress.TrainingRun`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and
+gets their `process_group.Group`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rempart.training.attempts.process_group import Group
 from rempart.training.trainers import gradient_boosting, tabular_network, tree_conversion
 
 if TYPE_CHECKING:
-    from rempart.training.attempts.progress import Run
+    from rempart.training.attempts.progress import TrainingRun
 
 TOLERANCE = 1e-3
 """Maximum difference between ONNX and the estimator, as a share of the predictions' spread (float32 against
@@ -185,7 +185,7 @@ def train(
     task: str,
     check_on: Any,
     classes: int,
-    run: Run | None = None,
+    run: TrainingRun | None = None,
 ) -> Trained:
     """Fit on `inputs` and `target`, convert to ONNX, and compare both on the rows `check_on` [m, columns].
 
@@ -206,7 +206,14 @@ def train(
 
 
 def fitted(
-    use: str, inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None
+    use: str,
+    inputs: Any,
+    target: Any,
+    params: Mapping[str, Any],
+    seed: int,
+    task: str,
+    classes: int,
+    run: TrainingRun | None,
 ) -> Any:
     """Return the trainer's model for `inputs` and `target`. Raises TrainingError if it fails."""
     if use in BUILT_IN:

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from rempart.errors import ObjectMissing
 from rempart.web import airflow_calls, sources
-from rempart.web.airflow_calls import AirflowRefused, Run
+from rempart.web.airflow_calls import AirflowRefused, AirflowRun
 from rempart.web.details import posts
 from rempart.web.parameters import PointId
 from rempart.web.read_models import points
@@ -37,7 +37,7 @@ def read_point(point: PointId) -> points.Explained:
 async def show_point(request: Request, point: PointId, user: Reader) -> Response:
     found = await run_in_threadpool(read_point, point)
     try:
-        runs: tuple[Run, ...] | None = await airflow_calls.drills(request)
+        runs: tuple[AirflowRun, ...] | None = await airflow_calls.drills(request)
     except AirflowRefused:
         runs = None
     started = next((run for run in runs or () if run.id == request.query_params.get("run")), None)

@@ -15,7 +15,7 @@ PAGE = 50
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class SnapshotEntry:
     """One ingestion that made a snapshot. A delivery that was taken in again left quarantine: `quarantined` below 0."""
 
     seq: int
@@ -39,7 +39,7 @@ class PipelineData:
     pipeline: str
     classification: str | None
     error: str | None
-    newest: Snapshot | None
+    newest: SnapshotEntry | None
     quarantined: int
     delivered: int
 
@@ -50,7 +50,7 @@ class Data:
 
     moment: Moment
     pipelines: tuple[PipelineData, ...]
-    snapshots: tuple[Snapshot, ...]
+    snapshots: tuple[SnapshotEntry, ...]
     page: int
     pages: int
 
@@ -82,9 +82,9 @@ def quarantined(facts: CockpitFacts) -> Mapping[str, int]:
     return dict.fromkeys((snapshot.pipeline for snapshot in _snapshots(facts)), 0) | quarantine.rows(facts)
 
 
-def _snapshots(facts: CockpitFacts) -> tuple[Snapshot, ...]:
+def _snapshots(facts: CockpitFacts) -> tuple[SnapshotEntry, ...]:
     return tuple(
-        Snapshot(
+        SnapshotEntry(
             record.seq,
             record.at,
             record.subject,

@@ -45,7 +45,7 @@ class Holding:
 
 
 @dataclass(frozen=True)
-class Place:
+class PlaceState:
     """A site, a pool or a server of the platform itself: its operator, under whose law, and what it holds.
 
     `state` is bad where the policy is at risk.
@@ -92,7 +92,7 @@ class Overview:
 
     moment: Moment
     verdict: loss.LossVerdict
-    places: tuple[Place, ...]
+    places: tuple[PlaceState, ...]
     lags: tuple[loss.Lag, ...]
     figures: tuple[Figure, ...]
     denials: tuple[Denial, ...] | None
@@ -114,7 +114,7 @@ def overview(facts: CockpitFacts, now: datetime) -> Overview:
     )
 
 
-def places(facts: CockpitFacts, now: datetime) -> tuple[Place, ...]:
+def places(facts: CockpitFacts, now: datetime) -> tuple[PlaceState, ...]:
     """Sites, the platform's own servers and pools, with what they hold as pipelines and pairs stand."""
     config, active, pipelines = facts.config, facts.active, facts.pipelines
     if isinstance(config, Unknown):
@@ -155,7 +155,9 @@ def _decisions(
                 yield f"pool {pool}", decide_pool(config, classification, "job", pool, on=today)
 
 
-def _place(config: Config, kind: Kind, name: str, active: Active | None, decided: list[tuple[str, Decision]]) -> Place:
+def _place(
+    config: Config, kind: Kind, name: str, active: Active | None, decided: list[tuple[str, Decision]]
+) -> PlaceState:
     found = config.server_place(name) if kind == "server" else config.places().get(f"{kind}s.{name}")
     assert found is not None  # noqa: S101 - the configuration was validated, and names come from it
     place: PlaceConfig = found
@@ -171,7 +173,7 @@ def _place(config: Config, kind: Kind, name: str, active: Active | None, decided
         if where == f"{kind} {name}"
     )
     state: State = "good" if all(holding.allowed for holding in holdings) else "bad"
-    return Place(
+    return PlaceState(
         kind,
         name,
         place.operator,

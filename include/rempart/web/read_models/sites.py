@@ -68,7 +68,7 @@ class Ability:
 class Site:
     """A site with its place, what it was proven able to do, and what it holds; None for what nobody ever tried."""
 
-    place: overview.Place
+    place: overview.PlaceState
     ability: Ability | None
     usage: Usage | None
 
@@ -122,7 +122,7 @@ def _measured(record: Evidence) -> MeasuredReplication:
     )
 
 
-def _ability(facts: CockpitFacts, place: overview.Place, now: datetime) -> Ability | None:
+def _ability(facts: CockpitFacts, place: overview.PlaceState, now: datetime) -> Ability | None:
     newest = next((record for record in facts.of("capabilities") if record.subject == place.name), None)
     if newest is None:
         return None

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.backup.bundle import bundle, open_bundle
-from rempart.backup.bundle.bundle import BundleFile, Contents, Index
-from rempart.backup.bundle.open_bundle import Bucket, Refused
+from rempart.backup.bundle.bundle import BundleFile, BundleIdentity, Index
+from rempart.backup.bundle.open_bundle import Bucket, BundleRefused
 from rempart.errors import IntegrityError
 from rempart.ledger.keys import signer, to_pem
 from rempart.sites.port import ObjectInfo
@@ -28,7 +28,7 @@ TRUSTED = {KEY.id: KEY.public}
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 UNTIL = datetime(2099, 1, 1, tzinfo=UTC)
 MACHINE = ("3.11", "linux-x86_64")
-CONTENTS = Contents("1" * 64, "2" * 64, "3" * 64, *MACHINE)
+CONTENTS = BundleIdentity("1" * 64, "2" * 64, "3" * 64, *MACHINE)
 
 
 def held(body: bytes) -> BundleFile:
@@ -91,7 +91,7 @@ def test_everything_of_it_is_locked_and_the_program_stands_beside_it(site: Memor
 
 def test_a_file_that_was_replaced_is_refused(site: MemorySite, stored: str, tmp_path: Path) -> None:
     site.write("backups", bundle.file_key(INDEX.files["restic"]), b"PROGRAM")
-    with pytest.raises(Refused, match="restic is not what was signed"):
+    with pytest.raises(BundleRefused, match="restic is not what was signed"):
         fetched(site, tmp_path / "to")
     assert not (tmp_path / "to" / "restic").exists()
 
@@ -109,19 +109,19 @@ def test_an_index_that_was_changed_is_passed_by_and_alone_it_is_refused(
     assert found == (stored, INDEX) and later in caplog.messages[-1]
     with pytest.raises(IntegrityError, match="not to be believed"):
         bundle.decode(site.read("backups", later), TRUSTED)
-    with pytest.raises(Refused, match="vouched for"):
+    with pytest.raises(BundleRefused, match="vouched for"):
         fetched(site, tmp_path / "other", {OTHER.id: OTHER.public})
 
 
 def test_a_bundle_for_another_python_is_named_and_not_taken(site: MemorySite, stored: str, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"for Python 3\.13 on linux-x86_64.*there is one for Python 3\.11"):
+    with pytest.raises(BundleRefused, match=r"for Python 3\.13 on linux-x86_64.*there is one for Python 3\.11"):
         open_bundle.choose([stored], opener(site), TRUSTED, ("3.13", "linux-x86_64"))
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "wheels/../../x", ".hidden", "a/b"])
 def test_a_name_that_leads_out_of_the_folder_is_refused_though_it_is_signed(name: str) -> None:
     body = bundle.encode(dataclasses.replace(INDEX, files={name: held(b"x")}), KEY)
-    with pytest.raises(Refused, match="form"):
+    with pytest.raises(BundleRefused, match="form"):
         open_bundle.read_index(body, TRUSTED)
 
 
@@ -236,5 +236,5 @@ def test_an_installation_sees_the_wheels_alone_and_gets_restic(tmp_path: Path, m
     assert str(tmp_path / "tools" / "restic") in seen and (home / ".venv/tools/bin/restic").stat().st_mode & 0o100
     entry.write_text("raise SystemExit(3)\n")
     archive({"entry.py": entry}, tmp_path / "code.tar.gz")
-    with pytest.raises(Refused, match="installation failed"):
+    with pytest.raises(BundleRefused, match="installation failed"):
         open_bundle.install({"entry": "entry.py"}, tmp_path)

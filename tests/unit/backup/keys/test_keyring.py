@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rempart.backup.keys import age, key_envelope
 from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.key_envelope import Card
-from rempart.backup.keys.keyring import Keyring, Place, path_of
+from rempart.backup.keys.keyring import KeyPlace, Keyring, path_of
 from rempart.errors import (
     BackupError,
     IntegrityError,
@@ -34,10 +34,10 @@ BOOKINGS, LEDGER = EncryptionScope("dataset", "bookings", "395d"), EncryptionSco
 PLATFORM, ESCROW, STRANGER = age.new_identity(), age.new_identity(), age.new_identity()
 
 
-def place(name: str, **how: bool) -> Place:
+def place(name: str, **how: bool) -> KeyPlace:
     site = MemorySite(name)
     site.ensure_bucket(BUCKET, versioned=how.get("versioned", True), locked=how.get("locked", False))
-    return Place(site, BUCKET)
+    return KeyPlace(site, BUCKET)
 
 
 @pytest.fixture(params=[True, False], ids=["versioned", "plain"])
@@ -101,7 +101,7 @@ def test_one_site_that_answers_opens_it_and_making_wants_both(ring: Keyring, dow
 
     key = ring.open_or_make(BOOKINGS)
     places = list(ring.places)
-    places[down] = Place(Down("down"), BUCKET)
+    places[down] = KeyPlace(Down("down"), BUCKET)
     half = dataclasses.replace(ring, places=tuple(places))
     assert half.open(BOOKINGS) == key
     for act in (lambda: half.open_or_make(BOOKINGS), lambda: half.destroy(BOOKINGS, dry_run=False)):
@@ -169,7 +169,7 @@ def test_a_destruction_that_was_cut_off_is_finished_and_nothing_comes_back_meanw
     second = ring.places[1]
     broken = CutOff("primary")
     broken.__dict__.update(second.site.__dict__)
-    cut = dataclasses.replace(ring, places=(ring.places[0], Place(broken, BUCKET)))
+    cut = dataclasses.replace(ring, places=(ring.places[0], KeyPlace(broken, BUCKET)))
     with pytest.raises(KeyboardInterrupt):
         cut.destroy(BOOKINGS, dry_run=False)
     assert ring.copies(BOOKINGS) == {"0001": [second]}
@@ -187,7 +187,7 @@ def test_a_site_that_keeps_a_copy_in_spite_of_deleting_it_is_told() -> None:
 
     site = Keeping("haven")
     site.ensure_bucket(BUCKET, versioned=True)
-    ring = Keyring((Place(site, BUCKET),), PLATFORM, (), lambda: NOW)
+    ring = Keyring((KeyPlace(site, BUCKET),), PLATFORM, (), lambda: NOW)
     ring.open_or_make(BOOKINGS)
     with pytest.raises(BackupError, match=r"1 copies of the keys .* are left"):
         ring.destroy(BOOKINGS, dry_run=False)
@@ -202,7 +202,7 @@ def test_no_key_is_written_where_it_would_be_locked() -> None:
 
     site = Locking("haven")
     site.ensure_bucket(BUCKET, versioned=True, locked=True)
-    ring = Keyring((Place(site, BUCKET),), PLATFORM, (), lambda: NOW)
+    ring = Keyring((KeyPlace(site, BUCKET),), PLATFORM, (), lambda: NOW)
     with pytest.raises(BackupError, match="puts a lock on whatever is written"):
         ring.open_or_make(BOOKINGS)
     assert ring.copies(BOOKINGS) == {}
@@ -226,7 +226,7 @@ def test_a_run_that_is_killed_while_it_makes_a_key_is_taken_up_by_the_next(cut: 
 
     site = Cut("haven")
     site.ensure_bucket(BUCKET, versioned=True, locked=True)
-    ring = Keyring((Place(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
+    ring = Keyring((KeyPlace(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
     with pytest.raises(Killed):
         ring.open_or_make(BOOKINGS)
     site.armed = False
@@ -336,7 +336,7 @@ class Altering(MemorySite):
 def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_another(ring: Keyring) -> None:
     site = Altering("haven")
     site.ensure_bucket(BUCKET, versioned=True)
-    spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
+    spoilt = dataclasses.replace(ring, places=(KeyPlace(site, BUCKET), ring.places[1]))
     with pytest.raises(IntegrityError, match="is not what was stored"):
         spoilt.open_or_make(BOOKINGS)
     assert spoilt.copies(BOOKINGS) == {}
@@ -348,7 +348,7 @@ def test_what_was_deleted_under_the_name_of_a_key_stays_deleted_when_the_new_one
     """To delete the marker above an old version would show that version again."""
     site = Altering("haven")
     site.ensure_bucket(BUCKET, versioned=True)
-    ring = Keyring((Place(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
+    ring = Keyring((KeyPlace(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
     path = path_of(BOOKINGS, "0001")
     site.wrong = False
     site.write(BUCKET, path, b"of another time")
@@ -384,7 +384,7 @@ def test_i3_one_wrong_read_deletes_no_key_and_no_card(ring: Keyring, kind: str) 
     site = WrongOnce("haven")
     site.kind = kind
     site.ensure_bucket(BUCKET, versioned=ring.places[0].site.keeps_versions(BUCKET))
-    place = Place(site, BUCKET)
+    place = KeyPlace(site, BUCKET)
     key = dataclasses.replace(ring, places=(place, ring.places[1])).open_or_make(BOOKINGS)
     assert key.serial == "0001" and dataclasses.replace(ring, places=(place,)).open(BOOKINGS) == key
 
@@ -394,7 +394,7 @@ def test_a_card_that_a_site_stored_wrong_is_found_before_it_counts(ring: Keyring
     site = Altering("other", ".json")
     site.ensure_bucket(BUCKET, versioned=ring.places[0].site.keeps_versions(BUCKET))
     places = [ring.places[0], ring.places[1]]
-    places[place] = Place(site, BUCKET)
+    places[place] = KeyPlace(site, BUCKET)
     spoilt = dataclasses.replace(ring, places=tuple(places))
     with pytest.raises(IntegrityError, match=rf"keys/{BOOKINGS.id}/0001.json in .*'other' is not what was stored"):
         spoilt.open_or_make(BOOKINGS)
@@ -423,7 +423,7 @@ def test_a_renewed_key_stands_beside_the_one_before_it(ring: Keyring) -> None:
 def test_a_copy_that_was_stored_wrong_at_another_place_does_not_pass_for_a_copy(ring: Keyring) -> None:
     site = Altering("primary")
     site.ensure_bucket(BUCKET, versioned=True)
-    spoilt = dataclasses.replace(ring, places=(ring.places[0], Place(site, BUCKET)))
+    spoilt = dataclasses.replace(ring, places=(ring.places[0], KeyPlace(site, BUCKET)))
     for _ in range(2):
         with pytest.raises(IntegrityError):
             spoilt.open_or_make(BOOKINGS)
@@ -445,7 +445,7 @@ def test_a_run_that_is_killed_after_a_key_was_stored_wrong_stops_no_later_run(ri
     site = Altering("haven")
     site.killed = KeyboardInterrupt
     site.ensure_bucket(BUCKET, versioned=True)
-    spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
+    spoilt = dataclasses.replace(ring, places=(KeyPlace(site, BUCKET), ring.places[1]))
     with pytest.raises(KeyboardInterrupt):
         spoilt.open_or_make(BOOKINGS)
     site.wrong = False

@@ -137,7 +137,7 @@ def tar_of(files, manifest=None):
 def test_a_base_backup_is_judged_by_its_manifest_while_it_passes(tmp_path):
     files = {"PG_VERSION": b"18\n", "backup_label": b"START\n"}
     found = base_backup.unpack(tar_of(files), tmp_path, "base")
-    assert found == base_backup.Contents(1, 0x2000028, 0x2000120, 2)
+    assert found == base_backup.BaseBackupFacts(1, 0x2000028, 0x2000120, 2)
     assert (tmp_path / "PG_VERSION").read_bytes() == b"18\n" and (tmp_path / base_backup.MANIFEST).exists()
     assert base_backup.unpack(tar_of(files), None, "base") == found
 

@@ -199,7 +199,7 @@ def test_what_a_point_needs_is_read_without_its_objects(indent):
     stream = io.BytesIO(body)
     found = needs(begin(stream))
     assert (found.format, found.databases, found.dangling, found.keys) == (points.FORMAT, 1, 1, frozenset())
-    assert found.snapshots == {retention.Snapshot("database-airflow-400d", "s1", "a1")}
+    assert found.snapshots == {retention.DumpSnapshot("database-airflow-400d", "s1", "a1")}
     assert stream.tell() < len(body) / 2
 
 

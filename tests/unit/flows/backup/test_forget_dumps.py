@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from rempart.backup.databases.restic_answers import Snapshot
+from rempart.backup.databases.restic_answers import ResticSnapshot
 from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import retention
 from rempart.errors import IntegrityError, KeyWrong, RepositoryDamaged, SiteUnavailable
@@ -25,10 +25,10 @@ class Repository:
         self.fault: Exception | None = None
         self.stored = {f"{name}-kept": "20260104T000000Z-abcdef", f"{name}-gone": "20251203T000000Z-abcdef"}
 
-    def snapshots(self) -> tuple[Snapshot, ...]:
+    def snapshots(self) -> tuple[ResticSnapshot, ...]:
         if self.fault:
             raise self.fault
-        return tuple(Snapshot(one, NOW, 1, 1, 0.1, tags=(f"point={of}",)) for one, of in self.stored.items())
+        return tuple(ResticSnapshot(one, NOW, 1, 1, 0.1, tags=(f"point={of}",)) for one, of in self.stored.items())
 
     def forget(self, ids: list[str]) -> None:
         for identity in ids:
@@ -51,7 +51,9 @@ def repositories(house: House) -> dict[str, Repository]:
 
 def forgotten(house: House, repositories: dict[str, Repository], *needed: str) -> dict[str, int]:
     """What a prune forgets that keeps one point, which names a dump of each of these databases."""
-    kept = {retention.Snapshot(encryption_scopes.of_database(name, KEPT).id, "0001", f"{name}-kept") for name in needed}
+    kept = {
+        retention.DumpSnapshot(encryption_scopes.of_database(name, KEPT).id, "0001", f"{name}-kept") for name in needed
+    }
     return forget_dumps.forget(
         store_at(house.platform, house.haven),
         lambda: house.ring,

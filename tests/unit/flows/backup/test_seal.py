@@ -13,7 +13,7 @@ import pytest
 
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original, SealedObject
 from rempart.errors import (
@@ -94,7 +94,7 @@ def house() -> House:
     lake.ensure_bucket("backups", versioned=True)
     haven.ensure_bucket("backups", versioned=True, locked=True)
     platform = dataclasses.replace(in_memory(), sites={"primary": lake, "haven": haven}, clock=lambda: NOW)
-    places = (Place(haven, "backups"), Place(lake, "backups"))
+    places = (KeyPlace(haven, "backups"), KeyPlace(lake, "backups"))
     return House(platform, Keyring(places, OWN, (ESCROW.recipient,), lambda: NOW), lake, haven)
 
 

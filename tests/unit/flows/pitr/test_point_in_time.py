@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rempart.backup.keys import age
-from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.keys.keyring import KeyPlace, Keyring
 from rempart.backup.pitr import wal, wal_store
 from rempart.backup.pitr.wal import Archive, Base
 from rempart.errors import BackupError, ConfigError, IntegrityError
@@ -31,7 +31,7 @@ class World:
         self.site = MemorySite("haven")
         self.site.ensure_bucket("backups", versioned=True, locked=True)
         self.ledger = MemoryLedger()
-        self.ring = Keyring((Place(self.site, "backups"),), age.new_identity(), (), lambda: NOW)
+        self.ring = Keyring((KeyPlace(self.site, "backups"),), age.new_identity(), (), lambda: NOW)
         self.key = self.ring.open_or_make(wal.scope_of(7 * DAY))
         self.archive = Archive(self.key.scope.id, self.key.serial, "77")
         for number in range(30):

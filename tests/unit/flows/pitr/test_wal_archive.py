@@ -14,7 +14,7 @@ from rempart.backup.keys import age
 from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import receiver, wal, wal_store
 from rempart.errors import BackupError, ConfigError
-from rempart.flows.pitr.point_in_time import Target
+from rempart.flows.pitr.point_in_time import ArchiveTarget
 from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
@@ -40,7 +40,7 @@ def archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archiver:
     made = Archiver(platform, tmp_path / "wal", threading.Event(), Tools(tmp_path))
     server = Connection("pg_wal_archive", "postgres")
     repository = Repository("haven", server, "fr-par", "backups", "repositories/wal", "restic", tmp_path / "restic")
-    made._target = Target(site, "backups", key, settings, MemoryLedger(), repository, server)
+    made._target = ArchiveTarget(site, "backups", key, settings, MemoryLedger(), repository, server)
     made._system = SYSTEM
     return made
 

@@ -17,7 +17,7 @@ from rempart.flows.upgrade.upgrade import steps
 from rempart.flows.upgrade.upgrade_back import plan
 from rempart.flows.upgrade.upgrade_facts import ledger_state
 from rempart.flows.upgrade.upgrade_journal import BegunUpgrade
-from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
+from rempart.flows.upgrade.upgrade_plan import UpgradeFacts, UpgradeLine, decide, migrating, refusals
 from rempart.ledger.memory import MemoryLedger
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -43,7 +43,7 @@ FACTS = UpgradeFacts(
 )
 
 
-def judged(what: str, **changed: Any) -> Line:
+def judged(what: str, **changed: Any) -> UpgradeLine:
     """The one line on this, for facts that are all well but for what is given."""
     (line,) = (line for line in decide(dataclasses.replace(FACTS, **changed)) if line.what == what)
     return line

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rempart.errors import ConfigError, EgressDenied, LedgerError
-from rempart.orchestration.policies.egress_hook import EgressGuard, Target, target
+from rempart.orchestration.policies.egress_hook import EgressGuard, EgressTarget, target
 from rempart.settings.config import Config
 from rempart.sovereignty.egress import Destination, EgressRules
 from rempart.sovereignty.policy import Decision
@@ -54,10 +54,10 @@ class World:
         self.now = 1000.0
         self.names = names or {}
         self.resolved: list[str] = []
-        self.recorded: list[tuple[Target, Decision]] = []
+        self.recorded: list[tuple[EgressTarget, Decision]] = []
         self.guard = EgressGuard(lambda on: (CONFIG, RULES), self.record, clock=lambda: self.now, resolve=self.resolve)
 
-    def record(self, wanted: Target, decision: Decision) -> None:
+    def record(self, wanted: EgressTarget, decision: Decision) -> None:
         self.recorded.append((wanted, decision))
 
     def resolve(self, name: str) -> list[str]:
@@ -76,17 +76,17 @@ class World:
 @pytest.mark.parametrize(
     ("event", "args", "expected"),
     [
-        ("socket.getaddrinfo", ("a.test", 443, 0, 0, 0), Target("a.test", 443, True)),
-        ("socket.getaddrinfo", (b"a.test", "https", 0, 0, 0), Target("a.test", None, True)),
-        ("socket.getaddrinfo", ("a.test", "5432", 0, 0, 0), Target("a.test", 5432, True)),
+        ("socket.getaddrinfo", ("a.test", 443, 0, 0, 0), EgressTarget("a.test", 443, True)),
+        ("socket.getaddrinfo", (b"a.test", "https", 0, 0, 0), EgressTarget("a.test", None, True)),
+        ("socket.getaddrinfo", ("a.test", "5432", 0, 0, 0), EgressTarget("a.test", 5432, True)),
         ("socket.getaddrinfo", ("192.0.2.1", 443, 0, 0, 0), None),  # no query leaves; the connection is judged
         ("socket.getaddrinfo", (None, 443, 0, 0, 0), None),
-        ("socket.gethostbyname", ("a.test",), Target("a.test", None, True)),
-        ("socket.gethostbyaddr", ("192.0.2.1",), Target("192.0.2.1", None, True)),
-        ("socket.getnameinfo", (("192.0.2.1", 80),), Target("192.0.2.1", None, True)),
+        ("socket.gethostbyname", ("a.test",), EgressTarget("a.test", None, True)),
+        ("socket.gethostbyaddr", ("192.0.2.1",), EgressTarget("192.0.2.1", None, True)),
+        ("socket.getnameinfo", (("192.0.2.1", 80),), EgressTarget("192.0.2.1", None, True)),
     ],
 )
-def test_what_an_event_wants(event: str, args: tuple[Any, ...], expected: Target | None) -> None:
+def test_what_an_event_wants(event: str, args: tuple[Any, ...], expected: EgressTarget | None) -> None:
     assert target(event, args) == expected
 
 
@@ -99,7 +99,7 @@ def test_unix_and_netlink_sockets_do_not_leave_the_machine() -> None:
 
 def test_a_datagram_is_judged_by_its_address_and_a_connected_one_was_judged_before() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
-        assert target("socket.sendto", (sock, ("192.0.2.1", 53))) == Target("192.0.2.1", 53)
+        assert target("socket.sendto", (sock, ("192.0.2.1", 53))) == EgressTarget("192.0.2.1", 53)
         assert target("socket.sendmsg", (sock, None)) is None
 
 
@@ -185,7 +185,7 @@ def test_one_record_for_each_destination_and_a_line_in_the_log(caplog: pytest.Lo
 def test_a_refusal_stands_when_the_ledger_does_not_answer_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
 
-    def down(wanted: Target, decision: Decision) -> None:
+    def down(wanted: EgressTarget, decision: Decision) -> None:
         raise LedgerError("append egress-denial: no answer", "Check that PostgreSQL runs.")
 
     world.guard._record = down
@@ -197,7 +197,7 @@ def test_a_refusal_stands_when_the_ledger_does_not_answer_and_the_log_says_so(ca
 def test_a_drivers_words_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
 
-    def down(wanted: Target, decision: Decision) -> None:
+    def down(wanted: EgressTarget, decision: Decision) -> None:
         raise RuntimeError("postgresql://user:hunter2@host")
 
     world.guard._record = down
@@ -210,7 +210,7 @@ def test_a_drivers_words_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -
 def test_the_guards_own_connections_pass() -> None:
     world = World()
 
-    def record(wanted: Target, decision: Decision) -> None:
+    def record(wanted: EgressTarget, decision: Decision) -> None:
         world.connect("203.0.113.99", 5432)  # the ledger's database
         world.recorded.append((wanted, decision))
 

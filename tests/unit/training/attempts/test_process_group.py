@@ -5,7 +5,7 @@ import pytest
 from rempart.errors import TrainingError
 from rempart.training.attempts.interruption import Interruption
 from rempart.training.attempts.process_group import Group, Seat, join, seat
-from rempart.training.attempts.progress import Run
+from rempart.training.attempts.progress import TrainingRun
 from rempart.training.backends import _places
 from rempart.training.entrypoint import World, run_job, share_job
 from tests.unit.training import stage
@@ -97,7 +97,7 @@ def test_a_node_that_is_not_the_first_neither_reads_nor_writes_checkpoints():
     site = stage.memory_site()
     opened(site).save(3, {}, 3)
     before = {(info.key, info.etag) for info in site.list("artifacts")}
-    run = Run(opened(site), lambda *_, **__: None, Interruption(), every=0.0, group=Second())
+    run = TrainingRun(opened(site), lambda *_, **__: None, Interruption(), every=0.0, group=Second())
     assert run.resume() is None
     run.checkpoint(1, {})
     run.keep(1, {})
