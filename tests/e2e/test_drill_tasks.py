@@ -1,0 +1,66 @@
+"""The tasks of the drill in a running Airflow: what each run leaves, and what a cleared task does."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.flows.shared.platform import Platform
+from rempart.settings import config
+
+pytestmark = [pytest.mark.stack, pytest.mark.full]
+
+TASKS = ("restore", "prove", "clean_up", "report")
+
+
+@pytest.fixture(scope="module")
+def api(platform: Platform) -> AirflowApi:
+    return AirflowApi(config.environment_connections("airflow_api"))
+
+
+def states(api: AirflowApi, run: str) -> dict[str, Any]:
+    found = api.get(f"/api/v2/dags/restore_drill/dagRuns/{run}/taskInstances")["task_instances"]
+    return {task["task_id"]: task["state"] for task in found}
+
+
+def again(api: AirflowApi, run: str, task: str) -> dict[str, Any]:
+    """Clear a task of a run and what follows it, wait until the run has ended, and return the states of its tasks."""
+    body = {
+        "dry_run": False,
+        "dag_run_id": run,
+        "task_ids": [task],
+        "only_failed": False,
+        "include_downstream": True,
+        "reset_dag_runs": True,
+    }
+    api._call("POST", "/api/v2/dags/restore_drill/clearTaskInstances", json=body)
+    with suppress(AirflowApiError):  # it failed: the states say in which tasks
+        api.follow("restore_drill", run, lambda line: None)
+    return states(api, run)
+
+
+def test_each_task_of_a_drill_may_be_cleared(platform: Platform, api: AirflowApi) -> None:
+    point = api.run("backup_platform", "back_up")
+    run = api.trigger("restore_drill", {"point": point["id"]})
+    api.follow("restore_drill", run, lambda line: None)
+    assert states(api, run) == dict.fromkeys(TASKS, "success")
+    drilled = api.result("restore_drill", run, "report")
+    assert drilled["ok"] and drilled["point_id"] == point["id"]
+    summary = api.result("restore_drill", run, "prove")
+    assert summary["point"] == point["id"] and set(summary) == {
+        "drill", "step", "point", "seconds", "passed", "failed", "not_run"
+    }  # fmt: skip
+    assert not list(platform.site("haven", "personal").list(platform.config.buckets.backups, "drills/"))
+
+    # the sandbox is gone: what was proved before is not believed
+    assert again(api, run, "prove") == {
+        "restore": "success", "prove": "failed", "clean_up": "success", "report": "failed"
+    }  # fmt: skip
+    assert platform.ledger.find("drill", point["id"], limit=1)[0].body["ok"] is False
+
+    assert again(api, run, "restore") == dict.fromkeys(TASKS, "success")
+    assert again(api, run, "report") == dict.fromkeys(TASKS, "success")
+    assert platform.ledger.find("drill", point["id"], limit=1)[0].body["ok"] is True
