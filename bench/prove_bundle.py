@@ -110,7 +110,7 @@ def refused(bundle: Path, public: Path, folder: Path, checks: list[Check]) -> No
     other = folder / "other.pem"
     other.write_text(to_pem(signer(os.urandom(32)).public), encoding="ascii")
     done = opened(bundle, other, folder / "refused")
-    good = done.returncode == 1 and "none of the public keys given signed it" in done.stdout
+    good = done.returncode == 1 and "none of the given public keys signed it" in done.stdout
     check(checks, "a key that did not sign it opens nothing", good, last_lines(done, 1))
 
 

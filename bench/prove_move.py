@@ -40,7 +40,7 @@ from rempart.settings import config
 from rempart.settings.config import Connection, parse_connection
 
 NAME, OFFSET = "move", str(4800 + preflight.port_offset(os.environ))
-FINISHED = "MLflow and Airflow do not run yet"
+FINISHED = "MLflow and Airflow are not running yet"
 """What a restore into containers says when the stores are filled."""
 
 

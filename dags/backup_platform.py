@@ -1,19 +1,21 @@
-"""Write one restore point of the platform to the backup site, then delete those that no rule keeps any more.
+"""Write one restore point of the platform to the backup site, then delete the restore points that no retention rule
+keeps.
 
 **Input**: every platform database, and the objects of the lake and artifact buckets at the backup site's replica.
-**Output**: dumps and one manifest of hashes, committed last; the asset `restore_point_platform`. The XCom of `prune` is
-what it deleted, which is also evidence of kind `prune` (docs/how-to/restore-points.md).
+**Output**: dumps and one manifest of hashes, written last; the asset `restore_point_platform`. The XCom of `prune`
+lists what it deleted. The same list is evidence of kind `prune` (docs/how-to/restore-points.md).
 
-With `backup.bundle` in rempart.yaml a third task, `store_bundle`, keeps there what a bare machine needs to restore: it
-sends what changed since the last one, mostly nothing (docs/how-to/bundle.md).
+With `backup.bundle` in rempart.yaml a third task, `store_bundle`, stores at the backup site what a bare machine needs
+to restore. It sends only what changed since the last run, mostly nothing (docs/how-to/bundle.md).
 
-Runs as often as `backup.every` of rempart.yaml says, after each promotion, and by REST.
+Runs every `backup.every` (rempart.yaml), after each promotion, and by REST.
 
-**Run again** at will: each run is a point of its own.
+**Run again** at any time: each run writes a new restore point.
 
-**When it fails**: the message names the database or site. A point without a manifest does not count: the newest good
-one stays the newest. When only `prune` fails, the new point is written and good. A point under a lock is no failure; a
-lock that could not be extended is one, and so is what somebody hid at the site: `rempart points repair`.
+**When it fails**: the message names the database or site. A restore point without a manifest does not count: the last
+complete one stays the newest. If only `prune` fails, the new restore point is complete. A restore point that is kept
+by a lock is no failure. A lock that could not be extended is a failure, and so are objects that somebody hid at the
+site: run `rempart points repair`.
 """
 
 from typing import Any

@@ -1,19 +1,18 @@
-"""Delete the pods of jobs that nobody waits for any more.
+"""Delete the pods of jobs for which no task waits any more.
 
 **Input**: the pods and TrainJobs of every pool that carry a job's labels, the jobs' records at the site, the state of
-the Airflow task that began each attempt. **Output**: orphans deleted, their attempts ended on the record; a log line
-for each.
+the Airflow task that began each attempt. **Output**: orphaned pods deleted, their attempts ended on the record; a log
+line for each.
 
-A pod is an orphan when its attempt has ended or was never begun, or when the task that began it neither runs nor waits.
-What cannot be judged (a record that cannot be read, Airflow's API away) is reported and left. Pods without credentials
-cannot run, so an orphan costs a place, never a second training.
+A pod is orphaned if its attempt has ended or was never recorded, or if the task that began it neither runs nor waits.
+If the state of a pod is unknown (the record cannot be read, Airflow's API does not answer), the pod is reported and
+left. Pods without credentials cannot run, so an orphaned pod blocks a place, but never trains a second time.
 
-Runs each quarter of an hour where `training.backend` is `kubernetes`. `dry_run` only reports.
+Runs each quarter of an hour if `training.backend` is `kubernetes`. `dry_run` only reports.
 
-**Run again** at will: what is gone stays gone.
+**Run again** at any time: a second run deletes nothing more.
 
-**When it fails**: the message names the pools that did not answer; the others were looked at. `rempart doctor pool`
-explains what is wrong.
+**When it fails**: the message names the pools that did not answer; the others were checked. Run `rempart doctor pool`.
 """
 
 from datetime import timedelta

@@ -2,23 +2,23 @@
 
 **Input**: the ledger's records since the last export. **Output**: JSON Lines in the bucket `evidence` of
 `evidence.site`, a checkpoint in the bucket `checkpoints` of `evidence.checkpoint_site`, both locked for
-`evidence.retention`; nothing when there is nothing new.
+`evidence.retention`. Without new records nothing is written.
 
-`window_seconds` tells for how long the oldest of these records could have been rewritten unseen by somebody who holds
-the database and the signing key.
+`window_seconds` is the time during which the oldest of these records could have been rewritten unnoticed by somebody
+who controls the database and the signing key.
 
-The task first probes a site that has no valid record of its capabilities. It refuses a site that lacks a capability
-that the export relies on.
+If a site has no valid record of its capabilities, the task first probes it. It refuses a site without a capability
+that the export needs.
 
-**Run again** at will: a run that was cut short is finished by the next. What is written is read back before it counts,
-and what earlier runs wrote in turn: a site that altered or lost some of it gets the same bytes again, told in evidence
-of kind `repair`.
+**Run again** at any time: the next run finishes an interrupted one. Each run reads back what it wrote before that
+counts, and in turn what earlier runs wrote. If a site altered or lost an object, the run writes the same bytes again
+and records evidence of kind `repair`.
 
 **When it fails** with `differs from the one in evidence/...`: the database was rewritten, or restored to an earlier
 point. Stop, and follow docs/how-to/verify-the-ledger.md. With `No exported object is left`: find out who emptied the
-bucket, then run `rempart ledger repair --yes`. With `must not be used for evidence`: docs/runbooks/site.md. Any other
-message names the site or database to look at. When only `check_foreign` is red, somebody added objects that are named
-like segments: the export is complete, and the site's key must be replaced.
+bucket, then run `rempart ledger repair --yes`. With `must not be used for evidence`: see docs/runbooks/site.md. Any
+other message names the site or database to check. If only `check_foreign` is red, somebody added objects with the
+names of segments: the export is complete, but you must replace the site's key.
 """
 
 from typing import Any

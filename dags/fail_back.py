@@ -1,14 +1,16 @@
-"""Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then switch as fail_over does.
+"""Return to the site that rempart.yaml names: update it while pipelines continue, then switch like fail_over.
 
-**Input**: the active site, and what its predecessor has that nobody replicated. **Output**: the generation, the outcome
-of each step, and `conflicts`: keys that both sites wrote, of which both versions are kept.
+**Input**: the active site, and the objects of the previous site that were never replicated. **Output**: the
+generation, the outcome of each step, and `conflicts`: keys that both sites wrote. Both versions of such a key are
+kept.
 
 Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run compares both sites and shows
 the plan.
 
-**Run again** at will: a run that was cut off is resumed, and at home there is nothing to do.
+**Run again** at any time: an interrupted run is resumed. If the platform is already back, the run changes nothing.
 
-**When it fails**: the message says which step, and what to do. Both sites must answer. docs/runbooks/returning-home.md.
+**When it fails**: the message names the step and the remedy. Both sites must answer. See
+docs/runbooks/returning-home.md.
 """
 
 from typing import Any
@@ -21,7 +23,7 @@ from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
-params = {"dry_run": Param(True, type="boolean", description="Only show what would be done.")}
+params = {"dry_run": Param(True, type="boolean", description="Only show the plan.")}
 
 with DAG(
     "fail_back",

@@ -1,15 +1,15 @@
 """Make another site the active one: fence the writers, drain, verify, switch, resume.
 
-**Input**: the site. **Output**: the generation and the outcome of each step, each also evidence of kind `failover`;
-pipelines, MLflow and restore points follow the active site, no stored URI is rewritten.
+**Input**: the site. **Output**: the generation and the outcome of each step, each also evidence of kind `failover`.
+Pipelines, MLflow and restore points switch to the active site. Stored URIs stay valid.
 
 Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows the plan. While the site
-is fenced, tasks that would commit fail and are tried again.
+is fenced, tasks that would commit fail and are retried.
 
-**Run again** at will: a run that was cut off is resumed at its step, and one that is done changes nothing.
+**Run again** at any time: an interrupted run is resumed at its step. A finished run changes nothing.
 
-**When it fails**: the message says which step, and what to do; nothing is lost by waiting. If the source does not
-answer and will not come back in time, `accept_loss` goes on without it. docs/runbooks/primary-is-gone.md.
+**When it fails**: the message names the step and the remedy. Waiting loses nothing. If the source does not answer and
+will not return in time, set `accept_loss` to switch without it. See docs/runbooks/primary-is-gone.md.
 """
 
 from typing import Any
@@ -24,9 +24,9 @@ from rempart.sovereignty.dag_rules import tag_of
 defaults = config.load().dags
 sites = list(config.load().sites)
 params = {
-    "to": Param(sites[-1], type="string", enum=sites, description="The site that is to be the active one."),
-    "dry_run": Param(True, type="boolean", description="Only show what would be done."),
-    "accept_loss": Param(False, type="boolean", description="Go on though the source does not answer."),
+    "to": Param(sites[-1], type="string", enum=sites, description="Site that becomes the active one."),
+    "dry_run": Param(True, type="boolean", description="Only show the plan."),
+    "accept_loss": Param(False, type="boolean", description="Continue although the source does not answer."),
 }
 
 with DAG(

@@ -1,32 +1,32 @@
-"""Take every waiting delivery of a pipeline and make one snapshot of it.
+"""Ingest every waiting delivery of a pipeline and make one snapshot.
 
 **Input**: files under the pipeline's prefix of the landing bucket.
 **Output**: the raw deliveries, the quarantine, and a new snapshot in the lake bucket; the asset `snapshot_<pipeline>`.
 
 Each delivery is checksummed and kept as received. Rows that break the schema or an expectation go to quarantine with
-their reason and source line; none is dropped: accepted + quarantined = delivered. A delivery seen before changes
-nothing.
+their reason and source line. No row is dropped: accepted + quarantined = delivered. A delivery that was ingested
+before changes nothing.
 
-Where more rows are refused than `max_quarantined` allows, the deliveries at fault are **held back**: all their rows go
-to quarantine, the good ones too, and nothing of them is published.
+If more rows are refused than `max_quarantined` allows, the deliveries at fault are **held back**: all their rows go to
+quarantine, including the good ones, and none of them is published.
 
-With `again`, the SHA-256 of a delivery that was taken in before, its rows in quarantine are judged once more by today's
-pipeline file, and nothing that waits is taken in: rows that are accepted now leave quarantine for a new snapshot. If
-too many rows of it are still refused, nothing of it is published, unless the run says `accept_quarantined`: that is
-evidence, with the number of the user who said so.
+`again` takes the SHA-256 of a delivery that was ingested before. The run checks the delivery's rows in quarantine
+again with the present pipeline file, and ingests no waiting delivery. Rows that are accepted now leave quarantine for
+a new snapshot. If too many rows are still refused, no row is published, unless the run has `accept_quarantined`. That
+is recorded as evidence, with the number of the user.
 
-With `accept_loss`, the snapshot that the ledger names as the newest and the site does not show, the run goes on without
-its rows: that is evidence too. It holds for this snapshot alone.
+`accept_loss` takes the id of the snapshot that the ledger names as the newest and the site has lost. The run continues
+without its rows and records that as evidence. It is valid for this snapshot alone.
 
-**Run again** as often as you like: a run without new deliveries changes nothing and starts nothing, nor does one of a
-delivery `again` that comes to the same verdicts.
+**Run again** at any time: a run without new deliveries changes nothing and starts nothing. The same is true for a run
+with `again` whose checks have the same results.
 
-**When it fails**: `ingest` names the delivery or site at fault, and nothing was committed or lost. When only
+**When it fails**: `ingest` names the delivery or site at fault; nothing was committed or lost. If only
 `check_quarantine` is red, more rows were quarantined than `max_quarantined` allows, and the deliveries that it names
-are held back: read the reasons on the cockpit's page of the pipeline. Have the file corrected and put it into the
-landing bucket; or, where a rule was wrong, correct the pipeline file and take the delivery in `again`; or, where the
-good rows shall count as they are, accept the delivery on that page, or run `rempart quarantine accept`. Where the site
-shows no snapshot, or an earlier one than the ledger names, docs/runbooks/current-snapshot-is-gone.md has the steps.
+are held back. Read the reasons on the cockpit's page of the pipeline. Then choose: have the file corrected and put it
+into the landing bucket; or, if a rule was wrong, correct the pipeline file and run again with `again`; or, if the good
+rows shall count as they are, accept the delivery on that page or run `rempart quarantine accept`. If the site shows no
+snapshot, or an earlier one than the ledger names, follow docs/runbooks/current-snapshot-is-gone.md.
 """
 
 from typing import Any
@@ -52,14 +52,16 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         type="string",
         pattern=rf"^{pipeline.own_prefixes}\Z",
         maxLength=200,
-        description="Take the deliveries under this folder alone: the pipeline's prefix, or a folder below it.",
+        description="Ingest only the deliveries under this folder: the pipeline's prefix, or a folder below it.",
     )
     again = Param(
         None,
         **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{64}\Z",
-        description="The SHA-256 of a delivery to take in once more, after a fix of the pipeline; empty: what waits.",
+        description=(
+            "SHA-256 of a delivery to check again after a fix of the pipeline. Empty: ingest the waiting deliveries."
+        ),
     )
     accept = Param(
         False,
@@ -72,7 +74,10 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{16}\Z",
-        description="Go on without the rows of this snapshot, which the ledger names as the newest and the site lost.",
+        description=(
+            "Id of the snapshot that the ledger names as the newest and the site lost. The run continues "
+            "without its rows."
+        ),
     )
     params = {"prefix": prefix, "again": again, "accept_quarantined": accept, "accept_loss": accept_loss}
     with DAG(
@@ -101,7 +106,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         @task(outlets=[snapshot])
         def publish_snapshot(result: Any, outlet_events: Any = None) -> None:
             if not result["changed"]:
-                raise AirflowSkipException("No new rows: the snapshot stands, and nothing downstream needs to run.")
+                raise AirflowSkipException(
+                    "No new rows: the snapshot is unchanged, and no downstream DAG needs to run."
+                )
             outlet_events[snapshot].extra = result
 
         @task

@@ -1,14 +1,15 @@
-"""Bring the feature store to the newest snapshot of a pipeline.
+"""Update the feature store to the newest snapshot of a pipeline.
 
 **Input**: the snapshot (the newest, or the one that the run names).
 **Output**: the offline tables and the online store of every feature view; the asset `features_<pipeline>`.
 
-The snapshot is loaded into PostgreSQL, each view is built as of the moment it declares, and the rows that changed are
-written to the online store. The watermark moves only after the online rows were counted.
+The snapshot is loaded into PostgreSQL, each view is built as of its declared moment, and changed rows are written to
+the online store. The watermark moves only after the online rows were counted.
 
-**Run again** at will: what is already there is not written again.
+**Run again** at any time: rows that exist are not written again.
 
-**When it fails**: the message names the view. The watermark did not move, so the next run takes the same rows again.
+**When it fails**: the message names the view. The watermark did not move, so the next run processes the same rows
+again.
 """
 
 from typing import Any

@@ -1,16 +1,18 @@
-"""Read the rows in quarantine of one delivery, sealed for who asked; the cockpit's page of a pipeline starts it.
+"""Read the quarantined rows of one delivery, encrypted for the person who asked. The cockpit's pipeline page starts it.
 
-**Input**: the quarantine of a delivery at the active site. **Output**: the first 200 rows with their reasons, encrypted
-with age for the recipient, as the XCom of `preview`; evidence of kind `look`, which says who looked at which delivery.
+**Input**: the quarantine of a delivery at the active site. **Output**: the first 200 rows with their reasons,
+encrypted with age for the recipient, as the XCom of `preview`; evidence of kind `look`, with the user and the
+delivery.
 
-The web server reaches no site, so a task reads for it. The key is made for one look, and the cockpit keeps it in the
-browser that asked, for 30 minutes: nobody else reads the XCom, and nobody at all after that. A script makes a key of
-its own (`age-keygen`), triggers with its recipient, and opens `sealed` of the XCom: `base64 -d | age -d -i KEYFILE`.
+The web server cannot reach a site, so a task reads the rows. The cockpit makes a key for one look and keeps it for 30
+minutes in the browser that asked. No other person can read the XCom, and after that time nobody can. A script makes
+its own key (`age-keygen`), triggers the DAG with its recipient, and decrypts `sealed` of the XCom with `base64 -d |
+age -d -i KEYFILE`.
 
-**Run again** at will: each run is a look, and evidence.
+**Run again** at any time: each run is a look, and is recorded as evidence.
 
-**When it fails**: the message says what is gone (quarantine that was erased or kept for long enough is not shown), or
-which site or database did not answer.
+**When it fails**: the message says what is missing (rows that were erased or whose retention is over are not shown),
+or which site or database did not answer.
 """
 
 from typing import Any
@@ -32,12 +34,12 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         "delivery": Param(
             type="string",
             pattern=r"^[0-9a-f]{64}\Z",
-            description="The SHA-256 of a delivery; the cockpit's page of the pipeline lists them.",
+            description="SHA-256 of a delivery. The cockpit's page of the pipeline lists them.",
         ),
         "recipient": Param(
             type="string",
             pattern=r"^age1[02-9ac-hj-np-z]{58}\Z",
-            description="The public half of the age key that the rows are sealed for.",
+            description="Public half of the age key for which the rows are encrypted.",
         ),
     }
     with DAG(

@@ -1,14 +1,15 @@
-"""Try what every declared site can do, on the site itself, and keep the outcome as evidence.
+"""Probe the capabilities of every declared site, on the site itself, and record the outcome as evidence.
 
-**Input**: the sites of rempart.yaml. **Output**: for each a record of kind `capabilities` in the ledger, which is
-signed; the findings in the task's log, each with what Rempart does where something was not proven.
+**Input**: the sites of rempart.yaml. **Output**: a signed ledger record of kind `capabilities` for each site; the
+findings in the task's log. For each unproven capability the log says what Rempart does without it.
 
-Replication, restore points and the export of evidence refuse a site whose record is missing what they need, or older
-than 30 days. Only the bucket `doctor` is touched; what is locked there goes with a later run.
+Replication, restore points and the export of evidence refuse a site if its record lacks a capability that they need,
+or is older than 30 days. The probe writes only to the bucket `doctor`. A later run removes what is still locked there.
 
-Runs each week. **Run again** at will, and after an operator has changed something.
+Runs each week. **Run again** at any time, and after an operator changed something.
 
-**When it fails**: the message names the site and what it cannot do, or claims and does not do. docs/runbooks/site.md.
+**When it fails**: the message names the site and the capability that it lacks, or claims but does not have. See
+docs/runbooks/site.md.
 """
 
 from datetime import timedelta

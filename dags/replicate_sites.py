@@ -1,26 +1,27 @@
-"""Bring a pair's target site up to date with its source: what is new or changed, and what was deleted.
+"""Copy new and changed objects from a pair's source site to its target site, and apply deletions.
 
-**Input**: what both sites list. **Output**: the same objects at the target, each verified by SHA-256; the lag, in
-evidence of kind `replication` and as metrics; the asset `replica_<source>_to_<target>`, whose event carries the result.
+**Input**: the listings of both sites. **Output**: the same objects at the target, each verified by SHA-256; the lag,
+in evidence of kind `replication` and as metrics; the asset `replica_<source>_to_<target>`, whose event carries the
+result.
 
-`prepare` compares both sides and leaves the work in pieces at the target, `carry` copies them (a task for each piece
-of 2,000 keys; none if there is nothing to copy), `conclude` sees that everything is there and measures, also when a
-`carry` failed: what that task did not copy counts as failed, and the next run copies it.
+`prepare` compares both sites and stores the work in pieces at the target. `carry` copies them, one task for each piece
+of 2,000 keys; without work there is no such task. `conclude` checks that every object arrived, and measures the lag.
+It also runs if a `carry` failed: objects that this task did not copy count as failed, and the next run copies them.
 
-What is gone at the source is hidden at the target and can be read there by its version until the pair's `deletes.keep`
-is over. More than `deletes` allows in one run is not hidden: the task stops and asks.
+Objects that are gone at the source are hidden at the target. Their versions stay readable until `deletes.keep` of the
+pair has passed. If one run would hide more than `deletes` allows, the task stops until a person decides.
 
-**Skipped** is a run while another one of the pair goes on, or while the source is not the active site; the log of
-`prepare` says which.
+A run is **skipped** while another run of the pair is active, or while the source is not the active site. The log of
+`prepare` gives the reason.
 
-**Run again** at will: what is verified is not copied again. `accept_deletes`: hide so many keys, once, after the task
-asked for that number.
+**Run again** at any time: verified objects are not copied again. `accept_deletes`: hide this number of keys, once,
+after the task has asked for that number.
 
-**When it fails**: the message names keys that did not reach the target (the others did), or the lag and its objective.
-A run that goes on when `lag_objective` has passed since it was queued is told in the triggerer's log at once, and
-in the ledger when it concludes.
-A `prepare` that was killed is tried again in its own lease; the lease of a run of which nothing is left ends by itself
-after 15 minutes. docs/how-to/observe-replication.md tells how to watch, docs/runbooks/replica.md what to do.
+**When it fails**: the message names the keys that did not reach the target (all others did), or the lag and its
+objective. If a run is still active when `lag_objective` has passed since it was queued, the triggerer's log says so at
+once, and the ledger does when the run concludes. A killed `prepare` is retried within its own lease. The lease of a
+run that died completely ends after 15 minutes. See docs/how-to/observe-replication.md for monitoring and
+docs/runbooks/replica.md for remedies.
 """
 
 from typing import Any
@@ -39,7 +40,10 @@ accept_deletes = Param(
     type="integer",
     minimum=0,
     maximum=1_000_000_000,
-    description="Hide this many keys at the target that are gone at the source, more than `deletes` allows in one run.",
+    description=(
+        "Hide this number of keys at the target that are gone at the source, although it exceeds what "
+        "`deletes` allows in one run."
+    ),
 )
 
 

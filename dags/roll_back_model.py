@@ -1,14 +1,15 @@
-"""Give the champion alias back to the version that held it before.
+"""Return the alias `champion` to the version that had it before.
 
-**Input**: the ledger's promotions. **Output**: the alias `champion` moved back, evidence of who replaced whom.
+**Input**: the ledger's promotions. **Output**: the alias `champion` on the previous version; evidence of the change.
 
-Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows what would be done.
+Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows the plan.
 
-With `replaces`, the version that a plan showed as champion, it moves nothing if another one is champion by then.
+`replaces` is the version that the plan showed as champion. If another version is champion by then, the run changes
+nothing.
 
-**Run again**: each run without `dry_run` goes one promotion further back; with `replaces`, a second run finds it done.
+**Run again**: each run without `dry_run` goes back one more promotion. With `replaces`, a second run changes nothing.
 
-**When it fails**: there is no earlier champion, or its files are not the ones on record; the alias did not move.
+**When it fails**: there is no earlier champion, or its files differ from the recorded ones. The alias did not move.
 """
 
 from typing import Any
@@ -27,12 +28,12 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name = pipeline.name
-    dry_run = Param(True, type="boolean", description="Only show what would be done.")
+    dry_run = Param(True, type="boolean", description="Only show the plan.")
     replaces = Param(
         None,
         type=["null", "string"],
         pattern=r"^[0-9]{1,9}\Z",
-        description="Only if this version is champion; empty: whichever is.",
+        description="Change the alias only if this version is champion. Empty: whatever version is champion.",
     )
     params = {"dry_run": dry_run, "replaces": replaces}
     with DAG(

@@ -4,13 +4,14 @@
 bucket, an MLflow run, and a registered candidate; the asset `candidate_<pipeline>`.
 
 The job reads one hashed Parquet file and needs no database, so the same entry point runs here and in a pod. Held-out
-rows are never trained on. With `training.backend: kubernetes` the task `run` asks the pools in their order (its
-rendered template shows the plan) and waits for a place without a worker; `train` then registers what the job left.
+rows are never used for training. With `training.backend: kubernetes` the task `run` tries the pools in their order
+(its rendered template shows the plan) and waits for a place without using a worker. `train` then registers the job's
+result.
 
-**Run again** at will: a job with the same data, trainer, parameters, seed and code is adopted, not repeated.
+**Run again** at any time: a job with the same data, trainer, parameters, seed and code is reused, not repeated.
 
-**When it fails**: the message ends with the job's last log lines. A fault of the trainer or its parameters fails at
-once; an MLflow or site that does not answer is retried, and what was trained is kept.
+**When it fails**: the message ends with the job's last log lines. A fault of the trainer or its parameters fails the
+task at once. If MLflow or a site does not answer, the task is retried, and finished training is kept.
 """
 
 from typing import Any
@@ -38,7 +39,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         **DIALECT,
         type="object",
         **params_schema(pipeline.trainer.use, pipeline.prediction.task),
-        description='Replaces parameters of the pipeline\'s trainer, such as {"max_iter": 300}.',
+        description='Parameters that replace those of the pipeline\'s trainer, such as {"max_iter": 300}.',
     )
     with DAG(
         dag_id,

@@ -1,16 +1,16 @@
-"""Hold a candidate against the gate, and promote it if it passes.
+"""Compare a candidate with the gate's rules, and promote it if it passes.
 
 **Input**: the newest candidate (or the version that the run names), its frozen held-out rows, the champion.
-**Output**: the alias `champion` moved and the asset `champion_<pipeline>`, or the candidate left as it is with the
-gate's reasons; evidence in the ledger either way.
+**Output**: the alias `champion` on the candidate and the asset `champion_<pipeline>`, or the unchanged candidate with
+the gate's reasons; evidence in the ledger in both cases.
 
 Candidate, champion and naive baseline are measured on the same held-out rows. A model is opened only if each of its
-files has the SHA-256 on record, and never with a loader that its own files name.
+files has the recorded SHA-256. A loader that the model's own files name is never used.
 
-**Run again** at will: a version that is champion already stays so.
+**Run again** at any time: a version that is already champion stays champion.
 
 **When it fails**: a refused candidate is no failure (read `reasons` in the XCom of `validate`, or `gate_reasons` in
-MLflow). A failure means that the model could not be judged: it was altered, or a service did not answer.
+MLflow). A failure means that the model could not be checked: it was altered, or a service did not answer.
 """
 
 from typing import Any

@@ -1,18 +1,18 @@
-"""Read replicas back at their site, those first that nobody has read for longest, and heal what is damaged.
+"""Read replicas back at their site, and repair damaged ones. Replicas that were not read for longest come first.
 
-**Input**: for each pair of rempart.yaml the catalogue of what stands at the target. **Output**: evidence of kind
-`replication`: how many replicas were read, and which were not what was copied.
+**Input**: for each pair of rempart.yaml the catalogue of the objects at the target. **Output**: evidence of kind
+`replication`: the number of replicas read, and the replicas that differ from what was copied.
 
-Two runs a day read every new replica within 24 hours, and so many of the others that all are read once in the pair's
-`read_back`. A replica that is damaged or gone is copied again from the source.
+Two runs a day read every new replica within 24 hours, and enough of the others to read each once in the pair's
+`read_back`. A damaged or missing replica is copied again from the source.
 
-A task for each site measures what it holds: objects and bytes of every bucket, old versions, and locks about to lapse,
-in evidence of kind `usage`. Listings are read for that, no object, and the ledger gets counts alone.
+One task for each site measures its content: objects and bytes of every bucket, old versions, and locks that end soon.
+The result is evidence of kind `usage`. The task reads listings, no objects, and the ledger gets counts alone.
 
-**Run again** at will: it reads the next part, and measures anew.
+**Run again** at any time: it reads the next part, and measures again.
 
-**When it fails**: the message names the replicas that could not be healed, and why (docs/runbooks/replica.md), or the
-site and bucket that could not be measured (docs/runbooks/site.md).
+**When it fails**: the message names the replicas that could not be repaired, with the reason
+(docs/runbooks/replica.md), or the site and bucket that could not be measured (docs/runbooks/site.md).
 """
 
 from typing import Any

@@ -27,7 +27,7 @@ _PARSED_SECONDS, _SKIPPED_SECONDS = 120.0, 600.0
 
 
 class AirflowApiError(RempartError):
-    """Airflow refused a call, a run failed, or it took too long. `status` is what HTTP said, if it did."""
+    """Raised when Airflow refused a call, a run failed, or it took too long. `status` is the HTTP status, if any."""
 
     status: int | None = None
 
@@ -53,8 +53,8 @@ class AirflowApi:
                 answer = self._answer("POST", _LOGIN, json=self._login)
                 if answer.status_code != 201:
                     raise AirflowApiError(
-                        f"Log in to Airflow at {self.url}: HTTP {answer.status_code}",
-                        "Check user and password of the connection `airflow_api`.",
+                        f"log in to Airflow at {self.url}: HTTP {answer.status_code}",
+                        "Check login and password of the connection `airflow_api`.",
                     )
                 self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
             answer = self._answer(method, path, **kwargs)
@@ -75,7 +75,7 @@ class AirflowApi:
         return answer.json()
 
     def _answer(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """The answer; a read or a login is sent again when it takes too long, for a busy server is not a broken one."""
+        """Return the answer. Repeat a read or a login that times out, because a busy server is not a broken one."""
         for _ in range(_ASKED_AGAIN if method == "GET" or path == _LOGIN else 0):
             try:
                 return self._http.request(method, path, **kwargs)
@@ -84,7 +84,10 @@ class AirflowApi:
         return self._http.request(method, path, **kwargs)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a DAG run; its id, which is chosen here: a busy server is asked again, and there is still one run."""
+        """Start a DAG run and return its id.
+
+        The id is chosen here, so a repeated request to a busy server starts one run only.
+        """
         run = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
         body, asked = {"dag_run_id": run, "logical_date": None, "conf": dict(conf or {})}, 1
         while True:
@@ -105,10 +108,10 @@ class AirflowApi:
         conf: Mapping[str, Any] | None = None,
         tell: Callable[[str], object] = logger.debug,
     ) -> dict[str, Any]:
-        """Start a DAG run, follow it to its end, and return what one of its tasks returned.
+        """Start a DAG run, follow it to its end, and return the result of one of its tasks.
 
-        A DAG whose file Airflow has not read yet is waited for. A run that is skipped, as a replication is while a
-        backup has the pair's lease, is begun anew. Raises AirflowApiError.
+        If Airflow has not read the DAG's file yet, wait for it. A skipped run is started again, such as a replication
+        while a backup has the pair's lease. Raises AirflowApiError.
         """
         self._await_dag(dag_id)
         until = time.monotonic() + _SKIPPED_SECONDS
@@ -120,10 +123,10 @@ class AirflowApi:
                 return self.result(dag_id, run_id, task_id)
             if time.monotonic() > until:
                 raise AirflowApiError(
-                    f"{dag_id} was skipped each time for {_SKIPPED_SECONDS:.0f} s, at last in {run_id}",
-                    f"Its task's log at {self.url}/dags/{dag_id}/runs/{run_id} says why: who has the lease?",
+                    f"run {dag_id}: it was skipped each time for {_SKIPPED_SECONDS:.0f} s, last in {run_id}",
+                    f"Read the task's log at {self.url}/dags/{dag_id}/runs/{run_id}; it names the holder of the lease.",
                 )
-            tell("skipped: another run has the lease; once more in 5 s")
+            tell("skipped, because another run has the lease; next try in 5 s")
             time.sleep(5)
 
     def _await_dag(self, dag_id: str) -> None:
@@ -138,7 +141,7 @@ class AirflowApi:
             time.sleep(1)
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
-        """The id of the newest run that was created at or after a time, if there is one."""
+        """Return the id of the newest run that was created at or after a time, if any."""
         found = self._call(
             "GET",
             f"/api/v2/dags/{dag_id}/dagRuns",
@@ -152,8 +155,9 @@ class AirflowApi:
         while not (run := self.newest_run(dag_id, since)):
             if time.monotonic() > deadline:
                 raise AirflowApiError(
-                    f"No run of {dag_id} started within {timeout:.0f} s of its asset's update",
-                    f"Look at {self.url}/dags/{dag_id}: is the DAG paused, or the scheduler down?",
+                    f"wait for a run of {dag_id}: none started within {timeout:.0f} s of its asset's update",
+                    f"Open {self.url}/dags/{dag_id}. Unpause the DAG if it is paused, and check that the "
+                    "scheduler runs.",
                 )
             time.sleep(0.5)
         return run
@@ -172,7 +176,7 @@ class AirflowApi:
                 break
             if time.monotonic() - started > timeout:
                 raise AirflowApiError(
-                    f"{dag_id} ({run_id}) still {state} after {timeout:.0f} s",
+                    f"wait for {dag_id} ({run_id}): it is still {state} after {timeout:.0f} s",
                     f"Open {self.url}/dags/{dag_id}/runs/{run_id} and the log of its running task.",
                 )
             time.sleep(0.5)
@@ -180,7 +184,7 @@ class AirflowApi:
             failed = [t["task_id"] for t in tasks if t["state"] in ("failed", "upstream_failed")]
             raise AirflowApiError(
                 f"{dag_id} ({run_id}) failed in {', '.join(failed)}",
-                f"Read the task's log at {self.url}/dags/{dag_id}/runs/{run_id}; it ends with the cause and remedy.",
+                f"Read the task's log at {self.url}/dags/{dag_id}/runs/{run_id}. It ends with cause and remedy.",
             )
         return time.monotonic() - started
 
@@ -191,24 +195,24 @@ class AirflowApi:
         return value
 
     def import_errors(self) -> list[str]:
-        """Files that Airflow could not import, with the reason."""
+        """Return files that Airflow could not import, with the reason."""
         errors = self.every("/api/v2/importErrors", "import_errors")
         return [f"{e['filename']}: {last_words(e['stack_trace'])}" for e in errors]
 
     def dag_ids(self) -> list[str]:
-        """Ids of all DAGs that Airflow knows."""
+        """Return the ids of all DAGs that Airflow knows."""
         return [d["dag_id"] for d in self.dags()]
 
     def dags(self) -> list[dict[str, Any]]:
-        """All DAGs that Airflow knows, each with what the list tells of it."""
+        """Return all DAGs that Airflow knows, each with the fields of Airflow's list."""
         return self.every("/api/v2/dags", "dags", order_by="dag_id")
 
     def details(self, dag_id: str) -> dict[str, Any]:
-        """Return all that Airflow tells of a DAG, its documentation included. Raises AirflowApiError."""
+        """Return all details of a DAG, including its documentation. Raises AirflowApiError."""
         return self.get(f"/api/v2/dags/{dag_id}/details")
 
     def plugins(self) -> list[dict[str, Any]]:
-        """The plugins that Airflow loaded."""
+        """Return the plugins that Airflow loaded."""
         found: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
         return found
 
@@ -223,6 +227,6 @@ class AirflowApi:
                 return found
 
     def get(self, path: str) -> dict[str, Any]:
-        """Any other read, by its path."""
+        """Return any other resource, by its path."""
         answer: dict[str, Any] = self._call("GET", path)
         return answer

@@ -54,9 +54,9 @@ def test_who_saw_an_earlier_generation_changes_nothing(sites: ActiveSites) -> No
     with sites.hold_lease("test") as lease:
         before = sites.active()
         sites.advance(lease, before, Active(0, "primary", "fenced", SWITCHOVER))
-        with pytest.raises(FailoverError, match="not the newest"):
+        with pytest.raises(FailoverError, match="no longer the newest"):
             sites.advance(lease, before, Active(0, "haven", "active", SWITCHOVER))
-        with pytest.raises(FailoverError, match="not the newest"):
+        with pytest.raises(FailoverError, match="no longer the newest"):
             sites.note(lease, before)
     assert sites.active().site == "primary"
 
@@ -78,7 +78,7 @@ def test_a_writer_commits_only_in_the_generation_it_began_with(sites: ActiveSite
             with pytest.raises(SiteFenced), sites.committing(stale):
                 pytest.fail("it committed")
         there = sites.advance(lease, fenced, Active(0, "haven", "active", SWITCHOVER))
-    with pytest.raises(SiteFenced, match=r"began at 'primary' \(generation 0\), now 'haven'"), sites.committing(began):
+    with pytest.raises(SiteFenced, match=r"commit at 'primary' \(generation 0\).* to 'haven'"), sites.committing(began):
         pytest.fail("it committed")
     with sites.committing(there) as unchanged:
         assert unchanged()

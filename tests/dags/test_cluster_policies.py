@@ -224,7 +224,7 @@ def test_dags_in_other_files_keep_running(users: dict) -> None:
         ("undeclared_by_default", ["task work: resources.site_conn_id: connection 'crm_eu' is not declared"]),
         ("denied_registry", ["[image] task pod: image: image 'gcr.io/x/y:1'", "registry 'gcr.io' is not declared"]),
         ("too_sensitive", ["[connection] task read", "[image] task pod", "SecNumCloud-3.2", "for sensitive data"]),
-        ("nobody", ["[owner] task work: its owner is 'airflow'", "[timeout] task work", "execution_timeout"]),
+        ("nobody", ["[owner] task work: the task's owner is 'airflow'", "[timeout] task work", "execution_timeout"]),
         ("one_of_two", ["DAG dirty_neighbour breaks 1 rule "]),
     ],
 )  # fmt: skip
@@ -245,19 +245,19 @@ def test_all_violations_of_a_dag_stand_in_one_message(users: dict) -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("template", "conn_id is known only when the task runs"),
+        ("template", "conn_id is known only at run time"),
         ("listed", "conn_id: connection 'crm_us' is not declared"),
-        ("told", "conn_id is known only when the task runs"),
-        ("any", "conn_id is known only when the task runs"),
+        ("told", "conn_id is known only at run time"),
+        ("any", "conn_id is known only at run time"),
         ("rows", "conn_id: connection 'crm_eu' is not declared"),
         ("default", "warehouse_conn_id: connection 'load_default' is not declared"),
         ("kept", "warehouse_conn_id: connection 'kept_us' is not declared"),
         ("use", "target_conn_id: connection 'passed_us' is not declared"),
         ("default_of", "mail_conn_id: connection 'mail_default' is not declared"),
         ("mapped", "target_conn_id: connection 'given_us' is not declared"),
-        ("unknown", "target_conn_id is known only when the task runs"),
+        ("unknown", "target_conn_id is known only at run time"),
         ("params", "hook_params.proxy_conn_id: connection 'proxy_us' is not declared"),
-        ("templated", "image is known only when the task runs"),
+        ("templated", "image is known only at run time"),
         ("images", "image: image 'gcr.io/x:1' is not allowed for internal data"),
         ("elsewhere", "config_file chooses a Kubernetes cluster that rempart.yaml does not know"),
     ],
@@ -311,7 +311,7 @@ def test_one_refused_pipeline_never_hides_another(ours: dict) -> None:
         ("secret", ["[data] active_site 'primary'", "[replica]", "[restore-point] backup.site", "SecNumCloud-3.2"]),
         ("unruled", ["policy.public: not declared", "Declare policy.public in rempart.yaml"]),
         ("unretained", ["retention.internal is not declared", "Declare retention.internal"]),
-        ("nobody", ["[owner] task ingest: its owner is 'airflow'"]),
+        ("nobody", ["[owner] task ingest: the task's owner is 'airflow'"]),
     ],
 )  # fmt: skip
 def test_a_refused_pipeline_is_a_paused_dag_that_tells_why(ours: dict, pipeline: str, message: list[str]) -> None:

@@ -279,4 +279,4 @@ def test_every_text_that_a_run_may_be_given_is_bounded_and_has_no_line_end(parse
             continue
         assert pattern.startswith("^") and pattern.endswith(r"\Z"), where
         bounded = schema.get("maxLength", 1_000_000) <= 1000
-        assert bounded or ("+" not in pattern and "*" not in pattern and ",}" not in pattern), f"{where} has no bound"
+        assert bounded or ("+" not in pattern and "*" not in pattern and ",}" not in pattern), f"{where}no limit"

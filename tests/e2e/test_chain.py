@@ -349,7 +349,7 @@ def test_tasks_link_to_mlflow_and_to_pages_that_tell_of_their_run(chain: Chain, 
             break
         time.sleep(2)
     else:
-        pytest.fail(f"nobody knows {point}")
+        pytest.fail(f"unknown{point}")
     for task, topic in (("ingest", "snapshot"), ("validate", "gate")):
         dag_id = {"ingest": f"ingest_{PIPELINE}", "validate": f"validate_model_{PIPELINE}"}[task]
         name = {"ingest": "Data report", "validate": "Model gate"}[task]

@@ -191,7 +191,7 @@ def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_
     site.delete(bucket, link)
     drill(standing)
     broken = dataclasses.replace(standing, sites={**standing.sites, "haven": Flipped(site, link, first.version_id)})
-    with pytest.raises(DrillFailed, match="chain of restore points is broken at link 1"):
+    with pytest.raises(DrillFailed, match="chain of restore points: it is broken at link 1"):
         drill(broken)
     newer = back_up(broken)
     assert "restored link 1 of the chain at site 'haven'" in caplog.text

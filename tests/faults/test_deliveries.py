@@ -123,7 +123,7 @@ def without(column: str) -> bytes:
 
 FILE_FAULTS: list[tuple[str, bytes, str]] = [
     ("A1 empty", b"", "the file is empty"),
-    ("A1 header only", (HEADER + "\n").encode(), "a header and no rows"),
+    ("A1 header only", (HEADER + "\n").encode(), "a header but no rows"),
     ("A1 truncated gzip", gzip.compress(WEEK)[:-20], "gzip file is truncated"),
     ("A1 damaged gzip", b"\x1f\x8b\x08\x00 this is no gzip", "gzip file is damaged"),
     ("A2 column removed", without("adults"), "missing columns: adults"),
@@ -160,11 +160,11 @@ ROW_FAULTS: list[tuple[str, str, str]] = [
     ("A3 NaN", change(ROWS[3], avg_price_per_room="NaN"), "avg_price_per_room: NaN or infinity"),
     ("A3 infinity", change(ROWS[3], avg_price_per_room="-inf"), "avg_price_per_room: NaN or infinity"),
     ("A3 number as text", change(ROWS[3], adults="two"), "adults: not a whole number"),
-    ("A3 no such day", change(ROWS[3], arrival_date="2017-02-29"), "arrival_date: no such day"),
+    ("A3 no such day", change(ROWS[3], arrival_date="2017-02-29"), "arrival_date: this date does not exist"),
     ("A3 other date order", change(ROWS[3], arrival_date="02/07/2016"), "arrival_date: not a date"),
     ("A3 date out of range", change(ROWS[3], arrival_date="0016-07-02"), "arrival date is out of range"),
     ("A5 null", change(ROWS[3], adults=""), "adults: empty"),
-    ("A5 unknown category", change(ROWS[3], meal="brunch"), "meal: not one of the declared values"),
+    ("A5 unknown category", change(ROWS[3], meal="brunch"), "meal: not among the declared values"),
     ("A5 no adult", change(ROWS[3], adults="0"), "a booking needs at least one adult"),
     ("A5 price", change(ROWS[3], avg_price_per_room="99999"), "price per room is not between 1 and 1000 EUR"),
     ("A5 country", change(ROWS[3], country="Atlantis"), "country is not a country code"),
@@ -192,7 +192,7 @@ def test_a1_a_key_twice_in_one_delivery_keeps_the_first(house: House) -> None:
     kept = house.quarantined(house.outcomes()["week"])
     assert [(row["source_line"], row["reason"]) for row in kept] == [
         (22, "duplicate of an accepted row"),
-        (23, "key already accepted with other values"),
+        (23, "its key was accepted before with other values"),
     ]
 
 
@@ -246,7 +246,10 @@ def test_a4_delivered_again_with_one_row_changed(house: House) -> None:
     again = house.take_in(again=[*ROWS[:7], change(ROWS[7], adults="5"), *ROWS[8:]])
     assert (again.accepted, again.quarantined, again.changed, again.snapshot) == (0, 20, False, first.snapshot)
     outcome = house.outcomes()["again"]
-    assert outcome["reasons"] == {"duplicate of an accepted row": 19, "key already accepted with other values": 1}
+    assert outcome["reasons"] == {
+        "duplicate of an accepted row": 19,
+        "its key was accepted before with other values": 1,
+    }
     assert outcome["outcome"] == "refused"
 
 

@@ -54,7 +54,7 @@ def without_features(monkeypatch):
 FORGED = {
     "unsigned": lambda body: body.split(b',"sig"')[0] + b"}\n",
     "altered": lambda body: body.replace(b'"reason":"objection"', b'"reason":"unlawful"'),
-    "out of its place": lambda body: body,
+    "belongs to another place": lambda body: body,
     "made up": lambda body: json.dumps({"at": "2099-03-02T00:00:00Z", "pipeline": "bookings"}).encode(),
 }
 
@@ -72,7 +72,7 @@ def test_k5_a_register_that_nobody_vouches_for_refuses_the_restore_unless_it_is_
     made.point()
     name = "20990302T000000Z-0000000a"
     true = entry_of(name, NOW)
-    where = register.key_of(name if attack != "out of its place" else "20990302T000000Z-0000000b")
+    where = register.key_of(name if attack != "belongs to another place" else "20990302T000000Z-0000000b")
     made.haven.write("backups", where, FORGED[attack](register.encode(true, SIGNER)))
     wish = Wish("haven", parts=(Part("dataset", "bookings"),))
     point, stack = made.open(), dataclasses.replace(paths.current(), var=tmp_path / "var")

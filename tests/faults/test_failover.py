@@ -263,7 +263,7 @@ def test_a_switchover_under_way_admits_no_other(pair: Platform) -> None:
     replicated(pair)
     with pytest.raises(FailoverError, match="A task still commits"), pair.committing(pair.active()):
         _impatiently(pair)
-    with pytest.raises(FailoverError, match="is moving from 'primary' to 'haven'"):
+    with pytest.raises(FailoverError, match="a switchover from 'primary' to 'haven' is running"):
         switchovers.back(pair)
     assert switchovers.over(pair).done
 

@@ -136,7 +136,7 @@ def test_a_job_that_outlives_its_session_goes_on_with_a_new_one_from_its_checkpo
     trial.run(ordered[0])
     *short, last = trial.job(ordered[0]).attempts()
     assert short and {attempt.outcome for attempt in short} == {"interrupted"} and last.outcome == "succeeded"
-    assert all("its session at the site was over" in attempt.cause for attempt in short)
+    assert all("its session at the site ended" in attempt.cause for attempt in short)
     assert len(made) == len(short) + 1
     assert trial.job(ordered[0]).result().work.resumed_from > 0
 

@@ -114,12 +114,12 @@ def test_s4_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
         b"flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n"
         b"  sklearn:\n    pickled_model: model.pkl\n    serialization_format: cloudpickle\n",
     )
-    refused(trained, canary, "file 'MLmodel' is not the one on record")
+    refused(trained, canary, "file 'MLmodel' differs from the recorded file")
 
 
 def test_an_mlmodel_that_names_another_loader(trained, altered, canary):
     altered("MLmodel", b"flavors:\n  python_function:\n    loader_module: os\n    code: code\n")
-    refused(trained, canary, "file 'MLmodel' is not the one on record")
+    refused(trained, canary, "file 'MLmodel' differs from the recorded file")
 
 
 def test_a_skops_file_with_a_widened_list_of_trusted_types(trained, altered, canary):
@@ -132,12 +132,12 @@ def test_a_skops_file_with_a_widened_list_of_trusted_types(trained, altered, can
         b"flavors:\n  sklearn:\n    pickled_model: model.skops\n    serialization_format: skops\n"
         b"    skops_trusted_types: [posix.system]\n",
     )
-    refused(trained, canary, "file 'MLmodel' is not the one on record")
+    refused(trained, canary, "file 'MLmodel' differs from the recorded file")
 
 
 def test_s4_a_pickle_in_the_place_of_the_model(trained, altered, canary):
     altered("model.onnx", pickle.dumps(Payload(canary)))
-    refused(trained, canary, r"file 'model\.onnx' is not the one on record")
+    refused(trained, canary, r"file 'model\.onnx' differs from the recorded file")
 
 
 @pytest.mark.parametrize("path", ["extra.txt", "code/sitecustomize.py", "model.onnx.data"])
@@ -158,7 +158,7 @@ def test_one_bit_of_a_file_that_nobody_reads(trained, altered, canary):
     body = bytearray(altered.read("requirements.txt"))
     body[0] ^= 1
     altered("requirements.txt", bytes(body))
-    refused(trained, canary, r"file 'requirements\.txt' is not the one on record")
+    refused(trained, canary, r"file 'requirements\.txt' differs from the recorded file")
 
 
 def test_a_file_that_is_gone(trained, altered, canary):
@@ -171,7 +171,7 @@ def test_a_file_that_is_gone(trained, altered, canary):
 
 def test_a_record_cannot_be_used_for_another_model(trained, altered, canary):
     platform, _, record = trained
-    with pytest.raises(ModelRefused, match="not at the model on record"):
+    with pytest.raises(ModelRefused, match="not at the recorded model"):
         loading.load(platform.tracking(), {**record, "model_id": "m-" + "0" * 32})
 
 

@@ -436,6 +436,6 @@ def test_a_pool_known_to_be_full_is_asked_after_the_others(trial: pods.Trial) ->
     )
     ordered = trial.order()
     assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-b", "gpu-a"]
-    assert "0 GPU known to be free, so it is asked after the others" in ordered.plan["options"][1]["reasons"]
+    assert "0 GPU known to be free, so it is tried after the others" in ordered.plan["options"][1]["reasons"]
     assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
     assert trial.attempts(ordered) == [("gpu-b", "succeeded")]

@@ -175,7 +175,7 @@ def test_a_quota_that_refuses_a_pod_of_it_sends_the_job_to_the_next_pool(trial: 
 
     assert trial.run(ordered, deferred=written)["placement"]["pool"] == "gpu-b"
     first = trial.job(ordered).attempts()[0]
-    assert first.outcome == "capacity" and "exceeded quota" in first.cause and "1 of 2 pods are there" in first.cause
+    assert first.outcome == "capacity" and "exceeded quota" in first.cause and "1 of 2 pods exist" in first.cause
 
 
 def test_an_eviction_of_one_node_interrupts_the_attempt_and_the_next_goes_on(trial: pods.Trial) -> None:
@@ -356,7 +356,7 @@ def test_a_pool_without_a_runtime_is_never_asked_for_several_nodes(
         ordered = trial.order()
         assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-b"]
         (out,) = [excluded for excluded in ordered.plan["excluded"] if excluded["pool"] == "gpu-a"]
-        assert "gpu_pools.gpu-a.runtime: none, the job needs 2 nodes" in out["reasons"][0]
+        assert "gpu_pools.gpu-a.runtime: not set, but the job needs 2 nodes" in out["reasons"][0]
 
 
 def test_no_credential_stands_in_train_job_pods_trigger_or_record(trial: pods.Trial) -> None:

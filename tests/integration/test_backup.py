@@ -137,5 +137,5 @@ def test_a_backup_to_the_active_site_goes_to_the_other_of_its_pair_or_is_refused
     site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
     assert point.id in points.list(site, bucket)
     alone = settings.model_copy(update={"replication": []})
-    with pytest.raises(config.ConfigError, match="lost with it"):
+    with pytest.raises(config.ConfigError, match="also destroy the restore points"):
         back_up(dataclasses.replace(standing, config=alone))

@@ -264,7 +264,7 @@ def test_a_missing_quota_fails_and_a_full_one_warns(pool: Pool) -> None:
     more = only(pool.findings(), "quota")
     assert more.outcome == "warn" and "more than the contract grants" in more.found
     pool.pool = {"max_gpus": 3, "quota": 3}
-    assert "no such job ever fits" in only(pool.findings(), "quota").found
+    assert "a job of that size never fits" in only(pool.findings(), "quota").found
 
 
 def test_gpu_nodes_elsewhere_take_no_job(pool: Pool) -> None:

@@ -238,7 +238,7 @@ def test_nothing_written_is_an_error_and_moves_no_watermark(
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr("rempart.features.copy_online_store.CopyOnlineStore.online_write_batch", lambda *_: None)
-        with pytest.raises(FeatureError, match="0 entities are online, 2 offline"):
+        with pytest.raises(FeatureError, match="the online store has 0 entities, the offline store 2"):
             refresh([row(1, 0), row(2, 1)])
         assert not any(watermarks(feature_databases, pipeline))
     assert refresh([row(1, 0), row(2, 1)]).rows_online == 2 + 1 + 1
@@ -289,7 +289,7 @@ def test_another_pipelines_tables_are_out_of_reach(feature_databases: FeatureDat
     row_view = {"kind": "row", "at": "booking", "columns": ["room"]}
     one, other = stays("hotel", features={"room_price": row_view}), stays("hotel_room", features={"price": row_view})
     materialize_table(feature_databases, one, arrow([row(1, 0)]), "s1", NOW)
-    with pytest.raises(FeatureError, match="names of another pipeline's tables"):
+    with pytest.raises(FeatureError, match="another pipeline's tables have these names"):
         materialize_table(feature_databases, other, arrow([row(2, 0)]), "s1", NOW)
 
 

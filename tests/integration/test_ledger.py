@@ -222,7 +222,7 @@ def test_after_a_rotation_the_old_key_is_refused_and_a_restart_helps(
     record = ledger.rotate(new)
     assert (record.subject, record.body["replaces"]) == (new.id, key.id)
     assert ledger.rotate(new) == record
-    with pytest.raises(LedgerError, match=rf"The key of the ledger is {new.id}.*") as refused:
+    with pytest.raises(LedgerError, match=rf"its key is {new.id}.*") as refused:
         ledger.append("snapshot", "b", {})
     assert "rempart up" in refused.value.hint
     restarted = PostgresqlLedger(connection, lambda: new)

@@ -162,9 +162,9 @@ def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stac
         tables.set_role(session, tables.find(session, api.login), "viewer")
         tables.set_password(session, tables.find(session, api.login), "somebody's own")
     assert roles.admit(stack, platform.connections) == [
-        "role auditor had been given by hand, and lost again: can_read on Connections",
-        f"user {api.login} had roles viewer, and is admin again",
-        f"user {api.login} was switched off or had another password, and has its own again",
+        "role auditor had a permission that was granted by hand, which was removed: can_read on Connections",
+        f"user {api.login} had roles viewer; set to admin",
+        f"user {api.login} was inactive or had another password; active again with its own password",
     ]
     assert roles.admit(stack, platform.connections) == []
 
@@ -172,11 +172,11 @@ def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stac
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda on: people.add(people.users_of(on), "Marie Curie", "viewer", "x" * 20), "cannot be a user's name"),
+        (lambda on: people.add(people.users_of(on), "Marie Curie", "viewer", "x" * 20), "is not a valid user name"),
         (lambda on: people.add(people.users_of(on), "marie", "boss", "x" * 20), "does not exist"),
-        (lambda on: people.add(people.users_of(on), "marie", "viewer", "short"), "has 5 characters"),
-        (lambda on: people.add(people.users_of(on), "admin", "viewer", "x" * 20), "a user 'admin' already"),
-        (lambda on: people.remove(people.users_of(on), "pierre"), "no user 'pierre'"),
+        (lambda on: people.add(people.users_of(on), "marie", "viewer", "short"), "only 5 characters"),
+        (lambda on: people.add(people.users_of(on), "admin", "viewer", "x" * 20), "add user 'admin'"),
+        (lambda on: people.remove(people.users_of(on), "pierre"), "find user 'pierre'"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, change: Any, message: str) -> None:

@@ -92,7 +92,7 @@ def test_every_database_of_the_platform_is_dumped_at_once(platform, repository):
 def test_another_password_or_place_has_its_own_error_and_changes_nothing(platform, repository):
     assert repository.init_if_missing() is False
     nowhere = dataclasses.replace(repository, prefix="restic/nobody")
-    with pytest.raises(BackupError, match="there is no repository"):
+    with pytest.raises(BackupError, match="the repository does not exist"):
         nowhere.snapshots()
     no_bucket = dataclasses.replace(repository, bucket=f"none-{secrets.token_hex(4)}")
     with pytest.raises((BackupError, SiteError), match=no_bucket.bucket):

@@ -169,7 +169,7 @@ def test_a_point_fills_empty_stores_and_the_roles_have_their_rights(
         (var / "secrets.env").write_text((made / "prepare.env").read_text())
         done = dataclasses.replace(operators, environment=without).run(*command, *more, var=var.name, **pod)
         told = done.stdout + done.stderr
-        assert done.returncode == 1 and "MLflow and Airflow do not run yet" in told, told
+        assert done.returncode == 1 and "MLflow and Airflow are not running yet" in told, told
         assert "docs/how-to/kubernetes.md" in told
         for name in DATABASES:
             assert f"database {name} is restored with the rows on record (" in told and "FAILED" not in told, told

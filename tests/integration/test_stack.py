@@ -300,7 +300,7 @@ def test_an_external_service_without_a_connection_or_at_another_place_is_refused
         )
     with pytest.raises(ConfigError, match="must be the same server"):
         external.check(declared(stack, "mlflow", "http://127.0.0.1:1", "mlflow"), "mlflow", environment_connections)
-    with pytest.raises(ConfigError, match="resolves this service as 's3_haven'"):
+    with pytest.raises(ConfigError, match="uses 's3_haven' for this service"):
         external.check(declared(stack, "haven", "http://127.0.0.1:1", "s3_primary"), "haven", environment_connections)
 
 
@@ -361,7 +361,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: paths.Stack, anyones: 
         assert rempart("status").returncode == 0
     finally:
         down = rempart("down")
-    assert down.returncode == 0 and "no process is left" in down.stdout, down.stdout + down.stderr
+    assert down.returncode == 0 and "no process is running" in down.stdout, down.stdout + down.stderr
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------

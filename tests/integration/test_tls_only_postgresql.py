@@ -67,7 +67,7 @@ def repository(servers: Servers) -> Repository:
 
 
 def test_pg_dump_verifies_the_server_and_is_what_prepare_tries(backup: Connection, proxy: TlsProxy) -> None:
-    assert TOOLS.check(proxy.connection(backup)).endswith("reads it (sslmode verify-full)")
+    assert TOOLS.check(proxy.connection(backup)).endswith("can read it (sslmode verify-full)")
     assert proxy.carried and not proxy.refused
 
 
@@ -94,7 +94,7 @@ def test_a_client_without_tls_is_refused(backup: Connection, proxy: TlsProxy) ->
 def test_another_name_or_authority_than_declared_is_refused(
     servers: Servers, backup: Connection, proxy: TlsProxy, tmp_path: Path
 ) -> None:
-    with pytest.raises(DatabaseUnavailable, match=r"so no backup can"):
+    with pytest.raises(DatabaseUnavailable, match=r"so no backup is possible"):
         TOOLS.check(dataclasses.replace(proxy.connection(backup), host="127.0.0.2"))
     with tls_only(servers.superuser, tmp_path / "other") as other:
         strange = proxy.connection(backup, sslrootcert=str(other.authority))

@@ -186,12 +186,12 @@ def test_what_the_operator_asked_for_besides_is_kept(told: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("unclassified", "neither the DAG nor the pod states what data it handles"),
-        ("elsewhere", "namespace 'kube-system' is not one of a declared pool"),
-        ("root", "asks to run as root"),
+        ("unclassified", "neither the DAG nor the pod states the classification of its data"),
+        ("elsewhere", "namespace 'kube-system' belongs to no declared pool"),
+        ("root", "requests to run as root"),
         ("node", "volume root is of kind hostPath"),
         ("denied", "registry 'gcr.io' is not declared"),
-        ("wrong_cluster", "through connection k8s_a, not through 'kubernetes_default'"),
+        ("wrong_cluster", "of connection k8s_a, not of 'kubernetes_default'"),
     ],
 )
 def test_a_refused_pod_is_told_with_the_remedy(told: dict, name: str, message: str) -> None:

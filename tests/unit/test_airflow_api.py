@@ -126,7 +126,11 @@ def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: 
     api, _ = asked_of(answer)
     told: list[str] = []
     assert api.run("replicate", "conclude", tell=told.append) == {"copied": 2}
-    assert told == ["conclude skipped", "skipped: another run has the lease; once more in 5 s", "conclude success"]
+    assert told == [
+        "conclude skipped",
+        "skipped, because another run has the lease; next try in 5 s",
+        "conclude success",
+    ]
 
 
 @pytest.mark.parametrize("most", [100, 7])

@@ -22,12 +22,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rempart.errors import AuditError
 
 MAX_ENTRY = 8 << 20
-"""Limit of one unpacked advisory, in bytes. The largest known are a few hundred KiB."""
+"""Limit of one unpacked advisory, in bytes. The largest known advisories are a few hundred KiB."""
 MAX_TOTAL = 8 << 30
 """Limit of one unpacked database, in bytes."""
 MAX_ENTRIES = 2_000_000
 MAX_ARCHIVE = 512 << 20
-"""Limit of one archive, in bytes: its list of members is held in memory."""
+"""Limit of one archive, in bytes, because its list of members is held in memory."""
 
 
 def _plain(value: object) -> object:
@@ -124,7 +124,7 @@ class Database:
 
 
 def ecosystem_family(ecosystem: str) -> str:
-    """Return `Debian` for `Debian:13`: a database holds a family as a whole."""
+    """Return `Debian` for `Debian:13`: a database covers a family as a whole."""
     return ecosystem.partition(":")[0]
 
 
@@ -133,7 +133,7 @@ def canonical(ecosystem: str, name: str) -> str:
 
 
 def speaks_of(affected: Affected, ecosystem: str, name: str) -> bool:
-    """Return whether an advisory's entry is about this package; one about all of Debian is about each release."""
+    """Return whether an advisory's entry concerns this package. An entry for all of Debian concerns each release."""
     package = affected.package
     return (
         package is not None
@@ -154,8 +154,9 @@ def read(path: Path, wanted: Mapping[str, Collection[str]], now: datetime) -> Da
         count, total = count + 1, total + len(content or b"")
         if total > MAX_TOTAL or count > MAX_ENTRIES:
             raise AuditError(
-                f"{path} is larger than an advisory database can be ({count} entries, {total >> 20} MiB unpacked)",
-                "Mirror it again from a trusted source, with the ecosystems PyPI and Debian only.",
+                f"read {path}: it is larger than an advisory database can be ({count} entries, {total >> 20} MiB "
+                "unpacked)",
+                "Mirror the database again from a trusted source, with the ecosystems PyPI and Debian only.",
             )
         if content is None:
             database.unreadable.append(name)
@@ -205,12 +206,18 @@ def _label(name: str) -> str:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, bytes | None]]:
-    """Yield every JSON file of a folder or zip; None for one that is too large or damaged. Links are not followed."""
+    """Yield every JSON file of a folder or zip, and None for a file that is too large or damaged.
+
+    Links are not followed.
+    """
     if path.is_file():
         yield from _zip_entries(path)
         return
     if not path.is_dir():
-        raise AuditError(f"{path} does not exist", "Correct audit.advisories in rempart.yaml, or mirror the database.")
+        raise AuditError(
+            f"read the advisory database: {path} does not exist",
+            "Correct audit.advisories in rempart.yaml, or mirror the database.",
+        )
     files = sorted(file for file in path.rglob("*") if file.suffix in (".json", ".zip") and not file.is_symlink())
     for file in files:
         if file.suffix == ".zip":
@@ -221,14 +228,16 @@ def _entries(path: Path) -> Iterator[tuple[str, bytes | None]]:
 
 def _zip_entries(file: Path) -> Iterator[tuple[str, bytes | None]]:
     if file.stat().st_size > MAX_ARCHIVE:
-        raise AuditError(f"{file} is larger than {MAX_ARCHIVE >> 20} MiB", "Mirror one archive for each ecosystem.")
+        raise AuditError(
+            f"read {file}: it is larger than {MAX_ARCHIVE >> 20} MiB", "Mirror a separate archive for each ecosystem."
+        )
     try:
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 if member.filename.endswith(".json"):
                     yield _label(member.filename), _member(archive, member)
     except (zipfile.BadZipFile, OSError) as cause:
-        raise AuditError(f"{file} is not a zip archive that can be read: {cause}", "Mirror it again.") from cause
+        raise AuditError(f"read {file} as a zip archive: {cause}", "Mirror the archive again.") from cause
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | None:

@@ -54,7 +54,7 @@ KNOWN = frozenset(
 """Defaults of the software that the platform is made of, and what people type instead of a password."""
 
 LEAST_BITS = 64.0
-"""Entropy below which a secret is weak, in bits. A generated one has about 128 or more."""
+"""Entropy in bits below which a secret is weak. A generated secret has about 128 or more."""
 
 _SECRET_NAME = re.compile(r"(?<!PUBLIC)(?:^|_)(PASSWORD|PASSWD|SECRET|TOKEN|KEY|SECRET_KEY|JWT_SECRET|FERNET_KEY)\Z")
 _OURS = ("AIRFLOW__", "MLFLOW_", "REMPART_", "WEED_")
@@ -90,9 +90,9 @@ def weakness(secret: str, login: str = "") -> tuple[str, Severity] | None:
 
 
 def secrets_of(variables: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Return each secret with its login by the name of its holder, and unreadable connections.
+    """Return each secret with its login, by the name of its holder, and the unreadable connections.
 
-    A connection without login and password (one that uses the identity of its machine) holds none.
+    A connection without login and password (it uses the identity of its machine) has no secret.
     """
     found: dict[str, tuple[str, str]] = {}
     unreadable = []
@@ -128,22 +128,24 @@ def check(variables: Mapping[str, str], files: Sequence[PrivateFile], absent: Se
     for name, (secret, login) in found.items():
         if weak := weakness(secret, login):
             what, severity = f"The secret in {name} {weak[0]}", weak[1]
-            remedy = "Set a generated one, of 20 random characters or more, at the server and in the connection."
+            remedy = (
+                "Generate a secret of 20 random characters or more, and set it at the server and in the connection."
+            )
             subject = name.lower().replace(" ", "-")
             where = "environment or secrets file"
             findings.append(AuditFinding(f"passwords/{subject}", severity, what, where, remedy))
     for name in unreadable:
-        what = f"{name} is neither JSON nor a URI, so its password could not be judged"
-        remedy = "Write it as Airflow documents its connection variables."
+        what = f"{name} is neither JSON nor a URI, so its password was not checked"
+        remedy = "Write it in one of the two forms that Airflow documents for connection variables."
         findings.append(
             AuditFinding(f"passwords/{name.lower()}", "medium", what, "environment or secrets file", remedy)
         )
     for file in files:
         if file.mode & 0o077:
-            what = f"Others on this machine may read or write a file that holds secrets (mode {file.mode & 0o777:o})"
-            remedy = "chmod 600 it, and make new secrets if somebody else may have been on this machine."
+            what = f"Other users of this machine may read or write a file with secrets (mode {file.mode & 511:o})"
+            remedy = "Set its mode to 600. Generate new secrets if another person may have used this machine."
             findings.append(AuditFinding(f"passwords/file-{file.path}", "high", what, file.path, remedy))
-    looked = f"{len(found)} secrets, {len(files)} files that hold some"
+    looked = f"{len(found)} secrets and {len(files)} files with secrets"
     if absent:
-        looked += f"; not there yet: {', '.join(absent)}"
+        looked += f"; missing files: {', '.join(absent)}"
     return CheckResult("passwords", looked, tuple(findings))

@@ -19,7 +19,10 @@ _BINDS: tuple[tuple[str, str], ...] = (
     ("site-", r"^-ip\.bind=(.*)$"),
     ("mlflow", r"^--host$"),
 )
-"""How each kind of service is configured to listen: a pattern of an argument; without a group, the next argument."""
+"""Settings by which each kind of service listens: a pattern of an argument.
+
+Without a group, the address is the next argument.
+"""
 
 
 _GUARDS: Mapping[str, tuple[Protocol, str]] = {
@@ -54,7 +57,7 @@ class SocketFile:
 
 
 def guard_of(part: str) -> tuple[Protocol, str]:
-    """Return how a declared port, named as in the stack's ports, authenticates clients; for a site:
+    """Return how a declared port authenticates clients. The port is named as in the stack's ports; for a site:
 
     `primary`, `primary master`.
     """
@@ -104,18 +107,16 @@ def check(
     for process in planned:
         addresses = planned_addresses(process)
         if addresses == [] or any(not is_local(address) for address in addresses or ()):
-            told = ", ".join(addresses or ()) or "nothing, so it listens everywhere"
-            what = f"{process.service} is to listen beyond this machine: {told}"
+            told = ", ".join(addresses or ()) or "no address, so it listens on all of them"
+            what = f"{process.service} is configured to listen beyond this machine: {told}"
             findings.append(_open(f"ports/{process.service}-plan", what, "the service's command"))
     for listener in listeners or ():
         if not is_local(listener.address):
-            what = f"{listener.service} listens on {listener.address}:{listener.port}, which others can reach"
+            what = f"{listener.service} listens on {listener.address}:{listener.port}, which other machines can reach"
             findings.append(_open(f"ports/{listener.service}-{listener.port}", what, f"TCP port {listener.port}"))
         elif not listener.declared:
-            what = (
-                f"{listener.service} listens on {listener.address}:{listener.port}, which is none of its declared ports"
-            )
-            remedy = "Find out what it serves, and close it, or declare it; every user of this machine reaches it."
+            what = f"{listener.service} listens on {listener.address}:{listener.port}, which is not a declared port"
+            remedy = "Find out what it serves, then close it or declare it. Every user of this machine can reach it."
             finding = AuditFinding(
                 f"ports/{listener.service}-undeclared", "medium", what, f"TCP port {listener.port}", remedy
             )
@@ -123,10 +124,10 @@ def check(
                 findings.append(finding)
         if listener.answer and not listener.answer.shut:
             what = (
-                f"{listener.service} answers on {listener.address}:{listener.port} without asking who is"
-                f" there: {listener.answer.text}"
+                f"{listener.service} answers on {listener.address}:{listener.port} without authentication: "
+                f"{listener.answer.text}"
             )
-            remedy = "Restart it with `rempart down` and `rempart up`; if that does not help, report it (SECURITY.md)."
+            remedy = "Restart it with `rempart down` and `rempart up`. If the finding remains, report it (SECURITY.md)."
             findings.append(
                 AuditFinding(
                     f"ports/{listener.service}-{listener.port}-open", "high", what, f"TCP port {listener.port}", remedy
@@ -135,21 +136,24 @@ def check(
     for socket in sockets:
         if socket.open_to_others:
             what = f"Other users of this machine may open {socket.service}'s socket {socket.path}"
-            remedy = "Restart the service with `rempart down` and `rempart up`, which make it with mode 0700."
+            remedy = "Restart the service with `rempart down` and `rempart up`, which create the socket with mode 0700."
             subject = f"ports/{socket.service}-socket"
             if subject not in {known.id for known in findings}:
                 findings.append(AuditFinding(subject, "medium", what, socket.path, remedy))
     findings += _in_clear(endpoints)
     if listeners is None:
-        what, remedy = "The stack does not run: no process and no socket of it was looked at", "Audit it while it runs."
+        what, remedy = "The stack is stopped: no process or socket was examined", "Start it, then audit again."
         findings.append(AuditFinding("ports/not-running", "info", what, "this machine", remedy))
     asked = len([listener for listener in listeners or () if listener.answer])
     running = (
         "no socket"
         if listeners is None
-        else f"{len(listeners)} listening ports, {asked} of them asked without credentials, {len(sockets)} Unix sockets"
+        else (
+            f"{len(listeners)} listening ports, {asked} of them contacted without credentials, {len(sockets)} "
+            "Unix sockets"
+        )
     )
-    looked = f"{len(planned)} services' commands, {running}, {len(endpoints)} endpoints"
+    looked = f"the commands of {len(planned)} services, {running}, {len(endpoints)} endpoints"
     return CheckResult("ports", looked, tuple(findings))
 
 
@@ -159,10 +163,10 @@ def check_in_container(endpoints: Mapping[str, str], own: Collection[str]) -> Ch
     The published ports and the networks, not the addresses, then decide what others reach.
     """
     others = {name: url for name, url in endpoints.items() if urlsplit(url).hostname not in own}
-    what = "Each service is in a container of its own: from here neither processes nor sockets of the others are seen"
-    remedy = "docker-compose.yml says which ports are published; `make prove-compose` asks every container."
+    what = "Each service runs in its own container: the processes and sockets of the others are not visible from here"
+    remedy = "Look up the published ports in docker-compose.yml. `make prove-compose` tests every container."
     audit_finding = AuditFinding("ports/in-containers", "info", what, "this container", remedy)
-    looked = f"{len(endpoints)} endpoints, {len(endpoints) - len(others)} of them in networks of these containers alone"
+    looked = f"{len(endpoints)} endpoints, {len(endpoints) - len(others)} of them only in networks of these containers"
     return CheckResult("ports", looked, (*_in_clear(others), audit_finding))
 
 
@@ -171,12 +175,14 @@ def _in_clear(endpoints: Mapping[str, str]) -> list[AuditFinding]:
     for name, url in endpoints.items():
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_local(parts.hostname or ""):
-            what = f"Traffic of {name} goes to {parts.hostname} in clear: its endpoint is http, not https"
-            remedy = "Have the server offer TLS, and write https in the connection."
+            what = f"Traffic of {name} to {parts.hostname} is not encrypted: its endpoint is http, not https"
+            remedy = "Configure TLS at the server, and write https in the connection."
             findings.append(AuditFinding(f"ports/clear-{name}", "high", what, f"connection {name}", remedy))
     return findings
 
 
 def _open(subject: str, what: str, where: str) -> AuditFinding:
-    remedy = "Bind it to 127.0.0.1, and put a proxy with TLS and authentication in front of what others must reach."
+    remedy = (
+        "Bind it to 127.0.0.1, and put a proxy with TLS and authentication in front of it for clients from outside."
+    )
     return AuditFinding(subject, "high", what, where, remedy)

@@ -132,7 +132,7 @@ def _expired(exception: AuditException) -> AuditFinding:
         "medium",
         f"The exception for {exception.finding} expired on {exception.expires}; the finding counts again",
         "rempart.yaml: audit.exceptions",
-        f"{exception.owner} decides anew: resolve the finding, or set a new reason and date.",
+        f"{exception.owner} decides again: resolve the finding, or set a new reason and date.",
     )
 
 
@@ -140,9 +140,9 @@ def _unused(exception: AuditException) -> AuditFinding:
     return AuditFinding(
         f"exceptions/{exception.finding}",
         "info",
-        f"An exception names {exception.finding}, which was not found",
+        f"An exception names {exception.finding}, but there is no such finding",
         "rempart.yaml: audit.exceptions",
-        "Remove it, or correct the finding's name.",
+        "Remove the exception, or correct the finding's name.",
     )
 
 
@@ -175,7 +175,7 @@ def report(
     )
 
 
-_MEANING = {0: "nothing above low", 1: "the worst is medium", 2: "high or critical"}
+_MEANING = {0: "no finding above low", 1: "the highest severity is medium", 2: "high or critical"}
 
 
 def readable(found: Report) -> str:
@@ -183,7 +183,7 @@ def readable(found: Report) -> str:
     lines = [f"rempart audit, {found.audited_at:%Y-%m-%d %H:%M} UTC, rempart {found.rempart}", ""]
     width = max(len(check.check) for check in found.checks)
     lines += [
-        f"  {check.check:<{width}}  {_verdict(check, found)}; looked at {check.looked_at}" for check in found.checks
+        f"  {check.check:<{width}}  {_verdict(check, found)}; examined: {check.looked_at}" for check in found.checks
     ]
     for sbom in found.sboms:
         lines.append(f"  SBOM: {sbom.path} ({sbom.components} components, sha256 {sbom.sha256[:16]}...)")
@@ -220,8 +220,8 @@ def _verdict(check: Checked, found: Report) -> str:
 
 def _advisories(found: Report) -> str:
     if not found.advisories:
-        return "not checked" if found.advisories_path is None else f"nothing usable in {found.advisories_path}"
+        return "not checked" if found.advisories_path is None else f"no usable file in {found.advisories_path}"
     return f"{found.advisories_path}: " + "; ".join(
-        f"{age.ecosystem} {age.entries} entries, the newest {age.days} days old ({age.newest:%Y-%m-%d})"
+        f"{age.ecosystem} {age.entries} entries, the newest is {age.days} days old ({age.newest:%Y-%m-%d})"
         for age in found.advisories
     )

@@ -19,7 +19,7 @@ _POLICY = "rempart.yaml: policy"
 
 
 def check_policy(config: Config, pipelines: Mapping[str, Pipeline | None], on: date) -> CheckResult:
-    """Return gaps of the policy. A pipeline that is None has an invalid file."""
+    """Return gaps of the policy. `None` stands for a pipeline with an invalid file."""
     findings = [*_rules(config, on), *_pipelines(config, pipelines, on), *_independence(config), *_jobs(config)]
     looked = f"{len(config.policy)} rules, {len(config.sites)} sites, {len(pipelines)} pipelines"
     return CheckResult("policy", looked, tuple(findings))
@@ -28,13 +28,17 @@ def check_policy(config: Config, pipelines: Mapping[str, Pipeline | None], on: d
 def _rules(config: Config, on: date) -> Iterator[AuditFinding]:
     for name in ORDER:
         if name not in config.policy:
-            what = f"The policy says nothing about {name}, so {name} data is refused everywhere"
+            what = f"The policy has no rule for {name}, so {name} data is refused everywhere"
             yield AuditFinding(
-                f"policy/no-rule-{name}", "low", what, _POLICY, f"Declare policy.{name} if you have such data."
+                f"policy/no-rule-{name}",
+                "low",
+                what,
+                _POLICY,
+                f"Declare policy.{name} if you have data of this classification.",
             )
         elif not any(decide_site(config, name, "data", site, on=on).allowed for site in config.sites):
-            what = f"No declared site may hold {name} data: it is refused everywhere"
-            remedy = f"Declare a site that policy.{name} allows, if you have such data."
+            what = f"No declared site may store {name} data, so it is refused everywhere"
+            remedy = f"If you have data of this classification, declare a site that policy.{name} allows."
             yield AuditFinding(f"policy/no-place-{name}", "info", what, _POLICY, remedy)
         if name in config.policy and name not in config.retention:
             what = f"No retention is declared for {name} data"
@@ -45,7 +49,7 @@ def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: dat
     for name, pipeline in pipelines.items():
         where = f"include/pipelines/{name}.yaml"
         if pipeline is None:
-            what = f"Pipeline {name} is not valid, so its placements were not judged"
+            what = f"Pipeline {name} is not valid, so its placements were not checked"
             yield AuditFinding(f"policy/invalid-{name}", "medium", what, where, f"Run `rempart config check {name}`.")
             continue
         kind, active = pipeline.classification, config.active_site
@@ -80,16 +84,20 @@ def _jobs(config: Config) -> Iterator[AuditFinding]:
         return
     where = f"rempart.yaml: sites.{config.active_site}.job_credentials"
     offered = config.sites[config.active_site].job_credentials
-    how = "Say what jobs get, a session if the operator has an STS (docs/how-to/gpu-pools.md)."
+    how = "Set the credentials of jobs: a session if the operator has an STS (docs/how-to/gpu-pools.md)."
     if offered is None:
         yield AuditFinding(
-            "policy/no-job-credentials", "medium", "No job may run in a pool: nothing is declared", where, how
+            "policy/no-job-credentials",
+            "medium",
+            "No job may run in a pool: no credentials are declared for jobs",
+            where,
+            how,
         )
     elif offered.kind != "session":
-        what = "the site's own key" if offered.kind == "platform" else f"the key of connection {offered.connection}"
+        what = "the site's own key" if offered.kind == "platform" else (f"the key of connection {offered.connection}")
         weight: Severity = "medium" if offered.kind == "platform" else "low"
         yield AuditFinding(
-            "policy/wide-job-credentials", weight, f"Jobs in pools have {what}, which does not end", where, how
+            "policy/wide-job-credentials", weight, f"Jobs in pools have {what}, which never expires", where, how
         )
     if config.training.tracking_user == "platform":
         what = "Jobs in pools log to MLflow as the platform's user"
@@ -109,16 +117,16 @@ def _independence(config: Config) -> Iterator[AuditFinding]:
     ]
     asking = [f"policy.{name}.independent" for name, rule in config.policy.items() if rule.independent]
     if asking and not outlives:
-        what = f"{', '.join(asking)} asks for an independent place, and no site is independent of {active}"
+        what = f"{', '.join(asking)} needs an independent place, but no site is independent of {active}"
         remedy = f"Add a site whose operator shares no infrastructure with that of {active}."
         yield AuditFinding("policy/no-independent-site", "high", what, "rempart.yaml: sites", remedy)
     elif not outlives:
-        what = f"Every site runs on infrastructure that {active} runs on: one operator's loss takes all copies"
+        what = f"Every site runs on infrastructure of {active}: the loss of one operator destroys all copies"
         remedy = f"Add a site at an independent operator, with `independent_of: {active}`, and replicate to it."
         yield AuditFinding("policy/one-infrastructure", "medium", what, "rempart.yaml: sites", remedy)
     elif not asking and not any(site.independent_of for site in config.sites.values()):
-        what = f"{', '.join(outlives)} is independent of {active}, but nothing asks that it stays so"
-        remedy = f"State `independent_of: {active}` at the site, or policy.<classification>.independent."
+        what = f"{', '.join(outlives)} is independent of {active}, but the configuration does not require it"
+        remedy = f"Set `independent_of: {active}` at the site, or policy.<classification>.independent."
         yield AuditFinding("policy/independence-not-asked", "low", what, "rempart.yaml: sites", remedy)
 
 
@@ -135,11 +143,11 @@ def check_facts(config: Config, overridden: Mapping[str, Any], shipped: Collecti
             f"{path or 'the entry'} ({fact.note or 'no note'})" for path, fact in _walk(operator) if not fact.certain
         ]:
             what = f"{len(doubtful)} facts about {name} are not certain and count as unknown: {', '.join(doubtful[:4])}"
-            remedy = f"Find out, and state it under operators.{name} with source and as_of."
+            remedy = f"Find out the facts, and state them under operators.{name} with source and as_of."
             findings.append(AuditFinding(f"facts/uncertain-{name}", "low", what, where, remedy))
         if name in overridden and not _has_source(overridden[name]):
-            kind = "overrides shipped facts" if name in shipped else "is your own entry"
-            what = f"operators.{name} {kind} without a source and date: an auditor cannot check it"
+            kind = "overrides shipped facts" if name in shipped else "is not in the shipped catalogue"
+            what = f"operators.{name} {kind} without source and date, so an auditor cannot check it"
             remedy = f"State source and as_of under operators.{name}."
             findings.append(
                 AuditFinding(f"facts/no-source-{name}", "medium" if name in shipped else "low", what, where, remedy)
@@ -159,7 +167,7 @@ def _stale(
         dated = any(fact.as_of for fact in found)
         if not dated and name in overridden and not _has_source(overridden[name]):
             continue  # that it has neither source nor date is told once
-        remedy = f"Read the sources again; state as_of (and what changed) under operators.{name} in rempart.yaml."
+        remedy = f"Read the sources again. Set as_of, and correct what changed, under operators.{name} in rempart.yaml."
         yield AuditFinding(f"facts/stale-{name}", "medium" if dated else "low", what, f"operators.{name}", remedy)
 
 

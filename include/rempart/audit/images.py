@@ -22,12 +22,14 @@ def read_debian(path: Path) -> DebianSystem:
     try:
         document = json.loads(read_text(path))
     except ValueError as cause:
-        raise AuditError(f"{path} is not JSON", "Name a bill of materials of `rempart sbom --debian`.") from cause
+        raise AuditError(
+            f"read {path}: it is not JSON", "Pass a bill of materials that `rempart sbom --debian` wrote."
+        ) from cause
     return sbom.debian_of(document if isinstance(document, dict) else {}, str(path))
 
 
 def packages_of(system: DebianSystem) -> list[Package]:
-    """Return one package for each source package and version: Debian's advisories name sources."""
+    """Return one package for each source package and version, because Debian's advisories name source packages."""
     built: dict[tuple[str, str], list[str]] = {}
     for package in system.packages:
         built.setdefault((package.source, package.source_version), []).append(package.name)
@@ -43,6 +45,6 @@ def unplaced(system: DebianSystem) -> AuditFinding:
     return not_checked(
         f"Vulnerabilities of {len(system.packages)} packages were not checked: their Debian release is not known",
         system.where,
-        "Name the root of the image (with its os-release) instead of the status file alone.",
+        "Pass the root of the image, with its os-release, instead of the status file alone.",
         f"debian-{hashlib.sha256(system.where.encode()).hexdigest()[:8]}",
     )

@@ -83,10 +83,10 @@ def _in_clear(host: str, port: int) -> Answer:
         connection.sendall(HTTP2)
         received = _receive(connection)
     if len(received) > 3 and received[3] == 4:  # a frame of settings
-        return Answer("gRPC in clear", shut=False)
+        return Answer("gRPC without TLS", shut=False)
     if received.startswith(b"HTTP/1"):
-        return Answer("HTTP in clear", shut=False)
-    return Answer("closes connections in clear", shut=True)
+        return Answer("HTTP without TLS", shut=False)
+    return Answer("closes connections without TLS", shut=True)
 
 
 def _http(host: str, port: int, path: str) -> Answer:
@@ -109,5 +109,8 @@ def _postgresql(host: str, port: int) -> Answer:
         received = _receive(connection)
     if received[:1] == b"R" and len(received) >= 9:
         way = struct.unpack("!I", received[5:9])[0]
-        return Answer("PostgreSQL, asks for a password" if way else "PostgreSQL, trusts everybody", shut=bool(way))
+        return Answer(
+            "PostgreSQL, asks for a password" if way else ("PostgreSQL, accepts every user without a password"),
+            shut=bool(way),
+        )
     return Answer("PostgreSQL refuses" if received[:1] == b"E" else "no answer", shut=True)

@@ -35,8 +35,8 @@ class Reviewed(Strict):
     """A licence that a person read because the metadata is unclear."""
 
     licence: str = Field(description="SPDX expression.")
-    versions: str = Field(description="PEP 440 specifier: the versions that the reading holds for.")
-    source: str = Field(description="What was read.")
+    versions: str = Field(description="PEP 440 specifier of the versions for which the review is valid.")
+    source: str = Field(description="File or page that was read.")
     note: str = ""
 
     _check_licence = field_validator("licence")(_spdx)
@@ -44,14 +44,14 @@ class Reviewed(Strict):
 
 
 class Bundled(Strict):
-    """A program inside a distribution, with a version and a licence of its own."""
+    """A program inside a distribution, with its own version and licence."""
 
     name: str
     version: str
     licence: str
-    versions: str = Field(description="PEP 440 specifier of the distribution that this holds for.")
+    versions: str = Field(description="PEP 440 specifier of the distribution's versions for which this is valid.")
     source: str
-    file: str = Field(description="The program's own file, by its last name.")
+    file: str = Field(description="Name of the program's own file, without folders.")
 
     _check_licence = field_validator("licence")(_spdx)
     _check_versions = field_validator("versions")(_specifier)
@@ -85,7 +85,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Licence:
-    """The licence of one locked distribution, or None if unknown. `known_from` tells how it was found."""
+    """The licence of one locked distribution, or None if unknown. `known_from` names the source."""
 
     locked: Locked
     expression: str | None
@@ -151,7 +151,7 @@ def declared(metadata: Metadata) -> tuple[str | None, str]:
     says_bsd = named == ["BSD License"] or (not named and "bsd" in metadata.field[:40].lower())
     if says_bsd and (variant := _bsd_variant([metadata.field, *metadata.texts])):
         return variant, "licence text"
-    return None, f"metadata is not clear: {', '.join(named) or short[:60] or 'it says nothing'}"
+    return None, f"metadata is not clear: {', '.join(named) or short[:60] or 'it has no licence'}"
 
 
 def licence_of(locked: Locked, installed: Mapping[str, Metadata], review: Review) -> Licence:
@@ -168,7 +168,7 @@ def licence_of(locked: Locked, installed: Mapping[str, Metadata], review: Review
 
 
 def permitted(expression: str, allowed: Collection[str]) -> bool:
-    """Return whether an SPDX expression can be met with allowed licences: one side of an OR, both of an AND."""
+    """Return whether the allowed licences satisfy an SPDX expression: one side of an OR, both sides of an AND."""
     words = re.findall(r"\(|\)|[^\s()]+", expression)
     permits = {name.lower() for name in allowed}
 
@@ -216,8 +216,8 @@ def check(licences: Iterable[Licence], review: Review, allowed: Collection[str])
     for name, licensed in inside:
         where = f"{licensed.name} {licensed.version} in {name} {names[name]}"
         if not SpecifierSet(licensed.versions).contains(names[name], prereleases=True):
-            what = f"What {name} {names[name]} brings along was read for {licensed.versions} only"
-            remedy = f"Read what it brings along, then correct bundled.{name} in include/licences.yaml."
+            what = f"The programs inside {name} {names[name]} were reviewed for {licensed.versions} only"
+            remedy = f"Review the programs inside it, then correct bundled.{name} in include/licences.yaml."
             findings.append(AuditFinding(f"licences/{name}-bundled", "high", what, where, remedy))
         elif not permitted(licensed.licence, allowed):
             findings.append(_outside(f"{name}-{licensed.name.lower()}", licensed.licence, where))
@@ -251,9 +251,9 @@ def page(licences: Iterable[Licence], review: Review) -> str:
     lines = [
         "# Licences\n",
         "Every distribution of requirements.txt, with its licence as an SPDX expression. `rempart audit` fails on a",
-        "licence that `audit.licences` in rempart.yaml does not list, and on an unknown one. *reviewed* means that the",
-        "metadata is not clear, and that a person read the licence: include/licences.yaml says what was read. Native",
-        "libraries that a wheel copies from its build machine have licences of their own, in its `licenses` folder.\n",
+        "licence that is unknown or missing in `audit.licences` of rempart.yaml. *reviewed* means that the",
+        "metadata is not clear and a person read the licence: include/licences.yaml names what was read. Native",
+        "libraries that a wheel copies from its build machine have their own licences, in its `licenses` folder.\n",
         "| distribution | licence | known from |",
         "|---|---|---|",
     ]

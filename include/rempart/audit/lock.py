@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from rempart.errors import AuditError
 
-_REMEDY = "Write the lock anew with `make lock`."
+_REMEDY = "Write the lock again with `make lock`."
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def _locked(head: str, rest: list[str]) -> Locked:
     try:
         requirement = Requirement(head)
     except InvalidRequirement as cause:
-        raise AuditError(f"The lock has a line that pins nothing: {head[:80]}", _REMEDY) from cause
+        raise AuditError(f"read the lock: this line pins no version: {head[:80]}", _REMEDY) from cause
     pins = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]
     hashes = tuple(sorted(match[1] for line in rest if (match := re.search(r"--hash=sha256:([0-9a-f]{64})", line))))
     if len(pins) != 1 or not hashes:
-        raise AuditError(f"The lock does not pin {requirement.name} to one version and its SHA-256", _REMEDY)
+        raise AuditError(f"read the lock: {requirement.name} is not pinned to one version with SHA-256", _REMEDY)
     comments = [line.lstrip("# ") for line in rest if line.startswith("#")]
     askers = [line.removeprefix("via").strip() for line in comments]
     return Locked(
@@ -64,8 +64,8 @@ def _locked(head: str, rest: list[str]) -> Locked:
 
 
 def differences(installed: Mapping[str, str], *locks: Iterable[Locked]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return packages installed in other versions than locked, and unlocked ones: both from name to installed
-    version.
+    """Return packages installed in other versions than locked, and packages missing in the lock: both from name to
+    installed version.
     """
     pinned: dict[str, set[str]] = {}
     for lock in locks:

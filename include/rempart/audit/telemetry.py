@@ -30,7 +30,7 @@ SWITCHES = (
     Switch("onnxruntime", "ORT_DISABLE_TELEMETRY", _YES),
     Switch("huggingface-hub", "HF_HUB_DISABLE_TELEMETRY", _YES),
 )
-"""Separate from the stack's own list, so that both can be compared."""
+"""Our own list, separate from the stack's, so that the two can be compared."""
 
 FLAGS = {"weed": "-master.telemetry=false"}
 """Programs with a switch on the command line."""
@@ -65,7 +65,7 @@ class Process:
 
     @property
     def label(self) -> str:
-        return f"{self.service} (process {self.pid})" if self.pid else f"{self.service} (as it would be started)"
+        return f"{self.service} (process {self.pid})" if self.pid else f"{self.service} (its start command)"
 
 
 def check(
@@ -89,16 +89,22 @@ def check(
         if open_in := [process.label for process in running if flag not in process.command]:
             findings.append(_not_set(program, program, f"{program} runs without {flag}", open_in))
     for name in sorted(CLIENTS & set(packages)):
-        what = f"{name}, which exists to send usage or error data elsewhere, is among the dependencies"
-        remedy = "Find out who calls it and how to turn it off, and have `make prove-egress` show that nothing is sent."
+        what = f"{name} is among the dependencies, and its purpose is to send usage or error data elsewhere"
+        remedy = (
+            "Find out which code calls it and how to turn it off. Then run `make prove-egress` to show that "
+            "nothing is sent."
+        )
         findings.append(AuditFinding(f"telemetry/{name}", "medium", what, "requirements.txt", remedy))
     if unseen:
-        what = f"The environment of {len(unseen)} running processes could not be read; each has that of its service"
-        remedy = "Run the audit as root: Airflow hides the processes that run tasks from other users."
+        what = (
+            f"The environment of {len(unseen)} running processes could not be read; the environment of their "
+            "service was checked instead"
+        )
+        remedy = "Run the audit as root, because Airflow hides the processes of tasks from other users."
         findings.append(AuditFinding("telemetry/unseen", "low", what, ", ".join(sorted(set(unseen))[:8]), remedy))
     for name in external:
-        what = f"{name} is external: its telemetry switches cannot be seen from here"
-        remedy = "Have its operators confirm that its telemetry is off, and accept this finding with a date."
+        what = f"{name} is external, so its telemetry switches cannot be checked from here"
+        remedy = "Ask its operators to confirm that telemetry is off, then accept this finding with a date."
         findings.append(
             AuditFinding(f"telemetry/external-{name}", "low", what, f"rempart.yaml: services.{name}", remedy)
         )
@@ -111,5 +117,5 @@ def _not_set(subject: str, name: str, what: str, where: Sequence[str]) -> AuditF
     shown = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
     remedy = "Start the service with `rempart up`, or set the switch where you start it."
     return AuditFinding(
-        f"telemetry/{subject}-{name.lower()}", "high", f"{subject} may phone home: {what}", shown, remedy
+        f"telemetry/{subject}-{name.lower()}", "high", f"{subject} may send telemetry: {what}", shown, remedy
     )

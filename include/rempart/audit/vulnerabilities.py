@@ -173,7 +173,7 @@ class Match:
 
     @property
     def names(self) -> frozenset[str]:
-        """Return its names: a Debian entry for one upstream advisory is the same vulnerability."""
+        """Return the advisory's names. A Debian entry for one upstream advisory is the same vulnerability."""
         upstream = self.advisory.upstream if len(self.advisory.upstream) == 1 else []
         return frozenset([self.advisory.id, *self.advisory.aliases, *upstream])
 
@@ -226,7 +226,7 @@ def _finding(group: Sequence[Match]) -> AuditFinding:
     )
     fixes = [match.fixed for match in group if match.fixed]
     remedy = (
-        f"Move to {max(fixes, key=key_of(package.ecosystem))} or later." if fixes else "No fixed version is on record."
+        f"Update to {max(fixes, key=key_of(package.ecosystem))} or later." if fixes else ("No fixed version is known.")
     )
     if not sure:
         remedy = f"Read {name}: its versions cannot be compared with {package.version}."
@@ -236,7 +236,7 @@ def _finding(group: Sequence[Match]) -> AuditFinding:
         f"{package.name} {package.version}{'' if sure else ' may be affected'}: {summary or 'no summary'}"
         + ("" if rated else " (not rated: counted as medium)"),
         package.where + (f"; also known as {', '.join(others)}" if others else ""),
-        remedy + " Else state in audit.exceptions why it does no harm here.",
+        remedy + " Otherwise explain under audit.exceptions why it does no harm here.",
         tuple(f"vulnerabilities/{other}/{package.name}" for other in others),
     )
 
@@ -261,7 +261,9 @@ def check(database: Database | None, packages: Sequence[Package], max_age: timed
     """Return findings about packages, and about the database itself. None: no database was given."""
     where = "rempart.yaml: audit.advisories"
     if database is None:
-        what = f"Known vulnerabilities of {len(packages)} packages were not checked: there is no advisory database"
+        what = (
+            f"Known vulnerabilities of {len(packages)} packages were not checked, because there is no advisory database"
+        )
         return CheckResult("vulnerabilities", "nothing", (not_checked(what, where, _MIRROR),))
     findings = [_finding(group) for group in merged(matches(database, packages))]
     of_family = partial(_family_findings, database, packages, max_age, now)
@@ -271,7 +273,7 @@ def check(database: Database | None, packages: Sequence[Package], max_age: timed
         shown = ", ".join(database.unreadable[:5])
         what = f"{len(database.unreadable)} entries of the advisory database cannot be read, such as {shown}"
         findings.append(
-            AuditFinding("vulnerabilities/unreadable", "medium", what, database.path, "Mirror the database anew.")
+            AuditFinding("vulnerabilities/unreadable", "medium", what, database.path, "Mirror the database again.")
         )
     looked = f"{len(packages)} packages, {sum(database.entries.values())} advisories ({database.withdrawn} withdrawn)"
     return CheckResult("vulnerabilities", looked, tuple(findings))
@@ -283,12 +285,17 @@ def _family_findings(
     newest = database.newest.get(family)
     count = sum(ecosystem_family(package.ecosystem) == family for package in packages)
     if newest is None:
-        what = f"Known vulnerabilities of {count} {family} packages were not checked: the database has none of {family}"
+        what = (
+            f"Known vulnerabilities of {count} {family} packages were not checked, because the database covers "
+            f"no {family} packages"
+        )
         return [not_checked(what, database.path, _MIRROR, family.lower())]
     if now - newest > max_age:
-        what = f"The newest {family} advisory is {(now - newest).days} days old: later ones are not known here"
+        what = f"The newest {family} advisory is {(now - newest).days} days old, so later advisories are missing"
         return [
-            AuditFinding(f"vulnerabilities/stale-{family.lower()}", "medium", what, database.path, "Mirror it anew.")
+            AuditFinding(
+                f"vulnerabilities/stale-{family.lower()}", "medium", what, database.path, "Mirror the database again."
+            )
         ]
     return []
 
@@ -299,9 +306,9 @@ def not_covered(programs: Sequence[str], libraries: int, where: str) -> AuditFin
     if not parts:
         return None
     return not_checked(
-        f"Advisories for PyPI do not speak of what is inside wheels: {', '.join(parts)}",
+        f"Advisories for PyPI do not cover the programs inside wheels: {', '.join(parts)}",
         where,
-        "Hold the versions against the advisories of PostgreSQL and SeaweedFS yourself (or run your own servers, as "
-        "external services), then accept this finding until the day on which you will look again.",
+        "Compare the versions with the advisories of PostgreSQL and SeaweedFS yourself (or use your own servers "
+        "as external services). Then accept this finding until the date of your next check.",
         "inside-wheels",
     )

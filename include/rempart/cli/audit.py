@@ -14,13 +14,17 @@ from rempart.errors import RempartError
 
 @app.command()
 def audit(
-    as_json: Annotated[bool, typer.Option("--json", help="As docs/reference/audit.schema.json describes.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help=("Print the report as JSON (docs/reference/audit.schema.json)."))
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file instead of printing it.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Make this check alone; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this check; may be repeated.")] = None,
     debian: Annotated[
         list[Path] | None, typer.Option(help="An image's root, dpkg status file or bill of materials; may be repeated.")
     ] = None,
-    advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
+    advisories: Annotated[
+        Path | None, typer.Option(help="Advisory database to use instead of audit.advisories.")
+    ] = None,
 ) -> None:
     """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run."""
     from rempart.audit import findings
@@ -45,14 +49,16 @@ def audit(
 def sbom(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
     debian: Annotated[
-        Path | None, typer.Option(help="A dpkg status file or an image's root, instead of the lock.")
+        Path | None, typer.Option(help="A dpkg status file or an image's root, to read instead of the lock.")
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(help="An image's root: its Python distributions and programs too.")
+        Path | None, typer.Option(help="Root of an image; its Python distributions and programs are included.")
     ] = None,
-    name: Annotated[str, typer.Option(help="What the image is called.")] = "image",
-    release: Annotated[str, typer.Option(help="The Debian release, such as 13, if its os-release is not there.")] = "",
-    timestamp: Annotated[datetime | None, typer.Option(help="A time to state; else the file has none.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the image.")] = "image",
+    release: Annotated[str, typer.Option(help="Debian release, such as 13, if the image has no os-release.")] = "",
+    timestamp: Annotated[
+        datetime | None, typer.Option(help=("Time to write into the file; without it the file has no time."))
+    ] = None,
 ) -> None:
     """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
     from rempart.flows.governance import audit as flow

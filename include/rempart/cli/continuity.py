@@ -19,17 +19,18 @@ def _tell_switchover(result: SwitchoverResult) -> None:
     for line in flow.lines(result):
         typer.echo(line)
     if result.dry_run and not result.done:
-        typer.echo("Nothing was changed. Pass --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to execute the plan.")
 
 
 @app.command("replicate")
 def replicate_pair(
-    source: Annotated[str, typer.Argument(help="The site to copy from, as under replication in rempart.yaml.")],
-    target: Annotated[str, typer.Argument(help="The site to copy to.")],
+    source: Annotated[str, typer.Argument(help="Site to copy from, as under replication in rempart.yaml.")],
+    target: Annotated[str, typer.Argument(help="Site to copy to.")],
     accept_deletes: Annotated[
-        int, typer.Option(min=0, help="Hide so many keys that are gone at the source, after a run asked for it.")
+        int,
+        typer.Option(min=0, help=("Hide this number of keys that are gone at the source, after a run asked for it.")),
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Copy new and changed objects from one site to another.
 
@@ -48,10 +49,10 @@ def replicate_pair(
 
 @app.command("verify-replica")
 def verify_replica(
-    source: Annotated[str, typer.Argument(help="The site that was copied from.")],
-    target: Annotated[str, typer.Argument(help="The site whose replicas are read back.")],
-    whole: Annotated[bool, typer.Option("--all", help="Read all of them, not the part of a day.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    source: Annotated[str, typer.Argument(help="Site from which the replicas were copied.")],
+    target: Annotated[str, typer.Argument(help="Site whose replicas are read back.")],
+    whole: Annotated[bool, typer.Option("--all", help="Read all replicas instead of the part of one day.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Read replicas back and heal what is damaged. Exit code 1: something could not be healed."""
     from rempart.flows.replication import verify_replicas as flow
@@ -76,14 +77,15 @@ def active() -> None:
 
 @app.command()
 def failover(
-    to: Annotated[str | None, typer.Option(help="The site that is to be the active one.")] = None,
+    to: Annotated[str | None, typer.Option(help="Site that becomes the active one.")] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Go on though the source does not answer; what is lost is listed.")
+        bool,
+        typer.Option("--accept-loss", help=("Continue although the source does not answer; lost changes are listed.")),
     ] = False,
-    abandon: Annotated[bool, typer.Option("--abandon", help="Stay where the platform is: lift the fence.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Stay at the present site and remove the fence.")] = False,
 ) -> None:
     """Move the platform to another site: fence, drain, verify, switch, resume. A run that was cut off is resumed."""
     from rempart.errors import ConfigError
@@ -91,7 +93,7 @@ def failover(
     from rempart.flows.shared.platform import open_platform
 
     if (to is None) == (not abandon):
-        raise ConfigError("A failover needs a site", "Say --to SITE, or --abandon.")
+        raise ConfigError("fail over: no target site was given", "Pass --to SITE, or --abandon.")
     platform = open_platform()
     if to is None:
         result = flow.abandon(platform, dry_run=not yes)
@@ -103,7 +105,7 @@ def failover(
 @app.command()
 def failback(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
     """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as a failover."""

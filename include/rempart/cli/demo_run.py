@@ -212,7 +212,7 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
     out(f"  MLflow   {urls['mlflow']}   user {tracking.login}   password: .venv/bin/rempart password mlflow")
     out(f"  Report   {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}\n")
     for failure in demo.failures:
-        out(f"NOT TRUE: {failure}")
+        out(f"FAILED: {failure}")
     return not demo.failures
 
 

@@ -18,26 +18,35 @@ def _lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:
-        raise BackupError(f"{file} cannot be read ({type(cause).__name__})", "Name a file of UTF-8 text.") from cause
+        raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause
 
 
 @app.command("erase")
 def erase_cli(
-    pipeline: Annotated[str | None, typer.Argument(help="The pipeline whose rows they are.")] = None,
+    pipeline: Annotated[str | None, typer.Argument(help="Pipeline of the rows.")] = None,
     keys: Annotated[
-        list[str] | None, typer.Argument(help="Key of each row, | between several columns; others can see it here.")
+        list[str] | None,
+        typer.Argument(
+            help=(
+                "Key of each row, with | between several columns. Other users of "
+                "this machine can see it in the process list."
+            )
+        ),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="One key on each line; - is the standard input.")] = None,
-    role: Annotated[str, typer.Option(help="Who decided so, as a role: data-protection-officer.")] = "",
+    file: Annotated[Path | None, typer.Option(help="File with one key on each line; - is the standard input.")] = None,
+    role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")] = "",
     reason: Annotated[
         str,
-        typer.Option(help="consent-withdrawn, legal-obligation, no-longer-needed, objection or unlawful."),
+        typer.Option(help="Reason: consent-withdrawn, legal-obligation, no-longer-needed, objection or unlawful."),
     ] = "",
     again: Annotated[
-        bool, typer.Option("--again", help="Apply all that is on record once more: where a lock has ended.")
+        bool, typer.Option("--again", help="Apply all recorded erasures again, such as after a lock has ended.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it you see where the rows are, and nothing is changed.")
+        bool,
+        typer.Option(
+            "--yes", help=("Execute the erasure. Without it the places of the rows are shown and nothing is changed.")
+        ),
     ] = False,
 ) -> None:
     """Erase rows for good: at every site, in every version, and from whatever a restore brings back.
@@ -51,11 +60,15 @@ def erase_cli(
 
     if again:
         if pipeline or keys or file:
-            raise BackupError("--again applies what is on record, for every pipeline", "Name no pipeline and no key.")
+            raise BackupError(
+                "erase: --again applies all recorded erasures of every pipeline", "Pass neither a pipeline nor a key."
+            )
         done = flow.again(open_platform())
     else:
         if pipeline is None:
-            raise BackupError("No pipeline was named", "rempart erase PIPELINE KEY, or rempart erase --again.")
+            raise BackupError(
+                "erase: no pipeline was given", "Run rempart erase PIPELINE KEY, or rempart erase --again."
+            )
         found = named(pipeline)
         wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
         done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes)]

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 ROOT = logging.getLogger("rempart")
 TIMED = ("rempart.deployment.embedded.lifecycle",)
-"""Loggers whose lines bear the seconds since the command began: a start of the stack takes long."""
+"""Loggers whose lines show the seconds since the command started, because a start of the stack takes long."""
 _WORDS = {logging.WARNING: ("warning", "33"), logging.ERROR: ("error", "31"), logging.CRITICAL: ("error", "31")}
 
 
 class Terminal(logging.Handler):
-    """Writes each record as a line: the message alone; a warning or an error is told as such."""
+    """Writes each record as a line: the message alone, with a mark for a warning or an error."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,28 +12,34 @@ from rempart.cli.root import app
 
 @app.command("restore")
 def restore_cli(
-    site: Annotated[str, typer.Option(help="The site to restore from; by default backup.site.")] = "",
-    point: Annotated[str | None, typer.Option(help="Its id; by default the newest that lacks nothing.")] = None,
+    site: Annotated[str, typer.Option(help="Site to restore from; default: backup.site.")] = "",
+    point: Annotated[
+        str | None, typer.Option(help="Id of the restore point; default: the newest complete one.")
+    ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; may be repeated."),
+        typer.Option(
+            help=("Part: database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; may be repeated.")
+        ),
     ] = None,
-    aside: Annotated[str | None, typer.Option(help="Beside the platform's own, under names that end in this.")] = None,
-    identity: Annotated[Path | None, typer.Option(help="Escrow identity; by default the platform's own.")] = None,
-    trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
+    aside: Annotated[
+        str | None, typer.Option(help=("Restore next to the platform's own data, under names with this suffix."))
+    ] = None,
+    identity: Annotated[Path | None, typer.Option(help="Escrow identity; default: the platform's own.")] = None,
+    trust: Annotated[list[Path] | None, typer.Option(help="Public key of the ledger, PEM; may be repeated.")] = None,
     active: Annotated[
-        str | None, typer.Option(help="The site that serves afterwards, where that of the point is lost.")
+        str | None, typer.Option(help="Site that becomes active afterwards, if the point's site is lost.")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Show the points that can be restored.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Show what the point holds, part by part.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the restore points.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="List the parts of the restore point.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also an older point, over other secrets, into databases that hold rows.")
+        bool, typer.Option("--force", help="Allow an older point, other secrets, and databases with rows.")
     ] = False,
     wait: Annotated[
-        int, typer.Option(min=0, help="In containers: seconds to wait until somebody has started MLflow and Airflow.")
+        int, typer.Option(min=0, help="In containers: seconds to wait for the start of MLflow and Airflow.")
     ] = 0,
 ) -> None:
     """Restore the platform, or a part of it, from a site and the escrowed keys; needs no Airflow.

@@ -17,10 +17,10 @@ from rempart.errors import PreflightFailed
 @app.command()
 def up(
     migrate: Annotated[
-        bool, typer.Option("--migrate", help="Also databases of an earlier release, without a restore point.")
+        bool, typer.Option("--migrate", help="Migrate databases of an earlier release, without a restore point.")
     ] = False,
     stores: Annotated[
-        bool, typer.Option("--stores", help="PostgreSQL and the sites alone, as a restore into place needs them.")
+        bool, typer.Option("--stores", help="Start only PostgreSQL and the sites, for a restore.")
     ] = False,
 ) -> None:
     """Start the stopped services of the embedded stack, and check that each works."""
@@ -35,30 +35,33 @@ def up(
 
 @app.command()
 def init(
-    settings: Annotated[Path | None, typer.Option(help="The file to write instead of .env.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="File to write instead of .env.")] = None,
     from_point: Annotated[
         bool,
         typer.Option(
             "--from-point", help="With the secrets of a restore point, to restore it in containers or in a cluster."
         ),
     ] = False,
-    site: Annotated[str, typer.Option(help="The site of the point; by default backup.site.")] = "",
-    point: Annotated[str | None, typer.Option(help="Its id; by default the newest that lacks nothing.")] = None,
+    site: Annotated[str, typer.Option(help="Site of the restore point; default: backup.site.")] = "",
+    point: Annotated[
+        str | None, typer.Option(help="Id of the restore point; default: the newest complete one.")
+    ] = None,
     identity: Annotated[Path | None, typer.Option(help="Escrow identity that opens its keys.")] = None,
-    trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
+    trust: Annotated[list[Path] | None, typer.Option(help="Public key of the ledger, PEM; may be repeated.")] = None,
     profiles: Annotated[
         str | None,
-        typer.Option(help="What else compose starts: celery,monitoring, or '' for nothing. As it was, if left out."),
+        typer.Option(help="Optional services of compose: celery,monitoring, or '' for none. Unchanged if omitted."),
     ] = None,
     certificate: Annotated[
-        Path | None, typer.Option(help="Pages by TLS: the certificate with its chain, in PEM. It stays.")
+        Path | None,
+        typer.Option(help=("Serve the pages by TLS with this certificate and its chain, in PEM. It is stored.")),
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key, in PEM, without a passphrase.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Key of the certificate, in PEM, without a passphrase.")] = None,
     kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Write what a cluster's Secrets are made of instead, for kubectl.")
+        bool, typer.Option("--kubernetes", help="Write the files of a cluster's Secrets instead, for kubectl.")
     ] = False,
     images: Annotated[
-        bool, typer.Option("--images", help="Write what a build of the images reads instead: it holds no secret.")
+        bool, typer.Option("--images", help=("Write the settings of an image build instead; they contain no secret."))
     ] = False,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
@@ -69,9 +72,14 @@ def init(
 
     for option, given in (("--kubernetes", kubernetes), ("--from-point", from_point)):
         if images and given:
-            raise StackError(f"--images and {option} do not go together", "Run `rempart init` once with each.")
+            raise StackError(
+                f"init: --images and {option} cannot be combined", "Run `rempart init` once with each option."
+            )
     if (certificate is None) != (key is None):
-        raise StackError("A certificate and its key go together", "Name both: --certificate FILE --key FILE.")
+        raise StackError(
+            "init: a certificate was given without its key, or a key without its certificate",
+            "Pass both: --certificate FILE --key FILE.",
+        )
     pair = ingress.CertificatePair(certificate, key) if certificate and key else None
     restored = None
     if from_point:
@@ -108,7 +116,7 @@ def prepare() -> None:
 
 @app.command()
 def down() -> None:
-    """Stop the embedded stack and check that no process is left."""
+    """Stop the embedded stack and check that no process is running."""
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
@@ -158,10 +166,10 @@ def status() -> None:
 @app.command()
 def logs(
     services: Annotated[
-        list[str] | None, typer.Argument(help="Services, as `rempart status` names them; all by default.")
+        list[str] | None, typer.Argument(help="Services, as in `rempart status`; default: all.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines of each log.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of last lines of each log.")] = 20,
 ) -> None:
     """Show the services' logs."""
     from rempart.deployment.embedded.logs import logs_of
@@ -177,7 +185,7 @@ def logs(
 
 @app.command("preflight")
 def check_machine() -> None:
-    """Check that this machine has what the stack needs, and print the remedy for what is missing."""
+    """Check that this machine has what the stack needs, and print the remedies."""
     from rempart.deployment.setup import paths, preflight
 
     stack = paths.current()
@@ -215,5 +223,7 @@ def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or mon
 
     connections = {"airflow": "airflow_api", "mlflow": "mlflow", "monitoring": "monitoring"}
     if service not in connections:
-        raise ConfigError(f"'{service}' has no web user", f"Choose one of: {', '.join(connections)}.")
+        raise ConfigError(
+            f"show the password of '{service}': the service has no web user", f"Pass one of: {', '.join(connections)}."
+        )
     typer.echo(config.environment_connections(connections[service]).password)

@@ -1,4 +1,4 @@
-"""The command that puts this release in the place of the one before, or goes back to it."""
+"""Upgrade to this release, or go back to the previous one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from rempart.cli.root import app
 
 
 def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
-    """Show what an upgrade would change; with `yes` do it, or go on with one that did not end. Raises UpgradeError."""
+    """Show what an upgrade would change. With `yes` execute it, or continue an unfinished one. Raises UpgradeError."""
     from rempart.flows.upgrade import upgrade as flow
     from rempart.flows.upgrade.upgrade_plan import migrating
 
     begun = flow.unfinished(stack)
     if begun and not yes:
-        typer.echo(f"An upgrade was begun at {begun.began} and did not end. `rempart upgrade --yes` goes on with it,")
-        typer.echo("`rempart upgrade --back --yes` goes back to the release before.")
+        typer.echo(
+            f"An upgrade was started at {begun.began} and is not finished. `rempart upgrade --yes` continues it,"
+        )
+        typer.echo("`rempart upgrade --back --yes` goes back to the previous release.")
         return
     if begun:
-        typer.echo(f"An upgrade was begun at {begun.began}: it goes on")
+        typer.echo(f"An upgrade was started at {begun.began} and continues")
     else:
         facts, lines = flow.look(stack)
         for line in lines:
@@ -50,17 +52,17 @@ def go_back(stack: Stack, *, yes: bool) -> None:
     for line in flow.plan(begun):
         typer.echo(line)
     if not yes:
-        typer.echo("Nothing was changed. Pass --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to execute the plan.")
         return
     flow.go_back(stack, begun)
-    typer.echo(f"{begun.before.root} works here again. Work on from there; this checkout starts nothing more.")
+    typer.echo(f"{begun.before.root} is running again. Work in that folder; this checkout no longer starts anything.")
 
 
 @app.command()
 def upgrade(
-    check: Annotated[bool, typer.Option("--check", help="Only tell what this release would change.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only show what this release would change.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
     back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
 ) -> None:

@@ -32,9 +32,10 @@ _NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"
 
 @dataclass(frozen=True)
 class Active:
-    """The `generation`-th state: pipelines read and write at `site`, or, while it is fenced, nobody commits anything.
+    """The `generation`-th state: pipelines read and write at `site`; while it is fenced, no writer commits.
 
-    `switchover` is what led here, or what goes on. Generation 0 is that of a platform which was never switched.
+    `switchover` is the finished switchover to this state, or the running one. Generation 0 is a platform that was never
+    switched.
     """
 
     generation: int
@@ -54,10 +55,10 @@ class ActiveSites(Protocol):
         """Return every recorded generation, newest first."""
 
     def hold_lease(self, holder: str) -> AbstractContextManager[Lease]:
-        """The only switchover, while the block runs. Raises LeaseHeld."""
+        """Hold the lease of the only switchover while the block runs. Raises LeaseHeld."""
 
     def advance(self, lease: Lease, before: Active, after: Active) -> Active:
-        """Begin the generation after `before`. Raises LeaseLost, FailoverError if `before` is not the newest."""
+        """Start the generation after `before`. Raises LeaseLost, FailoverError if `before` is not the newest."""
 
     def note(self, lease: Lease, now: Active) -> None:
         """Keep the switchover of the newest generation. Raises as `advance`."""
@@ -70,13 +71,13 @@ class ActiveSites(Protocol):
         """
 
     def barrier(self, seconds: float) -> AbstractContextManager[None]:
-        """Keep writers from `committing` while the block runs.
+        """Block writers from `committing` while the block runs.
 
-        Raises LeaseHeld if one still commits at the deadline.
+        Raises LeaseHeld if a writer still commits at the deadline.
         """
 
     def settle(self, seconds: float) -> bool:
-        """Wait until nobody is `committing`. Return False if somebody still is."""
+        """Wait until no writer is `committing`. Return False if a writer still is."""
 
 
 def is_open(active: Active) -> Active:
@@ -84,8 +85,9 @@ def is_open(active: Active) -> Active:
     if active.state == "fenced":
         where = f" to '{active.switchover.target}'" if active.switchover else ""
         raise SiteFenced(
-            f"Site '{active.site}' is fenced (generation {active.generation}): the platform is being moved{where}",
-            "Wait for the switch to end, then run again. `rempart active` says how far it is.",
+            f"commit at site '{active.site}': it is fenced (generation {active.generation}), because the platform "
+            f"is being moved{where}",
+            "Wait for the end of the switch, then run again. `rempart active` shows its progress.",
         )
     return active
 
@@ -95,26 +97,27 @@ def _unchanged(began: Active, now: Active) -> None:
     is_open(now)
     if now.generation != began.generation:
         raise SiteFenced(
-            f"The active site changed while this ran: it began at '{began.site}' (generation {began.generation}), now "
-            f"'{now.site}' is active (generation {now.generation}). Nothing was committed",
-            "Run again: it then works at the site that is active.",
+            f"commit at '{began.site}' (generation {began.generation}): the active site changed meanwhile to "
+            f"'{now.site}' (generation {now.generation}). Nothing was committed",
+            "Run again: it then works at the active site.",
         )
 
 
 def switchover_to(
     active: Active, target: str, kind: Kind, new_id: str, *, accept_loss: bool = False
 ) -> Switchover | None:
-    """The switchover that leads to a site: the one that goes on, or a new one; None if that site is active already.
+    """Return the switchover to a site: the running one, or a new one; None if that site is active already.
 
-    Raises FailoverError while another site is on its way to be the active one.
+    Raises FailoverError while a switchover to another site is running.
     """
     switchover = active.switchover if active.switchover and not active.switchover.over else None
     if switchover and switchover.target == target:
         return replace(switchover, accept_loss=switchover.accept_loss or accept_loss)
     if switchover and not switchover.did("switch"):
         raise FailoverError(
-            f"The platform is moving from '{switchover.source}' to '{switchover.target}', not to '{target}'",
-            f"End that first: `rempart failover --to {switchover.target} --yes` or `rempart failover --abandon --yes`.",
+            f"switch to '{target}': a switchover from '{switchover.source}' to '{switchover.target}' is running",
+            f"End that switchover first: `rempart failover --to {switchover.target} --yes` or `rempart failover "
+            "--abandon --yes`.",
         )
     return None if active.site == target else Switchover(new_id, kind, active.site, target, accept_loss)
 
@@ -133,7 +136,7 @@ def was_active(history: Sequence[Active], first: str, site: str, at: datetime) -
 
 
 def other_site(config: Config, active: str) -> str | None:
-    """Return the standby site of the active one: the other of a replication pair."""
+    """Return the standby site: the other site of the active site's replication pair."""
     for pair in config.replication:
         if active in (pair.source, pair.target):
             return pair.target if pair.source == active else pair.source
@@ -150,15 +153,15 @@ def backup_site(config: Config, active: str) -> str:
     if other := other_site(config, active):
         return other
     raise ConfigError(
-        f"backup.site: '{active}' is the active site; a restore point there would be lost with it",
-        "Set backup.site in rempart.yaml to another site, of another operator, or declare the pair under replication.",
+        f"backup.site: '{active}' is the active site, so its loss would also destroy the restore points",
+        "Set backup.site in rempart.yaml to a site of another operator, or declare the pair under replication.",
     )
 
 
 def _not_newest(before: Active) -> FailoverError:
     return FailoverError(
-        f"Generation {before.generation} of the active site is not the newest any more",
-        "Another switchover went on meanwhile. Look with `rempart active`, then run again if it is still needed.",
+        f"start the next generation: generation {before.generation} of the active site is no longer the newest",
+        "Another switchover took place meanwhile. Check with `rempart active`, then run again if it is still needed.",
     )
 
 
@@ -249,8 +252,8 @@ def _take(opened: Session, lock: int, seconds: float) -> None:
 
 def _still_committing(seconds: float) -> LeaseHeld:
     return LeaseHeld(
-        f"A pipeline still commits (a promotion, a materialization, a snapshot) after {seconds:g} s",
-        "Nothing was written. Run again when it has ended; Airflow shows which task runs.",
+        f"wait for writers: a pipeline still commits (a promotion, a materialization, a snapshot) after {seconds:g} s",
+        "Nothing was written. Run again when it has ended; Airflow shows the running task.",
     )
 
 
@@ -277,7 +280,7 @@ class MemoryActiveSites:
     @contextmanager
     def hold_lease(self, holder: str) -> Iterator[Lease]:
         if self.held:
-            raise LeaseHeld(f"'{LEASE}' is being done by {self.held}", "Wait for it to end.")
+            raise LeaseHeld(f"take lease '{LEASE}': {self.held} has it", "Wait until it is released, then run again.")
         self.held = holder
         try:
             yield Lease(LEASE, 1, holder)

@@ -1,10 +1,10 @@
-"""The way from one active site to another, as one pure state machine: what was done, what is true, what comes next.
+"""Plan the move from one active site to another as a pure state machine: finished steps, facts, next step.
 
-    failback only, while pipelines go on:  diff -> reverse
-    then both:                             fence -> drain -> verify -> switch -> resume
+failback only, while pipelines continue:  diff -> reverse     then both:                                fence -> drain
+-> verify -> switch -> resume
 
-Nothing here does anything: `flows.failover.fail_over` has a step carried out, keeps its outcome in the switchover, and
-asks again.
+This module has no effects: `flows.failover.fail_over` executes a step, stores its outcome in the switchover, and asks
+for the next step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Kind = Literal["failover", "failback"]
 class Switchover:
     """One failover or failback, with the outcome of each taken step. `accept_loss` is the operator's decision.
 
-    An outcome has `ok`, and facts for people; a step without `ok` is taken again. `abandoned`: the operator stayed at
+    An outcome has `ok`, and facts for people. A step without `ok` is taken again. `abandoned`: the operator stayed at
     the source.
     """
 
@@ -50,7 +50,7 @@ class Switchover:
         return STEPS if self.kind == "failback" else tuple(step for step in STEPS if step not in BEFORE)
 
     def with_step(self, step: Step, outcome: Mapping[str, Any]) -> Switchover:
-        """The switchover with a step's outcome. A verification that failed sends the switchover back to its drain."""
+        """Return the switchover with a step's outcome. After a failed verification the next step is the drain again."""
         steps = {**self.steps, step: outcome}
         if step == "verify" and not outcome["ok"]:
             steps.pop("drain", None)
@@ -90,10 +90,10 @@ class StepRefused:
 
 
 def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | StepRefused | None:
-    """The step to take, the reason why none may be taken, or None when the switchover is over.
+    """Return the next step, or the reason why no step may be taken, or None if the switchover is finished.
 
-    A switch comes only after a drain that brought everything and a verification that found it; or, where the source
-    does not give everything, by the operator's word, and then the loss stands in the outcome.
+    A switch needs a complete drain and a successful verification of it. If the source does not deliver everything, the
+    switch needs the operator's acceptance, and the outcome records the loss.
     """
     if switchover.over:
         return None
@@ -101,7 +101,7 @@ def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | StepRefu
         done = "The switch is done; " if switchover.did("switch") else ""
         return StepRefused(
             f"{done}site '{switchover.target}', the target, does not answer",
-            "Nothing can be moved there now. Wait for it and run again"
+            "Wait until the target answers, then run again"
             + ("." if switchover.did("switch") else ", or stay at the source (`rempart failover --abandon --yes`)."),
         )
     if switchover.did("switch"):
@@ -121,10 +121,10 @@ def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | StepRefu
 
 def _gone(switchover: Switchover) -> StepRefused:
     return StepRefused(
-        f"Site '{switchover.source}', the source, does not answer: what '{switchover.target}' lacks would be left "
-        "behind",
-        f"Wait for '{switchover.source}' and run again; or, if it does not return in time, run `rempart failover "
-        f"--to {switchover.target} --accept-loss`, which lists the loss as far as it is known.",
+        f"Site '{switchover.source}', the source, does not answer: objects that '{switchover.target}' lacks would "
+        "be lost",
+        f"Wait for '{switchover.source}' and run again. If it does not return in time, run `rempart failover --to "
+        f"{switchover.target} --accept-loss`, which lists the known loss.",
     )
 
 
@@ -159,10 +159,10 @@ def outcome_of_drain(
 
 def _unknown(answered: bool, lag_seconds: float | None, known_at: datetime | None) -> str:
     if answered:
-        return "the source answered, but not for the objects that did not arrive"
+        return "the source answered, but did not return the objects that are missing at the target"
     if known_at is None or lag_seconds is None:
-        return "no replication is on record: nothing is known of what the source has"
+        return "no replication is recorded, so the content of the source is unknown"
     return (
-        f"the last replication on record ended at {known_at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag_seconds:.0f} s;"
-        " of what changed at the source after it began nothing is known"
+        f"the last recorded replication ended at {known_at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag_seconds:.0f} "
+        "s; later changes at the source are unknown"
     )

@@ -19,7 +19,7 @@ from rempart.settings.config import Connection
 
 SECONDS = 60.0
 WAIT_SECONDS = 10
-"""How long who wants a lease waits for a holder that is `still` at it."""
+"""Seconds to wait for a holder in `still`."""
 _TAKE = """
 INSERT INTO lease AS held (name, generation, holder, until)
 VALUES (%(name)s, 1, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s))
@@ -51,16 +51,17 @@ class Lease:
 
 def lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
-        f"{lease.holder} lost its lease at '{lease.name}' (generation {lease.generation}): it ended, or another has it",
-        "Nothing was recorded after that. Let the other run end; then run again if it is still needed.",
+        f"{lease.holder} lost its lease '{lease.name}' (generation {lease.generation}): it expired, or another "
+        "holder has it",
+        "Nothing was recorded after the loss. Wait for the end of the other run, then run again if it is still needed.",
     )
 
 
 def take(connection: Connection, name: str, holder: str, seconds: float = SECONDS, *, again: bool = False) -> Lease:
-    """Take the lease if nobody has it. Raises LeaseHeld, DatabaseUnavailable.
+    """Take the lease if it is free. Raises LeaseHeld, DatabaseUnavailable.
 
-    With `again`, also from the same holder, whose former lease is then lost: for one whose name no other can have, and
-    who may have been killed.
+    With `again`, take it also from the same holder, whose earlier lease is then lost. This is for a holder with a
+    unique name that may have been killed.
     """
     with session(connection, f"take lease {name}") as opened:
         values = {"name": name, "holder": holder, "seconds": seconds, "again": again}
@@ -73,14 +74,14 @@ def take(connection: Connection, name: str, holder: str, seconds: float = SECOND
             now = opened.execute("SELECT holder, until FROM lease WHERE name = %s", [name]).fetchone()
             who, until = now or ("somebody", None)
             raise LeaseHeld(
-                f"'{name}' is being done by {who} (its lease ends at {until:%H:%M:%S} UTC unless it is renewed)",
-                "Wait for it to end. If it was killed, its lease ends by itself.",
+                f"take lease '{name}': {who} has it (it ends at {until:%H:%M:%S} UTC unless it is renewed)",
+                "Wait until it is released, then run again. If its holder was killed, the lease ends on its own.",
             )
     return Lease(name, int(row[0]), holder)
 
 
 def renew(connection: Connection, lease: Lease, seconds: float = SECONDS) -> None:
-    """Also a lease whose time is over, if nobody took the next. Raises LeaseLost, DatabaseUnavailable."""
+    """Renew the lease, even an expired one if it was not taken since. Raises LeaseLost, DatabaseUnavailable."""
     with session(connection, f"renew lease {lease.name}") as opened:
         values = {"name": lease.name, "generation": lease.generation, "holder": lease.holder, "seconds": seconds}
         if opened.execute(_RENEW, values).rowcount != 1:
@@ -89,7 +90,7 @@ def renew(connection: Connection, lease: Lease, seconds: float = SECONDS) -> Non
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """End the lease now, for good; one that is over already is no error."""
+    """End the lease now. An expired lease is no error."""
     with session(connection, f"release lease {lease.name}") as opened:
         opened.execute(
             "UPDATE lease SET until = now(), holder = '' WHERE name = %s AND generation = %s",
@@ -98,7 +99,10 @@ def release(connection: Connection, lease: Lease) -> None:
 
 
 def fence(opened: Session, lease: Lease) -> None:
-    """In a transaction: the lease is still this one's, and stays so until the transaction ends. Raises LeaseLost."""
+    """Check, in a transaction, that the lease is still valid, and keep it valid until the transaction ends.
+
+    Raises LeaseLost.
+    """
     held = opened.execute(
         "SELECT 1 FROM lease WHERE name = %s AND generation = %s AND until > clock_timestamp() FOR SHARE",
         [lease.name, lease.generation],
@@ -110,9 +114,9 @@ def fence(opened: Session, lease: Lease) -> None:
 
 @contextmanager
 def still(connection: Connection, lease: Lease, seconds: float = SECONDS) -> Iterator[None]:
-    """The lease is this one's, renewed, and stays so while the block runs, however long its process is paused.
+    """Renew the lease and keep it while the block runs, even if the process is paused for long.
 
-    For what is written outside of the database. Raises LeaseLost, DatabaseUnavailable.
+    For writes outside the database. Raises LeaseLost, DatabaseUnavailable.
     """
     renew(connection, lease, seconds)
     with session(connection, f"hold lease {lease.name}") as opened, opened.transaction():

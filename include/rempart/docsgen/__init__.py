@@ -1,1 +1,1 @@
-"""What writes docs/reference."""
+"""Write docs/reference."""

@@ -17,12 +17,12 @@ from rempart.settings import plain_yaml
 
 CATALOGUE = Path("tests", "faults", "catalogue.yaml")
 HEADING = {"make test": "Faults of `make test`", "make test-full": "Faults of `make test-full` alone"}
-COLUMNS = "| fault | what is injected, and what must hold | tests | further tests |\n|---|---|---|---|\n"
+COLUMNS = "| fault | injected fault, and the property that must hold | tests | further tests |\n|---|---|---|---|\n"
 INTRODUCTION = """# Faults
 
-Each fault below is injected by tests, against real servers where it can be. It stands under the shorter of the two
+Each fault below is injected by tests, against real servers where possible. It is listed under the shorter of the two
 commands that prove it: `make test`, or `make test-full`, which runs every test. Further tests of a fault of `make test`
-(other variants, other moments of a kill) run in `make test-full` alone; they stand in the last column.
+(other variants, other moments of a kill) run in `make test-full` alone; the last column lists them.
 """
 
 
@@ -49,7 +49,7 @@ def _markers(decorators: list[ast.expr]) -> Iterator[tuple[str, tuple[str, ...]]
 
 
 def _of_module(tree: ast.Module) -> list[ast.expr]:
-    """The marks that a module gives to all its tests."""
+    """Return the marks that a module gives to all its tests."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
             return list(node.value.elts) if isinstance(node.value, ast.List | ast.Tuple) else [node.value]
@@ -57,13 +57,13 @@ def _of_module(tree: ast.Module) -> list[ast.expr]:
 
 
 def _in_name(name: str) -> tuple[str, ...]:
-    """The faults with which a test's name begins: I5 and I6 of `test_i5_i6_each_lie_is_found`."""
+    """Return the faults with which a test's name begins: I5 and I6 of `test_i5_i6_each_lie_is_found`."""
     matched = re.match(r"test_((?:[a-z]\d{1,2}_)+)", name)
     return tuple(matched.group(1).upper().rstrip("_").split("_")) if matched else ()
 
 
 def fault_tests(folder: Path) -> list[FaultTest]:
-    """Every test below a folder that injects a fault, by path and name."""
+    """Return every test below a folder that injects a fault, by path and name."""
     found = []
     for file in sorted(folder.rglob("test_*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def fault_tests(folder: Path) -> list[FaultTest]:
 
 
 def faults_page(root: Path) -> str:
-    """The page. Raises ConfigError when a fault has no test, or a test names a fault that the catalogue lacks."""
+    """Return the page. Raises ConfigError if a fault has no test, or a test names a fault that the catalogue lacks."""
     catalogue: Mapping[str, str] = plain_yaml.load((root / CATALOGUE).read_text(encoding="utf-8"))
     by_fault: dict[str, list[FaultTest]] = defaultdict(list)
     for test in fault_tests(root / "tests"):

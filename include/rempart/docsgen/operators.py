@@ -10,15 +10,15 @@ from rempart.sovereignty.facts import dated_facts, facts_of
 
 INTRODUCTION = """# Operators
 
-The shipped catalogue, one file per operator under `include/operators`. These are facts with a source and a date, not a
-judgement: [what each means, and how to add or override one](../how-to/choose-operators.md);
-[what a policy makes of them](placements.md). A fact marked **(?)** is not certain: it counts as unknown, and its note
-stands below the table. No qualification on record means that none was verified, not that there is none.
+The shipped catalogue, one file per operator under `include/operators`. It states facts with a source and a date. It
+does not rate operators: [what each fact means, and how to add or override it](../how-to/choose-operators.md);
+[how policies use them](placements.md). A fact marked **(?)** is not certain: it counts as unknown, and its note
+is below the table. An operator without a qualification here may have one that was not verified.
 """
 
 
 def operators_page(folder: Path) -> str:
-    """An overview of every operator, then a section for each: services, what is not certain, where it was read."""
+    """Return an overview of every operator, then a section for each: services, uncertain facts, sources."""
     catalogue = {key: Operator.model_validate(entry) for key, entry in read_catalogue(folder).items()}
     return "\n".join(
         [INTRODUCTION, *_overview(catalogue), *(_section(key, operator) for key, operator in catalogue.items())]
@@ -49,7 +49,7 @@ def _section(key: str, operator: Operator) -> str:
     ]
     lines += [_service(name, service) for name, service in operator.services.items()]
     if quirks := [f"- `{name}`: {quirk}" for name, service in operator.services.items() for quirk in service.quirks]:
-        lines += ["\nWhere it differs from others:\n", *dict.fromkeys(quirks)]
+        lines += ["\nDifferences from other services of its kind:\n", *dict.fromkeys(quirks)]
     facts = [(path or "the entry", fact) for path, fact in facts_of(operator)]
     if doubts := [f"- `{path}`: {fact.note}" for path, fact in facts if not fact.certain]:
         lines += ["\nNot certain:\n", *doubts]
@@ -64,9 +64,8 @@ def _service(key: str, service: Service) -> str:
     qualifications = "<br>".join(map(_qualification, service.qualifications))
     endpoints = "<br>".join(f"`{endpoint}`" for endpoint in service.endpoints)
     return (
-        f"| `{key}`{_mark(service)} | {_cell(service.name)}{regions} | {', '.join(service.runs_on)} "
-        f"| {technology or 'not on record'} | {qualifications or 'none on record'} "
-        f"| {endpoints or 'none on record'} |"
+        f"| `{key}`{_mark(service)} | {_cell(service.name)}{regions} | {', '.join(service.runs_on)} | "
+        f"{technology or 'unknown'} | {qualifications or 'none known'} | {endpoints or 'none known'} |"
     )
 
 

@@ -38,12 +38,15 @@ class Worked:
 
     @property
     def decisive(self) -> tuple[Reason, ...]:
-        """The reasons to show: all that deny, or those in favour that the case is about."""
+        """Return the reasons to show: all that deny, or those in favour that the case is about."""
         return self.decision.against or tuple(r for r in self.decision.in_favour if r.rule in self.rules)
 
 
 def worked(root: Path) -> list[Worked]:
-    """Every case of the file, decided. Raises ConfigError or pydantic's ValidationError if it is not well formed."""
+    """Return the decision of every case of the file.
+
+    Raises ConfigError, or pydantic's ValidationError for an invalid case.
+    """
     data = read_yaml(root / CASES)
     catalogue = read_catalogue(operators_dir(root / "rempart.yaml"))
     base = data["config"] | {"operators": merge(catalogue, data["config"]["operators"])}
@@ -100,15 +103,21 @@ def _placement(place: Mapping[str, str]) -> Placement:
 
 
 def placements_page(root: Path) -> str:
-    """The table of worked placements, with the policy that they were decided by."""
+    """Return the table of worked placements, with the policy that decided them."""
     data = read_yaml(root / CASES)
     cases = worked(root)
     lines = [
-        f"# Worked placements\n\nWhat the policy answers about {len(cases)} placements, on the day {data['day']}, by",
+        f"# Worked placements\n\nThe policy's answers about {len(cases)} placements, on the day {data['day']}, by",
         "the shipped catalogue ([operators.md](operators.md)) and the policy below. A test asserts each decision and",
-        f"its rules (`{CASES.parent}/test_worked_placements.py`). A decision is the software's reading of the facts on",
-        "record, not legal advice. Operators whose name begins with `example-` are made up.\n",
-        "A denied row tells every rule that stands against the placement, an allowed one those that the row shows.\n",
+        (
+            f"its rules (`{CASES.parent}/test_worked_placements.py`). A decision follows from the facts in the "
+            "catalogue. It is"
+        ),
+        "not legal advice. Operators whose name begins with `example-` are invented.\n",
+        (
+            "The row of a denied placement lists every rule against it. The row of an allowed one lists the rules "
+            "that it illustrates.\n"
+        ),
         "## The policy of the examples\n",
         "```yaml\npolicy:",
     ]
@@ -120,7 +129,7 @@ def placements_page(root: Path) -> str:
     number = 0
     for group in data["groups"]:
         lines.append(f"\n## {group['title']}\n\n{group.get('text', '').strip()}".rstrip() + "\n")
-        lines += ["| | what it shows | placement | classification | decision | why |", "|---|---|---|---|---|---|"]
+        lines += ["| | topic | placement | classification | decision | reasons |", "|---|---|---|---|---|---|"]
         for case in (case for case in cases if case.group == group["title"]):
             number += 1
             why = "<br>".join(f"`{reason.rule}`: {_cell(reason.fact)}" for reason in case.decisive)

@@ -47,7 +47,7 @@ class CopyOnlineStore(PostgreSQLOnlineStore):
         data: list[tuple[Any, dict[str, Any], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write the newest values of entities; a value that is there already is left alone."""
+        """Write the newest values of entities. A value that already exists is left unchanged."""
         target = sql.Identifier(compute_table_id(config.project, table))
         version = config.entity_key_serialization_version
         columns = sql.SQL("entity_key, feature_name, value, event_ts")

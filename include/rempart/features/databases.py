@@ -66,7 +66,7 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
     except psycopg.Error as cause:
         raise FeatureError(
             f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",
-            "Check that the snapshot keeps to the pipeline's schema and that the role owns its database.",
+            "Check that the snapshot matches the pipeline's schema and that the role owns its database.",
         ) from None
 
 

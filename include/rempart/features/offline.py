@@ -43,8 +43,8 @@ def load(databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snaps
     views = view_tables(pipeline)
     if missing := [column for column in pipeline.columns if column not in table.column_names]:
         raise FeatureError(
-            f"Snapshot {snapshot_id} of '{pipeline.name}' lacks the columns {', '.join(missing)}",
-            f"Run ingest_{pipeline.name} again, so that the snapshot follows the pipeline's schema.",
+            f"load snapshot {snapshot_id} of '{pipeline.name}': it lacks the columns {', '.join(missing)}",
+            f"Run ingest_{pipeline.name} again. It writes a snapshot with the present schema.",
         )
     with session(databases.offline, f"load snapshot {snapshot_id} of '{pipeline.name}'") as opened:
         tables.lock(opened, pipeline)
@@ -94,7 +94,8 @@ def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
         found = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
     if found is None:
         raise FeatureError(
-            f"No snapshot of '{pipeline.name}' is in the feature store", f"Run materialize_features_{pipeline.name}."
+            f"read the feature store of '{pipeline.name}': it contains no snapshot",
+            f"Run materialize_features_{pipeline.name}.",
         )
     return str(found[0])
 
@@ -112,8 +113,8 @@ def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...
 def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...]) -> None:
     """Record this pipeline's tables, and drop those of removed views.
 
-    Two pipelines can ask for one name (`hotel` with a view `room_price`, `hotel_room` with a view `price`): the second
-    is refused, because the first one's rows would count as vanished.
+    Two pipelines can claim one table name (`hotel` with a view `room_price`, `hotel_room` with a view `price`). The
+    second is refused, because the rows of the first would count as vanished.
     """
     owned: list[tuple[str, str, str | None]] = [("rows", rows_table(pipeline), None)]
     owned += [(view.view, view.table, view.online_table) for view in views]
@@ -131,7 +132,7 @@ def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...])
             )
         except psycopg.errors.UniqueViolation as cause:
             raise FeatureError(
-                f"The tables of view '{view}' of '{pipeline.name}' would have the names of another pipeline's tables",
+                f"create the tables of view '{view}' of '{pipeline.name}': another pipeline's tables have these names",
                 f"Rename the view in include/pipelines/{pipeline.name}.yaml.",
             ) from cause
 
@@ -155,11 +156,11 @@ def _load_rows(opened: Session, pipeline: Pipeline, table: pa.Table, at: datetim
             " count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM received) d) FROM received"
         ).format(keyless=keyless, timeless=timeless, key=tables.names(pipeline.key))
     ).fetchone()
-    for count, what in zip(faults or (), ("without a key", "without a moment", "that repeat a key"), strict=False):
+    for count, what in zip(faults or (), ("without a key", "without a moment", "with a repeated key"), strict=False):
         if count:
             raise FeatureError(
-                f"The snapshot of '{pipeline.name}' has {count} rows {what}",
-                "Declare the columns of `key` and `moments` not nullable, so that such rows go to quarantine.",
+                f"load the snapshot of '{pipeline.name}': it has {count} rows {what}",
+                "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
             )
     opened.execute(
         sql.SQL("UPDATE received SET event_timestamp = {}").format(
@@ -180,7 +181,7 @@ def _count(opened: Session, table: str) -> int:
 
 
 def _csv(table: pa.Table) -> Iterator[Any]:
-    """Yield blocks of CSV in COPY's format: strings quoted, so that an empty one differs from NULL."""
+    """Yield blocks of CSV in COPY's format. Strings are quoted, so that an empty string differs from NULL."""
     import pyarrow as pa
     import pyarrow.csv as csv
 

@@ -23,7 +23,7 @@ _BATCH = 20_000
 
 @dataclass(frozen=True)
 class Materialized:
-    """Result: entity rows written, entity rows in the online store, and the span of the written ones' event times."""
+    """Result: entity rows written, entity rows in the online store, and the span of the written rows' event times."""
 
     written: int
     online: int
@@ -47,7 +47,7 @@ def materialize(
         load = offline.execute("SELECT loaded_at FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
         if load is None:
             raise FeatureError(
-                f"No snapshot of '{pipeline.name}' is in the feature store",
+                f"read the feature store of '{pipeline.name}': it contains no snapshot",
                 f"Run materialize_features_{pipeline.name}.",
             )
         repository.apply(store, pipeline)
@@ -106,8 +106,9 @@ def _materialize_view(
             written = sum(_write(store, table, batch) for batch in _newest(offline, table, step.since))
             if written != step.entities:
                 raise FeatureError(
-                    f"View '{table.view}' of '{pipeline.name}': {written} of {step.entities} entities went online",
-                    "The watermark did not move; run the materialization again.",
+                    f"materialize view '{table.view}' of '{pipeline.name}': {written} of {step.entities} entities "
+                    "were written to the online store",
+                    "The watermark did not move. Run the materialization again.",
                 )
             done.append(step)
         online = _online(databases, pipeline, table)
@@ -117,8 +118,10 @@ def _materialize_view(
         if online == state.all.entities:
             return online, done
     raise FeatureError(
-        f"View '{table.view}' of '{pipeline.name}': {online} entities are online, {state.all.entities} offline",
-        "The watermark did not move; run the materialization again, and look for another writer of the online store.",
+        f"materialize view '{table.view}' of '{pipeline.name}': the online store has {online} entities, the "
+        f"offline store {state.all.entities}",
+        "The watermark did not move. Run the materialization again. If it fails again, look for another program "
+        "that writes to the online store.",
     )
 
 
@@ -139,7 +142,7 @@ def _state(offline: Session, pipeline: Pipeline, table: ViewTable) -> ViewState:
 
 
 def _newest(offline: Session, table: ViewTable, since: datetime | None) -> Iterator[pd.DataFrame]:
-    """Yield data frames with the newest row of each entity that has a row loaded after `since`."""
+    """Yield data frames with the newest row of each entity for which a row was loaded after `since`."""
     import pandas as pd
     import pyarrow as pa
 
@@ -174,7 +177,10 @@ def _write(store: Any, table: ViewTable, batch: pd.DataFrame) -> int:
 
 
 def _online(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -> int:
-    """Count the entities in the online store. Each has every feature, written in one transaction, so one is enough."""
+    """Count the entities in the online store.
+
+    All features of an entity are written in one transaction, so counting one feature is enough.
+    """
     with session(databases.online, f"count view '{table.view}' of '{pipeline.name}'") as online:
         row = online.execute(
             sql.SQL("SELECT count(*) FROM {} WHERE feature_name = %s").format(tables.name(table.online_table)),

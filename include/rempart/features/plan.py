@@ -26,7 +26,7 @@ RESERVED = ("event_timestamp", "entity_timestamp", "created_timestamp", "loaded_
 """Column names that the feature store needs for itself."""
 
 LONGEST_IDENTIFIER = 63
-"""Maximum length of a name: PostgreSQL silently cuts longer ones, and two could become one."""
+"""Maximum length of a name. PostgreSQL silently cuts longer names, and two could become equal."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def view_tables(pipeline: Pipeline) -> tuple[ViewTable, ...]:
     tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
     if faults := [*_faults(pipeline, tables)]:
         raise FeatureError(
-            f"The feature store cannot hold pipeline '{pipeline.name}': " + "; ".join(faults),
+            f"create the tables of pipeline '{pipeline.name}': " + "; ".join(faults),
             f"Correct include/pipelines/{pipeline.name}.yaml.",
         )
     return tables
@@ -122,7 +122,7 @@ def _faults(pipeline: Pipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
             yield f"{where}: the name is reserved; rename the view"
         for column in table.by:
             if pipeline.columns[column].type == "number":
-                yield f"{where}: '{column}' is a number, which cannot identify an entity"
+                yield f"{where}: '{column}' is a number, and a number cannot identify an entity"
         if clash := {field.name for field in table.fields} & {table.join_key, *RESERVED}:
             yield f"{where}: {', '.join(sorted(clash))} cannot be a feature of this view"
         longest = max(
@@ -144,7 +144,8 @@ def entity_key(table: ViewTable, pipeline: Pipeline, key: Mapping[str, Any]) -> 
     """
     if missing := [column for column in table.by if key.get(column) is None]:
         raise FeatureError(
-            f"A key of view '{table.view}' lacks {', '.join(missing)}", f"Give {', '.join(table.by)} for each row."
+            f"look up view '{table.view}': a key lacks {', '.join(missing)}",
+            f"Pass {', '.join(table.by)} for each row.",
         )
     if table.join_type == "bigint":
         return int(key[table.by[0]])
@@ -198,8 +199,8 @@ class Step:
 def next_step(state: ViewState, *, everything: bool = False) -> Step | None:
     """Return what to write to the online store, or None if nothing changed since the watermark.
 
-    A changed entity is written whole, with its newest row, however old the changed row is: a window over event times
-    would miss a late delivery, or reset other entities to older values.
+    A changed entity is written completely, with its newest row, however old the changed row is. A window over event
+    times would miss a late delivery, or reset other entities to older values.
     """
     since = None if everything else state.watermark
     span = state.all if since is None else state.changed

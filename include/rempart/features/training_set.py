@@ -38,7 +38,7 @@ def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.T
         if (found := _read(databases, pipeline)) is not None:
             return found
     raise FeatureError(
-        f"The feature store of '{pipeline.name}' was loaded anew each time that its training set was read",
+        f"read the training set of '{pipeline.name}': the feature store was loaded again during each attempt",
         f"Wait until materialize_features_{pipeline.name} is done, then run the training again.",
     )
 
@@ -57,8 +57,9 @@ def _read(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, st
         table = _fetch(opened, pipeline, joining)
     if table.num_rows != expected:
         raise FeatureError(
-            f"The point-in-time join of '{pipeline.name}' made {table.num_rows} rows of {expected}",
-            "Do not train on it. Run the materialization again; if it fails again, look for a view with two rows "
+            f"build the training set of '{pipeline.name}': the point-in-time join returned {table.num_rows} rows "
+            f"instead of {expected}",
+            "Do not train on it. Run the materialization again. If it fails again, look for a view with two rows "
             "for one moment.",
         )
     return table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot

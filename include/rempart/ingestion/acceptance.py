@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DUPLICATE = "duplicate of an accepted row"
-CONFLICT = "key already accepted with other values"
+CONFLICT = "its key was accepted before with other values"
 HELD = "held back: too many rows of its delivery were refused"
 """Reason of a good row in quarantine."""
 _AT_A_TIME = 20_000
@@ -27,7 +27,7 @@ def held_back(counts: Sequence[tuple[int, int]], limit: float) -> frozenset[int]
 
 
 def judge_keys(current: pa.Table | None, new: pa.Table, key: Sequence[str]) -> tuple[list[int], dict[int, str]]:
-    """Return indices of the new rows to accept, in order, and the reason against each of the others.
+    """Return indices of the new rows to accept, in order, and the reason against each other row.
 
     Both tables have the same schema; `current` holds one row per key.
     """

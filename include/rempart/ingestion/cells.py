@@ -26,7 +26,7 @@ Faults = list[tuple[Any, str]]
 
 
 class TooManyFaults(Exception):
-    """Raised when more rows have a fault than are refused one by one; the message names the deciding fault."""
+    """Raised when more rows have a fault than are refused row by row; the message names the deciding fault."""
 
 
 def convert(
@@ -57,7 +57,11 @@ def convert(
         text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
         arrays[name], faults = _TYPES[column.type](text, column)
         if name in required or not column.nullable:
-            rule = "empty, and the column is not nullable" if not column.nullable else "empty, and a row needs it"
+            rule = (
+                "empty, and the column is not nullable"
+                if not column.nullable
+                else ("empty, but every row needs a value")
+            )
             faults.append((empty, rule))
         for mask, reason in faults:
             places = pc.indices_nonzero(pc.fill_null(mask, False))
@@ -83,7 +87,7 @@ def _not_a_number(text: pa.Array, ok: Any, rule: str) -> Faults:
 
     comma, special = (pc.match_substring_regex(text, pattern) for pattern in (DECIMAL_COMMA, NOT_FINITE))
     other = pc.invert(pc.or_(ok, pc.or_(comma, special)))
-    return [(comma, "decimal comma, write a decimal point"), (special, "NaN or infinity"), (other, rule)]
+    return [(comma, "decimal comma; write a decimal point"), (special, "NaN or infinity"), (other, rule)]
 
 
 def _integer(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
@@ -119,7 +123,10 @@ def _date(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
     distinct = pa.array([value and parse(value) for value in encoded.dictionary.to_pylist()], pa.date32())
     value = distinct.take(encoded.indices)
     absent = pc.and_(ok, pc.is_null(value))
-    return value, [(pc.invert(ok), "not a date written YYYY-MM-DD"), (absent, "no such day in the calendar")]
+    return value, [
+        (pc.invert(ok), "not a date written YYYY-MM-DD"),
+        (absent, ("this date does not exist in the calendar")),
+    ]
 
 
 def _boolean(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
@@ -135,7 +142,7 @@ def _boolean(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
 def _string(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
     import pyarrow.compute as pc
 
-    return text, [(pc.match_substring(text, "\x00"), "holds a NUL character")]
+    return text, [(pc.match_substring(text, "\x00"), "contains a NUL character")]
 
 
 def _category(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
@@ -143,7 +150,7 @@ def _category(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
     import pyarrow.compute as pc
 
     outside = pc.invert(pc.is_in(text, value_set=pa.array(column.values, pa.string())))
-    return text, [(pc.and_(pc.is_valid(text), outside), "not one of the declared values")]
+    return text, [(pc.and_(pc.is_valid(text), outside), "not among the declared values")]
 
 
 _TYPES: dict[str, Callable[[Any, Column], tuple[Any, Faults]]] = {

@@ -136,7 +136,7 @@ def outcome_key(pipeline: str, sha256: str) -> str:
 
 
 def is_known(site: Site, bucket: str, pipeline: str, sha256: str) -> bool:
-    """Return whether a delivery with these bytes was ingested before and has a readable outcome."""
+    """Return whether a delivery with these bytes was ingested before and its outcome is readable."""
     return _recorded(site, bucket, outcome_key(pipeline, sha256)) is not None
 
 

@@ -1,7 +1,8 @@
 """Draft a pipeline file from one delivery, for a person to correct.
 
-Everything that the file cannot show (what is personal, when it is known, what to predict) is a guess that loads, marked
-`# CHECK:`. Values of free text never enter the draft; those of short closed lists do, because they are the schema.
+Everything that the file cannot show (what is personal, when it is known, what to predict) is a valid guess, marked `#
+CHECK:`. The draft never contains values of free text. It contains the values of short closed lists, because they are
+the schema.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def save_draft(csv: Path, name: str | None = None, folder: Path | None = None) -
         with file.open("x", encoding="utf-8") as new:
             new.write(text)
     except FileExistsError as cause:
-        raise PipelineError(f"{file} exists already", "Draft under another name (--name), or remove it.") from cause
+        raise PipelineError(
+            f"draft a pipeline: {file} already exists", "Draft under another name (--name), or remove the file."
+        ) from cause
     return file
 
 
@@ -87,7 +90,10 @@ def survey(csv: Path, name: str | None = None) -> Survey:
     """Look at a file: types, keys, time, target. Raises PipelineError where no pipeline can come of it."""
     pipeline = name or re.sub(r"[^a-z0-9]+", "_", csv.name.lower().split(".", 1)[0]).strip("_")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", pipeline):
-        raise PipelineError(f"No pipeline can be named after {csv.name}", "Give a name: lower case letters, digits, _.")
+        raise PipelineError(
+            f"name a pipeline after {csv.name}: its name has no usable characters",
+            "Pass a name of lower case letters, digits and _ (--name).",
+        )
     source, header, rows = _read(csv, pipeline)
     table = {column: [row[i] for row in rows] for i, column in enumerate(header)}
     tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in table.values())]
@@ -96,9 +102,9 @@ def survey(csv: Path, name: str | None = None) -> Survey:
     times = [c for c in columns if c.type == "date" and not c.nullable] or [c for c in columns if c.type == "date"]
     if not times:
         raise PipelineError(
-            f"No column of {csv.name} holds dates written YYYY-MM-DD",
-            "Add a date column that tells when a row happened: snapshots are stored by month, and models are "
-            "tested on later rows.",
+            f"draft a pipeline from {csv.name}: no column holds dates written YYYY-MM-DD",
+            "Add a date column with the time of each row: snapshots are stored by month, and models are tested "
+            "on later rows.",
         )
     key, certain = _key(columns, table)
     free = [c for c in columns if c.name not in key]
@@ -106,8 +112,8 @@ def survey(csv: Path, name: str | None = None) -> Survey:
     classes = [c for c in free if c.type in ("category", "boolean")]
     if not numbers and not classes:
         raise PipelineError(
-            f"{csv.name} has no column of numbers or of a closed list of values to predict",
-            "Add the column to be predicted to the file.",
+            f"draft a pipeline from {csv.name}: it has no column of numbers or of a closed list of values to predict",
+            "Add the column that the model shall predict.",
         )
     target = (numbers or classes)[-1]
     days = sorted(date.fromisoformat(value) for value in table[times[0].name] if value not in nulls)
@@ -130,7 +136,7 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
     try:
         body = csv.read_bytes()
     except OSError as cause:
-        raise PipelineError(f"{csv} cannot be read ({cause.strerror})", "Name a .csv or .csv.gz file.") from cause
+        raise PipelineError(f"read {csv}: {cause.strerror}", "Pass a .csv or .csv.gz file.") from cause
     text, fault = unpacking.unpack(body)
     try:
         text.decode()
@@ -144,15 +150,17 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
     header = [name.strip('"') for name in line.split(delimiter)]
     wrong = [str(i) for i, name in enumerate(header, 1) if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name)]
     if fault or not line or wrong:
-        names = f"the names of columns {', '.join(wrong[:20])} are not lower case letters, digits and _"
+        names = (
+            f"the names of columns {', '.join(wrong[:20])} have characters other than lower case letters, digits and _"
+        )
         what = fault or (names if line else "the file is empty")
-        raise PipelineError(f"No pipeline can be drafted from {csv.name}: {what}", "Correct the file at its source.")
+        raise PipelineError(f"draft a pipeline from {csv.name}: {what}", "Correct the file at its source.")
     rows = reading.read(csv.name, body, source, header)
     if not rows.cells:
         why = rows.fault or "no row has as many fields as the first line"
         raise PipelineError(
-            f"No pipeline can be drafted from {csv.name}: {why}",
-            "Give a file with some ordinary rows.",
+            f"draft a pipeline from {csv.name}: {why}",
+            "Pass a file with some ordinary rows.",
         )
     return source, header, rows.cells
 
@@ -187,7 +195,9 @@ def _facts(name: str, values: Sequence[str], nulls: Sequence[str]) -> ColumnFact
     if distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
     if every(DECIMAL_COMMA):
-        return ColumnFacts(name, "string", nullable, unique, note="decimal commas: have the source write points")
+        return ColumnFacts(
+            name, "string", nullable, unique, note=("decimal commas: make the source write decimal points")
+        )
     if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
         return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
     return ColumnFacts(name, "string", nullable, unique, note="" if distinct else "always empty in this file")
@@ -244,7 +254,10 @@ def _lines(s: Survey) -> Iterator[str]:
     yield f"# Drafted from one file. Each line marked CHECK is a guess: {check} {s.name}`."
     yield f"name: {s.name}"
     yield "description: To be written      # CHECK: what is predicted, for whom"
-    yield "classification: personal        # CHECK: public, internal, personal or sensitive: where the data may be"
+    yield (
+        "classification: personal        # CHECK: public, internal, personal or sensitive; it decides where "
+        "the data may be stored"
+    )
     yield ""
     yield "source:"
     yield "  format: csv"
@@ -253,16 +266,18 @@ def _lines(s: Survey) -> Iterator[str]:
     yield f"  delimiter: {json.dumps(s.source.delimiter)}"
     yield f"  null_values: {json.dumps(s.source.null_values)}"
     yield ""
-    doubt = "does it identify a row in all deliveries?" if s.key_certain else "nothing identifies a row in this file"
+    doubt = (
+        "does it identify a row in all deliveries?" if s.key_certain else ("no column identifies a row in this file")
+    )
     others = [c.name for c in s.columns if c.unique and c.name not in s.key and c.type != "number"]
     yield f"key: {_list(s.key)}    # CHECK: {doubt}" + (f" Also unique here: {', '.join(others)}" if others else "")
     yield ""
-    yield "moments:                        # CHECK: in order of time; add those at which more becomes known"
+    yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
     yield f"  event: {{column: {_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type == "date" and c.name != s.time]
     yield f"partition_by: {_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
     yield ""
-    yield "schema:                         # CHECK: `known` of each column: from which moment is its value known?"
+    yield ("schema:                         # CHECK: `known` of each column: the moment from which its value is known")
     for column in s.columns:
         yield f"  {_word(column.name)}: {_column(column, s)}"
     yield ""
@@ -279,7 +294,7 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         parts.append("nullable: true")
     if column.type == "category":
         parts.append(f"values: {_list(column.values)}")
-        notes.append("the whole list? any of it personal?")
+        notes.append("is the list complete? is a value personal?")
     if column.type == "string":
         notes.append("free text never enters a model")
     return "{" + ", ".join(parts) + "}" + (f"    # CHECK: {'; '.join(notes)}" if notes else "")
@@ -307,7 +322,7 @@ def _learning(s: Survey) -> Iterator[str]:
     task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
     target, time = _word(s.target.name), _word(s.time)
     yield "features:"
-    yield "  own:                          # CHECK: leave out what is not known in time, or should not decide"
+    yield ("  own:                          # CHECK: remove columns that are not known in time or should not decide")
     yield "    kind: row"
     yield "    at: event"
     yield f"    columns: {_list(inputs)}"
@@ -320,12 +335,14 @@ def _learning(s: Survey) -> Iterator[str]:
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
-    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: what is to be predicted"
-    yield f"holdout: {{column: {time}, start: {s.split_day.isoformat()}}}    # CHECK: models are tested from then on"
+    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: the column to predict"
+    yield (
+        f"holdout: {{column: {time}, start: {s.split_day.isoformat()}}}    # CHECK: models are tested from this date"
+    )
     yield ""
     yield "trainer: {use: gradient_boosting}"
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
-    yield f"  limit: {_number(s.limit)}    # CHECK: a constant guess scores about this; demand better"
+    yield f"  limit: {_number(s.limit)}    # CHECK: about the score of a constant prediction; set a stricter limit"
     yield f"  baseline_by: [{_word(groups[0]) if groups else s.time + '.month'}]"

@@ -72,7 +72,7 @@ def keys_of(table: pa.Table, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def split(table: pa.Table, key: Sequence[str], gone: IsErased) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of a table that were not erased (the table itself if none was), and those that were."""
+    """Return the rows of a table without the erased keys (the table itself if it has none), and the erased rows."""
     import pyarrow as pa
 
     struck = [gone(values) for values in keys_of(table, key)]
@@ -141,7 +141,7 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
 
 @dataclass
 class _Cutting:
-    """Takes pieces of a delivery in order; writes those that stay."""
+    """Takes pieces of a delivery in order; writes those that are not erased."""
 
     pipeline: Pipeline
     gone: IsErased

@@ -47,8 +47,10 @@ ROW_LEVEL = frozenset(
         "expect_select_column_values_to_be_unique_within_record",
     }
 )
-"""Expectations that judge a row without looking at another one. One that does (uniqueness, outliers, order) would
-make a row's fate depend on the company it arrived in."""
+"""Expectations that check a row without reference to another row.
+
+With a check such as uniqueness, outliers or order, the result of a row would depend on the other rows of its delivery.
+"""
 
 
 def check_names(expectations: Sequence[Expectation]) -> None:
@@ -61,13 +63,13 @@ def _check_name(index: int, expectation: Expectation) -> None:
     where = f"expectations.{index}.expect"
     if expectation.expect not in ROW_LEVEL:
         raise PipelineError(
-            f"{where}: '{expectation.expect}' is not an expectation that judges each row by itself",
+            f"{where}: '{expectation.expect}' is not an expectation that checks each row by itself",
             "Use one of: " + ", ".join(sorted(ROW_LEVEL)) + ". Repeated keys are refused without an expectation.",
         )
     if "mostly" in expectation.arguments:
         raise PipelineError(
-            f"expectations.{index}.mostly: a row is judged by itself, there is no share to allow",
-            "Remove `mostly`; max_quarantined limits the share of refused rows.",
+            f"expectations.{index}.mostly: each row is checked by itself, so a share cannot be allowed",
+            "Remove `mostly`; `max_quarantined` limits the share of refused rows.",
         )
 
 

@@ -1,7 +1,7 @@
-"""Read deliveries in a separate process with limits of memory and time: a hostile file harms only that process.
+"""Read deliveries in a separate process with limits of memory and time, so that a hostile file harms only that process.
 
-One such process serves this one, delivery after delivery; if it dies or takes too long, that delivery is refused as a
-whole, and the next one gets a new process.
+One such process reads one delivery after the other. If it dies or takes too long, that delivery is refused as a whole,
+and the next one gets a new process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SECONDS = 300.0
-"""Seconds for one delivery."""
+"""Time limit in seconds for one delivery."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
 """Environment variables of the process: none of them is a secret."""
 _FIXED = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
@@ -67,7 +67,7 @@ def _mapped(file: Path) -> pa.Table:
 
 
 def _ask(order: str) -> str | None:
-    """Return why the file is refused as a whole, if it is."""
+    """Return the reason if the file is refused as a whole."""
     reader = _running()
     process = reader.process
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes, as asked for
@@ -78,7 +78,7 @@ def _ask(order: str) -> str | None:
             ready.register(process.stdout, selectors.EVENT_READ)
             if not ready.select(SECONDS):
                 end()
-                return f"reading the file takes longer than {SECONDS:.0f} s"
+                return f"the time to read the file exceeds {SECONDS:.0f} s"
         answer = process.stdout.readline()
     except BrokenPipeError:
         answer = ""
@@ -114,7 +114,7 @@ def idle() -> int:
 
 
 def end() -> None:
-    """End the process; the next delivery starts a new one. A process of another parent is left alone."""
+    """End the process. The next delivery starts a new one. A process of another parent is left alone."""
     global _reader
     reader, _reader = _reader, None
     if reader is not None and reader.owner == os.getpid():

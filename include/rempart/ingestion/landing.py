@@ -19,7 +19,7 @@ from rempart.sites.port import ObjectInfo, Site
 
 _TYPE = "application/octet-stream"
 _AT_ONCE = 8 << 20
-"""Size up to which a delivery is written in one request, in bytes."""
+"""Maximum size in bytes of a delivery that is written in one request."""
 _AT_A_TIME = 5_000
 """Rows of a row group: their reasons and text are in memory while it is written."""
 
@@ -42,14 +42,14 @@ class Arrival:
 
 @dataclass(frozen=True)
 class LandingPlan:
-    """Plan for waiting files: ingest `new` in order; `known` ones need nothing."""
+    """Plan for waiting files: ingest `new` in order; `known` files need no work."""
 
     new: tuple[Arrival, ...]
     known: tuple[Arrival, ...]
 
 
 def plan(arrivals: Sequence[Arrival], known: Collection[str]) -> LandingPlan:
-    """Order files oldest first (then by key), so that of two rows with one key the first delivered stands."""
+    """Order files oldest first (then by key), so that the first delivered of two rows with one key is accepted."""
     new: dict[str, Arrival] = {}
     repeated: list[Arrival] = []
     for arrival in sorted(arrivals, key=lambda a: (a.landed_at, a.key)):
@@ -105,8 +105,8 @@ def fetch(
             out.write(block)
     if sha256 not in (None, found := digest.hexdigest()):
         raise IntegrityError(
-            f"{bucket}/{key} at site '{site.name}' does not have the SHA-256 on record",
-            "Restore it from the other site or a restore point.",
+            f"read {bucket}/{key} at site '{site.name}': its SHA-256 differs from the recorded one",
+            "Restore the object from the other site or from a restore point.",
         )
     return found
 
@@ -125,8 +125,9 @@ def keep(site: Site, bucket: str, pipeline: str, arrival: Arrival, file: Path, m
     site.write_file(bucket, key, file, metadata=metadata)
     if not _stands(site, bucket, key, arrival.sha256):
         raise IntegrityError(
-            f"read back {bucket}/{key} at site '{site.name}': it is not what was stored",
-            "The delivery was not taken in and waits where it landed. Run again; if it lasts, ask the site's operator.",
+            f"write {bucket}/{key} at site '{site.name}': the site returned other bytes than were written",
+            "The delivery was not ingested and stays in the landing bucket. Run again. If it fails again, ask "
+            "the site's operator.",
         )
 
 
@@ -179,7 +180,7 @@ def quarantine(
 
 
 def refused_rows(body: bytes) -> list[RefusedRow]:
-    """Return the rows in a quarantine object, by line. Several reasons of one row are one text."""
+    """Return the rows in a quarantine object, by line. Several reasons of one row are joined to one text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

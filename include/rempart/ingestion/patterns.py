@@ -1,7 +1,7 @@
-"""Judge expectations about regular expressions with RE2, whose time is linear in the text for any pattern.
+"""Check expectations about regular expressions with RE2, whose time is linear in the text for any pattern.
 
 Python's own engine, which Great Expectations uses, can take hours for one value of forty characters. RE2 comes with
-Arrow; it has no look-around and no back references, and `$` is the end of the text.
+Arrow. It has no look-around and no back references, and `$` matches only the end of the text.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check(index: int, expectation: Expectation) -> None:
             pc.match_substring_regex(pa.array([""], pa.string()), pattern)
         except pa.ArrowInvalid as cause:
             raise PipelineError(
-                f"{where}: the pattern {pattern[:80]!r} is not accepted: {cause}",
+                f"{where}: the pattern {pattern[:80]!r} is not valid: {cause}",
                 "Write it in RE2's syntax: without look-around (?=...), back references and possessive quantifiers.",
             ) from None
 
@@ -66,8 +66,8 @@ def _check_schema(index: int, arguments: Any) -> None:
     found = [key for key in _keys(arguments.get("json_schema")) if key in ("pattern", "patternProperties", "format")]
     if found:
         raise PipelineError(
-            f"expectations.{index}.json_schema: '{found[0]}' is not accepted: its time has no bound",
-            "Remove it, and match the column with expect_column_values_to_match_regex.",
+            f"expectations.{index}.json_schema: '{found[0]}' is not allowed, because its run time has no limit",
+            "Remove it, and check the column with expect_column_values_to_match_regex.",
         )
 
 

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1_000_000
 MAX_LINES = 3_000_000
-"""Limit of lines of a file, including blank ones and those inside rows."""
+"""Limit of lines of a file, including blank lines and lines inside rows."""
 MAX_COLUMNS = 2_000
 MAX_TEXT = 1 << 20
 """Longest line, and longest row of several lines, in characters."""
 LONGEST = 64 << 20
 """Longest line, in characters, of a delivery from which rows are erased."""
 MAX_REFUSED = 60_000
-"""Limit of rows refused one by one; a file with more is refused as a whole, and counts as one."""
+"""Limit of rows that are refused row by row. A file with more is refused as a whole, and counts as one."""
 MAX_REFUSED_TEXT = 32 << 20
 """Limit of the text of all individually refused rows, in bytes."""
 MAX_LINES_PER_ROW = 1000
-"""Limit of newlines in a quoted field; beyond it, the quote counts as a stray one."""
-EMPTY, NO_ROWS = "the file is empty", "the file holds a header and no rows"
+"""Limit of newlines in a quoted field. Beyond it, the opening quote counts as a stray character."""
+EMPTY, NO_ROWS = "the file is empty", "the file has a header but no rows"
 LINE, RAW = "_line", "_raw"
 """Columns added to the schema's: a row's first line in the file (the header is line 1), and its text."""
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -49,7 +49,7 @@ _OTHER_FORMATS = {
     b"BZh": "packed with bzip2",
     b"\xfd7zXZ\x00": "packed with xz",
     b"%PDF": "a PDF",
-    b"SQLite format 3": "a database of SQLite",
+    b"SQLite format 3": "an SQLite database",
     b"ARROW1": "Arrow",
     b"Obj\x01": "Avro",
     b"\x1f\x8b": "packed with gzip twice",
@@ -111,7 +111,7 @@ class Rows:
         return self.table[RAW].to_pylist() if self.table is not None else []
 
     def places(self, indexes: Sequence[int]) -> Iterator[tuple[int, int, str]]:
-        """Yield index, line and text of some rows, in ascending order; one batch is in memory at a time."""
+        """Yield index, line and text of some rows, in ascending order. One batch is in memory at a time."""
         if self.table is None:
             return
         import numpy as np
@@ -193,7 +193,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
             raise Unreadable(f"the file is {form}, not CSV")
     if start.startswith(_UTF8_BOM):
         if source.encoding != "utf-8":
-            raise Unreadable(f"the file is UTF-8, the pipeline says {source.encoding}")
+            raise Unreadable(f"the file is UTF-8, but the pipeline declares {source.encoding}")
         text.read(len(_UTF8_BOM))
     lines = _Lines(io.TextIOWrapper(text, encoding=source.encoding, newline=""), source.encoding)
     while (line := lines.peek(0)) is not None and not line.strip("\r\n"):
@@ -255,7 +255,7 @@ class _Lines:
 
 @dataclass(frozen=True)
 class Piece:
-    """Lines of a delivery with their ends: the header, one row, or lines between rows (`fields` is None).
+    """Lines of a delivery with their line ends: the header, one row, or lines between rows (`fields` is None).
 
     `line` is the number of the first of them, from 1.
     """
@@ -287,9 +287,9 @@ class _Remembered(_Lines):
 
 
 def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[Piece]:
-    """Return a delivery of `size` bytes as text, well formed or not, piece by piece: joined, they are the whole text.
+    """Yield a delivery of `size` bytes as text, well formed or not, in pieces. Joined, they are the whole text.
 
-    `width` columns make a row. Raises Unreadable for what is no text, or has a line that is too long to hold.
+    `width` columns make a row. Raises Unreadable for a file that is not text, or has a line that is too long to hold.
     """
     text = io.TextIOWrapper(unpacked(stream, size), encoding=source.encoding, newline="")
     lines = _Remembered(text, source.encoding, LONGEST)
@@ -326,8 +326,8 @@ def _wrong_header(header: Sequence[str], columns: Sequence[str]) -> str | None:
     twice = [column for column in columns if header.count(column) > 1]
     faults = [
         missing and f"missing columns: {', '.join(missing)}",
-        unexpected and f"columns that the schema does not name, at positions {', '.join(unexpected[:20])}",
-        twice and f"columns that stand twice: {', '.join(twice)}",
+        unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
+        twice and f"columns that occur twice: {', '.join(twice)}",
     ]
     return "; ".join(fault for fault in faults if fault) or None
 
@@ -373,12 +373,12 @@ def _select(records: Iterator[_Record], order: Sequence[int]) -> Generator[Batch
         if rows > MAX_ROWS:
             raise Unreadable(f"the file has more than {MAX_ROWS} rows")
         if record.stray_quote:
-            reason = "a quotation mark is not closed or stands astray"
+            reason = "a quotation mark is not closed or misplaced"
         elif record.many_fields:
-            reason = f"too many fields: more than {MAX_COLUMNS}, the header has {width}"
+            reason = f"too many fields: more than {MAX_COLUMNS}, but the header has {width}"
         elif len(record.fields) != width:
             amount = "few" if len(record.fields) < width else "many"
-            reason = f"too {amount} fields: {len(record.fields)}, the header has {width}"
+            reason = f"too {amount} fields: {len(record.fields)}, but the header has {width}"
         else:
             batch.cells.append([record.fields[i] for i in order])
             batch.lines.append(record.line)

@@ -1,7 +1,7 @@
 """Read deliveries in a process without secrets and with limited memory. `isolated` starts it and sends orders.
 
-It takes one order a line (JSON: the file, its name, the source, the columns, where the rows go), and answers in one
-line: `{"fault": null}`, or why the file is refused.
+It takes one order per line (JSON: the file, its name, the source, the columns, the output files), and answers with one
+line: `{"fault": null}`, or the reason why the file is refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Source
 
 MEMORY = 128 << 20
-"""Bytes that reading one delivery may take in addition to the idle process."""
-BEYOND = f"reading the file takes more than {MEMORY >> 20} MiB of memory"
+"""Limit in bytes of the memory for one delivery, in addition to the idle process."""
+BEYOND = f"the memory to read the file exceeds {MEMORY >> 20} MiB"
 
 
 def limit_memory(more: int) -> None:
@@ -35,7 +35,10 @@ def limit_memory(more: int) -> None:
 
 
 def work(order: Mapping[str, Any]) -> str | None:
-    """Read one file into two Arrow files (`out` and `out`.refused). Return why it is refused as a whole, if it is."""
+    """Read one file into two Arrow files (`out` and `out`.refused).
+
+    Return the reason if the file is refused as a whole.
+    """
     import pyarrow as pa
 
     columns, out = order["columns"], Path(order["out"])

@@ -1,4 +1,4 @@
-"""Hold the refused rows of one delivery as places and reasons: their text stays in the file."""
+"""Hold the refused rows of one delivery as places and reasons. Their text stays in the file."""
 
 from __future__ import annotations
 

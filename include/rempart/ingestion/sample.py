@@ -19,10 +19,13 @@ def deliveries(file: Path, date_column: str = "arrival_date") -> Iterator[tuple[
     try:
         lines = gzip.decompress(file.read_bytes()).decode().splitlines(keepends=True)
     except OSError as cause:
-        raise IngestError(f"The sample {file} cannot be read ({cause})", "Restore it with git.") from cause
+        raise IngestError(f"read the sample {file}: {cause}", "Restore the file with git.") from cause
     header = lines[0].rstrip("\r\n").split(",")
     if date_column not in header:
-        raise IngestError(f"The sample {file} has no column '{date_column}'", f"Its columns: {', '.join(header)}.")
+        raise IngestError(
+            f"read the sample {file}: it has no column '{date_column}'",
+            f"Name one of its columns: {', '.join(header)}.",
+        )
     position = header.index(date_column)
     weeks: dict[str, list[str]] = {}
     for line in lines[1:]:

@@ -1,8 +1,8 @@
 """Write and read snapshots: immutable, content-hashed versions of a data set, as Parquet parts by month and a manifest.
 
-A snapshot holds every row accepted so far. Its id is a hash of its content, so the same rows give the same id however
-they were delivered, and an unchanged month keeps its part. A part is needed as long as any kept manifest names it,
-whatever its own `retain-until` says.
+A snapshot holds every row accepted so far. Its id is a hash of its content, so the same rows give the same id in
+whatever deliveries they arrived, and an unchanged month keeps its part. A part is needed while any kept manifest names
+it, even after its own `retain-until`.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def parse(body: bytes, pipeline_name: str) -> Snapshot:
 
 def _altered(site: Site, bucket: str, key: str, why: str) -> IntegrityError:
     return IntegrityError(
-        f"Manifest {bucket}/{key} at site '{site.name}': {why}",
+        f"read manifest {bucket}/{key} at site '{site.name}': {why}",
         "Restore the object from its replica or a restore point.",
     )
 
@@ -197,7 +197,7 @@ def snapshot_columns(pipeline: Pipeline) -> dict[str, SnapshotColumn]:
 def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
     """Convert rows accepted under an earlier schema to the present one. Raises IngestError if that needs a decision.
 
-    A new nullable column is null for them, a removed column is dropped, a new order is adopted.
+    These rows get null in a new nullable column and lose a removed column; a new order of columns applies to them.
     """
     import pyarrow as pa
 
@@ -209,7 +209,7 @@ def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
         where, remedy = f"Snapshot {before.id} of '{pipeline.name}'", f"schema.{field.name} in {pipeline.name}.yaml"
         if had is None and not has.nullable:
             raise IngestError(
-                f"{where} has no column '{field.name}', which is not nullable",
+                f"{where} lacks column '{field.name}', which is not nullable",
                 f"Set `nullable: true` at {remedy}: rows accepted earlier have no value there.",
             )
         if had is None:
@@ -217,12 +217,12 @@ def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
             continue
         if arrow_schema({field.name: had}).field(0).type != field.type:
             raise IngestError(
-                f"{where} has column '{field.name}' as {had.type}, the pipeline says {has.type}",
-                f"Keep the type at {remedy}, or deliver the values as a column of another name.",
+                f"{where} has column '{field.name}' as {had.type}, but the pipeline declares {has.type}",
+                f"Keep the type at {remedy}, or deliver the values under another column name.",
             )
         if not has.nullable and table[field.name].null_count:
             raise IngestError(
-                f"{where} has empty values in column '{field.name}', which is no longer nullable",
+                f"{where} has empty values in column '{field.name}', which the pipeline now declares as not nullable",
                 f"Set `nullable: true` at {remedy}.",
             )
         arrays.append(table[field.name])

@@ -43,7 +43,9 @@ class _Bounded(io.RawIOBase):
 
 
 def unpack(body: bytes) -> tuple[bytes, str | None]:
-    """The text's bytes, gunzipped if they are gzip, and what is wrong with them (then: as much as could be read)."""
+    """Return the text's bytes, unzipped if they are gzip, and their fault, if any (then as many bytes as could be
+    read).
+    """
     text = bytearray()
     try:
         stream = unpacked(io.BytesIO(body), len(body))
@@ -55,7 +57,7 @@ def unpack(body: bytes) -> tuple[bytes, str | None]:
 
 
 def unpacked(stream: BinaryIO, size: int) -> io.BufferedReader:
-    """The text as a stream that raises Unreadable at a limit; `size` of the delivery in bytes, as it came."""
+    """Return the text as a stream that raises Unreadable at a limit. `size`: bytes of the delivery as received."""
     start = stream.read(2)
     stream.seek(0)
     if start != b"\x1f\x8b":

@@ -27,8 +27,8 @@ class Writer:
 
 
 def run_name(run_id: str) -> str:
-    """Return how evidence names a run: by its id, or by the id's digest if a person chose it, because it may hold
-    anything.
+    """Return the name of a run in evidence: its id, or the digest of an id that a person chose, because that may
+    contain anything.
     """
     if _MADE_BY_AIRFLOW.fullmatch(run_id):
         return run_id

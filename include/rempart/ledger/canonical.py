@@ -21,7 +21,7 @@ def canonical(value: Any) -> str:
         raise _refused(str(cause)) from cause
     # also in the text where a backslash and `u0000` follow each other in a string
     if "\\u0000" in text and (path := _null_character(value, "")) is not None:
-        raise _refused(f"{path or WHOLE} holds U+0000")
+        raise _refused(f"{path or WHOLE} contains U+0000")
     return text
 
 
@@ -31,7 +31,7 @@ def parse(text: str) -> Any:
         value = canonical_json.read(text)
         same = canonical(value) == text
     except (LedgerError, RecursionError) as cause:
-        raise ValueError("it holds what no record may hold") from cause
+        raise ValueError("it contains a value that no record may contain") from cause
     if not same:
         raise ValueError("it is not in canonical form")
     return value
@@ -39,8 +39,8 @@ def parse(text: str) -> Any:
 
 def _refused(what: str) -> LedgerError:
     return LedgerError(
-        f"A record of the ledger cannot hold what it was given: {what}",
-        "Write it as null or as a string; records hold plain JSON with finite numbers.",
+        f"write a record of the ledger: {what}",
+        "Write the value as null or as a string. Records hold plain JSON with finite numbers.",
     )
 
 

@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Head:
-    """End of a chain: the newest record's number and hash, and the id of the key that signs the next one."""
+    """End of a chain: number and hash of the newest record, and the id of the key that signs the next one."""
 
     seq: int = 0
     hash: str | None = None
@@ -125,7 +125,7 @@ def checkpoint(head: Head, at: datetime, signer: Signer) -> str:
 def read_line(line: str) -> tuple[Entry, dict[str, Any]]:
     """Return an export's line and its record; only its form is checked. Raises ValueError."""
     if not (matched := _LINE.fullmatch(line)):
-        raise ValueError("the line is not one of an export")
+        raise ValueError("the line is not part of an export")
     record = _fields(matched["text"], _FIELDS)
     return Entry(record["seq"], matched["text"], matched["hash"], matched["sig"]), record
 
@@ -145,7 +145,7 @@ class Checkpoint:
 def read_checkpoint(name: str, text: str) -> Checkpoint:
     """Return a checkpoint from its line; only its form is checked. Raises ValueError."""
     if not (matched := _CHECKPOINT.fullmatch(text.rstrip("\n"))):
-        raise ValueError("it is no checkpoint")
+        raise ValueError("it is not a checkpoint")
     stated = _fields(matched["text"], _CHECKPOINT_FIELDS)
     return Checkpoint(name, matched["text"], matched["sig"], stated["seq"], stated["hash"], stated["key"])
 
@@ -153,10 +153,10 @@ def read_checkpoint(name: str, text: str) -> Checkpoint:
 def _fields(text: str, wanted: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     record: dict[str, Any] = parse(text)
     if record.keys() != wanted.keys():
-        raise ValueError(f"it does not have the fields {', '.join(sorted(wanted))}")
+        raise ValueError(f"its fields are not {', '.join(sorted(wanted))}")
     for name, types in wanted.items():
         if type(record[name]) not in types:  # True is no number here
             raise ValueError(f"its field {name} is a {type(record[name]).__name__}")
     if record["v"] != VERSION:
-        raise ValueError(f"it is of format {record['v']}, this program knows {VERSION}")
+        raise ValueError(f"it has format {record['v']}, but this program reads {VERSION}")
     return record

@@ -21,7 +21,7 @@ What = Literal["form", "hash", "follows", "key", "signature"]
 
 @dataclass(frozen=True)
 class RecordFinding:
-    """One examined property; `detail` is the deciding value."""
+    """One checked property; `detail` is the deciding value."""
 
     what: What
     ok: bool
@@ -52,6 +52,9 @@ def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) 
 
 
 def _signing(record: dict[str, Any], introduced: Iterable[Evidence]) -> Evidence | None:
-    """Return the key that signs a record: the newest one introduced before it; the first record introduces its own."""
+    """Return the key that signs a record: the newest key introduced before it.
+
+    The first record introduces its own key.
+    """
     known = [key for key in introduced if key.seq < record["seq"] or record["seq"] == key.seq == 1]
     return max(known, key=lambda key: key.seq, default=None)

@@ -31,7 +31,9 @@ def segments(place: Path) -> list[Path]:
     """Return the files with records: the file itself, or every .jsonl below the folder. Raises LedgerError."""
     found = sorted(place.rglob("*.jsonl"), key=lambda file: file.name) if place.is_dir() else [place]
     if not found or not found[0].is_file():
-        raise LedgerError(f"There is no export at {place}", "Pass the folder of an export, or one of its .jsonl files.")
+        raise LedgerError(
+            f"read the export: there is none at {place}", "Pass the folder of an export, or one of its .jsonl files."
+        )
     return found
 
 
@@ -40,7 +42,8 @@ def checkpoints(place: Path) -> dict[str, str]:
     found = {str(file.relative_to(place)): file for file in sorted(place.rglob("*.json"))}
     if not found:
         raise LedgerError(
-            f"There is no checkpoint in {place}", "Copy them from the locked bucket of the second operator."
+            f"read the checkpoints: there is none in {place}",
+            "Copy the checkpoints from the locked bucket of the second operator.",
         )
     return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in found.items()}
 
@@ -48,8 +51,8 @@ def checkpoints(place: Path) -> dict[str, str]:
 def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> LedgerVerdict:
     """Verify an export; `witnesses` is the folder of checkpoints (default: the export's own). Raises LedgerError.
 
-    A segment or checkpoint may have several copies, each in a folder of its own: a damaged copy is skipped if another
-    is intact.
+    A segment or checkpoint may have several copies, each in its own folder. A damaged copy is skipped if another is
+    intact.
     """
     own = place / "checkpoints"
     folder = witnesses or (own if own.is_dir() else None)
@@ -60,7 +63,7 @@ def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) ->
 
 
 def _copies(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the files to read, and damaged ones with an intact copy."""
+    """Return the files to read, and the damaged files that have an intact copy."""
     named: dict[str, list[Path]] = {}
     for file in files:
         named.setdefault(file.name, []).append(file)
@@ -89,11 +92,15 @@ def report(verdict: LedgerVerdict) -> Iterator[str]:
         yield f"key          {use.id}, since record {use.since}, signed {use.records}: {use.public}"
     if verdict.checkpoints:
         after, to = verdict.records - verdict.covered, verdict.covered
-        yield f"checkpoints  {verdict.checkpoints}; the newest that agrees covers record {to}, {after} follow it"
+        yield (
+            f"checkpoints  {verdict.checkpoints}; the newest matching one covers record {to}, {after} records follow it"
+        )
     else:
-        yield "checkpoints  none: a tail that was cut off, or a history rewritten with the key, cannot be noticed"
+        yield (
+            "checkpoints  none, so a removed end of the chain, or a history rewritten with the key, cannot be detected"
+        )
     for name in verdict.damaged:
-        yield f"damaged      {name}: passed by, for another copy of it is whole. Ask the operator of that site"
+        yield f"damaged      {name}: skipped, because another copy is intact. Ask the operator of that site"
     if broken := verdict.broken:
         yield f"verdict      BROKEN: {broken.error()}"
     else:

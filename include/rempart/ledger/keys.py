@@ -49,8 +49,8 @@ def signer(seed: bytes) -> Signer:
 
     if len(seed) != 32:
         raise LedgerError(
-            f"A key of the ledger is 32 bytes, not {len(seed)}",
-            "Make a seed with `openssl rand -base64 32` and store it as the connection's password.",
+            f"read a key of the ledger: it has {len(seed)} bytes instead of 32",
+            "Generate a seed with `openssl rand -base64 32` and store it as the connection's password.",
         )
     private = Ed25519PrivateKey.from_private_bytes(seed)
     public = private.public_key().public_bytes_raw()
@@ -65,13 +65,14 @@ def from_connection(connection: Connection) -> Signer:
     except (binascii.Error, ValueError):
         # the cause could quote the password
         raise LedgerError(
-            f"{where} holds no key of the ledger: its password is not base64",
+            f"read the ledger's key from {where}: the password is not base64",
             "Set its password to the 32 raw bytes of an Ed25519 seed, made with `openssl rand -base64 32`.",
         ) from None
     made = signer(seed)
     if connection.login not in ("", made.id):
         raise LedgerError(
-            f"{where} says that it is key {connection.login}, but its seed makes key {made.id}",
+            f"read the ledger's key from {where}: the login is {connection.login}, but the seed belongs to key "
+            f"{made.id}",
             "Restore the right seed, or correct the connection's login.",
         )
     return made
@@ -118,7 +119,7 @@ def parse_public(text: str) -> bytes:
         found = bytes.fromhex(body)
     if found is None:
         raise LedgerError(
-            "The key given is no Ed25519 public key",
-            "Give a file in PEM (BEGIN PUBLIC KEY), or its 32 raw bytes as 64 hex digits.",
+            "read the public key: it is not an Ed25519 key",
+            "Pass a file in PEM (BEGIN PUBLIC KEY), or the 32 raw bytes as 64 hex digits.",
         )
     return found

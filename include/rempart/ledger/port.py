@@ -88,4 +88,4 @@ class Ledger(Protocol):
         """Return the stored chain after this number, in order."""
 
     def rotate(self, new: Signer) -> Evidence:
-        """Introduce the next signing key, signed with the current one; do nothing if it was introduced."""
+        """Introduce the next signing key, signed with the current one. Do nothing if it was introduced before."""

@@ -38,9 +38,9 @@ FROM evidence_unsigned u
 
 
 class PostgresqlLedger:
-    """Evidence in the `ledger` database; each append is one transaction, and writers wait for each other.
+    """Evidence in the `ledger` database. Each append is one transaction, and writers wait for each other.
 
-    `signer` is called for the key at each write: a ledger without one is read-only.
+    `signer` returns the key for each write. A ledger without it is read-only.
     """
 
     def __init__(self, connection: Connection, signer: Callable[[], Signer] | None = None) -> None:
@@ -135,7 +135,9 @@ class PostgresqlLedger:
 
     def _key(self) -> Signer:
         if self._signer is None:
-            raise LedgerError("The ledger was opened for reading", "Open it with the signer of connection ledger_key.")
+            raise LedgerError(
+                "write to the ledger: it was opened for reading", "Open it with the signer of connection ledger_key."
+            )
         return self._signer()
 
 
@@ -155,15 +157,15 @@ def _take_head(session: Session, key: Signer) -> tuple[Head, datetime]:
     current = keys.current
     if current is None or not keys.read(record, sig):
         raise LedgerBroken(
-            f"Record {seq} of the ledger is not signed with its key {current.id if current else key.id}:"
-            " nothing was written after it",
-            "Somebody wrote it past the platform. It is ignored, and `rempart ledger remove-forged` shows it and the"
-            " way on (docs/how-to/verify-the-ledger.md, 'When it does not verify').",
+            f"append to the ledger: record {seq} is not signed with the current key "
+            f"{current.id if current else key.id}, so nothing was written after it",
+            "Somebody wrote this record without the platform. It is ignored. `rempart ledger remove-forged` "
+            "shows it and the next steps (docs/how-to/verify-the-ledger.md, 'When it does not verify').",
         )
     if current.id != key.id:
         raise LedgerError(
-            f"The key of the ledger is {current.id}, and this process has key {key.id}",
-            "If the key was rotated, restart the processes with the old one (`rempart down`, then `rempart up`).",
+            f"write to the ledger: its key is {current.id}, but this process has key {key.id}",
+            "If the key was rotated, restart the processes that have the old key (`rempart down`, then `rempart up`).",
         )
     return Head(seq, digest, current.id), at
 
@@ -188,9 +190,9 @@ def _insert(session: Session, entry: Entry) -> None:
 
 
 def _counted(keys: KeyChain, seq: int, text: str, sig: str | None) -> Evidence | None:
-    """Return a stored record as evidence if valid.
+    """Return a stored record as evidence if it is valid.
 
-    Records from before the chain are valid: nobody can write them any more.
+    Records older than the chain are valid, because no such record can be written any more.
     """
     return _evidence(text) if seq < 1 or keys.read(text, sig or "") else None
 

@@ -52,7 +52,7 @@ class KeyChain:
         return known[-1] if known else None
 
     def read(self, text: str, sig: str) -> dict[str, Any] | None:
-        """Return the record of a stored text if its key signed it, else None; the log names invalid ones."""
+        """Return the record of a stored text if its key signed it, else None. Invalid records are logged."""
         record = _record(text)
         key = self.signing(record["seq"]) if record else None
         if record and key and record["key"] == key.id and _is_signed(key.public, text, sig):
@@ -64,7 +64,8 @@ class KeyChain:
 def key_chain(rows: Iterable[tuple[str, str]]) -> KeyChain:
     """Return the keys introduced by records of kind `key`; `rows` are text and signature of each, in order.
 
-    A record that the previous key did not sign introduces nothing, and later ones are checked against the previous key.
+    A record without the previous key's signature introduces no key, and later records are checked against the previous
+    key.
     """
     chain = KeyChain()
     for text, sig in rows:
@@ -118,8 +119,9 @@ def _tell(record: dict[str, Any] | None, text: str) -> None:
         return
     _told.add(digest)
     logger.error(
-        "Record %s of the ledger (kind %.40r) is not signed with the key of the chain: it is ignored. Somebody wrote it"
-        " past the platform: `rempart ledger remove-forged` shows it (docs/how-to/verify-the-ledger.md)",
+        "Record %s of the ledger (kind %.40r) is not signed with the key of the chain and is ignored. Somebody "
+        "wrote it without the platform: `rempart ledger remove-forged` shows it "
+        "(docs/how-to/verify-the-ledger.md)",
         record["seq"] if record else "?",
         record["kind"] if record else "?",
     )

@@ -12,7 +12,10 @@ from rempart.errors import LedgerBroken
 from rempart.ledger.chain import Checkpoint, Head, read_checkpoint, read_line
 from rempart.ledger.keys import from_base64, is_signed, key_id, to_base64
 
-LOCKED = "Take the checkpoints from the locked bucket, by its object versions: one may have been put over another."
+LOCKED = (
+    "Take the checkpoints from the locked bucket, by their object versions, because a newer version may "
+    "hide the original."
+)
 COPY = "Compare this export with the locked objects of bucket `evidence`; see docs/how-to/verify-the-ledger.md."
 
 
@@ -43,8 +46,8 @@ class KeyUse:
 class LedgerVerdict:
     """Result of a verification, up to the first broken record if any.
 
-    `covered` is the newest record under a checkpoint; later records are signed and chained, but whoever controls
-    database and key could still replace them. `damaged`: skipped files with an intact copy of the same name.
+    `covered` is the newest record under a checkpoint. Later records are signed and chained, but an attacker with the
+    database and the key could still replace them. `damaged`: skipped files with an intact copy of the same name.
     """
 
     records: int
@@ -64,7 +67,7 @@ class LedgerVerdict:
 
 @dataclass
 class Chain:
-    """A chain being verified, line after line. `trusted` are the ids of keys that may start it."""
+    """A chain during its verification, line after line. `trusted` are the ids of keys that may start it."""
 
     trusted: frozenset[str]
     head: Head = field(default_factory=Head)
@@ -83,15 +86,15 @@ class Chain:
         data = entry.text.encode()
         digest = hashlib.sha256(data)
         if digest.hexdigest() != entry.hash:
-            return Broken(entry.seq, "its SHA-256 is not the one beside it: it was changed", COPY)
+            return Broken(entry.seq, "its SHA-256 differs from the stored one: the record was changed", COPY)
         if 1 <= entry.seq <= self.head.seq and len(self._digests) == 32 * self.head.seq:
             if digest.digest() == self._digests[32 * (entry.seq - 1) : 32 * entry.seq]:
                 return None
-            return Broken(entry.seq, "there are two different ones: history was rewritten", COPY)
+            return Broken(entry.seq, "two different records have this number: history was rewritten", COPY)
         if entry.seq != expected:
-            return Broken(expected, f"it is missing; record {entry.seq} stands in its place", COPY)
+            return Broken(expected, f"it is missing; record {entry.seq} is in its place", COPY)
         if record["prev"] != self.head.hash:
-            return Broken(expected, "it does not follow on the record before it: its prev is another hash", COPY)
+            return Broken(expected, "it does not follow the record before it: its prev is another hash", COPY)
         if broken := self._check_signature(record, base64.b64decode(entry.sig), data):
             return broken
         self.first_at, self.last_at = self.first_at or record["at"], record["at"]
@@ -103,24 +106,24 @@ class Chain:
         seq, key, public = record["seq"], record["key"], _introduced(record)
         if not self.keys:
             if public is None or key != record["subject"]:
-                return Broken(seq, "it does not introduce the key that signs it, as a first record must", COPY)
+                return Broken(seq, "it is the first record and does not introduce the key that signs it", COPY)
             if key not in self.trusted:
-                what = f"the chain begins with key {key[:64]!r}, which is not one that you trust"
-                return Broken(seq, what, "Give the public key that you were handed when the ledger began.")
+                what = f"the chain starts with key {key[:64]!r}, which you do not trust"
+                return Broken(seq, what, "Pass the public key that you received when the ledger was started.")
             self.keys.append(KeyUse(key, to_base64(public), seq))
         signing = self.keys[-1]
         if key != signing.id:
             what = (
-                f"it is signed with key {key[:64]!r}, but since record {signing.since} key {signing.id} signs: "
-                "the chain never handed over to another"
+                f"it is signed with key {key[:64]!r}, but key {signing.id} signs since record {signing.since}, "
+                "and no record introduces another key"
             )
             return Broken(seq, what, COPY)
         if not is_signed(from_base64(signing.public) or b"", signature, data):
-            return Broken(seq, f"its signature is not that of key {signing.id}", COPY)
+            return Broken(seq, f"its signature does not match key {signing.id}", COPY)
         signing.records += 1
         if record["kind"] == "key" and seq > signing.since:
             if public is None:
-                return Broken(seq, "it introduces a key under an id that is not that of its public half", COPY)
+                return Broken(seq, "it introduces a key whose id does not match its public half", COPY)
             self.keys.append(KeyUse(record["subject"], to_base64(public), seq))
         return None
 
@@ -142,7 +145,7 @@ def _unsigned(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
         or signing.id != checkpoint.key
         or not is_signed(from_base64(signing.public) or b"", base64.b64decode(checkpoint.sig), checkpoint.text.encode())
     ):
-        what = "is not signed with the key of the chain at that record: it is forged, or the chain is another"
+        what = "is not signed with the chain's key at that record: it is forged, or belongs to another chain"
         return Broken(checkpoint.seq, f"checkpoint {checkpoint.name} {what}", LOCKED)
     return None
 
@@ -151,20 +154,20 @@ def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
     """Return what is wrong between a signed checkpoint and the chain at its record, or after its end."""
     where = f"checkpoint {checkpoint.name}"
     if checkpoint.seq > chain.head.seq:
-        what = f"it is missing: {where} saw it, and the chain ends at record {chain.head.seq} (its tail was cut off)"
+        what = f"it is missing: {where} covers it, but the chain ends at record {chain.head.seq} (its end was removed)"
         return Broken(chain.head.seq + 1, what, COPY)
     if checkpoint.hash != chain.head.hash:
-        what = f"it is not the one that {where} saw: history was rewritten after that checkpoint was locked"
+        what = f"it differs from the record that {where} covers: history was rewritten after that checkpoint was locked"
         return Broken(checkpoint.seq, what, COPY)
     return None
 
 
 @dataclass
 class _Witnesses:
-    """Checkpoints compared with the chain as it is read. Those of one name are copies of the same statement.
+    """Checkpoints compared with the chain as it is read. Checkpoints of one name are copies of the same statement.
 
-    A copy without a valid signature counts against the chain unless another copy of its name agrees. A signed one that
-    differs always does.
+    A copy without a valid signature breaks the chain unless another copy of its name matches. A signed copy that
+    differs always breaks it.
     """
 
     waiting: list[Checkpoint]
@@ -211,8 +214,8 @@ def _stem(name: str) -> str:
 def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[str, str]) -> LedgerVerdict:
     """Verify a chain from its first record, with the public keys (32 bytes each) that may start it. Pure; streams.
 
-    `lines` come in the order of their numbers; overlapping segments may repeat a line. `checkpoints` are the contents
-    of checkpoint objects by name: all must agree, except a damaged copy of one that does (the same name below another
+    `lines` are in the order of their numbers; overlapping segments may repeat a line. `checkpoints` are the contents of
+    checkpoint objects by name. All must match, except a damaged copy of a matching one (the same name below another
     folder). Keeps 32 bytes for each record.
     """
     chain = Chain(frozenset(key_id(public) for public in trusted))
@@ -224,7 +227,7 @@ def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[
         if broken := chain.take(line.rstrip("\n")) or witnesses.look(chain):
             break
     if not broken and not chain.head.seq:
-        broken = Broken(1, "it is missing: there is no record at all", COPY)
+        broken = Broken(1, "it is missing: the chain has no record", COPY)
     elif not broken:
         broken = witnesses.look(chain, ended=True)
     return LedgerVerdict(

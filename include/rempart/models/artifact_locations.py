@@ -25,16 +25,21 @@ class Location:
 
 @dataclass(frozen=True)
 class Unproxied:
-    """A location at one site, and the statement that puts it behind the server; None if objects must move first."""
+    """A location at one site, and the SQL statement that replaces it by one of the MLflow server.
+
+    None if objects must move first.
+    """
 
     row: Location
     statement: str | None
 
     def line(self) -> str:
-        where = f"{self.row.table} {self.row.value}: {self.row.location} is at one site and would not follow"
+        where = (
+            f"{self.row.table} {self.row.value}: {self.row.location} is at one site, so a failover would not move it"
+        )
         if self.statement is None:
-            return f"{where}; copy its objects below the server's artifact root first (docs/adr/0016-active-site.md)"
-        return f"{where}; in database mlflow: {self.statement}"
+            return f"{where}; first copy its objects below the server's artifact root (docs/adr/0016-active-site.md)"
+        return f"{where}; run in database mlflow: {self.statement}"
 
 
 def unproxied(rows: Iterable[Location], root: str) -> Iterator[Unproxied]:

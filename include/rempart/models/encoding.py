@@ -88,14 +88,15 @@ def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.flo
 
     if feature.name not in table.column_names:
         raise TrainingError(
-            f"The table has no column '{feature.name}', which the model reads",
-            "Build the table with the pipeline's features, or train a model on those that it has.",
+            f"encode the table: it lacks column '{feature.name}', which the model reads",
+            "Build the table with the pipeline's features, or train a model on the table's features.",
         )
     column = table.column(feature.name).combine_chunks()
     if feature.type != "category":
         if not any(is_(column.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
             raise TrainingError(
-                f"Feature '{feature.name}' is declared as {feature.type}, the table's column is {column.type}",
+                f"encode feature '{feature.name}': it is declared as {feature.type}, but the table's column is "
+                f"{column.type}",
                 "Correct the column's type in the pipeline's schema.",
             )
         numbers = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
@@ -104,7 +105,7 @@ def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.flo
     outside = positions.null_count - column.null_count
     if outside:
         raise TrainingError(
-            f"{outside} rows hold a value of '{feature.name}' that is not in its closed list",
+            f"encode feature '{feature.name}': {outside} rows hold a value that is not declared",
             "Add the value to the column's `values` in the pipeline file, or correct the data.",
         )
     codes = positions.fill_null(-1).to_numpy(zero_copy_only=False)

@@ -12,7 +12,7 @@ from rempart.settings.pipeline import Gate
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """Verdict: whether the candidate passed, with one readable reason per rule, including passed rules."""
+    """Verdict: whether the candidate passed, with one readable reason for each rule, including passed rules."""
 
     passed: bool
     reasons: tuple[str, ...]
@@ -46,7 +46,9 @@ def judge(
         if value is None or not math.isfinite(value)
     ]
     if unusable:
-        return GateVerdict(False, tuple(f"refused: the {fault}, and an unknown never passes" for fault in unusable))
+        return GateVerdict(
+            False, tuple(f"refused: the {fault}, and an unknown value never passes" for fault in unusable)
+        )
     of = f" of {target}" if target else ""
     mine = candidate[name]
     checks = [("the limit", rules.limit)]

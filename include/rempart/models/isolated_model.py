@@ -31,7 +31,7 @@ SECONDS = 300.0
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "REMPART_HOME")
 """Environment variables of the process: none of them is a secret."""
 _FIXED = TELEMETRY_OFF | {"OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
-_HINT = "Do not use this version. Validate another candidate, or roll back; then find out what the model is."
+_HINT = "Do not use this version. Validate another candidate, or roll back. Then find out where the model came from."
 
 
 class IsolatedModel:
@@ -57,7 +57,7 @@ class IsolatedModel:
         self._heed(self._answer("opening"))
 
     def run(self, matrix: Any, task: str, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Predict as `onnx_format.run` does."""
+        """Predict like `onnx_format.run`."""
         import numpy as np
 
         folder = Path(self._folder.name)
@@ -80,7 +80,9 @@ class IsolatedModel:
             ready.register(self._process.stdout, selectors.EVENT_READ)
             if not ready.select(SECONDS):
                 self._end()
-                raise ModelRefused(f"The model was ended: {doing} takes longer than {SECONDS:.0f} s", _HINT)
+                raise ModelRefused(
+                    f"run the model: it was ended, because {doing} took longer than {SECONDS:.0f} s", _HINT
+                )
         if not (line := self._process.stdout.readline()):
             self._end()
             raise _gone(doing)
@@ -93,7 +95,9 @@ class IsolatedModel:
 
 
 def _gone(doing: str) -> ModelRefused:
-    return ModelRefused(f"The model's process ended while {doing}: it may take {MEMORY >> 20} MiB of memory", _HINT)
+    return ModelRefused(
+        f"run the model: its process ended while {doing}; the memory limit is {MEMORY >> 20} MiB", _HINT
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -1,7 +1,7 @@
-"""Load models: the only way to do so.
+"""Load models. No other module loads models.
 
 MLflow's own loaders execute what the artifact says: a loader module, a pickle, a list of trusted types. None of that is
-read here. The training evidence names a version's files and their SHA-256; a missing or altered one refuses the whole
+read here. The training evidence names a version's files and their SHA-256. A missing or altered file refuses the whole
 model, and only `model.onnx` is opened. Unrecorded files are reported and never read.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _SHOWN = 5
-_HINT = "Do not use this version. Validate another candidate, or roll back; then find out who changed the artifacts."
+_HINT = "Do not use this version. Validate another candidate, or roll back. Then find out who changed the artifacts."
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class LoadedModel:
 
     @property
     def told(self) -> str:
-        """Return one line about ignored files; empty without any."""
+        """Return one line about ignored files; empty if no file was ignored."""
         if not self.ignored:
             return ""
         shown = ", ".join(repr(name[:80]) for name in self.ignored[:_SHOWN])
-        return f"version {self.version}: ignored {len(self.ignored)} files that are not on record: {shown}"
+        return f"version {self.version}: ignored {len(self.ignored)} files that the evidence does not record: {shown}"
 
     def predict(self, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return predictions for a table with the features' columns.
@@ -85,12 +85,12 @@ def _verified_model(
     where, files = f"Model {name} version {version}", dict(record["files"])
     model_id = str(record["model_id"])
     if (source := client.get_model_version(name, version).source) != f"models:/{model_id}":
-        raise ModelRefused(f"{where}: the registry points at {str(source)[:80]}, not at the model on record", _HINT)
+        raise ModelRefused(f"{where}: the registry points at {str(source)[:80]}, not at the recorded model", _HINT)
     found = _list(client, model_id, files)
     if names := files.keys() - found:
         raise ModelRefused(f"{where}: file '{sorted(names)[0][:200]}' is missing", _HINT)
     if onnx_format.MODEL_FILE not in files:
-        raise ModelRefused(f"{where}: it has no {onnx_format.MODEL_FILE}, the only format that is opened", _HINT)
+        raise ModelRefused(f"{where}: {onnx_format.MODEL_FILE} is missing, and no other format is opened", _HINT)
     location = client.get_logged_model(model_id).artifact_location.rstrip("/")
     model = b""
     with tempfile.TemporaryDirectory(prefix="rempart-model-") as folder:
@@ -98,7 +98,7 @@ def _verified_model(
         for path, digest in sorted(files.items()):
             body = _download(location, path, Path(folder, "file"))
             if hashlib.sha256(body).hexdigest() != digest:
-                raise ModelRefused(f"{where}: file '{path}' is not the one on record (SHA-256 differs)", _HINT)
+                raise ModelRefused(f"{where}: file '{path}' differs from the recorded file (SHA-256)", _HINT)
             if path == onnx_format.MODEL_FILE:
                 model = body
     return model, tuple(sorted(found - files.keys()))
@@ -118,7 +118,7 @@ def _list(client: MlflowClient, model_id: str, files: Mapping[str, str]) -> set[
 
 
 def _download(location: str, path: str, to: Path) -> bytes:
-    """Download one file: MLflow's own call takes a name for a folder once somebody added a file below it."""
+    """Download one file. MLflow's own call takes a file name for a folder once another file was added below it."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(location)._download_file(path, str(to))  # type: ignore[no-untyped-call] # it has no types

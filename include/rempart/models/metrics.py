@@ -33,7 +33,7 @@ def target_values(target: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[
     )
     if missing := int((~np.isfinite(values)).sum()):
         raise TrainingError(
-            f"{missing} rows have no usable value of the target '{target.name}'",
+            f"compute metrics: {missing} rows have no usable value of the target '{target.name}'",
             "Add an expectation that quarantines them, or declare the missing class in `values`.",
         )
     return values
@@ -87,7 +87,7 @@ def baselines(task: str, target: Feature, by: Sequence[str], train: pa.Table, ho
     """Return scores on the held-out rows of two naive predictions learnt from the training rows.
 
     Plain names use the group's mean (a class's share, with one more of each class), or that of all training rows for a
-    new group; `overall_*` use the mean (share) of all training rows.
+    new group. `overall_*` use the mean (share) of all training rows.
     """
     import numpy as np
 

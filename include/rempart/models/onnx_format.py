@@ -1,4 +1,4 @@
-"""ONNX models, the only format that is opened: a graph of known operators, which executes nothing of its own."""
+"""Read ONNX models, the only format that is opened: a graph of known operators that cannot execute other code."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def parse(body: bytes) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # it ships no types
 
     if len(body) > MAX_BYTES:
-        raise _refused(f"it has {len(body)} bytes, more than {MAX_BYTES}")
+        raise _refused(f"it has {len(body)} bytes; the limit is {MAX_BYTES}")
     try:
         model = onnx.load_from_string(body)
     except DecodeError as cause:
-        raise _refused("it is not ONNX") from cause
+        raise _refused("it is not in ONNX format") from cause
     if not model.graph.node:
-        raise _refused("it holds no graph")
+        raise _refused("it contains no graph")
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in _nodes(model.graph)}
     if foreign := domains - DOMAINS:
         raise _refused(f"it uses operators outside the standard: domain {sorted(foreign)[0][:60]!r}")
     if model.functions:
-        raise _refused("it defines functions of its own")
+        raise _refused("it defines functions")
     if any(
         tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in _tensors(model.graph)
     ):
         raise _refused("it refers to data outside its file")
     if strange := {node.op_type for node in _nodes(model.graph)} - OPERATORS:
-        raise _refused(f"it uses an operator that is not allowed here: {sorted(strange)[0][:60]!r}")
+        raise _refused(f"it uses an operator that is not allowed: {sorted(strange)[0][:60]!r}")
     return model
 
 
 def _refused(why: str) -> ModelRefused:
     return ModelRefused(
         f"{MODEL_FILE} is not opened: {why}",
-        "Train again with a trainer that gives a self-contained ONNX model of standard operators.",
+        "Train again with a trainer that returns a self-contained ONNX model of standard operators.",
     )
 
 
@@ -109,7 +109,7 @@ def open_session(body: bytes) -> onnxruntime.InferenceSession:
     except Exception as cause:  # onnxruntime's own exceptions share no base class
         raise _refused(f"onnxruntime cannot run it ({type(cause).__name__})") from cause
     if len(model.graph.input) != 1 or len(session.get_inputs()) != 1:
-        raise _refused(f"it has {len(session.get_inputs())} inputs, where one matrix is expected")
+        raise _refused(f"it has {len(session.get_inputs())} inputs instead of one matrix")
     return session
 
 
@@ -125,7 +125,7 @@ def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: 
         outputs = session.run(None, {session.get_inputs()[0].name: matrix})
     except Exception as cause:  # as above
         raise ModelRefused(
-            f"The model cannot read a matrix of {matrix.shape[1]} columns ({type(cause).__name__})",
+            f"run the model: it cannot read a matrix of {matrix.shape[1]} columns ({type(cause).__name__})",
             "Train again: the recorded features differ from those of the training.",
         ) from cause
     arrays = [np.asarray(output) for output in outputs if isinstance(output, np.ndarray)]
@@ -138,6 +138,6 @@ def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: 
         if task == "classification" and array.shape == wanted:
             return array.astype(np.float64)
     raise ModelRefused(
-        f"The model gives no float output of shape {list(wanted)}",
-        "Return one number per row for a regression, one probability per class for a classification (zipmap off).",
+        f"run the model: its output is not a float array of shape {list(wanted)}",
+        "Return one number per row for a regression, or one probability per class for a classification (zipmap off).",
     )

@@ -54,7 +54,7 @@ def contents(tracking: Connection) -> tuple[frozenset[tuple[str, int]], frozense
     """
     from mlflow.entities import ViewType
 
-    with session(tracking, "list what the registry holds") as client:
+    with session(tracking, "list the registry's models") as client:
         experiments, versions, token = set(), set(), None
         while True:
             page = client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
@@ -105,7 +105,7 @@ def register(
 
 def promote(tracking: Connection, name: str, version: str, previous: str | None, reasons: tuple[str, ...]) -> None:
     """Move the alias `champion`; say on both versions what they are now. Safe to repeat."""
-    with session(tracking, f"make version {version} champion of model {name}") as client:
+    with session(tracking, f"set version {version} of model {name} as champion") as client:
         client.set_registered_model_alias(name, CHAMPION, version)
         _tag(client, name, version, {"stage": "champion", "gate": "passed", "gate_reasons": _lines(reasons)})
         if previous and previous != version:
@@ -119,7 +119,7 @@ def remove_champion(tracking: Connection, name: str) -> None:
 
 
 def refuse(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
-    """Leave a candidate unchanged, with the gate's reasons on MLflow's pages. Safe to repeat."""
+    """Keep a candidate unchanged, and show the gate's reasons on MLflow's pages. Safe to repeat."""
     with session(tracking, f"mark version {version} of model {name} as refused") as client:
         _tag(client, name, version, {"gate": "refused", "gate_reasons": _lines(reasons)})
         client.update_model_version(name, version, description="Refused by the gate: " + _lines(reasons))

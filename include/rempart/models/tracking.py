@@ -94,9 +94,9 @@ def _error(url: str, doing: str, status: int, code: str) -> TrackingRefused | Tr
     if 400 <= status < 500 and status not in (408, 425, 429):
         return TrackingRefused(
             f"{doing} at MLflow ({url}): refused ({status} {code})",
-            "Check the rights of the connection 'mlflow', and that what is named exists there.",
+            "Check the rights of the connection 'mlflow', and that the named object exists there.",
         )
     return TrackingUnavailable(
         f"{doing} at MLflow ({url}): no usable answer ({code or status})",
-        "Check that MLflow runs (`rempart status`), then run again: nothing trained is lost.",
+        "Check that MLflow runs (`rempart status`), then run again. Finished training is not lost.",
     )

@@ -1,7 +1,7 @@
 """Manage MLflow users that exist for one attempt of a job and may only log to one experiment.
 
-They are MLflow's own users (its basic-auth app), made and removed by the platform's user, who is an administrator
-there. A verified password stays valid for `auth_cache_ttl_seconds` after its user is removed.
+They are MLflow's own users (its basic-auth app). The platform's user, an administrator there, makes and removes them. A
+verified password stays valid for `auth_cache_ttl_seconds` after its user is removed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ _GRANT = "/api/3.0/mlflow/users/permissions/grant"
 
 
 def create(tracking: Connection, prefix: str, experiment: str) -> Connection:
-    """Make a user whose name begins with `prefix` and who may log to an experiment, made if missing. Return a
-    connection.
+    """Make a user whose name begins with `prefix` and who may log to one experiment. Return a connection.
 
-    Raises TrackingUnavailable, TrackingRefused (also if the server has no users), ValueError for a prefix that does not
-    begin with JOB: such a user would be a person's.
+    A missing experiment is made. Raises TrackingUnavailable, TrackingRefused (also if the server has no users),
+    ValueError for a prefix that does not begin with JOB, because such a user would be a person's.
     """
     if not prefix.startswith(JOB):
-        raise ValueError(f"the name of a job's user begins with {JOB}")
+        raise ValueError(f"the name of a job's user must begin with {JOB}")
     name, password = f"{prefix}{secrets.token_hex(4)}", secrets.token_urlsafe(32)
     with session(tracking, f"make the user {prefix}...") as client:
         experiment_id = _experiment(client, experiment)
@@ -56,7 +55,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _ask(tracking: Connection, method: str, path: str, body: dict[str, str] | None) -> Any:
-    """Send one request within a session, which holds the credentials."""
+    """Send one request in a session, which holds the credentials."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 

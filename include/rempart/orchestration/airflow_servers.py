@@ -28,14 +28,16 @@ def airflow_destinations() -> Iterator[Destination]:
             host, port = egress.parse_endpoint(text)
         except ValueError:
             # the cause would quote the value, which may hold a password
-            raise ConfigError(f"Airflow's {why} is neither a URL nor host:port", "Correct it.") from None
+            raise ConfigError(
+                f"read Airflow's configuration: {why} is neither a URL nor host:port", "Correct it."
+            ) from None
         if host:
             yield Destination(host, port, f"Airflow's {why}")
 
     yield Destination(socket.gethostname(), None, "this machine")
     if os.environ.get("REMPART_CONTAINERS"):
         # the way out of containers, which judges by the same list; anybody else's proxy is not ours to trust
-        yield Destination(*EGRESS_PROXY, "the way out")
+        yield Destination(*EGRESS_PROXY, "the egress proxy")
     for section, key in (
         ("database", "sql_alchemy_conn"),
         ("database", "sql_alchemy_conn_async"),
@@ -84,4 +86,6 @@ def _url_of(backend_kwargs: str) -> str:
         return str(json.loads(backend_kwargs).get("url") or "")
     except (ValueError, AttributeError):
         # the cause would quote the value, which may hold a password
-        raise ConfigError("Airflow's [secrets] backend_kwargs is no JSON object", "Correct it.") from None
+        raise ConfigError(
+            "read Airflow's configuration: [secrets] backend_kwargs is not a JSON object", "Correct it."
+        ) from None

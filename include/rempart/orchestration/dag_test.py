@@ -17,13 +17,13 @@ from airflow.sdk import DAG
 def run(names: Mapping[str, Any]) -> NoReturn:
     """Run the DAG that the command line names, and exit: 0 if the run succeeded, 1 if not, 2 for wrong arguments.
 
-    `names`: the DAG file's `globals()`. The DAG need not be named where the file has one alone.
+    `names`: the DAG file's `globals()`. The DAG's name may be omitted if the file has only one DAG.
     """
     dags = {value.dag_id: value for value in names.values() if isinstance(value, DAG)}
     parser = argparse.ArgumentParser(description="Run a DAG of this file once, in this process.")
     parser.add_argument("dag_id", nargs="?", choices=sorted(dags), default=min(dags) if len(dags) == 1 else None)
-    parser.add_argument("--conf", type=json.loads, default={}, help="the parameters of the run, as JSON")
-    parser.add_argument("--mark", metavar="PATTERN", help="tasks that are marked as succeeded, and not run")
+    parser.add_argument("--conf", type=json.loads, default={}, help="parameters of the run, as JSON")
+    parser.add_argument("--mark", metavar="PATTERN", help="tasks that are marked as succeeded instead of run")
     asked = parser.parse_args()
     if asked.dag_id is None:
         parser.error(f"name a DAG: {', '.join(sorted(dags)) or 'with this rempart.yaml, the file defines none'}")

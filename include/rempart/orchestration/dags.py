@@ -1,4 +1,7 @@
-"""What DAG files have in common: times, the retry rule, and a DAG for each pipeline, whose fault hides no other."""
+"""Define what DAG files share: start times, the retry rule, and one DAG for each pipeline.
+
+A faulty pipeline does not hide the DAGs of other pipelines.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,20 @@ LONGEST_TAG = 100
 
 
 def at(cron: str) -> CronTriggerTimetable:
-    """Return the times of a cron expression in UTC. A new platform starts with the next one.
+    """Return the timetable of a cron expression in UTC. A new platform waits for the next time.
 
-    By default Airflow would start with the last one for a tenth of the interval: a weekly drill on its first day,
-    without a restore point. `False` means that tenth as well. The five minutes keep a time at which the file is just
-    read.
+    By default Airflow also runs the last time if it is less than a tenth of the interval ago. A weekly drill would then
+    run on its first day, without a restore point. `False` switches this off completely. The five minutes keep a time
+    that passes while the file is parsed.
     """
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=5))
 
 
 def task_defaults(*, owner: str, retries: int, timeout: timedelta) -> dict[str, Any]:
-    """`default_args` of a DAG: who answers for its tasks, how often one is tried again, and how long one may take.
+    """Return the `default_args` of a DAG: owner of its tasks, number of retries, and time limit.
 
-    An error of this platform is tried again only if its class says that a retry can help. The pause between two tries
-    is `dags.retry_delay` of rempart.yaml.
+    An error of this platform is retried only if its class says that a retry can help. The pause between two tries is
+    `dags.retry_delay` of rempart.yaml.
     """
     return {
         "owner": owner,
@@ -55,10 +58,10 @@ def task_defaults(*, owner: str, retries: int, timeout: timedelta) -> dict[str, 
 
 
 def highest_classification() -> Classification:
-    """The highest classification of all pipelines: what a DAG states that moves what every pipeline made.
+    """Return the highest classification of all pipelines, which a DAG states if it moves the data of every pipeline.
 
-    The platform's own databases are internal. A pipeline of which nobody knows where its data may be (its file cannot
-    be read, or the policy does not know its classification) counts as the highest that the policy knows.
+    The platform's own databases are internal. If the place of a pipeline's data is unknown (its file cannot be read, or
+    the policy lacks its classification), it counts as the highest classification of the policy.
     """
     policy = config.load().policy
     moved: list[Classification] = [
@@ -69,7 +72,7 @@ def highest_classification() -> Classification:
 
 
 def is_wanted(dag_id: str) -> bool:
-    """Whether this process needs the DAG. The dag-processor needs each; a task reads its file for its own DAG alone."""
+    """Return whether this process needs the DAG. The dag-processor needs every DAG; a task needs its own."""
     return get_parsing_context().dag_id in (None, dag_id)
 
 
@@ -117,7 +120,8 @@ def _not_allowed(pipeline: Pipeline, current: Config) -> PipelineError | None:
         return None
     lines = "".join(f"\n[{violation.rule}] {violation.what}" for violation in violations)
     return PipelineError(
-        f"include/pipelines/{pipeline.name}.yaml: its data may not be where this platform would put it:{lines}",
+        f"build the DAGs of include/pipelines/{pipeline.name}.yaml: the policy does not allow its data at their "
+        f"places:{lines}",
         " / ".join(dict.fromkeys(violation.remedy for violation in violations)),
     )
 
@@ -137,7 +141,7 @@ def _built(dag_id: str, pipeline: Pipeline, build: Callable[[str, Pipeline], DAG
         broken = refusal(dag)
     except Exception as cause:
         error = PipelineError(
-            f"{where}: DAG {dag_id} cannot be built: {cause}",
+            f"build DAG {dag_id} of {where}: {cause}",
             "Correct the value that the message names (a schedule is a cron expression in UTC).",
         )
     else:

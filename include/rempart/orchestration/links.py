@@ -1,7 +1,7 @@
-"""Links from a task to a page, which a DAG file gives to its tasks with `linked`.
+"""Define links from a task to a page. A DAG file gives them to its tasks with `linked`.
 
 Airflow stores a link's name and key with the DAG, asks the worker for its address when a task has ended, and keeps that
-as an XCom. A link that fails is told in the task's log and is missing; nothing else is.
+as an XCom. If a link fails, the task's log says so and the link is missing; the task is not affected.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class PageLink(BaseOperatorLink):
         return f"_link_rempart_{self._page.name.lower().replace(' ', '_')}"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Return the address in the worker, where `ti_key` is the running task.
+        """Return the address, in the worker where `ti_key` is the running task.
 
-        Empty if there is no page: Airflow shows no link.
+        Empty if there is no page: Airflow then shows no link.
         """
         from airflow.configuration import conf
 

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from rempart.flows.replication.replicate import ReplicationResult
 
 TASKS = 256
-"""Limit of copy tasks in one run. Airflow maps a task over at most 1,024 values by default."""
+"""Limit of copy tasks in one run. By default Airflow maps a task over at most 1,024 values."""
 GAUGES = ("lag_seconds", "lag_p50", "lag_p95", "lag_max", "pending", "pending_bytes", "failures", "throughput")
 """Fields of a result that are sent as `rempart.replication.<field>` (docs/how-to/observe-replication.md)."""
 NO_RETRY = ExceptionRetryPolicy(
-    [RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="the lease is over: the next run does it anew")]
+    [
+        RetryRule(
+            "rempart.errors.RempartError", RetryAction.FAIL, reason=("the lease has ended: the next run does the work")
+        )
+    ]
 )
 """For the task that concludes. Where its process was killed it is run again, and the lease is still its own."""
 logger = logging.getLogger(__name__)
@@ -44,7 +48,7 @@ def skipped_without_lease() -> Iterator[None]:
 
 
 def shares(pieces: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """Split the pieces of work among tasks: one each up to `TASKS` pieces."""
+    """Split the pieces of work among tasks: one task for each piece, up to `TASKS` tasks."""
     count = min(len(pieces), TASKS)
     return [list(pieces[n::count]) for n in range(count)]
 

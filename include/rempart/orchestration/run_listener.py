@@ -51,7 +51,7 @@ class RunListener:
             if isinstance(error, RempartError) and TAG in tags:
                 task_instance.xcom_push(run_notes.FAILURE, [error.what[:1000], error.hint[:1000]])
         except Exception:
-            logger.warning("The words of a failed task were not kept for its run's note", exc_info=True)
+            logger.warning("The error message of a failed task was not stored for its run's note", exc_info=True)
 
 
 def _told(dag_run: Any, msg: str) -> None:
@@ -68,11 +68,11 @@ def _told(dag_run: Any, msg: str) -> None:
         with connection.begin_nested():
             write(connection, dag_run.id)
     except Exception:
-        logger.warning("The run %s of %s got no note", dag_run.run_id, dag_run.dag_id, exc_info=True)
+        logger.warning("The note of run %s of %s was not written", dag_run.run_id, dag_run.dag_id, exc_info=True)
 
 
 def write(connection: Connection, run: int) -> None:
-    """Write the note of an ended run, unless somebody wrote one. `run` is its number in Airflow."""
+    """Write the note of an ended run, unless a person wrote one. `run` is its number in Airflow."""
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy import func, text
     from sqlalchemy.dialects.postgresql import insert
@@ -93,7 +93,7 @@ def write(connection: Connection, run: int) -> None:
 
 
 def _found(connection: Connection, run: int) -> tuple[Mapping[str, Any], Mapping[str, Sequence[str]]]:
-    """Return what the run's tasks returned, and the messages of those that failed."""
+    """Return the results of the run's tasks, and the messages of the failed tasks."""
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MARK = "Rempart: "
-"""Prefix of our notes: a note without it was written by somebody else, and stays."""
+"""Prefix of our notes. A note without it was written by a person and is not replaced."""
 FAILURE = "rempart_failure"
 """XCom of a failed task: what failed and what to do, in the words of the error."""
 LONGEST = 900
@@ -20,7 +20,7 @@ TaskResult = Mapping[str, Any]
 
 
 def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> str | None:
-    """Return one to three lines, or None if there is nothing to report.
+    """Return a note of one to three lines, or None if there is nothing to report.
 
     `returned`: results of tasks, by id. `failed`: the error of each failed task, empty for a killed process.
     """
@@ -39,7 +39,7 @@ def kind_of(task: str) -> str | None:
 
 def _failed(task: str, words: Sequence[str]) -> list[str]:
     if not words:
-        return [f"{task} failed; its log says why."]
+        return [f"{task} failed. See its log for the cause."]
     what, *remedy = (" ".join(word.split()) for word in words)
     return [f"{task} failed: {what}", *(f"What to do: {step}" for step in remedy if step)]
 
@@ -93,16 +93,20 @@ def _validate(task_result: TaskResult) -> str:
         return f"Version {task_result['version']} is the champion: {why}"
     why = "; ".join(str(reason) for reason in task_result["reasons"] if not str(reason).startswith("passed: ")) or why
     stays = (
-        f"version {task_result['champion']} stays champion"
+        f"the champion is still version {task_result['champion']}"
         if task_result["champion"]
-        else "and the model has no champion yet"
+        else "and the model still has no champion"
     )
     return f"Version {task_result['version']} was refused, {stays}: {why}"
 
 
 def _roll_back(task_result: TaskResult) -> str:
-    change = f"version {task_result['champion']} in place of {task_result['replaces']}"
-    return f"Champion is {change}." if task_result["done"] else f"Nothing was changed; champion would be {change}."
+    change = f"version {task_result['champion']} replaces {task_result['replaces']}"
+    return (
+        f"Champion: {change}."
+        if task_result["done"]
+        else (f"Dry run, nothing was changed. Champion would be: {change}.")
+    )
 
 
 def _conclude(task_result: TaskResult) -> str:
@@ -120,7 +124,7 @@ def _back_up(task_result: TaskResult) -> str:
         if not task_result["dangling"]
         else f" It is INCONSISTENT: {len(task_result['dangling'])} objects are missing."
     )
-    whole += "".join(f" It does not hold {store}." for store in task_result.get("not_held") or ())
+    whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (
         f"Restore point {task_result['id']}: {task_result['databases']} databases ({_size(task_result['bytes'])}), "
         f"{task_result['objects']:,} objects.{whole}"
@@ -128,12 +132,12 @@ def _back_up(task_result: TaskResult) -> str:
 
 
 def _prune(task_result: TaskResult) -> str | None:
-    return f"{len(task_result['deleted'])} older points pruned." if task_result["deleted"] else None
+    return f"Pruned {len(task_result['deleted'])} older restore points." if task_result["deleted"] else None
 
 
 def _drill(task_result: TaskResult) -> str:
     passed = sum(check["ok"] is True for check in task_result["checks"])
-    verdict = "proved itself" if task_result["ok"] else "did not prove itself"
+    verdict = "proved itself" if task_result["ok"] else "failed its proof"
     return (
         f"Restore point {task_result['point_id']} {verdict}: {passed} of {len(task_result['checks'])} checks"
         f" passed, restored in "
@@ -153,25 +157,25 @@ def _restore_to_sandbox(task_result: TaskResult) -> str:
 def _verify(task_result: TaskResult) -> str:
     damaged, unhealed = len(task_result["damaged"]), len(task_result["unhealed"])
     return (
-        f"{task_result['read']:,} replicas read back ({_size(task_result['bytes'])}): {damaged} damaged,"
-        f" {unhealed} not healed."
+        f"{task_result['read']:,} replicas read back ({_size(task_result['bytes'])}): {damaged} damaged, "
+        f"{unhealed} not repaired."
     )
 
 
 def _probe(task_result: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
-        f"{site} does not prove {len(lacking)} abilities" for site, lacking in task_result.items()
+        f"{len(lacking)} capabilities of {site} are not proven" for site, lacking in task_result.items()
     )
 
 
 def _export(task_result: TaskResult) -> str:
-    return f"{task_result['records']:,} records of the ledger exported; the last one is {task_result['last']}."
+    return f"Exported {task_result['records']:,} ledger records; the last one is {task_result['last']}."
 
 
 def _switchover(task_result: TaskResult) -> str:
     road = f"from {task_result['source']} to {task_result['target']}"
     if task_result["dry_run"]:
-        return f"The plan {road} was shown; nothing was moved. The active site is {task_result['active']}."
+        return f"Dry run: the plan {road} was shown, nothing was moved. The active site is {task_result['active']}."
     return f"{'Moved' if task_result['done'] else 'Not yet moved'} {road}; the active site is {task_result['active']}."
 
 

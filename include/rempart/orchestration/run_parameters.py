@@ -1,8 +1,8 @@
 """Refuse a run with a parameter that its DAG does not have.
 
-Airflow checks the values of declared parameters and silently accepts others: a misspelt `dry_run` would be lost. Every
-way to request a run (REST, UI, CLI, backfill, another DAG) ends in one function of Airflow, which is wrapped here for
-the DAGs of this project; the REST API answers 400.
+Airflow checks the values of declared parameters and silently accepts others, so a misspelt `dry_run` would be lost.
+Every way to request a run (REST, UI, CLI, backfill, another DAG) ends in one function of Airflow, which is wrapped here
+for the DAGs of this project. The REST API answers 400.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def unknown(conf: Iterable[str], declared: Iterable[str]) -> str | None:
         return None
     named = ", ".join(f"'{name}'" for name in strange[:5])
     return (
-        f"Unknown run parameter{'s' if len(strange) > 1 else ''} {named}: nothing was started. "
-        f"Remove it, or correct its spelling. This DAG has: {', '.join(known) or 'no parameters'}."
+        f"Unknown run parameter{'s' if len(strange) > 1 else ''} {named}: nothing was started. Remove it, or "
+        f"correct its spelling. Parameters of this DAG: {', '.join(known) or 'none'}."
     )
 
 

@@ -88,10 +88,14 @@ def logged(result: Result, lines: Callable[[Result], Iterable[str]]) -> Result:
 
 
 def keep_canary() -> None:
-    """Store one encrypted variable in Airflow, so that each drill has something to decrypt."""
+    """Store one encrypted variable in Airflow, which each drill decrypts as a test."""
     from airflow.sdk import Variable
 
     from rempart.backup.keys.platform_secrets import CANARY, CANARY_VALUE
 
     if Variable.get(CANARY, default=None) != CANARY_VALUE:
-        Variable.set(CANARY, CANARY_VALUE, description="Drills of restore points read it again. No secret; keep it.")
+        Variable.set(
+            CANARY,
+            CANARY_VALUE,
+            description=("Test value that drills of restore points decrypt. Not a secret. Do not delete it."),
+        )

@@ -21,7 +21,7 @@ class FileHandler(FileTaskHandler):
 
 
 def without_log_server(default: dict[str, Any]) -> dict[str, Any]:
-    """Return Airflow's logging configuration with this handler in place of its own."""
+    """Return Airflow's logging configuration with this handler instead of Airflow's own."""
     found = deepcopy(default)
     found["handlers"]["task"]["class"] = f"{FileHandler.__module__}.{FileHandler.__qualname__}"
     return found

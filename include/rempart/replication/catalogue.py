@@ -57,8 +57,8 @@ class Catalogue(Protocol):
         """Yield all rows in the order of their keys' bytes, then of their places."""
 
     def current(self, bucket: str) -> Iterator[Replica]:
-        """Yield what a reader of the target finds: each key's newest row, if it is a body and the source still lists
-        it.
+        """Yield the objects that a reader of the target finds: each key's newest row, if it is a body and the source
+        still lists it.
         """
 
     def missing(self, bucket: str) -> Iterator[Replica]:
@@ -193,7 +193,7 @@ def _upsert(opened: Session, whose: tuple[str, ...], replicas: Sequence[Replica]
 
 
 class MemoryCatalogue:
-    """The catalogue in memory, for one process: a lease holds until it is lost."""
+    """A catalogue in memory, for one process. A lease is valid until it is lost."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[tuple[str, str], Replica]] = {}

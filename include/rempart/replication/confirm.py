@@ -22,7 +22,9 @@ PAGE = 1000
 SAMPLED = 100
 """Minimum number of replicas requested by name at the source, of those missing in its listing."""
 FEW = 100
-"""Number of replicas that are requested one by one however few pages a listing has: in parallel this is faster."""
+"""Number of replicas that are requested one by one, in parallel, because this is faster than a listing of any
+length.
+"""
 ShownReplica = tuple[Replica, ObjectInfo | None]
 
 
@@ -36,7 +38,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Checks one bucket of the target. `listing`: its entries in order, all versions or what a reader finds."""
+    """Checks one bucket of the target. `listing`: its entries in order, either all versions or the current ones."""
 
     target: Site
     bucket: str
@@ -109,10 +111,10 @@ def doubt_listing(
     there = [row for (row, _), found in zip(rows, pool.map(is_there, rows), strict=True) if found]
     if there:
         raise SiteError(
-            f"list {bucket} at site '{target.name}': the listing does not show {missing} of {known} replicas, and "
-            f"{len(there)} of {len(rows)} that were asked for by name are there, such as {there[0].key[:80]!r}",
-            "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some minutes; if "
-            "it lasts, ask the site's operator.",
+            f"list {bucket} at site '{target.name}': the listing lacks {missing} of {known} replicas, but "
+            f"{len(there)} of {len(rows)} requested by name exist, such as {there[0].key[:80]!r}",
+            "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some "
+            "minutes. If it fails again, ask the site's operator.",
         )
 
 
@@ -150,9 +152,8 @@ def doubt_source(source: Site, bucket: str, missing: Sample, versions: bool, poo
     there = [row for row, found in zip(missing.rows, pool.map(is_there, missing.rows), strict=True) if found]
     if there:
         raise SiteError(
-            f"list {bucket} at site '{source.name}': the listing lacks {missing.added} versions copied before,"
-            f" and {len(there)} of {len(missing.rows)} that were asked for by name are there, such as"
-            f" {there[0].key[:80]!r}",
-            "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some minutes; if "
-            "it lasts, ask the site's operator.",
+            f"list {bucket} at site '{source.name}': the listing lacks {missing.added} versions copied before, "
+            f"but {len(there)} of {len(missing.rows)} requested by name exist, such as {there[0].key[:80]!r}",
+            "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some "
+            "minutes. If it fails again, ask the site's operator.",
         )

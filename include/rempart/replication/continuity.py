@@ -27,16 +27,19 @@ class Continuity(Protocol):
         """Hold a named lease while the block runs. Raises LeaseHeld."""
 
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
-        """A lease that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld.
+        """Take a lease for runs of several processes. Only its holder renews it. Raises LeaseHeld.
 
-        With `again`, a holder of the same name loses his to this one.
+        With `again`, take it also from a holder of the same name, who then loses it.
         """
 
     def renew(self, lease: Lease, seconds: float) -> None:
         """Renew a lease. Raises LeaseLost."""
 
     def still(self, lease: Lease) -> AbstractContextManager[None]:
-        """While the block runs, nobody else can take the lease: for what is written elsewhere. Raises LeaseLost."""
+        """Keep the lease while the block runs, so that no other run can take it: for writes elsewhere.
+
+        Raises LeaseLost.
+        """
 
     def release(self, lease: Lease) -> None: ...
 
@@ -97,7 +100,10 @@ class MemoryContinuity:
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
         with self._lock:
             if name in self._held and not (again and self._held[name].holder == holder):
-                raise LeaseHeld(f"'{name}' is being done by {self._held[name].holder}", "Wait for it to end.")
+                raise LeaseHeld(
+                    f"take lease '{name}': {self._held[name].holder} has it",
+                    "Wait until it is released, then run again.",
+                )
             self._generations[name] = self._generations.get(name, 0) + 1
             self._held[name] = Lease(name, self._generations[name], holder)
             return self._held[name]

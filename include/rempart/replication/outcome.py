@@ -159,7 +159,7 @@ class Grade:
         shown = "read back"
         if self.accepted:
             shown = f"accepted by checksum, read back due {self.due:%Y-%m-%d %H:%M} UTC" if self.due else "accepted"
-        return shown if not self.unvouched else f"{shown}; unvouched: {self.unvouched}"
+        return shown if not self.unvouched else f"{shown}; without a writer's digest: {self.unvouched}"
 
 
 def grade_of(outcome: Outcome) -> Grade:

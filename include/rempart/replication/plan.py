@@ -21,7 +21,7 @@ LONG = 255
 Why = Literal["new", "changed", "replica missing", "replica altered", "out of order"]
 Basis = Literal["read back", "checked on arrival", "found there", "marker"]
 ACCEPTED: Basis = "checked on arrival"
-"""The target checked the SHA-256 and listed the object as sent; nobody has read it there yet."""
+"""The target checked the SHA-256 and listed the object as sent. It was not read back yet."""
 DAMAGED = "damaged"
 """The ETag of a replica that is not what was copied: no listing agrees with it, so a comparison copies it again."""
 Voucher = Literal["writer", "checksum", "checksum of parts", "none"]
@@ -31,8 +31,8 @@ Voucher = Literal["writer", "checksum", "checksum of parts", "none"]
 def risks(key: str, *, folder: bool = False) -> frozenset[str]:
     """Return the capabilities without which a site may confuse a key with another; empty for most keys.
 
-    `folder`: other keys have this one before one of their slashes. A server that stores files cannot hold a file and a
-    folder of one name.
+    `folder`: this key followed by a slash is the beginning of other keys. A server that stores files cannot have a file
+    and a folder of one name.
     """
     found = set()
     if folder or "\\" in key or any(step in ("", ".", "..") for step in key.split("/")):
@@ -144,9 +144,9 @@ def plan_key(
     known: Sequence[Replica],
     target: Sequence[ObjectInfo] | None,
 ) -> KeyPlan:
-    """Plan one key: `source` and `target` newest first, `target` None if not listed; `known` in any order.
+    """Plan one key. `source` and `target` are newest first, `target` is None if not listed, `known` is in any order.
 
-    Versions at the target stay as far as they are the beginning of the source's history; the following ones are stored
+    Versions at the target stay if they are the beginning of the source's history. The following versions are stored
     again, so that readers find the same sequence of versions and markers.
     """
     by_version = {replica.version: replica for replica in known}
@@ -243,8 +243,8 @@ def merge(
 ) -> Iterator[KeyPlan]:
     """Yield plans of all keys with work; `tally` is filled on the way.
 
-    The plan of a key that others use as a folder is yielded once that is known. Raises SiteError for an unordered
-    listing, or an empty one where objects were before.
+    The plan of a key is yielded once it is known whether other keys use it as a folder. Raises SiteError for an
+    unordered listing, or an empty one where objects were before.
     """
 
     def plans() -> Iterator[tuple[str, KeyPlan | None]]:
@@ -324,9 +324,9 @@ def check_source(tally: Tally, where: str) -> None:
     """Check that the source is not suddenly empty. Raises SiteError."""
     if not tally.objects and tally.known:
         raise SiteError(
-            f"The source lists no object ({where}), though {tally.known} were replicated from it",
-            "Nothing was changed at the target. Check the source's bucket and rights; if it was emptied on purpose, "
-            "delete the pair's catalogue (docs/runbooks/replica.md).",
+            f"list the source ({where}): it has no object, although {tally.known} objects were replicated from it",
+            "Nothing was changed at the target. Check the source's bucket and rights. If it was emptied on "
+            "purpose, delete the pair's catalogue (docs/runbooks/replica.md).",
         )
 
 
@@ -348,8 +348,8 @@ def _grouped(listing: Iterable[Any], side: int) -> Iterator[tuple[bytes, int, st
         order = key.encode("utf-8", "surrogatepass")
         if last is not None and order <= last:
             raise SiteError(
-                f"A listing is out of order: {key[:80]!r} came after a later key",
-                "Nothing was changed at the target. Run `rempart doctor site`: it proves the order of listings.",
+                f"read a listing: it is out of order, {key[:80]!r} came after a later key",
+                "Nothing was changed at the target. Run `rempart doctor site`, which checks the order of listings.",
             )
         last = order
         yield order, side, key, list(group)

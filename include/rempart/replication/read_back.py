@@ -1,4 +1,4 @@
-"""How often replicas are read back. A DAG file imports it: nothing else is imported here."""
+"""Define how often replicas are read back. A DAG file imports this module, so it imports nothing else."""
 
 from datetime import timedelta
 

@@ -41,7 +41,10 @@ from rempart.sites.port import ObjectInfo, Site
 RECORDED = 500
 """Replicas that are written to the catalogue at a time."""
 CLOSER = 1000
-"""Number of keys examined one by one; beyond it, unless few among all, the whole bucket is compared."""
+"""Maximum number of changed keys that are examined one by one.
+
+Above it the whole bucket is compared, unless they are few among all keys.
+"""
 NOT_SHOWN = ("replica missing", "replica altered")
 """Reason for copying again: the target's listing does not show a replica as stored."""
 
@@ -269,8 +272,8 @@ class BucketRun:
     ) -> tuple[Outcome, ReplicationError | None]:
         """Confirm copies, hide deleted objects, purge long-hidden ones.
 
-        The returned error tells that too much is gone at the source: then nothing was hidden. Raises SiteError,
-        LeaseLost.
+        The returned error means that more is gone at the source than the limits allow; then nothing was hidden. Raises
+        SiteError, LeaseLost.
         """
         outcome, now = Outcome(), self._clock()
         gone = list(self._ripe(now))
@@ -281,11 +284,11 @@ class BucketRun:
         outcome.add(self._confirm(planned, folder))
         if why:
             return outcome, ReplicationError(
-                f"{self._bucket} at site '{self._source.name}': {why}. "
-                f"Nothing was hidden at site '{self._target.name}'",
-                "If it was wished: "
-                f"`rempart replicate {self._source.name} {self._target.name} --accept-deletes {hides}`. "
-                "If not, the objects are at the target: docs/runbooks/replica.md.",
+                f"replicate {self._bucket} from site '{self._source.name}': {why}. Nothing was hidden at site "
+                f"'{self._target.name}'",
+                f"If the deletions are intended, run `rempart replicate {self._source.name} {self._target.name} "
+                f"--accept-deletes {hides}`. If not, the objects are still at the target: "
+                "docs/runbooks/replica.md.",
             )
         if self._target_able.outcome("delete markers") == "proven" and self._target.keeps_versions(self._bucket):
             for rows in gone:
@@ -336,7 +339,10 @@ class BucketRun:
         return count
 
     def _confirm(self, planned: Planned, folder: Path) -> Outcome:
-        """Check that the target has what it said it stored. Mark the others, so that they are copied again."""
+        """Check that the target has the objects that it reported as stored.
+
+        Mark the others, so that they are copied again.
+        """
         outcome, lost, read = Outcome(), [], []
         copied = self._catalogue.copied_since(self._bucket, planned.began)
         accepted = (row for row in copied if row.basis == ACCEPTED)
@@ -375,6 +381,7 @@ class BucketRun:
 
 def _mixed_up(key: str, lacking: list[str], target: str) -> SiteError:
     return SiteError(
-        f"site '{target}' may take {key[:80]!r} for another key: it was not proven to keep {', '.join(lacking)} apart",
-        "Rename the object at the source, or replicate to a site that proves it (`rempart doctor site`).",
+        f"copy {key[:80]!r} to site '{target}': the site may confuse it with another key, because it was not "
+        f"proven to keep {', '.join(lacking)} distinct",
+        "Rename the object at the source, or replicate to a site with that capability (`rempart doctor site`).",
     )

@@ -99,7 +99,7 @@ class Mover:
     tags: bool = True
     throttle: Throttle = field(default_factory=lambda: Throttle(None))
     kept: list[bool] = field(default_factory=list)
-    """Whether the target's bucket keeps versions, once asked."""
+    """Whether the target's bucket keeps versions, once known."""
 
     def carry(self, plan: KeyPlan) -> KeyResult:
         """Copy the versions of one key in order. Errors of the sites become a failure."""
@@ -148,8 +148,8 @@ class Mover:
     def _sent_etag(self, info: ObjectInfo, stored: ObjectInfo, body: bytes) -> str:
         """Return the ETag that the target must list for a body stored in one piece: its MD5.
 
-        Not computed if both sites report the same: the source's MD5 is from the writer's bytes, the target's from what
-        it received.
+        Not computed if both sites report the same ETag: the source's MD5 is from the writer's bytes, the target's from
+        the received bytes.
         """
         return info.etag if self.md5_etags and info.etag == stored.etag else md5(body).hex()
 
@@ -232,8 +232,9 @@ class Mover:
         if arrival:
             if stored.sha256 not in (None, sha256):  # by its writer's record, which a part's upload hands on
                 raise IntegrityError(
-                    f"put {self.bucket}/{stored.key} at site '{self.target.name}': other bytes were sent than read",
-                    "It does not count as a replica. Run again; if it lasts, this machine's memory may be at fault.",
+                    f"put {self.bucket}/{stored.key} at site '{self.target.name}': the sent bytes differ from the "
+                    "bytes read",
+                    "The object does not count as a replica. Run again. If it fails again, test this machine's memory.",
                 )
             return replace(stored, etag=sent_etag), ACCEPTED
         read_back(self.target, self.bucket, stored, sha256)
@@ -254,8 +255,8 @@ class Mover:
 
     def _no_version(self, key: str) -> SiteError:
         return SiteError(
-            f"put {self.bucket}/{key} at site '{self.target.name}': the answer names no version, nor does HEAD",
-            "It does not count as a replica. Run again; if it lasts, ask the site's operator.",
+            f"put {self.bucket}/{key} at site '{self.target.name}': neither the answer nor HEAD names a version",
+            "The object does not count as a replica. Run again. If it fails again, ask the site's operator.",
         )
 
     def _replica(
@@ -284,17 +285,18 @@ class Mover:
 
     def _short(self, key: str, came: int, announced: int) -> IntegrityError:
         return IntegrityError(
-            f"get {self.bucket}/{key} at site '{self.source.name}': {came} bytes came, {announced} were announced",
-            "Nothing was copied. Run again; if it lasts, ask the operator.",
+            f"get {self.bucket}/{key} at site '{self.source.name}': received {came} bytes instead of {announced}",
+            "Nothing was copied. Run again. If it fails again, ask the site's operator.",
         )
 
 
 def store_file(
     site: Site, bucket: str, like: ObjectInfo, file: Path, *, retain_until: datetime | None = None
 ) -> ObjectInfo:
-    """Store a file as `like` describes (key, size, metadata with its `sha256`, content type); a large one in parts.
+    """Store a file as `like` describes (key, size, metadata with its `sha256`, content type). A large file is stored in
+    parts.
 
-    With `retain_until` it is locked; an upload in parts only once it is complete.
+    With `retain_until` it is locked; a multipart object only after its upload is complete.
     """
     if like.size <= ONE_PUT:
         return site.write_file(
@@ -340,7 +342,7 @@ def _digests(checks: Checks | None) -> Digests:
 
 
 def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> None:
-    """Check that the target returns what it said it stored. Raises IntegrityError."""
+    """Check that the target returns the bytes that it reported as stored. Raises IntegrityError."""
     where = f"{bucket}/{stored.key} at site '{target.name}'"
     try:
         found = stored_sha256(target, bucket, stored.key, version_id=stored.version_id)
@@ -349,7 +351,8 @@ def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> Non
     if found != sha256:
         raise IntegrityError(
             f"read back {where}: SHA-256 {found[:12]}…, the source has {sha256[:12]}…",
-            "It does not count as a replica. Run again; if it lasts, do not rely on this site and ask its operator.",
+            "The object does not count as a replica. Run again. If it fails again, stop using this site and ask "
+            "its operator.",
         )
 
 
@@ -360,15 +363,15 @@ def see_hidden(target: Site, bucket: str, key: str) -> None:
     except ObjectMissing:
         return
     raise IntegrityError(
-        f"hide {bucket}/{key} at site '{target.name}': a delete marker was reported, and the object is still found",
-        "It does not count as hidden. Run again; if it lasts, ask the site's operator.",
+        f"hide {bucket}/{key} at site '{target.name}': the site reported a delete marker, but still returns the object",
+        "The object does not count as hidden. Run again. If it fails again, ask the site's operator.",
     )
 
 
 def absent(target: Site, bucket: str, key: str) -> IntegrityError:
     return IntegrityError(
-        f"put {bucket}/{key} at site '{target.name}': reported as stored, but it is not there as it was sent",
-        "Run again; if it lasts, do not rely on this site and ask its operator.",
+        f"put {bucket}/{key} at site '{target.name}': the site reported success, but the object is missing or differs",
+        "Run again. If it fails again, stop using this site and ask its operator.",
     )
 
 

@@ -1,7 +1,7 @@
 """Decide whether a source returned the stored bytes, and on what evidence. Pure.
 
-Evidence is the SHA-256 in the object's metadata, or a checksum sent by the writer and kept by the site. An ETag is the
-site's own account of what it received: it is compared, but is no evidence; nor is a second read.
+Evidence is the SHA-256 in the object's metadata, or a checksum that the writer sent and the site kept. An ETag is the
+site's own statement about the received bytes: it is compared, but is no evidence. A second read is no evidence either.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ def vouch(where: str, info: ObjectInfo, checks: Checks | None, came: Digests, *,
     """
     if info.sha256:
         if info.sha256 != came.sha256:
-            raise _altered(where, came, f"its writer recorded {info.sha256[:12]}…")
+            raise _altered(where, came, f"the writer recorded {info.sha256[:12]}…")
         return "writer"
     if checks is None:
         return "none"
     if checks.sha256:
         if checks.sha256 != came.sha256:
-            raise _altered(where, came, f"its writer sent the checksum {checks.sha256[:12]}…")
+            raise _altered(where, came, f"the writer sent the checksum {checks.sha256[:12]}…")
         return "checksum"
     if checks.composite and _is_regular(checks):
         if checks.composite != came.composite:
-            raise _altered(where, came, f"its writer sent checksums of parts ({checks.composite})")
+            raise _altered(where, came, f"the writer sent checksums of parts ({checks.composite})")
         return "checksum of parts"
     comparable = md5_etags and may_be_md5(info.etag) and not checks.encrypted
     if "-" in info.etag and not _is_regular(checks):
         comparable = False  # the lengths of its parts are not known
     if comparable and info.etag != came.etag:
-        raise _altered(where, came, f"the bytes have the ETag {came.etag}, the site tells {info.etag}")
+        raise _altered(where, came, f"the bytes have the ETag {came.etag}, but the site reports {info.etag}")
     return "none"
 
 

@@ -20,7 +20,7 @@ RoleName = Literal["viewer", "auditor", "operator", "admin"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 
 RESERVED = frozenset({"fail_over", "fail_back"})
-"""DAGs whose runs move the platform: without that right nobody starts, clears or changes them in Airflow."""
+"""DAGs whose runs move the platform. In Airflow only roles with this right may start, clear or change them."""
 
 _ACTIONS = {"r": "can_read", "c": "can_create", "e": "can_edit", "d": "can_delete", "m": "menu_access"}
 _ASKED: dict[Capability, Permission] = {
@@ -69,11 +69,13 @@ RIGHTS: dict[str, tuple[str, str, str, str]] = {
     "Rempart Evidence": ("r", "r", "r", "r"),
     "Rempart Failover": ("", "", "", "e"),
 }
-"""What each role may do, by resource. FAB's pages of users and roles are in no row: `rempart users` changes those, and
-the ledger says who did."""
+"""What each role may do, by resource.
+
+No role has FAB's pages of users and roles: `rempart users` changes users, and the ledger records who did.
+"""
 
 _SIMPLE: dict[str, RoleName] = {"viewer": "viewer", "user": "operator", "op": "operator", "admin": "admin"}
-"""Roles of Airflow's simple auth manager, and which of ours is the nearest."""
+"""Roles of Airflow's simple auth manager, each with our nearest role."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,11 @@ class Role:
 
 _MEANINGS: dict[RoleName, str] = {
     "viewer": "reads DAGs, runs, logs and results; changes nothing",
-    "auditor": "reads DAGs, runs, Airflow's audit log and the evidence, and no data; changes nothing",
-    "operator": "also starts, clears and pauses DAGs and answers tasks that wait for a person; no failover",
-    "admin": "also changes connections, variables and pools, and moves the platform to another site",
+    "auditor": "reads DAGs, runs, Airflow's audit log and the evidence, but no data; changes nothing",
+    "operator": (
+        "as viewer; also starts, clears and pauses DAGs and answers tasks that wait for a person; no failover"
+    ),
+    "admin": "as operator; also changes connections, variables and pools, and moves the platform to another site",
 }
 
 

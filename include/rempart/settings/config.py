@@ -52,20 +52,26 @@ WAL_ARCHIVE = "wal_archive"
 class Config(Strict):
     """Content of rempart.yaml."""
 
-    operators: dict[str, Operator] = Field(description="Adds to the shipped catalogue, or overrides its facts.")
+    operators: dict[str, Operator] = Field(
+        description=("Additions to the shipped catalogue; a fact given here replaces the shipped fact.")
+    )
     sites: dict[str, SiteConfig]
-    active_site: str = Field(description="The site where pipelines read and write.")
+    active_site: str = Field(description="The site from which pipelines read and to which they write.")
     policy: dict[Classification, PolicyRule]
     retention: dict[Classification, Retention]
     buckets: Buckets = Buckets()
-    registries: dict[str, Registry] = Field(default_factory=dict, description="By host, or host/path.")
-    connections: dict[str, DeclaredConnection] = Field(
-        default_factory=dict, description=("In addition to the platform's own.")
+    registries: dict[str, Registry] = Field(
+        default_factory=dict, description=("Image registries by host, or by host/path.")
     )
-    hosts: dict[str, Place] = Field(default_factory=dict, description="Other hosts that tasks may reach: host[:port].")
+    connections: dict[str, DeclaredConnection] = Field(
+        default_factory=dict, description=("Airflow connections that tasks may use, in addition to the platform's own.")
+    )
+    hosts: dict[str, Place] = Field(
+        default_factory=dict, description=("Other hosts that tasks may reach, as host[:port].")
+    )
     gpu_pools: dict[str, Pool] = Field(default_factory=dict)
     machine: Place | None = Field(
-        default=None, description="Where the platform's own servers run: PostgreSQL, MLflow and Airflow."
+        default=None, description=("The machine that runs the platform's own servers: PostgreSQL, MLflow and Airflow.")
     )
     replication: list[ReplicationPair] = Field(default_factory=list)
     backup: BackupConfig
@@ -92,7 +98,7 @@ class Config(Strict):
         return self.evidence.checkpoint_site or self.backup.site
 
     def server_place(self, name: str) -> Place | None:
-        """Return the place of one of SERVERS: declared for an external one, else the machine. None if undeclared."""
+        """Return the place of one of SERVERS: its declared place if external, else the machine. None if undeclared."""
         declared = self.services[name].external if name in self.services else None
         return declared.place if declared else self.machine
 
@@ -129,17 +135,19 @@ class Config(Strict):
         for name, site in self.sites.items():
             if site.job_credentials and site.job_credentials.connection == site.connection:
                 raise ValueError(
-                    f"sites.{name}.job_credentials.connection: the site's own. Name another, or say kind: platform"
+                    f"sites.{name}.job_credentials.connection: this is the site's own connection. Name another "
+                    "connection, or set kind: platform"
                 )
             if site.independent_of:
                 known(f"sites.{name}.independent_of", site.independent_of, self.sites, "sites")
         known("active_site", self.active_site, self.sites, "sites")
         known("backup.site", self.backup.site, self.sites, "sites")
         if self.backup.every > self.backup.rpo_objective:
-            raise ValueError("backup.every: longer than backup.rpo_objective, which could then not be met")
+            raise ValueError("backup.every: longer than backup.rpo_objective, so the objective could never be met")
         if self.backup.locked > timedelta(days=self.backup.keep.daily):
             raise ValueError(
-                "backup.locked: longer than the days under backup.keep.daily: locks would keep what no rule keeps"
+                "backup.locked: longer than the days under backup.keep.daily, so locks would keep restore points "
+                "that no retention rule keeps"
             )
         for key, chosen in (("site", self.evidence.site), ("checkpoint_site", self.evidence.checkpoint_site)):
             if chosen:
@@ -156,9 +164,9 @@ class Config(Strict):
             known(f"training.gpu_pools.{i}", chosen_pool, self.gpu_pools, "gpu_pools")
         if self.training.backend == "kubernetes":
             if not self.gpu_pools:
-                raise ValueError("training.backend: kubernetes needs a pool: declare one under gpu_pools")
+                raise ValueError("training.backend: kubernetes needs a pool: declare a pool under gpu_pools")
             if not self.training.image:
-                raise ValueError("training.image: name the image of the job's pod with its digest: name@sha256:...")
+                raise ValueError("training.image: give the image of the job's pod with its digest: name@sha256:...")
         startable = {"postgresql", "mlflow", "airflow", *self.sites}
         for name in self.services:
             known(f"services.{name}", name, dict.fromkeys(sorted(startable)), "the stack's services")
@@ -172,24 +180,28 @@ class Config(Strict):
             if declared is None:
                 continue
             if name in self.sites and (declared.operator or declared.service or declared.region):
-                raise ValueError(f"services.{name}.external.operator: the place of a site stands under sites.{name}")
+                raise ValueError(
+                    f"services.{name}.external.operator: this server is a site, so declare its place under sites.{name}"
+                )
             if name in SERVERS and declared.place is None:
                 raise ValueError(
-                    f"services.{name}.external.operator: name the operator, service and region of this server, such as"
-                    " {operator: scaleway, service: managed-postgresql, region: fr-par}: the policy judges where it is"
+                    f"services.{name}.external.operator: give the operator, service and region of this server, "
+                    "such as {operator: scaleway, service: managed-postgresql, region: fr-par}; the policy "
+                    "decides by its place"
                 )
         started = [name for name in SERVERS if name not in self.services or not self.services[name].external]
         if started and self.machine is None:
             raise ValueError(
-                f"machine: name the operator, service and region of the machine on which {', '.join(started)} run, such"
-                " as {operator: scaleway, service: virtual-machines, region: fr-par}: the policy judges where they are"
+                f"machine: give the operator, service and region of the machine that runs {', '.join(started)}, "
+                "such as {operator: scaleway, service: virtual-machines, region: fr-par}; the policy decides "
+                "by its place"
             )
 
 
 TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 """Settings of libpq that a connection to PostgreSQL may have in its extra."""
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""libpq's modes, each stricter than the one before."""
+"""libpq's modes, from the least to the most strict."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +268,7 @@ def project_root() -> Path:
         if (folder / "rempart.yaml").is_file():
             return folder
     raise ConfigError(
-        f"No rempart.yaml in {Path.cwd()} or any folder above it",
+        f"find rempart.yaml: it is neither in {Path.cwd()} nor in any folder above it",
         "Run from the project's folder, or set REMPART_HOME to it.",
     )
 
@@ -357,18 +369,19 @@ def parse_connection(name: str, text: str) -> Connection:
 
 
 def environment_connections(name: str) -> Connection:
-    """Resolve a connection without Airflow: from the environment or the stack's secrets file."""
+    """Resolve a connection without Airflow, from the environment or the stack's secrets file."""
     variable = f"AIRFLOW_CONN_{name.upper()}"
     if not (text := environment().get(variable)):
         raise ConnectionMissing(
             f"Connection '{name}' is not defined",
             f"For your own server, set {variable} in the environment (docs/how-to/external-services.md). For the "
-            f"embedded stack, run `rempart up`, which writes it to {secrets_file()}.",
+            f"embedded stack, run `rempart up`, which writes the variable to {secrets_file()}.",
         )
     try:
         return parse_connection(name, text)
     except ValueError:
         # the cause would quote the value, which holds the password
         raise ConnectionMissing(
-            f"{variable} is neither JSON nor a URI", "Write it as Airflow documents its connection variables."
+            f"{variable} is neither JSON nor a URI",
+            "Write it in one of the two forms that Airflow documents for connection variables.",
         ) from None

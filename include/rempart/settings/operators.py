@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rempart.settings.schema import Strict, read_yaml
 
-CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 code.")]
+CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 country code.")]
 
 
 def _as_list(value: object) -> object:
@@ -32,9 +32,11 @@ Names = Annotated[list[str], BeforeValidator(_as_list)]
 class Sourced(Strict):
     """A fact, with where and when it was read."""
 
-    source: str | None = Field(default=None, description="Where it was read: a public address.")
-    as_of: date | None = Field(default=None, description="When the source said so.")
-    certain: bool = Field(default=True, description="False: counts as unknown, and `note` says why.")
+    source: str | None = Field(default=None, description="Public address of the page that states the fact.")
+    as_of: date | None = Field(default=None, description="Date of the page or of the reading.")
+    certain: bool = Field(
+        default=True, description=("False means that the fact counts as unknown; `note` gives the reason.")
+    )
     note: str = ""
 
 
@@ -61,8 +63,11 @@ class Qualification(Sourced):
 
     name: str
     version: str | None = None
-    scope: str = Field(default="", description="What the certificate covers, in its own words.")
-    regions: Names = Field(default_factory=list, description="Regions that it covers; empty: all of the service's.")
+    scope: str = Field(default="", description="Scope of the certificate, quoted from it.")
+    regions: Names = Field(
+        default_factory=list,
+        description=("Regions that the certificate covers. Empty means all regions of the service."),
+    )
     valid_from: date | None = None
     valid_until: date | None = None
 
@@ -94,12 +99,16 @@ class Service(Sourced):
     """A service of an operator. Qualifications belong to the service, not to the operator."""
 
     name: str = ""
-    runs_on: Names = Field(description="Operators whose infrastructure it runs on in the end, itself included.")
+    runs_on: Names = Field(
+        description=("Operators whose infrastructure the service runs on, including its own operator.")
+    )
     technology: list[Technology] = Field(default_factory=list)
-    subprocessors: list[SubProcessor] | None = Field(default=None, description="Left out: not known.")
-    regions: Names = Field(default_factory=list, description="Regions that offer it; empty: all of the operator's.")
-    endpoints: Names = Field(default_factory=list, description="URLs, with {region} where it stands in the host name.")
-    quirks: list[str] = Field(default_factory=list, description="Where it differs from others of its kind.")
+    subprocessors: list[SubProcessor] | None = Field(default=None, description="Omit it if it is not known.")
+    regions: Names = Field(
+        default_factory=list, description=("Regions that offer the service. Empty means all regions of the operator.")
+    )
+    endpoints: Names = Field(default_factory=list, description=("URLs of the service; {region} stands for the region."))
+    quirks: list[str] = Field(default_factory=list, description="How the service differs from others of its kind.")
     qualifications: list[Qualification] = Field(default_factory=list)
 
 
@@ -108,9 +117,9 @@ class Operator(Sourced):
 
     name: str = ""
     legal_entity: str = ""
-    jurisdiction: Country = Field(description="Country of its seat.")
-    owner: str = Field(default="", description="Its ultimate owner.")
-    owner_jurisdiction: Country = Field(description="Country of its ultimate owner's seat.")
+    jurisdiction: Country = Field(description="Country of the operator's seat.")
+    owner: str = Field(default="", description="Name of the ultimate owner.")
+    owner_jurisdiction: Country = Field(description="Country of the ultimate owner's seat.")
     regions: dict[str, Region] = Field(default_factory=dict)
     services: dict[str, Service] = Field(default_factory=dict)
 
@@ -124,7 +133,8 @@ def split_qualification(text: str) -> tuple[str, str | None]:
 
 
 def read_catalogue(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Return shipped entries as plain data, by operator: all, or the named ones and those they run on.
+    """Return shipped entries as plain data, by operator: all, or the named operators and those that their services run
+    on.
 
     Reading all takes a tenth of a second in each process of Airflow. Raises ConfigError.
     """

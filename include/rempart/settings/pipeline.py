@@ -1,7 +1,8 @@
 """Define the pipeline file: source, schema, expectations, features, prediction, trainer and gate of one data set.
 
-A pipeline declares *moments* (in order of time), and for each column the moment from which it is known. A feature may
-use only what is known at its own moment, so a leak from the future is refused when the file is read, before any run.
+A pipeline declares *moments* in order of time. Each column names the moment from which its value is known. A feature
+may use only columns that are known at the feature's own moment, so a leak from the future is refused when the file is
+read, before any run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
 METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
-"""Metrics of each task; all are computed, and the gate names the deciding one."""
+"""Metrics of each task. All are computed; the gate names the metric that decides."""
 
 PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
 """A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
@@ -33,7 +34,9 @@ class Source(Strict):
     """Deliveries: delimited text files that arrive under a prefix of the landing bucket."""
 
     format: Literal["csv"] = "csv"
-    prefix: str = Field(pattern=rf"^{PREFIX}$", max_length=200, description="Deliveries arrive under this prefix.")
+    prefix: str = Field(
+        pattern=rf"^{PREFIX}$", max_length=200, description=("Prefix in the bucket under which deliveries arrive.")
+    )
     encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     null_values: list[str] = Field(default_factory=lambda: [""])
@@ -50,15 +53,17 @@ class Column(Strict):
     """One column of the source."""
 
     type: ColumnType
-    known: str = Field(description="The moment from which its value is known.")
+    known: str = Field(description="Moment from which the column's value is known.")
     nullable: bool = False
-    values: list[str] | None = Field(default=None, description="The closed list of a category's values.")
+    values: list[str] | None = Field(default=None, description="Complete list of a category's values.")
     description: str = ""
 
     @model_validator(mode="after")
     def _category_has_values(self) -> Column:
         if (self.type == "category") != (self.values is not None):
-            raise ValueError("`values` and `type: category` go together: list the category's values, or use `string`")
+            raise ValueError(
+                "`values` and `type: category` belong together: list the category's values, or use `string`"
+            )
         return self
 
 
@@ -67,8 +72,16 @@ class Expectation(Strict):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    expect: str = Field(pattern=r"^expect_[a-z_]+$", description="Such as expect_column_values_to_be_between.")
-    reason: str = Field(description="What the quarantine says of a row that breaks it; never a value.")
+    expect: str = Field(
+        pattern=r"^expect_[a-z_]+$",
+        description=("Name of the expectation, such as expect_column_values_to_be_between."),
+    )
+    reason: str = Field(
+        description=(
+            "Reason that the quarantine gives for a row that breaks the expectation. It "
+            "must contain no value of the row."
+        )
+    )
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -81,7 +94,9 @@ class RowView(Strict):
     kind: Literal["row"]
     at: str
     columns: list[str] = Field(default_factory=list)
-    calendar: dict[str, list[CalendarPart]] = Field(default_factory=dict, description="Parts of date columns.")
+    calendar: dict[str, list[CalendarPart]] = Field(
+        default_factory=dict, description=("Calendar parts of date columns.")
+    )
 
     def features(self) -> list[str]:
         return [*self.columns, *(f"{column}_{part}" for column, parts in self.calendar.items() for part in parts)]
@@ -131,35 +146,49 @@ class Trainer(Strict):
     use: str = Field(default="gradient_boosting", pattern=r"^([a-z][a-z0-9_]*|include/[\w/]+\.py:\w+)$")
     params: dict[str, float | int | str | bool] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
-    timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")
+    timeout: Duration = Field(
+        default="30m", validate_default=True, description=("Maximum run time of the job, counted from its start.")
+    )
     gpu_pools: list[str] = Field(
-        default_factory=list, description="In the order to try; by default as in rempart.yaml."
+        default_factory=list,
+        description=("Pools in the order in which they are tried. Default: the order in rempart.yaml."),
     )
     gpus: int | None = Field(
-        default=None, ge=0, description="GPUs of each pod of the job; by default as in rempart.yaml."
+        default=None, ge=0, description="GPUs of each pod of the job. Default: the number in rempart.yaml."
     )
-    nodes: int = Field(default=1, ge=1, description="Processes that share each batch, one on each node.")
+    nodes: int = Field(
+        default=1, ge=1, description=("Number of nodes. Each runs one process, and the processes share each batch.")
+    )
 
 
 class Gate(Strict):
     """The rules that a candidate must pass on the held-out rows."""
 
     metric: Metric
-    limit: float = Field(description="The worst value that passes.")
-    baseline_by: list[str] = Field(description="Columns of the naive baseline: the training mean of each group.")
-    baseline_margin: float = Field(default=0.1, ge=0, lt=1, description="Share by which the baseline must be beaten.")
-    champion_tolerance: float = Field(default=0.02, ge=0, description="How much worse than the champion still passes.")
+    limit: float = Field(description="Worst value of the metric that passes.")
+    baseline_by: list[str] = Field(
+        description=("Columns of the naive baseline, which predicts the training mean of each group.")
+    )
+    baseline_margin: float = Field(
+        default=0.1, ge=0, lt=1, description=("Share by which the candidate must beat the baseline.")
+    )
+    champion_tolerance: float = Field(
+        default=0.02, ge=0, description=("Share by which the candidate may be worse than the champion and still pass.")
+    )
 
 
 class Lowered(Strict):
     """A derived kind of data with a lower classification, and the ledger's record of the judgement."""
 
     to: Classification
-    evidence: int = Field(ge=1, description="Number of the record that `rempart classification lower` wrote.")
+    evidence: int = Field(ge=1, description=("Number of the ledger record that `rempart classification lower` wrote."))
 
 
 class Schedules(Strict):
-    """Cron expressions in UTC; a new platform waits for the next time. A DAG without one starts by asset or REST."""
+    """Cron expressions in UTC.
+
+    A new platform waits for the next time; without an expression the DAG starts by asset or REST.
+    """
 
     ingest: str | None = None
     train: str | None = None
@@ -182,18 +211,20 @@ class Pipeline(Strict):
     description: str = ""
     owner: str | None = None
     classification: Classification
-    lowered: dict[Literal["model"], Lowered] = Field(default_factory=dict, description="Declared, evidenced steps.")
+    lowered: dict[Literal["model"], Lowered] = Field(
+        default_factory=dict, description=("Declared steps, each with evidence, that lower the classification.")
+    )
     source: Source
-    key: list[str] = Field(min_length=1, description="Columns that identify a row.")
-    moments: dict[Name, Moment] = Field(min_length=1, description="In order of time, earliest first.")
+    key: list[str] = Field(min_length=1, description="Columns that together identify a row.")
+    moments: dict[Name, Moment] = Field(min_length=1, description="Moments in order of time, earliest first.")
     schema_: dict[str, Column] = Field(alias="schema")
-    partition_by: str = Field(description="Date column whose month partitions the snapshot.")
+    partition_by: str = Field(description="Date column. Its month partitions the snapshot.")
     expectations: list[Expectation] = Field(default_factory=list)
     max_quarantined: float = Field(
         default=0.05,
         ge=0,
         le=1,
-        description="Share of refused rows above which deliveries are held back, and the run turns red.",
+        description="Share of refused rows above which deliveries are held back and the run fails.",
     )
     features: dict[Name, View]
     prediction: Prediction
@@ -216,13 +247,13 @@ class Pipeline(Strict):
     def reading_from(self, prefix: str) -> Pipeline:
         """Return the pipeline restricted to one folder below its own prefix. Raises PipelineError for any other prefix.
 
-        Deliveries of another pipeline may have another classification, which they would lose here.
+        Deliveries of another pipeline may have another classification, and would lose it under this pipeline.
         """
         if not re.fullmatch(self.own_prefixes, prefix) or len(prefix) > 200:
             raise PipelineError(
                 f"Run parameter prefix: '{prefix[:80]}' is not below '{self.source.prefix}', the prefix of pipeline "
                 f"'{self.name}'",
-                f"Leave it out, or name a folder of this pipeline's own: {self.source.prefix}such-a-folder/",
+                f"Omit the parameter, or name a folder of this pipeline: {self.source.prefix}such-a-folder/",
             )
         return self.model_copy(update={"source": self.source.model_copy(update={"prefix": prefix})})
 
@@ -262,13 +293,13 @@ class Pipeline(Strict):
             if column not in columns:
                 yield f"{path}: column '{column}' is not in the schema"
             elif types and columns[column].type not in types:
-                yield f"{path}: column '{column}' must be {' or '.join(types)}, it is {columns[column].type}"
+                yield f"{path}: column '{column}' must be {' or '.join(types)}, but it is {columns[column].type}"
 
         for column, spec in columns.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", column):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
             if spec.known not in moments:
-                yield f"schema.{column}.known: '{spec.known}' is not one of moments: {', '.join(moments)}"
+                yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, ("date",))
             if moment.minus_days:
@@ -278,13 +309,13 @@ class Pipeline(Strict):
         yield from wrong("partition_by", self.partition_by, ("date",))
         yield from wrong("holdout.column", self.holdout.column, ("date",))
         if self.holdout.column in columns and columns[self.holdout.column].nullable:
-            yield f"holdout.column: column '{self.holdout.column}' is nullable, and every row needs its date"
+            yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"
         for name in [
             moment for moment in moments if moment in {self.prediction.at, *(v.at for v in self.features.values())}
         ]:
             for used in (moments[name].column, moments[name].minus_days):
                 if used in columns and columns[used].nullable:
-                    yield f"moments.{name}: column '{used}' is nullable, and features need the moment of every row"
+                    yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
         for i, expectation in enumerate(self.expectations):
             for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
                 for named_column in column if isinstance(column, list) else [column]:
@@ -302,7 +333,7 @@ class Pipeline(Strict):
     def _leaks(self) -> Iterator[str]:
         columns, target = self.columns, self.prediction.target
         if self.prediction.at not in self.moments:
-            yield f"prediction.at: '{self.prediction.at}' is not one of moments: {', '.join(self.moments)}"
+            yield (f"prediction.at: '{self.prediction.at}' is not declared under moments ({', '.join(self.moments)})")
             return
         if target not in columns:
             yield f"prediction.target: column '{target}' is not in the schema"
@@ -312,23 +343,26 @@ class Pipeline(Strict):
             yield f"prediction.target: a {columns[target].type} column cannot be the target of a {self.prediction.task}"
         elif columns[target].nullable:
             yield (
-                f"prediction.target: column '{target}' is nullable, and no model learns from a row without its target: "
-                f"set schema.{target}.nullable: false, and such rows go to quarantine"
+                f"prediction.target: column '{target}' is nullable, but a model cannot learn from a row without "
+                f"its target. Set schema.{target}.nullable: false; rows without the target then go to quarantine"
             )
         if self.gate.metric not in METRICS[self.prediction.task]:
             yield f"gate.metric: '{self.gate.metric}' is not a metric of a {self.prediction.task}"
         order = list(self.moments)
         for name, view in self.features.items():
             if view.at not in self.moments:
-                yield f"features.{name}.at: '{view.at}' is not one of moments: {', '.join(order)}"
+                yield f"features.{name}.at: '{view.at}' is not declared under moments ({', '.join(order)})"
                 continue
             if order.index(view.at) > order.index(self.prediction.at):
-                yield f"features.{name}.at: '{view.at}' comes after the prediction at '{self.prediction.at}'"
+                yield (
+                    f"features.{name}.at: '{view.at}' is later than the moment of the prediction, "
+                    f"'{self.prediction.at}'"
+                )
             types: dict[str, tuple[str, ...]]
             if view.kind == "row":
                 used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, ("date",))
                 if target in used:
-                    yield f"features.{name}: the target '{target}' cannot be a feature of its own row"
+                    yield f"features.{name}: the target '{target}' cannot be a feature of the same row"
             else:
                 used, types = [*view.by, *view.mean], dict.fromkeys(view.mean, ("number", "integer"))
             for column in used:
@@ -338,6 +372,6 @@ class Pipeline(Strict):
                     yield f"features.{name}: column '{column}' must be {' or '.join(types[column])}"
                 elif columns[column].known in self.moments and not self.known_by(column, view.at):
                     yield (
-                        f"features.{name}: column '{column}' is known only at '{columns[column].known}', "
-                        f"after the view's moment '{view.at}'"
+                        f"features.{name}: column '{column}' is known only from '{columns[column].known}', later "
+                        f"than the view's moment '{view.at}'"
                     )

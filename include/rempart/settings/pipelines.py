@@ -35,7 +35,7 @@ def _stamp(file: Path) -> Stamp:
 
 
 def load(file: Path) -> Pipeline:
-    """One pipeline, validated; read again only when the file changed.
+    """Return one validated pipeline. The file is read again only after it changed.
 
     Raises PipelineError naming the file, the path in it and the remedy.
     """
@@ -49,12 +49,12 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     except ValidationError as cause:
         raise PipelineError(
             f"The pipeline file is not valid:\n{explain(cause, file)}",
-            f"Correct each line above (the format: docs/reference/pipeline.schema.json), "
-            f"then run `rempart config check {file.stem}`.",
+            "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart config "
+            f"check {file.stem}`.",
         ) from cause
     if pipeline.name != file.stem:
         raise PipelineError(
-            f"{file}: name: '{pipeline.name}' is not the file's name",
+            f"{file}: name: '{pipeline.name}' differs from the name of the file",
             f"Set `name: {file.stem}`, or rename the file to {pipeline.name}.yaml.",
         )
     return pipeline
@@ -63,9 +63,9 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
 def load_all(
     folder: Path | None = None, *, wanted: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Pipeline | PipelineError]:
-    """Every pipeline by its file's name, or those `wanted`; one that is not valid is there as its error.
+    """Return every pipeline, or the `wanted` ones, by file name. The value of an invalid pipeline is its error.
 
-    Pipelines whose prefixes overlap are not valid, each of them: a file would belong to two classifications.
+    All pipelines whose prefixes overlap are invalid, because a file would belong to two classifications.
     """
     found: dict[str, Pipeline | PipelineError] = {}
     files = sorted((folder or pipelines_dir()).glob("*.yaml"))
@@ -118,14 +118,17 @@ def check_prefix(file: Path, prefixes: Mapping[str, str], overlapping: Mapping[s
         told = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
         raise PipelineError(
             f"{file}: source.prefix: '{prefixes[file.stem]}' overlaps with {told}: a delivery would belong to both",
-            "Give each pipeline a prefix of its own, none inside another's. Until then none of these pipelines runs.",
+            "Give each pipeline its own prefix, not inside another pipeline's prefix. Until then none of these "
+            "pipelines runs.",
         )
 
 
 def named(name: str) -> Pipeline:
     """Return the pipeline of that name. Raises PipelineError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
-        raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
+        raise PipelineError(
+            f"'{name[:60]}' is not a valid name for a pipeline", "Use lower case letters, digits and _."
+        )
     file = pipelines_dir() / f"{name}.yaml"
     pipeline = load(file)
     prefixes = declared_prefixes(pipelines_dir().glob("*.yaml"))

@@ -15,7 +15,7 @@ import yaml
 MAX_TEXT = 4 << 20
 """Limit of characters of one text. The largest shipped file has 40,000."""
 MAX_VALUES = 200_000
-"""Limit of values of one text, counted as often as aliases repeat them."""
+"""Limit of values of one text. A repeated alias counts each time."""
 MAX_DEPTH = 60
 """Levels of lists and mappings inside each other."""
 
@@ -40,7 +40,7 @@ class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only
             if not isinstance(key, Hashable):
                 continue  # a list or mapping as a key: the library refuses it, with its place
             if key in lines:
-                raise YamlRefused(f"line {line}: the key '{str(key)[:80]}' stands twice (first in line {lines[key]})")
+                raise YamlRefused(f"line {line}: the key '{str(key)[:80]}' is used twice (first in line {lines[key]})")
             lines[key] = line
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
@@ -55,7 +55,7 @@ def _has_distinct_texts(node: Any) -> bool:
 def load(text: str) -> Any:
     """Return the data of one YAML document. Raises yaml.YAMLError (`YamlRefused` for a broken rule of this module)."""
     if len(text) > MAX_TEXT:
-        raise YamlRefused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
+        raise YamlRefused(f"the text has {len(text)} characters; the limit is {MAX_TEXT}")
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -64,7 +64,7 @@ def load(text: str) -> Any:
         _bound(node)
         return loader.construct_document(node)
     except (ValueError, OverflowError) as cause:  # such as the 30th of February, or a number of 5,000 digits
-        raise YamlRefused(f"a value cannot be read as its type ({type(cause).__name__})") from None
+        raise YamlRefused(f"a value does not have the form of its type ({type(cause).__name__})") from None
     finally:
         loader.dispose()
 
@@ -135,10 +135,10 @@ def _bound(root: Any) -> None:
             sizes[mark] = 1 + sum(sizes.get(id(child), 1) for child in children)
             if sizes[mark] > MAX_VALUES:
                 raise YamlRefused(
-                    f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, aliases written out"
+                    f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, with aliases expanded"
                 )
         elif mark in open_nodes:
-            raise YamlRefused(f"line {node.start_mark.line + 1}: an alias stands inside what it repeats")
+            raise YamlRefused(f"line {node.start_mark.line + 1}: an alias is inside the value that it repeats")
         elif mark not in sizes:
             open_nodes.add(mark)
             if len(open_nodes) > MAX_DEPTH:

@@ -56,9 +56,11 @@ def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, A
     except FileNotFoundError as cause:
         raise error(f"{file} does not exist", "Create it, or name another file.") from cause
     except plain_yaml.YamlRefused as cause:
-        raise error(f"{file}: {cause}", "Correct that line: each key once, and no more than a file needs.") from cause
+        raise error(
+            f"{file}: {cause}", "Correct that line: use each key once, and keep the file within the limits."
+        ) from cause
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise error(f"{file} is not valid YAML: {cause}", "Correct the line that the message names.") from cause
     if not isinstance(data, dict):
-        raise error(f"{file} holds no mapping at its top level", "Start from the file that the project ships.")
+        raise error(f"{file} has no mapping at its top level", "Start from the file that the project ships.")
     return data

@@ -17,7 +17,7 @@ SHORTEST_SESSION = timedelta(minutes=15)
 """Minimum duration of STS AssumeRole sessions: AWS and compatible services refuse less than 900 s."""
 
 MOST_LISTED = 10_000_000
-"""Limit of entries in one listing, unless a site sets another."""
+"""Limit of entries in one listing. A site may set another limit."""
 
 Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
 """Countries by their ISO 3166 code, and groups of countries."""
@@ -42,20 +42,18 @@ class JobCredentials(Strict):
     role: str | None = Field(
         default=None,
         pattern=r"^arn:[^:\s]*:iam:[^:\s]*:[^:\s]*:role/\S+$",
-        description="Of a session: ARN of the role to assume.",
+        description="ARN of the role that the session assumes.",
     )
-    longest: Duration = Field(
-        default="12h", validate_default=True, description="Of a session: the longest that the role allows."
-    )
-    connection: str | None = Field(default=None, description="Airflow connection of that key.")
+    longest: Duration = Field(default="12h", validate_default=True, description="Longest session that the role allows.")
+    connection: str | None = Field(default=None, description="Airflow connection that holds the key.")
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         for key, kind in (("role", "session"), ("connection", "connection")):
             if (getattr(self, key) is None) == (self.kind == kind):
-                raise ValueError(f"{key}: give it with kind: {kind}, and with no other")
+                raise ValueError(f"{key}: allowed only with kind: {kind}, and required there")
         if self.longest < SHORTEST_SESSION:
-            raise ValueError("longest: no service makes sessions of less than 15m")
+            raise ValueError("longest: must be at least 15m, because no service makes shorter sessions")
         return self
 
 
@@ -65,26 +63,27 @@ class SiteConfig(Place):
     service: str = "object-storage"
     connection: str = Field(description="Airflow connection with key, secret and extra.endpoint_url.")
     job_credentials: JobCredentials | None = Field(
-        default=None, description="Of jobs in pools. Without it no job that reads or writes here runs in a pool."
+        default=None,
+        description="Credentials of jobs in pools. Without them no job with data of this site runs in a pool.",
     )
-    independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
+    independent_of: str | None = Field(default=None, description="Site whose loss this site must survive.")
     most_listed: int = Field(
         default=MOST_LISTED,
         ge=100_000,
-        description="Objects or versions in one listing; above it, work stops and asks whether the listing ever ends.",
+        description="Maximum entries of one listing. Above it work stops: the listing may never end.",
     )
 
 
 class PolicyRule(Strict):
-    """Countries or groups (EU, EEA, ADEQUACY) where one classification may be placed. An empty list allows none."""
+    """Countries or groups (EU, EEA, ADEQUACY) where one classification may be placed. An empty list allows no place."""
 
-    jurisdictions: Countries = Field(description="Of the place itself, its operator and the infrastructure below it.")
-    owner_jurisdictions: Countries = Field(description="Of the ultimate owners of both: laws that reach abroad.")
-    qualifications: list[str] = Field(default_factory=list, description="That the service must hold, such as HDS.")
-    technology_origins: Countries | None = Field(default=None, description="Of what the service is built on.")
-    subprocessor_jurisdictions: Countries | None = Field(default=None, description="Of the operator's sub-processors.")
+    jurisdictions: Countries = Field(description="For the place, its operator and the infrastructure below it.")
+    owner_jurisdictions: Countries = Field(description="For the ultimate owners, because some laws apply abroad.")
+    qualifications: list[str] = Field(default_factory=list, description="Required of the service, such as HDS.")
+    technology_origins: Countries | None = Field(default=None, description="For the technology of the service.")
+    subprocessor_jurisdictions: Countries | None = Field(default=None, description="For the operator's sub-processors.")
     independent: list[Literal["replica", "restore-point"]] = Field(
-        default_factory=list, description="What must not share infrastructure with the place that it is a copy of."
+        default_factory=list, description="Kinds of copies that must not share infrastructure with the original."
     )
 
 
@@ -92,13 +91,13 @@ class Registry(Place):
     """A container registry from which pods may pull."""
 
     service: str = "container-registry"
-    mirror_of: Names = Field(default_factory=list, description="Registries whose images are pulled from here instead.")
+    mirror_of: Names = Field(default_factory=list, description="Registries that this registry mirrors.")
 
 
 class DeclaredConnection(Place):
     """An Airflow connection that DAGs of the team's own may use."""
 
-    hosts: Names = Field(default_factory=list, description="Where it leads: host or host:port.")
+    hosts: Names = Field(default_factory=list, description="Hosts of the connection, as host or host:port.")
 
 
 class Toleration(Strict):
@@ -109,13 +108,16 @@ class Toleration(Strict):
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: int | None = Field(
-        default=None, ge=0, alias="tolerationSeconds", description="Then the pod is deleted; with NoExecute only."
+        default=None,
+        ge=0,
+        alias="tolerationSeconds",
+        description="Seconds until the pod is deleted; only with NoExecute.",
     )
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if self.toleration_seconds is not None and self.effect != "NoExecute":
-            raise ValueError("tolerationSeconds: give it with effect: NoExecute, and with no other")
+            raise ValueError("tolerationSeconds: allowed only with effect: NoExecute")
         return self
 
 
@@ -127,36 +129,38 @@ class Pool(Place):
     namespace: str
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
-    gpu: str = Field(default="nvidia.com/gpu", description="Name of the GPU resource of its nodes.")
-    max_gpus: int = Field(default=1, ge=0, description="Most GPUs that one job may ask for here.")
+    gpu: str = Field(default="nvidia.com/gpu", description="Name of the GPU resource of the pool's nodes.")
+    max_gpus: int = Field(default=1, ge=0, description="Maximum number of GPUs of one job in this pool.")
     quota: int | None = Field(default=None, ge=0, description="GPUs that the contract grants at a time.")
-    elastic: bool = Field(default=False, description="Its operator adds nodes on demand: full ones say nothing.")
-    price_per_gpu_hour: float | None = Field(default=None, ge=0, description="Contract price in EUR.")
+    elastic: bool = Field(default=False, description="True if the operator adds nodes on demand.")
+    price_per_gpu_hour: float | None = Field(default=None, ge=0, description="Contract price in EUR per GPU hour.")
     priority_class: str | None = None
-    queue: str | None = Field(default=None, description="Kueue's LocalQueue in the namespace.")
+    queue: str | None = Field(default=None, description="Name of Kueue's LocalQueue in the namespace.")
     runtime: str | None = Field(
-        default=None, description="Kubeflow's TrainingRuntime in the namespace: jobs of several nodes run by it."
+        default=None, description="Kubeflow's TrainingRuntime in the namespace, for jobs of several nodes."
     )
-    max_pending: Duration = Field(default="10m", validate_default=True, description="Then the next pool is tried.")
+    max_pending: Duration = Field(
+        default="10m", validate_default=True, description="Longest wait of a job in this pool."
+    )
     node_lost_after: Duration = Field(
         default="60s",
         validate_default=True,
-        description="A job whose node is not ready, or does not answer, for so long is deleted and goes on elsewhere.",
+        description="A job whose node is not ready or silent for this time is moved to another node.",
     )
-    registry: str | None = Field(default=None, description="Of registries: where this pool pulls the job's image.")
+    registry: str | None = Field(default=None, description="Name under registries from which images are pulled.")
 
 
 class EvidenceConfig(Strict):
-    """Where the ledger is exported under lock, and how long evidence is kept."""
+    """Site where the ledger is exported under lock, and retention of evidence."""
 
-    site: str | None = Field(default=None, description="The site of the export; by default the active site.")
+    site: str | None = Field(default=None, description="Site of the export. Default: the active site.")
     every: Duration = timedelta(minutes=15)
-    checkpoint_site: str | None = Field(default=None, description="Of the checkpoints; by default backup.site.")
+    checkpoint_site: str | None = Field(default=None, description="Site of the checkpoints. Default: backup.site.")
     retention: Duration = timedelta(days=3650)
 
 
 class AuditException(Strict):
-    """A finding that somebody accepts until a date."""
+    """A finding that a person accepts until a date."""
 
     finding: str
     owner: str
@@ -168,8 +172,8 @@ class AuditConfig(Strict):
     """Criteria of `rempart audit`."""
 
     facts_max_age: Duration = timedelta(days=365)
-    licences: list[str] = Field(default_factory=list, description="SPDX identifiers that dependencies may have.")
-    advisories: str | None = Field(default=None, description="Folder or zip of advisories in OSV format.")
+    licences: list[str] = Field(default_factory=list, description="SPDX identifiers that are allowed.")
+    advisories: str | None = Field(default=None, description="Folder or zip file of advisories in OSV format.")
     advisories_max_age: Duration = timedelta(days=30)
     exceptions: list[AuditException] = Field(default_factory=list)
 
@@ -191,24 +195,24 @@ class Buckets(Strict):
     backups: str = "backups"
     evidence: str = "evidence"
     checkpoints: str = "checkpoints"
-    doctor: str = Field(default="doctor", description="Where the doctor of sites tries what each of them can do.")
+    doctor: str = Field(default="doctor", description="Bucket in which `rempart doctor site` probes each site.")
 
 
 class Deletes(Strict):
     """Conditions for hiding, and later deleting, objects at the target that are gone at the source.
 
-    More than `share` or `count` in one run stops the replication and asks: a large loss is more often an accident than
-    intended.
+    More than `share` or `count` in one run stops the replication until a person decides: a large loss is more often an
+    accident than intended.
     """
 
-    share: float = Field(default=0.1, gt=0, le=1, description="Of the objects, at most this part in one run.")
-    count: int = Field(default=10_000, ge=1, description="And no more than this.")
-    sightings: int = Field(default=2, ge=2, description="Complete listings, one after another, that lack the object.")
-    interval: Duration = Field(default="10m", validate_default=True, description="Between the first of them and now.")
+    share: float = Field(default=0.1, gt=0, le=1, description="Maximum share of the objects in one run.")
+    count: int = Field(default=10_000, ge=1, description="Maximum number of objects in one run.")
+    sightings: int = Field(default=2, ge=2, description="Complete listings in a row that lack the object.")
+    interval: Duration = Field(default="10m", validate_default=True, description="Minimum time between these listings.")
     keep: Duration = Field(
         default="400d",
         validate_default=True,
-        description="What was hidden or overwritten can be read by its version so long, as restore points may need it.",
+        description="Hidden and overwritten versions stay readable for this time.",
     )
 
 
@@ -236,15 +240,15 @@ class ReplicationPair(Strict):
     compare: Duration = Field(
         default="1d",
         validate_default=True,
-        description="All versions of all keys are compared once in this time; in between what a reader finds of each.",
+        description="All versions are compared once in this time, otherwise only current ones.",
     )
     read_back: Duration = Field(
         default="30d", validate_default=True, description="Every replica is read back and compared once in this time."
     )
     deletes: Deletes = Deletes()
-    tags: bool = Field(default=True, description="Copy the objects' tags: one request more for each object.")
-    transfers: int = Field(default=32, ge=1, le=128, description="Objects under way at a time, in each task.")
-    bandwidth: int | None = Field(default=None, ge=1, description="Bytes per second, at most: one task copies then.")
+    tags: bool = Field(default=True, description="Copy the objects' tags: one more request per object.")
+    transfers: int = Field(default=32, ge=1, le=128, description="Objects that each task copies at a time.")
+    bandwidth: int | None = Field(default=None, ge=1, description="Maximum bytes per second, in one task.")
     window: Window | None = None
 
 
@@ -254,25 +258,25 @@ class PointInTime(Strict):
     The archive holds every database of the server, so an erased person can be recovered for `keep` plus `base_every`.
     """
 
-    base_every: Duration = Field(default="1d", validate_default=True, description="A base backup is taken so often.")
+    base_every: Duration = Field(default="1d", validate_default=True, description="Time between two base backups.")
     keep: Duration = Field(
         default="7d", validate_default=True, description="The server can be recovered to any second of this time."
     )
     wal_every: Duration = Field(
-        default="60s", validate_default=True, description="A WAL segment is closed and archived at least so often."
+        default="60s", validate_default=True, description=("Longest time until a WAL segment is closed and archived.")
     )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.base_every > self.keep:
-            raise ValueError("base_every: longer than keep, so the window would be longer than you asked for")
+            raise ValueError("base_every: longer than keep, so the recovery window would be longer than configured")
         if not self.wal_every or not self.base_every:
-            raise ValueError("wal_every: give it and base_every a time above zero")
+            raise ValueError("wal_every: both wal_every and base_every must be above zero")
         return self
 
 
 class BackupConfig(Strict):
-    """Where restore points go, how often, and their objectives."""
+    """Site of the restore points, their interval and their objectives."""
 
     site: str
     every: Duration = timedelta(minutes=30)
@@ -280,25 +284,24 @@ class BackupConfig(Strict):
     locked: Duration = Field(
         default="3d",
         validate_default=True,
-        description="So long at least nobody can delete what a kept point needs; 0s: dumps and manifests have no lock.",
+        description="Minimum time until restore points can be deleted. 0s: no lock.",
     )
     recipients: list[Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]] = Field(
-        default_factory=list, description="Escrow: who can open the keys of backups besides the platform."
+        default_factory=list, description="Escrow: people besides the platform who can open the keys of backups."
     )
     escrow: Literal["required", "none"] = Field(
-        default="required", description="`none`: a trial, in which the platform's own key may be the only one."
+        default="required", description="`none` is for a trial: the platform's own key may then be the only one."
     )
     bundle: bool = Field(
-        default=False,
-        description="Each backup keeps at its site what a bare machine needs to restore (0.5 GB at first).",
+        default=False, description="Store at the backup site what a bare machine needs to restore (0.5 GB)."
     )
     rpo_objective: Duration = timedelta(hours=1)
     rto_objective: Duration = timedelta(minutes=30)
     report_profiles: list[Literal["financial", "nis2"]] = Field(
-        default_factory=list, description="Whose provisions a drill's report maps its evidence to."
+        default_factory=list, description="Regulation to whose provisions a drill's report maps its evidence."
     )
     point_in_time: PointInTime | None = Field(
-        default=None, description="Archive the WAL of a self-run PostgreSQL as well. Off unless it stands here."
+        default=None, description="Archive the WAL of your own PostgreSQL server. Off by default."
     )
 
 
@@ -310,26 +313,28 @@ class Resources(Strict):
 
 
 class Training(Strict):
-    """Where training jobs run, and how long they wait for a place."""
+    """Pools of training jobs, and how long a job waits for a place."""
 
     backend: Literal["local", "kubernetes"] = "local"
     image: str | None = Field(
-        default=None, pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$", description="Of the job's pod, by digest."
+        default=None, pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$", description="Image of the job's pod, by digest."
     )
     gpu_pools: list[str] = Field(
-        default_factory=list, description="In the order to try; by default as under gpu_pools."
+        default_factory=list, description="Pools in the order to try. Default: as under gpu_pools."
     )
-    gpus: int = Field(default=1, ge=0, description="GPUs of a job whose pipeline does not say.")
+    gpus: int = Field(default=1, ge=0, description="GPUs of a job whose pipeline gives no number.")
     resources: Resources = Resources()
     deadline: Duration = Field(
-        default="24h", validate_default=True, description="To find a place, after which it fails."
+        default="24h", validate_default=True, description="Maximum time to find a place. After it the job fails."
     )
-    pause: Duration = Field(default="1m", validate_default=True, description="Between two rounds when all are full.")
+    pause: Duration = Field(
+        default="1m", validate_default=True, description="Pause after a round in which all were full."
+    )
     tracking_user: Literal["attempt", "platform"] = Field(
         default="attempt",
-        description="Whom a job in a pool logs to MLflow as: a user for each attempt, or the platform's.",
+        description="MLflow user of a job in a pool: a separate user for each attempt, or the platform's user.",
     )
-    log_every: Duration = Field(default="30s", validate_default=True, description="A pod's log reaches the task's log.")
+    log_every: Duration = Field(default="30s", validate_default=True, description="Interval for copying a pod's log.")
 
 
 class External(Strict):
@@ -341,9 +346,9 @@ class External(Strict):
 
     url: str
     connection: str
-    operator: str | None = Field(default=None, description="Who runs the infrastructure that it is on.")
-    service: str | None = Field(default=None, description="Of that operator, such as managed-postgresql.")
-    region: str | None = Field(default=None, description="Of that operator.")
+    operator: str | None = Field(default=None, description=("Operator of the infrastructure on which the server runs."))
+    service: str | None = Field(default=None, description="Service of that operator, such as managed-postgresql.")
+    region: str | None = Field(default=None, description="Region of that operator.")
 
     @property
     def place(self) -> Place | None:
@@ -354,7 +359,10 @@ class External(Strict):
 
 
 class Access(Strict):
-    """Who may use Airflow's pages and API: `simple` has only the platform's admin, `fab` has people with roles."""
+    """Authentication of Airflow's pages and API:
+
+    `simple` has only the platform's admin, `fab` has people with roles.
+    """
 
     auth_manager: Literal["simple", "fab"] = "fab"
     session: Duration = Field(
@@ -364,14 +372,14 @@ class Access(Strict):
     @model_validator(mode="after")
     def _lasts(self) -> Self:
         if self.session < timedelta(minutes=1):
-            raise ValueError("session: give people a minute at least")
+            raise ValueError("session: must be at least one minute")
         return self
 
 
 class StackService(Strict):
-    """A service of the stack: started here, or external."""
+    """A service of the stack, started by the platform or external."""
 
-    port: int | None = Field(default=None, ge=1024, le=65535, description="Listen here instead of the default port.")
+    port: int | None = Field(default=None, ge=1024, le=65535, description=("Port to listen on instead of the default."))
     external: External | None = None
 
 

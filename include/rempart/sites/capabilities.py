@@ -37,74 +37,95 @@ _ALL: tuple[Purpose, ...] = get_args(Purpose)
 _COPIES: tuple[Purpose, ...] = ("replication", "restore points")
 _LOCKED: tuple[Purpose, ...] = ("restore points", "evidence")
 CAPABILITIES: tuple[Capability, ...] = (
-    Capability(
-        "read-after-write", "a body and its absence are seen at once, by key and in a listing", "not used", _ALL
-    ),
+    Capability("read-after-write", "a read and a listing show a new or deleted object at once", "not used", _ALL),
     Capability(
         "etags",
-        "the answers to a write, a read and a listing tell the same ETag, another for another body",
+        "write, read and listing return the same ETag for one body, and another ETag for another body",
         "not used",
         _ALL,
     ),
-    Capability("metadata", "metadata and content type are kept with an object", "not used", _COPIES),
-    Capability("framing", "a body in chunks is stored without their framing", "no dumps there", ("restore points",)),
-    Capability("private", "a request without a signature is refused", "not used: anybody could read", _ALL),
+    Capability("metadata", "an object keeps its metadata and content type", "not used", _COPIES),
+    Capability(
+        "framing",
+        "a body sent in chunks is stored without the chunk framing",
+        "no dumps are stored there",
+        ("restore points",),
+    ),
+    Capability("private", "a request without a signature is refused", "not used: its data would be public", _ALL),
     Capability(
         "MD5 ETags",
-        "the ETag of a body is its MD5, of one in parts that of their MD5s",
-        "objects without their writer's SHA-256 are compared with no ETag; what is put there is read back",
+        "the ETag of a body is its MD5; the ETag of a multipart body is derived from the MD5s of its parts",
+        "an object without its writer's SHA-256 cannot be compared by ETag, so every object written there is read back",
     ),
     Capability(
         "wrong digest refused",
-        "a body that is not of its SHA-256 is refused, and not stored",
-        "every write is read back before it counts",
+        "a body that does not match its SHA-256 is refused and not stored",
+        "every write is read back before it counts as stored",
     ),
     Capability(
         "conditional put",
-        "If-None-Match: * never replaces an object, and of several at once one wins",
-        "records that only one may write are not kept there",
+        "If-None-Match: * never replaces an object; one of several concurrent writers wins",
+        "records that need exactly one writer are not kept there",
         ("evidence", "job records"),
     ),
-    Capability("range", "a part of a body can be read", "not used: large objects are read in parts", _COPIES),
+    Capability("range", "a byte range of a body can be read", "not used: large objects are read by range", _COPIES),
     Capability(
         "multipart",
-        "parts make one object, an aborted upload leaves nothing",
+        "parts are joined into one object; an aborted upload leaves nothing",
         "not used for large objects",
         _COPIES,
     ),
     Capability(
         "wrong part refused",
-        "a part that is not of its SHA-256 is refused",
-        "objects that went in parts are read back before they count",
+        "a part that does not match its SHA-256 is refused",
+        "multipart objects are read back before they count as stored",
     ),
     Capability("versions", "an overwritten body can be read by its version", "deletes are final", _LOCKED),
-    Capability("delete markers", "a delete hides and keeps, and undoing it shows again", "nothing is deleted there"),
+    Capability(
+        "delete markers",
+        "a delete hides the object and keeps its versions; removing the delete marker shows the object again",
+        "nothing is deleted there",
+    ),
     Capability(
         "object lock",
-        "a locked version withstands: delete, shorter time, weaker mode, bypass, versioning off",
-        "nothing counts as locked",
+        "a locked version survives five attacks: delete, shorter retention, weaker mode, bypass, versioning "
+        "switched off",
+        "no object counts as locked",
         _LOCKED,
     ),
     Capability(
         "retention told",
-        "mode and end of a lock can be read, as they were set and as they were extended",
-        "nothing counts as locked",
+        "the mode and end of a lock are returned as set and as extended",
+        "no object counts as locked",
         _LOCKED,
     ),
     Capability(
-        "listing order", "keys are listed in the order of their UTF-8 bytes", "a listing is held here and sorted"
+        "listing order",
+        "keys are listed in the order of their UTF-8 bytes",
+        "listings are read completely and sorted here",
     ),
     Capability(
         "listing pages",
-        "pages of objects and of versions go on where the last one ended, and they end",
+        "pages of objects and of versions continue where the last page ended, and the listing ends",
         "not used",
         _ALL,
     ),
-    Capability("path keys", "keys that look like folders or paths are kept apart", "they are reported, not copied"),
-    Capability("escaped keys", "escapes, spaces and composed letters are kept apart", "they are reported, not copied"),
-    Capability("long keys", "a key may have 1,024 bytes", "those above 255 bytes are reported, not copied"),
-    Capability("tags", "tags are kept with an object", "tags are not copied there"),
-    Capability("clock", "its clock and ours differ by less than a minute", "nothing is locked there", _LOCKED),
+    Capability(
+        "path keys", "keys that look like folders or paths stay distinct", "such keys are reported and not copied"
+    ),
+    Capability(
+        "escaped keys",
+        "keys with escapes, spaces and composed letters stay distinct",
+        "such keys are reported and not copied",
+    ),
+    Capability("long keys", "a key may have 1,024 bytes", "keys above 255 bytes are reported and not copied"),
+    Capability("tags", "an object keeps its tags", "tags are not copied there"),
+    Capability(
+        "clock",
+        "the clocks of the site and of this machine differ by less than a minute",
+        "no object is locked there",
+        _LOCKED,
+    ),
 )
 """All capabilities, in the order of the report."""
 BY_NAME = {capability.name: capability for capability in CAPABILITIES}
@@ -183,7 +204,8 @@ def complete(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
     """Return one proof of each capability, in the report's order; untried ones are `not run`."""
     found = {proof.capability: proof for proof in proofs}
     return tuple(
-        found.get(capability.name, Proof(capability.name, "not run", "it was not tried")) for capability in CAPABILITIES
+        found.get(capability.name, Proof(capability.name, "not run", "the probe did not run"))
+        for capability in CAPABILITIES
     )
 
 

@@ -13,7 +13,7 @@ from rempart.sites.answers import etag, fact
 from rempart.sites.digests import error_code
 from rempart.sites.port import Checks, ObjectInfo
 
-_OPERATOR = "Nothing was taken over. Run again; if it lasts, ask the site's operator."
+_OPERATOR = "Nothing was stored. Run again. If it fails again, ask the site's operator."
 
 
 def checks_of(answer: Mapping[str, Any], first: Mapping[str, Any] | None) -> Checks:
@@ -47,19 +47,22 @@ def check_listed(where: str, listed: ObjectInfo, info: ObjectInfo) -> None:
     if (info.size, info.etag) == (listed.size, listed.etag or info.etag):
         return
     raise IntegrityError(
-        f"{where}: {info.size} bytes with ETag {info.etag[:40]} came, the listing told {listed.size} bytes with ETag "
-        f"{listed.etag[:40]}",
+        f"{where}: the answer has {info.size} bytes and ETag {info.etag[:40]}, the listing had {listed.size} "
+        f"bytes and ETag {listed.etag[:40]}",
         _OPERATOR,
     )
 
 
 def check_range(where: str, start: int, length: int, told: str | None, size: int) -> None:
-    """Check that a body of `size` bytes is the requested range according to `told`. Raises SiteUnavailable."""
+    """Check that a body of `size` bytes is the requested range, given the Content-Range header `told`.
+
+    Raises SiteUnavailable.
+    """
     wanted = f"bytes {start}-{start + length - 1}/"
     if size != length or (told is None and start) or (told is not None and not told.startswith(wanted)):
         raise SiteUnavailable(
-            f"{where}: {size} of {length} bytes came from {start} on" + (f" ({told})" if told else ""),
-            "Retry; if it lasts, ask the operator.",
+            f"{where}: received {size} of {length} bytes, starting at byte {start}" + (f" ({told})" if told else ""),
+            "Retry. If it fails again, ask the site's operator.",
         )
 
 
@@ -67,8 +70,8 @@ def check_sha256(where: str, body: bytes, recorded: str, whose: str) -> None:
     """Check a body against the SHA-256 on record. Raises IntegrityError."""
     if (found := hashlib.sha256(body).hexdigest()) != recorded:
         raise IntegrityError(
-            f"{where}: SHA-256 {found[:12]}…, {whose} {recorded[:12]}…",
-            "Restore the object from its replica or a restore point.",
+            f"{where}: the SHA-256 is {found[:12]}…, {whose} {recorded[:12]}…",
+            "Restore the object from its replica or from a restore point.",
         )
 
 

@@ -17,9 +17,10 @@ _MD5 = re.compile(r"[0-9a-f]{32}(-[1-9][0-9]*)?")
 
 
 class Digests:
-    """SHA-256 and ETag of a body in chunks. `part`: bytes of each part but the last; 0 for one piece.
+    """Compute SHA-256 and ETag of a body in chunks. `part`: bytes of each part but the last; 0 for one piece.
 
-    The ETag is S3's: the MD5 of a body in one piece, the MD5 of the parts' MD5s otherwise; not computed without `etag`.
+    The ETag is S3's: the MD5 of a body in one piece, else the MD5 of the parts' MD5s. It is not computed without
+    `etag`.
     """
 
     def __init__(self, part: int = 0, *, etag: bool = True) -> None:
@@ -54,7 +55,7 @@ class Digests:
 
     @property
     def sha256(self) -> str:
-        """Return the SHA-256 of the whole, hex."""
+        """Return the SHA-256 of the whole body, in hex."""
         return self._whole.hexdigest()
 
     @property
@@ -65,8 +66,9 @@ class Digests:
 
     @property
     def composite(self) -> str:
-        """Return the SHA-256 of the parts' SHA-256s as S3 writes it, base64 and number of parts; empty for one
-        piece.
+        """Return the SHA-256 of the parts' SHA-256s in S3's form: base64 and number of parts.
+
+        Empty for a body in one piece.
         """
         if not self._part:
             return ""
@@ -99,7 +101,7 @@ def etag_of_parts(md5s: Iterable[bytes]) -> str:
 
 
 def may_be_md5(etag: str) -> bool:
-    """Return whether an ETag has the form of an MD5, of a body or of parts."""
+    """Return whether an ETag has the form of an MD5 of a body or of its parts."""
     return bool(_MD5.fullmatch(etag))
 
 

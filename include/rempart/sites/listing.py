@@ -33,7 +33,7 @@ def _read_page(response_dict: dict[str, Any], customized_response_dict: dict[str
     try:
         root = ElementTree.fromstring(response_dict["body"])  # noqa: S314
     except ElementTree.ParseError as cause:
-        raise NotUnderstood(f"a page is no valid XML ({cause})") from cause
+        raise NotUnderstood(f"a page is not valid XML ({cause})") from cause
     if (name := root.tag.rpartition("}")[2]) not in _ROOTS:
         raise NotUnderstood(f"a page is a {name[:40]}, not a listing")
     quoted = any(child.tag.endswith("EncodingType") and child.text == "url" for child in root)
@@ -63,6 +63,6 @@ def _info(kind: str, entry: ElementTree.Element, quoted: bool) -> ObjectInfo:
             marker=kind == "DeleteMarker",
         )
     except KeyError as cause:
-        raise NotUnderstood(f"an entry of a listing has no {cause.args[0]}") from cause
+        raise NotUnderstood(f"an entry of the listing lacks {cause.args[0]}") from cause
     except ValueError as cause:
-        raise NotUnderstood(f"an entry of a listing has an invalid size or time ({kind})") from cause
+        raise NotUnderstood(f"an entry of the listing has an invalid size or time ({kind})") from cause

@@ -38,8 +38,8 @@ class Locks:
             enabled = None
         if enabled != "Enabled":
             raise SiteError(
-                f"bucket {bucket} at {self._site} was made without object lock",
-                "Set another bucket under `buckets` in rempart.yaml, or copy its content to one with object lock.",
+                f"lock an object in bucket {bucket} at {self._site}: the bucket was made without object lock",
+                "Set another bucket under `buckets` in rempart.yaml, or copy its content to a bucket with object lock.",
             )
         self._buckets.add(bucket)  # it is for good
 
@@ -68,7 +68,7 @@ class Locks:
             now = self.retained_until(bucket, key, version_id)
         if now is None or now < until - timedelta(seconds=1):  # whole seconds are kept
             raise SiteError(
-                f"retain {bucket}/{key} at {self._site}: until {until}, it holds until {now}",
-                "Do not rely on this site's locks: see `rempart doctor site`, and ask the operator.",
+                f"lock {bucket}/{key} at {self._site} until {until}: the site reports a lock until {now}",
+                "Do not rely on locks of this site. Run `rempart doctor site`, and ask the operator.",
             )
         return now

@@ -16,9 +16,9 @@ from rempart.sites.port import ObjectInfo, Site
 
 TRIES = 3
 LOOKED_AT = 200
-"""Limit of versions of a key that are read: somebody may put any number on top."""
+"""Limit of versions of one key that are read, because an attacker may write any number of newer versions."""
 MOST_BYTES = 1 << 30
-"""Limit of a version's size. A larger one is not ours and could fill the memory, so it is not read."""
+"""Size limit of a version. A larger version is not ours and could fill the memory, so it is not read."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
@@ -61,7 +61,7 @@ def store_once(
     content_type: str,
     retain_until: datetime | None = None,
 ) -> ObjectInfo | None:
-    """Store a body under a key of its own, read it back and lock it. Return None if another body exists.
+    """Store a body under a key that only this body uses, read it back and lock it. Return None if another body exists.
 
     If the answer to the put was lost and the body exists, that is a success. Raises IntegrityError if the site returns
     other bytes, SiteError.
@@ -79,7 +79,7 @@ def store_once(
 
 
 def keep(site: Site, bucket: str, key: str, body: bytes, *, metadata: Mapping[str, str], content_type: str) -> None:
-    """Make readers find a body under a key of its own: write it if missing, read it back, put it again if wrong.
+    """Ensure that readers find this body under its key: write it if missing, read it back, put it again if wrong.
 
     Raises IntegrityError if the site returns other bytes, SiteError.
     """
@@ -100,8 +100,8 @@ def put_again(
 ) -> ObjectInfo:
     """Put the right bytes as another version of a key, read them back, and lock them.
 
-    An unlocked version that was stored wrong is deleted again, so that readers find the previous one. Raises
-    IntegrityError if the site returns other bytes, SiteError.
+    If the site stored an unlocked version wrong, that version is deleted, so that readers find the previous version.
+    Raises IntegrityError if the site returns other bytes, SiteError.
     """
     for _ in range(TRIES):
         stored = site.write(bucket, key, body, metadata=metadata, content_type=content_type)
@@ -111,8 +111,9 @@ def put_again(
             with suppress(SiteError):
                 site.delete(bucket, key, version_id=stored.version_id)
     raise IntegrityError(
-        f"read back {bucket}/{key} at site '{site.name}': {TRIES} times it was not what was stored",
-        "It does not count. The site alters what it keeps: ask its operator, and use another site meanwhile.",
+        f"write {bucket}/{key} at site '{site.name}': in {TRIES} tries it returned other bytes than were written",
+        "The object does not count as stored, because the site alters bodies. Use another site, and ask the "
+        "operator of this one.",
     )
 
 
@@ -134,7 +135,7 @@ def _locked(site: Site, bucket: str, info: ObjectInfo, until: datetime | None) -
         return info
     if info.version_id is None:
         raise SiteError(
-            f"put {bucket}/{info.key} at site '{site.name}': no version was made, so nothing can be locked",
+            f"lock {bucket}/{info.key} at site '{site.name}': the put made no version, so nothing can be locked",
             "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
         )
     retained_until = site.retained_until(bucket, info.key, info.version_id) or _LONG_AGO

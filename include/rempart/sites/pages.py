@@ -29,7 +29,7 @@ class Cycle:
     _since: int = 0
 
     def closes(self, item: Hashable) -> bool:
-        """Take the next item. Return True if it equals the kept one."""
+        """Take the next item. Return True if it equals the remembered one."""
         if item == self._kept:
             return True
         self._since += 1
@@ -40,7 +40,7 @@ class Cycle:
 
 @dataclass
 class PageGuard:
-    """Checks of one listing. `where` names it in errors; `most` is the maximum number of entries.
+    """Checks of one listing. `where` names the listing in errors; `most` is the maximum number of entries.
 
     `rising`: the server is proven to list in order, so an entry's sort key is never lower than the last one.
     """
@@ -57,22 +57,23 @@ class PageGuard:
     def page(self, marks: Sequence[tuple[Any, Hashable]], token: Mapping[str, str], *, more: bool) -> None:
         """Check one page: each entry's sort key and identity, and the token of the next page. Raises ListingRefused."""
         if marks and self._marks.closes((marks[0], marks[-1])):
-            raise self._refused("the same page came twice")
+            raise self._refused("the listing returned the same page twice")
         if self.rising:
             self._check_order(marks)
         if not more:
             return
         if not token:
-            raise self._refused("a page says that there is more, and does not say where")
+            raise self._refused("a page says that more follow, and names no next page")
         if self._tokens.closes(tuple(sorted(token.items()))):
-            raise self._refused("the same page is next for the second time")
+            raise self._refused("the listing named the same next page twice")
         self._counted += max(len(marks), PAGE_COUNTS) if marks else EMPTY_COUNTS
         if self._counted >= self.most:
             raise ListingRefused(
-                f"{self.where}: it does not end within the maximum of {self.most:,} entries (a page counts as "
-                f"{PAGE_COUNTS:,} at least, an empty page as {EMPTY_COUNTS:,})",
-                f"If the bucket really holds so many, raise sites.{self.site}.most_listed in rempart.yaml. If it does "
-                f"not, the site's listing never ends: run `rempart doctor site {self.site}`, and ask the operator.",
+                f"{self.where}: the listing does not end within {self.most:,} entries (a page counts as at least "
+                f"{PAGE_COUNTS:,} entries, an empty page as {EMPTY_COUNTS:,})",
+                f"If the bucket really holds so many objects, raise sites.{self.site}.most_listed in "
+                "rempart.yaml. If it does not, the site's listing never ends: run `rempart doctor site "
+                f"{self.site}`, and ask the operator.",
             )
 
     def _check_order(self, marks: Sequence[tuple[Any, Hashable]]) -> None:
@@ -80,13 +81,13 @@ class PageGuard:
             last, self._last = self._last, mark
             if last is not None and (mark[0] < last[0] or mark == last):
                 what = "came twice" if mark == last else f"came after {str(last[0])[:200]!r}"
-                raise self._refused(f"{str(mark[0])[:200]!r} {what}, though this site was proven to list in order")
+                raise self._refused(f"{str(mark[0])[:200]!r} {what}, although this site was proven to list in order")
 
     def _refused(self, why: str) -> ListingRefused:
         return ListingRefused(
             f"{self.where}: {why}",
-            "The listing was not used. Retry; if it lasts, run "
-            f"`rempart doctor site {self.site}`, and show the operator what it finds.",
+            f"The listing was not used. Retry. If it fails again, run `rempart doctor site {self.site}`, and show "
+            "the result to the operator.",
         )
 
 
@@ -96,10 +97,10 @@ def walk(
     marks: Callable[[Page], Sequence[tuple[Any, Hashable]]],
     guard: PageGuard,
 ) -> Iterator[Page]:
-    """Yield every page of a listing, each after it was checked. Raises ListingRefused.
+    """Yield every page of a listing after it was checked. Raises ListingRefused.
 
-    `ask` gets the parameters of the next page. `follows` maps each of them to the name under which the last page told
-    it. `marks` returns the sort key and the identity of each entry of a page.
+    `ask` gets the parameters of the next page. `follows` maps each parameter to its name in the last page's answer.
+    `marks` returns the sort key and the identity of each entry of a page.
     """
     where: dict[str, str] = {}
     while True:

@@ -43,11 +43,11 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Checks:
-    """A site's checksums of a body, without its bytes.
+    """The site's checksums of a body, read without its bytes.
 
-    `sha256` (hex, of the whole) and `composite` (of parts, as S3 writes it: base64 and their count): the checksum sent
-    by the writer; empty without one. `part`: bytes of each part but the last, 0 for a body in one piece. `encrypted`:
-    the ETag may be of encrypted bytes, so it says nothing about the body.
+    `sha256` (hex, of the whole) and `composite` (of parts, in S3's form: base64 and their count): the checksum that the
+    writer sent; empty if it sent none. `part`: bytes of each part but the last, 0 for a body in one piece. `encrypted`:
+    the ETag may be of encrypted bytes and says nothing about the body.
     """
 
     size: int
@@ -212,7 +212,7 @@ class Site(Protocol):
         """Delete one object; a missing one is no error. Return the version of the new delete marker."""
 
     def probe(self, bucket: str, now: datetime) -> CapabilityRecord:
-        """Probe all capabilities in a bucket of its own, and log each finding.
+        """Probe all capabilities in a separate bucket, and log each finding.
 
-        Raises SiteError if the bucket can neither be found nor made.
+        Raises SiteError if the bucket is missing and cannot be made.
         """

@@ -21,7 +21,7 @@ BUSY = {
     "BandwidthLimitExceeded", "OperationAborted", "429", "500", "502", "503", "504",
 }  # fmt: skip
 """The server asks to come back later, or failed on its side: that says nothing about what it can do."""
-_RETRY = "Retry; if it lasts, ask the operator."
+_RETRY = "Retry. If it fails again, ask the site's operator."
 
 
 @dataclass(frozen=True)
@@ -38,47 +38,51 @@ _CAUSES = (
     _Cause(
         ("NoSuchBucket",),
         ObjectMissing,
-        "the bucket is not there",
-        "Compare `buckets` in rempart.yaml with the buckets at the operator; `rempart up` creates the platform's.",
+        "the bucket does not exist",
+        "Compare `buckets` in rempart.yaml with the buckets at the operator. `rempart up` creates the platform's "
+"buckets.",
     ),
     _Cause(
         ("NoSuchKey", "NoSuchVersion", "NotFound", "404"),
         ObjectMissing,
         "not there",
-        "Check the bucket and key; `rempart up` creates the platform's buckets.",
+        "Check the bucket and key. `rempart up` creates the platform's buckets.",
     ),
     _Cause(
         ("NoSuchUpload", "InvalidPart", "InvalidPartOrder"),
         SiteUnavailable,
-        "the site no longer has all parts of the upload",
-        "Run again: the object is sent anew. If it lasts, ask the operator whether a rule removes unfinished uploads.",
+        "the site lost parts of the upload",
+        "Run again: the object is sent from the start. If it fails again, ask the operator whether a rule "
+"removes unfinished uploads.",
     ),
     _Cause(
         ("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture", "RequestHasExpired"),
         ClockSkewed,
-        "this machine's clock and the site's differ too much",
-        "Synchronize this machine's clock (`timedatectl`, chrony); `rempart doctor site {site}` shows the difference. "
-        "If this machine's clock is right, tell the operator.",
+        "the clocks of this machine and of the site differ too much",
+        "Synchronize this machine's clock (`timedatectl`, chrony). `rempart doctor site {site}` shows the "
+"difference. If this machine's clock is right, inform the operator.",
     ),
     _Cause(
         ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ChecksumMismatch", "InvalidDigest",
          "IncompleteBody"),
         BodyAltered,
-        "the body that arrived is not the one that was sent; the site did not store it",
-        "Retry. If it lasts, a proxy or network device between this machine and the site alters bodies: bypass it.",
+        "the site received other bytes than were sent, and did not store them",
+        "Retry. If it fails again, a proxy or network device between this machine and the site alters bodies: "
+"bypass it.",
     ),
     _Cause(
         ("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"),
         SiteError,
         "the site does not know the access key",
-        "Correct the login of connection '{connection}': the key was mistyped, revoked, or is another site's.",
+        "Correct the login of connection '{connection}': the key was mistyped or revoked, or belongs to another "
+"site.",
     ),
     _Cause(
         ("SignatureDoesNotMatch",),
         SiteError,
         "the signature is wrong",
-        "Correct the secret key (password) of connection '{connection}'. If it is right: its region_name and "
-        "endpoint_url must be the operator's, and no proxy may change host or path.",
+        "Correct the secret key (password) of connection '{connection}'. If it is right, check that region_name "
+"and endpoint_url are the operator's and that no proxy changes host or path.",
     ),
     _Cause(
         ("AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "401"),
@@ -97,7 +101,7 @@ _CAUSES = (
         ("EntityTooLarge", "MaxMessageLengthExceeded", "413"),
         SiteError,
         "the object is larger than the site accepts in one request",
-        "Ask the operator for its limit. `rempart doctor site {site}` shows whether it accepts objects in parts.",
+        "Ask the operator for its limit. `rempart doctor site {site}` shows whether it accepts multipart uploads.",
     ),
     _Cause(
         ("QuotaExceeded", "BucketQuotaExceeded", "StorageQuotaExceeded", "XMinioStorageFull", "InsufficientStorage",
@@ -121,14 +125,15 @@ _CAUSES = (
     _Cause(
         ("NotImplemented", "MethodNotAllowed", "405", "501"),
         SiteError,
-        "the site does not have this operation",
-        "`rempart doctor site {site}` shows what it has; declare another site for what needs it.",
+        "the site does not implement this operation",
+        "Run `rempart doctor site {site}` to see which operations it has, and declare another site for what "
+"needs this one.",
     ),
     _Cause(
         ("PreconditionFailed", "ConditionalRequestConflict", "409", "412"),
         SiteError,
-        "the object changed meanwhile, or a condition of the request does not hold",
-        "Run again: it begins from what is there now.",
+        "the object changed meanwhile, or a condition of the request is not met",
+        "Run again: it starts from the current state.",
     ),
     _Cause(
         ("InvalidArgument", "InvalidRequest", "MalformedXML", "InvalidRange", "EntityTooSmall", "MissingContentLength",
@@ -136,13 +141,13 @@ _CAUSES = (
          "BadRequest", "400", "411", "416"),
         RequestInvalid,
         "the site does not accept the request in this form",
-        "`rempart doctor site {site}` shows what it accepts. If everything there is proven, report the code and the "
-        "request's id to the operator.",
+        "Run `rempart doctor site {site}` to see what the site accepts. If every capability there is proven, "
+"report the code and the request's id to the operator.",
     ),
 )  # fmt: skip
 _BY_CODE = {code: cause for cause in _CAUSES for code in cause.codes}
 _UNKNOWN = _Cause(
-    (), SiteError, "refused", "Look the code up in the operator's documentation, or ask the operator for its reason."
+    (), SiteError, "refused", "Look up the code in the operator's documentation, or ask the operator for the reason."
 )
 
 
@@ -178,7 +183,7 @@ def skew_of(headers: Mapping[str, str], now: datetime) -> timedelta | None:
 
 
 def _message(response: Mapping[str, Any], cause: _Cause) -> str:
-    """Return the server's own message if only it tells what is not accepted."""
+    """Return the server's own message if nothing else names what it refused."""
     if cause.error is not RequestInvalid and cause is not _UNKNOWN:
         return ""
     words = str(response.get("Error", {}).get("Message", ""))

@@ -1,6 +1,7 @@
-"""Provide private folders on local disk for bodies in transit, removed with their process, even if it is killed.
+"""Provide private folders on local disk for bodies in transit. They are removed with their process, even if it is
+killed.
 
-Each is locked by the process that uses it; the next caller removes unlocked ones.
+The process that uses a folder locks it; the next caller removes unlocked folders.
 """
 
 from __future__ import annotations

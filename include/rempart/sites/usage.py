@@ -1,4 +1,4 @@
-"""Measure a bucket and its soon-ending locks: one pass over a listing, in constant memory. Pure."""
+"""Measure a bucket and the locks that end soon, in one pass over a listing, in constant memory. Pure."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from rempart.sovereignty.policy import Decision
 
 TAG = "classification:"
 NOBODY = frozenset({"", "airflow"})
-"""Owners that name nobody: Airflow uses `airflow` if a DAG states none."""
+"""Owners that name nobody. Airflow uses `airflow` if a DAG states no owner."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Image:
 
 
 class TaskFacts(NamedTuple):
-    """Facts of one task for the rules: a tuple, which takes a third of a dataclass's time to make."""
+    """Facts of one task for the rules. A tuple is created in a third of a dataclass's time."""
 
     task_id: str
     owner: str
@@ -61,7 +61,7 @@ class TaskFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class DagFacts:
-    """Facts of one DAG for the rules; `connections` are those of its own callbacks and asset watchers."""
+    """Facts of one DAG for the rules. `connections` are those of the DAG's own callbacks and asset watchers."""
 
     dag_id: str
     tags: frozenset[str]
@@ -91,7 +91,7 @@ def stated_classification(tags: Iterable[str]) -> Classification | None:
 
 
 JudgedPlacements = dict[tuple[str | None, date, Named | Image], tuple[Violation, ...]]
-"""Cached verdicts for one configuration: the DAGs of a folder name the same few things."""
+"""Cached verdicts for one configuration, because the DAGs of a folder use the same few names."""
 
 
 def violations(
@@ -140,18 +140,18 @@ def _classification(config: Config, tags: frozenset[str]) -> Iterator[Violation]
     if not stated:
         what, remedy = (
             "no classification is stated",
-            f'Add one of these to its tags: {known}; for example tags=["{TAG}personal"].',
+            f'Add one of these to the DAG\'s tags: {known}; for example tags=["{TAG}personal"].',
         )
     elif len(stated) > 1:
         what, remedy = (
             f"{len(stated)} classifications are stated: {', '.join(stated)}",
-            "Keep one tag: that of the highest.",
+            "Keep one tag, the highest classification.",
         )
     elif (name := stated[0].removeprefix(TAG)) not in ORDER:
         what, remedy = f"'{name}' is not a classification", f"Use one of: {known}."
     elif name not in config.policy:
         what, remedy = (
-            f"policy.{name} is not declared: what is not allowed is denied",
+            f"policy.{name} is not declared, and undeclared placements are denied",
             f"Declare policy.{name} in rempart.yaml.",
         )
     else:
@@ -164,22 +164,22 @@ def _task(task: TaskFacts) -> Iterator[Violation]:
         yield Violation(
             "owner",
             task.task_id,
-            f"its owner is '{task.owner}', which names nobody",
-            'State who answers for it: default_args={"owner": "<team>"}, or owner= of the task.',
+            f"the task's owner is '{task.owner}', which names nobody",
+            'State the responsible team: default_args={"owner": "<team>"}, or owner= of the task.',
         )
     if task.timeout is None:
         yield Violation(
             "timeout",
             task.task_id,
-            "it has no execution_timeout, so it may hang for ever",
-            'State one: default_args={"execution_timeout": timedelta(hours=1)}, or execution_timeout= of the task.',
+            "the task has no execution_timeout, so it may hang for ever",
+            'Set a timeout: default_args={"execution_timeout": timedelta(hours=1)}, or execution_timeout= of the task.',
         )
     for argument in task.clusters:
         yield Violation(
             "cluster",
             task.task_id,
-            f"{argument} chooses a Kubernetes cluster that rempart.yaml does not know",
-            f"Leave {argument} out: kubernetes_conn_id alone names the cluster, by the connection of a pool.",
+            f"{argument} chooses a Kubernetes cluster that rempart.yaml does not declare",
+            f"Remove {argument}: kubernetes_conn_id, the connection of a pool, is enough to name the cluster.",
         )
 
 
@@ -189,16 +189,16 @@ def _connection(config: Config, classification: str | None, named: Named, on: da
         yield Violation(
             "connection",
             None,
-            f"{argument} is known only when the task runs, so the policy cannot judge it",
-            f"Write the connection's name into {argument}; several declared ones can be expanded from a list.",
+            f"{argument} is known only at run time, so the policy cannot check it",
+            f"Write the connection's name into {argument}. To use several declared connections, expand a literal list.",
         )
     elif value not in (declared := declared_connections(config)) | platform_connections(config):
         yield Violation(
             "connection",
             None,
             f"{argument}: connection '{value}' is not declared in rempart.yaml",
-            f"Declare it: `connections: {{{value}: {{operator: ..., service: ..., region: ...}}}}`, "
-            f"or name one that is declared: {', '.join(sorted(declared)) or 'none yet'}.",
+            f"Declare it: `connections: {{{value}: {{operator: ..., service: ..., region: ...}}}}`, or use a "
+            f"declared connection: {', '.join(sorted(declared)) or 'none yet'}.",
         )
     elif classification is not None:
         decision = decide_connection(config, classification, value, on=on)
@@ -212,16 +212,17 @@ def _image(config: Config, classification: str | None, image: Image, on: date) -
         yield Violation(
             "image",
             None,
-            f"{image.argument} is known only when the task runs, so the policy cannot judge it",
-            f"Write the image's full name into {image.argument}; several can be expanded from a list.",
+            f"{image.argument} is known only at run time, so the policy cannot check it",
+            f"Write the image's full name into {image.argument}. To use several images, expand a literal list.",
         )
         return
     if not image.in_pod and (mirrored := rewrite_image(config, image.value)) != image.value:
         yield Violation(
             "image",
             None,
-            f"{named} comes from {full_image(image.value).partition('/')[0]}: only pods are led to its mirror",
-            f"Name the mirrored image: {mirrored}.",
+            f"{named} comes from {full_image(image.value).partition('/')[0]}; the image's name is rewritten to "
+            "the mirror for pods only",
+            f"Use the name of the mirrored image: {mirrored}.",
         )
     # without a stated classification, only what no classification allows is told besides
     asked = [classification] if classification else [name for name in ORDER if name in config.policy]
@@ -250,7 +251,7 @@ def _pipeline(config: Config, classification: Classification, on: date) -> Itera
         yield Violation(
             "retention",
             None,
-            f"retention.{classification} is not declared, so nothing says how long its data may be kept",
+            f"retention.{classification} is not declared, so the retention of its data is unknown",
             f"Declare retention.{classification} in rempart.yaml.",
         )
     home = config.active_site

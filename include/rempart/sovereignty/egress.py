@@ -101,8 +101,9 @@ def parse_endpoint(text: str) -> tuple[str, int | None]:
 
 @lru_cache(maxsize=4096)
 def normalise(host: str) -> str:
-    """Normalise a host for comparison: lower case, no final dot, IDNA; an address in its shortest form, IPv4 out of
-    IPv6.
+    """Normalise a host for comparison: lower case, no final dot, IDNA.
+
+    An address gets its shortest form, IPv4 out of IPv6.
     """
     host = host.strip().strip("[]").rstrip(".").lower()
     if address := _address(host):
@@ -263,14 +264,14 @@ def decision_against(config: Config, found: EgressRules, host: str, port: int | 
     if ports := sorted(
         {destination.port for destination in found.allowed if destination.port and matches(destination, host, None)}
     ):
-        fact = f"only port {', '.join(map(str, ports))} of '{host}' is allowed"
-        remedy = f"Use that port, or declare '{host}:{port}' under hosts in rempart.yaml."
+        fact = f"the policy allows '{host}' on port {', '.join(map(str, ports))} only"
+        remedy = f"Use an allowed port, or declare '{host}:{port}' under hosts in rempart.yaml."
         return unknown(classification, "host", label, "hosts", fact, remedy)
     against = decide_host(config, classification, host, port, on=on)
     if not against.allowed:
         return against
-    fact = f"'{host}' is no endpoint of a connection that the platform knows"
-    remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or do not connect to it."
+    fact = f"'{host}' is not an endpoint of a connection that the platform knows"
+    remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or remove the connection to it."
     return unknown(classification, "host", label, "hosts", fact, remedy)
 
 
@@ -302,8 +303,8 @@ def _kubernetes_server(name: str, kube_config: object) -> str | None:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, StopIteration):
         # the cause would quote the file, which holds credentials
         raise ConfigError(
-            f"Connection '{name}': extra.kube_config is no kubeconfig with a cluster and its server",
-            "Correct the connection, as `kubectl config view` would show it.",
+            f"read connection '{name}': extra.kube_config is not a kubeconfig with a cluster and its server",
+            "Correct the connection. `kubectl config view` shows the expected form.",
         ) from None
 
 

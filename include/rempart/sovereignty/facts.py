@@ -78,7 +78,7 @@ def in_use(config: Config) -> dict[str, Operator]:
 
 
 def summaries(facts: Iterable[StaleFact], max_age: timedelta) -> list[str]:
-    """Return one line for each operator: how many facts to read again, and the oldest of them."""
+    """Return one line for each operator: the number of facts to read again, and the oldest of them."""
     by_operator: dict[str, list[StaleFact]] = {}
     for fact in facts:
         by_operator.setdefault(fact.operator, []).append(fact)
@@ -100,6 +100,6 @@ def _summary(name: str, found: list[StaleFact], max_age: timedelta) -> str:
             f"{len(future)} dated in the future (the first: {future[0].path or 'the entry'}, {future[0].as_of})"
         )
     return (
-        f"operators.{name}: {'; '.join(parts)}. Read the sources again and state as_of under operators.{name} in "
+        f"operators.{name}: {'; '.join(parts)}. Read the sources again and set as_of under operators.{name} in "
         "rempart.yaml (docs/how-to/choose-operators.md)."
     )

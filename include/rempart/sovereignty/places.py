@@ -93,11 +93,13 @@ def decide_server(config: Config, classification: str, name: str, *, on: date, h
     section = f"services.{name}.external" if external else "machine"
     if (place := config.server_place(name)) is None:
         remedy = f"Declare {section} in rempart.yaml: operator, service and region."
-        return unknown(classification, what, label, section, "nobody declared where it is", remedy)
+        return unknown(classification, what, label, section, "its place is not declared", remedy)
     decision = decide(config, classification, what, placement(label, place), on=on)
     declared = (urlsplit(external.url).hostname or "") if external else None
     if host and not (host.lower() == declared if declared is not None else _is_inside(host)):
-        fact = f"its connection leads to '{host}', declared is {declared or 'a server on the machine itself'}"
+        fact = (
+            f"its connection leads to '{host}', but the declared host is {declared or 'a server on the machine itself'}"
+        )
         remedy = f"Correct the connection, or declare services.{name}.external in rempart.yaml with that host."
         decision = verdict(classification, what, label, (*decision.reasons, Reason(False, section, fact, remedy)))
     return decision
@@ -136,8 +138,8 @@ def decide_connection(config: Config, classification: str, conn_id: str, *, on: 
     if place := config.connections.get(conn_id):
         return decide(config, classification, "connection", placement(label, place), on=on)
     if conn_id in platform_connections(config):
-        fact = "it is the platform's own, with rights that no other DAG needs"
-        remedy = "Declare a connection with a role of its own under connections in rempart.yaml."
+        fact = "it is the platform's own connection, with rights that no other DAG needs"
+        remedy = "Declare a connection with its own role under connections in rempart.yaml."
         return unknown(classification, "connection", label, "platform", fact, remedy)
     return _undeclared(classification, "connection", "connections", conn_id, config.connections)
 
@@ -172,7 +174,7 @@ def _within(image: str, registry: str) -> bool:
 
 
 def rewrite_image(config: Config, image: str) -> str:
-    """Return the image from the registry that mirrors its own, or unchanged. The longest match counts."""
+    """Return the image's name at the registry that mirrors its own registry, or unchanged. The longest match counts."""
     name = full_image(image)
     mirrors = [
         (origin, registry)
@@ -194,14 +196,14 @@ def decide_image(config: Config, classification: str, image: str, *, on: date) -
     if registry is None:
         declared = ", ".join(config.registries) or "none"
         fact = f"registry '{name.partition('/')[0]}' is not declared; declared: {declared}"
-        remedy = "Use an image of a declared registry, or declare this one under registries in rempart.yaml."
+        remedy = "Use an image of a declared registry, or declare this registry under registries in rempart.yaml."
         return unknown(classification, "image", label, "registries", fact, remedy)
     return _named(label, decide(config, classification, "image", placement(label, config.registries[registry]), on=on))
 
 
 def decide_host(config: Config, classification: str, host: str, port: int | None, *, on: date) -> Decision:
-    """Decide whether data of this classification may be sent to this host: yes if one declared place of it allows
-    it.
+    """Decide whether data of this classification may be sent to this host: yes if one declared place of the host
+    allows it.
     """
     label = f"host '{host}'" + (f" port {port}" if port else "")
     decisions = [
@@ -210,7 +212,7 @@ def decide_host(config: Config, classification: str, host: str, port: int | None
     ]
     if not decisions:
         fact = f"'{host}' belongs to no declared site, registry, connection, pool or host"
-        remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or do not connect to it."
+        remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or remove the connection to it."
         return unknown(classification, "host", label, "hosts", fact, remedy)
     return next((decision for decision in decisions if decision.allowed), decisions[0])
 

@@ -95,7 +95,9 @@ def _claims(metadata: Mapping[str, Any]) -> Iterator[str]:
 def _unclassified(claims: list[str], unknown: list[str]) -> Iterator[Reason]:
     remedy = f"Give the DAG a tag such as classification:personal, or the pod a label {LABEL}: {' | '.join(ORDER)}."
     if not claims:
-        yield Reason(False, "classification", "neither the DAG nor the pod states what data it handles", remedy)
+        yield Reason(
+            False, "classification", "neither the DAG nor the pod states the classification of its data", remedy
+        )
     if unknown:
         yield Reason(False, "classification", f"'{', '.join(unknown)}' is not a classification", remedy)
 
@@ -107,16 +109,16 @@ def _pool(config: Config, namespace: str, connection: str | None) -> tuple[str |
     if len(found) == 1:
         return found[0], None
     if found:
-        fact = f"namespace '{namespace}' is that of several pools ({', '.join(found)}), so its region is not known"
-        return None, Reason(False, "gpu_pools", fact, "Give each pool a namespace of its own, or one connection each.")
+        fact = f"namespace '{namespace}' belongs to several pools ({', '.join(found)}), so its region is unknown"
+        return None, Reason(False, "gpu_pools", fact, "Give each pool its own namespace, or its own connection.")
     if here:
         wanted = " or ".join(config.gpu_pools[name].kubernetes_connection for name in here)
-        fact = f"namespace '{namespace}' is a pool through connection {wanted}, not through '{connection}'"
+        fact = f"namespace '{namespace}' is a pool of connection {wanted}, not of '{connection}'"
         return None, Reason(False, "gpu_pools", fact, f"Set kubernetes_conn_id to {wanted}.")
     declared = ", ".join(f"{name} ({pool.namespace})" for name, pool in config.gpu_pools.items()) or "none"
-    fact = f"namespace '{namespace}' is not one of a declared pool; declared: {declared}"
+    fact = f"namespace '{namespace}' belongs to no declared pool; declared: {declared}"
     return None, Reason(
-        False, "gpu_pools", fact, "Use the namespace of a pool, or declare one under gpu_pools in rempart.yaml."
+        False, "gpu_pools", fact, "Use the namespace of a pool, or declare a pool under gpu_pools in rempart.yaml."
     )
 
 
@@ -132,8 +134,8 @@ def _elsewhere(config: Config, pool: str, spec: Mapping[str, Any]) -> Iterator[R
     for label, value in {**config.gpu_pools[pool].node_selector, key: region}.items():
         asked = (spec.get("nodeSelector") or {}).get(label, value)
         if asked != value:
-            fact = f"the pod asks for nodes with {label}={asked}; pool {pool} has {label}={value}"
-            yield Reason(False, f"gpu_pools.{pool}", fact, f"Leave {label} out of the pod, or use another pool.")
+            fact = f"the pod requests nodes with {label}={asked}; pool {pool} has {label}={value}"
+            yield Reason(False, f"gpu_pools.{pool}", fact, f"Remove {label} from the pod, or use another pool.")
 
 
 def _mirror(config: Config, spec: Mapping[str, Any]) -> None:
@@ -142,7 +144,7 @@ def _mirror(config: Config, spec: Mapping[str, Any]) -> None:
 
 
 def _hold_in_region(config: Config, pool: str, spec: dict[str, Any]) -> None:
-    """Require the region in each alternative that the pod allows: Kubernetes takes any one of them."""
+    """Require the region in each alternative of the pod's affinity, because Kubernetes may take any of them."""
     key, region = _region(config, pool)
     if selector := config.gpu_pools[pool].node_selector:
         spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **selector}
@@ -173,7 +175,7 @@ def _insecure(spec: Mapping[str, Any]) -> Iterator[Reason]:
 
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(name):
-            yield refused(f"the pod asks for {name}", f"Leave {name} out.")
+            yield refused(f"the pod requests {name}", f"Remove {name}.")
     for volume in spec.get("volumes") or ():
         for kind in sorted(set(volume) - {"name"} - _VOLUMES):
             yield refused(
@@ -183,24 +185,26 @@ def _insecure(spec: Mapping[str, Any]) -> Iterator[Reason]:
     for container in _containers(spec):
         who, own = f"container {container.get('name')}", container.get("securityContext") or {}
         if not container.get("image"):
-            yield refused(f"{who} names no image", "Name one of a declared registry.")
+            yield refused(f"{who} has no image", "Set an image of a declared registry.")
         asks = {**everywhere, **own}
         if own.get("privileged"):
-            yield refused(f"{who} asks for privileged", "Leave it out.")
+            yield refused(f"{who} requests privileged", "Remove it.")
         if own.get("allowPrivilegeEscalation"):
-            yield refused(f"{who} asks for allowPrivilegeEscalation", "Leave it out.")
+            yield refused(f"{who} requests allowPrivilegeEscalation", "Remove it.")
         if asks.get("runAsNonRoot") is False or asks.get("runAsUser") == 0:
-            yield refused(f"{who} asks to run as root", "Set run_as_user to an id above 0 that the image can run as.")
+            yield refused(
+                f"{who} requests to run as root", "Set run_as_user to an id above 0 that the image can run as."
+            )
         if added := set((own.get("capabilities") or {}).get("add") or ()) - {"NET_BIND_SERVICE"}:
-            yield refused(f"{who} asks for the capabilities {', '.join(sorted(added))}", "Leave them out.")
+            yield refused(f"{who} requests the capabilities {', '.join(sorted(added))}", "Remove them.")
         if (asks.get("seccompProfile") or {}).get("type") == "Unconfined":
-            yield refused(f"{who} asks for an unconfined seccomp profile", "Use RuntimeDefault, or leave it out.")
+            yield refused(f"{who} requests an unconfined seccomp profile", "Use RuntimeDefault, or remove it.")
         if own.get("procMount") not in (None, "Default"):
-            yield refused(f"{who} asks for procMount {own['procMount']}", "Leave it out.")
+            yield refused(f"{who} requests procMount {own['procMount']}", "Remove it.")
         if (asks.get("windowsOptions") or {}).get("hostProcess"):
-            yield refused(f"{who} asks for hostProcess", "Leave it out.")
+            yield refused(f"{who} requests hostProcess", "Remove it.")
         if any(port.get("hostPort") for port in container.get("ports") or ()):
-            yield refused(f"{who} asks for a port of its node", "Leave hostPort out.")
+            yield refused(f"{who} requests a port of its node", "Remove hostPort.")
 
 
 def _restrict(spec: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ class Decision:
         return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons]}
 
     def explain(self) -> str:
-        """Return every reason on a line of its own, those against first, with their remedies."""
+        """Return every reason on its own line with its remedy. Reasons against come first."""
         verdict = "allowed" if self.allowed else "denied"
         lines = [f"{self.what} ({self.classification}) at {self.place}: {verdict}"]
         lines += [f"  no   {r.rule}: {r.fact}\n       what to do: {r.remedy}" for r in self.against]
@@ -95,7 +95,7 @@ class Decision:
 
 
 def verdict(classification: str, what: What, place: str, reasons: Iterable[Reason]) -> Decision:
-    """Return the decision from the reasons; none at all is a denial."""
+    """Return the decision that follows from the reasons. Without any reason it is a denial."""
     found = tuple(reasons)
     return Decision(bool(found) and all(r.ok for r in found), classification, what, place, found)
 
@@ -129,23 +129,27 @@ def _reasons(
     rule = next((rule for name, rule in config.policy.items() if name == classification), None)
     path = f"policy.{classification}"
     if rule is None:
-        yield Reason(False, path, "not declared, and what is not allowed is denied", f"Declare {path} in rempart.yaml.")
+        yield Reason(
+            False, path, "not declared, and undeclared placements are denied", f"Declare {path} in rempart.yaml."
+        )
         return
     operator = config.operators.get(place.operator)
     if operator is None:
-        fact = f"operator '{place.operator}' is not known"
+        fact = f"operator '{place.operator}' is not in the catalogue"
         yield Reason(False, "operators", fact, f"Correct the name, or add operators.{place.operator} to rempart.yaml.")
         return
     where = f"operators.{place.operator}"
     service = operator.services.get(place.service)
     if service is None:
-        fact = f"{place.operator} has no service '{place.service}' on record"
-        remedy = f"Name one of {', '.join(operator.services) or 'none'}, or add it in rempart.yaml."
+        fact = f"{place.operator} has no service '{place.service}' in the catalogue"
+        remedy = f"Use one of {', '.join(operator.services) or 'none'}, or add the service in rempart.yaml."
         yield Reason(False, f"{where}.services", fact, remedy)
         return
     if not (operator.certain and service.certain):
         note = service.note or operator.note or "no note"
-        yield Reason(False, where, f"what is on record of {place.service} is not certain: {note}", _settle(where))
+        yield Reason(
+            False, where, f"the catalogue's facts about {place.service} are not certain: {note}", _settle(where)
+        )
     below = {place.operator: operator} | {name: config.operators[name] for name in service.runs_on}
     yield from _laws(path, rule, place, operator, service, below)
     yield from _technology(path, rule, place, service)
@@ -175,7 +179,10 @@ def _laws(
     regions = f"operators.{place.operator}.regions"
     if region is None or (service.regions and place.region not in service.regions):
         offered = ", ".join(service.regions or operator.regions) or "none"
-        fact = f"{place.operator} does not offer {place.service} in region '{place.region}'; on record: {offered}"
+        fact = (
+            f"{place.operator} does not offer {place.service} in region '{place.region}'; regions in the "
+            f"catalogue: {offered}"
+        )
         yield Reason(False, regions, fact, f"Correct the region, or add it under {regions} in rempart.yaml.")
     else:
         country = Country(value=region.country, certain=region.certain, note=region.note)
@@ -195,7 +202,9 @@ def _technology(path: str, rule: PolicyRule, place: Placement, service: Service)
     if (allowed := rule.technology_origins) is not None:
         condition = f"{path}.technology_origins"
         if not service.technology:
-            yield Reason(False, condition, f"what {place.service} is built on is not on record", _settle(where))
+            yield Reason(
+                False, condition, f"the catalogue does not say what {place.service} is built on", _settle(where)
+            )
         for component in service.technology:
             ok = component.certain and (component.origin == "open" or covers(allowed, component.origin))
             origin = component.origin if component.certain else "of uncertain origin"
@@ -204,7 +213,9 @@ def _technology(path: str, rule: PolicyRule, place: Placement, service: Service)
     if (allowed := rule.subprocessor_jurisdictions) is not None:
         condition = f"{path}.subprocessor_jurisdictions"
         if service.subprocessors is None:
-            yield Reason(False, condition, f"the sub-processors of {place.service} are not on record", _settle(where))
+            yield Reason(
+                False, condition, f"the catalogue does not list the sub-processors of {place.service}", _settle(where)
+            )
         for sub in service.subprocessors or ():
             ok = sub.certain and covers(allowed, sub.jurisdiction)
             fact = f"sub-processor {sub.name} is under {sub.jurisdiction} law; allowed: {', '.join(allowed)}"
@@ -226,9 +237,9 @@ def _shortfall(held: Qualification, version: str | None, region: str, on: date) 
     if held.regions and region not in held.regions:
         return f"{held} covers {', '.join(held.regions)} only"
     if held.valid_from and on < held.valid_from:
-        return f"{held} holds from {held.valid_from} on"
+        return f"{held} is valid from {held.valid_from}"
     if held.valid_until and on > held.valid_until:
-        return f"{held} lapsed on {held.valid_until}"
+        return f"{held} expired on {held.valid_until}"
     return ""
 
 
@@ -247,18 +258,18 @@ def _qualification(path: str, wanted: str, place: Placement, service: Service, o
 
 
 def independence(config: Config, rule: str, place: Placement, replica_of: Placement | None) -> Reason:
-    """Return reasons about shared infrastructure of two places: one should survive the loss of the other's
+    """Return reasons about shared infrastructure of two places: a copy should survive the loss of the original's
     operators.
     """
-    remedy = "Choose a place whose `runs_on` differs from that of the place it is a copy of."
+    remedy = "Choose a place whose `runs_on` differs from that of the original's place."
     if replica_of is None:
-        return Reason(False, rule, "what it must be independent of is not stated", remedy)
+        return Reason(False, rule, "the place that it must be independent of is not stated", remedy)
     sets = []
     for located in (place, replica_of):
         operator = config.operators.get(located.operator)
         service = operator.services.get(located.service) if operator else None
         if service is None or not service.certain:
-            return Reason(False, rule, f"what {located.label} runs on is not known for certain", remedy)
+            return Reason(False, rule, f"the infrastructure of {located.label} is not known for certain", remedy)
         sets.append(set(service.runs_on))
     shared = sets[0] & sets[1]
     fact = (
@@ -276,7 +287,7 @@ def endpoint_hosts(service: Service, region: str) -> tuple[str, ...]:
 
 
 def is_host_of(host: str, pattern: str) -> bool:
-    """Return whether a host equals the pattern, matches a `*.` pattern, or is a name below it (a virtual-hosted
+    """Return whether a host equals the pattern, matches a `*.` pattern, or is a subdomain of it (a virtual-hosted
     bucket).
     """
     host, pattern = host.lower().rstrip("."), pattern.lower().removeprefix("*.")
@@ -291,7 +302,11 @@ def _endpoint(where: str, place: Placement, service: Service) -> Reason:
     fact = (
         f"{place.host} is an endpoint of {place.operator}/{place.service} in {place.region}"
         if ok
-        else f"'{place.host}' is not an endpoint of {place.operator}/{place.service} in {place.region}; "
-        f"on record: {', '.join(known) or 'none'}"
+        else (
+            f"'{place.host}' is not an endpoint of {place.operator}/{place.service} in {place.region}; endpoints "
+            f"in the catalogue: {', '.join(known) or 'none'}"
+        )
     )
-    return Reason(ok, rule, fact, f"Correct the connection's endpoint, or state it under {rule} in rempart.yaml.")
+    return Reason(
+        ok, rule, fact, f"Correct the connection's endpoint, or add the endpoint under {rule} in rempart.yaml."
+    )

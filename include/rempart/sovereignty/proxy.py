@@ -26,21 +26,23 @@ def outward(rules: EgressRules, inside: Collection[str]) -> tuple[Destination, .
 
 
 def squid(rules: EgressRules, inside: Collection[str]) -> str:
-    """Return squid's lines that allow what the policy allows: one entry each, with its reason."""
-    lines = ["# Where containers may go, from rempart.yaml by `rempart init`. Everything else is denied, and logged."]
+    """Return the lines of squid's configuration for the policy: one entry for each allowed destination, with its
+    reason.
+    """
+    lines = ["# Destinations allowed for containers, written by `rempart init` from rempart.yaml. Others are denied."]
     destinations = outward(rules, inside)
     for number, destination in enumerate(destinations):
         who = f"; {', '.join(destination.classifications)}" if destination.classifications else ""
         lines += ["", f"# {destination}  ({destination.why}{who})"]
         if not _NAME.fullmatch(domain := _domain(destination)):
-            lines.append("# NOT COVERED, and so denied: it is no name of a host")
+            lines.append("# NOT COVERED, and therefore denied: not the name of a host")
             continue
         lines.append(f"acl host{number} dstdomain -n {domain}")
         if destination.port:
             lines.append(f"acl port{number} port {destination.port}")
         port = f" port{number}" if destination.port else ""
         lines.append(f"http_access allow host{number}{port} {_NEVER}")
-    lines += [] if destinations else ["# Nothing: all that is declared is in a container of its own."]
+    lines += [] if destinations else ["# No destination: every declared server is in one of these containers."]
     lines += ["", *(f"# {line}" for line in refused(rules))] if rules.refusals else []
     return "".join(f"{_printable(line)}\n" for line in lines)
 

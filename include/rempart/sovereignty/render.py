@@ -76,7 +76,7 @@ def destinations(rules: EgressRules, form: Form) -> tuple[Destination, ...]:
 
 
 def addresses_of(destination: Destination, addresses: Addresses) -> tuple[str, ...]:
-    """Return a destination's addresses: itself, or those that its name resolved to."""
+    """Return a destination's addresses: the destination itself if it is an address, else the addresses of its name."""
     name = normalise(destination.name)
     return (name,) if is_address(name) else tuple(sorted(map(normalise, addresses.get(name, ()))))
 
@@ -117,15 +117,15 @@ def refused(rules: EgressRules) -> list[str]:
     """Return lines that name declared destinations allowed for no classification."""
     if not rules.refusals:
         return []
-    head = "Declared, and refused by the policy (`rempart policy explain HOST` gives the reasons):"
+    head = "Declared, but refused by the policy (`rempart policy explain HOST` gives the reasons):"
     return [head, *(f"  {refusal.destination}  ({refusal.destination.why})" for refusal in rules.refusals)]
 
 
 def _gaps(destinations: Sequence[Destination], addresses: Addresses) -> list[str]:
     wild = [str(destination) for destination in destinations if destination.host.startswith("*.")]
     lines = [f"  {name} did not resolve" for name in unresolved(destinations, addresses)]
-    lines += [f"  {host}: a name below it that has other addresses than itself" for host in wild]
-    return ["NOT COVERED, and so refused:", *lines] if lines else []
+    lines += [f"  {host}: a name below it that has other addresses" for host in wild]
+    return ["NOT COVERED, and therefore refused:", *lines] if lines else []
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
@@ -136,13 +136,13 @@ def _document(head: Iterable[str], content: Mapping[str, Any]) -> str:
 
 
 def _kubernetes_notes(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:
-    lines = ["Jobs may reach the sites and the tracking server, and neither each other nor Airflow."]
+    lines = ["Jobs may reach the sites and the tracking server. They may reach neither each other nor Airflow."]
     if namespace == cluster.platform:
         lines = [
-            "Names without a dot are services of the namespace itself; all pods of this namespace may reach each other."
+            "Names without a dot are services of the same namespace. All pods of this namespace may reach each other."
         ]
     if rules.pulls:
-        lines += ["Nodes pull images, pods do not. Allow at the nodes:", *_listing(rules.pulls, None)]
+        lines += ["Nodes pull the images, not pods. Allow at the nodes:", *_listing(rules.pulls, None)]
     return [*lines, *refused(rules)]
 
 
@@ -178,9 +178,9 @@ def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> di
             egress += [{"to": [_block(host)]} | _port(port) for host, port in cluster.api_servers]
         head = [
             f"Egress of namespace {namespace}, from rempart.yaml by `rempart policy render kubernetes`.",
-            "A NetworkPolicy knows addresses, not names: render it anew when they change, or use Cilium's toFQDNs",
+            "A NetworkPolicy holds addresses, not names: render it again when they change, or use Cilium's toFQDNs",
             "(`rempart policy render cilium`). It works only with a network plug-in that enforces it.",
-            "DNS is open: names can be looked up, and data can be carried out in look-ups.",
+            "DNS is open: every name can be looked up, and look-ups can carry data out.",
             "Allowed:",
             *_listing(outward, addresses),
             *_gaps(outward, addresses),
@@ -194,7 +194,7 @@ def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> di
 def _api_server(cluster: Cluster, namespace: str) -> list[str]:
     if namespace != cluster.platform or cluster.api_servers:
         return []
-    return ["The cluster's API server is not allowed: give its address by --api-server if Airflow starts pods here."]
+    return ["The cluster's API server is not allowed. Pass its address with --api-server if Airflow starts pods here."]
 
 
 def _pods(labels: Mapping[str, str]) -> dict[str, Any]:
@@ -229,7 +229,10 @@ def _cilium_pods(labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
-    """Return CiliumNetworkPolicies by file name, one per namespace: by name, with look-ups of those names only."""
+    """Return CiliumNetworkPolicies by file name, one per namespace.
+
+    They allow names, and look-ups of these names only.
+    """
     texts = {}
     for namespace in cluster.namespaces:
         own = rules if namespace == cluster.platform else for_jobs(rules)
@@ -256,8 +259,8 @@ def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
         head = [
             f"Egress of namespace {namespace}, from rempart.yaml by `rempart policy render cilium`.",
             "Only the names listed here can be looked up. Set tofqdns-dns-reject-response-code: nameError in Cilium's",
-            "configuration, so that the search domains of a pod's resolver do not stop a look-up that is allowed.",
-            "A `*` stands for one label: a bucket whose name holds a dot must be used path-style.",
+            "configuration, so that a pod's search domains do not stop an allowed look-up.",
+            "A `*` stands for one label, so use a bucket with a dot in its name path-style.",
             "Allowed:",
             *_listing(outward, None),
             *_kubernetes_notes(rules, cluster, namespace),
@@ -308,8 +311,8 @@ def nftables(
     head = [
         f"Egress of this host for {who}, from rempart.yaml by `rempart policy render nftables`.",
         "Load: nft -f FILE (replaces the table as a whole).  Watch: nft list counter inet rempart_egress refused",
-        "It knows addresses, not names: render it anew when they change. Root can remove it.",
-        "DNS to the resolvers is open: data can be carried out in look-ups unless the resolver refuses names.",
+        "The table holds addresses, not names: render it again when addresses change. Root can remove it.",
+        "DNS to the resolvers is open: look-ups can carry data out, unless the resolver refuses names.",
         "Allowed:",
         *_listing(here, addresses),
         *_gaps(here, addresses),

@@ -40,7 +40,7 @@ class Users(Protocol):
     """Users and owners from MLflow's own stores. Each call may take a while."""
 
     def administrator(self, name: str, password: str) -> bool | None:
-        """Return whether a user is an administrator; None for an unknown user or a wrong password."""
+        """Return whether a user is an administrator, or None for an unknown user or a wrong password."""
 
     def owner(self, kind: str, name: str) -> tuple[str, str] | None:
         """Return the user that made a run or model, and its experiment; None if it does not exist."""
@@ -73,20 +73,20 @@ class Access:
             await self.inner(_without(scope, b"authorization"), receive, send)
             return
         if (user := await self._user(scope)) is None:
-            await _refuse(send, 401, "Log in with a user of MLflow.")
+            await _refuse(send, 401, "Log in as a user of MLflow.")
             return
         name, role = user
         call = routes.allowed(self.listed, role, method, path) if plain else None
         try:
             if call is None:
-                raise NotAllowed("no line of the list allows it")
+                raise NotAllowed("no route in the list allows it")
             if role == "job":
                 scope, receive = await self._as_job(call, name, scope, receive)
             elif role == "platform" and call.route.template.endswith("/mlflow/experiments/create"):
                 scope, receive = await _without_places(scope, receive)
         except NotAllowed as why:
             logger.warning("refused %s %r to user %r (%s): %s", method, path[:200], name[:80], role, why)
-            await _refuse(send, 403, f"Not allowed to this user: {why}.")
+            await _refuse(send, 403, f"This user may not make the call: {why}.")
             return
         await self.inner(scope, receive, send)
 
@@ -110,7 +110,7 @@ class Access:
         for kind, names in (("run", demand.runs), ("model", demand.models)):
             for name in names:
                 if (found := await self._owner(kind, name)) is None or found[0] != user:
-                    raise NotAllowed(f"a {kind} that is not its own")
+                    raise NotAllowed(f"a {kind} of another job")
                 if demand.experiment not in (None, found[1]):
                     raise NotAllowed(f"a {kind} of another experiment")
         return (scope, receive) if demand.body is None else _handed_on(scope, receive, demand.body)
@@ -152,7 +152,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise NotAllowed("a body that was cut off")
+            raise NotAllowed("an incomplete body")
         parts.append(message.get("body", b""))
         if (size := size + len(parts[-1])) > MOST_BODY:
             raise NotAllowed(f"a body of more than {MOST_BODY} bytes")
@@ -166,7 +166,7 @@ async def _without_places(scope: Scope, receive: Receive) -> tuple[Scope, Receiv
     if scope.get("query_string"):
         raise NotAllowed("a query")
     if unknown := sorted(job_calls.parse(body).keys() - {"name", "tags"}):
-        raise NotAllowed(f"the field '{unknown[0][:40]}'; artifacts lie where the server puts them")
+        raise NotAllowed(f"the field '{unknown[0][:40]}'; the server chooses the place of artifacts")
     return _handed_on(scope, receive, body)
 
 
@@ -232,7 +232,7 @@ class MlflowUsers:
 def ensure_reader(variables: Mapping[str, str]) -> None:
     """Make the user with which tasks read MLflow, or set its password from these settings, if any.
 
-    It reads every experiment and registered model, and writes nothing: in the list it counts as a person.
+    The user can read every experiment and registered model, and write nothing. The route list treats it as a person.
     """
     from mlflow.server import auth
 
@@ -260,14 +260,14 @@ def registered(served: Any) -> Iterable[tuple[str, str]]:
 def create_app() -> App:
     """Return MLflow's app behind the list. Raises RuntimeError if the server does not route all calls through it."""
     if os.environ.get("_MLFLOW_SGI_NAME") != "uvicorn":
-        raise RuntimeError("MLflow's server runs Rempart's app under uvicorn alone: start it without gunicorn options.")
+        raise RuntimeError("MLflow's server runs Rempart's app under uvicorn only. Start it without gunicorn options.")
     from mlflow.server import auth
 
     served = auth.create_app()
     ensure_reader(os.environ)
     if unknown := routes.unlisted(routes.listed(), registered(served)):
         logger.warning(
-            "MLflow has %d routes that no line of the list names, so nobody may call them: %s",
+            "MLflow has %d routes that the route list lacks, so no user may call them: %s",
             len(unknown),
             ", ".join(unknown[:5]),
         )

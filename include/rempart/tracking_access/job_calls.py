@@ -92,7 +92,7 @@ def demand(call: Call, query: bytes, body: bytes, user: str) -> Demand:
         return _upload(call.parameters["artifact_path"])
     name = f"{call.route.method} {call.route.template.split('/', 3)[3]}"
     if (shape := _SHAPES.get(name)) is None:
-        raise NotAllowed("a job makes no such call")
+        raise NotAllowed("a job may not make this call")
     asked = _query(query, shape)
     fields = parse(body) if shape.keys else {}
     if body and not shape.keys:
@@ -103,7 +103,7 @@ def demand(call: Call, query: bytes, body: bytes, user: str) -> Demand:
     runs = frozenset(_id(value, _RUN) for key, value in pairs if key in _RUN_KEYS)
     models = frozenset(_id(value, _MODEL) for key, value in pairs if key in _MODEL_KEYS)
     if shape.runs and len(runs) != 1:
-        raise NotAllowed("the call names one run")
+        raise NotAllowed("the call must name exactly one run")
     if shape.owned:
         fields["tags"] = [*_tags(fields.get("tags")), {"key": OWNER, "value": user}]
     experiment = str(fields["experiment_id"]) if "experiment_id" in fields else None
@@ -124,7 +124,7 @@ def parse(body: bytes) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise NotAllowed("a key stands twice in the body")
+        raise NotAllowed("a key occurs twice in the body")
     return made
 
 
@@ -132,7 +132,7 @@ def _query(query: bytes, shape: _Shape) -> dict[str, str]:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), errors="strict")
     except ValueError:
-        raise NotAllowed("the query is not one") from None
+        raise NotAllowed("the query is not valid") from None
     if len({name for name, _ in pairs}) != len(pairs) or {name for name, _ in pairs} - shape.query:
         raise NotAllowed("a parameter of the query")
     return dict(pairs)
@@ -151,7 +151,7 @@ def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _id(value: Any, form: re.Pattern[str]) -> str:
     if not isinstance(value, str) or not form.fullmatch(value):
-        raise NotAllowed("an id that is none")
+        raise NotAllowed("an invalid id")
     return value
 
 
@@ -161,7 +161,7 @@ def _tags(value: Any) -> list[Any]:
     if not isinstance(value, list) or not all(
         isinstance(tag, dict) and isinstance(tag.get("key"), str) for tag in value
     ):
-        raise NotAllowed("tags that are none")
+        raise NotAllowed("invalid tags")
     if any(tag["key"] == OWNER for tag in value):
         raise NotAllowed(f"the tag {OWNER}")
     return value
@@ -173,6 +173,6 @@ def _upload(path: str) -> Demand:
     `<experiment>/<run>/artifacts/...` or `<experiment>/models/<model>/artifacts/...`.
     """
     if (matched := _ARTIFACT.fullmatch(path)) is None:
-        raise NotAllowed("a place for artifacts of no run and no model")
+        raise NotAllowed("a place for artifacts outside a run or model")
     run, model = matched["run"], matched["model"]
     return Demand(frozenset({run} if run else ()), frozenset({model} if model else ()), matched["experiment"])

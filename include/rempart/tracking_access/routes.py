@@ -1,7 +1,7 @@
-"""Match a call with the list of routes, `routes.txt`, to decide who may make it. Pure except for reading the list.
+"""Match a call with the list of routes, `routes.txt`, to decide which users may make it. Pure except for reading the
+list.
 
-A call is judged by every line that matches its path, and allowed only if all allow it: whichever the server takes, the
-answer is the same.
+Every line that matches the call's path must allow it. So the answer is the same whatever route the server chooses.
 """
 
 from __future__ import annotations

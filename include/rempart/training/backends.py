@@ -48,15 +48,15 @@ def stored_result(site: Site, spec: JobSpec) -> JobResult:
         body = site.read(spec.output.bucket, spec.key("result.json"))
     except ObjectMissing as cause:
         raise TrainingError(
-            f"Job {spec.job_id} ended well but left no result at site '{site.name}'",
-            "Read the job's log; a trainer must not end the process itself.",
+            f"run job {spec.job_id}: it succeeded but stored no result at site '{site.name}'",
+            "Read the job's log. A trainer must not end the process itself.",
         ) from cause
     return parse_result(body, spec.job_id)
 
 
 @dataclass(frozen=True)
 class LocalBackend:
-    """Runs a job as a process on this machine, or one process for each node.
+    """Run a job as a process on this machine, or one process for each node.
 
     The processes get only the connections that the spec names.
     """
@@ -100,23 +100,24 @@ class LocalBackend:
         log = "\n".join(f"  {line}" for line in last)
         if late.is_set():
             raise TrainingError(
-                f"Job {spec.job_id} ran longer than {self.timeout} and was ended. Its last lines:\n{log}",
-                "Raise trainer.timeout in the pipeline, or make the training smaller.",
+                f"run job {spec.job_id}: it was ended because it ran longer than {self.timeout}. Its last "
+                f"lines:\n{log}",
+                "Raise trainer.timeout in the pipeline, or reduce the training.",
             )
         if status == TRY_AGAIN:
             raise TrackingUnavailable(
-                f"Job {spec.job_id} could not reach a service. Its last lines:\n{log}",
-                "Run again: what was trained is at the site and is kept.",
+                f"run job {spec.job_id}: a service did not answer. Its last lines:\n{log}",
+                "Run again: finished steps are stored at the site and are reused.",
             )
         if status == INTERRUPTED:
             raise PoolUnavailable(
-                f"Job {spec.job_id} was asked to end. Its last lines:\n{log}",
+                f"run job {spec.job_id}: it was asked to end. Its last lines:\n{log}",
                 "Run again: the job continues from its last checkpoint.",
             )
         if status:
             raise TrainingError(
-                f"Job {spec.job_id} failed with status {status}. Its last lines:\n{log}",
-                "Correct what the last lines name, and run again.",
+                f"run job {spec.job_id}: it failed with status {status}. Its last lines:\n{log}",
+                "Correct the cause in the last lines, and run again.",
             )
         return stored_result(self.site, spec)
 

@@ -24,7 +24,7 @@ _WIDENS = "*?$"
 
 @dataclass(frozen=True)
 class Rights:
-    """A job's rights at one site: objects (bucket, key) to read, and bucket and prefix of its own, if any."""
+    """A job's rights at one site: objects (bucket, key) to read, and bucket and prefix to write, if any."""
 
     site: JobSite
     reads: tuple[tuple[str, str], ...] = ()
@@ -63,7 +63,7 @@ def text(document: Mapping[str, Any]) -> str:
     written = json.dumps(document, separators=(",", ":"), sort_keys=True)
     if len(written) > LONGEST_POLICY:
         raise TrainingError(
-            f"The policy of the job's session has {len(written)} characters, {LONGEST_POLICY} are allowed",
+            f"make the policy of the job's session: it has {len(written)} characters; the limit is {LONGEST_POLICY}",
             "Use shorter names of buckets and pipelines.",
         )
     return written
@@ -76,6 +76,7 @@ def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
 def _arn(bucket: str, key: str | None = None) -> str:
     if not bucket or set(bucket + (key or "")) & set(_WIDENS) or key == "":
         raise TrainingError(
-            f"No session can be limited to '{bucket}/{key}'", f"Use names that are not empty and have none of {_WIDENS}"
+            f"make the policy of the job's session: it cannot be limited to '{bucket}/{key}'",
+            f"Use names that are not empty and contain none of {_WIDENS}",
         )
     return f"arn:aws:s3:::{bucket}" + ("" if key is None else f"/{key}")

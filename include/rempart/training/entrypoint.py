@@ -64,7 +64,7 @@ TRAIN, NOTHING = b"train", b"nothing"
 
 @dataclass(frozen=True)
 class World:
-    """What a job uses: sites, interruption, and seconds between two checkpoints (0: after each step)."""
+    """Environment of a job: sites, interruption, and seconds between two checkpoints (0: after each step)."""
 
     site: Callable[[JobSite], Site]
     connections: Connections
@@ -119,7 +119,7 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
 
 
 def share_job(spec: JobSpec, world: World) -> None:
-    """Run a job's part on a node other than the first, until the first has the result.
+    """Run a job's part on a node other than the first, until the first node has the result.
 
     Raises the errors of `run_job`.
     """
@@ -135,22 +135,23 @@ def _check(spec: JobSpec, group: Group) -> None:
     """Refuse a job that is for other code or another number of nodes, or that no policy allowed."""
     permission_of(spec)
     if (code := trainers.code_version(spec.trainer.use)) != spec.code_version:
-        what = f"The job was ordered for code {spec.code_version}, here is {code}"
+        what = f"run the job: it was ordered for code {spec.code_version}, but this is {code}"
         hint = "Run the job with the package (image) of the version that ordered it."
         if spec.python != PYTHON:
             what = (
-                f"The job was ordered by Python {spec.python} for code {spec.code_version}, here is {code} "
-                f"on Python {PYTHON}"
+                f"run the job: it was ordered by Python {spec.python} for code {spec.code_version}, but this is "
+                f"{code} on Python {PYTHON}"
             )
             hint = (
-                "Two Pythons may have different versions of the locked libraries. Build the trainer's image on a "
-                f"BASE_IMAGE with Python {spec.python} (`make images`), or install Rempart for Python {PYTHON} where "
-                f"jobs are ordered (`make setup PYTHON=python{PYTHON}`)."
+                "Two Python versions may have different versions of the locked libraries. Build the trainer's "
+                f"image on a BASE_IMAGE with Python {spec.python} (`make images`), or install Rempart for Python "
+                f"{PYTHON} where jobs are ordered (`make setup PYTHON=python{PYTHON}`)."
             )
         raise TrainingError(what, hint)
     if group.size != spec.nodes:
         raise TrainingError(
-            f"The job is for {spec.nodes} nodes, and is run on {group.size}", "Start one process for each node."
+            f"run the job: it is for {spec.nodes} nodes, but was started on {group.size}",
+            "Start one process for each node.",
         )
 
 
@@ -212,13 +213,13 @@ def _print(stage: str, **facts: Any) -> None:
 def _connection(name: str) -> Connection:
     """Return a connection of the job from its environment only. Raises ConnectionMissing."""
     variable = f"AIRFLOW_CONN_{name.upper()}"
-    hint = "Whoever starts the job gives it the connections that its spec names, as JSON or URIs."
+    hint = "The program that starts the job must set the connections that its spec names, as JSON or URIs."
     if not (text := os.environ.get(variable)):
-        raise ConnectionMissing(f"The job has no connection '{name}': {variable} is not set", hint)
+        raise ConnectionMissing(f"run the job: connection '{name}' is missing, because {variable} is not set", hint)
     try:
         return parse_connection(name, text)
     except ValueError:  # the cause would quote the value, which holds the password
-        raise ConnectionMissing(f"{variable} is neither JSON nor a URI", hint) from None
+        raise ConnectionMissing(f"run the job: {variable} is neither JSON nor a URI", hint) from None
 
 
 def _site_of(spec: JobSpec, connections: Connections) -> Callable[[JobSite], Site]:
@@ -248,14 +249,14 @@ def read_spec(named: str) -> JobSpec:
     if (variable := named.removeprefix("env:")) != named:
         if not (body := os.environ.get(variable)):
             raise TrainingError(
-                f"The environment variable {variable[:80]} holds no job spec", "Set it to the spec as JSON."
+                f"read the job spec: the environment variable {variable[:80]} is not set", "Set it to the spec as JSON."
             )
         return parse_spec(body)
     try:
         return parse_spec(Path(named).read_text(encoding="utf-8"))
     except OSError as cause:
         raise TrainingError(
-            f"{named[:200]}: no job spec can be read ({type(cause).__name__})", "Name a file."
+            f"read the job spec from {named[:200]}: {type(cause).__name__}", "Pass the name of a readable file."
         ) from cause
 
 
@@ -265,9 +266,15 @@ def main(arguments: list[str] | None = None) -> int:
     where = "file of the job spec (JSON), - for standard input, or env:NAME for an environment variable"
     parser.add_argument("--spec", required=True, help=where)
     parser.add_argument(
-        "--checkpoint-every", type=float, default=EVERY_SECONDS, metavar="SECONDS", help="0: after each step"
+        "--checkpoint-every",
+        type=float,
+        default=EVERY_SECONDS,
+        metavar="SECONDS",
+        help=("seconds between two checkpoints; 0: after each step"),
     )
-    parser.add_argument("--probe", nargs="*", metavar="URL", help="stop before data, and try these addresses")
+    parser.add_argument(
+        "--probe", nargs="*", metavar="URL", help=("stop before reading data, and try to reach these addresses")
+    )
     given = parser.parse_args(arguments)
     # threads that spin while they wait stall each other on a busy machine: ten times slower was seen
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

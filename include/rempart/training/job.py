@@ -1,7 +1,8 @@
-"""Define the contract between the orderer of a training and its job: a spec goes in, a result comes out, as JSON.
+"""Define the contract between the component that orders a training and its job: a spec goes in, a result comes out, as
+JSON.
 
-A spec holds all that a job needs except secrets, which it resolves by name. Its id is derived from what determines the
-outcome, so equal orders are the same job, and a finished job is reused.
+A spec holds everything that a job needs except secrets, which it resolves by name. Its id is derived from the fields
+that determine the outcome, so equal orders are the same job, and a finished job is reused.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class JobSpec(Strict):
         if not self.job_id:
             object.__setattr__(self, "job_id", wanted)
         elif self.job_id != wanted:
-            raise ValueError(f"job_id: the spec's content gives {wanted}; it was altered")
+            raise ValueError(f"job_id: the spec's content has the id {wanted}, so it was altered")
         return self
 
     def identity(self) -> str:
@@ -207,36 +208,37 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
     try:
         data = canonical_json.read(body)
         if not isinstance(data, Mapping):
-            raise TrainingError(f"{what} is not a JSON object", hint)
+            raise TrainingError(f"read {what}: it is not a JSON object", hint)
         if (version := data.get("version")) != VERSION:
             raise TrainingError(
-                f"{what} is of version {str(version)[:20]} of the contract, and here is version {VERSION}",
+                f"read {what}: it has version {str(version)[:20]} of the contract, but this program reads version "
+                f"{VERSION}",
                 "Build the trainer's image from the version of Rempart that orders the jobs (`make images`), and name "
                 "it in training.image.",
             )
         return model.model_validate_json(canonical_json.encode(data), strict=False)
     except ValidationError as cause:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
-        raise TrainingError(f"{what} is not usable: {faults}", hint) from None  # the cause quotes values
+        raise TrainingError(f"read {what}: {faults}", hint) from None  # the cause quotes values
     except ValueError as cause:  # not JSON, or a NaN in it
-        why = f"not JSON, or a number in it is not finite ({type(cause).__name__})"
-        raise TrainingError(f"{what} is not usable: {why}", hint) from None
+        why = f"it is not JSON, or a number in it is not finite ({type(cause).__name__})"
+        raise TrainingError(f"read {what}: {why}", hint) from None
 
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """Return a spec from JSON. Raises TrainingError with each fault."""
-    spec: JobSpec = _parse("The job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 2.")
+    spec: JobSpec = _parse("the job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 2.")
     return spec
 
 
 def parse_result(body: bytes | str, job_id: str) -> JobResult:
     """Return a result from JSON. Raises TrainingError if it is malformed, not finite or another job's."""
     result: JobResult = _parse(
-        f"The result of job {job_id}", JobResult, body, "Delete the job's result.json and run the training again."
+        f"the result of job {job_id}", JobResult, body, "Delete the job's result.json and run the training again."
     )
     if result.job_id != job_id:
         raise TrainingError(
-            f"The result found for job {job_id} is that of job {result.job_id[:40]}",
+            f"read the result of job {job_id}: it belongs to job {result.job_id[:40]}",
             "Delete the job's result.json and run the training again.",
         )
     return result

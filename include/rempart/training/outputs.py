@@ -66,8 +66,8 @@ def make(spec: JobSpec, site: Callable[[JobSite], Site], progress: Progress, run
     for name, value in measured.items():
         if not -float("inf") < value < float("inf"):
             raise TrainingError(
-                f"The model's {name} on the held-out rows is not a number",
-                "Check trainer.params (a learning rate too high?) and the trainer's code.",
+                f"check the model: its {name} on the held-out rows is not a number",
+                "Check trainer.params (the learning rate may be too high) and the trainer's code.",
             )
     shares = evaluation.permutation_importance(
         trained.body, features, unseen, truth, spec.task, classes, spec.trainer.seed
@@ -115,8 +115,9 @@ def _dataset(spec: JobSpec, site: Callable[[JobSite], Site]) -> tuple[pa.Table, 
     train, holdout = split_rows(body)
     if train.num_rows + holdout.num_rows != place.rows or not train.num_rows or not holdout.num_rows:
         raise TrainingError(
-            f"The dataset has {train.num_rows} training and {holdout.num_rows} held-out rows, not {place.rows}",
-            "Freeze the training set again; check the pipeline's `holdout`.",
+            f"check the dataset: it has {train.num_rows} training and {holdout.num_rows} held-out rows instead of "
+            f"{place.rows}",
+            "Freeze the training set again, and check the pipeline's `holdout`.",
         )
     return train, holdout
 

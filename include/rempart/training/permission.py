@@ -19,7 +19,7 @@ from rempart.training.job import JobSpec, Permission
 
 LONGEST = timedelta(days=7)
 """A spec may wait this long for its pod; later the policy must be asked again."""
-_ASK_AGAIN = "Run the training again: each attempt asks the policy anew."
+_ASK_AGAIN = "Run the training again: each attempt gets a new permission of the policy."
 
 
 def decisions(config: Config, spec: JobSpec, *, on: date) -> tuple[Decision, ...]:
@@ -49,7 +49,7 @@ def permit(config: Config, spec: JobSpec, *, on: date) -> JobSpec:
 def permission_of(spec: JobSpec) -> Permission:
     """Return the permission in a spec. Raises TrainingError without one."""
     if spec.permission is None:
-        raise TrainingError(f"The spec of job {spec.job_id} carries no permission of the policy", _ASK_AGAIN)
+        raise TrainingError(f"run job {spec.job_id}: its spec has no permission of the policy", _ASK_AGAIN)
     return spec.permission
 
 
@@ -63,7 +63,7 @@ def decide(spec: JobSpec, site: str, endpoint: str | None, *, on: date) -> Decis
     dated = Reason(
         on <= permission.until,
         "permission.until",
-        f"the policy was asked for jobs that start until {permission.until}, and today is {on}",
+        f"the permission is for jobs that start until {permission.until}, and today is {on}",
         _ASK_AGAIN,
     )
     reasons = (Reason(known, "permission.hosts", fact, remedy), dated)

@@ -1,7 +1,7 @@
-"""Decide where a job may run, in which order pools are tried, and the next step: pure functions.
+"""Decide where a job may run, in which order pools are tried, and the next step, as pure functions.
 
 The plan names every pool with the reasons that admit or exclude it. The step after each attempt follows from the job's
-record alone, so whoever resumes the job (a retry, a cleared task, another scheduler) continues there.
+record alone, so a retry, a cleared task or another scheduler continues at the same step.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from rempart.sovereignty.places import decide_image, decide_pool, full_image
 from rempart.training.waiting import Waiting
 
 Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
-"""How an attempt ended. `capacity`: the pool had no place for it. `interrupted`: it ran, and was evicted or lost.
-`unreachable`: the pool, or a service that the job needs, did not answer. `denied`: the pod landed where the policy does
-not let it. `failed`: the training code's fault. `ended`: somebody ended it."""
+"""How an attempt ended.
+
+`capacity`: the pool had no place. `interrupted`: the job ran, and was evicted or lost. `unreachable`: the pool, or a
+service that the job needs, did not answer. `denied`: the policy refuses the pod's node. `failed`: the training code
+failed. `ended`: a person ended it.
+"""
 _MOVES_ON: frozenset[Outcome] = frozenset(("capacity", "interrupted", "unreachable", "denied"))
 LONGEST_PAUSE = 10
 """Maximum factor by which the pause between rounds grows."""
@@ -30,7 +33,7 @@ LONGEST_PAUSE = 10
 class Request:
     """A job's request. `limit` is its maximum run time, for the price; `order` names pools in order of preference.
 
-    `gpus` counts those of each of its `nodes`: pods that run at the same time, each on a machine of its own.
+    `gpus` counts those of each of its `nodes`: pods that run at the same time, each on a separate machine.
     """
 
     classification: Classification
@@ -86,17 +89,17 @@ class Plan:
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """Return the plan as text: one line per pool, one for its waiting time, and one for each reason."""
+        """Return the plan as text: one line for each pool, one for its waiting time, and one for each reason."""
         for number, option in enumerate(self.options, start=1):
             price = "price not declared" if option.euros_at_most is None else f"at most {option.euros_at_most:.2f} EUR"
             asked = f"{option.gpus} GPU" if option.nodes == 1 else f"{option.nodes} nodes with {option.gpus} GPU each"
             yield f"{number}. pool {option.pool} ({option.operator}, {option.region}), {asked}: {price}"
             yield (
-                f"     wait {option.waiting.text() if option.waiting else 'unknown: no job that it took is on record'}"
+                f"     wait {option.waiting.text() if option.waiting else 'unknown: no job that it took is recorded'}"
             )
             yield from (f"     yes  {reason}" for reason in option.reasons)
         for out in self.excluded:
-            yield f"-  pool {out.pool} is never asked:"
+            yield f"-  pool {out.pool} is never tried:"
             yield from (f"     no   {reason}" for reason in out.reasons)
 
     def option(self, pool: str) -> Option | None:
@@ -146,7 +149,7 @@ def image_for(config: Config, pool: Pool) -> str:
 
 def _against(config: Config, request: Request, name: str, on: date) -> Iterator[str]:
     if name not in request.order:
-        yield f"the job asks only {', '.join(request.order) or 'no pool'} (trainer.gpu_pools, training.gpu_pools)"
+        yield f"the job allows only {', '.join(request.order) or 'no pool'} (trainer.gpu_pools, training.gpu_pools)"
         return
     decision = decide_pool(config, request.classification, "job", name, on=on)
     yield from (f"{reason.rule}: {reason.fact}. {reason.remedy}" for reason in decision.against)
@@ -154,13 +157,13 @@ def _against(config: Config, request: Request, name: str, on: date) -> Iterator[
         return
     if request.nodes > 1 and pool.runtime is None:
         yield (
-            f"gpu_pools.{name}.runtime: none, the job needs {request.nodes} nodes. Name the pool's TrainingRuntime "
-            "(docs/how-to/gpu-pools.md), or ask for one node (trainer.nodes)."
+            f"gpu_pools.{name}.runtime: not set, but the job needs {request.nodes} nodes. Set the pool's "
+            "TrainingRuntime (docs/how-to/gpu-pools.md), or request one node (trainer.nodes)."
         )
-    fewer = "Ask for fewer (trainer.gpus, which is of each node, or trainer.nodes)."
+    fewer = "Request fewer (trainer.gpus, which counts for each node, or trainer.nodes)."
     for key, most in (("max_gpus", pool.max_gpus), ("quota", pool.quota)):
         if most is not None and request.all_gpus > most:
-            yield f"gpu_pools.{name}.{key}: {most}, the job needs {request.all_gpus}. {fewer}"
+            yield f"gpu_pools.{name}.{key}: {most}, but the job needs {request.all_gpus}. {fewer}"
     image = image_for(config, pool)
     held = decide_image(config, request.classification, image, on=on)
     yield from (f"{held.place}: {reason.rule}: {reason.fact}. {reason.remedy}" for reason in held.against)
@@ -173,7 +176,7 @@ def _option(config: Config, request: Request, name: str, on: date, free: Mapping
         for reason in decide_pool(config, request.classification, "job", name, on=on).reasons
     ]
     if name in free and free[name] < request.all_gpus:
-        reasons.append(f"{free[name]} GPU known to be free, so it is asked after the others")
+        reasons.append(f"{free[name]} GPU known to be free, so it is tried after the others")
     price = pool.price_per_gpu_hour
     hours = request.limit / timedelta(hours=1)
     return Option(
@@ -229,7 +232,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """No pool took the job; `why` names each with its last answer."""
+    """Result: no pool took the job. `why` names each pool with its last answer."""
 
     why: str
     denied: bool = False
@@ -244,14 +247,13 @@ def next_step(
     """Return a job's next step.
 
     `attempts` are in order; `since` is the start of this run, from which `deadline` counts. Each round tries every pool
-    of the plan once, in order; after a full round it pauses. A pool is not tried again after its node was refused by
-    the policy.
+    of the plan once, in order, and ends with a pause. A pool whose node the policy refused is not tried again.
     """
     if attempts and attempts[-1].outcome is None:
         option = plan.option(attempts[-1].pool)
         if option is None:
             return GiveUp(
-                f"attempt {attempts[-1].number} is on in pool {attempts[-1].pool}, which may not be asked now"
+                f"attempt {attempts[-1].number} is running in pool {attempts[-1].pool}, which is not allowed now"
             )
         return Resume(attempts[-1], option)
     denied = {attempt.pool for attempt in attempts if attempt.outcome == "denied"}

@@ -43,13 +43,15 @@ def reliability(truth: Any, probabilities: Any, target: str, classes: Sequence[s
         came_true = [(truth[g] == index).mean() for g in groups]
         axes.plot([chance[g].mean() for g in groups], came_true, "o-", ms=3, label=name)
     axes.plot([0, 1], [0, 1], "--", color="grey", lw=1)
-    axes.set(xlabel=f"predicted chance of {target}", ylabel="share that came true", title=f"{len(truth)} held-out rows")
+    axes.set(xlabel=f"predicted chance of {target}", ylabel="observed share", title=f"{len(truth)} held-out rows")
     axes.legend()
     return _png(figure)
 
 
 def importance(shares: Mapping[str, float], what: str) -> bytes:
-    """Return a PNG of how much worse the metric gets when one feature is shuffled; the 20 most important ones."""
+    """Return a PNG that shows how much worse the metric gets when one feature is shuffled, for the 20 most important
+    features.
+    """
     top = sorted(shares.items(), key=lambda item: item[1])[-20:]
     figure, axes = _figure()
     axes.barh([name for name, _ in top], [value for _, value in top], color="#3b6ea5")

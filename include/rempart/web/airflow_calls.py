@@ -90,11 +90,16 @@ async def returned(request: Request, dag_id: str, run: str, task: str) -> Any:
 async def _call(request: Request, method: str, path: str, body: Any = None) -> Any:
     airflow = request.scope.get(AIRFLOW)
     if airflow is None:
-        raise AirflowRefused("Airflow's API is not in this process", "Open the page on Airflow's API server.")
+        raise AirflowRefused(
+            "call Airflow's API: it does not run in this process", "Open the page on Airflow's API server."
+        )
     given = request.headers.get("authorization") or f"Bearer {request.cookies.get(COOKIE_NAME_JWT_TOKEN, '')}"
     transport = httpx.ASGITransport(app=airflow, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
         answer = await client.request(method, path, json=body, headers={"Authorization": given})
     if answer.is_error:
-        raise AirflowRefused(f"{method} {path}: HTTP {answer.status_code}: {answer.text[:300]}", "Ask an admin.")
+        raise AirflowRefused(
+            f"{method} {path}: HTTP {answer.status_code}: {answer.text[:300]}",
+            "Ask an admin for the right, or read the API server's log.",
+        )
     return answer.json()

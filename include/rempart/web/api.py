@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api")
 
 @router.get("/ledger/export", dependencies=[EVIDENCE], response_class=PlainTextResponse)
 def export_ledger(after: Annotated[int, Query(ge=0, le=2**53)] = 0) -> StreamingResponse:
-    """Return the chain after record `after`, one line for each record, in the format of `rempart ledger export`."""
+    """Return the records after number `after`, one line for each, in the format of `rempart ledger export`."""
     entries = sources.ledger().entries(after)
 
     def lines() -> Iterator[str]:

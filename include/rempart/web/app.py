@@ -73,7 +73,7 @@ def static(name: str, user: Reader) -> Response:
 
 
 async def refuse(request: Request, error: HTTPException) -> Response:
-    """Answer a refused or unknown request in the format of the request."""
+    """Answer a refused or unknown request in the requested format."""
     if _is_plain(request):
         return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
     return render(request, "error", status=error.status_code, number="", detail=str(error.detail))

@@ -22,7 +22,7 @@ WIDTH, LEFT, RIGHT = 960, 70, 16
 
 
 def lag_chart(title: str, history: Sequence[MeasuredReplication], objective: float, t: Texts) -> Markup:
-    """Draw the lag over time as a line, with the objective as a dashed one; the highest lag sets the scale."""
+    """Draw the lag over time as a line, and the objective as a dashed line. The highest lag sets the scale."""
     if not history:
         return Markup()
     height, top, bottom = 180, 16, 26
@@ -151,7 +151,7 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
 
 
 def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
-    """Draw a version's metric as a dashed line across the gate's bounds: each bar is the range that a bound allows."""
+    """Draw a version's metric as a dashed line across the gate's bounds. Each bar is the range that a bound allows."""
     left, right, row, top = 250, 560, 26, 30
     top_value = max(plot.value, *(bound.value for bound in plot.bounds)) * 1.1 or 1.0
     scale = max(top_value, 1.0) if not plot.lower_is_better else top_value

@@ -1,6 +1,6 @@
-"""Gather the facts for the pages from the configuration and the databases; no site or server is asked.
+"""Gather the facts for the pages from the configuration and the databases. No site and no server is contacted.
 
-Each source is read separately. A failed one gives `Unknown` with the reason, and the others are shown.
+Each source is read separately. A failed source gives `Unknown` with the reason, and the others are shown.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NEWEST: Mapping[Kind, int] = {
     "capabilities": 50,
     "usage": 400,
 }
-"""Kinds of evidence on the pages, and the limit of records of each: one round is a bounded read."""
+"""Kinds of evidence on the pages, and the limit of records of each, so that a round reads a limited amount."""
 
 FORGED = 100
 """Forged records that are counted at most."""
@@ -93,7 +93,10 @@ class CockpitFacts:
 def gather(
     open_platform: Callable[[], Platform], clock: Callable[[], datetime], before: CockpitFacts | None = None
 ) -> CockpitFacts:
-    """Gather all sources once; a failed one does not raise. Evidence of `before` stays while the chain does."""
+    """Gather all sources once.
+
+    A failed source raises no error. Evidence of `before` is reused while the chain is unchanged.
+    """
     platform = known("the platform", open_platform)
     if isinstance(platform, Unknown):
         return CockpitFacts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
@@ -104,7 +107,10 @@ def gather(
 
 
 def _evidence(ledger: Ledger, before: CockpitFacts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
-    """Return the newest records of each kind. Thousands are read only after a new one: that is the slowest part."""
+    """Return the newest records of each kind.
+
+    Thousands of records are read only after a new one arrived, because this is the slowest part.
+    """
     newest = ledger.page(limit=1)
     head = newest[0].hash if newest else ""
     if before is not None and before.head == head and not isinstance(before.evidence, Unknown):
@@ -122,4 +128,4 @@ def known(source: str, ask: Callable[[], T]) -> T | Unknown:
     except Exception as error:
         # what a library says may hold more than a page should show: the log has it
         logger.exception("The cockpit could not read %s", source)
-        return Unknown(f"{source}: {type(error).__name__} (the API server's log says more)")
+        return Unknown(f"{source}: {type(error).__name__} (see the API server's log)")

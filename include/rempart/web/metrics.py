@@ -18,31 +18,33 @@ from rempart.web.read_models.sites import sites
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS: Mapping[str, str] = {
     "rempart_source_up": "Whether a source of the cockpit answered (1) or not (0).",
-    "rempart_facts_age_seconds": "Age of the facts that these figures are made of.",
-    "rempart_replication_lag_seconds": "How far a replica may be behind now.",
-    "rempart_replication_lag_objective_seconds": "The objective of a pair's lag.",
+    "rempart_facts_age_seconds": "Age in seconds of the facts behind these metrics.",
+    "rempart_replication_lag_seconds": "Upper limit of a replica's present lag.",
+    "rempart_replication_lag_objective_seconds": "Objective for a pair's lag.",
     "rempart_replication_failures": "Objects that did not reach the target in the last run.",
-    "rempart_rpo_seconds": "What would be lost now.",
-    "rempart_rpo_objective_seconds": "The objective of the RPO.",
-    "rempart_restore_point_age_seconds": "Age of the newest whole restore point.",
-    "rempart_restore_points": "Restore points that stand.",
-    "rempart_rto_seconds": "How long the last drill took.",
-    "rempart_rto_objective_seconds": "The objective of the RTO.",
-    "rempart_drill_age_seconds": "Age of the last good drill.",
-    "rempart_drill_ok": "Whether the newest drill was good (1) or not (0).",
-    "rempart_ledger_forged_records": "Records at the end of the ledger that its key did not sign: they are ignored.",
-    "rempart_denials_open": "Placements and connections that the policy denied, and that nothing since allowed.",
-    "rempart_places_at_risk": "Sites and pools that hold what the policy does not allow there.",
-    "rempart_site_loss_state": "The loss of a site: 0 good, 1 attention, 2 not known, 3 bad.",
-    "rempart_usage_known": "Whether a site was measured wholly in the last three days (1) or not (0).",
-    "rempart_site_objects": "Current objects of a bucket when it was last measured.",
+    "rempart_rpo_seconds": "Seconds of changes that would be lost now.",
+    "rempart_rpo_objective_seconds": "Objective for the RPO.",
+    "rempart_restore_point_age_seconds": "Age of the newest consistent restore point.",
+    "rempart_restore_points": "Number of restore points that exist.",
+    "rempart_rto_seconds": "Duration of the last drill.",
+    "rempart_rto_objective_seconds": "Objective for the RTO.",
+    "rempart_drill_age_seconds": "Age of the last successful drill.",
+    "rempart_drill_ok": "Whether the newest drill was successful (1) or not (0).",
+    "rempart_ledger_forged_records": (
+        "Records at the end of the ledger without a signature of its key. They are ignored."
+    ),
+    "rempart_denials_open": "Placements and connections that the policy denied and has not allowed since.",
+    "rempart_places_at_risk": "Sites and pools with data that the policy does not allow there.",
+    "rempart_site_loss_state": "Cost of the loss of a site: 0 good, 1 warning, 2 unknown, 3 bad.",
+    "rempart_usage_known": "Whether a site was measured completely in the last three days (1) or not (0).",
+    "rempart_site_objects": "Current objects of a bucket at its last measurement.",
     "rempart_site_bytes": "Bytes of a bucket's current objects.",
-    "rempart_site_old_versions": "Old versions that a bucket keeps.",
+    "rempart_site_old_versions": "Number of old versions in a bucket.",
     "rempart_site_old_bytes": "Bytes of a bucket's old versions.",
-    "rempart_locks_lapsing": "Locks of a bucket that end soon or are not there, by what they protect.",
-    "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied something.",
+    "rempart_locks_lapsing": "Locks of a bucket that end soon or are missing, by the objects that they protect.",
+    "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied objects.",
     "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
-    "rempart_champion_margin_ratio": "By which part of the strictest bound of the gate a champion is better.",
+    "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
 """Every metric, and what it says. All are gauges."""
 _STATES = {"good": 0, "warning": 1, "unknown": 2, "bad": 3}
@@ -50,7 +52,7 @@ Sample = tuple[str, Mapping[str, str], float]
 
 
 def exposition(facts: CockpitFacts, now: datetime) -> str:
-    """Return the whole text."""
+    """Return the metrics as text."""
     samples = list(_samples(facts, now))
     lines: list[str] = []
     for name, help_text in METRICS.items():

@@ -64,7 +64,7 @@ class Cockpit:
 
 
 async def _answer(send: Send, number: str) -> None:
-    text = f"Rempart could not answer. Airflow is not affected. Its API server's log has the cause under {number}.\n"
+    text = f"Rempart could not answer. Airflow is not affected. The cause is in the API server's log under {number}.\n"
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 500, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})

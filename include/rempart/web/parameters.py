@@ -15,5 +15,5 @@ Before = Annotated[
     Query(description="Records with a smaller number than this."),
 ]
 Kind = Annotated[str | None, Query(max_length=60, description="A kind of evidence, such as `drill`.")]
-Subject = Annotated[str | None, Query(max_length=300, description="A subject, exactly as it is written.")]
-PageNumber = Annotated[int, Query(ge=0, le=100_000, description="Pages count from 0.")]
+Subject = Annotated[str | None, Query(max_length=300, description="A subject, exactly as in the record.")]
+PageNumber = Annotated[int, Query(ge=0, le=100_000, description="Number of the page, starting at 0.")]

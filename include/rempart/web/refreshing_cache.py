@@ -1,4 +1,4 @@
-"""Cache a value that is refreshed in the background; requests read the newest one, which has its time."""
+"""Cache a value that is refreshed in the background. Requests read the newest value and its time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class RefreshingCache(Generic[T]):
-    """Cache of the last result of `gather`. A value older than `lasts` seconds refreshes in the background and is
+    """Cache of the last result of `gather`. A value older than `lasts` seconds is refreshed in the background, and
     returned.
 
     A request waits only if there is no value yet, or none as recent as required: at most `first_patience` seconds for
-    the first value, else `patience`. At most one refresh runs at a time. A failed one keeps the older value, whose age
-    shows it.
+    the first value, else `patience`. At most one refresh runs at a time. If it fails, the older value stays, and its
+    age shows it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RefreshingCache(Generic[T]):
         try:
             value = self._gather()
         except Exception:
-            logger.exception("The cockpit's facts could not be gathered; pages show the older ones, and their age")
+            logger.exception("The cockpit's facts could not be gathered; pages show the older facts and their age")
         else:
             with self._lock:
                 self._value = value

@@ -42,7 +42,7 @@ def _templates() -> Environment:
 
 
 def texts(request: Request) -> Texts:
-    """The texts in the language that the request asks for, or its cookie, or its browser."""
+    """Return the texts in the language of the request, else of its cookie, else of its browser."""
     asked, kept = request.query_params.get("lang"), request.cookies.get(COOKIE)
     language = choose(asked, kept, request.headers.get("accept-language"))
     own = [page.texts_in(language) for page in navigation(request)]
@@ -56,13 +56,13 @@ def navigation(request: Request) -> tuple[Page, ...]:
 
 
 def _here(request: Request, language: str) -> str:
-    """The page that is shown, in another language: what it was asked for stays."""
+    """Return the address of the present page in another language, with its other parameters."""
     asked = {name: value for name, value in request.query_params.items() if name != "lang"}
     return f"{request.url.path}?{urlencode({**asked, 'lang': language})}"
 
 
 def base(request: Request) -> str:
-    """Where the cockpit is mounted, Airflow's own prefix included: `/rempart`, or `/airflow/rempart`."""
+    """Return the cockpit's base path, including Airflow's own prefix: `/rempart`, or `/airflow/rempart`."""
     return str(request.scope.get("root_path", ""))
 
 

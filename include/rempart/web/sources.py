@@ -1,4 +1,4 @@
-"""Where the routes take from: the facts that are kept beside them, and the ledger itself for a page of it."""
+"""Provide the routes with their data: the cached facts, and the ledger itself for a page of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rempart.web.refreshing_cache import RefreshingCache
 LASTS = 15.0
 """Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
 RECENT = 60.0
-"""Seconds: where the facts are older, because nobody looked, a page waits for new ones (see `RefreshingCache`)."""
+"""Age in seconds above which a page waits for new facts, within the patience of `RefreshingCache`."""
 FIRST = 20.0
-"""Seconds for which the first page waits for the first facts: a page without any tells nothing."""
+"""Seconds for which the first page waits for the first facts, because a page without facts is useless."""
 JUST_NOW = 2.0
 """Seconds: who looks at a run that has just ended sees what it wrote."""
 
@@ -28,7 +28,7 @@ def now() -> datetime:
 
 
 def platform() -> Platform:
-    """The platform with Airflow's connections."""
+    """Return the platform with Airflow's connections."""
     return runtime.platform()
 
 
@@ -40,37 +40,41 @@ _facts: RefreshingCache[CockpitFacts] = RefreshingCache(_gather, LASTS, first_pa
 
 
 def newest(within: float = RECENT) -> CockpitFacts:
-    """The newest facts, from the last `within` seconds if they come in time; before the first, that none is known."""
+    """Return the newest facts, from the last `within` seconds if they arrive in time; before the first, unknown
+    facts.
+    """
     found = _facts.get(within)
-    waiting = Unknown("The first facts are being read: reload this page in some seconds")
+    waiting = Unknown("The first facts are being read. Reload this page in some seconds.")
     return found or CockpitFacts(now(), waiting, waiting, waiting, waiting)
 
 
 def point(name: str) -> points.Explained:
-    """A restore point. Before it is said not to be there, facts are gathered anew: the link of a run that has just
-    written it leads here. Raises ObjectMissing.
+    """Return a restore point.
+
+    If it is missing, facts are gathered again, because the link of a run that has just written it leads here. Raises
+    ObjectMissing.
     """
     for within in (RECENT, JUST_NOW):
         if found := points.explain(newest(within), name, now()):
             return found
-    raise ObjectMissing(f"No restore point {name} is on record", "Choose one from the page of restore points.")
+    raise ObjectMissing(f"No restore point {name} is on record", "Choose a point from the page of restore points.")
 
 
 def ledger() -> Ledger:
-    """The ledger, to read from."""
+    """Return the ledger, opened for reading."""
     return platform().ledger
 
 
 def page(kind: str | None, subject: str | None, before: int | None) -> evidence.EvidencePage:
-    """A page of the ledger. Raises DatabaseUnavailable, LedgerError."""
+    """Return a page of the ledger. Raises DatabaseUnavailable, LedgerError."""
     found = ledger().page(before=before, kind=kind, subject=subject, limit=evidence.PAGE + 1)
     return evidence.page(found, kind=kind, subject=subject, before=before)
 
 
 def record(seq: int) -> evidence.Examined:
-    """One record, looked at in its place. Raises ObjectMissing, DatabaseUnavailable, LedgerError."""
+    """Return one record with findings about its position. Raises ObjectMissing, DatabaseUnavailable, LedgerError."""
     opened = ledger()
     found = opened.page(before=seq + 1, limit=2)
     if not found or found[0].seq != seq:
-        raise ObjectMissing(f"The ledger has no record {seq}", "Choose one from the page of evidence.")
+        raise ObjectMissing(f"The ledger has no record {seq}", "Choose a record from the page of evidence.")
     return evidence.examined(found[0], found[1] if len(found) > 1 else None, opened.find("key", limit=1000))

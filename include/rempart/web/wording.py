@@ -1,6 +1,6 @@
-"""How the pages speak: texts by key from one file for each language (`texts/`), lengths, sizes and moments.
+"""Write the texts of the pages: texts by key from one file for each language (`texts/`), durations, sizes and times.
 
-What a record of the ledger says (reasons, checks, errors) is shown in the words that were signed, in every language.
+Texts in a ledger record (reasons, checks, errors) are shown as they were signed, in every language.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _WORDS = {"what": "what", "classification": "class"}
 
 @cache
 def texts_of(language: Language) -> Mapping[str, str]:
-    """Every text in a language, by key."""
+    """Return every text in a language, by key."""
     found: dict[str, str] = read_yaml(Path(__file__).parent / "texts" / f"{language}.yaml")
     return found
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts in one language, and how lengths, sizes and moments are written in it."""
+    """The texts in one language, and its form of durations, sizes and times."""
 
     language: Language
     of_pages: Mapping[str, str] = field(default_factory=dict)
@@ -45,9 +45,9 @@ class Texts:
         return found.format(**params) if found is not None else key.rpartition(".")[2]
 
     def message(self, sentence: Message) -> str:
-        """A sentence of a read model. A parameter `x_seconds` stands in the text as `{x}`, written as a length.
+        """Return a sentence of a read model. A parameter `x_seconds` replaces `{x}` in the text, written as a duration.
 
-        Likewise `x_count` and `x_bytes`; `what` and `classification` of a decision are put in the reader's words.
+        The same is true for `x_count` and `x_bytes`. `what` and `classification` of a decision are translated.
         """
         told: dict[str, object] = {"cost": self("unknown"), "objective": self("unknown")}
         for name, value in sentence.params.items():
@@ -62,7 +62,7 @@ class Texts:
         return self(sentence.code, **told)
 
     def span(self, seconds: float | None) -> str:
-        """A length of time in its two largest units."""
+        """Return a duration in its two largest units."""
         if seconds is None:
             return self("unknown")
         whole, units = int(abs(seconds)), _UNITS[self.language]
@@ -73,7 +73,7 @@ class Texts:
         return f"{whole} {units[3]}"
 
     def size(self, count: float | None) -> str:
-        """Bytes in decimal units."""
+        """Return bytes in decimal units."""
         if count is None:
             return self("unknown")
         number, unit = float(count), 0
@@ -83,37 +83,37 @@ class Texts:
         return f"{self.decimal(text)} {_SIZES[self.language][unit]}"
 
     def rate(self, count: float | None) -> str:
-        """Bytes per second."""
+        """Return bytes per second."""
         return self("per-second", size=self.size(count))
 
     def number(self, value: float | None, digits: int = 4) -> str:
-        """A figure with so many significant digits."""
+        """Return a number with this many significant digits."""
         return self("unknown") if value is None else self.decimal(f"{value:.{digits}g}")
 
     def _whole(self, value: float) -> str:
         return self.count(int(value))
 
     def percent(self, share: float | None) -> str:
-        """A share, such as 0.12, in percent."""
+        """Return a share, such as 0.12, in percent."""
         return self("unknown") if share is None else self.decimal(f"{share * 100:.1f} %")
 
     def count(self, value: int | None) -> str:
-        """A whole number with its thousands apart."""
+        """Return a whole number with separated thousands."""
         if value is None:
             return self("unknown")
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
 
     def at(self, moment: datetime | None) -> str:
-        """A moment to the second, UTC."""
+        """Return a time to the second, UTC."""
         return self("never") if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
     def decimal(self, text: str) -> str:
-        """A number's text with the language's decimal sign."""
+        """Return a number's text with the language's decimal sign."""
         return text.replace(".", ",") if self.language == "fr" else text
 
 
 def choose(asked: str | None, kept: str | None, accepted: str | None) -> Language:
-    """The language of a request: what it asks for, what was kept in the cookie, what the browser accepts first."""
+    """Return the language of a request: its parameter, else its cookie, else the browser's first accepted one."""
     for wanted in (asked, kept):
         if wanted in LANGUAGES:
             return wanted

@@ -196,7 +196,7 @@ def test_a_stack_that_was_never_started_is_audited_too(tmp_path: Path) -> None:
         Stack(ROOT, tmp_path / "var", config.load(), 3000), NOW, only=["telemetry", "passwords", "ports"]
     ).run()
     passwords = next(check for check in found.checks if check.check == "passwords")
-    assert "not there yet: secrets.env" in passwords.looked_at
+    assert "missing files: secrets.env" in passwords.looked_at
 
 
 def test_in_a_container_its_own_doors_and_its_mounted_secrets_are_no_findings(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_an_exception_holds_through_its_last_day_and_then_counts_again_and_is_to
     later = report([CheckResult("ports", "a port", (finding(),))], [exception()], at=NOW + timedelta(1), version="1")
     assert later.exit_code == 2
     assert [one.id for one in later.findings] == ["ports/mlflow", "exceptions/ports/mlflow"]
-    assert "platform team decides anew" in later.findings[1].remedy
+    assert "platform team decides again" in later.findings[1].remedy
 
 
 def test_an_advisory_may_be_excepted_under_any_of_its_names() -> None:
@@ -62,7 +62,7 @@ def test_an_advisory_may_be_excepted_under_any_of_its_names() -> None:
 
 def test_an_exception_that_matches_nothing_is_told() -> None:
     (only,) = settle([], [exception("ports/typo")], TODAY)
-    assert only.severity == "info" and "ports/typo, which was not found" in only.what
+    assert only.severity == "info" and "ports/typo, but there is no such finding" in only.what
 
 
 def test_the_readable_report_says_what_was_looked_at_found_and_accepted() -> None:
@@ -72,8 +72,8 @@ def test_the_readable_report_says_what_was_looked_at_found_and_accepted() -> Non
         CheckResult("vulnerabilities", "nothing"),
     ]
     text = readable(report(checks, [exception()], at=NOW, version="1"))
-    assert "ports            1 low, 1 accepted; looked at 3 sockets" in text
-    assert "policy           ok; looked at 4 rules" in text
+    assert "ports            1 low, 1 accepted; examined: 3 sockets" in text
+    assert "policy           ok; examined: 4 rules" in text
     assert "accepted by platform team until 2026-11-24: behind a proxy" in text
     assert "advisories: not checked" in text
-    assert text.endswith("1 low; exit code 0 (nothing above low)\n")
+    assert text.endswith("1 low; exit code 0 (no finding above low)\n")

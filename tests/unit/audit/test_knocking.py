@@ -74,15 +74,15 @@ def https(folder: Path, *, asks: bool) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("says", "protocol", "answer"),
     [
-        (b"\0\0\0\4\0\0\0\0\0", "certificate", Answer("gRPC in clear", shut=False)),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", "certificate", Answer("HTTP in clear", shut=False)),
-        (b"", "certificate", Answer("closes connections in clear", shut=True)),
+        (b"\0\0\0\4\0\0\0\0\0", "certificate", Answer("gRPC without TLS", shut=False)),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "certificate", Answer("HTTP without TLS", shut=False)),
+        (b"", "certificate", Answer("closes connections without TLS", shut=True)),
         (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "http", Answer("HTTP 401", shut=True)),
         (b"HTTP/1.1 200 OK\r\n\r\n", "http", Answer("HTTP 200", shut=False)),
         (b"HTTP/1.1 307 Away\r\n\r\n", "http", Answer("HTTP 307", shut=False)),
-        (b"R\0\0\0\x08\0\0\0\0", "postgresql", Answer("PostgreSQL, trusts everybody", shut=False)),
+        (b"R\0\0\0\x08\0\0\0\0", "postgresql", Answer("PostgreSQL, accepts every user without a password", shut=False)),
         (b"R\0\0\0\x17\0\0\0\x0aSCRAM", "postgresql", Answer("PostgreSQL, asks for a password", shut=True)),
-        (b"\0\0\0\4\0\0\0\0\0", "unknown", Answer("gRPC in clear", shut=False)),
+        (b"\0\0\0\4\0\0\0\0\0", "unknown", Answer("gRPC without TLS", shut=False)),
     ],
 )
 def test_what_answers_anybody_is_told_from_what_does_not(says: bytes, protocol: str, answer: Answer) -> None:

@@ -177,12 +177,12 @@ def test_listeners_are_judged_by_where_others_reach_them() -> None:
 def test_a_port_that_answers_anybody_and_a_socket_that_others_open_are_found() -> None:
     listeners = [
         Listener("mlflow", "127.0.0.1", 5000, True, Answer("HTTP 401", shut=True)),
-        Listener("site-primary", "127.0.0.1", 9999, True, Answer("gRPC in clear", shut=False)),
+        Listener("site-primary", "127.0.0.1", 9999, True, Answer("gRPC without TLS", shut=False)),
     ]
     sockets = [SocketFile("site-primary", "/tmp/a.sock", False), SocketFile("site-haven", "/tmp/b.sock", True)]
     result = exposure.check([], listeners, {}, sockets)
     assert severities(result) == {"ports/site-primary-9999-open": "high", "ports/site-haven-socket": "medium"}
-    assert "2 listening ports, 2 of them asked" in result.looked_at
+    assert "2 listening ports, 2 of them contacted" in result.looked_at
 
 
 @pytest.mark.parametrize(

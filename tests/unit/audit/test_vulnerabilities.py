@@ -148,7 +148,7 @@ def test_one_vulnerability_under_three_names_is_one_finding_with_the_worst_ratin
     one, other = sorted(result.findings, key=lambda finding: finding.id)
     assert one.id == "vulnerabilities/CVE-1/alpha" and one.severity == "critical"
     assert set(one.aliases) == {"vulnerabilities/GHSA-1/alpha", "vulnerabilities/PYSEC-1/alpha"}
-    assert "Move to 1.10 or later" in one.remedy
+    assert "Update to 1.10 or later" in one.remedy
     assert other.id == "vulnerabilities/GHSA-2/alpha" and other.severity == "low"
 
 

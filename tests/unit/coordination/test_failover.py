@@ -113,7 +113,7 @@ def test_what_an_accepted_loss_leaves_unknown_is_said() -> None:
     message = outcome_of_drain(answered=False, complete=False, accepted=True, lag_seconds=12.4, known_at=at)
     assert message["ok"] and "2026-03-01 02:30:00 UTC with a lag of 12 s" in message["unknown"]
     message = outcome_of_drain(answered=False, complete=False, accepted=True, lag_seconds=None, known_at=None)
-    assert "no replication is on record" in message["unknown"]
+    assert "no replication is recorded" in message["unknown"]
     assert (
         outcome_of_drain(answered=True, complete=True, accepted=True, lag_seconds=0.0, known_at=at)["unknown"] is None
     )
@@ -134,7 +134,7 @@ def test_one_switchover_at_a_time_and_a_new_one_once_the_switch_is_done() -> Non
     assert switchover_to(fenced, "haven", "failover", "n", accept_loss=True) == Switchover(
         "j", "failover", "primary", "haven", True, False, going.steps
     )
-    with pytest.raises(FailoverError, match="is moving from 'primary' to 'haven'"):
+    with pytest.raises(FailoverError, match="a switchover from 'primary' to 'haven' is running"):
         switchover_to(fenced, "primary", "failback", "n")
     switched = Active(6, "haven", "active", going.with_step("switch", {"ok": True}))
     new = switchover_to(switched, "primary", "failover", "n")

@@ -39,7 +39,7 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         "3 objects do not reach haven",
     ),
     "RempartRpoMissed": ({"rempart_rpo_seconds": "4000x240", "rempart_rpo_objective_seconds": "3600x240"}, {}, "More"),
-    "RempartNoRestorePoint": ({'rempart_source_up{source="ledger"}': "1x240"}, {}, "No whole restore point"),
+    "RempartNoRestorePoint": ({'rempart_source_up{source="ledger"}': "1x240"}, {}, "No consistent restore point"),
     "RempartDrillRed": ({"rempart_drill_ok": "0x240"}, {}, "The newest restore point that was drilled"),
     "RempartDrillOld": ({"rempart_drill_age_seconds": "700000x240"}, {}, "No drill has passed"),
     "RempartRtoMissed": (

@@ -51,7 +51,7 @@ def test_values(text: str, type_: str, value: object) -> None:
         ("twelve", "number", "not a number"),
         (" 1", "number", "not a number"),
         ("01/02/2024", "date", "not a date written YYYY-MM-DD"),
-        ("2023-02-29", "date", "no such day"),
+        ("2023-02-29", "date", "this date does not exist"),
         ("maybe", "boolean", "not true or false"),
         ("a\x00b", "string", "NUL"),
         ("", "number", "empty"),
@@ -68,14 +68,14 @@ def test_refusals_name_column_and_rule_and_no_value(text: str, type_: str, reaso
 
 def test_a_category_is_a_closed_list() -> None:
     assert one("x", type="category", values=["x", "y"]) == ("x", [])
-    assert one("z", type="category", values=["x", "y"])[1] == ["c: not one of the declared values"]
+    assert one("z", type="category", values=["x", "y"])[1] == ["c: not among the declared values"]
 
 
 def test_null_is_allowed_only_where_declared_and_never_where_a_row_needs_it() -> None:
     nullable = Column(type="string", known="then", nullable=True)
     assert convert([[""]], {"c": nullable}, required=set(), null_values=[""])[1] == {}
     assert convert([[""]], {"c": nullable}, required={"c"}, null_values=[""])[1] == {
-        0: ["c: empty, and a row needs it"]
+        0: ["c: empty, but every row needs a value"]
     }
 
 

@@ -1,4 +1,4 @@
-"""Great Expectations judges each row by itself, and its results, which hold values, stay inside."""
+"""Great Expectations checks each row by itself, and its results, which hold values, stay inside."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_no_rows_and_no_expectations_are_no_work() -> None:
 @pytest.mark.parametrize(
     ("expectation", "what"),
     [
-        (expect("expect_column_values_to_be_nice", column="n"), "not an expectation that judges each row by itself"),
-        (expect("expect_column_values_to_be_unique", column="n"), "not an expectation that judges each row by itself"),
-        (expect("expect_column_mean_to_be_between", column="n", min_value=1), "judges each row by itself"),
+        (expect("expect_column_values_to_be_nice", column="n"), "not an expectation that checks each row by itself"),
+        (expect("expect_column_values_to_be_unique", column="n"), "not an expectation that checks each row by itself"),
+        (expect("expect_column_mean_to_be_between", column="n", min_value=1), "checks each row by itself"),
         (expect("expect_column_values_to_be_between", column="n", min_value=1, mostly=0.9), "mostly"),
         (expect("expect_column_values_to_be_between", column="n", minimum=1), "arguments"),
     ],

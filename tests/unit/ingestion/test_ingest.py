@@ -93,7 +93,11 @@ def test_quarantine_keeps_line_reason_and_the_row_as_received(
     ingest(platform, readings)
     site = platform.sites["primary"]
     (outcome,) = deliveries.outcomes(site, "lake", "readings")
-    assert outcome["reasons"] == {"day: no such day in the calendar": 1, "kwh out of range": 1, "kwh: not a number": 1}
+    assert outcome["reasons"] == {
+        "day: this date does not exist in the calendar": 1,
+        "kwh out of range": 1,
+        "kwh: not a number": 1,
+    }
     assert (outcome["outcome"], outcome["delivered"], outcome["accepted"]) == ("accepted in part", 4, 2)
     key = landing.quarantine_key("readings", outcome["sha256"])
     rows = pq.read_table(pa.BufferReader(site.read("lake", key))).to_pylist()
@@ -101,7 +105,7 @@ def test_quarantine_keeps_line_reason_and_the_row_as_received(
         {"source_line": 3, "reason": "kwh out of range", "raw": BAD},
         {
             "source_line": 4,
-            "reason": "day: no such day in the calendar; kwh: not a number",
+            "reason": "day: this date does not exist in the calendar; kwh: not a number",
             "raw": "m5,2026-02-30,abc,1,base,",
         },
     ]
@@ -314,7 +318,7 @@ def test_p7_a_delivery_waits_where_it_landed_until_all_that_is_kept_of_it_was_re
     ingest(honest, readings)
     site.below, site.how = below, how
     for _ in range(2):
-        with pytest.raises(IntegrityError, match="it was not what was stored"):
+        with pytest.raises(IntegrityError, match="returned other bytes than were written"):
             ingest(one, readings)
         assert len(list(site.list("landing"))) == 2
     site.how = ""

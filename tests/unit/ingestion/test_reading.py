@@ -46,10 +46,10 @@ def test_unicode_line_separators_inside_a_field_do_not_split_the_row() -> None:
     [
         (b"", "the file is empty"),
         (b"\n\r\n", "the file is empty"),
-        (b"a,b\n", "a header and no rows"),
+        (b"a,b\n", "a header but no rows"),
         (b"a\n1\n2\n", "missing columns: b"),
         (b"a,b,c\n1,2,3\n", "at positions 3"),
-        (b"a,b,a\n1,2,3\n", "stand twice: a"),
+        (b"a,b,a\n1,2,3\n", "occur twice: a"),
         (b"a,b\n\xff,1\n2,3\n", "not utf-8 text"),
         ("a,b\n1,2\n".encode("utf-16"), "not utf-8 text"),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 3, mtime=0)[:-6], "gzip file is truncated"),

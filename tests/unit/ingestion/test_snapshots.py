@@ -120,10 +120,10 @@ def test_a_new_nullable_column_is_null_in_earlier_rows(
 @pytest.mark.parametrize(
     ("column", "what"),
     [
-        ({"roof": Column(type="integer", known="read")}, "no column 'roof', which is not nullable"),
+        ({"roof": Column(type="integer", known="read")}, "lacks column 'roof', which is not nullable"),
         (
             {"people": Column(type="number", known="read", nullable=True)},
-            "'people' as integer, the pipeline says number",
+            "'people' as integer, but the pipeline declares number",
         ),
     ],
 )

@@ -261,10 +261,10 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
     code, printed = rempart("verify", "audit", "--key", "audit/public.pem")
     assert code == 0, printed
     assert "records      9" in printed and f"key          {KEY.id}, since record 1, signed 9" in printed
-    assert "covers record 7, 2 follow it" in printed and "every record verifies" in printed
+    assert "covers record 7, 2 records follow it" in printed and "every record verifies" in printed
     assert rempart("verify", "audit/ledger/ledger.jsonl", "--key", KEY.public.hex())[1].count("checkpoints  none") == 1
     code, printed = rempart("verify", "audit", "--key", "00" * 32)
-    assert code == 1 and "BROKEN: Record 1 of the ledger: the chain begins with key" in printed
+    assert code == 1 and "BROKEN: Record 1 of the ledger: the chain starts with key" in printed
     file = tmp_path / "audit" / "ledger" / "ledger.jsonl"
     file.write_text(file.read_text().replace('"rows":3', '"rows":4'))
     code, printed = rempart("verify", "audit", "--key", "audit/public.pem")
@@ -274,7 +274,7 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
 @pytest.mark.parametrize(("place", "checkpoints"), [("nowhere", None), (".", "."), ("empty", None)])
 def test_what_is_no_export_is_an_error_and_never_a_verdict(tmp_path: Path, place: str, checkpoints: str | None) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LedgerError, match=r"There is no (export|checkpoint)"):
+    with pytest.raises(LedgerError, match=r"read the (export|checkpoints): there is none"):
         verify_files(tmp_path / place, [KEY.public.hex()], tmp_path / checkpoints if checkpoints else None)
 
 

@@ -78,33 +78,33 @@ def test_overlapping_segments_may_repeat_a_line_but_not_change_it() -> None:
     lines = chain(8)
     assert judge([*lines[:6], *lines[2:]]).ok
     other = rewritten(lines, 4, FIRST, subject="other")
-    assert_broken(judge([*lines[:6], *other[2:]]), 4, "two different ones")
+    assert_broken(judge([*lines[:6], *other[2:]]), 4, "two different records")
 
 
 def test_after_a_rotation_old_records_verify_and_the_old_key_signs_no_more() -> None:
     lines = chain(6, rotate_at=3)
     verdict = judge(lines, {"a": checkpoint(head(lines, SECOND), NOW, SECOND)})
     assert verdict.ok and [(u.id, u.since, u.records) for u in verdict.keys] == [(FIRST.id, 1, 5), (SECOND.id, 5, 3)]
-    assert_broken(judge([*lines[:5], resigned(lines[5], FIRST, key=FIRST.id)]), 6, "since record 5 key")
+    assert_broken(judge([*lines[:5], resigned(lines[5], FIRST, key=FIRST.id)]), 6, "signs since record 5")
     assert_broken(judge(lines, {"a": checkpoint(head(lines, FIRST), NOW, FIRST)}), 8, "forged")
 
 
 def test_a_key_that_no_trusted_chain_introduced_is_refused() -> None:
-    assert_broken(judge(chain(3), trusted=STRANGER), 1, "not one that you trust")
+    assert_broken(judge(chain(3), trusted=STRANGER), 1, "which you do not trust")
     lines = chain(3)
     handover = introduce(head(lines), NOW, STRANGER, STRANGER)
-    assert_broken(judge([*lines, handover.line]), 5, "the chain never handed over")
+    assert_broken(judge([*lines, handover.line]), 5, "no record introduces another key")
     own = extend(head(lines), NOW, "key", SECOND.id, {"public": to_base64(STRANGER.public)}, FIRST)
-    assert_broken(judge([*lines, own.line]), 5, "an id that is not that of its public half")
+    assert_broken(judge([*lines, own.line]), 5, "whose id does not match its public half")
     headless = extend(Head(), NOW, "decision", "x", {}, FIRST)
-    assert_broken(judge([headless.line]), 1, "as a first record must")
+    assert_broken(judge([headless.line]), 1, "does not introduce the key that signs it")
 
 
 @pytest.mark.parametrize("seq", [1, 4, 9])
 def test_a_changed_field_is_found(seq: int) -> None:
     lines = chain(8)
     lines[seq - 1] = lines[seq - 1].replace('"v":1', '"v":1 ') if seq == 1 else lines[seq - 1].replace("site", "Site")
-    assert_broken(judge(lines), seq, "canonical" if seq == 1 else "it was changed")
+    assert_broken(judge(lines), seq, "canonical" if seq == 1 else "the record was changed")
 
 
 def test_a_changed_record_with_a_new_hash_and_no_key_is_found() -> None:
@@ -113,20 +113,22 @@ def test_a_changed_record_with_a_new_hash_and_no_key_is_found() -> None:
     assert_broken(judge([*lines[:3], resigned(lines[3], STRANGER, subject="other"), *lines[4:]]), 4, "signature")
     assert forged["record"]["key"] == FIRST.id
     assert_broken(
-        judge([*lines[:3], resigned(lines[3], STRANGER, key=STRANGER.id), *lines[4:]]), 4, "never handed over"
+        judge([*lines[:3], resigned(lines[3], STRANGER, key=STRANGER.id), *lines[4:]]),
+        4,
+        "no record introduces another key",
     )
 
 
 def test_a_deleted_record_is_found() -> None:
     lines = chain(8)
-    assert_broken(judge(lines[:3] + lines[4:]), 4, "record 5 stands in its place")
+    assert_broken(judge(lines[:3] + lines[4:]), 4, "record 5 is in its place")
     assert_broken(judge(lines[1:]), 1, "missing")
-    assert_broken(judge([]), 1, "no record at all")
+    assert_broken(judge([]), 1, "the chain has no record")
 
 
 def test_reordered_records_are_found() -> None:
     lines = chain(8)
-    assert_broken(judge([*lines[:4], lines[5], lines[4], *lines[6:]]), 5, "record 6 stands in its place")
+    assert_broken(judge([*lines[:4], lines[5], lines[4], *lines[6:]]), 5, "record 6 is in its place")
     renumbered = [resigned(lines[5], FIRST, seq=5), resigned(lines[4], FIRST, seq=6)]
     assert_broken(judge([*lines[:4], *renumbered]), 5, "does not follow")
 
@@ -135,11 +137,11 @@ def test_a_cut_tail_is_found_by_a_checkpoint_and_a_forged_one_does_not_help() ->
     lines = chain(8)
     kept = {"9": checkpoint(head(lines), NOW, FIRST)}
     assert judge(lines[:6]).ok, "without a checkpoint nothing is missed"
-    assert_broken(judge(lines[:6], kept), 7, "its tail was cut off")
+    assert_broken(judge(lines[:6], kept), 7, "its end was removed")
     forged = checkpoint(head(lines[:6]), NOW, STRANGER)
     assert_broken(judge(lines[:6], {"6": forged}), 6, "forged")
     assert_broken(judge(lines[:6], {"6": forged.replace(STRANGER.id, FIRST.id)}), 6, "forged")
-    assert_broken(judge(lines[:6], kept | {"6": checkpoint(head(lines[:6]), NOW, FIRST)}), 7, "its tail was cut off")
+    assert_broken(judge(lines[:6], kept | {"6": checkpoint(head(lines[:6]), NOW, FIRST)}), 7, "its end was removed")
 
 
 def test_history_rewritten_with_the_key_is_found_by_the_checkpoints_alone() -> None:

@@ -20,7 +20,7 @@ def test_what_lies_below_the_servers_root_needs_one_statement() -> None:
     assert found.statement == (
         "UPDATE experiments SET artifact_location = 'mlflow-artifacts:/7' WHERE experiment_id = '7';"
     )
-    assert "experiments 7: s3://artifacts/mlflow/7 is at one site and would not follow" in found.line()
+    assert "experiments 7: s3://artifacts/mlflow/7 is at one site, so a failover would not move it" in found.line()
 
 
 def test_what_lies_elsewhere_must_be_copied_first() -> None:

@@ -61,7 +61,7 @@ FUNCTION = helper.make_function(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"\x80\x04not onnx", "not ONNX"),
+        (b"\x80\x04not onnx", "not in ONNX format"),
         (b"", "no graph"),
         (
             model(helper.make_node("Run", ["inputs"], ["out"], domain="ai.onnx.contrib"), opsets=[("", 18)]),
@@ -72,7 +72,7 @@ FUNCTION = helper.make_function(
         (model(SUM, initializers=[external()]), "outside its file"),
         (inside_a_branch(initializer=external()), "outside its file"),
         (model(helper.make_node("Constant", [], ["out"], value=external())), "outside its file"),
-        (model(SUM, initializers=[AXES], functions=[FUNCTION]), "functions of its own"),
+        (model(SUM, initializers=[AXES], functions=[FUNCTION]), "it defines functions"),
     ],
 )
 def test_anything_else_is_refused(body, message):
@@ -82,7 +82,7 @@ def test_anything_else_is_refused(body, message):
 
 def test_a_model_that_gives_no_number_per_row_is_refused():
     session = onnx_format.open_session(model(helper.make_node("Identity", ["inputs"], ["out"])).SerializeToString())
-    with pytest.raises(ModelRefused, match="no float output"):
+    with pytest.raises(ModelRefused, match="not a float array"):
         onnx_format.run(session, np.zeros((3, 2), np.float32), "regression", 0)
 
 
@@ -110,7 +110,7 @@ def huge():
 
 @pytest.mark.parametrize(("made", "operator"), [(loop(), "Loop"), (huge(), "ConstantOfShape")])
 def test_s11_operators_that_loop_or_allocate_at_will_are_refused(made, operator):
-    with pytest.raises(ModelRefused, match=f"not allowed here: '{operator}'"):
+    with pytest.raises(ModelRefused, match=f"not allowed: '{operator}'"):
         isolated_model.IsolatedModel(made.SerializeToString())
 
 
@@ -133,5 +133,5 @@ def test_s11_a_model_that_takes_gigabytes_ends_its_own_process_only():
 
 def test_s11_a_model_that_takes_too_long_is_ended(monkeypatch):
     monkeypatch.setattr(isolated_model, "SECONDS", 0.001)
-    with pytest.raises(ModelRefused, match="takes longer than"):
+    with pytest.raises(ModelRefused, match="took longer than"):
         isolated_model.IsolatedModel(model(SUM, initializers=[AXES]).SerializeToString())

@@ -95,5 +95,5 @@ def test_without_celery_its_provider_s_default_server_is_not_listed(tmp_path: Pa
 
 def test_the_way_out_is_listed_in_containers_and_no_other_proxy_is(tmp_path: Path) -> None:
     proxy = {"HTTPS_PROXY": "http://proxy.team.eu:3128"}
-    assert "the way out" not in listed(tmp_path, **proxy)
-    assert listed(tmp_path, REMPART_CONTAINERS="1", **proxy)["the way out"] == ["egress", 13128]
+    assert "the egress proxy" not in listed(tmp_path, **proxy)
+    assert listed(tmp_path, REMPART_CONTAINERS="1", **proxy)["the egress proxy"] == ["egress", 13128]

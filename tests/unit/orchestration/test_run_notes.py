@@ -41,19 +41,19 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows.",
         ),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
-        ("validate", REFUSED, "Version 2 was refused, version 1 stays champion: refused: mae 80.41 is above 25"),
+        ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: refused: mae 80.41 is above 25"),
         ("back_up", POINT, "Restore point 20260301T114500Z-0a0b0c: 7 databases (5.2 MB), 900 objects."),
         (
             "report",
             DRILLED,
             "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed, restored in 24 s.",
         ),
-        ("verify_primary_to_haven", VERIFIED, "30 replicas read back (3.0 kB): 1 damaged, 0 not healed."),
-        ("probe", {"haven": ["sse"]}, "Sites probed: haven does not prove 1 abilities"),
+        ("verify_primary_to_haven", VERIFIED, "30 replicas read back (3.0 kB): 1 damaged, 0 not repaired."),
+        ("probe", {"haven": ["sse"]}, "Sites probed: 1 capabilities of haven are not proven"),
         (
             "fail_over",
             PLANNED,
-            "The plan from primary to haven was shown; nothing was moved. The active site is primary.",
+            "Dry run: the plan from primary to haven was shown, nothing was moved. The active site is primary.",
         ),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_failure_says_why_and_what_to_do_before_what_was_done() -> None:
     assert lines[0] == "Rempart: prune failed: A lock could not be extended"
     assert lines[1] == "What to do: Run `rempart points repair`."
     assert lines[2].startswith("Restore point 2026")
-    assert run_notes.note({}, {"report": []}) == "Rempart: report failed; its log says why."
+    assert run_notes.note({}, {"report": []}) == "Rempart: report failed. See its log for the cause."
 
 
 def test_what_data_said_is_not_in_it() -> None:

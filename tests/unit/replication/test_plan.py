@@ -81,7 +81,7 @@ def test_a_second_run_has_nothing_to_do(source: Found) -> None:
 
 
 def test_an_empty_source_where_objects_were_is_no_plan() -> None:
-    with pytest.raises(SiteError, match="lists no object"):
+    with pytest.raises(SiteError, match="it has no object"):
         made([], [replica(ObjectInfo("a", 1, NOW))], [ObjectInfo("a", 1, NOW, etag="t")])
     assert made([], [], []) == ([], Tally())
 

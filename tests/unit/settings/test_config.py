@@ -60,16 +60,16 @@ def external(url: str, **place: str) -> Any:
             "backup.point_in_time",
             "base_every: longer than keep",
         ),
-        (lambda d: d.pop("machine"), "machine", "name the operator, service and region of the machine"),
+        (lambda d: d.pop("machine"), "machine", "give the operator, service and region of the machine"),
         (
             lambda d: d["services"].update(postgresql=external("postgresql://db.eu:5432")),
             "services.postgresql.external.operator",
-            "name the operator, service and region of this server",
+            "give the operator, service and region of this server",
         ),
         (
             lambda d: d["services"].update(haven=external("https://s3.eu", operator="trial-two")),
             "services.haven.external.operator",
-            "stands under sites.haven",
+            "declare its place under sites.haven",
         ),
         (
             lambda d: d["services"].update(mlflow=external("https://m.eu", operator="nobody", service="x", region="y")),
@@ -84,12 +84,16 @@ def external(url: str, **place: str) -> Any:
             "[A-Z]",
         ),
         (lambda d: d["policy"].update(secret={}), "policy.secret", "public"),
-        (jobs(kind="session"), "job_credentials", "role: give it with kind: session"),
-        (jobs(kind="platform", role="arn:aws:iam::1:role/x"), "job_credentials", "role: give it with kind: session"),
+        (jobs(kind="session"), "job_credentials", "role: allowed only with kind: session"),
+        (
+            jobs(kind="platform", role="arn:aws:iam::1:role/x"),
+            "job_credentials",
+            "role: allowed only with kind: session",
+        ),
         (jobs(kind="session", role="x"), "sites.primary.job_credentials.role", "arn:"),
-        (jobs(kind="session", role="arn:aws:iam::1:role/x", longest="5m"), "job_credentials", "less than 15m"),
-        (jobs(kind="connection"), "job_credentials", "connection: give it with kind: connection"),
-        (jobs(kind="connection", connection="s3_primary"), "job_credentials.connection", "say kind: platform"),
+        (jobs(kind="session", role="arn:aws:iam::1:role/x", longest="5m"), "job_credentials", "at least 15m"),
+        (jobs(kind="connection"), "job_credentials", "connection: allowed only with kind: connection"),
+        (jobs(kind="connection", connection="s3_primary"), "job_credentials.connection", "set kind: platform"),
     ],
 )
 def test_a_fault_names_file_path_and_remedy(tmp_path: Path, change: Any, path: str, remedy: str) -> None:
@@ -125,7 +129,7 @@ def test_a_missing_file_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         config.load(tmp_path / "rempart.yaml")
     monkeypatch.delenv("REMPART_HOME")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"No rempart\.yaml"):
+    with pytest.raises(ConfigError, match=r"find rempart\.yaml"):
         config.project_root()
 
 

@@ -55,7 +55,7 @@ LEAKS = [
 def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
     load_changed: Callable[[Change], pipeline.Pipeline], column: str
 ) -> None:
-    with pytest.raises(PipelineError, match=f"column '{column}' is known only at 'arrival'"):
+    with pytest.raises(PipelineError, match=f"column '{column}' is known only from 'arrival'"):
         load_changed(lambda data: data["features"]["booking"]["columns"].append(column))
 
 
@@ -70,15 +70,18 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         (lambda d: d.update(key=["nope"]), "key: column 'nope' is not in the schema"),
         (lambda d: d.update(partition_by="lead_time"), "partition_by: column 'lead_time' must be date"),
         (lambda d: d.update(classification="secret"), "classification:"),
-        (lambda d: d["schema"]["adults"].update(known="never"), "schema.adults.known: 'never' is not one of moments"),
+        (
+            lambda d: d["schema"]["adults"].update(known="never"),
+            "schema.adults.known: 'never' is not declared under moments",
+        ),
         (lambda d: d["schema"].update({"Adults Only": d["schema"]["adults"]}), "use lower case letters"),
-        (lambda d: d["schema"]["meal"].pop("values"), "`values` and `type: category` go together"),
+        (lambda d: d["schema"]["meal"].pop("values"), "`values` and `type: category` belong together"),
         (lambda d: d["schema"]["adults"].update(type="int"), "schema.adults.type"),
         (lambda d: d["expectations"][0].update(column="nope"), "expectations.0: column 'nope' is not in the schema"),
         (lambda d: d["expectations"][0].pop("reason"), "expectations.0.reason: required key is missing"),
         (lambda d: d["prediction"].update(target="meal"), "a category column cannot be the target of a regression"),
         (lambda d: d["prediction"].update(target="nope"), "prediction.target: column 'nope' is not in the schema"),
-        (lambda d: d["prediction"].update(at="checkout"), "prediction.at: 'checkout' is not one of moments"),
+        (lambda d: d["prediction"].update(at="checkout"), "prediction.at: 'checkout' is not declared under moments"),
         (lambda d: d["trainer"].update(seed=2**53), "trainer.seed:"),
         (lambda d: d["gate"].update(metric="accuracy"), "gate.metric: 'accuracy' is not a metric of a regression"),
         (lambda d: d["gate"].update(baseline_by=["arrival_date.moon"]), "'moon' is not a calendar part"),
@@ -91,10 +94,10 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         (lambda d: d["features"]["booking"].update(kind="magic"), "features.booking"),
         (
             lambda d: d["features"]["booking"]["columns"].append("avg_price_per_room"),
-            "cannot be a feature of its own row",
+            "cannot be a feature of the same row",
         ),
-        (lambda d: d["features"]["agent_trend"].update(at="arrival"), "comes after the prediction"),
-        (lambda d: d["features"]["agent_trend"].update(by=["assigned_room_type"]), "known only at 'arrival'"),
+        (lambda d: d["features"]["agent_trend"].update(at="arrival"), "is later than the moment of the prediction"),
+        (lambda d: d["features"]["agent_trend"].update(by=["assigned_room_type"]), "known only from 'arrival'"),
     ],
 )
 def test_each_fault_names_the_file_the_path_and_the_remedy(
@@ -138,7 +141,7 @@ def test_a_file_that_is_no_pipeline(tmp_path: Path, text: str, says: str) -> Non
 def test_a_file_must_be_named_after_its_pipeline(tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(SHIPPED.read_text())
-    with pytest.raises(PipelineError, match="'hotel_bookings' is not the file's name"):
+    with pytest.raises(PipelineError, match="'hotel_bookings' differs from the name of the file"):
         pipelines.load(file)
 
 
@@ -152,7 +155,7 @@ def test_a_broken_file_does_not_hide_its_neighbours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", "A", "x" * 41])
 def test_a_name_is_never_a_path(name: str) -> None:
-    with pytest.raises(PipelineError, match="cannot be a pipeline's name"):
+    with pytest.raises(PipelineError, match="is not a valid name for a pipeline"):
         pipelines.named(name)
 
 

@@ -89,8 +89,8 @@ def test_the_report_says_who_needs_what_is_not_proven_and_what_is_done_without()
     told = "\n".join(lines)
     assert sum("->" in line for line in lines) == 3
     assert "claims it, does not do it object lock" in told
-    assert "needed by: restore points, evidence -> nothing counts as locked" in told
-    assert "needed by: nobody -> they are reported, not copied" in told
+    assert "needed by: restore points, evidence -> no object counts as locked" in told
+    assert "needed by: nobody -> such keys are reported and not copied" in told
     assert [line[:8] for line in lines[-4:]] == ["ok      ", "REFUSED ", "REFUSED ", "ok      "]
     refused = list(record(private="not run").lines())[-4]
     assert refused == "REFUSED  replication: private: not run"

@@ -99,19 +99,19 @@ def test_a_classification_is_stated_once_and_known(tags: tuple[str, ...], expect
 @pytest.mark.parametrize(
     ("task", "expected_text"),
     [
-        (CLEAN._replace(owner="airflow"), "owner work: its owner is 'airflow'"),
+        (CLEAN._replace(owner="airflow"), "owner work: the task's owner is 'airflow'"),
         (CLEAN._replace(owner="  "), "owner work"),
         (CLEAN._replace(timeout=None), "timeout work"),
         (CLEAN._replace(clusters=("config_file",)), "cluster work: config_file"),
         (CLEAN._replace(connections=(Named("conn_id", "crm"),)), "connection work: conn_id: connection 'crm' is not"),
-        (CLEAN._replace(connections=(Named("conn_id", None),)), "connection work: conn_id is known only when"),
-        (CLEAN._replace(connections=(Named("conn_id", "{{ x }}"),)), "connection work: conn_id is known only when"),
+        (CLEAN._replace(connections=(Named("conn_id", None),)), "connection work: conn_id is known only at run time"),
+        (CLEAN._replace(connections=(Named("conn_id", "{{ x }}"),)), "work: conn_id is known only at run time"),
         (CLEAN._replace(connections=(Named("conn_id", "warehouse_us"),)), "the ultimate owner of operator fr-us is US"),
         (CLEAN._replace(connections=(Named("conn_id", "s3_away"),)), "not allowed for personal data"),
-        (CLEAN._replace(images=(Image("image", None, True),)), "image work: image is known only when"),
+        (CLEAN._replace(images=(Image("image", None, True),)), "image work: image is known only at run time"),
         (CLEAN._replace(images=(Image("image", "gcr.io/a/b", True),)), "registry 'gcr.io' is not declared"),
         (CLEAN._replace(images=(Image("image", "registry.example.com/a", True),)), "ultimate owner of operator fr-us"),
-        (CLEAN._replace(images=(Image("image", "python:3.12", False),)), "only pods are led to its mirror"),
+        (CLEAN._replace(images=(Image("image", "python:3.12", False),)), "rewritten to the mirror for pods only"),
     ],
 )  # fmt: skip
 def test_each_rule_is_told_with_its_task(task: TaskFacts, expected_text: str) -> None:
@@ -207,7 +207,7 @@ def test_a_pipeline_is_judged_wherever_its_data_comes_to_rest() -> None:
         "database: server 'postgresql' is not allowed for personal data"
     )
     assert of_pipeline({"retention": {}}) == [
-        "retention: retention.personal is not declared, so nothing says how long its data may be kept"
+        "retention: retention.personal is not declared, so the retention of its data is unknown"
     ]
 
 

@@ -221,9 +221,9 @@ def test_loopback_stands_in_no_list() -> None:
     ("host", "port", "rule", "fact"),
     [
         ("evil.example", 443, "hosts", "'evil.example' belongs to no declared"),
-        ("api.good.eu", 8080, "hosts", "only port 443 of 'api.good.eu' is allowed"),
+        ("api.good.eu", 8080, "hosts", "allows 'api.good.eu' on port 443 only"),
         ("api.foreign.eu", 443, "policy.internal.owner_jurisdictions", "the ultimate owner of operator foreign is US"),
-        ("registry.good.eu", 443, "hosts", "no endpoint of a connection"),
+        ("registry.good.eu", 443, "hosts", "not an endpoint of a connection"),
     ],
 )
 def test_a_refusal_names_rule_fact_and_remedy(host: str, port: int, rule: str, fact: str) -> None:
@@ -369,7 +369,7 @@ def test_a_connection_leads_somewhere(connection: Connection, expected: str | No
 
 @pytest.mark.parametrize("text", ["a: [", "just text", "{}", '{"clusters": [{"name": "one"}], "token": "hunter2"}'])
 def test_a_broken_kubeconfig_is_named_without_its_content(text: str) -> None:
-    with pytest.raises(ConfigError, match="Connection 'k8s'") as caught:
+    with pytest.raises(ConfigError, match="connection 'k8s'") as caught:
         endpoint_of(Connection("k8s", "kubernetes", extra={"kube_config": text}))
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -123,8 +123,8 @@ def test_the_pools_node_labels_are_asked_for() -> None:
     spec = allowed(planned(pod("gpus", nodeSelector={"disk": "ssd"})))["spec"]
     assert spec["nodeSelector"] == {"disk": "ssd", REGION: "eu-paris", "gpu": "yes"}
     assert "eu-paris" in str(spec["affinity"])
-    assert f"asks for nodes with {REGION}=other" in reasons(planned(pod("gpus", nodeSelector={REGION: "other"})))
-    assert f"asks for nodes with {REGION}=other" in reasons(planned(pod(nodeSelector={REGION: "other"})))
+    assert f"requests nodes with {REGION}=other" in reasons(planned(pod("gpus", nodeSelector={REGION: "other"})))
+    assert f"requests nodes with {REGION}=other" in reasons(planned(pod(nodeSelector={REGION: "other"})))
 
 
 def test_the_region_is_required_in_every_alternative() -> None:
@@ -150,17 +150,17 @@ def test_the_region_is_required_in_every_alternative() -> None:
 @pytest.mark.parametrize(
     ("made", "stated", "connection", "message"),
     [
-        (pod("kube-system"), (), None, "namespace 'kube-system' is not one of a declared pool; declared: a (training)"),
-        (pod(""), (), None, "namespace '' is not one of a declared pool"),
+        (pod("kube-system"), (), None, "namespace 'kube-system' belongs to no declared pool; declared: a (training)"),
+        (pod(""), (), None, "namespace '' belongs to no declared pool"),
         (pod("abroad"), (), None, "policy.personal.jurisdictions: the country of region par is US"),
         (pod(label="sensitive"), (), None, "must hold SecNumCloud-3.2"),
         (pod(label="secret"), (), None, "'secret' is not a classification"),
         (pod(label="secret"), ("public",), None, "'secret' is not a classification"),
-        (pod(label=None), (), None, "neither the DAG nor the pod states what data it handles"),
+        (pod(label=None), (), None, "neither the DAG nor the pod states the classification of its data"),
         (pod("abroad", label="public"), ("personal",), None, "job (personal) may not be at pool 'us'"),
         (pod("abroad", label="personal"), ("public",), None, "job (personal) may not be at pool 'us'"),
-        (pod("shared", label="public"), (), None, "namespace 'shared' is that of several pools (c, d)"),
-        (pod("training"), (), "k8s_us", "is a pool through connection k8s_a, not through 'k8s_us'"),
+        (pod("shared", label="public"), (), None, "namespace 'shared' belongs to several pools (c, d)"),
+        (pod("training"), (), "k8s_us", "is a pool of connection k8s_a, not of 'k8s_us'"),
         (pod("training"), (), "kubernetes_default", "Set kubernetes_conn_id to k8s_a."),
     ],
 )
@@ -190,17 +190,17 @@ def test_the_classification_may_stand_in_an_annotation_or_come_from_the_dag() ->
     [
         ({"image": "gcr.io/a/b"}, "image 'gcr.io/a/b': registry 'gcr.io' is not declared"),
         ({"image": "registry.example.com/a"}, "image 'registry.example.com/a': the country of region par is US"),
-        ({"image": ""}, "names no image"),
-        ({}, "names no image"),
-        ({"image": "a", "securityContext": {"privileged": True}}, "asks for privileged"),
-        ({"image": "a", "securityContext": {"allowPrivilegeEscalation": True}}, "asks for allowPrivilegeEscalation"),
-        ({"image": "a", "securityContext": {"runAsNonRoot": False}}, "asks to run as root"),
-        ({"image": "a", "securityContext": {"runAsUser": 0}}, "asks to run as root"),
+        ({"image": ""}, "has no image"),
+        ({}, "has no image"),
+        ({"image": "a", "securityContext": {"privileged": True}}, "requests privileged"),
+        ({"image": "a", "securityContext": {"allowPrivilegeEscalation": True}}, "requests allowPrivilegeEscalation"),
+        ({"image": "a", "securityContext": {"runAsNonRoot": False}}, "requests to run as root"),
+        ({"image": "a", "securityContext": {"runAsUser": 0}}, "requests to run as root"),
         ({"image": "a", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}, "capabilities SYS_ADMIN"),
         ({"image": "a", "securityContext": {"seccompProfile": {"type": "Unconfined"}}}, "unconfined seccomp"),
         ({"image": "a", "securityContext": {"procMount": "Unmasked"}}, "procMount Unmasked"),
         ({"image": "a", "securityContext": {"windowsOptions": {"hostProcess": True}}}, "hostProcess"),
-        ({"image": "a", "ports": [{"containerPort": 1, "hostPort": 1}]}, "asks for a port of its node"),
+        ({"image": "a", "ports": [{"containerPort": 1, "hostPort": 1}]}, "requests a port of its node"),
     ],
 )
 @pytest.mark.parametrize("kind", ["containers", "initContainers"])
@@ -218,7 +218,7 @@ def test_no_container_may_ask_for_more(kind: str, container: dict[str, Any], mes
         ({"hostIPC": True}, "hostIPC"),
         ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "volume v is of kind hostPath"),
         ({"volumes": [{"name": "v", "nfs": {"server": "nas.example.com", "path": "/"}}]}, "volume v is of kind nfs"),
-        ({"securityContext": {"runAsUser": 0}}, "container base asks to run as root"),
+        ({"securityContext": {"runAsUser": 0}}, "container base requests to run as root"),
         ({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}, "unconfined seccomp"),
     ],
 )

@@ -67,12 +67,12 @@ def test_a_network_policy_denies_all_but_dns_neighbours_and_known_addresses() ->
 
 def test_a_network_policy_says_what_it_cannot_do() -> None:
     text = kubernetes(RULES, ADDRESSES, Cluster())["networkpolicy-airflow.yaml"]
-    assert "knows addresses, not names" in text
+    assert "holds addresses, not names" in text
     assert "toFQDNs" in text
     assert "api.good.eu did not resolve" in text
     assert "*.s3.good.eu:443: a name below it that has other addresses" in text
     assert "crm.foreign.eu:443  (connections.crm)" in text
-    assert "give its address by --api-server" in text
+    assert "Pass its address with --api-server" in text
     assert "registry.good.eu:443" in text
 
 

@@ -29,7 +29,7 @@ def test_a_failure_ends_with_the_last_lines():
 
 
 def test_a_job_that_ends_well_without_a_result_is_a_failure():  # T5
-    with pytest.raises(TrainingError, match="left no result"):
+    with pytest.raises(TrainingError, match="stored no result"):
         backend("pass").run(spec())
 
 
@@ -41,7 +41,7 @@ def test_a_result_with_a_number_that_is_none_is_a_failure():  # T6
 
 
 def test_a_service_that_does_not_answer_is_worth_a_retry():
-    with pytest.raises(TrackingUnavailable, match="could not reach a service"):
+    with pytest.raises(TrackingUnavailable, match="a service did not answer"):
         backend("import sys; sys.exit(75)").run(spec())
 
 

@@ -1,4 +1,4 @@
-"""The job without MLflow: nothing trained is lost, and no value of the data is told."""
+"""The job without MLflow: Finished training is not lost, and no value of the data is told."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def order():
     """A job that trained while MLflow was down: (platform, backend, spec)."""
     platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
     backend = stage.InProcess(platform.sites["primary"], nowhere)
-    with pytest.raises(TrackingUnavailable, match="nothing trained is lost"):
+    with pytest.raises(TrackingUnavailable, match="Finished training is not lost"):
         train_on(platform, stage.pipeline(), stage.table(), "s1", backend=backend)
     site = platform.sites["primary"]
     key = next(info.key for info in site.list("artifacts") if info.key.endswith("spec.json"))

@@ -80,7 +80,7 @@ def test_the_python_that_ordered_stands_in_the_spec_and_does_not_change_the_job(
 
 @pytest.mark.parametrize("version", [1, 3, None])
 def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
-    told = f"version {version} of the contract, and here is version 2"
+    told = f"version {version} of the contract, but this program reads version 2"
     with pytest.raises(TrainingError, match=told) as refused:
         parse_spec(json.dumps(json.loads(spec().to_json()) | {"version": version}))
     assert "make images" in refused.value.hint
@@ -154,7 +154,7 @@ def test_a_result_from_before_work_was_counted_is_read():
         (result(model_files={"model.onnx": "c" * 64}), "differs between the site and MLflow"),
         (result(status="failed"), "status"),
         (result(work={"steps": -1}), "work.steps"),
-        (result(job_id="other"), "that of job other"),
+        (result(job_id="other"), "belongs to job other"),
         ("", "not JSON"),
     ],
 )

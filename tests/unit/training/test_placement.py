@@ -73,7 +73,7 @@ def test_a_pool_of_a_us_owned_operator_is_never_asked_and_the_plan_says_why() ->
     assert [option.pool for option in found.options] == ["a"]
     assert [excluded.pool for excluded in found.excluded] == ["b"]
     assert any("owner" in reason for reason in found.excluded[0].reasons)
-    assert "pool b is never asked" in "\n".join(found.lines())
+    assert "pool b is never tried" in "\n".join(found.lines())
 
 
 def test_the_plan_says_what_it_costs_at_most() -> None:
@@ -87,7 +87,7 @@ def test_the_plan_says_how_long_jobs_waited_and_what_is_not_known_as_such() -> N
     request = Request("personal", 1, timedelta(hours=2), ("a", "b"))
     found = plan(settings, request, on=TODAY, waiting={"a": Waiting(2400, 20)})
     waits = [line.strip() for line in found.lines() if line.strip().startswith("wait")]
-    assert waits == ["wait about 40 min by the last 20 jobs", "wait unknown: no job that it took is on record"]
+    assert waits == ["wait about 40 min by the last 20 jobs", "wait unknown: no job that it took is recorded"]
     assert [option.pool for option in found.options] == ["a", "b"]  # it changes no order
     assert found.as_json()["options"][0]["waiting"] == {"seconds": 2400, "jobs": 20}
 

@@ -51,8 +51,8 @@ def test_a_refusal_is_shown_with_the_rule_that_refused_first() -> None:
 
 def test_a_run_note_of_a_refusal_names_the_refusing_rule_alone_and_no_version_none() -> None:
     told = {"version": "1", "promoted": False, "champion": None, "reasons": [PASSED, REFUSED]}
-    assert _validate(told) == f"Version 1 was refused, and the model has no champion yet: {REFUSED}"
-    assert "version 3 stays champion" in _validate({**told, "champion": "3"})
+    assert _validate(told) == f"Version 1 was refused, and the model still has no champion: {REFUSED}"
+    assert "the champion is still version 3" in _validate({**told, "champion": "3"})
 
 
 def test_a_count_says_how_many_objects_were_replicated_since_and_are_not_in_it() -> None:

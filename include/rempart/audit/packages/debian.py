@@ -28,7 +28,7 @@ class DebianPackage:
 
 @dataclass(frozen=True)
 class DebianSystem:
-    """Debian packages of one machine or image. `release` is its number, such as 13; empty if unknown."""
+    """Debian packages of one machine or image. `release` is the release number, such as 13; empty if unknown."""
 
     where: str
     distribution: str
@@ -66,9 +66,9 @@ def _order(character: str) -> int:
 
 
 def _part(text: str) -> tuple[object, ...]:
-    """Split into text and numbers in turn.
+    """Split a version part into text and numbers in turn.
 
-    The 0 at the end of each text is its end: after `~`, before anything else.
+    The 0 at the end of each text marks its end: it sorts after `~` and before anything else.
     """
     end: tuple[object, ...] = ((0,), (0, ""))
     pairs: list[tuple[object, ...]] = [
@@ -87,11 +87,13 @@ def read_system(path: Path, release: str = "") -> DebianSystem:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as cause:
         raise AuditError(
-            f"{file} cannot be read: {cause.strerror}", "Name a dpkg status file, or the root of an unpacked image."
+            f"read {file}: {cause.strerror}", "Pass a dpkg status file, or the root of an unpacked image."
         ) from cause
     packages = tuple(_packages(text))
     if not packages:
-        raise AuditError(f"{file} lists no installed package", "Name a dpkg status file, such as /var/lib/dpkg/status.")
+        raise AuditError(
+            f"read {file}: it lists no installed package", "Pass a dpkg status file, such as /var/lib/dpkg/status."
+        )
     distribution, found = _os_release(file)
     return DebianSystem(str(file), distribution, release or found, packages)
 

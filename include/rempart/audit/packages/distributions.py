@@ -78,6 +78,4 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as cause:
-        raise AuditError(
-            f"{file} cannot be read: {cause.strerror}", "Run the audit in the project's folder."
-        ) from cause
+        raise AuditError(f"read {file}: {cause.strerror}", "Run the audit in the project's folder.") from cause

@@ -34,7 +34,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Distributed:
-    """An installed distribution. `record`: SHA-256 of its RECORD, which has the hashes of its files."""
+    """An installed distribution. `record`: SHA-256 of its RECORD, which holds the hashes of its files."""
 
     licence: Licence
     record: str
@@ -78,8 +78,9 @@ def _programs(distribution: Distribution, name: str, site: Path, review: Review)
         file = next((place for place in places if place.is_file()), None)
         if file is None:
             raise AuditError(
-                f"{site} has {name} {distribution.version}, and not {bundled.file}, which {bundled.name} is",
-                f"Correct bundled.{name} in include/licences.yaml, or what the image copies of the wheel.",
+                f"{site} contains {name} {distribution.version} but not {bundled.file}, the file of {bundled.name}",
+                f"Correct bundled.{name} in include/licences.yaml, or the list of files that the image copies "
+                "from the wheel.",
             )
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """Write CycloneDX 1.6 bills of materials of the lock, a Debian system, an image. Equal input gives equal bytes.
 
-They contain neither a random serial number nor the time of day: the serial is derived from the content, and a time is
-included only if the caller gives one.
+They contain no random serial number and no time of day: the serial is derived from the content, and a time is included
+only if the caller gives one.
 """
 
 from __future__ import annotations
@@ -217,7 +217,8 @@ def debian_of(document: Mapping[str, Any], where: str) -> DebianSystem:
         systems.add((read.namespace or "debian", qualifiers.get("distro", "").rpartition("-")[2]))
     if not packages or len(systems) != 1:
         raise AuditError(
-            f"{where} does not list the Debian packages of one system", "Write it with `rempart sbom --debian`."
+            f"read {where}: it does not list the Debian packages of one system",
+            "Write it with `rempart sbom --debian`.",
         )
     distribution, release = systems.pop()
     return DebianSystem(where, distribution, release, tuple(packages))

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 OPENER = f"{open_bundle.FOLDER}{Path(open_bundle.__file__).name}"
-ASK = "Find out who can write to the backup bucket. `rempart bundle store` puts a new bundle beside it."
+ASK = "Find out who can write to the backup bucket. `rempart bundle store` stores a new bundle next to it."
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BundleIdentity:
 class Index:
     """A bundle. `entry` is the program in the code that makes its environment; `key` signs it.
 
-    `images`: references of the images in a carried bundle; empty in that of the backup site.
+    `images`: references of the images in a portable bundle; empty in the bundle of the backup site.
     """
 
     at: datetime
@@ -93,7 +93,7 @@ def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
     try:
         plain: dict[str, Any] = open_bundle.read_index(body, keys)
     except open_bundle.BundleRefused as cause:
-        raise IntegrityError(f"An index of the bundle is not to be believed: {cause}", ASK) from cause
+        raise IntegrityError(f"read an index of the bundle: {cause}", ASK) from cause
     return index_of(plain)
 
 
@@ -135,7 +135,7 @@ def newest(site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[st
 def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str, BundleFile]) -> tuple[str, ...]:
     """Return the names of files that the site lacks. Pure.
 
-    `present` is the site's listing, by key; only files in an earlier index (`known`, by key) are trusted. Files of
+    `present` is the site's listing, by key. Only files in an earlier index (`known`, by key) are trusted. Files of
     another size are sent again.
     """
     lacking = []
@@ -193,7 +193,7 @@ def store(
 
 
 def _is(site: Site, bucket: str, there: ObjectInfo, held: BundleFile) -> bool:
-    """Return whether an existing object, of an earlier run or a stranger, has the expected bytes."""
+    """Return whether an existing object has the expected bytes, whatever program wrote it."""
     digest = hashlib.sha256()
     with site.open(bucket, there.key, version_id=there.version_id) as stream:
         while piece := stream.read(open_bundle.CHUNK):
@@ -211,8 +211,8 @@ def extend(site: Site, bucket: str, index: Index, until: datetime) -> None:
         there = present.get(file_key(held))
         if there is None or there.version_id is None:
             raise IntegrityError(
-                f"{name} of the bundle is not at site '{site.name}' ({bucket}/{file_key(held)})",
-                "Somebody deleted or hid it. `rempart bundle store` brings it again.",
+                f"read {name} of the bundle: it is missing at site '{site.name}' ({bucket}/{file_key(held)})",
+                "Somebody deleted or hid it. Run `rempart bundle store`, which stores it again.",
             )
         site.retain(bucket, there.key, there.version_id, until)
     _put_opener(site, bucket, until)

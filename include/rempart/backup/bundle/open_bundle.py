@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class MessageFormatter(logging.Formatter):
-    """The message alone; a warning is told as one."""
+    """Formats a log record as its message alone. A warning is marked."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}"
@@ -87,7 +87,7 @@ def _decoded(text: bytes) -> Point:
     if x * x % P != square:
         x = x * pow(2, (P - 1) // 4, P) % P
     if y >= P or x * x % P != square or (x == 0 and sign):
-        raise ValueError("it is no point of the curve")
+        raise ValueError("it is not a point of the curve")
     return (x if x & 1 == sign else P - x, y, 1, (x if x & 1 == sign else P - x) * y % P)
 
 
@@ -121,12 +121,12 @@ def read_index(body: bytes, keys: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the index of a bundle. Raises BundleRefused unless one of the keys signed it."""
     matched = _SIGNED.fullmatch(body.decode("utf-8", errors="replace"))
     if not matched:
-        raise BundleRefused("it is no index of a bundle")
+        raise BundleRefused("it is not an index of a bundle")
     if not any(verifies(key, base64.b64decode(matched[2]), matched[1].encode()) for key in keys.values()):
-        raise BundleRefused("none of the public keys given signed it")
+        raise BundleRefused("none of the given public keys signed it")
     plain: dict[str, Any] = json.loads(matched[1])
     if plain["v"] != 1 or not all(_NAME.fullmatch(name) for name in plain["files"]):
-        raise BundleRefused("it is of a form that this program does not know")
+        raise BundleRefused("its format is unknown to this program")
     return plain
 
 
@@ -143,9 +143,9 @@ def choose(
     *,
     images: bool = False,
 ) -> dict[str, Any]:
-    """The newest index for this machine that verifies; one that does not is logged and skipped. Raises BundleRefused.
+    """Return the newest valid index for this machine. An invalid index is logged and skipped. Raises BundleRefused.
 
-    Where its `images` are wanted it has some, and any Python will do: they bring their own.
+    If `images` are required, the index must have some; any Python will do then, because images contain their own.
     """
     wanted, others = machine or this_machine(), set()
     for name in sorted(filter(INDEX.fullmatch, names), reverse=True):
@@ -153,16 +153,16 @@ def choose(
             with opener(name) as stream:
                 index = read_index(stream.read(), keys)
         except BundleRefused as error:
-            logger.warning("skipped %s: %s. Find out who wrote it", name, error)
+            logger.warning("skipped %s: %s. Find out who wrote this index", name, error)
             continue
         fits = (index["python"], index["platform"]) == wanted
         if (index["platform"] == wanted[1] and index.get("images")) if images else fits:
             logger.info("%s: signed, made on %s, %d files", name, index["at"], len(index["files"]))
             return index
         others.add(f"Python {index['python']} on {index['platform']}")
-    told = f"; there is one for {', '.join(sorted(others))}" if others else ""
+    told = f"; there is a bundle for {', '.join(sorted(others))}" if others else ""
     what = f"with images on {wanted[1]}" if images else f"for Python {wanted[0]} on {wanted[1]}"
-    raise BundleRefused(f"no bundle {what} is vouched for{told}")
+    raise BundleRefused(f"no signed bundle {what} was found{told}")
 
 
 def sha256_of(file: Path) -> str:
@@ -184,7 +184,9 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
             shutil.copyfileobj(source, sink, CHUNK)
         if sha256_of(partial) != held["sha256"]:
             partial.unlink()
-            raise BundleRefused(f"{name} is not what was signed ({FILES}{held['sha256']}): an earlier version may be")
+            raise BundleRefused(
+                f"{name} differs from the signed file ({FILES}{held['sha256']}): an earlier version may be right"
+            )
         partial.replace(target)
         came += held["size"]
         if time.monotonic() - told >= 5:
@@ -205,14 +207,17 @@ def check(index: Mapping[str, Any], folder: Path) -> None:
         if (real / name).resolve() != real / name or not _is(real / name, listed)
     ]
     if wrong:
-        raise BundleRefused(f"not what was signed, or not there: {', '.join(wrong)}. Nothing of the bundle was used")
+        raise BundleRefused(
+            f"files that differ from the signed ones, or are missing: {', '.join(wrong)}. No file "
+            "of the bundle was used"
+        )
     places = {real, *((real / name).parent for name in names)}
     there = {path.relative_to(real).as_posix() for place in places for path in place.iterdir()}
     known = names | {place.relative_to(real).as_posix() for place in places} | {FOLDER.rstrip("/")}
     if strange := sorted(there - known):
         raise BundleRefused(
-            f"in the folder, and signed by nobody: {', '.join(strange)}. Nothing of the bundle was used. Was it"
-            " made by an earlier run of yours, go on in it; else remove it"
+            f"files without a signature in the folder: {', '.join(strange)}. No file of the bundle was used. If "
+            "an earlier run of this program wrote them, continue in that run's folder; otherwise remove them"
         )
 
 
@@ -273,7 +278,7 @@ class Bucket:
             if not page or tree.findtext("{*}IsTruncated") != "true":
                 return found
             if page[0] <= after or page != sorted(set(page)):
-                raise BundleRefused(f"the listing of {self.root}{self.path} repeats itself or is out of order")
+                raise BundleRefused(f"the listing of {self.root}{self.path} is repeated or out of order")
             if len(found) > MOST_INDEXES:
                 raise BundleRefused(
                     f"{self.root}{self.path} lists more than {MOST_INDEXES} bundles, or its listing never ends"
@@ -295,7 +300,7 @@ def install(index: Mapping[str, Any], folder: Path) -> Path:
     offline |= {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     logger.info("installing into %s", home)
     if subprocess.run([sys.executable, home / index["entry"]], env=kept | offline, check=False).returncode:
-        raise BundleRefused("the installation failed: read the lines above")
+        raise BundleRefused("the installation failed: see the lines above")
     target = home / ".venv" / "tools" / "bin" / "restic"
     shutil.copy(restic, target)
     return home
@@ -318,12 +323,12 @@ def load(index: Mapping[str, Any], folder: Path) -> Path:
         _unpack(folder, home)
     command = [sys.executable, home / LOADER, folder / IMAGES, *index["images"]]
     if subprocess.run(command, check=False).returncode:
-        raise BundleRefused("the images were not loaded: read the lines above")
+        raise BundleRefused("the images were not loaded: see the lines above")
     return home
 
 
 def brought(options: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
-    """Return the index of a fetched or carried bundle; every file is there as signed. Raises BundleRefused."""
+    """Return the index of a fetched or portable bundle, after a check of every file. Raises BundleRefused."""
     if not options.endpoint:
         names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
         index = choose(names, lambda name: (folder / name).open("rb"), keys, images=options.containers)
@@ -343,15 +348,19 @@ def brought(options: argparse.Namespace, keys: Mapping[str, bytes], folder: Path
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description="Fetch a bundle, check it, install it. Key: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY."
+        description="Fetch a bundle, check it, install it. Credentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY."
     )
-    parser.add_argument("folder", type=Path, help="where everything goes, or the bundle lies; run again, it goes on")
-    parser.add_argument("--endpoint", help="URL of the backup site; without it the bundle lies in the folder")
+    parser.add_argument(
+        "folder", type=Path, help=("folder to install into, or folder of the bundle; run again to continue")
+    )
+    parser.add_argument("--endpoint", help="URL of the backup site; without it the folder contains the bundle")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--bucket", default="backups")
-    parser.add_argument("--virtual", action="store_true", help="for operators who want https://BUCKET.HOST/")
-    parser.add_argument("--containers", action="store_true", help="hand the bundle's images to the Docker Engine")
-    parser.add_argument("--trust", required=True, action="append", type=Path, help="public.pem; may be repeated")
+    parser.add_argument(
+        "--virtual", action="store_true", help=("address buckets as https://BUCKET.HOST/, which some operators require")
+    )
+    parser.add_argument("--containers", action="store_true", help=("load the bundle's images into the Docker Engine"))
+    parser.add_argument("--trust", required=True, action="append", type=Path, help=("file public.pem; may be repeated"))
     options = parser.parse_args(arguments)
     folder = options.folder.absolute()
     try:

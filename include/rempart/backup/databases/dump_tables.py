@@ -25,7 +25,7 @@ def rows(tools: Tools, file: Path, table: str) -> list[Row]:
         messages = "\n".join(stderr.end())
         if process.wait() != 0:
             raise BackupError(
-                f"Table {table} cannot be read from its dump: {first_error(messages)}", "Choose another restore point."
+                f"read table {table} from its dump: {first_error(messages)}", "Choose another restore point."
             )
     return found
 

@@ -50,14 +50,14 @@ def of_tracking(server: Registry | str, dump: Registry, where: str) -> str | Non
     share every experiment's creation time, so the dump of another database is detected.
     """
     if isinstance(server, str):
-        return f"the tracking server at {where} did not say what it holds ({server}), so nobody knows"
+        return f"the tracking server at {where} did not list its content ({server}), so it is unknown"
     if not server.experiments:
-        return f"the tracking server at {where} shows no experiment, so nobody knows which database it uses"
+        return f"the tracking server at {where} shows no experiment, so its database is unknown"
     lacking = server.versions - dump.versions
     if lacking or server.experiments - dump.experiments:
         shown = ", ".join(f"{name} version {version}" for name, version, _ in sorted(lacking)[:SHOWN]) or "no model"
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-        return f"the tracking server at {where} uses another database than 'mlflow'; models there: {shown}{more}"
+        return f"the tracking server at {where} uses another database than 'mlflow', with the models {shown}{more}"
     return None
 
 

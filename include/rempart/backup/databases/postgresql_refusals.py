@@ -22,20 +22,29 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"too many (clients|connections)|connection slots are reserved",
-        "End connections that nobody needs, or raise max_connections (or the limit of the role).",
+        "End unused connections, or raise max_connections (or the limit of the role).",
     ),
-    (r"valid client certificate", "The server wants a client certificate: change its pg_hba.conf to scram-sha-256."),
+    (
+        r"valid client certificate",
+        ("The server requires a client certificate. Change its pg_hba.conf to scram-sha-256."),
+    ),
     (
         r"no encryption",
-        "Set `sslmode` of '{name}' to require or verify-full: the server takes no plain connection (pg_hba.conf).",
+        (
+            "Set `sslmode` of '{name}' to require or verify-full, because the server accepts no unencrypted "
+            "connection (pg_hba.conf)."
+        ),
     ),
-    (r"pg_hba\.conf", "Let role '{login}' in from this machine to database '{schema}' in the server's pg_hba.conf."),
+    (
+        r"pg_hba\.conf",
+        ("Allow role '{login}' to connect from this machine to database '{schema}' in the server's pg_hba.conf."),
+    ),
     (
         r"starting up|shutting down|recovery|not (yet )?accepting connections|terminating connection",
-        "Run again once PostgreSQL takes connections.",
+        "Wait until PostgreSQL accepts connections, then run again.",
     ),
 )
-OTHER = "Look in the log of PostgreSQL for the cause."
+OTHER = "Find the cause in PostgreSQL's log."
 
 
 def remedy(message: str, connection: Connection) -> str:

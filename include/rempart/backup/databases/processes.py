@@ -98,13 +98,13 @@ def start(
         )
     except OSError as cause:
         raise BackupError(
-            f"{command[0]} could not be started: {cause.strerror}",
-            "Install it again: `make setup` brings restic and PostgreSQL's programs.",
+            f"start {command[0]}: {cause.strerror}",
+            "Install it again: `make setup` installs restic and PostgreSQL's programs.",
         ) from cause
 
 
 class Messages:
-    """Collects the last lines that a program writes, and tells each to `heed` as it comes.
+    """Collects the last lines that a program writes, and passes each to `heed` as it arrives.
 
     Lines longer than `longest` bytes are cut into several. With `answer`, a longer line is dropped instead, and
     `too_long` is true once the program has ended.

@@ -1,7 +1,7 @@
-"""Use restic repositories at a site: each has one password, and the command `restic` can read it.
+"""Use restic repositories at a site. Each has its own password, and the command `restic` can read it.
 
-No secret appears on a command line: restic gets the password and the site's keys by its environment, which holds
-nothing else of ours.
+No secret appears on a command line: restic gets the password and the site's keys by its environment, which contains no
+other secret of the platform.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ def find_program(path: str | None = None, directory: Path | None = None) -> Path
             continue
         if (found := _version_of(program, program.stat().st_mtime)) >= OLDEST:
             return program
-        tried.append(f"{program} is {'.'.join(map(str, found)) or 'of no known version'}")
+        tried.append(f"{program} has version {'.'.join(map(str, found)) or 'unknown'}")
     wanted = ".".join(map(str, OLDEST))
     raise BackupError(
-        f"There is no restic {wanted} or later: {'; '.join(tried) or 'not on PATH, and setup unpacked none'}",
-        "On Debian 13 and later: apt-get install restic, or `make setup`. Elsewhere: put restic's own release on PATH.",
+        f"find restic {wanted} or later: {'; '.join(tried) or 'it is not on PATH, and setup unpacked none'}",
+        "On Debian 13 and later run `apt-get install restic`, or `make setup`. Elsewhere put restic's own "
+        "release on PATH.",
     )
 
 
@@ -158,15 +159,17 @@ class Repository:
         self._judge_stall(watch, arguments[0], messages)
         if told.too_long:
             raise BackupError(
-                f"restic {arguments[0]}, {self.where}: its answer is longer than {MAX_ANSWER >> 20} MiB",
-                "Run `restic snapshots` there and find out who made so many; forget what no restore point needs.",
+                f"restic {arguments[0]}, {self.where}: the answer is longer than {MAX_ANSWER >> 20} MiB",
+                "Run `restic snapshots` there and find out who made so many snapshots. Forget those that no "
+                "restore point needs.",
             )
         return ProcessResult(status, lines, messages)
 
     def _judge_stall(self, watch: Watch, doing: str, messages: str) -> None:
         if watch.stalled:
             raise SiteUnavailable(
-                f"restic {doing}, {self.where}: nothing moved for too long, it was ended ({plain_error(messages)})",
+                f"restic {doing}, {self.where}: it was ended because it made no progress for too long "
+                f"({plain_error(messages)})",
                 "Check that the site and PostgreSQL answer (`rempart status`), then run again.",
             )
 
@@ -201,9 +204,9 @@ class Repository:
         tags: Sequence[str] = (),
         failed: Callable[[str], RempartError] | None = None,
     ) -> ResticSnapshot:
-        """Store a command's output as the file `name`. restic runs the command; a failed one leaves no snapshot.
+        """Store a command's output as the file `name`. restic runs the command. A failed command leaves no snapshot.
 
-        The command sees `environment` and restic's. `failed` makes the error of a failed command from its messages.
+        The command gets `environment` and restic's. `failed` makes the error of a failed command from its messages.
         """
         arguments = ["backup", f"--host={HOST}", "--no-scan", "--stdin-from-command", f"--stdin-filename={name}"]
         arguments += [f"--tag={tag}" for tag in tags]
@@ -270,7 +273,7 @@ class Repository:
                 return self.dump(snapshot, name, out.write)
         except OSError as cause:
             raise BackupError(
-                f"restic dump, {self.where}: {file} could not be written: {cause.strerror}",
+                f"restic dump, {self.where}: write {file}: {cause.strerror}",
                 "Free space on that disk, or restore without a file in between.",
             ) from cause
 

@@ -128,7 +128,7 @@ def _snapshot(
     name: str, plain: Mapping[str, Any], names: Iterable[str] = (), tags: Iterable[str] = ()
 ) -> ResticSnapshot:
     if not re.fullmatch(r"[0-9a-f]{64}", name):
-        raise ValueError("no snapshot id")
+        raise ValueError("the snapshot id is missing")
     began, ended = (datetime.fromisoformat(str(plain[key])) for key in ("backup_start", "backup_end"))
     added, size = plain["data_added_packed"], plain["total_bytes_processed"]
     seconds = (ended - began).total_seconds()
@@ -137,7 +137,7 @@ def _snapshot(
 
 def _not_understood(what: str) -> BackupError:
     return BackupError(
-        f"restic {what}: its answer is not what restic 0.18 gives", "Use the restic that `make setup` installs."
+        f"restic {what}: the answer does not have the form of restic 0.18", "Use the restic that `make setup` installs."
     )
 
 
@@ -153,25 +153,28 @@ def error_of(doing: str, where: str, ended: ProcessResult) -> RempartError:
     what, failure_text, reason = f"restic {doing}, {where}", _message(ended.messages), plain_error(ended.messages)
     if ended.status == 3:
         return BackupError(
-            f"{what}: there was nothing to store, or not all of it could be read",
-            "No snapshot was kept. Look whether the program whose output is stored gives any, then run again.",
+            f"{what}: there was nothing to store, or a part could not be read",
+            "No snapshot was kept. Check that the program whose output is stored prints data, then run again.",
         )
     if ended.status == 10:
         return RepositoryMissing(
-            f"{what}: there is no repository", "Check bucket and prefix; the first backup of a database makes it."
+            f"{what}: the repository does not exist",
+            "Check bucket and prefix. The first backup of a database creates the repository.",
         )
     if ended.status == 12:
         return RepositoryRefused(
-            f"{what}: it does not open with this password",
-            "Use the password that was escrowed for this scope; if that was destroyed, nothing opens it again.",
+            f"{what}: this password does not open it",
+            "Use the escrowed password of this scope. If it was destroyed, the repository can never be opened again.",
         )
     if ended.status == 11:
         return RepositoryBusy(
             f"{what}: another run holds its lock",
-            "Wait until it has ended, then run again; the lock of a killed run lapses after 30 minutes.",
+            "Wait until that run has ended, then run again. The lock of a killed run expires after 30 minutes.",
         )
     if _FULL.search(failure_text):
-        return BackupError(f"{what}: the disk of this machine is full ({reason})", "Free space in TMPDIR, run again.")
+        return BackupError(
+            f"{what}: the disk of this machine is full ({reason})", "Free space in TMPDIR, then run again."
+        )
     if _DENIED.search(failure_text):
         return SiteError(
             f"{what}: refused ({reason})", "Check the bucket, and the connection's rights and certificate."
@@ -180,10 +183,11 @@ def error_of(doing: str, where: str, ended: ProcessResult) -> RempartError:
         return SiteUnavailable(f"{what}: no answer ({reason})", "Check that the site answers, then run again.")
     if ended.status == 1 and _DAMAGED.search(failure_text):
         return RepositoryDamaged(
-            f"{what}: it does not give back what was stored in it ({reason})",
+            f"{what}: it returns other data than were stored ({reason})",
             "Restore from it what is readable, and ask the operator of the site what happened to the rest. The "
             "next restore point starts another repository.",
         )
     return BackupError(
-        f"{what} ended with {ended.status}: {reason}", "Run again; if it lasts, run `restic check` on the repository."
+        f"{what} ended with status {ended.status}: {reason}",
+        "Run again. If it fails again, run `restic check` on the repository.",
     )

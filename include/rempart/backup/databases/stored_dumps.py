@@ -39,7 +39,10 @@ def file_name(database: str) -> str:
 
 
 def prefix_of(scope: EncryptionScope, serial: str) -> str:
-    """Where the repository of a scope is within a bucket: a new key has a new password, and so a new repository."""
+    """Return the prefix of a scope's repository in its bucket.
+
+    A new key has a new password, and therefore a new repository.
+    """
     return f"restic/{scope.id}/{serial}"
 
 
@@ -54,8 +57,8 @@ def dump_into(
 ) -> StoredDump:
     """Dump the connection's database at PostgreSQL's `snapshot` into the repository, and read it back completely.
 
-    A failed dump leaves no snapshot; an incomplete one is removed again. Raises BackupError, DatabaseUnavailable, and
-    the errors of the repository.
+    A failed dump leaves no snapshot; an incomplete dump is removed. Raises BackupError, DatabaseUnavailable, and the
+    errors of the repository.
     """
     name = connection.schema
     command = tools.command(
@@ -100,8 +103,8 @@ def verify(tools: Tools, repository: Repository, snapshot: str, database: str, t
         found = sum(" TABLE DATA " in entry for entry in contents.entries()) if status == 0 else 0
     if content is None or status != 0 or found < tables_expected:
         raise BackupError(
-            f"The dump of database '{database}' cannot be read back from {repository.where}: {found} of"
-            f" {tables_expected} tables (pg_restore ended with {status}: {first_error(messages)})",
+            f"read back the dump of database '{database}' from {repository.where}: {found} of {tables_expected} "
+            f"tables (pg_restore ended with status {status}: {first_error(messages)})",
             "Check the disk, then run again. No restore point was written; the previous one stays the newest.",
         )
     return content
@@ -129,9 +132,9 @@ def restore_from(
             content = repository.dump(snapshot, file_name(name), target.feed)
             if sha256 is not None and content.sha256 != sha256:
                 raise IntegrityError(
-                    f"The dump of database '{name}' in {repository.where} has SHA-256 {content.sha256[:12]}…, on record"
-                    f" is {sha256[:12]}…: nothing was restored",
-                    "Do not use this restore point; choose another, and find out what altered it.",
+                    f"read the dump of database '{name}' in {repository.where}: its SHA-256 is "
+                    f"{content.sha256[:12]}…, but {sha256[:12]}… is recorded; nothing was restored",
+                    "Do not use this restore point. Choose another, and find out what altered it.",
                 )
             target.release()
         status, messages = target.end()

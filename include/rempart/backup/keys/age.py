@@ -56,7 +56,8 @@ def read_identity(text: str, where: str) -> Identity:
         except IdentityError:  # the text must not show
             pass
     raise ConfigError(
-        f"{where} holds {'no' if not found else 'more than one' if len(found) > 1 else 'a mistyped'} age identity",
+        f"read the identity in {where}: the file contains "
+        f"{'no' if not found else 'more than one' if len(found) > 1 else 'a mistyped'} age identity",
         "Make an identity with `rempart keys new-recipient FILE`: one line that begins with AGE-SECRET-KEY-1.",
     )
 
@@ -66,7 +67,7 @@ def read_identity_file(file: Path) -> Identity:
     try:
         return read_identity(file.read_text(encoding="ascii"), str(file))
     except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"{file} cannot be read ({type(cause).__name__})", "Name an identity's file.") from cause
+        raise ConfigError(f"read {file}: {type(cause).__name__}", "Pass the file of an identity.") from cause
 
 
 def write_identity_file(file: Path, identity: Identity, now: datetime) -> None:
@@ -76,10 +77,12 @@ def write_identity_file(file: Path, identity: Identity, now: datetime) -> None:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
             stream.write(text)
     except FileExistsError:
-        raise ConfigError(f"{file} exists: an identity there would be lost", "Name a new file.") from None
+        raise ConfigError(
+            f"write {file}: it exists, and its identity would be lost", "Pass the name of a new file."
+        ) from None
     except OSError as cause:
         raise ConfigError(
-            f"{file} cannot be written ({cause.strerror})", "Name a file in a folder of yours."
+            f"write {file}: {cause.strerror}", "Pass a file in a folder that you may write to."
         ) from cause
 
 
@@ -92,8 +95,8 @@ def check_recipient(text: str, where: str) -> str:
     except RecipientError:
         shown = text if text.startswith("age1") else "what stands there"
         raise ConfigError(
-            f"{where}: {shown} is no X25519 recipient of age",
-            "Give the line age1... that `rempart keys new-recipient` or `age-keygen -y` prints.",
+            f"read {where}: {shown} is not an X25519 recipient of age",
+            "Pass the line age1... that `rempart keys new-recipient` or `age-keygen -y` prints.",
         ) from None
 
 
@@ -151,7 +154,7 @@ def _recipients(recipients: Iterable[str]) -> list[Any]:
 
     made = [x25519.Recipient.from_str(check_recipient(recipient, "recipient")) for recipient in recipients]
     if not made:
-        raise ConfigError("Nothing can be encrypted for nobody", "Name a recipient.")
+        raise ConfigError("encrypt without recipients: no person could read the result", "Pass a recipient.")
     return made
 
 
@@ -179,10 +182,11 @@ def decrypt_stream(reader: Reader, writer: Any, identity: Identity, where: str) 
         raise error from None
     if failure and "No matching keys" in str(failure):
         raise KeyWrong(
-            f"{where} was not encrypted for {identity.recipient}",
+            f"open {where}: it was not encrypted for {identity.recipient}",
             "Pass the identity of one of its recipients (`rempart keys list`).",
         )
     if failure:
         raise IntegrityError(
-            f"{where} is damaged: it does not decrypt to the end", "Take another copy, or an earlier restore point."
+            f"open {where}: it is damaged and cannot be decrypted completely",
+            "Use another copy, or an earlier restore point.",
         ) from failure

@@ -1,4 +1,6 @@
-"""Encryption scopes: what is readable by one key, and unreadable everywhere once that key is destroyed. Pure."""
+"""Define encryption scopes: the data that one key can read, and that is unreadable everywhere once the key is
+destroyed. Pure.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ class EncryptionScope:
     def __post_init__(self) -> None:
         if not _FORM.fullmatch(self.id):
             raise BackupError(
-                f"'{self.id[:80]}' cannot be an encryption scope",
-                "Write dataset, database or platform, a name and a retention: dataset-bookings-395d.",
+                f"'{self.id[:80]}' is not a valid encryption scope",
+                "Write dataset, database or platform, then a name and a retention: dataset-bookings-395d.",
             )
 
     @property
@@ -49,7 +51,7 @@ class EncryptionScope:
 
 
 def parse(scope_id: str) -> EncryptionScope:
-    """The scope with an id. Raises BackupError."""
+    """Return the scope with an id. Raises BackupError."""
     kind, _, rest = scope_id.partition("-")
     name, _, retention = rest.partition("-")
     return EncryptionScope(kind, name, retention)  # type: ignore[arg-type] # checked there
@@ -62,7 +64,7 @@ def text_of(retention: timedelta) -> str:
 
 
 def shortest(ids: Iterable[str]) -> timedelta | None:
-    """The shortest retention among scopes, by their ids, zero for what is none; None without any."""
+    """Return the shortest retention of scopes, given by their ids; zero for an invalid id, None for no ids."""
     matched = [_FORM.fullmatch(scope_id) for scope_id in ids]
     lengths = [
         timedelta(seconds=int(form[3][:-1]) * dict(_UNITS)[form[3][-1]]) if form else timedelta(0) for form in matched
@@ -77,11 +79,11 @@ def of_object(
     retention: Mapping[Classification, Retention],
     otherwise: timedelta,
 ) -> EncryptionScope:
-    """The scope of an object; `bucket` is the logical name.
+    """Return the scope of an object; `bucket` is the logical name.
 
-    What stands in a pipeline's own folder of the lake belongs to its dataset, kept as the pipeline's classification
-    says; a pipeline that is gone, or does not load, counts as `personal`: what it holds is not known. Anything else,
-    models among it, belongs to the platform, kept for `otherwise`.
+    Objects in a pipeline's own folder of the lake belong to its dataset, with the retention of the pipeline's
+    classification. A removed or invalid pipeline counts as `personal`, because its content is unknown. All other
+    objects, including models, belong to the platform, with the retention `otherwise`.
     """
     folder, _, rest = key.partition("/")
     name, slash, _ = rest.partition("/")
@@ -96,5 +98,5 @@ def of_object(
 
 
 def of_database(name: str, kept: timedelta) -> EncryptionScope:
-    """The scope of a database whose dumps are kept so long."""
+    """Return the scope of a database whose dumps have this retention."""
     return EncryptionScope("database", name, text_of(kept))

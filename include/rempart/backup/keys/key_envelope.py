@@ -1,7 +1,7 @@
-"""What is kept of a scope's key: its secrets, encrypted to each recipient, and a card in the clear that says for whom.
+"""Store a scope's key: its secrets, encrypted for each recipient, and an unencrypted card that lists the recipients.
 
-Wrapping needs nothing but the recipients, which are no secrets. So the platform proves, with a code that only a holder
-of its own key can make, that it was the platform who wrapped a key: a stranger's would be his to read with.
+Wrapping needs only the recipients, which are no secrets. So the platform adds a code that only a holder of its own key
+can make. It proves that the platform wrapped the key; a stranger could read what is encrypted with a key of his own.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ FORMAT = 2
 class ScopeKey:
     """The secrets of one scope. None of them ever appears in a repr.
 
-    `identity` opens what is sealed for `recipient`, `restic_password` the scope's repository, and `hash_key` (32
-    bytes) names its objects. `proven`: whoever wrapped it held the platform's own key, so
-    something may be sealed with it.
+    `identity` opens objects sealed for `recipient`, `restic_password` opens the scope's repository, and `hash_key` (32
+    bytes) names its objects. `proven`: a holder of the platform's own key wrapped it, so data may be sealed with it.
     """
 
     scope: EncryptionScope
@@ -55,7 +54,7 @@ class Card:
 
 
 def proof(own: age.Identity, scope: EncryptionScope, serial: str, recipient: str) -> str:
-    """What only a holder of the platform's own key can say of a scope's key."""
+    """Return the code over a scope's key that only a holder of the platform's own key can make."""
     payload = json.dumps([FORMAT, scope.id, serial, recipient]).encode()
     return hmac.new(own.secret.encode(), b"rempart scope key " + payload, hashlib.sha256).hexdigest()
 
@@ -75,7 +74,7 @@ def wrap(key: ScopeKey, own: age.Identity, recipients: Iterable[str]) -> bytes:
 
 
 def unwrap(body: bytes, own: age.Identity, scope: EncryptionScope, serial: str, where: str) -> ScopeKey:
-    """The key in a wrapped copy. Raises KeyWrong; IntegrityError if it is another key, or has another format."""
+    """Return the key in a wrapped copy. Raises KeyWrong, and IntegrityError for another key or another format."""
     opened = age.decrypt(body, own, where)
     try:
         plain = _of_this_format(opened, where)
@@ -86,7 +85,9 @@ def unwrap(body: bytes, own: age.Identity, scope: EncryptionScope, serial: str, 
         hash_key = bytes.fromhex(plain["hash_key"])
         return ScopeKey(scope, serial, identity, str(plain["restic_password"]), hash_key, proven)
     except (ValueError, KeyError, TypeError, ConfigError):  # the cause could quote a secret
-        raise IntegrityError(f"{where} holds no key of this scope and serial", "Take another copy.") from None
+        raise IntegrityError(
+            f"read {where}: it contains no key of this scope and serial", "Take another copy."
+        ) from None
 
 
 def encode_card(card: Card) -> bytes:
@@ -110,7 +111,9 @@ def decode_card(body: bytes, where: str) -> Card:
             datetime.fromisoformat(destroyed) if destroyed else None,
         )
     except (ValueError, KeyError, TypeError, BackupError) as cause:
-        raise IntegrityError(f"{where} is not readable ({type(cause).__name__})", "Put a copy of it back.") from cause
+        raise IntegrityError(
+            f"read {where}: it is not valid ({type(cause).__name__})", "Replace it by a copy."
+        ) from cause
 
 
 def _of_this_format(body: bytes, where: str) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def _of_this_format(body: bytes, where: str) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(body)
     if plain["format"] != FORMAT:
         raise IntegrityError(
-            f"{where} has format {plain['format']!r:.20}; this release reads format {FORMAT}",
+            f"read {where}: it has format {plain['format']!r:.20}, but this release reads format {FORMAT}",
             "Use the release that wrote it: docs/how-to/upgrade.md, 'Keys and tables of another format'.",
         )
     return plain

@@ -71,7 +71,7 @@ class Destruction:
 class Keyring:
     """Keys at one or more places; the first is the backup site.
 
-    `own` opens them and attests new ones; `escrow` are further recipients. For a restore alone, `own` may be an escrow
+    `own` opens them and attests new keys; `escrow` are further recipients. For a restore alone, `own` may be an escrow
     identity.
     """
 
@@ -94,18 +94,18 @@ class Keyring:
         """
         found, damaged = self._read_cards(scope)
         for error in damaged.values():
-            logger.warning("%s. It is passed by. %s", error.what, error.hint)
+            logger.warning("%s. This copy is skipped. %s", error.what, error.hint)
         return [found[serial] for serial in sorted(found)]
 
     def damaged(self, scope: EncryptionScope | None = None) -> dict[tuple[str, str], IntegrityError]:
-        """Return the error of each card that no place gives whole, by scope and serial. Raises SiteError."""
+        """Return the error of each card without an intact copy, by scope and serial. Raises SiteError."""
         found, damaged = self._read_cards(scope)
         return {named: error for named, error in damaged.items() if named not in found}
 
     def _read_cards(
         self, scope: EncryptionScope | None
     ) -> tuple[dict[tuple[str, str], Card], dict[tuple[str, str], IntegrityError]]:
-        """Return intact cards, and what is wrong with damaged ones, by key."""
+        """Return intact cards, and the faults of damaged cards, by key."""
         cards: dict[tuple[str, str], Card] = {}
         damaged: dict[tuple[str, str], IntegrityError] = {}
         for place in self.places:
@@ -117,7 +117,7 @@ class Keyring:
                 try:
                     card = decode_card(place.site.read(place.bucket, info.key), where)
                     if (card.scope, card.serial) != named:
-                        raise IntegrityError(f"{where} is the card of another key", "Put a copy of it back.")
+                        raise IntegrityError(f"read {where}: it is the card of another key", "Replace it by a copy.")
                 except IntegrityError as error:
                     damaged[named] = error
                     continue
@@ -127,7 +127,7 @@ class Keyring:
         return cards, damaged
 
     def copies(self, scope: EncryptionScope) -> dict[str, list[KeyPlace]]:
-        """The places that have a copy of each of a scope's keys, by serial, oldest first."""
+        """Return the places that have a copy of each of a scope's keys, by serial, oldest first."""
         found: dict[str, list[KeyPlace]] = {}
         for place in self.places:
             for info in place.site.list(place.bucket, f"{PREFIX}{scope.id}/"):
@@ -137,7 +137,7 @@ class Keyring:
         return dict(sorted(found.items()))
 
     def open(self, scope: EncryptionScope, serial: str | None = None) -> ScopeKey:
-        """A scope's key: the one of a serial, or the newest; one place that answers is enough.
+        """Return a scope's key: the key of a serial, or the newest. One place that answers is enough.
 
         Raises KeyDestroyed, KeyMissing, KeyWrong, KeyRotated, IntegrityError, SiteError.
         """
@@ -155,8 +155,8 @@ class Keyring:
         card = cards.get(wanted or "")
         if card and card.destroyed:
             raise KeyDestroyed(
-                f"The key {wanted} of scope {scope.id} was destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC",
-                "What it sealed cannot be read any more, in any copy. Restore without this scope.",
+                f"open key {wanted} of scope {scope.id}: it was destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC",
+                "Data that it sealed cannot be read any more, in any copy. Restore without this scope.",
             )
         if wanted is None or wanted not in copies:
             raise KeyMissing(
@@ -168,10 +168,10 @@ class Keyring:
         return self._opened(scope, wanted, copies[wanted], card)
 
     def open_or_make(self, scope: EncryptionScope) -> ScopeKey:
-        """The newest key of a scope, copied to each place that lacks it; a new one if it never had any or lost it on
-        purpose. It is proven, so something may be sealed with it.
+        """Return the newest key of a scope, copied to each place that lacks it. Make a new key if the scope never had
+        one or if it was destroyed. The key is proven, so data may be sealed with it.
 
-        Raises as `open` does, and KeyWrong for a key that another platform wrapped.
+        Raises the errors of `open`, and KeyWrong for a key that another platform wrapped.
         """
         (found, damaged), copies = self._read_cards(scope), self.copies(scope)
         cards = [found[number] for number in sorted(found)]
@@ -190,13 +190,13 @@ class Keyring:
             if newest in told or not any(card.serial == newest for card in cards):
                 raise
             # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
-            logger.warning("%s. Nothing was sealed with it, and another key is made", error.what)
+            logger.warning("%s. No data was sealed with this key, and another key is made", error.what)
             self._make(scope, serial := f"{int(newest or 0) + 1:04d}")
             key = self.open(scope, serial)
         if not key.proven:
             raise KeyWrong(
-                f"The key {key.serial} of scope {scope.id} was not wrapped by this platform ({self.own.recipient})",
-                "Nothing is sealed with it: find out who put it there. If the platform's own key was replaced, run "
+                f"use key {key.serial} of scope {scope.id}: this platform ({self.own.recipient}) did not wrap it",
+                "No data is sealed with it. Find out who stored it. If the platform's own key was replaced, run "
                 "`rempart keys rewrap`.",
             )
         if key.serial not in told:  # made just now, or by a run that was killed before it told
@@ -207,9 +207,9 @@ class Keyring:
         return key
 
     def renew(self, scope: EncryptionScope) -> ScopeKey:
-        """A new key of a scope, beside those that it has: what is stored from now on is apart from what was.
+        """Make a new key of a scope in addition to its others. Data stored from now on is separate from earlier data.
 
-        Raises as `open_or_make` does.
+        Raises the errors of `open_or_make`.
         """
         known = {serial for _, serial in self._read_cards(scope)[0]} | set(self.copies(scope))
         self._make(scope, f"{max(map(int, known), default=0) + 1:04d}")
@@ -237,9 +237,9 @@ class Keyring:
             left = [f"{key} in {place}" for place in self.places for key, _ in self._versions(place, scope)]
             if left:
                 raise BackupError(
-                    f"{len(left)} copies of the keys of scope {scope.id} are left: {'; '.join(left[:3])}",
-                    "Run the destruction again. If the site refuses, a default retention may hold them: the scope is "
-                    "readable until that ends.",
+                    f"destroy the keys of scope {scope.id}: {len(left)} copies still exist: {'; '.join(left[:3])}",
+                    "Run the destruction again. If the site refuses, a default retention may lock the copies, "
+                    "and the scope stays readable until the retention ends.",
                 )
         copies = tuple(f"{key} version {version or 'null'} in {place}" for place, key, version in doomed)
         return Destruction(scope.id, tuple(serials), copies, tuple(map(str, self.places)))
@@ -274,8 +274,8 @@ class Keyring:
             done.append(new)
         if failed:
             raise BackupError(
-                f"{len(failed)} keys could not be opened and stay as they were: {'; '.join(failed[:3])}",
-                "Name an identity that opens them: `rempart keys rewrap --with FILE`.",
+                f"rewrap the keys: {len(failed)} keys could not be opened and are unchanged: {'; '.join(failed[:3])}",
+                "Pass an identity that opens them: `rempart keys rewrap --with FILE`.",
             )
         return tuple(done)
 
@@ -291,7 +291,8 @@ class Keyring:
         first = errors[0]
         if isinstance(first, KeyWrong) and card and self.own.recipient in card.former:
             raise KeyRotated(
-                f"{self.own.recipient} opened key {serial} of scope {scope.id} once, and was replaced since",
+                f"open the key of a scope: {self.own.recipient} opened key {serial} of scope {scope.id} earlier, "
+                "and was replaced since",
                 f"Use the identity of one of its present recipients: {', '.join(card.recipients)}.",
             ) from first
         if isinstance(first, KeyWrong) and card:
@@ -299,9 +300,10 @@ class Keyring:
         raise first
 
     def _make(self, scope: EncryptionScope, serial: str) -> None:
-        """Wrap new secrets at the first place. Of concurrent runs one wins, and all use its key.
+        """Wrap new secrets at the first place. One of several concurrent runs wins, and all use its key.
 
-        Its card names no recipient until the key exists: a card with recipients but no key means a lost key.
+        The card of the key names no recipient until the key exists, because a card with recipients but no key means a
+        lost key.
         """
         self._tell(Card(scope.id, serial, self.clock(), ()))
         restic = self.randomness(32).hex()
@@ -317,8 +319,9 @@ class Keyring:
             for version in ours:
                 first.site.delete(first.bucket, path, version_id=version)
             raise IntegrityError(
-                f"{path} in {first} is not what was stored, and was deleted again: nothing was sealed with it",
-                "Run again; if it lasts, ask the site's operator.",
+                f"store {path} in {first}: the site returned other bytes than were written, so the object was "
+                "deleted and not used",
+                "Run again. If it fails again, ask the site's operator.",
             )
 
     def _heal(self, key: ScopeKey) -> None:
@@ -336,7 +339,7 @@ class Keyring:
                 lacking.append(place)
         if not good:  # it opened a moment ago: nothing may replace copies that only cannot be read now
             raise IntegrityError(
-                f"{path}: no copy in {' or '.join(map(str, self.places))} opens any more",
+                f"open {path}: no copy in {' or '.join(map(str, self.places))} can be opened",
                 "Run again. If it fails again, restore the key from your own copy. Nothing was written.",
             )
         for place in lacking:
@@ -355,12 +358,13 @@ class Keyring:
             if not any(gives_back(place.site, place.bucket, path, body, stored.version_id) for _ in range(2)):
                 place.site.delete(place.bucket, path, version_id=stored.version_id)
                 raise IntegrityError(
-                    f"{path} in {place} is not what was stored, and was deleted again",
-                    "Run again; if it lasts, ask the site's operator.",
+                    f"store {path} in {place}: the site returned other bytes than were written, so the object was "
+                    "deleted",
+                    "Run again. If it fails again, ask the site's operator.",
                 )
             if stored.version_id and place.site.retained_until(place.bucket, path, stored.version_id):
                 raise BackupError(
-                    f"{place} puts a lock on whatever is written: a key there could not be destroyed",
+                    f"store a key in {place}: the bucket locks every object, so the key could never be destroyed",
                     "Remove the default retention of the bucket, or set another bucket under `buckets` in "
                     "rempart.yaml.",
                 )

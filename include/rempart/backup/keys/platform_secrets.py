@@ -1,4 +1,5 @@
-"""Store the platform's secrets in a restore point: what a bare machine needs, in addition to data, to run the platform.
+"""Store the platform's secrets in a restore point: everything besides data that a bare machine needs to run the
+platform.
 
 JSON of {"environment": {NAME: value}}: connections as Airflow reads them from AIRFLOW_CONN_<NAME>, the key with which
 Airflow encrypts its database, and the embedded stack's other secrets. It exists only encrypted, or in memory.
@@ -37,7 +38,8 @@ def decode(body: bytes) -> dict[str, str]:
         return {str(name): str(value) for name, value in json.loads(body)["environment"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise IntegrityError(
-            "The secrets of the restore point cannot be read: they are not what a backup seals", "Choose another point."
+            "read the secrets of the restore point: they do not have the form of a backup",
+            "Choose another restore point.",
         ) from None
 
 

@@ -44,7 +44,7 @@ def take(
 ) -> tuple[Base, ResticSnapshot]:
     """Take a base backup of the connection's server, and read it back completely. `clock` returns the server's time.
 
-    An incomplete one is removed again. Raises BackupError, DatabaseUnavailable, IntegrityError, and the errors of the
+    An incomplete base backup is removed. Raises BackupError, DatabaseUnavailable, IntegrityError, and the errors of the
     repository.
     """
     began = clock()
@@ -76,7 +76,7 @@ def take(
 def read(repository: Repository, snapshot: str, folder: Path | None = None) -> BaseBackupFacts:
     """Read a base backup and compare every file with its manifest; with `folder`, unpack it there.
 
-    Raises IntegrityError for an incomplete one, BackupError, SiteError.
+    Raises IntegrityError for an incomplete base backup, BackupError, SiteError.
     """
     where = f"base backup {snapshot[:8]} in {repository.where}"
     with repository.reading(snapshot, FILE) as (stream, watch):
@@ -97,7 +97,9 @@ def unpack(stream: Any, folder: Path | None, where: str) -> BaseBackupFacts:
                     continue
                 body = tar.extractfile(member) if member.isfile() else None
                 if body is None:
-                    raise IntegrityError(f"{where}: {path} is neither file nor folder", "Take another base backup.")
+                    raise IntegrityError(
+                        f"read {where}: {path} is neither file nor folder", "Take another base backup."
+                    )
                 if str(path) == MANIFEST:
                     text = body.read()
                     manifest = json.loads(text)
@@ -108,17 +110,19 @@ def unpack(stream: Any, folder: Path | None, where: str) -> BaseBackupFacts:
         while stream.read(_CHUNK):
             pass
     except (tarfile.TarError, ValueError) as cause:
-        raise IntegrityError(f"{where} is not whole ({type(cause).__name__})", "Take another base backup.") from cause
+        raise IntegrityError(
+            f"read {where}: it is incomplete ({type(cause).__name__})", "Take another base backup."
+        ) from cause
     return _judged(manifest, digests, where)
 
 
 def _judged(manifest: dict[str, Any] | None, digests: dict[str, str], where: str) -> BaseBackupFacts:
     if manifest is None:
-        raise IntegrityError(f"{where} is not whole: its manifest is missing", "Take another base backup.")
+        raise IntegrityError(f"read {where}: it is incomplete, its manifest is missing", "Take another base backup.")
     for file in manifest["Files"]:
         path = file.get("Path") or bytes.fromhex(file["Encoded-Path"]).decode("utf-8", "surrogateescape")
         if digests.get(path) != file["Checksum"]:
-            why = "is missing" if path not in digests else "is not the one on record"
+            why = "is missing" if path not in digests else "differs from the recorded file"
             raise IntegrityError(f"{where}: {path} {why}", "Take another base backup.")
     ranges = manifest["WAL-Ranges"]
     first, last = ranges[0], ranges[-1]
@@ -130,7 +134,9 @@ def _judged(manifest: dict[str, Any] | None, digests: dict[str, str], where: str
 def _safe(name: str, where: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise IntegrityError(f"{where} names a file outside of it", "Do not use it: find out who made it.")
+        raise IntegrityError(
+            f"read {where}: it names a file outside its folder", "Do not use it, and find out who made it."
+        )
     return path
 
 

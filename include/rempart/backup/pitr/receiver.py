@@ -1,7 +1,7 @@
 """Receive WAL from a server: its state, its replication slot, and pg_receivewal.
 
-The slot makes the server keep unreceived WAL up to `max_slot_wal_keep_size`: beyond it the server drops the slot rather
-than fill its disk, and the archive has a gap.
+The slot makes the server keep unreceived WAL up to `max_slot_wal_keep_size`. Beyond it the server drops the slot
+instead of filling its disk, and the archive has a gap.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Server:
     """A running server: its system identifier, timeline and clock.
 
     `slot`: the server's state of our slot (`reserved`, `extended`, `unreserved`, `lost`), or None; `waiting`: bytes of
-    WAL kept for it; `active`: whether somebody receives them now.
+    WAL kept for it; `active`: whether a receiver is connected.
     """
 
     system: str
@@ -52,7 +52,7 @@ class Server:
 
 def look(connection: Connection) -> Server:
     """Return the server's state. Raises DatabaseUnavailable, BackupError."""
-    with session(connection, "look at the WAL") as opened:
+    with session(connection, "read the WAL state") as opened:
         row = opened.execute(_SERVER, [SLOT, SLOT, SLOT]).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
     system, timeline, segment_bytes, version, now, slot, waiting, active = row
@@ -71,7 +71,7 @@ def look(connection: Connection) -> Server:
 def ensure_slot(tools: Tools, connection: Connection, server: Server) -> bool:
     """Ensure that a slot keeps unreceived WAL. Return whether earlier WAL may be missing. Raises the errors of `look`.
 
-    A slot that nobody received from keeps nothing, and counts as missing.
+    A slot without a receiver so far keeps nothing, and counts as missing.
     """
     if server.slot not in (None, "lost"):
         return False
@@ -90,7 +90,7 @@ def _run(tools: Tools, connection: Connection, *options: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as cause:
         raise DatabaseUnavailable(
             f"pg_receivewal {options[0]}: {type(cause).__name__}",
-            "Check that PostgreSQL runs and its programs are there.",
+            "Check that PostgreSQL runs and its programs are installed.",
         ) from cause
     if done.returncode:
         raise failure(done.stderr)
@@ -145,7 +145,7 @@ def last_commit(tools: Tools, file: Path) -> datetime | None:
         messages, status = "\n".join(stderr.end()), process.wait()
     if status and "could not find a valid record" not in messages:  # one record may fill a whole segment
         raise BackupError(
-            f"pg_waldump of {file.name}: {first_error(messages)}",
-            "It is kept and tried again. Are PostgreSQL's programs those of the server's version?",
+            f"check {file.name} with pg_waldump: {first_error(messages)}",
+            "The file is kept and checked again. Check that PostgreSQL's programs have the server's version.",
         )
     return datetime.fromisoformat(latest.decode()).replace(tzinfo=UTC) if latest else None

@@ -28,7 +28,7 @@ class Course:
         return self.parts[-1][0]
 
     def ends(self, timeline: int) -> int | None:
-        """Return where the course leaves a timeline; None for the last one.
+        """Return where the course leaves a timeline; None for the last timeline.
 
         Raises ValueError for a foreign timeline.
         """
@@ -62,7 +62,7 @@ class Holdings:
 class Span:
     """Recoverable moments without a gap: from `begin` to `end` (the last commit), with these base backups.
 
-    `missing` is the first missing segment; with `broken`, later ones exist: it is a gap and not the end.
+    `missing` is the first missing segment. With `broken`, later segments exist, so it is a gap and not the end.
     """
 
     begin: datetime
@@ -118,7 +118,7 @@ def _missing(held: Holdings, base: Base, number: int) -> str:
 
 
 def spans(held: Holdings) -> tuple[Span, ...]:
-    """Return the recoverable spans, oldest first. A base backup with missing segments of its own starts none."""
+    """Return the recoverable spans, oldest first. A base backup that lacks one of its own segments starts none."""
     found: list[Span] = []
     for base in held.bases:
         run = list(_run(held, base))
@@ -139,9 +139,9 @@ def route(held: Holdings, until: datetime | None) -> Route:
     earlier = [base for base in held.bases if until is None or base.ended <= until]
     if not earlier:
         raise BackupError(
-            f"{_limit(until)} is before the archive's first base backup"
-            + (f", which ended {_clock(held.bases[0].ended)}" if held.bases else ": there is none"),
-            f"Moments that it holds: {_told(held)}. Before them there are only restore points: `rempart points list`.",
+            f"recover to {_limit(until)}: this is before the archive's first base backup"
+            + (f", which ended {_clock(held.bases[0].ended)}" if held.bases else ", and there is none"),
+            f"Recoverable moments: {_told(held)}. Earlier moments exist only as restore points: `rempart points list`.",
         )
     base = earlier[-1]
     taken: list[Segment] = []
@@ -154,16 +154,16 @@ def route(held: Holdings, until: datetime | None) -> Route:
     after = base.first + len(taken)
     if after <= base.last or any(number > after for number in held.segments):
         raise BackupError(
-            f"WAL segment {_missing(held, base, after)} is missing, and {_limit(until)} lies behind it (base backup of "
-            f"{_clock(base.ended)})",
-            f"Choose a reachable moment: {_told(held)}. To use another copy of the segment, or the server's own "
+            f"recover to {_limit(until)}: WAL segment {_missing(held, base, after)}, which is needed after the "
+            f"base backup of {_clock(base.ended)}, is missing",
+            f"Choose a recoverable moment: {_told(held)}. To use another copy of the segment, or the server's own "
             "pg_wal, see docs/runbooks/restore-to-a-second.md.",
         )
     if until is not None:
         raise BackupError(
-            f"{_limit(until)} is not before the last commit that the archive holds, {_clock(reach)}",
-            "Say `--until latest` for all that it holds. If the server still runs, wait: a segment is closed every "
-            "backup.point_in_time.wal_every.",
+            f"recover to {_limit(until)}: this is not before the last commit in the archive, {_clock(reach)}",
+            "Pass `--until latest` for the whole archive. If the server still runs, wait: a segment is closed "
+            "every backup.point_in_time.wal_every.",
         )
     return Route(base, tuple(taken), None, reach)
 
@@ -193,7 +193,7 @@ def kept_bases(bases: Iterable[Base], keep: timedelta, now: datetime) -> tuple[B
 
 
 def is_needed(segment: Segment, bases: Sequence[Base]) -> bool:
-    """Return whether a kept base backup may need a segment. WAL before the oldest one is not needed."""
+    """Return whether a kept base backup may need a segment. WAL before the oldest base backup is not needed."""
     if not bases:
         return False
     oldest = min(bases, key=lambda base: base.first)

@@ -1,10 +1,10 @@
-"""What an archive of WAL is made of, and how its objects are named. Pure.
+"""Define the objects of a WAL archive and their names. Pure.
 
 An archive is what one PostgreSQL (named by its system identifier) wrote under one key of one encryption scope. Its
-objects are `wal/<scope>/<serial>/<system>/<name>.<moment>.<tag>.age`, gzip in age as every sealed object. The name is
-that of a WAL segment or of a timeline's history, or `base` for the card of a base backup; the moment that of the
+objects are `wal/<scope>/<serial>/<system>/<name>.<moment>.<tag>.age`, gzip in age like every sealed object. The name is
+that of a WAL segment or of a timeline's history, or `base` for the card of a base backup. The moment is that of the
 segment's last commit, or of the base's end. The tag is a keyed hash over all of these and the content: without the
-scope's key nobody can make an object that is believed, nor give one another name or moment.
+scope's key nobody can make a valid object, or give an object another name or moment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from rempart.settings.schema import parse_duration
 
 PREFIX = "wal/"
 NAME = "point_in_time"
-"""Of the encryption scope: all databases of the server are in one base and one stream, and cannot be told apart."""
+"""Name of the encryption scope.
+
+One base and one stream contain all databases of the server, and they cannot be separated.
+"""
 BASE = "base"
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
 _HISTORY = re.compile(r"[0-9A-F]{8}\.history")
@@ -38,7 +41,7 @@ _LOG = 1 << 32
 
 @dataclass(frozen=True, order=True)
 class Archive:
-    """Of one server (`system`, its identifier) under one key (`serial`) of one scope (its id)."""
+    """The archive of one server (`system`, its identifier) under one key (`serial`) of one scope (its id)."""
 
     scope: str
     serial: str
@@ -79,9 +82,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Base:
-    """A base backup. Positions (`start`, `end`) are bytes in the stream; it can be recovered to moments after `ended`.
+    """A base backup. Positions (`start`, `end`) are bytes in the stream. The server can be recovered to moments after
+    `ended`.
 
-    `snapshot` is the one of the scope's restic repository, `bytes` the size of the tar, `server` PostgreSQL's version.
+    `snapshot` is its snapshot in the scope's restic repository, `bytes` the size of the tar, `server` PostgreSQL's
+    version.
     """
 
     system: str
@@ -112,12 +117,12 @@ def folder(scope: str, serial: str) -> str:
 
 
 def scope_of(keep: timedelta) -> EncryptionScope:
-    """The encryption scope of the archive."""
+    """Return the encryption scope of the archive."""
     return EncryptionScope("platform", NAME, encryption_scopes.text_of(keep))
 
 
 def kept_for(archive: Archive) -> timedelta:
-    """How long the window of an archive is, by its scope. Raises BackupError."""
+    """Return the length of an archive's recovery window, by its scope. Raises BackupError."""
     return parse_duration(encryption_scopes.parse(archive.scope).retention)
 
 
@@ -157,13 +162,15 @@ def text_of_moment(moment: datetime | None) -> str:
 
 
 def tag_of(hash_key: bytes, archive: Archive, name: str, moment: datetime | None, sha256: str) -> str:
-    """What only a holder of the scope's key can say of a content (hex SHA-256) under a name and a moment."""
+    """Return the keyed hash of a content (hex SHA-256) under a name and a moment, which only a holder of the scope's
+    key can make.
+    """
     payload = json.dumps([archive.scope, archive.serial, archive.system, name, text_of_moment(moment), sha256])
     return hmac.new(hash_key, b"rempart wal " + payload.encode(), hashlib.sha256).hexdigest()
 
 
 def parse(key: str) -> Entry | None:
-    """Return the entry of a key, or None if it is not one."""
+    """Return the entry of a key, or None for any other key."""
     if not (matched := _KEY.fullmatch(key)):
         return None
     try:
@@ -191,7 +198,7 @@ def decode_base(body: bytes, where: str) -> Base:
         return Base(**{**plain, **moments})
     except (ValueError, KeyError, TypeError) as cause:
         raise IntegrityError(
-            f"{where} is not readable ({type(cause).__name__})", "Use the release that wrote it."
+            f"read {where}: it is not valid ({type(cause).__name__})", "Use the release that wrote it."
         ) from cause
 
 
@@ -204,5 +211,5 @@ def read_history(body: bytes, where: str) -> tuple[tuple[int, int], ...]:
                 timeline, ended = line.split("\t")[:2]
                 found.append((int(timeline), position(ended)))
     except ValueError as cause:
-        raise IntegrityError(f"{where} is no history of a timeline", "Take another copy.") from cause
+        raise IntegrityError(f"read {where}: it is not a history of a timeline", "Use another copy.") from cause
     return tuple(found)

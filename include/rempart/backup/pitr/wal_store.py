@@ -75,14 +75,14 @@ def store(
     where = f"{bucket}/{entry.key} at site '{site.name}'"
     if stored.version_id is None:
         raise SiteError(
-            f"put {where}: no version was made, so nothing can be locked",
+            f"lock {where}: the put made no version, so nothing can be locked",
             "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
         )
     site.read(bucket, entry.key, version_id=stored.version_id, sha256=digest)
     retained_until = site.retained_until(bucket, entry.key, stored.version_id)
     if retained_until is None or retained_until < retain_until.replace(microsecond=0):
         raise LockLapses(
-            f"{where} is locked until {retained_until}, and not until {retain_until:%Y-%m-%d %H:%M} UTC",
+            f"lock {where} until {retain_until:%Y-%m-%d %H:%M} UTC: the site reports a lock until {retained_until}",
             "Give the site's connection the right s3:PutObjectRetention. The file is kept here and tried again.",
         )
     return entry
@@ -109,9 +109,10 @@ def open_entry(site: Site, bucket: str, key: ScopeKey, stored: StoredEntry, file
         finally:
             partial_.unlink(missing_ok=True)
     raise IntegrityError(
-        f"{where} is not what the platform stored under this name ({len(stored.versions)} versions were tried)",
-        "Somebody altered it, or it is damaged. Choose a moment that does not need it (`rempart pitr status`), or put "
-        "a copy of your own back.",
+        f"read {where}: it differs from what the platform stored under this name ({len(stored.versions)} versions "
+        "were tried)",
+        "Somebody altered it, or it is damaged. Choose a moment that does not need it (`rempart pitr status`), "
+        "or replace it by your own copy.",
     ) from failure
 
 

@@ -1,14 +1,15 @@
-"""Who vouches for a restore point, readable without the platform: a numbered chain of signed links at the backup site.
+"""Attest restore points, readable without the platform: a numbered chain of signed links at the backup site.
 
 `chain/<seq>.json` in the backup bucket is `{"link":{...},"sig":"<base64>"}`: the canonical JSON of {v, seq, point, at,
 manifest, consistent, prev, key} and the Ed25519 signature over these bytes by the ledger's key. `manifest` is the
-SHA-256 of the point's manifest, `prev` that of the file of the link before, null in the first. A link is stored before
-its manifest, by a conditional put of its number: two backups cannot fork the chain, and links stay when points go.
+SHA-256 of the point's manifest, `prev` that of the previous link's file, null in the first link. A link is stored
+before its manifest, by a conditional put of its number: two backups cannot fork the chain, and links stay when points
+are deleted.
 
-A link is written once, so the first version of its key is the link as long as it verifies. Where it does not, the
-version counts whose SHA-256 the ledger or the next link names, whatever else lies on top. Where there is no such
-version, a signed mark `chain/<seq>.lost.json` may stand in the link's place: it says that the point is lost, names no
-manifest, and is passed by as soon as the link itself is there again.
+A link is written once, so the first version of its key is the link if it verifies. If it does not, the link is the
+version whose SHA-256 the ledger or the next link names, even if newer versions exist. If there is no such version, a
+signed mark `chain/<seq>.lost.json` may take the link's place. It says that the point is lost, names no manifest, and is
+ignored as soon as the link itself exists again.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def mark_of(seq: int) -> str:
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark in place of a lost link; `points` are those that it may have attested."""
+    """A mark in place of a lost link; `points` are those that the link may have attested."""
 
     seq: int
     at: datetime
@@ -104,22 +105,22 @@ def _parse_mark(body: bytes, keys: Mapping[str, bytes]) -> Mark:
     """Return a mark signed by one of the keys. Raises ValueError with the defect."""
     matched = _MARK.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
     if matched is None:
-        raise ValueError("the mark in its place is none")
+        raise ValueError("the mark in its place is not valid")
     plain: Any = parse(matched["text"])
     if not isinstance(plain, dict) or plain.keys() != {"v", "seq", "at", "points", "key"} or plain["v"] != VERSION:
-        raise ValueError("the mark in its place is none")
+        raise ValueError("the mark in its place is not valid")
     signed = plain["key"] in keys and is_signed(
         keys[plain["key"]], base64.b64decode(matched["sig"]), matched["text"].encode()
     )
     if not signed:
-        raise ValueError("the mark in its place is signed by none of the keys trusted")
+        raise ValueError("the mark in its place is not signed by a trusted key")
     points = plain["points"]
     if (
         type(plain["seq"]) is not int
         or not isinstance(points, list)
         or not all(isinstance(point, str) for point in points)
     ):
-        raise ValueError("the mark in its place is none")
+        raise ValueError("the mark in its place is not valid")
     return Mark(plain["seq"], datetime.fromisoformat(plain["at"]), tuple(points))
 
 
@@ -144,15 +145,15 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
     """Return a link, its text and its signature. Raises ValueError with the defect."""
     matched = _FILE.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
     if matched is None:
-        raise ValueError("it is no link" if body else "it is gone")
+        raise ValueError("it is not a link" if body else "it is missing")
     plain: Any = parse(matched["text"])
     if not isinstance(plain, dict) or plain.keys() != _FIELDS.keys():
-        raise ValueError("it lacks a field, or has one too many")
+        raise ValueError("it has a missing or an unknown field")
     for name, kinds in _FIELDS.items():
         if type(plain[name]) not in kinds:
-            raise ValueError(f"its field {name} is not of the right kind")
+            raise ValueError(f"its field {name} has the wrong type")
     if plain["v"] != VERSION:
-        raise ValueError(f"it is of version {plain['v']}")
+        raise ValueError(f"it has version {plain['v']}")
     at = datetime.fromisoformat(plain["at"])
     link = Link(plain["seq"], plain["point"], at, plain["manifest"], plain["consistent"], plain["prev"], plain["key"])
     return link, matched["text"], base64.b64decode(matched["sig"])
@@ -162,13 +163,13 @@ def _signed(stored: StoredLink, keys: Mapping[str, bytes]) -> Link:
     """Return the link in a body, signed by one of the keys for its number. Raises ValueError with the defect."""
     link, text, signature = _parse(stored.body)
     if link.seq != stored.seq:
-        raise ValueError("it is out of its place, or a link before it is gone")
+        raise ValueError("it has the number of another place, or an earlier link is missing")
     if link.key not in keys:
-        raise ValueError(f"it is signed by key {link.key[:16]}, which is not one of those trusted")
+        raise ValueError(f"it is signed by key {link.key[:16]}, which is not trusted")
     if not is_signed(keys[link.key], signature, text.encode()):
-        raise ValueError("its signature does not fit")
+        raise ValueError("its signature does not match")
     if (link.previous is None) != (stored.seq == 1):
-        raise ValueError("it does not follow on the link before it")
+        raise ValueError("it does not follow the link before it")
     return link
 
 
@@ -183,15 +184,15 @@ def faults(stored: Iterable[StoredLink], keys: Mapping[str, bytes]) -> Iterator[
         link, why = None, ""
         try:
             if number is not None and record.seq != number + 1:
-                raise ValueError("it is out of its place, or a link before it is gone")
+                raise ValueError("it has the number of another place, or an earlier link is missing")
             if record.lost:
                 if _parse_mark(record.body, keys).seq != record.seq:
-                    raise ValueError("the mark in its place is that of another link")
+                    raise ValueError("the mark in its place belongs to another link")
             else:
                 link = _signed(record, keys)
                 if before and link.previous != before.hash:
                     link = None
-                    raise ValueError("it does not follow on the link before it")
+                    raise ValueError("it does not follow the link before it")
         except ValueError as cause:
             why = str(cause)
         yield record, link, why
@@ -220,9 +221,10 @@ def lost_points(stored: Iterable[StoredLink], keys: Mapping[str, bytes]) -> froz
 
 def _broken(seq: int, why: str) -> IntegrityError:
     return IntegrityError(
-        f"The chain of restore points is broken at link {seq} ({key_of(seq)}): {why}",
-        "Trust no point from there on. `rempart points repair` puts the link back from the ledger, from another version"
-        " or another site (docs/runbooks/chain-is-broken.md). Find out who changed the backup bucket.",
+        f"verify the chain of restore points: it is broken at link {seq} ({key_of(seq)}): {why}",
+        "Do not trust any restore point from that link on. `rempart points repair` restores the link from the "
+        "ledger, from another version or from another site (docs/runbooks/chain-is-broken.md). Find out who "
+        "changed the backup bucket.",
     )
 
 
@@ -237,7 +239,7 @@ def read(
     """Return the links of a site in order, all or the `newest` ones, each in its valid version.
 
     `named`: SHA-256 of links by number, from the ledger. A link without a valid version is returned as it is, or as its
-    mark: `verify` judges.
+    mark; `verify` decides about it.
     """
     versions: dict[int, list[ObjectInfo]] = {}
     marks: dict[int, list[ObjectInfo]] = {}
@@ -262,7 +264,7 @@ def read(
 
 
 def numbers(site: Site, bucket: str) -> list[int]:
-    """The numbers of the links of which a site has any version."""
+    """Return the numbers of all links of which a site has any version."""
     found = (_KEY.fullmatch(version.key) for version in site.versions(bucket, FOLDER) if not version.marker)
     return sorted({int(link["seq"]) for link in found if link and not link["lost"]})
 
@@ -363,8 +365,9 @@ def append(
         if store_once(site, bucket, key_of(seq), body, content_type="application/json", retain_until=retain_until):
             return link
     raise BackupError(
-        f"{TRIES} other backups wrote to {bucket}/{FOLDER} at site '{site.name}' before this one could",
-        "Run one backup at a time: run again.",
+        f"attest the restore point in {bucket}/{FOLDER} at site '{site.name}': {TRIES} other backups wrote a link "
+        "first",
+        "Run again, and run only one backup at a time.",
     )
 
 
@@ -374,6 +377,6 @@ def of_point(links: Sequence[Link], point: str) -> Link:
         if link.point == point:
             return link
     raise IntegrityError(
-        f"No link of the chain vouches for restore point {point}: it may not be what a backup wrote",
-        "Choose another point.",
+        f"find the link of restore point {point}: the chain has none, so the point may not be the work of a backup",
+        "Choose another restore point.",
     )

@@ -29,7 +29,7 @@ PREFIX = "erasures/"
 KEYS = "erasures"
 """Name of the scope of the platform whose hash key makes the pseudonyms."""
 Reason = Literal["consent-withdrawn", "legal-obligation", "no-longer-needed", "objection", "unlawful"]
-"""Reasons: the cases of Article 17(1) GDPR. A code, so that nobody writes about a person."""
+"""Reasons: the cases of Article 17(1) GDPR. They are codes, so that no text about a person is stored."""
 REASONS: tuple[str, ...] = get_args(Reason)
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 _SUBJECT = re.compile(r"[0-9a-f]{64}")
@@ -72,7 +72,7 @@ def from_json(plain: Mapping[str, Any]) -> Erasure:
     """Return an entry from the result of `as_json`. Raises ValueError, KeyError, TypeError."""
     at = datetime.fromisoformat(plain["at"])
     if at.tzinfo is None:
-        raise ValueError("its moment is in no time zone")
+        raise ValueError("its time has no time zone")
     names = ("pipeline", "by", "reason", "scope", "serial")
     return Erasure(plain["id"], at, subjects=tuple(plain["subjects"]), **{name: str(plain[name]) for name in names})
 
@@ -113,22 +113,22 @@ def decode(key: str, body: bytes, trusted: Mapping[str, bytes]) -> Erasure:
     try:
         matched = _FORM.fullmatch(body.decode())
     except UnicodeDecodeError as cause:
-        raise ValueError("it is no entry") from cause
+        raise ValueError("it is not an entry") from cause
     if not matched:
-        raise ValueError("it is no signed entry")
+        raise ValueError("it is not a signed entry")
     stated = parse(matched["text"])
     if not isinstance(stated, dict) or {name: type(value) for name, value in stated.items()} != _FIELDS:
-        raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
+        raise ValueError(f"its fields are not {', '.join(_FIELDS)}")
     if stated["key"] not in trusted:
-        raise ValueError("it is signed with a key that is not one of those trusted")
+        raise ValueError("it is signed with a key that is not trusted")
     if not is_signed(trusted[stated["key"]], base64.b64decode(matched["sig"]), matched["text"].encode()):
-        raise ValueError("its signature does not fit")
+        raise ValueError("its signature does not match")
     if stated["v"] != VERSION:
-        raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")
+        raise ValueError(f"it has format {stated['v']}, but this program reads {VERSION}")
     if not _ID.fullmatch(stated["id"]) or key_of(stated["id"]) != key:
-        raise ValueError("it is out of its place")
+        raise ValueError("it belongs to another place")
     if not all(isinstance(subject, str) and _SUBJECT.fullmatch(subject) for subject in stated["subjects"]):
-        raise ValueError("a subject in it is none")
+        raise ValueError("a subject in it is not valid")
     return from_json(stated)
 
 

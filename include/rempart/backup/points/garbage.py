@@ -15,7 +15,7 @@ from rempart.sites.port import ObjectInfo
 EVERY = timedelta(hours=23)
 """Between two clearings: once a day, whichever run comes first."""
 MOST = 20_000
-"""Versions that one clearing looks at or deletes."""
+"""Maximum number of versions that one garbage collection examines or deletes."""
 _SEALED = re.compile(
     rb'"key":"(sealed/[^"\\]+\.age)","retained_until":"([^"\\]+)","scope":"[^"\\]*","serial":"[^"\\]*","sha256":"[0-9a-f]*",'
     rb'"size":\d+,"version":"([^"\\]*)"\}'
@@ -61,11 +61,11 @@ class Named:
             if not chunk:
                 break
         if found != named:
-            raise ValueError(f"it names {named} sealed objects, of which {found} can be read")
+            raise ValueError(f"it names {named} sealed objects, but {found} can be read")
 
 
 def fingerprint(version: Version) -> int:
-    """Return a fingerprint of a version in eight bytes; a collision keeps one version more."""
+    """Return a fingerprint of a version in eight bytes. A collision only keeps one more version."""
     return int.from_bytes(hashlib.blake2b(f"{version[0]}\n{version[1]}".encode(), digest_size=8).digest())
 
 

@@ -35,7 +35,7 @@ def encode(hold: Hold) -> bytes:
 
 
 def decode(body: bytes) -> Hold:
-    """Return the hold in a record; UNREADABLE for a damaged one, which may still be meant."""
+    """Return the hold in a record; UNREADABLE for a damaged record, because it may still be intended."""
     try:
         plain = json.loads(body)
         return Hold(str(plain["who"]), str(plain["why"]), datetime.fromisoformat(plain["since"]))
@@ -50,7 +50,7 @@ def hold(site: Site, bucket: str, point: str, wanted: Hold) -> Hold:
     """
     if point not in points.list(site, bucket):
         raise BackupError(
-            f"Site '{site.name}' has no restore point {points.valid_id(point)}",
+            f"hold a restore point: site '{site.name}' has no point {points.valid_id(point)}",
             "Choose a restore point from `rempart points list`.",
         )
     if is_held(site, bucket, point):
@@ -60,7 +60,7 @@ def hold(site: Site, bucket: str, point: str, wanted: Hold) -> Hold:
 
 
 def release(site: Site, bucket: str, point: str) -> None:
-    """Release a hold; a missing one is no error."""
+    """Release a hold. A missing hold is no error."""
     if is_held(site, bucket, point):
         site.delete(bucket, key_of(point))
 

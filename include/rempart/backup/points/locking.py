@@ -80,7 +80,7 @@ def decode(body: bytes, trusted: Iterable[bytes]) -> tuple[datetime, KnownLocks]
             _time(facts["cleared"]) if facts["cleared"] is not None else None,
         )
     except (KeyError, TypeError, AttributeError) as cause:
-        raise ValueError("it is no note of locks") from cause
+        raise ValueError("it is not a note of locks") from cause
 
 
 def _time(seconds: int) -> datetime:

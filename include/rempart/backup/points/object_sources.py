@@ -136,8 +136,8 @@ def _read(site: Site, bucket: str, held_object: HeldObject, file: Path, version:
                 out.write(chunk)
     if digest.hexdigest() != held_object.sha256:
         raise IntegrityError(
-            f"{bucket}/{held_object.key} at site '{site.name}': SHA-256 {digest.hexdigest()[:12]}…, on record is"
-            f" {held_object.sha256[:12]}…",
+            f"read {bucket}/{held_object.key} at site '{site.name}': the SHA-256 is {digest.hexdigest()[:12]}…, "
+            f"but {held_object.sha256[:12]}… is recorded",
             "Find out what altered it.",
         )
     metadata = {name: value for name, value in info.metadata.items() if name != "sha256"}

@@ -107,7 +107,7 @@ class Manifest:
         for dump in self.databases:
             if dump.name == name:
                 return dump
-        raise BackupError(f"Restore point {self.id} holds no database '{name}'", "Choose another restore point.")
+        raise BackupError(f"restore point {self.id} contains no database '{name}'", "Choose another restore point.")
 
 
 def new_id(now: datetime, suffix: str) -> str:
@@ -119,7 +119,8 @@ def valid_id(point_id: str) -> str:
     """Return the id if valid. Raises BackupError (the id becomes part of keys and names)."""
     if not _ID.fullmatch(point_id):
         raise BackupError(
-            f"'{point_id[:60]}' cannot be a restore point's id", "Choose a restore point from `rempart points list`."
+            f"'{point_id[:60]}' is not a valid id of a restore point",
+            "Choose a restore point from `rempart points list`.",
         )
     return point_id
 
@@ -152,7 +153,7 @@ def decode(body: bytes) -> Manifest:
     try:
         plain: dict[str, Any] = json.loads(body)
         if plain.pop("format") != FORMAT:
-            raise ValueError("it is of another format version")
+            raise ValueError("it has another format version")
         plain["created_at"] = datetime.fromisoformat(plain["created_at"])
         plain["databases"] = tuple(Dump(**dump) for dump in plain["databases"])
         plain["objects"] = tuple(
@@ -163,7 +164,7 @@ def decode(body: bytes) -> Manifest:
         plain["not_held"] = tuple(not_held.from_json(store) for store in plain["not_held"])
         return Manifest(**plain)
     except (KeyError, TypeError, AttributeError) as cause:
-        raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause
+        raise ValueError(f"it is not a manifest ({type(cause).__name__})") from cause
 
 
 def write(site: Site, bucket: str, manifest: Manifest, retain_until: datetime | None = None) -> str:
@@ -175,7 +176,9 @@ def write(site: Site, bucket: str, manifest: Manifest, retain_until: datetime | 
     body = encode(manifest)
     key = f"{prefix(manifest.id)}manifest.json"
     if store_once(site, bucket, key, body, content_type="application/json", retain_until=retain_until) is None:
-        raise BackupError(f"Restore point {manifest.id} exists already at site '{site.name}'", "Run the backup again.")
+        raise BackupError(
+            f"write restore point {manifest.id}: it already exists at site '{site.name}'", "Run the backup again."
+        )
     return hashlib.sha256(body).hexdigest()
 
 
@@ -187,12 +190,13 @@ def read(site: Site, bucket: str, point_id: str, sha256: str) -> Manifest:
         manifest = decode(body)
     except ValueError as cause:
         raise IntegrityError(
-            f"{bucket}/{key} at site '{site.name}': {cause}",
-            "Choose another restore point, or the release that wrote it.",
+            f"read {bucket}/{key} at site '{site.name}': {cause}",
+            "Choose another restore point, or use the release that wrote it.",
         ) from cause
     if manifest.id != point_id:
         raise IntegrityError(
-            f"{bucket}/{key} at site '{site.name}' is the manifest of point {manifest.id[:40]}", "Choose another point."
+            f"read {bucket}/{key} at site '{site.name}': it is the manifest of point {manifest.id[:40]}",
+            "Choose another restore point.",
         )
     return manifest
 

@@ -14,10 +14,11 @@ from rempart.sites.port import ObjectInfo, Site
 
 @dataclass(frozen=True)
 class PrunedFolder:
-    """Result for one folder: versions `deleted` and their `bytes`, and those kept by a lock or a need.
+    """Result for one folder: versions `deleted` and their `bytes`, and versions kept by a lock or because they are
+    needed.
 
-    `retained_until` is the latest of the locks, or None; with `whole` nothing of the point itself was deleted. `held`:
-    a hold came first, so it was skipped.
+    `retained_until` is the latest of the locks, or None. With `whole` nothing of the point itself was deleted. `held`:
+    the point was held before, so it was skipped.
     """
 
     id: str

@@ -57,8 +57,8 @@ class Journal:
             return fresh
         except (ValueError, KeyError, TypeError, AttributeError) as cause:
             raise BackupError(
-                f"{self.file}, which says how far a restore is, cannot be read",
-                "Delete the file: the restore then starts again, and skips what is in place.",
+                f"read the progress of the restore from {self.file}: it is not valid",
+                "Delete the file. The restore then starts again, and skips what is already restored.",
             ) from cause
         return found if (found.point, found.manifest_sha256) == (point, manifest_sha256) else fresh
 
@@ -71,5 +71,5 @@ class Journal:
         partial.replace(self.file)
 
     def end(self) -> None:
-        """End the restore: the next one starts new."""
+        """End the restore. The next restore starts a new journal."""
         self.file.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ def parse_part(text: str) -> Part:
     matched = _PART.fullmatch(text)
     if matched is None or (matched[1] == "bucket" and matched[2] not in BUCKETS):
         raise BackupError(
-            f"'{text[:80]}' is no part of a restore point",
+            f"'{text[:80]}' is not a part of a restore point",
             "Write database:NAME, bucket:lake, bucket:artifacts, model:NAME or dataset:NAME.",
         )
     return Part(matched[1], matched[2])  # type: ignore[arg-type] # the expression has these alone
@@ -47,8 +47,8 @@ def check_suffix(text: str) -> str:
     """Return the suffix of side-by-side databases and buckets if valid. Raises BackupError."""
     if not _SUFFIX.fullmatch(text):
         raise BackupError(
-            f"'{text[:40]}' cannot end the name of a database and of a bucket",
-            "Take a letter, then up to 19 letters and digits: --aside before.",
+            f"'{text[:40]}' is not a valid suffix for databases and buckets",
+            "Use a letter, then up to 19 letters and digits: --aside before.",
         )
     return text
 
@@ -61,20 +61,21 @@ def choose(
     force: bool,
     lost: Collection[str] = frozenset(),
 ) -> Link:
-    """The link of the point to restore: the one that is named, else the newest that lacks nothing.
+    """Return the link of the point to restore: the named one, else the newest that lacks nothing.
 
-    `links` are verified, in order; `present` are the points whose manifest the site has, `lost` those whose link is
-    marked as lost: they are passed by, and cannot be named. Raises IntegrityError for
-    points that nobody vouches for, BackupError for a point that is older than the newest; both unless `force`.
+    `links` are verified, in order. `present` are the points whose manifest the site has. `lost` are points whose link
+    is marked as lost: they are skipped, and cannot be named. Raises IntegrityError for points without a link,
+    BackupError for a point that is older than the newest; neither with `force`.
     """
     newest = {link.point: link for link in links}
     if links and not force:
         first = min(newest)
         if strangers := sorted({*present} - {*newest, *lost} - {point for point in present if point <= first}):
             raise IntegrityError(
-                f"No link of the chain vouches for {len(strangers)} restore points at the site, among them"
-                f" {strangers[-1]}: somebody wrote them, or took links away",
-                "Find out who; the ledger and its checkpoints tell what was written. With --force they are passed by.",
+                f"check the restore points: {len(strangers)} at the site have no link in the chain, such as "
+                f"{strangers[-1]}. Somebody wrote them, or removed links",
+                "Find out who did it. The ledger and its checkpoints show what was written. Pass --force to skip "
+                "these points.",
             )
     there = sorted((link for point, link in newest.items() if point in present), key=lambda link: link.seq)
     whole = [link for link in there if link.consistent]
@@ -82,30 +83,30 @@ def choose(
         if whole:
             return whole[-1]
         raise BackupError(
-            "The site holds no restore point that lacks nothing"
-            + (f"; it holds {len(there)} that lack something, the newest is {there[-1].point}" if there else ""),
-            "Name a restore point with --point; `--explain` shows what it lacks." if there else "Try another site.",
+            "choose a restore point: the site has none that is complete"
+            + (f"; it has {len(there)} incomplete ones, the newest is {there[-1].point}" if there else ""),
+            "Pass a restore point with --point; `--explain` shows what it lacks." if there else "Try another site.",
         )
     link = chain.of_point(links, named)
     if named not in present:
         raise BackupError(
-            f"Restore point {named} has no manifest at the site any more: it was pruned, or somebody deleted it",
-            "Choose another point: --list shows them.",
+            f"restore point {named}: its manifest is missing at the site, because it was pruned or somebody deleted it",
+            "Choose another restore point; --list shows them.",
         )
     if whole and whole[-1].seq > link.seq and not force:
         raise BackupError(
-            f"Restore point {named} is older than {whole[-1].point}, the newest that lacks nothing:"
-            f" what was done in {(whole[-1].at - link.at)} between them would be lost",
-            "Restore the newest, or say --force.",
+            f"restore point {named} is older than {whole[-1].point}, the newest complete one: all changes in the "
+            f"{whole[-1].at - link.at} between them would be lost",
+            "Restore the newest, or pass --force.",
         )
     return link
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is restored of a point.
+    """Selection of a point's content.
 
-    `withheld`: how many objects stay gone, for their key was destroyed on purpose, by scope.
+    `withheld`: by scope, the number of objects that are not restored because their key was destroyed on purpose.
     """
 
     databases: tuple[Dump, ...]
@@ -128,9 +129,9 @@ def select(
     models: Mapping[str, Collection[str]] | None = None,
     destroyed: Collection[tuple[str, str]] = (),
 ) -> Selection:
-    """The databases, the largest first, and objects of the parts, or of all.
+    """Return the databases, the largest first, and the objects of the parts, or of all.
 
-    `models`: the folders in the bucket of artifacts where each named model's versions are, each ending in a slash.
+    `models`: the folders in the bucket of artifacts with each named model's versions, each ending in a slash.
     `destroyed`: scope and serial of keys that were destroyed. Raises BackupError for a part that the point lacks.
     """
     databases: dict[str, Dump] = {}
@@ -145,7 +146,7 @@ def select(
                 objects[obj.bucket, obj.key] = obj
                 found += 1
         if not found:
-            raise BackupError(f"Restore point {manifest.id} holds nothing of {part}", "--explain names its parts.")
+            raise BackupError(f"restore point {manifest.id} contains nothing of {part}", "`--explain` lists its parts.")
     if not parts:
         databases = {database.name: database for database in manifest.databases}
         objects = {(obj.bucket, obj.key): obj for obj in manifest.objects}

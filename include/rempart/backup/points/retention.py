@@ -89,16 +89,16 @@ def check_floor(wanted: RetentionPlan) -> None:
     """Raises BackupError for a plan that would leave fewer than FLOOR points."""
     if wanted.prune and len(wanted.keep) < FLOOR:
         raise BackupError(
-            f"Pruning would leave {len(wanted.keep)} restore points of {len(wanted.keep) + len(wanted.prune)};"
-            f" fewer than {FLOOR} are never left",
-            "Make the plan with rempart.backup.points.retention.plan; to give up a backup site, empty its bucket by"
-            " hand.",
+            f"prune the restore points: only {len(wanted.keep)} of {len(wanted.keep) + len(wanted.prune)} would "
+            f"remain, but at least {FLOOR} must",
+            "Make the plan with rempart.backup.points.retention.plan. To give up a backup site, empty its bucket "
+            "by hand.",
         )
 
 
 @dataclass(frozen=True)
 class DumpSnapshot:
-    """A dump in the restic repository of a scope and one key of it."""
+    """A dump in the restic repository of a scope and of one of its keys."""
 
     scope: str
     serial: str
@@ -120,15 +120,15 @@ class Needs:
 
 
 def needs(beginning: bytes) -> Needs:
-    """Return what a point needs, from its manifest's beginning, which `begin` separated from the objects.
+    """Return what a point needs, from the beginning of its manifest, which `begin` separated from the objects.
 
-    Works also for formats that can no longer be restored: their data stays while the point does. Raises ValueError for
-    an invalid manifest or one of a later release.
+    This also works for formats that can no longer be restored, because their data stays while the point does. Raises
+    ValueError for an invalid manifest or one of a later release.
     """
     try:
         plain = json.loads(beginning)
         if plain["format"] > points.FORMAT:
-            raise ValueError("it was written by a later release")
+            raise ValueError("a later release wrote it")
         dumps = plain["databases"]
         stored = [dump for dump in dumps if "key" not in dump]
         return Needs(
@@ -142,7 +142,7 @@ def needs(beginning: bytes) -> Needs:
             ),
         )
     except (KeyError, TypeError, AttributeError) as cause:
-        raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause
+        raise ValueError(f"it is not a manifest ({type(cause).__name__})") from cause
 
 
 def unneeded(stored: Mapping[str, str], needed: Collection[str], standing: Collection[str]) -> tuple[str, ...]:
@@ -164,7 +164,8 @@ def unneeded(stored: Mapping[str, str], needed: Collection[str], standing: Colle
 
 
 def begin(stream: BinaryIO) -> bytes:
-    """Return a manifest as JSON without its objects, of which there may be a hundred thousand: they come last but one.
+    """Return a manifest as JSON without its objects, of which there may be a hundred thousand. They are its second last
+    field.
 
     In JSON no text can contain the searched mark, because quotes are escaped.
     """
@@ -217,8 +218,8 @@ def _is_id(text: str) -> bool:
 def leftovers(found: Iterable[Folder]) -> tuple[str, ...]:
     """Return ids of folders that will never be a point, oldest first: leftovers of killed backups and prunes.
 
-    Their age is relative to the newest write by the site's clock: ours may be wrong. A hidden manifest is no leftover:
-    pruning hides nothing, so somebody else did.
+    Their age is relative to the newest write by the site's clock, because ours may be wrong. A hidden manifest is no
+    leftover: pruning hides nothing, so somebody else hid it.
     """
     known = tuple(found)
     newest = max((folder.newest for folder in known), default=None)

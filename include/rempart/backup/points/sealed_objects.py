@@ -70,4 +70,6 @@ def unseal(site: Site, bucket: str, key: ScopeKey, sealed: SealedObject, file: P
 
 
 def _differs(where: str, what: str) -> IntegrityError:
-    return IntegrityError(f"{where}: the SHA-256 of its {what} is not the one on record", "Take another copy or point.")
+    return IntegrityError(
+        f"read {where}: the SHA-256 of its {what} differs from the recorded one", "Use another copy or restore point."
+    )

@@ -1,8 +1,8 @@
-"""Sealed objects: gzip, then age, under a name that tells nothing. `age -d -i KEY FILE | gunzip` reads one.
+"""Seal objects: gzip, then age, under a name that reveals nothing. `age -d -i KEY FILE | gunzip` reads a sealed object.
 
-An object is sealed once for its scope, however many restore points hold it. Its key is
-`sealed/<scope>/<hh>/<name>.age`, where the name is the HMAC-SHA256 of its SHA-256 under the scope's hash key: who
-lacks that key cannot tell from the names whether a file that he knows is among them.
+An object is sealed once for its scope, in however many restore points it occurs. Its key is
+`sealed/<scope>/<hh>/<name>.age`, where the name is the HMAC-SHA256 of its SHA-256 under the scope's hash key. Without
+that key nobody can tell from the names whether a known file is among them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Original:
 
 @dataclass(frozen=True)
 class SealedObject:
-    """Where the sealed form of an object is: `sha256` and `size` are of the encrypted bytes.
+    """Place of an object's sealed form: `sha256` and `size` are of the encrypted bytes.
 
     `serial` names the key of the scope that opens it; until `retained_until` nobody can delete it.
     """
@@ -60,7 +60,7 @@ def key_of(scope: EncryptionScope, hash_key: bytes, sha256: str) -> str:
 
 
 def folder(scope: EncryptionScope) -> str:
-    """Where all sealed objects of a scope stand."""
+    """Return the folder of all sealed objects of a scope."""
     return f"{PREFIX}{scope.id}/"
 
 
@@ -95,15 +95,15 @@ class _Expanding:
         left = body
         while left:
             if self._gzip.eof:
-                raise self._wrong("something follows its end")
+                raise self._wrong("it has further bytes after its end")
             try:
                 chunk = self._gzip.decompress(left, _CHUNK)
             except zlib.error as cause:
-                raise self._wrong("it is no gzip") from cause
+                raise self._wrong("it is not gzip") from cause
             left = self._gzip.unconsumed_tail or self._gzip.unused_data
             self.size += len(chunk)
             if self.size > self._limit:
-                raise self._wrong(f"it grows beyond the {self._limit} bytes on record")
+                raise self._wrong(f"it unpacks to more than the recorded {self._limit} bytes")
             self.digest.update(chunk)
             self._out.write(chunk)
         return len(body)
@@ -118,7 +118,7 @@ class _Expanding:
         return self.digest.hexdigest(), self.size
 
     def _wrong(self, why: str) -> IntegrityError:
-        return IntegrityError(f"{self._where}: {why}", "Take another copy, or an earlier restore point.")
+        return IntegrityError(f"{self._where}: {why}", "Use another copy, or an earlier restore point.")
 
 
 def seal(stream: age.Reader, recipients: Iterable[str], out: BinaryIO) -> tuple[str, int]:

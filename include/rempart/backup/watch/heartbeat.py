@@ -90,21 +90,21 @@ def decode(kind: str, body: bytes, trusted: Iterable[bytes]) -> Heartbeat:
     try:
         matched = _FORM.fullmatch(body.decode())
     except UnicodeDecodeError as cause:
-        raise ValueError("it is no heartbeat") from cause
+        raise ValueError("it is not a heartbeat") from cause
     if not matched:
-        raise ValueError("it is no heartbeat")
+        raise ValueError("it is not a heartbeat")
     text, stated = matched["text"], parse(matched["text"])
     if {name: type(value) for name, value in stated.items()} != _FIELDS:
-        raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
+        raise ValueError(f"its fields are not {', '.join(_FIELDS)}")
     public = {key_id(key): key for key in trusted}.get(stated["key"])
     if public is None:  # nothing of it is quoted: who wrote it chose the words
-        raise ValueError("it is signed with a key that is not one that we trust")
+        raise ValueError("it is signed with a key that is not trusted")
     if not is_signed(public, base64.b64decode(matched["sig"]), text.encode()):
-        raise ValueError(f"its signature is not that of key {stated['key']}")
+        raise ValueError(f"its signature does not match key {stated['key']}")
     if stated["v"] != VERSION:
-        raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")
+        raise ValueError(f"it has format {stated['v']}, but this program reads {VERSION}")
     if stated["kind"] != kind:  # an old heartbeat of another kind, put here
-        raise ValueError(f"it is the heartbeat of {stated['kind']}")
+        raise ValueError(f"it is the heartbeat of kind {stated['kind']}")
     if (at := datetime.fromisoformat(stated["at"])).tzinfo is None:
-        raise ValueError("its moment is in no time zone")
+        raise ValueError("its time has no time zone")
     return Heartbeat(kind, at, stated["facts"])

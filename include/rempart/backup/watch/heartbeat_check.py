@@ -63,7 +63,7 @@ def judge(
     seen: Mapping[str, ReceivedHeartbeat | Unheard], limits: Mapping[str, Limit], now: datetime
 ) -> tuple[HeartbeatVerdict, ...]:
     """Return one verdict for each limit, in order. A kind without a result counts as missing."""
-    nothing = Unheard("missing", "nobody looked for it")
+    nothing = Unheard("missing", "this kind was not read")
     return tuple(_judge(kind, seen.get(kind, nothing), limit, now) for kind, limit in limits.items())
 
 
@@ -80,31 +80,40 @@ def _judge(kind: str, seen: ReceivedHeartbeat | Unheard, limit: Limit, now: date
 def _faults(seen: ReceivedHeartbeat, limit: Limit, now: datetime) -> Iterator[tuple[State, str]]:
     beat, stored = seen.heartbeat, seen.stored
     if beat.at - now > SKEW:
-        yield "skew", f"it is from {span(beat.at - now)} in the future: the platform's clock or this machine's is wrong"
+        yield (
+            "skew",
+            (f"it is dated {span(beat.at - now)} in the future: the clock of the platform or of this machine is wrong"),
+        )
     elif stored - now > SKEW:
-        yield "skew", f"the site stored it {span(stored - now)} in the future: its clock or this machine's is wrong"
+        yield (
+            "skew",
+            (
+                f"the site's date of it is {span(stored - now)} in the future: the clock of the site or of "
+                "this machine is wrong"
+            ),
+        )
     if abs(stored - beat.at) > SKEW:
         clocks = f"the platform wrote it at {_clock(beat.at)}, the site stored it at {_clock(stored)}"
-        yield "skew", f"{clocks}: one of their clocks is wrong, or somebody put an old one back"
+        yield "skew", f"{clocks}: one of the two clocks is wrong, or somebody stored an old heartbeat again"
     if beat.facts.get("ok") is False:
-        yield "failed", "it ended badly"
+        yield "failed", "the last run failed"
     if beat.facts.get("consistent") is False:
         yield "failed", "the restore point is not consistent"
     if beat.facts.get("hidden"):
-        yield "failed", "somebody hid what restore points need at the site: `rempart points repair`"
+        yield "failed", "somebody hid objects at the site that restore points need: run `rempart points repair`"
     if (age := now - beat.at) > limit.max_interval:
-        allowed = f"the last one is {span(age)} old, {span(limit.max_interval)} are allowed"
+        allowed = f"the last heartbeat is {span(age)} old, the limit is {span(limit.max_interval)}"
         yield "late", f"{allowed}: late by {span(age - limit.max_interval)}"
     if limit.rpo is not None:
         created = beat.moment("created_at")
         if created is None:
-            yield "behind", "it does not tell how old the restore point is"
+            yield "behind", "it lacks the age of the restore point"
         elif (age := now - created) > limit.rpo:
             yield "behind", f"the newest restore point is {span(age)} old, the objective is {span(limit.rpo)}"
     if limit.lag is not None:
         lag = beat.seconds("lag_seconds")
         if lag is None:
-            yield "behind", "it does not tell the lag"
+            yield "behind", "it lacks the lag"
         elif lag > limit.lag:
             yield "behind", f"the replica lags by {span(lag)}, the objective is {span(limit.lag)}"
 

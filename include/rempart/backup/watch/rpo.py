@@ -23,10 +23,10 @@ class Rpo:
         return self.length is not None and (self.objective is None or self.length <= self.objective)
 
     def line(self) -> str:
-        """Return the figure for people: `RPO 12 min (objective 1 h): the newest consistent restore point is so old`."""
+        """Return the figure: `RPO 12 min (objective 1 h): the age of the newest consistent restore point`."""
         objective = f" (objective {span(self.objective)})" if self.objective is not None else ""
         if self.length is None:
-            return f"RPO not known{objective}: {self.because}"
+            return f"RPO unknown{objective}: {self.because}"
         return f"RPO {span(self.length)}{objective}{'' if self.ok else ', MISSED'}: {self.because}"
 
 
@@ -40,11 +40,11 @@ def worse(
     if point is None:
         return Rpo(None, "no consistent restore point is known", objective)
     if unknown := [pair for pair, lag in sorted(lags.items()) if lag is None]:
-        return Rpo(None, f"the lag of {unknown[0]} is not known", objective)
-    worst, because = now - point, "the newest consistent restore point is so old"
+        return Rpo(None, f"the lag of {unknown[0]} is unknown", objective)
+    worst, because = now - point, "the age of the newest consistent restore point"
     for pair, lag in sorted(lags.items()):
         if lag is not None and lag > worst:
-            worst, because = lag, f"so far the replica of {pair} may be behind"
+            worst, because = lag, f"the possible lag of the replica of {pair}"
     return Rpo(worst, because, objective)
 
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="What a bare machine needs to restore, kept at the backup site.")
+group = typer.Typer(
+    no_args_is_help=True, help=("The bundle at the backup site: all that a bare machine needs to restore.")
+)
 
 
 @group.command("status")
@@ -26,7 +28,7 @@ def bundle_status() -> None:
 @group.command("store")
 def bundle_store(
     wheels: Annotated[
-        Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
+        Path | None, typer.Option(help="Folder for the wheels; existing wheels are not fetched again.")
     ] = None,
 ) -> None:
     """Store code, wheels of the lock and restic at the backup site, signed and locked; only changes are sent.
@@ -38,16 +40,16 @@ def bundle_store(
 
     done = flow.store(open_platform(), wheels=wheels)
     if not done.changed:
-        typer.echo(f"{done.key} is of what runs here: nothing was sent")
-    typer.echo(f"open_bundle.py has SHA-256 {flow.opener_sha256()}: keep it, or this line, beside the escrowed keys")
+        typer.echo(f"{done.key} is the running release: nothing was sent")
+    typer.echo(f"open_bundle.py has SHA-256 {flow.opener_sha256()}: store it, or this line, with the escrowed keys")
 
 
 @group.command("write")
 def bundle_write(
-    folder: Annotated[Path | None, typer.Argument(help="Where it goes; by default dist/rempart-VERSION.")] = None,
-    images: Annotated[bool, typer.Option(help="Also every image of docker-compose.yml, as built here.")] = True,
+    folder: Annotated[Path | None, typer.Argument(help="Folder of the bundle; default: dist/rempart-VERSION.")] = None,
+    images: Annotated[bool, typer.Option(help="Include every image of docker-compose.yml, as built here.")] = True,
     wheels: Annotated[
-        Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
+        Path | None, typer.Option(help="Folder for the wheels; existing wheels are not fetched again.")
     ] = None,
 ) -> None:
     """Write everything that a machine without a network needs to one folder, signed with the ledger's key."""
@@ -65,9 +67,9 @@ def bundle_write(
 
 @group.command("fetch")
 def bundle_fetch(
-    folder: Annotated[Path, typer.Argument(help="Where it goes; what is there and right is not fetched again.")],
-    site: Annotated[str, typer.Option(help="The site that has it; by default backup.site.")] = "",
-    trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of the bundle; intact files are not fetched again.")],
+    site: Annotated[str, typer.Option(help="Site of the bundle; default: backup.site.")] = "",
+    trust: Annotated[list[Path] | None, typer.Option(help="Public key of the ledger, PEM; may be repeated.")] = None,
 ) -> None:
     """Bring the newest bundle for this machine here, every file checked against the signed index."""
     from rempart.flows.bundle import bundle as flow

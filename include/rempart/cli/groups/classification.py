@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Judge what derived data counts as.")
+group = typer.Typer(no_args_is_help=True, help="The classification of derived data.")
 
 
 @group.command("lower")
 def classification_lower(
     pipeline: str,
-    to: Annotated[str, typer.Option(help="public, internal or personal.")],
-    because: Annotated[str, typer.Option(help="Why it is no longer as protected as its data; no personal data here.")],
-    role: Annotated[str, typer.Option(help="Who judged so, as a role: data-protection-officer.")],
+    to: Annotated[str, typer.Option(help="New classification: public, internal or personal.")],
+    because: Annotated[
+        str, typer.Option(help=("Reason why it needs less protection than its data; no personal data here."))
+    ],
+    role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")],
 ) -> None:
     """Record that a pipeline's model counts as less protected than its data, and say what to write in its file."""
     from rempart.flows.shared.platform import open_platform

@@ -9,12 +9,12 @@ import typer
 
 from rempart.errors import PipelineError
 
-group = typer.Typer(no_args_is_help=True, help="Look at rempart.yaml and the pipeline files.")
+group = typer.Typer(no_args_is_help=True, help="Check rempart.yaml and the pipeline files.")
 
 
 @group.command("check")
 def config_check(
-    pipeline: Annotated[str | None, typer.Argument(help="Pipeline name; all of them by default.")] = None,
+    pipeline: Annotated[str | None, typer.Argument(help="Name of a pipeline; default: all pipelines.")] = None,
 ) -> None:
     """Validate rempart.yaml and the pipeline files, and ask the policy about each place that they use.
 

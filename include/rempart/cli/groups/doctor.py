@@ -8,17 +8,21 @@ import typer
 
 from rempart.cli import rendering
 
-group = typer.Typer(no_args_is_help=True, help="Look at what jobs and data rely on, and say the remedy.")
+group = typer.Typer(no_args_is_help=True, help="Check sites, pools and databases, and print the remedies.")
 
 
 @group.command("pool")
 def doctor_pool(
     name: Annotated[
-        str | None, typer.Argument(help="As under gpu_pools in rempart.yaml; all of them by default.")
+        str | None, typer.Argument(help="Name of a pool, as under gpu_pools in rempart.yaml; default: all pools.")
     ] = None,
-    probe: Annotated[bool, typer.Option(help="Also run a short pod there: image, site and tracking server.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    wait: Annotated[int, typer.Option(min=1, help="Seconds that the pod may take, its image's pull included.")] = 180,
+    probe: Annotated[
+        bool, typer.Option(help="Also run a short pod that checks image, site and tracking server.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    wait: Annotated[
+        int, typer.Option(min=1, help="Maximum seconds for the pod, including the pull of its image.")
+    ] = 180,
 ) -> None:
     """Check a pool's live cluster. Exit code 0: nothing failed; 1: something did; 2: a cluster did not answer."""
     from rempart.flows.doctor import doctor_pool as flow
@@ -30,12 +34,14 @@ def doctor_pool(
 
 @group.command("site")
 def doctor_site(
-    name: Annotated[str | None, typer.Argument(help="As under sites in rempart.yaml; all of them by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help=("Name of a site, as under sites in rempart.yaml; default: all sites."))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Probe a site in a bucket of its own, and record the outcome as evidence.
+    """Probe a site in a separate bucket, and record the outcome as evidence.
 
-    Exit code 0: usable for every purpose; 1: not for some; 2: a site did not answer.
+    Exit code 0: usable for every purpose; 1: not usable for some; 2: a site did not answer.
     """
     from rempart.flows.doctor import doctor_site as flow
     from rempart.flows.shared.platform import open_platform

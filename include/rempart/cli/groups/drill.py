@@ -26,9 +26,9 @@ class _Profile(StrEnum):
 def drill(
     context: typer.Context,
     point: Annotated[
-        str | None, typer.Option(help="Its id, as `rempart points list` shows it; by default the newest.")
+        str | None, typer.Option(help="Id of the restore point, as in `rempart points list`; default: the newest.")
     ] = None,
-    scenario: Annotated[_Scenario, typer.Option(help="What is supposed to have happened.")] = _Scenario.routine,
+    scenario: Annotated[_Scenario, typer.Option(help="Assumed event.")] = _Scenario.routine,
 ) -> None:
     """Restore a restore point into a sandbox, prove it, measure RPO and RTO, and file the report.
 
@@ -41,18 +41,18 @@ def drill(
 
     done = flow.drill(open_platform(), point, scenario=scenario.value)
     typer.echo(
-        f"restore point {done.point_id} proved itself: {len(done.checks)} checks, RTO {done.rto_seconds:.0f} s,"
-        f" RPO {done.rpo_seconds:.0f} s"
+        f"restore point {done.point_id} is proved: {len(done.checks)} checks, RTO {done.rto_seconds:.0f} s, RPO "
+        f"{done.rpo_seconds:.0f} s"
     )
 
 
 @group.command("report")
 def drill_report(
     profile: Annotated[
-        _Profile | None, typer.Option(help="One profile alone, or none; by default those of rempart.yaml.")
+        _Profile | None, typer.Option(help="A single profile, or none; default: the profiles in rempart.yaml.")
     ] = None,
-    record: Annotated[int | None, typer.Option(help="Number of the drill's record; by default the newest.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path(),
+    record: Annotated[int | None, typer.Option(help="Number of the drill's record; default: the newest.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the two files of the report.")] = Path(),
 ) -> None:
     """Make the report of a drill again from the ledger, as JSON and HTML."""
     from rempart.flows.drill import drill_report as flow

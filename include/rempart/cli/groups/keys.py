@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Keys of backups: who can open them, and how to destroy one.")
+group = typer.Typer(no_args_is_help=True, help="Keys of backups: list who can open them, rewrap or destroy them.")
 
 
 @group.command("list")
@@ -24,20 +24,22 @@ def keys_list() -> None:
 
 
 @group.command("new-recipient")
-def keys_new_recipient(file: Annotated[Path, typer.Argument(help="A new file; keep it apart from here.")]) -> None:
+def keys_new_recipient(
+    file: Annotated[Path, typer.Argument(help="New file for the identity; store it elsewhere.")],
+) -> None:
     """Make an escrow identity in a file that only you can read, and print what goes into rempart.yaml."""
     from rempart.flows.shared import keys as flow
 
     recipient = flow.new_recipient(file, datetime.now(UTC))
-    typer.echo(f"{file} opens every backup: take it off this machine. In rempart.yaml, under backup.recipients:")
+    typer.echo(f"{file} opens every backup: move it away from this machine. In rempart.yaml, under backup.recipients:")
     typer.echo(recipient)
 
 
 @group.command("destroy")
 def keys_destroy(
-    scope: Annotated[str, typer.Argument(help="As `rempart keys list` names it.")],
+    scope: Annotated[str, typer.Argument(help="Name of the scope, as in `rempart keys list`.")],
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
     """Destroy a scope's keys: what they sealed is unreadable from then on, in every copy, and nothing else is."""
@@ -54,10 +56,11 @@ def keys_destroy(
 @group.command("rewrap")
 def keys_rewrap(
     opened_with: Annotated[
-        Path | None, typer.Option("--with", help="An identity that opens the keys, if the platform's own is new.")
+        Path | None,
+        typer.Option("--with", help=("Identity that opens the keys, if the platform's own identity is new.")),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
     """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for no other."""

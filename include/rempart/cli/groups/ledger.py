@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Evidence: look at it, export it, verify it.")
+group = typer.Typer(no_args_is_help=True, help="Evidence: show it, export it, verify it.")
 
 
 @group.command("verify")
 def ledger_verify(
-    place: Annotated[Path, typer.Argument(help="The folder of an export, or one .jsonl file.")],
-    key: Annotated[list[str], typer.Option(help="Public key that began the ledger: a .pem file, or hex.")],
+    place: Annotated[Path, typer.Argument(help="Folder of an export, or one .jsonl file.")],
+    key: Annotated[list[str], typer.Option(help="Public key with which the ledger starts: a .pem file, or hex.")],
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
 ) -> None:
     """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network."""
@@ -38,8 +38,10 @@ def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missin
 
 @group.command("show")
 def ledger_show(
-    after: Annotated[int | None, typer.Option(help="From the record after this number on; else the newest.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many records.")] = 20,
+    after: Annotated[
+        int | None, typer.Option(help=("Start after the record of this number; default: the newest records."))
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of records.")] = 20,
 ) -> None:
     """Show stored records, one JSON text a line."""
     from rempart.flows.governance import evidence
@@ -58,14 +60,15 @@ def ledger_rotate_key() -> None:
 
     credentials.prepare_ledger_key(paths.current())
     record = evidence.rotate_key(open_platform())
-    typer.echo(f"record {record.seq}: key {record.subject} signs from now on, in place of {record.body['replaces']}")
+    typer.echo(f"record {record.seq}: key {record.subject} signs from now on and replaces {record.body['replaces']}")
     typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(paths.current())))
 
 
 @group.command("repair")
 def ledger_repair(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it what is wrong is shown and nothing is changed.")
+        bool,
+        typer.Option("--yes", help=("Repair the objects. Without it the faults are shown and nothing is changed.")),
     ] = False,
 ) -> None:
     """Read back everything that was exported, and put again what a site altered or lost, with the same bytes."""
@@ -74,16 +77,16 @@ def ledger_repair(
 
     done = evidence.repair(open_platform(), dry_run=not yes)
     for where, why in () if yes else done.healed.items():
-        typer.echo(f"{where} can be put again: {why}")
-    typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} put again")
+        typer.echo(f"{where} can be restored: {why}")
+    typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} restored")
     if done.healed and not yes:
-        typer.echo("Nothing was changed. Pass --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to repair the objects.")
 
 
 @group.command("remove-forged")
 def ledger_remove_forged(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the records are shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Remove the records. Without it they are shown and nothing is changed.")
     ] = False,
 ) -> None:
     """Remove records written without the platform: they are ignored, and block new ones."""

@@ -10,8 +10,8 @@ import typer
 
 group = typer.Typer(no_args_is_help=True, help="Point-in-time recovery of PostgreSQL: to a chosen second.")
 
-Site = Annotated[str, typer.Option("--site", help="The site of the archive; by default backup.site.")]
-Identity = Annotated[Path | None, typer.Option(help="Escrow identity; by default the platform's own.")]
+Site = Annotated[str, typer.Option("--site", help="Site of the archive; default: backup.site.")]
+Identity = Annotated[Path | None, typer.Option(help="Escrow identity; default: the platform's own.")]
 
 
 @group.command("status")
@@ -42,7 +42,7 @@ def pitr_base() -> None:
 @group.command("prune")
 def pitr_prune(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is deleted.")
+        bool, typer.Option("--yes", help="Delete. Without it the plan is shown and nothing is deleted.")
     ] = False,
 ) -> None:
     """Delete base backups and WAL that no moment of the window needs; the archiver does so every hour."""
@@ -67,24 +67,24 @@ def pitr_prune(
     what = f"{done.bases} base backups and {done.files} WAL files, {done.bytes:,} bytes"
     typer.echo(f"{what} {'would be' if done.dry_run else 'were'} deleted")
     if done.retained_until:
-        typer.echo(f"retained: {done.retained}, the last of them until {done.retained_until:%Y-%m-%d %H:%M} UTC")
+        typer.echo(f"locked: {done.retained}, until {done.retained_until:%Y-%m-%d %H:%M} UTC at the latest")
     if done.dry_run:
-        typer.echo("Nothing was deleted. Pass --yes to do it.")
+        typer.echo("Nothing was deleted. Pass --yes to delete.")
 
 
 @group.command("restore")
 def pitr_restore(
-    until: Annotated[str, typer.Option(help="2026-11-25T18:03:12Z, or `latest`.")],
-    to: Annotated[Path, typer.Option(help="A new or empty folder; it becomes a server's data folder.")],
+    until: Annotated[str, typer.Option(help="Time to recover to: 2026-11-25T18:03:12Z, or `latest`.")],
+    to: Annotated[Path, typer.Option(help="New or empty folder, which becomes the data folder of a server.")],
     site: Site = "",
     identity: Identity = None,
-    system: Annotated[str | None, typer.Option(help="Of several servers, the one with this identifier.")] = None,
-    timeline: Annotated[int | None, typer.Option(help="Of several timelines: by default the newest.")] = None,
+    system: Annotated[str | None, typer.Option(help="Identifier of the server, if the archive has several.")] = None,
+    timeline: Annotated[int | None, typer.Option(help="Timeline, if there are several; default: the newest.")] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is fetched.")
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is fetched.")
     ] = False,
 ) -> None:
-    """Recover a copy of the whole server to a chosen second in a folder of its own; the running server is unchanged."""
+    """Recover a copy of the whole server to a chosen second in a new folder. The running server is unchanged."""
     from rempart.flows.pitr import restore_to_moment as flow
     from rempart.flows.restore.restore_source import detached, identity_of
 
@@ -95,7 +95,7 @@ def pitr_restore(
     for line in flow.lines(found, planned, to):
         typer.echo(line)
     if not yes:
-        typer.echo("Nothing was fetched. Pass --yes to do it.")
+        typer.echo("Nothing was fetched. Pass --yes to execute the plan.")
         return
     for line in flow.told(flow.restore(found, planned, to.absolute()), to):
         typer.echo(line)

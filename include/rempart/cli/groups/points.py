@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Restore points: list them, say why each is kept, hold, prune.")
+group = typer.Typer(no_args_is_help=True, help="Restore points: list, explain, hold and prune them.")
 
-PointSite = Annotated[str | None, typer.Option("--site", help="Another site than the one where backups go now.")]
-Role = Annotated[str, typer.Option(help="Who decided so, as a role: data-protection-officer.")]
-Point = Annotated[str, typer.Argument(help="Its id, as `rempart points list` shows it.")]
+PointSite = Annotated[
+    str | None, typer.Option("--site", help=("Site of the restore points; default: the present backup site."))
+]
+Role = Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")]
+Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `rempart points list`.")]
 
 
 @group.command("list")
@@ -26,7 +28,7 @@ def points_list(site: PointSite = None) -> None:
 
 @group.command("explain")
 def points_explain(point: Point, site: PointSite = None) -> None:
-    """Explain one restore point, and what every reason to keep it means."""
+    """Explain one restore point, and each reason to keep it."""
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
@@ -37,7 +39,7 @@ def points_explain(point: Point, site: PointSite = None) -> None:
 @group.command("hold")
 def points_hold(
     point: Point,
-    why: Annotated[str, typer.Option(help="Why it must be kept; no personal data here.")],
+    why: Annotated[str, typer.Option(help="Reason to keep it; no personal data here.")],
     role: Role,
     site: PointSite = None,
 ) -> None:
@@ -52,7 +54,7 @@ def points_hold(
 @group.command("release")
 def points_release(
     point: Point,
-    why: Annotated[str, typer.Option(help="Why it need not be kept any more; no personal data here.")],
+    why: Annotated[str, typer.Option(help="Reason to release it; no personal data here.")],
     role: Role,
     site: PointSite = None,
 ) -> None:
@@ -67,7 +69,7 @@ def points_release(
 @group.command("prune")
 def points_prune(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is deleted.")
+        bool, typer.Option("--yes", help="Delete. Without it the plan is shown and nothing is deleted.")
     ] = False,
     site: PointSite = None,
 ) -> None:
@@ -79,20 +81,21 @@ def points_prune(
     for line in point_report.prune_lines(done):
         typer.echo(line)
     if done.dry_run:
-        typer.echo("Nothing was deleted. Pass --yes to do it.")
+        typer.echo("Nothing was deleted. Pass --yes to delete.")
 
 
 @group.command("repair")
 def points_repair(
     site: PointSite = None,
     trust: Annotated[
-        list[Path] | None, typer.Option(help="The ledger's public key, PEM, where no platform runs; may be repeated.")
+        list[Path] | None, typer.Option(help=("Public key of the ledger, PEM, if no platform runs; may be repeated."))
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it what is hidden is shown and nothing is changed.")
+        bool, typer.Option("--yes", help="Repair. Without it hidden objects are shown and nothing is changed.")
     ] = False,
     mark_lost: Annotated[
-        bool, typer.Option("--mark-lost", help="Mark links of which no true copy is left, so that backups go on.")
+        bool,
+        typer.Option("--mark-lost", help=("Mark links without a valid copy as lost, so that backups can continue.")),
     ] = False,
 ) -> None:
     """Restore hidden restore points at the site, and altered or missing links of their chain."""
@@ -102,9 +105,9 @@ def points_repair(
     for line in done.lines():
         typer.echo(line)
     if done.dry_run and (done.keys or done.links.healed):
-        typer.echo("Nothing was changed. Pass --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to repair.")
     if len(done.links.lost) > len(done.links.marked):
         typer.echo(
-            "What a lost link vouched for cannot be restored, and no backup goes on until each is marked as lost:"
-            " --yes --mark-lost (docs/runbooks/chain-is-broken.md)."
+            "Restore points of a lost link cannot be restored. Backups stop until each lost link is marked: "
+            "--yes --mark-lost (docs/runbooks/chain-is-broken.md)."
         )

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="What may be where, and what may leave this platform.")
+group = typer.Typer(no_args_is_help=True, help="Where data may be stored, and which hosts the platform may reach.")
 
 
 @group.command("show")
 def policy_show(
-    reasons: Annotated[bool, typer.Option(help="Tell every reason, also of what is allowed.")] = False,
+    reasons: Annotated[bool, typer.Option(help="Show every reason, including those of allowed placements.")] = False,
 ) -> None:
     """Show for each place of rempart.yaml which classifications it may hold, and why not."""
     from rempart.settings import config
@@ -30,13 +30,15 @@ def policy_show(
 @group.command("render")
 def policy_render(
     form: Annotated[str, typer.Argument(help="kubernetes, cilium or nftables.")],
-    out: Annotated[Path | None, typer.Option(help="Write the files into this folder, instead of showing them.")] = None,
-    namespace: Annotated[str, typer.Option(help="The namespace in which Airflow runs.")] = "airflow",
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; without it they are printed.")] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace in which Airflow runs.")] = "airflow",
     api_server: Annotated[
         list[str] | None, typer.Option(help="Kubernetes API server, as ADDRESS:PORT; may be repeated.")
     ] = None,
-    user: Annotated[list[str] | None, typer.Option(help="nftables: hold this user alone; may be repeated.")] = None,
-    resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; by default this machine's.")] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(help=("nftables: apply the rules to this user only; may be repeated."))
+    ] = None,
+    resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; default: this machine's.")] = None,
 ) -> None:
     """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve."""
     from rempart.flows.governance import egress_policy

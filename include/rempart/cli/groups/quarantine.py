@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Deliveries that are held back: accept one as it is.")
+group = typer.Typer(no_args_is_help=True, help="Held-back deliveries: accept a delivery as it is.")
 
 
 @group.callback()
@@ -16,10 +16,11 @@ def held_back() -> None:
 
 @group.command("accept")
 def accept_delivery(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline whose delivery it is.")],
+    pipeline: Annotated[str, typer.Argument(help="Pipeline of the delivery.")],
     delivery: Annotated[str, typer.Argument(help="SHA-256 of the delivery, from the cockpit's page of the pipeline.")],
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it you see what would be published, and nothing is changed.")
+        bool,
+        typer.Option("--yes", help=("Accept the delivery. Without it the result is shown and nothing is changed.")),
     ] = False,
 ) -> None:
     """Publish the good rows of a delivery although more of it is refused than max_quarantined allows.
@@ -34,6 +35,6 @@ def accept_delivery(
     for line in planned.lines():
         typer.echo(line)
     if not yes:
-        typer.echo("Nothing was changed. Look at the rows first; --yes accepts the delivery.")
+        typer.echo("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
     flow.accept(platform.connections("airflow_api"), planned)

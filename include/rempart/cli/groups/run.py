@@ -16,8 +16,10 @@ group = typer.Typer(no_args_is_help=True, help="Run a service in the foreground,
 @group.command("mlflow")
 def run_mlflow(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="By default that of the stack, or of connection mlflow.")] = None,
-    allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port; default: that of the stack, or of connection mlflow.")] = None,
+    allowed_hosts: Annotated[
+        str, typer.Option(help="Other hosts by which clients reach it: host:port,host:port.")
+    ] = "",
 ) -> None:
     """Run the MLflow server at the active site; it stops while the site is fenced, and restarts at the next one."""
     from rempart.deployment.servers import mlflow_supervisor
@@ -42,9 +44,9 @@ def run_airflow(
 
 @group.command("workload", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run_workload(
-    command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
+    command: Annotated[list[str], typer.Argument(help="Program and its arguments.")],
     component: Annotated[
-        str, typer.Option(help="In the container of this component, which holds fewer secrets than a task's.")
+        str, typer.Option(help="Run in the container of this component, which has fewer secrets than a task's.")
     ] = "",
 ) -> None:
     """Run any program with Airflow's settings and connections: an executor starts this in its own pod."""
@@ -55,7 +57,9 @@ def run_workload(
 
 @group.command("wal-archive")
 def run_wal_archive(
-    folder: Annotated[Path | None, typer.Option(help="Where WAL waits for the site; by default wal in var.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help=("Folder in which WAL waits for its upload; default: wal in var."))
+    ] = None,
 ) -> None:
     """Archive PostgreSQL's WAL and base backups at the backup site, until the process is ended."""
     from rempart.deployment.setup.environment import MARKER

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="People who may use Airflow, each with a role.")
+group = typer.Typer(no_args_is_help=True, help="Users of Airflow, each with a role.")
 
-Name = Annotated[str, typer.Argument(help="The user's name.")]
+Name = Annotated[str, typer.Argument(help="Name of the user.")]
 Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read it from the standard input.")]
 
 
@@ -52,18 +52,18 @@ def add_user(
 
     password = _given() if ask else people.new_password()
     person = people.add(people.users_of(open_platform()), name, role, password)
-    typer.echo(f"{person.name} may log in as {role}")
+    typer.echo(f"{person.name} can log in as {role}")
     _show(password, given=ask)
 
 
 @group.command("remove")
 def remove_user(name: Name) -> None:
-    """Remove a person's access; their sessions end within half a minute."""
+    """Remove a user's access. Their sessions end within half a minute."""
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
     people.remove(people.users_of(open_platform()), name)
-    typer.echo(f"{name} is removed")
+    typer.echo(f"{name} was removed")
 
 
 @group.command("password")
@@ -74,7 +74,7 @@ def change_password(name: Name, ask: Ask = False) -> None:
 
     password = _given() if ask else people.new_password()
     people.change_password(people.users_of(open_platform()), name, password)
-    typer.echo(f"{name} has another password")
+    typer.echo(f"the password of {name} was changed")
     _show(password, given=ask)
 
 
@@ -85,4 +85,4 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, au
     from rempart.flows.shared.platform import open_platform
 
     people.change_role(people.users_of(open_platform()), name, role)
-    typer.echo(f"{name} is {role}")
+    typer.echo(f"{name} now has role {role}")

@@ -16,12 +16,18 @@ group = typer.Typer(invoke_without_command=True)
 @group.callback()
 def watch(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Look once, as a timer does.")] = False,
-    every: Annotated[str, typer.Option(help="Between two looks: 30s, 5m.")] = "5m",
-    file: Annotated[Path, typer.Option(help="As `rempart watch init` writes it.")] = Path("watch.yaml"),
-    state: Annotated[Path | None, typer.Option(help="Who was told what, instead of `state` in the file.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Check once, for use in a timer.")] = False,
+    every: Annotated[str, typer.Option(help="Time between two checks: 30s, 5m.")] = "5m",
+    file: Annotated[Path, typer.Option(help="Configuration file, as written by `rempart watch init`.")] = Path(
+        "watch.yaml"
+    ),
+    state: Annotated[
+        Path | None,
+        typer.Option(help=("File with the notifications already sent, instead of `state` in the configuration.")),
+    ] = None,
 ) -> None:
-    """Alert when backup, replication or drill heartbeats are missing; runs outside Airflow, best at another operator.
+    """Alert when heartbeats of backup, replication or drill are missing. Run it outside Airflow, if possible at another
+    operator.
 
     Exit code of --once: 0: all is green; 1: something is red; 2: the check or an alert failed.
     """
@@ -46,10 +52,10 @@ def watch(
 
 @group.command("init")
 def watch_init(
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("watch.yaml"),
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("watch.yaml"),
 ) -> None:
     """Write the watch's file from this platform's configuration: site, public key, and how long each may be silent."""
     from rempart.flows.monitoring import watch_init as flow
     from rempart.flows.shared.platform import open_platform
 
-    typer.echo(f"{flow.write(open_platform(), out)}: written. Name whom to tell under `alerts`; docs/how-to/watch.md")
+    typer.echo(f"wrote {flow.write(open_platform(), out)}. Add the recipients under `alerts`: docs/how-to/watch.md")

@@ -1,7 +1,7 @@
-"""Write a psql script that prepares the platform's databases in a PostgreSQL of an operator; a person runs it once.
+"""Write a psql script that prepares the platform's databases in an operator's PostgreSQL. A person runs it once.
 
-It needs a role that may create roles and databases, as operators give their customers. Passwords are SCRAM verifiers
-(RFC 5802, in PostgreSQL's format), which grant no access by themselves.
+It needs a role that may create roles and databases, which operators grant their customers. Passwords are SCRAM
+verifiers (RFC 5802, in PostgreSQL's format), which grant no access by themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ITERATIONS = 4096
 
 
 def verifier(password: str, salt: bytes) -> str:
-    """Return the server's verifier of a password of printable ASCII: nobody can log in with it."""
+    """Return the server's verifier of a password of printable ASCII. A verifier is not enough to log in."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _ITERATIONS)
     client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
@@ -31,9 +31,12 @@ def verifier(password: str, salt: bytes) -> str:
 def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) -> str:
     """Return the script. Safe to run again; rights that only a superuser can grant come last, and may fail."""
     lines = [
-        "-- Written by `rempart init --kubernetes`. As a role that may create roles and databases:",
+        "-- Written by `rempart init --kubernetes`. Run it as a role that may create roles and databases:",
         '--   psql "host=... dbname=postgres user=..." -f databases.sql',
-        "-- Run it again after passwords were renewed. It holds no password, only what the server checks one with.",
+        (
+            "-- Run it again after passwords were renewed. It contains no password, only the verifiers that the "
+            "server stores."
+        ),
         "\\set ON_ERROR_STOP on",
         "",
     ]
@@ -64,7 +67,7 @@ def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) 
         "",
         "RESET ROLE;",
         "\\set ON_ERROR_STOP off",
-        "-- Backups read every table. Where this is refused, ask the operator to run it.",
+        "-- Backups read every table. If this is refused, ask the operator to run it.",
         "GRANT pg_read_all_data TO backup;",
     ]
     return "\n".join(lines) + "\n"

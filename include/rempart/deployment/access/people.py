@@ -39,11 +39,14 @@ class Person:
 
 @contextmanager
 def tables(database: Connection) -> Iterator[Session]:
-    """Open a session in which all changes are made, or none; one at a time. Raises DatabaseUnavailable, AccessError."""
+    """Open a session in which all changes are made, or none.
+
+    One session at a time. Raises DatabaseUnavailable, AccessError.
+    """
     with connect(database) as session, session.transaction():
         if session.execute("SELECT to_regclass('public.ab_user')").fetchone() == (None,):
             raise AccessError(
-                f"Database '{database.schema}' has no tables of people",
+                f"open the users of Airflow: database '{database.schema}' has no tables of users",
                 _MAKE_TABLES,
             )
         session.execute("SELECT pg_advisory_xact_lock(hashtext('rempart people'))")
@@ -66,21 +69,25 @@ def find(session: Session, name: str) -> Person:
         if person.name == name:
             return person
     raise AccessError(
-        f"There is no user '{name}'", f"Choose one of: {', '.join(person.name for person in everybody) or 'none yet'}."
+        f"find user '{name}': there is no such user",
+        f"Pass one of: {', '.join(person.name for person in everybody) or 'none yet'}.",
     )
 
 
 def check_name(name: str) -> None:
     """Check that a name cannot be confused with another or with an address. Raises AccessError."""
     if not _NAME.fullmatch(name):
-        raise AccessError(f"'{name}' cannot be a user's name", "Take small letters, digits, '.', '_' or '-', up to 64.")
+        raise AccessError(
+            f"'{name}' is not a valid user name",
+            "Use lower case letters, digits, '.', '_' or '-', at most 64 characters.",
+        )
 
 
 def check_password(password: str) -> None:
     """Check that a password is not guessed easily. Raises AccessError."""
     if len(password) < SHORTEST_PASSWORD:
         raise AccessError(
-            f"The password has {len(password)} characters",
+            f"set the password: it has only {len(password)} characters",
             f"Use {SHORTEST_PASSWORD} characters or more, or let Rempart generate a password.",
         )
 
@@ -94,7 +101,10 @@ def next_number(session: Session) -> int:
 def insert(session: Session, number: int, name: str, role: RoleName, password: str) -> Person:
     """Insert a person. Raises AccessError if the name exists."""
     if any(person.name == name for person in listed(session)):
-        raise AccessError(f"There is a user '{name}' already", "`rempart users role` changes what it may do.")
+        raise AccessError(
+            f"add user '{name}': a user of this name exists already",
+            "To change the user's rights, run `rempart users role`.",
+        )
     session.execute(
         "INSERT INTO ab_user (id, first_name, last_name, username, email, password, active, login_count,"
         " fail_login_count, created_on, changed_on) VALUES (%(number)s, %(name)s, '', %(name)s,"
@@ -127,7 +137,7 @@ def set_role(session: Session, person: Person, role: RoleName) -> None:
         [person.number, role],
     )
     if made.rowcount != 1:
-        raise AccessError(f"Airflow's database has no role '{role}' yet", _MAKE_TABLES)
+        raise AccessError(f"set role '{role}': it does not exist in Airflow's database yet", _MAKE_TABLES)
 
 
 def set_password(session: Session, person: Person, password: str) -> None:
@@ -146,7 +156,7 @@ def password_hash(session: Session, person: Person) -> str:
 
 
 def end_logins(session: Session, person: Person) -> None:
-    """Delete a person's browser sessions, each of which could get new tokens."""
+    """Delete a person's browser sessions, because each of them could request new tokens."""
     import msgspec
 
     rows = session.execute("SELECT id, data FROM session WHERE data IS NOT NULL").fetchall()

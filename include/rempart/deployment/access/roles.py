@@ -29,7 +29,11 @@ class Change:
 
     def line(self) -> str:
         action, resource = self.permission
-        verb = "had lost, and has again:" if self.given else "had been given by hand, and lost again:"
+        verb = (
+            "had lost a permission, which was restored:"
+            if self.given
+            else ("had a permission that was granted by hand, which was removed:")
+        )
         return f"role {self.role} {verb} {action} on {resource}"
 
 
@@ -65,13 +69,13 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
         _names(session, "ab_role", missing)
         for given in (True, False):
             _write(session, [change for change in changes if change.given is given], given=given)
-        told = [f"roles made: {', '.join(missing)}"] if missing else []
+        told = [f"created roles {', '.join(missing)}"] if missing else []
         told += [change.line() for change in changes if change.role not in missing]
         told += _platform_admin(session, admin)
         session.execute("DELETE FROM session WHERE expiry < timezone('utc', now())")  # each look at the login makes one
         for person in people.listed(session):
             if others := set(person.roles) - set(access.ROLES):
-                told.append(f"{person.name} has a role that is none of Rempart's: {', '.join(sorted(others))}")
+                told.append(f"{person.name} has roles that are not Rempart's: {', '.join(sorted(others))}")
     return told
 
 
@@ -80,14 +84,14 @@ def _platform_admin(session: Session, admin: Connection) -> list[str]:
     person = next((person for person in people.listed(session) if person.name == admin.login), None)
     if person is None:
         people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
-        return [f"user {admin.login} made, as whom Rempart itself works"]
+        return [f"created user {admin.login}, which Rempart itself uses"]
     told = []
     if person.roles != ("admin",):
         people.set_role(session, person, "admin")
-        told.append(f"user {admin.login} had roles {', '.join(person.roles) or 'none'}, and is admin again")
+        told.append(f"user {admin.login} had roles {', '.join(person.roles) or 'none'}; set to admin")
     if not person.active or not check_password_hash(people.password_hash(session, person), admin.password):
         people.set_password(session, person, admin.password)
-        told.append(f"user {admin.login} was switched off or had another password, and has its own again")
+        told.append(f"user {admin.login} was inactive or had another password; active again with its own password")
     return told
 
 
@@ -107,7 +111,7 @@ def _found(session: Session) -> dict[str, frozenset[Permission]]:
 
 
 def _names(session: Session, table: str, names: Iterable[str]) -> None:
-    """Return rows of one of FAB's tables of names; existing ones stay."""
+    """Return rows of one of FAB's tables of names. Existing rows are kept."""
     session.execute(
         sql.SQL(
             "INSERT INTO {0} (id, name) SELECT nextval({1}), n FROM unnest(%s::text[]) n"

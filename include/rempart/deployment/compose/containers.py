@@ -64,29 +64,41 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("BASE_IMAGE", "debian:trixie-slim", "The one image that is not built here; `make base-image` makes one."),
+    Setting(
+        "BASE_IMAGE",
+        "debian:trixie-slim",
+        "Base image, the only image that is not built here. `make base-image` makes one.",
+    ),
     Setting("REMPART_TAG", "local", "Tag of the platform's images."),
-    Setting("REMPART_TRAINER", "job", "`trainer`: the image of jobs holds PyTorch as well."),
-    Setting("REMPART_AIRFLOW_PORT", "18080", "Airflow's pages and REST API."),
+    Setting("REMPART_TRAINER", "job", "`trainer` adds PyTorch to the image of jobs."),
+    Setting("REMPART_AIRFLOW_PORT", "18080", "Port of Airflow's pages and REST API."),
     Setting("REMPART_MLFLOW_PORT", "15000", "MLflow's, likewise."),
-    Setting("REMPART_LISTEN", ingress.LOOPBACK, "Where the pages listen; any other address needs a certificate."),
-    Setting("REMPART_HOST", ingress.LOOPBACK, "As browsers name this machine; a certificate must hold it."),
-    Setting("REMPART_SCHEDULER_MEMORY", "6g", "Of the container in which tasks run."),
-    Setting("COMPOSE_PROFILES", "", "What else is started: celery, monitoring (`rempart init --profiles`)."),
-    Setting("REMPART_EXECUTOR", "LocalExecutor", "What runs tasks; with profile `celery`: CeleryExecutor."),
-    Setting("REMPART_WORKER_MEMORY", "6g", "Of each worker of profile `celery`."),
-    Setting("REMPART_MONITORING_PORT", "19090", "Of profile `monitoring`: its page."),
+    Setting(
+        "REMPART_LISTEN",
+        ingress.LOOPBACK,
+        "Address on which the pages listen. Any address but 127.0.0.1 needs a certificate.",
+    ),
+    Setting("REMPART_HOST", ingress.LOOPBACK, "Host name of this machine in browsers. A certificate must cover it."),
+    Setting("REMPART_SCHEDULER_MEMORY", "6g", "Memory limit of the container in which tasks run."),
+    Setting("COMPOSE_PROFILES", "", "Optional services to start: celery, monitoring (`rempart init --profiles`)."),
+    Setting("REMPART_EXECUTOR", "LocalExecutor", "Executor of tasks. With profile `celery`: CeleryExecutor."),
+    Setting("REMPART_WORKER_MEMORY", "6g", "Memory limit of each worker of profile `celery`."),
+    Setting("REMPART_MONITORING_PORT", "19090", "Port of the page of profile `monitoring`."),
 )
-_FILES = Setting("REMPART_FILES", "./var/compose", "Where `rempart init` put what is mounted.")
+_FILES = Setting("REMPART_FILES", "./var/compose", "Folder in which `rempart init` wrote the mounted files.")
 _MADE = (
-    Setting("REMPART_OWN_POSTGRESQL", "1", "From here on `rempart init` writes anew. 0: rempart.yaml says external."),
+    Setting(
+        "REMPART_OWN_POSTGRESQL",
+        "1",
+        "`rempart init` rewrites everything below this line. 0: rempart.yaml declares the service as external.",
+    ),
     Setting("REMPART_OWN_PRIMARY", "1", "Likewise."),
     Setting("REMPART_OWN_HAVEN", "1", "Likewise."),
-    Setting("REMPART_PASS", "0", "1: PostgreSQL is the team's own, and passed through to where it is."),
-    Setting("REMPART_POSTGRESQL_HOST", "postgresql.invalid", "Where that is."),
+    Setting("REMPART_PASS", "0", "1: PostgreSQL is your own server, and connections are forwarded to it."),
+    Setting("REMPART_POSTGRESQL_HOST", "postgresql.invalid", "Name and port of that server."),
     Setting("REMPART_POSTGRESQL_PORT", "5432", "Likewise."),
-    Setting("REMPART_ALLOWED", "none", "Digest of the list of where containers may go."),
-    Setting("REMPART_SCHEME", "http", "`https` once `rempart init` was given a certificate."),
+    Setting("REMPART_ALLOWED", "none", "Digest of the list of destinations that containers may reach."),
+    Setting("REMPART_SCHEME", "http", "`https` if `rempart init` was given a certificate."),
     Setting("REMPART_CERTIFICATE", "none", "Digest of certificate and key."),
 )
 
@@ -98,7 +110,7 @@ def in_containers(stack: Stack) -> Stack:
 
 
 def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return the containers' files: contents by path. `stack` is the one in containers.
+    """Return the containers' files: contents by path. `stack` is the stack in containers.
 
     `certificates`: each site's files by name.
     """
@@ -160,7 +172,7 @@ def settings_text(
     lines = [
         (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()
     ]
-    return "# What docker-compose.yml reads; `rempart init` writes it. No secret stands here.\n" + "".join(lines)
+    return "# Read by docker-compose.yml, written by `rempart init`. It contains no secret." + "".join(lines)
 
 
 def initialise(
@@ -211,7 +223,7 @@ def initialise(
         len(secrets),
         "in place" if secrets == existing else "written",
     )
-    logger.info("%s: settings of docker-compose.yml written", settings)
+    logger.info("wrote the settings of docker-compose.yml to %s", settings)
 
 
 def initialise_build(stack: Stack, settings: Path, inherited: Mapping[str, str]) -> None:
@@ -223,7 +235,7 @@ def initialise_build(stack: Stack, settings: Path, inherited: Mapping[str, str])
         _write_mounted(folder / name, text)
     kept = {setting.name: before[setting.name] for setting in _MADE if setting.name in before}
     credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
-    logger.info("%s: settings of the build written", settings)
+    logger.info("wrote the settings of the build to %s", settings)
 
 
 def _build_files(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -246,11 +258,16 @@ def refuse_others(stack: Stack, file: Path, existing: Mapping[str, str], restore
     ours = {name: value for name, value in restored.items() if name not in _of_the_team(stack)}
     if differing := credentials.others(existing, ours):
         raise StackError(
-            f"{file} holds other secrets than the restore point: {', '.join(differing[:5])}",
-            "They are of another platform. Move var/kubernetes away, then `rempart init --kubernetes --from-point`."
+            f"write {file}: it holds other secrets than the restore point: {', '.join(differing[:5])}",
+            (
+                "The secrets belong to another platform. Move var/kubernetes away, then run `rempart init "
+                "--kubernetes --from-point`."
+            )
             if stack.cluster
-            else "Run `docker compose down --volumes` and move var/compose away, because it belongs to another "
-            "platform; then run `rempart init --from-point`.",
+            else (
+                "The secrets belong to another platform. Run `docker compose down --volumes` and move "
+                "var/compose away, then run `rempart init --from-point`."
+            ),
         )
 
 
@@ -316,16 +333,14 @@ STARTS_SECONDS = 900.0
 
 
 def up(stack: Stack, patience: float = 0.0) -> None:
-    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds for their start.
+    """Check that MLflow and Airflow work. No container starts them: wait `patience` seconds for their start.
 
-    After the start of one, both have the rest of that time, or `STARTS_SECONDS` if longer. The reason of a delay is
-    reported. Raises StackError, DatabaseUnavailable.
+    After the start of the first, both have the rest of that time, or `STARTS_SECONDS` if longer. The reason of a delay
+    is reported. Raises StackError, DatabaseUnavailable.
     """
     deadline = time.monotonic() + patience
     if patience and not _until(lambda: ", ".join(works(stack)), patience):
-        logger.info(
-            "the stores are as they must be: %s This command waits %.0f s for them.", _START[stack.cluster], patience
-        )
+        logger.info("the stores are ready: %s This command waits %.0f s for them.", _START[stack.cluster], patience)
     _until(lambda: _some_work(stack), deadline - time.monotonic(), told=IDLE)
     deadline = max(deadline, time.monotonic() + min(patience, STARTS_SECONDS))
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
@@ -339,10 +354,10 @@ _START = {
     False: "start MLflow and Airflow on the machine of the Engine (`docker compose up --wait`).",
     True: "start MLflow and Airflow (docs/how-to/kubernetes.md, 'Bring it back').",
 }
-"""What starts MLflow and Airflow: the Engine, or a cluster if the containers are pods."""
+"""Instruction to start MLflow and Airflow: by the Engine, or by a cluster if the containers are pods."""
 
 
-IDLE = "The stores are as they must be, and MLflow and Airflow do not run yet"
+IDLE = "The stores are ready, but MLflow and Airflow are not running yet"
 
 
 def _some_work(stack: Stack) -> str:
@@ -350,19 +365,19 @@ def _some_work(stack: Stack) -> str:
         return ", ".join(running)
     raise StackError(
         IDLE,
-        f"Now {_START[stack.cluster]} Then run this command again: it goes on here.",
+        f"Now {_START[stack.cluster]} Then run this command again: it continues here.",
     )
 
 
 def _airflow(stack: Stack, connection: Connection) -> str:
     health = airflow_server.check(connection, {}, airflow_server.expects_dags(stack))
-    return f"all components beat, {health.dags} DAGs parsed"
+    return f"all components send heartbeats, {health.dags} DAGs parsed"
 
 
 def _until(check: Callable[[], str], seconds: float, told: str = "") -> str:
-    """What a check says once it passes.
+    """Wait until a check passes, and return its text.
 
-    Why it does not pass is logged when that changes, twice a minute at most; `told` is known already.
+    The reason of a failure is logged when it changes, twice a minute at most. `told` was logged before.
     """
     deadline, again = time.monotonic() + seconds, 0.0
     while True:

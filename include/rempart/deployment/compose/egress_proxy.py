@@ -1,4 +1,4 @@
-"""Configure the egress proxy of the containers: external services, how they are reached, and the allow-list.
+"""Configure the egress proxy of the containers: external services, the route to them, and the allow-list.
 
 The proxy's list is the policy's own (`rempart.sovereignty.egress.rules`), shared with the audit hook and the network
 rules.
@@ -33,13 +33,14 @@ def check_services(stack: Stack) -> None:
     """Check that each service is in docker-compose.yml or external. Raises StackError."""
     if others := [name for name in ("mlflow", "airflow") if stack.external(name)]:
         raise StackError(
-            f"docker-compose.yml starts {' and '.join(others)} itself, and rempart.yaml says: external",
-            "Take `external` out, or run the platform with `rempart up`, which leaves such a service to you.",
+            f"docker-compose.yml starts {' and '.join(others)} itself, but rempart.yaml declares: external",
+            "Remove `external` in rempart.yaml, or run the platform with `rempart up`, which does not start "
+            "external services.",
         )
     if others := [name for name in stack.embedded_sites if name not in SITES]:
         raise StackError(
-            f"docker-compose.yml starts no site called {', '.join(others)}; it starts {' and '.join(SITES)}",
-            "Declare it under services as external, or use one of those names.",
+            f"docker-compose.yml starts no site named {', '.join(others)}; it starts {' and '.join(SITES)}",
+            "Declare the site as external under services, or use one of those names.",
         )
 
 
@@ -60,9 +61,9 @@ def needed(stack: Stack) -> list[str]:
 def given(
     stack: Stack, own: Mapping[str, str], existing: Mapping[str, str], inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the team's connections by variable: from the environment, else from an earlier `rempart init`.
+    """Return the team's connections by variable, from the environment or else from an earlier `rempart init`.
 
-    `own` are those that the platform makes. Raises ConnectionMissing, StackError.
+    `own` are the connections that the platform makes. Raises ConnectionMissing, StackError.
     """
     must = needed(stack)
     may = sorted(declared_connections(stack.config) | platform_connections(stack.config) | {keys.NEXT_CONNECTION})
@@ -75,8 +76,9 @@ def given(
             found[variable] = _one_line(text)
         elif name in must:
             raise ConnectionMissing(
-                f"Connection '{name}' is not defined, and rempart.yaml declares a service that is reached by it",
-                f"Set {variable} for `rempart init` (docs/how-to/external-services.md). It is kept in var/compose.",
+                f"Connection '{name}' is not defined, but rempart.yaml declares a service that needs it",
+                f"Set {variable} for `rempart init` (docs/how-to/external-services.md), which stores it in "
+                "var/compose.",
             )
     resolve = _resolver(found)
     for variable in found:
@@ -90,7 +92,7 @@ def given(
 
 
 def _one_line(text: str) -> str:
-    """Return multi-line JSON as one line: a file of variables has one line for each."""
+    """Return multi-line JSON as one line, because a file of variables has one line for each."""
     try:
         return json.dumps(json.loads(text)) if text.lstrip().startswith("{") else text.strip()
     except ValueError:  # told, without its text, by who parses it
@@ -109,7 +111,8 @@ def _resolver(variables: Mapping[str, str]) -> Connections:
         except ValueError:
             # the cause would quote the value, which holds the password
             raise ConnectionMissing(
-                f"{variable} is neither JSON nor a URI", "Write it as Airflow documents its connection variables."
+                f"{variable} is neither JSON nor a URI",
+                "Write it in one of the two forms that Airflow documents for connection variables.",
             ) from None
 
     return resolve
@@ -120,22 +123,22 @@ def _check_connection(connection: Connection, variable: str) -> None:
     for key in _FILES_OF_THIS_MACHINE:
         if connection.extra.get(key):
             raise StackError(
-                f"{variable}: extra.{key} names a file of this machine, which no container sees",
-                "Give the content (kube_config), or use a certificate from an authority that Debian trusts.",
+                f"{variable}: extra.{key} names a file of this machine, which does not exist in the containers",
+                "Set the content of the file (kube_config), or use a certificate from an authority that Debian trusts.",
             )
     endpoint = egress.endpoint_of(connection)
     if endpoint and egress.is_this_machine(egress.parse_endpoint(endpoint)[0]):
         raise StackError(
-            f"{variable} leads to {endpoint}: in a container, that is the container itself",
-            "Name the host by which other machines reach it, there and in rempart.yaml.",
+            f"{variable} points to {endpoint}; in a container, this is the container itself",
+            "Use the host name by which other machines reach it, in the connection and in rempart.yaml.",
         )
 
 
 def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
     """Return name and port of the team's PostgreSQL; None if the platform has its own. Raises StackError.
 
-    libpq knows no proxy, so a container takes the server's own name and forwards connections: to one server, with a
-    name.
+    libpq cannot use a proxy, so a container takes the server's own name and forwards connections. It forwards to one
+    server, which needs a name.
     """
     declared = stack.external("postgresql")
     if declared is None:
@@ -145,13 +148,13 @@ def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
     host, port = found[declared.connection]
     if others := [name for name, place in found.items() if place != (host, port)]:
         raise StackError(
-            f"Connections {', '.join(others)} lead to another server than '{declared.connection}' ({host}:{port})",
-            "Correct the connections, because containers have all databases on one server; or use `rempart up`.",
+            f"Connections {', '.join(others)} point to another server than '{declared.connection}' ({host}:{port})",
+            "Correct the connections, because containers need all databases on one server; or use `rempart up`.",
         )
     if egress.is_address(host) or "." not in host:
         raise StackError(
-            f"PostgreSQL is at '{host}': containers reach it by a name with a dot, as its certificate has it",
-            "Name it so in services.postgresql.external.url and in each connection pg_*.",
+            f"PostgreSQL is at '{host}', but containers need the name in its certificate, with a dot",
+            "Use that name in services.postgresql.external.url and in each connection pg_*.",
         )
     return host, port
 

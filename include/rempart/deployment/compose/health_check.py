@@ -1,6 +1,7 @@
-"""Whether a container's service works: `python -m rempart.deployment.compose.health_check SERVICE`, exit code 0 or 1.
+"""Check whether a container's service works: `python -m rempart.deployment.compose.health_check SERVICE`, exit code 0
+or 1.
 
-Standard library only: it runs every few seconds, and importing the platform would cost a second each time.
+Standard library only, because it runs every few seconds, and importing the platform would take a second each time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def beats(broker: tuple[str, int], password: str, worker: str, patience: float =
         with connection.makefile("rb") as lines:
             for line in lines:
                 if line.startswith(b"-"):
-                    raise PermissionError(f"the broker says {line.decode(errors='replace').strip()}")
+                    raise PermissionError(f"the broker answered {line.decode(errors='replace').strip()}")
                 if line.startswith(b"{") and known in _body(line):
                     return True
                 if time.monotonic() > deadline:

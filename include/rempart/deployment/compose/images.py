@@ -12,17 +12,17 @@ from rempart.errors import StackError
 
 BILL = "/usr/share/rempart/sbom.json"
 """Path of the bill of materials in each image."""
-_BUILD = "Build them: `make images`. Without an Engine: `rempart bundle write --no-images`."
+_BUILD = "Build the images: `make images`. Without an Engine: `rempart bundle write --no-images`."
 
 
 def _docker(*words: str, root: Path | None = None) -> str:
     try:
         done = subprocess.run(["docker", *words], cwd=root, capture_output=True, text=True, check=False)
     except OSError as cause:
-        raise StackError(f"docker could not be started: {cause.strerror}", _BUILD) from cause
+        raise StackError(f"start docker: {cause.strerror}", _BUILD) from cause
     if done.returncode:
         told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StackError(f"`docker {' '.join(words[:2])}` was refused: {told[-1]}", _BUILD)
+        raise StackError(f"`docker {' '.join(words[:2])}` failed: {told[-1]}", _BUILD)
     return done.stdout
 
 
@@ -40,10 +40,10 @@ def _require_compose() -> None:
     try:
         done = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
     except OSError as cause:
-        raise StackError("docker is not installed, so the images cannot be packed", _BUILD) from cause
+        raise StackError("pack the images: docker is not installed", _BUILD) from cause
     if done.returncode:
         raise StackError(
-            "`docker compose` is not installed, so the images of docker-compose.yml are not known",
+            "list the images of docker-compose.yml: `docker compose` is not installed",
             "Install Docker's compose plugin (Debian: `apt-get install docker-compose`), then `make images`. Without "
             "images: `rempart bundle write --no-images`.",
         )
@@ -58,7 +58,7 @@ def bill(reference: str) -> str:
 
 
 def save(wanted: Sequence[str], target: Path) -> None:
-    """Save all images in one archive, with shared layers once. Raises StackError."""
+    """Save all images in one archive, in which shared layers occur once. Raises StackError."""
     with (
         subprocess.Popen(["docker", "save", *wanted], stdout=subprocess.PIPE) as process,
         target.open("wb") as raw,
@@ -67,4 +67,7 @@ def save(wanted: Sequence[str], target: Path) -> None:
         if process.stdout:
             shutil.copyfileobj(process.stdout, packed, 1 << 20)
     if process.returncode:
-        raise StackError(f"`docker save` ended with {process.returncode}", "Read the lines above.")
+        raise StackError(
+            f"`docker save` ended with exit code {process.returncode}",
+            "Correct the cause in the lines above, then run again.",
+        )

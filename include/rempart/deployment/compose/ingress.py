@@ -33,8 +33,8 @@ def read(pair: CertificatePair | None, kept: Path) -> str:
         return "".join(file.read_text(encoding="utf-8").rstrip() + "\n" for file in (pair.certificate, pair.key))
     except (OSError, ValueError) as cause:
         raise StackError(
-            f"The certificate {pair.certificate} or its key {pair.key} cannot be read: {type(cause).__name__}",
-            "Name two files in PEM that you may read: the certificate with its chain, and its key.",
+            f"read the certificate {pair.certificate} and its key {pair.key}: {type(cause).__name__}",
+            "Pass two PEM files that you may read: the certificate with its chain, and its key.",
         ) from cause
 
 
@@ -44,8 +44,8 @@ def check(pem: str, wanted: Mapping[str, str], now: datetime) -> None:
     if not pem:
         if listen != LOOPBACK:
             raise StackError(
-                f"REMPART_LISTEN is {listen}: passwords would cross the network as they are",
-                f"Give a certificate ({_GIVE}), or set REMPART_LISTEN={LOOPBACK} in .env.",
+                f"REMPART_LISTEN is {listen}, so passwords would cross the network unencrypted",
+                f"Add a certificate ({_GIVE}), or set REMPART_LISTEN={LOOPBACK} in .env.",
             )
         return
     from cryptography import x509
@@ -56,25 +56,26 @@ def check(pem: str, wanted: Mapping[str, str], now: datetime) -> None:
         key = load_pem_private_key(pem.encode(), None)
     except (ValueError, TypeError) as cause:
         raise StackError(
-            "The certificate or its key is not PEM, or the key is encrypted",
-            f"{_GIVE}: a certificate with its chain, and a key without passphrase.",
+            "read the certificate and its key: a file is not PEM, or the key is encrypted",
+            f"{_GIVE}: pass a certificate with its chain, and a key without passphrase.",
         ) from cause
     public = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if certificate.public_key().public_bytes(*public) != key.public_key().public_bytes(*public):
         raise StackError(
-            "The key is not the certificate's",
-            f"{_GIVE}: both from one order; your own certificate first, then its chain.",
+            "check the certificate: the key belongs to another certificate",
+            f"{_GIVE}: pass two files of the same order, with your own certificate before its chain.",
         )
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise StackError(
-            f"The certificate holds from {certificate.not_valid_before_utc:%Y-%m-%d} to "
+            f"check the certificate: it is valid from {certificate.not_valid_before_utc:%Y-%m-%d} to "
             f"{certificate.not_valid_after_utc:%Y-%m-%d}, and today is {now:%Y-%m-%d}",
             f"Renew it, then {_GIVE}.",
         )
     if not _covers(names := _names(certificate), host):
         raise StackError(
-            f"The certificate is for {', '.join(names) or 'no host'}, and REMPART_HOST is {host}",
-            "Set REMPART_HOST in .env to the name by which browsers reach this machine; the certificate must hold it.",
+            f"check the certificate: it is for {', '.join(names) or 'no host'}, but REMPART_HOST is {host}",
+            "Set REMPART_HOST in .env to the host name of this machine in browsers; the certificate must cover "
+            "that name.",
         )
 
 
@@ -91,7 +92,7 @@ def _names(certificate: object) -> list[str]:
 
 
 def _covers(names: list[str], host: str) -> bool:
-    """Return whether a name covers a host: equal, or a `*.` for one label (RFC 6125)."""
+    """Return whether a certificate name covers a host: it is equal, or has `*.` for one label (RFC 6125)."""
     try:
         return str(ipaddress.ip_address(host)) in names
     except ValueError:

@@ -1,4 +1,4 @@
-"""Load a bundle's images into this machine's Docker Engine; one of them writes the files for docker-compose.yml.
+"""Load a bundle's images into this machine's Docker Engine. One of them writes the files for docker-compose.yml.
 
 `open_bundle.py --containers` runs it: `load_images.py ARCHIVE REFERENCE...`. Standard library only. Nothing is
 installed on the machine, nothing is pulled, and the container that writes the settings has no network.
@@ -24,10 +24,10 @@ def _docker(*words: str, remedy: str) -> str:
     try:
         done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
     except OSError as fault:
-        raise ImagesRefused(f"docker could not be started ({fault.strerror}). {remedy}") from fault
+        raise ImagesRefused(f"start docker: {fault.strerror}. {remedy}") from fault
     if done.returncode:
         told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ImagesRefused(f"`docker {' '.join(words[:2])}` was refused: {told[-1]}. {remedy}")
+        raise ImagesRefused(f"`docker {' '.join(words[:2])}` failed: {told[-1]}. {remedy}")
     return done.stdout
 
 
@@ -41,21 +41,21 @@ def initialise_command(home: Path, image: str, user: str) -> list[str]:
 
 def load(archive: Path, references: Sequence[str], home: Path) -> None:
     """Load the images, check that all are there, and write `.env` and var/compose. Raises ImagesRefused."""
-    needed = "Install Docker Engine 25 or later with Compose, and start it; or install without --containers."
+    needed = "Install Docker Engine 25 or later with Compose, and start it, or install without --containers."
     for words in (("info",), ("compose", "version")):
         _docker(*words, remedy=needed)
     sys.stdout.write(f"loading {len(references)} images from {archive} ({archive.stat().st_size / 1e6:.0f} MB)\n")
     sys.stdout.flush()
-    _docker("load", "--quiet", "--input", str(archive), remedy="Look for space where the Engine keeps its data.")
+    _docker("load", "--quiet", "--input", str(archive), remedy="Check the free space in the Engine's data folder.")
     for reference in references:
-        _docker("image", "inspect", reference, remedy="The archive lacks it: have the bundle made anew.")
+        _docker("image", "inspect", reference, remedy=("The archive lacks this image. Have the bundle written again."))
     (image,) = (reference for reference in references if reference.startswith(f"{INITIALISES}:"))
     settings = home / ".env"
     if not settings.exists():
         with os.fdopen(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
             stream.write(f"REMPART_TAG={image.rpartition(':')[2]}\n")
     command = initialise_command(home, image, f"{os.getuid()}:{os.getgid()}")
-    sys.stdout.write(_docker(*command, remedy=f"{home} must be a folder of yours, on a disk that the Engine sees."))
+    sys.stdout.write(_docker(*command, remedy=(f"{home} must be your own folder, on a disk that the Engine can read.")))
 
 
 def main(arguments: list[str]) -> int:

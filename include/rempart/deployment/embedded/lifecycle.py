@@ -1,4 +1,4 @@
-"""Start and stop the embedded stack. Each step reports what it does and how long it took."""
+"""Start and stop the embedded stack. Each step logs what it does and how long it took."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _alone(stack: Stack, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.line("another `rempart up` or `rempart down` is at work: waiting for it")
+            progress.line("another `rempart up` or `rempart down` is running: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -96,7 +96,7 @@ def _until(
             service = dead[0] if dead else names[0]
             why = "keeps dying" if dead else f"is not healthy after {seconds:.0f} s"
             raise StackError(
-                f"{service} {why}: {last.what}\n{log_tail(stack, service)}",
+                f"start {service}: it {why}: {last.what}\n{log_tail(stack, service)}",
                 f"Read {stack.logs / service}.log, then run `rempart up` again.",
             ) from last
         progress.waiting("%s: waiting (%s)", label, last.what.splitlines()[0][:110])
@@ -111,7 +111,7 @@ def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) 
         _check_ports(stack, [n for n in stack.services if states[n].state not in ("RUNNING", "STARTING")])
         return
     if left := launch.leftovers(stack):
-        progress.line("ending %d processes that an earlier run left", len(left))
+        progress.line("ending %d processes of an earlier run", len(left))
         launch.end(left)
     _check_ports(stack, stack.services)
     supervisor.start()
@@ -133,8 +133,8 @@ def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
 def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
     """Start stopped services, and check that everything works. Quick if it does. Raises RempartError.
 
-    Schemas of an earlier release are refused without `migrate`: going back would need a restore point. In containers,
-    the Engine or the cluster starts the services, and `patience` is the number of seconds to wait.
+    Schemas of an earlier release are refused without `migrate`, because going back would need a restore point. In
+    containers, the Engine or the cluster starts the services, and `patience` is the number of seconds to wait.
     """
     if stack.containers:
         containers.up(stack, patience)
@@ -176,7 +176,7 @@ def works(stack: Stack) -> list[str]:
 
 
 def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Supervisor, dict[str, str], Connections]:
-    """Return the running supervisor and the stack's secrets, after checking the external services among these."""
+    """Return the running supervisor and the stack's secrets, after a check of external connections."""
     secrets = credentials.ensure(stack)
     resolve = credentials.connections(stack, secrets)
     for service in services:
@@ -229,7 +229,7 @@ def _external_site(stack: Stack, name: str, resolve: Connections, active: str | 
         serving = active or _active_site(stack, resolve)
         if serving in (name, stack.config.active_site):
             raise
-        return f"NOT THERE: {error.what}; the platform works at '{serving}'"
+        return f"NO ANSWER: {error.what}; the platform works at '{serving}'"
 
 
 def _active_site(stack: Stack, resolve: Connections) -> str:
@@ -281,7 +281,7 @@ def _start_servers(
     def beats() -> str:
         since = _started(supervisor.states())
         found.append(airflow_server.check(resolve("airflow_api"), since, airflow_server.expects_dags(stack)))
-        return f"all components beat, {found[-1].dags} DAGs parsed"
+        return f"all components send heartbeats, {found[-1].dags} DAGs parsed"
 
     _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, 180)
     for line in found[-1].import_errors:
@@ -312,22 +312,22 @@ def down(stack: Stack) -> None:
                 progress.line("%s: stopped", label)
             supervisor.shutdown()
         else:
-            progress.line("the supervisor does not run")
+            progress.line("the supervisor is not running")
         if left := launch.leftovers(stack):
-            progress.line("ending %d processes that outlived their service", len(left))
+            progress.line("ending %d processes that were still running after their service stopped", len(left))
             launch.end(left)
         if left := launch.leftovers(stack):
             raise StackError(
-                f"Processes are left: {', '.join(str(process.pid) for process in left)}",
+                f"stop the stack: these processes are still running: {', '.join(str(process.pid) for process in left)}",
                 "End them (kill -9), then run `rempart down` again.",
             )
         for name in stack.embedded_sites:
             object_sites.clear_sockets(ports_of(stack, f"site-{name}"))
         if not stack.sockets.is_relative_to(stack.var):
             shutil.rmtree(stack.sockets)
-        progress.line("the stack is down: no process is left")
+        progress.line("the stack is down: no process is running")
 
 
 def adopt_environment() -> None:
-    """Disable telemetry in this process too, and keep its local traffic off the proxy."""
+    """Disable telemetry in this process too, and exclude its local traffic from the proxy."""
     os.environ.update(TELEMETRY_OFF | environment.off_proxy(os.environ))

@@ -41,7 +41,7 @@ class Release:
         return int(found.split(".")[0]) if found else None
 
     def same_code(self, other: Release) -> bool:
-        """Return whether another checkout has the same release, wherever both are."""
+        """Return whether another checkout has the same release, whatever their folders are."""
         return replace(other, root=self.root, python=self.python) == self
 
 
@@ -87,8 +87,8 @@ def forget(stack: Stack) -> None:
 def recorded(stack: Stack) -> Release | None:
     """Return the release that last started the stack, or None.
 
-    The supervisor's configuration names its folder, whichever release wrote it. Without a record of that folder that
-    has every field, its files are read.
+    The supervisor's configuration names its folder, whatever release wrote it. Without a record of that folder
+    that has every field, its files are read.
     """
     configuration, file = stack.state / _CONFIGURATION, stack.state / _RECORD
     if not configuration.is_file():
@@ -117,10 +117,10 @@ def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
     if before is None or migrate:
         return
     moved = {name: (before.packages.get(name), ours.packages.get(name)) for name in MIGRATES}
-    if told := [f"{name} {was} where this one brings {now}" for name, (was, now) in moved.items() if was != now]:
+    if told := [f"{name} {was}, here {now}" for name, (was, now) in moved.items() if was != now]:
         raise StackError(
-            f"The release in {before.root} worked here last, with {', '.join(told)}: databases may be migrated, and no"
-            " earlier release works on them then",
-            "Run `rempart upgrade`: it takes a restore point first. To come back from there, `rempart upgrade --back`"
-            " in that folder. Without a point: `rempart up --migrate`.",
+            f"start the stack: the release in {before.root} ran here last, with {', '.join(told)}. Databases may "
+            "be migrated, and then no earlier release can use them",
+            "Run `rempart upgrade`, which first writes a restore point. To go back afterwards, run `rempart "
+            "upgrade --back` in that folder. To upgrade without a restore point, run `rempart up --migrate`.",
         )

@@ -51,7 +51,7 @@ def _resident(processes: Sequence[psutil.Process]) -> int:
 
 
 def services(stack: Stack, now: float) -> list[ServiceStatus]:
-    """Return one line for each service, from the supervisor and its processes. `now`: seconds since the epoch."""
+    """Yield one line for each service, from the supervisor and its processes. `now`: seconds since the epoch."""
     supervisor = Supervisor(stack)
     states = supervisor.states() if supervisor.runs() else {}
     members = _members(stack)

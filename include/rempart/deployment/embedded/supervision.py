@@ -67,7 +67,9 @@ class Supervisor:
                 f"Read {self.stack.logs / 'supervisord.log'}.",
             ) from cause
         except OSError as cause:
-            raise StackError(f"The supervisor does not answer ({cause})", "Run `rempart up` to start it.") from cause
+            raise StackError(
+                f"call the supervisor: it does not answer ({cause})", "Run `rempart up` to start it."
+            ) from cause
 
     def runs(self) -> bool:
         """Return whether a supervisor answers."""
@@ -86,14 +88,16 @@ class Supervisor:
         )
         if done.returncode:
             raise StackError(
-                f"The supervisor did not start: {(done.stderr or done.stdout).strip()[-500:]}",
+                f"start the supervisor: {(done.stderr or done.stdout).strip()[-500:]}",
                 f"Read {self.stack.logs / 'supervisord.log'}.",
             )
         for _ in range(100):
             if self.runs():
                 return
             time.sleep(0.1)
-        raise StackError("The supervisor started and does not answer", f"Read {self.stack.logs / 'supervisord.log'}.")
+        raise StackError(
+            "start the supervisor: it started but does not answer", f"Read {self.stack.logs / 'supervisord.log'}."
+        )
 
     def configure(self) -> str:
         """Write its configuration. Return the file's path."""
@@ -139,7 +143,8 @@ class Supervisor:
         while running := [name for name, found in self.states().items() if name in names and found.state in _ALIVE]:
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"{', '.join(running)} did not stop", f"Read {self.stack.logs}, then run `rempart down` again."
+                    f"stop the services: {', '.join(running)} did not stop",
+                    f"Read the logs in {self.stack.logs}, then run `rempart down` again.",
                 )
             tick()
             time.sleep(0.2)
@@ -155,4 +160,4 @@ class Supervisor:
         except psutil.NoSuchProcess:
             return
         except psutil.TimeoutExpired as cause:
-            raise StackError(f"The supervisor (process {pid}) did not end", "Run `rempart down` again.") from cause
+            raise StackError(f"stop the supervisor: process {pid} did not end", "Run `rempart down` again.") from cause

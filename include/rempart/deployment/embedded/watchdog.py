@@ -1,7 +1,7 @@
-"""Watch supervisord: if it dies unexpectedly, start the stack again.
+"""Watch supervisord, and start the stack again if it dies unexpectedly.
 
-supervisord restarts every server, including this one; this one restarts supervisord. It waits on a file descriptor and
-uses no processor time.
+supervisord restarts every server, including this one, and this one restarts supervisord. It waits on a file descriptor
+and uses no processor time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     try:
         select.select([os.pidfd_open(parent)], [], [])
     except ProcessLookupError:
-        sys.stderr.write("rempart: the supervisor had gone\n")
+        sys.stderr.write("rempart: the supervisor died unexpectedly\n")
     # `up` ends what the dead supervisor left, and its new guard what this one left: neither is to end `up` itself
     os.environ.pop(environment.MARKER, None)
     launch.forget_group(stack, "guard")

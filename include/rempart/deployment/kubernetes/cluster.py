@@ -37,22 +37,22 @@ SECRETS = {
 }
 """Secrets, each named rempart-<name>, and the file of secrets in containers that holds the same."""
 KEY = "secrets.env"
-"""The one key of each Secret, and its file name in a pod below REMPART_VAR."""
+"""The only key of each Secret, and its file name in a pod below REMPART_VAR."""
 _CONNECTION = "AIRFLOW_CONN_"
 _MLFLOW_KEY = "REMPART_MLFLOW_SECRET_KEY"
-_HOW = "docs/how-to/external-services.md tells what each connection holds."
+_HOW = "docs/how-to/external-services.md describes each connection."
 
 
 def in_cluster(stack: Stack) -> Stack:
     """Return the stack as pods see it. Raises StackError if rempart.yaml leaves a store to the stack."""
     if ours := [name for name in ("postgresql", *stack.config.sites) if not stack.external(name)]:
         raise StackError(
-            f"In a cluster nothing starts a database or an object store, and rempart.yaml leaves these to the stack: "
-            f"{', '.join(ours)}",
-            "Name your operator's as services.<name>.external, or run them by docker-compose.yml.",
+            "In a cluster the platform starts no database and no object store, but rempart.yaml does not declare "
+            f"these as external: {', '.join(ours)}",
+            "Declare your operator's services as services.<name>.external, or use docker-compose.yml.",
         )
     if stack.external("airflow"):
-        raise StackError("rempart.yaml says that Airflow is external", "Take services.airflow.external out.")
+        raise StackError("rempart.yaml declares Airflow as external", "Remove services.airflow.external.")
     return replace(stack, var=containers.VAR, offset=0, containers=True, cluster=True)
 
 
@@ -65,7 +65,7 @@ def plan(
 ) -> dict[str, str]:
     """Return every secret of the platform: connections from `inherited`, the others generated once and kept.
 
-    `stack` is the one in the cluster. Raises ConnectionMissing with all that only you can know.
+    `stack` is the stack in the cluster. Raises ConnectionMissing with every value that only you can provide.
     """
     given = {name: _line(value) for name, value in inherited.items() if name.startswith(_CONNECTION)}
     before = {name: existing[name] for name in given if _in_cluster(stack, existing.get(name, ""))}
@@ -86,7 +86,9 @@ def plan(
         made[name] = made.get(name) or kept.get(f"{KEPT}{name}") or kept.get(name) or token()
     secrets = {**{name: value for name, value in kept.items() if name.startswith(_CONNECTION)}, **made, **given}
     if missing := [name for name in _needed(stack) if name not in secrets]:
-        raise ConnectionMissing(f"Not in the environment: {', '.join(missing)}", f"Export them; {_HOW}")
+        raise ConnectionMissing(
+            f"read the connections: the environment lacks {', '.join(missing)}", f"Export these variables; {_HOW}"
+        )
     return secrets
 
 
@@ -127,9 +129,9 @@ def _needed(stack: Stack) -> list[str]:
 
 
 def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the contents of the Secrets by file name. `stack` is the one in the cluster.
+    """Return the contents of the Secrets by file name. `stack` is the stack in the cluster.
 
-    Only the preparing job knows the database administrator, and none knows the watch's key.
+    Only the preparing job gets the database administrator. No component gets the watch's key.
     """
     unused = {f"{_CONNECTION}{watcher(site).upper()}" for site in stack.config.sites}
     unused.add(f"{_CONNECTION}MONITORING")  # there is none here
@@ -161,9 +163,10 @@ def _kustomization() -> str:
 
 
 def initialise(stack: Stack, inherited: Mapping[str, str], *, restored: Mapping[str, str] | None = None) -> Path:
-    """Write var/kubernetes, and return that folder. Secrets that are there stay; `restored` are of a restore point.
+    """Write var/kubernetes, and return that folder. Existing secrets are kept; `restored` are secrets of a restore
+    point.
 
-    Raises ConnectionMissing, and StackError, also if other secrets than `restored` are there already.
+    Raises ConnectionMissing, and StackError, also if other secrets than `restored` exist.
     """
     folder, inside = (stack.var / FOLDER).absolute(), in_cluster(stack)
     folder.mkdir(parents=True, exist_ok=True)

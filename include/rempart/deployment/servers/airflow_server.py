@@ -82,7 +82,9 @@ def end_migration(stack: Stack, code: int, database: Connection) -> None:
     log = stack.logs / "airflow-migrate.log"
     if code != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
-        raise StackError(f"airflow db migrate ended with {code}:\n{tail}", f"Read {log}.")
+        raise StackError(
+            f"migrate Airflow's database: `airflow db migrate` ended with exit code {code}:\n{tail}", f"Read {log}."
+        )
     (stack.state / "airflow-migrated").write_text(_migrated(database), encoding="utf-8")
 
 
@@ -122,7 +124,7 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
     """Check heartbeats of all components, the API login, and a parsed DAG if the project has any. Raises StackError."""
     url = address(connection)
     if late := stale(rest.call("GET", f"{url}/api/v2/monitor/health"), since):
-        raise StackError(f"Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart logs`).")
+        raise StackError(f"start Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart logs`).")
     bearer = token(connection)
     dags = rest.call("GET", f"{url}/api/v2/dags?limit=1", bearer=bearer)["total_entries"]
     listed = rest.call("GET", f"{url}/api/v2/importErrors?limit={ERRORS}", bearer=bearer)
@@ -131,8 +133,8 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
         broken += (f"{more} more files have import errors",)
     if expects_dags and not dags:
         raise StackError(
-            "Airflow: no DAG is parsed yet" + "".join(f"\n{line}" for line in broken),
-            "Correct the DAG files, or read airflow-dag-processor's log.",
+            "start Airflow: no DAG is parsed yet" + "".join(f"\n{line}" for line in broken),
+            "Correct the DAG files, or read the log of airflow-dag-processor.",
         )
     return Health(dags, broken)
 

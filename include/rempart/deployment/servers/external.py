@@ -27,8 +27,8 @@ def check_names(stack: Stack, service: str, url: str, connection: Connection) ->
     expected = expected_connection(stack, service)
     if expected and connection.name != expected:
         raise ConfigError(
-            f"{path}.connection is '{connection.name}', but the platform resolves this service as '{expected}'",
-            f"Define the connection '{expected}' and name it there.",
+            f"{path}.connection is '{connection.name}', but the platform uses '{expected}' for this service",
+            f"Define the connection '{expected}' and set it there.",
         )
     place = urlsplit(url)
     if service in stack.config.sites:
@@ -38,8 +38,9 @@ def check_names(stack: Stack, service: str, url: str, connection: Connection) ->
         host, port = connection.host, connection.port
     if (place.hostname, place.port) != (host, port):
         raise ConfigError(
-            f"{path}.url names {place.hostname}:{place.port}, its connection '{connection.name}' {host}:{port}",
-            "Correct one of them: they must be the same server.",
+            f"{path}.url is {place.hostname}:{place.port}, but its connection '{connection.name}' points to "
+            f"{host}:{port}",
+            "Correct the url or the connection. Both must be the same server.",
         )
 
 
@@ -47,7 +48,9 @@ def check(stack: Stack, service: str, resolve: Connections) -> str:
     """Check one external service with real work. Raises ConfigError, StackError, SiteError, DatabaseUnavailable."""
     declared = stack.external(service)
     if declared is None:
-        raise ConfigError(f"services.{service} is not external", "Declare its url and connection in rempart.yaml.")
+        raise ConfigError(
+            f"services.{service} is not declared as external", "Declare its url and connection in rempart.yaml."
+        )
     connection = resolve(declared.connection)
     check_names(stack, service, declared.url, connection)
     if service == "postgresql":

@@ -45,7 +45,7 @@ def write_authentication(stack: Stack, database: Connection) -> None:
 
 
 def migrate(stack: Stack, database: Connection) -> None:
-    """Run `mlflow db upgrade` on the tracking database: the server only refuses an old one. Raises StackError."""
+    """Run `mlflow db upgrade` on the tracking database, because the server refuses an old schema. Raises StackError."""
     log = stack.logs / "mlflow-migrate.log"
     variables = environment.base(stack, os.environ) | {
         environment.MARKER: f"{stack.id}:mlflow-migrate",
@@ -63,14 +63,17 @@ def migrate(stack: Stack, database: Connection) -> None:
         )
     if done.returncode:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
-        raise StackError(f"mlflow db upgrade ended with {done.returncode}:\n{tail}", f"Read {log}.")
+        raise StackError(
+            f"migrate MLflow's database: `mlflow db upgrade` ended with exit code {done.returncode}:\n{tail}",
+            f"Read {log}.",
+        )
 
 
 def upload_checksums(variables: Mapping[str, str], bucket: str) -> dict[str, str]:
-    """Return the setting that sends a SHA-256 with each upload; empty if the site does not store it.
+    """Return the setting that sends a SHA-256 with each upload, or nothing if the site does not store it.
 
-    Tried with one small object, with the server's own `variables` and upload code: the server has no access to the
-    doctor's record.
+    The test uploads one small object with the server's own `variables` and upload code, because the server cannot read
+    the doctor's record.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -116,7 +119,7 @@ def check(connection: Connection) -> str:
     url, user = address(connection), (connection.login, connection.password)
     found = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)
     if not isinstance(found, dict):
-        raise StackError(f"{url} is not an MLflow server", "Check the connection 'mlflow'.")
+        raise StackError(f"check MLflow: {url} is not an MLflow server", "Check the connection 'mlflow'.")
     try:
         body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)
     except rest.HttpRefused as absent:
@@ -126,6 +129,7 @@ def check(connection: Connection) -> str:
         body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)
     if body != _BODY:
         raise StackError(
-            f"{url} gave back another artifact than was written", "Check the artifacts bucket of the active site."
+            f"check MLflow: {url} returned another artifact than was written",
+            "Check the artifacts bucket of the active site.",
         )
     return "queries and artifacts work"

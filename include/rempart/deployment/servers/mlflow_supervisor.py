@@ -2,7 +2,7 @@
 next.
 
 `rempart run mlflow` starts MLflow. While its server runs, this process is a writer like any other: a fence is complete
-only once the server of the earlier generation has ended.
+only after the server of the earlier generation has ended.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ def supervise(sites: ActiveSites, start: Start, poll: float = POLL_SECONDS) -> i
                         return code
         finally:
             _end(child)
-        logger.info("generation %d is over: the server has stopped", began.generation)
+        logger.info("generation %d has ended: the server has stopped", began.generation)
 
 
 def _open(sites: ActiveSites, poll: float) -> Active:
-    """Return the generation once it is an active one."""
+    """Return the generation as soon as it is active."""
     told = ""
     while True:
         try:
             now = sites.active()
             if now.state == "active":
                 return now
-            found = f"site '{now.site}' is fenced (generation {now.generation}): waiting for the switch to end"
+            found = f"site '{now.site}' is fenced (generation {now.generation}): waiting for the end of the switch"
             level = logging.INFO
         except RempartError as error:
             level, found = logging.WARNING, error.what
@@ -131,13 +131,13 @@ def run_mlflow(stack: Stack, *, host: str = "127.0.0.1", port: int | None = None
             variables = environment.mlflow(stack, secrets, inherited, active) | marker
         except KeyError as cause:
             raise ConnectionMissing(
-                f"{cause} is not defined", "Run `rempart up`, or set it (see the how-to)."
+                f"{cause} is not defined", "Run `rempart up`, or set the variable (docs/how-to/external-services.md)."
             ) from cause
         if checksums := mlflow_server.upload_checksums(variables, stack.config.buckets.artifacts):
             variables |= checksums
         else:
             logger.warning(
-                "site '%s' was not seen to keep a checksum: uploads carry none and count as unvouched", active
+                "site '%s' did not store a checksum: uploads have none, so their content is not attested", active
             )
         return subprocess.Popen(command(stack, host, port, known), env=variables, cwd=_folder(stack))
 

@@ -105,7 +105,8 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets) -> dict[str, Any]:
-    """Return SeaweedFS's settings for sessions of jobs: the role, who may assume it, and `key`, which signs tokens.
+    """Return SeaweedFS's settings for sessions of jobs: the role, the identity that may assume it, and `key`, which
+    signs tokens.
 
     Only the site's own identity may assume the role. The role's rights are the maximum of any session: objects of
     training sets and of jobs in their buckets, and nothing in other buckets.
@@ -164,10 +165,10 @@ def write_settings(stack: Stack, resolve: Connections, secrets: Mapping[str, str
 
 
 def clear_sockets(ports: Mapping[str, int], folder: Path = _SOCKETS) -> None:
-    """Remove the sockets of a stopped site. Raises StackError for one that is not ours.
+    """Remove the sockets of a stopped site. Raises StackError for another user's socket.
 
-    Another user's socket at the same port would be used in place of ours: the site would never start, or would talk to
-    a stranger.
+    The site would use another user's socket at the same port: it would never start, or would talk to that user's
+    program.
     """
     for port in ports.values():
         for socket in folder.glob(f"seaweedfs-*-grpc-{port}.sock"):
@@ -175,8 +176,8 @@ def clear_sockets(ports: Mapping[str, int], folder: Path = _SOCKETS) -> None:
                 socket.unlink()
             except PermissionError as cause:
                 raise StackError(
-                    f"{socket} was left by another user (uid {socket.lstat().st_uid}), and stands in a site's way",
-                    "Have that user or root remove it, or move every port with REMPART_PORT_OFFSET=100.",
+                    f"start a site: {socket} belongs to another user (uid {socket.lstat().st_uid}) and blocks it",
+                    "Ask that user or root to remove it, or move every port with REMPART_PORT_OFFSET=100.",
                 ) from cause
 
 
@@ -188,7 +189,7 @@ def buckets(names: Buckets) -> dict[str, bool]:
 def locked_buckets(settings: Config, site: str) -> list[str]:
     """Return the buckets of a site with object lock: backups, evidence, and checkpoints.
 
-    Backups at every site: after a failover they go to the other one.
+    Every site has the bucket for backups, because after a failover they go to the other site.
     """
     wanted = (
         (settings.evidence_site, settings.buckets.evidence),
@@ -215,14 +216,19 @@ def check_inner_ports(stack: Stack, name: str) -> None:
             continue
         answer = knock(stack.host(name), port, "certificate")
         if not answer.shut:
-            remedy = f"`rempart down`, remove {stack.site_certificates(name)}, then `rempart up`: it makes new ones."
+            remedy = (
+                f"Run `rempart down`, remove {stack.site_certificates(name)}, then run `rempart up`, which "
+                "makes new certificates."
+            )
             if stack.containers:
                 remedy = f"Remove var/compose/{name}.ca.pem, run `rempart init`, then `docker compose restart {name}`."
-            raise StackError(f"Port {port} of site '{name}' ({inner}) lets anybody in: {answer.text}", remedy)
+            raise StackError(
+                f"check site '{name}': its port {port} ({inner}) accepts any client: {answer.text}", remedy
+            )
 
 
 def check(stack: Stack, name: str, resolve: Connections) -> str:
-    """Create the buckets; then write, read and delete one object where nothing keeps versions.
+    """Create the buckets. Then write, read and delete one object in a bucket without versions.
 
     The inner ports must be closed to others. Raises SiteError, StackError.
     """
@@ -237,8 +243,8 @@ def check(stack: Stack, name: str, resolve: Connections) -> str:
     site.write(landing, HEALTH_KEY, body)
     if site.read(landing, HEALTH_KEY) != body:
         raise SiteError(
-            f"Site '{name}' gave back other bytes than were written to {landing}/{HEALTH_KEY}",
-            "Ask the operator; do not use this site.",
+            f"check site '{name}': it returned other bytes than were written to {landing}/{HEALTH_KEY}",
+            "Do not use this site, and ask its operator.",
         )
     site.delete(landing, HEALTH_KEY)
     check_inner_ports(stack, name)

@@ -40,13 +40,14 @@ def initialise(stack: Stack, password: str) -> bool:
         made, programs = data_version(data), program_version()
         if made != programs:
             raise StackError(
-                f"{data} is of PostgreSQL {made}, and this release brings {programs}",
-                "Databases go over by a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'.",
+                f"start PostgreSQL: {data} is of PostgreSQL {made}, but this release contains {programs}",
+                "Move the databases by a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'.",
             )
         if data.stat().st_uid != owner:
             raise StackError(
-                f"{data} belongs to uid {data.stat().st_uid}, and PostgreSQL would run as uid {owner}",
-                "Run `rempart up` as the user who first ran it, or start afresh with another REMPART_VAR.",
+                f"start PostgreSQL: {data} belongs to uid {data.stat().st_uid}, but the server would run as uid "
+                f"{owner}",
+                "Run `rempart up` as the user who first ran it, or start a new platform with another REMPART_VAR.",
             )
         return False
     home = data.parent
@@ -86,7 +87,7 @@ def initialise(stack: Stack, password: str) -> bool:
         password_file.unlink()
     if done.returncode:
         raise StackError(
-            f"PostgreSQL's data folder could not be created:\n{(done.stderr or done.stdout).strip()[-800:]}",
+            f"create PostgreSQL's data folder:\n{(done.stderr or done.stdout).strip()[-800:]}",
             f"Check that {home} is on a local disk with space, then run `rempart up` again.",
         )
     partial.replace(data)
@@ -111,7 +112,7 @@ def connect(connection: Connection) -> psycopg.Connection[tuple[object, ...]]:
     except psycopg.OperationalError as cause:
         refused = str(cause).strip().splitlines()[-1].rpartition("FATAL:")[2].strip()[:200]
         raise DatabaseUnavailable(
-            f"Could not connect to {where}: {refused}",
+            f"connect to {where}: {refused}",
             "Check that it runs (`rempart status`) and that the connection's password is right.",
         ) from None
 
@@ -138,7 +139,8 @@ def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> 
 
 
 def give_rights(stack: Stack, administrator: Connection) -> None:
-    """Grant the roles their rights on the platform's databases, which dumps do not hold. Raises DatabaseUnavailable.
+    """Grant the roles their rights on the platform's databases, because dumps do not contain them. Raises
+    DatabaseUnavailable.
 
     `administrator` is a superuser, or a member of the databases' owners.
     """
@@ -157,8 +159,8 @@ def give_rights(stack: Stack, administrator: Connection) -> None:
                 session.execute(script.read_text(encoding="utf-8"))
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject) as cause:
         raise DatabaseUnavailable(
-            f"'{administrator.login}' cannot give the roles their rights: {str(cause).strip().splitlines()[0][:200]}",
-            "docs/how-to/external-services.md lists the roles; make it a member of the databases' owners.",
+            f"grant the roles their rights as '{administrator.login}': {str(cause).strip().splitlines()[0][:200]}",
+            "Make that role a member of the databases' owners (docs/how-to/external-services.md lists the roles).",
         ) from cause
 
 
@@ -180,7 +182,7 @@ def check_roles(resolve: Connections, roles: Iterable[str]) -> str:
     for role in names:
         with connect(resolve(f"pg_{role}")) as session:
             session.execute("SELECT 1")
-    return f"{len(names)} roles answer"
+    return f"all {len(names)} roles can log in"
 
 
 def sessions_of(administrator: Connection, roles: Sequence[str]) -> list[str]:

@@ -14,8 +14,8 @@ from rempart.settings.config import Connections
 class Schema:
     """One schema.
 
-    `found`: its revision, empty without a schema, None if unreadable; `head`: the revision of this release, the last of
-    those that it `known`s how to migrate.
+    `found`: its revision, empty without a schema, None if unreadable. `head`: the revision of this release, the last of
+    the revisions in `known`, from which it can migrate.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where the revisions of a schema are stored: in a table, and as files of a package."""
+    """Places of a schema's revisions: a table, and files of a package."""
 
     name: str
     database: str
@@ -67,13 +67,14 @@ def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
     """Check that no schema is from a later release or, without `migrate`, needs a migration. Raises StackError."""
     if later := [f"{schema.name} (revision {schema.found})" for schema in schemas if schema.unknown]:
         raise StackError(
-            f"A later release made the schema of {', '.join(later)}: this one cannot work on it",
+            f"use the schema of {', '.join(later)}: a later release made it, and this release cannot read it",
             "Start that release, or go back by its restore point: docs/runbooks/upgrade-failed.md.",
         )
     pending = [f"{schema.name} from revision {schema.found} to {schema.head}" for schema in schemas if schema.pending]
     if pending and not migrate:
         raise StackError(
-            f"This release would migrate {'; '.join(pending)}, and no earlier release works on it then",
-            "Start the release that made them, then run `rempart upgrade` here: it writes a restore point first. "
-            "Without that release, or after a restore, run `rempart up --migrate`.",
+            f"start this release: it would migrate {'; '.join(pending)}, and then no earlier release can use the "
+            "database",
+            "Start the release that made them, then run `rempart upgrade` here, which first writes a restore "
+            "point. Without that release, or after a restore, run `rempart up --migrate`.",
         )

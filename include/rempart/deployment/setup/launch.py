@@ -163,7 +163,7 @@ def reap(stack: Stack, service: str) -> int:
 
 
 def run(stack: Stack, name: str) -> None:
-    """Become the service. Never returns. Raises RempartError."""
+    """Replace this process by the service. Never returns. Raises RempartError."""
     what = services.service(stack, name)
     if name == paths.WORKER:
         profiles.check_worker(stack, os.environ)
@@ -187,7 +187,7 @@ def run(stack: Stack, name: str) -> None:
 
 
 def run_workload(stack: Stack, command: Sequence[str], component: str = "") -> NoReturn:
-    """Become any program in the environment of a task, or of an Airflow component in its container.
+    """Replace this process by a program in the environment of a task, or of an Airflow component in its container.
 
     Raises RempartError.
     """

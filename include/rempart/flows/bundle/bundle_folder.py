@@ -73,7 +73,7 @@ def write(platform: Platform, folder: Path, *, wheels: Path | None = None, image
 
 
 def lines(folder: Path, index: Index) -> list[str]:
-    """What a person needs to know of a folder that was written."""
+    """Summary of a written folder, for a person."""
     return [
         f"{folder}: {len(index.files)} files, {index.bytes / 1e6:.0f} MB, signed by key {index.key}",
         f"{_public_key(folder)}: bring it by another way; {OPENER} has SHA-256 {index.files[OPENER].sha256}",

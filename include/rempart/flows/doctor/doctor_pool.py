@@ -69,7 +69,7 @@ def exit_code(found: list[Diagnosis]) -> int:
 
 
 def as_json(found: list[Diagnosis]) -> str:
-    """The findings as one JSON document."""
+    """Return the findings as one JSON document."""
     pools = [
         {
             "pool": diagnosis.pool,

@@ -170,7 +170,7 @@ def repair(platform: Platform, *, dry_run: bool = True) -> Checked:
 
 
 def lost_exports(platform: Platform) -> str | None:
-    """Why the next export would stop at the sites of a restored platform, and the remedy; None if it would go on."""
+    """Return why the next export of a restored platform would stop, with the remedy; None if it would not."""
     try:
         exports, _ = open_exports(platform)
         buckets = locked_evidence.empty_buckets(exports.ledger, exports.places)

@@ -144,7 +144,7 @@ def check(
 
 
 def empty_buckets(ledger: Ledger, places: Places) -> list[str]:
-    """The buckets, with their sites, in which nothing is left of the newest exports. Raises SiteError."""
+    """Return the buckets, with their sites, in which no object of the newest exports exists. Raises SiteError."""
     records = ledger.find("checkpoint", limit=RECENT)
     known = expected(((record.subject, record.body) for record in records), places)
     emptied = (places.of(lost[0]) for lost in _emptied(known, _gone(places, known)))
@@ -152,7 +152,7 @@ def empty_buckets(ledger: Ledger, places: Places) -> list[str]:
 
 
 def _gone(places: Places, known: Sequence[Expected]) -> list[Expected]:
-    """Objects that neither a listing nor a reader finds."""
+    """Return objects that neither a listing nor a reader finds."""
     there = {
         "segment": {info.key for info in places.site.list(places.evidence, "ledger/")},
         "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
@@ -177,7 +177,7 @@ def put(places: Places, obj: Expected, body: bytes, retain_until: datetime) -> N
 
 
 def _emptied(known: Sequence[Expected], gone: Sequence[Expected]) -> Iterator[list[Expected]]:
-    """The objects of each bucket of which all are gone."""
+    """Return the objects of each bucket in which all are missing."""
     for kind in ("segment", "checkpoint"):
         had, lost = ([obj for obj in found if obj.kind == kind] for found in (known, gone))
         if had and len(had) == len(lost):

@@ -30,7 +30,7 @@ def new_password() -> str:
 
 @dataclass(frozen=True)
 class Users:
-    """What changes of users need. `own` is the name of Rempart's own account; `airflow` is Airflow's database."""
+    """Context of changes to users. `own` is the name of Rempart's own account; `airflow` is Airflow's database."""
 
     config: Config
     ledger: Callable[[], Ledger]

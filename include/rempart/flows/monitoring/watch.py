@@ -31,9 +31,9 @@ GREEN, RED, UNKNOWN = 0, 1, 2
 
 @dataclass(frozen=True)
 class Round:
-    """What one round found, `figure` among it; `undelivered`: alerts that did not reach somebody, and why.
+    """Result of one round, with its `figure`. `undelivered`: alerts that did not arrive, with the reason.
 
-    `fault` is what kept the round from judging.
+    `fault` is the reason why the round has no verdict.
     """
 
     verdicts: tuple[HeartbeatVerdict, ...] = ()
@@ -49,7 +49,7 @@ class Round:
         return GREEN if all(judged.ok for judged in self.verdicts) else RED
 
     def lines(self) -> Iterator[str]:
-        """The verdicts, for a person."""
+        """Return the verdicts as text."""
         for judged in self.verdicts:
             yield f"{'ok ' if judged.ok else 'RED'} {judged.kind:<28} {judged.state:<11} {judged.detail}"
         if self.figure:

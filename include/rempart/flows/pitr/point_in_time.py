@@ -116,9 +116,9 @@ def settings_of(config: Config) -> PointInTime:
 
 
 def open_target(platform: Platform) -> ArchiveTarget:
-    """Where the archive goes now: the site of the restore points. Makes the scope's key if there is none.
+    """Return the archive's present place: the site of the restore points. Make the scope's key if it is missing.
 
-    Raises ConfigError, KeyMissing and its like, PlacementDenied, DatabaseUnavailable, SiteError.
+    Raises ConfigError, the errors of keys, PlacementDenied, DatabaseUnavailable, SiteError.
     """
     config, settings = platform.config, settings_of(platform.config)
     active = platform.active().site

@@ -64,7 +64,7 @@ class Archiver:
     _next: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Archive until told to stop; a failure is logged, and tried again. Raises ConfigError where it is off."""
+        """Archive WAL until asked to stop. A failure is logged and retried. Raises ConfigError if archiving is off."""
         point_in_time.settings_of(self.platform.config)
         with self._alone():
             while not self.stop.is_set():
@@ -78,7 +78,7 @@ class Archiver:
                 self._base.join(STOP_SECONDS)
 
     def _archive(self) -> None:
-        """Archive from the connection to the server until it ends, or the archiver does."""
+        """Archive WAL from one connection to the server until the connection or the archiver ends."""
         every = point_in_time.settings_of(self.platform.config).wal_every
         connection = point_in_time.server_of(self.platform)
         server = receiver.look(connection)

@@ -165,7 +165,7 @@ def registered(
 
 @dataclass(frozen=True)
 class Register:
-    """What writes entries into the registers of the sites and into the ledger.
+    """Writes entries into the registers of the sites and into the ledger.
 
     An entry is locked as long as a restore point older than the erasure may be kept (`kept`).
     """

@@ -34,7 +34,7 @@ PATIENCE = 4 * 3600.0
 
 
 def unfinished(stack: Stack) -> BegunUpgrade | None:
-    """An upgrade that was begun and did not end. Raises UpgradeError where there is no platform."""
+    """Return an upgrade that was begun and did not end. Raises UpgradeError if there is no platform."""
     if stack.services and not stack.secrets.is_file():
         raise UpgradeError(
             f"No platform exists in {stack.var}", "Set REMPART_VAR to the state folder of the running platform."
@@ -44,7 +44,7 @@ def unfinished(stack: Stack) -> BegunUpgrade | None:
 
 
 def look(stack: Stack) -> tuple[UpgradeFacts, tuple[UpgradeLine, ...]]:
-    """What an upgrade would change; nothing is changed."""
+    """Return what an upgrade would change. Nothing is changed."""
     facts = upgrade_facts.gather(stack, open_platform())
     return facts, decide(facts)
 
@@ -59,7 +59,7 @@ def check(lines: Sequence[UpgradeLine]) -> None:
 
 
 def is_current(facts: UpgradeFacts) -> bool:
-    """Whether this release runs here already."""
+    """Return whether this release already runs here."""
     before = facts.before
     return before is not None and before.same_code(facts.ours) and before.root == facts.ours.root
 
@@ -115,9 +115,9 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> BegunUpgrade:
 
 
 def drill(api: AirflowApi, point: str) -> None:
-    """Drill a restore point with the running release, whatever the tasks of its drill are called. Raises UpgradeError.
+    """Run a drill of a restore point with the running release, whatever names its tasks have. Raises UpgradeError.
 
-    A drill that is not green fails its run.
+    A drill with a failed check fails its run.
     """
     try:
         _run(api, "restore_drill", {"point": point})

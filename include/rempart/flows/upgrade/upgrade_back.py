@@ -27,7 +27,7 @@ _LOSES = {
 
 
 def newest(stack: Stack) -> BegunUpgrade:
-    """The upgrade that can be taken back. Raises UpgradeError if there is none."""
+    """Return the upgrade that can be reversed. Raises UpgradeError if there is none."""
     begun = upgrade_journal.read(stack)
     if begun is None or begun.outcome == "back":
         raise UpgradeError(
@@ -109,7 +109,7 @@ def _before(stack: Stack, begun: BegunUpgrade, words: list[str]) -> None:
 
 
 def _record(stack: Stack, begun: BegunUpgrade) -> None:
-    """Evidence of the return; where the ledger does not answer, a warning is logged and the return goes on."""
+    """Record evidence of the return. If the ledger does not answer, log a warning and continue."""
     try:
         body = {"outcome": "back", "point": begun.point if begun.migrates else None, "restored": list(begun.migrates)}
         open_platform().ledger.append("upgrade", begun.before.version, body)

@@ -38,7 +38,7 @@ _Fact = TypeVar("_Fact")
 
 
 def gather(stack: Stack, platform: Platform) -> UpgradeFacts:
-    """Every fact that can be had; what could not be read is logged, and left unknown."""
+    """Return every fact. A fact that could not be read is logged, and unknown."""
 
     def known(read: Callable[[], _Fact]) -> _Fact | None:
         try:

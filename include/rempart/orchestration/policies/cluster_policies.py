@@ -34,9 +34,9 @@ egress_hook.install()  # before any DAG file, plugin or task: Airflow imports th
 
 @hookimpl(trylast=True)
 def dag_policy(dag: Any) -> None:
-    """Refuse a DAG that breaks a rule, with every violation in one message: it becomes the file's import error.
+    """Refuse a DAG that breaks a rule, with every violation in one message, which becomes the file's import error.
 
-    One that may run gets its classification on its pods.
+    A permitted DAG passes its classification on to its pods.
     """
     from airflow.exceptions import AirflowClusterPolicyViolation
 

@@ -45,7 +45,7 @@ def _matters(name: str) -> bool:
 
 @cache
 def _telling(*names: str) -> tuple[tuple[str, bool], ...]:
-    """Return names that may name a connection or image, and whether they are judged whatever their value.
+    """Return arguments that may name a connection or image, and whether they are checked whatever their value.
 
     All operators of a class have the same attributes, so most answers come from the cache.
     """
@@ -94,7 +94,7 @@ def dag_facts(dag: Any) -> DagFacts:
 
 
 def task_facts(task: Any) -> TaskFacts:
-    """Return the facts of one task, mapped or not, that the rules need."""
+    """Return the facts that the rules need about one task, mapped or not."""
     pairs = list(_mapped_arguments(task)) if task.is_mapped else _arguments(task)
     if not pairs:  # most tasks
         return TaskFacts(task.task_id, task.owner, task.execution_timeout)
@@ -111,7 +111,9 @@ def task_facts(task: Any) -> TaskFacts:
 
 
 def _arguments(task: Any) -> list[tuple[str, Any]]:
-    """Return an operator's attributes and constructor arguments: some operators store one under another name."""
+    """Return an operator's attributes and constructor arguments, because some operators store an argument under
+    another name.
+    """
     own, given = vars(task), task._BaseOperator__init_kwargs
     operator: type = type(task)
     found = _relevant(own, own)
@@ -130,9 +132,9 @@ def _arguments(task: Any) -> list[tuple[str, Any]]:
 
 
 def _accepted(function: Any) -> dict[str, Any]:
-    """Return a function's parameters with their defaults, in order; those without one stand as an ellipsis.
+    """Return a function's parameters in order, with their defaults. A parameter without default has an ellipsis.
 
-    Empty for a C callable without a signature: its keyword arguments are read all the same.
+    Empty for a C callable without a signature; its keyword arguments are read all the same.
     """
     function = inspect.unwrap(function)
     if code := getattr(function, "__code__", None):  # many times faster than inspect.signature
@@ -152,12 +154,15 @@ def _accepted(function: Any) -> dict[str, Any]:
 
 
 def _defaults(accepted: Iterable[tuple[str, Any]], given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The defaults of the arguments that are not given."""
+    """Return the defaults of the omitted arguments."""
     yield from ((name, default) for name, default in accepted if name not in given and default is not ...)
 
 
 def _mapped_arguments(task: Any) -> Iterator[tuple[str, Any]]:
-    """What each expansion of a mapped task may be given; what another task will tell stands as an ellipsis."""
+    """Return the possible arguments of each expansion of a mapped task.
+
+    An ellipsis stands for a value that another task returns.
+    """
     function = getattr(task, "python_callable", None)  # of a @task: its arguments are what is expanded
     given = dict(task.partial_kwargs)
     own = given.get("op_kwargs", {}) if function else given
@@ -179,7 +184,7 @@ def _mapped_arguments(task: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _each(expanded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The values that `expand` gives to each argument, one by one where they are written in the file."""
+    """Yield the values that `expand` gives to each argument, one by one if the file contains them."""
     for name, values in expanded.items():
         if isinstance(values, (list, tuple)):
             yield from ((name, value) for value in values)
@@ -189,7 +194,7 @@ def _each(expanded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @cache
 def _class_values(operator: type) -> dict[str, str]:
-    """Connections and images that an operator's class itself names."""
+    """Return connections and images that an operator's class itself names."""
     found: dict[str, str] = {}
     for class_ in reversed(operator.__mro__):
         found |= {
@@ -202,7 +207,9 @@ def _class_values(operator: type) -> dict[str, str]:
 
 @cache
 def _parameters(operator: type) -> dict[str, Any]:
-    """Every parameter of an operator and its bases that names a connection, cluster or image, with its default."""
+    """Return every parameter of an operator and its bases that names a connection, cluster or image, with its
+    default.
+    """
     found: dict[str, Any] = {}
     for class_ in reversed(operator.__mro__):
         if "__init__" in vars(class_) and class_ is not object:
@@ -215,7 +222,7 @@ def _parameters(operator: type) -> dict[str, Any]:
 
 
 def _named(arguments: Mapping[str, Any], within: str = "") -> Iterator[Named]:
-    """Connections that arguments name, also inside dicts, lists, hooks, notifiers and triggers."""
+    """Yield connections that arguments name, also inside dicts, lists, hooks, notifiers and triggers."""
     for key, value in arguments.items():
         name = str(key).removeprefix("_BaseOperator__").lstrip("_")
         path = f"{within}{name}"
@@ -251,7 +258,7 @@ def _images(name: str, value: Any, in_pod: bool) -> Iterator[Image]:
 
 
 def _pod_images(pod: Any) -> Iterator[Any]:
-    """Images of a pod, or of a list of containers, as Kubernetes' own objects or as dicts."""
+    """Yield images of a pod, or of a list of containers, given as Kubernetes' own objects or as dicts."""
     if isinstance(pod, (list, tuple)):
         containers: Iterable[Any] = pod
     else:
@@ -267,7 +274,7 @@ def _field(value: Any, *names: str) -> Any:
 
 
 def _watchers(condition: Any) -> Iterator[Any]:
-    """Asset watchers of a schedule: their triggers run in the triggerer, with connections of their own."""
+    """Yield the asset watchers of a schedule. Their triggers run in the triggerer, with their own connections."""
     yield from getattr(condition, "watchers", ())
     for watched in getattr(condition, "objects", ()):
         yield from _watchers(watched)

@@ -43,7 +43,7 @@ WATCHED = frozenset(
 
 _LOCAL_FAMILIES = {socket.AF_UNIX, getattr(socket, "AF_NETLINK", None), getattr(socket, "AF_ALG", None)}
 _ANSWER_SECONDS = 3600.0
-"""How long an address counts as that of a name that resolved to it."""
+"""Seconds for which an address counts as that of a name that resolved to it."""
 _RESOLVE_AGAIN_SECONDS, _RESOLVE_BUDGET_SECONDS = 30.0, 5.0
 _TELL_AGAIN_SECONDS = 60.0
 
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EgressTarget:
-    """What a process wants: to look a name up, or to send to a host and port."""
+    """The target of a process: a name to look up, or a host and port to send to."""
 
     host: str
     port: int | None
@@ -68,7 +68,7 @@ def _text(host: object) -> str:
 
 
 def target(event: str, args: tuple[Any, ...]) -> EgressTarget | None:
-    """The target of a watched event; None if nothing leaves the machine by it."""
+    """Return the target of an audited event, or None if the event sends nothing out of this machine."""
     if event == "socket.getaddrinfo":
         host = args[0]
         if host is None or egress.is_address(_text(host)):  # no query: the connection will be judged
@@ -90,7 +90,10 @@ def target(event: str, args: tuple[Any, ...]) -> EgressTarget | None:
 
 
 class EgressGuard:
-    """Judges what one process, and those forked from it, try to reach. No lock is held: a fork could not release it."""
+    """Checks the targets of one process and of the processes forked from it.
+
+    No lock is held, because a fork could not release it.
+    """
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class EgressGuard:
             self._thread.busy = False
 
     def learn(self, name: str, addresses: Iterable[str]) -> None:
-        """Remember what a name resolved to."""
+        """Remember the addresses of a name."""
         for address in addresses:
             self._answers.setdefault(egress.normalise(address), {})[egress.normalise(name)] = self._clock()
 
@@ -132,7 +135,7 @@ class EgressGuard:
         try:
             config, rules = self._rules(on)
         except RempartError as fault:
-            self._refuse(wanted, f"there is no list of allowed hosts: {fault.what}", fault.hint)
+            self._refuse(wanted, f"the list of allowed hosts is missing: {fault.what}", fault.hint)
         if egress.is_allowed(rules, wanted.host, wanted.port):
             if wanted.lookup:
                 self._names.add(egress.normalise(wanted.host))
@@ -142,7 +145,7 @@ class EgressGuard:
             self._refuse(wanted, f"{reason.rule}: {reason.fact}", reason.remedy, decision)
 
     def _belongs(self, rules: EgressRules, wanted: EgressTarget) -> bool:
-        """Whether an address is that of an allowed name: by an answer that was seen, or else by asking now."""
+        """Return whether an address belongs to an allowed name, by a remembered answer or else by a look-up now."""
 
         def known() -> bool:
             answers = self._answers.get(egress.normalise(wanted.host), {})
@@ -174,7 +177,7 @@ class EgressGuard:
             except Exception as fault:
                 # the refusal stands; a driver's message may hold a password, ours does not
                 why = str(fault) if isinstance(fault, RempartError) else type(fault).__name__
-                logger.error("The refusal of %s could not be recorded in the ledger: %s", wanted, why)  # noqa: TRY400
+                logger.error("The refusal of %s was not recorded in the ledger: %s", wanted, why)  # noqa: TRY400
         raise error
 
 
@@ -186,7 +189,7 @@ def _addresses(name: str) -> list[str]:
 
 
 class CurrentRules:
-    """The allow-list as rempart.yaml has it now: made again when the file or the day changes."""
+    """The allow-list of the current rempart.yaml. It is built again when the file or the day changes."""
 
     def __init__(self) -> None:
         self._made: tuple[Config, date, EgressRules] | None = None
@@ -240,7 +243,7 @@ def install() -> None:
     try:
         configuration.load()
     except RempartError as fault:
-        sys.stderr.write(f"rempart: this process may reach this machine only: {fault}\n")
+        sys.stderr.write(f"rempart: this process can reach only this machine: {fault}\n")
     guard = EgressGuard(CurrentRules(), record)
     _installed.append(guard)
     _remember_answers(guard)
@@ -253,7 +256,10 @@ def install() -> None:
 
 
 def _remember_answers(guard: EgressGuard) -> None:
-    """An event tells the question alone; a later one holds only the address, which must be known as the answer."""
+    """Remember the answers of look-ups.
+
+    The event of a look-up has only the name, and a later event has only the address.
+    """
     ask = _socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:

@@ -43,7 +43,7 @@ def _kubernetes_executor() -> bool:
 def label_worker_pods(dag: Any) -> None:
     """Label each task's own pod with its DAG's classification under the KubernetesExecutor.
 
-    The scheduler makes that pod and does not know the DAG's tags. A higher label of the task stays.
+    The scheduler makes that pod and does not know the DAG's tags. If the task has a higher label, it stays.
     """
     classification = dag_rules.stated_classification(dag.tags)
     if classification is None or not _kubernetes_executor():
@@ -66,8 +66,8 @@ def label_worker_pods(dag: Any) -> None:
 def restrict(pod: Any) -> None:
     """Change a V1Pod in place into the allowed pod. Raises PlacementDenied.
 
-    In a task the decision is recorded as evidence. In the scheduler (KubernetesExecutor) it is only logged: it fails
-    the task and names the reason there.
+    In a task the decision is recorded as evidence. In the scheduler (KubernetesExecutor) it is only logged; the
+    scheduler fails the task and shows the reason.
     """
     from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 

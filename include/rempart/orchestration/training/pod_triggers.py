@@ -85,11 +85,11 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             if self._news.count == told:  # what was told meanwhile may be newer
                 self._news.keep(pod)
         if overdue(pod, datetime.now(UTC)):
-            raise Lost(f"pod {self.pod_name} was to be gone by {pod.metadata.deletion_timestamp}: its node is lost")
+            raise Lost(f"pod {self.pod_name} was not deleted by {pod.metadata.deletion_timestamp}: its node is lost")
         return pod
 
     async def _wait_for_pod_start(self) -> ContainerState:
-        """Wait for a node or, if the pod has one, until it starts. Raises the provider's errors."""
+        """Wait until the pod has a node or, if it has a node, until it starts. Raises the provider's errors."""
         told = None
         began = self.trigger_start_time.timestamp() if self.await_node else time.time()
         deadline = began + (self.schedule_timeout if self.await_node else self.startup_timeout)
@@ -105,7 +105,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
                 raise PodLaunchFailedException(hopeless)
             why = await self._reason(pod)
             if why and why != told:
-                self.log.info("Pod %s waits: %s", self.pod_name, why)
+                self.log.info("Pod %s is waiting: %s", self.pod_name, why)
                 told = why
             if queue.never(why):
                 return ContainerState.UNDEFINED
@@ -148,12 +148,12 @@ def _why(pod: Any, container: str) -> str:
         return ""
     if waiting.reason == "CreateContainerConfigError" and f'"{pod.metadata.name}" not found' in (waiting.message or ""):
         # The Secret is made after the pod's node is judged. The node looks for it again after some seconds.
-        return f"its node has not read the job's Secret yet ({waiting.message})"
+        return f"the job's Secret has not reached its node yet ({waiting.message})"
     return f"{waiting.reason}: {waiting.message or ''}".strip(": ")
 
 
 class PauseTrigger(BaseTrigger):
-    """Fires at a moment (POSIX seconds), and not before the minimum."""
+    """Fires at a moment (POSIX seconds), but not before the minimum."""
 
     def __init__(self, moment: float, why: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's base has no types there
@@ -164,7 +164,7 @@ class PauseTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         seconds = max(MINIMUM_SECONDS, self.moment - time.time())
-        self.log.info("Every pool was asked; the next round begins in %.0f s. %s", seconds, self.why)
+        self.log.info("All pools were tried. The next round starts in %.0f s. %s", seconds, self.why)
         await asyncio.sleep(seconds)
         yield _event({"status": "again"})
 

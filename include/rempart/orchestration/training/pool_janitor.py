@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def clean_up(*, dry_run: bool) -> dict[str, Any]:
-    """Judge every job's pod in every pool and delete the orphaned ones. Return the findings by pool.
+    """Classify every job's pod in every pool, and delete the orphaned pods. Return the findings by pool.
 
-    One silent pool does not stop the others. Raises PoolUnavailable for it at the end.
+    If a pool does not answer, the others are still checked. Raises PoolUnavailable for it at the end.
     """
     from airflow.sdk.exceptions import AirflowException
     from kubernetes.client import ApiException

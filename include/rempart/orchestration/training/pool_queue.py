@@ -49,7 +49,7 @@ def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any
 
 
 class QueueWatch:
-    """Reads Kueue's events about one pod or TrainJob for its trigger: one request each time, two until it has a
+    """Reads Kueue's events about one pod or TrainJob for its trigger: one request each time, or two while it has no
     Workload.
     """
 

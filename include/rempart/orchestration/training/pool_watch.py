@@ -1,8 +1,8 @@
 """Watch a pool's pods, and its TrainJobs if any, once for all triggers of a process.
 
 A trigger alone would request its pod at the provider's pace, thirty times a minute. Here one request lists the pods of
-a pool, one watch reports changes, and each trigger wakes for its own job. A failed watch wakes nobody: triggers also
-check by themselves now and then.
+a pool, one watch reports changes, and each trigger wakes for its own job. A failed watch wakes no trigger, so triggers
+also check now and then.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rempart.training.kubernetes import train_job
 logger = logging.getLogger(__name__)
 Kind = Literal["pods", "train jobs"]
 WATCH_SECONDS = 300
-"""Seconds after which the API server ends a watch; the next one continues there."""
+"""Seconds after which the API server ends a watch. The next watch continues there."""
 AGAIN_SECONDS, MOST_SECONDS = 5.0, 60.0
 """Pause after a watch that failed or ended at once: the first, and the longest."""
 _SELECTOR = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items())
 
 
 class News:
-    """Newest state of one pod, or a change of one TrainJob. Later news replace earlier ones."""
+    """Newest state of one pod, or a change of one TrainJob. Later news replace earlier news."""
 
     def __init__(self) -> None:
         self._told = asyncio.Event()
@@ -61,7 +61,7 @@ class News:
 
 
 class PoolWatch:
-    """Watches pods or TrainJobs of jobs in one namespace while somebody subscribes."""
+    """Watches pods or TrainJobs of jobs in one namespace while there are subscribers."""
 
     def __init__(self, namespace: str, kind: Kind) -> None:
         self.hook: Any = None
@@ -100,7 +100,7 @@ class PoolWatch:
                 version, failed = "", True
                 if resumes and getattr(fault, "status", None) == 410:
                     continue  # the version of the last watch is too old: list again
-                logger.info("The %s of %s cannot be watched now: %s", self._kind, self._namespace, type(fault).__name__)
+                logger.info("The watch of the %s of %s failed: %s", self._kind, self._namespace, type(fault).__name__)
             # kubernetes_asyncio takes an error without a body (503 of a load balancer) for the end of a watch
             lasted = time.monotonic() - began
             if lasted >= (MOST_SECONDS if failed else AGAIN_SECONDS):

@@ -1,7 +1,7 @@
-"""A job on several nodes: each attempt is a TrainJob, whose pods Kubeflow Trainer makes from the pool's runtime.
+"""Run a job on several nodes: each attempt is a TrainJob, whose pods Kubeflow Trainer makes from the pool's runtime.
 
-What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.training_operator.
-No node of an attempt gets credentials, so none can run, before all of them were admitted.
+The steps common to all kinds of attempts are in rempart.orchestration.training.training_operator. The nodes of an
+attempt get their credentials, and can run, only after all of them were admitted.
 """
 
 from __future__ import annotations
@@ -86,13 +86,16 @@ class TrainJobOperator(TrainingOperatorBase):
         self._watch(gang)
 
     def _see_quota(self) -> None:
-        """See that the namespace's quotas can hold all nodes; a TrainJob is always accepted. Raises NameTaken."""
+        """Check that the namespace's quotas can hold all nodes, because a TrainJob itself is always accepted.
+
+        Raises NameTaken.
+        """
         try:
             found = retried(self.client.list_namespaced_resource_quota)(self.namespace)
         except ApiException as cause:
             if cause.status != 403:
                 raise
-            self.log.info("The quotas of %s cannot be looked at: %s", self.namespace, told(cause)[1])
+            self.log.info("The quotas of %s cannot be read: %s", self.namespace, told(cause)[1])
             return
         quotas = quotas_of(self._plain(item) for item in found.items)
         if why := too_small(load().gpu_pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
@@ -163,7 +166,7 @@ class TrainJobOperator(TrainingOperatorBase):
         self._tell_the_rest(gang, str(event.get("seen") or ""))
         ending = gang.ending(self._told(event, gang))
         if event["status"] == "timeout" and not gang.over and time.time() >= self._end_of(gang):
-            ending = verdict.Ending("failed", "it ran longer than trainer.timeout, and did not end by itself")
+            ending = verdict.Ending("failed", "it ran longer than trainer.timeout and did not end on its own")
         if ending.outcome == "capacity" and gang.job is not None:
             ending = verdict.Ending("capacity", "; ".join((ending.cause, *self._refusals())))
         told_by = gang.culprit

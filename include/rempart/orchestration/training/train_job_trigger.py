@@ -132,9 +132,9 @@ class TrainJobTrigger(BaseTrigger):
                 (pod.get("status") or {}).get("phase") != "Pending" for pod in gang.pods
             )
             if not started and time.time() >= self.started_by:
-                return "timeout", f"not all of {self.nodes} nodes within max_pending"
+                return "timeout", f"not all of the {self.nodes} nodes were bound within max_pending"
             if time.time() >= self.ended_by:
-                return "timeout", "it was not over when it was to be"
+                return "timeout", "it did not end in time"
             if started and time.monotonic() - self._logged >= self.log_every:
                 await self._relay(gang)
             await asyncio.sleep(self.poll)
@@ -148,7 +148,7 @@ class TrainJobTrigger(BaseTrigger):
         return min(LOOK_SECONDS, deadline - time.time(), log_due, soon)
 
     async def _of_queue(self, gang: Gang, describe: Callable[[str, list[Any] | None], str]) -> str:
-        """What Kueue told of the TrainJob, as `describe` puts it."""
+        """Return Kueue's state of the TrainJob, in the form of `describe`."""
         name = queue.name_of(gang.job) if gang.job else None
         if name is None:
             return gang.waits
@@ -157,7 +157,7 @@ class TrainJobTrigger(BaseTrigger):
 
     def _tell(self, why: str) -> None:
         if why != self._told:
-            self.log.info("TrainJob %s waits for its nodes: %s", self.name, why)
+            self.log.info("TrainJob %s is waiting for its nodes: %s", self.name, why)
             self._told = why
 
     @_retried

@@ -1,4 +1,4 @@
-"""Add the tasks of a training: in one process next to Airflow, or ordered, run in a pool's pod, and registered.
+"""Add the tasks of a training: in one process on Airflow's machine, or ordered, run in a pool's pod, and registered.
 
 rempart.yaml alone chooses the backend. In both cases the task `train` returns the registered candidate.
 """

@@ -113,8 +113,8 @@ class TrainingOperatorBase(BaseOperator):
         found = plan(settings, request_of(settings, pipeline), on=today())
         if not found.options:
             raise PlacementDenied(
-                "No pool may run its jobs:\n" + "\n".join(found.lines()),
-                "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
+                "Run the training: no pool may run its jobs:\n" + "\n".join(found.lines()),
+                "Declare a pool that the policy allows, or request fewer GPUs: docs/how-to/gpu-pools.md.",
             )
         self.kubernetes_conn_ids = list(dict.fromkeys(option.connection for option in found.options))
         return found
@@ -128,7 +128,7 @@ class TrainingOperatorBase(BaseOperator):
             if isinstance(step, GiveUp):
                 self._give_up(step)
             if isinstance(step, Wait):
-                self._pause(step.until.timestamp(), f"every pool was asked; round {step.round} comes. {step.why}")
+                self._pause(step.until.timestamp(), f"all pools were tried; round {step.round} follows. {step.why}")
             if isinstance(step, Start):
                 self._start(step, context)
             else:
@@ -144,7 +144,7 @@ class TrainingOperatorBase(BaseOperator):
         option = self._job.plan.option(event["pool"])
         if option is None:
             raise PlacementDenied(
-                f"Pool {event['pool']} may not be asked any more", "Clear the task: another pool is used."
+                f"Pool {event['pool']} is no longer allowed for this job", "Clear the task. It then uses another pool."
             )
         self._aim(option, number)
         try:
@@ -193,18 +193,18 @@ class TrainingOperatorBase(BaseOperator):
         except ApiException as cause:
             if cause.status != 403:
                 raise
-            self.log.info("LocalQueue %s cannot be looked at: %s", name, told(cause)[1])
+            self.log.info("The state of LocalQueue %s cannot be read: %s", name, told(cause)[1])
             return
         if found is None:
             raise NameTaken(verdict.Ending("unreachable", queue.absent(self._option.pool, self.namespace, name)))
         if found.active is False:
-            self.log.warning("LocalQueue %s admits nothing now: %s", name, found.why)
+            self.log.warning("LocalQueue %s admits no job now: %s", name, found.why)
 
     def _see_managed(self, made: Mapping[str, Any]) -> None:
         """Tell that an object with the name of a queue does not wait in it: its quota does not count the job."""
         if not queue.managed(made):
             self.log.warning(
-                "The %s %s runs beside LocalQueue %s: Kueue does not manage such objects in namespace %s",
+                "The %s %s runs outside LocalQueue %s, because Kueue does not manage such objects in namespace %s",
                 self.thing,
                 self.name,
                 self._queue,
@@ -217,7 +217,7 @@ class TrainingOperatorBase(BaseOperator):
         return load().gpu_pools[self._option.pool].queue
 
     def _of_queue(self, describe: Callable[[str, list[Any] | None], str], kind: str) -> str:
-        """What Kueue told of the attempt's object, as `describe` puts it; empty in a pool without a queue."""
+        """Return Kueue's state of the attempt's object, in the form of `describe`; empty in a pool without a queue."""
         if (name := self._queue) is None:
             return ""
         return describe(name, workload_events(self.client, self.namespace, kind, self.name))
@@ -226,13 +226,13 @@ class TrainingOperatorBase(BaseOperator):
         """Find the object of the attempt that is on; returns if it has ended meanwhile."""
         number = step.attempt.number
         self._aim(step.option, number)
-        self.log.info("Attempt %d is on in pool %s: looking for its %s", number, step.option.pool, self.thing)
+        self.log.info("Attempt %d is running in pool %s: looking for its %s", number, step.option.pool, self.thing)
         try:
             found = self._found(context)
             if found is None:
                 age = (datetime.now(UTC) - step.attempt.started).total_seconds()
                 if age < YOUNG_SECONDS:  # whoever began it may be making it now
-                    self._pause(time.time(), f"the attempt has just begun, and has no {self.thing} yet")
+                    self._pause(time.time(), f"the attempt has just started and has no {self.thing} yet")
                 self._job.end(number, verdict.ending(None))
                 self._delete()  # one that came in between has no credentials, and gets none any more
             elif not self._lives(found):
@@ -258,10 +258,10 @@ class TrainingOperatorBase(BaseOperator):
     def _give_credentials(
         self, owner: Mapping[str, Any], nodes: Sequence[str], made: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Make the Secret that an attempt's containers wait for, if all its nodes may have the data.
+        """Make the Secret for which an attempt's containers wait, if all its nodes may have the data.
 
-        `made` are pods that the policy did not judge before. If one may not have the data, the attempt ends: its object
-        is deleted before it gets credentials. Raises Denied.
+        `made` are pods that the policy has not checked before. If a node may not have the data, the attempt ends: its
+        object is deleted before it gets credentials. Raises Denied.
         """
         node = ""
         try:
@@ -283,7 +283,7 @@ class TrainingOperatorBase(BaseOperator):
     def _deny(self, why: str) -> None:
         self._delete(grace=0)
         self._job.end(self._number, verdict.Ending("denied", why))
-        self.log.warning("The %s %s has no credentials and is deleted: %s", self.thing, self.name, why)
+        self.log.warning("The %s %s gets no credentials and is deleted: %s", self.thing, self.name, why)
 
     def _leave(self, number: int, name_taken: NameTaken) -> None:
         self._job.end(number, name_taken.ending)
@@ -315,7 +315,7 @@ class TrainingOperatorBase(BaseOperator):
             )
 
     def _conclude(self, number: int, ending: verdict.Ending, pod: Mapping[str, Any] | None, lines: str) -> None:
-        """End an attempt, described by `pod`; only a result is a success.
+        """End an attempt, described by `pod`. Only a result counts as success.
 
         Returns if the job is done or another pool is next. Raises TrainingError, PoolUnavailable.
         """
@@ -323,17 +323,17 @@ class TrainingOperatorBase(BaseOperator):
         if self._job.result() is not None:
             ending = verdict.Ending("succeeded", ending.cause)
         elif ending.outcome == "succeeded":
-            ending = verdict.Ending("failed", "it ended well but left no result")
+            ending = verdict.Ending("failed", "it succeeded but stored no result")
         self._job.end(number, ending, pod)
         if ending.outcome == "failed":
             raise TrainingError(
                 f"Job {job} failed in attempt {number}: {ending.cause}. Its last lines:\n{lines}",
-                "Correct what the last lines name, and run again.",
+                "Correct the cause in the last lines, and run again.",
             )
         if ending.outcome == "unreachable":
             raise PoolUnavailable(
                 f"Job {job}, attempt {number}: {ending.cause}. Its last lines:\n{lines}",
-                "Run again: what was trained is at the site and is kept.",
+                "Run again: finished steps are stored at the site and are reused.",
             )
         self.log.info("Attempt %d ended: %s (%s)", number, ending.outcome, ending.cause)
 
@@ -348,14 +348,14 @@ class TrainingOperatorBase(BaseOperator):
         return "\n".join(f"  {readable(line)}" for line in answer.data.decode("utf-8", "replace").splitlines())
 
     def _pause(self, moment: float, why: str) -> NoReturn:
-        self.log.info("Waiting without a worker: %s", why)
+        self.log.info("Waiting in the triggerer: %s", why)
         self.defer(trigger=PauseTrigger(moment, why), method_name="again")
-        raise AssertionError("defer returns never")
+        raise AssertionError("defer never returns")
 
     def _away(self, number: int, cause: Exception) -> PoolUnavailable:
         return PoolUnavailable(
-            f"The cluster of pool {self._option.pool} did not answer while attempt {number} was on: {told(cause)[1]}",
-            f"Run again: the {self.thing} is found by its job. `rempart doctor pool` explains what is wrong.",
+            f"follow attempt {number} in pool {self._option.pool}: the cluster did not answer: {told(cause)[1]}",
+            f"Run again: the {self.thing} is found by its job. `rempart doctor pool` shows the cause.",
         )
 
     def _give_up(self, step: GiveUp) -> NoReturn:

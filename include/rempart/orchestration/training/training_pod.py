@@ -1,6 +1,6 @@
-"""A job on one node: each attempt is a pod, the provider's business (KubernetesPodOperator, deferrable).
+"""Run a job on one node: each attempt is a pod, which the provider's KubernetesPodOperator (deferrable) handles.
 
-What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.training_operator.
+The steps common to all kinds of attempts are in rempart.orchestration.training.training_operator.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         for pause in (*PAUSES, None):
             found = self._free_to_use(self.find_pod(namespace, context))
             if found is None:
-                raise NameTaken(verdict.Ending("interrupted", "its pod was deleted as soon as it was made"))
+                raise NameTaken(verdict.Ending("interrupted", "its pod was deleted right after it was made"))
             if self._admit(found) or pause is None:
                 break
             time.sleep(pause)
@@ -103,10 +103,11 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return pod
 
     def _free_to_use(self, pod: V1Pod | None) -> V1Pod | None:
-        """Return a pod that this attempt may wait for, or None. Raises NameTaken for one that ended without it.
+        """Return a pod for which this attempt may wait, or None. Raises NameTaken if the pod is ending or ended without
+        credentials.
 
-        An attempt's number comes twice if the record of the first was lost, as after a failover to a site that was
-        behind. A pod that has credentials by this record belongs to this attempt.
+        An attempt's number is used twice if the record of the first was lost, as after a failover to a lagging site. A
+        pod that has credentials by this record belongs to this attempt.
         """
         if pod is None or self._job.admitted(self._number):
             return pod
@@ -122,7 +123,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
             _, arguments = trigger.serialize()
             trigger = TrainingPodTrigger(**arguments, await_node=verdict.bound(self._plain(self.pod)) is None)
         super().defer(trigger=trigger, **named)
-        raise AssertionError("defer returns never")
+        raise AssertionError("defer never returns")
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Continue after the provider's triggers."""
@@ -142,7 +143,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         lines = self._last_lines(str(self.name), shape.CONTAINER) if pod else "  (its pod is gone)"
         ending = verdict.ending(seen, self._told(event, seen))
         if event["status"] == "timeout" and pod is not None and pod.status.phase == PodPhase.RUNNING:
-            ending = verdict.Ending("failed", "the task's execution_timeout was reached while it ran")
+            ending = verdict.Ending("failed", "the task's execution_timeout was reached while the job ran")
         if pod is not None:
             self._finish_pod(context, event)
         self._conclude(number, ending, seen, lines)
@@ -161,7 +162,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         try:
             KubernetesPodOperator.trigger_reentry(self, context, event | {"status": status})
         except (AirflowException, PodNotFoundException) as end:
-            self.log.info("The pod is over: %s", (str(end) or type(end).__name__).splitlines()[0])
+            self.log.info("The pod has ended: %s", (str(end) or type(end).__name__).splitlines()[0])
 
     def _admit(self, pod: V1Pod) -> bool:
         """Give a pod with a node its credentials. Return False while it has no node. Raises Denied."""

@@ -18,13 +18,13 @@ def versions(at: Scratch) -> str:
     first = at.put("kept", b"first").get("VersionId")
     second = at.put("kept", b"second").get("VersionId")
     if not first or not second or first == second:
-        raise FalseClaim("versions are switched on, and two writes have no version each")
+        raise FalseClaim("versions are switched on, but two writes did not make two versions")
     if at.get("kept", VersionId=first) != b"first" or at.get("kept") != b"second":
         raise FalseClaim("an overwritten body cannot be read by its version")
     listed = [(version["VersionId"], version["IsLatest"]) for version in at.versions("kept").get("Versions", ())]
     if listed != [(second, True), (first, False)]:
-        raise FalseClaim("the versions of one key are not listed from the newest to the oldest")
-    return "an overwritten body is read by its version, and both are listed, newest first"
+        raise FalseClaim("the versions of one key are not listed from newest to oldest")
+    return "an overwritten body can be read by its version; both versions are listed, newest first"
 
 
 @proves("delete markers")
@@ -35,13 +35,13 @@ def delete_markers(at: Scratch) -> str:
     at.delete("hidden")
     markers = at.versions("hidden").get("DeleteMarkers", ())
     if at.is_there("hidden") or at.names("hidden") or len(markers) != 1:
-        raise FalseClaim("a delete left no marker, or does not hide")
+        raise FalseClaim("a delete made no marker, or the object is still shown")
     if at.get("hidden", VersionId=version) != b"still here":
         raise FalseClaim("a deleted body cannot be read by its version")
     at.delete("hidden", VersionId=markers[0]["VersionId"])
     if at.get("hidden") != b"still here":
-        raise FalseClaim("the marker was deleted, and the object is not shown again")
-    return "a delete hides and keeps; without its marker the object is back"
+        raise FalseClaim("the delete marker was removed, and the object is still hidden")
+    return "a delete hides the object and keeps its versions; without the delete marker the object is shown again"
 
 
 @proves("object lock")
@@ -67,7 +67,7 @@ def object_lock(at: Scratch) -> str:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     attacks: dict[str, Callable[[], Any]] = {
         "delete": lambda: at.client.delete_object(**where),
-        "a shorter time": lambda: retain("COMPLIANCE", soon),
+        "a shorter retention": lambda: retain("COMPLIANCE", soon),
         "a weaker mode": lambda: retain("GOVERNANCE", until),
         "bypass": lambda: at.client.delete_object(**where, BypassGovernanceRetention=True),
         "versioning off": suspend,
@@ -93,7 +93,7 @@ def object_lock(at: Scratch) -> str:
     if fell or not stands:
         outcome = f"accepted: {', '.join(fell)}" if fell else "every attack was refused"
         raise FalseClaim(f"{outcome}; the locked version {'stands' if stands else 'IS GONE'}")
-    return f"withstood {len(attacks)} attacks: {', '.join(attacks)}"
+    return f"the locked version survived {len(attacks)} attacks: {', '.join(attacks)}"
 
 
 @proves("retention told")
@@ -105,7 +105,7 @@ def retention_told(at: Scratch) -> str:
     lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
     version = at.put("locked-and-told", b"evidence", ContentMD5=_md5(b"evidence"), **lock).get("VersionId")
     if not version:
-        raise FalseClaim("a write to a bucket with versions has no version")
+        raise FalseClaim("a write to a bucket with versions returned no version")
     where: dict[str, Any] = {"Bucket": at.bucket, "Key": at.key("locked-and-told"), "VersionId": version}
     for what, end in (("set", until), ("extended", until + timedelta(seconds=10))):
         if what == "extended":
@@ -114,8 +114,10 @@ def retention_told(at: Scratch) -> str:
         told = at.client.get_object_retention(**where).get("Retention", {})
         found = told.get("RetainUntilDate")
         if told.get("Mode") != "COMPLIANCE" or found is None or abs(found - end) > timedelta(seconds=1):
-            raise FalseClaim(f"a lock that was {what} until {end:%H:%M:%S} is told as {told.get('Mode')} until {found}")
-    return "mode and end of a lock are told, as set and as extended"
+            raise FalseClaim(
+                f"a lock that was {what} until {end:%H:%M:%S} is reported as {told.get('Mode')} until {found}"
+            )
+    return "mode and end of a lock are returned as set and as extended"
 
 
 def _md5(body: bytes) -> str:

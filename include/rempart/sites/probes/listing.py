@@ -21,11 +21,11 @@ def order(at: Scratch) -> str:
     found = at.names("order/")
     wanted = sorted((f"order/{name}" for name in ORDERED), key=lambda name: name.encode())
     if sorted(found) != sorted(wanted):
-        raise FalseClaim(f"{len(wanted)} keys were written, {len(found)} entries are listed, and they are not the same")
+        raise FalseClaim(f"{len(wanted)} keys were written and {len(found)} entries are listed; the two sets differ")
     if found != wanted:
         at_fault = next(a for a, b in zip(found, wanted, strict=True) if a != b)
-        raise Absent(f"keys are listed in another order than that of their UTF-8 bytes, from {at_fault[:40]!r} on")
-    return f"{len(wanted)} keys of all sorts are listed in the order of their UTF-8 bytes"
+        raise Absent(f"keys are not listed in the order of their UTF-8 bytes, starting at {at_fault[:40]!r}")
+    return f"{len(wanted)} keys of all kinds are listed in the order of their UTF-8 bytes"
 
 
 @proves("listing pages")
@@ -40,20 +40,21 @@ def pages(at: Scratch) -> str:
         try:
             for page in at.pages("page/", versions=versions, MaxKeys=PER_PAGE):
                 if len(page) > PER_PAGE:
-                    raise Absent(f"MaxKeys {PER_PAGE} is ignored: {len(page)} {what} came in one page")
+                    raise Absent(f"MaxKeys {PER_PAGE} is ignored: one page has {len(page)} {what}")
                 found += page
                 if len(found) > 2 * PAGED:
-                    raise FalseClaim(f"{PAGED} {what} were written, and their pages do not end")
+                    raise FalseClaim(f"{PAGED} {what} were written, and their listing does not end")
         except ListingRefused as refused:
             raise FalseClaim(f"pages of {what}: {refused.what.partition(': ')[2]}") from refused
         if found != wanted:
             raise FalseClaim(
-                f"{PAGED} {what} in pages of {PER_PAGE} came back as {len(found)} entries, or in another order"
+                f"{PAGED} {what} were listed in pages of {PER_PAGE}: {len(found)} entries were returned, or their "
+                "order is wrong"
             )
     after = at.names("page/", StartAfter=at.key(wanted[10]))
     if after != wanted[11:]:
-        raise FalseClaim("StartAfter begins elsewhere")
-    return f"{PAGED} keys in pages of {PER_PAGE} came once each; a listing can begin after a key"
+        raise FalseClaim("StartAfter begins at the wrong key")
+    return f"{PAGED} keys in pages of {PER_PAGE} were each listed once; a listing can start after a given key"
 
 
 PATHS = ("a//b", "a/b", "trail/", "trail", "../x", "./y", "dual", "dual/b", "back\\slash", "back/slash")
@@ -86,10 +87,10 @@ def long_keys(at: Scratch) -> str:
 
 
 def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
-    """Check that each key has a body of its own: write all, then read each, then list.
+    """Check that each key has its own body: write all, then read each, then list.
 
-    One confused key is a false claim, whatever the others do: a busy site or an interrupted connection leaves the
-    answer open only without any.
+    One confused key is a false claim, whatever the other keys show. A busy site or an interrupted connection leaves the
+    result open only if no key was confused.
     """
     from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
@@ -124,12 +125,12 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
         if not same or base + name not in listed:
             changed.append(name)
     if changed:
-        raise FalseClaim(f"accepted, and not kept apart: {', '.join(map(_shown, changed))}")
+        raise FalseClaim(f"the site accepted these keys and confused them: {', '.join(map(_shown, changed))}")
     if unanswered:
         raise unanswered
     if refused:
         raise Absent(f"refused: {', '.join(f'{_shown(name)} ({why})' for name, why in refused.items())}")
-    return f"{len(names)} such keys are kept apart, read and listed"
+    return f"{len(names)} such keys stay distinct when read and listed"
 
 
 def _all_names(at: Scratch, below: str) -> list[str]:

@@ -25,33 +25,33 @@ def read_after_write(at: Scratch) -> str:
         body = os.urandom(1000 + attempt)
         at.put("seen", body)
         if not at.is_there("seen"):
-            raise FalseClaim("a write was reported as done, and the object is not there")
+            raise FalseClaim("the site reported success for a write, and the object is missing")
         if at.get("seen") != body or at.head("seen")["ContentLength"] != len(body):
-            raise FalseClaim(f"write {attempt + 1} of one key gave back another body")
+            raise FalseClaim(f"a read after write {attempt + 1} of one key returned another body")
         if at.names("seen") != ["seen"]:
-            raise FalseClaim("a listing at once after the write does not show it")
+            raise FalseClaim("a listing right after the write does not show the object")
     at.put("empty")
     if at.get("empty") != b"":
-        raise FalseClaim("an empty object came back with a body")
+        raise FalseClaim("an empty object was returned with a body")
     at.delete("seen")
     if at.is_there("seen") or at.names("seen"):
         raise FalseClaim("a deleted object is still shown")
-    return "3 writes and a delete of one key were seen at once; an empty object is kept"
+    return "3 writes and a delete of one key were visible at once; an empty object stays empty"
 
 
 @proves("etags")
 def etags(at: Scratch) -> str:
-    """Probe the ETag of each answer about one object."""
+    """Probe whether every answer about one object has the same ETag."""
     first, second = etag(at.put("tagged-by-content", b"first")), etag(at.put("tagged-by-content", b"second"))
     if first == second:
-        raise FalseClaim("two bodies have one ETag")
+        raise FalseClaim("two different bodies have the same ETag")
     answer = at.client.get_object(Bucket=at.bucket, Key=at.key("tagged-by-content"))
     answer["Body"].close()
     listed = at.client.list_objects_v2(Bucket=at.bucket, Prefix=at.key("tagged-by-content")).get("Contents", ({},))[0]
     told = {"HEAD": etag(at.head("tagged-by-content")), "GET": etag(answer), "a listing": etag(listed)}
     if differing := [where for where, found in told.items() if found != second]:
-        raise FalseClaim(f"another ETag than that of the write is told by: {', '.join(differing)}")
-    return "a write, HEAD, GET and a listing tell the same ETag, another one for another body"
+        raise FalseClaim(f"another ETag than the write returned is in: {', '.join(differing)}")
+    return "write, HEAD, GET and listing return the same ETag for one body, and another for another body"
 
 
 @proves("metadata")
@@ -60,10 +60,10 @@ def metadata(at: Scratch) -> str:
     at.put("described", b"x", Metadata=wrote, ContentType="application/x-probe")
     head = at.head("described")
     if lost := wrote.items() - head.get("Metadata", {}).items():
-        raise Absent(f"{len(lost)} of {len(wrote)} entries did not come back as they were written")
+        raise Absent(f"{len(lost)} of {len(wrote)} metadata entries were changed or lost")
     if head.get("ContentType") != "application/x-probe":
-        raise Absent(f"the content type came back as {str(head.get('ContentType'))[:40]}")
-    return "metadata and content type came back as they were written"
+        raise Absent(f"the content type was returned as {str(head.get('ContentType'))[:40]}")
+    return "metadata and content type were returned as written"
 
 
 @proves("framing")
@@ -79,15 +79,17 @@ def framing(at: Scratch) -> str:
         "Content-Length": str(len(framed)),
     }
     answer = _send(at, "PUT", "framed", headers, framed, signed=True, chunked=True)
-    _known("a body in chunks", answer.status_code)
+    _known("send a body in chunks", answer.status_code)
     if answer.status_code >= 300:
         raise Absent(f"bodies in chunks are refused ({answer.status_code})")
     found = at.get("framed")
     if found == framed:
-        raise FalseClaim("the framing of the chunks is stored inside the object")
+        raise FalseClaim("the chunk framing is stored inside the object")
     if found != body:
-        raise FalseClaim(f"{len(body)} bytes sent in chunks came back as {len(found)} others")
-    return "a body sent in chunks came back whole"
+        raise FalseClaim(
+            f"other bytes were returned than were sent in chunks: {len(body)} bytes were sent, {len(found)} returned"
+        )
+    return "a body sent in chunks was returned intact"
 
 
 @proves("private")
@@ -103,15 +105,15 @@ def private(at: Scratch) -> str:
         )
     }
     for what, answered in answers.items():
-        _known(f"an unsigned request ({what})", answered)
+        _known(f"send an unsigned request ({what})", answered)
     if let := [what for what, answered in answers.items() if answered < 400]:
-        raise FalseClaim(f"without a signature one may {' and '.join(let)}")
+        raise FalseClaim(f"an unsigned request may {' and '.join(let)}")
     return f"unsigned requests are refused ({', '.join(sorted({str(answer) for answer in answers.values()}))})"
 
 
 def _known(what: str, answered: int) -> None:
     if unknown("", answered):
-        raise NotRun(f"{what} was answered with {answered}")
+        raise NotRun(f"the answer to {what} was {answered}")
 
 
 def _send(
@@ -146,7 +148,7 @@ def _send(
 
 @proves("MD5 ETags")
 def md5_etags(at: Scratch) -> str:
-    """Probe the ETags of a body in one piece and of one in parts."""
+    """Probe whether the ETags of a body in one piece and of a multipart body are MD5s."""
     whole, first, last = b"of this body", os.urandom(PART), b"the rest"
     at.put("whole", whole)
     _upload(at, "in-parts", {1: first, 2: last})
@@ -154,7 +156,7 @@ def md5_etags(at: Scratch) -> str:
         found = str(at.head(name).get("ETag", "")).strip('"')
         if found != wanted:
             raise Absent(f"the ETag of a body {'in parts' if '-' in wanted else 'sent whole'} is no MD5")
-    return "ETags are the MD5 of a body, or of the MD5s of its parts"
+    return "the ETag is the MD5 of the body, or of the MD5s of its parts"
 
 
 @proves("wrong digest refused")
@@ -169,9 +171,11 @@ def wrong_digest(at: Scratch) -> str:
         if busy(error):
             raise
         if at.is_there("altered"):
-            raise FalseClaim(f"a body with a wrong SHA-256 was refused ({code(error)}), and stored") from error
-        return f"a body that is not of its SHA-256 is refused ({code(error)})"
-    raise FalseClaim("a body that is not of its SHA-256 was accepted")
+            raise FalseClaim(
+                f"a body with a wrong SHA-256 was refused ({code(error)}), and stored all the same"
+            ) from error
+        return f"a body that does not match its SHA-256 is refused ({code(error)})"
+    raise FalseClaim("a body that does not match its SHA-256 was accepted")
 
 
 @proves("conditional put")
@@ -191,7 +195,7 @@ def conditional_put(at: Scratch) -> str:
             "If-None-Match: * was accepted, and " + ("replaced" if at.get("once") != b"first" else "ignored")
         )
     if at.get("once") != b"first":
-        raise FalseClaim("a refused put replaced the object")
+        raise FalseClaim("a put was refused and still replaced the object")
 
     def race(number: int) -> int | None:
         try:
@@ -205,10 +209,10 @@ def conditional_put(at: Scratch) -> str:
     with ThreadPoolExecutor(RACERS) as threads:
         winners = [winner for winner in threads.map(race, range(RACERS)) if winner is not None]
     if len(winners) != 1:
-        raise FalseClaim(f"{len(winners)} of {RACERS} puts at once were told that they made the object")
+        raise FalseClaim(f"{len(winners)} of {RACERS} concurrent puts were told that they created the object")
     if at.get("race") != b"%d" % winners[0]:
-        raise FalseClaim("the put that was told that it made the object did not")
-    return f"an object that exists is not replaced; of {RACERS} puts at once one won"
+        raise FalseClaim("the body is not that of the put that was told that it created the object")
+    return f"an existing object is not replaced; one of {RACERS} concurrent puts won"
 
 
 @proves("range")
@@ -219,10 +223,10 @@ def byte_range(at: Scratch) -> str:
         answer = at.client.get_object(Bucket=at.bucket, Key=at.key("range"), Range=asked)
         found = answer["Body"].read()
         if found == body:
-            raise Absent(f"Range: {asked} is ignored, the whole body comes")
+            raise Absent(f"Range: {asked} is ignored; the whole body is returned")
         if found != wanted:
-            raise FalseClaim(f"Range: {asked} gives other bytes")
-    return "parts from the start, the middle and the end are the right ones"
+            raise FalseClaim(f"Range: {asked} returns other bytes")
+    return "ranges at the start, in the middle and at the end return the right bytes"
 
 
 @proves("multipart")
@@ -230,7 +234,7 @@ def multipart(at: Scratch) -> str:
     first, last = os.urandom(PART), os.urandom(1000)
     _upload(at, "parts", {1: first, 2: last})
     if hashlib.sha256(at.get("parts")).digest() != hashlib.sha256(first + last).digest():
-        raise FalseClaim("an object made of two parts is not those two parts")
+        raise FalseClaim("an object made of two parts does not equal those parts")
     begun = at.client.create_multipart_upload(Bucket=at.bucket, Key=at.key("aborted"))["UploadId"]
     where = {"Bucket": at.bucket, "Key": at.key("aborted"), "UploadId": begun}
     at.client.upload_part(**where, PartNumber=1, Body=b"never")
@@ -239,8 +243,8 @@ def multipart(at: Scratch) -> str:
         raise FalseClaim("an aborted upload left an object")
     left = at.client.list_multipart_uploads(Bucket=at.bucket, Prefix=at.key("")).get("Uploads", ())
     if begun in [upload["UploadId"] for upload in left]:
-        raise FalseClaim("an aborted upload goes on")
-    return f"two parts of {PART >> 20} MiB and 1 kB are one object; an aborted upload left nothing"
+        raise FalseClaim("an upload continues after it was aborted")
+    return f"parts of {PART >> 20} MiB and 1 kB were joined into one object; an aborted upload left nothing"
 
 
 @proves("wrong part refused")
@@ -258,10 +262,10 @@ def wrong_part(at: Scratch) -> str:
     except ClientError as error:
         if busy(error):
             raise
-        return f"a part that is not of its SHA-256 is refused ({code(error)})"
+        return f"a part that does not match its SHA-256 is refused ({code(error)})"
     finally:
         at.client.abort_multipart_upload(**where)
-    raise FalseClaim("a part that is not of its SHA-256 was accepted")
+    raise FalseClaim("a part that does not match its SHA-256 was accepted")
 
 
 def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
@@ -285,4 +289,4 @@ def tags(at: Scratch) -> str:
     answer = at.client.get_object_tagging(Bucket=at.bucket, Key=at.key("tagged"))
     if (found := {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
         raise FalseClaim(f"two tags were written, {len(found)} came back") if found else Absent("tags are dropped")
-    return "tags are kept"
+    return "tags are returned as written"

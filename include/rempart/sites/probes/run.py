@@ -39,11 +39,14 @@ def clock(at: Scratch) -> str:
     answer = at.client.head_bucket(Bucket=at.bucket)
     told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if not told:
-        raise Absent("its answers carry no Date")
+        raise Absent("the site's answers have no Date header")
     skew = (parsedate_to_datetime(told).replace(tzinfo=UTC) - before).total_seconds()  # HTTP dates are in UTC
     if abs(skew) > SKEW_SECONDS:
-        raise Absent(f"clock skew: its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours")
-    return f"its clock and ours differ by {abs(skew):.0f} s"
+        raise Absent(
+            f"clock skew: the site's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} "
+            "the clock of this machine"
+        )
+    return f"the clocks of the site and of this machine differ by {abs(skew):.0f} s"
 
 
 def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
@@ -60,14 +63,14 @@ def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
         return Proof(name, "not run", str(found))
     except ClientError as error:
         if busy(error):
-            return Proof(name, "not run", f"{error.operation_name} was answered with {code(error)}")
+            return Proof(name, "not run", f"the answer to {error.operation_name} was {code(error)}")
         return Proof(name, "absent", f"{error.operation_name} is refused ({code(error)})")
     except (BotoCoreError, HTTPClientError, LookupError, TypeError, ValueError) as error:
-        return Proof(name, "not run", f"what it answers cannot be understood, or did not come: {type(error).__name__}")
+        return Proof(name, "not run", f"the answer was invalid or did not arrive: {type(error).__name__}")
 
 
 def throughput(at: Scratch) -> dict[str, float]:
-    """Return MB/s of one writer and one reader of one large object; empty if that fails."""
+    """Measure the MB/s of one writer and of one reader of a large object. Return nothing if that fails."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     body = os.urandom(BULK)

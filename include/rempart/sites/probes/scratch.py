@@ -21,7 +21,7 @@ _MOST_LEFT = 20_000
 _VERSIONS = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
 _OBJECTS = {"ContinuationToken": "NextContinuationToken"}
 RUN_LASTS = timedelta(hours=1)
-"""Longest possible run: what an older one left is a leftover."""
+"""Longest possible run. Objects of an older run are leftovers."""
 _OURS, _MOMENT = "probe-", "%Y%m%dT%H%M%S%f"
 
 
@@ -84,7 +84,7 @@ class Scratch:
             yield
         except ClientError as error:
             if name in self.stored and status(error) == 404:
-                raise FalseClaim("a write was reported as done, and the object is not there") from error
+                raise FalseClaim("the site reported success for a write, and the object is missing") from error
             raise
 
     def is_there(self, name: str) -> bool:
@@ -104,7 +104,7 @@ class Scratch:
         return [entry["Key"].removeprefix(self.prefix) for entry in page.get("Contents", ())]
 
     def pages(self, below: str, *, versions: bool = False, **extra: Any) -> Iterator[list[str]]:
-        """Names of every page of a listing of objects, or of versions. Raises ListingRefused."""
+        """Yield the names in every page of a listing of objects, or of versions. Raises ListingRefused."""
         yield from (
             [key.removeprefix(self.prefix) for key, _ in page]
             for page in _pages(self, self.key(below), versions, extra)
@@ -152,7 +152,8 @@ def unknown(told: str, answered: int) -> bool:
 
 
 def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:
-    """Make the doctor's bucket if missing: with object lock, else with versions, else plain; remove old runs.
+    """Open the doctor's bucket and remove old runs. Make the bucket if missing: with object lock, else with versions,
+    else plain.
 
     Raises botocore's errors if the site has no such bucket and makes none.
     """

@@ -1,7 +1,7 @@
 """Transfer bodies in memory fast: GET and PUT by obstore (Rust).
 
-It returns None for anything that it does not do as boto3 would, and for every error: then boto3 repeats the request and
-reports the error. So errors are translated, and requests repeated, in one place.
+It returns None for everything that it does differently from boto3, and for every error. boto3 then repeats the request
+and reports the error. So one module alone translates errors and repeats requests.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _HOME: list[int] = []
 def at_home() -> bool:
     """Return whether obstore may be used in this process.
 
-    In a fork of the process that used it first, its threads are missing and its sockets are shared: a call there never
-    returns, and neither does the next one in the parent.
+    obstore's threads are missing in a fork of the process that used it first, and both processes share its sockets: a
+    call in the fork never returns, and the next call in the parent does not return either.
     """
     if not _HOME:
         _HOME.append(os.getpid())

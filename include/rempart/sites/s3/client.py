@@ -15,7 +15,7 @@ from rempart.settings.config import Connection
 
 SESSION_TOKEN, SESSION_UNTIL = "aws_session_token", "session_until"
 _making = threading.Lock()
-"""Lock for boto3 sessions, which make one client at a time."""
+"""Lock around boto3 sessions, which create one client at a time."""
 
 
 def open_client(name: str, connection: Connection, region: str, *, attempts: int = 4, signed: bool = True) -> Any:
@@ -28,7 +28,7 @@ def open_client(name: str, connection: Connection, region: str, *, attempts: int
 
     if not (endpoint := connection.extra.get("endpoint_url")):
         raise SiteError(
-            f"Site '{name}': connection '{connection.name}' names no endpoint",
+            f"open site '{name}': connection '{connection.name}' has no endpoint",
             'Add {"endpoint_url": "https://..."} to the connection\'s extra.',
         )
     settings = BotoConfig(

@@ -74,22 +74,22 @@ class S3Reader:
             code = str(cause.response.get("Error", {}).get("Code", ""))
             if self._is_over(code, cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")):
                 raise SessionExpired(
-                    f"{where}: refused ({code}), the session is over (its end: {self._until or 'not known'})",
-                    "Run again with a new session: the job goes on from its checkpoint.",
+                    f"{where}: refused ({code}), the session has ended (its end: {self._until or 'unknown'})",
+                    "Run again with a new session. The job continues from its checkpoint.",
                 ) from cause
             now = datetime.now(UTC)
             raise translate(where, cause.response, site=self.name, connection=self._connection, now=now) from cause
         except (NotUnderstood, ResponseParserError) as cause:
-            told = cause if isinstance(cause, NotUnderstood) else "the answer is no valid XML"
+            told = cause if isinstance(cause, NotUnderstood) else "the answer is not valid XML"
             raise AnswerInvalid(
                 f"{where}: {told}",
-                f"Run `rempart doctor site {self.name}` and show the operator what it finds; if a proxy or a cache "
-                "stands in front of the site, connect past it.",
+                f"Run `rempart doctor site {self.name}` and show the result to the operator. If a proxy or a "
+                "cache is in front of the site, bypass it.",
             ) from cause
         except BotoCoreError as cause:
             raise SiteUnavailable(
                 f"{where}: {type(cause).__name__}",
-                "Check that the site answers (`rempart status`) and the endpoint is right.",
+                "Check that the site answers (`rempart status`) and that the endpoint is right.",
             ) from cause
 
     def _is_over(self, code: str, status: int | None) -> bool:
@@ -192,7 +192,7 @@ class S3Reader:
         if listed is not None:
             self._check_listed(bucket, listed, info)
         elif info.sha256:
-            checking.check_sha256(where, body, info.sha256, "its writer recorded")
+            checking.check_sha256(where, body, info.sha256, "the writer recorded")
         return (self._tagged(bucket, info) if tags else info), body
 
     def _get(self, bucket: str, key: str, version_id: str | None) -> tuple[ObjectInfo, bytes]:
@@ -224,8 +224,8 @@ class S3Reader:
         ask = partial(self._client.head_object, Bucket=bucket, Key=key, **extra)
         if code := checking.is_error(body, self._call("head", bucket, key, ask)):
             raise SiteUnavailable(
-                f"{self._where('get', bucket, key)}: an error came as the body of a success ({code})",
-                "Nothing was taken over. Retry; if it lasts, ask the site's operator.",
+                f"{self._where('get', bucket, key)}: the site returned an error as the body of a success ({code})",
+                "Nothing was stored. Retry. If it fails again, ask the site's operator.",
             )
 
     def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
@@ -248,7 +248,7 @@ class S3Reader:
         if sha256:
             checking.check_sha256(where, body, sha256, "on record")
         elif recorded:
-            checking.check_sha256(where, body, recorded, "its writer recorded")
+            checking.check_sha256(where, body, recorded, "the writer recorded")
         return body
 
     @contextmanager
@@ -276,7 +276,7 @@ class S3Reader:
         except BotoCoreError as cause:  # a read by the caller that broke off in the middle of the body
             raise SiteUnavailable(
                 f"read {bucket}/{key} at site '{self.name}' ({self.endpoint}): {type(cause).__name__}",
-                "Retry; check that the site answers (`rempart status`).",
+                "Check that the site answers (`rempart status`), then retry.",
             ) from cause
         finally:
             body.close()

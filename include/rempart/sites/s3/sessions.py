@@ -24,9 +24,9 @@ _DIGEST = "X-Amz-Content-SHA256"
 
 @dataclass(frozen=True)
 class Request:
-    """A request to a site: a session for `name` under a policy, for about that many seconds.
+    """A request to a site for a session named `name`, with a policy and a duration in seconds.
 
-    `must` is an object (bucket, key) that it can read, `must_not` a bucket that it cannot list.
+    `must` is an object (bucket, key) that the session can read, `must_not` a bucket that it cannot list.
     """
 
     name: str
@@ -73,7 +73,7 @@ def assume(
 
 
 def _prove(where: str, client: Any, offered: JobCredentials, request: Request) -> None:
-    """Check one thing that the session must be able to do, and one that it must not.
+    """Check one thing that the session must be able to do and one thing that it must not do.
 
     Raises SiteError, SiteUnavailable.
     """
@@ -93,13 +93,13 @@ def _prove(where: str, client: Any, offered: JobCredentials, request: Request) -
         if refusal.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403:
             return
         raise SiteUnavailable(
-            f"{where}: whether its policy holds is not known ({_code(refusal)})",
-            "Retry; if it lasts, ask the operator.",
+            f"{where}: the test of its policy had no result ({_code(refusal)})",
+            "Retry. If it fails again, ask the site's operator.",
         ) from refusal
     raise SiteError(
-        f"{where}: it may list all of {request.must_not}, which its policy does not allow",
-        "The service does not hold to a session's policy: limit a key to the two buckets at the operator, and say "
-        "job_credentials: {kind: connection, ...} (docs/how-to/gpu-pools.md).",
+        f"{where}: the session can list all of {request.must_not}, which its policy does not allow",
+        "The site does not enforce session policies. Create a key at the operator that can use only the two "
+        "buckets, and set job_credentials: {kind: connection, ...} (docs/how-to/gpu-pools.md).",
     )
 
 
@@ -108,20 +108,24 @@ def _called(where: str, offered: JobCredentials, call: Any) -> Any:
     from botocore.parsers import ResponseParserError
 
     hint = (
-        f"Check that the site has the role {offered.role}, that the site's key may assume it, that the role may live "
-        f"{offered.longest} (job_credentials.longest), and that it may read and write the two buckets."
+        f"Check four things: the site has the role {offered.role}; the site's key may assume it; the role allows "
+        f"sessions of {offered.longest} (job_credentials.longest); it may read and write the two buckets."
     )
     try:
         return call()
     except ClientError as cause:
         if _code(cause) in BUSY:
-            raise SiteUnavailable(f"{where}: {_code(cause)}", "Retry; if it lasts, ask the operator.") from cause
+            raise SiteUnavailable(
+                f"{where}: {_code(cause)}", "Retry. If it fails again, ask the site's operator."
+            ) from cause
         message = cause.response.get("Error", {}).get("Message", "")[:200]
         raise SiteError(f"{where}: refused ({_code(cause)}: {message})", hint) from cause
     except ResponseParserError as cause:  # no STS answers there
-        raise SiteError(f"{where}: the answer is not one of an STS", hint) from cause
+        raise SiteError(f"{where}: the answer is not that of an STS", hint) from cause
     except BotoCoreError as cause:
-        raise SiteUnavailable(f"{where}: {type(cause).__name__}", "Check that the site answers.") from cause
+        raise SiteUnavailable(
+            f"{where}: {type(cause).__name__}", "Check that the site answers (`rempart status`), then retry."
+        ) from cause
 
 
 def _code(cause: Any) -> str:

@@ -22,7 +22,7 @@ _PARTS = {"PartNumberMarker": "NextPartNumberMarker"}
 
 
 class S3Upload:
-    """A multipart upload: the one in progress for this key, or a new one."""
+    """A multipart upload: the upload in progress for this key, or a new one."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class S3Upload:
         self._id = self._found() or self._begun()
 
     def _found(self) -> str | None:
-        """Return the newest upload of this key with its parts; older ones are aborted."""
+        """Return the newest upload of this key with its parts. Older uploads are aborted."""
         bucket, key = self._where["Bucket"], self._where["Key"]
         asked = {"Bucket": bucket, "Prefix": key}
         pages = self._walk(

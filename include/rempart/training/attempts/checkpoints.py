@@ -1,8 +1,8 @@
-"""Store checkpoints of a job at its site, delete old ones, and find the one to continue from.
+"""Store checkpoints of a job at its site, delete old ones, and find the checkpoint to continue from.
 
 Bodies are numpy archives (npz) of plain arrays, never pickle, named by step and content under `checkpoint/`. The
-manifest `checkpoint.json` commits them: it names the newest and the previous one with their SHA-256. A body without an
-entry does not count, and the next attempt deletes it.
+manifest `checkpoint.json` commits them: it names the newest and the previous checkpoint with their SHA-256. A body
+without an entry does not count, and the next attempt deletes it.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
         return None
     if manifest.job_id != job_id:
         raise TrainingError(
-            f"The checkpoint found for job {job_id} is that of job {manifest.job_id[:40]}",
-            f"Delete the job's {MANIFEST} and run the training again: it starts from nothing.",
+            f"read the checkpoint of job {job_id}: it belongs to job {manifest.job_id[:40]}",
+            f"Delete the job's {MANIFEST} and run the training again, from the start.",
         )
     # a name is made from it: nothing but a hash may stand there
     well = all(checkpoint.step >= 0 and re.fullmatch(r"[0-9a-f]{64}", checkpoint.sha256) for checkpoint in kept)
@@ -113,8 +113,8 @@ def pack(arrays: Arrays) -> bytes:
             plain = np.asarray(array)
             if plain.dtype.hasobject:
                 raise TrainingError(
-                    f"The checkpoint's array '{name}' holds Python objects",
-                    "Give arrays of numbers; text as bytes (uint8).",
+                    f"store a checkpoint: its array '{name}' contains Python objects",
+                    "Pass arrays of numbers, and text as bytes (uint8).",
                 )
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, plain, allow_pickle=False)
@@ -200,4 +200,4 @@ class Checkpoints:
         try:
             yield
         except SiteError as error:
-            self._progress("checkpoint left behind", name=name, error=error.what)
+            self._progress("old checkpoint not deleted", name=name, error=error.what)

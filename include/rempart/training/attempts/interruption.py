@@ -1,7 +1,7 @@
-"""End a job within a bounded time, in order, on SIGTERM (an evicting cluster) or Ctrl-C.
+"""End a job in order and within a limited time, on SIGTERM (an evicting cluster) or Ctrl-C.
 
-A trainer with checkpoints sees the request as a flag at its next step; anything else is left at once. If neither
-happens in time (one step takes minutes in C code), a watcher ends the process.
+A trainer with checkpoints sees the request as a flag at its next step. Any other code is interrupted at once. If
+neither happens in time (one step takes minutes in C code), a watcher ends the process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Interruption:
         self._over = threading.Event()
 
     def await_step(self) -> None:
-        """From now on a request only sets `asked`, until `computing` ends: the trainer checks it."""
+        """From now on a request only sets `asked`, until `computing` ends. The trainer checks the flag."""
         self._awaited = True
 
     def agreed(self) -> None:

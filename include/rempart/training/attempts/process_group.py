@@ -42,13 +42,13 @@ class PeerLost(Interrupted):
 
 
 class Group:
-    """The nodes of a job. This class is for a single node, which asks nobody.
+    """The nodes of a job. This class is for a single node, which needs no communication.
 
-    With several nodes, all must make the same calls in the same order; each call may raise PeerLost.
+    With several nodes, all must make the same calls in the same order. Each call may raise PeerLost.
     """
 
     rank = 0
-    """Rank: 0 is the first node, which alone writes; the last is `size - 1`."""
+    """Rank: 0 is the first node, the only node that writes; the last is `size - 1`."""
     size = 1
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
@@ -67,7 +67,7 @@ class Group:
         return [word]
 
     def meet(self) -> None:
-        """Wait until every node is here, even if one has much to do before."""
+        """Wait until every node has arrived, even if a node has much to do before."""
 
     def sum_on(self, device: str) -> str:
         """Prepare for `sum` of tensors on `cpu` or `cuda`; the name of the library that will do it."""
@@ -100,20 +100,21 @@ def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
     if "PET_NNODES" not in environment:
         if nodes > 1:
             raise TrainingError(
-                f"The job is for {nodes} nodes, and nothing says where the others are: PET_NNODES is not set",
-                "Run it as a TrainJob of Kubeflow Trainer, or with the local backend, which starts a process for each.",
+                f"start the job on {nodes} nodes: PET_NNODES is not set, so the other nodes are unknown",
+                "Run the job as a TrainJob of Kubeflow Trainer, or with the local backend, which starts one "
+                "process for each node.",
             )
         return None
     size = _number(environment, "PET_NNODES", 1, 1_000_000)
     if size != nodes:
         raise TrainingError(
-            f"The job is for {nodes} nodes, and PET_NNODES is {size}",
+            f"start the job on {nodes} nodes: PET_NNODES is {size}",
             "Start as many nodes as the job's spec names (trainer.nodes in the pipeline).",
         )
     if size == 1:
         return None
     if not (address := environment.get("PET_MASTER_ADDR", "")):
-        raise TrainingError("PET_MASTER_ADDR is not set", "Set it to the host of the first node.")
+        raise TrainingError("start the job: PET_MASTER_ADDR is not set", "Set it to the host of the first node.")
     rank = _number(environment, "PET_NODE_RANK", 0, size - 1)
     return Seat(rank, size, address, _number(environment, "PET_MASTER_PORT", 1, 65535))
 
@@ -122,8 +123,8 @@ def _number(environment: Mapping[str, str], name: str, least: int, most: int) ->
     text = environment.get(name, "")
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         raise TrainingError(
-            f"{name} is '{text[:40]}', not a whole number from {least} to {most}",
-            "Kubeflow's torch runtime sets it; a fixed number of nodes is needed.",
+            f"start the job: {name} is '{text[:40]}', but must be a whole number from {least} to {most}",
+            "Kubeflow's torch runtime sets the variable. Configure a fixed number of nodes.",
         )
     return int(text)
 
@@ -134,7 +135,7 @@ def join(place: Seat, job_id: str) -> Group:
         import torch.distributed as dist
     except ImportError as cause:
         raise TrainingError(
-            f"A job on {place.size} nodes needs PyTorch, and it is not here",
+            f"start a job on {place.size} nodes: PyTorch is not installed here",
             "Run it in the trainer's environment (`make setup-trainer` makes .venv-trainer) or image.",
         ) from cause
     deadline = time.monotonic() + RENDEZVOUS_SECONDS
@@ -151,7 +152,8 @@ def join(place: Seat, job_id: str) -> Group:
         jobs = {store.get(f"job/{rank}").decode() for rank in range(place.size)}
         if len(jobs) > 1:
             raise TrainingError(
-                f"The nodes were given different jobs: {', '.join(sorted(jobs))[:200]}", "Give each the same spec."
+                f"start the job: the nodes have different jobs: {', '.join(sorted(jobs))[:200]}",
+                "Pass the same spec to each node.",
             )
         dist.init_process_group(
             "gloo",
@@ -167,8 +169,9 @@ def join(place: Seat, job_id: str) -> Group:
 
 def _not_met(place: Seat, why: str, cause: BaseException | None) -> PoolUnavailable:
     error = PoolUnavailable(
-        f"Node {place.rank} of {place.size} did not meet all others at {place.address}:{place.port} ({why})",
-        "Run again. If it stays so, look at the pods of the others, and let the network policy admit their traffic.",
+        f"node {place.rank} of {place.size} did not meet all others at {place.address}:{place.port} ({why})",
+        "Run again. If it fails again, check the pods of the other nodes, and allow their traffic in the network "
+        "policy.",
     )
     error.__cause__ = cause
     return error
@@ -190,7 +193,7 @@ def _store(place: Seat, deadline: float) -> Any:
             return dist.TCPStore(place.address, place.port, place.size, False, **options)
         except OSError as cause:  # its pod may have no address yet
             if time.monotonic() > deadline:
-                raise _not_met(place, "the first does not answer", cause) from cause
+                raise _not_met(place, "the first node does not answer", cause) from cause
         time.sleep(POLL_SECONDS)
 
 

@@ -27,11 +27,12 @@ LINE_SECONDS = 1.0
 
 
 class TrainingRun:
-    """The job as a trainer sees it. Its steps are whole numbers from 1 to the last: iterations, updates, epochs.
+    """The interface between a job and its trainer. Steps are whole numbers from 1 to the last: iterations, updates,
+    epochs.
 
-    A trainer calls `resume` once, then `checkpoint` and `progress` after each step: a checkpoint is stored every
-    `every` seconds, a line printed every second. On several nodes each node calls them; the first one reads and stores,
-    and all end after the same step.
+    A trainer calls `resume` once, then `checkpoint` and `progress` after each step. A checkpoint is stored every
+    `every` seconds, a line printed every second. On several nodes each node calls them; the first node reads and
+    stores, and all end after the same step.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class TrainingRun:
         self._first = self._step = self._more = 0
         self._before = 0
         self.made_with: dict[str, str] = {}
-        """What the trainer ran on, for the record: version, device, precision."""
+        """Version, device and precision of the trainer, for the record."""
 
     def computing(self) -> AbstractContextManager[None]:
-        """Wrap a trainer: after its first checkpoint, a request to end waits for its next one."""
+        """Wrap a trainer. After its first checkpoint, a request to end waits for its next checkpoint."""
         return self._interruption.computing()
 
     @property
     def stopping(self) -> bool:
-        """Return True if the job was asked to end: the next `checkpoint` stores one and ends the trainer."""
+        """Return True if the job was asked to end. The next `checkpoint` stores one and ends the trainer."""
         return self._interruption.asked
 
     def resume(self) -> Arrays | None:

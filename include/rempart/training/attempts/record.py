@@ -1,7 +1,7 @@
-"""Store a job's record at its site: the order, each attempt, how it ended, where it ran.
+"""Store a job's record at its site: the order, each attempt, its place and its result.
 
-`jobs/<id>/order.json` is the spec. `jobs/<id>/attempts/000001.json` begins an attempt and `000001.end.json` ends it;
-each is written once by a conditional put, so that of two writers one wins and the other reads.
+`jobs/<id>/order.json` is the spec. `jobs/<id>/attempts/000001.json` begins an attempt and `000001.end.json` ends it.
+Each is written once by a conditional put, so that one of two writers wins and the other reads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ORDER, ATTEMPTS = "order.json", "attempts/"
 
 @dataclass(frozen=True)
 class Record:
-    """Record of one job. Raises SiteError and its kinds, TrainingError for an unusable record."""
+    """Record of one job. Raises SiteError and its subclasses, and TrainingError for an unusable record."""
 
     site: Site
     spec: JobSpec
@@ -46,7 +46,7 @@ class Record:
         return [self._attempt(number, halves) for number, halves in sorted(found.items()) if "json" in halves]
 
     def begin(self, number: int, pool: str, at: datetime, by: Mapping[str, str]) -> bool:
-        """Begin an attempt. Return False if it had begun. `by` names the Airflow task."""
+        """Begin an attempt. Return False if it was begun before. `by` names the Airflow task."""
         return self._write(f"{number:06}.json", {"pool": pool, "started": at.isoformat(), "by": dict(by)})
 
     def begun_by(self, number: int) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Record:
         return by
 
     def end(self, number: int, outcome: Outcome, cause: str, at: datetime, ran: Mapping[str, Any] | None) -> bool:
-        """End an attempt. Return False if it had ended. `ran` tells where, if it got a node."""
+        """End an attempt. Return False if it was ended before. `ran` is the place of the attempt, if it got a node."""
         body = {"outcome": outcome, "cause": cause[:2000], "ended": at.isoformat(), "ran": dict(ran) if ran else None}
         return self._write(f"{number:06}.end.json", body)
 
@@ -119,8 +119,9 @@ class Record:
 
     def _unusable(self, key: str) -> TrainingError:
         return TrainingError(
-            f"The record {self._bucket}/{key} of job {self.spec.job_id} at site '{self.site.name}' is not usable",
-            "Look at the object; delete it if nothing of the job runs any more, then clear the task.",
+            f"read the record {self._bucket}/{key} of job {self.spec.job_id} at site '{self.site.name}': it is "
+            "not valid",
+            "Inspect the object. If no part of the job is running any more, delete the object, then clear the task.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Compute how many GPUs a pool is known to have free for jobs of one size. Pure; unknown stays unknown."""
+"""Compute how many GPUs of a pool are known to be free for jobs of one size. Pure; unknown stays unknown."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
             return facts.used
         fit = [node for node in facts.nodes if node.gpus and not unfit(pool, node)]
         if not fit:
-            return Unknown("none of its nodes takes jobs now, and nothing says that none will")
+            return Unknown("no node takes jobs now, and this may change")
         free = [max(node.gpus - facts.used.get(node.name, 0), 0) for node in fit]
         bounds.append(sum(count // gpus * gpus for count in free))
-    return min(bounds) if bounds else Unknown("no quota bounds its GPUs, and its operator adds nodes")
+    return min(bounds) if bounds else Unknown("no quota limits its GPUs, and its operator adds nodes")
 
 
 def too_small(pool: Pool, gpus: int, quotas: Iterable[Quota]) -> str:
-    """Why a job of `gpus` in all can never fit the namespace's quotas; empty if it can, or that is not known."""
+    """Return why a job of `gpus` in all can never fit the namespace's quotas; empty if it can, or if that is
+    unknown.
+    """
     key = f"requests.{pool.gpu}"
     for quota in quotas:
         try:
@@ -44,5 +46,5 @@ def too_small(pool: Pool, gpus: int, quotas: Iterable[Quota]) -> str:
         except (KeyError, ValueError):
             continue
         if gpus > hard:
-            return f"the job never fits the quota {quota.name}: it needs {gpus} {pool.gpu} in all, and {key} is {hard}"
+            return f"the job never fits the quota {quota.name}: it needs {gpus} {pool.gpu} in all, but {key} is {hard}"
     return ""

@@ -1,6 +1,6 @@
-"""Judge the observed facts of a pool for `rempart doctor pool`: one finding for each check. Pure.
+"""Check the observed facts of a pool for `rempart doctor pool`: one finding for each check. Pure.
 
-An unreadable fact fails its check, and an unasked one says so: neither is ever `ok`.
+An unreadable fact fails its check, and a fact that was not requested says so. Neither is ever `ok`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Poo
     pool = config.gpu_pools[name]
     declared = (*_policy(config, name, on), *_image(config, name, on))
     if isinstance(facts.version, Unknown):
-        later = (PoolFinding(check, "not run", "the cluster did not let us look") for check in _LIVE)
+        later = (PoolFinding(check, "not run", "the cluster refused access") for check in _LIVE)
         return (*declared, _refusal(pool, facts.server, facts.version), *later)
     return (
         *declared,
@@ -69,15 +69,17 @@ def _policy(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
             yield PoolFinding(check, "ok", "jobs are allowed here")
         else:
             facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
-            yield PoolFinding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", _remedies(decision))
+            yield PoolFinding(
+                check, "FAIL" if none else "warn", f"the policy allows no job here: {facts}", _remedies(decision)
+            )
 
 
 def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
     image = image_for(config, config.gpu_pools[name])
     if "@sha256:" not in image:
         remedy = (
-            "Name the job's image with its digest under training.image (name@sha256:...): "
-            "`docker image inspect --format '{{.RepoDigests}}' IMAGE` tells it."
+            "Set the job's image with its digest under training.image (name@sha256:...). `docker image inspect "
+            "--format '{{.RepoDigests}}' IMAGE` shows the digest."
         )
         yield PoolFinding(
             "image", "FAIL", f"'{image}' has no digest" if image else "training.image is not declared", remedy
@@ -92,7 +94,7 @@ def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
         decision for decision in (decide_image(config, which, image, on=on) for which in asked) if not decision.allowed
     ]
     if not against:
-        yield PoolFinding("image", "ok", f"{image}, from a registry that is allowed")
+        yield PoolFinding("image", "ok", f"{image}, from an allowed registry")
         return
     for decision in against:
         facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
@@ -102,7 +104,7 @@ def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
 
 def _remedies(decision: Decision) -> str:
     told = " / ".join(dict.fromkeys(reason.remedy for reason in decision.against))
-    return f"{told} Then ask again: `rempart policy show`."
+    return f"{told} Then check with `rempart policy show`."
 
 
 # --- the cluster and who we are there ---------------------------------------------------------------------------------
@@ -111,10 +113,10 @@ def _remedies(decision: Decision) -> str:
 def _refusal(pool: Pool, server: str, answer: Unknown) -> PoolFinding:
     if answer.status:
         remedy = f"{_token(pool)} and put it into connection {pool.kubernetes_connection} ({MANIFESTS}/README.md)."
-        return PoolFinding("cluster", "FAIL", f"{server} refuses: {answer.why}", remedy)
+        return PoolFinding("cluster", "FAIL", f"{server} refuses the connection: {answer.why}", remedy)
     remedy = (
-        f"Correct connection {pool.kubernetes_connection}, or ask {pool.operator} whether the cluster is up: "
-        f"`kubectl version{f' --server={server}' if server else ''}` asks it from this machine."
+        f"Correct connection {pool.kubernetes_connection}, or ask {pool.operator} whether the cluster is up. "
+        f"`kubectl version{f' --server={server}' if server else ''}` contacts it from this machine."
     )
     return PoolFinding("cluster", "FAIL", answer.why, remedy)
 
@@ -127,10 +129,11 @@ def _cluster(pool: Pool, facts: PoolFacts) -> PoolFinding:
     found = f"{facts.server}, Kubernetes {facts.version}" + (f", as {facts.who}" if facts.who else "")
     if not facts.verified:
         remedy = (
-            "Use https, and put the cluster's CA into the kubeconfig (certificate-authority-data), since jobs' secrets "
-            f"pass here: `kubectl get configmap kube-root-ca.crt -n {pool.namespace} -o jsonpath='{{.data.ca\\.crt}}'`."
+            "Use https, because jobs' secrets are sent to it, and put the cluster's CA into the kubeconfig "
+            f"(certificate-authority-data): `kubectl get configmap kube-root-ca.crt -n {pool.namespace} -o "
+            "jsonpath='{.data.ca\\.crt}'`."
         )
-        return PoolFinding("cluster", "FAIL", f"{found}: nobody verifies that it is this cluster", remedy)
+        return PoolFinding("cluster", "FAIL", f"{found}: the identity of the cluster is not verified", remedy)
     return PoolFinding("cluster", "ok", found)
 
 
@@ -141,17 +144,19 @@ def _rights(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     )
     if isinstance(facts.may, Unknown):
         yield unseen("rights", facts.may, f"{_token(pool)} and put it into connection {pool.kubernetes_connection}.")
-        yield PoolFinding("excess rights", "not run", "the cluster does not say what this identity may do")
+        yield PoolFinding("excess rights", "not run", "the cluster does not list the rights of this identity")
         return
     may = facts.may
     needs = rights.needs(pool.runtime)
     lacking = {need: [right for right in needed(need) if not may.get(right)] for need in needs}
     if not any(lacking.values()):
-        yield PoolFinding("rights", "ok", f"all {len(needed(*needs))} that are needed")
+        yield PoolFinding("rights", "ok", f"all {len(needed(*needs))} required rights")
     for need, missing in lacking.items():
         outcome, who = _NEEDS[need]
         if missing:
-            yield PoolFinding("rights", outcome, f"{who} needs, and lacks: {', '.join(map(str, missing))}", apply)
+            yield PoolFinding(
+                "rights", outcome, f"{who} needs these rights and lacks them: {', '.join(map(str, missing))}", apply
+            )
     yield _excess(pool, facts, [right for right in DANGEROUS if may.get(right)])
 
 
@@ -164,8 +169,8 @@ _NEEDS: dict[Need, tuple[Outcome, str]] = {
 
 def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> PoolFinding:
     remedy = (
-        f"Bind this identity to the Role and ClusterRole of {MANIFESTS} and to nothing else: "
-        "`kubectl get rolebindings,clusterrolebindings -A -o wide` shows every binding, `kubectl delete` ends one."
+        f"Bind this identity to the Role and ClusterRole of {MANIFESTS} only. `kubectl get "
+        "rolebindings,clusterrolebindings -A -o wide` shows every binding, `kubectl delete` removes one."
     )
     found: list[str] = []
     looks: dict[Where, tuple[Rule, ...] | Unknown] = {"pool": facts.rules, "elsewhere": facts.rules_elsewhere}
@@ -179,10 +184,14 @@ def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> PoolFinding
         return PoolFinding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
     for rules in looks.values():
         if isinstance(rules, Unknown):
-            asked = f"`kubectl auth can-i --list -n {pool.namespace}` with the connection's kubeconfig asks the same"
-            return unseen("excess rights", rules, f"The cluster must answer it; {asked}: ask {pool.operator}.")
+            asked = (
+                f"`kubectl auth can-i --list -n {pool.namespace}` with the connection's kubeconfig shows the same list"
+            )
+            return unseen(
+                "excess rights", rules, f"The cluster must answer this request; {asked}: ask {pool.operator}."
+            )
     if not facts.rules_complete:
-        fact = "none seen, but the cluster says that its list of this identity's rights is not complete"
+        fact = "none found, but the cluster says that its list of this identity's rights is incomplete"
         return PoolFinding(
             "excess rights", "warn", fact, f"{remedy} Ask {pool.operator} what else its authorizer grants."
         )
@@ -220,28 +229,33 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
         yield unseen("quota", facts.quotas, doctor_nodes.GRANT.format(pool.namespace))
         return
     if not facts.quotas:
-        yield PoolFinding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota: nothing bounds its cost", remedy)
+        yield PoolFinding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota, so its cost is not limited", remedy)
         return
     holding = [quota for quota in facts.quotas if key in quota.hard]
     if not holding:
         outcome: Outcome = "FAIL" if pool.max_gpus else "ok"
-        yield PoolFinding("quota", outcome, f"no quota bounds {pool.gpu}", remedy if pool.max_gpus else "")
+        yield PoolFinding("quota", outcome, f"no quota limits {pool.gpu}", remedy if pool.max_gpus else "")
         return
     try:
         counts = [left_of(quota, key) for quota in holding]
     except ValueError as error:
-        yield PoolFinding("quota", "FAIL", f"it is not a count: {error}", remedy)
+        yield PoolFinding("quota", "FAIL", f"the quota is not a count: {error}", remedy)
         return
     hard, left = min(count[0] for count in counts), min(count[1] for count in counts)
     found = f"{left} of {hard} GPU left"
     if hard < pool.max_gpus:
-        yield PoolFinding("quota", "FAIL", f"{found}, and max_gpus is {pool.max_gpus}: no such job ever fits", remedy)
+        yield PoolFinding(
+            "quota", "FAIL", f"{found}, but max_gpus is {pool.max_gpus}, so a job of that size never fits", remedy
+        )
     elif pool.quota is not None and hard != pool.quota:
         more = "more than the contract grants" if hard > pool.quota else "less than the contract grants"
-        yield PoolFinding("quota", "warn", f"{found}; quota in rempart.yaml is {pool.quota}: {more}", remedy)
+        yield PoolFinding("quota", "warn", f"{found}, but quota in rempart.yaml is {pool.quota}: {more}", remedy)
     elif left < 1 <= pool.max_gpus:
         yield PoolFinding(
-            "quota", "warn", f"{found}: the next job waits or goes to the next pool", "Wait, or ask for more."
+            "quota",
+            "warn",
+            f"{found}: the next job waits or moves to the next pool",
+            "Wait, or ask the operator for a higher quota.",
         )
     else:
         yield PoolFinding("quota", "ok", found)
@@ -253,20 +267,20 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
 def _priority_class(pool: Pool, facts: PoolFacts) -> PoolFinding:
     check, named, seen = "priority class", pool.priority_class, facts.priority_class
     if named is None:
-        return PoolFinding(check, "ok", "none is named")
+        return PoolFinding(check, "ok", "no class is declared")
     if isinstance(seen, Unknown):
         return unseen(check, seen, doctor_nodes.GRANT.format(pool.namespace))
     if not seen:
-        make = f"`kubectl apply -k {MANIFESTS}/cluster` makes those that are shipped"
+        make = f"`kubectl apply -k {MANIFESTS}/cluster` creates the shipped classes"
         remedy = f"Create it ({make}), or leave priority_class out."
-        return PoolFinding(check, "FAIL", f"{named} does not exist: no pod is admitted", remedy)
+        return PoolFinding(check, "FAIL", f"{named} does not exist, so no pod is admitted", remedy)
     return PoolFinding(check, "ok", named)
 
 
 def _queue(pool: Pool, facts: PoolFacts) -> PoolFinding:
     named, seen = pool.queue, facts.queue
     if named is None:
-        return PoolFinding("queue", "ok", "none is named")
+        return PoolFinding("queue", "ok", "no queue is declared")
     if isinstance(seen, Unknown):
         return unseen("queue", seen, doctor_nodes.GRANT.format(pool.namespace))
     if seen is None:
@@ -274,23 +288,23 @@ def _queue(pool: Pool, facts: PoolFacts) -> PoolFinding:
             "Create it (`kubectl apply -k OVERLAY`, with local-queue.yaml among its resources), have Kueue installed, "
             "or leave queue out."
         )
-        found = f"LocalQueue {named} is not there, or Kueue is not installed: this pool is passed over"
+        found = f"LocalQueue {named} does not exist, or Kueue is not installed: jobs skip this pool"
         return PoolFinding("queue", "FAIL", found, remedy)
     if seen.active is None:
-        remedy = "Look whether Kueue runs: `kubectl get pods -n kueue-system`."
-        return PoolFinding("queue", "warn", f"nothing says whether {named} is active", remedy)
+        remedy = "Check that Kueue runs: `kubectl get pods -n kueue-system`."
+        return PoolFinding("queue", "warn", f"the state of {named} is unknown", remedy)
     if not seen.active:
         remedy = (
-            "Ask the cluster's administrator for its ClusterQueue, or to let it go on: "
-            f"`kubectl describe localqueue {named} -n {pool.namespace}`."
+            "Ask the cluster's administrator to create its ClusterQueue, or to resume it: `kubectl describe "
+            f"localqueue {named} -n {pool.namespace}`."
         )
-        return PoolFinding("queue", "FAIL", f"{named} admits nothing: {seen.why}", remedy)
+        return PoolFinding("queue", "FAIL", f"{named} admits no job: {seen.why}", remedy)
     return PoolFinding("queue", "ok", f"{named}, active")
 
 
 def _runtime(name: str, pool: Pool, facts: PoolFacts) -> PoolFinding:
     if pool.runtime is None:
-        return PoolFinding("runtime", "ok", "none is named: jobs run on one node")
+        return PoolFinding("runtime", "ok", "no runtime is declared, so jobs run on one node")
     seen = facts.runtime
     remedy = (
         "Render and apply it: `rempart policy render kubernetes --out policies/`, "
@@ -303,8 +317,8 @@ def _runtime(name: str, pool: Pool, facts: PoolFacts) -> PoolFinding:
         return unseen("runtime", seen, doctor_nodes.GRANT.format(pool.namespace))
     if seen:
         shown = "; ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else "")
-        return PoolFinding("runtime", "FAIL", f"{pool.runtime} is not what rempart.yaml says: {shown}", remedy)
-    return PoolFinding("runtime", "ok", f"{pool.runtime}, as rempart.yaml says")
+        return PoolFinding("runtime", "FAIL", f"{pool.runtime} differs from rempart.yaml: {shown}", remedy)
+    return PoolFinding("runtime", "ok", f"{pool.runtime}, as in rempart.yaml")
 
 
 def _network(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
@@ -320,30 +334,35 @@ def _network(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
         if policy.opens:
             fact = f"NetworkPolicy {policy.name} opens all {' and '.join(policy.opens)}"
             remedy = (
-                f"`kubectl delete networkpolicy {policy.name} -n {pool.namespace}`: {EGRESS_POLICY} is what jobs need."
+                f"Run `kubectl delete networkpolicy {policy.name} -n {pool.namespace}`: {EGRESS_POLICY} allows "
+                "what jobs need."
             )
             yield PoolFinding("network", "FAIL", fact, remedy)
     if open_ or any(policy.opens for policy in facts.policies):
         return
     if not any(policy.name == EGRESS_POLICY for policy in facts.policies):
-        fact = f"all is denied by default, and there is no NetworkPolicy {EGRESS_POLICY} (Cilium's are not looked at)"
+        fact = (
+            f"all traffic is denied by default, but NetworkPolicy {EGRESS_POLICY} does not exist (Cilium's "
+            "policies are not checked)"
+        )
         yield PoolFinding(
             "network", "warn", fact, "Render and apply it: `rempart policy render kubernetes` (or cilium)."
         )
         return
-    yield PoolFinding("network", "ok", f"denied by default; {EGRESS_POLICY} names what is allowed")
+    yield PoolFinding("network", "ok", f"denied by default; {EGRESS_POLICY} lists what is allowed")
 
 
 def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     if (probe := facts.probe) is None:
         for check in ("image pull", ENTRY_POINT, "reach"):
-            yield PoolFinding(check, "not run", "it needs a pod: add --probe")
+            yield PoolFinding(check, "not run", "this check needs a pod: add --probe")
         return
     if probe.left:
         yield PoolFinding("pod left", "FAIL", probe.left, f"`kubectl delete pod -n {pool.namespace} {probe.pod}`.")
     if not probe.started:
         remedy = (
-            "Check the digest, the registry, and that the nodes may pull from it; `rempart policy explain` names it."
+            "Check the digest, the registry, and that the nodes may pull from it. `rempart policy explain` shows "
+            "the registry's decision."
         )
         yield PoolFinding("image pull", "FAIL", f"the pod did not start: {probe.detail}", remedy)
         yield PoolFinding(ENTRY_POINT, "not run", "no pod started")
@@ -353,25 +372,28 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding
     nodes = () if isinstance(facts.nodes, Unknown) else facts.nodes
     node = next((seen for seen in nodes if seen.name == probe.node), None)
     if node and (why := doctor_nodes.abroad(pool, node)):
-        remedy = f"Ask {pool.operator} why: `kubectl get node {node.name} --show-labels`."
+        remedy = f"Ask {pool.operator} for the reason: `kubectl get node {node.name} --show-labels`."
         yield PoolFinding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", remedy)
     answers = [reached for reached in probe.reached or () if reached.target != ENTRY_POINT]
     entry = next((reached for reached in probe.reached or () if reached.target == ENTRY_POINT), None)
-    rebuild = "Build the image from this version of Rempart (`make images`) and name it in training.image."
+    rebuild = "Build the image from this version of Rempart (`make images`) and set it in training.image."
     if entry is None:
         yield PoolFinding(
-            ENTRY_POINT, "FAIL", f"the job's command said nothing that can be read: {probe.detail}", rebuild
+            ENTRY_POINT, "FAIL", f"the output of the job's command cannot be read: {probe.detail}", rebuild
         )
     else:
         yield PoolFinding(ENTRY_POINT, "ok" if entry.ok else "FAIL", entry.detail, "" if entry.ok else rebuild)
     if not answers:
-        yield PoolFinding("reach", "not run", "the job's command did not get that far")
+        yield PoolFinding("reach", "not run", "the job's command ended before this check")
     for answer in answers:
         remedy = (
             ""
             if answer.ok
             else answer.remedy
-            or "Allow it on the network: `rempart policy render kubernetes --out policies/`, then `kubectl apply -f` "
-            "the pool's file (docs/how-to/enforce-on-the-network.md); and check its name."
+            or (
+                "Check the address. If it is right, allow it on the network: `rempart policy render kubernetes "
+                "--out policies/`, then `kubectl apply -f` the pool's file "
+                "(docs/how-to/enforce-on-the-network.md)."
+            )
         )
         yield PoolFinding("reach", "ok" if answer.ok else "FAIL", f"{answer.target}: {answer.detail}", remedy)

@@ -11,8 +11,10 @@ from rempart.sovereignty.pods import REGION, settle
 from rempart.training.kubernetes import pod
 from rempart.training.kubernetes.facts import Node, PoolFacts, PoolFinding, Unknown, tolerates, unseen
 
-GRANT = "Apply the overlay of {} again, which grants it: `kubectl apply -k OVERLAY` (deploy/kubernetes/README.md)."
-_GRANT = "Apply the ClusterRole, which grants it: `kubectl apply -k deploy/kubernetes/cluster`."
+GRANT = (
+    "Apply the overlay of {} again, which grants this right: `kubectl apply -k OVERLAY` (deploy/kubernetes/README.md)."
+)
+_GRANT = "Apply the ClusterRole, which grants this right: `kubectl apply -k deploy/kubernetes/cluster`."
 _PROVIDERS = {
     "aws": ("aws", "aws-eusc"),
     "azure": ("azure", "bleu"),
@@ -39,12 +41,12 @@ def unfit(pool: Pool, node: Node) -> tuple[str, ...]:
         if taint[2] != "PreferNoSchedule" and not any(tolerates(toleration, taint) for toleration in pool.tolerations):
             why.append(f"taint {taint[0]}{f'={taint[1]}' if taint[1] else ''}:{taint[2]} is not tolerated")
     if pool.max_gpus and not node.gpus:
-        why.append(f"it offers no {pool.gpu}")
+        why.append(f"it has no {pool.gpu}")
     return (*why, *(() if node.ready else ("it is not ready",)))
 
 
 def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
-    """Return why no pod of a pool's jobs can ever be bound to a node, by the pods' real spec; empty if one can.
+    """Return why pods of a pool's jobs can never be bound to a node, by the pods' real spec; empty if they can.
 
     Temporary causes (a node that is not ready or has no free GPU) do not count.
     """
@@ -80,17 +82,18 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[PoolFinding]:
     pool = config.gpu_pools[name]
     if isinstance(facts.nodes, Unknown):
         yield unseen("nodes", facts.nodes, _GRANT)
-        yield PoolFinding("gpus", "not run", "the nodes are not known")
+        yield PoolFinding("gpus", "not run", "the nodes are unknown")
         return
     able = [node for node in facts.nodes if node.gpus or not pool.max_gpus]
     fit = [node for node in able if not unfit(pool, node)]
     region = pool.node_selector.get(REGION, pool.region)
     if not fit:
         seen = "; ".join(f"{node.name}: {', '.join(unfit(pool, node))}" for node in able[:3])
-        none = f"none of {len(facts.nodes)} offers {pool.gpu}" if facts.nodes else "the cluster has none"
+        none = f"none of {len(facts.nodes)} has {pool.gpu}" if facts.nodes else "the cluster has no nodes"
         remedy = (
-            f"If a node stands in {region}, say so: `kubectl label node NODE {REGION}={region}`; name its taint under "
-            "tolerations; install the device plugin if it offers no GPU; start a node if they scale to 0."
+            f"Check each condition. If a node is in {region}, label it: `kubectl label node NODE "
+            f"{REGION}={region}`. If it has a taint, add the taint under tolerations. If it shows no GPU, install "
+            "the device plugin. If nodes scale to 0, start a node."
         )
         yield PoolFinding("nodes", "FAIL", f"no node takes a job: {seen or none}", remedy)
     else:
@@ -99,7 +102,7 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[PoolFinding]:
         regions = ", ".join(sorted({node.labels.get(REGION, "none") for node in abroad}))
         fact = f"{len(abroad)} of the GPU nodes are labelled {REGION}={regions}, not {region}: {_names(abroad)}"
         yield PoolFinding(
-            "region", "warn", f"{fact}; jobs are kept off them", "Label them, or take them out of this pool."
+            "region", "warn", f"{fact}; jobs do not run on them", "Label them, or remove them from this pool."
         )
     yield from _operators(config, name, facts.nodes)
     yield from _gpus(pool, facts, fit)
@@ -119,12 +122,13 @@ def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[P
             kept.setdefault(f"{named[0]}: {', '.join(why)}", []).append(node.name)
             continue
         remedy = (
-            f"Keep jobs off it: `kubectl taint node {node.name} rempart.eu/other-operator=:NoSchedule`. If the machine "
-            "is this pool's, correct the pool's operator in rempart.yaml: the policy decides by it."
+            f"Keep jobs off the node: `kubectl taint node {node.name} rempart.eu/other-operator=:NoSchedule`. If "
+            "the machine belongs to this pool, correct the pool's operator in rempart.yaml, because the policy "
+            "decides by it."
         )
-        yield PoolFinding("operator", "FAIL", f"{fact}, and nothing keeps jobs off it", remedy)
+        yield PoolFinding("operator", "FAIL", f"{fact}, but jobs can run on it", remedy)
     for told, names in kept.items():
-        fact = f"jobs are kept off {len(names)} nodes of another operator ({told}): {', '.join(names[:5])}"
+        fact = f"jobs do not run on {len(names)} nodes of another operator ({told}): {', '.join(names[:5])}"
         yield PoolFinding("operator", "ok", fact + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
 
 
@@ -137,15 +141,22 @@ def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[PoolFinding
         yield unseen("gpus", facts.used, GRANT.format(pool.namespace))
         return
     free = sum(max(node.gpus - facts.used.get(node.name, 0), 0) for node in fit)
-    found += f"; {free} free as far as this namespace shows"
+    found += f"; {free} free as far as this namespace can see"
     most, where = (together, "them together") if pool.runtime else (largest, "one node")
     if not fit:
-        yield PoolFinding("gpus", "FAIL", found, "No node takes a job, see `nodes`: `kubectl get nodes --show-labels`.")
+        yield PoolFinding(
+            "gpus",
+            "FAIL",
+            found,
+            "No node takes a job: see the check `nodes`, and run `kubectl get nodes --show-labels`.",
+        )
     elif most < pool.max_gpus:
         remedy = f"Lower max_gpus to {most} (then `rempart config check`), or add larger nodes: a job is on {where}."
-        yield PoolFinding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
+        yield PoolFinding("gpus", "FAIL", f"{found}, but max_gpus is {pool.max_gpus}", remedy)
     elif not free:
-        yield PoolFinding("gpus", "warn", found, "Wait for jobs to end; `max_pending` moves them to the next pool.")
+        yield PoolFinding(
+            "gpus", "warn", found, "Wait for running jobs to end. After `max_pending` a job moves to the next pool."
+        )
     else:
         yield PoolFinding("gpus", "ok", found)
 

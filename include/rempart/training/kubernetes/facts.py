@@ -19,13 +19,13 @@ Outcome = Literal["ok", "warn", "FAIL", "not run"]
 
 @dataclass(frozen=True)
 class Unknown:
-    """A fact that could not be read. `status` is the API's answer, 0 without one."""
+    """A fact that could not be read. `status` is the API's HTTP status, 0 without an answer."""
 
     why: str
     status: int = 0
 
 
-NOT_ASKED = Unknown("it was not asked")
+NOT_ASKED = Unknown("it was not requested")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PoolFinding:
 
 def unseen(check: str, unknown: Unknown, remedy: str) -> PoolFinding:
     """Return the failed finding about a fact that could not be read."""
-    return PoolFinding(check, "FAIL", f"could not be looked at: {unknown.why}", remedy)
+    return PoolFinding(check, "FAIL", f"could not be read: {unknown.why}", remedy)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class NetworkPolicy:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a pod found at one address. `remedy` if the network is not the obstacle."""
+    """A pod's result for one address. `remedy` if the network is not the cause."""
 
     target: str
     ok: bool
@@ -114,7 +114,7 @@ class Probe:
     node: str | None = None
     reached: tuple[Reached, ...] | None = None
     left: str = ""
-    """Why it could not be deleted."""
+    """Reason why the pod could not be deleted."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class PoolFacts:
 
 
 def whole(quantity: object) -> int:
-    """Return a count from an API quantity of whole things. Raises ValueError for anything else."""
+    """Return a count from an API quantity of whole units. Raises ValueError for any other quantity."""
     text = str(quantity)
     for suffix, factor in (("k", 1000), ("M", 1000**2)):
         if text.endswith(suffix):
@@ -170,7 +170,7 @@ def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
 
 
 def left_of(quota: Quota, key: str) -> tuple[int, int]:
-    """Return a quota's limit on a countable resource, and the rest. Raises KeyError, ValueError without one."""
+    """Return a quota's limit on a countable resource, and the rest. Raises KeyError or ValueError without one."""
     hard = whole(quota.hard[key])
     return hard, max(hard - whole(quota.used.get(key, 0)), 0)
 

@@ -1,7 +1,7 @@
-"""Interpret the pods of a TrainJob together: all have a node, the attempt is over, how it ended. Pure.
+"""Interpret the pods of a TrainJob together: whether all have a node, whether the attempt has ended, and how. Pure.
 
-Pods and TrainJob are API objects (camelCase dicts). One failed pod ends the attempt; the first failure decides how.
-Unknown states are never a success.
+Pods and TrainJob are API objects (camelCase dicts). One failed pod ends the attempt, and the first failure decides how
+it ended. Unknown states are never a success.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class Gang:
         without = [pod for pod in self.pods if not bound(pod)]
         told = [f"{pod['metadata']['name']}: {ending(pod).cause}" for pod in without]
         made = len({rank(pod) for pod in self.pods})
-        missing = [f"{made} of {self.nodes} pods are there"] if made < self.nodes else []
-        return "; ".join((*missing, *told)) or "no reason is stated"
+        missing = [f"{made} of {self.nodes} pods exist"] if made < self.nodes else []
+        return "; ".join((*missing, *told)) or "without a stated reason"
 
     @property
     def suspended(self) -> bool:
-        """Return whether it is suspended, by Kueue or somebody else."""
+        """Return whether the TrainJob is suspended, by Kueue or by a person."""
         return self.job is not None and queue.suspended(self.job)
 
     @property
@@ -102,7 +102,7 @@ class Gang:
 
     @property
     def culprit(self) -> Json | None:
-        """Return the pod whose log shows the cause: the first failed one, else that of rank 0."""
+        """Return the pod whose log shows the cause: the first failed pod, else that of rank 0."""
         failed = sorted((pod for pod in self.pods if _ended(pod) not in (None, 0)), key=_when)
         return failed[0] if failed else next(iter(self.pods), None)
 
@@ -111,9 +111,9 @@ class Gang:
         if self.job is None:
             return Ending("interrupted", f"its TrainJob is gone. {told or 'Somebody deleted it'}")
         if _deleted(self.job):
-            return Ending("interrupted", "somebody deletes its TrainJob")
+            return Ending("interrupted", "its TrainJob is being deleted")
         if self.displaced:
-            return Ending("interrupted", f"its TrainJob lost the machines that were admitted. {told}".strip())
+            return Ending("interrupted", f"its TrainJob lost the admitted nodes. {told}".strip())
         for pod in self.pods:
             if why := lost(pod):
                 return Ending("interrupted", f"{pod['metadata']['name']}: {why}")
@@ -138,8 +138,8 @@ class Gang:
                 return Ending("capacity", f"{pod['metadata']['name']}: {why}")
         if why := _condition(self.job, "Failed"):
             if "DeadlineExceeded" in why:
-                return Ending("failed", f"it ran longer than it may: {why}")
-            return Ending("interrupted", f"no pod says why the TrainJob failed, so one is gone: {why}")
+                return Ending("failed", f"it ran longer than allowed: {why}")
+            return Ending("interrupted", f"no pod shows why the TrainJob failed, so one was deleted: {why}")
         if not self.bound:
             return Ending("capacity", f"{told}. {self.waits}" if told else self.waits)
         pending = [pod for pod in self.pods if (pod.get("status") or {}).get("phase") == "Pending"]

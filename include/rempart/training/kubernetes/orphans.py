@@ -34,7 +34,7 @@ class PodSeen:
 class JobFacts:
     """Facts about a pod's job: its attempt (None: not recorded), and the state of the task that began it.
 
-    `task_state` is None if Airflow has no such task; `unknown` tells why nothing is known.
+    `task_state` is None if Airflow has no such task. `unknown` gives the reason if these facts are missing.
     """
 
     attempt: Attempt | None = None
@@ -44,7 +44,7 @@ class JobFacts:
 
 @dataclass(frozen=True)
 class OrphanFinding:
-    """Decision about a pod, and why. `orphan`: delete it; otherwise leave or report it."""
+    """Decision about a pod, with its reason. `orphan`: delete the pod. Otherwise leave or report it."""
 
     pod: PodSeen
     orphan: bool
@@ -58,11 +58,11 @@ def judge(pod: PodSeen, known: JobFacts, now: datetime) -> OrphanFinding:
     if now - pod.created < YOUNG:
         return OrphanFinding(pod, False, "it is young")
     if known.unknown:
-        return OrphanFinding(pod, False, f"not judged: {known.unknown}")
+        return OrphanFinding(pod, False, f"not checked: {known.unknown}")
     if known.attempt is None:
-        return OrphanFinding(pod, True, "its attempt is not on record")
+        return OrphanFinding(pod, True, "its attempt is not recorded")
     if known.attempt.outcome is not None:
         return OrphanFinding(pod, True, f"its attempt ended: {known.attempt.outcome}")
     if known.task_state in AWAITED:
         return OrphanFinding(pod, False, f"its task is {known.task_state}")
-    return OrphanFinding(pod, True, f"nobody waits for it: its task is {known.task_state or 'gone'}")
+    return OrphanFinding(pod, True, f"no task waits for it: its task is {known.task_state or 'gone'}")

@@ -35,7 +35,7 @@ USER = 50000
 
 
 def name(job_id: str, attempt: int) -> str:
-    """Return the name of an attempt's pod: one name for one attempt, so that none ever has two pods."""
+    """Return the name of an attempt's pod. Each attempt has one name, so no attempt ever has two pods."""
     return f"train-{job_id}-{attempt}"
 
 
@@ -87,7 +87,7 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
 
 
 def bare(pool: Pool, container: str) -> dict[str, Any]:
-    """Return the spec that all pods of a pool share. Its one container has no image and no command."""
+    """Return the spec that all pods of a pool share. Its only container has no image and no command."""
     made: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -112,7 +112,7 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
 
 
 def _tolerations(pool: Pool) -> list[Toleration]:
-    """The pool's own, and how long a node may be lost: Kubernetes would keep the pod there for 300 s."""
+    """Return the pool's tolerations, and the time for which a node may be lost. Kubernetes' default is 300 s."""
     seconds = int(pool.node_lost_after.total_seconds())
     declared = {toleration.key for toleration in pool.tolerations if toleration.effect in (None, "NoExecute")}
     lost = [

@@ -16,7 +16,7 @@ from rempart.training.kubernetes.pod import QUEUE
 
 GROUP = "kueue.x-k8s.io"
 VERSIONS = ("v1beta2", "v1beta1")
-"""API versions of Kueue: only the second one before 0.15."""
+"""API versions of Kueue. Releases before 0.15 have only the second."""
 LOCAL_QUEUES = "localqueues"
 STOPPED = "TerminationTarget"
 """Condition of a pod that Kueue deletes, with its reason."""
@@ -27,7 +27,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LocalQueue:
-    """A queue. `active`: it admits jobs, or None if Kueue has not said. `why`: Kueue's reason."""
+    """A queue. `active`: whether it admits jobs, None if unknown. `why`: Kueue's reason."""
 
     active: bool | None
     why: str = ""
@@ -88,9 +88,9 @@ def waits(queue: str, events: Iterable[Json] | None) -> str:
 
 
 def never(why: str) -> bool:
-    """Whether a queue can never admit the job that waits in it as it is now, by Kueue's reason.
+    """Return whether a queue can never admit the unchanged job that waits in it, by Kueue's reason.
 
-    With several flavors Kueue gives a reason for each: one that may have room later is enough to wait.
+    With several flavors Kueue gives a reason for each. If one flavor may have room later, the job waits.
     """
     return bool(_NEVER.search(why)) and not _LATER.search(why)
 
@@ -98,11 +98,11 @@ def never(why: str) -> bool:
 def stopped(queue: str, events: Iterable[Json] | None) -> str:
     """Return why a job lost its place in a queue, from its Workload's events; empty without a cause."""
     found = _newest(event for event in events or () if str(event.get("reason")).startswith(("Evicted", "Preempted")))
-    return found and f"LocalQueue {queue} took its place away: {found}"
+    return found and f"LocalQueue {queue} withdrew its place: {found}"
 
 
 def _newest(events: Iterable[Json]) -> str:
-    """Return reason and message of the last event; empty without one."""
+    """Return reason and message of the last event; empty without an event."""
     newest = max(events, key=_when, default=None)
     return _sentence(newest.get("reason"), newest.get("message")) if newest else ""
 

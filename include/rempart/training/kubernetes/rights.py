@@ -1,6 +1,6 @@
-"""List what Airflow's identity needs in a pool's cluster, and find excess rights. Pure.
+"""List the rights that Airflow's identity needs in a pool's cluster, and find excess rights. Pure.
 
-`REQUIRED` is the one list: deploy/kubernetes grants it, the doctor asks the cluster for it, a test compares both.
+`REQUIRED` is the only list: deploy/kubernetes grants it, the doctor compares the cluster with it, a test compares both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Need = Literal["jobs", "doctor", "train jobs"]
-"""Which jobs need a right: all, the doctor only, or jobs of several nodes, where a pool names its `runtime`."""
+"""Kinds of jobs that need a right: all, the doctor only, or jobs of several nodes, if a pool names its `runtime`."""
 Where = Literal["pool", "cluster", "elsewhere"]
 """In the pool's namespace, on what belongs to no namespace, or in another namespace."""
 ELSEWHERE = "kube-system"
@@ -39,49 +39,56 @@ REQUIRED: tuple[Grant, ...] = (
         "pods",
         ("create", "get", "list", "watch", "patch", "delete"),
         "jobs",
-        "an attempt is a pod: it is made, found again by its labels, followed, marked as seen, and deleted",
+        "an attempt is a pod, which Airflow creates, finds by its labels, follows, labels as admitted, and deletes",
     ),
-    Grant("", "pods/log", ("get",), "jobs", "the job's log is the task's log"),
-    Grant("", "events", ("get", "list"), "jobs", "why a pod waits is told by events only"),
+    Grant("", "pods/log", ("get",), "jobs", "the job's log is copied into the task's log"),
+    Grant("", "events", ("get", "list"), "jobs", "only events tell why a pod waits"),
     Grant(
         "",
         "secrets",
         ("create",),
         "jobs",
-        "the job's credentials, once its node is known: never read again, and deleted by the cluster with their pod",
+        "the job's credentials, created once its node is known; never read again; the cluster deletes them with "
+        "their pod",
     ),
     Grant(
         "",
         "resourcequotas",
         ("get", "list"),
         "doctor",
-        "what is left of the quota: an order asks first where it is enough",
+        "the rest of the quota: pools with enough of it are tried first",
     ),
-    Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace: a Role reaches no other"),
-    Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether everything is denied by default"),
+    Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace; a Role reaches no other namespace"),
+    Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether all traffic is denied by default"),
     Grant(
         "kueue.x-k8s.io",
         "localqueues",
         ("get",),
         "doctor",
-        "whether the pool's queue is there and active; a job asks as well, and waits without the answer",
+        "whether the pool's queue exists and is active; a job asks too, and waits without the answer",
     ),
     Grant(
         "trainer.kubeflow.org",
         "trainjobs",
         ("create", "get", "list", "watch", "delete"),
         "train jobs",
-        "an attempt on several nodes is a TrainJob: made, found again by its name, followed, and deleted with its pods",
+        "an attempt on several nodes is a TrainJob, which Airflow creates, finds by its name, follows, and "
+        "deletes with its pods",
     ),
     Grant(
         "trainer.kubeflow.org",
         "trainingruntimes",
         ("get",),
         "train jobs",
-        "the doctor: whether the pool's runtime is as rendered",
+        "for the doctor: whether the pool's runtime is as rendered",
     ),
     Grant(
-        "", "nodes", ("get", "list"), "jobs", "get: the node that a pod was bound to; list: the doctor", cluster=True
+        "",
+        "nodes",
+        ("get", "list"),
+        "jobs",
+        "get: the node to which a pod was bound; list: for the doctor",
+        cluster=True,
     ),
     Grant("scheduling.k8s.io", "priorityclasses", ("get",), "doctor", "whether the pool's class exists", cluster=True),
 )
@@ -121,7 +128,7 @@ def needs(runtime: str | None) -> tuple[Need, ...]:
 
 
 def needed(*needs: Need) -> tuple[Right, ...]:
-    """Return every right of `REQUIRED` for these needs; default: jobs on one node, and the doctor.
+    """Return every right of `REQUIRED` for these needs. Default: jobs on one node, and the doctor.
 
     Only the doctor lists nodes.
     """
@@ -144,7 +151,7 @@ DANGEROUS: tuple[Right, ...] = (
     Right("get", "secrets", "", "elsewhere"),
     Right("create", "pods", "", "elsewhere"),
 )
-"""Rights that are also asked one by one: some clusters cannot list all rights of an identity."""
+"""Rights that are also requested one by one, because some clusters cannot list all rights of an identity."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +193,10 @@ _EVERYONE = frozenset(
 )
 _EVERYONES_URLS = ("/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version", "/.well-known")
 _ISSUER = "/openid/v1/jwks"
-"""What Kubernetes grants every identity: system:basic-user, -discovery, -public-info-viewer, and of service accounts
--service-account-issuer-discovery and -cluster-trust-bundle-discovery (kubernetes.io, "Using RBAC Authorization")."""
+"""Rights that Kubernetes grants every identity: system:basic-user, -discovery, -public-info-viewer, and of service
+accounts -service-account-issuer-discovery and -cluster-trust-bundle-discovery (kubernetes.io, "Using RBAC
+Authorization").
+"""
 _OPENSHIFT = frozenset(
     [
         ("list", "project.openshift.io", "projectrequests"),
@@ -199,8 +208,10 @@ _OPENSHIFT = frozenset(
 )
 _OPENSHIFT_URLS = ("/oapi", "/osapi", "/swaggerapi", "/swagger.json", "/swagger-2.0.0.pb-v1")
 _OPENSHIFT_SELF = ("get", "user.openshift.io", "users")
-"""What OpenShift grants every identity besides: basic-user and discovery of its bootstrap policy. They show no data of
-another namespace: of projects those alone that the identity may see, of users itself (`~`)."""
+"""Further rights that OpenShift grants every identity: basic-user and discovery of its bootstrap policy.
+
+They show no data of another namespace: only projects that the identity may see, and of users only itself (`~`).
+"""
 
 
 def excess(rules: Iterable[Rule], where: Where) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def manifest(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
 
 
 def bounded(seconds: int) -> tuple[str, ...]:
-    """Return a command that ends the job's own command after that many seconds, whoever watches.
+    """Return a command that ends the job's own command after that many seconds, even if Airflow is gone.
 
     No field of every version limits a single TrainJob: `activeDeadlineSeconds` came with 2.2.
     """
@@ -75,7 +75,7 @@ def credential_variables(spec: JobSpec) -> list[str]:
 
 
 def runtime(config: Config, name: str) -> dict[str, Any]:
-    """Return the TrainingRuntime of a pool that names one.
+    """Return the TrainingRuntime of a pool that declares one.
 
     One failed pod ends the TrainJob: Rempart makes the next attempt.
     """

@@ -23,7 +23,10 @@ from rempart.training.placement import Outcome
 
 GPU_PRODUCT = "nvidia.com/gpu.product"
 _LOST = frozenset(("Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity"))
-"""Reasons of failed pods that are the cluster's own. Source: Kubernetes, kubelet and node lifecycle controller."""
+"""Reasons of failed pods for which the cluster is responsible.
+
+Source: Kubernetes, kubelet and node lifecycle controller.
+"""
 _IMAGE = re.compile(r"Image|Registry")
 _PASSES = re.compile(r"(?i)rate limit|too many requests|qps exceeded|timeout|temporarily|bad gateway|unavailable")
 """A registry's fault that passes: the kubelet tries again."""
@@ -40,7 +43,7 @@ TIMED_OUT = 124
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended, and why, in the cluster's words."""
+    """How an attempt ended, with the cause in the cluster's words."""
 
     outcome: Outcome
     cause: str
@@ -48,7 +51,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Ran:
-    """Where an attempt ran, and how that is known: a label is the operator's declaration, not a proof."""
+    """Place of an attempt, and the source of that fact. A label is the operator's declaration, not a proof."""
 
     pool: str
     operator: str
@@ -64,7 +67,7 @@ class Ran:
     """Each node by rank, where there are several: then `node` and `provider_id` name all, and `gpus` counts all."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return one node as before; several also one by one, without their common parts."""
+        """Return the fields of a single node; for several nodes also each node, without their common parts."""
         whole = asdict(self)
         each = [
             {key: node[key] for key in ("node", "region", "provider_id", "gpu_type")} for node in whole.pop("nodes")
@@ -73,7 +76,7 @@ class Ran:
 
 
 def together(ran: Sequence[Ran]) -> Ran:
-    """Return where an attempt of several nodes ran: `ran` by rank, at least one."""
+    """Return the place of an attempt of several nodes: `ran` by rank, at least one."""
 
     def named(texts: Iterable[str | None]) -> str | None:
         return ", ".join(dict.fromkeys(text for text in texts if text)) or None
@@ -104,7 +107,7 @@ def judge_node(
         found = labels.get(key)
         fact = f"the node's label {key} is {found}" if found else f"the node has no label {key}"
         remedy = f"Label the nodes of pool {pool} with {key}={value}, or correct gpu_pools.{pool} in rempart.yaml."
-        reasons.append(Reason(found == value, f"gpu_pools.{pool}", f"{fact}; {value} is declared", remedy))
+        reasons.append(Reason(found == value, f"gpu_pools.{pool}", f"{fact}, but {value} is declared", remedy))
     ran = Ran(
         pool,
         declared.operator,
@@ -121,7 +124,7 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
     """Return how a pod's attempt ended; None for a deleted pod. `told` is the watcher's message."""
     if pod is None:
         return Ending(
-            "interrupted", f"its pod is gone (evicted, or its node lost, or deleted by somebody). {told}".strip()
+            "interrupted", f"its pod is gone (evicted, or its node was lost, or a person deleted it). {told}".strip()
         )
     status: Mapping[str, Any] = pod.get("status") or {}
     state = _state(status)
@@ -141,10 +144,10 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
             return Ending("interrupted", f"its pod was deleted before it ran. {told}".strip())
         if queue.gated(pod):
             return Ending("capacity", told or "Kueue has not admitted it")
-        return Ending("capacity", next(_waiting(status, state), told or "it stayed Pending, for no stated reason"))
+        return Ending("capacity", next(_waiting(status, state), told or ("it stayed Pending without a stated reason")))
     if status.get("phase") == "Failed":
         pod_message = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
-        return Ending("interrupted", pod_message or told or "the pod failed for no stated reason")
+        return Ending("interrupted", pod_message or told or "the pod failed without a stated reason")
     return Ending("interrupted", told or f"the pod was last seen {status.get('phase') or 'in no known phase'}")
 
 
@@ -182,7 +185,7 @@ def refused(status: int, message: str) -> Ending | None:
     if status in (401, 403):
         return Ending("unreachable", f"the cluster refuses: {message}")
     if status == 404:
-        return Ending("unreachable", f"the namespace is not there: {message}")
+        return Ending("unreachable", f"the namespace does not exist: {message}")
     if status in (408, 409, 429) or status >= 500 or status == 0:
         return Ending("unreachable", f"the cluster's API answered {status or 'nothing'}: {message}")
     return None
@@ -233,7 +236,7 @@ def _exited(ended: Mapping[str, Any], deleted: bool) -> Ending:
     if code == TRY_AGAIN:
         return Ending("unreachable", "a service that the job needs did not answer")
     if code == SESSION_OVER:
-        return Ending("interrupted", "its session at the site was over before it was done")
+        return Ending("interrupted", "its session at the site ended before the job")
     if code == TIMED_OUT:
         return Ending("failed", f"it ran longer than trainer.timeout (exit status {code})")
     if reason == "OOMKilled":

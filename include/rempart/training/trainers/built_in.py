@@ -1,4 +1,7 @@
-"""The form of a built-in trainer. Each trainer's module describes itself as one; `trainers.BUILT_IN` names them all."""
+"""Define the form of a built-in trainer.
+
+Each trainer's module describes itself as one; `trainers.BUILT_IN` lists all.
+"""
 
 from __future__ import annotations
 

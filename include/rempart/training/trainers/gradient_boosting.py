@@ -51,7 +51,7 @@ def check(params: Mapping[str, Any], task: str) -> None:
         if name not in known:
             raise TrainingError(
                 f"gradient_boosting has no parameter '{name}' for a {task}",
-                f"Use one of: {', '.join(sorted(known))}, leave_out.",
+                f"Use a known parameter: {', '.join(sorted(known))}, leave_out.",
             )
         if isinstance(value, bool) or not isinstance(value, known[name]):
             wanted = " or ".join({int: "a whole number", float: "a number", str: "a word"}[t] for t in known[name])
@@ -63,11 +63,11 @@ def check(params: Mapping[str, Any], task: str) -> None:
             )
     if params.get("loss", LOSSES[0]) not in LOSSES:
         raise TrainingError(
-            f"gradient_boosting: 'loss' is not one of {', '.join(LOSSES)}", "Correct trainer.params.loss."
+            f"gradient_boosting: 'loss' must be one of {', '.join(LOSSES)}", "Correct trainer.params.loss."
         )
     if (params.get("loss") == "quantile") != ("quantile" in params):
         raise TrainingError(
-            "gradient_boosting: 'quantile' and the loss 'quantile' go together", "Give both of them, or neither."
+            "gradient_boosting: 'quantile' and the loss 'quantile' belong together", "Set both, or neither."
         )
 
 
@@ -92,8 +92,9 @@ def fit(
 ) -> Any:
     """Return a fitted estimator. inputs: float32 [n, k], NaN for null; target: [n]. It counts the classes itself.
 
-    It learns only from the given rows: no early stopping, so nothing is held back. With `run`, it continues from the
-    job's checkpoint and takes more of them; the estimator is the same after any interruption. Raises TrainingError.
+    It learns only from the given rows, without early stopping, so no row is held back. With `run`, it continues from
+    the job's checkpoint and stores more checkpoints. The estimator is the same after any interruption. Raises
+    TrainingError.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -104,7 +105,7 @@ def fit(
         return model.fit(inputs, target) if run is None else _fit_in_steps(model, inputs, target, run)
     except ValueError as cause:  # scikit-learn's parameter errors name the parameter and its range, never data
         text = str(cause).splitlines()[0][:300] if "parameter of" in str(cause) else type(cause).__name__
-        raise TrainingError(f"gradient_boosting could not be fitted: {text}", "Correct trainer.params.") from cause
+        raise TrainingError(f"fit gradient_boosting: {text}", "Correct trainer.params.") from cause
 
 
 def _fit_in_steps(model: Any, inputs: Any, target: Any, run: TrainingRun) -> Any:
@@ -169,7 +170,7 @@ def _restore(model: Any, arrays: Mapping[str, Any]) -> None:
     """Replace the trees of a model that was fitted for one iteration on the same rows by stored trees.
 
     That iteration restored everything else: bins, baseline and seed follow from rows, parameters and seed. Without
-    categorical splits a tree is its nodes, and without early stopping there are no scores.
+    categorical splits a tree consists of its nodes, and without early stopping there are no scores.
     """
     import numpy as np
 
@@ -178,7 +179,7 @@ def _restore(model: Any, arrays: Mapping[str, Any]) -> None:
     nodes = arrays["nodes"]
     if nodes.dtype != template.nodes.dtype or width != len(model._predictors[0]) or len(arrays["lengths"]) % width:
         raise TrainingError(
-            "The checkpoint's trees are not those of this version of scikit-learn",
+            "continue gradient_boosting: the checkpoint's trees are from another version of scikit-learn",
             "Run the job with the package (image) of the version that ordered it.",
         )
     none = (template.binned_left_cat_bitsets[:0], template.raw_left_cat_bitsets[:0])

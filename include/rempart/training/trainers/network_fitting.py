@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def place(chosen: Settings) -> tuple[str, str]:
-    """Return device and precision as words. Raises TrainingError if the requested one is not available."""
+    """Return device and precision as words. Raises TrainingError if the requested ones are not available."""
     import torch
 
     there = torch.cuda.is_available()
     if chosen.device == "cuda" and not there:
         raise TrainingError(
-            "tabular_network: 'device' is cuda, and PyTorch finds no GPU here",
+            "tabular_network: 'device' is cuda, but PyTorch finds no GPU here",
             "Run the job on a pool with GPUs and a CUDA build of PyTorch, or set device: auto.",
         )
     device = "cuda" if there and chosen.device != "cpu" else "cpu"
     if device == "cpu" and chosen.precision == "float16":
         raise TrainingError(
-            "tabular_network: 'precision' is float16, which is for GPUs", "Use auto, float32 or bfloat16."
+            "tabular_network: 'precision' is float16, which needs a GPU", "Use auto, float32 or bfloat16."
         )
     if chosen.precision != "auto":
         return device, chosen.precision
@@ -46,7 +46,7 @@ def settle(group: Group, device: str, precision: str) -> str:
     words = group.gather(f"{device} in {precision}")
     if len(set(words)) > 1:
         raise TrainingError(
-            f"tabular_network: the nodes do not compute alike: {', '.join(words[:20])}",
+            f"tabular_network: the nodes compute differently: {', '.join(words[:20])}",
             "Give each node a GPU (trainer.gpus), or set trainer.params.device and precision.",
         )
     return group.sum_on(device)
@@ -185,8 +185,8 @@ def _restore(network: Any, optimizer: Any, scaler: Any, arrays: Mapping[str, Any
     )
     if not fits or "step" not in arrays:
         raise TrainingError(
-            "The checkpoint's weights are not those of this network",
-            "Delete the job's checkpoint.json and run the training again: it starts from nothing.",
+            "continue tabular_network: the checkpoint's weights belong to another network",
+            "Delete the job's checkpoint.json and run the training again, from the start.",
         )
     moments = {
         number: {name: torch.from_numpy(arrays[f"{name}_{number}"]) for name in ("step", "exp_avg", "exp_avg_sq")}

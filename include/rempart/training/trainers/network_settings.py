@@ -33,12 +33,15 @@ class Settings:
 
 
 def settings(params: Mapping[str, Any], task: str) -> Settings:
-    """Return the checked parameters. Raises TrainingError for one that is unknown, of another type or out of range."""
+    """Return the checked parameters.
+
+    Raises TrainingError for a parameter that is unknown, of another type or out of range.
+    """
     known = [name for name in Settings.__dataclass_fields__ if name != "loss" or task == "regression"]
     if unknown := [name for name in params if name not in known]:
         raise TrainingError(
             f"tabular_network has no parameter '{unknown[0]}' for a {task}",
-            f"Use one of: {', '.join(sorted(known))}, leave_out.",
+            f"Use a known parameter: {', '.join(sorted(known))}, leave_out.",
         )
     made: dict[str, Any] = {
         name: _hidden(value) if name == "hidden" else _checked(name, value) for name, value in params.items()
@@ -61,7 +64,7 @@ def _checked(name: str, value: Any) -> Any:
     words = {"precision": PRECISIONS, "device": DEVICES, "loss": LOSSES}
     if name in words:
         if value not in words[name]:
-            raise TrainingError(f"tabular_network: '{name}' is not one of {', '.join(words[name])}", _REMEDY)
+            raise TrainingError(f"tabular_network: '{name}' must be one of {', '.join(words[name])}", _REMEDY)
         return value
     if name in ("epochs", "batch_size"):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:

@@ -63,7 +63,7 @@ def installed() -> str:
         version = ""
     if not version or not Requirement(TORCH).specifier.contains(version, prereleases=True):
         raise TrainingError(
-            f"tabular_network needs {TORCH}; here is {version or 'none'}",
+            f"tabular_network needs {TORCH}, but the installed version is {version or 'none'}",
             "Run the job in the trainer's environment (`make setup-trainer` makes .venv-trainer) or image.",
         )
     return version
@@ -81,9 +81,9 @@ def fit(
     """Return a trained network. inputs: float32 [n, k], NaN for null; target: [n], class positions for a
     classification.
 
-    Each step is one update by one batch; the batches of an epoch follow from seed and epoch alone. So a job that
-    continues from a checkpoint makes the same updates: on the same machine, device and number of nodes, the same
-    weights to the bit. Raises TrainingError, PeerLost.
+    Each step is one update by one batch. The batches of an epoch follow from seed and epoch alone. So a job that
+    continues from a checkpoint makes the same updates: on the same machine, device and number of nodes, the weights are
+    equal to the bit. Raises TrainingError, PeerLost.
     """
     chosen, version = network_settings.settings(params, task), installed()
     # before CUDA starts: its matrix products are reproducible only with a workspace of fixed size

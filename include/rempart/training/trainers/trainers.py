@@ -36,7 +36,7 @@ TOLERANCE = 1e-3
 float64).
 """
 BUILT_IN = {"gradient_boosting": gradient_boosting.TRAINER, "tabular_network": tabular_network.TRAINER}
-"""The trainers that a pipeline can name. A new one is a module with a `BuiltIn`, and an entry here."""
+"""The built-in trainers that a pipeline can name. A new trainer is a module with a `BuiltIn`, and an entry here."""
 _CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
 _MODULES_OF_CUSTOM = ("tree_conversion.py",)
 _LIBRARIES_OF_CUSTOM = ("numpy", "scikit-learn", "skl2onnx", "onnx")
@@ -62,11 +62,11 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
         if not matched:
             raise TrainingError(
                 f"trainer.params.leave_out: '{pattern[:80]}' matches no feature",
-                f"Choose from the features: {', '.join(feature.name for feature in features)}.",
+                f"Use names of features: {', '.join(feature.name for feature in features)}.",
             )
         kept = [feature for feature in kept if feature not in matched]
     if not kept:
-        raise TrainingError("trainer.params.leave_out leaves no feature", "Leave out fewer.")
+        raise TrainingError("trainer.params.leave_out leaves no feature", "Leave out fewer features.")
     return tuple(kept), rest
 
 
@@ -79,8 +79,8 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
     for name, value in params.items():
         if not isinstance(value, str) and not abs(value) <= LARGEST:  # NaN is refused as well
             raise TrainingError(
-                f"trainer.params.{name}: {value} is no number from -(2^53 - 1) to 2^53 - 1",
-                "Use a number that JSON keeps, or a string.",
+                f"trainer.params.{name}: {value} is not a number from -(2^53 - 1) to 2^53 - 1",
+                "Use a number that JSON can represent, or a string.",
             )
     if use in BUILT_IN:
         BUILT_IN[use].check(params, task)
@@ -88,8 +88,8 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
         custom_file(use)
     if nodes > 1 and not shares_work(use):
         raise TrainingError(
-            f"trainer.nodes is {nodes}, and {use} trains on one node",
-            "Set trainer.nodes: 1, or give the function a parameter `group` and share the work by it.",
+            f"trainer.nodes is {nodes}, but {use} trains on one node",
+            "Set trainer.nodes: 1, or give the function a parameter `group` and use it to share the work.",
         )
 
 
@@ -151,8 +151,8 @@ def custom_file(use: str) -> tuple[Path, str]:
     path, _, function = use.partition(":")
     if not function:
         raise TrainingError(
-            f"trainer.use: there is no trainer '{use}'",
-            f"Use one of {', '.join(BUILT_IN)}, or a function of your own: include/trainers/my_model.py:fit.",
+            f"trainer.use: trainer '{use}' does not exist",
+            f"Use one of {', '.join(BUILT_IN)}, or your own function: include/trainers/my_model.py:fit.",
         )
     file = (project_root() / path).resolve()
     if not file.is_relative_to((project_root() / "include").resolve()) or not file.is_file():
@@ -170,7 +170,8 @@ def _custom(use: str) -> Callable[..., Any]:
     spec.loader.exec_module(module)
     if not callable(found := getattr(module, function, None)):
         raise TrainingError(
-            f"trainer.use: {file.name} has no function '{function}'", "Define fit(inputs, target, params, seed) there."
+            f"trainer.use: {file.name} has no function '{function}'",
+            "Define fit(inputs, target, params, seed) in that file.",
         )
     made: Callable[..., Any] = found
     return made
@@ -228,7 +229,7 @@ def fitted(
         raise
     except Exception as cause:  # a stranger's code may raise anything; its message may quote data
         raise TrainingError(
-            f"The trainer {use} raised {type(cause).__name__} {place_of(cause)}", "Correct the trainer's code."
+            f"run the trainer {use}: it raised {type(cause).__name__} {place_of(cause)}", "Correct the trainer's code."
         ) from None
 
 
@@ -243,12 +244,13 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 def _check_estimator(model: Any, use: str, task: str, classes: int) -> None:
     if not hasattr(model, "predict"):
         raise TrainingError(
-            f"The trainer {use} gave a {type(model).__name__}",
+            f"run the trainer {use}: it returned a {type(model).__name__}",
             "Return a fitted scikit-learn estimator, an ONNX model, or its bytes.",
         )
     if task == "classification" and len(model.classes_) != classes:
         raise TrainingError(
-            f"{classes - len(model.classes_)} of the target's {classes} declared classes have no training row",
+            f"train the model: {classes - len(model.classes_)} of the target's {classes} declared classes have no "
+            "training row",
             "Remove them from the target's `values`, or wait for data that has them.",
         )
 
@@ -266,8 +268,8 @@ def _difference(session: Any, theirs: Any, check_on: Any, task: str, classes: in
     spread = float(wanted.max() - wanted.min())
     if not difference <= TOLERANCE * max(spread, 1e-6):
         raise TrainingError(
-            f"The model as ONNX predicts up to {difference:.3g} differently, where {TOLERANCE:.0e} of the "
-            f"predictions' spread {spread:.3g} is allowed",
+            f"convert the model to ONNX: its predictions differ by up to {difference:.3g}, but only "
+            f"{TOLERANCE:.0e} of the predictions' spread {spread:.3g} is allowed",
             "Use another estimator or other parameters: this one cannot be converted.",
         )
     return difference
@@ -292,7 +294,7 @@ def to_onnx(model: Any, columns: int) -> bytes:
         )
     except Exception as cause:  # skl2onnx raises many kinds, and quotes the whole model in some
         raise TrainingError(
-            f"A {type(model).__name__} cannot be converted to ONNX ({type(cause).__name__})",
+            f"convert a {type(model).__name__} to ONNX: {type(cause).__name__}",
             "Use an estimator that skl2onnx supports, or return an ONNX model.",
         ) from None
     return bytes(proto.SerializeToString())
@@ -302,7 +304,7 @@ def _opened(body: bytes, use: str) -> Any:
     try:
         return onnx_format.open_session(body)
     except ModelRefused as cause:
-        raise TrainingError(f"The model of {use} would never be loaded: {cause.what}", cause.hint) from cause
+        raise TrainingError(f"check the model of {use}: it could never be loaded: {cause.what}", cause.hint) from cause
 
 
 def place_of(cause: BaseException) -> str:

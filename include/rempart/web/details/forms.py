@@ -1,7 +1,7 @@
-"""Prove that a POST comes from a form of ours, sent by the user it was made for (CSRF).
+"""Check that a POST comes from one of our forms, sent by the user for whom the form was made (CSRF).
 
 The token is a keyed hash of user, action and time, so nothing is stored, and one user's token is useless in another's
-browser. Other sites' forms send Airflow's cookie only in browsers without SameSite; the browser's statement about the
+browser. Other sites' forms send Airflow's cookie only in browsers without SameSite. The browser's statement about the
 request's origin is checked too.
 """
 
@@ -15,7 +15,7 @@ LIFETIME = 3600
 
 
 def token(key: str, user: str, action: str, now: float | None = None) -> str:
-    """Return a token for one action (its path) of one user, valid for an hour."""
+    """Return a token for one action (its path) of one user. It is valid for an hour."""
     at = int(time.time() if now is None else now)
     return f"{at}.{_mac(key, user, action, at)}"
 

@@ -15,7 +15,7 @@ Token = Annotated[str, Form(max_length=200)]
 
 
 def token(user: BaseUser, action: str) -> str:
-    """Return the token for a form of one action of one user."""
+    """Return the token for the form of one action of one user."""
     return forms.token(key(), user.get_id(), action)
 
 

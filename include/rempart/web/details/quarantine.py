@@ -1,7 +1,7 @@
-"""Serve a pipeline's quarantine: look at rows, ingest a delivery again, accept it. Each action is a DAG run.
+"""Serve a pipeline's quarantine: look at rows, check a delivery again, accept it. Each action is a DAG run.
 
-The API server reaches no site. For a look it makes an age key: its public half goes to the task that reads the rows,
-its secret half only into a cookie of the requesting browser.
+The API server cannot reach a site. For a look it makes an age key: the public half goes to the task that reads the
+rows, the secret half only into a cookie of the requesting browser.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _delivery(pipeline: str, delivery: str) -> Delivery:
     for candidate in quarantine.deliveries(sources.newest(), pipeline):
         if candidate.sha256 == delivery:
             return candidate
-    raise HTTPException(404, f"No delivery {delivery[:12]} of {pipeline} is on record")
+    raise HTTPException(404, f"No delivery {delivery[:12]} of {pipeline} is recorded")
 
 
 def _both(pipeline: str, delivery: str) -> tuple[Quality, Delivery]:
@@ -181,7 +181,7 @@ def _both(pipeline: str, delivery: str) -> tuple[Quality, Delivery]:
 
 
 async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> StartedRun | None:
-    """The run that was started for this delivery; None if Airflow knows none."""
+    """Return the run that was started for this delivery, or None if Airflow knows none."""
     try:
         started_run = await airflow_calls.asked(request, dag_id, run) if run else None
     except AirflowRefused:
@@ -231,7 +231,7 @@ def _plan(
 
 
 def _refreshed(answer: Response, waits: bool) -> Response:
-    """The page again in two seconds, while something goes on that it waits for."""
+    """Return the page with a reload in two seconds while it waits for a run."""
     if waits:
         answer.headers["Refresh"] = "2"
     return answer
@@ -242,5 +242,5 @@ def _action(pipeline: str, delivery: str, action: str) -> str:
 
 
 def _accepting(pipeline: str, delivery: Delivery) -> str:
-    """The action of accepting a delivery as the record tells it: another plan needs another form."""
+    """Return the action of accepting a delivery in its recorded state. Another plan needs another form."""
     return _action(pipeline, delivery.sha256, f"accept/{delivery.seq}")

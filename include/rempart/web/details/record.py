@@ -20,7 +20,7 @@ api = APIRouter(prefix="/api")
 
 @api.get(PATH, dependencies=[Depends(requires("read_evidence"))])
 def read_record(seq: Sequence) -> evidence.Examined:
-    """Return one record with findings about it in its place."""
+    """Return one record with findings about its position in the chain."""
     try:
         return sources.record(seq)
     except ObjectMissing as error:

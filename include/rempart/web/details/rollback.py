@@ -19,7 +19,9 @@ from rempart.web.read_models.rollback import Rollback
 from rempart.web.rendering import HEADERS, base, render
 from rempart.web.security.access import Operator, may, requires
 
-ModelName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="A model's name: its pipeline's.")]
+ModelName = Annotated[
+    str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description=("Name of a model, which is the name of its pipeline."))
+]
 RunId = Annotated[str, Query(max_length=250, description="A run that this page started.")]
 Replaced = Annotated[str, Form(max_length=20, description="The version that the plan showed as champion.")]
 PATH = "/models/{model}/roll-back"
@@ -30,13 +32,13 @@ api = APIRouter(prefix="/api")
 
 @api.get(PATH, dependencies=[Depends(requires("operate"))])
 def read_plan(model: ModelName) -> Rollback:
-    """Which version is champion by the ledger's decisions, and which one a rollback would return to."""
+    """Return the champion by the ledger's decisions, and the version to which a rollback would return."""
     return _plan(model)
 
 
 @router.get(PATH)
 async def show_plan(request: Request, model: ModelName, user: Operator, run: RunId = "") -> Response:
-    """The plan, and the form that carries it out; with `run`, how that run stands."""
+    """Show the plan, and the form that executes it; with `run`, also the state of that run."""
     found = await run_in_threadpool(_plan, model)
     asked = await _asked(request, model, run)
     answer = _page(request, found, user, asked=asked)
@@ -49,7 +51,7 @@ async def show_plan(request: Request, model: ModelName, user: Operator, run: Run
 async def roll_back(
     request: Request, model: ModelName, user: Operator, form: posts.Token = "", replaces: Replaced = ""
 ) -> Response:
-    """Carry the plan out in the name of the user, unless another version is champion by now."""
+    """Execute the plan in the name of the user, unless another version is champion now."""
     found = await run_in_threadpool(_plan, model)
     if not posts.is_ours(request, user, _action(model, replaces), form):
         return _page(request, found, user, "csrf", 403)
@@ -66,7 +68,7 @@ async def roll_back(
 
 def _plan(model: str) -> Rollback:
     if (found := rollback.rollback(model, decisions_on(sources.ledger(), model))) is None:
-        raise HTTPException(404, f"Model {model} has no champion on record")
+        raise HTTPException(404, f"Model {model} has no recorded champion")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The tabs that Airflow has beside a DAG, a run and a task: what it left in the ledger; and the same as JSON."""
+"""Serve the tabs on Airflow's pages of a DAG, a run and a task: their records in the ledger, also as JSON."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ router = APIRouter(include_in_schema=False)
 
 @api.get("/dag", dependencies=[Depends(requires("read"))])
 def read_dag(dag_id: DagId) -> runs.RunRecords:
-    """The newest evidence of what a DAG does, by topic."""
+    """Return the newest evidence of a DAG, by topic."""
     return runs.of_dag(sources.newest(sources.JUST_NOW), dag_id, sources.now())
 
 
 @api.get("/run", dependencies=[Depends(requires("read"))])
 def read_run(dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> runs.RunRecords:
-    """What one run of a DAG, or one task of it, wrote into the ledger."""
+    """Return the records that one run of a DAG, or one task of it, wrote into the ledger."""
     return runs.of_run(sources.newest(sources.JUST_NOW), dag_id, run_id, task_id or None, sources.now())
 
 

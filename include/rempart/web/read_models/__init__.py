@@ -1,1 +1,4 @@
-"""What the pages show, as frozen dataclasses made from facts: pure. The JSON under /rempart/api is made of them."""
+"""Build the content of the pages from facts, as frozen dataclasses.
+
+Pure. The JSON under /rempart/api is made of them.
+"""

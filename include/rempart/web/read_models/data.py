@@ -56,7 +56,7 @@ class Data:
 
 
 def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
-    """The page's content: every pipeline, and one page of the snapshots, newest first."""
+    """Return the page's content: every pipeline, and one page of the snapshots, newest first."""
     found, refused = _snapshots(facts), quarantine.rows(facts)
     pages = max(1, -(-len(found) // PAGE))
     page = min(max(page, 0), pages - 1)
@@ -78,7 +78,9 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
 
 
 def quarantined(facts: CockpitFacts) -> Mapping[str, int]:
-    """Rows in quarantine, by pipeline, as far as the facts go back; 0 for a pipeline that has snapshots and none."""
+    """Return the rows in quarantine, by pipeline, as far as the facts reach. 0 for a pipeline with snapshots and no
+    such rows.
+    """
     return dict.fromkeys((snapshot.pipeline for snapshot in _snapshots(facts)), 0) | quarantine.rows(facts)
 
 

@@ -1,4 +1,4 @@
-"""The ledger by pages, and one record looked at in its place. Pure."""
+"""Show the ledger page by page, and one record with its position in the chain. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class Record:
-    """One record, as it is stored. `hash` is the SHA-256 of its text."""
+    """One stored record. `hash` is the SHA-256 of its text."""
 
     seq: int
     at: datetime
@@ -30,7 +30,7 @@ class Record:
 
 @dataclass(frozen=True)
 class EvidencePage:
-    """Some records, newest first. The next page begins below `older`; None on the last one."""
+    """Some records, newest first. The next page starts below `older`, which is None on the last page."""
 
     records: tuple[Record, ...]
     kind: str | None
@@ -50,7 +50,7 @@ class Examined:
 
 
 def record(entry: Entry) -> Record:
-    """An entry of the chain for readers."""
+    """Return an entry of the chain in its form for readers."""
     told = json.loads(entry.text)
     return Record(
         entry.seq,
@@ -64,13 +64,16 @@ def record(entry: Entry) -> Record:
 
 
 def page(entries: Sequence[Entry], *, kind: str | None, subject: str | None, before: int | None) -> EvidencePage:
-    """A page of the entries that were asked for with a limit of PAGE + 1: the last one tells that there are more."""
+    """Return one page of entries, which were requested with a limit of PAGE + 1.
+
+    The extra entry shows that there are more.
+    """
     shown = entries[:PAGE]
     older = shown[-1].seq if len(entries) > PAGE else None
     return EvidencePage(tuple(record(entry) for entry in shown), kind, subject, before, older)
 
 
 def examined(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) -> Examined:
-    """A record, looked at in its place."""
+    """Return a record with findings about its position in the chain."""
     findings = examine(entry, before, introduced)
     return Examined(record(entry), all(finding.ok for finding in findings), findings, entry.line)

@@ -1,4 +1,4 @@
-"""Where a version of a model comes from: deliveries, snapshot, training set, run, and where it was trained. Pure."""
+"""Trace the origin of a model version: deliveries, snapshot, training set, run, and place of the training. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Sources:
-    """The deliveries whose rows are in a snapshot, those of all snapshots before it included.
+    """The deliveries whose rows are in a snapshot, including those of all earlier snapshots.
 
-    `newest`: SHA-256 of those that came last, as far as the records name them. `whole`: whether the records go back to
-    the first snapshot; else there are more.
+    `newest`: SHA-256 of the last deliveries, if the records name them. `whole`: whether the records reach back to the
+    first snapshot; if not, there are more deliveries.
     """
 
     deliveries: int
@@ -31,7 +31,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Trained:
-    """The pod and node of the attempt that succeeded; of several nodes the TrainJob, and all of them in one text."""
+    """Pod and node of the successful attempt. For several nodes: the TrainJob, and all nodes in one text."""
 
     pool: str
     operator: str
@@ -69,13 +69,13 @@ class Lineage:
 
 
 def lineages(facts: CockpitFacts) -> tuple[Lineage, ...]:
-    """Every candidate's, newest first."""
+    """Return the lineage of every candidate, newest first."""
     snapshots = {str(record.body["snapshot"]): record for record in facts.of("snapshot") if "snapshot" in record.body}
     return tuple(_lineage(candidate, snapshots) for candidate in facts.of("candidate"))
 
 
 def sources(snapshot: str, snapshots: Mapping[str, Evidence]) -> Sources | None:
-    """What a snapshot was made of, by the records of it and of those before it; None if it has no record."""
+    """Return the deliveries of a snapshot, by its records and those of earlier snapshots; None if it has no record."""
     seen: dict[str, Mapping[str, Any]] = {}
     at: str | None = snapshot
     while at is not None and at in snapshots and at not in seen:

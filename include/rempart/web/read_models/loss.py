@@ -20,7 +20,7 @@ from rempart.web.read_models.points import standing
 
 @dataclass(frozen=True)
 class Loss:
-    """What the loss of one site would cost now. `cost_seconds`: how much of the newest changes; None: nobody knows."""
+    """Present cost of the loss of one site. `cost_seconds`: the age of the oldest lost change; None if unknown."""
 
     site: str
     state: State
@@ -30,7 +30,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class LossVerdict:
-    """The answer for any one site: the worst of them. `cost_seconds` is the most that one of them would cost."""
+    """The answer for any site: the worst of all. `cost_seconds` is the highest cost of one site."""
 
     state: State
     message: Message
@@ -40,10 +40,10 @@ class LossVerdict:
 
 @dataclass(frozen=True)
 class Lag:
-    """How far a replica is behind: as it was measured last, and as it may be now.
+    """Lag of a replica: its last measurement, and its present upper limit.
 
-    Of the verified objects `accepted` were taken by checksum alone and are read back by `read_back_due`; of `unvouched`
-    nobody vouches for the source's bytes.
+    Of the verified objects, `accepted` were accepted by checksum alone and are read back by `read_back_due`.
+    `unvouched` have no writer's digest, so the source's bytes are not attested.
     """
 
     source: str
@@ -63,12 +63,12 @@ class Lag:
 
 
 def newest(facts: CockpitFacts, source: str, target: str) -> Evidence | None:
-    """The last replication of a pair that is on record."""
+    """Return the last recorded replication of a pair."""
     return next((record for record in facts.of("replication") if record.subject == f"{source}->{target}"), None)
 
 
 def lag(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Lag:
-    """The lag of one pair. What changed since it was measured may be missing, too."""
+    """Return the lag of one pair. Changes since the last measurement may be missing, too."""
     objective, last = pair.lag_objective, newest(facts, pair.source, pair.target)
     if last is None:
         return Lag(
@@ -99,7 +99,7 @@ def lag(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Lag:
 
 
 def judge(facts: CockpitFacts, now: datetime) -> LossVerdict:
-    """Every site, and the answer that follows. Facts that are missing or old make it unknown, never good."""
+    """Return the loss of every site, and the overall answer. Missing or old facts make it unknown, never good."""
     config, active = facts.config, facts.active
     why = [found.why for found in (config, active, facts.evidence) if isinstance(found, Unknown)]
     if now - facts.at > STALE:

@@ -13,7 +13,7 @@ State = Literal["good", "warning", "unknown", "bad"]
 """From best to worst. What is not known is never good."""
 _ORDER: tuple[State, ...] = ("good", "warning", "unknown", "bad")
 STALE = timedelta(minutes=5)
-"""Facts older than this are not shown as present ones: reading new ones takes long, or fails."""
+"""Facts older than this are not shown as present, because reading new facts takes long, or fails."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Moment:
-    """When the facts of a page were gathered, how old they are now, and which sources gave nothing, with the reason."""
+    """Time when the facts of a page were gathered, their age, and the sources that failed, with the reason."""
 
     gathered_at: datetime
     age_seconds: float
@@ -35,7 +35,7 @@ class Moment:
 
     @property
     def silent(self) -> dict[str, tuple[str, ...]]:
-        """The sources that gave nothing, by the reason: a reason is told once."""
+        """Return the failed sources by reason, so that each reason is shown once."""
         found: dict[str, tuple[str, ...]] = {}
         for source, why in self.unknown.items():
             found[why] = (*found.get(why, ()), source)
@@ -43,12 +43,12 @@ class Moment:
 
 
 def moment(facts: CockpitFacts, now: datetime) -> Moment:
-    """The moment of a page that is made of these facts now."""
+    """Return the moment of a page that is made of these facts now."""
     age = max(now - facts.at, timedelta())
     return Moment(facts.at, round(age.total_seconds(), 1), age > STALE, facts.unknown())
 
 
 def worst(states: Iterable[State]) -> State:
-    """The worst of several; nothing at all is not known."""
+    """Return the worst of several states; unknown for none."""
     found = list(states)
     return max(found, key=_ORDER.index) if found else "unknown"

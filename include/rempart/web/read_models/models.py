@@ -44,7 +44,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Plot:
-    """The deciding metric of a version beside each bound that it was held against."""
+    """The deciding metric of a version, with each bound with which it was compared."""
 
     metric: str
     lower_is_better: bool
@@ -95,7 +95,7 @@ class Models:
 
 
 def models(facts: CockpitFacts, now: datetime) -> Models:
-    """The page's content."""
+    """Return the page's content."""
     judged = [*facts.of("promotion"), *facts.of("refusal"), *facts.of("rollback")]
     return Models(
         moment(facts, now),
@@ -117,7 +117,7 @@ def _alarm(record: Evidence) -> Alarm:
 
 
 def champions(facts: CockpitFacts) -> tuple[Champion, ...]:
-    """Each model's champion by the decisions on record, by the model's name."""
+    """Return each model's champion by the recorded decisions, by the model's name."""
     decisions: dict[str, list[Evidence]] = {}
     for record in sorted([*facts.of("promotion"), *facts.of("rollback")], key=lambda record: record.seq):
         decisions.setdefault(record.subject, []).append(record)
@@ -158,7 +158,7 @@ def _champion(model: str, record: Evidence) -> Champion:
 def strictest(
     gate: Mapping[str, Any], baselines: Mapping[str, float | None], champion: Mapping[str, float | None] | None
 ) -> float | None:
-    """The bound of the gate that was the hardest to keep; None if unknown."""
+    """Return the strictest bound of the gate; None if unknown."""
     metric, found = gate.get("metric"), bounds(gate, baselines, champion)
     if metric not in LOWER_IS_BETTER or "baseline" not in found:
         return None
@@ -184,7 +184,7 @@ def bounds(
 
 
 def plot(body: Mapping[str, Any]) -> Plot | None:
-    """A judgement's metric beside its bounds; None where the record does not hold what it takes."""
+    """Return a decision's metric with its bounds; None if the record lacks a field."""
     gate, metrics = body.get("gate") or {}, body.get("metrics") or {}
     metric = str(gate.get("metric"))
     found = bounds(gate, body.get("baselines") or {}, body.get("champion_metrics"))

@@ -1,4 +1,4 @@
-"""The whole at a glance: the verdict, sites and what they hold, figures and objectives, denials, champions. Pure."""
+"""Summarize the platform: the verdict, sites and their content, figures and objectives, denials, champions. Pure."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PlaceState:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure against its objective, in seconds; `said` says what it is made of, or why it is not known."""
+    """A figure and its objective, in seconds. `said` explains the figure, or gives the reason why it is unknown."""
 
     name: Literal["rpo", "restore_point", "rto", "drill"]
     seconds: float | None
@@ -77,7 +77,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Denial:
-    """What the policy did not allow, in the words of the record."""
+    """A placement or connection that the policy denied, in the words of the record."""
 
     seq: int
     at: datetime
@@ -100,7 +100,7 @@ class Overview:
 
 
 def overview(facts: CockpitFacts, now: datetime) -> Overview:
-    """The page's content, from what was found."""
+    """Return the page's content."""
     config, blind = facts.config, isinstance(facts.evidence, Unknown)
     pairs = () if isinstance(config, Unknown) else config.replication
     return Overview(
@@ -115,7 +115,7 @@ def overview(facts: CockpitFacts, now: datetime) -> Overview:
 
 
 def places(facts: CockpitFacts, now: datetime) -> tuple[PlaceState, ...]:
-    """Sites, the platform's own servers and pools, with what they hold as pipelines and pairs stand."""
+    """Return sites, the platform's own servers and pools, with the data that pipelines and pairs store there."""
     config, active, pipelines = facts.config, facts.active, facts.pipelines
     if isinstance(config, Unknown):
         return ()
@@ -133,7 +133,7 @@ def places(facts: CockpitFacts, now: datetime) -> tuple[PlaceState, ...]:
 def _decisions(
     config: Config, active: Active, pipelines: Mapping[str, Pipeline | PipelineError], now: datetime
 ) -> Iterator[tuple[str, Decision]]:
-    """What is where, and whether it may be, by place."""
+    """Return the data at each place, and whether it is allowed there."""
     today, home, shared = now.date(), active.site, classification_of(pipelines)
     own = sorted(
         {pipeline.classification for pipeline in pipelines.values() if not isinstance(pipeline, PipelineError)}
@@ -189,7 +189,7 @@ def _place(
 
 
 def figures(facts: CockpitFacts, now: datetime) -> tuple[Figure, ...]:
-    """RPO, age of the newest whole restore point, RTO and age of the last good drill."""
+    """Return RPO, age of the newest consistent restore point, RTO and age of the last successful drill."""
     config = facts.config
     if isinstance(config, Unknown) or isinstance(facts.evidence, Unknown):
         why = config.why if isinstance(config, Unknown) else facts.unknown()["ledger"]
@@ -228,7 +228,10 @@ def _rpo(facts: CockpitFacts, config: Config, made: datetime | None, now: dateti
 
 
 def _restore_point(facts: CockpitFacts, made: datetime | None, now: datetime, objective: float, subject: str) -> Figure:
-    """Age of the newest whole point; bad while the newest of all lacks a store that a champion needs."""
+    """Return the age of the newest consistent point.
+
+    It is bad while the newest of all points lacks a store that a champion needs.
+    """
     figure = _age("restore_point", made, now, objective, subject)
     newest = next(iter(standing(facts)), None)
     if newest is None or not (lost := needed(of_record(newest.body))):
@@ -269,9 +272,9 @@ def _last_good_drill(facts: CockpitFacts, now: datetime) -> Figure:
 
 
 def open_denials(facts: CockpitFacts, now: datetime) -> tuple[Denial, ...]:
-    """Denials of the last days, newest first, of which nothing later on record says that the same is allowed now.
+    """Return denials of the last days, newest first, unless a later record allows the same.
 
-    Of the same placement only the newest is told.
+    Of the same placement only the newest is returned.
     """
     allowed = {_asked(record): record.seq for record in reversed(facts.of("decision")) if record.body.get("allowed")}
     denials: dict[tuple[str, ...], Denial] = {}
@@ -288,7 +291,7 @@ def _asked(record: Evidence) -> tuple[str, ...]:
 
 
 def against(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why it was denied: a decision's reasons, a job's texts, or the rule that stopped a connection."""
+    """Return the reason of a denial: a decision's reasons, a job's texts, or the rule that stopped a connection."""
     if "reasons" not in body:
         return (str(body.get("rule", "")),)
     told = [reason for reason in body["reasons"] if isinstance(reason, str) or not reason["ok"]]

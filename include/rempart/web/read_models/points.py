@@ -29,10 +29,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Point:
-    """One restore point. `bytes` of its dumps, `bytes_added` what it took beside those before it; `link` of the chain.
+    """One restore point. `bytes` of its dumps; `bytes_added`, by which it enlarged the backups; `link` of the chain.
 
-    `state`: proven by a drill is good; not tried yet, or without a store that no champion needs, a warning;
-    inconsistent, failed, or without a store that a champion needs, bad.
+    `state`: good if a drill proved it; a warning if it was not tried yet, or lacks a store that no champion needs; bad
+    if it is inconsistent, failed, or lacks a store that a champion needs.
     """
 
     id: str
@@ -76,18 +76,18 @@ class Explained:
 
 
 def pruned(facts: CockpitFacts) -> frozenset[str]:
-    """Ids of points that a prune deleted, as far back as the facts go."""
+    """Return ids of points that a prune deleted, as far as the facts reach."""
     return frozenset(str(point) for record in facts.of("prune") for point in record.body.get("deleted") or ())
 
 
 def standing(facts: CockpitFacts) -> tuple[Evidence, ...]:
-    """Records of the points that no prune deleted, newest first."""
+    """Return records of the points that no prune deleted, newest first."""
     gone = pruned(facts)
     return tuple(record for record in facts.of("restore-point") if record.subject not in gone)
 
 
 def proof(record: Evidence) -> Proof:
-    """A drill's record."""
+    """Return a drill's record for the page."""
     body = record.body
     return Proof(
         record.seq,
@@ -102,7 +102,7 @@ def proof(record: Evidence) -> Proof:
 
 
 def points(facts: CockpitFacts, now: datetime) -> Points:
-    """The page's content."""
+    """Return the page's content."""
     drills, holds = _drills(facts), _holds(facts)
     found = tuple(
         _point(record, drills.get(record.subject, ()), holds.get(record.subject)) for record in standing(facts)
@@ -111,7 +111,7 @@ def points(facts: CockpitFacts, now: datetime) -> Points:
 
 
 def explain(facts: CockpitFacts, point_id: str, now: datetime) -> Explained | None:
-    """One point that stands; None if there is none of this id."""
+    """Return one existing point, or None if none has this id."""
     record = next((record for record in standing(facts) if record.subject == point_id), None)
     if record is None:
         return None
@@ -133,7 +133,7 @@ def _drills(facts: CockpitFacts) -> dict[str, tuple[Proof, ...]]:
 
 
 def _holds(facts: CockpitFacts) -> dict[str, str]:
-    """Why each point is held, where the newest word is that it is."""
+    """Return the reason why each point is held, if its newest record says that it is held."""
     newest: dict[str, Mapping[str, Any]] = {}
     for record in facts.of("hold"):
         newest.setdefault(record.subject, record.body)

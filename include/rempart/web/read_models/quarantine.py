@@ -37,18 +37,18 @@ class Delivery:
 
     @property
     def held_back(self) -> bool:
-        """Whether its good rows wait in quarantine until a person accepts the delivery."""
+        """Return whether its good rows wait in quarantine until a person accepts the delivery."""
         return self.outcome == HELD_BACK
 
     @property
     def good(self) -> int:
-        """Rows that are in quarantine only because the delivery is held back."""
+        """Return the rows that are in quarantine only because the delivery is held back."""
         return self.reasons.get(HELD, 0)
 
 
 @dataclass(frozen=True)
 class Result:
-    """An expectation held against the rows of one delivery. `share`: of `judged` rows; None where there were none."""
+    """Result of an expectation for the rows of one delivery. `share`: of `judged` rows; None if there were none."""
 
     sha256: str
     landed_at: datetime
@@ -60,7 +60,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Expectation:
-    """One expectation, known by its reason against a row. `history` is oldest first; `state` is the newest one's."""
+    """One expectation, identified by its reason against a row.
+
+    `history` is oldest first; `state` is that of the newest.
+    """
 
     reason: str
     expect: str | None
@@ -73,9 +76,9 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Quality:
-    """The page's content. `known` is false where the ledger did not answer: then nothing is said of any delivery.
+    """The page's content. `known` is false if the ledger did not answer: then no delivery is listed.
 
-    `earlier` rows went to quarantine before deliveries were evidence: of those, only the site knows more.
+    `earlier` rows went to quarantine before deliveries were evidence; only the site has details about them.
     """
 
     moment: Moment
@@ -91,7 +94,7 @@ class Quality:
 
 
 def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None:
-    """The page of a pipeline; None for one that neither a file nor the ledger knows."""
+    """Return the page of a pipeline; None if neither a file nor the ledger knows it."""
     pipelines = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
     found = deliveries(facts, pipeline)
     if pipeline not in pipelines and not found and not isinstance(facts.pipelines, Unknown):
@@ -112,7 +115,7 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
 
 
 def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
-    """Each delivery of a pipeline that evidence tells of, as it stands now; the newest first."""
+    """Return each delivery of a pipeline with evidence, in its present state, newest first."""
     newest: dict[str, Delivery] = {}
     for seq, delivery in _told(facts, pipeline):
         newest.setdefault(str(delivery["sha256"]), _delivery(seq, delivery))
@@ -120,7 +123,7 @@ def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
 
 
 def rows(facts: CockpitFacts) -> dict[str, int]:
-    """Rows in quarantine now, by pipeline, as far as the facts go back."""
+    """Return the number of rows in quarantine now, by pipeline, as far as the facts reach."""
     counts = _earlier(facts)
     for pipeline in {record.subject for record in facts.of("deliveries")}:
         now = sum(delivery.quarantined for delivery in deliveries(facts, pipeline))
@@ -129,7 +132,9 @@ def rows(facts: CockpitFacts) -> dict[str, int]:
 
 
 def expectations(facts: CockpitFacts, pipeline: str) -> tuple[Expectation, ...]:
-    """How each expectation fared when deliveries first came, those of the newest record first and in its order."""
+    """Return the results of each expectation at the first ingestion of deliveries, in the order of the newest
+    record.
+    """
     first: dict[str, Mapping[str, Any]] = {}
     for _, delivery in _told(facts, pipeline):
         if not delivery.get("again") and "unexpected" in delivery:
@@ -170,14 +175,14 @@ def _result(delivery: Mapping[str, Any], unexpected: int) -> Result:
 
 
 def _told(facts: CockpitFacts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Outcomes of deliveries with the number of their record, the newest first."""
+    """Yield outcomes of deliveries with the number of their record, newest first."""
     for record in facts.of("deliveries"):
         if record.subject == pipeline:
             yield from ((record.seq, delivery) for delivery in record.body["deliveries"])
 
 
 def _earlier(facts: CockpitFacts) -> dict[str, int]:
-    """Rows that went to quarantine with snapshots of whose deliveries no evidence tells, by pipeline."""
+    """Return the number of rows in quarantine from snapshots without evidence of their deliveries, by pipeline."""
     told = {delivery.get("snapshot") for record in facts.of("deliveries") for delivery in record.body["deliveries"]}
     counts: dict[str, int] = {}
     for record in facts.of("snapshot"):

@@ -1,4 +1,4 @@
-"""What a rollback of a model would do, from the decisions on record. Pure."""
+"""Plan a rollback of a model from the recorded decisions. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rollback:
 
 
 def rollback(model: str, decisions: Sequence[Evidence]) -> Rollback | None:
-    """The plan for a model by its promotions and rollbacks, oldest first; None if it has no champion."""
+    """Return the plan for a model from its promotions and rollbacks, oldest first; None if it has no champion."""
     if (champion := intended(decisions)) is None:
         return None
     back = return_to(decisions)

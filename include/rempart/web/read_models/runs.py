@@ -1,7 +1,7 @@
-"""What a DAG, or one run of it, left in the ledger: by topic, each record as a sentence. Pure.
+"""List the records of a DAG, or of one run, in the ledger: by topic, each record as a sentence. Pure.
 
-A record names the run that wrote it (`rempart.ledger.attributed`); those from before that mark are found by the
-pipeline or pair that a DAG is of, and belong to no run.
+A record names the run that wrote it (`rempart.ledger.attributed`). Older records without this mark are found by the
+pipeline or pair of the DAG, and belong to no run.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Section:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What a DAG left (`run` is None), or one run of it, or one task of that run; topics without records are left out.
+    """Records of a DAG (`run` is None), of one run, or of one task of that run. Topics without records are omitted.
 
-    `pipeline`: the one that the DAG is of, if it is of one. `reach`: how many of the newest records of each kind were
-    looked through; an older record is in the ledger's pages alone. `waits`: of a DAG that trains in pools, how long
-    jobs waited for each pool that it may ask, in its order.
+    `pipeline`: the DAG's pipeline, if any. `reach`: number of the newest records of each kind that were searched; older
+    records are only in the ledger's pages. `waits`: for a DAG that trains in pools, how long jobs waited for each pool,
+    in its order.
     """
 
     moment: Moment
@@ -83,7 +83,7 @@ class RunRecords:
 
 
 def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datetime) -> RunRecords:
-    """Everything that a run wrote, or one task of it."""
+    """Return everything that a run, or one task of it, wrote."""
     name = run_name(run)
 
     def wrote(record: Evidence) -> bool:
@@ -94,7 +94,7 @@ def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datet
 
 
 def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> RunRecords:
-    """The newest evidence of the pipeline, pair or stage that a DAG is of, and of what else it wrote."""
+    """Return the newest evidence of the DAG's pipeline, pair or stage, and of everything else that it wrote."""
     pipeline = pipeline_of(dag, facts)
     loaded = None if isinstance(facts.pipelines, Unknown) or pipeline is None else facts.pipelines[pipeline]
     handled = loaded.classification if isinstance(loaded, Pipeline) else None
@@ -134,7 +134,7 @@ def _wait(option: Option, unknown: str) -> Message:
 
 
 def pipeline_of(dag: str, facts: CockpitFacts) -> str | None:
-    """The pipeline whose stage a DAG is, by its id."""
+    """Return the pipeline of a DAG, by its id."""
     known = () if isinstance(facts.pipelines, Unknown) else facts.pipelines
     return next((name for name in known for stage in OF_PIPELINES if dag == f"{stage}_{name}"), None)
 
@@ -159,7 +159,7 @@ def _left(
 
 
 def _once(records: Iterable[Evidence]) -> list[Evidence]:
-    """Of decisions about the same placement only the newest: each task records its own."""
+    """Yield only the newest decision about each placement, because each task records its own."""
     seen: set[tuple[str, ...]] = set()
     kept = []
     for record in records:
@@ -171,7 +171,7 @@ def _once(records: Iterable[Evidence]) -> list[Evidence]:
 
 
 def told(record: Evidence) -> RecordSummary:
-    """A record as a sentence; one whose body has another form than today's is told by its kind alone."""
+    """Return a record as a sentence. A record whose body has another form is described by its kind alone."""
     try:
         state, params, why = _SAYERS[record.kind](record.body)
         loss = record.kind == "acceptance" and "lost" in record.body
@@ -260,7 +260,7 @@ def _drill(body: Body) -> Sentence:
 def _replication(body: Body) -> Sentence:
     counts = {f"{name}_count": int(body[name]) for name in ("objects", "verified", "copied", "failures")}
     state: State = "warning" if body["failures"] else "good"
-    grade = str(body.get("grade", "grade not known"))
+    grade = str(body.get("grade", "grade unknown"))
     return state, {"lag_seconds": float(body["lag_seconds"]), "grade": grade, **counts}, _words(body.get("failed"))
 
 

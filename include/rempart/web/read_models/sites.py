@@ -19,7 +19,7 @@ PURPOSES: Mapping[str, Purpose] = {
     "restore-point": "restore points",
     "evidence": "evidence",
 }
-"""What a site has to be proven able to do for what it holds."""
+"""Capabilities that a site needs for each kind of content."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ability:
-    """What was proven of a site last. `lacking`: why it should not be used for what it is used for; that is bad.
+    """Last proof of a site's capabilities. `lacking`: reasons against its present use; they are bad.
 
-    What it lacks or claims beyond that is a warning: the platform does without it. `needed`: the purposes that each
-    capability is needed by.
+    Other missing or claimed capabilities are a warning, because the platform works without them. `needed`: the purposes
+    that need each capability.
     """
 
     at: datetime
@@ -66,7 +66,7 @@ class Ability:
 
 @dataclass(frozen=True)
 class Site:
-    """A site with its place, what it was proven able to do, and what it holds; None for what nobody ever tried."""
+    """A site with its place, its proven capabilities, and its content; None for values that were never measured."""
 
     place: overview.PlaceState
     ability: Ability | None
@@ -75,7 +75,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Sites:
-    """The page's content."""
+    """Return the page's content."""
 
     moment: Moment
     sites: tuple[Site, ...]
@@ -83,7 +83,7 @@ class Sites:
 
 
 def sites(facts: CockpitFacts, now: datetime) -> Sites:
-    """The page's content."""
+    """Return the page's content."""
     config = facts.config
     pairs = () if isinstance(config, Unknown) else config.replication
     return Sites(
@@ -104,7 +104,7 @@ def _pair(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Pair:
 
 
 def history(facts: CockpitFacts, source: str, target: str) -> tuple[MeasuredReplication, ...]:
-    """Each replication of a pair, oldest first."""
+    """Return each replication of a pair, oldest first."""
     found = [record for record in facts.of("replication") if record.subject == f"{source}->{target}"]
     return tuple(_measured(run) for run in reversed(found))
 

@@ -1,4 +1,4 @@
-"""What a site was measured to hold, how that grew, and which of its locks end soon. Pure."""
+"""Show a site's measured content, its growth, and its locks that end soon. Pure."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ class Ending:
 
 @dataclass(frozen=True)
 class Locks:
-    """The locks of one bucket, of what `protects` says; of those that end `within_seconds`, the first few by name.
+    """The locks of one bucket, by what they protect (`protects`). Of those that end `within_seconds`, the first few by
+    name.
 
-    Such locks are bad for what restore points need, since each backup extends them, and a warning for evidence, whose
-    time may be over by the rule. `first_ends`: the first of all that were looked at.
+    Such locks are bad for restore points, because each backup should extend them. They are a warning for evidence,
+    whose retention may be over. `first_ends`: the earliest end of all checked locks.
     """
 
     bucket: str
@@ -57,7 +58,7 @@ class Locks:
 
 @dataclass(frozen=True)
 class UsageSample:
-    """What a site held at a moment: current bytes, and those of old versions."""
+    """Content of a site at a moment: bytes of current objects and of old versions."""
 
     at: datetime
     bytes: int
@@ -66,9 +67,9 @@ class UsageSample:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a site was measured to hold last. `state` is unknown where a part was not told, or the whole is old.
+    """Last measured content of a site. `state` is unknown if a part was not reported, or the measurement is old.
 
-    `since`: objects that were replicated to the site after that.
+    `since`: objects that were replicated to the site afterwards.
     """
 
     seq: int
@@ -83,12 +84,12 @@ class Usage:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it is known, and not too old."""
+        """Return whether all parts are known and not too old."""
         return not (self.old or any(bucket.why for bucket in self.buckets) or any(lock.why for lock in self.locks))
 
 
 def usage(facts: CockpitFacts, site: str, now: datetime) -> Usage | None:
-    """The last measurement of a site, and how its size came about, oldest first; None if nobody ever measured it."""
+    """Return the last measurement of a site, and its size over time, oldest first; None if it was never measured."""
     records = [record for record in facts.of("usage") if record.subject == site]
     if not records:
         return None

@@ -20,7 +20,8 @@ def requires(capability: access.Capability) -> Callable[[BaseUser], BaseUser]:
             holders = ", ".join(name for name in access.ROLES if capability in access.role(name).capabilities)
             raise HTTPException(
                 status.HTTP_403_FORBIDDEN,
-                f"This needs the right '{capability}', which these roles have: {holders}. An admin gives them.",
+                f"This needs the right '{capability}', which these roles have: {holders}. Ask an admin for such a "
+                "role.",
             )
         return user
 

@@ -50,14 +50,14 @@ class AuthManager(FabAuthManager):
             self.cache.pop(int(token["sub"]), None)  # it may be newer than what was kept
             user = super().deserialize_user(token)
             if token.get(MARK) != mark(user):
-                raise ValueError(f"The password of user {token['sub']} was changed since this token was made")
+                raise ValueError(f"The password of user {token['sub']} was changed after this token was made")
         return user
 
     def create_token(self, headers: dict[str, str], body: dict[str, Any]) -> User | None:
         """Return the user of a name and password. Raises HTTPException 429 after too many wrong ones for that name."""
         name = str(body.get("username")).lower()[:64]
         if not self._wrong.test(WRONG_PASSWORDS, name):
-            raise HTTPException(status.HTTP_429_TOO_MANY_REQUESTS, "Too many wrong passwords; try again in a minute.")
+            raise HTTPException(status.HTTP_429_TOO_MANY_REQUESTS, "Too many wrong passwords. Try again in a minute.")
         user = super().create_token(headers=headers, body=body)
         if user is None:
             self._wrong.hit(WRONG_PASSWORDS, name)

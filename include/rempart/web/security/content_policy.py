@@ -27,7 +27,9 @@ POLICY = "; ".join(
         FRAMING,
     )
 )
-"""What Airflow's own pages need: inline styles, WebAssembly for SQL highlighting, the editor's workers."""
+"""Policy of Airflow's own pages, which need inline styles, WebAssembly for SQL highlighting, and the editor's
+workers.
+"""
 
 _HEADER, _OLDER = b"content-security-policy", b"x-frame-options"
 

@@ -16,7 +16,7 @@ from rempart.errors import ConfigError, IntegrityError, KeyWrong
 LARGEST = 2 * 1024 * 1024
 """Characters of a sealed text at most: the task writes a fraction of that."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""Characters that a spreadsheet treats as the beginning of a formula, or drops before one."""
+"""Characters that a spreadsheet treats as the start of a formula, or ignores before one."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mark every cookie `Secure` if people reach Airflow by https, even if TLS ends in front of it."""
+"""Mark every cookie `Secure` if people reach Airflow by https, even if a proxy in front of it ends TLS."""
 
 from __future__ import annotations
 

@@ -71,10 +71,10 @@ def test_a_program_that_was_changed_makes_another_bill(root: Path) -> None:
 
 def test_a_distribution_without_the_program_that_it_is_said_to_bring_is_told(root: Path) -> None:
     distribution(root / "opt/servers", "seaweed", "1", files=("../../bin/weed",))
-    with pytest.raises(AuditError, match="and not weed, which SeaweedFS is"):
+    with pytest.raises(AuditError, match="but not weed, the file of SeaweedFS"):
         image_contents.read(root, REVIEW)
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AuditError, match="cannot be read"):
+    with pytest.raises(AuditError, match="No such file"):
         image_contents.read(tmp_path, REVIEW)

@@ -28,8 +28,8 @@ def test_a_server_on_the_dumped_database_is_held_also_when_the_dump_is_newer() -
         (Registry(frozenset({("0", 7)}), frozenset({("hotel_bookings", "1", 8)})), "hotel_bookings version 1"),
         (Registry(OURS.experiments, frozenset({("hotel_bookings", "1", 8)})), "hotel_bookings version 1"),
         (Registry(frozenset({("0", 7)}), frozenset()), "another database"),
-        (Registry(frozenset(), frozenset()), "nobody knows"),
-        ("no answer", "nobody knows"),
+        (Registry(frozenset(), frozenset()), "unknown"),
+        ("no answer", "unknown"),
     ],
     ids=["another", "a-copy-that-went-on", "no-models", "nothing", "silent"],
 )

@@ -27,8 +27,12 @@ def test_all_is_restored_but_comments_that_only_an_extensions_owner_may_make() -
     ("messages", "kind", "message"),
     [
         ('pg_restore: error: ERROR:  permission denied to create extension "vector"', BackupError, "extension vector"),
-        ('pg_restore: error: connection to server at "h" failed', DatabaseUnavailable, "went away"),
-        ('pg_restore: error: COPY failed for table "a": ERROR: bad "row of a person"', BackupError, "ended with 1"),
+        ('pg_restore: error: connection to server at "h" failed', DatabaseUnavailable, "closed the connection"),
+        (
+            'pg_restore: error: COPY failed for table "a": ERROR: bad "row of a person"',
+            BackupError,
+            "ended with status 1",
+        ),
     ],
 )
 def test_why_a_restore_failed(messages: str, kind: type[Exception], message: str) -> None:

@@ -28,10 +28,10 @@ CONNECTION = Connection("pg_backup", "postgres", host="db.example.eu", login="ba
         ('no pg_hba.conf entry for host "10.0.0.9", user "backup", database "ledger", no encryption', "`sslmode`"),
         ('pg_hba.conf rejects connection for host "10.0.0.9", user "backup", database "ledger"', "pg_hba.conf"),
         ("connection requires a valid client certificate", "client certificate"),
-        ("the database system is starting up", "Run again"),
-        ("the database system is in recovery mode", "Run again"),
-        ("terminating connection due to administrator command", "Run again"),
-        ("something that nobody has seen", "log of PostgreSQL"),
+        ("the database system is starting up", "run again"),
+        ("the database system is in recovery mode", "run again"),
+        ("terminating connection due to administrator command", "run again"),
+        ("something that nobody has seen", "PostgreSQL's log"),
     ],
 )
 def test_each_refusal_has_its_own_remedy(fatal: str, remedy: str) -> None:

@@ -42,7 +42,7 @@ def test_an_id_names_one_scope(one: EncryptionScope, other: EncryptionScope) -> 
              "dataset-../x-1d", "dataset-a-1d/", "dataset-a-1d\n", "dataset-a-b-1d"],
 )  # fmt: skip
 def test_what_is_no_scope_is_refused(text: str) -> None:
-    with pytest.raises(BackupError, match="cannot be an encryption scope"):
+    with pytest.raises(BackupError, match="is not a valid encryption scope"):
         encryption_scopes.parse(text)
 
 

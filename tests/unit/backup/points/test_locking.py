@@ -91,7 +91,7 @@ def test_what_a_manifest_names_is_read_as_a_stream(count: int) -> None:
     named = Named(io.BytesIO(body))
     assert [(key, name) for key, name, _ in named] == [(f"sealed/d/aa/{n}.age", f"v{n}") for n in range(count)]
     if count:
-        with pytest.raises(ValueError, match="of which"):
+        with pytest.raises(ValueError, match="sealed objects, but"):
             list(Named(io.BytesIO(body.replace(b'"size":12', b'"size": 12', 1))))
 
 

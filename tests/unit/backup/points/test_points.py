@@ -59,7 +59,7 @@ def test_a_manifest_reads_back_as_written(site):
 def test_a_manifest_is_never_written_over(site):
     digest = points.write(site, "backups", MANIFEST)
     assert points.write(site, "backups", MANIFEST) == digest, "the same once more changes nothing"
-    with pytest.raises(BackupError, match="exists already"):
+    with pytest.raises(BackupError, match="already exists"):
         points.write(site, "backups", dataclasses.replace(MANIFEST, source="another"))
     assert len(list(site.versions("backups", f"points/{MANIFEST.id}/"))) == 1
 

@@ -177,7 +177,7 @@ def test_two_years_of_backups_and_daily_prunes_leave_exactly_what_the_rules_say(
 
 def test_a_plan_below_the_floor_is_refused():
     ids = [points.new_id(NOW - timedelta(days=i), "abcdef") for i in range(6)]
-    with pytest.raises(BackupError, match="fewer than 3"):
+    with pytest.raises(BackupError, match="at least 3 must"):
         check_floor(RetentionPlan(dict.fromkeys(ids[:2], ("daily",)), tuple(ids[2:])))
     check_floor(RetentionPlan(dict.fromkeys(ids[:2], ("daily",)), ()))
 

@@ -97,7 +97,7 @@ def test_what_is_no_gzip_to_its_end_is_refused(inside: bytes) -> None:
 
 
 def test_a_bomb_stops_at_the_size_on_record() -> None:
-    with pytest.raises(IntegrityError, match="beyond the 1000 bytes on record"):
+    with pytest.raises(IntegrityError, match="more than the recorded 1000 bytes"):
         opened(sealed(bytes(50_000_000)), limit=1000)
 
 
@@ -207,5 +207,5 @@ def test_a_private_key_in_place_of_a_recipient_does_not_show() -> None:
         age.check_recipient(ME.secret, "backup.recipients.0")
     assert ME.secret not in str(error.value) and "backup.recipients.0" in error.value.what
     assert ME.secret not in repr(ME)
-    with pytest.raises(ConfigError, match="nobody"):
+    with pytest.raises(ConfigError, match="without recipients"):
         age.encrypt(b"x", [])

@@ -53,15 +53,15 @@ def test_rubbish_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "why"),
     [
-        ("backup", encode(BEAT, OTHER), "not one that we trust"),
-        ("drill", BODY, "heartbeat of backup"),
+        ("backup", encode(BEAT, OTHER), "not trusted"),
+        ("drill", BODY, "heartbeat of kind backup"),
         ("backup", BODY.replace(b"23:59", b"23:58"), "signature"),
         ("backup", encode(BEAT, OTHER).replace(OTHER.id.encode(), KEY.id.encode()), "signature"),
         ("backup", BODY.replace(b'"v":1', b'"v":2'), "signature"),
-        ("backup", BODY.replace(KEY.id.encode(), b"call \\u001b[2J"), "a key that is not one"),
+        ("backup", BODY.replace(KEY.id.encode(), b"call \\u001b[2J"), "a key that is not trusted"),
         ("backup", BODY.replace(b'"v":1', b'"w":1'), "fields"),
         ("backup", BODY.replace(b'"at":"2024', b'"at": "2024'), "canonical"),
-        ("backup", b"", "no heartbeat"),
+        ("backup", b"", "not a heartbeat"),
     ],
 )
 def test_a_forgery_is_told_as_what_it_is(kind: str, body: bytes, why: str) -> None:

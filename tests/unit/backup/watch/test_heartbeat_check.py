@@ -110,17 +110,17 @@ def test_within_two_minutes_clocks_may_differ() -> None:
 @pytest.mark.parametrize(
     ("told", "limit", "state", "why"),
     [
-        ({"ok": False}, Limit(HOUR), "failed", "ended badly"),
+        ({"ok": False}, Limit(HOUR), "failed", "the last run failed"),
         ({"consistent": False}, Limit(HOUR), "failed", "not consistent"),
         ({"hidden": 3}, Limit(HOUR), "failed", "rempart points repair"),
         ({"hidden": 0}, Limit(HOUR), "fresh", "ago"),
         ({"created_at": str(NOW - 2 * HOUR)}, Limit(HOUR, rpo=HOUR), "behind", "restore point is 2 h old"),
         ({"created_at": str(NOW - HOUR)}, Limit(HOUR, rpo=HOUR), "fresh", "ago"),
-        ({}, Limit(HOUR, rpo=HOUR), "behind", "does not tell"),
-        ({"created_at": "yesterday"}, Limit(HOUR, rpo=HOUR), "behind", "does not tell"),
+        ({}, Limit(HOUR, rpo=HOUR), "behind", "it lacks"),
+        ({"created_at": "yesterday"}, Limit(HOUR, rpo=HOUR), "behind", "it lacks"),
         ({"lag_seconds": 901}, Limit(HOUR, lag=15 * MINUTE), "behind", "lags by 15 min 1 s"),
         ({"lag_seconds": 900}, Limit(HOUR, lag=15 * MINUTE), "fresh", "ago"),
-        ({"lag_seconds": True}, Limit(HOUR, lag=15 * MINUTE), "behind", "does not tell"),
+        ({"lag_seconds": True}, Limit(HOUR, lag=15 * MINUTE), "behind", "it lacks"),
     ],
 )
 def test_what_a_heartbeat_tells_is_judged_too(told: dict[str, Any], limit: Limit, state: str, why: str) -> None:
@@ -156,18 +156,18 @@ FRESH = told_by("backup", MINUTE, created_at=str(NOW - 20 * MINUTE))
         (
             FRESH,
             told_by(PAIR, MINUTE, lag_seconds=0),
-            "RPO 20 min (objective 1 h): the newest consistent restore point is",
+            "RPO 20 min (objective 1 h): the age of the newest consistent restore",
         ),
         (
             FRESH,
             told_by(PAIR, 10 * MINUTE, lag_seconds=3600),
-            "RPO 1 h 10 min (objective 1 h), MISSED: so far the replica of a-b",
+            "RPO 1 h 10 min (objective 1 h), MISSED: the possible lag of the replica of a-b",
         ),
-        (FRESH, Unheard("missing", "why"), "RPO not known (objective 1 h): the lag of a-b"),
+        (FRESH, Unheard("missing", "why"), "RPO unknown (objective 1 h): the lag of a-b"),
         (
             told_by("backup", MINUTE, consistent=False, created_at=str(NOW)),
             FRESH,
-            "RPO not known (objective 1 h): no consist",
+            "RPO unknown (objective 1 h): no consist",
         ),
     ],
 )

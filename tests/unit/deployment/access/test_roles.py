@@ -39,8 +39,8 @@ def test_what_was_changed_by_hand_is_told_and_put_right() -> None:
     missing, changes = roles.plan(WANTED, found)
     assert not missing
     assert [change.line() for change in changes] == [
-        "role operator had lost, and has again: can_edit on DAGs",
-        "role operator had been given by hand, and lost again: can_read on Connections",
+        "role operator had lost a permission, which was restored: can_edit on DAGs",
+        "role operator had a permission that was granted by hand, which was removed: can_read on Connections",
     ]
 
 
@@ -74,5 +74,5 @@ def test_another_auth_manager_restarts_airflow_and_nothing_else(tmp_path: Path) 
 
 
 def test_a_session_of_seconds_is_refused() -> None:
-    with pytest.raises(ValueError, match="a minute at least"):
+    with pytest.raises(ValueError, match="at least one minute"):
         Access(session=timedelta(seconds=30))

@@ -36,7 +36,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     ("cluster", "remedy"), [(False, "docker compose up --wait"), (True, "docs/how-to/kubernetes.md")]
 )
 def test_it_says_what_starts_them_where_it_does_not_wait(stack: Stack, cluster: bool, remedy: str) -> None:
-    with pytest.raises(StackError, match="do not run yet") as refused:
+    with pytest.raises(StackError, match="are not running yet") as refused:
         containers.up(replace(stack, cluster=cluster))
     assert remedy in refused.value.hint
 
@@ -44,7 +44,7 @@ def test_it_says_what_starts_them_where_it_does_not_wait(stack: Stack, cluster: 
 def test_it_waits_until_they_were_started_and_checks_them(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
     containers.up(replace(stack, cluster=True), 60)
     assert "docs/how-to/kubernetes.md" in caplog.messages[0] and "60 s" in caplog.messages[0]
-    assert caplog.messages[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+    assert caplog.messages[1:] == ["mlflow: logs a run", "airflow: all components send heartbeats, 3 DAGs parsed"]
 
 
 def test_a_store_that_does_not_answer_at_first_is_waited_for(
@@ -60,7 +60,7 @@ def test_a_store_that_does_not_answer_at_first_is_waited_for(
     monkeypatch.setattr(containers, "works", away)
     containers.up(replace(stack, cluster=True), 60)
     assert caplog.messages[0] == "not yet: postgresql: no answer"
-    assert caplog.messages[2:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+    assert caplog.messages[2:] == ["mlflow: logs a run", "airflow: all components send heartbeats, 3 DAGs parsed"]
     refusals.append(DatabaseUnavailable("postgresql: no answer", "Look at its log."))
     with pytest.raises(DatabaseUnavailable):
         containers.up(stack)

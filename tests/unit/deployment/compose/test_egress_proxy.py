@@ -123,9 +123,9 @@ def test_the_administrator_of_a_database_reaches_who_looks_at_it_and_no_task(tmp
     [
         ({}, ConnectionMissing, "Connection 's3_haven' is not defined"),
         (key("s3_haven"), ConnectionMissing, "Connection 's3_witness_haven' is not defined"),
-        (KEYS | key("s3_haven", "http://127.0.0.1:9000"), StackError, "in a container, that is the container itself"),
+        (KEYS | key("s3_haven", "http://127.0.0.1:9000"), StackError, "in a container, this is the container itself"),
         (KEYS | key("s3_haven", ca_bundle="/etc/ca.pem"), StackError, "extra.ca_bundle names a file of this machine"),
-        (KEYS | key("s3_haven", "https://elsewhere.example"), ConfigError, "services.haven.external.url names"),
+        (KEYS | key("s3_haven", "https://elsewhere.example"), ConfigError, "services.haven.external.url is"),
         (KEYS | {"AIRFLOW_CONN_S3_HAVEN": "{broken " + SECRET}, ConnectionMissing, "neither JSON nor a URI"),
     ],
 )
@@ -141,11 +141,15 @@ def test_a_connection_that_would_not_work_is_refused_by_name_and_without_its_sec
 @pytest.mark.parametrize(
     ("url", "given", "told"),
     [
-        ("postgresql://10.0.0.5:5432", databases("10.0.0.5"), "containers reach it by a name with a dot"),
+        (
+            "postgresql://10.0.0.5:5432",
+            databases("10.0.0.5"),
+            "containers need the name in its certificate, with a dot",
+        ),
         (
             "postgresql://db.example.eu:5432",
             databases() | {k: v for k, v in databases("other.example.eu").items() if k.endswith("PG_DRILL")},
-            "pg_drill lead to another server",
+            "pg_drill point to another server",
         ),
     ],
 )
@@ -164,5 +168,5 @@ def test_a_service_that_only_the_stack_itself_can_leave_to_the_team_is_refused_w
     assert "rempart up" in refused.value.hint
     ours = stack(tmp_path, services={})
     sites = {**ours.config.sites, "third": ours.config.sites["haven"]}
-    with pytest.raises(StackError, match="no site called third"):
+    with pytest.raises(StackError, match="no site named third"):
         containers.in_containers(dataclasses.replace(ours, config=ours.config.model_copy(update={"sites": sites})))

@@ -41,7 +41,9 @@ def test_a_certificate_stays_and_another_one_is_another(tmp_path: Path) -> None:
 
 def test_without_a_certificate_pages_stay_on_this_machine(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("REMPART_LISTEN=0.0.0.0\n", "utf-8")
-    with pytest.raises(StackError, match=r"REMPART_LISTEN is 0\.0\.0\.0: passwords would cross the network") as refused:
+    with pytest.raises(
+        StackError, match=r"REMPART_LISTEN is 0\.0\.0\.0, so passwords would cross the network"
+    ) as refused:
         init(tmp_path, None)
     assert "--certificate FILE --key FILE" in refused.value.hint
     assert not (tmp_path / "var" / "compose" / "secrets.env").exists()
@@ -52,8 +54,8 @@ def test_without_a_certificate_pages_stay_on_this_machine(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("names", "changes", "told"),
     [
-        (("127.0.0.1",), {"until": NOW - timedelta(days=1)}, r"holds from .* and today is"),
-        (("ml.example.eu",), {}, r"The certificate is for ml\.example\.eu, and REMPART_HOST is 127\.0\.0\.1"),
+        (("127.0.0.1",), {"until": NOW - timedelta(days=1)}, r"is valid from .* and today is"),
+        (("ml.example.eu",), {}, r"it is for ml\.example\.eu, but REMPART_HOST is 127\.0\.0\.1"),
         (("127.0.0.1",), {"password": b"shut"}, "the key is encrypted"),
     ],
 )
@@ -67,9 +69,9 @@ def test_a_certificate_that_browsers_would_refuse_is_refused_here(
 
 def test_a_key_of_another_certificate_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
     one, other = make_pair(tmp_path, "127.0.0.1"), make_pair(tmp_path, "a.example", "127.0.0.1")
-    with pytest.raises(StackError, match="The key is not the certificate's"):
+    with pytest.raises(StackError, match="the key belongs to another certificate"):
         init(tmp_path, ingress.CertificatePair(one.certificate, other.key))
-    with pytest.raises(StackError, match="cannot be read: FileNotFoundError"):
+    with pytest.raises(StackError, match="absent: FileNotFoundError"):
         init(tmp_path, ingress.CertificatePair(one.certificate, tmp_path / "absent"))
 
 

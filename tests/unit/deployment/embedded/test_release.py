@@ -147,7 +147,7 @@ def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
     begun = BegunUpgrade("P", "haven", found, ("mlflow",), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
     upgrade.go_back(stack, yes=False)
-    assert capsys.readouterr().out.splitlines()[-1] == "Nothing was changed. Pass --yes to do it."
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing was changed. Pass --yes to execute the plan."
     shutil.rmtree(before.root)
     with pytest.raises(RempartError, match="is missing in") as gone:
         upgrade.go_back(stack, yes=True)

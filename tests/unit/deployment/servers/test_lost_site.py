@@ -32,7 +32,7 @@ def test_a_lost_site_stops_nobody_once_another_one_is_active(
 
     monkeypatch.setattr(external, "check", gone)
     told = lifecycle._external_site(stack, "primary", resolve, "haven")
-    assert told == "NOT THERE: site 'primary': no answer; the platform works at 'haven'"
+    assert told == "NO ANSWER: site 'primary': no answer; the platform works at 'haven'"
     for name, active in (("primary", "primary"), ("haven", "primary"), ("haven", "haven")):
         with pytest.raises(fault):
             lifecycle._external_site(stack, name, resolve, active)

@@ -147,7 +147,7 @@ def test_i11_a_link_and_a_manifest_that_are_stored_wrong_once_are_put_again_befo
 def test_i11_a_site_that_always_stores_links_wrong_gets_no_point_and_no_record(made: House) -> None:
     bad(made, 1000)
     before = points.list(made.haven, BUCKET)
-    with pytest.raises(IntegrityError, match="it was not what was stored"):
+    with pytest.raises(IntegrityError, match="returned other bytes than were written"):
         made.point(recorded=True)
     assert points.list(made.haven, BUCKET) == before
     assert len(made.platform.ledger.find("restore-point")) == 3
@@ -174,7 +174,7 @@ def test_i11_a_link_without_any_true_copy_is_marked_as_lost_and_backups_go_on(ma
     assert made.platform.ledger.find("repair", "haven")[0].body["lost"] == [4]
     found = made.open()
     assert found.manifest.id == newest and [record.seq for record in found and links(made)] == [1, 2, 3]
-    with pytest.raises(IntegrityError, match="No link of the chain vouches"):
+    with pytest.raises(IntegrityError, match="the chain has none"):
         made.open(point=orphan, force=True)  # the mark vouches for nothing
     after = made.point(recorded=True)
     assert made.open().manifest.id == after and [link.seq for link in links(made)] == [1, 2, 3, 5]
@@ -324,6 +324,6 @@ def test_p8_another_body_under_the_key_is_not_taken_for_ours(made: House) -> Non
     assert store_once(made.haven, BUCKET, "a", b"one", content_type="text/plain", retain_until=UNTIL)
     assert store_once(made.haven, BUCKET, "a", b"one", content_type="text/plain", retain_until=UNTIL)
     assert store_once(made.haven, BUCKET, "a", b"two", content_type="text/plain", retain_until=UNTIL) is None
-    with pytest.raises(BackupError, match="exists already"):
+    with pytest.raises(BackupError, match="already exists"):
         manifest = made.open().manifest
         points.write(made.haven, BUCKET, points.decode(points.encode(manifest).replace(b'"0.1.0"', b'"0.1.1"')))

@@ -254,13 +254,13 @@ def test_a_hold_is_evidence_that_a_point_is_kept_and_so_are_its_locks(made: Hous
 
 def test_status_tells_what_would_be_lost_now(made: House) -> None:
     platform = dataclasses.replace(made.platform, clock=utc_now)  # as the ledger in memory has it
-    assert rpo.line(platform) == "RPO not known (objective 1 h): no consistent restore point is known"
+    assert rpo.line(platform) == "RPO unknown (objective 1 h): no consistent restore point is known"
     for minutes, dangling in ((40, []), (10, ["gone"])):
         at = platform.clock() - timedelta(minutes=minutes)
         platform.ledger.append("restore-point", f"{minutes}", {"created_at": at.isoformat(), "dangling": dangling})
-    assert "the lag of primary->haven is not known" in rpo.line(platform)
+    assert "the lag of primary->haven is unknown" in rpo.line(platform)
     platform.ledger.append("replication", "primary->haven", {"lag_seconds": 0.0})
-    assert rpo.line(platform).startswith("RPO 40 min (objective 1 h): the newest consistent restore point")
+    assert rpo.line(platform).startswith("RPO 40 min (objective 1 h): the age of the newest consistent restore point")
 
 
 def test_locks_that_restic_gave_back_go_at_the_next_prune(made: House) -> None:

@@ -178,9 +178,9 @@ def test_a_hold_that_comes_while_pruning_goes_on_saves_its_point(
 
 
 def test_only_a_point_that_is_there_can_be_held(platform: Platform, six: list[str]) -> None:
-    with pytest.raises(BackupError, match="has no restore point"):
+    with pytest.raises(BackupError, match="has no point"):
         restore_points.hold(platform, points.new_id(NOW, "123456"), role="legal-counsel", why="inquiry 7")
-    with pytest.raises(BackupError, match="cannot be a restore point's id"):
+    with pytest.raises(BackupError, match="is not a valid id of a restore point"):
         restore_points.hold(platform, "../x", role="legal-counsel", why="inquiry 7")
     assert not platform.ledger.find("hold")
 

@@ -230,7 +230,7 @@ def test_opening_checks_the_key_the_bytes_and_the_content(house: House, tmp_path
     sound = house.haven.read("backups", first.key)
     for letter, told in (
         (b"B" if sound[60:61] == b"A" else b"A", "SHA-256 of its encrypted bytes"),  # age takes that for a wrong key
-        (b".", "does not decrypt to the end"),  # no letter of base64: age reads no header
+        (b".", "cannot be decrypted completely"),  # no letter of base64: age reads no header
     ):
         damaged = sound[:60] + letter + sound[61:]
         house.haven._buckets["backups"][first.key][-1] = (house.haven.head("backups", first.key), damaged)

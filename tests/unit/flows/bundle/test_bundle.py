@@ -128,7 +128,7 @@ def test_what_somebody_hid_or_altered_is_refused_and_sent_again(project: Project
     stored = project.store()
     index = project.fetch(tmp_path / "to")
     project.haven.write("backups", bundle.file_key(index.files["restic"]), b"RESTIC")
-    with pytest.raises(IntegrityError, match="restic is not what was signed"):
+    with pytest.raises(IntegrityError, match="restic differs from the signed file"):
         project.fetch(tmp_path / "again")
     project.haven.delete("backups", bundle.file_key(index.files["wheels/a-1-py3-none-any.whl"]))
     project.now += timedelta(hours=1)

@@ -78,7 +78,7 @@ def test_an_altered_byte_is_refused_by_name_and_nothing_is_used(
     (written / name).write_bytes(bytes([body[0] ^ 1]) + body[1:])
     (written / "wheels" / "a-1-py3-none-any.whl").unlink()
     assert opened(written) == 1 and opened(written, "--containers") == 1
-    assert f"{name}, wheels/a-1-py3-none-any.whl. Nothing" in capfd.readouterr().err
+    assert f"{name}, wheels/a-1-py3-none-any.whl. No file" in capfd.readouterr().err
     assert not (written / "rempart").exists()
 
 
@@ -90,7 +90,9 @@ def test_what_nobody_signed_is_not_used_though_it_looks_like_an_earlier_run(
     (written / name).touch()
     assert opened(written) == 1 and opened(written, "--containers") == 1
     told = capfd.readouterr().err
-    assert "signed by nobody" in told and (name if name.startswith("wheels") else name.partition("/")[0]) in told
+    assert (
+        "files without a signature" in told and (name if name.startswith("wheels") else name.partition("/")[0]) in told
+    )
 
 
 def test_a_link_that_leads_out_of_the_folder_is_refused(written: Path, tmp_path: Path) -> None:

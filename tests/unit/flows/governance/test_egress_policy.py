@@ -99,7 +99,7 @@ def test_a_user_who_does_not_exist_is_named() -> None:
     ("host", "code", "says"),
     [
         ("api.good.test:443", 0, "by hosts.api.good.test:443:"),
-        ("api.good.test:80", 1, "only port 443"),
+        ("api.good.test:80", 1, "on port 443 only"),
         ("api.foreign.test", 1, "policy.internal.jurisdictions"),
         ("example.org", 1, "belongs to no declared"),
         ("localhost:5432", 0, "this machine"),

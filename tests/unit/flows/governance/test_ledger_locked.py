@@ -131,7 +131,7 @@ def test_i11_what_is_stored_wrong_is_put_again_before_it_counts(platform: Platfo
     exported(platform, 1)
     assert judged(platform, tmp_path)
     site(platform, name).wrong = 1000
-    with pytest.raises(IntegrityError, match="it was not what was stored"):
+    with pytest.raises(IntegrityError, match="returned other bytes than were written"):
         exported(platform, 1)
     site(platform, name).wrong = 0
     exported(platform, 1)
@@ -153,7 +153,7 @@ def test_i11_a_checkpoints_copy_that_was_stored_wrong_does_not_count_at_the_next
     exported(platform, 1)
     with monkeypatch.context() as lie:
         lie.setattr(held, "write", spoilt)
-        with pytest.raises(IntegrityError, match="it was not what was stored"):
+        with pytest.raises(IntegrityError, match="returned other bytes than were written"):
             exported(platform, 1)
     export(platform)
     assert judged(platform, tmp_path)
@@ -173,7 +173,7 @@ def test_i13_a_segment_that_was_stored_cut_short_is_put_again_by_the_next_run(
     exported(platform, 1)
     with monkeypatch.context() as lie:
         lie.setattr(held, "write", cut)
-        with pytest.raises(IntegrityError, match="it was not what was stored"):
+        with pytest.raises(IntegrityError, match="returned other bytes than were written"):
             exported(platform, 1)
     export(platform)
     assert judged(platform, tmp_path)

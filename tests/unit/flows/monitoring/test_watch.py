@@ -275,7 +275,7 @@ def test_a_wrong_file_ends_the_command_at_once(tmp_path: Path) -> None:
         ({"site": {**PLAIN["site"], "secret_key_env": "s3cr3t/value+word"}}, "site.secret_key_env"),
         ({"site": {**PLAIN["site"], "endpoint": "https://key:s3cr3t@host"}}, "no user or password"),
         ({"keys": []}, "keys"),
-        ({"keys": ["s3cr3t"]}, "no Ed25519 public key"),
+        ({"keys": ["s3cr3t"]}, "not an Ed25519 key"),
         ({"kinds": {"backups": {"max_interval": "1h"}}}, "kinds"),
         ({"kinds": {"backup": {}}}, "kinds.backup.max_interval: required key is missing"),
         ({"kinds": {"backup": {"max_interval": "soon"}}}, "write a duration"),

@@ -116,7 +116,7 @@ def test_r1_an_external_server_without_a_place_is_refused() -> None:
     house = replace(platform(), connections=at_this_machine)
     nowhere = {"postgresql": StackService(external=External(url="postgresql://127.0.0.1", connection="pg_admin"))}
     house = replace(house, config=house.config.model_copy(update={"services": nowhere}))
-    with pytest.raises(PlacementDenied, match="nobody declared where it is"):
+    with pytest.raises(PlacementDenied, match="its place is not declared"):
         house.database("feast_online")
 
 

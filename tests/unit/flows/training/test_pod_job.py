@@ -59,7 +59,7 @@ def waits(platform: Platform, seed: int, caplog: pytest.LogCaptureFixture) -> tu
 def test_a_placement_on_record_says_how_long_the_job_waited_and_the_next_plan_tells_it(
     platform: Platform, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unknown = "wait unknown: no job that it took is on record"
+    unknown = "wait unknown: no job that it took is recorded"
     ordered, told = waits(platform, 1, caplog)
     assert told == [unknown, unknown]
     job = pod_job.ordered_job(platform, stage.pipeline(), ordered.bucket, ordered.key)

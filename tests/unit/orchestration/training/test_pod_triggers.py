@@ -139,7 +139,10 @@ def waiting_for(message: str) -> Any:
 @pytest.mark.parametrize(
     ("message", "told"),
     [
-        ('secret "train-x-1" not found', 'its node has not read the job\'s Secret yet (secret "train-x-1" not found)'),
+        (
+            'secret "train-x-1" not found',
+            'the job\'s Secret has not reached its node yet (secret "train-x-1" not found)',
+        ),
         ('secret "of-the-team" not found', 'CreateContainerConfigError: secret "of-the-team" not found'),
     ],
 )

@@ -180,7 +180,7 @@ def test_t1_a_job_that_kueue_does_not_manage_says_that_it_runs_beside_its_queue(
         trial.stub(SHORT)
         muted(trial, SHORT)
         assert trial.run(ordered, deferred=lambda *_: leave_result(trial, ordered))["placement"]["pool"] == "gpu-a"
-        assert "runs beside LocalQueue gpus" in capsys.readouterr().out
+        assert "runs outside LocalQueue gpus" in capsys.readouterr().out
 
 
 # TrainJobs

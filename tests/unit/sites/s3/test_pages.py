@@ -61,10 +61,10 @@ def consume(listing: Iterator[ObjectInfo]) -> int:
 @pytest.mark.parametrize(
     ("entries", "why", "pages"),
     [
-        (fresh, "does not end within the maximum of 20,000 entries", MOST // 1000),
-        (falling, "does not end within the maximum", MOST // 1000),
-        (empty, "does not end within the maximum", 2),
-        (repeated, "the same page came twice", 30),
+        (fresh, "does not end within 20,000 entries", MOST // 1000),
+        (falling, "does not end within", MOST // 1000),
+        (empty, "does not end within", 2),
+        (repeated, "returned the same page twice", 30),
     ],
 )
 def test_l7_a_listing_that_never_ends_is_refused(lister: str, entries: Entries, why: str, pages: int) -> None:
@@ -76,7 +76,7 @@ def test_l7_a_listing_that_never_ends_is_refused(lister: str, entries: Entries, 
     assert next(served) <= pages + 1
     for part in ("list lake/a/", "primary", "rempart doctor site primary"):
         assert part in str(error.value)
-    assert ("most_listed" in error.value.hint) == ("maximum" in why)
+    assert ("most_listed" in error.value.hint) == ("does not end" in why)
     assert not error.value.transient, "a task that tried it again would list for ever"
 
 
@@ -138,7 +138,10 @@ def test_l7_uploads_and_parts_that_never_end_are_refused() -> None:
 
 def test_a_page_that_leads_nowhere_is_refused() -> None:
     body = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"
-    with scripted_site(lambda asked: Answer(body=body)) as site, pytest.raises(ListingRefused, match="say where"):
+    with (
+        scripted_site(lambda asked: Answer(body=body)) as site,
+        pytest.raises(ListingRefused, match="names no next page"),
+    ):
         consume(site.list("lake"))
 
 

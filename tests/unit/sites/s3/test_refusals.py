@@ -37,14 +37,14 @@ def told(code: str, status: int = 400, message: str = "", ahead: timedelta = tim
 
 CASES: list[tuple[str, int, type[SiteError], str, str]] = [
     ("RequestTimeTooSkewed", 403, ClockSkewed, "clock", "Synchronize this machine's clock"),
-    ("BadDigest", 400, BodyAltered, "not the one that was sent", "proxy or network device"),
-    ("XAmzContentSHA256Mismatch", 400, BodyAltered, "not the one that was sent", "proxy or network device"),
-    ("InvalidDigest", 400, BodyAltered, "not the one that was sent", "proxy or network device"),
+    ("BadDigest", 400, BodyAltered, "other bytes than were sent", "proxy or network device"),
+    ("XAmzContentSHA256Mismatch", 400, BodyAltered, "other bytes than were sent", "proxy or network device"),
+    ("InvalidDigest", 400, BodyAltered, "other bytes than were sent", "proxy or network device"),
     ("InvalidArgument", 400, RequestInvalid, "does not accept the request in this form", "rempart doctor site primary"),
     ("MalformedXML", 400, RequestInvalid, "does not accept the request in this form", "rempart doctor site primary"),
     ("SlowDown", 503, SiteUnavailable, "SlowDown", "Retry"),
     ("TooManyRequests", 429, SiteUnavailable, "TooManyRequests", "Retry"),
-    ("NoSuchBucket", 404, ObjectMissing, "the bucket is not there", "`buckets` in rempart.yaml"),
+    ("NoSuchBucket", 404, ObjectMissing, "the bucket does not exist", "`buckets` in rempart.yaml"),
     ("NoSuchKey", 404, ObjectMissing, "not there", "bucket and key"),
     ("InvalidAccessKeyId", 403, SiteError, "does not know the access key", "login of connection 's3_primary'"),
     ("SignatureDoesNotMatch", 403, SiteError, "the signature is wrong", "secret key (password) of connection"),
@@ -52,7 +52,7 @@ CASES: list[tuple[str, int, type[SiteError], str, str]] = [
     ("AuthorizationHeaderMalformed", 400, SiteError, "another region", "region_name"),
     ("EntityTooLarge", 400, SiteError, "larger than the site accepts", "limit"),
     ("QuotaExceeded", 403, SiteError, "a quota of the site", "Raise the quota"),
-    ("NotImplemented", 501, SiteError, "does not have this operation", "declare another site"),
+    ("NotImplemented", 501, SiteError, "does not implement this operation", "declare another site"),
     ("NobodyKnows", 418, SiteError, "refused", "operator's documentation"),
 ]
 
@@ -137,7 +137,7 @@ def complete(site: S3Site) -> object:
     ("body", "why"),
     [
         (b"<html>Sign in</html>", "not a listing"),
-        (b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>", "no LastModified"),
+        (b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>", "lacks LastModified"),
         (
             b"<ListBucketResult><Contents><Key>a</Key><LastModified>soon</LastModified></Contents></ListBucketResult>",
             "invalid size or time",

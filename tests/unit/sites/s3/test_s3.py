@@ -23,7 +23,7 @@ def test_there_is_no_client_without_a_permission() -> None:
 
 
 def test_a_connection_without_an_endpoint_is_refused() -> None:
-    with pytest.raises(SiteError, match="names no endpoint") as error:
+    with pytest.raises(SiteError, match="has no endpoint") as error:
         S3Site("primary", Connection("s3_primary", "aws", login="key", password="secret-word"), "r1", ALLOWED)
     assert "secret-word" not in str(error.value)
 

@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_job_is_refused():
     site = Site()
     other = Manifest("0123456789abcdef", 1, ())
     site.write("artifacts", SPEC.key(ck.MANIFEST), other.to_json())
-    with pytest.raises(TrainingError, match="is that of job 0123456789abcdef"):
+    with pytest.raises(TrainingError, match="belongs to job 0123456789abcdef"):
         opened(site).newest()
 
 
@@ -144,7 +144,7 @@ def test_where_versions_are_kept_no_version_of_a_body_stays():
 
 
 def test_nothing_that_only_pickle_could_hold_is_stored_or_read():
-    with pytest.raises(TrainingError, match="'x' holds Python objects"):
+    with pytest.raises(TrainingError, match="'x' contains Python objects"):
         ck.pack({"x": np.array([object()])})
     import io
 

@@ -33,11 +33,11 @@ def test_one_node_is_alone(environment):
 @pytest.mark.parametrize(
     ("nodes", "changes", "message"),
     [
-        (1, {}, "for 1 nodes, and PET_NNODES is 4"),
-        (2, {}, "for 2 nodes, and PET_NNODES is 4"),
-        (4, {"PET_NNODES": "1"}, "for 4 nodes, and PET_NNODES is 1"),
-        (4, {"PET_NNODES": "1:4"}, "PET_NNODES is '1:4', not a whole number"),
-        (4, {"PET_NODE_RANK": "4"}, "PET_NODE_RANK is '4', not a whole number from 0 to 3"),
+        (1, {}, "on 1 nodes: PET_NNODES is 4"),
+        (2, {}, "on 2 nodes: PET_NNODES is 4"),
+        (4, {"PET_NNODES": "1"}, "on 4 nodes: PET_NNODES is 1"),
+        (4, {"PET_NNODES": "1:4"}, "PET_NNODES is '1:4', but must be a whole number"),
+        (4, {"PET_NODE_RANK": "4"}, "PET_NODE_RANK is '4', but must be a whole number from 0 to 3"),
         (4, {"PET_NODE_RANK": ""}, "PET_NODE_RANK is ''"),
         (4, {"PET_MASTER_PORT": "0"}, "PET_MASTER_PORT is '0'"),
         (4, {"PET_MASTER_ADDR": ""}, "PET_MASTER_ADDR is not set"),
@@ -54,7 +54,7 @@ def test_a_job_for_several_nodes_without_a_place_says_how_to_run_it():
 
 
 def test_without_pytorch_the_error_says_where_to_run_it():
-    with pytest.raises(TrainingError, match=r"(?s)2 nodes needs PyTorch.*make setup-trainer"):
+    with pytest.raises(TrainingError, match=r"(?s)2 nodes: PyTorch.*make setup-trainer"):
         join(Seat(0, 2, "127.0.0.1", 1), "job")
 
 
@@ -62,7 +62,7 @@ def test_without_pytorch_the_error_says_where_to_run_it():
 def test_whoever_calls_the_job_itself_cannot_run_it_on_fewer_nodes(work, monkeypatch):
     monkeypatch.setattr("rempart.training.trainers.trainers.code_version", lambda use: "1")
     world = World(lambda _: stage.memory_site(), lambda _: None, lambda *_, **__: None)
-    with pytest.raises(TrainingError, match="for 2 nodes, and is run on 1"):
+    with pytest.raises(TrainingError, match="for 2 nodes, but was started on 1"):
         work(spec(nodes=2), world)
 
 

@@ -54,7 +54,7 @@ def test_a_record_that_is_not_as_written_is_named_and_nothing_is_guessed(record:
     record.site.write("artifacts", record.spec.key("attempts/000001.json"), body)
     with pytest.raises(TrainingError, match=r"attempts/000001\.json") as refused:
         record.attempts()
-    assert "delete it" in refused.value.hint
+    assert "delete the object" in refused.value.hint
 
 
 def test_an_outcome_that_is_not_known_is_no_success(record: Record) -> None:

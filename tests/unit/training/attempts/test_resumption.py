@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_job_is_refused(pipeline):
     job = Job(pipeline)
     other = checkpoints.Manifest("another", 5, ())
     job.site.write("artifacts", job.spec.key(checkpoints.MANIFEST), other.to_json())
-    with pytest.raises(TrainingError, match="is that of job another"):
+    with pytest.raises(TrainingError, match="belongs to job another"):
         job.attempt()
 
 
@@ -182,7 +182,7 @@ def test_a_spec_is_read_from_the_environment(monkeypatch):
     job = Job(stage.pipeline())
     monkeypatch.setenv("REMPART_JOB", job.spec.to_json().decode())
     assert entrypoint.read_spec("env:REMPART_JOB") == job.spec
-    with pytest.raises(TrainingError, match="NOT_THERE holds no job spec"):
+    with pytest.raises(TrainingError, match="the environment variable NOT_THERE is not set"):
         entrypoint.read_spec("env:NOT_THERE")
-    with pytest.raises(TrainingError, match="no job spec can be read"):
+    with pytest.raises(TrainingError, match="read the job spec"):
         entrypoint.read_spec("/nowhere/spec.json")

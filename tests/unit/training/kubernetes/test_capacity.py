@@ -114,5 +114,5 @@ def test_a_job_never_fits_a_quota_that_is_smaller_whatever_is_used(
     assert why == (
         ""
         if hard is None
-        else f"the job never fits the quota gpus: it needs {gpus} {GPU} in all, and requests.{GPU} is {hard}"
+        else f"the job never fits the quota gpus: it needs {gpus} {GPU} in all, but requests.{GPU} is {hard}"
     )

@@ -125,7 +125,7 @@ def test_a_healthy_pool_passes() -> None:
     assert fails(HEALTHY) == set()
     found = findings(HEALTHY)
     assert found["policy personal"].outcome == "ok" and found["policy sensitive"].outcome == "warn"
-    assert found["gpus"].found.endswith("3 free as far as this namespace shows")
+    assert found["gpus"].found.endswith("3 free as far as this namespace can see")
     assert found["quota"].found == "3 of 4 GPU left"
 
 
@@ -294,7 +294,7 @@ def test_why_no_node_takes_a_job_is_told_node_by_node() -> None:
     seen = (replace(NODE, labels={}), replace(NODE, name="b", taints=(("x", "y", "NoExecute"),)))
     told = findings(replace(HEALTHY, nodes=seen))["nodes"].found
     assert f"gpu-1: {REGION} is not set" in told and "b: taint x=y:NoExecute is not tolerated" in told
-    assert f"offers {GPU}" in findings(replace(HEALTHY, nodes=(Node("p", {}),)))["nodes"].found
+    assert f"has {GPU}" in findings(replace(HEALTHY, nodes=(Node("p", {}),)))["nodes"].found
 
 
 def test_a_machine_of_another_operator_fails() -> None:
@@ -323,7 +323,7 @@ def test_another_operators_nodes_that_jobs_are_kept_off_are_information(
     others = [Node(f"us-{n}", labels, 8, taints, provider_id="aws:///us-east-1a/i-1") for n in range(7)]
     told = findings(replace(HEALTHY, nodes=(home, *others)), config)["operator"]
     assert told.outcome == "ok", told
-    assert "jobs are kept off 7 nodes of another operator (aws" in told.found and "and 2 more" in told.found
+    assert "jobs do not run on 7 nodes of another operator (aws" in told.found and "and 2 more" in told.found
 
 
 @pytest.mark.parametrize(

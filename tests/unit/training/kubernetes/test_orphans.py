@@ -22,12 +22,12 @@ def pod(age: timedelta = timedelta(hours=1), terminating: bool = False) -> PodSe
 @pytest.mark.parametrize(
     ("known", "orphan", "why"),
     [
-        (JobFacts(None), True, "not on record"),
+        (JobFacts(None), True, "not recorded"),
         (JobFacts(ENDED, "deferred"), True, "ended: capacity"),
         (JobFacts(OPEN, "failed"), True, "its task is failed"),
         (JobFacts(OPEN, None), True, "its task is gone"),
         (JobFacts(OPEN, "deferred"), False, "its task is deferred"),
-        (JobFacts(unknown="the site did not answer"), False, "not judged"),
+        (JobFacts(unknown="the site did not answer"), False, "not checked"),
     ],
 )
 def test_what_an_orphan_is(known: JobFacts, orphan: bool, why: str) -> None:

@@ -58,7 +58,7 @@ def test_a_place_was_taken_away_only_if_kueue_says_so() -> None:
     waits = event("Pending", FULL, lastTimestamp="2026-11-01T12:00:07Z")
     assert queue.stopped("gpus", [admitted]) == ""
     told = queue.stopped("gpus", [admitted, taken, waits])
-    assert told == f"LocalQueue gpus took its place away: EvictedDueToPreempted: {TAKEN}"
+    assert told == f"LocalQueue gpus withdrew its place: EvictedDueToPreempted: {TAKEN}"
 
 
 def test_the_workload_is_the_one_that_kueue_names() -> None:

@@ -57,7 +57,7 @@ CASES = [
     (pod("Failed", exited(75)), "unreachable", "did not answer"),
     (pod("Failed", reason="DeadlineExceeded"), "failed", "trainer.timeout"),
     (pod("Failed", {"waiting": {"reason": "ErrImagePull"}}, reason="DeadlineExceeded"), "capacity", "image cannot be"),
-    (pod("Failed"), "interrupted", "no stated reason"),
+    (pod("Failed"), "interrupted", "without a stated reason"),
     (pod("Unknown"), "interrupted", "Unknown"),
     (pod("Running", {"running": {}}), "interrupted", "Running"),
     (None, "interrupted", "gone"),
@@ -136,7 +136,7 @@ def test_a_pool_that_the_policy_came_to_deny_is_refused_at_the_node() -> None:
 
 def test_endings_are_told_in_the_clusters_words() -> None:
     assert ending(None, "pod not found") == Ending(
-        "interrupted", "its pod is gone (evicted, or its node lost, or deleted by somebody). pod not found"
+        "interrupted", "its pod is gone (evicted, or its node was lost, or a person deleted it). pod not found"
     )
 
 

@@ -58,12 +58,12 @@ def test_the_graph_computes_the_network_and_knows_its_statistics(task, outputs):
         ({"epochs": True}, "'epochs' must be a whole number"),
         ({"epochs": 0}, "'epochs' must be a whole number"),
         ({"learning_rate": -1}, "'learning_rate' must be a number"),
-        ({"learning_rate": float("nan")}, "learning_rate: nan is no number"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan is not a number"),
         ({"hidden": "64,"}, "'hidden' must be the sizes"),
         ({"hidden": "64,0"}, "'hidden' must be the sizes"),
         ({"hidden": True}, "'hidden' must be the sizes"),
-        ({"precision": "int8"}, "'precision' is not one of"),
-        ({"loss": "hinge"}, "'loss' is not one of"),
+        ({"precision": "int8"}, "'precision' must be one of"),
+        ({"loss": "hinge"}, "'loss' must be one of"),
     ],
 )
 def test_a_wrong_parameter_is_named_without_pytorch(params, message):
@@ -78,7 +78,7 @@ def test_parameters_are_for_a_task():
 
 
 def test_without_pytorch_the_error_says_where_to_run_it():
-    with pytest.raises(TrainingError, match=r"(?s)needs torch.*here is none.*make setup-trainer"):
+    with pytest.raises(TrainingError, match=r"(?s)needs torch.*version is none.*make setup-trainer"):
         tabular_network.fit(np.zeros((3, 2), np.float32), np.zeros(3), {}, 1, "regression", 0)
 
 

@@ -64,11 +64,11 @@ def test_trees_as_onnx_send_every_row_down_the_same_branches(seed, missing, spre
         ({"depth": 3}, "no parameter 'depth'"),
         ({"max_iter": 2.5}, "'max_iter' must be a whole number"),
         ({"max_iter": True}, "'max_iter' must be a whole number"),
-        ({"loss": "poisson"}, "'loss' is not one of"),
+        ({"loss": "poisson"}, "'loss' must be one of"),
         ({"learning_rate": -1.0}, "'learning_rate' must be from"),
         ({"max_iter": 0}, "'max_iter' must be from 1"),
         ({"learning_rate": float("nan")}, "'learning_rate' must be from"),
-        ({"loss": "quantile"}, "go together"),
+        ({"loss": "quantile"}, "belong together"),
     ],
 )
 def test_a_wrong_parameter_is_named(params, message):
@@ -102,8 +102,8 @@ def custom(tmp_path, monkeypatch, body):
     ("body", "message"),
     [
         ("def fit(i, t, p, s): raise ValueError(f'secret {t[0]}')", r"raised ValueError in mine.py, line 1"),
-        ("def fit(i, t, p, s): return {'weights': 1}", "gave a dict"),
-        ("def fit(i, t, p, s): return b'not onnx'", "would never be loaded"),
+        ("def fit(i, t, p, s): return {'weights': 1}", "returned a dict"),
+        ("def fit(i, t, p, s): return b'not onnx'", "could never be loaded"),
     ],
 )
 def test_a_trainer_that_fails_is_explained_without_its_data(tmp_path, monkeypatch, body, message):
@@ -171,13 +171,13 @@ def test_only_a_function_that_asks_for_the_group_runs_on_several_nodes(tmp_path,
     assert trainers.shares_work(use) == shares
     trainers.check(use, {}, "regression", nodes=1)
     if not shares:
-        with pytest.raises(TrainingError, match=r"trainer.nodes is 2, and .* trains on one node"):
+        with pytest.raises(TrainingError, match=r"trainer.nodes is 2, but .* trains on one node"):
             trainers.check(use, {}, "regression", nodes=2)
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**53), 1e300, float("nan"), float("-inf")])
 def test_a_number_that_json_does_not_keep_is_refused_before_a_job_is_ordered(value):
-    with pytest.raises(TrainingError, match=r"trainer.params.alpha: \S+ is no number from"):
+    with pytest.raises(TrainingError, match=r"trainer.params.alpha: \S+ is not a number from"):
         trainers.check("include/trainers/ridge.py:fit", {"alpha": value}, "regression")
     trainers.check("include/trainers/ridge.py:fit", {"alpha": 2**53 - 1, "solver": "svd"}, "regression")
 
@@ -215,7 +215,7 @@ def test_a_trainer_is_one_module_and_one_entry(monkeypatch):
 
 
 def test_a_trainer_that_is_not_known_names_those_that_are():
-    with pytest.raises(TrainingError, match="there is no trainer 'magic'") as refused:
+    with pytest.raises(TrainingError, match="trainer 'magic' does not exist") as refused:
         trainers.check("magic", {}, "regression")
     assert all(name in refused.value.hint for name in trainers.BUILT_IN)
 
