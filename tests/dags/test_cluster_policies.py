@@ -259,7 +259,7 @@ def test_all_violations_of_a_dag_stand_in_one_message(users: dict) -> None:
         ("params", "hook_params.proxy_conn_id: connection 'proxy_us' is not declared"),
         ("templated", "image is known only at run time"),
         ("images", "image: image 'gcr.io/x:1' is not allowed for internal data"),
-        ("elsewhere", "config_file chooses a Kubernetes cluster that rempart.yaml does not know"),
+        ("elsewhere", "config_file chooses a Kubernetes cluster that rempart.yaml does not declare"),
     ],
 )
 def test_a_name_is_found_wherever_an_operator_keeps_it(users: dict, task: str, message: str) -> None:

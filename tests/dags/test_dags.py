@@ -199,7 +199,7 @@ def test_a_pipeline_that_no_pool_may_run_is_a_paused_dag_that_says_why(tmp_path:
     home = pods.project(tmp_path / "home", gpu_pools=["gpu-us"])
     train = read_dags(tmp_path / "airflow", home)["dags"]["train_hotel_bookings"]
     assert train["paused"] and "broken" in train["tags"]
-    assert "pool gpu-us is never asked" in train["doc"]
+    assert "pool gpu-us is never tried" in train["doc"]
 
 
 def test_tasks_link_to_pages_of_the_cockpit(parsed: dict) -> None:

@@ -175,5 +175,5 @@ def test_the_platforms_rpo_is_the_worse_of_point_and_lag(
     backup: ReceivedHeartbeat, pair: ReceivedHeartbeat | Unheard, told: str
 ) -> None:
     figure = of_heartbeats({"backup": backup, PAIR: pair}, WATCHED, NOW)
-    assert figure and figure.line().startswith(told) and figure.ok == ("MISSED" not in told and "not known" not in told)
+    assert figure and figure.line().startswith(told) and figure.ok == ("MISSED" not in told and "unknown" not in told)
     assert of_heartbeats({}, {"drill": Limit(HOUR)}, NOW) is None
