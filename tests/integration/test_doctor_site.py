@@ -147,7 +147,7 @@ def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
     assert {"private", "wrong digest refused", "object lock"} <= set(record.false_claims)
     assert outcomes(record)["versions"] == "proven"
     lock = next(proof for proof in record.proofs if proof.capability == "object lock")
-    assert "a shorter time" in lock.found and "IS GONE" in lock.found
+    assert "a shorter retention" in lock.found and "IS GONE" in lock.found
 
 
 FALSE_CLAIMS = {  # by the capability that is only claimed: the faults, and the keys of its probe
@@ -255,7 +255,7 @@ def test_i12_p10_missing_etags_and_a_wrong_clock_are_named(platform: Platform) -
     found = {proof.capability: proof for proof in record.proofs}
     assert found["etags"].outcome == "absent" and "ETag" in found["etags"].found
     assert found["clock"].outcome == "absent" and "clock skew" in found["clock"].found
-    assert "ahead of ours" in found["clock"].found
+    assert "ahead of the clock of this machine" in found["clock"].found
     assert {"etags: absent", "clock: absent"} <= set(missing(record, "evidence", NOW))
 
 
