@@ -33,7 +33,7 @@ def test_pods_that_missed_their_credentials_are_woken(
                 "CreateContainerConfigError"
             ] * nodes
 
-        def late(_: Any, spec: JobSpec, *__: Any) -> Granted:
+        def late(config: Any, connections: Any, record: Any, spec: JobSpec, *_: Any) -> Granted:
             until(wait)
             leave_result(trial, ordered)
             return Granted(dict.fromkeys(train_job.credential_variables(spec), "x"), "none")

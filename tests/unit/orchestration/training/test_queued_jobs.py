@@ -37,7 +37,7 @@ BEGIN = "couldn't assign flavors to pod set"
 
 @pytest.fixture(autouse=True)
 def no_tracking_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    def grant(platform: Platform, spec: JobSpec, *_: Any) -> Granted:
+    def grant(config: Any, connections: Any, record: Any, spec: JobSpec, *_: Any) -> Granted:
         return Granted(dict.fromkeys(train_job.credential_variables(spec), "x"), "none")
 
     monkeypatch.setattr(job_credentials, "grant", grant)
