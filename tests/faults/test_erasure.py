@@ -150,8 +150,8 @@ def test_k5_who_destroys_the_key_of_the_register_cannot_take_in_rows_any_more(wi
 def test_x1_an_erasure_cut_off_at_any_change_is_completed_by_the_next_run(without_features, monkeypatch):
     """After each prefix of its writes and deletes: the current snapshot can be read, and the same command converges."""
     loaded, whole = load_all(), in_two_memories()
-    for module in ("erasures", "keys"):  # the files of pipelines take longer to read than all else
-        monkeypatch.setattr(f"rempart.flows.shared.{module}.load_all", lambda: loaded)
+    for module in ("erasure.erase_stores", "shared.keys"):  # the files of pipelines take longer to read than all else
+        monkeypatch.setattr(f"rempart.flows.{module}.load_all", lambda: loaded)
     whole.take_in("one", ROWS[:6])
     whole.mirror()
     open_keyring(whole.platform).open_or_make(register_scope())

@@ -154,7 +154,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], int, str]] = {
 def test_the_honest_export_verifies(honest: Path, key: keys.Signer) -> None:
     code, printed = judged(honest, key)
     assert code == 0, printed
-    assert "records      28" in printed and "checkpoints  2" in printed and "covers record 27, 1 follow it" in printed
+    assert "records      28" in printed and "checkpoints  2" in printed and "covers record 27, 1 records follow it" in printed
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -209,7 +209,7 @@ def test_an_insider_with_superuser_and_signing_key_is_found_against_the_locked_c
     # against the checkpoints at the second operator it is not
     export_to(platform, tmp_path / "audit")
     code, printed = judged(tmp_path / "audit", key)
-    assert code == 1 and "Record 27 of the ledger: it is not the one that checkpoint" in printed, printed
+    assert code == 1 and "Record 27 of the ledger: it differs from the record that checkpoint" in printed, printed
     # and the next export stops by itself
     with pytest.raises(LedgerBroken, match="Record 27 of the ledger differs from the one in evidence/ledger/"):
         export(platform)
@@ -232,7 +232,7 @@ def test_his_own_checkpoint_over_the_true_one_does_not_help_and_the_true_one_sta
     witness.write(bucket, true, checkpoint(Head(27, head["hash"]), datetime.now(UTC), key).encode())
     export_to(platform, tmp_path / "audit")
     code, printed = judged(tmp_path / "audit", key)
-    assert code == 1 and "Record 15 of the ledger: it is not the one that checkpoint" in printed, printed
+    assert code == 1 and "Record 15 of the ledger: it differs from the record that checkpoint" in printed, printed
     locked = owner.read(bucket, true, version_id=first.version_id)
     assert locked == (honest / "checkpoints" / Path(true).name).read_bytes()
     witness.write(bucket, true, locked)
@@ -253,7 +253,7 @@ def test_a_stolen_password_of_the_role_alone_adds_nothing_that_verifies(
         session.execute("INSERT INTO evidence (record, hash, sig) VALUES (%s, %s, %s)", values)
     platform = Platform(servers.stack.config, servers.connections)
     for writer in (lambda: platform.ledger.append("drill", "x", {}), lambda: export(platform)):
-        with pytest.raises(LedgerBroken, match=f"Record {row[0] + 1} is not signed with the current key {key.id}"):
+        with pytest.raises(LedgerBroken, match=f"record {row[0] + 1} is not signed with the current key {key.id}"):
             writer()
     export_to(platform, tmp_path)
     assert f"Record {row[0] + 1} of the ledger: its signature" in judged(tmp_path, key)[1]

@@ -95,7 +95,7 @@ def test_a_forged_promotion_is_not_acted_on_and_is_named(
         assert [record.body["version"] for record in platform.ledger.find("promotion", "prices", limit=1)] == ["2"]
     assert f"Record {false.seq} of the ledger (kind 'promotion') is not signed with the key of the chain" in caplog.text
     assert [entry.seq for entry in platform.ledger.forged()] == [false.seq]
-    with pytest.raises(LedgerBroken, match=f"Record {false.seq} is not signed with the current key"):
+    with pytest.raises(LedgerBroken, match=f"record {false.seq} is not signed with the current key"):
         platform.ledger.append("promotion", "prices", {"version": "3"})
     with pytest.raises(LedgerBroken, match=f"Record {false.seq} of the ledger"):
         evidence.export(platform)
@@ -125,7 +125,7 @@ def test_a_forged_key_signs_nothing_that_counts(platform: Platform, role: Connec
     assert intended(decisions_on(platform.ledger, "prices")) == "2"
     stolen = PostgresqlLedger(role, lambda: THIEF)  # even our own program does not go on with his key
     for ledger in (stolen, platform.ledger):
-        with pytest.raises(LedgerBroken, match=f"Record {promotion.seq} is not signed"):
+        with pytest.raises(LedgerBroken, match=f"record {promotion.seq} is not signed"):
             ledger.append("promotion", "prices", {"version": "667"})
     with pytest.raises(LedgerBroken, match=f"Record {promotion.seq} of the ledger"):
         evidence.export(platform)

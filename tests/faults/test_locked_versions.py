@@ -47,7 +47,7 @@ def test_i11_a_damaged_version_does_not_hide_the_right_one(through_lying_site: t
     platform, proxy = through_lying_site
     site, bucket, key, body = platform.sites["haven"], platform.config.buckets.backups, "ledger/1.jsonl", b"evidence\n"
     proxy.switch_on("I10-single")
-    with pytest.raises(IntegrityError, match="3 times returned other bytes than were written"):
+    with pytest.raises(IntegrityError, match="in 3 tries it returned other bytes than were written"):
         store_once(site, bucket, key, body, content_type=KIND, retain_until=UNTIL)
     proxy.switch_off()
     with pytest.raises(IntegrityError):

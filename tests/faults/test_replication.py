@@ -251,7 +251,7 @@ def test_l6_keys_that_the_target_may_mix_up_are_reported_and_stop_no_other(pair)
     if isinstance(haven, MemorySite):  # which keeps every key apart
         assert replicate(mixed, "primary", "haven").verified == len(plain) + len(ODD)
     else:
-        with pytest.raises(SiteError, match="was not proven to keep path keys apart") as caught:
+        with pytest.raises(SiteError, match="was not proven to keep path keys distinct") as caught:
             replicate(mixed, "primary", "haven")
         assert not caught.value.transient
         record = pair.ledger.find("replication")[0].body

@@ -133,7 +133,7 @@ def test_x7_a_damaged_card_of_another_key_stops_no_restore_and_is_told(caplog):
         made.haven.write("backups", card, b'{"scope": "dataset-bookings-395d", "serial"')
     done = plan(made.open(), Wish("haven"))
     assert len(done.objects) == len(BODIES) and not done.withheld
-    assert "keys/dataset-other-1d/0001.json in bucket backups at site 'haven' is not readable" in caplog.text
+    assert "keys/dataset-other-1d/0001.json in bucket backups at site 'haven': it is not valid" in caplog.text
     made.point()  # and a backup goes on: the key is there, and its card is written anew
     assert not Keyring((KeyPlace(made.haven, "backups"),), OWN, (), made.platform.clock).damaged(
         parse("dataset-bookings-395d")

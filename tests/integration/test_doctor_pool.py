@@ -306,7 +306,7 @@ def test_a_queue_is_told_with_its_state(pool: Pool, version: str) -> None:
     pool.pool = {"queue": "gpus"}
     pool.double.add_kueue(version)
     found = only(pool.findings(), "queue")
-    assert found.outcome == "FAIL" and "LocalQueue gpus is not there" in found.found
+    assert found.outcome == "FAIL" and "LocalQueue gpus does not exist" in found.found
     pool.double.stop_kueue()
     pool.double.add_queue("training", "gpus", {GPU: "2"})
     found = only(pool.findings(), "queue")

@@ -351,7 +351,7 @@ def test_a_service_that_does_not_hold_to_the_policy_is_found_out(platform: Platf
         endpoint=connection.extra["endpoint_url"],
     )
     request = sessions.Request("job-x", json.dumps(wide), 900, ("lake", job.dataset.key), "artifacts")
-    with pytest.raises(SiteError, match="may list all of artifacts"):
+    with pytest.raises(SiteError, match="can list all of artifacts"):
         sessions.assume("primary", connection, "local-1", role, request, allowed)
 
 

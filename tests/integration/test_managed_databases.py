@@ -56,7 +56,7 @@ def test_an_operators_first_role_makes_the_databases_twice_and_each_role_enters_
             schema = "airflow" if made.schema == "postgres" else made.schema
             return replace(made, host=place.host, port=place.port, schema=schema, extra={})  # this one has no TLS
 
-        assert postgresql.check_roles(resolve, [*DATABASES, "backup"]) == "8 roles can log in"
+        assert postgresql.check_roles(resolve, [*DATABASES, "backup"]) == "all 8 roles can log in"
         with pytest.raises(DatabaseUnavailable, match="CONNECT privilege"):
             postgresql.connect(replace(resolve("pg_mlflow"), schema="airflow"))
         with postgresql.connect(resolve("pg_ledger")) as session:

@@ -100,7 +100,7 @@ def test_what_was_exported_is_put_again(servers: Servers, platform: Platform) ->
     own.delete(bucket, key)
     assert "1 can be restored" in rempart(servers, "ledger", "repair")
     assert not list(own.list(bucket))
-    assert "1 were put again" in rempart(servers, "ledger", "repair", "--yes")
+    assert "1 were restored" in rempart(servers, "ledger", "repair", "--yes")
     assert own.read(bucket, key) == body
 
 
