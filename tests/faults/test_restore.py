@@ -68,7 +68,7 @@ def test_i7_a_link_that_was_altered_or_is_unsigned_is_refused(attack, why):
             made.open(**wish)
     # only who names an older point and says so gets one from before the break
     assert made.open(point=points_made[0], force=True).manifest.id == points_made[0]
-    with pytest.raises(IntegrityError, match="no link in the chain"):
+    with pytest.raises(IntegrityError, match="the chain has none"):
         made.open(point=points_made[2], force=True)
 
 
@@ -82,7 +82,7 @@ def test_i7_a_link_that_is_gone_breaks_the_chain():
     with pytest.raises(IntegrityError, match=r"broken at link 2 .*it is missing"):
         made.open()
     wipe(made.haven, "backups", chain.key_of(3))  # with the newest links gone, their points betray it
-    with pytest.raises(IntegrityError, match="no link in the chain vouches for 2 restore points"):
+    with pytest.raises(IntegrityError, match="2 at the site have no link in the chain"):
         made.open()
 
 
