@@ -267,7 +267,7 @@ def test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_crede
 
 def test_t5_a_trainer_that_ends_well_without_a_result_is_a_failure(trial: pods.Trial) -> None:
     trial.stub("print('nothing to see')")
-    with pytest.raises(TrainingError, match=r"(?s)left no result.*nothing to see"):
+    with pytest.raises(TrainingError, match=r"(?s)stored no result.*nothing to see"):
         trial.run(trial.order())
     until(lambda: trial.pods("gpu-a")[0].deleted)
 

@@ -231,7 +231,7 @@ def test_a_failure_of_the_code_on_one_node_fails_at_once_with_its_last_lines(tri
 
 def test_nodes_that_end_well_without_a_result_are_a_failure(trial: pods.Trial) -> None:
     muted(trial, "print('nothing to see')")
-    with pytest.raises(TrainingError, match=r"(?s)left no result.*nothing to see"):
+    with pytest.raises(TrainingError, match=r"(?s)stored no result.*nothing to see"):
         trial.run(trial.order())
 
 

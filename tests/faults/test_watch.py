@@ -46,7 +46,7 @@ def file(platform: Platform, tmp_path: Path) -> Path:
     """A watch of the drill alone, which no schedule of the stack starts meanwhile."""
     made = watch_init.write(platform, tmp_path / "watch.yaml")
     plain = yaml.safe_load(made.read_text())
-    plain["kinds"] = {"drill": {"stub": "8d"}}
+    plain["kinds"] = {"drill": {"max_interval": "8d"}}
     made.write_text(yaml.safe_dump(plain))
     return made
 
