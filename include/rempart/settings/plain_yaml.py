@@ -76,7 +76,7 @@ def text_at(text: str, *path: str) -> str | None:
     """
     if len(text) > MAX_TEXT:
         raise YamlRefused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
-    if "&" in text:  # an anchor: what stands at the path may be written elsewhere
+    if "&" in text or "<<" in text:  # an anchor or a merge: what stands at the path may be written elsewhere
         found = load(text)
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None
@@ -88,7 +88,9 @@ def text_at(text: str, *path: str) -> str | None:
             event = _value_of(loader, event, key)
         if not isinstance(event, yaml.ScalarEvent):
             return None
-        tag = event.tag or loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+        tag = (
+            event.tag if event.tag not in (None, "!") else loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+        )
         return str(event.value) if tag == "tag:yaml.org,2002:str" else None
     finally:
         loader.dispose()

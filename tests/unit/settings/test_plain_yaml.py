@@ -34,6 +34,8 @@ def test_the_text_at_a_path_is_that_of_the_whole_document(document: Any, flow: b
         ("source: {prefix: 5}\n", None),
         ("source: {prefix: !!str 5}\n", "5"),
         ("source: [prefix]\n", None),
+        ("source: {<<: {prefix: a/}}\n", "a/"),
+        ("source: {prefix: ! a/}\n", "a/"),
         ("", None),
         ("source:\n  prefix: a/\nwrong: [\n", "a/"),
     ],

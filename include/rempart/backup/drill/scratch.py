@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -72,14 +73,19 @@ def _prefix(drill_id: str) -> str:
 
 
 @contextmanager
-def only_drill(connection: Connection) -> Iterator[None]:
-    """Hold the right to drill; PostgreSQL gives it back if this process dies. Raises BackupError when another runs."""
+def only_drill(connection: Connection, patience: float = 0) -> Iterator[None]:
+    """Hold the right to drill; PostgreSQL gives it back if this process dies.
+
+    Raises BackupError if another drill still runs after `patience` seconds.
+    """
+    until = time.monotonic() + patience
     with postgresql.session(connection, "begin a drill") as opened:
-        row = opened.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
-        if not (row and row[0]):
-            raise BackupError(
-                "Another drill is running on this PostgreSQL server", "Wait until it has ended, then run again."
-            )
+        while opened.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
+            if time.monotonic() >= until:
+                raise BackupError(
+                    "Another drill is running on this PostgreSQL server", "Wait until it has ended, then run again."
+                )
+            time.sleep(1)
         yield
 
 

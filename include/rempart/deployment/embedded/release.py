@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rempart.audit import lock
 from rempart.deployment.setup.paths import Stack
@@ -87,8 +88,8 @@ def forget(stack: Stack) -> None:
 def recorded(stack: Stack) -> Release | None:
     """Return the release that last started the stack, or None.
 
-    The supervisor's configuration names its folder, whatever release wrote it. Without a record of that folder
-    that has every field, its files are read.
+    The supervisor's configuration names its folder, whatever release wrote it. What its record lacks is read from the
+    folder's files, which may be another release's by now.
     """
     configuration, file = stack.state / _CONFIGURATION, stack.state / _RECORD
     if not configuration.is_file():
@@ -97,14 +98,17 @@ def recorded(stack: Stack) -> Release | None:
     root, python = re.search(r'REMPART_HOME="([^"]*)"', text), re.search(r"^command=(.*?) -m rempart\.", text, re.M)
     if not (root and python):
         return None
+    names, known = {field.name for field in fields(Release)}, dict[str, Any]()
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["root"] == root[1] and kept.keys() == {field.name for field in fields(Release)}:
-            return Release(**{**kept, "root": Path(kept["root"])})
+        if kept["root"] == root[1]:
+            known = {name: kept[name] for name in names & kept.keys()} | {"root": Path(kept["root"])}
+    if known.keys() == names:
+        return Release(**known)
     if not (Path(root[1]) / "requirements.txt").is_file():
         return None
     try:
-        return of_checkout(Path(root[1]), python[1].strip("'"))
+        return replace(of_checkout(Path(root[1]), python[1].strip("'")), **known)
     except RempartError:
         return None
 

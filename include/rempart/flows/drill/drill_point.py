@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime
 
 from rempart.backup.databases.not_held import is_whole
+from rempart.backup.keys.keyring import KeyPlace
 from rempart.backup.points import chain, points
 from rempart.coordination.active import backup_site
 from rempart.errors import BackupError, IntegrityError
@@ -83,5 +85,6 @@ def open_attested(
             f"Link {link.seq} of the chain attests another manifest of restore point {manifest.id}",
             "Choose another point, and find out who changed the backup bucket.",
         )
-    keys = Keys([open_keyring(platform)])
+    # the platform's keyring has a second copy at the active site, which counts as lost
+    keys = Keys([replace(open_keyring(platform), places=(KeyPlace(site, platform.config.buckets.backups),))])
     return OpenPoint(platform, site, link, manifest, keys, (), found.trusted), len(found.links)

@@ -14,14 +14,16 @@ from rempart.backup.points import points
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_plan import Part, Selection, select
 from rempart.errors import BackupError
+from rempart.flows.backup.restore_points import ALL
 from rempart.flows.drill import drill_attack, drill_point, drill_report, drill_sandbox, drill_steps
 from rempart.flows.drill.drill_steps import BegunDrill, Scenario, StepResult, Tally
-from rempart.flows.restore.fill import fill_databases, fill_objects
+from rempart.flows.restore.fill import empty, fill_databases, fill_objects
 from rempart.flows.restore.restore_objects import IN_PLACE
 from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.restore.targets import Sandbox
 from rempart.flows.shared.keys import warn_of_escrow
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
 from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
@@ -108,7 +110,9 @@ class _Restore:
         space = scratch.name_scratch(self.drill_id, [dump.name for dump in manifest.databases])
         sandbox = drill_sandbox.sandbox_of(self.platform, self.site, space)
         scratch.write(self.site, self.platform.config.buckets.backups, space)
-        selection = _selection(opened)
+        # a restore leaves equal data in place: a leftover whose record a site hides would count as restored
+        empty(sandbox)
+        selection = _selection(opened, self.platform.ledger)
         databases = self._databases(sandbox, opened, selection)
         artifacts = self._artifacts(sandbox, opened, selection)
         scratch.write(self.site, self.platform.config.buckets.backups, space.waiting(self.platform.clock()))
@@ -166,10 +170,19 @@ class _Restore:
         return True
 
 
-def _selection(point: OpenPoint) -> Selection:
-    """Return all databases, and the bucket of artifacts if the point has any."""
+def _selection(point: OpenPoint, ledger: Ledger) -> Selection:
+    """Return all databases, and the bucket of artifacts if the point has any.
+
+    Objects of a destroyed key are left out if the ledger knows of its destruction: anybody can mark a key at a site.
+    """
     manifest = point.manifest
     parts = [Part("database", dump.name) for dump in manifest.databases]
     if any(obj.bucket == "artifacts" for obj in manifest.objects):
         parts.append(Part("bucket", "artifacts"))
-    return select(manifest, parts, destroyed=point.keys.destroyed())
+    on_record = {
+        (record.subject, serial)
+        for record in ledger.find("backup-key", limit=ALL)
+        if record.body["event"] == "destroyed"
+        for serial in record.body["serials"]
+    }
+    return select(manifest, parts, destroyed=point.keys.destroyed() & on_record)

@@ -6,7 +6,7 @@ import logging
 from datetime import datetime
 
 from rempart.backup.drill import scratch
-from rempart.backup.drill.checks import RestoreCheck
+from rempart.backup.drill.checks import RestoreCheck, passed
 from rempart.backup.drill.scratch import Scratch
 from rempart.backup.drill.tracking_server import end_marked
 from rempart.errors import BackupError
@@ -54,23 +54,34 @@ def _remove(sandbox: Sandbox, backups: str, space: Scratch) -> bool:
     return True
 
 
-def clean_up(platform: Platform, drill_id: str, point_id: str | None = None) -> StepResult:
+def clean_up(platform: Platform, drill_id: str, point_id: str | None = None, *, patience: float = 0) -> StepResult:
     """Remove the scratch space of a drill, if any is left. Writes evidence of kind `drill-step` if there was.
 
-    `point_id` is the restore point that the drill was asked for. Raises BackupError if a step of a drill is running.
+    If the site shows no record of it, the evidence of the restore has its names, until a removal is on record too: a
+    killed run may have removed it, and a site may hide it. `point_id` is the restore point that the drill was asked
+    for, `patience` the seconds to wait for a step that is being killed. Raises BackupError if a step of a drill is
+    running.
     """
-    began = platform.clock()
+    began, backups, steps = platform.clock(), platform.config.buckets.backups, None
     try:
-        begun = drill_steps.read(platform.ledger, drill_id).begun
-        site, point = drill_point.open_site(platform, begun.site), begun.point
+        steps = drill_steps.read(platform.ledger, drill_id)
+        site, point = drill_point.open_site(platform, steps.begun.site), steps.begun.point
     except BackupError:  # the restore did not end
         site, point = drill_point.site_of_point(platform, point_id), point_id or "unknown"
+
+    def left() -> Scratch | None:
+        if space := scratch.read(site, backups, drill_id):
+            return space
+        if steps is None or not steps.begun.opened or (steps.clean_up and passed(steps.clean_up.checks)):
+            return None
+        return scratch.name_scratch(drill_id, steps.begun.facts["databases"])
+
+    if left() is None:
+        logger.info("drill %s left nothing to remove", drill_id)
+        return StepResult(drill_id, "clean up", point, 0.0, ())
     tally = Tally()
-    with scratch.only_drill(platform.database("drill")):
-        backups = platform.config.buckets.backups
-        space = scratch.read(site, backups, drill_id)
-        if space is None:
-            logger.info("drill %s left nothing to remove", drill_id)
+    with scratch.only_drill(platform.database("drill"), patience):
+        if (space := left()) is None:
             return StepResult(drill_id, "clean up", point, 0.0, ())
         if tally.attempt(REMOVED, lambda: _remove(sandbox_of(platform, site, space), backups, space)):
             tally.add(RestoreCheck(REMOVED, True, "databases, bucket and server"))

@@ -146,6 +146,14 @@ def read(ledger: Ledger, drill_id: str) -> DrillSteps:
     )
 
 
+def judged(ledger: Ledger, drill_id: str) -> Evidence | None:
+    """Return the verdict on the newest restore of a drill, or None if it was not judged yet."""
+    steps = ledger.find("drill-step", drill_id, limit=ALL)  # newest first, as the verdicts
+    restored = next((entry.seq for entry in steps if entry.body["step"] == "restore"), 0)
+    verdicts = (record for record in ledger.find("drill", limit=ALL) if record.seq > restored)
+    return next((record for record in verdicts if record.body.get("drill") == drill_id), None)
+
+
 def _decoded(entry: Evidence) -> StepResult:
     try:
         body = {part.name: entry.body[part.name] for part in fields(StepResult)}  # the ledger adds who wrote it

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rempart.backup.drill.checks import RestoreCheck, passed, within
 from rempart.backup.points import points
-from rempart.errors import DrillFailed, RempartError
+from rempart.errors import BackupError, DrillFailed, RempartError
 from rempart.flows.drill import drill_report, drill_steps
 from rempart.flows.drill.drill_sandbox import REMOVED
 from rempart.flows.drill.drill_steps import DrillSteps, Scenario
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Evidence
 from rempart.settings.sections import BackupConfig
 
 RPO = "RPO: the possible data loss is within the objective"
@@ -40,13 +41,23 @@ class DrillResult:
 def report(platform: Platform, drill_id: str) -> DrillResult:
     """Write the verdict of a drill as evidence of kind `drill`, and file its report.
 
-    The verdict is read from the evidence of its steps. Raises DrillFailed with the failed checks, including a missed
-    objective; BackupError if the drill restored nothing; SiteError, PlacementDenied if the report cannot be filed.
+    The verdict is read from the evidence of its steps. A restore is judged once: a later call files the report of that
+    verdict again. Raises DrillFailed with the failed checks, including a missed objective; BackupError if the drill
+    restored nothing, or its proofs ran again after a green verdict; SiteError, PlacementDenied if the report cannot be
+    filed.
     """
     steps = drill_steps.read(platform.ledger, drill_id)
-    result = verdict(platform.config.backup, steps)
-    record = platform.ledger.append("drill", result.point_id, _body(steps, result))
-    beat(platform, "drill", {"point": result.point_id, "ok": result.ok, "rto_seconds": result.rto_seconds})
+    if record := drill_steps.judged(platform.ledger, drill_id):
+        if steps.prove is None and record.body["proved"]:
+            raise BackupError(
+                f"The step `prove` of drill {drill_id} ran again after its verdict (record {record.seq}), which stands",
+                "Clear the task `restore` of this run with its downstream tasks, or start a new drill.",
+            )
+        result = _of_record(record)
+    else:
+        result = verdict(platform.config.backup, steps)
+        record = platform.ledger.append("drill", result.point_id, _body(steps, result))
+        beat(platform, "drill", {"point": result.point_id, "ok": result.ok, "rto_seconds": result.rto_seconds})
     failed = [check for check in result.checks if check.ok is False]
     try:
         drill_report.file(platform, record)
@@ -90,6 +101,11 @@ def verdict(objectives: BackupConfig, steps: DrillSteps) -> DrillResult:
     every = (*steps.restore.attack, *checks, *measured)
     ok = proved and passed(every) and all(check.ok is True for check in measured)
     return DrillResult(ok, begun.point, took, lost, every, proved, begun.scenario)
+
+
+def _of_record(record: Evidence) -> DrillResult:
+    body = {part.name: record.body[part.name] for part in fields(DrillResult)}
+    return DrillResult(**{**body, "checks": tuple(RestoreCheck(**check) for check in body["checks"])})
 
 
 def _body(steps: DrillSteps, result: DrillResult) -> dict[str, Any]:

@@ -154,15 +154,19 @@ def restore_all(
     failures = dict[str, RempartError]()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="databases") as pool:
         running = {pool.submit(lambda dump=dump: server.restore(repository(dump), dump)): dump for dump in todo}  # type: ignore[misc] # bound now
-        for outcome in as_completed(running):
-            dump = running[outcome]
-            try:
-                done(dump, outcome.result())
-            except RempartError as error:
-                failures[dump.name] = error
-                continue
-            if line := meter.add(dump.bytes, time.monotonic()):
-                logger.info("%s", line)
+        try:
+            for outcome in as_completed(running):
+                dump = running[outcome]
+                try:
+                    done(dump, outcome.result())
+                except RempartError as error:
+                    failures[dump.name] = error
+                    continue
+                if line := meter.add(dump.bytes, time.monotonic()):
+                    logger.info("%s", line)
+        except BaseException:  # Ctrl-C or a time limit: those that wait must not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failures
 
 

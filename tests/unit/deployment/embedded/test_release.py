@@ -90,6 +90,19 @@ def test_a_record_that_lacks_a_field_of_this_release_is_completed_from_that_fold
     assert found and found.key_format == 1 and found.packages["mlflow"] == "3.16.1"
 
 
+def test_a_record_that_lacks_a_field_is_believed_before_a_folder_that_holds_another_release_by_now(
+    stack: paths.Stack, before: paths.Stack
+) -> None:
+    release.record(stack, release.of_checkout(before.root, before.python))
+    record = stack.state / "release.json"
+    kept = json.loads(record.read_text())
+    del kept["key_format"]
+    record.write_text(json.dumps(kept))
+    shutil.copy(ROOT / "requirements.txt", before.root / "requirements.txt")
+    found = release.recorded(stack)
+    assert found and found.packages["mlflow"] == "3.16.1" and found.key_format == 2
+
+
 def test_a_new_stack_was_started_by_nobody(stack: paths.Stack) -> None:
     assert release.recorded(stack) is None
     release.check(None, release.of_checkout(ROOT, "python"), migrate=False)
