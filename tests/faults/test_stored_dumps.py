@@ -215,7 +215,7 @@ def test_x1_a_restore_that_is_killed_leaves_the_database_empty(
         tmp_path,
         f'case "$*" in *" dump "*) {repository.program} "$@" | head -c 1500000; kill -9 $$;; esac',
     )
-    with pytest.raises(BackupError, match=r"dump.*ended with -9"):
+    with pytest.raises(BackupError, match=r"dump.*ended with status -9"):
         restore_from(TOOLS, half, dump.snapshot, empty_database, database=filled_database.schema)
     wait_for(lambda: contents(empty_database) == ({}, {}))
     restore_from(TOOLS, repository, dump.snapshot, empty_database, database=filled_database.schema, sha256=dump.sha256)
