@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg
+
 from rempart.backup.databases import postgresql
 from rempart.errors import BackupError, IntegrityError, ObjectMissing
-from rempart.settings.config import Connection
+from rempart.settings.config import DATABASES, Connection
 from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
 
 _LOCK = 7_216_504_181  # any constant: the advisory lock that a running step of a drill holds
 _ID = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
+_KEY = re.compile(rf"drills/({_ID.pattern})\.json")
 PATIENCE = timedelta(hours=1)
 """How long the scratch space of a drill stays reserved for its next step."""
 
@@ -86,7 +92,11 @@ def only_drill(connection: Connection, patience: float = 0) -> Iterator[None]:
                     "Another drill is running on this PostgreSQL server", "Wait until it has ended, then run again."
                 )
             time.sleep(1)
-        yield
+        try:
+            yield
+        finally:  # a server process ends some time after its session: the next step would find the lock held
+            with suppress(psycopg.Error):
+                opened.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
 
 def _key(drill_id: str) -> str:
@@ -105,7 +115,10 @@ def write(site: Site, backups: str, scratch: Scratch) -> None:
 
 
 def read(site: Site, backups: str, drill_id: str) -> Scratch | None:
-    """Return the recorded scratch space of a drill, or None. Raises IntegrityError for an unreadable record."""
+    """Return the recorded scratch space of a drill, or None. Raises IntegrityError for an invalid record.
+
+    A record that the site damaged stands for all that this drill can have made.
+    """
     try:
         return _read(site, backups, _key(drill_id))
     except ObjectMissing:
@@ -113,7 +126,7 @@ def read(site: Site, backups: str, drill_id: str) -> Scratch | None:
 
 
 def recorded(site: Site, backups: str) -> tuple[Scratch, ...]:
-    """Return every recorded scratch space. Raises IntegrityError for an unreadable record."""
+    """Return every recorded scratch space, as `read` does. Raises IntegrityError for an invalid record."""
     return tuple(_read(site, backups, info.key) for info in tuple(site.list(backups, "drills/")))
 
 
@@ -124,7 +137,14 @@ def forget(site: Site, backups: str, scratch: Scratch) -> None:
 
 def _read(site: Site, backups: str, key: str) -> Scratch:
     try:
-        plain = json.loads(site.read(backups, key))
+        body = site.read(backups, key)
+    except IntegrityError as error:  # the id alone gives every name that a drill can have made
+        if not (named := _KEY.fullmatch(key)):
+            raise
+        logger.warning("%s. All that drill %s can have made counts as left by it", error.what, named[1])
+        return Scratch(named[1], DATABASES)
+    try:
+        plain = json.loads(body)
         drill_id, bucket, databases = str(plain["id"]), str(plain["bucket"]), [str(name) for name in plain["databases"]]
         until = plain.get("waits_until")
         waits_until = datetime.fromisoformat(until) if until else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.drill import scratch
+from rempart.backup.drill.scratch import Scratch
 from rempart.errors import BackupError, IntegrityError
-from rempart.settings.config import DATABASES
+from rempart.settings.config import DATABASES, Connection
 from tests.memory_site import MemorySite
 
 NOW = datetime(2026, 1, 5, 3, 30, tzinfo=UTC)
@@ -71,6 +74,49 @@ def test_a_record_that_names_what_this_drill_did_not_make_is_refused(altered: di
     for read in (lambda: scratch.read(haven, "backups", ID), lambda: scratch.recorded(haven, "backups")):
         with pytest.raises(IntegrityError):
             read()
+
+
+def test_a_record_that_the_site_damaged_stands_for_all_that_its_drill_can_have_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def damaged(bucket: str, key: str) -> bytes:
+        raise IntegrityError(f"read {bucket}/{key}: the SHA-256 differs", "Restore the object.")
+
+    haven = site()
+    monkeypatch.setattr(haven, "read", damaged)
+    scratch.write(haven, "backups", scratch.name_scratch(ID, ["mlflow"]))
+    assert scratch.read(haven, "backups", ID) == Scratch(ID, DATABASES)
+    assert scratch.recorded(haven, "backups") == (Scratch(ID, DATABASES),)
+    haven.write("backups", "drills/x.json", b"y")
+    with pytest.raises(IntegrityError):
+        scratch.recorded(haven, "backups")
+
+
+@pytest.mark.parametrize("error", [None, BackupError("it failed", "Run again.")])
+def test_the_lock_is_given_back_before_the_session_ends(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    done: list[str] = []
+
+    class Session:
+        def execute(self, statement: str, values: object) -> Session:
+            done.append(statement.split("(")[0])
+            return self
+
+        def fetchone(self) -> tuple[bool]:
+            return (True,)
+
+    @contextmanager
+    def session(connection: object, doing: str) -> Iterator[Session]:
+        yield Session()
+        done.append("the session ends")
+
+    monkeypatch.setattr(scratch.postgresql, "session", session)
+    with suppress(BackupError), scratch.only_drill(Connection("postgres", "127.0.0.1", 1, "drill", "", "x", {})):
+        if error:
+            raise error
+    wanted = ["SELECT pg_try_advisory_lock", "SELECT pg_advisory_unlock"]
+    assert done == ([*wanted] if error else [*wanted, "the session ends"])
 
 
 def test_each_task_of_a_run_has_the_same_id_and_another_run_has_another() -> None:
