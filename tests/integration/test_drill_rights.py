@@ -79,6 +79,7 @@ def live(servers: Servers) -> Platform:
         session.execute("CREATE TABLE stays AS SELECT n, n * 2 AS nights FROM generate_series(1, 500) n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow, "DATABASES", HELD)
+        patch.setenv("REMPART_AIRFLOW_FERNET_KEY", "of-a-test")  # the platform's own secrets are in its environment
         back_up(platform)
     return platform
 
