@@ -44,7 +44,7 @@ def restore(
     seed: Seed = random_seed,
     tools: postgresql.Tools | None = None,
 ) -> StepResult:
-    """Restore a restore point (default: the newest) into the sandbox of a drill. A repeated call starts anew.
+    """Restore a restore point (default: the newest) into the sandbox of a drill. A repeated call restores again.
 
     All databases and MLflow's artifacts are restored, from the site of the point alone. The scenario `cyber-attack`
     finds the last clean point, and simulates poisoned ones. Writes evidence of kind `drill-step`, also for a restore

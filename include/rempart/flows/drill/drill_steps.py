@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class BegunDrill:
-    """What the restore of a drill began with, and what it left in the scratch space.
+    """The start of a drill's restore, and its result in the scratch space.
 
     `opened`: the ledger and the chain attest the point, so it was restored. `recoverable` is the time of the newest
     complete point at the start. `facts` are the report's facts, as plain JSON.

@@ -21,7 +21,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class Target(Protocol):
-    """What a restore needs to know of the place that it fills.
+    """Protocol of the place that a restore fills.
 
     `administrator` may create databases. `may_replace` allows dropping existing data.
     """
