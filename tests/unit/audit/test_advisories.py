@@ -42,13 +42,13 @@ def test_a_folder_and_an_archive_are_read_alike(tmp_path: Path) -> None:
         "GO-1.json": entry("GO-1", affected("alpha-one", "Go")),
         "readme.txt": b"not an advisory",
     }
-    one = read(archive(tmp_path / "all.zip", members))
+    zipped = read(archive(tmp_path / "all.zip", members))
     folder = tmp_path / "folder" / "deep"
     folder.mkdir(parents=True)
     for name, content in members.items():
         (folder / name).write_bytes(content)
     other = read(tmp_path / "folder")
-    for found in (one, other):
+    for found in (zipped, other):
         assert sorted(advisory.id for advisory in found.advisories) == ["DSA-1", "GHSA-1"]
         assert found.entries == {"PyPI": 3, "Debian": 1}
         assert found.newest["PyPI"] == datetime(2026, 11, 22, tzinfo=UTC)

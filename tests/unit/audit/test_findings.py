@@ -41,16 +41,16 @@ def test_the_exit_code_tells_the_worst(found: list[AuditFinding]) -> None:
 @given(findings, st.dates(date(2026, 1, 1), date(2027, 12, 31)))
 def test_nothing_is_lost_and_only_named_findings_are_accepted(found: list[AuditFinding], expires: date) -> None:
     settled = settle(found, [exception("ports/a", expires)], TODAY)
-    assert [one.id for one in settled[: len(found)]] == [audit_finding.id for audit_finding in found]
-    for one in settled:
-        assert (one.accepted is not None) == (one.id == "ports/a" and expires >= TODAY)
+    assert [judged.id for judged in settled[: len(found)]] == [audit_finding.id for audit_finding in found]
+    for judged in settled:
+        assert (judged.accepted is not None) == (judged.id == "ports/a" and expires >= TODAY)
 
 
 def test_an_exception_holds_through_its_last_day_and_then_counts_again_and_is_told() -> None:
     assert report([CheckResult("ports", "a port", (finding(),))], [exception()], at=NOW, version="1").exit_code == 0
     later = report([CheckResult("ports", "a port", (finding(),))], [exception()], at=NOW + timedelta(1), version="1")
     assert later.exit_code == 2
-    assert [one.id for one in later.findings] == ["ports/mlflow", "exceptions/ports/mlflow"]
+    assert [judged.id for judged in later.findings] == ["ports/mlflow", "exceptions/ports/mlflow"]
     assert "platform team decides again" in later.findings[1].remedy
 
 

@@ -51,7 +51,7 @@ def test_the_shipped_lock_is_read_whole() -> None:
         "==" in line.partition(";")[0] and not line.startswith((" ", "#")) for line in text.split("\n")
     )
     assert {"apache-airflow", "mlflow"} <= {package.name for package in found if package.direct}
-    names = {one.name for one in found}
+    names = {package.name for package in found}
     assert all(set(package.asked_by) <= names for package in found)
     assert all(package.direct or package.asked_by for package in found)
 

@@ -25,7 +25,7 @@ def part(**more: Any) -> Affected:
 
 
 def database(*entries: bytes, newest: datetime | None = NOW) -> Database:
-    found = Database("db", [Advisory.model_validate_json(one) for one in entries])
+    found = Database("db", [Advisory.model_validate_json(body) for body in entries])
     found.entries["PyPI"] = len(entries)
     if newest:
         found.newest["PyPI"] = newest
@@ -145,10 +145,10 @@ def test_one_vulnerability_under_three_names_is_one_finding_with_the_worst_ratin
         entry("GHSA-2", affected("alpha", **span), database_specific={"severity": "LOW"}),
     )
     result = vulnerabilities.check(found, [package()], MONTH, NOW)
-    one, other = sorted(result.findings, key=lambda finding: finding.id)
-    assert one.id == "vulnerabilities/CVE-1/alpha" and one.severity == "critical"
-    assert set(one.aliases) == {"vulnerabilities/GHSA-1/alpha", "vulnerabilities/PYSEC-1/alpha"}
-    assert "Update to 1.10 or later" in one.remedy
+    worse, other = sorted(result.findings, key=lambda finding: finding.id)
+    assert worse.id == "vulnerabilities/CVE-1/alpha" and worse.severity == "critical"
+    assert set(worse.aliases) == {"vulnerabilities/GHSA-1/alpha", "vulnerabilities/PYSEC-1/alpha"}
+    assert "Update to 1.10 or later" in worse.remedy
     assert other.id == "vulnerabilities/GHSA-2/alpha" and other.severity == "low"
 
 
@@ -176,7 +176,7 @@ def test_no_database_is_never_no_vulnerability() -> None:
 
 def test_a_database_that_says_nothing_of_an_ecosystem_has_not_checked_it() -> None:
     found = vulnerabilities.check(database(), [package(), package("1", "glibc", "Debian:13")], MONTH, NOW).findings
-    assert [one.id for one in found] == ["vulnerabilities/not-checked-debian"]
+    assert [finding.id for finding in found] == ["vulnerabilities/not-checked-debian"]
 
 
 def test_an_old_database_is_told_and_its_age_is_shown() -> None:

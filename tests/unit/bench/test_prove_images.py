@@ -50,10 +50,10 @@ def test_what_every_system_has_is_no_fault() -> None:
     [({"mode": 0o755}, "mode"), ({"owner": (1, 0)}, "owner"), ({"digest": "b"}, "digest"), ({"time": 1}, "time")],
 )
 def test_each_difference_of_two_builds_is_told(change: dict[str, object], word: str) -> None:
-    one = {"a": FILE, "b": FILE}
-    assert differences(one, dict(one)) == []
-    assert differences(one, one | {"b": replace(FILE, **change)}) == [f"b: {word}"]  # type: ignore[arg-type] # any field
-    assert differences(one, {"a": FILE, "c": FILE}) == ["b: in one build alone", "c: in one build alone"]
+    build = {"a": FILE, "b": FILE}
+    assert differences(build, dict(build)) == []
+    assert differences(build, build | {"b": replace(FILE, **change)}) == [f"b: {word}"]  # type: ignore[arg-type] # any field
+    assert differences(build, {"a": FILE, "c": FILE}) == ["b: in one build alone", "c: in one build alone"]
 
 
 @pytest.mark.parametrize(

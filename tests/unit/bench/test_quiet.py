@@ -13,13 +13,13 @@ RESOLVER = "127.0.0.11"
 
 
 def udp(target: str, port: int, payload: bytes) -> bytes:
-    addresses = b"".join(ipaddress.ip_address(one).packed for one in ("172.20.0.2", target))
+    addresses = b"".join(ipaddress.ip_address(address).packed for address in ("172.20.0.2", target))
     head = struct.pack("!BBHHHBBH", 0x45, 0, 28 + len(payload), 0, 0, 64, packets.UDP, 0) + addresses
     return head + struct.pack("!HHHH", 40000, port, 8 + len(payload), 0) + payload
 
 
 def query(name: str) -> bytes:
-    labels = b"".join(bytes([len(one)]) + one.encode() for one in name.split("."))
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!HHHHHH", 1, 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
 
 

@@ -17,8 +17,8 @@ def judged(wanted: dict[str, int], lost: int = 0) -> tuple[bool, str]:
     told: list[tuple[bool, str]] = []
     found: dict[str, dict[str, Any]] = {"mlflow": {"wanted": wanted, "lost": lost, "seen": 9}}
     judge(found, {"mlflow": 2}, lambda _, ok, detail: told.append((ok, detail)))
-    (one,) = told
-    return one
+    (check,) = told
+    return check
 
 
 def test_a_container_that_was_heard_and_wanted_nothing_is_silent() -> None:

@@ -105,8 +105,8 @@ def unknown(value: Any, kind: str, place: str) -> Iterator[str]:
     """Fields that the API's model of this kind does not have, all the way down."""
     if found := re.fullmatch(r"(?:list\[|dict\(str, |dict\[str, )(.+?)[\])]", kind):
         inner = value if isinstance(value, list) else value.values()
-        for number, one in enumerate(inner):
-            yield from unknown(one, found[1], f"{place}.{number}")
+        for number, element in enumerate(inner):
+            yield from unknown(element, found[1], f"{place}.{number}")
     elif hasattr(client, kind):
         known = getattr(client, kind)
         types = {known.attribute_map[name]: of for name, of in known.openapi_types.items()}

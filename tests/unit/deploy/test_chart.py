@@ -56,7 +56,7 @@ def chart_made() -> list[Document]:
 
 
 def ours() -> list[Document]:
-    return [one for kind in ("Service", "NetworkPolicy", "RoleBinding") for one in every(kind)]
+    return [resource for kind in ("Service", "NetworkPolicy", "RoleBinding") for resource in every(kind)]
 
 
 def named(documents: list[Document], kind: str, name: str) -> Document:
@@ -104,9 +104,9 @@ def policy(made: list[Document]) -> None:
     meta = {"name": "airflow-open"}
     spec["podSelector"] = {"matchLabels": labels}
     made.append({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec})
-    for one in ("api-server", "scheduler"):
+    for component in ("api-server", "scheduler"):
         other = copy.deepcopy(made[-1])
-        other["spec"]["podSelector"]["matchLabels"]["component"] = one
+        other["spec"]["podSelector"]["matchLabels"]["component"] = component
         made.append(other)
 
 
@@ -156,7 +156,7 @@ def test_each_rule_sees_its_fault(break_it: Callable[[list[Document]], object], 
     made = chart_made()
     break_it(made)
     found = faults(made, ours(), SECRETS, "KubernetesExecutor")
-    assert any(seen in one for one in found), found
+    assert any(seen in fault for fault in found), found
 
 
 def test_a_secret_that_nobody_makes_is_seen() -> None:

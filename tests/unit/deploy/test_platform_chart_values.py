@@ -137,8 +137,8 @@ def test_a_process_that_hangs_is_started_anew_and_one_that_starts_or_waits_is_no
     (mlflow,) = every("Deployment")
     (container,) = mlflow["spec"]["template"]["spec"]["containers"]
     probes = {name: container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
-    assert {one["httpGet"]["path"] for one in probes.values()} == {"/health"}
-    patience = {name: one["periodSeconds"] * one.get("failureThreshold", 3) for name, one in probes.items()}
+    assert {health["httpGet"]["path"] for health in probes.values()} == {"/health"}
+    patience = {name: health["periodSeconds"] * health.get("failureThreshold", 3) for name, health in probes.items()}
     assert patience["startup"] >= 300 and patience["liveness"] >= 600 and patience["readiness"] <= 60
     checks = {"scheduler": "SchedulerJob", "dagProcessor": "DagProcessorJob", "triggerer": "TriggererJob"}
     for name, job in checks.items():

@@ -32,7 +32,7 @@ from tests.unit.deploy.test_kubernetes import documents, model, violations
 def test_each_manifest_is_of_a_known_kind_and_has_no_unknown_field_however_deep(file: Path) -> None:
     for document in documents(file):
         if document["kind"] == "Kustomization":
-            assert set(document["resources"]) == {one.name for one in FILES} - {file.name}
+            assert set(document["resources"]) == {manifest.name for manifest in FILES} - {file.name}
             continue
         assert list(unknown(document, model(document), document["kind"])) == []
         assert document["metadata"].get("namespace", cluster.NAMESPACE) == cluster.NAMESPACE
@@ -53,7 +53,9 @@ def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> 
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     writable = [volume_mount["name"] for volume_mount in container["volumeMounts"] if not volume_mount.get("readOnly")]
-    assert all("sizeLimit" in volumes[one]["emptyDir"] for one in writable), "what is written has a bound, and ends"
+    assert all("sizeLimit" in volumes[volume]["emptyDir"] for volume in writable), (
+        "what is written has a bound, and ends"
+    )
     assert {volume_mount["mountPath"] for volume_mount in container["volumeMounts"]} == {
         str(containers.VAR),
         "/tmp",

@@ -58,7 +58,7 @@ def test_the_page_delivers_the_sample_before_it_starts_the_chain(monkeypatch: py
 def test_the_pages_patch_has_every_pod_of_ours_verify_the_databases_certificate() -> None:
     """It replaces a variable by its place, so the places have to be as the page takes them to be."""
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
-    (block,) = (yaml.safe_load(one) for one in blocks if "postgresql-ca" in one)
+    (block,) = (yaml.safe_load(text) for text in blocks if "postgresql-ca" in text)
     (patch,) = block
     ours = [
         *every("Job"),

@@ -41,7 +41,9 @@ def test_no_secret_stands_in_a_manifest_and_each_that_is_mounted_is_made(made: d
         for volume in spec["volumes"]
         if "secret" in volume
     }
-    generated = {one["name"]: one["files"] for one in yaml.safe_load(made["kustomization.yaml"])["secretGenerator"]}
+    generated = {
+        secret["name"]: secret["files"] for secret in yaml.safe_load(made["kustomization.yaml"])["secretGenerator"]
+    }
     assert set(generated) == mounted | {"rempart-broker"}
     assert generated.pop("rempart-broker") == ["broker.conf"]
     for name, files in generated.items():

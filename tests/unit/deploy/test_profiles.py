@@ -70,7 +70,7 @@ def test_init_chooses_profiles_and_the_executor_with_them_and_keeps_them(tmp_pat
 
 def test_all_of_airflow_is_told_the_same_executor() -> None:
     told = {name: SERVICES[name]["environment"] for name in AIRFLOW}
-    assert len({json.dumps(one) for one in told.values()}) == 1
+    assert len({json.dumps(settings) for settings in told.values()}) == 1
     assert SERVICES["scheduler"]["extends"]["service"] == told["scheduler"][profiles.EXECUTOR]
     assert set(EXECUTORS) == set(profiles.PARALLELISM) - {"KubernetesExecutor"}
 

@@ -36,7 +36,7 @@ def only(kind: str) -> dict[str, Any]:
 def test_each_manifest_is_of_a_known_kind_and_has_no_unknown_field(file: Path) -> None:
     for document in documents(file):
         if document["kind"] == "Kustomization":
-            assert set(document["resources"]) == {one.name for one in FILES} - {file.name}
+            assert set(document["resources"]) == {manifest.name for manifest in FILES} - {file.name}
             continue
         assert set(document) <= set(getattr(client, model(document)).attribute_map.values())
         if "spec" in document:
@@ -114,10 +114,16 @@ def test_systemd_knows_every_line_and_finds_little_exposed(tmp_path: Path) -> No
 def test_the_policy_of_the_key_is_the_one_that_the_stack_gives() -> None:
     (statement,) = json.loads((DEPLOY / "read-heartbeats.json").read_text())["Statement"]
     settings = load(ROOT / "rempart.yaml")
-    watch = next(one for one in limited(settings, "haven", lambda name: Connection(name, "aws")) if one.name == "watch")
+    watch = next(
+        identity
+        for identity in limited(settings, "haven", lambda name: Connection(name, "aws"))
+        if identity.name == "watch"
+    )
     assert statement["Action"] == list(watch.actions)
     assert statement["Resource"] == [f"arn:aws:s3:::{place}" for place in watch.objects]
-    assert [one.name for one in limited(settings, "primary", lambda name: Connection(name, "aws"))] == ["mlflow"]
+    assert [identity.name for identity in limited(settings, "primary", lambda name: Connection(name, "aws"))] == [
+        "mlflow"
+    ]
 
 
 def test_pages_name_files_and_commands_that_exist() -> None:

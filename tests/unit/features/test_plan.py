@@ -68,8 +68,8 @@ texts = st.text(alphabet="ab|\\", max_size=4)
 @given(texts, texts, texts, texts)
 def test_different_entities_have_different_keys(a: str, b: str, c: str, d: str) -> None:
     rooms = view(stays(), "rooms")
-    one, other = {"house": a, "room": b}, {"house": c, "room": d}
-    assert (entity_key(rooms, stays(), one) == entity_key(rooms, stays(), other)) == (one == other)
+    entity, other = {"house": a, "room": b}, {"house": c, "room": d}
+    assert (entity_key(rooms, stays(), entity) == entity_key(rooms, stays(), other)) == (entity == other)
 
 
 def test_key_of_other_types() -> None:

@@ -12,7 +12,7 @@ from rempart.ingestion.cells import convert
 from rempart.settings.pipeline import Column
 
 
-def one(text: str, **column: object) -> tuple[object, list[str]]:
+def typed(text: str, **column: object) -> tuple[object, list[str]]:
     spec = Column.model_validate({"known": "then", **column})
     table, against = convert([[text]], {"c": spec}, required=set(), null_values=["", "NA"])
     return table["c"][0].as_py(), against.get(0, [])
@@ -33,7 +33,7 @@ def one(text: str, **column: object) -> tuple[object, list[str]]:
     ],
 )
 def test_values(text: str, type_: str, value: object) -> None:
-    assert one(text, type=type_) == (value, [])
+    assert typed(text, type=type_) == (value, [])
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_values(text: str, type_: str, value: object) -> None:
     ],
 )
 def test_refusals_name_column_and_rule_and_no_value(text: str, type_: str, reason: str) -> None:
-    value, (against,) = one(text, type=type_)
+    value, (against,) = typed(text, type=type_)
     assert value is None or type_ == "string"
     assert against.startswith("c: ")
     assert reason in against
@@ -67,8 +67,8 @@ def test_refusals_name_column_and_rule_and_no_value(text: str, type_: str, reaso
 
 
 def test_a_category_is_a_closed_list() -> None:
-    assert one("x", type="category", values=["x", "y"]) == ("x", [])
-    assert one("z", type="category", values=["x", "y"])[1] == ["c: not among the declared values"]
+    assert typed("x", type="category", values=["x", "y"]) == ("x", [])
+    assert typed("z", type="category", values=["x", "y"])[1] == ["c: not among the declared values"]
 
 
 def test_null_is_allowed_only_where_declared_and_never_where_a_row_needs_it() -> None:
@@ -91,6 +91,6 @@ def test_any_text_is_a_value_or_has_a_reason(texts: list[str], type_: str) -> No
 @settings(max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**18) + 1, 10**18 - 1), st.dates())
 def test_what_python_writes_is_read_back(number: float, whole: int, day: date) -> None:
-    assert one(repr(number), type="number") == (number, [])
-    assert one(str(whole), type="integer") == (whole, [])
-    assert one(day.isoformat(), type="date") == (day, [])
+    assert typed(repr(number), type="number") == (number, [])
+    assert typed(str(whole), type="integer") == (whole, [])
+    assert typed(day.isoformat(), type="date") == (day, [])

@@ -65,11 +65,11 @@ def test_a_delivery_keeps_every_other_row_as_it_was(
 ) -> None:
     order = COLUMNS[::-1] if turned else COLUMNS
     whole = [fields(*row) for row in rows]
-    body = delivery([one[::-1] if turned else one for one in whole], order)
+    body = delivery([row[::-1] if turned else row for row in whole], order)
     before = rows_of(body)  # what a stray quote makes of a row is the same before and after
     cut = cut_delivery(gzip.compress(body) if packed else body, STAYS, gone(struck))
     left = body if cut.body is None else gzip.decompress(cut.body) if packed else cut.body
-    assert rows_of(left) == [one for one in before if int(one[0]) not in struck]
+    assert rows_of(left) == [row for row in before if int(row[0]) not in struck]
     assert (cut.body is None) == (cut.rows == 0)
     assert cut_delivery(left, STAYS, gone(struck)).body is None
     assert left.decode().splitlines()[:1] == body.decode().splitlines()[:1]
@@ -107,11 +107,11 @@ def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
 def test_the_pieces_of_a_delivery_are_its_whole_text(text: list[str]) -> None:
     body = "".join(text).encode()
     found = list(reading.pieces(io.BytesIO(body), len(body), STAYS.source, len(COLUMNS)))
-    assert "".join(one.text for one in found) == "".join(text)
+    assert "".join(piece.text for piece in found) == "".join(text)
     line = 1
-    for one in found:
-        assert one.line == line
-        line += sum(1 for _ in io.StringIO(one.text, newline=""))
+    for piece in found:
+        assert piece.line == line
+        line += sum(1 for _ in io.StringIO(piece.text, newline=""))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -193,12 +193,12 @@ def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list
     for months in history:
         rows = rows + [(len(rows) + n, month) for n, month in enumerate(months)]
         before = made[-1] if made else None
-        one, added = snapshots.draw_up(
+        snapshot, added = snapshots.draw_up(
             STAYS, before, table_of(rows), {f"2026-{m:02d}" for m in months}, now=NOW, retain_until=NOW.date()
         )
         bodies |= {part.sha256: body for part, body in added}
-        if before is None or one.id != before.id:
-            made.append(one)
+        if before is None or snapshot.id != before.id:
+            made.append(snapshot)
     parts = {}
     for digest, body in dict(bodies).items():
         cut = erasing.cut_table(body, "part", STAYS.key, gone(struck))
@@ -207,14 +207,14 @@ def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list
             after = snapshots.Part("", f"k{len(parts)}", f"to-{digest}", kept, len(cut.body))
             parts[digest], bodies[after.sha256] = after, cut.body
     succeeded = erasing.succeed(made, parts)
-    for one in made:
-        now = succeeded.get(one.id, one)
-        assert (one.id in succeeded) == (_stays(one, bodies) & struck != set())
-        assert _stays(now, bodies) == _stays(one, bodies) - struck
+    for snapshot in made:
+        now = succeeded.get(snapshot.id, snapshot)
+        assert (snapshot.id in succeeded) == (_stays(snapshot, bodies) & struck != set())
+        assert _stays(now, bodies) == _stays(snapshot, bodies) - struck
         assert now.rows == len(_stays(now, bodies)) and now.id == snapshots.content_id(now)
         assert [part.partition for part in now.parts] == sorted(part.partition for part in now.parts)
-        wanted = succeeded[one.previous].id if one.previous in succeeded else one.previous
-        assert now.previous == (wanted if one.id in succeeded else one.previous)
+        wanted = succeeded[snapshot.previous].id if snapshot.previous in succeeded else snapshot.previous
+        assert now.previous == (wanted if snapshot.id in succeeded else snapshot.previous)
     assert not erasing.succeed(succeeded.values(), parts)
 
 

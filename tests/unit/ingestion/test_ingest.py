@@ -211,8 +211,8 @@ def settled(platform: Platform) -> dict[str, object]:
     for key, body in lake(platform).items():
         value = json.loads(body) if key.endswith(".json") else body
         if isinstance(value, dict):
-            for one in (value, *value.get("deliveries", ())):
-                one.pop("landed_at", None)
+            for counted in (value, *value.get("deliveries", ())):
+                counted.pop("landed_at", None)
         kept[key] = value
     return kept
 
@@ -229,33 +229,33 @@ def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
         made = replace(platform, sites={"primary": site}, ledger_=CutOffLedger())
         return made, site
 
-    def run(one: Platform, cut_at: int | None, cut_ledger: bool = False) -> list[Any]:
-        site, ledger = one.sites["primary"], one.ledger
+    def run(target: Platform, cut_at: int | None, cut_ledger: bool = False) -> list[Any]:
+        site, ledger = target.sites["primary"], target.ledger
         assert isinstance(site, CutOff)
         assert isinstance(ledger, CutOffLedger)
-        deliver("0.csv", "m0,2026-01-05,1,1,base,", to=one)
-        ingest(one, readings)
+        deliver("0.csv", "m0,2026-01-05,1,1,base,", to=target)
+        ingest(target, readings)
         for name, rows in files.items():
-            deliver(name, *rows, to=one)
+            deliver(name, *rows, to=target)
         results = []
         if cut_at is not None or cut_ledger:
             site.left = cut_at if cut_at is not None else 10_000
             ledger.cut = cut_ledger
             with contextlib.suppress(SiteUnavailable):
-                results.append(ingest(one, readings))
+                results.append(ingest(target, readings))
             site.left, ledger.cut = 10_000, False
-        results.append(ingest(one, readings))
+        results.append(ingest(target, readings))
         return results
 
     whole, _ = fresh()
     (wanted,) = run(whole, None)
     changes = 0
     for step in range(100):
-        one, _ = fresh()
-        results = run(one, step)
-        assert settled(one) == settled(whole), f"cut off at change {step}"
-        assert not list(one.sites["primary"].list("landing"))
-        assert [e.body for e in one.ledger.find("snapshot")] == [e.body for e in whole.ledger.find("snapshot")]
+        broken, _ = fresh()
+        results = run(broken, step)
+        assert settled(broken) == settled(whole), f"cut off at change {step}"
+        assert not list(broken.sites["primary"].list("landing"))
+        assert [e.body for e in broken.ledger.find("snapshot")] == [e.body for e in whole.ledger.find("snapshot")]
         reported = [r for r in results if r.changed]
         committed_unreported = not reported  # only the clearing of the landing bucket was left
         assert committed_unreported or reported == [wanted]
@@ -263,9 +263,9 @@ def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
             changes = step
             break
     assert changes > 15
-    one, _ = fresh()
-    assert run(one, None, cut_ledger=True) == [wanted]
-    assert settled(one) == settled(whole)
+    broken, _ = fresh()
+    assert run(broken, None, cut_ledger=True) == [wanted]
+    assert settled(broken) == settled(whole)
 
 
 class Lying(MemorySite):
@@ -311,19 +311,19 @@ def lying(platform: Platform) -> tuple[Platform, Lying]:
 def test_p7_a_delivery_waits_where_it_landed_until_all_that_is_kept_of_it_was_read_back(
     platform: Platform, readings: Pipeline, deliver: Callable[..., None], below: str, how: str
 ) -> None:
-    (honest, _), (one, site) = lying(platform), lying(platform)
-    for each in (honest, one):
+    (honest, _), (dishonest, site) = lying(platform), lying(platform)
+    for each in (honest, dishonest):
         deliver("1.csv", A, BAD, to=each)
         deliver("2.csv", BAD, to=each)
     ingest(honest, readings)
     site.below, site.how = below, how
     for _ in range(2):
         with pytest.raises(IntegrityError, match="returned other bytes than were written"):
-            ingest(one, readings)
+            ingest(dishonest, readings)
         assert len(list(site.list("landing"))) == 2
     site.how = ""
-    ingest(one, readings)
-    assert settled(one) == settled(honest)
+    ingest(dishonest, readings)
+    assert settled(dishonest) == settled(honest)
     assert not list(site.list("landing"))
 
 
@@ -331,14 +331,14 @@ def test_p7_a_delivery_waits_where_it_landed_until_all_that_is_kept_of_it_was_re
 def test_i3_a_delivery_that_comes_otherwise_than_it_is_stored_is_not_taken_in(
     platform: Platform, readings: Pipeline, deliver: Callable[..., None], wrong: str
 ) -> None:
-    one, site = lying(platform)
-    deliver("1.csv", B, to=one)
+    dishonest, site = lying(platform)
+    deliver("1.csv", B, to=dishonest)
     site.reads_wrong = wrong
     with pytest.raises(IntegrityError, match=r"get landing/readings/1\.csv"):
-        ingest(one, readings)
-    assert not lake(one) and len(list(site.list("landing"))) == 1
+        ingest(dishonest, readings)
+    assert not lake(dishonest) and len(list(site.list("landing"))) == 1
     site.reads_wrong = ""
-    assert ingest(one, readings).accepted == 1
+    assert ingest(dishonest, readings).accepted == 1
 
 
 def test_a_checksum_that_a_supplier_wrote_beside_a_delivery_stops_nobody(

@@ -155,7 +155,7 @@ def test_a8_a_person_accepts_a_delivery_by_name_and_that_is_evidence(
     assert (done.changed, done.total_rows, done.accepted_by) == (True, 1, "user 3")
     (record,) = platform.ledger.find("acceptance")
     assert record.body == {"delivery": sha, "refused": 2, "delivered": 3, "limit": 0.3, "by": "user 3"}
-    kinds = [one.kind for one in reversed(platform.ledger.find("acceptance") + platform.ledger.find("snapshot"))]
+    kinds = [entry.kind for entry in reversed(platform.ledger.find("acceptance") + platform.ledger.find("snapshot"))]
     assert (kinds, list(in_quarantine(platform))) == (["snapshot", "acceptance"], [3, 4])
     assert not reingest(platform, strict, sha, accepted_by="user 3").changed
 
@@ -244,7 +244,7 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
             ingest(made, fixed)  # completes what was committed
         last = take_in(made, fixed, sha)
         records = [dict(record.body) for record in ledger.find("snapshot")]
-        records += [{**one, "landed_at": ""} for one in told(made)]
+        records += [{**delivery, "landed_at": ""} for delivery in told(made)]
         return whole, last.total_rows, last.quarantined, in_quarantine(made), records
 
     _, *wanted = run(10_000, 10_000)

@@ -44,7 +44,9 @@ def workload(api: client.CoreV1Api, of: str) -> dict[str, Any]:
 
 def condition_of(api: client.CoreV1Api, of: str, kind: str) -> tuple[str, str, str]:
     found = (workload(api, of).get("status") or {}).get("conditions") or ()
-    return next(((one["status"], one["reason"], one["message"]) for one in found if one["type"] == kind), ("", "", ""))
+    return next(
+        ((state["status"], state["reason"], state["message"]) for state in found if state["type"] == kind), ("", "", "")
+    )
 
 
 def test_a_pod_is_gated_and_runs_once_its_quota_is_free(kueue: KubernetesDouble, api: client.CoreV1Api) -> None:
@@ -140,7 +142,7 @@ def test_a_lower_priority_is_preempted_with_its_reason(double: KubernetesDouble,
     reaches(api, "high", "Running")
     until(lambda: [item.metadata.name for item in api.list_namespaced_pod("training").items] == ["high"])
     told = api.list_namespaced_event("training", field_selector=f"involvedObject.uid={uid}").items
-    assert {"EvictedDueToPreempted", "Preempted"} <= {one.reason for one in told}
+    assert {"EvictedDueToPreempted", "Preempted"} <= {event.reason for event in told}
 
 
 @pytest.mark.parametrize(

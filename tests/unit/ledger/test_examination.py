@@ -55,7 +55,7 @@ def test_a_record_in_another_place_or_by_another_key_is_found() -> None:
     assert red(ledger.chain[-1], ledger.chain[0], ledger) == ["follows"]
     first = [record for record in ledger.find("key") if record.seq == 1]
     found = examine(ledger.chain[-1], ledger.chain[-2], first)
-    assert [one.what for one in found if not one.ok] == ["key", "signature"]
+    assert [check.what for check in found if not check.ok] == ["key", "signature"]
 
 
 def test_pages_of_the_ledger_go_backwards_by_number() -> None:

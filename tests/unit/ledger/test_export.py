@@ -198,7 +198,10 @@ def test_a_record_that_does_not_follow_is_named_and_not_exported(platform: Platf
 
 
 def test_a_policy_or_configuration_that_changed_is_recorded_with_what_it_says(platform: Platform) -> None:
-    assert [one.kind for one in record_configuration(platform.config, platform.ledger)] == ["policy", "configuration"]
+    assert [record.kind for record in record_configuration(platform.config, platform.ledger)] == [
+        "policy",
+        "configuration",
+    ]
     assert record_configuration(platform.config, platform.ledger) == []
     rule = platform.config.policy["public"].model_copy(update={"jurisdictions": ["FR"]})
     changed = platform.config.model_copy(update={"policy": {**platform.config.policy, "public": rule}})
@@ -208,7 +211,9 @@ def test_a_policy_or_configuration_that_changed_is_recorded_with_what_it_says(pl
     assert [name for name, value in whole.body["sections"].items() if before[name] != value] == ["policy"]
     moved = platform.config.model_copy(update={"retention": {}})
     appended = record_configuration(moved, platform.ledger)
-    assert [one.kind for one in appended] == ["policy", "configuration"], "the policy is what it was at first, again"
+    assert [record.kind for record in appended] == ["policy", "configuration"], (
+        "the policy is what it was at first, again"
+    )
 
 
 def test_one_site_for_both_is_refused(platform: Platform) -> None:

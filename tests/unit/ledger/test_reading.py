@@ -51,8 +51,8 @@ def test_an_old_key_signs_nothing_after_its_rotation(chain: list[Entry]) -> None
 def test_a_key_that_the_one_before_did_not_sign_introduces_nothing(chain: list[Entry]) -> None:
     forged = introduce(after(chain[3], SECOND.id), NOW, THIEF, THIEF)
     by_old = introduce(after(chain[3], SECOND.id), NOW, THIEF, FIRST)
-    for one in (forged, by_old):
-        assert [key.id for key in key_chain(rows(chain[0], chain[2], one)).keys] == [FIRST.id, SECOND.id]
+    for intruder in (forged, by_old):
+        assert [key.id for key in key_chain(rows(chain[0], chain[2], intruder)).keys] == [FIRST.id, SECOND.id]
     assert key_chain(rows(forged)).current is None, "a chain begins with its first record"
 
 

@@ -39,7 +39,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, page: str, returned: Any) -> dict[str,
     # Airflow's own example listeners fail on a double as well, which is not of interest here
     log = SimpleNamespace(exception=lambda text, **more: kept.update({"failed": text} if "extra link" in text else {}))
     log.debug = log.info = lambda *text, **more: None
-    link = PageLink(next(one for one in (MLFLOW_RUN, PLACEMENT) if one.name == page))
+    link = PageLink(next(link for link in (MLFLOW_RUN, PLACEMENT) if link.name == page))
     task_runner.finalize(Ended(link, returned), TaskInstanceState.SUCCESS, {}, log)  # type: ignore[arg-type] # a double
     return kept
 

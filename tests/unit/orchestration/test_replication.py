@@ -115,7 +115,7 @@ def test_every_piece_has_one_task_and_there_are_no_more_than_airflow_maps(count:
     pieces = [{"bucket": "lake", "piece": str(n)} for n in range(count)]
     made = shares(pieces)
     assert len(made) == min(count, TASKS) <= 1024
-    assert sorted(int(one["piece"]) for share in made for one in share) == list(range(count))
+    assert sorted(int(piece["piece"]) for share in made for piece in share) == list(range(count))
     assert all(made)
 
 

@@ -31,11 +31,11 @@ def test_each_case_of_one_key() -> None:
     shared = ["same", "newer here", "both", "deleted there", "deleted there, changed here", "changed there"]
     known = [KnownVersion(key, "h1") for key in shared], [KnownVersion(key, "a1") for key in shared]
     found = diverged(home, active, *known, lambda at: at < START + timedelta(minutes=6))
-    assert [one.key for one in found.adopt] == ["new here", "newer here"], "oldest first"
-    assert [one.key for one in found.both] == ["deleted there, changed here", "both"]
+    assert [change.key for change in found.adopt] == ["new here", "newer here"], "oldest first"
+    assert [change.key for change in found.both] == ["deleted there, changed here", "both"]
     late = diverged(home, active, *known, lambda at: False)
-    assert [one.key for one in late.adopt] == ["new here"]
-    assert [one.key for one in late.both] == ["newer here", "deleted there, changed here", "both"]
+    assert [change.key for change in late.adopt] == ["new here"]
+    assert [change.key for change in late.both] == ["newer here", "deleted there, changed here", "both"]
 
 
 VERSIONS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(("1", "2", "3")))
@@ -46,16 +46,16 @@ def test_a_version_that_was_never_at_the_other_site_is_taken_over_or_looked_at(
     home: dict[str, str], active: dict[str, str], known_home: dict[str, str], known_active: dict[str, str], own: bool
 ) -> None:
     found = diverged(
-        [info(*one) for one in home.items()],
-        [info(*one) for one in active.items()],
-        [KnownVersion(*one) for one in known_home.items()],
-        [KnownVersion(*one) for one in known_active.items()],
+        [info(*fields) for fields in home.items()],
+        [info(*fields) for fields in active.items()],
+        [KnownVersion(*fields) for fields in known_home.items()],
+        [KnownVersion(*fields) for fields in known_active.items()],
         lambda at: own,
     )
-    named = {one.key for one in (*found.adopt, *found.both)}
+    named = {change.key for change in (*found.adopt, *found.both)}
     assert named == {key for key, etag in home.items() if known_home.get(key) != etag}
-    for one in found.adopt:
-        there = active.get(one.key)
-        assert there is None or (own and known_active.get(one.key) == there), (
+    for change in found.adopt:
+        there = active.get(change.key)
+        assert there is None or (own and known_active.get(change.key) == there), (
             "what the active site wrote alone is never replaced"
         )

@@ -191,7 +191,7 @@ def test_nothing_is_hidden_on_one_sighting(sightings: int, minutes: int) -> None
 
 @given(listings.filter(bool), st.booleans())
 def test_work_and_rows_survive_the_way_through_bytes(source: Found, folder: bool) -> None:
-    plans = [replace(one, folder=folder) for one in made(listing(source), [], [])[0]]
+    plans = [replace(plan, folder=folder) for plan in made(listing(source), [], [])[0]]
     assert list(decode(encode(plans))) == plans
     row = replica(listing(source)[0])
     assert decode_row(encode_row(row)) == row

@@ -413,7 +413,7 @@ def histories(site: Any, key: str) -> list[bytes | None]:
 def is_within(mine: list[bytes | None], there: list[bytes | None]) -> bool:
     """Whether one history is found in another in its order; what strangers wrote in between may stay."""
     rest = iter(there)
-    return all(any(one == other for other in rest) for one in mine)
+    return all(any(version == other for other in rest) for version in mine)
 
 
 def test_rules_are_read_from_the_file() -> None:

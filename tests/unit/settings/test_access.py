@@ -79,7 +79,7 @@ def test_whoever_is_not_known_may_nothing(user: object) -> None:
 
 
 def test_a_failover_is_reserved_and_so_is_what_names_no_dag() -> None:
-    assert [access.needed(one) for one in ("ingest_hotel_bookings", "fail_over", "fail_back", None)] == [
+    assert [access.needed(dag) for dag in ("ingest_hotel_bookings", "fail_over", "fail_back", None)] == [
         "operate",
         "fail_over",
         "fail_over",

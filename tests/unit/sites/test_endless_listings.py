@@ -45,9 +45,9 @@ def endless(key_of: Callable[[int, int], int]) -> Callable[[Asked], Answer]:
             ("Version", "ListVersionsResult") if "versions" in asked.query else ("Contents", "ListBucketResult")
         )
         entries = "".join(
-            f"<{kind}><Key>{asked.query.get('prefix', '')}{key_of(number, one):012}/manifest.json</Key>"
+            f"<{kind}><Key>{asked.query.get('prefix', '')}{key_of(number, offset):012}/manifest.json</Key>"
             f"<LastModified>2026-11-01T00:00:00Z</LastModified><ETag>0</ETag><Size>1</Size></{kind}>"
-            for one in range(50)
+            for offset in range(50)
         )
         tokens = "".join(
             f"<{name}>{number}</{name}>" for name in ("NextContinuationToken", "NextKeyMarker", "NextVersionIdMarker")

@@ -44,8 +44,10 @@ def test_the_bodies_to_ask_about_are_the_oldest_that_should_be_locked(
 ) -> None:
     after = NOW - timedelta(seconds=retention)
     _, found = measure(listing(histories), after=after, most=most)
-    wanted = sorted(one.modified for one in listing(histories) if not one.marker and one.modified > after)
-    assert [one.modified for one in found] == wanted[:most]
+    wanted = sorted(
+        version.modified for version in listing(histories) if not version.marker and version.modified > after
+    )
+    assert [body.modified for body in found] == wanted[:most]
 
 
 def test_a_million_keys_are_not_held() -> None:

@@ -299,9 +299,9 @@ def restrict(rule: dict[str, Any], draw: Any) -> dict[str, Any]:
 
 @given(st.data(), policies, st.sampled_from(sorted(BASE["sites"])), st.sampled_from(["data", "replica"]))
 def test_no_added_restriction_turns_a_denial_into_a_permission(data: Any, rule: Any, site: str, what: Any) -> None:
-    def allowed(one: dict[str, Any]) -> bool:
+    def allowed(restrictions: dict[str, Any]) -> bool:
         config = CONFIG.model_copy(
-            update={"policy": Config.model_validate({**BASE, "policy": {"personal": one}}).policy}
+            update={"policy": Config.model_validate({**BASE, "policy": {"personal": restrictions}}).policy}
         )
         return decide_site(config, "personal", what, site, on=TODAY, replica_of="home").allowed
 
@@ -310,11 +310,11 @@ def test_no_added_restriction_turns_a_denial_into_a_permission(data: Any, rule: 
 
 
 @given(st.text(max_size=12), st.text(max_size=12), st.text(max_size=12), st.text(max_size=12))
-def test_unknown_names_are_denials_and_never_errors(classification: str, one: str, two: str, three: str) -> None:
-    known = classification in CONFIG.policy and one in CONFIG.operators
-    decision = decide(CONFIG, classification, "data", Placement("x", one, two, three), on=TODAY)
+def test_unknown_names_are_denials_and_never_errors(classification: str, owner: str, two: str, three: str) -> None:
+    known = classification in CONFIG.policy and owner in CONFIG.operators
+    decision = decide(CONFIG, classification, "data", Placement("x", owner, two, three), on=TODAY)
     assert known or not decision.allowed
-    assert not decide_host(CONFIG, "personal", one, None, on=TODAY).allowed
+    assert not decide_host(CONFIG, "personal", owner, None, on=TODAY).allowed
     assert not decide_image(CONFIG, "sensitive", two, on=TODAY).allowed
 
 

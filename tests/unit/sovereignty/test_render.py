@@ -58,9 +58,9 @@ def test_a_network_policy_denies_all_but_dns_neighbours_and_known_addresses() ->
     jobs = yaml.safe_load(files["networkpolicy-training.yaml"])
     assert "10.0.0.1/32" not in files["networkpolicy-training.yaml"]
     # a job reaches the sites and the tracking server, and neither Airflow nor what only DAGs need
-    spaces = [one["namespaceSelector"]["matchLabels"] for one in rule_to(jobs, "to") if "namespaceSelector" in one]
+    spaces = [peer["namespaceSelector"]["matchLabels"] for peer in rule_to(jobs, "to") if "namespaceSelector" in peer]
     assert spaces == [{"kubernetes.io/metadata.name": name} for name in ("kube-system", "tools")]
-    reached = {one["ipBlock"]["cidr"] for one in rule_to(jobs, "to") if "ipBlock" in one}
+    reached = {peer["ipBlock"]["cidr"] for peer in rule_to(jobs, "to") if "ipBlock" in peer}
     assert reached == {"203.0.113.9/32", "203.0.113.10/32", "2001:db8::9/128"}
     assert {"podSelector": {}} in rule_to(policy, "to") and {"podSelector": {}} not in rule_to(jobs, "to")
 

@@ -26,14 +26,14 @@ def matches(pattern: str, text: str) -> bool:
 
 def may(policy: Mapping[str, Any], action: str, resource: str, prefix: str | None = None) -> bool:
     hit = set()
-    for one in policy["Statement"]:
-        wanted = one.get("Condition", {}).get("StringLike", {}).get("s3:prefix")
+    for statement in policy["Statement"]:
+        wanted = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix")
         if (
-            action in one["Action"]
-            and any(matches(pattern, resource) for pattern in one["Resource"])
+            action in statement["Action"]
+            and any(matches(pattern, resource) for pattern in statement["Resource"])
             and (wanted is None or (prefix is not None and any(matches(pattern, prefix) for pattern in wanted)))
         ):
-            hit.add(one["Effect"])
+            hit.add(statement["Effect"])
     return hit == {"Allow"}
 
 

@@ -38,8 +38,8 @@ OPERATORS = {
 def config(**pools: dict[str, Any]) -> Config:
     kinds = ("managed-kubernetes", "object-storage", "container-registry")
     operators = {
-        name: one | {"as_of": "2026-10-01", "services": {kind: {"runs_on": name} for kind in kinds}}
-        for name, one in OPERATORS.items()
+        name: facts | {"as_of": "2026-10-01", "services": {kind: {"runs_on": name} for kind in kinds}}
+        for name, facts in OPERATORS.items()
     }
     made = {
         name: {"operator": "eu", "region": "par", "kubernetes_connection": f"k8s_{name}", "namespace": name} | pool
@@ -120,8 +120,8 @@ def test_a_pool_takes_several_nodes_by_its_runtime_and_counts_all_of_them(
     fits = nodes * gpus <= (most if quota is None else min(most, quota))
     assert bool(found.options) == (fits and (runtime or nodes == 1))
     if found.options:
-        (one,) = found.options
-        assert (one.nodes, one.gpus, one.euros_at_most) == (nodes, gpus, 3.0 * nodes * gpus)
+        (option,) = found.options
+        assert (option.nodes, option.gpus, option.euros_at_most) == (nodes, gpus, 3.0 * nodes * gpus)
         assert (f"{nodes} nodes with {gpus} GPU each" in "\n".join(found.lines())) == (nodes > 1)
     else:
         reasons = " ".join(found.excluded[0].reasons)
@@ -201,7 +201,7 @@ def test_whatever_happened_only_admitted_pools_are_started_with_the_next_number(
     found = planned(config(a={}, b={}, c={}, x={"operator": "us"}))
     attempts = [attempt(i, pool, outcome) for i, (pool, outcome) in enumerate(happened, start=1)]
     came = step(found, attempts, now=NOON + minutes * MINUTE)
-    refused = {one.pool for one in attempts if one.outcome == "denied"}
+    refused = {tried.pool for tried in attempts if tried.outcome == "denied"}
     if isinstance(came, Start):
         assert came.number == len(attempts) + 1
         assert came.option.pool in {"a", "b", "c"} - refused
@@ -220,7 +220,7 @@ def test_within_a_round_no_pool_is_asked_twice(outcomes: list[Outcome]) -> None:
     for outcome in [outcome if outcome != "failed" and outcome != "ended" else "capacity" for outcome in outcomes]:
         came = step(found, attempts)
         assert isinstance(came, Start)
-        assert came.option.pool not in {one.pool for one in attempts}
+        assert came.option.pool not in {tried.pool for tried in attempts}
         attempts.append(replace(attempt(came.number, came.option.pool), outcome=outcome))
 
 

@@ -21,7 +21,7 @@ def record(pool: Any, waited: Any = None) -> dict[str, Any]:
 
 @given(PLACEMENTS)
 def test_of_each_pool_the_median_of_its_last_twenty(placed: list[tuple[str, float]]) -> None:
-    found = waiting_times(record(*one) for one in placed)
+    found = waiting_times(record(*job) for job in placed)
     assert found.keys() == {pool for pool, _ in placed}
     for pool, waiting in found.items():
         last = [seconds for name, seconds in placed if name == pool][:LAST]
@@ -31,8 +31,8 @@ def test_of_each_pool_the_median_of_its_last_twenty(placed: list[tuple[str, floa
 
 @given(PLACEMENTS, st.sampled_from(["gpu-a", "gpu-b", "gpu-c"]))
 def test_another_pools_jobs_change_nothing(placed: list[tuple[str, float]], pool: str) -> None:
-    alone = waiting_times(record(*one) for one in placed if one[0] == pool)
-    assert alone.get(pool) == waiting_times(record(*one) for one in placed).get(pool)
+    alone = waiting_times(record(*job) for job in placed if job[0] == pool)
+    assert alone.get(pool) == waiting_times(record(*job) for job in placed).get(pool)
 
 
 @pytest.mark.parametrize("waited", [None, "40", True, -1, float("nan"), float("inf"), [1]])

@@ -43,7 +43,7 @@ def test_the_deliveries_are_those_of_the_snapshot_and_of_all_before_it() -> None
     found = only(watched).sources
     assert found
     assert (found.deliveries, found.rows_delivered, found.rows_accepted, found.whole) == (4, 20, 18, True)
-    assert [one[0] for one in found.newest] == ["c", "a", "b"]
+    assert [delivery[0] for delivery in found.newest] == ["c", "a", "b"]
 
 
 def test_records_that_do_not_go_back_to_the_first_or_name_none_say_so() -> None:

@@ -29,7 +29,7 @@ def told(found: CockpitFacts) -> overview.Overview:
 
 
 def figure(found: overview.Overview, name: str) -> overview.Figure:
-    return next(one for one in found.figures if one.name == name)
+    return next(shown for shown in found.figures if shown.name == name)
 
 
 def test_two_independent_sites_in_time_can_lose_one_and_it_is_said_what_it_costs(watched: Watched) -> None:
@@ -76,7 +76,7 @@ def test_what_a_source_does_not_tell_is_never_good(
         assert found.verdict.state == "unknown"
     if not ledger:
         assert found.denials is None and found.champions is None
-        assert {one.state for one in found.figures} == {"unknown"}
+        assert {shown.state for shown in found.figures} == {"unknown"}
     if not active:
         assert all(place.state == "unknown" for place in found.places)
 
@@ -101,7 +101,7 @@ def test_a_figure_that_misses_its_objective_is_red() -> None:
     slow.point(ago=timedelta(hours=2))
     slow.drill(ago=timedelta(days=9), rto_seconds=3600.0, ok=False)
     found = told(slow.facts())
-    assert {one.name: one.state for one in found.figures} == {
+    assert {shown.name: shown.state for shown in found.figures} == {
         "rpo": "bad",
         "restore_point": "bad",
         "rto": "bad",
@@ -199,7 +199,9 @@ def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:
     watched.point(not_held=[needed])
     watched.drill()
     assert points(watched.facts(), NOW).points[0].state == "bad"
-    assert {one.name: one.state for one in told(watched.facts()).figures}["restore_point"] == "bad"
+    assert {shown_figure.name: shown_figure.state for shown_figure in told(watched.facts()).figures}[
+        "restore_point"
+    ] == "bad"
     watched = Watched()
     watched.point("20260301T113000Z-aaaaaa", ago=timedelta(minutes=30))
     watched.point(not_held=[needed])

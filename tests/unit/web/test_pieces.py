@@ -152,8 +152,8 @@ def test_charts_escape_what_comes_from_outside_and_have_no_style_or_script() -> 
         charts.lag_chart(HOSTILE, history(found, "primary", "haven"), 900.0, ENGLISH),
         charts.points_chart(HOSTILE, points(found, NOW).points, ENGLISH),
     ]
-    for one in drawn:
-        parts = list(ElementTree.fromstring(one).iter())  # noqa: S314 - our own
+    for chart in drawn:
+        parts = list(ElementTree.fromstring(chart).iter())  # noqa: S314 - our own
         assert not [part for part in parts if part.tag == "script" or {"style", "onload"} & set(part.keys())]
     assert 'class="mark bad"' in drawn[1] and 'class="pair bad"' in drawn[0]
 

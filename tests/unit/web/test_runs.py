@@ -101,7 +101,7 @@ def test_states_are_those_of_the_records() -> None:
     facts = watched.facts()
     kinds: tuple[Kind, ...] = ("refusal", "restore-point", "drill", "snapshot")
     told = {record.kind: runs.told(record) for kind in kinds for record in facts.of(kind)}
-    assert {kind: one.state for kind, one in told.items()} == {
+    assert {kind: run.state for kind, run in told.items()} == {
         "refusal": "bad",
         "restore-point": "bad",
         "drill": "bad",
@@ -125,7 +125,7 @@ def test_the_tab_of_a_training_says_how_long_jobs_waited_for_each_pool(tmp_path:
         watched.record("placement", "other 1", {"job_id": "1", "attempt": 1, "outcome": "succeeded", "ran": ran})
     facts = replace(watched.facts(), config=load(pods.project(tmp_path) / "rempart.yaml"))
     found = runs.of_dag(facts, "train_hotel_bookings", NOW).waits
-    assert [Texts("en").message(one) for one in found] == [
+    assert [Texts("en").message(message) for message in found] == [
         "pool gpu-a: about 40 min, from the last 20 jobs",
         "pool gpu-b: unknown, no job on record",
     ]

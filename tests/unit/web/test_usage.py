@@ -19,7 +19,7 @@ LOCKS = {"looked_at": 9, "within_seconds": 129600.0, "lapsing": 1, "first_ends":
 
 
 def of(facts: CockpitFacts, site: str = "haven") -> Usage:
-    found = next(one.usage for one in sites(facts, NOW).sites if one.place.name == site)
+    found = next(entry.usage for entry in sites(facts, NOW).sites if entry.place.name == site)
     assert found
     return found
 

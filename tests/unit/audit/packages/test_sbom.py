@@ -55,9 +55,9 @@ def test_the_graph_leads_from_the_platform_to_everything(text: str) -> None:
     needs = by_reference(document)
     reached, todo = set(), [document["metadata"]["component"]["bom-ref"]]
     while todo:
-        if (one := todo.pop()) not in reached:
-            reached.add(one)
-            todo += needs[one]
+        if (ref := todo.pop()) not in reached:
+            reached.add(ref)
+            todo += needs[ref]
     assert reached == set(needs)
     assert any(
         need.startswith("pkg:pypi/alembic@")
@@ -83,10 +83,10 @@ def test_a_time_is_stated_only_if_given(tmp_path: Path) -> None:
 
 def test_the_serial_follows_the_content(tmp_path: Path) -> None:
     (tmp_path / "status").write_text(STATUS)
-    one = json.loads(audit.bill_of_debian(tmp_path / "status", "13"))
+    bill = json.loads(audit.bill_of_debian(tmp_path / "status", "13"))
     (tmp_path / "status").write_text(STATUS.replace("1:1.0", "1:1.1"))
     other = json.loads(audit.bill_of_debian(tmp_path / "status", "13"))
-    assert one["serialNumber"] != other["serialNumber"]
+    assert bill["serialNumber"] != other["serialNumber"]
 
 
 def test_a_debian_system_is_listed_with_sources_and_read_back(tmp_path: Path) -> None:

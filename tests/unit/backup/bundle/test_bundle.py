@@ -133,12 +133,12 @@ def test_a_file_that_somebody_put_there_first_is_read_before_it_counts(
     site.write("backups", bundle.file_key(strange), b"STRANGER")
     file = tmp_path / "b"
     file.write_bytes(b"stranger")
-    known = {bundle.file_key(one): one for one in INDEX.files.values()}
+    known = {bundle.file_key(indexed): indexed for indexed in INDEX.files.values()}
     assert bundle.store(site, "backups", later, KEY, lambda name: file, UNTIL, known)[1] == 8
     assert site.read("backups", bundle.file_key(strange)) == b"stranger"
 
 
-FILES = st.dictionaries(st.sampled_from([f"wheels/{one}.whl" for one in "abcdef"]), st.binary(max_size=3), max_size=6)
+FILES = st.dictionaries(st.sampled_from([f"wheels/{name}.whl" for name in "abcdef"]), st.binary(max_size=3), max_size=6)
 
 
 @given(wanted=FILES, there=FILES, vouched=st.booleans())

@@ -82,12 +82,12 @@ def test_what_is_no_summary_is_refused(lines: list[str]) -> None:
 
 
 def test_snapshots_are_listed_oldest_first() -> None:
-    one = {"time": FACTS["backup_start"], "paths": ["/mlflow.dump"], "tags": ["p1"], "id": ID, "summary": FACTS}
-    later = {**one, "id": "e" * 64, "tags": None, "summary": {**FACTS, "backup_start": "2026-11-25T14:54:15.5Z"}}
-    first, second = restic_answers.read_snapshots(json.dumps([later, one]))
+    entry = {"time": FACTS["backup_start"], "paths": ["/mlflow.dump"], "tags": ["p1"], "id": ID, "summary": FACTS}
+    later = {**entry, "id": "e" * 64, "tags": None, "summary": {**FACTS, "backup_start": "2026-11-25T14:54:15.5Z"}}
+    first, second = restic_answers.read_snapshots(json.dumps([later, entry]))
     assert (first.id, first.names, first.tags) == (ID, ("mlflow.dump",), ("p1",))
     assert (second.id, second.tags) == ("e" * 64, ())
-    for text in ("", "{}", "[{}]", "null", "[null]", json.dumps([{**one, "id": "short"}])):
+    for text in ("", "{}", "[{}]", "null", "[null]", json.dumps([{**entry, "id": "short"}])):
         with pytest.raises(BackupError, match="restic snapshots"):
             restic_answers.read_snapshots(text)
 
@@ -249,8 +249,8 @@ def test_a_slow_reader_is_not_a_stall(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_listing_that_is_one_long_line_is_read_whole(tmp_path: Path) -> None:
-    one = {"paths": ["/a"], "summary": FACTS}
-    many = json.dumps([{**one, "id": f"{number:064x}"} for number in range(2000)])
+    entry = {"paths": ["/a"], "summary": FACTS}
+    many = json.dumps([{**entry, "id": f"{number:064x}"} for number in range(2000)])
     (tmp_path / "answer").write_text(many)
     assert len(fake(tmp_path, f"cat {tmp_path}/answer").snapshots()) == 2000
 

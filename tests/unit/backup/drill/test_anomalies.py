@@ -43,7 +43,7 @@ def manifest(number: int = 0, count: int = 20, **change: object) -> Manifest:
         Dump("airflow", "d", "0001", "9" * 64, "d" * 64, 10, {"public.dag_run": 60, "public.job": 900}, {}),
         Dump("feast_online", "d", "0001", "9" * 64, "d" * 64, 10, {"public.hotel": 5000}, {}),
     )
-    objects = tuple(held(f"raw/{one}.csv", f"object {one}") for one in range(count))
+    objects = tuple(held(f"raw/{i}.csv", f"object {i}") for i in range(count))
     found = Manifest(
         points.new_id(at, "abcdef"), at, "primary", "0.1.0", "c" * 64, dumps, objects, {"hotel_bookings": "7"},
         (40 + number, f"{number:064x}"), (), 0.1, Secrets(sealed(300), "a" * 64, 12),
@@ -68,7 +68,7 @@ def histories(draw: st.DrawFn) -> list[Manifest]:
         runs = max(runs + draw(st.integers(-runs // 3, 20)), 0)
         jobs = draw(st.integers(0, 2000))  # tables that their owners clean up
         champion = draw(st.integers(champion, min(champion + 3, 39)))
-        raw = [held(f"raw/{one}.csv", f"object {one}") for one in range(count)]
+        raw = [held(f"raw/{i}.csv", f"object {i}") for i in range(count)]
         small = [held(name, f"{name} {version}", size=90, ratio=1.2) for name, version in pointers.items()]
         base = manifest(number)
         dumps = tuple(
@@ -152,7 +152,9 @@ def played(clean: Manifest) -> list[tuple[Poison, JudgedPoint]]:
         links: list[Link] = []
         try:
             until = poisons.index(poison) + 1
-            links = chain.verify([one.link for one in poisons[:until] if one.link], {INSIDER.id: INSIDER.public})
+            links = chain.verify(
+                [poisoned.link for poisoned in poisons[:until] if poisoned.link], {INSIDER.id: INSIDER.public}
+            )
         except IntegrityError:
             pass
         link = next((link for link in links if link.point == poison.point), None)

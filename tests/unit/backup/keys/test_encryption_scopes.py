@@ -31,10 +31,10 @@ def scope_of(bucket: str, key: str) -> EncryptionScope:
 
 
 @given(made, made)
-def test_an_id_names_one_scope(one: EncryptionScope, other: EncryptionScope) -> None:
-    assert (one.id == other.id) == (one == other)
-    assert encryption_scopes.parse(one.id) == one
-    assert "/" not in one.id and not one.id.startswith(other.id + "/")
+def test_an_id_names_one_scope(scope: EncryptionScope, other: EncryptionScope) -> None:
+    assert (scope.id == other.id) == (scope == other)
+    assert encryption_scopes.parse(scope.id) == scope
+    assert "/" not in scope.id and not scope.id.startswith(other.id + "/")
 
 
 @pytest.mark.parametrize(

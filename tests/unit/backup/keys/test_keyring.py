@@ -49,10 +49,10 @@ def ring(request: pytest.FixtureRequest) -> Keyring:
 def everything(ring: Keyring) -> bytes:
     """Every version of every object at every place."""
     found = b""
-    for one in ring.places:
-        for info in one.site.versions(one.bucket):
+    for key_place in ring.places:
+        for info in key_place.site.versions(key_place.bucket):
             if not info.marker:
-                found += one.site.read(one.bucket, info.key, version_id=info.version_id)
+                found += key_place.site.read(key_place.bucket, info.key, version_id=info.version_id)
     return found
 
 
@@ -122,8 +122,10 @@ def test_nothing_is_sealed_with_a_key_that_a_stranger_wrapped(ring: Keyring) -> 
 def test_a_key_of_another_scope_does_not_pass_for_it(ring: Keyring) -> None:
     ring.open_or_make(LEDGER)
     ring.open_or_make(BOOKINGS)
-    for one in ring.places:
-        one.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.age", one.site.read(BUCKET, f"keys/{LEDGER.id}/0001.age"))
+    for key_place in ring.places:
+        key_place.site.write(
+            BUCKET, f"keys/{BOOKINGS.id}/0001.age", key_place.site.read(BUCKET, f"keys/{LEDGER.id}/0001.age")
+        )
     with pytest.raises(IntegrityError, match="no key of this scope"):
         ring.open(BOOKINGS)
 
@@ -132,8 +134,8 @@ def test_a_scope_that_never_had_a_key_and_one_whose_copies_are_gone(ring: Keyrin
     with pytest.raises(KeyMissing, match=r"no key of scope dataset-bookings-395d in bucket backups at site 'haven'"):
         ring.open(BOOKINGS)
     ring.open_or_make(BOOKINGS)
-    for one in ring.places:
-        one.site.delete(BUCKET, f"keys/{BOOKINGS.id}/0001.age")
+    for key_place in ring.places:
+        key_place.site.delete(BUCKET, f"keys/{BOOKINGS.id}/0001.age")
     with pytest.raises(KeyMissing, match="no key 0001"):
         ring.open_or_make(BOOKINGS)
 
@@ -151,7 +153,9 @@ def test_destroyed_means_every_version_at_every_place_and_a_new_key_is_another_o
     ring.destroy(BOOKINGS, dry_run=False)
     with pytest.raises(KeyDestroyed, match=r"destroyed on 2026-03-01 12:00 UTC"):
         ring.open(BOOKINGS)
-    left = [info.key for one in ring.places for info in one.site.versions(BUCKET) if info.key.endswith(".age")]
+    left = [
+        info.key for key_place in ring.places for info in key_place.site.versions(BUCKET) if info.key.endswith(".age")
+    ]
     assert left and all(LEDGER.id in name for name in left)
     assert ring.open(LEDGER) == kept
     again = ring.open_or_make(BOOKINGS)
@@ -244,10 +248,10 @@ def test_rewrapping_lets_in_the_new_and_shuts_out_the_old(ring: Keyring) -> None
     assert [card.scope for card in fresh.rewrap()] == [BOOKINGS.id]
     opened = dataclasses.replace(ring, own=STRANGER).open(BOOKINGS)
     assert opened.identity == keys[0].identity
-    for one in ring.places:
+    for key_place in ring.places:
         bodies = [
-            one.site.read(BUCKET, info.key, version_id=info.version_id)
-            for info in one.site.versions(BUCKET, f"keys/{BOOKINGS.id}/")
+            key_place.site.read(BUCKET, info.key, version_id=info.version_id)
+            for info in key_place.site.versions(BUCKET, f"keys/{BOOKINGS.id}/")
             if info.key.endswith(".age")
         ]
         assert len(bodies) == 1

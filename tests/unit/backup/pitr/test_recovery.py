@@ -57,21 +57,21 @@ def held(bases, segments, course=None):
 )
 def test_a_route_is_whole_and_goes_just_beyond_the_moment_or_the_refusal_names_what_is_missing(bases, lost, seconds):
     until = at(seconds / 60)
-    mine = held([base(one) for one in bases], [one for one in stream(0, 40) if one.number not in lost])
+    mine = held([base(first) for first in bases], [first for first in stream(0, 40) if first.number not in lost])
     try:
         found = recovery.route(mine, until)
     except BackupError as refused:
-        earlier = [one for one in bases if base(one).ended <= until]
+        earlier = [first for first in bases if base(first).ended <= until]
         gaps = [number for number in sorted(lost) if earlier and number >= max(earlier)]
         if gaps and set(range(gaps[0], 41)) - lost:  # segments follow it: it is a gap, and not the archive's end
             assert wal.segment_name(1, gaps[0], SIZE) in refused.what
         assert not any(span.begin <= until < span.end for span in recovery.spans(mine))
         return
-    numbers = [one.number for one in found.segments]
+    numbers = [piece.number for piece in found.segments]
     assert numbers == list(range(found.base.first, numbers[-1] + 1)) and not set(numbers) & lost
-    assert found.base.ended <= until and found.base.first == max(one for one in bases if base(one).ended <= until)
+    assert found.base.ended <= until and found.base.first == max(first for first in bases if base(first).ended <= until)
     assert found.reach > until and numbers[-1] >= found.base.last
-    assert all(one.last_commit <= until for one in found.segments[:-1] if one.number >= found.base.last)
+    assert all(piece.last_commit <= until for piece in found.segments[:-1] if piece.number >= found.base.last)
     assert any(span.begin <= until < span.end for span in recovery.spans(mine))
 
 
@@ -79,9 +79,9 @@ def test_a_route_is_whole_and_goes_just_beyond_the_moment_or_the_refusal_names_w
 def test_what_goes_is_needed_by_no_moment_of_the_window(numbers, now, keep):
     bases, segments = [base(number) for number in numbers], stream(0, now)
     kept = recovery.kept_bases(bases, keep * MINUTE, at(now))
-    assert max(bases, key=lambda one: one.ended) in kept
-    assert sum(one.ended <= at(now - keep) for one in kept) <= 1
-    left = [one for one in segments if recovery.is_needed(one, kept)]
+    assert max(bases, key=lambda kept_base: kept_base.ended) in kept
+    assert sum(kept_base.ended <= at(now - keep) for kept_base in kept) <= 1
+    left = [piece for piece in segments if recovery.is_needed(piece, kept)]
     before, after = held(bases, segments), held(kept, left)
     for minute in range(max(0, now - keep), now):
         for until in (at(minute), at(minute + 0.6)):
@@ -105,13 +105,13 @@ def test_the_end_of_the_archive_is_reached_without_a_moment_and_no_moment_behind
 
 def test_a_quiet_server_has_segments_without_a_commit_and_they_are_no_gap():
     mine = held([base(0)], [segment(0, None), segment(1, None), segment(2, at(9))])
-    assert [one.number for one in recovery.route(mine, at(5)).segments] == [0, 1, 2]
+    assert [piece.number for piece in recovery.route(mine, at(5)).segments] == [0, 1, 2]
     [span] = recovery.spans(mine)
     assert (span.begin, span.end, span.broken) == (base(0).ended, at(9), False)
 
 
 def test_a_gap_divides_the_window_until_the_next_base():
-    mine = held([base(0), base(1), base(6)], [one for one in stream(0, 9) if one.number != 4])
+    mine = held([base(0), base(1), base(6)], [piece for piece in stream(0, 9) if piece.number != 4])
     first, second = recovery.spans(mine)
     assert (first.begin, first.end, first.broken, len(first.bases)) == (base(0).ended, at(3 + 5 / 6), True, 2)
     assert first.missing == wal.segment_name(1, 4, SIZE)
@@ -133,11 +133,11 @@ def test_after_a_recovery_the_new_timeline_counts_and_the_old_one_can_be_asked_f
     second = recovery.course_of(2, wal.read_history(f"1\t{left >> 32:X}/{left & 0xFFFFFFFF:X}\twhy\n".encode(), "x"))
     segments = [*stream(0, 8), *stream(5, 9, timeline=2)]
     mine = held([base(1)], segments, second)
-    assert [one.timeline for one in recovery.route(mine, at(9)).segments] == [1] * 4 + [2] * 5
+    assert [piece.timeline for piece in recovery.route(mine, at(9)).segments] == [1] * 4 + [2] * 5
     old = held([base(1)], segments)
-    assert {one.timeline for one in recovery.route(old, at(8)).segments} == {1}
+    assert {piece.timeline for piece in recovery.route(old, at(8)).segments} == {1}
     assert not second.has(base(7)) and second.has(base(4)) and second.has(base(7, timeline=2))
-    lacks = held([base(1)], [one for one in segments if (one.timeline, one.number) != (2, 6)], second)
+    lacks = held([base(1)], [piece for piece in segments if (piece.timeline, piece.number) != (2, 6)], second)
     with pytest.raises(BackupError, match=wal.segment_name(2, 6, SIZE)):
         recovery.route(lacks, at(8))
 

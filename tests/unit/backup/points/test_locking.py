@@ -56,12 +56,12 @@ def test_over_two_years_no_needed_object_goes_or_loses_its_lock_and_no_other_sta
         plan = retention.plan(named, keep, now, held=held, locked=locking.span(LOCKED))
         for gone in plan.prune:
             del named[gone]
-        for one, why in plan.keep.items():
+        for kept_point, why in plan.keep.items():
             lasting = set(why) - {retention.YOUNG, retention.LOCKED}
-            ending = lasting and locking.outlives(points.created_at(one), kept, now, LOCKED)
-            if ending and extended.get(one, now) < now + LOCKED:
-                extended[one] = now + locking.SEALED_FOR
-                locks |= {key: max(locks[key], extended[one]) for key in named[one]}
+            ending = lasting and locking.outlives(points.created_at(kept_point), kept, now, LOCKED)
+            if ending and extended.get(kept_point, now) < now + LOCKED:
+                extended[kept_point] = now + locking.SEALED_FOR
+                locks |= {key: max(locks[key], extended[kept_point]) for key in named[kept_point]}
         needed = {fingerprint((key, "v")) for keys in named.values() for key in keys}
         for info in unneeded(lapsed(stored.values(), now, kept), needed, f"{day}"):
             if locks[info.key] <= now:  # as the site decides

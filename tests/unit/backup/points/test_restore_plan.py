@@ -47,8 +47,8 @@ chains = st.lists(st.booleans(), min_size=1, max_size=12).map(
 def test_without_a_name_it_is_the_newest_that_lacks_nothing_and_is_there(
     links: list[Link], data: st.DataObject
 ) -> None:
-    present = data.draw(st.sets(st.sampled_from([one.point for one in links])))
-    fitting = [one for one in links if one.consistent and one.point in present]
+    present = data.draw(st.sets(st.sampled_from([judged.point for judged in links])))
+    fitting = [judged for judged in links if judged.consistent and judged.point in present]
     if fitting:
         assert choose(links, present, None, force=False) == fitting[-1]
     else:
@@ -59,7 +59,7 @@ def test_without_a_name_it_is_the_newest_that_lacks_nothing_and_is_there(
 @given(chains, st.data())
 def test_a_name_is_obeyed_but_going_back_has_to_be_said(links: list[Link], data: st.DataObject) -> None:
     named = data.draw(st.sampled_from(links))
-    present = {one.point for one in links}
+    present = {judged.point for judged in links}
     newer = [record for record in links if record.consistent and record.seq > named.seq]
     assert choose(links, present, named.point, force=True) == named
     if newer:

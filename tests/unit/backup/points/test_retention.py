@@ -59,7 +59,7 @@ def test_the_newest_are_never_pruned_and_nothing_is_forgotten(ids_and_doubtful, 
     made = plan(ids, keep, LATER, doubtful=doubtful)
     ordered = sorted(ids, reverse=True)
     assert set(ordered[:FLOOR]) <= set(made.keep)
-    assert set(islice((one for one in ordered if one not in doubtful), 1)) <= set(made.keep)
+    assert set(islice((point for point in ordered if point not in doubtful), 1)) <= set(made.keep)
     assert not set(made.prune) & set(made.keep)
     assert sorted([*made.keep, *made.prune]) == sorted(ids)
     check_floor(made)
@@ -80,7 +80,7 @@ def test_the_newest_good_point_of_each_kept_day_stays(ids_and_doubtful, keep):
         days.setdefault(point[:8], []).append(point)
     kept = plan(ids, keep, LATER, doubtful=doubtful).keep
     for of_day in islice(days.values(), keep.daily):
-        good = [one for one in of_day if one not in doubtful]
+        good = [point for point in of_day if point not in doubtful]
         assert (good or of_day)[0] in kept
 
 

@@ -146,11 +146,11 @@ digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
 
 @given(digests, digests, st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
-def test_a_name_is_of_content_and_key_and_tells_neither(one: str, other: str, key: bytes, second: bytes) -> None:
-    name = sealing.key_of(SCOPE, key, one)
-    assert (sealing.key_of(SCOPE, key, other) == name) == (one == other)
-    assert (sealing.key_of(SCOPE, second, one) == name) == (key == second)
-    assert one not in name and hashlib.sha256(bytes.fromhex(one)).hexdigest() not in name
+def test_a_name_is_of_content_and_key_and_tells_neither(digest: str, other: str, key: bytes, second: bytes) -> None:
+    name = sealing.key_of(SCOPE, key, digest)
+    assert (sealing.key_of(SCOPE, key, other) == name) == (digest == other)
+    assert (sealing.key_of(SCOPE, second, digest) == name) == (key == second)
+    assert digest not in name and hashlib.sha256(bytes.fromhex(digest)).hexdigest() not in name
     prefix, scope, start, rest = name.split("/")
     assert (prefix, scope, rest[:2], rest[64:]) == ("sealed", SCOPE.id, start, ".age")
 
@@ -167,11 +167,11 @@ def test_the_plan_keeps_only_what_is_known_present_and_locked(wanted, present, b
     steps = sealing.plan(wanted, present, by_key, until)
     assert steps.keys() == set(wanted)
     for key, step in steps.items():
-        one, there = by_key.get(key), present.get(key, {})
-        stands = one is not None and there.get(one.version) == one.size
+        earlier, there = by_key.get(key), present.get(key, {})
+        stands = earlier is not None and there.get(earlier.version) == earlier.size
         assert (step in ("keep", "extend")) == stands
         if step == "keep":
-            assert one is not None and one.retained_until >= until
+            assert earlier is not None and earlier.retained_until >= until
         if step == "store":
             assert not there
 

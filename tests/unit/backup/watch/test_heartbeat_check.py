@@ -35,7 +35,7 @@ heard = st.builds(
 unheard = st.builds(Unheard, st.sampled_from(["unreadable", "missing", "forged"]), st.just("why"))
 
 
-def one(seen: ReceivedHeartbeat | Unheard, limit: Limit, now: datetime = NOW) -> HeartbeatVerdict:
+def checked(seen: ReceivedHeartbeat | Unheard, limit: Limit, now: datetime = NOW) -> HeartbeatVerdict:
     (verdict,) = judge({"k": seen}, {"k": limit}, now)
     return verdict
 
@@ -58,7 +58,7 @@ def test_each_limit_gets_one_verdict_whatever_was_heard(
 
 @given(heard | unheard, limits)
 def test_nothing_is_green_that_is_not_known_to_be_well(seen: ReceivedHeartbeat | Unheard, limit: Limit) -> None:
-    verdict = one(seen, limit)
+    verdict = checked(seen, limit)
     if not verdict.ok:
         return
     assert isinstance(seen, ReceivedHeartbeat)
@@ -74,19 +74,19 @@ def test_nothing_is_green_that_is_not_known_to_be_well(seen: ReceivedHeartbeat |
 
 @given(heard, limits, spans)
 def test_silence_does_not_turn_green_by_waiting(seen: ReceivedHeartbeat, limit: Limit, more: timedelta) -> None:
-    before, later = one(seen, limit), one(seen, limit, NOW + more)
+    before, later = checked(seen, limit), checked(seen, limit, NOW + more)
     if not before.ok and before.state != "skew":  # what seemed to be in the future no longer is
         assert not later.ok
 
 
 @given(st.timedeltas(timedelta(), timedelta(days=3)), st.timedeltas(SECOND, timedelta(days=3)))
 def test_it_is_late_exactly_after_its_silence(max_interval: timedelta, more: timedelta) -> None:
-    assert one(beat(max_interval), Limit(max_interval)).ok
-    assert one(beat(max_interval + more), Limit(max_interval)).state == "late"
+    assert checked(beat(max_interval), Limit(max_interval)).ok
+    assert checked(beat(max_interval + more), Limit(max_interval)).state == "late"
 
 
 def test_how_late_is_told() -> None:
-    verdict = one(beat(3 * HOUR + 5 * MINUTE), Limit(HOUR))
+    verdict = checked(beat(3 * HOUR + 5 * MINUTE), Limit(HOUR))
     assert verdict.state == "late" and "late by 2 h 5 min" in verdict.detail and verdict.at == NOW - 185 * MINUTE
 
 
@@ -98,13 +98,13 @@ def test_clocks_that_differ_are_named_as_such(skew: timedelta) -> None:
         beat(skew, stored=timedelta()),  # it is behind: or an old heartbeat was put back
         beat(timedelta(), stored=-skew),  # the site's is ahead
     ):
-        verdict = one(seen, Limit(timedelta(days=4000)))
+        verdict = checked(seen, Limit(timedelta(days=4000)))
         assert verdict.state == "skew" and "clock" in verdict.detail, verdict
 
 
 def test_within_two_minutes_clocks_may_differ() -> None:
-    assert one(beat(-SKEW), Limit(HOUR)).ok
-    assert one(beat(timedelta(), stored=SKEW), Limit(HOUR)).ok
+    assert checked(beat(-SKEW), Limit(HOUR)).ok
+    assert checked(beat(timedelta(), stored=SKEW), Limit(HOUR)).ok
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_within_two_minutes_clocks_may_differ() -> None:
     ],
 )
 def test_what_a_heartbeat_tells_is_judged_too(told: dict[str, Any], limit: Limit, state: str, why: str) -> None:
-    verdict = one(beat(**told), limit)
+    verdict = checked(beat(**told), limit)
     assert (verdict.state, why in verdict.detail) == (state, True), verdict
 
 
 def test_nothing_that_is_wrong_hides_something_else() -> None:
-    verdict = one(beat(2 * HOUR, lag_seconds=4000, ok=False), Limit(HOUR, lag=HOUR))
+    verdict = checked(beat(2 * HOUR, lag_seconds=4000, ok=False), Limit(HOUR, lag=HOUR))
     assert verdict.state == "failed" and "late by 1 h" in verdict.detail and "lags" in verdict.detail
 
 

@@ -67,9 +67,9 @@ def test_for_one_person_airflow_needs_no_tables_of_people(tmp_path: Path) -> Non
 
 
 def test_another_auth_manager_restarts_airflow_and_nothing_else(tmp_path: Path) -> None:
-    one = services.supervisor_configuration(stack(tmp_path, Access()), None).split("[program:")
+    before = services.supervisor_configuration(stack(tmp_path, Access()), None).split("[program:")
     other = services.supervisor_configuration(stack(tmp_path, Access(auth_manager="simple")), None).split("[program:")
-    changed = {a.split("]")[0] for a, b in zip(one, other, strict=True) if a != b}
+    changed = {a.split("]")[0] for a, b in zip(before, other, strict=True) if a != b}
     assert changed == set(paths.AIRFLOW_COMPONENTS)
 
 

@@ -90,7 +90,7 @@ def test_the_list_is_the_one_of_the_audit_hook(tmp_path: Path) -> None:
     found = rules(inside.config, endpoints(inside.config, credentials.connections(inside, secrets)), on=DAY)
     named = {str(destination) for destination in found.allowed if "." in destination.name}
     listed = egress_proxy.allowed(inside, secrets, DAY)
-    assert named == {"*.s3.fr-par.scw.cloud:443"} and all(f"# {one}  (" in listed for one in named)
+    assert named == {"*.s3.fr-par.scw.cloud:443"} and all(f"# {destination}  (" in listed for destination in named)
 
 
 def test_credentials_are_kept_where_the_others_are_and_reach_who_works_with_them(tmp_path: Path) -> None:

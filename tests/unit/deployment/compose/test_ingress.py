@@ -68,11 +68,11 @@ def test_a_certificate_that_browsers_would_refuse_is_refused_here(
 
 
 def test_a_key_of_another_certificate_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
-    one, other = make_pair(tmp_path, "127.0.0.1"), make_pair(tmp_path, "a.example", "127.0.0.1")
+    pair, other = make_pair(tmp_path, "127.0.0.1"), make_pair(tmp_path, "a.example", "127.0.0.1")
     with pytest.raises(StackError, match="the key belongs to another certificate"):
-        init(tmp_path, ingress.CertificatePair(one.certificate, other.key))
+        init(tmp_path, ingress.CertificatePair(pair.certificate, other.key))
     with pytest.raises(StackError, match="absent: FileNotFoundError"):
-        init(tmp_path, ingress.CertificatePair(one.certificate, tmp_path / "absent"))
+        init(tmp_path, ingress.CertificatePair(pair.certificate, tmp_path / "absent"))
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ def test_no_secret_is_in_a_command_line_and_each_site_has_its_own_keys(tmp_path:
     stack = paths.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"))
     secrets = credentials.plan(stack, {}, credentials.new_token, credentials.new_fernet_key)
     found = {site: environment.mlflow(stack, secrets, {}, site) for site in ("primary", "haven")}
-    keys = {site: one["AWS_SECRET_ACCESS_KEY"] for site, one in found.items()}
+    keys = {site: variables["AWS_SECRET_ACCESS_KEY"] for site, variables in found.items()}
     assert keys["primary"] != keys["haven"]
-    assert {one["MLFLOW_S3_ENDPOINT_URL"] for one in found.values()} == {
+    assert {variables["MLFLOW_S3_ENDPOINT_URL"] for variables in found.values()} == {
         "http://127.0.0.1:18333",
         "http://127.0.0.1:18433",
     }

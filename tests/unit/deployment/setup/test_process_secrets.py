@@ -37,7 +37,7 @@ def kinds_in(text: str, secrets: dict[str, str], stack: paths.Stack) -> set[str 
 def test_every_secret_has_a_kind_and_every_kind_a_process(stack: paths.Stack) -> None:
     for settings in (stack, containers.in_containers(stack)):
         assert [name for name in secrets_of(settings) if kind(name, stack.config) is None] == []
-    names = {one.name for one in KINDS}
+    names = {secret.name for secret in KINDS}
     assert set().union(*HOLDS.values()) == names
     assert {kind(name, stack.config) for name in ("PATH", "REMPART_HOME", "AIRFLOW_HOME")} == {None}
 
@@ -72,6 +72,6 @@ def test_who_needs_no_signature_holds_no_signing_key(stack: paths.Stack) -> None
 def test_the_admins_password_is_with_the_api_server_only_where_that_checks_it(stack: paths.Stack) -> None:
     simple = stack.config.access.model_copy(update={"auth_manager": "simple"})
     other = replace(stack, config=stack.config.model_copy(update={"access": simple}))
-    for one, holds in ((stack, False), (other, True)):
-        assert ("Airflow admin" in held("airflow-api-server", one.config)) is holds
+    for deployed, holds in ((stack, False), (other, True)):
+        assert ("Airflow admin" in held("airflow-api-server", deployed.config)) is holds
     assert process_secrets.given({"REMPART_NEW_SECRET": "x"}, frozenset(HOLDS["guard"]), stack.config) == {}

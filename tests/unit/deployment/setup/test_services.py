@@ -111,8 +111,10 @@ def test_the_role_of_sessions_reaches_no_bucket_of_evidence_or_backups_and_is_th
     made = object_sites.sessions("primary", *role, "k" * 86, names)
     (trust,) = made["roles"][0]["trustPolicy"]["Statement"]
     assert trust["Principal"] == {"AWS": "arn:aws:iam::000000000000:user/primary"}
-    (denied,) = (one for one in made["policies"][0]["document"]["Statement"] if one["Effect"] == "Deny")
-    assert {f"arn:aws:s3:::{one}/*" for one in (names.backups, names.evidence, names.checkpoints)} <= {
+    (denied,) = (
+        statement for statement in made["policies"][0]["document"]["Statement"] if statement["Effect"] == "Deny"
+    )
+    assert {f"arn:aws:s3:::{bucket}/*" for bucket in (names.backups, names.evidence, names.checkpoints)} <= {
         *denied["Resource"]
     }
     assert base64.b64decode(made["sts"]["signingKey"]) == b"k" * 86

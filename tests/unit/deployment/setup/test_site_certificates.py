@@ -64,11 +64,11 @@ def test_what_does_not_fit_together_is_made_anew(how: str) -> None:
 
 def test_every_service_asks_for_the_certificate_and_lets_one_name_in() -> None:
     settings = site_certificates.settings("haven", Path("/x"))
-    for one in ("master", "volume", "filer", "s3"):
-        assert settings[f"grpc.{one}.allowed_commonNames"] == "rempart-site-haven"
-        assert settings[f"grpc.{one}.cert"] == "/x/site.pem"
-    for one in ("master", "volume", "filer"):
-        assert settings[f"https.{one}.ca"] == "/x/ca.pem", "without it, no client is asked for a certificate"
+    for server in ("master", "volume", "filer", "s3"):
+        assert settings[f"grpc.{server}.allowed_commonNames"] == "rempart-site-haven"
+        assert settings[f"grpc.{server}.cert"] == "/x/site.pem"
+    for server in ("master", "volume", "filer"):
+        assert settings[f"https.{server}.ca"] == "/x/ca.pem", "without it, no client is asked for a certificate"
     variables = site_certificates.variables(settings)
     assert variables["WEED_GRPC_S3_ALLOWED_COMMONNAMES"] == "rempart-site-haven"
     assert variables["WEED_HTTPS_CLIENT_ENABLED"] == "true"

@@ -28,7 +28,9 @@ class Repository:
     def snapshots(self) -> tuple[ResticSnapshot, ...]:
         if self.fault:
             raise self.fault
-        return tuple(ResticSnapshot(one, NOW, 1, 1, 0.1, tags=(f"point={of}",)) for one, of in self.stored.items())
+        return tuple(
+            ResticSnapshot(identity, NOW, 1, 1, 0.1, tags=(f"point={of}",)) for identity, of in self.stored.items()
+        )
 
     def forget(self, ids: list[str]) -> None:
         for identity in ids:

@@ -214,9 +214,9 @@ def test_a_large_object_goes_in_parts_and_is_locked(
     monkeypatch.setattr("rempart.replication.transfer.PART", 64)
     monkeypatch.setattr("rempart.flows.backup.seal.IN_MEMORY", 10)
     body = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(50))
-    one = house.put("a", body)
-    (sealed,) = house.seal(one)
-    assert house.writes() == 0 and house.open(sealed, one, tmp_path) == body
+    stored = house.put("a", body)
+    (sealed,) = house.seal(stored)
+    assert house.writes() == 0 and house.open(sealed, stored, tmp_path) == body
     assert house.haven.retained_until("backups", sealed.key, sealed.version) == sealed.retained_until >= UNTIL
 
 
@@ -260,7 +260,7 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
         ("made", "0001"), ("rewrapped", "0001"), ("destroyed", "0001"), ("made", "0002"),
     ]  # fmt: skip
     text = str(house.platform.ledger.find("backup-key")) + "".join(lines) + caplog.text
-    assert not [one for one in (key.identity.secret, key.restic_password, OWN.secret) if one in text]
+    assert not [secret for secret in (key.identity.secret, key.restic_password, OWN.secret) if secret in text]
     lines = list(flow.listing(house.ring))
     assert "0001  destroyed on 2099-03-01" in lines[0] and "opened by the platform, age1" in lines[1]
     with pytest.raises(KeyMissing, match="never had a key"):

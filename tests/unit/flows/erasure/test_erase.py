@@ -96,7 +96,7 @@ def test_a_dry_run_tells_where_rows_are_and_changes_nothing(lake: Lake) -> None:
     assert not lake.platform.ledger.find("erasure")
     assert not list(lake.site("haven").list("backups", "erasures/"))
     after = [lake.site(name).list(lake.bucket) for name in ("primary", "haven")]
-    assert [list(one) for one in before] == [list(one) for one in after]
+    assert [list(row) for row in before] == [list(row) for row in after]
     assert str(WHO) not in "\n".join(erase_report.lines(told))
 
 
@@ -119,7 +119,7 @@ def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: L
     # the chain of snapshots is whole, and so is each delivery but for that line
     assert now.previous and snapshots.read(lake.site("primary"), lake.bucket, "hotel_bookings", now.previous).rows == 9
     raw = [lake.site("primary").read(lake.bucket, info.key) for info in lake.site("primary").list(lake.bucket, "raw/")]
-    lines = [(gzip.decompress(one) if one[:1] == b"\x1f" else one).decode().splitlines() for one in raw]
+    lines = [(gzip.decompress(content) if content[:1] == b"\x1f" else content).decode().splitlines() for content in raw]
     assert sorted(lines, key=len) == [[HEADER, *ROWS[10:14]], [HEADER, *[row for row in ROWS[:10] if row != VICTIM]]]
 
 
@@ -337,7 +337,7 @@ def test_what_is_no_key_is_refused_and_not_quoted(lake: Lake, told: list[str]) -
 def test_keys_of_several_columns_are_written_with_a_bar(lake: Lake) -> None:
     both = Pipeline.model_construct(**{**dict(lake.pipeline), "key": ["agent", "arrival_date"]})
     found = flow.read_keys(both, [r"a\|b|2016-07-02"])
-    assert [(one[0], one[1].isoformat()) for one in found] == [("a|b", "2016-07-02")]
+    assert [(row[0], row[1].isoformat()) for row in found] == [("a|b", "2016-07-02")]
 
 
 @pytest.mark.parametrize("more", [{"by": "Jane Doe"}, {"reason": "because Jane Doe asked"}])

@@ -276,7 +276,7 @@ def test_i11_what_is_older_than_the_recent_exports_comes_to_its_turn_within_a_ro
         exports, _ = evidence.open_exports(later)
         read.append(locked_evidence.check(exports).read)
     told = [obj for record in platform.ledger.find("repair", "evidence") for obj in record.body["objects"]]
-    assert len(told) == 3 and all(any(key in one for one in told) for key in damaged), told
+    assert len(told) == 3 and all(any(key in line for line in told) for key in damaged), told
     assert max(read) < 3 * 12, "no run reads all of it"
 
 

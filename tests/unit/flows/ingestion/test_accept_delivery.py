@@ -59,9 +59,11 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
 
 
 def told(platform: Platform, **other: Any) -> None:
-    one = {"sha256": DELIVERY, "outcome": HELD_BACK, "delivered": 20, "accepted": 0, "quarantined": 20}
-    one |= {"reasons": {"adults": 5, HELD: 15}, "fault": None, "held": True, **other}
-    platform.ledger.append("deliveries", "hotel_bookings", {"site": "primary", "expectations": [], "deliveries": [one]})
+    delivery = {"sha256": DELIVERY, "outcome": HELD_BACK, "delivered": 20, "accepted": 0, "quarantined": 20}
+    delivery |= {"reasons": {"adults": 5, HELD: 15}, "fault": None, "held": True, **other}
+    platform.ledger.append(
+        "deliveries", "hotel_bookings", {"site": "primary", "expectations": [], "deliveries": [delivery]}
+    )
 
 
 def rempart(*words: str) -> tuple[int, str]:

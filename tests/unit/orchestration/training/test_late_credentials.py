@@ -28,7 +28,7 @@ def test_pods_that_missed_their_credentials_are_woken(
 
         def wait() -> bool:
             found = pool.client().list_namespaced_pod(pool.namespace).items
-            states = [one.status.container_statuses[0].state for one in found if one.status.container_statuses]
+            states = [pod.status.container_statuses[0].state for pod in found if pod.status.container_statuses]
             return [state.waiting and state.waiting.reason for state in states] == [
                 "CreateContainerConfigError"
             ] * nodes

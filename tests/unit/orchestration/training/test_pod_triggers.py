@@ -51,11 +51,11 @@ def trigger(pods: list[Any], *, wait: float = 5) -> TrainingPodTrigger:
     return made
 
 
-def fired(one: Any) -> tuple[dict[str, Any], float]:
+def fired(waiting: Any) -> tuple[dict[str, Any], float]:
     """The first event's payload, and the seconds until then."""
 
     async def first() -> Any:
-        async for event in one.run():
+        async for event in waiting.run():
             return event.payload
         raise AssertionError("no event")
 

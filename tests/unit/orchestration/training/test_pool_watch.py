@@ -78,8 +78,8 @@ def train_job_trigger(number: int) -> Any:
     )
 
 
-async def fired(one: Any) -> dict[str, Any]:
-    async for event in one.run():
+async def fired(waiting: Any) -> dict[str, Any]:
+    async for event in waiting.run():
         return dict(event.payload)
     raise AssertionError("no event")
 
@@ -102,14 +102,14 @@ def together(
 def asked(pool: DoubleCluster) -> dict[str, int]:
     """Requests of the pool's account, by kind."""
     mine = [request.path for request in pool.requests if request.user.endswith(":training:airflow")]
-    watches = [one for one in mine if "watch=" in one]
-    lists = [one for one in mine if "/pods?" in one and one not in watches]
+    watches = [request for request in mine if "watch=" in request]
+    lists = [request for request in mine if "/pods?" in request and request not in watches]
     return {
         "watch": len(watches),
         "list": len(lists),
-        "one pod": len([one for one in mine if "/pods/" in one]),
-        "one TrainJob": len([one for one in mine if "/trainjobs/" in one]),
-        "events": len([one for one in mine if "/events" in one]),
+        "one pod": len([request for request in mine if "/pods/" in request]),
+        "one TrainJob": len([request for request in mine if "/trainjobs/" in request]),
+        "events": len([request for request in mine if "/events" in request]),
     }
 
 

@@ -38,7 +38,7 @@ def page_of(asked: Asked, number: int, keys: list[str]) -> Answer:
 
 
 def fresh(number: int) -> list[str]:
-    return [f"{number * PER_PAGE + one:012}" for one in range(PER_PAGE)]
+    return [f"{number * PER_PAGE + offset:012}" for offset in range(PER_PAGE)]
 
 
 def repeated(number: int) -> list[str]:
@@ -46,7 +46,7 @@ def repeated(number: int) -> list[str]:
 
 
 def falling(number: int) -> list[str]:
-    return [f"{10**11 - number * PER_PAGE - one:012}" for one in range(PER_PAGE)]
+    return [f"{10**11 - number * PER_PAGE - offset:012}" for offset in range(PER_PAGE)]
 
 
 def empty(number: int) -> list[str]:
@@ -164,6 +164,6 @@ def test_a_listing_without_repeats_comes_back_whole_in_any_order(keys: list[int]
         return {"found": cut[number], "IsTruncated": more, "Next": str(number + 1) if more else None}
 
     pages = walk(
-        ask, {"Token": "Next"}, lambda page: [(one, one) for one in page["found"]], PageGuard("list x", "primary")
+        ask, {"Token": "Next"}, lambda page: [(key, key) for key in page["found"]], PageGuard("list x", "primary")
     )
-    assert [one for page in pages for one in page["found"]] == keys
+    assert [key for page in pages for key in page["found"]] == keys

@@ -22,7 +22,7 @@ MANIFESTS = st.builds(
 )
 
 
-@given(MANIFESTS, KEPT, st.integers(0, 1000), st.lists(KEPT.map(lambda one: one.name), max_size=6))
+@given(MANIFESTS, KEPT, st.integers(0, 1000), st.lists(KEPT.map(lambda checkpoint: checkpoint.name), max_size=6))
 def test_a_commit_keeps_the_newest_and_one_before_and_deletes_nothing_that_is_named(manifest, newest, done, orphans):
     after = ck.committed(manifest, newest, done)
     assert after.kept[0] == newest and len(after.kept) == len(set(after.kept)) <= KEEP and after.done == done
@@ -99,7 +99,7 @@ def test_whatever_happens_the_newest_whole_one_is_found(actions):
                 now.newest()
             site.killed_after = None
         elif action == "corrupt" and any(whole for _, whole in kept):
-            newest = next(one for one in reversed(kept) if one[1])
+            newest = next(checkpoint for checkpoint in reversed(kept) if checkpoint[1])
             name = next(checkpoint for checkpoint in now.manifest.kept if checkpoint.step == newest[0]).name
             site.write("artifacts", SPEC.key(name), b"something else")
             newest[1] = False

@@ -114,7 +114,9 @@ def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, PoolFinding
     assert all(finding.remedy for finding in found if finding.outcome in ("FAIL", "warn")), found
     assert all(COMMAND.search(finding.remedy) for finding in found if finding.outcome == "FAIL"), found
     worst = {"FAIL": 0, "warn": 1, "not run": 2, "ok": 3}
-    return {one.check: one for one in sorted(found, key=lambda finding: worst[finding.outcome], reverse=True)}
+    return {
+        reported.check: reported for reported in sorted(found, key=lambda finding: worst[finding.outcome], reverse=True)
+    }
 
 
 def fails(facts: PoolFacts, config: Config = CONFIG) -> set[str]:
@@ -287,7 +289,7 @@ def test_any_set_of_nodes_gets_a_verdict(seen: list[Node], used: dict[str, int])
     facts = replace(HEALTHY, nodes=tuple(seen), used=used)
     fit = [node for node in seen if not doctor_nodes.unfit(CONFIG.gpu_pools["a"], node)]
     assert ("nodes" in fails(facts)) == (not fit)
-    assert ("gpus" in fails(facts)) == (max((one.gpus for one in fit), default=0) < 2)
+    assert ("gpus" in fails(facts)) == (max((node.gpus for node in fit), default=0) < 2)
 
 
 def test_why_no_node_takes_a_job_is_told_node_by_node() -> None:

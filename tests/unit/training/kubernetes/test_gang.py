@@ -85,7 +85,7 @@ def test_it_is_bound_when_every_rank_has_a_machine_and_not_before() -> None:
     assert gang(pod(1), pod(0)).bound
     assert not gang(pod(0), pod(1, "Pending", node=False)).bound
     assert not gang(pod(0), pod(0)).bound and not gang(pod(0)).bound
-    assert [rank(one) for one in gang(pod(1), pod(0)).pods] == [0, 1]
+    assert [rank(member) for member in gang(pod(1), pod(0)).pods] == [0, 1]
 
 
 def test_it_is_over_when_nothing_of_it_goes_on() -> None:
@@ -123,9 +123,9 @@ JOBS = st.sampled_from([None, job(), job(("Failed", "FailedJobs")), job(("Suspen
 def test_only_nodes_that_all_ended_well_are_a_success(pods: list[dict[str, Any]], of: dict[str, Any] | None) -> None:
     found = Gang.of(of, pods, 3).ending("told")
     well = {
-        rank(one)
-        for one in pods
-        if (one["status"]["containerStatuses"][0]["state"].get("terminated") or {}).get("exitCode") == 0
+        rank(member)
+        for member in pods
+        if (member["status"]["containerStatuses"][0]["state"].get("terminated") or {}).get("exitCode") == 0
     }
     if found.outcome == "succeeded":
         assert well == {0, 1, 2} and of is not None
@@ -136,5 +136,5 @@ def test_only_nodes_that_all_ended_well_are_a_success(pods: list[dict[str, Any]]
 def test_a_pod_that_the_cluster_took_away_is_never_the_codes_fault(
     pods: list[dict[str, Any]], of: dict[str, Any] | None
 ) -> None:
-    if of is not None and any(one["status"]["conditions"] == EVICTED for one in pods):
+    if of is not None and any(member["status"]["conditions"] == EVICTED for member in pods):
         assert Gang.of(of, pods, 3).ending().outcome == "interrupted"

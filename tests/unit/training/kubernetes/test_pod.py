@@ -63,7 +63,7 @@ def test_a_declared_toleration_of_a_lost_node_is_the_only_one_for_it() -> None:
     found = pod.bare(config(a=POOL | {"tolerations": [mine], "node_lost_after": "5m"}).gpu_pools["a"], "c")[
         "tolerations"
     ]
-    assert [(one["key"].partition("/")[2], one["tolerationSeconds"]) for one in found] == [
+    assert [(toleration["key"].partition("/")[2], toleration["tolerationSeconds"]) for toleration in found] == [
         ("unreachable", 900),
         ("not-ready", 300),
     ]

@@ -58,9 +58,10 @@ def test_one_attempt_has_one_name_that_kubeflow_takes_and_the_jobs_identity() ->
 def test_every_credential_is_awaited_from_a_secret_and_none_is_in_it() -> None:
     found = made()
     env = {variable["name"]: variable for variable in found["spec"]["trainer"]["env"]}
-    awaited = [one for name, one in env.items() if name.startswith("AIRFLOW_CONN_")]
+    awaited = [variable for name, variable in env.items() if name.startswith("AIRFLOW_CONN_")]
     assert awaited and all(
-        one["valueFrom"]["secretKeyRef"] == {"name": found["metadata"]["name"], "key": one["name"]} for one in awaited
+        variable["valueFrom"]["secretKeyRef"] == {"name": found["metadata"]["name"], "key": variable["name"]}
+        for variable in awaited
     )
     assert not any(name.startswith("PET_") for name in env)
     assert json.loads(env[pod.SPEC_VARIABLE]["value"])["job_id"] == spec().job_id
@@ -115,15 +116,15 @@ JSON = st.recursive(
 )
 
 
-def _has_mapping(one: Any) -> bool:
-    return isinstance(one, dict) or (isinstance(one, list) and any(_has_mapping(inner) for inner in one))
+def _has_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(_has_mapping(inner) for inner in value))
 
 
 @given(JSON, JSON)
-def test_nothing_differs_from_itself_and_a_change_is_seen(one: Any, other: Any) -> None:
-    assert not [*train_job.differences(one, one)]
-    if not _has_mapping(one) and one != other:  # keys that a server adds to a mapping are no difference
-        assert [*train_job.differences(one, other)]
+def test_nothing_differs_from_itself_and_a_change_is_seen(value: Any, other: Any) -> None:
+    assert not [*train_job.differences(value, value)]
+    if not _has_mapping(value) and value != other:  # keys that a server adds to a mapping are no difference
+        assert [*train_job.differences(value, other)]
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 16])

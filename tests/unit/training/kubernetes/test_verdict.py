@@ -145,18 +145,18 @@ def ran(node: str, gpus: int = 1, **facts: str | None) -> Ran:
 
 
 def test_where_one_node_ran_is_told_as_ever() -> None:
-    one = ran("gpu-1", provider_id="eu://1")
-    assert together([one]) == one and "nodes" not in one.as_json()
+    alone = ran("gpu-1", provider_id="eu://1")
+    assert together([alone]) == alone and "nodes" not in alone.as_json()
 
 
 @given(st.lists(st.integers(0, 8), min_size=2, max_size=6))
 def test_where_several_ran_is_told_together_and_one_by_one(gpus: list[int]) -> None:
-    each = [ran(f"gpu-{i}", one, provider_id=f"eu://{i}", gpu_type="L4") for i, one in enumerate(gpus)]
+    each = [ran(f"gpu-{i}", count, provider_id=f"eu://{i}", gpu_type="L4") for i, count in enumerate(gpus)]
     whole = together(each).as_json()
     names = [f"gpu-{i}" for i in range(len(gpus))]
     assert whole["node"] == ", ".join(names) and whole["gpus"] == sum(gpus)
     assert (whole["region"], whole["gpu_type"]) == ("par", "L4")
-    assert [one["node"] for one in whole["nodes"]] == names
+    assert [machine["node"] for machine in whole["nodes"]] == names
     assert set(whole["nodes"][0]) == {"node", "region", "provider_id", "gpu_type"}
 
 

@@ -138,8 +138,8 @@ def test_so_do_three_with_shares_of_two_rows_one_or_none(order, tmp_path):
     for job in jobs:
         job.train()
     assert jobs[0].spec.job_id != jobs[1].spec.job_id
-    for one, three in zip(*(job.weights() for job in jobs), strict=True):
-        np.testing.assert_allclose(three, one, rtol=1e-4, atol=2e-5)
+    for two, three in zip(*(job.weights() for job in jobs), strict=True):
+        np.testing.assert_allclose(three, two, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("disturbed", [0, 1])
@@ -148,7 +148,7 @@ def test_asked_to_end_at_any_node_all_end_at_the_same_step_and_go_on_from_it(ord
     ended = job.attempt(DISTURBED_NODE=disturbed, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGTERM))
     assert [process.status for process in ended] == [143, 143]
     message = [process.message("interrupted") for process in ended]
-    assert all(one["step"] == AT and one["in_time"] and "why" not in one for one in message)
+    assert all(progress["step"] == AT and progress["in_time"] and "why" not in progress for progress in message)
     assert ended[0].message("interrupted")["saved_step"] == AT and "result.json" not in job.names()
     if disturbed == 0:
         return

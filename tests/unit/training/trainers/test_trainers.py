@@ -114,8 +114,8 @@ def test_a_trainer_that_fails_is_explained_without_its_data(tmp_path, monkeypatc
 
 
 def test_another_code_is_another_version(tmp_path, monkeypatch):
-    one = trainers.code_version(custom(tmp_path / "a", monkeypatch, "x = 1"))
-    assert one != trainers.code_version(custom(tmp_path / "b", monkeypatch, "x = 2"))
+    version = trainers.code_version(custom(tmp_path / "a", monkeypatch, "x = 1"))
+    assert version != trainers.code_version(custom(tmp_path / "b", monkeypatch, "x = 2"))
 
 
 def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypat
         before = versions()
         with (copy / name).open("a") as file:
             file.write("# a line more\n")
-        return [one != other for one, other in zip(before, versions(), strict=True)]
+        return [earlier != other for earlier, other in zip(before, versions(), strict=True)]
 
     for name in (
         "training/backends.py",
@@ -148,7 +148,9 @@ def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypat
 
 def test_features_are_left_out_by_pattern_and_a_pattern_without_match_is_an_error():
     kept, rest = trainers.left_out(FEATURES, {"leave_out": "stay__n*, stay__arrival_month", "max_iter": 5})
-    assert [one.name for one in kept] == ["stay__lead", "stay__breakfast", "stay__room"] and rest == {"max_iter": 5}
+    assert [feature.name for feature in kept] == ["stay__lead", "stay__breakfast", "stay__room"] and rest == {
+        "max_iter": 5
+    }
     for pattern, message in (("nope*", "matches no feature"), ("*", "leaves no feature")):
         with pytest.raises(TrainingError, match=message):
             trainers.left_out(FEATURES, {"leave_out": pattern})

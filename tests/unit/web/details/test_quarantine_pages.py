@@ -129,7 +129,7 @@ def test_a_look_that_failed_says_which_log_tells_why(house: House) -> None:
 def test_the_key_of_one_delivery_is_not_sent_for_another(house: House) -> None:
     looked(house, "secret row")
     other = LOOK.replace(DELIVERY, "cd" * 32)
-    (cookie,) = [one for one in house.client.cookies.jar if one.name == "rempart_look"]
+    (cookie,) = [stored for stored in house.client.cookies.jar if stored.name == "rempart_look"]
     assert cookie.path == f"/airflow/rempart{LOOK}" and not f"/airflow/rempart{other}".startswith(cookie.path)
 
 
@@ -286,8 +286,8 @@ def test_what_a_reader_types_or_a_delivery_is_called_is_only_text(
 ) -> None:
     house.watched.delivery("cd" * 32, fault=HOSTILE, reasons={HOSTILE: 3})
     monkeypatch.setattr(sources, "newest", house.watched.facts)
-    for one in (path, "/data/hotel_bookings"):
-        answer = house.call("GET", one, "admin")
+    for address in (path, "/data/hotel_bookings"):
+        answer = house.call("GET", address, "admin")
         assert answer.status_code in (200, 404, 422)
         assert HOSTILE not in answer.text or "json" in answer.headers["content-type"]
 
@@ -302,7 +302,7 @@ def test_the_newest_word_on_a_delivery_counts_and_expectations_have_its_first() 
     facts = watched.facts()
     found = quarantine.quality(facts, "hotel_bookings", NOW)
     assert found and (found.deliveries, found.quarantined, found.earlier) == (2, 1, 4)
-    assert [one.again for one in found.in_quarantine] == [1]
+    assert [delivery.again for delivery in found.in_quarantine] == [1]
     assert quarantine.rows(facts) == {"hotel_bookings": 5}
     adults, price = found.expectations
     assert [(sample.judged, sample.unexpected, sample.state) for sample in adults.history] == [
@@ -318,8 +318,8 @@ def test_the_newest_word_on_a_delivery_counts_and_expectations_have_its_first() 
 def test_a_delivery_without_a_row_to_judge_is_no_success() -> None:
     watched = Watched()
     watched.delivery(judged=0, unexpected={RULES[0]: 0}, fault="the file is empty")
-    (one, _) = quarantine.expectations(watched.facts(), "hotel_bookings")
-    assert one.state == "unknown" and one.history[0].share is None
+    (expectation, _) = quarantine.expectations(watched.facts(), "hotel_bookings")
+    assert expectation.state == "unknown" and expectation.history[0].share is None
 
 
 def test_a_refusal_is_drawn_beside_each_bound_that_it_was_held_against() -> None:
@@ -336,15 +336,18 @@ def test_a_refusal_is_drawn_beside_each_bound_that_it_was_held_against() -> None
     ]
     for text in (Texts("en"), Texts("fr")):
         drawn = ElementTree.fromstring(str(charts.gate_plot("a<b", judged.plot, text)))  # noqa: S314 # ours
-        assert drawn.get("aria-label") == "a<b" and len([one for one in drawn.iter() if one.tag.endswith("rect")]) == 3
+        assert (
+            drawn.get("aria-label") == "a<b"
+            and len([element for element in drawn.iter() if element.tag.endswith("rect")]) == 3
+        )
 
 
 def test_a_chart_of_an_expectation_has_a_mark_with_words_for_each_delivery() -> None:
     watched = Watched()
     watched.delivery()
     watched.delivery("cd" * 32, timedelta(hours=1))
-    (one, _) = quarantine.expectations(watched.facts(), "hotel_bookings")
-    drawn = str(charts.expectation_chart("share", one.history, Texts("en")))
+    (expectation, _) = quarantine.expectations(watched.facts(), "hotel_bookings")
+    drawn = str(charts.expectation_chart("share", expectation.history, Texts("en")))
     ElementTree.fromstring(drawn)  # noqa: S314 # ours
     assert drawn.count("<title>") == 2 and "2 of 19 rows broke it" in drawn
 
