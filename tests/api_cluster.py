@@ -281,7 +281,7 @@ class RealCluster:
         before = {"labels": {key: labels.get(key) for key in (REGION, PRODUCT)}, "taints": taints}
         taint = {"key": GPU, "effect": "NoSchedule"}
         metadata = {"annotations": {OURS: json.dumps(before)}, "labels": {REGION: region, PRODUCT: GPU_TYPE}}
-        kept = [one for one in taints if one["key"] != GPU]
+        kept = [other for other in taints if other["key"] != GPU]
         self.api.patch_node(name, {"metadata": metadata, "spec": {"taints": [*kept, taint]}})
 
     def _restore_nodes(self) -> None:

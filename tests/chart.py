@@ -90,25 +90,25 @@ def untrue(facts: Mapping[str, Any], schema: Mapping[str, Any], defaults: Mappin
     """Facts that are not those of the chart's schema and of its own values."""
     found, opened = list[str](), list[str]()
 
-    def node(one: Mapping[str, Any]) -> Mapping[str, Any]:
-        if "$ref" not in one:
-            return one
-        rest = {key: value for key, value in one.items() if key != "$ref"}
-        return {**node(schema["definitions"][one["$ref"].removeprefix("#/definitions/")]), **rest}
+    def node(described: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "$ref" not in described:
+            return described
+        rest = {key: value for key, value in described.items() if key != "$ref"}
+        return {**node(schema["definitions"][described["$ref"].removeprefix("#/definitions/")]), **rest}
 
-    def look(recorded: Any, one: Mapping[str, Any], place: str) -> None:
-        one = node(one)
+    def look(recorded: Any, described: Mapping[str, Any], place: str) -> None:
+        described = node(described)
         if isinstance(recorded, Mapping):
-            if one.get("additionalProperties") is not False:
+            if described.get("additionalProperties") is not False:
                 opened.append(place)
             for key, inner in recorded.items():
                 below = f"{place}.{key}".lstrip(".")
-                if key in one.get("properties", {}):
-                    look(inner, one["properties"][key], below)
+                if key in described.get("properties", {}):
+                    look(inner, described["properties"][key], below)
                 else:
                     found.append(f"{below}: not in the schema")
-        elif _set(recorded) != _set(one.get("type")):
-            found.append(f"{place}: {one.get('type')} in the schema, {recorded} on record")
+        elif _set(recorded) != _set(described.get("type")):
+            found.append(f"{place}: {described.get('type')} in the schema, {recorded} on record")
 
     look(facts["values"], schema, "")
     found += [f"{place or 'the top'}: takes unknown keys" for place in opened if place not in facts["open"]]

@@ -73,7 +73,7 @@ def unlisted(listed: Iterable[tuple[str, str]], routes: Sequence[BaseRoute]) -> 
     for method, asked in listed:
         path = asked.partition("?")[0]
         scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-        route = next((one for one in routes if one.matches(scope)[0] == Match.FULL), None)
+        route = next((candidate for candidate in routes if candidate.matches(scope)[0] == Match.FULL), None)
         if isinstance(route, Route):
             led_to.add((method, route.path))
     there = set()

@@ -124,8 +124,8 @@ def mailbox(folder: Path, *, starttls: bool = True, from_the_first_byte: bool = 
             elif verb in ("EHLO", "HELO"):
                 offers = ["AUTH PLAIN"] if encrypted else (["STARTTLS"] if starttls else [])
                 lines = ["test", *offers]
-                for i, one in enumerate(lines):
-                    await answer(f"250{' ' if i == len(lines) - 1 else '-'}{one}")
+                for i, text in enumerate(lines):
+                    await answer(f"250{' ' if i == len(lines) - 1 else '-'}{text}")
             elif verb == "STARTTLS":
                 await answer("220 go")
                 await writer.start_tls(context)

@@ -172,7 +172,7 @@ def log_of(trial: Trial, pool: str) -> str:
 
 def progress(cluster: Any, trial: Trial) -> int | None:
     """The newest step that the job in a cluster told of."""
-    pool = next(name for name, one in trial.clusters.items() if one is cluster)
+    pool = next(name for name, candidate in trial.clusters.items() if candidate is cluster)
     steps = [json.loads(line)["step"] for line in log_of(trial, pool).splitlines() if '"stage": "progress"' in line]
     return steps[-1] if steps else None
 

@@ -108,7 +108,7 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     ingested = api.run(ingest, "ingest")
     if not ingested["deliveries"]:  # the run that Airflow starts at its hour was faster
         runs = api.get(f"/api/v2/dags/{ingest}/dagRuns?order_by=-run_after&limit=10")["dag_runs"]
-        ingested = next(one for run in runs if (one := finish(ingest, "ingest", run["dag_run_id"]))["deliveries"])
+        ingested = next(result for run in runs if (result := finish(ingest, "ingest", run["dag_run_id"]))["deliveries"])
     features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
     trained = by_asset(f"train_{PIPELINE}", "train")
     before = datetime.now(UTC)
@@ -295,7 +295,7 @@ def test_no_secret_in_any_log(chain: Chain) -> None:
 def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) -> None:
     def notes(dag_id: str) -> list[str]:
         found = api.get(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-run_after&limit=20")["dag_runs"]
-        return [str(one["note"]) for one in found if one["state"] in ("success", "failed")]
+        return [str(task["note"]) for task in found if task["state"] in ("success", "failed")]
 
     rows, point = chain.ingested, chain.point
     counted = (
@@ -313,7 +313,7 @@ def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) ->
     for dag_id, message in expected.items():
         told = notes(dag_id)
         assert [line for line in told if line.startswith("Rempart: ") and message in line], (dag_id, told)
-        assert not [one for one in told if CANARY in one]
+        assert not [line for line in told if CANARY in line]
     assert [note for note in notes(f"validate_model_{PIPELINE}") if "was refused" in note]
     run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 16})
     with pytest.raises(AirflowApiError):

@@ -61,7 +61,7 @@ def wait(what: str, until: Callable[[], Any], timeout: float = 180) -> Any:
 def errors(api: AirflowApi) -> dict[str, str]:
     """What the UI shows of files that could not be imported, by the file's stem."""
     found = api.get("/api/v2/importErrors")["import_errors"]
-    return {one["filename"].removesuffix(".py"): one["stack_trace"] for one in found}
+    return {error["filename"].removesuffix(".py"): error["stack_trace"] for error in found}
 
 
 @pytest.fixture(scope="module")

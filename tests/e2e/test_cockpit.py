@@ -61,7 +61,9 @@ def delivery(platform: Platform) -> str:
 
 def refused_deliveries(platform: Platform) -> list[str]:
     records = platform.ledger.find("deliveries", PIPELINE)
-    return [str(one["sha256"]) for record in records for one in record.body["deliveries"] if one["quarantined"]]
+    return [
+        str(arrival["sha256"]) for record in records for arrival in record.body["deliveries"] if arrival["quarantined"]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def test_every_page_opens_in_both_languages_without_a_finding_of_axe(
             file = re.sub(r"\W+", "-", name)
             page.screenshot(path=tmp_path / f"{file}-{scheme}.png", full_page=True)
             found = Axe().run(page).response["violations"]
-            assert not [(one["id"], one["nodes"][0]["html"]) for one in found], name
+            assert not [(violation["id"], violation["nodes"][0]["html"]) for violation in found], name
     assert not refused
 
 
@@ -302,7 +304,7 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
     expect(rows.first).to_be_visible(timeout=RUN)
     expect(frame.locator("#rows")).to_contain_text("a booking needs at least one adult")
     # Airflow's page has the path of the one in its frame in its own address, too
-    shown = next(one.url for one in page.frames if "/rows?" in one.url and one != page.main_frame)
+    shown = next(inner.url for inner in page.frames if "/rows?" in inner.url and inner != page.main_frame)
     kept = [cooky for cooky in page.context.cookies(shown) if cooky["name"] == "rempart_look"]
     assert kept and kept[0]["httpOnly"] and kept[0]["sameSite"] == "Strict"
     told = page.context.request.get(shown.replace("/rows?", "/rows.csv?"))

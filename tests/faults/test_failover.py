@@ -169,7 +169,7 @@ def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
         left = [info.modified for info in real.sites["primary"].list(bucket) if info.key not in there]
         assert 0 < len(left) < 60, "some arrived, some did not"
         assert record.body["lag_seconds"] == pytest.approx((record.at - min(left)).total_seconds(), abs=3)
-        drain = next(one.body for one in real.ledger.find("failover") if one.body["step"] == "drain")
+        drain = next(entry.body for entry in real.ledger.find("failover") if entry.body["step"] == "drain")
         assert (drain["ok"], drain["lag_seconds"]) == (False, record.body["lag_seconds"])
         assert drain["not_arrived_count"] == len(left)
         cut.clear()
@@ -241,9 +241,9 @@ def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
     made = switchovers.fill(real, count=30)
     outcomes: list[object] = []
 
-    def run(one: Callable[[], object]) -> None:
+    def run(operation: Callable[[], object]) -> None:
         try:
-            outcomes.append(one())
+            outcomes.append(operation())
         except LeaseHeld as error:
             outcomes.append(error)
 

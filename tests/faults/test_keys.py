@@ -115,30 +115,30 @@ def attacker(house):
 
 
 def test_k1_a_wrong_key_is_told_as_that_and_names_whose_would_open(house, tmp_path):
-    one = house.put("a", b"one")
-    (sealed,) = house.seal(one)
+    stored = house.put("a", b"one")
+    (sealed,) = house.seal(stored)
     stranger = dataclasses.replace(house.ring, own=age.new_identity())
     with pytest.raises(KeyWrong) as error:
-        house.opened(stranger, sealed, one, tmp_path)
+        house.opened(stranger, sealed, stored, tmp_path)
     told = str(error.value)
     assert f"keys/{BOOKINGS.id}/0001.age" in told and "haven" in told and house.escrow.recipient in told
-    assert not [one for one in (stranger.own.secret, house.own.secret) if one in told]
+    assert not [secret for secret in (stranger.own.secret, house.own.secret) if secret in told]
     assert not list(tmp_path.iterdir())
 
 
 def test_k1_a_rotated_key_is_told_as_that_and_opens_no_copy_any_more(house, tmp_path):
-    one = house.put("a", b"one")
-    (sealed,) = house.seal(one)
+    stored = house.put("a", b"one")
+    (sealed,) = house.seal(stored)
     new = age.new_identity()
     fresh = dataclasses.replace(house.ring, escrow=(new.recipient,))
     flow.rewrap(house.platform.ledger, fresh, dry_run=False)
     with pytest.raises(KeyRotated, match=f"{house.escrow.recipient} opened key 0001 of scope {BOOKINGS.id} earlier"):
-        house.opened(dataclasses.replace(house.ring, own=house.escrow), sealed, one, tmp_path)
+        house.opened(dataclasses.replace(house.ring, own=house.escrow), sealed, stored, tmp_path)
     for key, body in house.bodies():
         if key.startswith("keys/") and key.endswith(".age"):
             with pytest.raises(KeyWrong):
                 age.decrypt(body, house.escrow, key)
-    assert house.opened(dataclasses.replace(house.ring, own=new), sealed, one, tmp_path) == b"one"
+    assert house.opened(dataclasses.replace(house.ring, own=new), sealed, stored, tmp_path) == b"one"
 
 
 def test_k1_a_destroyed_key_makes_its_scope_unreadable_in_every_copy_and_nothing_else(house, tmp_path):
@@ -167,12 +167,12 @@ def test_k1_a_destroyed_key_makes_its_scope_unreadable_in_every_copy_and_nothing
 
 
 def test_k1_keys_that_an_attacker_deletes_at_the_backup_site_come_back_from_the_other(house, tmp_path):
-    one = house.put("a", b"one")
-    (sealed,) = house.seal(one)
+    stored = house.put("a", b"one")
+    (sealed,) = house.seal(stored)
     for info in list(house.haven.versions(house.bucket, "keys/")):
         house.haven.delete(house.bucket, info.key, version_id=info.version_id)
-    assert house.opened(house.ring, sealed, one, tmp_path) == b"one"
-    assert house.seal(one)[0].version == sealed.version
+    assert house.opened(house.ring, sealed, stored, tmp_path) == b"one"
+    assert house.seal(stored)[0].version == sealed.version
     assert [place.site.name for place in house.ring.copies(BOOKINGS)["0001"]] == ["haven", "primary"]
 
 
@@ -198,8 +198,8 @@ def test_k1_a_key_that_is_gone_from_both_sites_stops_the_backup(house):
 
 @REAL_SITE
 def test_k2_whoever_has_the_sites_key_cannot_destroy_what_is_sealed(house, attacker, tmp_path):
-    one = house.put("a", b"one" * 1000)
-    (sealed,) = house.seal(one, seconds=600)
+    stored = house.put("a", b"one" * 1000)
+    (sealed,) = house.seal(stored, seconds=600)
     where = {"Bucket": house.bucket, "Key": sealed.key, "VersionId": sealed.version}
     soon = datetime.now(UTC) + timedelta(seconds=1)
 
@@ -229,8 +229,8 @@ def test_k2_whoever_has_the_sites_key_cannot_destroy_what_is_sealed(house, attac
         Bucket=house.bucket, Delete={"Objects": [{"Key": sealed.key, "VersionId": sealed.version}], "Quiet": True}
     )
     assert house.haven.retained_until(house.bucket, sealed.key, sealed.version) == sealed.retained_until
-    assert house.opened(house.ring, sealed, one, tmp_path) == b"one" * 1000
-    assert house.seal(one, seconds=300, known=[sealed]) == (sealed,), "the next backup goes on"
+    assert house.opened(house.ring, sealed, stored, tmp_path) == b"one" * 1000
+    assert house.seal(stored, seconds=300, known=[sealed]) == (sealed,), "the next backup goes on"
 
 
 def test_k2_a_key_is_never_locked_so_that_it_can_be_destroyed(house):

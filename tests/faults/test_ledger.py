@@ -191,7 +191,7 @@ def replace_evidence(session: psycopg.Connection[tuple[object, ...]], rows: list
 
 def as_rows(lines: list[str]) -> list[tuple[object, ...]]:
     found = [json.loads(line) for line in lines]
-    return [(canonical(one["record"]), one["hash"], one["sig"]) for one in found]
+    return [(canonical(row["record"]), row["hash"], row["sig"]) for row in found]
 
 
 def test_an_insider_with_superuser_and_signing_key_is_found_against_the_locked_checkpoints(
@@ -262,11 +262,11 @@ def test_a_stolen_password_of_the_role_alone_adds_nothing_that_verifies(
 
 def test_no_seed_and_no_secret_reaches_an_export(platform: Platform, servers: Servers, honest: Path) -> None:
     held = [platform.connections(name) for name in ("ledger_key", "s3_witness_haven", "s3_primary", "pg_ledger")]
-    assert all(isinstance(one, Connection) and len(one.password) > 20 for one in held)
+    assert all(isinstance(connection, Connection) and len(connection.password) > 20 for connection in held)
     for file in honest.rglob("*"):
         if file.is_file():
             text = file.read_text(encoding="utf-8")
-            assert not [one.name for one in held if one.password in text], file
+            assert not [connection.name for connection in held if connection.password in text], file
 
 
 def test_i11_what_was_hidden_at_either_site_is_put_again_by_the_next_export(

@@ -77,7 +77,7 @@ def test_i11_a_chain_is_read_past_a_damaged_version_of_a_link(
     assert [why for _, _, why in chain.faults(stored, KEYS)] == ["", "it is not a link"]
     link = chain.Link(2, "20990101T000100Z-bbbbbbbb", at, digest, True, stored[0].hash, SIGNER.id)
     put_again(site, bucket, chain.key_of(2), chain.encode(link, SIGNER), content_type=KIND, retain_until=UNTIL)
-    assert [one.point for one in chain.verify(chain.read(site, bucket, KEYS), KEYS)] == [
+    assert [judged.point for judged in chain.verify(chain.read(site, bucket, KEYS), KEYS)] == [
         "20990101T000000Z-aaaaaaaa",
         "20990101T000100Z-bbbbbbbb",
     ]

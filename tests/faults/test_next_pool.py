@@ -129,7 +129,7 @@ def test_t2_a_node_is_lost_the_pod_that_stays_terminating_in_the_other_namespace
         ran = trial.run(ordered, deferred=lose)["placement"]
         assert (ran["pool"], ran["node"]) == ("gpu-b", "gpu-b-1")
         assert trial.attempts(ordered) == [("gpu-a", "interrupted"), ("gpu-b", "succeeded")]
-        assert [one.name for one in trial.pods("gpu-b")] == [pod.name(ordered.job_id, 2)]
+        assert [seen.name for seen in trial.pods("gpu-b")] == [pod.name(ordered.job_id, 2)]
         assert not refused(made)
 
 
@@ -154,7 +154,7 @@ def test_t1_two_clusters_that_call_their_namespaces_the_same(
                 lost.append(True)
 
         assert trial.run(ordered, deferred=lose)["placement"]["pool"] == "gpu-b"
-        assert [one.namespace for name in ("gpu-a", "gpu-b") for one in trial.pods(name)] == ["training"] * 2
+        assert [seen.namespace for name in ("gpu-a", "gpu-b") for seen in trial.pods(name)] == ["training"] * 2
         assert not refused(made)
 
 

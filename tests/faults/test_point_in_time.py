@@ -68,7 +68,7 @@ class World:
 
     def reach(self) -> datetime | None:
         """Until when the archive goes; None before it can recover anything."""
-        spans = [span for one in self.found().opened for span in recovery.spans(one.held())]
+        spans = [span for archive in self.found().opened for span in recovery.spans(archive.held())]
         return spans[-1].end if spans else None
 
     @contextmanager
@@ -121,19 +121,19 @@ def seconds(world: World) -> tuple[datetime, datetime, datetime]:
     with world.archiver() as first:
         wait_for(world.reach)
         world.sql("INSERT INTO known VALUES (1)")
-        one = world.next_second()
+        before_the_kill = world.next_second()
         children = psutil.Process(first.pid).children(recursive=True)
         for process in (psutil.Process(first.pid), *children):
             with suppress(psutil.NoSuchProcess):  # its own children come and go
                 process.send_signal(signal.SIGKILL)
         world.sql("INSERT INTO known VALUES (2)", "SELECT pg_switch_wal()")
-        two = world.next_second()
+        after_the_kill = world.next_second()
     world.sql("INSERT INTO known VALUES (3)")
-    three = world.next_second()
+    last = world.next_second()
     with world.archiver():
         world.sql("CREATE TABLE later (n int)")
-        wait_for(lambda: (found := world.reach()) and found > three)
-    return one, two, three
+        wait_for(lambda: (found := world.reach()) and found > last)
+    return before_the_kill, after_the_kill, last
 
 
 @pytest.mark.full

@@ -302,7 +302,7 @@ def test_i8_i13_what_failover_takes_over_is_what_its_site_lists(pair: Platform, 
     [
         "I10-single",
         "P7-put",
-        *(pytest.param(one, marks=pytest.mark.full) for one in ("I10-part", "I10-complete", "P7-complete")),
+        *(pytest.param(fault, marks=pytest.mark.full) for fault in ("I10-part", "I10-complete", "P7-complete")),
     ],
 )
 def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform, fault: str) -> None:
@@ -319,7 +319,7 @@ def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform
 
 
 @pytest.mark.parametrize(
-    "fault", ["I10-single", *(pytest.param(one, marks=pytest.mark.full) for one in ("I5-put", "P7-put"))]
+    "fault", ["I10-single", *(pytest.param(fault, marks=pytest.mark.full) for fault in ("I5-put", "P7-put"))]
 )
 def test_i10_a_replica_that_is_healed_wrong_is_not_healed(pair: Platform, fault: str) -> None:
     bucket, primary, haven = filled(pair)

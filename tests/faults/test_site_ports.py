@@ -30,7 +30,7 @@ SITE = "primary"
 
 def attack(attacks: Sequence[Attack], uid: int | None = None) -> list[dict[str, Any]]:
     """What each is answered. With `uid`, as that user; without root, as this one, whom ports do not tell apart."""
-    order = {"attacks": [dict(one.order) for one in attacks], "uid": uid if os.geteuid() == 0 else None}
+    order = {"attacks": [dict(request.order) for request in attacks], "uid": uid if os.geteuid() == 0 else None}
     done = subprocess.run(
         [sys.executable, "-m", "bench.intruder"],
         input=json.dumps(order),
@@ -45,9 +45,9 @@ def attack(attacks: Sequence[Attack], uid: int | None = None) -> list[dict[str, 
 def attacks(servers: Servers, who: str, web: bool = False) -> list[Attack]:
     ports = {name: port for name, port in servers.stack.ports.items() if name.split(" ")[0] == SITE}
     return [
-        one
+        request
         for name, port in ports.items()
-        for one in of_site(SITE, name.partition(" ")[2], {"host": "127.0.0.1", "port": port}, BUCKET, KEY, who, web)
+        for request in of_site(SITE, name.partition(" ")[2], {"host": "127.0.0.1", "port": port}, BUCKET, KEY, who, web)
     ]
 
 
@@ -85,9 +85,9 @@ def test_s10_a_page_of_another_site_reads_writes_and_deletes_nothing(servers: Se
     answers = attack(asked)
     assert let_in(asked, answers) == []
     readable = [
-        f"{one.what}: {answer}"
-        for one, answer in zip(asked, answers, strict=True)
-        if answer.get("origin") == ORIGIN or (answer.get("origin") and lets_in(one, answer))
+        f"{request.what}: {answer}"
+        for request, answer in zip(asked, answers, strict=True)
+        if answer.get("origin") == ORIGIN or (answer.get("origin") and lets_in(request, answer))
     ]
     assert not readable, "the page would read these answers"
     assert site(servers).read(BUCKET, KEY) == BODY
@@ -100,10 +100,10 @@ def test_s5_its_unix_sockets_ask_for_the_certificate_too(servers: Servers) -> No
     sockets = {path for port in ours for path in folder.glob(f"seaweedfs-*-grpc-{port}.sock")}
     assert len(sockets) == 4
     asked = [
-        one
+        request
         for path in sorted(sockets)
         for part in (f"{path.name.split('-')[1]}-grpc",)
-        for one in of_site(SITE, part, {"unix": str(path)}, BUCKET, KEY, "root")
+        for request in of_site(SITE, part, {"unix": str(path)}, BUCKET, KEY, "root")
     ]
     assert let_in(asked, attack(asked)) == []
     if os.geteuid() == 0:
@@ -119,7 +119,10 @@ def test_a_certificate_of_another_site_opens_nothing(servers: Servers, tmp_path:
     port = servers.stack.ports["primary master-grpc"]
     call = {"host": "127.0.0.1", "port": port, "how": "grpc", "path": "/master_pb.Seaweed/CollectionList", "tls": True}
     stranger, itself = attack(
-        [Attack("primary master-grpc", "x", "list", {**call, "certificate": one}) for one in (pair, own)]
+        [
+            Attack("primary master-grpc", "x", "list", {**call, "certificate": certificate})
+            for certificate in (pair, own)
+        ]
     )
     assert stranger["status"] is None and itself["status"] == 200
 
@@ -150,9 +153,9 @@ def test_the_attacks_work_on_a_site_that_is_open_and_such_a_site_is_not_accepted
     site(open_servers).write(BUCKET, KEY, BODY)
     assert list((open_servers.stack.site_folder(SITE) / "data").glob(f"{BUCKET}_*.dat"))
     for how in ("GET /col/delete?collection={bucket}", "/master_pb.Seaweed/CollectionDelete"):
-        (one,) = [request for request in asked if request.what == how]
-        (answer,) = attack([one], NOBODY)
-        assert lets_in(one, answer), answer
+        (tried,) = [request for request in asked if request.what == how]
+        (answer,) = attack([tried], NOBODY)
+        assert lets_in(tried, answer), answer
     assert not list((open_servers.stack.site_folder(SITE) / "data").glob(f"{BUCKET}_*.dat")), "the objects are gone"
     reads = [
         request

@@ -80,7 +80,7 @@ def test_two_nodes_run_and_the_evidence_lists_both(trial: pods.Trial) -> None:
     assert ran["image"].endswith(pods.IMAGE.partition("@")[2]) and ran["seconds"] > 0
     placed = trial.platform.ledger.find("placement")[0].body
     assert placed["ran"] == ran and placed["outcome"] == "succeeded"
-    assert [one.exit_code for one in trial.pods("gpu-a")] == [0, 0]
+    assert [seen.exit_code for seen in trial.pods("gpu-a")] == [0, 0]
     until(lambda: all(pod_seen.deleted for pod_seen in double.history))
     assert not jobs(double, "gpu-a") and not api(double).list_namespaced_secret("training-gpu-a").items
     assert not trial.pods("gpu-b") and not trial.pods("gpu-us")

@@ -239,7 +239,7 @@ def test_every_missing_right_is_named_and_every_excess(pool: Pool) -> None:
     told = pool.findings()
     missing = only(told, "rights")
     assert missing.outcome == "FAIL"
-    assert all(one in missing.found for one in ("create secrets", "list events"))
+    assert all(right in missing.found for right in ("create secrets", "list events"))
     excess = only(told, "excess rights")
     assert excess.outcome == "FAIL"
     assert "get/list pods/exec" in excess.found and "list secrets" in excess.found
@@ -496,7 +496,7 @@ def test_a_pod_that_a_killed_doctor_left_is_deleted_by_the_next(pool: Pool) -> N
 
 def test_findings_are_lines_for_people_and_json_for_programs(pool: Pool) -> None:
     found = pool.diagnoses()
-    lines = [line for one in found for line in one.lines()]
+    lines = [line for diagnosis in found for line in diagnosis.lines()]
     assert lines[0] == "pool lyon" and any(line.startswith("not run  reach") for line in lines)
     data = json.loads(doctor_pool.as_json(found))
     assert data["exit_code"] == 0 and data["pools"][0]["ok"] is True

@@ -235,7 +235,7 @@ def test_i10_an_upload_that_is_complete_and_wrong_is_found(platform: Platform, f
     "fault",
     [
         "L7-tokens",
-        *(pytest.param(one, marks=pytest.mark.full) for one in ("L7-pages", "L7-falling", "L7-rising", "L1-loop")),
+        *(pytest.param(fault, marks=pytest.mark.full) for fault in ("L7-pages", "L7-falling", "L7-rising", "L1-loop")),
     ],
 )
 def test_l7_the_doctor_ends_and_names_pages_that_do_not(platform: Platform, fault: str) -> None:
@@ -245,7 +245,9 @@ def test_l7_the_doctor_ends_and_names_pages_that_do_not(platform: Platform, faul
         record = probed(site.url, real.login, real.password)
     found = next(proof for proof in record.proofs if proof.capability == "listing pages")
     assert found.outcome == CLAIMED and "pages" in found.found
-    assert all("listing pages: claims it" in missing(record, one, NOW)[0] for one in ("replication", "evidence"))
+    assert all(
+        "listing pages: claims it" in missing(record, capability, NOW)[0] for capability in ("replication", "evidence")
+    )
 
 
 def test_i12_p10_missing_etags_and_a_wrong_clock_are_named(platform: Platform) -> None:

@@ -92,8 +92,8 @@ def random_rows(seed: int, count: int) -> list[Row]:
     ]
 
 
-def booked(one: Row) -> date:
-    day: date = one["arrival"] - timedelta(days=one["lead"])
+def booked(booking: Row) -> date:
+    day: date = booking["arrival"] - timedelta(days=booking["lead"])
     return day
 
 
@@ -287,8 +287,8 @@ def test_a_changed_pipeline_rebuilds_its_views(
 
 def test_another_pipelines_tables_are_out_of_reach(feature_databases: FeatureDatabases) -> None:
     row_view = {"kind": "row", "at": "booking", "columns": ["room"]}
-    one, other = stays("hotel", features={"room_price": row_view}), stays("hotel_room", features={"price": row_view})
-    materialize_table(feature_databases, one, arrow([row(1, 0)]), "s1", NOW)
+    hotel, other = stays("hotel", features={"room_price": row_view}), stays("hotel_room", features={"price": row_view})
+    materialize_table(feature_databases, hotel, arrow([row(1, 0)]), "s1", NOW)
     with pytest.raises(FeatureError, match="another pipeline's tables have these names"):
         materialize_table(feature_databases, other, arrow([row(2, 0)]), "s1", NOW)
 
@@ -303,7 +303,7 @@ def test_odd_values_survive(
     assert table["room"].to_pylist() == odd
     assert table["price"].to_pylist() == [r["price"] for r in rows]
     found = online_rows(feature_databases, pipeline, "rooms", [{"house": text, "room": text} for text in odd])
-    assert [one["rows_5d"] for one in found] == [1] * len(odd)
+    assert [stored["rows_5d"] for stored in found] == [1] * len(odd)
 
 
 @pytest.mark.parametrize(

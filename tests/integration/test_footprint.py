@@ -25,10 +25,10 @@ def used(stack: paths.Stack, service: str, *, alone: bool = False) -> float:
     """MiB of a service's own memory, without what it shares with files; `alone`: of its first process."""
     found = launch.marked(f"{stack.id}:{service}")
     if alone:
-        ours = {one.pid for one in found}
-        found = [one for one in found if one.ppid() not in ours]
+        ours = {process.pid for process in found}
+        found = [process for process in found if process.ppid() not in ours]
     assert found, service
-    return sum(_anonymous(one) for one in found)
+    return sum(_anonymous(process) for process in found)
 
 
 def _anonymous(process: psutil.Process) -> float:

@@ -91,10 +91,10 @@ def jobs(request, platform):
         Job(
             platform,
             site,
-            spec.model_copy(update={"output": spec.output.model_copy(update={"prefix": f"{one}/"})}),
+            spec.model_copy(update={"output": spec.output.model_copy(update={"prefix": f"{prefix}/"})}),
             python,
         )
-        for one in ("whole", "disturbed")
+        for prefix in ("whole", "disturbed")
     ]
     for bucket in (buckets.lake, buckets.artifacts):
         site.drop_bucket(bucket)
@@ -106,7 +106,7 @@ def test_ended_by_sigterm_and_then_killed_it_goes_on_and_gives_the_same_model(jo
     steps = undisturbed.work.steps
     assert undisturbed.work.done_here == undisturbed.work.total_over_attempts == steps and whole.left() == []
     told = [line for line in lines if line["stage"] == "progress"]
-    assert len(told) > 1 and all({"step", "steps", "loss", "seconds_left"} <= set(one) for one in told[:-1])
+    assert len(told) > 1 and all({"step", "steps", "loss", "seconds_left"} <= set(progress) for progress in told[:-1])
 
     status, lines, seconds = disturbed.stopped(signal.SIGTERM, steps // 2)
     assert status == 143 and lines[-1]["stage"] == "interrupted" and seconds < 20

@@ -234,7 +234,7 @@ def test_a_token_that_was_touched_is_refused(session: Connection, job: JobSpec, 
         "another secret": dataclasses.replace(session, password=session.password[::-1]),
         "the platform's name": dataclasses.replace(session, login=servers.connections("s3_primary").login),
     }
-    assert {what: read(one) for what, one in refused.items()} == dict.fromkeys(refused, 403)
+    assert {what: read(credentials) for what, credentials in refused.items()} == dict.fromkeys(refused, 403)
     # and were the site's own key stolen, the role is still the most that a session may do
     stolen = altered(session, signing_key(servers.stack), spol=wider)
     assert read(stolen, "training/other.parquet") == 200

@@ -136,7 +136,7 @@ def test_a_browser_logs_in_with_cookies_that_no_script_and_no_other_site_gets(ai
 
 def _renewed(browser: httpx.Client) -> bool:
     """Whether its session still gets it a token."""
-    return any("_token=ey" in one for one in browser.get("/auth/").headers.get_list("set-cookie"))
+    return any("_token=ey" in cookie for cookie in browser.get("/auth/").headers.get_list("set-cookie"))
 
 
 def _csrf(page: str) -> str:

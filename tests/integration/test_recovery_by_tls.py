@@ -55,10 +55,12 @@ class Team:
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "PG"))}
         changed = {
-            name: dataclasses.replace(one, extra=dict(one.extra) | tls) if name.startswith("pg_") else one
-            for name, one in self.given.items()
+            name: dataclasses.replace(connection, extra=dict(connection.extra) | tls)
+            if name.startswith("pg_")
+            else connection
+            for name, connection in self.given.items()
         }
-        connections = {f"AIRFLOW_CONN_{name.upper()}": written(one) for name, one in changed.items()}
+        connections = {f"AIRFLOW_CONN_{name.upper()}": written(connection) for name, connection in changed.items()}
         return inherited | {name: str(value) for name, value in place.items()} | connections
 
     def rempart(self, *words: str, **tls: str) -> subprocess.CompletedProcess[str]:

@@ -77,12 +77,12 @@ def test_forgotten_and_pruned_what_others_need_stays(platform, repository, fille
 
 @pytest.mark.full
 def test_every_database_of_the_platform_is_dumped_at_once(platform, repository):
-    def one(name):
+    def dumped(name):
         return store(platform, repository, dataclasses.replace(platform.database("backup"), schema=name))[0]
 
     names = ("airflow", "mlflow", "feast_registry", "ledger")
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(one, names))
+        made = list(pool.map(dumped, names))
     assert {snapshot.id for snapshot in repository.snapshots()} == {dump.snapshot for dump in made}
     with scratch_database(platform) as target:
         restore_from(TOOLS, repository, made[0].snapshot, target, database="airflow", sha256=made[0].sha256)

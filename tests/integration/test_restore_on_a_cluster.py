@@ -126,7 +126,7 @@ def operators(house: Platform, tmp_path: Path) -> Iterator[Operators]:
             ),
         }
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        environment |= {f"AIRFLOW_CONN_{name}": as_json(one) for name, one in given.items()}
+        environment |= {f"AIRFLOW_CONN_{name}": as_json(connection) for name, connection in given.items()}
         yield Operators(servers, tmp_path, environment | {"REMPART_HOME": str(home)})
 
 

@@ -134,9 +134,9 @@ def test_airflow_s_asynchronous_sessions_verify_the_server_too(
 def test_a_database_is_dumped_and_restored(servers: Servers, proxy: TlsProxy, repository: Repository) -> None:
     owner = servers.connections("pg_drill")
     filled, empty = (postgresql.for_database(owner, f"drill_tls_{name}") for name in ("filled", "empty"))
-    for one in (filled, empty):
+    for database in (filled, empty):
         with postgresql.session(postgresql.for_database(owner, "postgres"), "make a database") as opened:
-            opened.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(one.schema)))
+            opened.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(database.schema)))
     with psycopg.connect(filled.postgresql_url(), autocommit=True) as opened:
         opened.execute(FILL)
     source = proxy.connection(postgresql.for_database(servers.connections("pg_backup"), filled.schema))

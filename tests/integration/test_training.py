@@ -76,7 +76,7 @@ def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks
     began = time.monotonic()
     result = train_on(platform, pipeline, TABLE, "s1")
     seconds = time.monotonic() - began
-    (record,) = [one.body for one in platform.ledger.find("candidate", pipeline.name)]
+    (record,) = [entry.body for entry in platform.ledger.find("candidate", pipeline.name)]
     assert record["version"] == result.version == registry.candidate(platform.tracking(), pipeline.name)
     assert result.metrics["mae"] < 8 and result.rows_train + result.rows_holdout == TABLE.num_rows
 

@@ -349,7 +349,9 @@ class Kueue:
         }
         found = [self.cluster.store.get(self.flavor, "", name) or {} for name in sorted(names)]
         return {
-            name: value for one in found for name, value in ((one.get("spec") or {}).get("nodeLabels") or {}).items()
+            name: value
+            for flavor in found
+            for name, value in ((flavor.get("spec") or {}).get("nodeLabels") or {}).items()
         }
 
     def _set_condition(self, kind: Kind, obj: Obj, name: str, status: str, reason: str, message: str) -> None:

@@ -171,7 +171,7 @@ def _finished(request: Request, site: Upstream, parts: list[dict[str, Any]]) -> 
         UploadId=request.query["uploadId"],
         MultipartUpload={"Parts": parts},
     )
-    etag = f"{md5(b''.join(bytes.fromhex(one.decode()) for one in named))}-{len(named)}"
+    etag = f"{md5(b''.join(bytes.fromhex(digest.decode()) for digest in named))}-{len(named)}"
     version = {"x-amz-version-id": made["VersionId"]} if made.get("VersionId") else {}
     text = (
         f"<CompleteMultipartUploadResult><Bucket>{request.bucket}</Bucket><Key>{request.key}</Key>"

@@ -86,7 +86,7 @@ def _repeated_pages(number: int, pages: list[list[bytes]]) -> tuple[list[bytes],
 
 
 def _falling(number: int, pages: list[list[bytes]]) -> tuple[list[bytes], int | None]:
-    falling = [one[::-1] for one in reversed(pages)]
+    falling = [listed[::-1] for listed in reversed(pages)]
     return falling[number % len(falling)], number + 1
 
 
@@ -94,7 +94,7 @@ def _rising(number: int, pages: list[list[bytes]]) -> tuple[list[bytes], int | N
     """After the true pages, new keys for ever, in rising order."""
     if number < len(pages):
         return pages[number], number + 1
-    like = next((one[-1] for one in reversed(pages) if one), b"")
+    like = next((listed[-1] for listed in reversed(pages) if listed), b"")
     made = [
         re.sub(rb"<Key>(.*?)</Key>", rb"<Key>~\g<1>-%012d</Key>" % (number * PAGE + more), like) for more in range(PAGE)
     ]
@@ -114,8 +114,8 @@ def _half(found: list[bytes]) -> list[bytes]:
 
 def _older_half(found: list[bytes]) -> list[bytes]:
     """Without the newer half, as a listing that lags behind."""
-    newest = sorted(found, key=lambda one: fact(one, "LastModified"))[len(found) // 2 :]
-    return [one for one in found if one not in newest]
+    newest = sorted(found, key=lambda entry: fact(entry, "LastModified"))[len(found) // 2 :]
+    return [entry for entry in found if entry not in newest]
 
 
 def refused(request: Request, site: Upstream) -> Answer:

@@ -128,11 +128,11 @@ class LyingSite:
 
     def hits(self, name: str | None = None) -> list[Logged]:
         """The requests for which a fault, or the named one, was on."""
-        return [one for one in list(self.log) if (name in one.faults if name else one.faults)]
+        return [hit for hit in list(self.log) if (name in hit.faults if name else hit.faults)]
 
     def answer(self, request: Request) -> Answer:
         with self._lock:
-            taken = [one for one in self._on if one.takes(request)]
+            taken = [fault for fault in self._on if fault.takes(request)]
             names = tuple(outcome.fault.name for outcome in taken)
             self.log.append(Logged(request.operation, request.bucket, request.key, request.method, request.path, names))
         return self._through(request, taken)
