@@ -183,16 +183,22 @@ def rows(attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> lis
     keys = dict.fromkeys((attack.endpoint, attack.who) for attack in attacks)
     found = []
     for endpoint, who in keys:
-        part = [(one, answer) for one, answer in asked if (one.endpoint, one.who) == (endpoint, who)]
-        found.append(row(endpoint, who, [one for one, _ in part], [answer for _, answer in part]))
+        part = [(attack, answer) for attack, answer in asked if (attack.endpoint, attack.who) == (endpoint, who)]
+        found.append(row(endpoint, who, [attack for attack, _ in part], [answer for _, answer in part]))
     return found
 
 
 def page(rows: Sequence[Row], head: str) -> str:
     """The table as Markdown."""
     lines = [f"{head}\n", "| port | attacker | tries | answers | let in |", "|---|---|---|---|---|"]
-    for one in rows:
-        cells = (one.endpoint, one.who, str(one.tries), ", ".join(one.answers), "; ".join(one.let_in) or "nothing")
+    for tried in rows:
+        cells = (
+            tried.endpoint,
+            tried.who,
+            str(tried.tries),
+            ", ".join(tried.answers),
+            "; ".join(tried.let_in) or "nothing",
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(dict.fromkeys(lines)) + "\n"
 
@@ -200,7 +206,7 @@ def page(rows: Sequence[Row], head: str) -> str:
 def keep(rows: Sequence[Row], file: Path) -> None:
     """Write the lines as JSON, for the page."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps([asdict(tried) for tried in rows], indent=1) + "\n", encoding="utf-8")
 
 
 def kept(file: Path) -> list[Row]:
@@ -209,6 +215,6 @@ def kept(file: Path) -> list[Row]:
         return []
     found = json.loads(file.read_text(encoding="utf-8"))
     return [
-        Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
-        for one in found
+        Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()})
+        for recorded in found
     ]

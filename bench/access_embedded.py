@@ -43,7 +43,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 def send(attacks: Sequence[Attack], uid: int | None = None, prefix: Sequence[str] = ()) -> list[dict[str, Any]]:
     """What each attack is answered; with `uid`, as that user of the machine (needs root)."""
-    order = {"attacks": [dict(one.order) for one in attacks], "uid": uid if os.geteuid() == 0 else None}
+    order = {"attacks": [dict(request.order) for request in attacks], "uid": uid if os.geteuid() == 0 else None}
     command = [*prefix, sys.executable, "-m", "bench.intruder"]
     done = subprocess.run(
         command, input=json.dumps(order), capture_output=True, text=True, cwd=_ROOT, check=False, timeout=300
@@ -236,7 +236,7 @@ def job(place: Place, platform: Platform) -> list[Row]:
         attacks = asks.requests(
             "mlflow", JOB, where, asks.of_job(own_id, other_id, run, model, f"access-{mark}"), headers, strict=True
         )
-        answers = [_secret_kept(one, answer) for one, answer in zip(attacks, send(attacks), strict=True)]
+        answers = [_secret_kept(request, answer) for request, answer in zip(attacks, send(attacks), strict=True)]
         keys = config.parse_connection("s3_primary", granted.variables["AIRFLOW_CONN_S3_PRIMARY"])
         return [*rows(attacks, answers), _job_at_site(platform, keys, spec)]
     finally:

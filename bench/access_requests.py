@@ -141,7 +141,7 @@ def requests(
     strict: bool = False,
 ) -> list[Attack]:
     """The requests as attacks, each with these headers; those of `plain` give nothing away."""
-    found = [replace(_request(endpoint, who, where, one, headers or {}), strict=strict) for one in wanted]
+    found = [replace(_request(endpoint, who, where, request, headers or {}), strict=strict) for request in wanted]
     for path in plain:
         order = {**where, "how": "http", "path": path, "headers": dict(headers or {})}
         found.append(Attack(endpoint, who, f"GET {path}", order, plain=True))

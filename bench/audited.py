@@ -46,7 +46,7 @@ def look(containers: Containers, stated: Path, check: Callable[[str, bool, str],
         check("rempart audit is clean in containers", False, (done.stdout + done.stderr)[-500:])
         return
     counting = [finding["id"] for finding in report["findings"] if finding["severity"] not in ("info", "low")]
-    accepted = sorted(one["id"] for one in report["accepted"])
+    accepted = sorted(finding["id"] for finding in report["accepted"])
     check(
         "rempart audit is clean in containers, but for what a trial's owner answers for",
         done.returncode == 0 and not counting and accepted == sorted(OF_A_TRIAL),

@@ -155,8 +155,8 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
     copy = create(owner, COPY)
     seconds, _ = timed(lambda: restore_from(tools, repository, snapshot, copy, database=NAME, sha256=last.sha256))
     rows.append(Row("restore", "s", seconds, peer, PEER_BACK, "lower"))
-    with postgresql.session(copy, "compare") as one, postgresql.session(database, "compare") as other:
-        assert postgresql.digests(one) == postgresql.digests(other)
+    with postgresql.session(copy, "compare") as copied, postgresql.session(database, "compare") as other:
+        assert postgresql.digests(copied) == postgresql.digests(other)
     clock.tell(f"restored and equal: {seconds:.1f} s beside {peer:.1f} s")
     return rows, figures
 

@@ -129,7 +129,7 @@ def measured(url: str, token: str, path: str) -> list[float]:
         return took
 
     with ThreadPoolExecutor(READERS) as pool:
-        return [one for found in pool.map(read, range(READERS)) for one in found]
+        return [seconds for found in pool.map(read, range(READERS)) for seconds in found]
 
 
 def percentile(seconds: list[float], share: int) -> float:

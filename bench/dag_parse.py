@@ -167,7 +167,7 @@ def main() -> None:
         for case in measured
     ]
     cpu = {case.name: round(median(case, 1, "cpu") / median(case, 0, "cpu"), 2) for case in measured}
-    write("dag_parse", rows, cpu=cpu, load_average=[round(one, 1) for one in os.getloadavg()])
+    write("dag_parse", rows, cpu=cpu, load_average=[round(load, 1) for load in os.getloadavg()])
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def rows(count: int, change: Callable[[int], str]) -> bytes:
 
 
 def cells(**values: str) -> str:
-    one = ROW.split(",")
+    row = ROW.split(",")
     for column, value in values.items():
-        one[COLUMNS.index(column)] = value
-    return ",".join(one)
+        row[COLUMNS.index(column)] = value
+    return ",".join(row)
 
 
 def numbered(i: int) -> str:
@@ -244,9 +244,10 @@ def main(names: list[str]) -> int:
         return 0
     measured = []
     for name in names or FILES:
-        one = apart(name)
-        measured.append(one)
-        print(f"{one['peak']:7.1f} MiB  {one['seconds']:6.1f} s  {name}: {one['fault'] or one['outcome']}", flush=True)
+        measurement = apart(name)
+        measured.append(measurement)
+        ending = measurement["fault"] or measurement["outcome"]
+        print(f"{measurement['peak']:7.1f} MiB  {measurement['seconds']:6.1f} s  {name}: {ending}", flush=True)
     worst = max(figure["peak"] for figure in measured)
     fine = worst <= CEILING and all(figure["others_went_on"] for figure in measured)
     print(f"worst: {worst:.1f} MiB above the idle reader; allowed: {CEILING}")

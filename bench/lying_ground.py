@@ -214,7 +214,7 @@ def make(ground: Ground) -> Made:
     client.put_object(Bucket=artifacts, Key="mlflow/3/metrics.json", Body=b'{"mae": 22.9}')
     primary.write(platform.config.buckets.lake, "training/2/large", os.urandom(6 << 20))
     facts = {name: value for name, value in ledger.__dict__.items() if name in ("records", "chain")}
-    known = {one.subject: dict(one.body) for one in ledger.find("capabilities")}
+    known = {entry.subject: dict(entry.body) for entry in ledger.find("capabilities")}
     return Made(facts, platform.continuity, known, point.id, held)  # type: ignore[arg-type]
 
 

@@ -297,8 +297,8 @@ def _not_noticed(cell: Cell, claim: Any) -> list[str]:
 
 
 OPERATIONS = {
-    one.name: one
-    for one in (
+    operation.name: operation
+    for operation in (
         Operation("ingest", _ingest, _not_taken_in, ("primary",), before=_deliver),
         Operation("replicate", _replicate, _not_replicated),
         Operation("verify", _verify, _not_verified, before=_damage),

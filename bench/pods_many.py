@@ -213,11 +213,11 @@ class Many:
     def overtaken(self, job: Job, placed: Iterable[Job]) -> int:
         """By how many of `placed` that asked later for the same pool a job was overtaken."""
 
-        def pool(one: Job) -> str:
-            return str(self.pipelines[one.pipeline].trainer.gpu_pools[0])
+        def pool(placed_job: Job) -> str:
+            return str(self.pipelines[placed_job.pipeline].trainer.gpu_pools[0])
 
-        later = [one for one in placed if one.asked > job.asked and pool(one) == pool(job)]
-        return len([one for one in later if not job.place or one.place < job.place])
+        later = [placed_job for placed_job in placed if placed_job.asked > job.asked and pool(placed_job) == pool(job)]
+        return len([placed_job for placed_job in later if not job.place or placed_job.place < job.place])
 
     def memory(self) -> float:
         """Resident memory of the triggerer, in MB. Nothing may fire meanwhile."""
@@ -290,9 +290,9 @@ def fairness(many: Many, size: Size) -> dict[str, Any]:
                 ready.append(jobs[-1])
             else:
                 everybody = False
-    turns = Counter(one.pipeline for one in placed)
+    turns = Counter(placed_job.pipeline for placed_job in placed)
     share = len(placed) / len(left)
-    waited = sorted(one.place - one.asked for one in placed)
+    waited = sorted(placed_job.place - placed_job.asked for placed_job in placed)
     return {
         "seconds_of_a_training": size.seconds,
         "pipelines": len(left),
@@ -300,8 +300,8 @@ def fairness(many: Many, size: Size) -> dict[str, Any]:
         "most_turns_by_share": round(max(turns.values()) / share, 2),
         "fewest_turns_by_share": round(min(turns[name] for name in left) / share, 2),
         "turns": {name: turns[name] for name in left},
-        "seconds_waited": [round(one) for one in (statistics.median(waited), waited[-1])],
-        "most_overtaken": max(many.overtaken(one, placed) for one in jobs),
+        "seconds_waited": [round(seconds) for seconds in (statistics.median(waited), waited[-1])],
+        "most_overtaken": max(many.overtaken(placed_job, placed) for placed_job in jobs),
         "seconds": round(time.monotonic() - began),
     }
 

@@ -81,7 +81,7 @@ def tasks(api: AirflowApi, since: datetime) -> list[dict[str, Any]]:
 
 def spread(found: list[dict[str, Any]]) -> dict[str, int]:
     """How many tasks each worker had; those that were skipped had none."""
-    return dict(Counter(str(one["hostname"]) for one in found if one["hostname"]))
+    return dict(Counter(str(task["hostname"]) for task in found if task["hostname"]))
 
 
 def running(api: AirflowApi, dag: str, since: datetime, patience: float = 400) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def stop(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[s
     since = datetime.now(UTC)
     run = api.trigger(TRAIN)
     task = running(api, TRAIN, since)
-    one, asked = workers(compose)[task["hostname"]], time.monotonic()
-    subprocess.run(["docker", "stop", one["Id"]], capture_output=True, check=True)
+    worker, asked = workers(compose)[task["hostname"]], time.monotonic()
+    subprocess.run(["docker", "stop", worker["Id"]], capture_output=True, check=True)
     took = figures["stopped after"] = round(time.monotonic() - asked, 1)
     api.follow(TRAIN, run, lambda line: tell(f"stopping: {line}"))
     (done,) = [each for each in tasks(api, since) if each["dag_run_id"] == run and each["task_id"] == task["task_id"]]
@@ -198,7 +198,7 @@ def measured(folder: Path, root: Path, checks: list[Check]) -> None:
     missing = sorted(wanted - names)
     told = f"{len(wanted)} of {len(names)} metrics; missing: {', '.join(missing) or 'none'}"
     check(checks, "all that the page shows was pushed", not missing, told)
-    check(checks, "each component pushes as itself", all("@" in one for one in answer), ", ".join(sorted(answer)))
+    check(checks, "each component pushes as itself", all("@" in name for name in answer), ", ".join(sorted(answer)))
 
 
 def prove(compose: Compose, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:

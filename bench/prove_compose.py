@@ -157,14 +157,18 @@ def heal(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[s
 
 def _states(api: AirflowApi, dag: str, run: str) -> list[str]:
     found = api.every(f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", "task_instances")
-    return [str(one["state"]) for one in found]
+    return [str(container["state"]) for container in found]
 
 
 def left(compose: Compose) -> list[str]:
     """What the Engine still has of the project."""
     label = f"label=com.docker.compose.project={PROJECT}"
     listings = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
-    return [f"{words[0]} {one}" for words in listings for one in docker(*words, "--quiet", "--filter", label).split()]
+    return [
+        f"{words[0]} {identity}"
+        for words in listings
+        for identity in docker(*words, "--quiet", "--filter", label).split()
+    ]
 
 
 def sizes(images: Sequence[str]) -> dict[str, float]:

@@ -293,7 +293,7 @@ def evidence(proof: Proof, api: AirflowApi, run: str) -> None:
     log = json.dumps(api.get(path))
     hooked = [(n, case) for n, case in enumerate(CASES) if case.hook]
     where = [f"{case.host}:{port_of(case, n, 'hook')}" for n, case in hooked]
-    silent = [one for one in where if f"{one} refused" not in log]
+    silent = [attempt for attempt in where if f"{attempt} refused" not in log]
     proof.check(
         "each refusal stands in the task's log, with the remedy",
         not silent and "What to do" in log,
@@ -305,7 +305,7 @@ def evidence(proof: Proof, api: AirflowApi, run: str) -> None:
     records = open_platform().ledger.find("egress-denial", limit=500)
     subjects = Counter(record.subject for record in records)
     wanted = [*where, *(f"{DENIED}:{port}" for port in (TRIGGER_PORT, TEST_PORT))]
-    missing = [one for one in wanted if not subjects[one]]
+    missing = [subject for subject in wanted if not subjects[subject]]
     proof.check(
         "each refusal is one record in the ledger",
         not missing,

@@ -156,7 +156,8 @@ def prove(stack: paths.Stack) -> tuple[list[Check], dict[str, Any]]:
         ),
         check(
             "what was written after that replication is not at haven, as reported",
-            known <= late and not [one for one in held(platform, "haven") if one[1].startswith("proof/late-")],
+            known <= late
+            and not [version for version in held(platform, "haven") if version[1].startswith("proof/late-")],
             f"{LATE} objects; plan told: {plan.plan[0]}",
         ),
     ]
@@ -224,7 +225,8 @@ def _mirrored(platform: Platform) -> bool:
 
     generation = platform.active().generation
     return all(
-        isinstance(one, dict) and one["generation"] == generation for one in published_state.read(platform).values()
+        isinstance(state, dict) and state["generation"] == generation
+        for state in published_state.read(platform).values()
     )
 
 

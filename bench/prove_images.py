@@ -82,7 +82,7 @@ def entries(reference: str, keys: KeySearch | None = None) -> dict[str, Entry]:
     try:
         with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as process:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-                found = {one.name: _entry(archive, one, keys) for one in archive}
+                found = {member.name: _entry(archive, member, keys) for member in archive}
             if process.stdout:
                 process.stdout.read()
     finally:
@@ -148,7 +148,7 @@ def look(reference: str, known: dict[str, bool], checks: list[Check], figures: d
     check(checks, f"{name}: no private key", not real, f"{told}; {real[:8]}")
     settings = json.loads(docker("image", "inspect", reference))[0]["Config"]
     given = settings["Labels"] or {}
-    lacking = [one for one in LABELS if not given.get(f"org.opencontainers.image.{one}")]
+    lacking = [label for label in LABELS if not given.get(f"org.opencontainers.image.{label}")]
     user = settings["User"]
     good = user == f"{UID}:0" and not lacking
     check(checks, f"{name}: an ordinary user, and labels", good, f"user {user}; lacking: {lacking or 'none'}")

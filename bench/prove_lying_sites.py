@@ -111,7 +111,7 @@ def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None,
         sites = {
             name: held.enter_context(lying_site(ground.endpoint(name), client=ground.client(name))) for name in on.SITES
         }
-        platform = ground.made_again(made, {name: one.url for name, one in sites.items()})
+        platform = ground.made_again(made, {name: started.url for name, started in sites.items()})
         cell, site = Cell(ground, made, platform), sites[where]
         operation.before(cell)
         if fault:
@@ -291,9 +291,9 @@ def main() -> int:
         found.append(outcome)
         write(target, found, time.monotonic() - began)
     show(table(found))
-    for one in found:
-        if one.red:
-            show(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.message}")
+    for cell_outcome in found:
+        if cell_outcome.red:
+            show(f"RED {' x '.join(cell_outcome.cell)}: {cell_outcome.verdict}. {cell_outcome.message}")
     show(f"{summary(found)}; {time.monotonic() - began:.0f} s; written: {target}")
     return 1 if any(outcome.red for outcome in found) else 0
 

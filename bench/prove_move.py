@@ -65,15 +65,15 @@ def stated(home: Path) -> None:
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
 
 
-def allowed(one: Operator) -> Operator:
+def allowed(unchanged: Operator) -> Operator:
     """The operator's own look at its server, which asks the same policy."""
-    loaded = one.stack.config
+    loaded = unchanged.stack.config
     theirs = loaded.operators["trial-two"]
     service = theirs.services["object-storage"]
     known = service.model_copy(update={"endpoints": [*service.endpoints, f"http://{own_address()}"]})
     theirs = theirs.model_copy(update={"services": {**theirs.services, "object-storage": known}})
     changed = loaded.model_copy(update={"operators": {**loaded.operators, "trial-two": theirs}})
-    return replace(one, stack=replace(one.stack, config=changed))
+    return replace(unchanged, stack=replace(unchanged.stack, config=changed))
 
 
 def embedded(stack: paths.Stack, outside: Path) -> Seen:

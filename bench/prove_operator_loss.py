@@ -209,7 +209,7 @@ def carry_on(told: Path, out: Path) -> int:
     (record, *_) = platform.ledger.find("restore", was["point"]["id"])
     bucket, haven = platform.config.buckets.backups, platform.site("haven", "personal")
     manifest = points.read(haven, bucket, was["point"]["id"], record.body["manifest_sha256"])
-    switched = [one.body["step"] for one in platform.ledger.find("failover", "primary->haven")]
+    switched = [entry.body["step"] for entry in platform.ledger.find("failover", "primary->haven")]
     report = {
         "active": platform.active().site,
         "chain_seconds": finished,
@@ -327,7 +327,7 @@ def recovered(
     """Everything from the bare machine on; its checks and figures."""
     outside, machine, port = folder / "outside", folder / "machine", haven.stack.ports["haven"]
     elsewhere = [("1.1.1.1", 443), (HOST, 22), (HOST, port + 1), ("8.8.8.8", 53)]
-    sealed = reaches(HOST, port) and not any(reaches(*one) for one in elsewhere)
+    sealed = reaches(HOST, port) and not any(reaches(*address) for address in elsewhere)
     checks = [check("the namespace reaches haven, and nothing else", sealed, f"{HOST}:{port}; tried {elsewhere}")]
     print("--- a bare machine: the bundle")
     began = time.monotonic()

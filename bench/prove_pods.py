@@ -72,7 +72,7 @@ def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: 
         if time.monotonic() > deadline:
             return {"what": f"kill -9 {service} while a pod runs", "ok": False, "detail": "no pod started in 240 s"}
         time.sleep(0.5)
-    (line,) = [one for one in status.services(stack, time.time()) if one.name == service]
+    (line,) = [listed for listed in status.services(stack, time.time()) if listed.name == service]
     assert line.pid
     os.kill(line.pid, signal.SIGKILL)
     ended = "the run ended well"
@@ -192,12 +192,13 @@ def write(name: str, checks: list[dict[str, Any]], seconds: float, figures: dict
 
 def checks(report: dict[str, Any], placed: list[dict[str, Any]], clusters: dict[str, Any]) -> list[dict[str, Any]]:
     """What must be true, as a stranger would look: at the report, the ledger, and the clusters themselves."""
-    ran = [one["ran"] for one in placed if one["outcome"] == "succeeded"]
+    ran = [job["ran"] for job in placed if job["outcome"] == "succeeded"]
     pods_of = {name: double.history for name, double in clusters.items()}
     left = [pod.name for double in clusters.values() for pod in double.history if pod.deleted is None]
     started = [pod for pod in pods_of["gpu-b"] if pod.started]
     told = [
-        f"{one['pool']} ({one['operator']}, {one['region']}, node {one['node']}, {one['seconds']} s)" for one in ran
+        f"{place['pool']} ({place['operator']}, {place['region']}, node {place['node']}, {place['seconds']} s)"
+        for place in ran
     ]
     return [
         {"what": "the demo's own checks", "ok": bool(report["ok"]), "detail": "; ".join(report["failures"]) or "all"},

@@ -145,7 +145,7 @@ def sealed(arguments: argparse.Namespace) -> int:
 
 def services() -> set[str]:
     """Names of the services whose processes run."""
-    return {one.environ().get(MARKER, "").rpartition(":")[2] for one in launch.marked(f"{paths.current().id}:")}
+    return {process.environ().get(MARKER, "").rpartition(":")[2] for process in launch.marked(f"{paths.current().id}:")}
 
 
 def in_containers(linger: int) -> int:

@@ -62,7 +62,7 @@ def _is_near(name: str, near: Sequence[Any]) -> bool:
     """Whether a look-up asks how the owner of a neighbour's address is called."""
     address = ".".join(reversed(name.removesuffix(_REVERSE).split(".")))
     try:
-        return name.endswith(_REVERSE) and any(ipaddress.ip_address(address) in one for one in near)
+        return name.endswith(_REVERSE) and any(ipaddress.ip_address(address) in network for network in near)
     except ValueError:
         return False
 
@@ -70,7 +70,7 @@ def _is_near(name: str, near: Sequence[Any]) -> bool:
 def _tap() -> socket.socket:
     """Everything that leaves by any device, as the filter has it."""
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_EVERY))
-    code = b"".join(struct.pack("HBBI", *one) for one in _FILTER)
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in _FILTER)
     place = ctypes.create_string_buffer(code)
     tap.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", len(_FILTER), ctypes.addressof(place)))
     tap.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 32 << 20)
@@ -92,7 +92,7 @@ class Count:
         target = ipaddress.ip_address(packet.target)
         # Docker's resolver listens on loopback, at a port that changes
         name = packets.asked_name(replace(packet, port=53)) if packet.protocol == packets.UDP else ""
-        if not target.is_multicast and not any(target in one for one in (*_LOOPBACK, *near)):
+        if not target.is_multicast and not any(target in network for network in (*_LOOPBACK, *near)):
             self.wanted[f"look-up of {name}" if name else f"{packet.name} {packet.target}:{packet.port}"] += 1
         elif "." in name and not _is_near(name, near):
             self.wanted[f"look-up of {name}"] += 1

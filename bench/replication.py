@@ -269,13 +269,13 @@ class Bench:
             raise SystemExit(f"{bucket}: {len(source)} objects at the source, {len(target)} at the target: {other}")
         sample = sorted({*self.told.sample(sorted(source), min(SAMPLE, len(source))), *among})
         with ThreadPoolExecutor(WRITERS) as pool:
-            for key, one, two in zip(
+            for key, source_sum, target_sum in zip(
                 sample,
                 *(pool.map(lambda key, client=client: _sha256(client, bucket, key), sample) for client in clients),
                 strict=True,
             ):
-                if one != two:
-                    raise SystemExit(f"{bucket}/{key}: SHA-256 {one} at the source, {two} at the target")
+                if source_sum != target_sum:
+                    raise SystemExit(f"{bucket}/{key}: SHA-256 {source_sum} at the source, {target_sum} at the target")
         self.checked += len(sample)
 
 

@@ -145,8 +145,8 @@ def databases(stage: Stage, megabytes: int) -> tuple[list[Row], dict[str, float]
         made.append((number, database, repository, ours(repository, database), file))
         stage.clock.tell(f"database {number + 1} of {megabytes // 2} MB is dumped both ways")
 
-    def restored(one: Any) -> None:
-        number, database, repository, dump, _ = one
+    def restored(task: Any) -> None:
+        number, database, repository, dump, _ = task
         copy = create(owner, f"{NAME}_{number}_ours")
         restore_from(tools, repository, dump.snapshot, copy, database=database.schema, sha256=dump.sha256)
         with postgresql.session(copy, "compare") as here, postgresql.session(database, "compare") as there:

@@ -203,16 +203,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prove_celery.start(compose, folder, WORKERS[0])
         api = prove_celery.api_of(folder)
         pause_others(api, prove_celery.given(folder, "airflow_api"))
-        one, two = (measure(compose, api, workers, options.shards) for workers in WORKERS)
+        alone, two = (measure(compose, api, workers, options.shards) for workers in WORKERS)
     finally:
         compose.run("down", "--volumes", "--remove-orphans")
     case = f"{options.shards} shards of {KEYS} objects"
     rows = [
-        Row(f"{case}, the DAG run, 2 workers", "s", two.seconds, one.seconds, "1 worker", "lower"),
-        Row(f"{case}, first start to last end of a shard", "s", two.mapped, one.mapped, "1 worker", "lower"),
+        Row(f"{case}, the DAG run, 2 workers", "s", two.seconds, alone.seconds, "1 worker", "lower"),
+        Row(f"{case}, first start to last end of a shard", "s", two.mapped, alone.mapped, "1 worker", "lower"),
     ]
-    write(DAG, rows, spread={str(one.workers): one.spread, str(two.workers): two.spread}, slots=4)
-    wrong = [f"{each.workers} workers: {fault}" for each in (one, two) for fault in each.faults]
+    write(DAG, rows, spread={str(alone.workers): alone.spread, str(two.workers): two.spread}, slots=4)
+    wrong = [f"{each.workers} workers: {fault}" for each in (alone, two) for fault in each.faults]
     print("\n".join(wrong) or f"each of {options.shards} shards was done once, by one worker and by two; none is lost")
     return 1 if wrong else 0
 

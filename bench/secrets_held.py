@@ -28,7 +28,7 @@ def kinds(names: str, config: Config) -> set[str]:
     """The kinds of secrets in variables of these names, one a line."""
     settings = {f"AIRFLOW__{key}": kind for key, (_, kind) in environment.SECRET_SETTINGS.items()}
     found = (settings.get(name) or process_secrets.kind(name, config) for name in names.splitlines())
-    return {one for one in found if one}
+    return {kind for kind in found if kind}
 
 
 def look(

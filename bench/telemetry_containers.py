@@ -89,7 +89,7 @@ def networks(name: str) -> list[str]:
     """The subnets of a network."""
     if name in ("none", "host"):
         return []
-    return [one["Subnet"] for one in json.loads(docker("network", "inspect", name))[0]["IPAM"]["Config"]]
+    return [network["Subnet"] for network in json.loads(docker("network", "inspect", name))[0]["IPAM"]["Config"]]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Watch:
         """A name that none has yet: a service may have several containers, and one that restarted has a new network."""
         with self._naming:
             numbered = (f"{service} {number}" if number > 1 else service for number in range(1, 1000))
-            name = next(one for one in numbered if one not in self.ids)
+            name = next(name for name in numbered if name not in self.ids)
             self.ids[name] = container
         return name
 
@@ -156,27 +156,27 @@ def watching() -> Iterator[Watch]:
         finally:
             events.terminate()
             events.wait()
-        for one in (following, *begun):
-            one.result()
+        for watcher in (following, *begun):
+            watcher.result()
 
 
-def parted(one: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+def parted(record: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
     """Counts of one container by destination: those of the control requests, and all others."""
-    counted = dict(one.get("wanted", {}))
+    counted = dict(record.get("wanted", {}))
     control = {name: counted.pop(name) for name in [*counted] if CONTROL in name or f" {ADDRESS}:" in name}
     return control, counted
 
 
-def figures_of(one: Mapping[str, Any]) -> dict[str, int]:
+def figures_of(record: Mapping[str, Any]) -> dict[str, int]:
     """The figures of one container."""
-    control, rest = parted(one)
+    control, rest = parted(record)
     look_ups = sum(count for name, count in rest.items() if name.startswith("look-up"))
     return {
         "look-ups outside": look_ups,
         "packets outside": sum(rest.values()) - look_ups,
         "controls counted": sum(control.values()),
-        "packets seen": int(one.get("seen", 0)),
-        "packets lost": int(one.get("lost", 0)),
+        "packets seen": int(record.get("seen", 0)),
+        "packets lost": int(record.get("lost", 0)),
     }
 
 
@@ -184,12 +184,12 @@ def judge(
     found: Mapping[str, Mapping[str, Any]], asked: Mapping[str, int], noting: Callable[[str, bool, str], None]
 ) -> None:
     """One check a container: both its controls were counted as often as they were made, and nothing else was."""
-    for name, one in sorted(found.items()):
-        control, rest = parted(one)
-        sound = len(control) >= 2 and min(control.values()) >= asked[name] > 0 and not one["lost"]
+    for name, record in sorted(found.items()):
+        control, rest = parted(record)
+        sound = len(control) >= 2 and min(control.values()) >= asked[name] > 0 and not record["lost"]
         told = ", ".join(f"{count} x {name}" for name, count in rest.items()) or "0 look-ups, 0 packets outside"
-        more = "" if sound else f"; NOT COUNTED: control {control} of {asked[name]}, lost {one.get('lost')}"
-        noting(f"{WHAT}: {name}", sound and not rest, f"{told}; {one.get('seen')} packets seen{more}")
+        more = "" if sound else f"; NOT COUNTED: control {control} of {asked[name]}, lost {record.get('lost')}"
+        noting(f"{WHAT}: {name}", sound and not rest, f"{told}; {record.get('seen')} packets seen{more}")
 
 
 def without_the_switch(tag: str, noting: Callable[[str, bool, str], None]) -> dict[str, int]:
@@ -201,7 +201,7 @@ def without_the_switch(tag: str, noting: Callable[[str, bool, str], None]) -> di
         noting("a job's libraries are loaded without the switch", await_loaded(name), name)
         time.sleep(BARE_SECONDS)
     heard = dict(counters.found[JOB].get("wanted", {}))
-    noting("without its switch ONNX Runtime is heard", any("microsoft" in one for one in heard), str(heard))
+    noting("without its switch ONNX Runtime is heard", any("microsoft" in address for address in heard), str(heard))
     return heard
 
 
@@ -244,8 +244,9 @@ def prove(linger: int, compose: Compose, var: Path, checks: list[Check], figures
         noting("the job's libraries are held to the end", JOB in still, name)
     found = watch.counters.found
     figures["containers"] = {
-        one: figures_of(found[one]) | {"counted from second": watch.began_after[one], "to the end": one in still}
-        for one in sorted(found)
+        container: figures_of(found[container])
+        | {"counted from second": watch.began_after[container], "to the end": container in still}
+        for container in sorted(found)
     }
     judge(found, watch.asked, noting)
     log = compose.must("logs", "--no-log-prefix", EGRESS).splitlines()

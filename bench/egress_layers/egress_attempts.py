@@ -138,7 +138,7 @@ def attempt(way: str, host: str, port: int) -> dict[str, str]:
         causes: list[BaseException] = [error]
         while cause := causes[-1].__cause__ or causes[-1].__context__:
             causes.append(cause)
-        denied = [one for one in causes if type(one).__name__ == "EgressDenied"]
+        denied = [denial for denial in causes if type(denial).__name__ == "EgressDenied"]
         told = f"{type(error).__name__}: {denied[0] if denied else error}"
         return {"result": "refused by the hook" if denied else "failed", "told": told[:400]}
     return {"result": "connected", "told": ""}

@@ -27,14 +27,14 @@ with DAG(
     def attempt_all(params: dict[str, Any]) -> list[dict[str, str]]:
         import egress_attempts  # it lies beside this file
 
-        def one(way: str, host: str, port: int, child: bool) -> dict[str, str]:
+        def attempt(way: str, host: str, port: int, child: bool) -> dict[str, str]:
             if not child:
                 return egress_attempts.attempt(way, host, port)
             command = [sys.executable, egress_attempts.__file__, way, host, str(port)]
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
             return dict(json.loads(done.stdout.splitlines()[-1]))
 
-        return [one(**asked) for asked in params["attempts"]]
+        return [attempt(**asked) for asked in params["attempts"]]
 
     attempt_all()  # type: ignore[call-arg] # Airflow passes the context
 
