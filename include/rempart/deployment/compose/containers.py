@@ -352,7 +352,7 @@ def up(stack: Stack, patience: float = 0.0) -> None:
 
 _START = {
     False: "start MLflow and Airflow on the machine of the Engine (`docker compose up --wait`).",
-    True: "start MLflow and Airflow (docs/how-to/kubernetes.md, 'Bring it back').",
+    True: "start MLflow and Airflow (docs/how-to/kubernetes.md, 'Restore the platform into an empty cluster').",
 }
 """Instruction to start MLflow and Airflow: by the Engine, or by a cluster if the containers are pods."""
 
