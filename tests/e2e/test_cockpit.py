@@ -236,9 +236,9 @@ def test_a_drill_is_started_after_its_plan_was_shown_and_is_seen_to_finish(page:
     frame.get_by_role("link", name="Restore points").click()
     frame.get_by_role("link", name=point).click()
     frame.get_by_role("link", name="Start a drill").click()
-    expect(frame.locator("ol")).to_contain_text(f"It restores {point} into scratch databases")
+    expect(frame.locator("ol")).to_contain_text(f"It restores {point} into a sandbox")
     frame.get_by_role("button", name="Start the drill now").click()
-    expect(frame.get_by_role("status")).to_contain_text("The drill was started")
+    expect(frame.get_by_role("status")).to_contain_text("Started: run")
     for _ in range(90):
         if frame.locator("#runs tbody tr").first.get_by_text("passed", exact=True).count():
             break
@@ -260,7 +260,7 @@ def test_a_run_shows_its_evidence_in_a_tab_and_its_task_links_to_it(page: Page, 
     expect(frame.locator("h1")).to_have_text("Ledger records of this run")
     expect(frame.locator("h2#point")).to_be_visible()
     frame.get_by_role("link", name="FR", exact=True).click()  # in another language it is still this run
-    expect(frame.locator("h1")).to_have_text("Enregistrements de cette exécution")
+    expect(frame.locator("h1")).to_have_text("Enregistrements du registre sur cette exécution")
     frame.get_by_role("link", name="EN", exact=True).click()
     expect(frame.locator("h1")).to_have_text("Ledger records of this run")
     page.goto(f"{run}/tasks/back_up/details")
@@ -320,7 +320,7 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
 def test_a_delivery_is_taken_in_again_and_the_page_says_how_it_went(page: Page, delivery: str) -> None:
     wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])
     page.goto(f"/rempart/data/{PIPELINE}/quarantine/{delivery}/again")
-    expect(page.locator("ol")).to_contain_text("Rows refused again stay in quarantine")
+    expect(page.locator("ol")).to_contain_text("Rows that are refused again stay in quarantine")
     page.get_by_role("button", name="Ingest it again now").click()
     expect(page.get_by_role("status")).to_contain_text("Started: run")
     expect(page.get_by_role("status")).to_contain_text(re.compile("passed|failed"), timeout=RUN)
@@ -333,7 +333,7 @@ def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, ro
     frame.get_by_role("link", name="Models", exact=True).click()
     frame.get_by_role("link", name=f"Roll back {rolled}").click()
     plan = frame.locator("ol:not(.path)")  # Models, which goes, has lists of its own
-    expect(plan).to_contain_text("moves from version 2 back to version 1")
+    expect(plan).to_contain_text("from version 2 back to version 1")
     frame.get_by_role("button", name="Roll back to version 1 now").click()
     expect(frame.get_by_role("alert")).to_contain_text("Airflow did not start it")  # there is no such DAG
 
@@ -345,10 +345,10 @@ def test_a_champion_gives_its_place_back_and_the_page_says_who_has_it(
     first, second = succession
     assert registry.champion(platform.tracking(), PIPELINE) == second
     wait_for(page, f"/rempart/models/{PIPELINE}/roll-back?lang=en", f"Roll back to version {first} now")
-    expect(page.locator("ol")).to_contain_text(f"moves from version {second} back to version {first}")
+    expect(page.locator("ol")).to_contain_text(f"from version {second} back to version {first}")
     page.get_by_role("button", name=f"Roll back to version {first} now").click()
     expect(page.get_by_role("status")).to_contain_text("Started: run")
-    expect(page.get_by_role("status")).to_contain_text(f"Champion is version {first}.", timeout=RUN)
+    expect(page.get_by_role("status")).to_contain_text(f"The champion is version {first}.", timeout=RUN)
     assert registry.champion(platform.tracking(), PIPELINE) == first
 
 

@@ -19,7 +19,7 @@ from tests.people import OUTSIDE, Airflow, of_each_role
 
 pytestmark = pytest.mark.stack
 
-NOT_OURS = "The form has expired or came from another site"
+NOT_OURS = "The form has expired, or it came from another site"
 NOT_HERE = frozenset(route for route in ROUTES if DELIVERY in route[1] or "hotel_bookings" in route[1])
 """Routes of the table to something that this stack need not have: who may is told that it is not there."""
 

@@ -1,7 +1,7 @@
-"""Calls of Airflow's own REST API in the name of the user whose request is answered, without leaving the process.
+"""Call Airflow's own REST API in the name of the user who sent the request, without leaving the process.
 
-So Airflow decides whether he may, validates the parameters, and writes its audit log with his name: a page of ours can
-do nothing that he could not do himself.
+Airflow checks the user's rights, validates the parameters, and writes its audit log with the user's name. A page of
+ours can do nothing that its user could not do in Airflow.
 """
 
 from __future__ import annotations
@@ -35,13 +35,6 @@ class AirflowRun:
     at: datetime | None
 
 
-async def start_drill(request: Request, point: str) -> str:
-    """Trigger the drill of a restore point; the run's id. Raises AirflowRefused."""
-    body = {"logical_date": None, "conf": {"point": point}}
-    answer = await _call(request, "POST", f"/api/v2/dags/{DRILL}/dagRuns", body)
-    return str(answer["dag_run_id"])
-
-
 async def drills(request: Request, limit: int = 5) -> tuple[AirflowRun, ...]:
     """Return the newest runs of the drill. Raises AirflowRefused."""
     path = f"/api/v2/dags/{DRILL}/dagRuns?order_by=-run_after&limit={limit}"
@@ -58,7 +51,7 @@ async def drills(request: Request, limit: int = 5) -> tuple[AirflowRun, ...]:
 
 @dataclass(frozen=True)
 class StartedRun:
-    """A run that a page of ours started, and with what."""
+    """A run that a page of ours started, with its configuration."""
 
     id: str
     state: str
@@ -70,7 +63,7 @@ class StartedRun:
 
 
 async def start(request: Request, dag_id: str, conf: Mapping[str, Any]) -> str:
-    """Trigger a DAG; the run's id. Raises AirflowRefused."""
+    """Trigger a DAG and return the run's id. Raises AirflowRefused."""
     answer = await _call(request, "POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf)})
     return str(answer["dag_run_id"])
 

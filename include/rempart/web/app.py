@@ -1,4 +1,7 @@
-"""Routes under /rempart of Airflow's API server. Airflow mounts plugin apps without authentication: each route asks."""
+"""Build the routes under /rempart of Airflow's API server.
+
+Airflow mounts plugin apps without authentication, so each route checks the user itself.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -49,6 +54,7 @@ def build(pages: tuple[Page, ...]) -> FastAPI:
         app.include_router(part.api)
         app.include_router(part.router)
     app.exception_handler(HTTPException)(refuse)
+    app.exception_handler(RequestValidationError)(refuse_parameters)
     app.exception_handler(RempartError)(tell)
     app.exception_handler(Exception)(stumble)
     return app
@@ -76,7 +82,18 @@ async def refuse(request: Request, error: HTTPException) -> Response:
     """Answer a refused or unknown request in the requested format."""
     if _is_plain(request):
         return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
-    return render(request, "error", status=error.status_code, number="", detail=str(error.detail))
+    return render(request, "error", status=error.status_code, number="", detail=str(error.detail), refused=())
+
+
+async def refuse_parameters(request: Request, error: RequestValidationError) -> Response:
+    """Answer a request whose path or query has values that the route does not take, in the requested format."""
+    if _is_plain(request):
+        return await request_validation_exception_handler(request, error)
+    found = error.errors()
+    refused = [(each["loc"][-1], f"parameter.{each['type']}", each["msg"], each.get("ctx", {})) for each in found]
+    needed = any(each["loc"][0] == "path" or each["type"] == "missing" for each in found)
+    page = "" if needed else request.url.path
+    return render(request, "error", status=422, number="", detail="", refused=refused, page=page)
 
 
 async def tell(request: Request, error: RempartError) -> Response:
@@ -84,7 +101,7 @@ async def tell(request: Request, error: RempartError) -> Response:
     logger.warning("A page under /rempart: %s", error)
     if _is_plain(request):
         return JSONResponse({"detail": error.what, "hint": error.hint}, 503)
-    return render(request, "error", status=503, number="", detail=str(error))
+    return render(request, "error", status=503, number="", detail=str(error), refused=())
 
 
 async def stumble(request: Request, error: Exception) -> Response:
@@ -93,7 +110,7 @@ async def stumble(request: Request, error: Exception) -> Response:
     logger.error("Incident %s on %s", number, request.url.path, exc_info=error)
     if _is_plain(request):
         return JSONResponse({"detail": f"The API server's log has the cause under {number}."}, 500)
-    return render(request, "error", status=500, number=number, detail="")
+    return render(request, "error", status=500, number=number, detail="", refused=())
 
 
 def _is_plain(request: Request) -> bool:

@@ -40,9 +40,13 @@ class Texts:
     """Texts that the entries of pages bring, by key."""
 
     def __call__(self, key: str, **params: object) -> str:
-        """The text of a key. One that has none is shown as it is: kinds of evidence, names, states of Airflow."""
+        """Return the text of a key; without a text (a kind of evidence, a state of Airflow), the key's last part."""
         found = self.of_pages.get(key) or texts_of(self.language).get(key)
         return found.format(**params) if found is not None else key.rpartition(".")[2]
+
+    def has(self, key: str) -> bool:
+        """Return whether a key has a text."""
+        return key in self.of_pages or key in texts_of(self.language)
 
     def message(self, sentence: Message) -> str:
         """Return a sentence of a read model. A parameter `x_seconds` replaces `{x}` in the text, written as a duration.

@@ -152,7 +152,7 @@ def test_a_drill_starts_by_a_form_of_ours_in_the_name_of_who_sent_it(house: Hous
     assert answer.headers["location"] == f"/airflow/rempart/restore-points/{POINT}?run=r1"
     assert house.triggered == [(f"Bearer {house.tokens['operator']}", {"logical_date": None, "conf": {"point": POINT}})]
     shown = house.call("GET", f"/restore-points/{POINT}?run=r1", "operator").text
-    assert "The drill was started: run r1." in shown and "runs" in shown
+    assert "Started: run r1." in shown and "running" in shown
 
 
 @pytest.mark.parametrize("how", ["none", "of another user", "from another site", "of another point"])
@@ -209,6 +209,34 @@ def test_an_empty_field_of_the_ledgers_form_is_no_condition(house: House) -> Non
     assert answer.status_code == 200 and "<td>drill</td>" in answer.text
     below = house.call("GET", "/api/ledger?before=3", "auditor").json()["records"]
     assert [record["seq"] for record in below] == [2, 1]
+
+
+def test_an_address_that_a_page_cannot_read_is_answered_with_a_page_that_says_why(house: House) -> None:
+    for path, name, why in (
+        ("/ledger?before=abc", "before", "must be a whole number"),
+        ("/ledger?before=0", "before", "must be at least 1"),
+        (f"/ledger?before={2**60}", "before", f"must be at most {2**53}"),
+        (f"/ledger?subject={'x' * 301}", "subject", "must have at most 300 characters"),
+        ("/data?page=abc", "page", "must be a whole number"),
+        ("/ledger/abc", "seq", "must be a whole number"),
+        ("/restore-points/abc", "point", "does not have the expected form"),
+        ("/dag", "dag_id", "is missing"),
+    ):
+        answer = house.call("GET", path, "auditor")
+        assert answer.status_code == 422 and answer.headers["content-type"].startswith("text/html"), path
+        assert f"<code>{name}</code> {why}" in answer.text and "/airflow/rempart/overview" in answer.text, path
+    english = house.call("GET", "/ledger?before=abc", "auditor").text
+    assert "The address has a value that this page cannot use" in english
+    assert 'href="/airflow/rempart/ledger">Open the page without these values' in english
+    french = house.call("GET", "/ledger?before=abc&lang=fr", "auditor").text
+    assert "<code>before</code> doit être un nombre entier" in french
+
+
+def test_a_program_gets_a_wrong_parameter_as_json_and_nobody_else_learns_of_parameters(house: House) -> None:
+    answer = house.call("GET", "/api/ledger?before=abc", "auditor")
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["query", "before"]
+    assert house.call("GET", "/ledger?before=abc", "anonymous").status_code == 401
+    assert house.call("GET", "/ledger?before=abc", "no role").status_code == 403
 
 
 def test_a_database_that_is_away_is_told_with_the_remedy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

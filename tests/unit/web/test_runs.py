@@ -129,7 +129,7 @@ def test_the_tab_of_a_training_says_how_long_jobs_waited_for_each_pool(tmp_path:
         "pool gpu-a: about 40 min, from the last 20 jobs",
         "pool gpu-b: unknown, no job on record",
     ]
-    assert Texts("fr").message(found[0]) == "pool gpu-a : environ 40 min d’après les 20 dernières tâches"
+    assert Texts("fr").message(found[0]) == "pool gpu-a : environ 40 min, d’après les 20 derniers jobs"
     assert not runs.of_dag(facts, "ingest_hotel_bookings", NOW).waits
     assert not runs.of_dag(watched.facts(), "train_hotel_bookings", NOW).waits  # trains without a pool
     blind = replace(facts, evidence=Unknown("no answer"))

@@ -33,7 +33,7 @@ def test_every_text_that_a_template_or_a_read_model_names_is_there() -> None:
     for file in (WEB / "templates").glob("*.html"):
         named |= set(re.findall(r"""t\("([\w.-]+)"(?! ~)""", file.read_text(encoding="utf-8")))
     for file in (WEB / "read_models").glob("*.py"):
-        named |= set(re.findall(r"""Said\(\s*"([\w.-]+)\"""", file.read_text(encoding="utf-8")))
+        named |= set(re.findall(r"""Message\(\s*"([\w.-]+)\"""", file.read_text(encoding="utf-8")))
     brought = {key for page in collect() for key in page.texts_in("en")}
     assert len(named) > 100 and not named - texts_of("en").keys() - brought
 

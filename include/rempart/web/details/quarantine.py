@@ -6,11 +6,12 @@ rows, the secret half only into a cookie of the requesting browser.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
@@ -18,7 +19,8 @@ from rempart.backup.keys import age
 from rempart.flows.ingestion.quarantine import MAX_ROWS
 from rempart.web import airflow_calls, sources
 from rempart.web.airflow_calls import AirflowRefused, StartedRun
-from rempart.web.details import posts
+from rempart.web.details import posts, started_runs
+from rempart.web.details.started_runs import RunId
 from rempart.web.read_models import quarantine
 from rempart.web.read_models.quarantine import Delivery, Quality
 from rempart.web.rendering import HEADERS, base, render
@@ -30,7 +32,7 @@ LIFETIME = 1800
 """Seconds for which a browser can read what it asked for."""
 PipelineName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="A pipeline's name.")]
 DeliveryId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="The SHA-256 of a delivery.")]
-RunId = Annotated[str, Query(max_length=250, description="A run that this page started.")]
+Action = Literal["look", "again", "accept"]
 SEES_DATA = Depends(requires("read_data"))
 PAGE, LOOK = "/data/{pipeline}", "/data/{pipeline}/quarantine/{delivery}"
 
@@ -62,19 +64,12 @@ async def start_look(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
     """Start a task that reads the rows for a key that only this browser gets."""
-    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
-    if not posts.is_ours(request, user, _action(pipeline, delivery, "look"), form):
-        return _plan(request, "look", found, held_delivery, user, "csrf", 403)
-    key = age.new_identity()
-    try:
-        asked = {"delivery": delivery, "recipient": key.recipient}
-        run = await airflow_calls.start(request, f"preview_quarantine_{pipeline}", asked)
-    except AirflowRefused as error:
-        return _plan(request, "look", found, held_delivery, user, error.what, 409)
-    here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}"
-    answer = RedirectResponse(f"{here}/rows?{urlencode({'run': run})}", 303, headers=HEADERS)
-    secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, key.secret, max_age=LIFETIME, path=here, secure=secure, httponly=True, samesite="strict")
+    key, page = age.new_identity(), LOOK.format(pipeline=pipeline, delivery=delivery)
+    conf = {"delivery": delivery, "recipient": key.recipient}
+    answer = await _start(request, "look", pipeline, delivery, user, form, conf)
+    if answer.status_code == 303:
+        cookie: dict[str, Any] = {"path": base(request) + page, "secure": request.url.scheme == "https"}
+        answer.set_cookie(COOKIE, key.secret, max_age=LIFETIME, httponly=True, samesite="strict", **cookie)
     return answer
 
 
@@ -84,13 +79,13 @@ async def show_rows(
 ) -> Response:
     """Show the rows once the task has read them; until then, its progress."""
     held_delivery = await run_in_threadpool(_delivery, pipeline, delivery)
-    asked = await _asked(request, f"preview_quarantine_{pipeline}", run, delivery)
+    asked = await _asked(request, "look", pipeline, delivery, run)
     rows = await _rows(request, pipeline, delivery, asked)
     waits = asked is not None and not asked.ended and COOKIE in request.cookies
     answer = render(
         request, "rows", current="data", delivery=held_delivery, pipeline=pipeline, asked=asked, rows=rows, waits=waits
     )
-    return _refreshed(answer, waits)
+    return started_runs.reload_until_ended(answer, asked) if waits else answer
 
 
 @router.get(f"{LOOK}/rows.csv", dependencies=[SEES_DATA])
@@ -98,7 +93,7 @@ async def download_rows(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
 ) -> Response:
     """Return the same rows as a file; redirect to the page without the key."""
-    asked = await _asked(request, f"preview_quarantine_{pipeline}", run, delivery)
+    asked = await _asked(request, "look", pipeline, delivery, run)
     if (rows := await _rows(request, pipeline, delivery, asked)) is None:
         here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/rows"
         return RedirectResponse(f"{here}?{urlencode({'run': run})}", 303, headers=HEADERS)
@@ -112,27 +107,16 @@ async def download_rows(
 async def plan_again(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
 ) -> Response:
-    """Show the effects of taking a delivery in again, and the form; with `run`, the state of that run."""
-    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
-    asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
-    answer = _plan(request, "again", found, held_delivery, user, asked=asked)
-    return _refreshed(answer, asked is not None and not asked.ended)
+    """Show the effects of ingesting a delivery again, and the form; with `run`, the state of that run."""
+    return await _show(request, "again", pipeline, delivery, user, run)
 
 
 @router.post(f"{LOOK}/again")
 async def start_again(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
-    """Take a delivery in again, in the name of the user."""
-    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
-    if not posts.is_ours(request, user, _action(pipeline, delivery, "again"), form):
-        return _plan(request, "again", found, held_delivery, user, "csrf", 403)
-    try:
-        run = await airflow_calls.start(request, f"ingest_{pipeline}", {"again": delivery})
-    except AirflowRefused as error:
-        return _plan(request, "again", found, held_delivery, user, error.what, 409)
-    where = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/again?{urlencode({'run': run})}"
-    return RedirectResponse(where, 303, headers=HEADERS)
+    """Ingest a delivery again, in the name of the user."""
+    return await _start(request, "again", pipeline, delivery, user, form, {"again": delivery})
 
 
 @router.get(f"{LOOK}/accept")
@@ -140,10 +124,7 @@ async def plan_accept(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
 ) -> Response:
     """Show what accepting a delivery publishes, and the form; with `run`, the state of that run."""
-    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
-    asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
-    answer = _plan(request, "accept", found, held_delivery, user, asked=asked)
-    return _refreshed(answer, asked is not None and not asked.ended)
+    return await _show(request, "accept", pipeline, delivery, user, run)
 
 
 @router.post(f"{LOOK}/accept")
@@ -151,16 +132,8 @@ async def start_accept(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
     """Accept a held-back delivery in the name of the user, unless its plan has changed."""
-    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
-    if not held_delivery.held_back or not posts.is_ours(request, user, _accepting(pipeline, held_delivery), form):
-        return _plan(request, "accept", found, held_delivery, user, "csrf", 403)
-    try:
-        conf = {"again": delivery, "accept_quarantined": True}
-        run = await airflow_calls.start(request, f"ingest_{pipeline}", conf)
-    except AirflowRefused as error:
-        return _plan(request, "accept", found, held_delivery, user, error.what, 409)
-    where = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/accept?{urlencode({'run': run})}"
-    return RedirectResponse(where, 303, headers=HEADERS)
+    conf = {"again": delivery, "accept_quarantined": True}
+    return await _start(request, "accept", pipeline, delivery, user, form, conf)
 
 
 def _quality(pipeline: str) -> Quality:
@@ -180,17 +153,38 @@ def _both(pipeline: str, delivery: str) -> tuple[Quality, Delivery]:
     return _quality(pipeline), _delivery(pipeline, delivery)
 
 
-async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> StartedRun | None:
-    """Return the run that was started for this delivery, or None if Airflow knows none."""
+async def _show(request: Request, action: Action, pipeline: str, delivery: str, user: BaseUser, run: str) -> Response:
+    """Return the plan of an action, with the state of the run that it started."""
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
+    asked = await _asked(request, action, pipeline, delivery, run)
+    return started_runs.reload_until_ended(_plan(request, action, found, held_delivery, user, asked=asked), asked)
+
+
+async def _start(
+    request: Request,
+    action: Action,
+    pipeline: str,
+    delivery: str,
+    user: BaseUser,
+    form: str,
+    conf: Mapping[str, Any],
+) -> Response:
+    """Start the DAG of an action and redirect to its page; without a valid form, return the plan again."""
+    found, held_delivery = await run_in_threadpool(_both, pipeline, delivery)
+    offered = action != "accept" or held_delivery.held_back
+    if not offered or not posts.is_ours(request, user, _form_of(action, pipeline, held_delivery), form):
+        return _plan(request, action, found, held_delivery, user, "csrf", 403)
+    page = f"{LOOK.format(pipeline=pipeline, delivery=delivery)}/{'rows' if action == 'look' else action}"
     try:
-        started_run = await airflow_calls.asked(request, dag_id, run) if run else None
-    except AirflowRefused:
-        return None
-    return (
-        started_run
-        if started_run and delivery in (started_run.conf.get("delivery"), started_run.conf.get("again"))
-        else None
-    )
+        return await started_runs.start(request, _dag(action, pipeline), conf, page)
+    except AirflowRefused as error:
+        return _plan(request, action, found, held_delivery, user, error.what, 409)
+
+
+async def _asked(request: Request, action: Action, pipeline: str, delivery: str, run: str) -> StartedRun | None:
+    """Return the run if an action on this delivery started it."""
+    found = await started_runs.current(request, _dag(action, pipeline), run)
+    return found if found and delivery in (found.conf.get("delivery"), found.conf.get("again")) else None
 
 
 async def _rows(
@@ -200,7 +194,7 @@ async def _rows(
     if not secret or asked is None or asked.state != "success":
         return None
     try:
-        answer = await airflow_calls.returned(request, f"preview_quarantine_{pipeline}", asked.id, "preview")
+        answer = await airflow_calls.returned(request, _dag("look", pipeline), asked.id, "preview")
     except AirflowRefused:
         return None
     return await run_in_threadpool(sealed_rows.opened, answer, secret, pipeline, delivery)
@@ -208,7 +202,7 @@ async def _rows(
 
 def _plan(
     request: Request,
-    action: str,
+    action: Action,
     quality: Quality,
     delivery: Delivery,
     user: BaseUser,
@@ -216,12 +210,7 @@ def _plan(
     status: int = 200,
     asked: StartedRun | None = None,
 ) -> Response:
-    of = (
-        _accepting(quality.pipeline, delivery)
-        if action == "accept"
-        else _action(quality.pipeline, delivery.sha256, action)
-    )
-    form = posts.token(user, of)
+    form = posts.token(user, _form_of(action, quality.pipeline, delivery))
     accepts = action == "accept"
     rows, offered = (delivery.good, delivery.held_back) if accepts else (delivery.quarantined, True)
     content: dict[str, Any] = {"found": quality, "delivery": delivery, "form": form, "refused": refused, "asked": asked}
@@ -230,17 +219,11 @@ def _plan(
     return render(request, template, status=status, current="data", most=MAX_ROWS, **content)
 
 
-def _refreshed(answer: Response, waits: bool) -> Response:
-    """Return the page with a reload in two seconds while it waits for a run."""
-    if waits:
-        answer.headers["Refresh"] = "2"
-    return answer
+def _dag(action: Action, pipeline: str) -> str:
+    return f"preview_quarantine_{pipeline}" if action == "look" else f"ingest_{pipeline}"
 
 
-def _action(pipeline: str, delivery: str, action: str) -> str:
-    return f"data/{pipeline}/quarantine/{delivery}/{action}"
-
-
-def _accepting(pipeline: str, delivery: Delivery) -> str:
-    """Return the action of accepting a delivery in its recorded state. Another plan needs another form."""
-    return _action(pipeline, delivery.sha256, f"accept/{delivery.seq}")
+def _form_of(action: Action, pipeline: str, delivery: Delivery) -> str:
+    """Return what a form is valid for. A form that accepts is valid for one recorded state of the delivery."""
+    state = f"/{delivery.seq}" if action == "accept" else ""
+    return f"{LOOK.format(pipeline=pipeline, delivery=delivery.sha256)}/{action}{state}"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
-
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from rempart.errors import ObjectMissing
 from rempart.web import airflow_calls, sources
-from rempart.web.airflow_calls import AirflowRefused, AirflowRun
-from rempart.web.details import posts
+from rempart.web.airflow_calls import DRILL, AirflowRefused, AirflowRun
+from rempart.web.details import posts, started_runs
 from rempart.web.parameters import PointId
 from rempart.web.read_models import points
-from rempart.web.rendering import HEADERS, base, render
+from rempart.web.rendering import render
 from rempart.web.security.access import Operator, Reader, may, requires
 
 PATH = "/restore-points/{point}"
@@ -66,11 +64,9 @@ async def start_drill(request: Request, point: PointId, user: Operator, form: po
     if not posts.is_ours(request, user, _action(point), form):
         return _plan(request, found, user, "csrf", 403)
     try:
-        run = await airflow_calls.start_drill(request, found.point.id)
+        return await started_runs.start(request, DRILL, {"point": found.point.id}, PATH.format(point=found.point.id))
     except AirflowRefused as error:
         return _plan(request, found, user, error.what, 409)
-    where = f"{base(request)}/restore-points/{found.point.id}?{urlencode({'run': run})}"
-    return RedirectResponse(where, 303, headers=HEADERS)
 
 
 def _plan(request: Request, found: points.Explained, user: BaseUser, refused: str = "", status: int = 200) -> Response:

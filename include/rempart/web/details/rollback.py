@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from rempart.flows.training.champions import decisions_on
-from rempart.web import airflow_calls, sources
+from rempart.web import sources
 from rempart.web.airflow_calls import AirflowRefused, StartedRun
-from rempart.web.details import posts
+from rempart.web.details import posts, started_runs
 from rempart.web.read_models import rollback
 from rempart.web.read_models.rollback import Rollback
-from rempart.web.rendering import HEADERS, base, render
+from rempart.web.rendering import render
 from rempart.web.security.access import Operator, may, requires
 
 ModelName = Annotated[
-    str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description=("Name of a model, which is the name of its pipeline."))
+    str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="Name of a model, which is the name of its pipeline.")
 ]
-RunId = Annotated[str, Query(max_length=250, description="A run that this page started.")]
 Replaced = Annotated[str, Form(max_length=20, description="The version that the plan showed as champion.")]
 PATH = "/models/{model}/roll-back"
 
@@ -37,14 +35,11 @@ def read_plan(model: ModelName) -> Rollback:
 
 
 @router.get(PATH)
-async def show_plan(request: Request, model: ModelName, user: Operator, run: RunId = "") -> Response:
+async def show_plan(request: Request, model: ModelName, user: Operator, run: started_runs.RunId = "") -> Response:
     """Show the plan, and the form that executes it; with `run`, also the state of that run."""
     found = await run_in_threadpool(_plan, model)
-    asked = await _asked(request, model, run)
-    answer = _page(request, found, user, asked=asked)
-    if asked is not None and not asked.ended:
-        answer.headers["Refresh"] = "2"
-    return answer
+    asked = await started_runs.current(request, _dag(model), run)
+    return started_runs.reload_until_ended(_page(request, found, user, asked=asked), asked)
 
 
 @router.post(PATH)
@@ -57,26 +52,17 @@ async def roll_back(
         return _page(request, found, user, "csrf", 403)
     if found.champion.version != replaces or found.returns is None:
         return _page(request, found, user, "moved", 409)
+    conf = {"dry_run": False, "replaces": replaces}
     try:
-        conf = {"dry_run": False, "replaces": replaces}
-        run = await airflow_calls.start(request, f"roll_back_model_{model}", conf)
+        return await started_runs.start(request, _dag(model), conf, PATH.format(model=model))
     except AirflowRefused as error:
         return _page(request, found, user, error.what, 409)
-    where = f"{base(request)}/models/{model}/roll-back?{urlencode({'run': run})}"
-    return RedirectResponse(where, 303, headers=HEADERS)
 
 
 def _plan(model: str) -> Rollback:
     if (found := rollback.rollback(model, decisions_on(sources.ledger(), model))) is None:
         raise HTTPException(404, f"Model {model} has no recorded champion")
     return found
-
-
-async def _asked(request: Request, model: str, run: str) -> StartedRun | None:
-    try:
-        return await airflow_calls.asked(request, f"roll_back_model_{model}", run) if run else None
-    except AirflowRefused:
-        return None
 
 
 def _page(
@@ -91,6 +77,10 @@ def _page(
     content: dict[str, Any] = {"found": found, "form": form, "refused": refused, "asked": asked}
     linked = may(user, "read_evidence")
     return render(request, "roll-back", status=status, current="models", evidence=linked, **content)
+
+
+def _dag(model: str) -> str:
+    return f"roll_back_model_{model}"
 
 
 def _action(model: str, replaces: str) -> str:
