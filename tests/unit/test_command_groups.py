@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
 from rempart.cli import app, groups
@@ -17,3 +19,11 @@ def test_the_commands_of_a_group_are_in_the_file_with_its_name() -> None:
     assert set(found) == {file.stem for file in FOLDER.glob("*.py")} - {"__init__"}
     modules = {name: {command.callback.__module__ for command in inner.values()} for name, inner in found.items()}
     assert modules == {name: {f"{groups.__name__}.{name}"} for name in found}
+
+
+def test_a_new_file_is_a_new_group_and_nothing_else_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "costs.py").write_text("import typer\n\ngroup = typer.Typer()\n", encoding="utf-8")
+    monkeypatch.setattr(groups, "__path__", [*groups.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, f"{groups.__name__}.costs", raising=False)
+    found = groups.collect()
+    assert "costs" in found and list(found) == sorted(found)

@@ -13,49 +13,13 @@ from rempart.cli import (
     restore,
     audit,
     erase,
-)
-from rempart.cli.groups import (
-    config,
-    classification,
-    policy,
-    ledger,
-    keys,
-    doctor,
-    quarantine,
-    run,
-    new,
-    points,
-    bundle,
-    drill,
-    pitr,
-    watch,
-    users,
+    groups,
 )
 from rempart.cli.root import app
 from rempart.errors import RempartError
 
-
-GROUPS = (
-    config,
-    classification,
-    policy,
-    ledger,
-    keys,
-    doctor,
-    quarantine,
-    run,
-    new,
-    points,
-    bundle,
-    drill,
-    pitr,
-    watch,
-    users,
-)
-"""In the order of --help. A group has the name of its file."""
-
-for module in GROUPS:
-    app.add_typer(module.group, name=module.__name__.rpartition(".")[2])
+for name, group in groups.collect().items():
+    app.add_typer(group, name=name)
 
 
 def main() -> None:
