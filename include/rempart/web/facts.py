@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from rempart.coordination.active import Active
 from rempart.errors import PipelineError, RempartError
@@ -24,28 +24,23 @@ from rempart.training.waiting import RECORDS
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-NEWEST: Mapping[Kind, int] = {
+LIMIT = 200
+LIMITS: Mapping[Kind, int] = {
     "replication": 500,
     "restore-point": 1000,
-    "drill": 200,
     "hold": 500,
     "prune": 500,
-    "denial": 200,
-    "egress-denial": 200,
     "decision": 1000,
     "placement": RECORDS,
-    "promotion": 200,
-    "rollback": 200,
-    "refusal": 200,
-    "candidate": 200,
     "snapshot": 1000,
     "deliveries": 300,
-    "look": 200,
-    "acceptance": 200,
-    "capabilities": 50,
     "usage": 400,
 }
-"""Kinds of evidence on the pages, and the limit of records of each, so that a round reads a limited amount."""
+"""Limits of the kinds that need more records than LIMIT."""
+
+NEWEST: Mapping[Kind, int] = {kind: LIMITS.get(kind, LIMIT) for kind in get_args(Kind)}
+"""Limit of records of each kind of evidence, so that a round reads a limited amount. Each kind is read, so that a page
+can show it."""
 
 FORGED = 100
 """Forged records that are counted at most."""
