@@ -22,6 +22,7 @@ from rempart.settings.config import Config, Connection, Connections
 from rempart.settings.sections import Place
 from rempart.sovereignty.places import (
     PLATFORM_CONNECTIONS,
+    TRACKING,
     decide_connection,
     decide_host,
     decide_image,
@@ -48,6 +49,8 @@ class Destination:
     why: str
     classifications: tuple[str, ...] = ()
     """Those for which the policy allows the place; empty for the servers of Airflow's own settings."""
+    needed_by_jobs: bool = False
+    """Whether training jobs connect to it, as they do to the sites and to the tracking server."""
 
     @property
     def name(self) -> str:
@@ -179,10 +182,14 @@ def _passed(judged: Iterable[JudgedDestination]) -> Iterator[Destination]:
 
 
 def _unique(destinations: Iterable[Destination]) -> tuple[Destination, ...]:
-    outward = [destination for destination in destinations if not is_this_machine(destination.host)]
-    return tuple(
-        {(normalise(destination.host), destination.port): destination for destination in reversed(outward)}.values()
-    )[::-1]
+    """Return each host and port once, under its first entry. Jobs need it if they need any of its entries."""
+    found: dict[tuple[str, int | None], Destination] = {}
+    for destination in destinations:
+        if not is_this_machine(destination.host):
+            key = (normalise(destination.host), destination.port)
+            first = found.setdefault(key, destination)
+            found[key] = replace(first, needed_by_jobs=first.needed_by_jobs or destination.needed_by_jobs)
+    return tuple(found.values())
 
 
 def _platform(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:
@@ -192,11 +199,13 @@ def _platform(config: Config, endpoints: Mapping[str, str], on: date) -> Iterato
     for name in sorted(PLATFORM_CONNECTIONS):
         if name in endpoints and (server := server_of(name)):
             host, port = parse_endpoint(endpoints[name])
-            yield Destination(host, port, f"connection {name}, the platform's own"), judge_of(server, host)
+            why = f"connection {name}, the platform's own"
+            yield Destination(host, port, why, needed_by_jobs=server == TRACKING), judge_of(server, host)
     for name, service in config.services.items():
         if service.external and name not in config.sites:
             host, port = parse_endpoint(service.external.url)
-            yield Destination(host, port, f"services.{name}.external"), judge_of(name, host)
+            why = f"services.{name}.external"
+            yield Destination(host, port, why, needed_by_jobs=name == TRACKING), judge_of(name, host)
 
 
 def _catalogue(config: Config, place: Place) -> list[str]:
@@ -217,7 +226,7 @@ def _sites(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[t
             host, port = parse_endpoint(url)
             # a bucket may be a name below its endpoint's
             pattern = host if is_address(host) or is_this_machine(host) else f"*.{host}"
-            yield Destination(pattern, port, f"sites.{name}"), judge_of(name, url)
+            yield Destination(pattern, port, f"sites.{name}", needed_by_jobs=True), judge_of(name, url)
 
 
 def _pools(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:

@@ -24,12 +24,15 @@ from rempart.sovereignty.policy import (
     verdict,
 )
 
-HOLDS: Mapping[str, What] = {"postgresql": "database", "mlflow": "tracking", "airflow": "orchestration"}
+TRACKING = "mlflow"
+"""The tracking server, by the name of its service and of its connection."""
+
+HOLDS: Mapping[str, What] = {"postgresql": "database", TRACKING: "tracking", "airflow": "orchestration"}
 """Servers of the platform itself, and what is placed with each."""
 PLATFORM_CONNECTIONS = frozenset(
     [
         *(f"pg_{name}" for name in (*DATABASES, "backup", "drill", WAL_ARCHIVE)),
-        "mlflow",
+        TRACKING,
         "airflow_api",
         "ledger_key",
         "backup_key",
@@ -80,7 +83,7 @@ def server_of(connection: str) -> str | None:
     """Return the platform server of a connection, or None."""
     if connection.startswith("pg_"):
         return "postgresql"
-    return {"mlflow": "mlflow", "airflow_api": "airflow"}.get(connection)
+    return {TRACKING: TRACKING, "airflow_api": "airflow"}.get(connection)
 
 
 def decide_server(config: Config, classification: str, name: str, *, on: date, host: str | None = None) -> Decision:

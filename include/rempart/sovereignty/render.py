@@ -40,11 +40,7 @@ class Cluster:
 
 def for_jobs(rules: EgressRules) -> EgressRules:
     """Return the destinations that a job needs: the sites and the tracking server only."""
-    needed = [destination for destination in rules.allowed if destination.why.startswith(_OF_JOBS)]
-    return replace(rules, allowed=tuple(needed), pulls=rules.pulls)
-
-
-_OF_JOBS = ("sites.", "connection mlflow,", "services.mlflow.")
+    return replace(rules, allowed=tuple(destination for destination in rules.allowed if destination.needed_by_jobs))
 
 
 def _inside(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:

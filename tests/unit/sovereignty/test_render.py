@@ -18,11 +18,11 @@ from rempart.sovereignty.render import Cluster, cilium, destinations, kubernetes
 
 RULES = EgressRules(
     allowed=(
-        Destination("*.s3.good.eu", 443, "sites.home", ("internal", "personal")),
+        Destination("*.s3.good.eu", 443, "sites.home", ("internal", "personal"), needed_by_jobs=True),
         Destination("api.good.eu", None, "hosts.api.good.eu", ("internal",)),
         Destination("192.0.2.7", 8443, "hosts.192.0.2.7:8443", ("internal",)),
         Destination("2001:db8::7", 5432, "connections.warehouse", ("internal",)),
-        Destination("mlflow.tools.svc.cluster.local", 5000, "services.mlflow.external"),
+        Destination("mlflow.tools.svc.cluster.local", 5000, "services.mlflow.external", needed_by_jobs=True),
         Destination("airflow-api-server", 8080, "Airflow's [api] base_url"),
     ),
     pulls=(Destination("registry.good.eu", 443, "registries.registry.good.eu", ("internal",)),),
