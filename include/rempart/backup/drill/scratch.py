@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 
 from rempart.backup.databases import postgresql
+from rempart.backup.points.retention import SKEW
 from rempart.errors import BackupError, IntegrityError, ObjectMissing
 from rempart.settings.config import DATABASES, Connection
 from rempart.sites.port import Site
@@ -55,6 +56,10 @@ class Scratch:
     def waiting(self, now: datetime) -> Scratch:
         """Return the same space, reserved for the next step."""
         return replace(self, waits_until=now + PATIENCE)
+
+    def is_reserved(self, now: datetime) -> bool:
+        """Return whether the next step may still come. The clock that wrote the record may differ by SKEW."""
+        return self.waits_until is not None and now < self.waits_until <= now + PATIENCE + SKEW
 
 
 def new_id(now: datetime, suffix: str) -> str:

@@ -64,6 +64,7 @@ def restore(
     point_id = drill_point.choose(ledger, site, backups, point_id)
     with scratch.only_drill(platform.database("drill")):
         drill_sandbox.remove_leftovers(platform, site, drill_id)
+        drill_steps.begin(ledger, drill_id, "restore", site.name)  # a killed restore leaves its sandbox there
         warn_of_escrow(platform.config)
         recoverable = drill_point.newest_whole(ledger, site, backups)
         facts = drill_report.facts(platform.config, site.name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import datetime
 
 from rempart.backup.drill import scratch
@@ -36,7 +37,7 @@ def remove_leftovers(platform: Platform, site: Site, drill_id: str) -> None:
     """
     backups, now = platform.config.buckets.backups, platform.clock()
     for space in scratch.recorded(site, backups):
-        if space.id != drill_id and space.waits_until and now < space.waits_until <= now + scratch.PATIENCE:
+        if space.id != drill_id and space.is_reserved(now):
             raise BackupError(
                 f"Drill {space.id} waits for its next step, until {space.waits_until:%H:%M} UTC at the latest",
                 "Wait until it has ended, then run again. If its run was stopped, clear the run's task `clean_up`.",
@@ -57,17 +58,20 @@ def _remove(sandbox: Sandbox, backups: str, space: Scratch) -> bool:
 def clean_up(platform: Platform, drill_id: str, point_id: str | None = None, *, patience: float = 0) -> StepResult:
     """Remove the scratch space of a drill, if any is left. Writes evidence of kind `drill-step` if there was.
 
-    If the site shows no record of it, the evidence of the restore has its names, until a removal is on record too: a
-    killed run may have removed it, and a site may hide it. `point_id` is the restore point that the drill was asked
-    for, `patience` the seconds to wait for a step that is being killed. Raises BackupError if a step of a drill is
-    running.
+    It is at the site where the restore began. If the site shows no record of it, the evidence of the restore has its
+    names, until a removal is on record too: a killed run may have removed it, and a site may hide it. `point_id` is the
+    restore point that the drill was asked for, `patience` the seconds to wait for a step that is being killed. Raises
+    BackupError if a step of a drill is running.
     """
     began, backups, steps = platform.clock(), platform.config.buckets.backups, None
-    try:
+    point = point_id or "unknown"
+    if (name := drill_steps.begun_at(platform.ledger, drill_id)) is None:
+        logger.info("drill %s made nothing to remove", drill_id)
+        return StepResult(drill_id, "clean up", point, 0.0, ())
+    site = drill_point.open_site(platform, name)
+    with suppress(BackupError):  # the restore did not end
         steps = drill_steps.read(platform.ledger, drill_id)
-        site, point = drill_point.open_site(platform, steps.begun.site), steps.begun.point
-    except BackupError:  # the restore did not end
-        site, point = drill_point.site_of_point(platform, point_id), point_id or "unknown"
+        point = steps.begun.point
 
     def left() -> Scratch | None:
         if space := scratch.read(site, backups, drill_id):

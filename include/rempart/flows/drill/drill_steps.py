@@ -108,9 +108,18 @@ class DrillSteps:
     clean_up: StepResult | None = None
 
 
-def begin(ledger: Ledger, drill_id: str, step: StepName) -> None:
-    """Write evidence that a step begins, so that the result of an earlier run no longer counts for this one."""
-    ledger.append("drill-step", drill_id, {"step": step, "begins": True})
+def begin(ledger: Ledger, drill_id: str, step: StepName, site: str | None = None) -> None:
+    """Write evidence that a step begins, so that the result of an earlier run no longer counts for this one.
+
+    `site`: where it makes the sandbox.
+    """
+    ledger.append("drill-step", drill_id, {"step": step, "begins": True, "site": site})
+
+
+def begun_at(ledger: Ledger, drill_id: str) -> str | None:
+    """Return the site at which the newest restore of a drill began to make the sandbox; None if none went so far."""
+    began = (entry.body for entry in ledger.find("drill-step", drill_id, limit=ALL) if entry.body.get("begins"))
+    return next((str(body["site"]) for body in began if body["site"]), None)
 
 
 def record(ledger: Ledger, result: StepResult) -> StepResult:

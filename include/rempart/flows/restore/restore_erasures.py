@@ -94,24 +94,30 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
 
     An error counts as a failed check with its reason.
     """
-    stores = open_stores(platform, home)
-    silent = erasures.open_register(platform).write(stores.sites, entries, must=None)
+    pipelines = sorted({entry.pipeline for entry in entries})
+    mine = {name: [entry for entry in entries if entry.pipeline == name] for name in pipelines}
+    subjects = {name: len({who for entry in own for who in entry.subjects}) for name, own in mine.items()}
+    what = {name: f"erasures of {name} applied again: {subjects[name]} subjects" for name in pipelines}
+    try:
+        stores = open_stores(platform, home)
+        silent = erasures.open_register(platform).write(stores.sites, entries, must=None)
+    except RempartError as error:
+        yield from (RestoreCheck(told, False, error.what) for told in what.values())
+        return
 
     def secret_of(scope: str, serial: str) -> bytes:
         return point.keys.of(scope, serial).hash_key
 
-    for name in sorted({entry.pipeline for entry in entries}):
-        mine = [entry for entry in entries if entry.pipeline == name]
-        what = f"erasures of {name} applied again: {len({who for entry in mine for who in entry.subjects})} subjects"
+    for name, told in what.items():
         try:
-            (done,) = erase.apply_all(stores, mine, secret_of, silent=silent)
+            (done,) = erase.apply_all(stores, mine[name], secret_of, silent=silent)
         except RempartError as error:
-            yield RestoreCheck(what, False, error.what)
+            yield RestoreCheck(told, False, error.what)
             continue
         here = [key for key in done.locked if key.endswith(f"at site '{home}'")]
         if done.left or here:
-            yield RestoreCheck(what, False, f"{done.left + len(here)} are still found; {', '.join(here[:3])}")
+            yield RestoreCheck(told, False, f"{done.left + len(here)} are still found; {', '.join(here[:3])}")
             continue
         rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked})
         waits = f"; pending, run `rempart erase --again`: {', '.join(later[:3])}" if later else ""
-        yield RestoreCheck(what, True, f"none is found ({rows} rows were){waits}")
+        yield RestoreCheck(told, True, f"none is found ({rows} rows were){waits}")

@@ -11,6 +11,7 @@ import pytest
 from rempart.backup.keys.encryption_scopes import parse
 from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.restore_plan import Selection
+from rempart.errors import DatabaseUnavailable
 from rempart.flows.erasure import erase as flow
 from rempart.flows.restore import restore_erasures
 from rempart.flows.shared import erasures
@@ -77,6 +78,20 @@ def test_a_pipeline_that_is_gone_is_a_failed_check(came_back: tuple[Lake, list[E
     lake, entries, point = came_back
     ((ok, told),) = applied(lake.platform, point, [replace(entries[0], pipeline="gone_since")])
     assert ok is False and "gone_since" in told
+
+
+def test_a_database_that_does_not_answer_is_a_failed_check(
+    came_back: tuple[Lake, list[Erasure], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, entries, point = came_back
+
+    def unavailable(self: Platform) -> Any:
+        raise DatabaseUnavailable("Database continuity does not answer", "Start it.")
+
+    monkeypatch.setattr(Platform, "active", unavailable)
+    ((ok, told),) = applied(lake.platform, point, entries)
+    assert ok is False and "erasures of hotel_bookings applied again: 1 subjects" in told
+    assert "Database continuity does not answer" in told and lake.holders(WHO)
 
 
 def test_a_part_concerns_its_own_dataset_and_the_ledger_all(came_back: tuple[Lake, list[Erasure], Any]) -> None:
