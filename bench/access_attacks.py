@@ -209,7 +209,7 @@ def keep(rows: Sequence[Row], file: Path) -> None:
     file.write_text(json.dumps([asdict(tried) for tried in rows], indent=1) + "\n", encoding="utf-8")
 
 
-def kept(file: Path) -> list[Row]:
+def recorded_rows(file: Path) -> list[Row]:
     """The lines that were written; none where nothing was."""
     if not file.is_file():
         return []

@@ -2,7 +2,7 @@
 
 PostgreSQL and two SeaweedFS sites run as `rempart up` starts them. A restore point of this platform holds the database
 of the ledger alone, so that a cell takes seconds; everything else is as on a platform of a team. The ledger and the
-turns of the flows are in memory.
+leases of the flows are in memory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ copyreg.pickle(type(threading.Lock()), lambda lock: (threading.Lock, ()))
 
 @dataclass
 class Made:
-    """What the platform was made of: the ledger's records, the turns and catalogues, and what each site can do."""
+    """What the platform was made of: the ledger's records, the leases and catalogues, and what each site can do."""
 
     ledger: dict[str, Any]
     continuity: MemoryContinuity

@@ -161,8 +161,8 @@ class Many:
         from rempart.training.attempts.record import Record
 
         if name not in self.pipelines:
-            turn = len(self.pipelines) % len(OURS)
-            order = [*list(OURS)[turn:], *list(OURS)[:turn]]
+            offset = len(self.pipelines) % len(OURS)
+            order = [*list(OURS)[offset:], *list(OURS)[:offset]]
             made = stage.pipeline(name)
             trainer = made.trainer.model_copy(update={"gpu_pools": order, "gpus": 1})
             self.pipelines[name] = made.model_copy(update={"trainer": trainer})

@@ -51,23 +51,23 @@ def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
 
 @rendering.on_terminal()
 def main() -> int:
-    began, root, kept = time.monotonic(), config.project_root(), config.var_dir() / "proof"
+    began, root, reports = time.monotonic(), config.project_root(), config.var_dir() / "proof"
     stack = paths.current()
     lifecycle.up(stack)
     lifecycle.adopt_environment()
     embedded = access_embedded.attack(stack, open_platform())
-    access_attacks.keep(embedded, kept / access_embedded.FILE)
+    access_attacks.keep(embedded, reports / access_embedded.FILE)
     found, contained = checks("embedded", embedded), list[Row]()
     why, containers = access_compose.running(root)
     if containers is None:
         found.append({"what": "compose: every port of every container", "ok": None, "detail": f"not run: {why}"})
     else:
         contained = access_compose.attack(containers, root)
-        access_attacks.keep(contained, kept / access_compose.FILE)
+        access_attacks.keep(contained, reports / access_compose.FILE)
         found += checks("compose", contained)
     if "--page" in sys.argv:
         text = access_attacks.page(embedded, f"{HEAD}\n\n## Embedded")
-        text += "\n" + access_attacks.page(access_attacks.kept(kept / access_compose.FILE), "## Compose")
+        text += "\n" + access_attacks.page(access_attacks.recorded_rows(reports / access_compose.FILE), "## Compose")
         (root / PAGE).write_text(text, encoding="utf-8")
     table = (*embedded, *contained)
     figures = {

@@ -203,7 +203,11 @@ def prove(stack: paths.Stack) -> tuple[list[Check], dict[str, Any]]:
         ),
         check("both sites show the same bytes", at_home == at_haven, f"{len(at_home)} and {len(at_haven)} objects"),
         check("pipelines work at home", True, "ingest ended well"),
-        check("the mirror is at both sites", _mirrored(platform), f"generation {platform.active().generation}"),
+        check(
+            "the published state is at both sites",
+            _is_published(platform),
+            f"generation {platform.active().generation}",
+        ),
     ]
     figures = {
         "failover_seconds": over_seconds,
@@ -220,7 +224,7 @@ def prove(stack: paths.Stack) -> tuple[list[Check], dict[str, Any]]:
     return checks, figures
 
 
-def _mirrored(platform: Platform) -> bool:
+def _is_published(platform: Platform) -> bool:
     from rempart.flows.failover import published_state
 
     generation = platform.active().generation

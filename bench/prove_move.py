@@ -140,7 +140,7 @@ def runs_of(api: AirflowApi) -> dict[tuple[str, str], str]:
     return {(run["dag_id"], run["dag_run_id"]): run["state"] for run in listed if run["state"] in ("success", "failed")}
 
 
-def kept(was: dict[tuple[str, str], str], now: dict[tuple[str, str], str], where: str) -> Check:
+def same_runs(was: dict[tuple[str, str], str], now: dict[tuple[str, str], str], where: str) -> Check:
     lost = [run for run, state in was.items() if now.get(run) != state]
     return check(f"{where}, Airflow shows the old DAG runs", not lost and bool(was), f"{len(was)}, {len(lost)} lost")
 
@@ -174,7 +174,7 @@ def main() -> int:
             compose, found, figures = into_containers(folder / "two", var, haven, outside)
             checks += found
             api = through_the_gate(var)
-            checks.append(kept(was.runs, runs_of(api), "in containers"))
+            checks.append(same_runs(was.runs, runs_of(api), "in containers"))
             for dag in (f"ingest_{PIPELINE}", "backup_platform"):
                 api.follow(dag, api.trigger(dag), print)
             between = runs_of(api)
@@ -195,7 +195,7 @@ def main() -> int:
             with working(variables):
                 platform, back = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
                 runs = {run: state for run, state in between.items() if run[0] != "backup_platform"}
-                checks.append(kept(runs, runs_of(back), "embedded again"))
+                checks.append(same_runs(runs, runs_of(back), "embedded again"))
                 champion = registry.champion(platform.tracking(), PIPELINE)
                 checks.append(check("MLflow has the champion", champion == was.champion, f"version {champion}"))
     finally:

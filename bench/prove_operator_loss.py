@@ -285,14 +285,14 @@ def main(arguments: list[str] | None = None) -> int:
         variables = at(folder / "one", folder / "one-var", {**customer, **primary.customer(), **_index()}, OFFSET)
         with primary.serving() as server, working(variables) as stack:
             was, seen = interrupted(stack, outside, wheels)
-            guard = {**at(folder / "one", folder / "watch", {}, OFFSET), **_watching(customer)}
-            green = watch(guard, outside)
+            watcher = {**at(folder / "one", folder / "watch", {}, OFFSET), **_watching(customer)}
+            green = watch(watcher, outside)
             print("--- the operator of everything but haven is gone")
             gone = time.monotonic()
             dead = kill(stack, server)
         for left in ("one-var", "primary"):
             shutil.rmtree(folder / left)
-        seconds, red = detected(guard, outside, gone)
+        seconds, red = detected(watcher, outside, gone)
         shutil.rmtree(folder / "one")
         checks, figures = recovered(folder, haven, customer, was, seen)
     checks = [

@@ -64,8 +64,10 @@ class House:
     var: Path
 
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(("PIP_", "UV_"))}
-        return kept | {
+        environment = {
+            name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(("PIP_", "UV_"))
+        }
+        return environment | {
             "REMPART_HOME": str(self.root),
             "REMPART_VAR": str(self.var),
             "REMPART_PORT_OFFSET": OFFSET,
@@ -161,7 +163,7 @@ def look() -> Seen:
     )
 
 
-def kept(what: str, was: Seen, now: Seen) -> list[Check]:
+def unchanged(what: str, was: Seen, now: Seen) -> list[Check]:
     lost = [run for run, state in was.runs.items() if now.runs.get(run) != state]
     return [
         check(f"{what}: the old DAG runs are there", bool(was.runs) and not lost, f"{len(was.runs)}, {len(lost)} lost"),
@@ -200,7 +202,7 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         if code:
             return checks, seconds
         now = look()
-        checks += kept("upgraded", was, now)
+        checks += unchanged("upgraded", was, now)
         checks.append(check("MLflow's schema was migrated", was.mlflow != now.mlflow, f"{was.mlflow} to {now.mlflow}"))
         checks.append(
             check("evidence of it", [upgrade.body["outcome"] for upgrade in now.upgrades] == ["upgraded"], "1 record")
@@ -212,7 +214,7 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         if code:
             return checks, seconds
         back = look()
-        checks += kept("back", was, back)
+        checks += unchanged("back", was, back)
         checks.append(check("MLflow's schema is the old one", back.mlflow == was.mlflow, back.mlflow))
         checks.append(check("the ledger lost nothing", back.records >= since.records, f"{since.records} before"))
         code, out = before.rempart("status")
@@ -221,7 +223,7 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         again = look()
         code, out = timed("upgrade again", ours, "upgrade", "--yes")
         checks.append(check("and it is upgraded once more", code == 0, out.strip().splitlines()[-1]))
-        checks += kept("upgraded again", again, look()) if code == 0 else []
+        checks += unchanged("upgraded again", again, look()) if code == 0 else []
     return checks, seconds
 
 

@@ -113,25 +113,25 @@ def stack(request: pytest.FixtureRequest) -> Iterator[paths.Stack]:
     """The running test stack, fresh from nothing. Its state stays for a look when the tests are over."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
-    class Shown(logging.Handler):
+    class TerminalHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             with capture.global_and_fixture_disabled():
                 sys.stderr.write(f"\n{record.getMessage()}")
 
-    shown, life = Shown(), logging.getLogger(lifecycle.__name__)
+    handler, life = TerminalHandler(), logging.getLogger(lifecycle.__name__)
     made = paths.current()
     if made.state.is_dir():
         lifecycle.down(made)
     shutil.rmtree(VAR, ignore_errors=True)
-    life.addHandler(shown)
+    life.addHandler(handler)
     try:
         lifecycle.up(made)
-        life.removeHandler(shown)
+        life.removeHandler(handler)
         yield made
     finally:
-        life.addHandler(shown)
+        life.addHandler(handler)
         lifecycle.down(made)
-        life.removeHandler(shown)
+        life.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def capability_records(platform: Platform) -> list[dict[str, Any]]:
 
 
 class OwnLeases(PostgresqlContinuity):
-    """Turns of a test's own, for the stack's DAGs replicate the same pair now and then."""
+    """Leases of a test's own, for the stack's DAGs replicate the same pair now and then."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)

@@ -71,7 +71,7 @@ class Lake:
     def site(self, name: str) -> Site:
         return self.platform.site(name, "personal")
 
-    def mirror(self) -> None:
+    def replicate(self) -> None:
         """What stands at the home also stands at the other site."""
         home, other = self.site("primary"), self.site("haven")
         for info in list(home.list(self.bucket)):

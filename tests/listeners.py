@@ -33,16 +33,16 @@ class Webhook:
 
 @contextmanager
 def webhook() -> Iterator[Webhook]:
-    kept = Webhook()
+    hook = Webhook()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.posts.append((json.loads(body), dict(self.headers)))
-            time.sleep(kept.delay)
-            self.send_response(kept.status)
-            if kept.location:
-                self.send_header("Location", kept.location)
+            hook.posts.append((json.loads(body), dict(self.headers)))
+            time.sleep(hook.delay)
+            self.send_response(hook.status)
+            if hook.location:
+                self.send_header("Location", hook.location)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -51,9 +51,9 @@ def webhook() -> Iterator[Webhook]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    kept.url = f"http://127.0.0.1:{server.server_address[1]}/hook/confidential-path"
+    hook.url = f"http://127.0.0.1:{server.server_address[1]}/hook/confidential-path"
     try:
-        yield kept
+        yield hook
     finally:
         server.shutdown()
         server.server_close()
@@ -106,7 +106,7 @@ def mailbox(folder: Path, *, starttls: bool = True, from_the_first_byte: bool = 
     public, private = certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(public, private)
-    kept = Mailbox(certificate=public)
+    box = Mailbox(certificate=public)
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,7 +119,7 @@ def mailbox(folder: Path, *, starttls: bool = True, from_the_first_byte: bool = 
         while line := (await reader.readline()).decode().strip():
             verb, _, rest = line.partition(" ")
             verb = verb.upper()
-            if kept.refuse and line.upper().startswith(kept.refuse):
+            if box.refuse and line.upper().startswith(box.refuse):
                 await answer("550 refused: mail-secret")  # as if it quoted what it was given
             elif verb in ("EHLO", "HELO"):
                 offers = ["AUTH PLAIN"] if encrypted else (["STARTTLS"] if starttls else [])
@@ -132,13 +132,13 @@ def mailbox(folder: Path, *, starttls: bool = True, from_the_first_byte: bool = 
                 encrypted = True
             elif verb == "AUTH":
                 _, name, password = base64.b64decode(rest.split()[1]).decode().split("\0")
-                user = name if password == kept.password else ""
+                user = name if password == box.password else ""
                 await answer("235 ok" if user else "535 wrong")
             elif verb == "DATA":
                 await answer("354 go")
                 body = await reader.readuntil(b"\r\n.\r\n")
                 mail = message_from_bytes(body[:-3], policy=policy.default)
-                kept.mails.append((mail, encrypted, user))
+                box.mails.append((mail, encrypted, user))
                 await answer("250 kept")
             elif verb == "QUIT":
                 await answer("221 bye")
@@ -151,11 +151,11 @@ def mailbox(folder: Path, *, starttls: bool = True, from_the_first_byte: bool = 
         return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context if from_the_first_byte else None)
 
     server = loop.run_until_complete(start())
-    kept.port = server.sockets[0].getsockname()[1]
+    box.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        yield kept
+        yield box
     finally:
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)

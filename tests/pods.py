@@ -293,16 +293,16 @@ class TaskState:
     """What a task keeps from one try to the next, by key: Airflow's task state store in a task's context."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, str] = {}
+        self._values: dict[str, str] = {}
 
     def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self._kept[key]) if key in self._kept else default
+        return json.loads(self._values[key]) if key in self._values else default
 
     def set(self, key: str, value: Any, **_: Any) -> None:
-        self._kept[key] = json.dumps(value)
+        self._values[key] = json.dumps(value)
 
     def delete(self, key: str) -> None:
-        self._kept.pop(key, None)
+        self._values.pop(key, None)
 
 
 def context() -> dict[str, Any]:

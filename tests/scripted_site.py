@@ -18,7 +18,7 @@ ALLOWED = Decision(True, "internal", "data", "site 'primary'", (Reason(True, "ru
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScriptedRequest:
     """One request: its method, its path, and its query."""
 
     method: str
@@ -41,7 +41,7 @@ def refusal(code: str, status: int = 403, message: str = "Refused.", **headers: 
 
 
 @contextmanager
-def scripted_site(answer: Callable[[Asked], Answer], *, most_listed: int = 20_000) -> Iterator[S3Site]:
+def scripted_site(answer: Callable[[ScriptedRequest], Answer], *, most_listed: int = 20_000) -> Iterator[S3Site]:
     """A site named `primary` whose server answers by `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,7 +60,7 @@ def scripted_site(answer: Callable[[Asked], Answer], *, most_listed: int = 20_00
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
             query = {name: found[0] for name, found in parse_qs(url.query, keep_blank_values=True).items()}
-            made = answer(Asked(self.command, url.path, query))
+            made = answer(ScriptedRequest(self.command, url.path, query))
             headers = {"Date": self.date_time_string(), "Content-Length": str(len(made.body))} | dict(made.headers)
             self.send_response_only(made.status)
             for name, value in headers.items():

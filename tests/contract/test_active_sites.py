@@ -63,7 +63,7 @@ def test_who_saw_an_earlier_generation_changes_nothing(sites: ActiveSites) -> No
 
 def test_there_is_one_turn(sites: ActiveSites) -> None:
     with sites.hold_lease("the first"), pytest.raises(LeaseHeld, match="the first"), sites.hold_lease("the second"):
-        pytest.fail("two turns at once")
+        pytest.fail("two holders at once")
     with sites.hold_lease("the third"):
         pass
 

@@ -153,7 +153,7 @@ def test_x1_an_erasure_cut_off_at_any_change_is_completed_by_the_next_run(withou
     for module in ("erasure.erase_stores", "shared.keys"):  # the files of pipelines take longer to read than all else
         monkeypatch.setattr(f"rempart.flows.{module}.load_all", lambda: loaded)
     whole.take_in("one", ROWS[:6])
-    whole.mirror()
+    whole.replicate()
     open_keyring(whole.platform).open_or_make(register_scope())
     for cut in itertools.count():
         sites, ledger = copy.deepcopy(whole.platform.sites), copy.deepcopy(whole.platform.ledger_)

@@ -48,7 +48,7 @@ def real(platform: Platform, proven_ledger: MemoryLedger) -> Iterator[Platform]:
         yield made
 
 
-class Gone:
+class UnreachableSite:
     """A site that answers nothing."""
 
     def __init__(self, name: str) -> None:
@@ -59,7 +59,7 @@ class Gone:
 
 
 def without_primary(platform: Platform) -> Platform:
-    return dataclasses.replace(platform, sites={**platform.sites, "primary": Gone("primary")})
+    return dataclasses.replace(platform, sites={**platform.sites, "primary": UnreachableSite("primary")})
 
 
 def put(platform: Platform, site: str, key: str, body: bytes) -> None:

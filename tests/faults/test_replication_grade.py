@@ -1,6 +1,6 @@
 """A green of replication claims no more than its evidence: sites that lie in front of real S3 servers.
 
-No stack: two S3 servers of this module's own; catalogue, turns and ledger are in memory.
+No stack: two S3 servers of this module's own; catalogue, leases and ledger are in memory.
 """
 
 from __future__ import annotations

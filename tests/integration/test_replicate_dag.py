@@ -60,7 +60,7 @@ def prefix(platform: Platform) -> Iterator[str]:
 
 
 def ran(api: AirflowApi) -> str:
-    """A run that was not skipped: one that meets another's turn is."""
+    """A run that was not skipped: a run that meets another's lease is skipped."""
     for _ in range(60):
         run_id = api.trigger(DAG_ID)
         api.follow(DAG_ID, run_id, lambda line: None)

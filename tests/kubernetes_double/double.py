@@ -27,7 +27,7 @@ from .kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, POD, SERVICE_A
 from .kubelet import Kubelet, PodWorker
 from .kueue import Kueue
 from .nodes import Nodes
-from .processes import ProcessGuard
+from .processes import ProcessWatchdog
 from .trainer import Trainer
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class KubernetesDouble:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kubernetes-double", daemon=True)
         self._thread.start()
-        self._guard = ProcessGuard(self._root)
+        self._watchdog = ProcessWatchdog(self._root)
         self._tokens = Tokens()
         self._faults = Faults()
         self._images = Registry()
@@ -58,7 +58,7 @@ class KubernetesDouble:
     def _assemble(self, namespaces: Sequence[str]) -> None:
         self._cluster = Cluster()
         self._cluster.store.listeners.append(self._history.notice)
-        self._kubelet = Kubelet(self._cluster, self._images, self._root, self._guard)
+        self._kubelet = Kubelet(self._cluster, self._images, self._root, self._watchdog)
         self._controllers = Controllers(self._cluster, self._kubelet)
         self._nodes = Nodes(self._cluster, self._kubelet, self._controllers)
         self._api = Api(self._cluster, self._kubelet, self._tokens, self._faults)
@@ -126,7 +126,7 @@ class KubernetesDouble:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
-        self._guard.close()
+        self._watchdog.close()
         if self._held is not None:
             self._held.close()
         atexit.unregister(self._at_exit)

@@ -18,7 +18,7 @@ from .errors import Refusal
 from .images import Image, Registry
 from .kinds import NODE, POD, Obj
 from .pod_status import INIT, MAIN
-from .processes import Log, Process, ProcessGuard, kill_orphans
+from .processes import Log, Process, ProcessWatchdog, kill_orphans
 from .quota import finished
 
 _BACK_OFF = 10.0
@@ -221,7 +221,7 @@ class PodWorker:
             argv = environment.command_line(spec, image, env)
             if not argv:
                 raise FileNotFoundError("no command specified")
-            process = Process(argv, env, self.home, log, self.kubelet.guard)
+            process = Process(argv, env, self.home, log, self.kubelet.watchdog)
         except OSError as problem:
             log.close()
             message = f"failed to create containerd task: failed to start container: {problem}"
@@ -289,11 +289,11 @@ def _span(began: datetime) -> Obj:
 class Kubelet:
     """The workers of all pods that are bound to a node."""
 
-    def __init__(self, cluster: Cluster, images: Registry, root: Path, guard: ProcessGuard) -> None:
+    def __init__(self, cluster: Cluster, images: Registry, root: Path, watchdog: ProcessWatchdog) -> None:
         self.cluster = cluster
         self.images = images
         self.root = root
-        self.guard = guard
+        self.watchdog = watchdog
         self.workers: dict[str, PodWorker] = {}
         self.lost_nodes: set[str] = set()
         self._numbers: dict[str, int] = {}

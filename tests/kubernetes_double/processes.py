@@ -1,4 +1,4 @@
-"""Containers as local processes, each the leader of its own session, their logs, and the guard that ends them all."""
+"""Containers as local processes, each the leader of its own session, their logs, and the watchdog that ends them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-_GUARD = """
+_WATCHDOG = """
 import os, shutil, signal, sys
 alive = set()
 for line in sys.stdin:
@@ -62,19 +62,19 @@ class Log:
             self._news.discard(event)
 
 
-class ProcessGuard:
+class ProcessWatchdog:
     """A process that kills every container and removes their folder when this process is gone, however it went."""
 
     def __init__(self, root: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, str(root)],
+            [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(root)],
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
     def watch(self, group: int) -> None:
-        """Takes a process group under guard."""
+        """Takes a process group under watch."""
         self._set_condition(f"+{group}\n")
 
     def release(self, group: int) -> None:
@@ -88,7 +88,7 @@ class ProcessGuard:
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """Kills what is left and ends the guard."""
+        """Kills what is left and ends the watchdog."""
         self._set_condition("=\n")  # a forked child may hold the pipe open: its end alone would not tell
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
@@ -99,10 +99,12 @@ class ProcessGuard:
 class Process:
     """A running container. `exited` is set, in the loop, when it is over and its output is complete."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], home: Path, log: Log, guard: ProcessGuard) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], home: Path, log: Log, watchdog: ProcessWatchdog
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._log = log
-        self._guard = guard
+        self._watchdog = watchdog
         self.exited = asyncio.Event()
         self.code: int | None = None
         self.oom_killed = False
@@ -115,7 +117,7 @@ class Process:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        guard.watch(self._popen.pid)
+        watchdog.watch(self._popen.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         threading.Thread(target=self._wait, daemon=True).start()
@@ -144,7 +146,7 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         code = self._popen.wait()
         self._reader.join(timeout=2)
-        self._guard.release(self._popen.pid)
+        self._watchdog.release(self._popen.pid)
         self._post(self._over, code if code >= 0 else 128 - code)
 
     def _over(self, code: int) -> None:

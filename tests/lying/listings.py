@@ -41,7 +41,7 @@ def _number(request: Request) -> int:
 def paged(change: Callable[[int, list[list[bytes]]], tuple[list[bytes], int | None] | None]) -> Lie:
     """A listing in small pages of the fault's own.
 
-    `turn` gets the number of the page that is asked for and all true pages; it returns the page's entries and the
+    `change` gets the number of the page that is asked for and all true pages; it returns the page's entries and the
     number of the next page (None: the last), or None to fail with an internal error.
     """
 

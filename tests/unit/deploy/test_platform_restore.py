@@ -94,10 +94,13 @@ def test_the_restoring_job_is_confined_and_has_what_the_command_needs(made: dict
     assert spec["serviceAccountName"] in {
         service_account["metadata"]["name"] for service_account in every("ServiceAccount")
     }
-    restoring, together = Pod(job["spec"]["template"]["metadata"]["labels"]), [*every("NetworkPolicy"), *policies]
+    restore_pod, together = Pod(job["spec"]["template"]["metadata"]["labels"]), [*every("NetworkPolicy"), *policies]
     ours = {name: pod for name, pod in PODS.items() if pod.namespace == cluster.NAMESPACE}
     found = {
-        (name, port) for name, pod in ours.items() for port in (18080, 15000) if reaches(together, restoring, pod, port)
+        (name, port)
+        for name, pod in ours.items()
+        for port in (18080, 15000)
+        if reaches(together, restore_pod, pod, port)
     }
     assert found == {("mlflow", 15000), ("api-server", 18080)}
 

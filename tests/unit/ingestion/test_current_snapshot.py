@@ -256,17 +256,17 @@ def test_after_a_failover_an_earlier_snapshot_counts_only_where_a_loss_was_accep
         body = f"meter,day,kwh,people,tariff,note\n{row}\n".encode()
         moving.sites[moving.active().site].write(moving.config.buckets.landing, f"readings/{name}.csv", body)
 
-    def mirror() -> None:
+    def replicate() -> None:
         for info in home.list(bucket):
             other.write(bucket, info.key, home.read(bucket, info.key))
 
     deliver("1", A)
     ingest(moving, readings)
-    mirror()
+    replicate()
     earlier = other.read(bucket, CURRENT)
     deliver("2", B)
     ingest(moving, readings)
-    mirror()
+    replicate()
     generations = moving.continuity.active_sites("primary")
     with generations.hold_lease("test") as lease:
         switchover = Switchover("j", "failover", "primary", "haven", accept)

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.airflow
 
 
-class Ended:
+class EndedTask:
     """A task that has ended, as the worker has it."""
 
     dag_id, run_id, task_id = "train_x", "manual__1", "train"
@@ -40,7 +40,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, page: str, returned: Any) -> dict[str,
     log = SimpleNamespace(exception=lambda text, **more: kept.update({"failed": text} if "extra link" in text else {}))
     log.debug = log.info = lambda *text, **more: None
     link = PageLink(next(link for link in (MLFLOW_RUN, PLACEMENT) if link.name == page))
-    task_runner.finalize(Ended(link, returned), TaskInstanceState.SUCCESS, {}, log)  # type: ignore[arg-type] # a double
+    task_runner.finalize(EndedTask(link, returned), TaskInstanceState.SUCCESS, {}, log)  # type: ignore[arg-type] # a double
     return kept
 
 

@@ -305,7 +305,7 @@ def test_a_piece_of_which_nobody_tells_is_pending_but_for_what_it_recorded(
     assert red.value.transient and never["piece"] in ready.planned[0].pieces
     (result,) = measured
     assert (result.verified, result.copied, result.pending, result.pending_bytes, result.failures) == (14, 14, 6, 6, 6)
-    assert replicate(platform, "primary", "haven").copied == 6  # its turn is over
+    assert replicate(platform, "primary", "haven").copied == 6  # its lease is over
 
 
 def test_what_a_piece_hands_on_is_small(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

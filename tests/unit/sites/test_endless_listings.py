@@ -19,7 +19,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from tests.memory_site import MemorySite
-from tests.scripted_site import Answer, Asked, refusal, scripted_site
+from tests.scripted_site import Answer, ScriptedRequest, refusal, scripted_site
 
 ROOT = Path(__file__).parents[3]
 KEYS: dict[str, Callable[[int, int], int]] = {
@@ -29,11 +29,11 @@ KEYS: dict[str, Callable[[int, int], int]] = {
 }
 
 
-def endless(key_of: Callable[[int, int], int]) -> Callable[[Asked], Answer]:
+def endless(key_of: Callable[[int, int], int]) -> Callable[[ScriptedRequest], Answer]:
     """A server of which every bucket is there, and every listing goes on."""
     served = count()
 
-    def answer(asked: Asked) -> Answer:
+    def answer(asked: ScriptedRequest) -> Answer:
         if asked.method == "HEAD" and asked.path.strip("/").count("/") == 0:
             return Answer()
         if "versioning" in asked.query:

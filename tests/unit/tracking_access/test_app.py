@@ -14,7 +14,7 @@ API = "/api/2.0/mlflow"
 JOB = "job-1-1-x"
 
 
-class Known:
+class KnownUsers:
     """Users whose password is `right`, and what is whose."""
 
     def administrator(self, name: str, password: str) -> bool | None:
@@ -70,7 +70,7 @@ def call(
     async def send(message: Any) -> None:
         answers.append(message)
 
-    asyncio.run(app.Access(inner, Known())(scope, receive, send))
+    asyncio.run(app.Access(inner, KnownUsers())(scope, receive, send))
     return answers[0]["status"], inner
 
 
@@ -151,5 +151,5 @@ def test_a_web_socket_is_closed() -> None:
         sent.append(message)
 
     inner = Mlflow()
-    asyncio.run(app.Access(inner, Known())({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
+    asyncio.run(app.Access(inner, KnownUsers())({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
     assert sent == [{"type": "websocket.close", "code": 1008}] and inner.heard == []

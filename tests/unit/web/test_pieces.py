@@ -1,4 +1,4 @@
-"""The pieces beneath the pages: kept facts, forms, the boundary that Airflow mounts, charts and figures."""
+"""The pieces beneath the pages: the cache of facts, forms, the boundary that Airflow mounts, charts and figures."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_requests_read_the_kept_value_while_a_slow_source_is_asked_once() -> Non
             go.wait(5)
         return len(asked)
 
-    kept = RefreshingCache(gather, 15, monotonic=lambda: now[0])
-    assert kept.get() == 1
+    cache = RefreshingCache(gather, 15, monotonic=lambda: now[0])
+    assert cache.get() == 1
     now[0] = 20.0
-    assert [kept.get() for _ in range(5)] == [1] * 5
+    assert [cache.get() for _ in range(5)] == [1] * 5
     assert len(asked) <= 2
     go.set()
 
@@ -58,22 +58,22 @@ def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_long
             go.wait(5)
         return found[0]
 
-    kept = RefreshingCache(gather, 15, patience=0.5, monotonic=lambda: now[0])
-    assert kept.get(60) == 1
+    cache = RefreshingCache(gather, 15, patience=0.5, monotonic=lambda: now[0])
+    assert cache.get(60) == 1
     now[0] = 600.0  # nobody looked meanwhile: what was known then is no answer
-    assert kept.get(60) == 2
+    assert cache.get(60) == 2
     now[0] = 605.0
-    assert kept.get(60) == 2 and kept.get(2) == 2  # the source hangs: the older one, with its age
+    assert cache.get(60) == 2 and cache.get(2) == 2  # the source hangs: the older one, with its age
     go.set()
 
 
 def test_a_gathering_that_fails_leaves_the_older_value() -> None:
     found = iter([1])
     now = [0.0]
-    kept = RefreshingCache(lambda: next(found), 15, monotonic=lambda: now[0])
-    assert kept.get() == 1
+    cache = RefreshingCache(lambda: next(found), 15, monotonic=lambda: now[0])
+    assert cache.get() == 1
     now[0] = 20.0
-    assert kept.get() == 1
+    assert cache.get() == 1
 
 
 def test_records_are_read_anew_only_when_one_came(monkeypatch: pytest.MonkeyPatch) -> None:

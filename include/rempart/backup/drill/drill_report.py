@@ -114,7 +114,7 @@ class Grounds:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _TopicProof:
     """Knowledge about a topic: whether it is shown (None: not run or missing), and by what."""
 
     ok: bool | None
@@ -208,14 +208,14 @@ def topics(what: str) -> tuple[Topic, ...]:
     return tuple(topic for topic, pattern in _CHECKS.items() if re.match(pattern, what))
 
 
-def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _Shown:
+def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _TopicProof:
     if topic in _CHECKS:
         return _of_checks(topic, [check for check in checks if topic in topics(check.what)])
     body = grounds.drill.record.body
     if topic == "drills of a year":
         passed = sum(drill.body["ok"] is True for drill in grounds.drills)
         figure = f"drills in the 365 days up to this one: {len(grounds.drills)}, of them passed: {passed}"
-        return _Shown(True if passed else None, "no drill passed within a year", figures=(figure,))
+        return _TopicProof(True if passed else None, "no drill passed within a year", figures=(figure,))
     if topic == "attack drills":
         return _of_record(grounds.attack, "drill of the scenario cyber-attack", "passed within a year")
     if topic == "switchovers":
@@ -226,19 +226,19 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _Sh
         return _independent(body)
     if topic == "locks":
         if not (until := body.get("locked_until")):
-            return _Shown(None, "no lock of an object is on record")
-        return _Shown(True, figures=(f"objects locked until {until}",))
+            return _TopicProof(None, "no lock of an object is on record")
+        return _TopicProof(True, figures=(f"objects locked until {until}",))
     if not (keep := body.get("keep")):
-        return _Shown(None, "no rules of retention are on record")
-    return _Shown(True, figures=(f"restore points kept: {_keep(keep)}",))
+        return _TopicProof(None, "no rules of retention are on record")
+    return _TopicProof(True, figures=(f"restore points kept: {_keep(keep)}",))
 
 
-def _of_checks(topic: Topic, restore_checks: Sequence[RestoreCheck]) -> _Shown:
+def _of_checks(topic: Topic, restore_checks: Sequence[RestoreCheck]) -> _TopicProof:
     """Return shown if a check ran and none failed."""
     names = tuple(f"{check.what}: {_MARKS[check.ok]} ({check.detail})" for check in restore_checks)
     if failed := [check.what for check in restore_checks if check.ok is False]:
-        return _Shown(False, f"failed: {', '.join(failed)}", names)
-    return _Shown(
+        return _TopicProof(False, f"failed: {', '.join(failed)}", names)
+    return _TopicProof(
         True if any(check.ok for check in restore_checks) else None, f"nothing of '{topic}' was checked", names
     )
 
@@ -246,21 +246,21 @@ def _of_checks(topic: Topic, restore_checks: Sequence[RestoreCheck]) -> _Shown:
 _MARKS = {True: "passed", False: "failed", None: "not run"}
 
 
-def _of_record(found: Cited | None, what: str, when: str) -> _Shown:
+def _of_record(found: Cited | None, what: str, when: str) -> _TopicProof:
     if found is None:
-        return _Shown(None, f"no {what} {when}")
-    return _Shown(True, evidence=(found.cite(what),))
+        return _TopicProof(None, f"no {what} {when}")
+    return _TopicProof(True, evidence=(found.cite(what),))
 
 
-def _independent(body: Mapping[str, Any]) -> _Shown:
+def _independent(body: Mapping[str, Any]) -> _TopicProof:
     sites = body.get("sites", {})
     if "backup" not in sites:
-        return _Shown(None, "the drill's record does not tell the sites")
+        return _TopicProof(None, "the drill's record does not tell the sites")
     backup, source = sites["backup"], sites["source"]
     figures = tuple(
         f"{site['name']}: operator {site['operator']}, region {site['region']}" for site in (source, backup)
     )
     if backup.get("independent_of") != source["name"]:
         missing = f"rempart.yaml does not declare '{backup['name']}' independent_of '{source['name']}'"
-        return _Shown(None, missing, figures=figures)
-    return _Shown(True, figures=(*figures, f"declared: {backup['name']} is independent of {source['name']}"))
+        return _TopicProof(None, missing, figures=figures)
+    return _TopicProof(True, figures=(*figures, f"declared: {backup['name']} is independent of {source['name']}"))

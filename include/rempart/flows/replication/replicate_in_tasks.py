@@ -190,7 +190,7 @@ def _renewed(continuity: Continuity, lease: Lease) -> Iterator[None]:
                 if lease.lost.is_set():
                     return
 
-    thread = threading.Thread(target=keep, name="turn", daemon=True)
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
     thread.start()
     try:
         yield

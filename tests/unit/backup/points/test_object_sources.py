@@ -16,7 +16,7 @@ from tests.restorable import House, house
 LAKE, MODEL = "raw/bookings/1/a.csv", "mlflow/1/model.onnx"
 
 
-def copies(point: OpenPoint) -> ObjectSources:
+def sources_of(point: OpenPoint) -> ObjectSources:
     return ObjectSources(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others)
 
 
@@ -34,7 +34,7 @@ def made() -> House:
 def test_the_replica_serves_first_with_what_its_writer_said(made: House, tmp_path: Path) -> None:
     point = made.open()
     made.haven.write("lake", LAKE, b"a newer version")  # the one on record is read by its version
-    found = copies(point).fetch(held(point, LAKE), tmp_path / "x")
+    found = sources_of(point).fetch(held(point, LAKE), tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == made.bodies["lake", LAKE]
     assert (found.copy, found.metadata, found.content_type) == ("replica", {"note": "kept"}, "text/csv")
 
@@ -46,14 +46,14 @@ def lose_replica(made: House, bucket: str, key: str) -> None:
 def test_then_the_sealed_form_then_another_site(made: House, tmp_path: Path) -> None:
     point = made.open()
     lose_replica(made, "lake", LAKE)
-    assert copies(point).fetch(held(point, LAKE), tmp_path / "x").copy == "sealed"
+    assert sources_of(point).fetch(held(point, LAKE), tmp_path / "x").copy == "sealed"
     assert (tmp_path / "x").read_bytes() == made.bodies["lake", LAKE]
     made.primary.write("lake", LAKE, made.bodies["lake", LAKE])
     made.ring.destroy(point_scope(point, LAKE), dry_run=False)
-    assert copies(made.open()).fetch(held(point, LAKE), tmp_path / "x").copy == "site primary"
+    assert sources_of(made.open()).fetch(held(point, LAKE), tmp_path / "x").copy == "site primary"
     made.primary.write("lake", LAKE, b"another")
     with pytest.raises(IntegrityError, match=r"No copy of lake/raw/bookings/1/a\.csv") as refused:
-        copies(made.open()).fetch(held(point, LAKE), tmp_path / "x")
+        sources_of(made.open()).fetch(held(point, LAKE), tmp_path / "x")
     assert "destroyed" in refused.value.what and "site 'primary'" in refused.value.what
 
 
@@ -76,7 +76,7 @@ def test_a_silent_site_is_given_up_and_told_once(
     monkeypatch.setattr(made.haven, "open", silent)
     for (bucket, key), body in made.bodies.items():
         made.primary.write(bucket, key, body)
-    serving = copies(point)
+    serving = sources_of(point)
     for _ in range(6):
         assert serving.fetch(held(point, MODEL), tmp_path / "x").copy == "site primary"
     assert len(asked) == 3 and len(caplog.messages) == 1 and "'haven'" in caplog.text
@@ -95,7 +95,7 @@ def test_while_a_copy_may_come_back_it_is_worth_another_run(made: House, tmp_pat
 
     made.haven.open = silent  # type: ignore[method-assign,assignment]
     with pytest.raises(SiteUnavailable, match="No copy of artifacts/mlflow"):
-        copies(point).fetch(held(point, MODEL), tmp_path / "x")
+        sources_of(point).fetch(held(point, MODEL), tmp_path / "x")
 
 
 def test_a_large_object_comes_as_a_stream_with_the_same_facts(
@@ -106,6 +106,6 @@ def test_a_large_object_comes_as_a_stream_with_the_same_facts(
     point = made.open()
     monkeypatch.setattr(object_sources, "IN_ONE", 10)
     monkeypatch.setattr(made.haven, "fetch", lambda *a, **k: pytest.fail("in memory"))
-    found = copies(point).fetch(held(point, LAKE), tmp_path / "x")
+    found = sources_of(point).fetch(held(point, LAKE), tmp_path / "x")
     assert (found.copy, found.metadata, found.content_type) == ("replica", {"note": "kept"}, "text/csv")
     assert (tmp_path / "x").read_bytes() == made.bodies["lake", LAKE]

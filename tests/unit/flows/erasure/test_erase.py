@@ -55,7 +55,7 @@ def lake() -> Lake:
     changed[1] = "99.5"
     made.take_in("two", gzip.compress("\n".join([HEADER, ",".join(changed), *ROWS[10:14], ""]).encode()))
     assert made.site("primary").read(made.bucket, f"quarantine/hotel_bookings/{second(made)}.parquet")
-    made.mirror()
+    made.replicate()
     return made
 
 
@@ -79,7 +79,7 @@ def freeze(made: Lake) -> dict[str, str]:
     digest = hashlib.sha256(sink.getvalue()).hexdigest()
     key = f"training/hotel_bookings/{digest}.parquet"
     made.site("primary").write(made.bucket, key, sink.getvalue())
-    made.mirror()
+    made.replicate()
     return {"bucket": made.bucket, "key": key, "sha256": digest}
 
 
@@ -363,7 +363,7 @@ def test_the_command_takes_keys_from_standard_input(lake: Lake, monkeypatch: pyt
 def test_a_failover_takes_the_register_along(lake: Lake) -> None:
     """What is asked is the ledger, so a delivery at the other site does not bring anybody back either."""
     erase(lake, WHO)
-    lake.mirror()
+    lake.replicate()
     config = lake.platform.config.model_copy(update={"active_site": "haven"})
     moved = Lake(replace(lake.platform, config=config))
     result = moved.take_in("again", ROWS[2:6])
@@ -390,7 +390,7 @@ def test_an_erased_row_is_not_taken_in_again_from_quarantine_of_whichever_attemp
     ]
     reingest(lake.platform, lake.pipeline.model_copy(update={"expectations": rules}), sha)
     assert lake.site("primary").head(lake.bucket, f"quarantine/hotel_bookings/{sha}-1.parquet")
-    lake.mirror()
+    lake.replicate()
     assert not erase(lake, id_of(victim)).pending and lake.holders(id_of(victim)) == []
     key = age.new_identity()
     shown = look(lake.platform, lake.pipeline, sha, key.recipient, by=None)

@@ -35,7 +35,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     return switchovers.in_memory()
 
 
-class Gone:
+class UnreachableSite:
     """A site that answers nothing."""
 
     def __init__(self, name: str) -> None:
@@ -45,14 +45,14 @@ class Gone:
         raise SiteUnavailable(f"{name} at site '{self.name}': no answer", "Wait.")
 
 
-class Closed(Gone):
+class ClosedSite(UnreachableSite):
     """A site that refuses everything: the account was closed."""
 
     def __getattr__(self, name: str) -> object:
         raise SiteError(f"{name} at site '{self.name}': refused (AccessDenied)", "Check the rights.")
 
 
-def gone(platform: Platform, name: str, how: type[Gone] = Gone) -> Platform:
+def gone(platform: Platform, name: str, how: type[UnreachableSite] = UnreachableSite) -> Platform:
     return dataclasses.replace(platform, sites={**platform.sites, name: how(name)})
 
 
@@ -123,7 +123,7 @@ def test_a_source_that_refuses_everything_is_as_good_as_gone(platform: Platform)
     made = switchovers.fill(platform)
     switchovers.over(platform)
     switchovers.back(platform)
-    closed = gone(platform, "primary", Closed)
+    closed = gone(platform, "primary", ClosedSite)
     with pytest.raises(FailoverError, match="does not answer"):
         switchovers.over(closed)
     assert switchovers.over(closed, accept_loss=True).active == "haven"

@@ -205,11 +205,11 @@ def test_forged_missing_and_unreadable_are_red(site: MemorySite, tmp_path: Path)
     found = watch.round(now)
     assert [verdict.state for verdict in found.verdicts] == ["forged", "missing"] and found.exit_code == 1
 
-    class Gone(MemorySite):
+    class UnreachableSite(MemorySite):
         def fetch(self, *_: object, **__: object) -> Any:
             raise SiteUnavailable("get at site 'haven': EndpointConnectionError", "Wait.")
 
-    watch.site = Gone("haven")
+    watch.site = UnreachableSite("haven")
     found = watch.round(now)
     assert {verdict.state for verdict in found.verdicts} == {"unreadable"} and found.exit_code == 2
 

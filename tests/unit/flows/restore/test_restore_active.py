@@ -30,7 +30,7 @@ POINT = Manifest(
 )
 
 
-class Gone:
+class UnreachableSite:
     """A site that answers nothing."""
 
     name, endpoint = "primary", "memory:gone"
@@ -49,7 +49,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
         lambda *arguments, **more: fail_over.fail_over(*arguments, **more, tracking=switchovers.switch_tracking),
     )
     made = switchovers.in_memory(clock=lambda: NOW)
-    return dataclasses.replace(made, sites={**made.sites, "primary": Gone()})  # type: ignore[dict-item]
+    return dataclasses.replace(made, sites={**made.sites, "primary": UnreachableSite()})  # type: ignore[dict-item]
 
 
 def sites(platform: Platform) -> ActiveSites:

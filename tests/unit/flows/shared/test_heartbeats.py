@@ -98,11 +98,11 @@ def test_a_replication_that_did_not_end_well_is_silent(platform: Platform) -> No
 def test_what_ended_does_not_fail_for_a_heartbeat(
     platform: Platform, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Gone(MemorySite):
+    class UnreachableSite(MemorySite):
         def write(self, *_: Any, **__: Any) -> Any:
             raise error
 
-    platform.sites[witness("haven")] = Gone("haven")
+    platform.sites[witness("haven")] = UnreachableSite("haven")
     with caplog.at_level(logging.WARNING):
         beat(platform, "backup", {})
     assert "could not write heartbeat backup to site 'haven'" in caplog.text

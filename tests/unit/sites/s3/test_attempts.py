@@ -10,14 +10,14 @@ from botocore.exceptions import ClientError
 from rempart.settings.config import Connection
 from rempart.sites.probes.run import run
 from rempart.sites.s3.client import open_client
-from tests.scripted_site import Answer, Asked, refusal, scripted_site
+from tests.scripted_site import Answer, ScriptedRequest, refusal, scripted_site
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3])
 def test_a_request_is_sent_as_often_as_attempts_says(attempts: int) -> None:
-    asked: list[Asked] = []
+    asked: list[ScriptedRequest] = []
 
-    def busy(request: Asked) -> Answer:
+    def busy(request: ScriptedRequest) -> Answer:
         asked.append(request)
         return refusal("SlowDown", 503)
 
@@ -30,9 +30,9 @@ def test_a_request_is_sent_as_often_as_attempts_says(attempts: int) -> None:
 
 
 def test_a_probe_of_one_attempt_sends_each_request_once() -> None:
-    asked: list[Asked] = []
+    asked: list[ScriptedRequest] = []
 
-    def busy(request: Asked) -> Answer:
+    def busy(request: ScriptedRequest) -> Answer:
         asked.append(request)
         return refusal("SlowDown", 503)
 

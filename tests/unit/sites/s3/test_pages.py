@@ -16,13 +16,13 @@ from rempart.sites.capabilities import CapabilityRecord, Proof
 from rempart.sites.pages import Cycle, PageGuard, walk
 from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.site import S3Site
-from tests.scripted_site import Answer, Asked, scripted_site
+from tests.scripted_site import Answer, ScriptedRequest, scripted_site
 
 PER_PAGE, MOST = 500, 20_000
 Entries = Callable[[int], list[str]]
 
 
-def page_of(asked: Asked, number: int, keys: list[str]) -> Answer:
+def page_of(asked: ScriptedRequest, number: int, keys: list[str]) -> Answer:
     """Page `number` of a listing that says that there is more, under a fresh token."""
     versions = "versions" in asked.query
     kind, root = ("Version", "ListVersionsResult") if versions else ("Contents", "ListBucketResult")
@@ -100,7 +100,7 @@ def rely(site: S3Site) -> None:
 def test_the_order_that_was_proven_of_another_endpoint_is_not_relied_on() -> None:
     served = iter([falling(0)])
 
-    def answer(asked: Asked) -> Answer:
+    def answer(asked: ScriptedRequest) -> Answer:
         found = page_of(asked, 0, next(served))
         return Answer(body=found.body.replace(b"<IsTruncated>true", b"<IsTruncated>false"))
 
@@ -114,7 +114,7 @@ def test_l7_uploads_and_parts_that_never_end_are_refused() -> None:
     like = ObjectInfo("big", 1, datetime.now(UTC))
     served = count()
 
-    def uploads(asked: Asked) -> Answer:
+    def uploads(asked: ScriptedRequest) -> Answer:
         number = next(served)
         body = (
             f"<IsTruncated>true</IsTruncated><NextKeyMarker>big</NextKeyMarker><NextUploadIdMarker>u{number}"
@@ -122,7 +122,7 @@ def test_l7_uploads_and_parts_that_never_end_are_refused() -> None:
         )
         return Answer(body=f"<ListMultipartUploadsResult>{body}</ListMultipartUploadsResult>".encode())
 
-    def parts(asked: Asked) -> Answer:
+    def parts(asked: ScriptedRequest) -> Answer:
         if "uploads" in asked.query:
             begun = "<Upload><Key>big</Key><UploadId>u</UploadId><Initiated>2026-11-01T00:00:00Z</Initiated></Upload>"
             return Answer(body=f"<ListMultipartUploadsResult>{begun}</ListMultipartUploadsResult>".encode())

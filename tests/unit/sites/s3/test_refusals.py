@@ -20,7 +20,7 @@ from rempart.errors import (
 from rempart.sites.port import ObjectInfo
 from rempart.sites.refusals import translate
 from rempart.sites.s3.site import S3Site
-from tests.scripted_site import Answer, Asked, refusal, scripted_site
+from tests.scripted_site import Answer, ScriptedRequest, refusal, scripted_site
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 WHERE = "put lake/a at site 'primary'"
@@ -98,7 +98,7 @@ WHOLE: dict[str, str | None] = {"ETag": '"0"', "Last-Modified": MOMENT}
 LIKE = ObjectInfo("big", 1, NOW)
 
 
-def without_etag(asked: Asked) -> Answer:
+def without_etag(asked: ScriptedRequest) -> Answer:
     if asked.method == "GET" and "uploads" in asked.query:
         return Answer(body=b"<ListMultipartUploadsResult/>")
     if asked.method == "POST" and "uploads" in asked.query:

@@ -35,7 +35,7 @@ pytestmark = [
 
 
 @dataclass
-class Ended:
+class EndedNode:
     """A node's exit status, and its lines."""
 
     status: int
@@ -65,7 +65,7 @@ class Job:
         backend = LocalBackend(self.site, connection, timedelta(minutes=4), command)
         return backend.run(self.spec)
 
-    def attempt(self, *starting: dict, **variables) -> list[Ended]:
+    def attempt(self, *starting: dict, **variables) -> list[EndedNode]:
         """A process for each place, by default one for each node."""
         (self.folder / "spec.json").write_bytes(self.spec.to_json())
         command = [TRAINER, NODE, self.folder, "--spec", self.folder / "spec.json"]
@@ -84,7 +84,7 @@ class Job:
             outs = [process.communicate(timeout=400)[0] for process in processes]
         print(b"".join(outs).decode())
         return [
-            Ended(process.returncode, [json.loads(line) for line in out.splitlines()])
+            EndedNode(process.returncode, [json.loads(line) for line in out.splitlines()])
             for process, out in zip(processes, outs, strict=True)
         ]
 
