@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -18,22 +16,14 @@ from hypothesis import strategies as st
 
 from rempart.coordination.active import Active
 from rempart.coordination.failover import Switchover
-from rempart.errors import ConfigError, IngestError, IntegrityError, PlacementDenied, SiteFenced, SiteUnavailable
+from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteFenced
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.port import Checks
 from tests.memory_site import MemorySite
-
-A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
-BAD = "m4,2026-02-01,900,1,base,"
-
-
-def lake(platform: Platform) -> dict[str, bytes]:
-    site = platform.sites["primary"]
-    return {info.key: site.read("lake", info.key) for info in site.list("lake")}
+from tests.unit.ingestion.deliveries import BAD, A, B, C, lake, rows
 
 
 def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
@@ -173,196 +163,6 @@ def test_a_classification_without_retention_is_refused_before_anything_is_writte
     with pytest.raises(ConfigError, match=r"retention\.personal"):
         ingest(bare, readings)
     assert not lake(platform)
-
-
-class CutOff(MemorySite):
-    """A site that stops answering at its n-th change."""
-
-    def __init__(self) -> None:
-        super().__init__("primary")
-        self.left = 10_000
-
-    def _change(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise SiteUnavailable("cut off", "run again")
-
-    def write(self, *arguments: Any, **named: Any) -> Any:
-        self._change()
-        return super().write(*arguments, **named)
-
-    def delete(self, *arguments: Any, **named: Any) -> None:
-        self._change()
-        super().delete(*arguments, **named)
-
-
-class CutOffLedger(MemoryLedger):
-    cut = False
-
-    def append(self, *arguments: Any) -> Any:
-        if self.cut:
-            raise SiteUnavailable("cut off", "run again")
-        return super().append(*arguments)
-
-
-def settled(platform: Platform) -> dict[str, object]:
-    """What a run leaves, without times."""
-    kept: dict[str, object] = {}
-    for key, body in lake(platform).items():
-        value = json.loads(body) if key.endswith(".json") else body
-        if isinstance(value, dict):
-            for counted in (value, *value.get("deliveries", ())):
-                counted.pop("landed_at", None)
-        kept[key] = value
-    return kept
-
-
-def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
-) -> None:
-    files = {"1.csv": (A, BAD), "2.csv": (B, "m9"), "3.csv": (C, A)}
-
-    def fresh() -> tuple[Platform, CutOff]:
-        site = CutOff()
-        for bucket in ("landing", "lake"):
-            site.ensure_bucket(bucket, versioned=True)
-        made = replace(platform, sites={"primary": site}, ledger_=CutOffLedger())
-        return made, site
-
-    def run(target: Platform, cut_at: int | None, cut_ledger: bool = False) -> list[Any]:
-        site, ledger = target.sites["primary"], target.ledger
-        assert isinstance(site, CutOff)
-        assert isinstance(ledger, CutOffLedger)
-        deliver("0.csv", "m0,2026-01-05,1,1,base,", to=target)
-        ingest(target, readings)
-        for name, rows in files.items():
-            deliver(name, *rows, to=target)
-        results = []
-        if cut_at is not None or cut_ledger:
-            site.left = cut_at if cut_at is not None else 10_000
-            ledger.cut = cut_ledger
-            with contextlib.suppress(SiteUnavailable):
-                results.append(ingest(target, readings))
-            site.left, ledger.cut = 10_000, False
-        results.append(ingest(target, readings))
-        return results
-
-    whole, _ = fresh()
-    (wanted,) = run(whole, None)
-    changes = 0
-    for step in range(100):
-        broken, _ = fresh()
-        results = run(broken, step)
-        assert settled(broken) == settled(whole), f"cut off at change {step}"
-        assert not list(broken.sites["primary"].list("landing"))
-        assert [e.body for e in broken.ledger.find("snapshot")] == [e.body for e in whole.ledger.find("snapshot")]
-        reported = [r for r in results if r.changed]
-        committed_unreported = not reported  # only the clearing of the landing bucket was left
-        assert committed_unreported or reported == [wanted]
-        if len(results) == 2:
-            changes = step
-            break
-    assert changes > 15
-    broken, _ = fresh()
-    assert run(broken, None, cut_ledger=True) == [wanted]
-    assert settled(broken) == settled(whole)
-
-
-class Lying(MemorySite):
-    """A site that reports puts below a prefix as done, and stores nothing or other bytes."""
-
-    below, how, reads_wrong = "", "", ""
-
-    def write(self, bucket: str, key: str, body: bytes, **named: Any) -> Any:
-        altered = bucket == "lake" and key.startswith(self.below)
-        if altered and self.how == "altered":
-            body = bytes([body[0] ^ 1]) + body[1:]
-        info = super().write(bucket, key, body, **named)
-        if altered and self.how == "lost":
-            self.delete(bucket, key, version_id=info.version_id)
-        return info
-
-    def open(self, bucket: str, key: str, **named: Any) -> Any:
-        if bucket != "landing" or not self.reads_wrong:
-            return super().open(bucket, key, **named)
-        body = self.read(bucket, key)
-        return contextlib.nullcontext(io.BytesIO(body[:-9] if self.reads_wrong == "cut" else body.replace(b"3", b"4")))
-
-
-def lying(platform: Platform) -> tuple[Platform, Lying]:
-    site = Lying("primary")
-    for bucket in ("landing", "lake"):
-        site.ensure_bucket(bucket, versioned=True)
-    return replace(platform, sites={"primary": site}, ledger_=MemoryLedger()), site
-
-
-@pytest.mark.parametrize("how", ["lost", "altered"])
-@pytest.mark.parametrize(
-    "below",
-    [
-        "raw/",
-        "quarantine/",
-        "snapshots/readings/parts/",
-        "snapshots/readings/",
-        "snapshots/readings/cur",
-        "deliveries/",
-    ],
-)
-def test_p7_a_delivery_waits_where_it_landed_until_all_that_is_kept_of_it_was_read_back(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None], below: str, how: str
-) -> None:
-    (honest, _), (dishonest, site) = lying(platform), lying(platform)
-    for each in (honest, dishonest):
-        deliver("1.csv", A, BAD, to=each)
-        deliver("2.csv", BAD, to=each)
-    ingest(honest, readings)
-    site.below, site.how = below, how
-    for _ in range(2):
-        with pytest.raises(IntegrityError, match="returned other bytes than were written"):
-            ingest(dishonest, readings)
-        assert len(list(site.list("landing"))) == 2
-    site.how = ""
-    ingest(dishonest, readings)
-    assert settled(dishonest) == settled(honest)
-    assert not list(site.list("landing"))
-
-
-@pytest.mark.parametrize("wrong", ["cut", "altered"])
-def test_i3_a_delivery_that_comes_otherwise_than_it_is_stored_is_not_taken_in(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None], wrong: str
-) -> None:
-    dishonest, site = lying(platform)
-    deliver("1.csv", B, to=dishonest)
-    site.reads_wrong = wrong
-    with pytest.raises(IntegrityError, match=r"get landing/readings/1\.csv"):
-        ingest(dishonest, readings)
-    assert not lake(dishonest) and len(list(site.list("landing"))) == 1
-    site.reads_wrong = ""
-    assert ingest(dishonest, readings).accepted == 1
-
-
-def test_a_checksum_that_a_supplier_wrote_beside_a_delivery_stops_nobody(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
-) -> None:
-    deliver("1.csv", A)
-    site = platform.sites["primary"]
-    info, _body = site._buckets["landing"]["readings/1.csv"][-1]  # type: ignore[attr-defined]
-    info.metadata["sha256"] = "0" * 64
-    site.checks = lambda *given, **more: Checks(info.size, info.etag)  # type: ignore[method-assign]
-    assert ingest(platform, readings).accepted == 1
-
-
-rows = st.lists(
-    st.tuples(
-        st.integers(0, 200),
-        st.dates(min_value=date(2025, 11, 1), max_value=date(2026, 3, 1)),
-        st.integers(0, 99),
-        st.sampled_from(["base", "night"]),
-    ),
-    min_size=1,
-    max_size=30,
-    unique_by=lambda r: (r[0], r[1]),
-)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

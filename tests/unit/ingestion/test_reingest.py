@@ -26,7 +26,7 @@ from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Expectation, Pipeline
-from tests.unit.ingestion.test_ingest import CutOff
+from tests.unit.ingestion.test_ingest_faults import CutOff
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
 BAD, WORSE, SHORT = "m4,2026-02-01,900,1,base,", "m5,2026-02-01,9000,1,base,", "m6,2026-02-01"

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,50 +13,18 @@ from hypothesis import strategies as st
 
 from rempart.coordination.active import Active
 from rempart.coordination.lease import Lease
-from rempart.errors import ConfigError, FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
-from rempart.flows.replication import replicate as flow
-from rempart.flows.replication import replicate_in_tasks as tasks
+from rempart.errors import ConfigError, FailoverError, LeaseHeld, ReplicationError, SiteError
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.platform import Platform
-from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
-from rempart.settings import config
 from rempart.settings.sections import ReplicationPair, Window
-from tests.memory_site import MemorySite
-
-ROOT = Path(__file__).parents[3]
-
-
-def fresh() -> Platform:
-    sites = {name: MemorySite(name) for name in ("primary", "haven")}
-    for site in sites.values():
-        for bucket in ("lake", "artifacts", "backups"):
-            site.ensure_bucket(bucket, versioned=True)
-    return Platform(
-        config.load(ROOT / "rempart.yaml"),
-        config.environment_connections,
-        sites=dict(sites),
-        ledger_=MemoryLedger(),
-        continuity_=MemoryContinuity(),
-    )
+from tests.unit.replication.two_sites import fresh, later, new_platform, other_run, paired
 
 
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
-    monkeypatch.setenv("REMPART_HOME", str(ROOT))
-    return fresh()
-
-
-def later(platform: Platform, **ahead: float) -> Platform:
-    """The same platform when that much time has passed."""
-    return dataclasses.replace(platform, clock=lambda: datetime.now(UTC) + timedelta(**ahead))
-
-
-def paired(platform: Platform, **rules: Any) -> Platform:
-    """The same platform with other rules for its pair."""
-    pair = platform.config.replication[0].model_copy(update=rules)
-    return dataclasses.replace(platform, config=platform.config.model_copy(update={"replication": [pair]}))
+    return new_platform(monkeypatch)
 
 
 def test_every_object_arrives_with_its_metadata_kind_and_tags(platform: Platform) -> None:
@@ -180,12 +145,6 @@ def test_l4_when_much_is_gone_it_stops_and_asks(platform: Platform, gone: Callab
     assert len(list(haven.list("lake"))) == 11
 
 
-@contextmanager
-def other_run(platform: Platform) -> Iterator[None]:
-    with platform.continuity.hold_lease("replicate primary -> haven", "another"):
-        yield
-
-
 def test_x2_a_second_run_beside_a_live_one_does_nothing(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"a")
     with other_run(platform), pytest.raises(LeaseHeld, match="another has it"):
@@ -250,102 +209,6 @@ def test_out_of_its_window_the_lag_is_measured_and_nothing_copied(platform: Plat
 def test_a_pair_that_is_not_declared_is_refused(platform: Platform) -> None:
     with pytest.raises(ConfigError, match="haven -> primary is not declared"):
         replicate(platform, "haven", "primary")
-
-
-def test_pieces_may_be_carried_by_processes_of_their_own(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rempart.replication.pieces.PIECE", 7)
-    for n in range(20):
-        platform.sites["primary"].write("lake", f"k{n:02}", b"x")
-    ready = tasks.prepared(tasks.prepare(platform, "primary", "haven").as_json())
-    assert len(ready.pieces()) == 3
-    with pytest.raises(LeaseHeld):
-        tasks.prepare(platform, "primary", "haven")
-    done = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
-    result = tasks.conclude(platform, ready, done)
-    assert (result.copied, result.verified, result.pending) == (20, 20, 0)
-    assert replicate(platform, "primary", "haven").copied == 0
-
-
-def test_out_of_its_window_a_run_of_several_processes_copies_nothing_and_tells_the_lag(
-    platform: Platform, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = datetime.now(UTC)
-    begin, end = ((now + timedelta(hours=hours)).time() for hours in (2, 3))
-    platform.sites["primary"].write("lake", "a", b"a")
-    narrow = later(paired(platform, window=Window(begin=begin, end=end)), minutes=20)
-    ready = tasks.prepared(tasks.prepare(narrow, "primary", "haven").as_json())
-    assert ready.pieces() == [] and "outside the window" in caplog.messages[-1]
-    result = tasks.conclude(narrow, ready, [])
-    assert (result.copied, result.pending, result.failures) == (0, 1, 0)
-    with pytest.raises(ReplicationError, match=r"lag 12\d\d s exceeds the objective of 900 s; 1 changes") as above:
-        flow.check_objective(narrow.config, "primary", "haven", result)
-    assert "window" in above.value.hint
-    flow.check_objective(narrow.config, "primary", "haven", dataclasses.replace(result, lag_seconds=899))
-
-
-def test_a_piece_of_which_nobody_tells_is_pending_but_for_what_it_recorded(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rempart.replication import run
-
-    monkeypatch.setattr("rempart.replication.pieces.PIECE", 7)
-    monkeypatch.setattr(run, "RECORDED", 1)
-    for n in range(20):
-        platform.sites["primary"].write("lake", f"k{n:02}", b"x")
-    ahead = later(platform, hours=1)
-    ready = tasks.prepare(ahead, "primary", "haven")
-    told, killed, never = ready.pieces()
-    done = [tasks.carry(ahead, ready, told)]
-    tasks.carry(ahead, ready, killed)  # it was killed before it could tell
-    measured: list[flow.ReplicationResult] = []
-    with pytest.raises(
-        SiteError, match=r"6 of 20 objects .*lag 36\d\d s, objective 900 s.*\n  lake/k14: the task"
-    ) as red:
-        tasks.conclude(ahead, ready, done, measured=measured.append)
-    assert red.value.transient and never["piece"] in ready.planned[0].pieces
-    (result,) = measured
-    assert (result.verified, result.copied, result.pending, result.pending_bytes, result.failures) == (14, 14, 6, 6, 6)
-    assert replicate(platform, "primary", "haven").copied == 6  # its lease is over
-
-
-def test_what_a_piece_hands_on_is_small(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    for n in range(1500):
-        platform.sites["primary"].write("lake", f"k{n:04}", b"x")
-    ready = tasks.prepare(platform, "primary", "haven")
-    (piece,) = ready.pieces()
-    outcome = tasks.carry(later(platform, hours=1), ready, piece)["outcome"]
-    assert 100 < len(outcome["lags"]) <= tasks.LAGS and len(str(outcome)) < 5000
-    assert tasks._some([1.0, 9.0, 5.0]) == [9.0, 5.0, 1.0] and tasks._some([]) == []
-    assert max(tasks._some(list(range(5000)))) == 4999
-
-
-def test_a_result_is_told_in_lines_and_as_json(platform: Platform) -> None:
-    platform.sites["primary"].write("lake", "a", b"a")
-    result = replicate(platform, "primary", "haven")
-    shown = "\n".join(flow.lines(result))
-    assert "1 of 1 objects" in shown and "lag 0 s" in shown and "lag of the copied changes" in shown
-    assert json.loads(flow.as_json(result))["copied"] == 1
-
-
-def test_x3_a_piece_of_a_run_that_lost_its_turn_changes_nothing_on_record(platform: Platform) -> None:
-    platform.sites["primary"].write("lake", "a", b"x")
-    stale = tasks.prepare(platform, "primary", "haven")
-    platform.continuity.release(tasks._lease(stale))  # as if it had been paused past its end
-    with other_run(platform), pytest.raises(LeaseLost):
-        tasks.carry(platform, stale, stale.pieces()[0])
-    assert not list(platform.continuity.catalogue("primary", "haven").rows("lake"))
-
-
-def test_x1_a_run_whose_first_process_was_killed_goes_on_in_its_own_turn(platform: Platform) -> None:
-    platform.sites["primary"].write("lake", "a", b"x")
-    killed = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
-    with pytest.raises(LeaseHeld, match="DAG run 1"):
-        tasks.prepare(platform, "primary", "haven", run_name="DAG run 2")
-    again = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
-    with pytest.raises(LeaseLost):
-        tasks.carry(platform, killed, killed.pieces()[0])
-    carried = [tasks.carry(platform, again, piece) for piece in again.pieces()]
-    assert tasks.conclude(platform, again, carried).copied == 1
 
 
 def test_the_bandwidth_is_kept_to() -> None:

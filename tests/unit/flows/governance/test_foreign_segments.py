@@ -15,10 +15,15 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.chain import Head, extend
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
-from tests.unit.flows.governance.test_ledger_locked import KEY, NOW, exported, keys, site, wipe
-from tests.unit.flows.governance.test_ledger_locked import platform as platform
+from tests.restorable import wipe
+from tests.unit.flows.governance.locked_export import KEY, NOW, exported, keys, new_platform, site
 
 STRANGER = signer(bytes(31) + b"9")
+
+
+@pytest.fixture
+def platform() -> Platform:
+    return new_platform()
 
 
 def name(first: int, last: int) -> str:

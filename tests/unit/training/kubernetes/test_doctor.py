@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields, replace
-from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.settings.config import Config
 from rempart.settings.sections import Toleration
 from rempart.sovereignty.pods import REGION
-from rempart.training.kubernetes import doctor, doctor_nodes, rights
+from rempart.training.kubernetes import doctor, doctor_nodes
 from rempart.training.kubernetes.facts import (
     ENTRY_POINT,
     Namespace,
     NetworkPolicy,
     Node,
     PoolFacts,
-    PoolFinding,
     Probe,
     Quota,
     Reached,
@@ -33,94 +29,17 @@ from rempart.training.kubernetes.facts import (
     used_of,
     whole,
 )
-from rempart.training.kubernetes.queue import LocalQueue
-from rempart.training.kubernetes.rights import DANGEROUS, REQUIRED, Right, Rule, excess, needed
-
-TODAY = date(2026, 11, 24)
-GPU = "nvidia.com/gpu"
-RULE = {"jurisdictions": ["EU"], "owner_jurisdictions": ["EU"]}
-
-
-def operator(country: str, *services: str) -> dict[str, Any]:
-    seat = {"jurisdiction": country, "owner_jurisdiction": country}
-    made = {name: {"runs_on": [country.lower()]} for name in services}
-    return {**seat, "regions": {"par": {"country": country}}, "services": made}
-
-
-POOL: dict[str, Any] = {
-    "operator": "fr",
-    "region": "par",
-    "kubernetes_connection": "k8s",
-    "namespace": "training",
-    "max_gpus": 2,
-    "quota": 4,
-    "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
-}
-
-
-def configured(**pool: Any) -> Config:
-    return Config.model_validate(
-        {
-            "operators": {
-                "fr": operator("FR", "managed-kubernetes", "container-registry", "object-storage"),
-                "us": operator("US", "managed-kubernetes", "container-registry"),
-                "aws": operator("US", "managed-kubernetes"),
-            },
-            "sites": {"home": {"operator": "fr", "region": "par", "connection": "s3"}},
-            "active_site": "home",
-            "machine": {"operator": "fr", "service": "object-storage", "region": "par"},
-            "policy": {"internal": RULE, "personal": RULE, "sensitive": RULE | {"qualifications": ["SecNumCloud-3.2"]}},
-            "retention": {},
-            "registries": {"good.example.eu": {"operator": "fr", "region": "par"}},
-            "gpu_pools": {"a": POOL | pool},
-            "training": {"image": f"good.example.eu/rempart@sha256:{'a' * 64}"},
-            "backup": {"site": "home"},
-        }
-    )
-
-
-CONFIG = configured()
-NODE = Node("gpu-1", {REGION: "par"}, 4, ((GPU, "", "NoSchedule"),))
-ROLE = tuple(Rule(right.verbs, (right.group,), (right.resource,)) for right in REQUIRED)
-CLUSTER_ROLE = tuple(Rule(right.verbs, (right.group,), (right.resource,)) for right in REQUIRED if right.cluster)
-CLOSED = NetworkPolicy("rempart-default-deny", True, ("Ingress", "Egress"))
-HEALTHY = PoolFacts(
-    server="https://k8s.example.eu:6443",
-    version="v1.34.0",
-    may=dict.fromkeys(needed(), True) | dict.fromkeys(DANGEROUS, False),
-    rules=ROLE,
-    rules_elsewhere=CLUSTER_ROLE,
-    namespace=Namespace({doctor.PROFILE: "restricted"}),
-    quotas=(Quota("q", {f"requests.{GPU}": "4"}, {f"requests.{GPU}": "1"}),),
-    nodes=(NODE, Node("plain", {REGION: "par"})),
-    used={"gpu-1": 1},
-    policies=(CLOSED, NetworkPolicy("rempart-egress", True, ("Egress",))),
-    priority_class=True,
-    queue=LocalQueue(True, "Ready: Can submit new workloads to localQueue"),
-    runtime=(),
-    probe=Probe(
-        *("doctor-1", True, "exit status 0", "gpu-1"),
-        (Reached(ENTRY_POINT, True, "ready"), Reached("https://s3.example.eu", True, "HTTP 403")),
-    ),
+from tests.unit.training.kubernetes.healthy_pool import (
+    CLOSED,
+    CONFIG,
+    GPU,
+    HEALTHY,
+    NODE,
+    TODAY,
+    configured,
+    fails,
+    findings,
 )
-
-
-COMMAND = re.compile(r"`(kubectl|rempart|docker|make) [^`]+`")
-"""A command that a reader can run."""
-
-
-def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, PoolFinding]:
-    found = doctor.judge(config, "a", facts, on=TODAY)
-    assert all(finding.remedy for finding in found if finding.outcome in ("FAIL", "warn")), found
-    assert all(COMMAND.search(finding.remedy) for finding in found if finding.outcome == "FAIL"), found
-    worst = {"FAIL": 0, "warn": 1, "not run": 2, "ok": 3}
-    return {
-        reported.check: reported for reported in sorted(found, key=lambda finding: worst[finding.outcome], reverse=True)
-    }
-
-
-def fails(facts: PoolFacts, config: Config = CONFIG) -> set[str]:
-    return {check for check, finding in findings(facts, config).items() if finding.outcome == "FAIL"}
 
 
 def test_a_healthy_pool_passes() -> None:
@@ -168,96 +87,6 @@ def test_nothing_is_claimed_of_a_cluster_that_was_not_seen() -> None:
 
 def test_a_server_that_nobody_verifies_fails() -> None:
     assert fails(replace(HEALTHY, verified=False)) == {"cluster"}
-
-
-# --- rights -----------------------------------------------------------------------------------------------------------
-
-
-@given(st.sampled_from(needed()))
-def test_each_missing_right_is_named(right: Right) -> None:
-    assert isinstance(HEALTHY.may, dict)
-    found = findings(replace(HEALTHY, may=HEALTHY.may | {right: False}))["rights"]
-    assert str(right) in found.found
-    assert found.outcome == "FAIL"
-
-
-VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "escalate", "*")
-RESOURCES = ("pods", "pods/exec", "secrets", "serviceaccounts/token", "roles", "nodes", "namespaces", "configmaps", "*")
-
-
-@given(
-    verb=st.sampled_from(VERBS),
-    group=st.sampled_from(("", "apps", "rbac.authorization.k8s.io", "*")),
-    resource=st.sampled_from(RESOURCES),
-    where=st.sampled_from(("pool", "elsewhere")),
-)
-def test_excess_is_exactly_what_is_not_required(verb: str, group: str, resource: str, where: rights.Where) -> None:
-    kept = {
-        (v, right.group, right.resource) for right in REQUIRED if where == "pool" or right.cluster for v in right.verbs
-    }
-    found = excess([Rule((verb,), (group,), (resource,))], where)
-    assert (found == ()) == ((verb, group, resource) in kept)
-    if found:
-        assert found[0].startswith(f"{verb} ")
-
-
-def test_what_everybody_may_is_no_excess() -> None:
-    rules = (
-        Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")),
-        Rule(("create",), ("authentication.k8s.io",), ("selfsubjectreviews",)),
-        Rule(
-            ("get",), urls=("/api", "/api/*", "/openapi/*", "/version/", "/livez", "/.well-known/openid-configuration/")
-        ),
-    )
-    assert excess(rules, "pool") == excess(rules, "elsewhere") == ()
-    assert excess([Rule(("*",), urls=("*",))], "pool") == ("* *",)
-    assert excess([Rule(("get",), urls=("/metrics",))], "pool") == ("get /metrics",)
-
-
-def test_what_openshift_lets_every_identity_see_is_no_excess() -> None:
-    rules = (
-        Rule(("get",), urls=("/.well-known", "/.well-known/*", "/oapi/*", "/swagger.json", "/", "/version/*")),
-        Rule(("get",), ("user.openshift.io",), ("users",), ("~",)),
-        Rule(("list", "watch"), ("project.openshift.io",), ("projects",)),
-        Rule(("create",), ("authorization.openshift.io",), ("selfsubjectrulesreviews",)),
-    )
-    assert excess(rules, "pool") == excess(rules, "elsewhere") == ()
-    assert excess([Rule(("get",), urls=("/*",))], "pool") == ("get /*",)
-    assert excess([Rule(("get",), ("user.openshift.io",), ("users",))], "pool") == ("get users.user.openshift.io",)
-    assert excess([Rule(("create",), ("project.openshift.io",), ("projectrequests",))], "pool")
-
-
-def test_a_dangerous_right_counts_though_the_list_of_rights_does_not_show_it() -> None:
-    assert isinstance(HEALTHY.may, dict)
-    facts = replace(HEALTHY, may=HEALTHY.may | {Right("list", "secrets"): True}, rules_complete=False)
-    assert "list secrets" in findings(facts)["excess rights"].found and "excess rights" in fails(facts)
-    assert findings(replace(HEALTHY, rules_complete=False))["excess rights"].outcome == "warn"
-
-
-def test_nothing_required_is_a_wildcard_or_lists_secrets() -> None:
-    rights_ = needed()
-    assert not any("*" in (right.verb, right.resource, right.group) for right in rights_)
-    assert {right.verb for right in rights_ if right.resource == "secrets"} == {"create"}
-    assert {right.resource for right in rights_ if right.where == "cluster"} == {"nodes", "priorityclasses"}
-    assert all(right.verb in ("get", "list") for right in rights_ if right.where == "cluster")
-    assert not set(rights_) & set(DANGEROUS)
-
-
-def test_a_pool_with_a_runtime_needs_it_and_the_rights_for_it() -> None:
-    assert isinstance(HEALTHY.may, dict)
-    config = configured(runtime="rempart", max_gpus=6)
-    facts = replace(HEALTHY, may=HEALTHY.may | dict.fromkeys(needed("train jobs"), True))
-    assert fails(facts, config) == {"quota", "gpus"}
-    roomy = replace(
-        facts,
-        nodes=(NODE, replace(NODE, name="gpu-2")),
-        quotas=(Quota("q", {f"requests.{GPU}": "8"}, {}),),
-    )
-    assert fails(roomy, config) == set()
-    assert "create trainjobs.trainer.kubeflow.org" in findings(replace(roomy, may=HEALTHY.may), config)["rights"].found
-    assert "runtime" in fails(replace(roomy, runtime=Unknown("404: not found", 404)), config)
-    changed = findings(replace(roomy, runtime=("spec.template is not set",)), config)["runtime"]
-    assert changed.outcome == "FAIL" and "spec.template is not set" in changed.found
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
