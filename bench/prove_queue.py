@@ -40,10 +40,11 @@ from airflow.sdk import DAG
 
 from rempart.orchestration.dags import task_defaults
 from rempart.orchestration.training.training_pod import TrainingPodOperator
+from rempart.settings import config
 from rempart.settings.pipelines import named
 
 orders = json.loads((Path(__file__).parents[1] / "orders.json").read_text())
-defaults = task_defaults(owner="platform", retries=2, timeout=timedelta(hours=1))
+defaults = task_defaults(config.load().dags, owner="platform", retries=2, timeout=timedelta(hours=1))
 with DAG("queue", tags=["classification:personal"], schedule=None, default_args=defaults):
     for number, order in enumerate(orders):
         TrainingPodOperator(

@@ -49,7 +49,7 @@ with DAG(
     max_active_runs=1,
     max_active_tasks=64,
     tags=["rempart", "replicate", tag_of(highest_classification())],
-    default_args=task_defaults(owner=defaults.owner, retries=0, timeout=defaults.timeout),
+    default_args=task_defaults(defaults, owner=defaults.owner, retries=0, timeout=defaults.timeout),
 ):
 
     @task

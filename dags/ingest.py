@@ -31,11 +31,11 @@ snapshot, or an earlier one than the ledger names, follow docs/runbooks/current-
 
 from typing import Any
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import DIALECT, at, pipeline_dags, task_defaults
+from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -46,32 +46,28 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name, snapshot = pipeline.name, assets.snapshot(pipeline.name)
-    prefix = Param(
+    prefix = parameter(
         pipeline.source.prefix,
-        **DIALECT,
         type="string",
         pattern=rf"^{pipeline.own_prefixes}\Z",
         maxLength=200,
         description="Ingest only the deliveries under this folder: the pipeline's prefix, or a folder below it.",
     )
-    again = Param(
+    again = parameter(
         None,
-        **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{64}\Z",
         description=(
             "SHA-256 of a delivery to check again after a fix of the pipeline. Empty: ingest the waiting deliveries."
         ),
     )
-    accept = Param(
+    accept = parameter(
         False,
-        **DIALECT,
         type="boolean",
         description="With `again`: publish the good rows although more than max_quarantined of it is refused.",
     )
-    accept_loss = Param(
+    accept_loss = parameter(
         None,
-        **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{16}\Z",
         description=(
@@ -89,7 +85,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "ingest", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
         ),
         auto_register=False,
     ) as dag:

@@ -14,10 +14,10 @@ again.
 
 from typing import Any
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.orchestration.dags import parameter, pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -28,7 +28,7 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name, features = pipeline.name, assets.features(pipeline.name)
-    snapshot = Param(
+    snapshot = parameter(
         None,
         type=["null", "string"],
         pattern=r"^[0-9a-f]{16}\Z",
@@ -43,7 +43,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "features", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
         ),
         auto_register=False,
     ) as dag:

@@ -51,7 +51,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "quarantine", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
         ),
         auto_register=False,
     ) as dag:

@@ -31,7 +31,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "sites", tag_of("internal")],
-    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+    default_args=task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
 ) as dag:
 
     @task

@@ -26,16 +26,16 @@ docs/runbooks/replica.md for remedies.
 
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
+from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
 from rempart.orchestration import assets, dag_test, pages, replication, runtime
-from rempart.orchestration.dags import highest_classification, is_wanted, task_defaults
+from rempart.orchestration.dags import highest_classification, is_wanted, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config, sections
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
-accept_deletes = Param(
+accept_deletes = parameter(
     0,
     type="integer",
     minimum=0,
@@ -58,7 +58,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["rempart", "replicate", tag_of(highest_classification())],
-        default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+        default_args=task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
     ) as dag:
 
         @task
@@ -98,7 +98,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             outlet_events[replica].extra = {name: value for name, value in told.items() if name != "failed"}
             return told
 
-        ready = prepare()
+        ready: Any = prepare()  # Airflow declares no index of a task's result
         carried = carry.partial(plan=ready["plan"]).expand(pieces=ready)
         # the lease that the first takes is ended by the last, whatever came of what is between them
         concluded = linked(conclude(ready["plan"], carried), pages.PLACEMENT)

@@ -22,22 +22,22 @@ docs/runbooks/restore-drill.md.
 
 from typing import Any
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, task
 
 from rempart.orchestration import dag_test, pages, runtime
-from rempart.orchestration.dags import at, highest_classification, task_defaults
+from rempart.orchestration.dags import at, highest_classification, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
-point = Param(
+point = parameter(
     None,
     type=["null", "string"],
     pattern=r"^[A-Za-z0-9_\-]{1,60}\Z",
     description="Id of the restore point; empty for the newest.",
 )
-scenario = Param(
+scenario = parameter(
     "routine",
     type="string",
     enum=["routine", "cyber-attack"],
@@ -52,7 +52,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "drill", tag_of(highest_classification())],
-    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+    default_args=task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
 ) as dag:
 
     @task

@@ -62,7 +62,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["rempart", "restore", tag_of(highest_classification())],
-    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+    default_args=task_defaults(defaults, owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
 ) as dag:
 
     @task

@@ -45,7 +45,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "roll-back", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
         ),
         auto_register=False,
     ) as dag:

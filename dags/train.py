@@ -16,10 +16,10 @@ task at once. If MLflow or a site does not answer, the task is retried, and fini
 
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, Param
+from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from rempart.orchestration import assets, dag_test
-from rempart.orchestration.dags import DIALECT, at, pipeline_dags, task_defaults
+from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaults
 from rempart.orchestration.training.training import training_tasks
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -34,9 +34,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     schedule: Any = assets.features(name)
     if pipeline.schedules.train:
         schedule = AssetOrTimeSchedule(timetable=at(pipeline.schedules.train), assets=[schedule])
-    trainer_params = Param(
+    trainer_params = parameter(
         {},
-        **DIALECT,
         type="object",
         **params_schema(pipeline.trainer.use, pipeline.prediction.task),
         description='Parameters that replace those of the pipeline\'s trainer, such as {"max_iter": 300}.',
@@ -50,7 +49,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "train", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=pipeline.trainer.timeout
+            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=pipeline.trainer.timeout
         ),
         auto_register=False,
     ) as dag:

@@ -15,11 +15,11 @@ MLflow). A failure means that the model could not be checked: it was altered, or
 
 from typing import Any
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import DIALECT, pipeline_dags, task_defaults
+from rempart.orchestration.dags import parameter, pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -30,9 +30,8 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name, champion = pipeline.name, assets.champion(pipeline.name)
-    version = Param(
+    version = parameter(
         None,
-        **DIALECT,
         type=["null", "string"],
         pattern=r"^[0-9]{1,9}\Z",
         description="Version of the registered model; empty for the newest candidate.",
@@ -46,7 +45,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         max_active_runs=1,
         tags=["rempart", "validate", tag_of(pipeline.classification)],
         default_args=task_defaults(
-            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+            defaults, owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
         ),
         auto_register=False,
     ) as dag:

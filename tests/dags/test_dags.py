@@ -250,8 +250,9 @@ def test_a_task_reads_its_file_for_its_own_dag_alone(tmp_path: Path, project: Pa
 
 def test_parameters_of_a_scheduled_dag_name_their_dialect(parsed: dict) -> None:
     """Airflow checks these schemas at each parse: the default dialect takes three times as long."""
-    for stage in ("ingest", "train", "validate_model"):
-        schemas = parsed["dags"][f"{stage}_hotel_bookings"]["params"].values()
+    scheduled = [f"{stage}_hotel_bookings" for stage in ("ingest", "materialize_features", "train", "validate_model")]
+    for dag_id in (*scheduled, "replicate_primary_to_haven", "restore_drill"):
+        schemas = parsed["dags"][dag_id]["params"].values()
         assert {schema.get("$schema") for schema in schemas} == {"http://json-schema.org/draft-07/schema#"}
 
 

@@ -25,6 +25,7 @@ import rempart
 from rempart import errors
 from rempart.orchestration import replication
 from rempart.orchestration.dags import task_defaults
+from rempart.settings.sections import DagDefaults
 
 # the classes of errors.py, and those that a module defines for itself
 package = Path(rempart.__file__).parent
@@ -49,7 +50,7 @@ run = DagRun(dag_id="d", run_id="r", logical_date=None, data_interval_start=None
 
 def state(error, **policy):
     "Raise the error in a task with the defaults that every DAG of ours has; the state that Airflow gives the task."
-    defaults = task_defaults(owner="mlops", retries=2, timeout=timedelta(minutes=1))
+    defaults = task_defaults(DagDefaults(), owner="mlops", retries=2, timeout=timedelta(minutes=1))
     with DAG("d", schedule=None, default_args=defaults) as dag:
         @task(**policy)
         def fails():

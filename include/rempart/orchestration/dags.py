@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, get_parsing_context, task
+from airflow.sdk import DAG, CronTriggerTimetable, Param, get_parsing_context, task
 
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.training.check_pipeline import check
@@ -20,7 +20,7 @@ from rempart.settings import config
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import load_all
-from rempart.settings.sections import Classification
+from rempart.settings.sections import Classification, DagDefaults
 from rempart.sovereignty.classification import highest
 from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
 
@@ -42,16 +42,21 @@ def at(cron: str) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=5))
 
 
-def task_defaults(*, owner: str, retries: int, timeout: timedelta) -> dict[str, Any]:
+def parameter(default: Any, *, description: str, **schema: Any) -> Param:
+    """Return a run parameter of a scheduled DAG; `schema` is its JSON Schema, in DIALECT."""
+    return Param(default, description, **{**DIALECT, **schema})
+
+
+def task_defaults(defaults: DagDefaults, *, owner: str, retries: int, timeout: timedelta) -> dict[str, Any]:
     """Return the `default_args` of a DAG: owner of its tasks, number of retries, and time limit.
 
     An error of this platform is retried only if its class says that a retry can help. The pause between two tries is
-    `dags.retry_delay` of rempart.yaml.
+    `dags.retry_delay` of rempart.yaml, from `defaults`.
     """
     return {
         "owner": owner,
         "retries": retries,
-        "retry_delay": config.load().dags.retry_delay,
+        "retry_delay": defaults.retry_delay,
         "retry_policy": RetryTransientErrors(),
         "execution_timeout": timeout,
     }
@@ -165,7 +170,7 @@ def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
         tags=["rempart", "broken", tag_of(highest(config.load().policy)), pipeline[:LONGEST_TAG]],
         is_paused_upon_creation=True,
         max_active_runs=1,
-        default_args=task_defaults(owner=defaults.owner, retries=0, timeout=defaults.timeout),
+        default_args=task_defaults(defaults, owner=defaults.owner, retries=0, timeout=defaults.timeout),
     ) as dag:
 
         @task

@@ -97,13 +97,14 @@ def params_schema(use: str, task: str) -> dict[str, Any]:
     """Return the JSON Schema of a run's trainer parameters: by name for a built-in trainer, any for a custom
     function.
     """
-    any_value = {"type": ["number", "string", "boolean"], "maxLength": 200}
-    named = {"propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"}, "maxProperties": 40}
-    if use not in BUILT_IN:
-        return {**named, "additionalProperties": any_value}
-    leave_out = {"type": "string", "maxLength": 2000}
-    properties = {**BUILT_IN[use].schema(task), "leave_out": leave_out}
-    return {**named, "properties": properties, "additionalProperties": False}
+    if use in BUILT_IN:
+        leave_out = {"type": "string", "maxLength": 2000}
+        return {"properties": {**BUILT_IN[use].schema(task), "leave_out": leave_out}, "additionalProperties": False}
+    return {
+        "propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"},
+        "maxProperties": 40,
+        "additionalProperties": {"type": ["number", "string", "boolean"], "maxLength": 200},
+    }
 
 
 def shares_work(use: str) -> bool:
