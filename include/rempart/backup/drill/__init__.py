@@ -1,1 +1,1 @@
-"""Parts of a restore drill: its scratch space, its checks, its simulated attack and its report."""
+"""Parts of a restore drill: sandbox, checks, simulated attack and report."""

@@ -1,6 +1,7 @@
 """Check the schema of a restored Airflow database: this release works on it, or can migrate it.
 
-Airflow is not imported: the revisions are read from its migration files, and `airflow db migrate` is a process.
+The module does not import Airflow. It reads the revisions from Airflow's migration files, and runs `airflow db migrate`
+as a process.
 """
 
 from __future__ import annotations
@@ -53,32 +54,35 @@ def head(known: Mapping[str, str | None]) -> str:
     ends = sorted(known.keys() - {before for before in known.values() if before})
     if len(ends) != 1:
         raise BackupError(
-            f"The migrations end in {len(ends)} revisions, not in one", "Install the locked packages again."
+            f"The migrations end in {len(ends)} revisions, not in one",
+            "Install the locked packages again: `make setup`.",
         )
     return ends[0]
 
 
 def migrates(connection: Connection, drill_id: str) -> RestoreCheck:
-    """Check that a scratch copy of Airflow's database has, or migrates to, the schemas of this release.
+    """Check that a sandbox's copy of Airflow's database has the schemas of this release, or migrates to them.
 
-    The schema of people and roles may be missing and is made then. Raises BackupError, DatabaseUnavailable.
+    The schema of people and roles may be missing; the migration creates it. Raises BackupError, DatabaseUnavailable.
     """
     what = "Airflow's restored database migrates to this release"
     known = {table: revisions("airflow", versions) for table, versions in (AIRFLOW, PEOPLE)}
     found, wanted = _revisions(connection), {table: head(those) for table, those in known.items()}
     if not found[AIRFLOW[0]]:
-        return RestoreCheck(what, None, "not run: it held no schema when the point was made")
+        return RestoreCheck(what, None, "not run: the database held no schema when the restore point was created")
     if found == wanted:
-        return RestoreCheck(what, True, f"it is at revision {_told(found)}, the newest")
+        return RestoreCheck(what, True, f"the database is at revision {_told(found)}, the newest")
     if later := [
         found_revision
         for table, found_revision in found.items()
         if found_revision and found_revision not in known[table]
     ]:
-        return RestoreCheck(what, False, f"revision {later[0][:40]} is not one of this release: a later one made it")
+        return RestoreCheck(
+            what, False, f"this release does not know revision {later[0][:40]}: a later release created it"
+        )
     migrate(connection, drill_id)
     after = _revisions(connection)
-    detail = f"from revision {_told(found)} to {_told(after)}, this release works on {_told(wanted)}"
+    detail = f"migrated from revision {_told(found)} to {_told(after)}; this release works on {_told(wanted)}"
     return RestoreCheck(what, after == wanted, detail)
 
 
@@ -101,7 +105,7 @@ def revision(connection: Connection, table: str = "alembic_version") -> str:
 
 
 def migrate(connection: Connection, drill_id: str) -> None:
-    """Run `airflow db migrate` on it. Raises BackupError, which quotes nothing of its output."""
+    """Run `airflow db migrate` on a database. Raises BackupError, which quotes nothing of the output."""
     with spool_folder() as folder:
         environment = {
             **{name: os.environ[name] for name in _INHERITED if name in os.environ},
@@ -131,6 +135,6 @@ def migrate(connection: Connection, drill_id: str) -> None:
             ) from None  # its output may hold the database's URL
     if ended.returncode:
         raise BackupError(
-            f"airflow db migrate of the restored database ended with {ended.returncode}",
-            "Restore it aside, run `airflow db migrate` on it, and read what it says.",
+            f"airflow db migrate of the restored database failed with exit code {ended.returncode}",
+            "Restore the database aside, run `airflow db migrate` on it, and read its output.",
         )

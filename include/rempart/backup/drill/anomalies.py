@@ -1,7 +1,7 @@
 """Find anomalies of a restore point compared with the last clean one, which normal operation does not cause. Pure.
 
-A manifest is enough: changed bytes, their compressibility, row counts, champions, the end of the ledger. The restore
-verifies the rows and bytes themselves.
+The manifests are enough: changed bytes, their compressibility, row counts, champions, the end of the ledger. The
+restore verifies the rows and bytes themselves.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from rempart.backup.points.chain import Link
 from rempart.backup.points.points import HeldObject, Manifest
 
 SHARE = 0.2
-"""More than this part of the objects changed or gone between two points is wholesale: nearly all are written once."""
+"""Share of the objects that may change or vanish between two points.
+
+A larger share is an anomaly: nearly all objects are written once.
+"""
 LEAST = 5
-"""And no fewer objects than this, for a small platform replaces its few pointers now and then."""
+"""Smallest number of changed or vanished objects that is an anomaly: a small platform replaces its few pointers now
+and then.
+"""
 ENCRYPTED = 3
-"""So many objects that compressed before and no longer do look encrypted."""
+"""Number of objects that compressed before and no longer compress. From this number on they look encrypted."""
 ROWS, LOST = 20, 0.5
-"""A table of at least so many rows that loses more than this part of them lost them wholesale."""
+"""A table with at least this many rows that loses more than this share of them is an anomaly."""
 _COMPRESSES, _LARGE = 0.9, 4096
 _GROWING = {"airflow": ("public.dag_run",), "mlflow": None, "feast_offline": None, "feast_online": None}
-"""Tables by database (None: all of them) that do not shrink by much; other tables are cleaned up by their owners."""
+"""Tables whose rows are checked, by database (None: all tables). The owners of other tables clean them up."""
 _SHOWN = 3
 
 
@@ -55,7 +60,7 @@ def _objects(clean: Manifest, manifest: Manifest, erased: Collection[tuple[str, 
     common = before.keys() & after.keys()
     changed = [key for key in common if before[key].sha256 != after[key].sha256]
     if len(changed) >= LEAST and len(changed) > SHARE * len(common):
-        yield f"{len(changed)} of {len(common)} objects were replaced by others: they are written once"
+        yield f"{len(changed)} of {len(common)} objects were replaced, although objects are written once"
     encrypted = [key for key in changed if _compresses(before[key]) and _is_noise(after[key])]
     if len(encrypted) >= ENCRYPTED:
         yield f"{len(encrypted)} objects that compressed before look encrypted"
@@ -69,7 +74,10 @@ def _compresses(held_object: HeldObject) -> bool:
 
 
 def _is_noise(held_object: HeldObject) -> bool:
-    """Return whether an object does not compress: objects are compressed before encryption, so noise keeps its size."""
+    """Return whether an object does not compress.
+
+    Objects are compressed before encryption, so random content keeps its size.
+    """
     return held_object.size >= _LARGE and held_object.sealed.size >= held_object.size
 
 
@@ -84,7 +92,7 @@ def _rows(clean: Manifest, manifest: Manifest) -> Iterator[str]:
             had, has = dump.tables[table], after[dump.name].get(table, 0)
             if (dump.name, table) == ("ledger", "public.evidence"):
                 if has < had:
-                    yield f"the ledger lost {had - has} of {had} records: nothing removes one"
+                    yield f"the ledger lost {had - has} of {had} records, although no operation removes records"
             elif _grows(dump.name, table) and had >= ROWS and has < (1 - LOST) * had:
                 lost.append(f"{table} {has} instead of {had}")
         if lost:
@@ -102,9 +110,9 @@ def _grows(database: str, table: str) -> bool:
 def _ledger(clean: Manifest, manifest: Manifest) -> Iterator[str]:
     (before, digest), (after, other) = clean.ledger_head, manifest.ledger_head
     if after < before:
-        yield f"the ledger ended at record {before} and ends at record {after} now"
+        yield f"the ledger ended at record {before} before, and ends at record {after} now"
     elif after == before and digest != other:
-        yield f"record {after} of the ledger is another one now: history was rewritten"
+        yield f"record {after} of the ledger differs from the earlier one: history was rewritten"
 
 
 def _champions(
@@ -116,14 +124,14 @@ def _champions(
         return
     for name, version in sorted(after.items()):
         if before.get(name) != version and (name, version) not in promoted:
-            yield f"version {version} is the champion of model {name}, and no promotion of it is on record"
+            yield f"version {version} is the champion of model {name}, but the ledger has no promotion of it"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point as it was found: its manifest, or the `fault` for which there is none to judge.
+    """A stored point: its manifest, or the `fault` for which the manifest cannot be judged.
 
-    `doubts` are what else is known against it.
+    `doubts` are other reasons against the point.
     """
 
     point: str
@@ -134,7 +142,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class JudgedPoint:
-    """A point and what speaks against it: without doubts it is clean."""
+    """A point and the reasons against it. Without doubts it is clean."""
 
     point: str
     doubts: tuple[str, ...] = field(default=())
@@ -147,17 +155,17 @@ class JudgedPoint:
 def examine(point: str, link: Link | None, body: bytes | None, doubts: tuple[str, ...] = ()) -> Candidate:
     """Return a candidate from its verified link and the bytes of its manifest."""
     if link is None:
-        return Candidate(point, None, "no verified link of the chain vouches for it")
+        return Candidate(point, None, "no verified link of the chain attests it")
     if body is None:
         return Candidate(point, None, "its manifest is gone")
     if hashlib.sha256(body).hexdigest() != link.manifest_sha256:
-        return Candidate(point, None, "its manifest is not the one that the chain vouches for")
+        return Candidate(point, None, "its manifest is not the manifest that the chain attests")
     try:
         manifest = points.decode(body)
     except ValueError as cause:
         return Candidate(point, None, f"its manifest cannot be read: {cause}")
     if manifest.id != point:
-        return Candidate(point, None, "its manifest is that of another point")
+        return Candidate(point, None, "its manifest belongs to another point")
     return Candidate(point, manifest, "", doubts)
 
 
@@ -169,7 +177,8 @@ def walk(
 ) -> Iterator[JudgedPoint]:
     """Judge points from the oldest to the newest, each against the last clean one (at first `clean`).
 
-    So a point that preserves an attack's result also has findings. Two manifests are in memory at a time.
+    A point that preserves the result of an attack therefore has findings too. At most two manifests are in memory at a
+    time.
     """
     for candidate in candidates:
         if candidate.manifest is None:

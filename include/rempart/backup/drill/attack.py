@@ -1,7 +1,7 @@
 """Simulate an attack on restore points in memory: the backup site as an attacker would leave it. Pure.
 
-Each poisoned point is derived from a clean one, as somebody with the platform's rights would leave it. None is stored,
-and all are signed with a key that is trusted only in the simulation.
+Each poisoned point is derived from a clean one, as an attacker with the platform's rights would change it. No poisoned
+point is stored. All are signed with a key that is trusted only in the simulation.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rempart.ledger.keys import Signer
 
 @dataclass(frozen=True)
 class Poison:
-    """One poisoned point: what was done, its link and what stands as its manifest.
+    """One poisoned point: the change, its link and the content of its manifest.
 
-    Where the clean point has nothing to do it to, `link` is None and `body` is empty.
+    If the clean point has no data for the change, `link` is None and `body` is empty.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Compare restored data with the restore point's record. Pure."""
+"""Compare restored data with the record of a restore point. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _LABELS = {"feast_online": "online features", "ledger": "evidence"}
 
 @dataclass(frozen=True)
 class RestoreCheck:
-    """One check. `ok` is None when it could not run: never counted as passed, and `detail` says why."""
+    """One check.
+
+    `ok` is None if the check could not run: it does not count as passed, and `detail` gives the reason.
+    """
 
     what: str
     ok: bool | None
@@ -22,7 +25,7 @@ class RestoreCheck:
 
     @property
     def line(self) -> str:
-        """Return the check for people: `ok: evidence: no row is lost (9 rows, the point says 9)`."""
+        """Return the check as a line for people: `ok: evidence: no row is lost (9 rows, the point says 9)`."""
         return f"{_MARKS[self.ok]}: {self.what} ({self.detail})"
 
 
@@ -50,7 +53,7 @@ def restored_as_recorded(database: str) -> str:
 def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping[str, str]) -> list[RestoreCheck]:
     """Compare a restored database with its record: row counts, and content if the point has digests."""
     if not dump.tables and not rows:
-        checks = [RestoreCheck(what, None, "not run: it held no table when the point was made")]
+        checks = [RestoreCheck(what, None, "not run: the database held no table when the restore point was created")]
     else:
         checks = [equal_tables(what, dump.tables, rows, show=True)]
     if dump.digests:
@@ -86,8 +89,8 @@ def passed(checks: Iterable[RestoreCheck]) -> bool:
 
 
 def within(what: str, seconds: float | None, objective: timedelta) -> RestoreCheck:
-    """Check an objective; not run if nothing was measured."""
+    """Check an objective. The check does not run if nothing was measured."""
     wanted = objective.total_seconds()
     if seconds is None:
-        return RestoreCheck(what, None, f"not run: there is nothing to measure; the objective is {wanted:.0f} s")
+        return RestoreCheck(what, None, f"not run: nothing was measured; the objective is {wanted:.0f} s")
     return RestoreCheck(what, seconds <= wanted, f"{seconds:.0f} s, the objective is {wanted:.0f} s")

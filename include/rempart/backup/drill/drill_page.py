@@ -24,10 +24,10 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(report: DrillReport) -> str:
-    """Return the whole document."""
+    """Return the whole HTML document."""
     verdict = ("The drill passed.", "good") if report.ok else ("The drill is red.", "bad")
     if report.proved and not report.ok:
-        verdict = ("The restore point proved itself, and the drill is red.", "bad")
+        verdict = ("The restore point passed its checks, but the drill is red.", "bad")
     facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts.items())
     checks = "".join(
         f"<tr><td>{_mark(*_MARKS[check.ok])}</td>"
@@ -57,11 +57,10 @@ def _mark(text: str, kind: str) -> str:
 def _profile(profile: MappedProfile) -> str:
     rows = "".join(_line(line) for line in profile.lines)
     return (
-        f"<h2>{escape(profile.title)}</h2>\n<p class=small>Source: {escape(profile.source)}, read"
-        f" {profile.as_of.isoformat()}."
-        " Paraphrases, for finding one's way; the provisions themselves decide. <i>Supports</i> means that the evidence"
-        " cited speaks for the provision, and no more than that.</p>\n"
-        f"<table>{rows}</table>\n<p>Not covered by Rempart:</p>\n{_list(profile.not_covered)}\n"
+        f"<h2>{escape(profile.title)}</h2>\n<p class=small>Source: {escape(profile.source)}, read "
+        f"{profile.as_of.isoformat()}. The texts are paraphrases for orientation; the provisions themselves "
+        "decide. <i>Supports</i> means that the cited evidence speaks for the provision, and no more than "
+        f"that.</p>\n<table>{rows}</table>\n<p>Not covered by Rempart:</p>\n{_list(profile.not_covered)}\n"
     )
 
 

@@ -14,12 +14,12 @@ Topic = Literal[
     "databases", "objects", "keys", "integrity", "service", "removed", "rpo", "rto", "attack drills", "switchovers",
     "independent site", "restores elsewhere", "locks", "retention", "drills of a year",
 ]  # fmt: skip
-"""Topics that can be shown: by checks of the drill (the first ones), other evidence or rempart.yaml."""
+"""Topics that can be shown: by checks of the drill (the first ones), by other evidence, or by rempart.yaml."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One provision: what it `asks`, what is `shown_by`, and what of it lies `outside` of Rempart."""
+    """One provision: what it `asks`, the topics that it is `shown_by`, and the part that lies `outside` of Rempart."""
 
     reference: str
     asks: str
@@ -50,23 +50,23 @@ FINANCIAL = Profile(
             "Test continuity, response and recovery plans at least yearly and after substantive changes, with scenarios"
             " of cyber-attacks and of switchovers to redundant capacity and backups.",
             ("databases", "service", "drills of a year", "attack drills", "switchovers"),
-            "The plans themselves, tests of crisis communication, systems beside this platform.",
+            "The plans themselves, tests of crisis communication, and systems other than this platform.",
         ),
         Requirement(
             "DORA, Article 12(2)",
             "Have backup systems that can be activated without endangering systems or data, and test backup and"
             " restoration periodically.",
             ("databases", "objects", "keys", "removed", "drills of a year"),
-            "The backup policy and its approval; how often is periodic.",
+            "The backup policy and its approval; how often counts as periodic.",
         ),
         Requirement(
             "DORA, Article 12(3)",
             "Restore with own systems on systems that are physically and logically segregated from the source, and"
             " protected from unauthorised access and corruption.",
             ("independent site", "restores elsewhere", "keys", "locks"),
-            "The drill itself restores into scratch databases on the platform's own PostgreSQL server, which is not"
-            " segregated. That two sites are physically apart is declared in rempart.yaml and for the operators to"
-            " attest.",
+            "The drill restores into scratch databases on the platform's own PostgreSQL server, which is not "
+            "segregated. rempart.yaml declares that two sites are physically apart; the operators have to attest "
+            "it.",
         ),
         Requirement(
             "DORA, Article 12(6)",
@@ -88,7 +88,7 @@ FINANCIAL = Profile(
         "Business impact analysis, roles, staff and their training (Articles 11(5) and 13)",
         "Redundant capacity and secondary processing sites (Articles 12(4) and 12(5))",
         "Contracts with and exit from third-party providers (Chapter V)",
-        "Systems and data that are not kept by this platform",
+        "Systems and data that this platform does not keep",
     ),
 )
 
@@ -102,7 +102,7 @@ NIS2 = Profile(
             "Annex, 4.1.4",
             "Test the continuity and disaster recovery plan at planned intervals, and learn from it.",
             ("databases", "service", "drills of a year"),
-            "The plan itself, and what is changed because of a test.",
+            "The plan itself, and changes after a test.",
         ),
         Requirement(
             "Annex, 4.2.2(a)",
@@ -114,13 +114,13 @@ NIS2 = Profile(
             "Annex, 4.2.2(b)",
             "Backup copies are complete and accurate, configuration and data in cloud services included.",
             ("databases", "objects", "integrity", "keys"),
-            "Data that this platform does not keep. Of the configuration file a restore point holds the SHA-256.",
+            "Data that this platform does not keep. A restore point holds only the SHA-256 of the configuration file.",
         ),
         Requirement(
             "Annex, 4.2.2(c)",
-            "Backup copies stand in a safe place, outside the system's network and far enough from the main site.",
+            "Backup copies are kept in a safe place, outside the system's network and far enough from the main site.",
             ("independent site",),
-            "Distance and networks are for the operators to attest.",
+            "The operators have to attest distance and networks.",
         ),
         Requirement(
             "Annex, 4.2.2(d)",
@@ -157,7 +157,7 @@ NIS2 = Profile(
         "The continuity and disaster recovery plan: its scope, roles, contacts and conditions (4.1.1 to 4.1.3)",
         "Redundancy of facilities, equipment, staff and communication channels (4.2.4, 4.2.5)",
         "Crisis management: roles, communication, measures, information from CSIRTs and authorities, its tests (4.3)",
-        "Systems and data that are not kept by this platform",
+        "Systems and data that this platform does not keep",
     ),
 )
 

@@ -1,8 +1,8 @@
-"""Build the report of a drill: its findings, and the provisions that they support. Pure; equal evidence gives equal
+"""Build the report of a drill: its findings, and the provisions that they support. Pure: equal evidence gives equal
 reports.
 
-A report uses only the ledger, up to the record of its drill. Each line cites records by number and hash, names its
-checks and figures. It says what evidence supports; only the entity and its supervisors can judge more.
+A report uses only the ledger, up to the record of its drill. Each line names its checks and figures, and cites records
+by number and hash. The report says what the evidence supports; only the entity and its supervisors can judge more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CHECKS: dict[Topic, str] = {
     "keys": r"the platform's secrets open|Airflow's encrypted connections",
     "integrity": r"the manifest equals|the chain of restore points|the ledger verifies|no referenced object",
     "service": r"the restored MLflow starts|champion .+ predicts|online features of|Airflow's restored database",
-    "removed": r"the scratch space is removed",
+    "removed": r"the sandbox is removed",
     "rpo": r"RPO: ",
     "rto": r"RTO: ",
 }
@@ -35,7 +35,9 @@ _CHECKS: dict[Topic, str] = {
 
 @dataclass(frozen=True)
 class Citation:
-    """A record of the ledger: its number, SHA-256 (None for one from before the chain), what it is."""
+    """A record of the ledger: its number, its SHA-256 (None for a record from before the chain), and what it
+    records.
+    """
 
     record: int
     sha256: str | None
@@ -44,7 +46,7 @@ class Citation:
 
 @dataclass(frozen=True)
 class ProfileLine:
-    """One provision, and what the evidence says to it. `because` names what is missing or failed."""
+    """One provision, and whether the evidence supports it. `because` names missing or failed evidence."""
 
     reference: str
     asks: str
@@ -58,7 +60,7 @@ class ProfileLine:
 
 @dataclass(frozen=True)
 class MappedProfile:
-    """A profile's lines, and what it does not cover. `as_of`: when the source was read."""
+    """The lines of a profile, and the topics that it does not cover. `as_of`: the day on which the source was read."""
 
     profile: str
     title: str
@@ -99,10 +101,11 @@ class Cited:
 
 @dataclass(frozen=True)
 class Grounds:
-    """The records of a report, none newer than the drill's.
+    """The records that a report uses, none newer than the drill's.
 
-    `drills` of the past year including this one, newest first. `attack` is the newest of them that passed the scenario
-    cyber-attack, `switchover` the newest completed switchover, `restore` the newest complete restore in that year.
+    `drills` are those of the past year, this one included, newest first. `attack` is the newest of them that passed the
+    scenario cyber-attack. `switchover` is the newest completed switchover and `restore` the newest complete restore of
+    that year.
     """
 
     drill: Cited
@@ -115,7 +118,7 @@ class Grounds:
 
 @dataclass(frozen=True)
 class _TopicProof:
-    """Knowledge about a topic: whether it is shown (None: not run or missing), and by what."""
+    """Evidence for a topic: whether it is shown (None: not run or missing), and by which checks and records."""
 
     ok: bool | None
     why: str = ""
@@ -150,7 +153,7 @@ def _checks(body: Mapping[str, Any]) -> tuple[RestoreCheck, ...]:
 
 
 def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return figures of the drill by name; missing ones of older records are left out."""
+    """Return figures of the drill by name. Figures that older records lack are left out."""
     objectives = body.get("objectives", {})
     for name, label in (("rpo", "recovery point"), ("rto", "recovery time")):
         if (measured := body.get(f"{name}_seconds")) is not None:
@@ -195,7 +198,7 @@ def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[RestoreCh
         requirement.reference,
         requirement.asks,
         finding,
-        "; ".join([*failed, *absent]) or "every check and record that it rests on is there and passed",
+        "; ".join([*failed, *absent]) or "every check and record that supports it exists and passed",
         tuple(dict.fromkeys(name for check in shown for name in check.checks)),
         tuple(dict.fromkeys(figure for check in shown for figure in check.figures)),
         tuple(cited.values()),
@@ -214,7 +217,7 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _To
     body = grounds.drill.record.body
     if topic == "drills of a year":
         passed = sum(drill.body["ok"] is True for drill in grounds.drills)
-        figure = f"drills in the 365 days up to this one: {len(grounds.drills)}, of them passed: {passed}"
+        figure = f"drills in the 365 days up to this one: {len(grounds.drills)}, passed: {passed}"
         return _TopicProof(True if passed else None, "no drill passed within a year", figures=(figure,))
     if topic == "attack drills":
         return _of_record(grounds.attack, "drill of the scenario cyber-attack", "passed within a year")
@@ -229,7 +232,7 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _To
             return _TopicProof(None, "no lock of an object is on record")
         return _TopicProof(True, figures=(f"objects locked until {until}",))
     if not (keep := body.get("keep")):
-        return _TopicProof(None, "no rules of retention are on record")
+        return _TopicProof(None, "no retention rules are on record")
     return _TopicProof(True, figures=(f"restore points kept: {_keep(keep)}",))
 
 
@@ -239,7 +242,7 @@ def _of_checks(topic: Topic, restore_checks: Sequence[RestoreCheck]) -> _TopicPr
     if failed := [check.what for check in restore_checks if check.ok is False]:
         return _TopicProof(False, f"failed: {', '.join(failed)}", names)
     return _TopicProof(
-        True if any(check.ok for check in restore_checks) else None, f"nothing of '{topic}' was checked", names
+        True if any(check.ok for check in restore_checks) else None, f"no check covered '{topic}'", names
     )
 
 
@@ -255,7 +258,7 @@ def _of_record(found: Cited | None, what: str, when: str) -> _TopicProof:
 def _independent(body: Mapping[str, Any]) -> _TopicProof:
     sites = body.get("sites", {})
     if "backup" not in sites:
-        return _TopicProof(None, "the drill's record does not tell the sites")
+        return _TopicProof(None, "the drill's record does not name the sites")
     backup, source = sites["backup"], sites["source"]
     figures = tuple(
         f"{site['name']}: operator {site['operator']}, region {site['region']}" for site in (source, backup)

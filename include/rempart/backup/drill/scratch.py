@@ -1,7 +1,8 @@
-"""Names and record of a drill's scratch space: databases, a bucket and a server that exist only for the drill.
+"""Names and record of a drill's sandbox: databases, a bucket and a server that exist only for the drill.
 
-A drill records at the backup site what it will create. Its steps are separate processes: between two of them the record
-says how long the drill may wait for its next step. A record that does not say so, or too long ago, is a leftover.
+Before a drill creates a sandbox, it records the names at the backup site. The steps of a drill are separate processes.
+Between two steps, the record says until when the sandbox waits for the next step. If that time is missing or has
+passed, the sandbox is a leftover.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _LOCK = 7_216_504_181  # any constant: the advisory lock that a running step of 
 _ID = re.compile(r"[0-9]{8}t[0-9]{6}-[0-9a-f]{6}")
 _KEY = re.compile(rf"drills/({_ID.pattern})\.json")
 PATIENCE = timedelta(hours=1)
-"""How long the scratch space of a drill stays reserved for its next step."""
+"""Time for which a sandbox stays reserved for the drill's next step."""
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Scratch space of one drill: its id and the platform's databases that it holds.
+    """Sandbox of one drill: its id and the platform's databases that it holds.
 
-    `waits_until`: until then the space belongs to the drill's next step; None while a step runs.
+    `waits_until`: end of the reservation for the drill's next step; None while a step runs.
     """
 
     id: str
@@ -54,7 +55,7 @@ class Scratch:
         return {name: f"{_prefix(self.id)}{name}" for name in self.held}
 
     def waiting(self, now: datetime) -> Scratch:
-        """Return the same space, reserved for the next step."""
+        """Return the same sandbox, reserved for the next step."""
         return replace(self, waits_until=now + PATIENCE)
 
     def is_reserved(self, now: datetime) -> bool:
@@ -73,9 +74,9 @@ def id_of_run(now: datetime, run: str) -> str:
 
 
 def valid_id(drill_id: str) -> str:
-    """Return the id if it is one. Raises BackupError."""
+    """Return a valid id. Raises BackupError for any other text."""
     if not _ID.fullmatch(drill_id):
-        raise BackupError(f"'{drill_id[:60]}' is no id of a drill", "Start a new drill.")
+        raise BackupError(f"'{drill_id[:60]}' is not the id of a drill", "Start a new drill.")
     return drill_id
 
 
@@ -85,7 +86,7 @@ def _prefix(drill_id: str) -> str:
 
 @contextmanager
 def only_drill(connection: Connection, patience: float = 0) -> Iterator[None]:
-    """Hold the right to drill; PostgreSQL gives it back if this process dies.
+    """Hold the lock of drills until the context ends; PostgreSQL releases it if this process dies.
 
     Raises BackupError if another drill still runs after `patience` seconds.
     """
@@ -109,7 +110,7 @@ def _key(drill_id: str) -> str:
 
 
 def write(site: Site, backups: str, scratch: Scratch) -> None:
-    """Write the record of a scratch space. Raises SiteError."""
+    """Write the record of a sandbox. Raises SiteError."""
     plain = {
         "id": scratch.id,
         "bucket": scratch.bucket,
@@ -120,9 +121,9 @@ def write(site: Site, backups: str, scratch: Scratch) -> None:
 
 
 def read(site: Site, backups: str, drill_id: str) -> Scratch | None:
-    """Return the recorded scratch space of a drill, or None. Raises IntegrityError for an invalid record.
+    """Return the recorded sandbox of a drill, or None. Raises IntegrityError for an invalid record.
 
-    A record that the site damaged stands for all that this drill can have made.
+    If the site damaged the record, the result names everything that this drill can have created.
     """
     try:
         return _read(site, backups, _key(drill_id))
@@ -131,12 +132,12 @@ def read(site: Site, backups: str, drill_id: str) -> Scratch | None:
 
 
 def recorded(site: Site, backups: str) -> tuple[Scratch, ...]:
-    """Return every recorded scratch space, as `read` does. Raises IntegrityError for an invalid record."""
+    """Return all recorded sandboxes, as `read` does. Raises IntegrityError for an invalid record."""
     return tuple(_read(site, backups, info.key) for info in tuple(site.list(backups, "drills/")))
 
 
 def forget(site: Site, backups: str, scratch: Scratch) -> None:
-    """Delete the record of a scratch space that is removed. Raises SiteError."""
+    """Delete the record of a removed sandbox. Raises SiteError."""
     site.delete(backups, _key(scratch.id))
 
 
@@ -146,7 +147,7 @@ def _read(site: Site, backups: str, key: str) -> Scratch:
     except IntegrityError as error:  # the id alone gives every name that a drill can have made
         if not (named := _KEY.fullmatch(key)):
             raise
-        logger.warning("%s. All that drill %s can have made counts as left by it", error.what, named[1])
+        logger.warning("%s. Everything that drill %s can have created counts as its leftover", error.what, named[1])
         return Scratch(named[1], DATABASES)
     try:
         plain = json.loads(body)
@@ -154,22 +155,22 @@ def _read(site: Site, backups: str, key: str) -> Scratch:
         until = plain.get("waits_until")
         waits_until = datetime.fromisoformat(until) if until else None
         if waits_until and waits_until.tzinfo is None:
-            raise ValueError("a time without its zone")
+            raise ValueError("a time without a time zone")
     except (ValueError, KeyError, TypeError) as cause:
         raise IntegrityError(
-            f"{backups}/{key} at site '{site.name}' is no record of a drill's scratch space",
+            f"{backups}/{key} at site '{site.name}' is not a valid record of a drill's sandbox",
             "Remove scratch databases and buckets named drill… by hand, then delete this object.",
         ) from cause
     scratch = Scratch(drill_id, tuple(name.removeprefix(_prefix(drill_id)) for name in databases), waits_until)
     made = bool(_ID.fullmatch(drill_id)) and (bucket, databases) == (scratch.bucket, [*scratch.databases.values()])
     if not made or key != _key(drill_id):
         raise IntegrityError(
-            f"{backups}/{key} at site '{site.name}' names what no drill creates: nothing was removed",
+            f"{backups}/{key} at site '{site.name}' names something that no drill creates: nothing was removed",
             "Find out who wrote it, then delete this object.",
         )
     return scratch
 
 
 def name_scratch(drill_id: str, databases: Iterable[str]) -> Scratch:
-    """Return the scratch space of a drill for these databases of the platform."""
+    """Return the sandbox of a drill for these databases of the platform."""
     return Scratch(valid_id(drill_id), tuple(databases))

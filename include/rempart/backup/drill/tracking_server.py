@@ -1,4 +1,4 @@
-"""A scratch MLflow server on restored data: loopback only, a generated password, gone with the drill."""
+"""Run an MLflow server on restored data: on loopback only, with a generated password, until the drill ends."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _environment(
 
 @dataclass(frozen=True)
 class ScratchServer:
-    """A server that was started, and the connection to it."""
+    """A started MLflow server, and the connection to it."""
 
     connection: Connection
     process: subprocess.Popen[bytes] = field(repr=False)
@@ -80,7 +80,7 @@ class ScratchServer:
             if self.process.poll() is not None:
                 raise BackupError(
                     f"The scratch MLflow server ended with {self.process.returncode}: {_last_error(self.log)}",
-                    "Check that the restored database was made by the installed MLflow version.",
+                    "Check that the installed MLflow version created the restored database.",
                 )
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.connection.port}/health", timeout=2) as answer:
@@ -98,9 +98,9 @@ class ScratchServer:
 def scratch_server(
     drill_id: str, live: Connection, database: Connection, storage: Connection, region: str, bucket: str
 ) -> Iterator[ScratchServer]:
-    """Start MLflow on a restored database and the bucket's `mlflow/` prefix until the context ends.
+    """Start MLflow on a restored database and the bucket's `mlflow/` prefix. Stop it when the context ends.
 
-    `live` is the real server's connection, whose form the result takes.
+    The result has the form of `live`, the connection to the real server.
     """
     port, password = _free_port(), secrets.token_urlsafe(24)
     with spool_folder() as folder:
@@ -126,20 +126,22 @@ def scratch_server(
 
 
 def _last_error(log: Path) -> str:
-    """Return the type of the last error in the log; its text may hold the database's URL."""
+    """Return the type of the last error in the log. The error's text may hold the database's URL, so it is left out."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     kinds = [line.split(":", 1)[0] for line in lines if line[:1].isalpha() and "Error" in line.split(":", 1)[0]]
     return kinds[-1][:80] if kinds else "no error in its log"
 
 
 def marked_processes(drill_id: str, environments: Mapping[int, bytes]) -> list[int]:
-    """Return which of these processes (environments from the kernel) belong to a drill."""
+    """Return the processes that belong to a drill, by their environments as the kernel shows them."""
     mark = f"{MARK}={drill_id}".encode()
     return [pid for pid, block in environments.items() if mark in block.split(b"\0")]
 
 
 def end_marked(drill_id: str) -> None:
-    """End every process that a drill left behind on this machine (Linux; elsewhere they end with their session)."""
+    """End every process that a drill left on this machine (Linux only; on other systems they end with their
+    session).
+    """
     environments = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,1 +1,1 @@
-"""Run the restore drill: restore into scratch space, check, report."""
+"""Run the restore drill: restore into a sandbox, prove, clean up, report."""

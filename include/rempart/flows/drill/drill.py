@@ -30,8 +30,8 @@ def drill(
 ) -> DrillResult:
     """Restore a restore point (default: the newest) into a sandbox, prove it, remove the sandbox, and file the report.
 
-    The sandbox is removed also after a failure, as are leftovers of a killed drill. Raises DrillFailed with the failed
-    checks, and the errors of the steps `restore` and `report`.
+    A failed step does not keep the sandbox from being removed, nor the leftovers of killed drills. Raises DrillFailed
+    with the failed checks, and the errors of the steps `restore` and `report`.
     """
     drill_id = scratch.new_id(platform.clock(), suffix())
     try:
@@ -44,7 +44,7 @@ def drill(
 
 
 def _logged(step: Callable[[], object]) -> None:
-    """Run a step and log its error: the report names each step that did not end."""
+    """Run a step and log its error. The report names each step that did not end."""
     try:
         step()
     except RempartError as error:

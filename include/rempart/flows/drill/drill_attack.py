@@ -1,4 +1,6 @@
-"""Simulate a cyber-attack in a drill: add poisoned points behind the stored ones, and find the last clean one."""
+"""Simulate a cyber-attack in a drill: find the last clean restore point, and add poisoned points that must be
+detected.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     links = verified(stored, trusted, before_break=True)
     first = next((link.seq for link, _, why in chain.faults(stored, trusted) if why), None)
     what, whole = "the chain of restore points is intact", first is None
-    broken = f"the chain is broken at link {first}: no later point counts" if not whole else ""
+    broken = f"the chain is broken at link {first}: points after it do not count" if not whole else ""
     tally.add(RestoreCheck(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
@@ -68,7 +70,7 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     )
     what = "a clean restore point is found"
     if clean.point is None:
-        tally.add(RestoreCheck(what, False, f"all {len(judged)} have findings, the newest {_told(judged[-1:])}"))
+        tally.add(RestoreCheck(what, False, f"all {len(judged)} points have findings, the newest {_told(judged[-1:])}"))
         return clean
     doubted = sum(not judgement.clean for judgement in judged)
     tally.add(RestoreCheck(what, True, f"{clean.point}; {doubted} of {len(judged)} stored points have findings"))
@@ -83,7 +85,10 @@ def _told(judged: Collection[JudgedPoint]) -> str:
 
 
 def _candidates(ledger: Ledger, site: Site, bucket: str, links: Iterable[Link]) -> Iterator[Candidate]:
-    """Return the stored points of the window, oldest first. A point with a hidden manifest counts as stored."""
+    """Return the stored points of the window, oldest first.
+
+    A point whose manifest is under a delete marker counts as stored.
+    """
     vouched = {link.point: link for link in links}
     folders = retention.folders(site.versions(bucket, "points/"))
     there = sorted(folder.id for folder in folders.values() if folder.manifest != "none")[-WINDOW:]

@@ -1,4 +1,4 @@
-"""Check a restore point that is restored in a sandbox. Each finding is a check."""
+"""Check a restore point that is restored into a sandbox. Each finding is a check."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sealed:
     point: OpenPoint
 
     def check(self, tally: Tally) -> dict[str, str] | None:
-        """Open a new random sample of objects, and the secrets. Return the secrets: never log them."""
+        """Open a random sample of objects, and the secrets. Return the secrets. The caller must not log them."""
         manifest = self.point.manifest
         chosen = random.Random(f"{manifest.id} {self.point.platform.clock()}")  # noqa: S311 # a sample, no secret
         sample = chosen.sample(manifest.objects, min(SAMPLE, len(manifest.objects)))
@@ -61,7 +61,7 @@ class Sealed:
         return found
 
     def _register(self) -> Iterator[RestoreCheck]:
-        """Return whether a restore could apply the erasures again; None if nobody was erased."""
+        """Return whether a restore could apply the erasures again; None if no subject was erased."""
         platform = self.point.platform
         entries, doubts = register.verified(
             register.read(self.point.site, platform.config.buckets.backups), platform.trusted_keys()
@@ -134,7 +134,7 @@ class Restored:
         if restored >= FEATURES:
             tally.judge_all(what, lambda: restore_checks.online_features(self._features()))
         else:
-            tally.add(RestoreCheck(what, None, "not run: not every database of features was restored"))
+            tally.add(RestoreCheck(what, None, "not run: not all databases of features were restored"))
         if "airflow" in restored:
             what = "Airflow's restored database migrates to this release"
             tally.judge(what, self._migrates)
@@ -143,7 +143,7 @@ class Restored:
         return airflow_schema.migrates(self.sandbox.connection("airflow"), self.drill_id)
 
     def tracking(self) -> AbstractContextManager[tracking_server.ScratchServer]:
-        """Start MLflow on its restored database and the scratch bucket."""
+        """Start MLflow on its restored database and the sandbox's bucket."""
         place = self.platform.config.sites[self.point.site.name]
         return tracking_server.scratch_server(
             self.drill_id,
@@ -155,7 +155,10 @@ class Restored:
         )
 
     def check_models(self, tally: Tally, server: tracking_server.ScratchServer | None, *, trusts_live: bool) -> None:
-        """Check that the champions load from the restored MLflow and predict; compare with live models if trusted."""
+        """Check that the champions load from the restored MLflow and predict.
+
+        Compare them with the live models if the point is trusted.
+        """
         if server is None:
             tally.add(RestoreCheck("the restored MLflow starts", None, "not run: a required part was not restored"))
             return

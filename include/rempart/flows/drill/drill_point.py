@@ -1,4 +1,4 @@
-"""Choose the restore point of a drill, and open it as far as the ledger and the chain attest it."""
+"""Choose the restore point of a drill, and open it if the ledger and the chain attest it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rempart.sites.port import Site
 def site_of_point(platform: Platform, point_id: str | None) -> Site:
     """Return the site of a restore point (default: the newest on record).
 
-    After a switchover new points go elsewhere.
+    After a switchover, new points are stored at another site.
     """
     for record in platform.ledger.find("restore-point", point_id, limit=1):
         return open_site(platform, str(record.body["site"]))
@@ -48,7 +48,7 @@ def choose(ledger: Ledger, site: Site, backups: str, point_id: str | None) -> st
 
 
 def newest_whole(ledger: Ledger, site: Site, backups: str) -> datetime | None:
-    """Return the creation time of the newest point that exists, is in the ledger, and is complete."""
+    """Return the creation time of the newest complete point that the site and the ledger have."""
     records = {record.subject: record for record in ledger.find("restore-point", limit=ALL)}
     for point in points.list(site, backups):
         if point in records and is_whole(records[point].body):
@@ -61,8 +61,9 @@ def manifest_of(ledger: Ledger, site: Site, backups: str, point_id: str) -> poin
     records = ledger.find("restore-point", point_id, limit=1)
     if not records:
         raise IntegrityError(
-            f"The ledger has no record of restore point {point_id}: it may not come from a backup",
-            "Choose another point. If its backup was killed at the very end, the next backup replaces it.",
+            f"The ledger has no record of restore point {point_id}: a stranger may have written it",
+            "Choose another point. If its backup was killed before it wrote its record, the next backup replaces "
+            "the point.",
         )
     return points.read(site, backups, point_id, str(records[0].body["manifest_sha256"]))
 
@@ -70,12 +71,10 @@ def manifest_of(ledger: Ledger, site: Site, backups: str, point_id: str) -> poin
 def open_attested(
     platform: Platform, site: Site, manifest: points.Manifest, *, before_break: bool
 ) -> tuple[OpenPoint, int]:
-    """Open a point that the chain attests, with the copies of its own site alone: the others count as lost.
+    """Open a point that the chain attests. Only the copies at its own site are used; other sites count as lost.
 
-    Return it with the number of valid links.
-
-    With `before_break`, links before the first invalid one still attest their points. Raises IntegrityError if the
-    chain is broken or names another manifest.
+    Return the point and the number of valid links. With `before_break`, links before the first invalid one still attest
+    their points. Raises IntegrityError if the chain is broken or names another manifest.
     """
     wish = Wish(site.name, manifest.id, force=before_break)
     found = find(platform, wish, platform.trusted_keys(), site)

@@ -1,4 +1,4 @@
-"""Step `prove` of a drill: prove what the restore left in the sandbox."""
+"""Step `prove` of a drill: check the content of the sandbox."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from rempart.flows.shared.platform import Platform
 
 
 def prove(platform: Platform, drill_id: str) -> StepResult:
-    """Prove the restored databases, models and secrets of a drill. Writes evidence of kind `drill-step`.
+    """Prove the restored databases, models and secrets of a drill. Write evidence of kind `drill-step`.
 
-    Point and sandbox are read back: the ledger and the chain must attest the point again. Raises BackupError if nothing
-    was restored, the sandbox is gone, or another drill runs; IntegrityError if the point is not attested any more.
+    The point and the sandbox are read again, and the ledger and the chain must attest the point again. Raises
+    BackupError if nothing was restored, the sandbox is gone, or another drill runs; IntegrityError if the point is no
+    longer attested.
     """
     ledger, backups = platform.ledger, platform.config.buckets.backups
     drill_steps.begin(ledger, drill_id, "prove")
     began, begun = platform.clock(), drill_steps.read(ledger, drill_id).begun
     if not begun.opened:
         raise BackupError(
-            f"Drill {drill_id} restored nothing of restore point {begun.point}, so nothing can be proved",
-            "Read the failed checks of its step `restore`.",
+            f"Drill {drill_id} restored nothing of restore point {begun.point}: there is nothing to prove",
+            "Read the failed checks of the drill's step `restore`.",
         )
     site, tally = drill_point.open_site(platform, begun.site), Tally()
     with scratch.only_drill(platform.database("drill")):
         space = scratch.read(site, backups, drill_id)
         if space is None:
             raise BackupError(
-                f"The sandbox of drill {drill_id} was removed, so nothing can be proved",
+                f"The sandbox of drill {drill_id} was removed: there is nothing to prove",
                 "Clear the task `restore` of this run with its downstream tasks, or start a new drill.",
             )
         scratch.write(site, backups, scratch.name_scratch(space.id, space.held))
@@ -52,8 +53,8 @@ def prove(platform: Platform, drill_id: str) -> StepResult:
 def _same_databases(space: Scratch, manifest: Manifest) -> None:
     if set(space.held) != {dump.name for dump in manifest.databases}:
         raise IntegrityError(
-            f"The sandbox of drill {space.id} was made for other databases than restore point {manifest.id} has",
-            "Find out who changed its record in the backup bucket, then start a new drill.",
+            f"The sandbox of drill {space.id} has other databases than restore point {manifest.id}",
+            "Find out who changed the sandbox's record in the backup bucket, then start a new drill.",
         )
 
 

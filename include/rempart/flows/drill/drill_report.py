@@ -1,4 +1,4 @@
-"""File the report of a drill with the evidence, and rebuild it from the ledger."""
+"""File the report of a drill beside the evidence, and rebuild it from the ledger."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def make(ledger: Ledger, record: Evidence, profiles: Sequence[Profile]) -> Drill
 
 
 def _grounds(ledger: Ledger, record: Evidence) -> Grounds:
-    """Return the records that a report is based on.
+    """Return the records that a report uses.
 
-    None is newer than the drill, so the report can be rebuilt any time.
+    No record is newer than the drill, so the report can be rebuilt at any time.
     """
     oldest = record.at - drill_report.YEAR
 
@@ -113,8 +113,8 @@ def as_json(report: DrillReport) -> str:
 def file(platform: Platform, record: Evidence) -> dict[str, str]:
     """Write the report under object lock into the bucket of evidence. Return its keys and their SHA-256.
 
-    Each file is read back before it counts. Writes evidence of kind `drill-report`. Raises IntegrityError if the site
-    returns other bytes, SiteError, PlacementDenied, LedgerError.
+    Each file is read back before it counts as filed. Write evidence of kind `drill-report`. Raises IntegrityError if
+    the site returns other bytes, SiteError, PlacementDenied, LedgerError.
     """
     config = platform.config
     names = list(config.backup.report_profiles)
@@ -155,7 +155,8 @@ class Copy:
 def make_again(platform: Platform, profile: str | None, number: int | None, out: Path) -> list[Copy]:
     """Rebuild the report of a drill (default: the newest) as two files in a folder.
 
-    `profile` selects one profile or `none`; by default those of rempart.yaml. Raises BackupError, LedgerError.
+    `profile` selects one profile, or `none`; the default is the profiles of rempart.yaml. Raises BackupError,
+    LedgerError.
     """
     record = _record(platform.ledger, number)
     names = platform.config.backup.report_profiles if profile is None else [] if profile == "none" else [profile]

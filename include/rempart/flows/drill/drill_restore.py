@@ -1,4 +1,4 @@
-"""Step `restore` of a drill: restore a point into a sandbox by the code that restores the platform."""
+"""Step `restore` of a drill: restore a point into a sandbox with the code that restores the platform."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def restore(
 ) -> StepResult:
     """Restore a restore point (default: the newest) into the sandbox of a drill. A repeated call restores again.
 
-    All databases and MLflow's artifacts are restored, from the site of the point alone. The scenario `cyber-attack`
-    finds the last clean point, and simulates poisoned ones. Writes evidence of kind `drill-step`, also for a restore
-    with failed checks. Raises BackupError if there is no point or another drill runs; DatabaseUnavailable, SiteError,
+    All databases and MLflow's artifacts are restored from the site of the point alone. The scenario `cyber-attack`
+    finds the last clean point and simulates poisoned ones. Write evidence of kind `drill-step`, also for a restore with
+    failed checks. Raises BackupError if there is no point or another drill runs; DatabaseUnavailable, SiteError,
     PlacementDenied if the drill cannot start.
     """
     scratch.valid_id(drill_id)
     if point_id is not None and scenario != "routine":
         raise BackupError(
-            f"A drill of scenario {scenario} chooses its restore point itself",
+            f"The scenario {scenario} chooses the restore point itself, and a point was passed",
             "Pass either the restore point or the scenario.",
         )
     drill_steps.begin(platform.ledger, drill_id, "restore")
@@ -91,7 +91,7 @@ class _Restore:
         self.tally, self.attack = Tally(), Tally()
 
     def run(self, begun: BegunDrill, seeds: tuple[bytes, bytes]) -> BegunDrill:
-        """Run the restore. Return what it left in the sandbox."""
+        """Run the restore. Return the content of the sandbox."""
         clean = None
         if begun.scenario == "cyber-attack":
             trusted = self.platform.trusted_keys()
@@ -142,7 +142,7 @@ class _Restore:
         return opened
 
     def _databases(self, sandbox: Sandbox, point: OpenPoint, selection: Selection) -> tuple[str, ...]:
-        """Restore the databases. Return those that are there, as recorded or not."""
+        """Restore the databases. Return those that exist now, whether or not they equal their record."""
         there = list[str]()
 
         def add(dump: Dump, checks: list[RestoreCheck]) -> None:
@@ -158,7 +158,10 @@ class _Restore:
         return tuple(sorted(there))
 
     def _artifacts(self, sandbox: Sandbox, point: OpenPoint, selection: Selection) -> bool:
-        """Restore MLflow's artifacts. An object whose replica is damaged is red, also if its sealed form is whole."""
+        """Restore MLflow's artifacts.
+
+        A damaged replica fails the check, even if the sealed form of the object is intact.
+        """
         what, count = "MLflow's artifacts equal their record", len(selection.objects)
         brought = self.tally.attempt(what, lambda: fill_objects(sandbox, point, selection))
         if brought is None:
@@ -172,9 +175,10 @@ class _Restore:
 
 
 def _selection(point: OpenPoint, ledger: Ledger) -> Selection:
-    """Return all databases, and the bucket of artifacts if the point has any.
+    """Return all databases, and the bucket of artifacts if the point has artifacts.
 
-    Objects of a destroyed key are left out if the ledger knows of its destruction: anybody can mark a key at a site.
+    Objects of a destroyed key are left out if the ledger has a record of the destruction. A mark at the site is not
+    enough: anyone with the site's key can write it.
     """
     manifest = point.manifest
     parts = [Part("database", dump.name) for dump in manifest.databases]

@@ -1,4 +1,4 @@
-"""The sandbox of a drill: made from its record at the backup site, kept for the next step, removed at the end."""
+"""Sandbox of a drill: created from its record at the backup site, kept for the next step, removed at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 
-REMOVED = "the scratch space is removed"
+REMOVED = "the sandbox is removed"
 
 
 def sandbox_of(platform: Platform, site: Site, space: Scratch) -> Sandbox:
@@ -31,7 +31,7 @@ def sandbox_of(platform: Platform, site: Site, space: Scratch) -> Sandbox:
 
 
 def remove_leftovers(platform: Platform, site: Site, drill_id: str) -> None:
-    """Remove what killed drills, and an earlier run of this one, left at a site.
+    """Remove the leftovers of killed drills, and of an earlier run of this drill, at a site.
 
     Raises BackupError if another drill waits for its next step.
     """
@@ -39,8 +39,10 @@ def remove_leftovers(platform: Platform, site: Site, drill_id: str) -> None:
     for space in scratch.recorded(site, backups):
         if space.id != drill_id and space.is_reserved(now):
             raise BackupError(
-                f"Drill {space.id} waits for its next step, until {space.waits_until:%H:%M} UTC at the latest",
-                "Wait until it has ended, then run again. If its run was stopped, clear the run's task `clean_up`.",
+                f"The sandbox of drill {space.id} waits for the drill's next step, until "
+                f"{space.waits_until:%H:%M} UTC at the latest",
+                "Wait until that drill has ended, then run again. If its run was stopped, clear the run's task "
+                "`clean_up`.",
             )
     for space in scratch.recorded(site, backups):
         logger.info("removing leftovers of drill %s", space.id)
@@ -48,7 +50,7 @@ def remove_leftovers(platform: Platform, site: Site, drill_id: str) -> None:
 
 
 def _remove(sandbox: Sandbox, backups: str, space: Scratch) -> bool:
-    """Remove a drill's server, databases, bucket and record, whichever of them exist."""
+    """Remove the server, databases, bucket and record of a drill, as far as they exist."""
     end_marked(space.id)
     empty(sandbox)
     scratch.forget(sandbox.site, backups, space)
@@ -94,5 +96,5 @@ def clean_up(platform: Platform, drill_id: str, point_id: str | None = None, *, 
 
 
 def seconds(began: datetime, ended: datetime) -> float:
-    """Return the seconds between two times, in milliseconds at the finest."""
+    """Return the seconds between two times, rounded to milliseconds."""
     return round((ended - began).total_seconds(), 3)

@@ -1,7 +1,8 @@
-"""Record what each step of a drill did as signed evidence, and read it back: no step believes what it is told.
+"""Record each step of a drill as signed evidence, and read the steps back. No step relies on the return value of
+another.
 
-Steps may be processes on different machines. They share only the id of the drill; all else is read from the ledger and
-from the record of the scratch space.
+Steps may run in processes on different machines. They share only the id of the drill. Everything else comes from the
+ledger and from the record of the sandbox.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ StepName = Literal["restore", "prove", "clean up"]
 
 @dataclass
 class Tally:
-    """Collects checks and logs each one."""
+    """Collect checks and log each one."""
 
     checks: list[RestoreCheck] = field(default_factory=list)
 
@@ -35,7 +36,10 @@ class Tally:
         logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
     def attempt(self, what: str, step: Callable[[], T]) -> T | None:
-        """Return the value of a step, or None after adding a failed check with the error."""
+        """Return the value of a step.
+
+        If the step raises an error, add a failed check with the error and return None.
+        """
         logger.info("%s ...", what)
         try:
             return step()
@@ -44,18 +48,18 @@ class Tally:
             return None
 
     def judge(self, what: str, step: Callable[[], RestoreCheck]) -> None:
-        """Add the check that a step returns, or a failed check with its error."""
+        """Add the check that a step returns. If the step raises an error, add a failed check with the error."""
         self.judge_all(what, lambda: [step()])
 
     def judge_all(self, what: str, step: Callable[[], Iterable[RestoreCheck]]) -> None:
-        """Add the checks that a step returns, or a failed check with its error."""
+        """Add the checks that a step returns. If the step raises an error, add a failed check with the error."""
         for check in self.attempt(what, lambda: list(step())) or ():
             self.add(check)
 
 
 @dataclass(frozen=True)
 class BegunDrill:
-    """The start of a drill's restore, and its result in the scratch space.
+    """The start of a drill's restore, and its result in the sandbox.
 
     `opened`: the ledger and the chain attest the point, so it was restored. `recoverable` is the time of the newest
     complete point at the start. `facts` are the report's facts, as plain JSON.
@@ -74,7 +78,7 @@ class BegunDrill:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step: its checks, and those of a simulated attack. `begun` is set by the restore."""
+    """Result of a step: its checks, and those of a simulated attack. The step `restore` sets `begun`."""
 
     drill: str
     step: StepName
@@ -87,7 +91,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class StepSummary:
-    """The counts of a step's checks, for people who look at a task. No later step reads them."""
+    """Counts of a step's checks, for people who look at a task. No later step reads them."""
 
     drill: str
     step: StepName
@@ -100,7 +104,10 @@ class StepSummary:
 
 @dataclass(frozen=True)
 class DrillSteps:
-    """The recorded steps of a drill. A missing one was not run since the restore, or its last run did not end."""
+    """The recorded steps of a drill.
+
+    A step is missing if it did not run since the restore, or if its last run did not end.
+    """
 
     begun: BegunDrill
     restore: StepResult
@@ -136,9 +143,9 @@ def record(ledger: Ledger, result: StepResult) -> StepResult:
 
 
 def read(ledger: Ledger, drill_id: str) -> DrillSteps:
-    """Return the recorded steps of a drill: its newest restore, and what followed.
+    """Return the recorded steps of a drill: its newest restore, and the steps after it.
 
-    Raises BackupError if there is none, or it did not end.
+    Raises BackupError if the ledger has no restore of the drill, or if the restore did not end.
     """
     step_results: dict[str, StepResult | None] = {}
     for entry in ledger.find("drill-step", drill_id, limit=ALL):  # newest first
@@ -150,13 +157,13 @@ def read(ledger: Ledger, drill_id: str) -> DrillSteps:
         if result.begun and step_results["restore"]:
             return DrillSteps(result.begun, result, step_results.get("prove"), step_results.get("clean up"))
     raise BackupError(
-        f"The ledger has no record of a restore of drill {drill_id} that ended",
-        "Read the log of its step `restore`. Then start a new drill.",
+        f"The ledger has no completed restore of drill {drill_id}",
+        "Read the log of its step `restore`, then start a new drill.",
     )
 
 
 def judged(ledger: Ledger, drill_id: str) -> Evidence | None:
-    """Return the verdict on the newest restore of a drill, or None if it was not judged yet."""
+    """Return the verdict on the newest restore of a drill, or None without a verdict."""
     steps = ledger.find("drill-step", drill_id, limit=ALL)  # newest first, as the verdicts
     restored = next((entry.seq for entry in steps if entry.body["step"] == "restore"), 0)
     verdicts = (record for record in ledger.find("drill", limit=ALL) if record.seq > restored)
@@ -174,13 +181,13 @@ def _decoded(entry: Evidence) -> StepResult:
         return StepResult(**body)
     except (KeyError, TypeError, ValueError) as cause:
         raise IntegrityError(
-            f"Record {entry.seq} of the ledger is no step of a drill",
-            "Find out which release wrote it, then start a new drill.",
+            f"Record {entry.seq} of the ledger is not a valid step of a drill",
+            "Find out which release wrote the record, then start a new drill.",
         ) from cause
 
 
 def green(result: StepResult) -> StepSummary:
-    """Return a summary of a step without a failed check. Raises DrillFailed with the failed checks."""
+    """Return the summary of a step that has no failed check. Raises DrillFailed with the failed checks."""
     checks = (*result.attack, *result.checks)
     if failed := [check for check in checks if check.ok is False]:
         raise DrillFailed(

@@ -1,4 +1,4 @@
-"""Step `report` of a drill: the verdict of its steps as evidence, and the report."""
+"""Step `report` of a drill: write the verdict on its steps as evidence, and file the report."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PROVED = "the proofs ran to their end"
 
 @dataclass(frozen=True)
 class DrillResult:
-    """Result of a drill. `proved`: all checks of the restore point passed; `ok`: both objectives are met as well.
+    """Result of a drill. `proved`: all checks of the restore point passed. `ok`: both objectives are met as well.
 
-    `rto_seconds` is the time of the restore and its proofs. `rpo_seconds` is the age of the newest complete point at
-    the start (in a simulated attack: of the last clean one), or None if there is none or it failed.
+    `rto_seconds` is the duration of the restore and its proofs. `rpo_seconds` is the age of the newest complete point
+    at the start (in a simulated attack: of the last clean point). It is None if there is no such point or if it failed.
     """
 
     ok: bool
@@ -41,16 +41,17 @@ class DrillResult:
 def report(platform: Platform, drill_id: str) -> DrillResult:
     """Write the verdict of a drill as evidence of kind `drill`, and file its report.
 
-    The verdict is read from the evidence of its steps. A restore is judged once: a later call files the report of that
+    The verdict comes from the evidence of the steps. A restore is judged once: a later call files the report of that
     verdict again. Raises DrillFailed with the failed checks, including a missed objective; BackupError if the drill
-    restored nothing, or its proofs ran again after a green verdict; SiteError, PlacementDenied if the report cannot be
-    filed.
+    restored nothing, or if its step `prove` ran again after a passed verdict; SiteError, PlacementDenied if the report
+    cannot be filed.
     """
     steps = drill_steps.read(platform.ledger, drill_id)
     if record := drill_steps.judged(platform.ledger, drill_id):
         if steps.prove is None and record.body["proved"]:
             raise BackupError(
-                f"The step `prove` of drill {drill_id} ran again after its verdict (record {record.seq}), which stands",
+                f"The step `prove` of drill {drill_id} ran again after the verdict (record {record.seq}): the "
+                "verdict stands",
                 "Clear the task `restore` of this run with its downstream tasks, or start a new drill.",
             )
         result = _of_record(record)
@@ -68,7 +69,7 @@ def report(platform: Platform, drill_id: str) -> DrillResult:
     if not result.ok:
         judged, remedy = "failed its checks", "until a drill passes, rely only on an older point."
         if result.proved:
-            judged, remedy = "passed its checks, but its drill is red", "it explains each red check."
+            judged, remedy = "passed its checks, but its drill is red", "the report explains each red check."
         told = drill_steps.told(failed) or "  an objective could not be measured"
         raise DrillFailed(
             f"Restore point {result.point_id} {judged}:\n{told}", f"Follow docs/runbooks/restore-drill.md; {remedy}"
@@ -84,11 +85,11 @@ def verdict(objectives: BackupConfig, steps: DrillSteps) -> DrillResult:
         checks += steps.prove.checks
         took = round(took + steps.prove.seconds, 3)
     elif begun.opened:
-        checks.append(RestoreCheck(PROVED, False, "the step `prove` of the drill did not end: its log says why"))
+        checks.append(RestoreCheck(PROVED, False, "the step `prove` of the drill did not end: read its log"))
     if steps.clean_up:
         checks += steps.clean_up.checks
     elif begun.opened:
-        checks.append(RestoreCheck(REMOVED, False, "the step `clean up` of the drill did not end: its log says why"))
+        checks.append(RestoreCheck(REMOVED, False, "the step `clean up` of the drill did not end: read its log"))
     proved, recoverable = passed(checks), begun.recoverable
     if not proved and recoverable == points.created_at(begun.point):
         recoverable = None  # it is this point, and nobody can count on it

@@ -1,4 +1,4 @@
-"""Fill a target from a restore point: the one restore, of the platform in place, beside it, and of a drill."""
+"""Fill a target from a restore point. A restore in place, a side-by-side restore and a drill all use this code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fill_databases(
 
 
 def fill_objects(target: Target, point: OpenPoint, selection: Selection) -> RestoredObjects:
-    """Copy the selected objects, each read back. Raises SiteUnavailable, IntegrityError, SiteError."""
+    """Copy the selected objects, and read each one back. Raises SiteUnavailable, IntegrityError, SiteError."""
     return Bringer(point.copies(), target.site, target.bucket).bring(selection.objects)
 
 
@@ -62,7 +62,7 @@ def side_by_side(stack: Stack, point: OpenPoint, wish: Wish, selection: Selectio
 
 
 def empty(sandbox: Sandbox) -> None:
-    """Drop the databases and buckets of a sandbox, whichever exist. Raises DatabaseUnavailable, SiteError."""
+    """Drop the databases and buckets of a sandbox that exist. Raises DatabaseUnavailable, SiteError."""
     if sandbox.databases:
         with postgresql.session(sandbox.administrator, "drop the databases of a sandbox") as opened:
             for name in sandbox.databases.values():

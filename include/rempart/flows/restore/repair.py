@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Repaired:
-    """Result of a repair: the uncovered keys (with `dry_run`, the keys that would be), each with what hid it.
+    """Result of a repair: the uncovered keys (with `dry_run`, the keys to uncover), each with the kind of version that
+    hides it.
 
     `links` are the restored or lost links.
     """
@@ -41,14 +42,14 @@ class Repaired:
         return tuple(self.hidden)
 
     def lines(self) -> Iterator[str]:
-        """Yield what can be repaired, or was, as lines for people."""
+        """Yield the repairs, done or planned, as lines for people."""
         if self.dry_run:
             for key, what in self.hidden.items():
                 yield f"hidden: {key} ({what})"
             for seq in self.links.healed:
                 yield f"link {seq} can be restored: {self.links.faults[seq]}"
         for seq in self.links.lost:
-            yield f"link {seq} is lost: {self.links.faults[seq]}, and no site has a true copy"
+            yield f"link {seq} is lost: {self.links.faults[seq]}, and no site has an intact copy"
         yield f"site '{self.site}': {len(self.keys)} objects {'are hidden' if self.dry_run else 'were brought back'}"
         yield (
             f"the chain: {len(self.links.healed)} links {'can be' if self.dry_run else 'were'} put back,"
@@ -63,9 +64,9 @@ def repair(
     dry_run: bool = True,
     mark_lost: bool = False,
 ) -> Repaired:
-    """Uncover links, erasures, manifests and dumps at a site, and repair its chain. Writes evidence of kind `repair`.
+    """Uncover links, erasures, manifests and dumps at a site, and repair its chain. Write evidence of kind `repair`.
 
-    With `mark_lost`, a link without any true copy is marked as lost. Raises the errors of `uncover` and
+    With `mark_lost`, a link without an intact copy is marked as lost. Raises the errors of `uncover` and
     `mend_links.mend`.
     """
     site = open_site(platform, where)
@@ -120,7 +121,7 @@ def uncover(site: Site, bucket: str, known: KnownLocks | None, *, dry_run: bool 
 
 
 def covered(site: Site, bucket: str, known: KnownLocks | None) -> Iterator[Cover]:
-    """Return every object that restore points need and a reader does not find. Raises SiteError."""
+    """Return every object that restore points need and that is hidden from readers. Raises SiteError."""
     needed = {key for key, _ in known.until} if known else None
     for prefix in (locking.CHAIN, erasures.PREFIX, locking.POINTS, locking.REPOSITORIES):
         for cover in locking.covers(locking.listed(site.versions(bucket, prefix))):

@@ -47,11 +47,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """Result of a restore. `steps` holds the seconds of each step over all its runs, `rto_seconds` those since the
-    first start.
+    """Result of a restore. `steps` has the seconds of each step over all its runs; `rto_seconds` are the seconds since
+    the first start.
 
-    `rpo_seconds` is the age of the restore point at that start. `served` counts the objects by the kind of copy they
-    came from, `withheld` those that stay erased, by the encryption scope whose key was destroyed.
+    `rpo_seconds` is the age of the restore point at that start. `served` counts the objects by the kind of copy that
+    they came from. `withheld` counts the objects that stay erased, by the encryption scope whose key was destroyed.
     """
 
     ok: bool
@@ -80,10 +80,11 @@ def restore(
 ) -> RestoreResult:
     """Restore the selection, verify it, and write evidence of kind `restore`.
 
-    `live` opens the restored platform once its secrets are in place. With `runs`, the platform already runs, perhaps
-    elsewhere, and nothing is started. `patience` is the number of seconds to wait in containers until the platform is
-    started. Raises BackupError before any change if the restore is not allowed, and at the end if a check failed.
-    Raises IntegrityError, SiteError, DatabaseUnavailable or StackError on the way: the same call then continues.
+    `live` opens the restored platform once its secrets are in place. With `runs`, the platform already runs, perhaps on
+    other machines, and nothing is started. `patience` is the number of seconds to wait in containers until the platform
+    is started. Raises BackupError before any change if the restore is not allowed, and at the end if a check failed.
+    Raises IntegrityError, SiteError, DatabaseUnavailable or StackError if a step fails; the same call then continues
+    the restore.
     """
     name = f"restore-{wish.aside}" if wish.aside else "restore" if selection.whole else "restore.part"
     file = stack.var / f"{name}.json"
@@ -162,7 +163,7 @@ class _Restore:
         return self._end(platform)
 
     def _switch(self) -> None:
-        """Make the requested site active before anything works on the databases."""
+        """Make the requested site active before any process works on the databases."""
         if self.wish.active:
             now = restore_active.switch(
                 self.live(), self.point.manifest, self.wish.active, len(self.selection.objects), self.progress.began
@@ -196,7 +197,10 @@ class _Restore:
         return self._end(platform)
 
     def _erase_again(self, register: Sequence[Erasure]) -> None:
-        """Erase registered subjects again in the restored data. Raises BackupError if any of their rows is left."""
+        """Erase registered subjects again in the restored data.
+
+        Raises BackupError if any of their rows is still found.
+        """
         if not register:
             return
         # from here on the databases are not what the point says, and are not held against it any more
@@ -255,7 +259,7 @@ class _Restore:
 
     @property
     def _home(self) -> str:
-        """Return the name of the site that gets the objects."""
+        """Return the name of the site that receives the objects."""
         return self.wish.active or self.point.manifest.source
 
     def _databases(self, target: Target) -> None:

@@ -1,7 +1,7 @@
 """Make another site the active one as part of a restore, if the former active site is lost.
 
-The restore takes the first steps of a failover switchover: nobody writes, every object was verified, and objects that
-only the lost site had are lost. `flows.failover.fail_over` takes the remaining steps.
+The restore replaces the first steps of a failover: nobody writes, every object was verified, and objects that only the
+lost site had are lost. `flows.failover.fail_over` takes the remaining steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NO_BACKUP = "NO BACKUP"
 
 
 def check(config: Config, wish: Wish) -> None:
-    """Check that the site is declared and that the restore is complete and in place.
+    """Check that the site is declared, and that the restore is complete and in place.
 
     Raises ConfigError, BackupError.
     """
@@ -36,13 +36,13 @@ def check(config: Config, wish: Wish) -> None:
         )
     if wish.parts or wish.aside:
         raise BackupError(
-            f"Only a restore of everything, in place, can make '{wish.active}' the active site",
+            f"Only a complete restore in place can make '{wish.active}' the active site",
             "Leave out --only and --aside, or leave out --active.",
         )
 
 
 def switchover(manifest: Manifest, target: str, objects: int, began: datetime, now: datetime) -> Switchover:
-    """Return the failover switchover whose steps before the switch a restore has taken. Pure.
+    """Return the switchover of a failover whose steps before the switch are already done by a restore. Pure.
 
     `began` is the start of the restore; the age of the restore point is measured at that time.
     """
@@ -77,7 +77,8 @@ def switch(platform: Platform, manifest: Manifest, target: str, objects: int, be
 
 
 def resume(platform: Platform, target: str) -> None:
-    """Take the last step of the switchover once MLflow runs: allow writes, switch MLflow, write evidence `failover`.
+    """Take the last step of the switchover once MLflow runs: allow writes, switch MLflow, write evidence of kind
+    `failover`.
 
     Raises the errors of `fail_over`.
     """
@@ -101,7 +102,10 @@ def no_backup(platform: Platform, active: str) -> str | None:
 
 
 def lines(platform: Platform) -> Iterator[str]:
-    """Yield the active site if the platform was moved, and whether backups work there. Yield nothing if unknown."""
+    """Yield the active site if a switchover moved the platform, and whether backups work there.
+
+    Yield nothing if unknown.
+    """
     try:
         active = platform.active().site
     except RempartError:

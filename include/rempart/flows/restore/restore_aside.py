@@ -47,11 +47,11 @@ def restore_aside(
     force: bool = False,
     dry_run: bool = True,
 ) -> SideBySideRestore:
-    """Restore parts (by default all) of a restore point into databases and buckets whose names end in `aside`.
+    """Restore parts (default: all) of a restore point into databases and buckets whose names end in `aside`.
 
-    With `removing`, drop these databases and buckets. Uses the platform's own identity and public keys, and changes
-    nothing else of the running platform. Raises BackupError for an invalid part, suffix or restore point, and the
-    errors of `restore`.
+    With `removing`, drop these databases and buckets instead. The restore uses the platform's own identity and public
+    keys, and changes nothing else of the running platform. Raises BackupError for an invalid part, suffix or restore
+    point, and the errors of `restore`.
     """
     wanted = tuple(parse_part(part) for part in parts)
     wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), force)

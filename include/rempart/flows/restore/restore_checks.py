@@ -43,7 +43,7 @@ _CANARY = "SELECT val FROM public.variable WHERE key = %s AND is_encrypted"
 
 
 def log(checks: Iterable[RestoreCheck]) -> None:
-    """Log each check; a red one as a warning."""
+    """Log each check: a failed one as a warning."""
     for check in checks:
         logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
@@ -79,9 +79,9 @@ def decrypts(connection: Connection, environment: Mapping[str, str]) -> RestoreC
     The canary variable must have its value. Raises BackupError, DatabaseUnavailable.
     """
     what = "Airflow's encrypted connections and variables can be read"
-    with postgresql.session(connection, "read what Airflow encrypted") as opened:
+    with postgresql.session(connection, "read the encrypted values of Airflow") as opened:
         if opened.execute("SELECT to_regclass('public.variable')").fetchone() == (None,):
-            return RestoreCheck(what, None, "not run: the database had no schema when the restore point was made")
+            return RestoreCheck(what, None, "not run: the database had no schema when the restore point was created")
         found = [str(row[0]) for query in _ENCRYPTED for row in opened.execute(query).fetchall()]
         canary = opened.execute(_CANARY, [platform_secrets.CANARY]).fetchone()
     key = next((environment[name] for name in platform_secrets.FERNET_KEYS if environment.get(name)), None)
@@ -114,12 +114,12 @@ def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> RestoreChec
     introduced = [from_base64(record.body.get("public")) for record in ledger.find("key", limit=10_000)]
     verdict = verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
     if not seq:
-        return RestoreCheck(what, None, "not run: the ledger was empty when the point was made")
+        return RestoreCheck(what, None, "not run: the ledger was empty when the restore point was created")
     if verdict.broken:
         return RestoreCheck(what, False, f"record {verdict.broken.seq}: {verdict.broken.what}")
     found = next(iter(ledger.entries(seq - 1)), None)
     if found is None or found.hash != digest:
-        return RestoreCheck(what, False, f"record {seq} is {'another one' if found else 'missing'}")
+        return RestoreCheck(what, False, f"record {seq} is {'a different one' if found else 'missing'}")
     return RestoreCheck(what, True, f"{seq} records")
 
 
@@ -132,8 +132,8 @@ def champions(
 ) -> Iterator[RestoreCheck]:
     """Check that each champion loads by its URI and predicts on held-out rows of the restored site.
 
-    `rewritten` holds the replacements of training sets after erasures, if another ledger knows more of them.
-    `tracking_of` returns the connection of the MLflow server, if the policy allows it.
+    `rewritten` has the replacements of training sets after erasures, if another ledger has newer ones. `tracking_of`
+    returns the connection of the MLflow server, if the policy allows it.
     """
     known = erasures.rewritten(ledger) if rewritten is None else rewritten
     for name, version in sorted(versions.items()):

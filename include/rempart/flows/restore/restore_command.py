@@ -1,4 +1,4 @@
-"""Run `rempart restore` in three steps: look at the site, open a restore point, restore it."""
+"""Run `rempart restore` in three steps: find the restore points of a site, open one, restore it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path]) -> dict[str, str]:
-    """Return the secrets of a restore point, for a platform to restore. Raises the errors of `look` and `prepare`."""
+    """Return the secrets of a restore point, for a platform that is about to be restored.
+
+    Raises the errors of `look` and `prepare`.
+    """
     platform = detached()
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
     trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
@@ -43,20 +46,20 @@ def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path]) -> dict
 
 @dataclass(frozen=True)
 class SitePoints:
-    """The points of the site that a restore reads."""
+    """The restore points of a site."""
 
     wish: Wish
     found: FoundPoints
 
     def listing(self) -> Iterator[str]:
-        """The points that can be restored."""
+        """Yield the restorable points as lines for people."""
         found = self.found
         return restore_report.listing(found.site.name, found.links, found.present, found.platform.clock())
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A point that is opened, and what of it would be restored."""
+    """An opened restore point, and the plan of its restore."""
 
     wish: Wish
     found: FoundPoints
@@ -64,7 +67,10 @@ class Prepared:
     selection: Selection
 
     def lines(self, *, yes: bool) -> Iterator[str]:
-        """What the point holds, and what a restore would do; with `yes` the erasures are left to the restore."""
+        """Yield the content of the restore point and the plan as lines for people.
+
+        With `yes`, the restore reports the erasures itself.
+        """
         manifest = self.point.manifest
         yield from restore_report.explain(manifest, self.selection, self.point.platform.clock())
         for doubt in doubts(self.found, self.point):
@@ -80,10 +86,9 @@ class Prepared:
 
 
 def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> SitePoints:
-    """Find the restore points of a site. Without a site, `backup.site` is used. Nothing is changed.
+    """Find the restore points of a site (default: `backup.site`). Nothing is changed.
 
     `wait` is the number of seconds to wait in containers until MLflow and Airflow are started on the restored stores.
-
     Raises StackError for `wait` outside containers, and the errors of `restore_source.find`.
     """
     if wait and not stack.containers:
@@ -118,7 +123,9 @@ def carry_out(stack: Stack, prepared: Prepared, wait: float = 0.0) -> Iterator[s
 
 
 def doubts(found_points: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
-    """Return anomalies of a restore point, compared with the complete point before it; empty without one."""
+    """Return anomalies of a restore point, compared with the complete point before it; empty if there is no such
+    point.
+    """
     before = [link for link in found_points.links if link.seq < point.link.seq and link.consistent]
     for link in reversed([link for link in before if link.point in found_points.present]):
         try:

@@ -80,10 +80,10 @@ class Server:
     def _filled(self, database: str) -> list[str]:
         """Return the tables that have rows; empty if the database is missing."""
         name, administrator = self.target.database(database), self.target.administrator
-        with postgresql.session(administrator, f"look for database {name}") as opened:
+        with postgresql.session(administrator, f"check whether database {name} exists") as opened:
             if opened.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
                 return []
-        with postgresql.session(replace(administrator, schema=name), f"look into database {name}") as opened:
+        with postgresql.session(replace(administrator, schema=name), f"read the tables of database {name}") as opened:
             return [f"{table[0]}.{table[1]}" for table in postgresql.tables(opened) if _has_rows(opened, *table)]
 
     def _make(self, database: str) -> None:
@@ -122,7 +122,7 @@ def administrator(stack: Stack, connections: Connections = configuration.environ
 
 
 def give_rights(stack: Stack) -> None:
-    """Set the rights and triggers that dumps do not hold, and the roles on the stack's own server.
+    """Set the rights and triggers that dumps do not hold, and create the roles on the stack's own server.
 
     Raises DatabaseUnavailable.
     """
@@ -140,10 +140,10 @@ def restore_all(
     repository: Callable[[Dump], Repository],
     done: Callable[[Dump, list[RestoreCheck]], object],
 ) -> dict[str, RempartError]:
-    """Restore several databases in parallel, except those already in place; `done` gets the checks of each.
+    """Restore several databases in parallel, except those already in place. `done` gets the checks of each.
 
-    Return the errors by database, in the order in which they came: one failure does not stop the others. Every database
-    is inspected before any is dropped. Raises the errors of `Server.in_place`.
+    Return the errors by database, in the order in which they occurred: a failure does not stop the others. Every
+    database is inspected before any is dropped. Raises the errors of `Server.in_place`.
     """
     found = {dump.name: server.in_place(dump) for dump in dumps}
     todo = [dump for dump in dumps if not found[dump.name]]
@@ -176,10 +176,10 @@ def _has_rows(opened: postgresql.Session, schema: str, table: str) -> bool:
 
 
 def forget_replicas(connection: Connection, site: str) -> int:
-    """Delete what the replication catalogue knows about a site with restored objects. Return the number of replicas.
+    """Delete the replication catalogue's rows about a site with restored objects. Return the number of replicas.
 
-    Restored versions have new names, so the old entries would look like lost objects. The next run learns the new ones
-    and copies nothing twice.
+    Restored versions have new ids, so the old rows would look like lost objects. The next run catalogues the new
+    versions and copies nothing twice.
     """
     with continuity.session(connection, "forget the replicas of a restored site") as opened, opened.transaction():
         gone = opened.execute("DELETE FROM replica WHERE source = %s OR target = %s", [site, site]).rowcount

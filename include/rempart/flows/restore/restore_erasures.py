@@ -1,7 +1,7 @@
 """Apply registered erasures to restored data before the service opens.
 
 The whole register is applied, not only newer entries: an erasure may have been in progress when the restore point was
-made. Applying an entry twice is harmless.
+created. Applying an entry twice is harmless.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FEATURES = ("feast_offline", "feast_online")
 def register_of(point: OpenPoint, *, force: bool) -> list[Erasure]:
     """Return every verified entry of a site's register, with its key available.
 
-    Raises IntegrityError for a file without a trusted signature, which may hide or forge an erasure; KeyMissing and its
-    siblings for an entry whose key is gone. With `force` such a file is skipped with a warning. Raises SiteError if
-    the site of the restore point does not answer.
+    Raises IntegrityError for a file without a trusted signature, which may hide or forge an erasure. Raises KeyMissing,
+    KeyWrong, KeyRotated or KeyDestroyed for an entry whose key is unavailable. With `force`, such a file is skipped
+    with a warning. Raises SiteError if the site of the restore point does not answer.
     """
     sites = {site.name: site for site in (point.site, *point.others)}
     bucket = point.platform.config.buckets.backups
@@ -57,8 +57,8 @@ def register_of(point: OpenPoint, *, force: bool) -> list[Erasure]:
 
 
 def concerned(entries: Sequence[Erasure], selection: Selection) -> list[Erasure]:
-    """Return the entries that the restored parts may undo: those of the data sets; all, with the feature stores or
-    the ledger.
+    """Return the entries that the restored parts may undo: those of the restored data sets, or all if the feature
+    stores or the ledger are restored.
     """
     if selection.whole or any(database.name in (*_FEATURES, "ledger") for database in selection.databases):
         return list(entries)
@@ -83,8 +83,8 @@ def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection:
     if not force:
         raise BackupError(
             f"{told}: a side-by-side restore would hold those rows again",
-            "Restore in place, where the rows are erased again; or pass --force, and drop the restored data as "
-            "soon as you have looked.",
+            "Restore in place: the restore then erases the rows again. Or pass --force, and drop the restored "
+            "data as soon as you have inspected it.",
         )
     logger.warning("%s: the side-by-side restore holds those rows again", told)
 
@@ -116,8 +116,10 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
             continue
         here = [key for key in done.locked if key.endswith(f"at site '{home}'")]
         if done.left or here:
-            yield RestoreCheck(told, False, f"{done.left + len(here)} are still found; {', '.join(here[:3])}")
+            yield RestoreCheck(
+                told, False, f"{done.left + len(here)} rows or objects are still found; {', '.join(here[:3])}"
+            )
             continue
         rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked})
         waits = f"; pending, run `rempart erase --again`: {', '.join(later[:3])}" if later else ""
-        yield RestoreCheck(told, True, f"none is found ({rows} rows were){waits}")
+        yield RestoreCheck(told, True, f"no row is found ({rows} rows were erased){waits}")

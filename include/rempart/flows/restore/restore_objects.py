@@ -1,4 +1,4 @@
-"""Copy the objects of a restore point to a site from intact copies. Objects already in place stay."""
+"""Copy the objects of a restore point from intact copies to a site. Objects that are already in place stay."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MOST_FAILURES = 20
 """Number of failures after which the copy stops, because the rest would fail as well."""
 IN_PLACE = "in place"
 REASONS = 5
-"""Number of reasons that are kept for copies that did not serve."""
+"""Number of logged reasons why a copy could not be used."""
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
 class RestoredObjects:
-    """Objects by the kind of copy they came from, or already in place; copied bytes.
+    """Numbers of objects by the kind of copy that they came from, or already in place; copied bytes.
 
-    `passed_over` says why copies that come earlier in the order did not serve: the first few reasons.
+    `passed_over` has the first few reasons why copies earlier in the order could not be used.
     """
 
     served: Mapping[str, int] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class RestoredObjects:
 
 @dataclass(frozen=True)
 class Bringer:
-    """ObjectSources objects to a site. `bucket` maps a logical bucket name to the target's bucket."""
+    """Copy objects to a site. `bucket` maps a logical bucket name to the target's bucket."""
 
     copies: ObjectSources
     target: Site
@@ -54,10 +54,10 @@ class Bringer:
     monotonic: Callable[[], float] = time.monotonic
 
     def bring(self, held_objects: tuple[HeldObject, ...], workers: int = WORKERS) -> RestoredObjects:
-        """Copy each object to the target and read it back. One failure does not stop the others.
+        """Copy each object to the target and read it back. A failure does not stop the others.
 
-        At the end the error names the first failure, and the next run continues. Raises SiteUnavailable,
-        IntegrityError, SiteError.
+        At the end the error names the first failure; the next run continues. Raises SiteUnavailable, IntegrityError,
+        SiteError.
         """
         for name in sorted({obj.bucket for obj in held_objects}):
             self.target.ensure_bucket(self.bucket(name), versioned=True)
@@ -115,7 +115,7 @@ class Bringer:
 
 
 def _told(failures: list[RempartError], total: int) -> RempartError:
-    """Return one error for all failures; a transient error comes first."""
+    """Return one error for all failures: a transient error if there is one."""
     worst = next((failure for failure in failures if isinstance(failure, SiteUnavailable)), failures[0])
     if len(failures) == 1:
         return worst

@@ -23,7 +23,8 @@ def only_restore(stack: Stack) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as cause:
             raise BackupError(
-                "Another restore runs in this project", "Wait until it has ended, then start this restore again."
+                "Another restore runs in this project",
+                "Wait until the other restore has ended, then start this restore again.",
             ) from cause
         yield
 

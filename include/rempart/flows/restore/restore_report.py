@@ -12,7 +12,10 @@ from rempart.backup.points.restore_plan import Selection
 from rempart.flows.backup.point_report import age, size
 
 SKEW = timedelta(minutes=10)
-"""Tolerated clock difference. A restore point from further in the future was made with a wrong clock."""
+"""Tolerated clock difference.
+
+A restore point from further in the future was created on a machine with a wrong clock.
+"""
 
 
 def listing(site: str, links: Iterable[Link], present: Collection[str], now: datetime) -> Iterator[str]:
@@ -31,7 +34,10 @@ def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator
     yield f"restore point {manifest.id}, made at site '{manifest.source}' by version {manifest.code_version}"
     yield f"made      {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, {_ago(old)}"
     if old < -SKEW:
-        yield ("warning   the restore point is from the future: this clock is wrong, or the clock of its machine was")
+        yield (
+            "warning   the creation time is in the future: the clock of this machine, or of the machine that "
+            "created the restore point, is wrong"
+        )
     for missing in manifest.dangling[:5]:
         yield f"LACKS     {missing}"
     if len(manifest.dangling) > 5:

@@ -1,6 +1,6 @@
 """Find and open a restore point without its platform: verify the chain, choose the point, read the manifest, open keys.
 
-Needs only a site, an age identity and the ledger's public keys.
+A site, an age identity and the ledger's public keys are enough.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.S
 class Wish:
     """A restore request: a restore point of a site (default: the newest complete one) and the parts to restore.
 
-    `aside` is the suffix of a side-by-side restore. `force` allows operations that are refused otherwise. `active` is
+    `aside` is the suffix of a side-by-side restore. `force` allows operations that are otherwise refused. `active` is
     the site that becomes active and gets the objects (default: the site of the restore point).
     """
 
@@ -192,7 +192,10 @@ class OpenPoint:
     trusted: Mapping[str, bytes] = field(default_factory=dict)
 
     def repository(self, dump: Dump) -> Repository:
-        """Return the repository of a database's dump. Raises KeyMissing and its siblings, IntegrityError, SiteError."""
+        """Return the repository of a database's dump.
+
+        Raises KeyMissing, KeyWrong, KeyRotated, KeyDestroyed, IntegrityError, SiteError.
+        """
         key, platform = self.keys.of(dump.scope, dump.serial), self.platform
         return repository_of(platform.config, platform.connections, self.site.name, key)
 
@@ -208,9 +211,9 @@ class OpenPoint:
         )
 
     def secrets(self) -> dict[str, str]:
-        """Return the platform's secrets.
+        """Return the platform's secrets. The caller must not log them.
 
-        Never log them. Raises KeyMissing and its siblings, IntegrityError, SiteError.
+        Raises KeyMissing, KeyWrong, KeyRotated, KeyDestroyed, IntegrityError, SiteError.
         """
         kept = self.manifest.secrets
         with spool_folder() as folder:
@@ -221,7 +224,8 @@ class OpenPoint:
 
 
 def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes], site: Site | None = None) -> FoundPoints:
-    """Read and verify the chain of an opened site (default: the wish's); forced, with a point, up to the first break.
+    """Read and verify the chain of an opened site (default: the site of the wish). With `force` and a named point, stop
+    at the first break.
 
     Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing.
     """
@@ -257,7 +261,7 @@ def open_point(found_points: FoundPoints, wish: Wish, identity: age.Identity) ->
 
 
 def _others(openers: Mapping[str, Callable[[], Site]], name: str) -> tuple[Site, ...]:
-    """Return the other configured sites that can be opened. Whether they answer shows at the first request."""
+    """Return the other configured sites that can be opened. Whether a site answers is known at its first request."""
     opened = []
     for other, open_other in openers.items():
         if other == name:
@@ -270,9 +274,9 @@ def _others(openers: Mapping[str, Callable[[], Site]], name: str) -> tuple[Site,
 
 
 def plan(point: OpenPoint, wish: Wish, tools: postgresql.Tools | None = None) -> Selection:
-    """Return the restore plan; every key for it is available.
+    """Return the restore plan, after checking that every key for it is available.
 
-    Raises BackupError (KeyMissing and its siblings), SiteError.
+    Raises BackupError, KeyMissing, KeyWrong, KeyRotated, KeyDestroyed, SiteError.
     """
     named = [part.name for part in wish.parts if part.kind == "model"]
     models = model_folders(point, named, tools or postgresql.find_tools()) if named else {}
