@@ -165,7 +165,7 @@ def test_i7_an_altered_dump_is_refused_and_the_scratch_space_removed(standing):
     assert checks["database mlflow is restored with the rows on record"] is False
     assert checks["database ledger is restored with the rows on record"] is True
     assert checks["the restored MLflow starts"] is None
-    assert checks["the scratch space is removed"] is True
+    assert checks["the sandbox is removed"] is True
     assert list(site.list(bucket, "drills/")) == []
 
 

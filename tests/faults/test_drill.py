@@ -72,7 +72,7 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
     told = checks[red[0]]["detail"]
     assert f"{hidden.id}: its manifest was deleted" in told
     assert f"{poisoned.id}: 8 of 8 objects were replaced" in told and "8 objects that compressed before" in told
-    assert f"{forged.id}: no verified link of the chain vouches for it" in told
+    assert f"{forged.id}: no verified link of the chain attests it" in told
     assert checks["a clean restore point is found"]["detail"].startswith(clean.id)
     seen = [check["ok"] for what, check in checks.items() if what.startswith("the attack is detected")]
     assert seen.count(True) == 4 and seen.count(None) == 1  # there is no champion to replace
@@ -98,7 +98,7 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
 
 
 def test_an_attack_finds_its_point_by_itself(standing: Platform) -> None:
-    with pytest.raises(BackupError, match="chooses its restore point itself"):
+    with pytest.raises(BackupError, match="chooses the restore point itself"):
         drill(standing, "20260101T000000Z-aaaaaa", scenario="cyber-attack")
 
 

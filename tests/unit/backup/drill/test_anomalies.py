@@ -112,9 +112,9 @@ POISONS = {
     "runs gone": (with_rows(manifest(1), "airflow", {"public.dag_run": 2}), "dag_run 2 instead of 60"),
     "rows gone": (with_rows(manifest(1), "feast_online", {}), "public.hotel 0 instead of 5000"),
     "database gone": (manifest(1, databases=manifest(1).databases[:2]), "database feast_online is missing"),
-    "ledger cut": (manifest(1, ledger_head=(12, "f" * 64)), "ended at record 40 and ends at record 12"),
+    "ledger cut": (manifest(1, ledger_head=(12, "f" * 64)), "ended at record 40 before, and ends at record 12"),
     "ledger rewritten": (manifest(1, ledger_head=(40, "f" * 64)), "history was rewritten"),
-    "champion": (manifest(1, champions={"hotel_bookings": "99"}), "no promotion of it is on record"),
+    "champion": (manifest(1, champions={"hotel_bookings": "99"}), "the ledger has no promotion of it"),
     "no champion": (manifest(1, champions={}), "has no champion any more"),
     "dangling": (manifest(1, dangling=("model x",)), "inconsistent: 1 of"),
 }
@@ -169,7 +169,7 @@ def test_each_point_of_a_played_attack_is_seen() -> None:
     told = {poison.what: "; ".join(judged.doubts) for poison, judged in found}
     assert "look encrypted" in told["objects are replaced by ciphertext, then backed up"]
     assert "ledger lost 40 of 40" in told["the rows of the databases are deleted, then backed up"]
-    assert "not the one that the chain vouches for" in told["a manifest is altered after it was signed"]
+    assert "not the manifest that the chain attests" in told["a manifest is altered after it was signed"]
     assert "no verified link" in told["a point is signed with another key"]
 
 
@@ -181,7 +181,7 @@ def test_what_a_point_does_not_hold_is_not_attacked() -> None:
 
 @pytest.mark.parametrize(
     ("body", "why"),
-    [(None, "its manifest is gone"), (b"{}", "not the one that the chain"), ("other", "that of another point")],
+    [(None, "its manifest is gone"), (b"{}", "not the manifest that the chain"), ("other", "belongs to another point")],
 )
 def test_what_is_not_the_point_is_not_judged(body: bytes | str | None, why: str) -> None:
     found = manifest()

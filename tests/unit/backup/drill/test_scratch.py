@@ -125,5 +125,5 @@ def test_each_task_of_a_run_has_the_same_id_and_another_run_has_another() -> Non
     assert first == scratch.id_of_run(paris, "scheduled__2026-01-05T03:30:00+00:00") == scratch.valid_id(first)
     assert first != scratch.id_of_run(NOW, "manual__2026-01-05T03:30:00+00:00")
     for wrong in ("", "../x", f"{ID}x", ID.upper()):
-        with pytest.raises(BackupError, match="is no id of a drill"):
+        with pytest.raises(BackupError, match="is not the id of a drill"):
             scratch.valid_id(wrong)

@@ -51,7 +51,7 @@ def test_a_broken_chain_ends_what_counts(made: House) -> None:
     assert found.point == first
     assert checks["the chain of restore points is intact"] == (
         False,
-        "the chain is broken at link 2: no later point counts",
+        "the chain is broken at link 2: points after it do not count",
     )
     assert second in checks["the newest stored restore point is clean"][1]
 

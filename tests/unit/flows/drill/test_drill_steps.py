@@ -54,7 +54,7 @@ def test_a_step_is_read_as_it_was_recorded(
 
 def test_only_what_followed_the_newest_restore_counts() -> None:
     platform = house().platform
-    with pytest.raises(BackupError, match=r"no record of a restore of drill .* that ended"):
+    with pytest.raises(BackupError, match="no completed restore of drill"):
         drill_steps.read(platform.ledger, DRILL)
     for step in (restored(), proved(RED), proved(), removed()):
         drill_steps.record(platform.ledger, step)
@@ -64,7 +64,7 @@ def test_only_what_followed_the_newest_restore_counts() -> None:
     again = drill_steps.read(platform.ledger, DRILL)
     assert again.restore.checks == (RED,) and again.prove is None and again.clean_up is None
     platform.ledger.append("drill-step", DRILL, {"step": "prove", "checks": "all green"})
-    with pytest.raises(IntegrityError, match="is no step of a drill"):
+    with pytest.raises(IntegrityError, match="is not a valid step of a drill"):
         drill_steps.read(platform.ledger, DRILL)
 
 
@@ -77,7 +77,7 @@ def test_a_step_that_began_again_and_did_not_end_has_no_result() -> None:
     drill_steps.begin(platform.ledger, DRILL, "prove")
     assert drill_steps.read(platform.ledger, DRILL).prove is None
     drill_steps.begin(platform.ledger, DRILL, "restore")
-    with pytest.raises(BackupError, match=r"no record of a restore of drill .* that ended"):
+    with pytest.raises(BackupError, match="no completed restore of drill"):
         drill_steps.read(platform.ledger, DRILL)
 
 

@@ -62,7 +62,7 @@ def test_proofs_that_run_again_without_a_sandbox_say_nothing_against_the_point(
 ) -> None:
     drill_verdict.report(platform, DRILL)
     drill_steps.begin(platform.ledger, DRILL, "prove")
-    with pytest.raises(BackupError, match="ran again after its verdict"):
+    with pytest.raises(BackupError, match="ran again after the verdict"):
         drill_verdict.report(platform, DRILL)
     assert [record.body["ok"] for record in platform.ledger.find("drill", POINT, limit=9)] == [True]
 

@@ -109,7 +109,7 @@ def test_who_restores_and_who_asks_later_is_told_that_nothing_backs_it_up(platfo
     [
         (Wish("haven", active="nowhere"), ConfigError, "Site 'nowhere' is not declared"),
         (Wish("haven", active="haven", aside="before"), BackupError, "in place"),
-        (Wish("haven", active="haven", parts=(Part("bucket", "lake"),)), BackupError, "restore of everything"),
+        (Wish("haven", active="haven", parts=(Part("bucket", "lake"),)), BackupError, "complete restore in place"),
     ],
 )
 def test_only_a_whole_restore_moves_the_platform(wish: Wish, refusal: type[RempartError], arguments: str) -> None:
