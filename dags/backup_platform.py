@@ -1,21 +1,20 @@
-"""Write one restore point of the platform to the backup site, then delete the restore points that no retention rule
-keeps.
+"""Write a restore point of the platform to the backup site, then delete restore points that no retention rule keeps.
 
 **Input**: every platform database, and the objects of the lake and artifact buckets at the backup site's replica.
 **Output**: dumps and one manifest of hashes, written last; the asset `restore_point_platform`. The XCom of `prune`
 lists what it deleted. The same list is evidence of kind `prune` (docs/how-to/restore-points.md).
 
-With `backup.bundle` in rempart.yaml a third task, `store_bundle`, stores at the backup site what a bare machine needs
-to restore. It sends only what changed since the last run, mostly nothing (docs/how-to/bundle.md).
+With `backup.bundle` in rempart.yaml, a third task `store_bundle` stores the files that a bare machine needs for a
+restore at the backup site. It sends only files that changed since the last run (docs/how-to/bundle.md).
 
 Runs every `backup.every` (rempart.yaml), after each promotion, and by REST.
 
 **Run again** at any time: each run writes a new restore point.
 
 **When it fails**: the message names the database or site. A restore point without a manifest does not count: the last
-complete one stays the newest. If only `prune` fails, the new restore point is complete. A restore point that is kept
-by a lock is no failure. A lock that could not be extended is a failure, and so are objects that somebody hid at the
-site: run `rempart points repair`.
+complete one stays the newest. If only `prune` fails, the new restore point is complete. It is not a failure if a lock
+keeps a restore point. It is a failure if a lock cannot be extended, or if somebody hid objects at the site: run
+`rempart points repair`.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Delete the pods of jobs for which no task waits any more.
+"""Delete the pods of jobs that no task waits for.
 
 **Input**: the pods and TrainJobs of every pool that carry a job's labels, the jobs' records at the site, the state of
 the Airflow task that began each attempt. **Output**: orphaned pods deleted, their attempts ended on the record; a log
@@ -6,9 +6,9 @@ line for each.
 
 A pod is orphaned if its attempt has ended or was never recorded, or if the task that began it neither runs nor waits.
 If the state of a pod is unknown (the record cannot be read, Airflow's API does not answer), the pod is reported and
-left. Pods without credentials cannot run, so an orphaned pod blocks a place, but never trains a second time.
+left. Pods without credentials cannot run. An orphaned pod therefore occupies a place, but never trains a second time.
 
-Runs each quarter of an hour if `training.backend` is `kubernetes`. `dry_run` only reports.
+Runs every 15 minutes if `training.backend` is `kubernetes`. `dry_run` only reports.
 
 **Run again** at any time: a second run deletes nothing more.
 

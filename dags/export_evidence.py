@@ -10,9 +10,9 @@ who controls the database and the signing key.
 If a site has no valid record of its capabilities, the task first probes it. It refuses a site without a capability
 that the export needs.
 
-**Run again** at any time: the next run finishes an interrupted one. Each run reads back what it wrote before that
-counts, and in turn what earlier runs wrote. If a site altered or lost an object, the run writes the same bytes again
-and records evidence of kind `repair`.
+**Run again** at any time: the next run finishes an interrupted one. Each run reads its own objects back before they
+count as exported, and then the objects of earlier runs in turn. If a site altered or lost an object, the run writes
+the same bytes again and records evidence of kind `repair`.
 
 **When it fails** with `differs from the one in evidence/...`: the database was rewritten, or restored to an earlier
 point. Stop, and follow docs/how-to/verify-the-ledger.md. With `No exported object is left`: find out who emptied the

@@ -11,9 +11,9 @@ If more rows are refused than `max_quarantined` allows, the deliveries at fault 
 quarantine, including the good ones, and none of them is published.
 
 `again` takes the SHA-256 of a delivery that was ingested before. The run checks the delivery's rows in quarantine
-again with the present pipeline file, and ingests no waiting delivery. Rows that are accepted now leave quarantine for
-a new snapshot. If too many rows are still refused, no row is published, unless the run has `accept_quarantined`. That
-is recorded as evidence, with the number of the user.
+again with the current pipeline file, and ingests no waiting delivery. Rows that are accepted now leave quarantine for
+a new snapshot. If too many rows are still refused, no row is published, unless the run has `accept_quarantined`. The
+acceptance is recorded as evidence, with the number of the user.
 
 `accept_loss` takes the id of the snapshot that the ledger names as the newest and the site has lost. The run continues
 without its rows and records that as evidence. It is valid for this snapshot alone.
@@ -64,7 +64,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     accept = parameter(
         False,
         type="boolean",
-        description="With `again`: publish the good rows although more than max_quarantined of it is refused.",
+        description="With `again`: publish the good rows even if more rows are refused than max_quarantined allows.",
     )
     accept_loss = parameter(
         None,

@@ -3,7 +3,7 @@
 **Input**: the snapshot (the newest, or the one that the run names).
 **Output**: the offline tables and the online store of every feature view; the asset `features_<pipeline>`.
 
-The snapshot is loaded into PostgreSQL, each view is built as of its declared moment, and changed rows are written to
+The snapshot is loaded into PostgreSQL, each view is built as of its declared time, and changed rows are written to
 the online store. The watermark moves only after the online rows were counted.
 
 **Run again** at any time: rows that exist are not written again.

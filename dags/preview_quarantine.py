@@ -1,4 +1,6 @@
-"""Read the quarantined rows of one delivery, encrypted for the person who asked. The cockpit's pipeline page starts it.
+"""Read the quarantined rows of one delivery, encrypted for the person who asked.
+
+The cockpit's page of the pipeline starts this DAG.
 
 **Input**: the quarantine of a delivery at the active site. **Output**: the first 200 rows with their reasons,
 encrypted with age for the recipient, as the XCom of `preview`; evidence of kind `look`, with the user and the
@@ -11,8 +13,8 @@ age -d -i KEYFILE`.
 
 **Run again** at any time: each run is a look, and is recorded as evidence.
 
-**When it fails**: the message says what is missing (rows that were erased or whose retention is over are not shown),
-or which site or database did not answer.
+**When it fails**: the message names the missing rows, or the site or database that did not answer. Rows that were
+erased, or whose retention has ended, cannot be shown.
 """
 
 from typing import Any

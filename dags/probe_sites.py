@@ -4,12 +4,13 @@
 findings in the task's log. For each unproven capability the log says what Rempart does without it.
 
 Replication, restore points and the export of evidence refuse a site if its record lacks a capability that they need,
-or is older than 30 days. The probe writes only to the bucket `doctor`. A later run removes what is still locked there.
+or is older than 30 days. The probe writes only to the bucket `doctor`. A later run removes objects that are still
+locked there.
 
 Runs each week. **Run again** at any time, and after an operator changed something.
 
-**When it fails**: the message names the site and the capability that it lacks, or claims but does not have. See
-docs/runbooks/site.md.
+**When it fails**: the message names the site and the capability that it lacks, or that it claims without having it.
+See docs/runbooks/site.md.
 """
 
 from datetime import timedelta

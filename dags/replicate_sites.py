@@ -14,8 +14,8 @@ pair has passed. If one run would hide more than `deletes` allows, the task stop
 A run is **skipped** while another run of the pair is active, or while the source is not the active site. The log of
 `prepare` gives the reason.
 
-**Run again** at any time: verified objects are not copied again. `accept_deletes`: hide this number of keys, once,
-after the task has asked for that number.
+**Run again** at any time: verified objects are not copied again. After the task has asked for a number of keys,
+`accept_deletes` with that number hides them once.
 
 **When it fails**: the message names the keys that did not reach the target (all others did), or the lag and its
 objective. If a run is still active when `lag_objective` has passed since it was queued, the triggerer's log says so at
@@ -70,7 +70,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             ti.xcom_push("plan", ready.as_json())
             return replication.shares(ready.pieces())
 
-        # a limit of the bandwidth is one of each task
+        # each task keeps to the bandwidth limit by itself
         @task(max_active_tis_per_dagrun=1 if pair.bandwidth else None)
         def carry(plan: Any, pieces: Any) -> list[dict[str, Any]]:
             from rempart.flows.replication.replicate_in_tasks import carry, prepared
@@ -100,7 +100,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
 
         ready: Any = prepare()  # Airflow declares no index of a task's result
         carried = carry.partial(plan=ready["plan"]).expand(pieces=ready)
-        # the lease that the first takes is ended by the last, whatever came of what is between them
+        # the last task releases the lease of the first, whatever happened to the tasks between them
         concluded = linked(conclude(ready["plan"], carried), pages.PLACEMENT)
         concluded.as_teardown(setups=ready, on_failure_fail_dagrun=True)
     return dag

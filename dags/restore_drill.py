@@ -1,22 +1,26 @@
-"""Restore a restore point into a sandbox, by the code that restores the platform, and prove it.
+"""Restore a restore point into a sandbox, with the code that restores the platform, and prove it.
 
-**Input**: the newest restore point (or the one that the run names). **Output**: the list of checks, the measured RTO
-and RPO, evidence in the ledger, and a report under lock beside it (docs/how-to/drill-report.md).
+**Input**: the newest restore point, or the point that the run names. **Output**: the list of checks, the measured RTO
+and RPO, evidence in the ledger, and a locked report beside it (docs/how-to/drill-report.md).
 
-Task `restore` fills scratch databases and a scratch bucket. `prove` checks them: Airflow's database must migrate, and
-what it encrypted be read; the ledger must verify, online features equal the offline ones, and each champion load from
-the restored MLflow and predict the same numbers. `clean_up` removes the sandbox, and `report` writes the verdict: both
-run whatever happened before. A missed objective (`backup.rpo_objective`, `backup.rto_objective`) is red as well. The
-tasks share no data: each reads the evidence of the others in the ledger.
+- `restore` fills scratch databases and a scratch bucket: the sandbox.
+- `prove` checks the sandbox. Airflow's database must migrate, and its encrypted values must be readable. The ledger
+  must verify. Online features must equal the offline ones. Each champion must load from the restored MLflow and
+  predict the same numbers.
+- `clean_up` removes the sandbox. It runs whatever happened before.
+- `report` writes the verdict. It runs whatever happened before. A missed objective (`backup.rpo_objective`,
+  `backup.rto_objective`) fails the drill.
 
-`scenario` **cyber-attack**: poisoned points are played in memory behind the stored ones; all are judged, and the last
-clean one is restored. It is red, too, if the newest stored point is not a clean one.
+The tasks share no data: each reads the evidence of the others in the ledger.
 
-**Run again** at will: a drill never touches what runs. To repeat a part of a run, clear `restore` and what follows it:
-`prove` alone finds no sandbox any more and says so: the run is red, and the verdict on the restore stands. `report`
-alone files the report of that verdict again.
+`scenario` **cyber-attack** simulates poisoned points in memory behind the stored ones, judges all points, and restores
+the last clean one. The drill also fails if the newest stored point is not clean.
 
-**When it fails**: the task `report` lists the checks that did not hold. Treat it as the loss of that restore point:
+**Run again** at any time: a drill never touches running services. To repeat a part of a run, clear `restore` with its
+downstream tasks. `prove` alone finds no sandbox and fails; the verdict on the restore stands. `report` alone files the
+report of that verdict again.
+
+**When it fails**: the task `report` lists the failed checks. Treat the restore point as lost, and follow
 docs/runbooks/restore-drill.md.
 """
 
@@ -41,7 +45,7 @@ scenario = parameter(
     "routine",
     type="string",
     enum=["routine", "cyber-attack"],
-    description="What is supposed to have happened; an attack finds its point by itself.",
+    description="Simulated event. The scenario cyber-attack chooses the restore point itself.",
 )
 
 with DAG(
@@ -73,7 +77,7 @@ with DAG(
     def clean_up(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
         from rempart.flows.drill import drill_sandbox, drill_steps
 
-        # a step of a run that somebody marks as failed ends some seconds after this task begins
+        # if somebody marks the run as failed, a running step ends some seconds after this task begins
         done = drill_sandbox.clean_up(runtime.platform(), runtime.drill_id(dag_run), params["point"], patience=180)
         return runtime.as_json(drill_steps.green(done))
 
@@ -84,7 +88,7 @@ with DAG(
         return runtime.as_json(drill_verdict.report(runtime.platform(), runtime.drill_id(dag_run)))
 
     restored = linked(restore(), pages.POINT_RESTORED)
-    # a teardown also runs where somebody marks the run as failed
+    # a teardown also runs if somebody marks the run as failed
     restored >> prove() >> clean_up().as_teardown() >> linked(report(), pages.POINT_DRILLED)
 
 if __name__ == "__main__":

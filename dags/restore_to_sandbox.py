@@ -1,19 +1,19 @@
 """Restore parts of a restore point into a sandbox beside the running platform, or remove them again.
 
-Look at the sandbox, or copy from it.
+Use the sandbox to inspect restored data, or to copy from it.
 
-**Input**: a point (the newest that lacks nothing unless named), its parts, and a suffix: database `mlflow` comes back
-as `mlflow_<suffix>`, bucket `lake` as `lake-<suffix>`. **Output**: what was restored, and its checks, which are also
+**Input**: a restore point (default: the newest complete one), its parts, and a suffix: database `mlflow` is restored
+as `mlflow_<suffix>`, bucket `lake` as `lake-<suffix>`. **Output**: the restored parts, and their checks, which are also
 evidence of kind `restore`.
 
-Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows the plan. Nothing of the
-platform's own is touched: databases cannot be replaced under a running Airflow, for that there is `rempart restore`
-(docs/runbooks/everything-is-gone.md). What was restored stays until a run with `remove`.
+Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows the plan. The platform's
+own databases and buckets are not touched. To replace them, stop Airflow and run `rempart restore`
+(docs/runbooks/everything-is-gone.md). The sandbox stays until a run with `remove`.
 
-**Run again**: a run that was cut off goes on where it was; one that is done finds everything in place.
+**Run again** at any time: an interrupted run is continued. A finished run finds everything in place.
 
-**When it fails**: the message names the database or object. An older point than the newest needs `force`. Another
-restore at work on the same machine is waited for by running again.
+**When it fails**: the message names the database or object. A restore point older than the newest needs `force`. If
+another restore runs on the same machine, run again when it has ended.
 """
 
 from typing import Any
@@ -31,13 +31,13 @@ params = {
     "aside": Param(
         type="string",
         pattern=r"^[a-z][a-z0-9]{0,19}\Z",
-        description="What the names of the restored databases and buckets end in: before.",
+        description="Suffix of the restored databases and buckets, such as `before`.",
     ),
     "point": Param(
         None,
         type=["null", "string"],
         pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6,16}\Z",
-        description="Id of the restore point; empty for the newest that lacks nothing.",
+        description="Id of the restore point; empty for the newest complete one.",
     ),
     "parts": Param(
         [],
@@ -47,11 +47,15 @@ params = {
             "pattern": r"^(database|bucket|model|dataset):[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}\Z",
         },
         maxItems=50,
-        description="database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; none for all.",
+        description="database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; empty for all parts.",
     ),
-    "remove": Param(False, type="boolean", description="Remove what was restored beside the platform."),
-    "force": Param(False, type="boolean", description="Also an older point, into databases that hold other rows."),
-    "dry_run": Param(True, type="boolean", description="Only show what would be done."),
+    "remove": Param(False, type="boolean", description="Remove the sandbox instead."),
+    "force": Param(
+        False,
+        type="boolean",
+        description="Allow a restore point older than the newest, and databases that hold other rows.",
+    ),
+    "dry_run": Param(True, type="boolean", description="Only show the plan."),
 }
 
 with DAG(

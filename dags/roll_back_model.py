@@ -33,7 +33,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         None,
         type=["null", "string"],
         pattern=r"^[0-9]{1,9}\Z",
-        description="Change the alias only if this version is champion. Empty: whatever version is champion.",
+        description="Change the alias only if this version is champion. Empty: any version.",
     )
     params = {"dry_run": dry_run, "replaces": replaces}
     with DAG(

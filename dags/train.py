@@ -3,10 +3,10 @@
 **Input**: the feature store. **Output**: a frozen training set in the lake bucket, the job's files in the artifacts
 bucket, an MLflow run, and a registered candidate; the asset `candidate_<pipeline>`.
 
-The job reads one hashed Parquet file and needs no database, so the same entry point runs here and in a pod. Held-out
-rows are never used for training. With `training.backend: kubernetes` the task `run` tries the pools in their order
-(its rendered template shows the plan) and waits for a place without using a worker. `train` then registers the job's
-result.
+The job reads one hashed Parquet file and needs no database. The same entry point runs on this machine and in a pod.
+Held-out rows are never used for training. With `training.backend: kubernetes` the task `run` tries the pools in their
+order (its rendered template shows the plan) and waits for a place without using a worker. `train` then registers the
+job's result.
 
 **Run again** at any time: a job with the same data, trainer, parameters, seed and code is reused, not repeated.
 

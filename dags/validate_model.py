@@ -5,7 +5,7 @@
 the gate's reasons; evidence in the ledger in both cases.
 
 Candidate, champion and naive baseline are measured on the same held-out rows. A model is opened only if each of its
-files has the recorded SHA-256. A loader that the model's own files name is never used.
+files has the recorded SHA-256. Loaders that the model's files name are never used.
 
 **Run again** at any time: a version that is already champion stays champion.
 

@@ -1,13 +1,13 @@
-"""Read replicas back at their site, and repair damaged ones. Replicas that were not read for longest come first.
+"""Read replicas back at their site, longest unread first, and repair damaged ones.
 
 **Input**: for each pair of rempart.yaml the catalogue of the objects at the target. **Output**: evidence of kind
-`replication`: the number of replicas read, and the replicas that differ from what was copied.
+`replication`: the number of replicas read, and the replicas that differ from the copied object.
 
 Two runs a day read every new replica within 24 hours, and enough of the others to read each once in the pair's
 `read_back`. A damaged or missing replica is copied again from the source.
 
 One task for each site measures its content: objects and bytes of every bucket, old versions, and locks that end soon.
-The result is evidence of kind `usage`. The task reads listings, no objects, and the ledger gets counts alone.
+The result is evidence of kind `usage`. The task reads only listings, and the ledger gets only counts.
 
 **Run again** at any time: it reads the next part, and measures again.
 
