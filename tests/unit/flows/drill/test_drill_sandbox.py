@@ -90,7 +90,7 @@ def test_x4_a_waiting_drill_keeps_its_sandbox_though_the_clocks_of_two_machines_
 ) -> None:
     now = made.platform.clock()
     scratch.write(made.haven, "backups", scratch.name_scratch(DRILL, ["mlflow"]).waiting(now + apart))
-    with pytest.raises(BackupError, match="waits for its next step"):
+    with pytest.raises(BackupError, match="waits for the drill's next step"):
         drill_sandbox.remove_leftovers(made.platform, made.haven, "20990301t120000-012345")
     assert not removed
 
