@@ -1,4 +1,4 @@
-"""What is tried at each kind of port by somebody without credentials. Attacks as data, and the table of answers."""
+"""Attacks on each kind of port by a client without credentials, as data; and the table of answers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 ORIGIN = "http://evil.example"
 PAGE = {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-"""What a browser says of a request that a page of another site makes it send."""
+"""Headers that a browser sends with a request that a page of another site makes."""
 LETS_IN = range(200, 400)
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One request: to which endpoint, by whom, and how.
+    """One request: its endpoint, sender and content.
 
-    `plain`: the answer gives nothing away, whatever its status. `strict`: only 401, 403 and 405 are a refusal, for
-    somebody who may do other things there.
+    `plain`: the answer reveals nothing, whatever its status. `strict`: only 401, 403 and 405 count as a refusal, for a
+    sender who may do other things at the endpoint.
     """
 
     endpoint: str
@@ -31,7 +31,7 @@ class Attack:
 
 
 def text(value: str, number: int = 1) -> str:
-    """A string as a field of a protobuf message, in hexadecimal. Shorter than 128 bytes."""
+    """Return a string shorter than 128 bytes as a field of a protobuf message, in hexadecimal."""
     encoded = value.encode()
     return bytes([number << 3 | 2, len(encoded)]).hex() + encoded.hex()
 
@@ -53,7 +53,7 @@ SITE_CALLS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "s3-grpc": (("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", text("", 7)),),
 }
-"""Calls of SeaweedFS's gRPC services that read, write or delete; `{bucket}` stands for one that is there."""
+"""Calls of SeaweedFS's gRPC services that read, write or delete; `{bucket}` stands for an existing bucket."""
 SITE_PAGES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "master": (
         ("GET", "/dir/status"),
@@ -85,7 +85,9 @@ S3_REQUESTS = (
 
 
 def lets_in(attack: Attack, answer: Mapping[str, Any]) -> bool:
-    """Whether the answer gave something, or took something, that needs credentials; or there was none in time."""
+    """Return whether the attack succeeded: the answer gave or took something that needs credentials, or none came in
+    time.
+    """
     if "timed out" in str(answer["text"]):
         return True  # unknown is no refusal
     if attack.plain:
@@ -98,7 +100,10 @@ def lets_in(attack: Attack, answer: Mapping[str, Any]) -> bool:
 def of_site(
     site: str, part: str, where: Mapping[str, Any], bucket: str, key: str, who: str, web: bool = False
 ) -> list[Attack]:
-    """Attacks at one port of a SeaweedFS server. `part`: as in the stack's ports, empty for S3. `web`: by a page."""
+    """Return attacks on one port of a SeaweedFS server.
+
+    `part`: as in the stack's ports, empty for S3. `web`: sent by a page.
+    """
 
     def filled(value: str) -> str:
         return value.replace("{bucket}", bucket).replace("{key}", key)
@@ -126,7 +131,7 @@ def of_site(
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what somebody was answered at an endpoint, and what of it he should not have got."""
+    """One line of the table: the answers that a sender got at an endpoint, and those that he should not have got."""
 
     endpoint: str
     who: str
@@ -140,7 +145,7 @@ class Row:
 
 
 def told(answer: Mapping[str, Any]) -> str:
-    """An answer in a word or two, the same for all of its kind."""
+    """Return an answer in one or two words, the same for all answers of its kind."""
     if answer["status"] is not None:
         return str(answer["status"])
     text = str(answer["text"])

@@ -1,6 +1,7 @@
-"""Every listening port of the running containers, attacked from inside each container and from another one.
+"""Attack every listening port of the running containers, from inside each container and from another container.
 
-An attacker is a process of this machine in a container's network, as a user who is nobody there: that needs root.
+The attacker is a process of this machine in a container's network, running as a user who has no rights there. That
+needs root.
 """
 
 from __future__ import annotations

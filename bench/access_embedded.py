@@ -1,4 +1,4 @@
-"""Every listening port and Unix socket of the running embedded stack, attacked by those who must not get in."""
+"""Attack every listening port and Unix socket of the running embedded stack as users without access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of MLflow, Airflow and the other servers: by nobody, by a job, by viewer and operator. Pure: data."""
+"""Requests to the platform's servers: without credentials, as a job, as viewer and as operator. Pure data."""
 
 from __future__ import annotations
 

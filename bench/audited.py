@@ -1,8 +1,8 @@
-"""Of the proof in containers: the platform's audit, from inside: clean but for what a trial's owner answers for.
+"""Part of the proof in containers: run the platform's audit inside, and accept only the findings of a trial.
 
-Three findings are no fault of the containers: what a trial on one machine has not, and what only its owner can look up.
-The proof's rempart.yaml answers for these as an owner would, until tomorrow. Any other above `low` makes the audit, and
-with it the proof, red.
+Three findings are not faults of the containers: parts that a trial on one machine does not have, and facts that only
+its owner can look up. The proof's rempart.yaml accepts them until tomorrow, as an owner would. Any other finding above
+`low` fails the audit, and with it the proof.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""A database backed up and restored through restic beside plain pg_dump and pg_restore; and what a manifest costs.
+"""Back up and restore a database through restic, beside plain pg_dump and pg_restore; measure a manifest's cost.
 
 make bench BENCH=backup        ARGS="--megabytes 100" for a smaller database
 
-One database of half random and half repetitive text, on a PostgreSQL and a SeaweedFS site of the bench's own, on one
-disk with the peer's files. Ours is encrypted, stored at the site, and read back to its end before it counts; the peer
-is `pg_dump --format=custom` into a file, which is neither, and `pg_restore` of it. Bytes are those that each adds: the
-bucket's growth, and the file. Between the second and the third backup one row in a hundred is updated, spread over the
-table. After each backup all that is new in the repository is put under lock. The manifest is one of that many objects,
-written as JSON and read again.
+The database holds half random and half repetitive text. It runs on a PostgreSQL and a SeaweedFS site of the bench's
+own, on the same disk as the peer's files. Our backup is encrypted, stored at the site, and read back completely before
+it counts. The peer is `pg_dump --format=custom` into a file, which is neither encrypted nor read back, and `pg_restore`
+of that file. Bytes are the bytes that each side adds: the growth of the bucket, and the file. Between the second and
+the third backup, one row in a hundred is updated, spread over the table. After each backup, all new objects of the
+repository are locked. The manifest is a manifest of that many objects, written as JSON and read again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""How fast the cockpit's overview is when the platform has grown: beside Airflow's own list of DAGs, on one stack.
+"""Measure the cockpit's overview on a grown platform, beside Airflow's own list of DAGs, on one stack.
 
-make bench BENCH=cockpit        ARGS="--records 10000 --keys 100000" tries it
+make bench BENCH=cockpit        ARGS="--records 10000 --keys 100000" for a short trial
 
-On a stack of the bench's own (it goes with it): a ledger of 100,000 records, one valid chain, 1,000 of them snapshots,
-and 1,000,000 replicated keys in the catalogue. Then 5 readers at once ask for the page as a browser does, in turns of
-ours and Airflow's list, so that both meet the same machine. The cockpit gathers its facts anew meanwhile, as ever.
+The bench starts a stack of its own and removes it afterwards. The stack has a ledger of 100,000 records in one valid
+chain, 1,000 of them snapshots, and 1,000,000 replicated keys in the catalogue. Then 5 readers at once request the page
+as a browser does. Our page and Airflow's list take turns, so that both meet the same machine. Meanwhile the cockpit
+refreshes its facts in the background, as always.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Time to parse every DAG file, with 1 and with 50 pipelines, and what a task parses of its own file.
+"""Measure the parse time of all DAG files with 1 and with 50 pipelines, and of the one file that a task parses.
 
-Each beside a plain Airflow file, in a fresh process for each reading. `cpu` in the figures is the same ratio by the CPU
-time of the processes, which a busy machine changes less.
+Each reading runs in a fresh process, beside a plain Airflow file. `cpu` in the figures is the same ratio in CPU time of
+the processes, which a busy machine changes less.
 
     make bench BENCH=dag_parse [ARGS="--readings 5"]
 """

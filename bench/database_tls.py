@@ -1,8 +1,8 @@
-"""Of the proof in containers: PostgreSQL by TLS alone, every certificate verified, and who comes otherwise refused.
+"""Part of the proof in containers: PostgreSQL accepts only TLS connections, with verified certificates.
 
-The server of the wheel has no TLS compiled in. So a front with a certificate stands before it, in a container that has
-the server's name; the server itself moves to a network that nobody else is in. The platform's containers are told so
-by libpq's own variables, as a pod is.
+The server of the wheel is built without TLS. A TLS proxy with a certificate therefore takes the server's name in a
+container, and the server moves to a network that no other container is in. The platform's containers get the TLS
+settings through libpq's own variables, as a pod does.
 """
 
 from __future__ import annotations

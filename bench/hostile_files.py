@@ -1,9 +1,9 @@
-"""The most memory that taking in a hostile delivery costs, beyond the idle reader: thirty files, one ingestion each.
+"""Measure how much memory hostile deliveries need above the idle reader: thirty files, one ingestion each.
 
-Each file is taken in by a process of its own together with a good delivery, on a site in memory whose objects lie on
-disk. Measured is the resident memory of that process and of the one that reads for it,
-sampled a hundred times a second, less what both have when everything is imported and one delivery was read. Files that
-are mapped are shared with the system's cache and count as well. `python -m bench.hostile_files [NAME ...]`
+Each file is ingested by a process of its own, together with a good delivery, on a site in memory whose objects lie on
+disk. The bench samples the resident memory of that process and of its reader process a hundred times a second, and
+subtracts the memory that both use after all imports and one delivery. Mapped files are shared with the system's cache,
+and count as well. `python -m bench.hostile_files [NAME ...]`
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Somebody without credentials at a port or a Unix socket: asked what to try in JSON, tells in JSON what was answered.
+"""A client without credentials at a port or a Unix socket: reads attacks as JSON, and prints the answers as JSON.
 
-Standard library only, so that it also runs in a container; with `uid`, as that user, with no right of root's left.
+The module uses the standard library only, so that it also runs in a container. With `uid`, it runs as that user and
+drops all rights of root.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Appends to the ledger beside the same inserts without chain and signature, on a PostgreSQL of the bench's own.
+"""Measure appends to the ledger beside the same inserts without chain and signature.
 
 make bench BENCH=ledger
 
-Both sides open a connection for each append, as the platform does. Then the full proof: 8 writers of 1,000 appends each
-make one chain without a fork, which is verified from its first record.
+The bench starts a PostgreSQL of its own. Both sides open a connection for each append, as the platform does. Then 8
+writers of 1,000 appends each write one chain without a fork, and the bench verifies the chain from its first record.
 """
 
 from __future__ import annotations

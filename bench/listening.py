@@ -1,4 +1,4 @@
-"""What listens, as the kernel tells it: ports and Unix sockets of processes, whatever anybody declared."""
+"""Find listening ports and Unix sockets of processes in the kernel's tables, whether or not they are declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network namespace that reaches one port of this machine and nothing else: where a proof has lost all the rest."""
+"""Create a network namespace that reaches one port of this machine and nothing else."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Of the proof against lies: a small real platform, made once, and reset for each cell.
+"""Part of the proof against lies: a small real platform, created once, and reset for each cell.
 
-PostgreSQL and two SeaweedFS sites run as `rempart up` starts them. A restore point of this platform holds the database
-of the ledger alone, so that a cell takes seconds; everything else is as on a platform of a team. The ledger and the
+PostgreSQL and two SeaweedFS sites run as `rempart up` starts them. A restore point of this platform holds only the
+ledger's database, so that a cell takes seconds. Everything else is as on the platform of a team. The ledger and the
 leases of the flows are in memory.
 """
 

@@ -1,4 +1,4 @@
-"""Of the proof against lies: the cells' outcomes, kept as they come, and the matrix that is printed and documented."""
+"""Part of the proof against lies: store the outcome of each cell, and print the matrix for terminal and docs."""
 
 from __future__ import annotations
 

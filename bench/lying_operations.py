@@ -1,4 +1,4 @@
-"""Of the proof against lies: the operations, and how their claims are held against the bytes of the real sites."""
+"""Part of the proof against lies: compare the claims of the operations with the bytes of the real sites."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The chain through Airflow beside the same library calls in one plain process, on the running stack.
+"""Run the chain through Airflow, beside the same library calls in one plain process, on the running stack.
 
     make up && make bench BENCH=orchestration_overhead
 
-Each round trains a new job (a seed of its own), so both sides do the same work on the same data. The figures tell where
-the time goes: each stage's seconds in its DAG run and in the plain call.
+Each round trains a new job with its own seed, so both sides do the same work on the same data. The figures show where
+the time goes: the seconds of each stage in its DAG run and in the plain call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Of the proof in containers: the way out, as each of them finds it, and the pages by TLS."""
+"""Part of the proof in containers: outgoing connections from inside each container, and the pages by TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IP packets, read and answered: what a program wanted to reach, and the reply that lets it fail at once.
+"""Parse IP packets, and build the replies that make an attempt fail at once.
 
 Pure functions over bytes. Formats: RFC 791 and 8200 (IPv4, IPv6), 9293 (TCP), 768 (UDP), 792 and 4443 (ICMP), 1035
 (DNS).

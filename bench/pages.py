@@ -1,6 +1,6 @@
-"""What the web pages of the platform make a browser load: references to other hosts, in the text and in a real browser.
+"""Find references to other hosts in the platform's web pages: in their text, and in a real browser.
 
-A reference in a page counts unless the page's Content-Security-Policy keeps the browser to the page's own host.
+A reference counts unless the page's Content-Security-Policy restricts the browser to the page's own host.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What a pod costs: a small training through the operator, beside its entry point run directly; one evicted half way.
+"""Measure the cost of a pod: a small training through the operator, beside its entry point run directly.
 
     make up && make bench BENCH=pods
 
-The operator, its triggers, site, MLflow and job are the real ones; the clusters are doubles (tests/kubernetes_double).
-Airflow's own scheduler and triggerer are not in it: `bench.prove_pods` runs the whole chain with them.
+One pod is evicted half way. The operator, its triggers, the site, MLflow and the job are real; the clusters are doubles
+(tests/kubernetes_double). Airflow's scheduler and triggerer take no part: `bench.prove_pods` runs the whole chain with
+them.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
-"""Many queued trainings: what they ask of the clusters, what they cost the triggerer, and whether the turns are fair.
+"""Measure many queued trainings: requests to the clusters, cost for the triggerer, fairness of turns.
 
     make bench BENCH=pods_many                      ARGS="--cluster": 50, on the cluster of KUBECONFIG
                                                     ARGS="--cluster --only turns --seconds 15 --turns 60"
 
-500 pipelines wait for three pools without a free GPU. Then 500 trainings of 60 pipelines, ten of which have most of
-them, share twelve GPUs; of each pipeline one runs at a time, as its DAG has it (`max_active_runs`). At last one job at
-a time goes through the operator and through a bare KubernetesPodOperator, in turns.
+First, 500 pipelines wait for three pools without a free GPU. Second, 500 trainings of 60 pipelines share twelve GPUs.
+Ten of the pipelines have most of the trainings, and each pipeline runs one training at a time (`max_active_runs`), as
+its DAG does. Third, one job at a time goes through the operator and through a bare KubernetesPodOperator, in turns.
+`--only` measures one of the three.
 
-The operator, its triggers, the policy and the record of each job are the real ones; sites and ledger are in memory, the
-clusters doubles (tests/kubernetes_double), a job is `sleep`. Triggers run in a process of their own, as in a triggerer;
-one worker runs the tasks. Airflow's scheduler and triggerer are not in it. Where many jobs wait, a task does not look
-for a free node; where one goes alone, it does. `--only` measures one of the three. `--seconds` is how long a training
-lasts that takes its turn, and `--turns` after how many turns they end. `--cluster` needs what `make test-k8s` needs
-(docs/how-to/test-on-a-cluster.md); of its nodes the third is pool gpu-c.
+The operator, its triggers, the policy and the record of each job are real. Sites and ledger are in memory, the clusters
+are doubles (tests/kubernetes_double), and a job is `sleep`. Triggers run in a process of their own, as in a triggerer;
+one worker runs the tasks. Airflow's scheduler and triggerer take no part. A task looks for a free node only if it is
+the only waiting job.
+
+`--seconds` is the duration of a training that takes its turn. `--turns` is the number of turns after which the
+trainings end. `--cluster` needs the same as `make test-k8s` (docs/how-to/test-on-a-cluster.md); its third node is pool
+gpu-c.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Time to read DAG files with the cluster policies and without them, as a dag-processor does, interleaved.
+"""Measure the time in which a dag-processor reads DAG files, with and without the cluster policies.
 
 make bench BENCH=policy_cost
 
-Two processes import Airflow, one with our `airflow.policy` entry point and one with none, and then fork a child for
-each reading, as a dag-processor does for each file; the platform's files are read in one child together. Processor
-time, since other programs disturb it less.
+One process imports Airflow with our `airflow.policy` entry point, another without it. Each then forks a child for each
+reading, as a dag-processor does for each file; one child reads all files of the platform. The bench measures CPU time,
+which other programs disturb less.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Proof: every port on which the platform listens is attacked, and nobody without the right gets anything.
+"""Proof: every port of the platform is attacked, and nobody gets anything without the right to it.
 
-    make prove-access                the embedded stack, which is started if it does not run; and compose, where it runs
+    make prove-access                the embedded stack, which is started if it does not run; and compose, if it runs
     make prove-access ARGS=--page    and writes docs/reference/access.md, also from the last run of `make prove-compose`
 
-Ports are enumerated from /proc, not from a list: a new one makes the proof red until somebody says what it is. Each is
-attacked as another user of the machine (as root; else as this one, whom ports do not tell apart), as a web page of
-another site, with wrong passwords, as a job in a pool, and as a viewer and an operator of Airflow.
+The ports come from /proc, not from a list: a new port fails the proof until somebody declares it. The attackers of each
+port are another user of the machine (as root; otherwise this user, whom ports cannot tell apart), a web page of another
+site, wrong passwords, a job in a pool, and a viewer and an operator of Airflow.
 """
 
 from __future__ import annotations

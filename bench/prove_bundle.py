@@ -1,11 +1,11 @@
-"""Proof: a bundle that is carried by hand installs where there is no network, both ways, and no altered byte passes.
+"""Proof: a bundle that is carried by hand installs without a network, in two ways, and altered files are refused.
 
     make prove-bundle      (as root: namespaces without a network; with a Docker Engine for the images)
 
-A bundle is written from this clone. A byte of each file is altered: each is refused, by name. Then, in a network
-namespace with nothing but its own loopback, one copy is installed and does the whole demo; and, after the images were
-removed from the Engine, another copy brings them back and `docker compose up --wait` starts the platform. The Engine
-works outside the namespace, so it is asked what it pulled, and where the networks lead.
+The proof writes a bundle from this clone. It alters one byte of each file: each altered file is refused by name. Then
+it installs one copy in a network namespace that has only its own loopback, and runs the whole demo there. After it
+removes the images from the Engine, another copy loads them again, and `docker compose up --wait` starts the platform.
+The Engine works outside the namespace, so the proof asks it what it pulled, and where its networks lead.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Proof: with profiles `celery` and `monitoring`, two workers share the work, and one that dies or stops loses none.
+"""Proof: with profiles `celery` and `monitoring`, two workers share the tasks; none is lost if one dies or stops.
 
-    make prove-celery       (needs what `make prove-compose` needs)
+    make prove-celery       (needs the same as `make prove-compose`)
 
-The demo's chain with two workers, tasks of it on both; then once more, and the worker that trains is killed (SIGKILL)
-and stays away: the chain ends well on the other. A worker that is asked to stop ends its task first. What Airflow's
-processes push is at the server of metrics, which answers nobody without the password. State and settings are the
-proof's own (var/celery-proof), otherwise as for `make prove-compose`.
+The demo's chain runs with two workers, and both run tasks of it. Then the chain runs again, and the worker that trains
+is killed (SIGKILL) and stays away: the chain succeeds on the other worker. A worker that is asked to stop finishes its
+task first. The metrics server has the metrics that Airflow's processes push, and answers nobody without the password.
+State and settings are the proof's own (var/celery-proof); otherwise they are as in `make prove-compose`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Proof: the official Airflow chart takes deploy/helm, and makes of it only what the platform's rules allow.
+"""Proof: the official Airflow chart accepts deploy/helm, and renders only objects that the platform's rules allow.
 
-    make prove-chart CHART=airflow-1.22.0.tgz     (a file or a folder; HELM=/path/to/helm where it is not on PATH)
+    make prove-chart CHART=airflow-1.22.0.tgz     (a file or a folder; HELM=/path/to/helm if it is not on PATH)
 
-No cluster and no network is asked. The chart's own schema judges the values, helm renders them, and each object is held
-against the rules of tests/chart.py. What is on record about the chart (tests/unit/deploy/airflow_chart.yaml) is held
-against the chart itself. Values that must be refused, or make the chart write a Secret, are tried as a control.
+The proof needs no cluster and no network. The chart's own schema validates the values, helm renders them, and each
+object is compared with the rules of tests/chart.py. The recorded facts about the chart
+(tests/unit/deploy/airflow_chart.yaml) are compared with the chart itself. As a control, the proof also tries values
+that must be refused, or that make the chart write a Secret.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Proof: the platform starts in containers, does its work, heals, lets nothing out, and leaves nothing behind.
+"""Proof: the platform starts in containers, does its work, heals, sends nothing outside, and leaves nothing behind.
 
-    make prove-compose      (needs a Docker Engine, and root to make the base image where none can be pulled)
+    make prove-compose      (needs a Docker Engine, and root to make the base image if it cannot be pulled)
 
-`rempart init`, the images, `docker compose up --wait`; the demo's chain through Airflow's REST API, from a container
-beside it and through the gate from this machine; the scheduler is killed (SIGKILL) while a task runs. PostgreSQL is
-reached by TLS alone, with its certificate verified (bench.database_tls), and a restore beside the platform goes the
-same way. Each container is then looked at from outside and from inside (bench.seen). State and settings are the proof's
-own (var/compose-proof); two proofs run side by side with a REMPART_PORT_OFFSET and a REMPART_TAG each.
+The proof runs `rempart init`, builds the images and runs `docker compose up --wait`. It runs the demo's chain through
+Airflow's REST API, from a container beside it and through the gate from this machine. While a task runs, it kills the
+scheduler (SIGKILL). PostgreSQL is reached only by TLS with a verified certificate (bench.database_tls), also by a
+side-by-side restore. Then each container is examined from outside and from inside (bench.seen). State and settings are
+the proof's own (var/compose-proof). Two proofs can run at once if each has its own REMPART_PORT_OFFSET and REMPART_TAG.
 """
 
 from __future__ import annotations

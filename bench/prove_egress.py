@@ -2,10 +2,11 @@
 
     make prove-egress            ARGS="--linger 600" keeps the stack up for ten more minutes
 
-The chain of `make demo` runs in a network namespace with nothing but loopback and a counting sink (`bench/sink.py`).
-What users do besides is done as well: the checks of the command line, a scheduled run, the pages of the web interfaces.
-Every packet that wants to leave is an attempt, told with its process; a look-up of a name is one too. Before and after,
-deliberate attempts must each be counted under the right process: a counter that cannot count proves nothing.
+The chain of `make demo` runs in a network namespace that has only loopback and a counting sink (`bench/sink.py`). Other
+things that users do run as well: the checks of the command line, a scheduled run, the pages of the web interfaces.
+Every packet that leaves is an attempt, reported with its process; so is every name look-up. Before and after, the proof
+makes deliberate attempts, each of which must be counted under the right process: a counter that cannot count proves
+nothing.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""Proof: which layer stops a task that reaches for a denied host: the audit hook, the network's rules, both, neither.
+"""Proof: which layer stops a task that connects to a denied host: the audit hook, the network's rules, both, or none.
 
     make prove-egress-layers     ARGS="--docs" writes docs/reference/egress-layers.md from the run
 
 A stack of its own runs three rounds of the same attempts, from a task of a real DAG:
-1. the hook alone: in the task's own process, with no rules on the network;
-2. the network alone: the same from a child process without the hook, with the rendered nftables rules loaded;
+
+1. the hook alone: in the task's own process, without rules on the network;
+2. the network alone: from a child process without the hook, with the rendered nftables rules loaded;
 3. both.
-Two counters see every packet to the denied host: one where a process hands it to the network (nftables, before any
-rule), one where it has left (`bench/sink.py`). As root all this happens in a network namespace that leads nowhere.
-Without root only the hook is put to the test, and the network's column says so.
+
+Two counters see every packet to the denied host: one as a process hands it to the network (nftables, before any rule),
+one after it has left (`bench/sink.py`). As root, all this runs in a network namespace that leads nowhere. Without root,
+only the hook is tested, and the network's column says so.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Proof: the primary site's server is killed while the demo's chain runs; the chain ends on `haven`, and comes home.
+"""Proof: the primary site is killed while the demo's chain runs; the chain ends on `haven`, and returns later.
 
     make prove-failover
 
-On a stack of its own: deliveries are ingested, features materialized, everything replicated; then a training starts,
-and in the middle of it the site is killed (SIGKILL) and stays away. Failover without the operator's word is refused;
-with it the chain is finished on `haven`. Then the primary returns, with objects that nobody had replicated, and the
-platform goes back. In the end each object that either site showed is read from both and compared with what it was.
+On a stack of its own, the proof ingests deliveries, materializes features and replicates everything. It starts a
+training, and kills the site (SIGKILL) in the middle of it; the site stays away. A failover without `accept_loss` is
+refused. With it, the chain ends on `haven`. Then the primary returns, with objects that were never replicated, and the
+platform fails back. At the end, every object that either site lists is read from both sites and compared with its
+earlier content.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Proof: images are what they say, hold nothing that they must not, and are made the same from the same commit.
+"""Proof: images contain what they declare and nothing forbidden, and the same commit builds the same images.
 
     make prove-images                      (needs a Docker Engine; some ten minutes: two targets are built twice)
-    make prove-images ARGS=--scan          (the images that are there, in a minute; nothing is built)
+    make prove-images ARGS=--scan          (the existing images, in a minute; nothing is built)
 
-Each image is unpacked and looked at, file by file: setuid and setgid, what anybody may write, private keys, what
-package managers leave, and its bill of materials against its contents. Two targets, the smallest and one with Python,
-are built twice without the Engine's cache of layers, and every difference is told. Of folders the time is not compared:
-the Engine's own exporter cannot set it.
+The proof unpacks each image and examines it file by file: setuid and setgid, world-writable files, private keys,
+leftovers of package managers, and its bill of materials against its contents. It builds two targets, the smallest and
+one with Python, twice without the Engine's layer cache, and reports every difference. It does not compare the times of
+folders, because the Engine's own exporter cannot set them.
 """
 
 from __future__ import annotations

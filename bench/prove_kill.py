@@ -1,9 +1,10 @@
-"""Proof: kill -9 on any process of the stack while the chain runs; it heals, and the chain ends well or on a re-run.
+"""Proof: each process of the stack is killed while the chain runs; the chain succeeds, at the latest on a re-run.
 
     make prove-kill
 
-For each process: start a training (new parameters, so the work is real), kill the process while the task runs, then
-follow training and gate to their end. A run that fails must say why, and succeed when started again.
+For each process, the proof starts a training (with new parameters, so the work is real), kills the process while the
+task runs, then follows training and gate to their end. A run that fails must state the cause, and must succeed when it
+is started again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Proof: whatever a site lies, no operation is green above what the bytes are, none is endless, and each converges.
+"""Proof: whatever a site lies, no operation claims a success that the bytes refute, and each converges.
 
     make prove-lying-sites ARGS="--quick" runs one fault of each class; ARGS="--only replicate,drill --fault I8" chooses
 
-Every fault of the tests' lying site (tests/lying) is switched on for every operation that makes a request which the
-fault can answer; the other cells are *not reachable*, by the request log of an honest run. A cell begins with the same
-small platform (bench/lying_ground.py). The operation runs through the lying site, in a process of its own and within a
-limit of time; a claim of success is held against the bytes of the real sites. Then the site tells the truth again, and
-the same operation must be green, and right.
+Each fault of the tests' lying site (tests/lying) is combined with each operation that makes a request which the fault
+can answer. The other cells are *not reachable*, according to the request log of an honest run. Each cell begins with
+the same small platform (bench/lying_ground.py). The operation runs through the lying site, in a process of its own and
+with a time limit. If it claims success, the claim is compared with the bytes of the real sites. No operation may exceed
+the time limit. Then the site stops lying, and the same operation must succeed with the right result.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Proof: a restore point of the embedded stack comes up in containers, and one that those make comes up embedded again.
+"""Proof: a restore point moves from the embedded stack into containers, and from containers back.
 
-    make prove-move      (needs what prove-compose needs)
+    make prove-move      (needs the same as prove-compose)
 
-The demo runs embedded, with `haven` as another operator's server that this proof plays, and is backed up there; then
-all of it is deleted but haven's data, an escrow identity and the ledger's public key. `rempart init --from-point`, the
-stores, `rempart restore` and `docker compose up --wait` bring it back in containers, where it ingests and is backed up.
-Those are removed, and one `rempart restore` brings that back as an embedded stack.
+The demo runs embedded, with a server that this proof starts for another operator as `haven`, and is backed up there.
+Then everything is deleted except haven's data, an escrow identity and the ledger's public key. `rempart init
+--from-point`, the stores, `rempart restore` and `docker compose up --wait` bring the platform back in containers, where
+it ingests and is backed up. The containers are removed, and one `rempart restore` brings the platform back as an
+embedded stack.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     make prove-operator-loss      (as root: a network namespace)
 
-The demo runs in a copy of this project, its two sites at operators that this proof plays. A training begins, a backup
-is made while it runs, and then everything but `haven` is killed (SIGKILL) and deleted. The watch finds out. In a
-network namespace that reaches `haven` alone, with the escrowed keys and what `haven` holds: the bundle is fetched and
-installed, one `rempart restore --active haven` runs, and Airflow ends the training that was interrupted.
+The demo runs in a copy of this project, with its two sites at operators that this proof plays. A training begins, and a
+backup is made while it runs. Then everything except `haven` is killed (SIGKILL) and deleted, and the watch reports it.
+The rest runs in a network namespace that reaches only `haven`, with the escrowed keys and haven's content: the bundle
+is fetched and installed, `rempart restore --active haven` runs once, and Airflow finishes the interrupted training.
 """
 
 from __future__ import annotations

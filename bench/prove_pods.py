@@ -2,12 +2,14 @@
 
     make prove-pods            ARGS="--linger 600" keeps the stack up for ten more minutes
 
-The chain of `make demo` runs as it is, with `training.backend: kubernetes`. Then a pod is evicted half way: the job
-must go on in the next pool from its checkpoint. Then the scheduler and the triggerer are killed while a pod runs: the
-pod must be found again, not made twice. No cluster can be installed without root, so each pool is a double that speaks
-Kubernetes' API and runs containers as processes (tests/kubernetes_double), and in which Rempart has the rights that
-deploy/kubernetes grants it and no others. Pool gpu-a has no free GPU, gpu-b has two, and gpu-us, outside the Union, has
-plenty. The report tells where each job ran.
+The chain of `make demo` runs with `training.backend: kubernetes`. Then a pod is evicted half way: the job must continue
+in the next pool from its checkpoint. Then the scheduler and the triggerer are killed while a pod runs: the pod must be
+found again, and must not be created twice.
+
+No cluster can be installed without root. Each pool is therefore a double that speaks Kubernetes' API and runs
+containers as processes (tests/kubernetes_double), and in which Rempart has only the rights that deploy/kubernetes
+grants. Pool gpu-a has no free GPU, gpu-b has two, and gpu-us, outside the Union, has plenty. The report names the pool
+of each job.
 """
 
 from __future__ import annotations

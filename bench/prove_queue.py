@@ -1,9 +1,10 @@
-"""Proof: 50 jobs on one pool with 2 GPUs all end, none runs twice, and none holds a worker while it waits.
+"""Proof: 50 jobs on one pool with 2 GPUs all end, none runs twice, and none occupies a worker while it waits.
 
     make prove-queue           ARGS="--jobs 20" for fewer
 
-Airflow, its triggerer, the operator, site and ledger are the real ones, the pool is a double (tests/kubernetes_double),
-and the job only writes a result: what is measured is the queue. A DAG with one task for each job is laid beside ours.
+Airflow, its triggerer, the operator, the site and the ledger are real. The pool is a double (tests/kubernetes_double),
+and the job only writes a result, so the proof measures the queue. It adds a DAG with one task for each job beside our
+DAGs.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Proof: everything is gone but the site `haven` and the escrowed keys; one command brings the platform back.
+"""Proof: everything is lost except the site `haven` and the escrowed keys; one command restores the platform.
 
     make prove-restore            ARGS="--killed" kills the command (SIGKILL) at each of its steps and starts it again
 
-The demo runs in a copy of this project, with `haven` as another operator's server that this proof plays. Then all of it
-is destroyed: the stack is stopped, its state and the copy are deleted. What was kept outside: an escrow identity, the
-ledger's public key, haven's address and credentials. In a fresh copy, with an environment that holds nothing else, one
-`rempart restore` runs. The old DAG runs, the champion and the online features are asked for as a user would, and
-compared with what they were; a booking that was erased after the restore point must be nowhere; then the chain runs
-again.
+The demo runs in a copy of this project, with a server that this proof starts for another operator as `haven`. Then all
+of it is destroyed: the stack is stopped, its state and the copy are deleted. Kept outside are an escrow identity, the
+ledger's public key, and haven's address and credentials. In a fresh copy, with an environment that holds nothing else,
+`rempart restore` runs once. The proof then requests the old DAG runs, the champion and the online features as a user
+would, and compares them with their earlier values. A booking that was erased after the restore point must not exist
+anywhere. Finally the chain runs again.
 """
 
 from __future__ import annotations

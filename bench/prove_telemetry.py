@@ -3,10 +3,11 @@
     make prove-telemetry                    ARGS="--linger 60" watches for a minute instead of ten
     make prove-telemetry ARGS=--containers  the platform's containers and a job's (bench.telemetry_containers)
 
-In a network namespace with loopback and a counting sink (`bench/sink.py`) the stack starts, a job runs with exactly the
-variables of its pod, and a process with those variables holds the libraries of a job, a loaded ONNX model and MLflow's
-client for ten minutes: some libraries look up their maker's host only after a while. Every packet and every look-up is
-counted with its process. The same process without the switches is run first, to show what they keep in.
+The stack starts in a network namespace with loopback and a counting sink (`bench/sink.py`), and a job runs with exactly
+the variables of its pod. A process with those variables then holds the libraries of a job, a loaded ONNX model and
+MLflow's client for ten minutes, because some libraries contact their maker's host only after a while. Every packet and
+every look-up is counted with its process. First, the same process runs without the switches, to show what the switches
+prevent.
 """
 
 from __future__ import annotations

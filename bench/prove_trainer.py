@@ -1,10 +1,10 @@
-"""Proof: the trainer's image does a whole job with exactly the spec of a pod. Needs a Docker Engine and the image.
+"""Proof: the trainer's image runs a whole job with exactly the spec of a pod. Needs a Docker Engine and the image.
 
     make images prove-trainer    (REMPART_TAG names another tag than `local`)
 
-PostgreSQL, two sites and MLflow run on this machine. A job is ordered for the code that the image has, and its pod is
-written by the platform's own code. The image then runs as a kubelet would run it: the pod's command, variables, user,
-limits and read-only root, no service account token, and nothing else of this machine but its network.
+PostgreSQL, two sites and MLflow run on this machine. The proof orders a job for the code in the image, and the
+platform's own code writes its pod. The image then runs as a kubelet would run it: with the pod's command, variables,
+user, limits and read-only root, without a service account token, and with nothing of this machine except its network.
 """
 
 from __future__ import annotations

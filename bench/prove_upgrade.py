@@ -1,12 +1,12 @@
-"""Proof: this checkout takes the place of the release before on its state, proves itself, and goes back again.
+"""Proof: this checkout replaces the previous release on its state, proves itself, and goes back again.
 
     make prove-upgrade      needs git and the project's history, and disk for a second environment
 
-The release before is a fixed earlier commit of this project, in a folder and an environment of its own; its lock is
-given the MLflow before ours, so that a schema is really migrated. Its demo runs. Then this checkout's `rempart upgrade`
-looks, and does it; what the platform had is asked for as a user would, and the chain runs. Then `rempart upgrade
---back`: the release before runs again, with the old runs and the champion, and its chain runs, too. At last the upgrade
-is made once more, as somebody would who has mended what made him go back.
+The previous release is a fixed earlier commit of this project, in its own folder and environment. Its lock gets the
+previous MLflow, so that a schema is really migrated. Its demo runs. Then `rempart upgrade` of this checkout shows its
+plan and carries it out. The proof requests the platform's data as a user would, and the chain runs. Then `rempart
+upgrade --back` runs: the previous release works again with the old runs and the champion, and its chain runs, too.
+Finally the upgrade runs once more, as after a repair of the fault that caused the way back.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Counts what a container wants from outside: every look-up of a foreign name, every packet past its neighbours.
+"""Count the outgoing traffic of a container: every look-up of a foreign name, every packet beyond its neighbours.
 
     python -m bench.quiet NEAR [NEAR ...]       in the container's network namespace, as root, until it is ended
 
-`NEAR` are the networks of the container's neighbours. What no route leads to goes to a TUN device, where it is counted
-and refused as by a closed port, so nothing hangs. Names with a dot are foreign: neighbours are called by one word, and
-the resolver that knows them listens on loopback. A look-up that leaves for another resolver counts whatever its name.
-It tells "ready" once it counts, and one line of JSON at its end.
+`NEAR` are the networks of the container's neighbours. Packets without a route go to a TUN device, which counts them and
+refuses them as a closed port does, so that nothing hangs. Names with a dot are foreign: neighbours have names of one
+word, and the resolver that knows them listens on loopback. A look-up that goes to another resolver counts whatever its
+name. The program prints "ready" once it counts, and one line of JSON at its end.
 """
 
 from __future__ import annotations

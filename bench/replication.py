@@ -1,13 +1,14 @@
-"""One site brought to another by Rempart, beside rclone; two SeaweedFS servers and a PostgreSQL of the bench's own.
+"""Replicate one site to another by Rempart, beside rclone, on servers of the bench's own.
 
 make bench BENCH=replication        ARGS="--keys 200000" adds a pass over that many keys with nothing to do
 
-rclone runs twice beside each of our runs: `sync --transfers 16 --checksum`, which verifies nothing once it is copied,
-and the same followed by `check --download`, which reads both sides. Each run is a process of its own, and both sides
-have buckets of their own. Ours is timed from the call of `bring` to its return, rclone from its start to its end;
-processor time (user and system) and peak memory are the whole process's on both sides, with Python's imports. The
-servers share the machine's cores with whatever runs. After each of our runs, outside of the timing, both sites are
-listed and read by a plain client: every key and size, and the SHA-256 of a sample.
+The bench starts two SeaweedFS servers and a PostgreSQL. rclone runs twice beside each of our runs: as `sync --transfers
+16 --checksum`, which verifies nothing after the copy, and as the same followed by `check --download`, which reads both
+sides. Each run is a process of its own, and each side has its own buckets. Our time is measured from the call of
+`bring` to its return, rclone's from its start to its end. CPU time (user and system) and peak memory are those of the
+whole process on both sides, with Python's imports. The servers share the machine's cores with the runs. After each of
+our runs, outside of the timing, a plain client lists and reads both sites: every key and size, and the SHA-256 of a
+sample.
 """
 
 from __future__ import annotations

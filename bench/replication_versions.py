@@ -1,11 +1,11 @@
-"""Replication by this code and by another checkout's, on the same two servers and the same objects.
+"""Compare replication by this code and by another checkout's code, on the same two servers and the same objects.
 
 make bench BENCH=replication_versions ARGS="../old"        the folder of the other checkout
 
-Each case is written to the source once. Then both codes bring it in turns, whoever begins changes with each round, and
-before each run the target's bucket and the catalogue are made empty. Timed is the call of `bring`, as in
-`bench.replication`; the target is listed and read by a plain client after each run. Before it, each code probes both
-sites itself: one does not read the other's record.
+Each case is written to the source once. Then both codes replicate it in turns, and each round begins with the other
+one. Before each run, the target's bucket and the catalogue are emptied. The bench measures the call of `bring`, as
+`bench.replication` does. After each run, a plain client lists and reads the target. At the start, each code probes both
+sites itself, because it cannot read the other's record.
 """
 
 from __future__ import annotations

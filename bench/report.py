@@ -1,4 +1,4 @@
-"""The one format of a benchmark's result."""
+"""Format of a benchmark's result."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""How long a restore takes as it grows: objects and databases, each at a tenth and whole, beside standard tools.
+"""Measure restores of growing size: objects and databases, each at a tenth and in full, beside standard tools.
 
-make bench BENCH=restore        ARGS="--only databases", or objects: half an hour in all; ARGS="--scale 0.01" tries it
+make bench BENCH=restore        ARGS="--only databases", or objects: half an hour in all; ARGS="--scale 0.01" for a
+trial
 
-Objects of 10 KiB stand as replicas at one SeaweedFS site and are brought to another, each compared with its SHA-256 on
-record before and after; the peer is `rclone copy`, which compares nothing afterwards. At a tenth they are also brought
-from their sealed forms, as when no replica is left. Databases are two of one size, restored out of their encrypted
-repositories at the site, at the same time, into new databases, and their rows counted; the peer is `pg_restore` of
-plain files, one after the other, which counts nothing. All servers share the machine's cores and disk.
+Objects of 10 KiB are replicas at one SeaweedFS site. The restore copies them to another site and compares each with its
+recorded SHA-256 before and after. The peer is `rclone copy`, which compares nothing afterwards. At a tenth, the objects
+are also restored from their sealed forms, as if no replica were left. Two databases of the same size are restored from
+their encrypted repositories at the site, in parallel, into new databases, and their rows are counted. The peer is
+`pg_restore` of plain files, one after the other, which counts nothing. All servers share the machine's cores and disk.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""A replication in 200 mapped tasks, by one worker and by two; each shard done once, and none lost.
+"""Replicate in 200 mapped tasks, with one worker and with two; each shard is done once, and none is lost.
 
-make bench BENCH=scale_out          (needs what `make prove-compose` needs; ARGS="--shards 50" for fewer)
+make bench BENCH=scale_out          (needs the same as `make prove-compose`; ARGS="--shards 50" for fewer)
 
-The platform in containers with profile `celery`, state and settings of the bench's own (var/scale-out). For each number
-of workers anew, objects of 1 KiB are put at the primary site, ten for each shard, and a DAG of the bench brings
-them to the second one: the functions of `replicate_<source>_to_<target>`, with ten keys to a piece instead of 2,000, so
-that each mapped task has one piece. Every other DAG is paused. Timed is the DAG run, and from the first start of a
-mapped task to the last end of one. Then both sites are listed. On a machine of two cores two workers have no more to
-compute with than one has: what is looked at is that nothing is done twice or not at all.
+The platform runs in containers with profile `celery`; state and settings are the bench's own (var/scale-out). For each
+number of workers, new objects of 1 KiB are put at the primary site, ten for each shard. A DAG of the bench copies them
+to the second site with the functions of `replicate_<source>_to_<target>`, but with ten keys to a piece instead of
+2,000, so that each mapped task has one piece. Every other DAG is paused. The bench measures the DAG run, and the time
+from the first start of a mapped task to the last end. Then it lists both sites. On a machine with two cores, two
+workers have no more CPU than one: the bench checks that no shard is done twice or lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which secrets each container of the platform holds, in its file and in its processes, beside the table of them."""
+"""Compare the secrets in each container's file and processes with the table of secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Of the proof in containers: what each of them shows from outside and from inside, and what stands in their images."""
+"""Part of the proof in containers: examine each container from outside and from inside, and the content of its
+image.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process sent a packet: from its port to a socket, and from the socket to who holds it open, by /proc."""
+"""Find the process that sent a packet: from its port to a socket, and from the socket to its holder, by /proc."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Of `make prove-telemetry`: the containers of the platform and of a job, each watched from its own network.
+"""Part of `make prove-telemetry`: watch the containers of the platform and of a job, each from its own network.
 
-Every container of the project is watched from its start: those of `docker compose up` with two profiles more (a worker
-that trains, the queue, the metrics), and those of commands, in which the demo's chain runs and restore points are
-listed. At its start and at the end, each container is made to ask for a name and to send a packet: a counter that does
-not see these proves nothing. The proof also names what the proxy was asked for.
+Every container of the project is watched from its start: those of `docker compose up` with two more profiles (a worker
+that trains, the queue, the metrics), and those of commands, which run the demo's chain and list restore points. At its
+start and at the end, each container has to look up a name and send a packet: a counter that does not see these proves
+nothing. The proof also names the hosts that the proxy was asked for.
 """
 
 from __future__ import annotations
