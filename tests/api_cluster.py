@@ -1,8 +1,8 @@
-"""Pools on a real cluster, through nothing but Kubernetes' API with an administrator's rights.
+"""Pools on a real cluster, used only through Kubernetes' API with an administrator's rights.
 
-Each pool is a namespace and a node or more, which get its region as a label, a taint and advertised GPUs. What a node
-was before stands in an annotation of its own, so the next run mends what a killed one left. Rempart comes to the API
-through a proxy for each pool, which records, delays and fails requests (tests/api_proxy.py).
+Each pool is a namespace and one or more nodes, which get its region as a label, a taint and advertised GPUs. An
+annotation of the node holds its earlier state, so the next run restores a node that a killed run left. Rempart reaches
+the API through a proxy for each pool, which records, delays and fails requests (tests/api_proxy.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What stands between Rempart and servers that a test did not start: a proxy that can be disturbed, and a forwarder.
+"""A proxy that can be disturbed, and a forwarder, between Rempart and servers that a test did not start.
 
-The proxy is in front of a real cluster's API what the test double is by itself: it records requests, answers with
-faults, is slow, or is away. It ends TLS and adds the credentials, so whoever asks it knows neither.
+In front of a real cluster's API, the proxy does what the test double does by itself: it records requests, answers with
+faults, is slow, or is away. It ends TLS and adds the credentials, so its clients know neither.
 """
 
 from __future__ import annotations

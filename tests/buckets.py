@@ -1,4 +1,4 @@
-"""Buckets of a test's own at both sites of the stack, for what backs up."""
+"""Buckets of a test's own at both sites of the stack, for backups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates of the sites of a stack in containers, for tests of what the containers are given."""
+"""Certificates of the sites of a stack in containers, for tests of the files that containers get."""
 
 from __future__ import annotations
 

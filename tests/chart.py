@@ -1,4 +1,4 @@
-"""The rules that hold for what the Airflow chart makes of deploy/helm, and for what is on record about the chart."""
+"""Rules for the objects that the Airflow chart renders from deploy/helm, and for the recorded facts about the chart."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A pool's cluster as tests of jobs in pods see it: a double of their own, or a real one that KUBECONFIG leads to.
+"""A pool's cluster for tests of jobs in pods: a double of their own, or a real cluster that KUBECONFIG names.
 
-Such tests ask and disturb a pool through `Cluster` and nothing else, so that they say the same about both.
+Such tests use and disturb a pool only through `Cluster`, so that they test the same on both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A platform in memory that the cockpit looks at: the shipped configuration, and a ledger that a test fills."""
+"""A platform in memory for tests of the cockpit: the shipped configuration, and a ledger that a test fills."""
 
 from __future__ import annotations
 

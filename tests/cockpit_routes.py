@@ -1,4 +1,4 @@
-"""The cockpit's routes: each with the right that it asks for, and what may be typed into an address."""
+"""The cockpit's routes, each with the right that it needs, and hostile values for addresses."""
 
 from __future__ import annotations
 

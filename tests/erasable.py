@@ -1,4 +1,4 @@
-"""A lake with bookings at two sites, and a look into every version of every object of it, as a stranger would."""
+"""A lake with bookings at two sites, and a search through every version of every object, as a stranger would search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A webhook's server and a mail server, real ones on this machine, that keep what they were told."""
+"""A real webhook server and a real mail server on this machine, which keep their messages."""
 
 from __future__ import annotations
 

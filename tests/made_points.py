@@ -1,6 +1,6 @@
-"""Restore points of a few bytes, with the evidence that a backup leaves, for tests of what becomes of them.
+"""Restore points of a few bytes, with the evidence that a backup leaves, for tests of their later life.
 
-Their dumps stand beside the manifest, as the first formats had them: so there is something to lose.
+Their dumps lie beside the manifest, as in the first formats, so that a test can lose something.
 """
 
 from __future__ import annotations

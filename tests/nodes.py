@@ -1,4 +1,4 @@
-"""What tests of jobs on several nodes share: pools of doubles with Kubeflow Trainer, and a stub in place of the job."""
+"""Parts that tests of jobs on several nodes share: pools of doubles with Kubeflow Trainer, and a stub of the job."""
 
 from __future__ import annotations
 

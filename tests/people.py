@@ -1,4 +1,4 @@
-"""Real people on the running stack: one of each role, made by `rempart users`, and tokens that nobody should take."""
+"""Real people on the running stack: one of each role, created by `rempart users`, and tokens to be refused."""
 
 from __future__ import annotations
 

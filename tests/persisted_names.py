@@ -1,9 +1,9 @@
-"""Names that live longer than the code: what a ledger, a database, a bucket or a rempart.yaml of yesterday holds.
+"""Names that live longer than the code: in a ledger, a database, a bucket or a rempart.yaml of yesterday.
 
-`python -m tests.persisted_names` reads them out of the sources and writes tests/persisted_names.txt. A unit test
-compares, so that a move or a rename that changes one of them shows as a change of that file. The keys of rempart.yaml
-and of pipeline files are in docs/reference/*.schema.json, and DAGs with their parameters in docs/reference/dags.md:
-`make lint` compares those.
+`python -m tests.persisted_names` reads them from the sources and writes tests/persisted_names.txt. A unit test
+compares, so a move or a rename that changes one of them shows as a change of that file. The keys of rempart.yaml and of
+pipeline files are in docs/reference/*.schema.json, and DAGs with their parameters in docs/reference/dags.md: `make
+lint` compares those.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every pod that was ever made in a namespace, as a watch of the API tells it."""
+"""Every pod that was ever created in a namespace, from a watch of the API."""
 
 from __future__ import annotations
 

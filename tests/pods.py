@@ -1,8 +1,8 @@
-"""What tests of jobs in pods share: a project whose rempart.yaml declares their pools, and the operator run whole.
+"""Parts that tests of jobs in pods share: a project that declares their pools, and a full run of the operator.
 
-The operator, its triggers, the policy, the site, MLflow and the job's process are real; the clusters are doubles
-(tests/kubernetes_double) or, under `make test-k8s`, real (tests/clusters.py). Airflow's scheduler and triggerer are
-played by `drive`, which resumes a deferred task as they do.
+The operator, its triggers, the policy, the site, MLflow and the job's process are real. The clusters are doubles
+(tests/kubernetes_double) or, under `make test-k8s`, real (tests/clusters.py). `drive` replaces Airflow's scheduler and
+triggerer: it resumes a deferred task as they do.
 """
 
 from __future__ import annotations

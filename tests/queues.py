@@ -1,4 +1,4 @@
-"""What tests of jobs in queues of Kueue share: pools whose first one has a queue, and others that wait in it."""
+"""Parts that tests of jobs in Kueue's queues share: pools, of which the first has a queue, and other waiting jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pod reaches which, by NetworkPolicies as the reference of networking.k8s.io/v1 says that plug-ins hold them."""
+"""Which pod reaches which, by NetworkPolicies as the reference of networking.k8s.io/v1 defines them."""
 
 from __future__ import annotations
 

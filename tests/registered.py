@@ -1,4 +1,4 @@
-"""A registered model whose artifacts lie anywhere: MLflow's server of the platform takes no such version."""
+"""A registered model with artifacts at any address: the platform's own MLflow server refuses such a version."""
 
 from __future__ import annotations
 

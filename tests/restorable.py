@@ -1,4 +1,4 @@
-"""A restore point of objects alone at a site in memory, sealed and vouched for as a backup does it."""
+"""A restore point that has only objects, at a site in memory, sealed and attested as a backup does it."""
 
 from __future__ import annotations
 

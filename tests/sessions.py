@@ -1,6 +1,7 @@
-"""Sessions that end when a test wants: signed anew with the site's key, since no service makes any shorter than 15 min.
+"""Sessions that end at a time that a test chooses: no service issues any that last less than 15 min.
 
-Only who has the site's session key can do this; the server checks these tokens as it does its own.
+They are signed again with the site's session key. Only the holder of that key can do this. The server checks these
+tokens as it does its own.
 """
 
 from __future__ import annotations

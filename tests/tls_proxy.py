@@ -1,7 +1,7 @@
-"""A PostgreSQL that accepts TLS only: a front with a certificate before a server that has none compiled in.
+"""A PostgreSQL that accepts TLS only: a TLS proxy with a certificate in front of a server that is built without TLS.
 
-The front does what `hostssl` lines of pg_hba.conf do: it agrees to TLS when a client asks, and refuses any other start.
-`python tls_proxy.py PORT CERTIFICATE KEY HOST PORT` runs one alone, and tells each connection.
+The proxy does what `hostssl` lines of pg_hba.conf do: it accepts TLS if a client asks for it, and refuses any other
+start. `python tls_proxy.py PORT CERTIFICATE KEY HOST PORT` runs one alone, and prints each connection.
 """
 
 from __future__ import annotations

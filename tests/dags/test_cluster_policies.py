@@ -1,4 +1,4 @@
-"""A user's own DAGs under the cluster policies, in a real DagBag: what is refused, in which words, and what goes on."""
+"""A user's own DAGs under the cluster policies, in a real DagBag: refused DAGs, their messages, and unaffected DAGs."""
 
 from __future__ import annotations
 

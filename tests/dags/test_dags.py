@@ -1,4 +1,4 @@
-"""The DAG files as Airflow sees them: which DAGs there are, what each tells, and that one fault stays alone."""
+"""The DAG files as Airflow sees them: their DAG ids and pages, and that a fault in one affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/how-to/observe-replication.md, executed: its DAG passes the rules, and trains on a fresh replica alone."""
+"""docs/how-to/observe-replication.md, executed: its DAG passes the rules, and trains only on a fresh replica."""
 
 from __future__ import annotations
 

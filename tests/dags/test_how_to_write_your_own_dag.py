@@ -1,4 +1,4 @@
-"""docs/how-to/write-your-own-dag.md, executed: its configuration and DAG pass, and the refusal is the one it shows."""
+"""docs/how-to/write-your-own-dag.md, executed: its configuration and DAG pass, and the refusal is the one shown."""
 
 from __future__ import annotations
 

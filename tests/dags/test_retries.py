@@ -1,4 +1,4 @@
-"""Which errors Airflow retries: every class of the tree is raised in a task that Airflow's own task runner runs."""
+"""Which errors Airflow retries: a task raises every class of the tree, and Airflow's own task runner runs it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The whole chain through Airflow on real servers, once, and what each user would look at afterwards.
+"""The whole chain through Airflow on real servers, once, and the results that each user looks at.
 
-Into the first delivery go rows whose free-text columns hold canary values: they stand for personal data, and the tests
-look for them everywhere.
+The first delivery has rows whose free-text columns hold canary values. They stand for personal data, and the tests
+search for them everywhere.
 """
 
 from __future__ import annotations

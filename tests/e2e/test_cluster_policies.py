@@ -1,4 +1,4 @@
-"""A user drops DAG files into dags/ of the running platform: the bad ones are told in the UI, all else goes on."""
+"""A user puts DAG files into dags/ of the running platform: the UI reports bad ones, all others keep running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cockpit as a person meets it: in a browser, inside Airflow's pages, on the running stack."""
+"""The cockpit in a browser, inside Airflow's pages, on the running stack."""
 
 from __future__ import annotations
 

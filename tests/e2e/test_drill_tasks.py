@@ -1,4 +1,4 @@
-"""The tasks of the drill in a running Airflow: what each run leaves, and what a cleared task does."""
+"""The tasks of the drill in a running Airflow: the results of each run, and of a cleared task."""
 
 from __future__ import annotations
 

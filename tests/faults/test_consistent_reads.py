@@ -1,4 +1,4 @@
-"""D9: a training set is of one snapshot, also while another one is loaded. On a PostgreSQL of its own."""
+"""D9: a training set comes from one snapshot, even while another one is loaded. On a PostgreSQL of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Data faults A1 to A5 of the fault catalogue, on the shipped pipeline: each has its outcome, none drops a row.
 
-On the site in memory; what depends on the site also runs, with the stack, on a real S3 server.
+On the site in memory. Tests that depend on the site also run on a real S3 server, with the stack.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""K5: whoever was erased does not come back, by a restore, a killed run, or a file that is delivered once more."""
+"""K5: an erased subject does not come back by a restore, a killed run, or a second delivery of a file."""
 
 import copy
 import dataclasses

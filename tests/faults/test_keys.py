@@ -1,4 +1,4 @@
-"""Faults of keys and locks (K1, K2, K4): on sites in memory and on real ones, whose key the attacker has."""
+"""Faults of keys and locks (K1, K2, K4): on sites in memory, and on real sites whose key the attacker has."""
 
 import dataclasses
 import hashlib

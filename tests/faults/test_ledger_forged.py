@@ -1,7 +1,7 @@
-"""S7: whoever has the password of the ledger's role alone writes promotions and keys past the platform.
+"""S7: an attacker with only the password of the ledger's role writes promotions and keys past the platform.
 
-The records stand in the table. Nothing acts on them, what is appended or exported names the first of them, and
-`rempart ledger remove-forged` is the way on.
+The records exist in the table, but no operation acts on them. Appends and exports name the first of them, and `rempart
+ledger remove-forged` removes them.
 """
 
 from __future__ import annotations

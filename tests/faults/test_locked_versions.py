@@ -1,4 +1,4 @@
-"""I11: a locked object was stored with a flipped bit under its true SHA-256: the right bytes are another version."""
+"""I11: a locked object was stored with a flipped bit under its true SHA-256: another version gets the right bytes."""
 
 from __future__ import annotations
 

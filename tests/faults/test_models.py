@@ -1,4 +1,4 @@
-"""S4: hostile models in MLflow. Nothing executes, and each is refused by name."""
+"""S4: hostile models in MLflow. Nothing executes, and each model is refused by name."""
 
 import io
 import os

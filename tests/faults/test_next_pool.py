@@ -1,6 +1,6 @@
-"""T1, T2, T4: a job that had a pod in one pool goes on in the next, with the rights that each pool's page grants.
+"""T1, T2, T4: a job that had a pod in one pool continues in the next, with the rights that each pool's page grants.
 
-Its task keeps state from try to try, as Airflow's do (tests.pods.TaskState), and no pool's identity reaches another
+Its task keeps state between tries, as Airflow's tasks do (tests.pods.TaskState), and no pool's identity reaches another
 namespace unless a test says so.
 """
 

@@ -1,4 +1,4 @@
-"""Point-in-time recovery on servers of the test's own: to a chosen second, whatever was killed, lost or forged."""
+"""Point-in-time recovery on servers of the test's own: to a chosen second, after kills, losses and forgeries."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""T2 with Kueue: a job that its queue's next one of higher priority displaces goes on from its checkpoint.
+"""T2 with Kueue: a job that a job of higher priority displaces from its queue continues from its checkpoint.
 
-What else happens to a job in a queue needs no server: tests/unit/orchestration/test_queued_jobs.py.
+Other events of a queued job need no server: tests/unit/orchestration/test_queued_jobs.py.
 """
 
 from __future__ import annotations

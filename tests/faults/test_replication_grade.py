@@ -1,4 +1,4 @@
-"""A green of replication claims no more than its evidence: sites that lie in front of real S3 servers.
+"""Replication claims no more success than its evidence supports: lying sites in front of real S3 servers.
 
 No stack: two S3 servers of this module's own; catalogue, leases and ledger are in memory.
 """

@@ -1,4 +1,4 @@
-"""What replication keeps to when there is much, when clocks differ, and when several write at once."""
+"""Limits of replication: many objects, clocks that differ, and several writers at once."""
 
 from __future__ import annotations
 

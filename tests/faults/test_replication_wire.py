@@ -1,4 +1,4 @@
-"""Replication between real sites over a network that spoils, and on a disk that rots."""
+"""Replication between real sites over a network that alters data, and on a disk that decays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that a restore must survive or refuse: at sites in memory, and, where servers matter, beside the stack."""
+"""Faults that a restore must survive or refuse: at sites in memory, and beside the stack if servers matter."""
 
 import dataclasses
 import json

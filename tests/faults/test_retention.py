@@ -1,4 +1,4 @@
-"""Faults that pruning must survive: wrong clocks on plans, a kill and locks on the stack's real site."""
+"""Faults that pruning must survive: wrong clocks on plans; a kill, and locks on the stack's real site."""
 
 from __future__ import annotations
 

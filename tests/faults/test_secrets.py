@@ -1,4 +1,4 @@
-"""S9: what the environment of each running process holds, beside the table of processes and secrets."""
+"""S9: the environment of each running process, compared with the table of processes and secrets."""
 
 from __future__ import annotations
 

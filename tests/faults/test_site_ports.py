@@ -1,4 +1,4 @@
-"""S5 and S10 at a SeaweedFS site: each of its ports and sockets, attacked by another user of the machine and by a page.
+"""S5 and S10 at a SeaweedFS site: another user of the machine and a web page attack each of its ports and sockets.
 
 The attacks are real: at a server without the platform's certificates and options they list, write and delete.
 """

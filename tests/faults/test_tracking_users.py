@@ -1,4 +1,4 @@
-"""S6: the user of a job, a person and a stranger at a real MLflow server. What the list does not allow is refused.
+"""S6: the user of a job, a person and a stranger at a real MLflow server. Calls outside the list are refused.
 
 The server has users in PostgreSQL and artifacts at a real site, as the platform starts it.
 """

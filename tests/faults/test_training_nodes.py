@@ -1,7 +1,7 @@
 """Jobs on several nodes through Kubeflow Trainer: shortage, evictions and wrong nodes, through the real operator.
 
-The clusters are doubles whose Trainer makes the pods (tests/kubernetes_double/trainer.py); a stub stands for the job,
-but in one test.
+The clusters are doubles whose Trainer creates the pods (tests/kubernetes_double/trainer.py). A stub replaces the job,
+except in one test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The watch under faults: X1 it is killed while it tells, X4 clocks ten minutes apart, K1 a key that signs no more."""
+"""The watch under faults: X1 killed while it notifies, X4 clocks ten minutes apart, K1 a key that no longer signs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program that opens a bundle, by itself, at a real site: it finds, verifies, fetches and installs it."""
+"""The program that opens a bundle, alone, at a real site: it finds, verifies, fetches and installs the bundle."""
 
 from __future__ import annotations
 

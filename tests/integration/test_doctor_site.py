@@ -1,4 +1,4 @@
-"""The doctor of sites on servers that are real: SeaweedFS, rclone, moto, and one that lies. Each lie is found."""
+"""The doctor of sites on real servers: SeaweedFS, rclone, moto, and a lying one. Each lie is found."""
 
 from __future__ import annotations
 

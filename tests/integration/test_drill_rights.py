@@ -1,4 +1,4 @@
-"""A drill with roles that may write nowhere but in its sandbox: a real PostgreSQL role, and a real S3 policy."""
+"""A drill with roles that may write only in its sandbox: a real PostgreSQL role, and a real S3 policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DAG export_evidence on the running stack: what it locks, an auditor verifies with the first public key."""
+"""The DAG export_evidence on the running stack: an auditor verifies its locked objects with the first public key."""
 
 from __future__ import annotations
 

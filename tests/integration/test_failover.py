@@ -1,4 +1,4 @@
-"""The whole platform goes to its other site and comes home: real sites, real PostgreSQL, MLflow as it runs."""
+"""The whole platform moves to its other site and returns: real sites, real PostgreSQL, a running MLflow."""
 
 from __future__ import annotations
 

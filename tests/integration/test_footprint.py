@@ -1,4 +1,4 @@
-"""What deploy/ asks of a cluster for each component is what the component uses."""
+"""The resources that deploy/ requests for each component are those that the component uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs as processes that are ended half way, on a real site and MLflow: they go on, and give the same model."""
+"""Jobs whose processes are killed half way, on a real site and MLflow: they continue, and give the same model."""
 
 import hashlib
 import json

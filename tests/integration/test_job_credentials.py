@@ -1,4 +1,4 @@
-"""What the session of a job may do at a real site, what it may not, and when it ends."""
+"""The session of a job at a real site: what it allows, what it denies, and when it ends."""
 
 from __future__ import annotations
 

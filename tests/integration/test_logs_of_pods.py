@@ -1,6 +1,6 @@
-"""A task's log outlives its pod: a real task process brings it to the active site, where an API server reads it.
+"""A task's log outlives its pod: the task process stores it at the active site, and an API server reads it there.
 
-Pods share no volume, so the task and the API server here have folders of their own, and the settings that pods have.
+Pods share no volume, so the task and the API server here have folders of their own, and the settings of pods.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lying site of the tests: each of its faults shows to a client of a real site, and is over once it is off."""
+"""The lying site of the tests: a client of a real site sees each fault while it is on, and not after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""databases.sql on a real PostgreSQL, by a role that may make roles and databases and is no superuser."""
+"""databases.sql on a real PostgreSQL, run by a role that may create roles and databases but is no superuser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People with roles, on the real Airflow: who may do what through its API, and what `rempart users` changes."""
+"""People with roles on the real Airflow: their rights through its API, and the changes of `rempart users`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`make test-k8s`: a real API server takes every manifest of the platform, and what the chart makes of our values.
+"""`make test-k8s`: a real API server accepts every manifest of the platform, and the chart's objects for our values.
 
-Nothing stays: a server-side dry run in a namespace of its own, which is removed.
+Nothing stays: the tests use a server-side dry run in a namespace of their own, which they remove.
 """
 
 from __future__ import annotations

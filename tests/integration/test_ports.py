@@ -1,4 +1,4 @@
-"""S5 on the whole running stack: every port and socket of its processes, attacked by the code of `prove-access`."""
+"""S5 on the whole running stack: the code of `prove-access` attacks every port and socket of its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real PostgreSQL refuses a session, for each reason that a test can give it: the remedy is that of the reason."""
+"""A real PostgreSQL refuses a session for each reason that a test can cause: the error has that reason's remedy."""
 
 from __future__ import annotations
 

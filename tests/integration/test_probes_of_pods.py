@@ -1,4 +1,4 @@
-"""The chart's probes, as commands on a running stack, in the environment of each component's pod."""
+"""The chart's probes, run as commands on a running stack, in the environment of each component's pod."""
 
 from __future__ import annotations
 

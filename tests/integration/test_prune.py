@@ -1,4 +1,4 @@
-"""Real restore points, pruned: what goes leaves the repositories too, and what stays comes out of them whole."""
+"""Real restore points are pruned: deleted points leave the repositories, too, and the others restore completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The harness of `make test-k8s`: a few of its tests, on a double in another process, through its HTTP API alone."""
+"""The harness of `make test-k8s`: some of its tests, on a double in another process, only through its HTTP API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DAG of replication on the running stack: a task for each piece, what it tells, and when it is skipped."""
+"""The DAG of replication on the running stack: a task for each piece, its messages, and when it is skipped."""
 
 from __future__ import annotations
 

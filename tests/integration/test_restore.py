@@ -1,4 +1,4 @@
-"""A restore beside the running stack: everything of a point comes back as it was, and is removed again."""
+"""A side-by-side restore on the running stack: everything of a point equals its record, and is removed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listener in a real transaction of Airflow's database: what it writes, and that what goes wrong hurts nobody.
+"""The listener in a real transaction of Airflow's database: its records, and that its errors affect nobody.
 
 In a process of its own with the scheduler's environment, on a run of the stack.
 """

@@ -1,4 +1,4 @@
-"""The how-to's second pipeline, from its one YAML file to a champion on real servers: nothing else is added for it."""
+"""The how-to's second pipeline, from its one YAML file to a champion on real servers: it needs no other file."""
 
 from __future__ import annotations
 

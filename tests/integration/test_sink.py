@@ -1,4 +1,4 @@
-"""The sealed namespace on this very kernel: what leaves is counted under its process, and nothing outlives it."""
+"""The sealed namespace on this kernel: outgoing packets count under their process, and no process outlives it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring a real site: old versions, markers, buckets without versions, a second page, and locks as it keeps them."""
+"""Measuring a real site: old versions, markers, buckets without versions, a second page, and its locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded stack as a stranger meets it: who may enter what, what is exposed, how it heals."""
+"""The embedded stack for a stranger: who may enter, which ports are exposed, how it heals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An MLflow user for one attempt of a job: what a job logs it can, and nothing else, and then it is gone."""
+"""An MLflow user for one attempt of a job: it may log its job and nothing else, and is removed afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stack's heartbeats at a real site: the watch reads them with a key that can do nothing else."""
+"""The stack's heartbeats at a real site: the watch reads them with a key that allows nothing else."""
 
 from __future__ import annotations
 

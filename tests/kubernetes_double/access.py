@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens, and the rules of their users or of the roles that are bound to their accounts."""
+"""Rights: bearer tokens, and the rules of their users or of the roles that are bound to their accounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admission: what a create must satisfy beyond being valid."""
+"""Admission: requirements on a create beyond validity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test starts, asks and disturbs."""
+"""The double as a test starts, queries and disturbs it."""
 
 from __future__ import annotations
 

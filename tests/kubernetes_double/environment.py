@@ -1,4 +1,4 @@
-"""A container's command line and environment, from its spec and what that refers to."""
+"""A container's command line and environment, from its spec and the objects to which the spec refers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that a test asks the API server to have."""
+"""Faults that a test switches on in the API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened to every pod that was ever created."""
+"""The events of every pod that was ever created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a ClusterQueue has for a Workload, and whom it preempts for one: pure functions. Its words are Kueue's."""
+"""A ClusterQueue's quota for a Workload, and the Workloads that it preempts: pure functions, with Kueue's words."""
 
 from __future__ import annotations
 

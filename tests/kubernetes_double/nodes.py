@@ -1,4 +1,4 @@
-"""Nodes that come, die, return and go."""
+"""Nodes that join, die, return and leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers as local processes, each the leader of its own session, their logs, and the watchdog that ends them."""
+"""Containers as local processes, each the leader of its own session; their logs, and the watchdog that ends them."""
 
 from __future__ import annotations
 

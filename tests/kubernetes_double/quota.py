@@ -1,4 +1,4 @@
-"""ResourceQuota: what a namespace uses, and what would exceed it."""
+"""ResourceQuota: the usage of a namespace, and the requests that would exceed the quota."""
 
 from __future__ import annotations
 

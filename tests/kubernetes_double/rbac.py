@@ -1,4 +1,4 @@
-"""Role-based access control: what the stored roles and their bindings let a service account do."""
+"""Role-based access control: the rights of a service account by the stored roles and their bindings."""
 
 from __future__ import annotations
 

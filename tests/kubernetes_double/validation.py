@@ -1,4 +1,4 @@
-"""What the API server fills in and refuses before admission."""
+"""Defaults and refusals of the API server before admission."""
 
 from __future__ import annotations
 

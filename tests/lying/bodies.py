@@ -1,4 +1,4 @@
-"""Faults of bodies: what is read, put and completed is not what was stored, sent or announced."""
+"""Faults of bodies: objects that are read, put or completed differ from the stored, sent or announced ones."""
 
 from __future__ import annotations
 

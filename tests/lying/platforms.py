@@ -1,4 +1,4 @@
-"""A platform that reaches one of its sites through a lying one."""
+"""A platform that reaches one of its sites through a lying site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of a provider: limits, refusals, storms, answers that are lost, and clocks that differ."""
+"""Faults of a provider: limits, refusals, storms, lost answers, and clocks that differ."""
 
 from __future__ import annotations
 

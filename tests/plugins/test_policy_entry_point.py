@@ -1,4 +1,4 @@
-"""The entry point as Airflow loads it, and pods as Airflow makes them: real operators, real Kubernetes objects."""
+"""The entry point as Airflow loads it, and pods as Airflow creates them: real operators, real Kubernetes objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader of import errors gets to see, and how patient the client is with a busy server."""
+"""Import errors as a reader sees them, and the client's patience with a busy server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canonical JSON: the vectors of RFC 8785, what has no canonical form, and the bytes of what the platform writes."""
+"""Canonical JSON: the vectors of RFC 8785, values without a canonical form, and the bytes that the platform writes."""
 
 from __future__ import annotations
 

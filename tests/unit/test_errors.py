@@ -1,4 +1,4 @@
-"""The tree of errors that the module's docstring draws is the tree that the classes make."""
+"""The module's docstring draws the same tree of errors as the classes form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The imports of the library: no file needs itself by way of others, and the same for rooms (packages)."""
+"""The imports of the library: no file imports itself through others, and no room (package) does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A local name tells what it holds: `delivery`, not `one`."""
+"""A local name says what it holds: `delivery`, not `one`."""
 
 import ast
 from collections import Counter

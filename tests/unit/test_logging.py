@@ -1,4 +1,4 @@
-"""Who speaks how: the library logs, the command line prints (docs/adr/0080)."""
+"""The library logs, the command line prints (docs/adr/0080)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No pattern of a configuration, a form or a route lets a line end through behind its last letter."""
+"""No pattern of a configuration, a form or a route accepts a line end after the last character."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outlives the code keeps its name, and whatever names code by its path names code that is there."""
+"""Persisted names do not change, and strings that name code by its path name existing code."""
 
 from __future__ import annotations
 

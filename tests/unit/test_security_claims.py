@@ -1,4 +1,4 @@
-"""Each protection that the threat model and SECURITY.md claim names a test, and that test exists."""
+"""Each protection that the threat model and SECURITY.md claim names an existing test."""
 
 from __future__ import annotations
 

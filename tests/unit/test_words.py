@@ -1,4 +1,4 @@
-"""Old words do not come back as names: docs/glossary.md has the terms that took their place."""
+"""Old words do not come back as names: docs/glossary.md has the terms that replaced them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advisories in OSV format, as small as they may be."""
+"""Advisories in OSV format, as small as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The advisory database comes from outside: whatever is in it, nothing is written, run or followed."""
+"""The advisory database comes from outside: whatever its content, nothing is written, run or followed."""
 
 from __future__ import annotations
 

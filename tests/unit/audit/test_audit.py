@@ -1,4 +1,4 @@
-"""The whole audit, on the shipped project and on a stack of its own, through the command that people type."""
+"""The whole audit, on the shipped project and on a stack of its own, through its command."""
 
 from __future__ import annotations
 

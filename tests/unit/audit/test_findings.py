@@ -1,4 +1,4 @@
-"""The verdict: what counts, what is accepted and until when, and the exit code."""
+"""The verdict: which findings count, which are accepted and until when, and the exit code."""
 
 from __future__ import annotations
 

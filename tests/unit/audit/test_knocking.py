@@ -1,4 +1,4 @@
-"""Ports are asked without credentials, each in its own way: who answers anybody is told from who does not."""
+"""Ports are tested without credentials: a port that answers anybody is distinguished from one that does not."""
 
 from __future__ import annotations
 

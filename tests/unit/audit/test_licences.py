@@ -1,4 +1,4 @@
-"""Only what is known and permitted passes; the shipped lock does."""
+"""Only known and permitted licences pass; the shipped lock passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock is read as it stands, or refused; what is installed otherwise is told."""
+"""The lock is read exactly or refused; packages that are installed differently are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An advisory concerns a version exactly if its ranges say so; what cannot be told is never "not affected"."""
+"""An advisory concerns a version exactly if its ranges say so; an unknown is never "not affected"."""
 
 from __future__ import annotations
 

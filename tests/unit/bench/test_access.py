@@ -1,4 +1,4 @@
-"""What the proof of ports makes of the kernel's tables and of the answers that attackers get."""
+"""The proof of ports: how it reads the kernel's tables and the answers that attackers get."""
 
 from __future__ import annotations
 

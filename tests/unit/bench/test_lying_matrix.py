@@ -1,4 +1,4 @@
-"""The matrix of the proof against lies: a red cell is never hidden by a green one, nor by one that was not run."""
+"""The matrix of the proof against lies: a green cell, or a cell that was not run, never hides a red one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets are read and answered as a network would: every sum is right, and nothing that arrives breaks the reader."""
+"""Packets are read and answered as on a network: every checksum is right, and no input breaks the reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page loads from elsewhere is found, and a policy that lets it do so is told from one that does not."""
+"""References of a page to other hosts are found, unless its policy forbids them."""
 
 from __future__ import annotations
 

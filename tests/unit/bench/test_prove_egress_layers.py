@@ -1,4 +1,4 @@
-"""What the proof says of a row: a layer that was not run, or an attempt that sent nothing, is never called stopped."""
+"""The proof's rows: a layer that was not run, or an attempt that sent nothing, is never called stopped."""
 
 from __future__ import annotations
 

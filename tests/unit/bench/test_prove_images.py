@@ -1,4 +1,4 @@
-"""What an image must not hold is found, and a difference between two builds is told with its path."""
+"""Forbidden content of an image is found, and a difference between two builds is reported with its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a wish for the world outside, in a container that has neighbours."""
+"""Which packets and look-ups count as outgoing, in a container that has neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench.scale_out: a shard that is lost, or done twice, is seen."""
+"""bench.scale_out notices a shard that is lost or done twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the proof in containers makes of the Engine's answers."""
+"""How the proof in containers reads the Engine's answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A container is silent only if the control was heard in it, nothing was lost, and it wanted nothing else."""
+"""A container is silent only if its control packets were seen, no packet was lost, and it sent nothing else."""
 
 from __future__ import annotations
 

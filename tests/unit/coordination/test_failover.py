@@ -1,4 +1,4 @@
-"""The state machine of a switchover: for every order of answers and outcomes, never a switch that loses in silence."""
+"""The state machine of a switchover: for every order of answers and outcomes, no switch loses anything unreported."""
 
 from __future__ import annotations
 

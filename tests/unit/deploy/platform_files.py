@@ -1,4 +1,4 @@
-"""The platform on Kubernetes for its tests: its files, the how-to's configuration, and the pods that come of both."""
+"""The platform on Kubernetes for its tests: its files, the how-to's configuration, and the resulting pods."""
 
 from __future__ import annotations
 

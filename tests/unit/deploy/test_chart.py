@@ -1,4 +1,4 @@
-"""The rules for what the Airflow chart makes see each fault, on objects such as the chart makes of deploy/helm."""
+"""The rules for the Airflow chart notice each fault, on objects such as the chart renders from deploy/helm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dockerfile and docker-compose.yml: nobody is root, no secret stands anywhere, nothing opens but the gate's ports."""
+"""Dockerfile and docker-compose.yml: no service is root, no file holds a secret, only the gate's ports are open."""
 
 from __future__ import annotations
 

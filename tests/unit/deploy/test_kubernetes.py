@@ -1,4 +1,4 @@
-"""deploy/kubernetes: every manifest is known to Kubernetes, and grants what the doctor asks for."""
+"""deploy/kubernetes: Kubernetes knows every manifest, and the manifests grant the rights that the doctor needs."""
 
 from __future__ import annotations
 

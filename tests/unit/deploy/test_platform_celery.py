@@ -1,4 +1,4 @@
-"""The component with Celery: the broker is confined, and nobody has a right."""
+"""The component with Celery: the broker is confined, and no account has rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy/helm: values that the chart takes, and what it makes of them."""
+"""deploy/helm: values that the chart accepts, and the objects that it renders from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/how-to/kubernetes.md: what it has typed exists and works."""
+"""docs/how-to/kubernetes.md: its commands and files exist and work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pods of the platform start, and with which settings."""
+"""The commands and settings of the platform's pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets of the platform in a cluster: each pod has its own, and none stands in a manifest."""
+"""Secrets of the platform in a cluster: each pod has its own, and no manifest holds one."""
 
 from __future__ import annotations
 

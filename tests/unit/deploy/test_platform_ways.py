@@ -1,4 +1,4 @@
-"""Who reaches whom: the platform's NetworkPolicies, put to a model."""
+"""Which pod reaches which: the platform's NetworkPolicies, applied to a model."""
 
 from __future__ import annotations
 

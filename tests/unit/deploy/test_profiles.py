@@ -1,4 +1,4 @@
-"""Profiles of docker-compose.yml: one setting decides what runs tasks, workers reach the sites, nothing is open."""
+"""Profiles of docker-compose.yml: one setting selects the executor, workers reach the sites, no port is open."""
 
 from __future__ import annotations
 

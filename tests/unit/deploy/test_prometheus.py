@@ -1,4 +1,4 @@
-"""The alert rules: of figures that there are, with a runbook that there is, and each fires when it should."""
+"""The alert rules: they use existing figures, name existing runbooks, and fire when they should."""
 
 from __future__ import annotations
 

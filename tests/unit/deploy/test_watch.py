@@ -1,4 +1,4 @@
-"""deploy/watch: what it starts exists, runs without rights, and its key may read heartbeats and nothing else."""
+"""deploy/watch: its commands exist, it runs without rights, and its key may only read heartbeats."""
 
 from __future__ import annotations
 

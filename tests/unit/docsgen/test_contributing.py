@@ -1,4 +1,4 @@
-"""The contributors' table names files that there are, and at most two of the library for each thing."""
+"""The contributors' table names existing files, and at most two of the library for each thing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of faults: each fault stands once, under the shortest command that proves it."""
+"""The page of faults: each fault appears once, under the shortest command that proves it."""
 
 from __future__ import annotations
 

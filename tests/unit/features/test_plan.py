@@ -1,4 +1,4 @@
-"""The plan of the feature store: table shapes, entity keys, and what is written to the online store."""
+"""The plan of the feature store: table shapes, entity keys, and the rows for the online store."""
 
 from __future__ import annotations
 

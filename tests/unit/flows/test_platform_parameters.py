@@ -1,4 +1,4 @@
-"""Only the entry of a flow takes the platform: it opens what is needed once, and its steps take that."""
+"""Only the entry of a flow takes the platform: it opens the needed parts once and passes them to its steps."""
 
 from __future__ import annotations
 

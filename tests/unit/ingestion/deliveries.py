@@ -1,4 +1,4 @@
-"""Deliveries of three rows and a bad one, and the lake that takes them in."""
+"""Deliveries of three rows and a bad one, and the lake that ingests them."""
 
 from __future__ import annotations
 

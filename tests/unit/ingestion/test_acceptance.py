@@ -1,4 +1,4 @@
-"""One row per key: the first stands, and the reason tells a repetition from a contradiction."""
+"""One row per key: the first row counts, and the reason distinguishes a repetition from a contradiction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text becomes typed columns; what a person would have to guess is refused."""
+"""Text becomes typed columns; ambiguous text is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L9: a site that loses the current snapshot, or shows an earlier one, does not make the next one without its rows."""
+"""L9: if a site loses the current snapshot or shows an earlier one, the next snapshot does not lose its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A draft loads as it is, tells what a person must decide, and holds no free text of the file."""
+"""A draft loads unchanged, names a person's decisions, and holds no free text of the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of deliveries, quarantine and snapshots once some rows are taken out: everything else, as it was."""
+"""Deliveries, quarantine and snapshots without some rows: all other rows stay unchanged."""
 
 from __future__ import annotations
 

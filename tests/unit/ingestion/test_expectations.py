@@ -1,4 +1,4 @@
-"""Great Expectations checks each row by itself, and its results, which hold values, stay inside."""
+"""Great Expectations checks each row by itself; its results hold values, so they stay inside."""
 
 from __future__ import annotations
 

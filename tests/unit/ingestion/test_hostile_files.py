@@ -1,4 +1,4 @@
-"""A7: a file that would fill the memory is refused as a whole, within a ceiling, and the others are taken in.
+"""A7: a file that would fill the memory is refused as a whole within a limit, and the other files are ingested.
 
 All thirty files: `python -m bench.hostile_files`.
 """

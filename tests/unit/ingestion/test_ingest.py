@@ -1,4 +1,4 @@
-"""Runs of ingestion: one snapshot per run, nothing twice, and no step at which being cut off does harm."""
+"""Runs of ingestion: one snapshot per run, no row twice, and no harm if a run is killed at any step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ingestion that is cut off, or whose site stores and reads wrong."""
+"""Ingestion that is killed, or whose site stores and reads wrong bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A delivery's bytes become rows: nothing dropped, each with its line and its text as received."""
+"""A delivery's bytes become rows: none dropped, each with its line and its text as received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A delivery taken in once more: what was refused is judged by today's rules, nothing twice, nothing lost."""
+"""A delivery that is ingested again: today's rules judge its refused rows, no row counts twice, none is lost."""
 
 from __future__ import annotations
 

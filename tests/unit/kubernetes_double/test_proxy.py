@@ -1,4 +1,4 @@
-"""The proxy in front of a cluster's API: what it lets through, disturbs and records."""
+"""The proxy in front of a cluster's API: requests that it passes, disturbs and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rights by Role and binding, as deploy/kubernetes writes them: what is not granted in a namespace is 403 there."""
+"""Rights by Role and binding, as deploy/kubernetes writes them: any other right in a namespace is 403 there."""
 
 from __future__ import annotations
 

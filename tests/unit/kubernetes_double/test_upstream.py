@@ -1,4 +1,4 @@
-"""The proxy's way to an API server that takes no one but who has a certificate, as real ones do."""
+"""The proxy's connection to an API server that accepts only clients with a certificate, as real ones do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records name the run that wrote them, and nobody."""
+"""Records name the run that wrote them, and no person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of records: it always gives back its value and itself, and what no record may hold is named."""
+"""The text of records: text and value convert into each other exactly, and forbidden values are named in the error."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One record looked at in its place: whatever was changed of it is found."""
+"""The examination of one record in its place finds every change of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The export on sites in memory: what an auditor finds there, whatever happened to the runs that wrote it."""
+"""The export on sites in memory: an auditor's view of it, whatever happened to the runs that wrote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: an id belongs to one key, a seed never shows, and a public key is read in each of its forms."""
+"""Keys: an id belongs to one key, a seed is never shown, and a public key can be read in each of its forms."""
 
 import base64
 import subprocess

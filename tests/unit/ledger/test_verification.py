@@ -1,4 +1,4 @@
-"""Verification finds the first thing that is wrong, whatever was done to an export."""
+"""Verification finds the first fault of an altered export."""
 
 from __future__ import annotations
 

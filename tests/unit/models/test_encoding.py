@@ -1,4 +1,4 @@
-"""The matrix that a model reads is the declaration's alone."""
+"""Only the declaration decides the matrix that a model reads."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The gate: what passes, what is refused, and that worse is never better."""
+"""The gate: candidates that pass, candidates that are refused, and that a worse candidate never counts as better."""
 
 import math
 

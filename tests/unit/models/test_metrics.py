@@ -1,4 +1,4 @@
-"""Metrics and naive baselines, by hand."""
+"""Metrics and naive baselines, compared with values computed by hand."""
 
 import datetime
 import math

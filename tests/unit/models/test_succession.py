@@ -1,4 +1,4 @@
-"""Who is champion by the decisions on record, whatever their order."""
+"""The champion by the recorded decisions, whatever their order."""
 
 import datetime
 

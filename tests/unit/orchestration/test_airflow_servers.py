@@ -1,4 +1,4 @@
-"""What Airflow's own configuration names can be reached; what is broken in it is told without its passwords."""
+"""The servers in Airflow's own configuration are reachable; errors in it are reported without its passwords."""
 
 from __future__ import annotations
 

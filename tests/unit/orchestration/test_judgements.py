@@ -1,4 +1,4 @@
-"""A pipeline is judged once for all its DAGs, and again when something has changed."""
+"""A pipeline is judged once for all its DAGs, and again after a change."""
 
 from __future__ import annotations
 

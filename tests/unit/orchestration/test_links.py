@@ -1,4 +1,4 @@
-"""Links as a worker asks for them when a task has ended, by Airflow's own code; and one that fails."""
+"""Links as a worker requests them after a task, by Airflow's own code; and a link that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the DAG of replication tells its surroundings: gauges as a collector gets them, a late run, a skipped one."""
+"""Outputs of the replication DAG: gauges as a collector gets them, a late run, a skipped run."""
 
 from __future__ import annotations
 

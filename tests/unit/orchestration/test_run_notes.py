@@ -1,4 +1,4 @@
-"""What the note of a run says, and where its tasks link to."""
+"""The text of a run's note, and the links of its tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a running task holds what the task wrote, and no refused connection to a log server that nobody starts."""
+"""The log of a running task holds the task's lines, and no error of a connection to a log server that never starts."""
 
 from __future__ import annotations
 

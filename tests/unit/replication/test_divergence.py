@@ -1,4 +1,4 @@
-"""What either site wrote alone is found, whatever the catalogues know."""
+"""Objects that only one site wrote are found, whatever the catalogues hold."""
 
 from __future__ import annotations
 

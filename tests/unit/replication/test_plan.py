@@ -1,4 +1,4 @@
-"""What replication decides to copy, and what it says about it."""
+"""The objects that replication decides to copy, and its messages."""
 
 from __future__ import annotations
 

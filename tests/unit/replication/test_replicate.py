@@ -1,4 +1,4 @@
-"""The replication flow on sites in memory: what a reader of the target and of the ledger finds."""
+"""The replication flow on sites in memory: the state of the target and of the ledger after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rempart replicate` and `rempart verify-replica` on sites in memory: what is printed, and the exit code."""
+"""`rempart replicate` and `rempart verify-replica` on sites in memory: output and exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose pieces are carried by processes of their own."""
+"""A run whose pieces are copied by processes of their own."""
 
 from __future__ import annotations
 

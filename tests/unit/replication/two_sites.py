@@ -1,4 +1,4 @@
-"""Two sites in memory, of which one is the replica of the other."""
+"""Two sites in memory, one the replica of the other."""
 
 from __future__ import annotations
 

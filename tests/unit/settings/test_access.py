@@ -1,4 +1,4 @@
-"""Who may do what: the table that Airflow's roles and Rempart's pages are both made from."""
+"""Who may do what: the table from which Airflow's roles and Rempart's pages are made."""
 
 from __future__ import annotations
 

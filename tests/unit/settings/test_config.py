@@ -1,4 +1,4 @@
-"""rempart.yaml's faults name the path in the file and the remedy; durations and connections are read strictly."""
+"""Errors in rempart.yaml name the path in the file and the remedy; durations and connections are read strictly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A6: a configuration that says two things, or a run parameter that leads elsewhere, is refused by name."""
+"""A6: a contradictory configuration, or a run parameter that leads outside its pipeline, is refused by name."""
 
 from __future__ import annotations
 

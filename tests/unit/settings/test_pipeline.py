@@ -1,4 +1,4 @@
-"""A pipeline file's faults name the file, the path in it and the remedy; a leak is refused when the file is read."""
+"""Errors in a pipeline file name the file, the path in it and the remedy; reading the file refuses a leak."""
 
 from __future__ import annotations
 

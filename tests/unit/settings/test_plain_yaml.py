@@ -1,4 +1,4 @@
-"""A text of a YAML document is found without reading the rest, and is the text that the whole document has there."""
+"""A text in a YAML document is found without reading the rest, and equals the text in the parsed document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may rely on a site: only on what was proven, lately, and never on what is not known."""
+"""An operation may rely on a site only for recently proven capabilities, and never on unknown ones."""
 
 from __future__ import annotations
 

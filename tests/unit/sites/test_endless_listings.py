@@ -1,4 +1,4 @@
-"""L7: whatever lists a site whose listing never ends stops, says so, and has changed nothing."""
+"""L7: every operation that lists a site whose listing never ends stops with an error, and has changed nothing."""
 
 from __future__ import annotations
 

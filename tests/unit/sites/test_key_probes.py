@@ -1,4 +1,4 @@
-"""Keys that a site does not keep apart, beside answers that never came."""
+"""Keys that a site confuses, distinguished from answers that never came."""
 
 from __future__ import annotations
 

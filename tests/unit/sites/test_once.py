@@ -1,4 +1,4 @@
-"""What is read of the versions of a key that is written once."""
+"""Reading the versions of a key that is written once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bucket adds up to: against a plain count for any history, and a million keys in constant memory."""
+"""The totals of a bucket: compared with a plain count for any history, and a million keys in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped catalogue: every entry loads, every fact says where and when it was read, and nothing dangles."""
+"""The shipped catalogue: every entry loads, every fact has a source and a date, and every reference exists."""
 
 from __future__ import annotations
 

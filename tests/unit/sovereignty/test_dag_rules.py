@@ -1,4 +1,4 @@
-"""The rules for DAGs: what is refused, that the unknown is refused, and that no further fact makes a DAG allowed."""
+"""The rules for DAGs: refused DAGs, refused unknowns, and that an additional fact never makes a DAG allowed."""
 
 from __future__ import annotations
 

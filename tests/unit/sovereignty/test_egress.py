@@ -1,4 +1,4 @@
-"""The allow-list: what the policy lets through, what it refuses and why; a restriction only ever takes away."""
+"""The allow-list: hosts that the policy allows or refuses, with reasons; a restriction only removes hosts."""
 
 from __future__ import annotations
 

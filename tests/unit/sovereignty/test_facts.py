@@ -1,4 +1,4 @@
-"""Stale facts: nothing old, undated or dated in the future is missed, and nothing else is reported."""
+"""Stale facts: every fact that is old, undated or dated in the future is reported, and no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods: where one may run, what is refused, and that what may run is held in its region and restricted."""
+"""Pods: where a pod may run, which pods are refused, and that allowed pods are restricted and stay in their region."""
 
 from __future__ import annotations
 

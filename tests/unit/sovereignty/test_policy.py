@@ -1,4 +1,4 @@
-"""The policy: every condition must be met, each answer tells why, and what is unknown is denied."""
+"""The policy: every condition must be met, each answer has its reasons, and an unknown is denied."""
 
 from __future__ import annotations
 

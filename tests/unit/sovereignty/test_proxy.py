@@ -1,4 +1,4 @@
-"""The proxy's list is the policy's list: what it refuses is not there, and nothing else gets in."""
+"""The proxy's list equals the policy's list: refused hosts are not on it, and no others are added."""
 
 from __future__ import annotations
 

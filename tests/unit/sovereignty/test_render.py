@@ -1,4 +1,4 @@
-"""The allow-list as rules for the network: each form says what it allows, says what it cannot, and is accepted."""
+"""The allow-list as rules for the network: each form states its allowed hosts and its limits, and tools accept it."""
 
 from __future__ import annotations
 

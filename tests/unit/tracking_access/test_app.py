@@ -1,4 +1,4 @@
-"""The app around MLflow's: what is handed on, and what is refused before MLflow hears of it."""
+"""The app in front of MLflow: requests that it passes on, and requests that it refuses before MLflow sees them."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""The list of routes: who may make which call, whichever way its path is spelled."""
+"""The list of routes: who may make which call, however its path is spelled."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Runs in .venv-trainer: attempts at jobs of `tabular_network` on a site in memory; prints what came out as JSON.
+"""Program for .venv-trainer: run jobs of `tabular_network` on a site in memory, and print results as JSON.
 
 .venv-trainer/bin/python -m tests.unit.training.network_attempts FOLDER     spec-*.json and dataset.parquet are in it
 """

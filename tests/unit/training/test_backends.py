@@ -1,4 +1,4 @@
-"""The local backend: a process that fails, hangs, says nothing or leaves no result."""
+"""The local backend: a process that fails, hangs, prints nothing or leaves no result."""
 
 import sys
 import time

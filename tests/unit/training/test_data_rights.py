@@ -1,4 +1,4 @@
-"""What a job's session may do, judged by a small reading of IAM's rules: deny wins, then allow, else no."""
+"""The rights of a job's session, by a small model of IAM's rules: deny wins, then allow, otherwise no."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job without MLflow: Finished training is not lost, and no value of the data is told."""
+"""The job without MLflow: finished training is not lost, and no value of the data is printed."""
 
 import contextlib
 import io

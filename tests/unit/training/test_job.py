@@ -1,4 +1,4 @@
-"""The contract of a job: what is refused, and that the same order is the same job."""
+"""The contract of a job: refused orders, and that the same order is the same job."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Placement: never where the policy denies, each pool once a round, always going on from the record."""
+"""Placement: never in a pool that the policy denies, each pool once a round, always continued from the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long jobs waited for a pool, by the records of where jobs ran."""
+"""The time that jobs waited for a pool, from the records of their placements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads who opens the cockpit for the first time, after hours, or right after something happened."""
+"""The cockpit's texts for a first visit, after some hours, and right after an event."""
 
 from __future__ import annotations
 

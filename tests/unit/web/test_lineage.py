@@ -1,4 +1,4 @@
-"""From the deliveries to the node: what the records say of a version's way, and where they do not say it."""
+"""Lineage from the deliveries to the node: the recorded steps of a version, and the unrecorded ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict and the figures: what is not known, late or shared is never told as good."""
+"""The verdict and the figures: a value that is unknown, late or shared never counts as good."""
 
 from __future__ import annotations
 

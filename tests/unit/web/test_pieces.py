@@ -1,4 +1,4 @@
-"""The pieces beneath the pages: the cache of facts, forms, the boundary that Airflow mounts, charts and figures."""
+"""Parts of the pages: the cache of facts, forms, the boundary that Airflow mounts, charts and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may use which route: every one, each kind of caller, with Airflow's own tokens; and what a form must prove."""
+"""Who may use which route: every route, each kind of caller, with Airflow's own tokens; and the proof of a form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tabs on DAGs and runs show: records that name their run, and the newest of what a DAG does."""
+"""The tabs on DAGs and runs: records that name their run, and the newest records of a DAG."""
 
 from __future__ import annotations
 

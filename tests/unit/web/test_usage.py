@@ -1,4 +1,4 @@
-"""What the Sites page and the figures say of what a site holds, of its locks, and of what nobody measured."""
+"""The Sites page and the figures: stored data, locks, and values that were never measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both languages say everything, and everything that the pages say has a text."""
+"""Both languages have all texts, and every text that a page uses exists."""
 
 from __future__ import annotations
 

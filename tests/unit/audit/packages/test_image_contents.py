@@ -1,4 +1,4 @@
-"""The bill of an image is made of what lies in it."""
+"""The bill of materials of an image comes from the image's content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle's index and the program that opens it: what is signed is taken, whatever else is there is not."""
+"""The bundle's index and the program that opens it: only signed files are taken."""
 
 from __future__ import annotations
 

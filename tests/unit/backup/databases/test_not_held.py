@@ -1,4 +1,4 @@
-"""Stores that a restore point does not hold: which are named, and which champions need them."""
+"""Stores that a restore point does not hold: how they are named, and which champions need them."""
 
 from __future__ import annotations
 

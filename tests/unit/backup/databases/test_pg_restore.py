@@ -1,4 +1,4 @@
-"""A table of contents: what is restored of it, what it needs, and what pg_restore's refusals mean."""
+"""A dump's table of contents: the restored entries, their needs, and the meaning of pg_restore's refusals."""
 
 import pytest
 

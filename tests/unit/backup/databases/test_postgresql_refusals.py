@@ -1,4 +1,4 @@
-"""What PostgreSQL says when it lets nobody in, and what to do about it: each with a remedy of its own."""
+"""Each message with which PostgreSQL refuses a connection has its own remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What restic answers is read strictly, told as errors of ours, and nothing secret gets out."""
+"""restic's output is read strictly and translated into errors of ours; no secret appears in them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Signs of an attack: a clean history is never doubted, each poison is."""
+"""Signs of an attack: a clean history never has doubts, and each poison has."""
 
 from __future__ import annotations
 

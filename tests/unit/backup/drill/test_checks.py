@@ -1,4 +1,4 @@
-"""A drill's comparisons: nothing but equality passes."""
+"""A drill's comparisons: only equality passes."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The report of a drill: each line cites its evidence, says `supports` and no more, and names what is outside."""
+"""The report of a drill: each line cites its evidence, says `supports` and no more, and names topics outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a drill's scratch space: it names only what a drill makes, or nothing of it is believed."""
+"""The record of a drill's sandbox: it names only things that a drill creates, or the whole record is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key or a card that a site stored, read or kept wrong is found, and replaced only by a true copy."""
+"""A key or a card that a site stored, read or kept wrong is found, and replaced only by an intact copy."""
 
 from __future__ import annotations
 

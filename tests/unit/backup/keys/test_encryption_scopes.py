@@ -1,4 +1,4 @@
-"""Which encryption scope an object belongs to, and that ids tell scopes apart."""
+"""The encryption scope of an object, and ids that distinguish scopes."""
 
 from __future__ import annotations
 

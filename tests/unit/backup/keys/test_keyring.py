@@ -1,4 +1,4 @@
-"""Keys of encryption scopes: made once, opened by each recipient, vouched for, destroyed in every copy."""
+"""Keys of encryption scopes: created once, opened by each recipient, attested, destroyed in every copy."""
 
 from __future__ import annotations
 

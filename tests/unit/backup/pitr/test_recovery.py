@@ -1,4 +1,4 @@
-"""Which base and segments reach a moment, what gaps are called, and what may go."""
+"""The base backup and segments that reach a moment, the names of gaps, and the segments that may be deleted."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Names of an archive's objects, and files that are put there and opened again."""
+"""Names of an archive's objects, and files that are stored in it and opened again."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The chain that vouches for restore points: whatever is done to it, nobody takes the result for what was written."""
+"""The chain that attests restore points: after any attack, no altered result passes as the original."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The register of erasures: pseudonyms, signed entries, and what stands for objects that were rewritten."""
+"""The register of erasures: pseudonyms, signed entries, and the replacements of rewritten objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is locked and what may go: plans over two simulated years, notes that nobody else can write, what hides what."""
+"""Locks and deletions: plans over two simulated years, notes that nobody else can write, and hidden versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects come from whichever copy is whole, one by one; a site that is silent is not asked for ever."""
+"""Objects come from any intact copy, one by one; a silent site is not asked for ever."""
 
 from __future__ import annotations
 

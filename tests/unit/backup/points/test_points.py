@@ -1,4 +1,4 @@
-"""Restore points: what is written, what counts as one, what is refused."""
+"""Restore points: their content, which of them count, and which are refused."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""What dumps refer to, and what a restore point lacks."""
+"""The objects that dumps refer to, and the objects that a restore point lacks."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What a restore does, decided before it does anything: which point, which parts, in which order, how long."""
+"""The plan of a restore, before it changes anything: its point, its parts, their order and duration."""
 
 from __future__ import annotations
 

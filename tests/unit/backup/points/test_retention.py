@@ -1,4 +1,4 @@
-"""Which restore points are kept, and which folders are no points."""
+"""The restore points that are kept, and folders that are not points."""
 
 import dataclasses
 import io

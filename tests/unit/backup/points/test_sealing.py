@@ -1,4 +1,4 @@
-"""A sealed object is what it says: standard formats, names that tell nothing, damage that is noticed."""
+"""Sealed objects: standard formats, names that reveal nothing, damage that is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told what, and how often: round after round, with a recipient that cannot always be reached."""
+"""Who is notified of what, and how often: round after round, with a recipient that is not always reachable."""
 
 from __future__ import annotations
 

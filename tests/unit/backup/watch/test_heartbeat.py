@@ -1,4 +1,4 @@
-"""A heartbeat is believed as it was signed, and in no other form."""
+"""A heartbeat is accepted only in the form in which it was signed."""
 
 from __future__ import annotations
 

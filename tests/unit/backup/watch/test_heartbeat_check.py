@@ -1,4 +1,4 @@
-"""What is red, and how it is named."""
+"""Red findings of the heartbeat check, and their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a start changes in Airflow's tables of roles, and what Airflow is told of who may use it."""
+"""The changes of a start in Airflow's tables of roles, and Airflow's settings about its users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a restore into containers: somebody else starts MLflow and Airflow, and it may wait for them."""
+"""The end of a restore into containers: Compose starts MLflow and Airflow, and the restore may wait for them."""
 
 from __future__ import annotations
 

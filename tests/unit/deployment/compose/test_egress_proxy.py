@@ -1,4 +1,4 @@
-"""Services of the team in containers: what is asked for, what is refused, where the proxy then lets containers go."""
+"""External services in containers: requests and refusals, and the hosts that the proxy then allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certificate for the gate: taken over as a file, judged before anything is written, and never quoted."""
+"""A certificate for the gate: copied as a file, validated before anything is written, and never quoted."""
 
 from __future__ import annotations
 

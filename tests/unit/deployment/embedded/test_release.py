@@ -1,4 +1,4 @@
-"""Which release started a stack last, what may follow it, and which schemas it may migrate."""
+"""The release that started a stack last, the releases that may follow it, and the schemas that they may migrate."""
 
 from __future__ import annotations
 

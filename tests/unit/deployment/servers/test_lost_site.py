@@ -1,4 +1,4 @@
-"""What `rempart up` makes of a site of others that does not answer: an error, unless the platform was moved away."""
+"""`rempart up` with an external site that does not answer: an error, unless the platform moved away from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tasks link to in MLflow: its address for people, or nowhere."""
+"""Links of tasks to MLflow: its address for people, or no link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that follows the active site: it stops while that is fenced, and starts where it is next."""
+"""A server that follows the active site: it stops while the site is fenced, and starts at the next one."""
 
 from __future__ import annotations
 

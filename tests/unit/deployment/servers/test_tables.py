@@ -1,4 +1,4 @@
-"""Which tables of a database another release made."""
+"""Tables of a database that another release created."""
 
 from __future__ import annotations
 

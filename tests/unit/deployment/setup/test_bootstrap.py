@@ -1,4 +1,4 @@
-"""pip's standard settings reach uv; the user's own settings for uv stand."""
+"""pip's standard settings reach uv; the user's own settings for uv take precedence."""
 
 from __future__ import annotations
 

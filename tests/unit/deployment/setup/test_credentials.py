@@ -1,4 +1,4 @@
-"""Secrets are made once and stay; ports may move; nothing of it shows."""
+"""Secrets are created once and stay; ports may change; no secret is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D7: an external service is tried and taken back. The secrets of the stores that exist never change."""
+"""D7: an external service is tried and removed again. The secrets of the existing stores never change."""
 
 from __future__ import annotations
 

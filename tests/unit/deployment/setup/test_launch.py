@@ -1,4 +1,4 @@
-"""What a killed service left behind is found by its marker and ended, and nobody else is."""
+"""Leftover processes of a killed service are found by their marker and ended; no other process is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports never collide, move together, and a collision that a person wrote is told with its path."""
+"""Ports never collide and move together; a collision in a person's file is reported with its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each lack of the machine is found and comes with its remedy; the script needs nothing installed."""
+"""Each lack of the machine is found and has a remedy; the script needs no installed package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may pass a folder, and what PostgreSQL's user is given when one is closed."""
+"""Who may enter a folder, and the rights that PostgreSQL's user gets for a closed one."""
 
 from __future__ import annotations
 

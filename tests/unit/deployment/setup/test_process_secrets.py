@@ -1,4 +1,4 @@
-"""The table of processes and secrets: every secret has a kind, and each process is given its own kinds alone."""
+"""The table of processes and secrets: every secret has a kind, and each process gets only its own kinds."""
 
 from __future__ import annotations
 

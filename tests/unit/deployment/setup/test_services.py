@@ -1,4 +1,4 @@
-"""The supervisor's configuration: complete, without secrets, right for any folder's name."""
+"""The supervisor's configuration: complete, without secrets, valid for any folder name."""
 
 from __future__ import annotations
 

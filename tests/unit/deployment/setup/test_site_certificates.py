@@ -1,4 +1,4 @@
-"""Certificates of a site's inner ports: kept while good, renewed before they end, the authority's key nowhere."""
+"""Certificates of a site's inner ports: kept while valid, renewed before they end; the authority's key is not kept."""
 
 from __future__ import annotations
 

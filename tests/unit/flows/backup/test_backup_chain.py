@@ -1,6 +1,7 @@
 """I11, L9, P8: links of the chain and manifests that a site alters, loses or stores without an answer.
 
-Sites in memory that do so. The same bytes are put back from the ledger; what lies on top of a link displaces nothing.
+The sites are in memory. The ledger has the same bytes and puts them back; a version on top of a link does not displace
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""X7: dumps are forgotten although a key or repository of something else is damaged."""
+"""X7: dumps are forgotten although a key or a repository of another database is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backup site in memory under attack and over time: what is locked stays, what was hidden comes back."""
+"""A backup site in memory under attack and over time: locked objects stay, hidden objects come back."""
 
 from __future__ import annotations
 

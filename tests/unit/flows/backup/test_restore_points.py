@@ -1,4 +1,4 @@
-"""A backup site in memory: what a reader sees of its points, and what a prune leaves there and in the ledger."""
+"""A backup site in memory: the points that a reader sees, and the state of site and ledger after a prune."""
 
 from __future__ import annotations
 

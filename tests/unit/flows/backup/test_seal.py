@@ -1,4 +1,4 @@
-"""Sealing at a backup site in memory: once each, verified, locked as long as is needed; errors name what failed."""
+"""Sealing at a backup site in memory: once for each object, verified, locked long enough; errors name the object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle of a project as it is kept at a site in memory: what goes into it, what is sent, and when."""
+"""The bundle of a project at a site in memory: its content, the files that are sent, and when."""
 
 from __future__ import annotations
 

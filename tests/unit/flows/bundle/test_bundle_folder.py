@@ -1,4 +1,4 @@
-"""A bundle in a folder: what is in it, who vouches for it, and that it is opened where it lies."""
+"""A bundle in a folder: its content, its signature, and that it opens in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last clean point among the stored ones, where no server is needed."""
+"""The last clean point among the stored ones, tested without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a drill removes, which keys it opens and which objects it restores, where no server is needed."""
+"""The objects that a drill removes and restores and the keys that it opens, tested without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of a drill share the ledger alone: what is read back, what a missing step means, and what a summary holds."""
+"""Steps of a drill share only the ledger: reading steps back, missing steps, and the content of a summary."""
 
 from __future__ import annotations
 

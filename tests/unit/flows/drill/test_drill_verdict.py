@@ -1,4 +1,4 @@
-"""A restore is judged once: no task that runs again turns an old restore into a new proof, or a proof into a doubt."""
+"""A restore is judged once: a task that runs again cannot change the verdict on it."""
 
 from __future__ import annotations
 

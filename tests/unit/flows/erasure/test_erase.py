@@ -1,4 +1,4 @@
-"""An erasure at two sites in memory: what is found, what is left, what is recorded, and what a second run does."""
+"""An erasure at two sites in memory: rows found, rows left, records, and the effect of a second run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site that is away or hides objects: an erasure is pending or refused there, never taken as done."""
+"""A site that is away or hides objects: an erasure there is pending or refused, and never counts as done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The register of erasures is written to sites and the ledger; no platform is needed for that."""
+"""The register of erasures is written to sites and the ledger, without a platform."""
 
 from __future__ import annotations
 

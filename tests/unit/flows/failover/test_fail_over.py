@@ -1,4 +1,4 @@
-"""A platform in memory goes to its other site and comes back: what a reader of both sites and of the ledger finds."""
+"""A platform in memory moves to its other site and returns: the state of both sites and of the ledger."""
 
 from __future__ import annotations
 

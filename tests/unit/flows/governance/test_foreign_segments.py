@@ -1,4 +1,4 @@
-"""S7: objects with names of segments that are not ours stop no export and hide no gap. Sites in memory."""
+"""S7: foreign objects with names of segments stop no export and hide no gap. Sites in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two sites hold the locked ledger: a copy that one of them altered is passed by, and each is proven first."""
+"""Two sites hold the locked ledger: each copy is verified first, and an altered copy is skipped."""
 
 from __future__ import annotations
 

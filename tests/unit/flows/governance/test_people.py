@@ -1,4 +1,4 @@
-"""Where people are not this platform's to change, that is said before any database is asked."""
+"""If another system manages people, the command says so before it asks any database."""
 
 from __future__ import annotations
 

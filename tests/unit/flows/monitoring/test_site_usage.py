@@ -1,4 +1,4 @@
-"""Measuring a site in memory: what is on record, which locks are about to lapse, and what nobody could tell."""
+"""Measuring a site in memory: its record, locks that end soon, and values that stay unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rempart watch` on a site in memory, a real webhook and a real mail server: who is told what, and the exit code."""
+"""`rempart watch` on a site in memory, a real webhook and a real mail server: notifications and exit code."""
 
 from __future__ import annotations
 

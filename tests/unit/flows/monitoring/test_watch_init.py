@@ -1,4 +1,4 @@
-"""`rempart watch init`: a file that the watch takes as it is, with the platform's objectives and no secret."""
+"""`rempart watch init`: a file that the watch accepts unchanged, with the platform's objectives and no secret."""
 
 from __future__ import annotations
 

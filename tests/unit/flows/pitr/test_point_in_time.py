@@ -1,4 +1,4 @@
-"""An archive of WAL at a site in memory: what a prune takes, what a status tells, which wishes are refused."""
+"""An archive of WAL at a site in memory: objects that a prune deletes, the status, and refused requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The archiver's own steps: what is closed leaves, what fails stays and is told once, two do not work in one folder."""
+"""The archiver's steps: closed segments are sent, failures are kept and logged once, and a folder has one archiver."""
 
 from __future__ import annotations
 

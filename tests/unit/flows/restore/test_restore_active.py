@@ -1,4 +1,4 @@
-"""A restore that makes the backup site the active one, on a platform in memory: where it is then, and what is told."""
+"""A restore that makes the backup site the active one, on a platform in memory: the active site, and the messages."""
 
 from __future__ import annotations
 

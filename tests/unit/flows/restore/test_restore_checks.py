@@ -1,4 +1,4 @@
-"""What proves a restored service, where no server is needed."""
+"""Checks of a restored service, tested without a server."""
 
 from __future__ import annotations
 

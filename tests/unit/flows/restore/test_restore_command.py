@@ -1,4 +1,4 @@
-"""`rempart restore` as it is typed: it looks and explains, and changes nothing unless that is said."""
+"""`rempart restore` as a person types it: it explains its plan, and changes nothing without --yes."""
 
 from __future__ import annotations
 

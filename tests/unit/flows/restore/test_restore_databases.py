@@ -1,4 +1,4 @@
-"""Databases are restored side by side; a person who stops the restore waits for those that run, and for no other."""
+"""Databases are restored in parallel; a person who stops the restore waits only for those that run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a restore does with the register: applied to what came back, refused where that is not possible."""
+"""Erasures during a restore: applied to the restored data, or the restore is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A point as a stranger finds it: identity, trusted keys, the chain up to a break, lines that explain."""
+"""Opening a restore point without a platform: identity, trusted keys, the chain up to a break, and the printed plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sandbox holds names of its own alone; the live platform is a target of another type."""
+"""A sandbox has only names of its own; the live platform is a target of another type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The platform's heartbeats, as the watch finds them at the backup site; and nothing fails for lack of one."""
+"""The platform's heartbeats, as the watch finds them at the backup site; no operation fails for lack of a heartbeat."""
 
 from __future__ import annotations
 

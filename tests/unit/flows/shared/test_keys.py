@@ -1,4 +1,4 @@
-"""Keys of domains, made anew where a repository is damaged: at sites in memory."""
+"""Keys of encryption scopes, created again if a repository is damaged: at sites in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rempart keys` on sites in memory: what is printed, what happens without --yes, and that no secret shows."""
+"""`rempart keys` on sites in memory: its output, its behaviour without --yes, and that no secret is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs of tasks at a site: where they lie, added to when a task goes on, read together with those of its triggers."""
+"""Logs of tasks at a site: their place, appended by a resumed task, read together with those of its triggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The champion by the ledger's decisions, and when an alias that stands elsewhere is an alarm."""
+"""The champion by the ledger's decisions, and when another alias in MLflow raises an alarm."""
 
 from datetime import UTC, datetime, timedelta
 

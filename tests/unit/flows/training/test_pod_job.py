@@ -1,4 +1,4 @@
-"""A job on its way through the pools: its record says how long it waited, and the next plan tells it."""
+"""A job on its way through the pools: its record has the waiting time, and the next plan shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the pools' free GPUs: asked of running clusters (doubles), all at once, and never waited for."""
+"""Known free GPUs of the pools: running clusters (doubles) are asked in parallel, and nothing waits for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upgrade changes or refuses, from recorded facts alone."""
+"""The changes and refusals of an upgrade, from recorded facts alone."""
 
 from __future__ import annotations
 

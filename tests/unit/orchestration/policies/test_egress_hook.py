@@ -1,4 +1,4 @@
-"""The audit hook: what it lets pass, what it refuses, what it leaves behind; and that it holds in real processes."""
+"""The audit hook: connections that it allows and refuses, its records, and its effect in real processes."""
 
 from __future__ import annotations
 

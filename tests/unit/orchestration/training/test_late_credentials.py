@@ -1,4 +1,4 @@
-"""A pod whose kubelet looked for its credentials before they were there, told without a server."""
+"""A pod whose kubelet looked for its credentials before they existed, tested without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T2, T9: a job whose node dies, or that its namespace can never hold, does not wait as long as Kubernetes would."""
+"""T2, T9: a job whose node dies, or that its namespace can never hold, waits less than Kubernetes would."""
 
 from __future__ import annotations
 

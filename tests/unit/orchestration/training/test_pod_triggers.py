@@ -1,4 +1,4 @@
-"""The training operator's triggers: never sooner than the minimum, no credentials in what Airflow stores of them."""
+"""The training operator's triggers: never sooner than the minimum, no credentials in their serialized form."""
 
 from __future__ import annotations
 

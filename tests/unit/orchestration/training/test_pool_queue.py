@@ -1,4 +1,4 @@
-"""Triggers of jobs in a queue of Kueue: why they wait, what that asks of the cluster, and with which rights."""
+"""Triggers of jobs in a queue of Kueue: reasons of the wait, requests to the cluster, and needed rights."""
 
 from __future__ import annotations
 

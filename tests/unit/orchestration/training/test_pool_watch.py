@@ -1,4 +1,4 @@
-"""Jobs that wait for a node: what they ask of a cluster meanwhile, and how soon they hear."""
+"""Jobs that wait for a node: their requests to a cluster meanwhile, and how soon they notice one."""
 
 from __future__ import annotations
 

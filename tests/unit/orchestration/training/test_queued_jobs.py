@@ -1,7 +1,7 @@
 """T1, T2 with Kueue: a job waits in its pool's queue, is never admitted, or is displaced, by the real operator.
 
-The clusters are doubles with Kueue (tests/kubernetes_double/kueue.py), site and ledger are in memory, and a stub stands
-for the job. No pool's identity has a right that its documented Role does not grant.
+The clusters are doubles with Kueue (tests/kubernetes_double/kueue.py), site and ledger are in memory, and a stub
+replaces the job. No pool's identity has a right that its documented Role does not grant.
 """
 
 from __future__ import annotations

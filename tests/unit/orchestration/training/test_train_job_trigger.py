@@ -1,4 +1,4 @@
-"""The trigger of TrainJobs: all nodes or none, rank 0's lines once each, nothing secret in what Airflow stores."""
+"""The trigger of TrainJobs: all nodes or none, rank 0's lines once each, no secret in its serialized form."""
 
 from __future__ import annotations
 

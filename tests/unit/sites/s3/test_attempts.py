@@ -1,4 +1,4 @@
-"""How often a request is sent: as often as `attempts` says. A probe must send each request once."""
+"""A request is sent as often as `attempts` says. A probe must send each request once."""
 
 from __future__ import annotations
 

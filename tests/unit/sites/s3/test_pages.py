@@ -1,4 +1,4 @@
-"""Listings end: one that repeats itself, falls back or goes on for ever is refused, in constant memory."""
+"""Listings end: a listing that repeats itself, goes back or never ends is refused, in constant memory."""
 
 from __future__ import annotations
 

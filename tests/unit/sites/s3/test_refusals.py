@@ -1,4 +1,4 @@
-"""P10, I12: each refusal of a site has its own cause and remedy; an answer that lacks something is told as that."""
+"""P10, I12: each refusal of a site has its own cause and remedy; an incomplete answer is reported as such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whatever is written, lost or cut short, a next attempt goes on from the newest whole one."""
+"""Checkpoints: after any lost, cut or failed write, the next attempt continues from the newest complete one."""
 
 import json
 

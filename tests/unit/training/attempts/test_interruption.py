@@ -1,4 +1,4 @@
-"""A process that is asked to end does so in time, also when it computes in C code."""
+"""A process that is asked to end does so in time, even while it computes in C code."""
 
 import signal
 import subprocess

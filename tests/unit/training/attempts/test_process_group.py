@@ -1,4 +1,4 @@
-"""A node's place, and a node that is alone: what needs no PyTorch. Several nodes: test_several_nodes.py."""
+"""The rank of a node, and a single node: tests without PyTorch. Several nodes: test_several_nodes.py."""
 
 import pytest
 

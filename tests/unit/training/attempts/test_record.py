@@ -1,4 +1,4 @@
-"""A job's record: whoever comes second reads what the first wrote."""
+"""A job's record: a second writer reads the record of the first."""
 
 from __future__ import annotations
 

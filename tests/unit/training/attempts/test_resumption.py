@@ -1,4 +1,4 @@
-"""A job that is interrupted goes on: the same model, little work done twice. MLflow is not asked here."""
+"""An interrupted job continues: the same model, little work done twice. MLflow is not used here."""
 
 import pytest
 

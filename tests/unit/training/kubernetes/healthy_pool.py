@@ -1,4 +1,4 @@
-"""A pool in which the doctor finds nothing wrong, and what it finds in others."""
+"""A pool in which the doctor finds no fault, and the findings in other pools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pool is known to have free: bounded by quota and nodes, and unknown wherever something was not seen."""
+"""Known free capacity of a pool: limited by quota and nodes, and unknown if any part was not seen."""
 
 from __future__ import annotations
 

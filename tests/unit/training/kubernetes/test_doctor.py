@@ -1,4 +1,4 @@
-"""What the doctor of a pool concludes from what was seen: every fault has a finding, and nothing unseen is ok."""
+"""The doctor's conclusions about a pool: every fault has a finding, and nothing unseen is ok."""
 
 from __future__ import annotations
 

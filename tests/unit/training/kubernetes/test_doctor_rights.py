@@ -1,4 +1,4 @@
-"""The doctor of a pool names each right that is missing, and each that is too much."""
+"""The doctor of a pool names each missing right, and each excessive one."""
 
 from __future__ import annotations
 

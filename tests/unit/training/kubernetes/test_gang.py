@@ -1,4 +1,4 @@
-"""Pods of one TrainJob: all or none, the first that ended decides, and the unknown is never a success."""
+"""Pods of one TrainJob: all or none, the first that ended decides, and an unknown is never a success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strays: only what is known to be awaited by nobody is deleted."""
+"""Orphans: a pod is deleted only if it is known that no task waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's pod: restricted, by digest, without any credential in it; its secret is owned by it."""
+"""A job's pod: restricted, by digest, without any credential in it; the pod owns its secret."""
 
 from __future__ import annotations
 

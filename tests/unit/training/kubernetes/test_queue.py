@@ -1,4 +1,4 @@
-"""What Kueue says: the newest event of a Workload, whichever API for events wrote it, and the states of a queue."""
+"""Messages of Kueue: the newest event of a Workload, from either events API, and the states of a queue."""
 
 from __future__ import annotations
 

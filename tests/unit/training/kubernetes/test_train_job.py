@@ -1,4 +1,4 @@
-"""A TrainJob and its runtime: no credential in them, fields of every version, and pods that the policy lets run."""
+"""A TrainJob and its runtime: no credentials, only fields that every version has, and pods that the policy allows."""
 
 from __future__ import annotations
 

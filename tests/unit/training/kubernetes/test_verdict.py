@@ -1,4 +1,4 @@
-"""What a cluster's answers mean: capacity moves on, the code's fault does not, the unknown is never a success."""
+"""Verdicts on a cluster's answers: no capacity moves on, a fault of the code does not, unknown is never success."""
 
 from __future__ import annotations
 

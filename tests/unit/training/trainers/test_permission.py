@@ -1,4 +1,4 @@
-"""What the policy allows a job, and that its entry point needs no rempart.yaml: a trainer's image has none."""
+"""The policy's permission for a job, and that its entry point needs no rempart.yaml: a trainer's image has none."""
 
 import contextlib
 import json

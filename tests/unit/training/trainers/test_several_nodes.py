@@ -1,6 +1,6 @@
-"""A job on several nodes: real processes in the trainer's environment, which add up gradients over real connections.
+"""A job on several nodes: real processes in the trainer's environment that sum gradients over real connections.
 
-Whatever happens to one of them, they end together with one status, and the next attempt gives the same model.
+Whatever happens to one of them, all end with one status, and the next attempt gives the same model.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The PyTorch trainer: what needs no PyTorch is tested here, the rest in the trainer's own environment."""
+"""The PyTorch trainer: its parts without PyTorch are tested here, the rest in the trainer's own environment."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Trainers: parameters, ONNX that predicts the same, and the example of a trainer of one's own."""
+"""Trainers: parameters, ONNX that predicts the same, and the example of a custom trainer."""
 
 import shutil
 import traceback

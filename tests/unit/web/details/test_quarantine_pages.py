@@ -1,4 +1,4 @@
-"""Quarantine, a delivery taken in again, and roll back: what starts, in whose name, and who reads the rows."""
+"""Quarantine, ingesting a delivery again, and rollback: the started run, its user, and who can read the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of the cockpit is one module with its entry, and its template: nothing else names it."""
+"""A page of the cockpit is one module with its entry, and its template: no other file names it."""
 
 from __future__ import annotations
 

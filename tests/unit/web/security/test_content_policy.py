@@ -1,4 +1,4 @@
-"""Every answer of the web server tells the browser to stay with it."""
+"""Every answer of the web server restricts the browser to the server's own host."""
 
 from __future__ import annotations
 
