@@ -21,9 +21,7 @@ gpu-c.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
-import gc
 import json
 import multiprocessing
 import os
@@ -39,6 +37,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from bench.lone_triggerer import triggerer
 from bench.report import Row, write
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import paths
@@ -84,42 +83,6 @@ ON_DOUBLES = Size(500, 20, (10, 20), (50, 6), 4)
 ON_A_CLUSTER = Size(50, 10, (2, 30), (6, 20), 1, seconds=15, turns=60)
 
 
-def _triggerer(inbox: Any, outbox: Any) -> None:
-    """Run triggers as they come; tell each event. A process of its own."""
-    asyncio.run(_serve(inbox, outbox))
-
-
-async def _serve(inbox: Any, outbox: Any) -> None:
-    from airflow.sdk.module_loading import import_string
-
-    from rempart.orchestration.training import pod_triggers
-
-    async def run(number: int, path: str, arguments: dict[str, Any]) -> None:
-        async for event in import_string(path)(**arguments).run():
-            outbox.put((number, event.payload))
-            return
-
-    running: set[asyncio.Task[None]] = set()
-    while (asked := await asyncio.to_thread(inbox.get)) is not None:
-        if asked == "memory":
-            gc.collect()
-            outbox.put(("memory", _resident()))
-        elif isinstance(asked, float):
-            pod_triggers.MINIMUM_SECONDS = asked
-        else:
-            task = asyncio.create_task(run(*asked))
-            running.add(task)
-            task.add_done_callback(running.discard)
-    for task in running:
-        task.cancel()
-
-
-def _resident() -> float:
-    """Resident memory of this process, in MB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
 @dataclass
 class Job:
     """One training: its order, and where its task stands."""
@@ -149,7 +112,7 @@ class Many:
         """A triggerer, which has nothing to do yet."""
         spawned = multiprocessing.get_context("spawn")
         self.inbox, self.outbox = spawned.Queue(), spawned.Queue()
-        self.triggerer = spawned.Process(target=_triggerer, args=(self.inbox, self.outbox), daemon=True)
+        self.triggerer = spawned.Process(target=triggerer, args=(self.inbox, self.outbox), daemon=True)
         self.triggerer.start()
 
     def end(self) -> None:

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,71 +33,32 @@ from typing import Any
 import yaml
 
 from bench import sink
+from bench.egress_cases import (
+    ALLOWED,
+    ALLOWED_NAME,
+    ALLOWED_PORT,
+    CASES,
+    COUNTER,
+    DECLARED,
+    DECLARED_NAME,
+    DECLARED_PORT,
+    DENIED,
+    DENIED_NAME,
+    NAME,
+    PARSE_PORT,
+    PARTS,
+    TEST_PORT,
+    TRIGGER_PORT,
+    Case,
+    port_of,
+)
+from bench.egress_layers_page import document, table
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import environment, paths
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
-
-NAME = "egress-layers"
-PARTS = Path(__file__).with_name("egress_layers")
-DENIED, DENIED_NAME = "203.0.113.10", "denied.test"
-ALLOWED, ALLOWED_NAME, ALLOWED_PORT = "203.0.113.20", "allowed.test", 8443
-DECLARED, DECLARED_NAME, DECLARED_PORT = "203.0.113.30", "declared.test", 443
-PARSE_PORT, TRIGGER_PORT, TEST_PORT = 9001, 9002, 9003
-"""The first also stands in egress_layers/egress_at_parse.py. Addresses: RFC 5737; names: RFC 6761."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way to one host; `hook` and `network` tell whether that layer is expected to stop it."""
-
-    title: str
-    way: str
-    host: str
-    hook: bool
-    network: bool = True
-    port: int | None = None
-    """Of its own for each round, unless the host is allowed on one alone."""
-
-
-CASES = (
-    Case("Python socket, by address", "plain_socket", DENIED, hook=True),
-    Case("Python socket, by name", "plain_socket", DENIED_NAME, hook=True),
-    Case(
-        "Python socket, to a host that is declared and refused",
-        "plain_socket",
-        DECLARED_NAME,
-        True,
-        True,
-        DECLARED_PORT,
-    ),
-    Case("UDP datagram", "datagram", DENIED, hook=True),
-    Case("urllib", "with_urllib", DENIED_NAME, hook=True),
-    Case("requests", "with_requests", DENIED_NAME, hook=True),
-    Case("aiohttp", "with_aiohttp", DENIED_NAME, hook=True),
-    Case("psycopg, by name (it resolves names in Python)", "with_psycopg", DENIED_NAME, hook=True),
-    Case("psycopg, by address (libpq, C)", "with_psycopg", DENIED, hook=False),
-    Case("pyarrow S3 (C++)", "with_pyarrow", DENIED_NAME, hook=False),
-    Case("obstore (Rust)", "with_obstore", DENIED_NAME, hook=False),
-    Case("ctypes, connect(2)", "with_ctypes", DENIED, hook=False),
-    Case("child process: curl", "with_curl", DENIED_NAME, hook=False),
-    Case("child process: Python", "child_python", DENIED_NAME, hook=False),
-    Case("child process: look-up of a name (getent)", "child_lookup", DENIED_NAME, hook=False, network=False),
-    Case("requests, to a host that is allowed", "with_requests", ALLOWED_NAME, False, False, ALLOWED_PORT),
-)
-ROUNDS = ("hook", "network", "both")
-COUNTER = f"""
-table inet proof {{
-    set tried {{ type ipv4_addr . inet_service; flags dynamic; size 4096; counter; }}
-    chain output {{
-        type filter hook output priority -300; policy accept;
-        ip daddr 203.0.113.0/24 meta l4proto {{ tcp, udp }} update @tried {{ ip daddr . th dport counter }}
-        ip daddr {sink.NAMESERVER} udp dport 53 update @tried {{ ip daddr . th dport counter }}
-    }}
-}}
-"""
 
 
 @dataclass
@@ -121,10 +82,6 @@ class Proof:
         seconds = round(time.monotonic() - self.started, 1)
         base = {"name": NAME, "ok": ok, "seconds": seconds, "checks": self.checks, "figures": self.figures}
         return base | {"rows": self.rows, "network": self.network}
-
-
-def port_of(case: Case, number: int, stage: str) -> int:
-    return case.port or 10000 + 1000 * ROUNDS.index(stage) + number
 
 
 # --- the project of the proof -----------------------------------------------------------------------------------------
@@ -378,73 +335,6 @@ def _guarded(proof: Proof, caught: sink.Sink | None) -> None:
     except (AirflowApiError, subprocess.CalledProcessError, OSError, KeyError) as error:
         output = getattr(error, "stderr", "") or ""
         proof.check("every step could be taken", False, f"{type(error).__name__}: {error} {output}")
-
-
-# --- the report -------------------------------------------------------------------------------------------------------
-
-
-def cell(seen: dict[str, Any] | None) -> str:
-    """What one layer did, in a few words."""
-    if seen is None:
-        return "not run"
-    if seen["result"] == "not installed":
-        return "not installed"
-    if seen["tried"] is None:
-        return "**stopped**" if seen["result"] == "refused by the hook" else "passes"
-    packets = f"{seen['tried']} sent, {seen['left']} left"
-    if not seen["tried"] and seen["result"] == "failed":
-        return "failed before it sent anything"
-    if seen["result"] == "refused by the hook":
-        return f"**stopped** ({packets})"
-    return f"passes ({packets})" if seen["left"] else f"**stopped** ({packets})"
-
-
-def layer(row: dict[str, Any]) -> str:
-    hook, network = cell(row["hook"]), cell(row.get("network"))
-    stopped = [name for name, text in (("hook", hook), ("network", network)) if text.startswith("**")]
-    if "not installed" in (hook, network):
-        return "not run"
-    if row["allowed"] and not stopped:
-        return "neither: it is allowed"
-    return " and ".join(stopped) or ("not known: the network was not run" if network == "not run" else "neither")
-
-
-def table(rows: Iterable[dict[str, Any]]) -> list[str]:
-    lines = ["| method | audit hook alone | network rules alone | stopped by |", "|---|---|---|---|"]
-    for row in rows:
-        lines.append(f"| {row['title']} | {cell(row['hook'])} | {cell(row.get('network'))} | {layer(row)} |")
-    return lines
-
-
-def document(report: dict[str, Any]) -> str:
-    head = """# Which layer stops what
-
-Measured by `make prove-egress-layers`: a task of a real DAG on the embedded stack reaches for a host that the policy
-does not allow. Written from a run; do not edit.
-
-- **audit hook alone**: in the task's own process, without rules on the network.
-- **network rules alone**: the same from a child process that has no hook, under the nftables rules of
-  `rempart policy render nftables`.
-- *sent* counts packets that a process handed to the network, before any rule; *left* those that came out behind it.
-"""
-    tail = """
-The hook sees Python's own sockets and nothing else. What passes by it is stopped by the network, and only there. A
-child's look-up of a name passes both: the resolver must be reachable, so names, and data hidden in them, leave through
-it unless the resolver itself refuses (see [Enforce on the network](../how-to/enforce-on-the-network.md)).
-
-obstore is no part of the installation: where it is not there, its row says so.
-
-## Where else the hook was put to the test
-"""
-    shown = [
-        c
-        for c in report["checks"]
-        if c["what"].startswith(
-            ("dag-processor", "triggerer", "dag.test", "each ", "the line", "no refusal", "the refusal")
-        )
-    ]
-    lines = ["| what | result |", "|---|---|", *(f"| {c['what']} | {'yes' if c['ok'] else 'NO'} |" for c in shown)]
-    return "\n".join([head, *table(report["rows"]), tail, *lines]) + "\n"
 
 
 def _write(file: Path, report: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import psycopg
 
-from bench.replication import SITES, Bench, Case, Run, named
+from bench.measured_process import Run
+from bench.replication import SITES, Bench, Case, named
 from bench.report import Row, write
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config

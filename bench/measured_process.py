@@ -1,0 +1,69 @@
+"""A command that runs to its end: its seconds, and the most memory that it and its children held."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run took: seconds, processor seconds of its processes, and their peak memory in bytes."""
+
+    seconds: float
+    cpu: float
+    memory: float
+
+    def then(self, other: Run) -> Run:
+        return Run(self.seconds + other.seconds, self.cpu + other.cpu, max(self.memory, other.memory))
+
+
+def measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> tuple[Run, str]:
+    """Run a process to its end: what it took with its children, and its standard output. Fails if it fails."""
+    os.sync()  # what was written before is not this process's work
+    with log.open("wb") as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors)
+    over, peak = threading.Event(), [0]
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            peak[0] = max(peak[0], sum(_most_resident(pid) for pid in _tree(process.pid)))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    assert process.stdout
+    output = process.stdout.read().decode()
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    over.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{command[0]} ended with {process.returncode}:\n{log.read_text(errors='replace')[-4000:]}")
+    return Run(seconds, used.ru_utime + used.ru_stime, peak[0]), output
+
+
+def _tree(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield pid
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _tree(int(child))
+    except OSError:
+        return  # it has ended
+
+
+def _most_resident(pid: int) -> int:
+    """The most memory that a process had so far. Not `ru_maxrss`, which begins with that of the process before exec."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
