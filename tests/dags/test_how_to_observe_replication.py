@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from rempart.settings.config import project_root
 from rempart.settings.sections import ReplicationPair
+from tests.dags.page_dags import read_dags
 
 ROOT = project_root()
 PAGE = (ROOT / "docs" / "how-to" / "observe-replication.md").read_text(encoding="utf-8")
@@ -53,16 +50,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict:
     shutil.copy(ROOT / "rempart.yaml", project)
     (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (project / "dags" / "train_at_haven.py").write_text(block, encoding="utf-8")
-    env = os.environ | {
-        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",
-        "REMPART_HOME": str(project),
-    }
-    command = [sys.executable, "-c", READ, str(project / "dags")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return read_dags(READ, project, tmp_path_factory.mktemp("airflow"))
 
 
 def test_the_dag_of_the_page_passes_and_names_our_asset(told: dict) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.dags.page_dags import read_dags
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "write-your-own-dag.md").read_text(encoding="utf-8")
@@ -47,16 +45,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict:
     assert bad != good
     (project / "dags" / "good.py").write_text(good, encoding="utf-8")
     (project / "dags" / "bad.py").write_text(bad, encoding="utf-8")
-    env = os.environ | {
-        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",
-        "REMPART_HOME": str(project),
-    }
-    command = [sys.executable, "-c", READ, str(project / "dags")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return read_dags(READ, project, tmp_path_factory.mktemp("airflow"))
 
 
 def test_the_dag_of_the_page_passes(told: dict) -> None:

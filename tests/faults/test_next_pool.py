@@ -19,6 +19,7 @@ from tests import clusters, pods
 from tests.api_cluster import small_pod
 from tests.clusters import ByApi, DoubleCluster, until
 from tests.kubernetes_double import PodRecord, Request
+from tests.queues import refused, runs
 
 pytestmark = [pytest.mark.stack, pytest.mark.full]
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
@@ -93,20 +94,6 @@ def on_trial(
 ) -> Iterator[pods.Trial]:
     with pods.connected(monkeypatch, made), pods.trial(platform, home, made) as trial:
         yield trial
-
-
-def refused(made: Mapping[str, Any]) -> list[str]:
-    """Requests that a cluster refused for want of a right."""
-    return [
-        f"{request.method} {request.path}"
-        for each in made.values()
-        for request in each.requests
-        if request.status == 403
-    ]
-
-
-def runs(trigger: Any) -> bool:
-    return getattr(trigger, "await_node", None) is False
 
 
 @pytest.mark.parametrize("one_identity", [True, False])

@@ -15,22 +15,7 @@ from rempart.training.entrypoint import World, run_job
 from rempart.training.job import JobSpec, parse_spec
 from rempart.training.trainers import trainers
 from tests.memory_site import MemorySite
-
-
-class AtStep(Interruption):
-    """Asked to end at a step."""
-
-    def __init__(self, step: int) -> None:
-        self._at = step
-        super().__init__()
-
-    @property
-    def asked(self):
-        return self.facts.get("step", 0) >= self._at
-
-    @asked.setter
-    def asked(self, _):
-        pass
+from tests.unit.training.at_step import AtStep
 
 
 def log(tracking, spec, features, metrics, files):

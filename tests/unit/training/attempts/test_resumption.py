@@ -9,6 +9,7 @@ from rempart.training.attempts import checkpoints
 from rempart.training.attempts.interruption import Interrupted, Interruption
 from rempart.training.entrypoint import World, run_job
 from tests.unit.training import stage
+from tests.unit.training.at_step import AtStep
 from tests.unit.training.test_entrypoint import nowhere
 
 STEPS = 40
@@ -18,22 +19,6 @@ CUSTOM = next(
     if "run.resume" in block
 ).split("```")[0]
 """The guide's example of a trainer with checkpoints."""
-
-
-class AtStep(Interruption):
-    """Asked to end when the trainer has come to a step; `killed` leaves no time for a checkpoint."""
-
-    def __init__(self, step: int) -> None:
-        self._at = step
-        super().__init__()
-
-    @property
-    def asked(self):
-        return self.facts.get("step", 0) >= self._at
-
-    @asked.setter
-    def asked(self, _):
-        pass
 
 
 class Killed(BaseException):
