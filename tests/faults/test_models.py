@@ -150,7 +150,7 @@ def test_a_file_beside_the_model_is_told_and_neither_read_nor_a_reason_to_refuse
     model = loading.load(platform.tracking(), record)
     assert model.predict(stage.table(20)).shape == (20,)
     assert len(model.ignored) == 1 and model.ignored[0].split("/")[0] == path.split("/")[0]
-    assert "does not record" in model.told and model.ignored[0] in caplog.text
+    assert "does not record" in model.ignored_line and model.ignored[0] in caplog.text
     assert not canary.exists()
 
 

@@ -136,11 +136,11 @@ def test_a_session_is_for_as_long_as_the_job_may_run_and_says_so(
 ) -> None:
     until = datetime.fromisoformat(session.extra[SESSION_UNTIL])
     assert timedelta(minutes=70) < until - datetime.now(UTC) < timedelta(minutes=76)
-    assert "session until" in granted.told and until.isoformat(timespec="seconds") in granted.told
+    assert "session until" in granted.description and until.isoformat(timespec="seconds") in granted.told
     platforms = servers.connections("s3_primary")
     assert session.login != platforms.login and platforms.password not in str(granted.variables)
     for secret in (session.password, session.extra[SESSION_TOKEN], signing_key(servers.stack)):
-        assert secret not in granted.told
+        assert secret not in granted.description
 
 
 def test_it_can_do_what_a_job_does(platform: Platform, session: Connection, job: JobSpec, own: Site) -> None:
@@ -370,9 +370,9 @@ def test_the_other_kinds_are_told_as_what_they_are_and_silence_is_a_refusal(plat
 
     whole = grant(with_(JobCredentials(kind="platform")), job, 1, HOUR)
     assert connection_of(whole.variables) == platform.connections("s3_primary")
-    assert "site's own key" in whole.told
+    assert "site's own key" in whole.description
     limited = grant(with_(JobCredentials(kind="connection", connection="s3_jobs")), job, 1, HOUR)
     assert connection_of(limited.variables).login == "limited"
-    assert "the key of connection s3_jobs" in limited.told
+    assert "the key of connection s3_jobs" in limited.description
     with pytest.raises(PlacementDenied, match=r"sites\.primary\.job_credentials is not declared"):
         grant(with_(None), job, 1, HOUR)

@@ -59,5 +59,5 @@ def test_a_continuity_database_that_another_release_made_is_named(stack: paths.S
 def test_every_schema_of_a_new_stack_is_at_the_newest_revision(stack: paths.Stack, platform: Platform) -> None:
     found = list(schemas.read(platform.connections, ("airflow", "mlflow")))
     assert [schema.name for schema in found] == ["Airflow", "Airflow's users", "MLflow", "MLflow's users"]
-    assert all(schema.found == schema.head for schema in found)
+    assert all(schema.revision == schema.head for schema in found)
     assert release.recorded(stack) == release.of_checkout(Path(stack.root), stack.python)

@@ -45,7 +45,7 @@ class LoadedModel:
     ignored: tuple[str, ...] = ()
 
     @property
-    def told(self) -> str:
+    def ignored_line(self) -> str:
         """Return one line about ignored files; empty if no file was ignored."""
         if not self.ignored:
             return ""
@@ -73,8 +73,8 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     features = tuple(Feature.from_json(feature) for feature in record["features"])
     target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
     model = LoadedModel(name, version, str(record["task"]), target, features, IsolatedModel(body), ignored)
-    if model.told:
-        logger.warning("model %s, %s", name, model.told)
+    if model.ignored_line:
+        logger.warning("model %s, %s", name, model.ignored_line)
     return model
 
 

@@ -87,8 +87,8 @@ def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     (delivered,) = facts.of("deliveries")
     watched.record("acceptance", "hotel_bookings", {"lost": "0a1b", "shown": None, "site": "primary", "by": "user 1"})
     (lost,) = watched.facts().of("acceptance")
-    assert "user 1 accepted the loss of snapshot 0a1b" in Texts("en").message(runs.told(lost).message)
-    told = Texts("en").message(runs.told(delivered).message)
+    assert "user 1 accepted the loss of snapshot 0a1b" in Texts("en").message(runs.summarize(lost).message)
+    told = Texts("en").message(runs.summarize(delivered).message)
     assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 3 in quarantine."
 
 
@@ -100,7 +100,7 @@ def test_states_are_those_of_the_records() -> None:
     watched.record("snapshot", "hotel_bookings", {"rows": 1})
     facts = watched.facts()
     kinds: tuple[Kind, ...] = ("refusal", "restore-point", "drill", "snapshot")
-    told = {record.kind: runs.told(record) for kind in kinds for record in facts.of(kind)}
+    told = {record.kind: runs.summarize(record) for kind in kinds for record in facts.of(kind)}
     assert {kind: run.state for kind, run in told.items()} == {
         "refusal": "bad",
         "restore-point": "bad",

@@ -199,14 +199,14 @@ class Meter:
     began: float
     every: float = 5.0
     done: float = 0.0
-    told: float | None = None
+    logged_at: float | None = None
 
     def add(self, amount: float, now: float) -> str | None:
         """Count what was done; a line to tell, every few seconds."""
         self.done += amount
-        if now - (self.began if self.told is None else self.told) < self.every:
+        if now - (self.began if self.logged_at is None else self.logged_at) < self.every:
             return None
-        self.told = now
+        self.logged_at = now
         left = time_left(self.done, self.total, now - self.began)
         share = 100 * self.done / self.total if self.total else 100.0
         return f"{self.what}: {share:.0f} %" + (f", about {span(left)} left" if left is not None else "")

@@ -97,5 +97,5 @@ def pitr_restore(
     if not yes:
         typer.echo("Nothing was fetched. Pass --yes to execute the plan.")
         return
-    for line in flow.told(flow.restore(found, planned, to.absolute()), to):
+    for line in flow.result_lines(flow.restore(found, planned, to.absolute()), to):
         typer.echo(line)

@@ -14,25 +14,25 @@ from rempart.settings.config import Connections
 class Schema:
     """One schema.
 
-    `found`: its revision, empty without a schema, None if unreadable. `head`: the revision of this release, the last of
+    `revision`: empty without a schema, None if unreadable. `head`: the revision of this release, the last of
     the revisions in `known`, from which it can migrate.
     """
 
     name: str
     database: str
-    found: str | None
+    revision: str | None
     head: str
     known: frozenset[str]
 
     @property
     def pending(self) -> bool:
         """Return whether this release would migrate the schema."""
-        return bool(self.found) and self.found != self.head and self.found in self.known
+        return bool(self.revision) and self.revision != self.head and self.revision in self.known
 
     @property
     def unknown(self) -> bool:
         """Return whether the revision is unknown to this release."""
-        return bool(self.found) and self.found not in self.known
+        return bool(self.revision) and self.revision not in self.known
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def read(resolve: Connections, databases: Sequence[str]) -> Iterator[Schema]:
 
 def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
     """Check that no schema is from a later release or, without `migrate`, needs a migration. Raises StackError."""
-    if later := [f"{schema.name} (revision {schema.found})" for schema in schemas if schema.unknown]:
+    if later := [f"{schema.name} (revision {schema.revision})" for schema in schemas if schema.unknown]:
         raise StackError(
             f"use the schema of {', '.join(later)}: a later release made it, and this release cannot read it",
             "Start that release, or go back by its restore point: docs/runbooks/upgrade-failed.md.",
         )
-    pending = [f"{schema.name} from revision {schema.found} to {schema.head}" for schema in schemas if schema.pending]
+    pending = [f"{schema.name} from revision {schema.revision} to {schema.head}" for schema in schemas if schema.pending]
     if pending and not migrate:
         raise StackError(
             f"start this release: it would migrate {'; '.join(pending)}, and then no earlier release can use the "

@@ -191,7 +191,7 @@ def green(result: StepResult) -> StepSummary:
     checks = (*result.attack, *result.checks)
     if failed := [check for check in checks if check.ok is False]:
         raise DrillFailed(
-            f"Step '{result.step}' of the drill of restore point {result.point} failed:\n{told(failed)}",
+            f"Step '{result.step}' of the drill of restore point {result.point} failed:\n{failure_lines(failed)}",
             "Follow docs/runbooks/restore-drill.md; the task `report` has the verdict on the restore point.",
         )
     outcomes = [check.ok for check in checks]
@@ -200,6 +200,6 @@ def green(result: StepResult) -> StepSummary:
     )
 
 
-def told(failed: Sequence[RestoreCheck]) -> str:
+def failure_lines(failed: Sequence[RestoreCheck]) -> str:
     """Return failed checks as lines for people."""
     return "\n".join(f"  {check.what}: {check.detail}" for check in failed)

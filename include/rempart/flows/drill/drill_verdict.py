@@ -70,7 +70,7 @@ def report(platform: Platform, drill_id: str) -> DrillResult:
         judged, remedy = "failed its checks", "until a drill passes, rely only on an older point."
         if result.proved:
             judged, remedy = "passed its checks, but its drill is red", "the report explains each red check."
-        told = drill_steps.told(failed) or "  an objective could not be measured"
+        told = drill_steps.failure_lines(failed) or "  an objective could not be measured"
         raise DrillFailed(
             f"Restore point {result.point_id} {judged}:\n{told}", f"Follow docs/runbooks/restore-drill.md; {remedy}"
         )

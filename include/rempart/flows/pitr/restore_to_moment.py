@@ -143,7 +143,7 @@ def restore(site_archives: SiteArchives, plan: Plan, folder: Path) -> Recovered:
     return done
 
 
-def told(done: Recovered, folder: Path) -> Iterator[str]:
+def result_lines(done: Recovered, folder: Path) -> Iterator[str]:
     """Yield the result of a recovery as lines for people."""
     last = f"{done.last_commit:%Y-%m-%d %H:%M:%S.%f} UTC" if done.last_commit else "none after the base backup"
     yield f"last transaction: {last}; the server continues as timeline {done.timeline}"

@@ -83,13 +83,13 @@ def reconcile(
                 continue
             if write:
                 carry(other, active, bucket, info.key, md5_etags=proven)
-            adopted.append(f"{bucket}/{told(info.key)}")
+            adopted.append(f"{bucket}/{printable_key(info.key)}")
         for info in both:
             if _same(other, active, bucket, info.key):
                 continue
             if write:
                 carry(other, active, bucket, info.key, aside(generation, info.key), md5_etags=proven)
-            conflicts.append(f"{bucket}/{told(info.key)}")
+            conflicts.append(f"{bucket}/{printable_key(info.key)}")
     return Reconciled(tuple(adopted), tuple(conflicts), f"conflicts/{generation}/ at '{active.name}'")
 
 
@@ -106,7 +106,7 @@ def _listed(site: Site, bucket: str) -> list[ObjectInfo]:
     return [info for info in site.list(bucket) if not is_checkpoint(info.key)]
 
 
-def told(key: str) -> str:
+def printable_key(key: str) -> str:
     """Return a key in a form that evidence can hold."""
     return key if key.isprintable() and key.isascii() else ascii(key)
 

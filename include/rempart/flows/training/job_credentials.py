@@ -27,7 +27,7 @@ class Granted:
     """Environment variables of the job's containers (secret), and what may be said about them."""
 
     variables: dict[str, str]
-    told: str
+    description: str
 
 
 def missing(config: Config, spec: JobSpec) -> list[str]:

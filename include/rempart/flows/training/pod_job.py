@@ -181,7 +181,7 @@ class PodJob:
         owner = "train_job" if made.get("kind") == "TrainJob" else "pod"
         where = {
             owner: str(made["metadata"]["name"]),
-            "credentials": granted.told,
+            "credentials": granted.description,
             "decision": permission.permission_of(self._permitted()).decision,
             "waited": max((self.clock() - begun.started).total_seconds(), 0.0),
         }

@@ -87,7 +87,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
     if faults:
         verdict = gate.GateVerdict(False, (*verdict.reasons, *faults))
-    if told := model.told:
+    if told := model.ignored_line:
         verdict = replace(verdict, reasons=(*verdict.reasons, told))
     body = {
         "version": version,

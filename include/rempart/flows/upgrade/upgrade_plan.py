@@ -179,18 +179,18 @@ def _schemas(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
             yield UpgradeLine(
                 what,
                 "refuses",
-                f"revision {schema.found} is unknown to this release: a later one made it",
+                f"revision {schema.revision} is unknown to this release: a later one made it",
                 "take that release, or a later one",
             )
         elif schema.pending:
             yield UpgradeLine(
                 what,
                 "changes",
-                f"revision {schema.found} to {schema.head}",
+                f"revision {schema.revision} to {schema.head}",
                 f"the upgrade migrates it; going back restores database {schema.database} from the restore point",
             )
-        elif schema.found:
-            yield UpgradeLine(what, "ok", f"revision {schema.found}, the newest")
+        elif schema.revision:
+            yield UpgradeLine(what, "ok", f"revision {schema.revision}, the newest")
         else:
             yield UpgradeLine(what, "changes", f"no schema yet: the upgrade makes it, at revision {schema.head}")
 

@@ -18,7 +18,7 @@ def is_there(cause: ApiException) -> bool:
     return cause.status == 409 and '"AlreadyExists"' in str(cause.body)
 
 
-def told(cause: Exception) -> tuple[int, str]:
+def status_and_message(cause: Exception) -> tuple[int, str]:
     """Return an API server's status and message without HTTP headers; 0 if it did not answer."""
     if not isinstance(cause, ApiException):
         return 0, type(cause).__name__

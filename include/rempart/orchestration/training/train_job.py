@@ -17,7 +17,7 @@ from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
-from rempart.orchestration.training.api_answers import is_there, retried, told
+from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.training.pod_triggers import BOUND
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.orchestration.training.training_operator import PAUSES, Denied, NameTaken, TrainingOperatorBase
@@ -95,7 +95,7 @@ class TrainJobOperator(TrainingOperatorBase):
         except ApiException as cause:
             if cause.status != 403:
                 raise
-            self.log.info("The quotas of %s cannot be read: %s", self.namespace, told(cause)[1])
+            self.log.info("The quotas of %s cannot be read: %s", self.namespace, status_and_message(cause)[1])
             return
         quotas = quotas_of(self._plain(item) for item in found.items)
         if why := too_small(load().gpu_pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
@@ -195,7 +195,7 @@ class TrainJobOperator(TrainingOperatorBase):
         try:
             events = self.client.list_namespaced_event(self.namespace, field_selector=selector).items
         except (ApiException, HTTPError) as cause:
-            return [f"its events cannot be read: {told(cause)[1]}"]
+            return [f"its events cannot be read: {status_and_message(cause)[1]}"]
         return list(dict.fromkeys(str(event.message) for event in events))
 
     def _tell_the_rest(self, gang: Gang, seen: str) -> None:
@@ -209,7 +209,7 @@ class TrainJobOperator(TrainingOperatorBase):
         try:
             answer = self.client.read_namespaced_pod_log(name, self.namespace, **named)
         except (ApiException, HTTPError) as cause:
-            self.log.info("The rest of rank 0's log cannot be read: %s", told(cause)[1])
+            self.log.info("The rest of rank 0's log cannot be read: %s", status_and_message(cause)[1])
             return
         lines, _ = new_lines(answer.data.decode("utf-8", "replace").splitlines(), seen)
         for line in lines:

@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
 from rempart.orchestration.policies.enforcement import today
-from rempart.orchestration.training.api_answers import is_there, retried, told
+from rempart.orchestration.training.api_answers import is_there, retried, status_and_message
 from rempart.orchestration.training.pod_triggers import PauseTrigger
 from rempart.orchestration.training.pool_queue import local_queue, workload_events
 from rempart.settings.config import load
@@ -171,7 +171,7 @@ class TrainingOperatorBase(BaseOperator):
         except NameTaken as found:
             self._leave(step.number, found)
         except (ApiException, HTTPError) as cause:
-            status, message = told(cause)
+            status, message = status_and_message(cause)
             if self._job.admitted(step.number):  # it may run by now
                 raise self._away(step.number, cause) from cause
             ending = verdict.refused(status, message)
@@ -193,7 +193,7 @@ class TrainingOperatorBase(BaseOperator):
         except ApiException as cause:
             if cause.status != 403:
                 raise
-            self.log.info("The state of LocalQueue %s cannot be read: %s", name, told(cause)[1])
+            self.log.info("The state of LocalQueue %s cannot be read: %s", name, status_and_message(cause)[1])
             return
         if found is None:
             raise NameTaken(verdict.Ending("unreachable", queue.absent(self._option.pool, self.namespace, name)))
@@ -273,7 +273,11 @@ class TrainingOperatorBase(BaseOperator):
         except (PlacementDenied, TrainingError, ApiException) as cause:
             if isinstance(cause, ApiException) and cause.status not in (403, 404):
                 raise
-            why = f"node {node} cannot be read: {told(cause)[1]}" if isinstance(cause, ApiException) else cause.what
+            why = (
+                f"node {node} cannot be read: {status_and_message(cause)[1]}"
+                if isinstance(cause, ApiException)
+                else cause.what
+            )
             self._deny(why)
             raise Denied from cause
         if retried(self._make_secret)(secret):
@@ -344,7 +348,7 @@ class TrainingOperatorBase(BaseOperator):
                 pod, self.namespace, container=container, tail_lines=LAST_LINES, _preload_content=False
             )  # as it is: the client would give the bytes' repr
         except ApiException as cause:
-            return f"  (its log cannot be read: {told(cause)[1]})"
+            return f"  (its log cannot be read: {status_and_message(cause)[1]})"
         return "\n".join(f"  {readable(line)}" for line in answer.data.decode("utf-8", "replace").splitlines())
 
     def _pause(self, moment: float, why: str) -> NoReturn:
@@ -354,7 +358,7 @@ class TrainingOperatorBase(BaseOperator):
 
     def _away(self, number: int, cause: Exception) -> PoolUnavailable:
         return PoolUnavailable(
-            f"follow attempt {number} in pool {self._option.pool}: the cluster did not answer: {told(cause)[1]}",
+            f"follow attempt {number} in pool {self._option.pool}: the cluster did not answer: {status_and_message(cause)[1]}",
             f"Run again: the {self.thing} is found by its job. `rempart doctor pool` shows the cause.",
         )
 

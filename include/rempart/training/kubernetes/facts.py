@@ -143,7 +143,7 @@ class PoolFacts:
     probe: Probe | None = None
 
 
-def whole(quantity: object) -> int:
+def whole_units(quantity: object) -> int:
     """Return a count from an API quantity of whole units. Raises ValueError for any other quantity."""
     text = str(quantity)
     for suffix, factor in (("k", 1000), ("M", 1000**2)):
@@ -171,8 +171,8 @@ def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
 
 def left_of(quota: Quota, key: str) -> tuple[int, int]:
     """Return a quota's limit on a countable resource, and the rest. Raises KeyError or ValueError without one."""
-    hard = whole(quota.hard[key])
-    return hard, max(hard - whole(quota.used.get(key, 0)), 0)
+    hard = whole_units(quota.hard[key])
+    return hard, max(hard - whole_units(quota.used.get(key, 0)), 0)
 
 
 def node_of(seen: Json, gpu: str) -> Node:
@@ -185,7 +185,7 @@ def node_of(seen: Json, gpu: str) -> Node:
     return Node(
         seen["metadata"]["name"],
         seen["metadata"].get("labels") or {},
-        whole((status.get("allocatable") or {}).get(gpu, 0)),
+        whole_units((status.get("allocatable") or {}).get(gpu, 0)),
         taints,
         ready and not spec.get("unschedulable"),
         spec.get("providerID") or "",
@@ -201,7 +201,7 @@ def used_of(pods: Iterable[Json], gpu: str) -> dict[str, int]:
             held = [
                 ((container.get("resources") or {}).get("limits") or {}).get(gpu, 0) for container in spec["containers"]
             ]
-            used[node] = used.get(node, 0) + sum(map(whole, held))
+            used[node] = used.get(node, 0) + sum(map(whole_units, held))
     return used
 
 

@@ -153,7 +153,7 @@ def _left(
         records = [entry for kind in KINDS[topic] for entry in facts.of(kind) if concerns(entry)]
         newest = sorted(_once(records) if limit else records, key=lambda record: -record.seq)[:limit]
         if newest:
-            found.append(Section(topic, tuple(told(entry) for entry in newest)))
+            found.append(Section(topic, tuple(summarize(entry) for entry in newest)))
     reach = {str(kind): NEWEST[kind] for kinds in KINDS.values() for kind in kinds}
     return RunRecords(moment(facts, now), dag, run, task, pipeline_of(dag, facts), tuple(found), reach)
 
@@ -170,7 +170,7 @@ def _once(records: Iterable[Evidence]) -> list[Evidence]:
     return kept
 
 
-def told(record: Evidence) -> RecordSummary:
+def summarize(record: Evidence) -> RecordSummary:
     """Return a record as a sentence. A record whose body has another form is described by its kind alone."""
     try:
         state, params, why = _SAYERS[record.kind](record.body)

@@ -122,11 +122,11 @@ def test_a_schema_is_only_migrated_where_that_is_said_and_a_later_one_never() ->
     with pytest.raises(StackError, match="from revision a to b"):
         schemas.check([old], migrate=False)
     schemas.check([old], migrate=True)
-    later = dataclasses.replace(old, found="c")
+    later = dataclasses.replace(old, revision="c")
     for migrate in (False, True):
         with pytest.raises(StackError, match="later release"):
             schemas.check([later], migrate=migrate)
-    schemas.check([dataclasses.replace(old, found=""), dataclasses.replace(old, found="b")], migrate=False)
+    schemas.check([dataclasses.replace(old, revision=""), dataclasses.replace(old, revision="b")], migrate=False)
 
 
 def test_data_of_another_version_of_postgresql_are_not_started(stack: paths.Stack) -> None:

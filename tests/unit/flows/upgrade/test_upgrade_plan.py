@@ -70,7 +70,7 @@ def test_a_release_with_the_same_lock_changes_nothing_but_itself() -> None:
         ("PostgreSQL", {"server": 17}),
         ("PostgreSQL", {"server": 19, "own_server": False}),
         ("PostgreSQL", {"server": None}),
-        ("schema of MLflow", {"schemas": (AIRFLOW, dataclasses.replace(MLFLOW, found="z"))}),
+        ("schema of MLflow", {"schemas": (AIRFLOW, dataclasses.replace(MLFLOW, revision="z"))}),
         ("database schemas", {"schemas": None}),
         ("tables of ledger", {"ours": ours(scripts={})}),
         ("tables of continuity", {"other_tables": None}),
@@ -111,8 +111,8 @@ def test_a_table_or_key_of_another_format_says_what_was_found_and_where_to_read_
     ("what", "changed", "told"),
     [
         ("mlflow", {"ours": ours(packages={**PACKAGES, "mlflow": "3.18.0"})}, "3.17.2 to 3.18.0"),
-        ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, found="x"),)}, "revision x to y"),
-        ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, found=""),)}, "makes it"),
+        ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, revision="x"),)}, "revision x to y"),
+        ("schema of MLflow", {"schemas": (dataclasses.replace(MLFLOW, revision=""),)}, "makes it"),
         ("tables of ledger", {"ours": ours(scripts={"ledger": "bb"})}, "differs"),
         ("restore points", {"ours": ours(point_format=4)}, "format 3 to 4"),
         ("rempart.yaml", {"configuration_differs": True}, "differs from"),
@@ -142,7 +142,7 @@ def test_your_own_server_may_be_older_than_the_programs_that_dump_it() -> None:
 
 
 def test_only_databases_with_a_schema_to_migrate_go_back_to_the_point() -> None:
-    old = dataclasses.replace(MLFLOW, found="x")
+    old = dataclasses.replace(MLFLOW, revision="x")
     facts = dataclasses.replace(FACTS, schemas=(AIRFLOW, old))
     assert migrating(facts) == ("mlflow",)
     begun = BegunUpgrade("P", "haven", BEFORE, ("mlflow",), {}, (1, "aa"), (), "2026-11-25T20:00:00+00:00")

@@ -27,7 +27,7 @@ from rempart.training.kubernetes.facts import (
     quotas_of,
     tolerates,
     used_of,
-    whole,
+    whole_units,
 )
 from tests.unit.training.kubernetes.healthy_pool import (
     CLOSED,
@@ -310,6 +310,6 @@ def test_objects_are_read_as_the_api_writes_them() -> None:
     scoped = {"metadata": {"name": "s"}, "spec": {"hard": {"pods": "1"}, "scopes": ["BestEffort"]}}
     plain = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}}
     assert quotas_of([scoped, plain]) == (Quota("q", {"pods": "1"}, {}),)
-    assert whole("2k") == 2000 and whole(3) == 3
+    assert whole_units("2k") == 2000 and whole_units(3) == 3
     with pytest.raises(ValueError, match="500m"):
-        whole("500m")
+        whole_units("500m")
