@@ -35,7 +35,7 @@ class AirflowApiError(RempartError):
 def last_words(stack_trace: str) -> str:
     """Return an import error without its frames: the exception's message, which may have several lines."""
     text = stack_trace.strip()
-    starts = [found.start() for found in re.finditer(r"^[A-Za-z_][\w.]*(Error|Exception|Violation)\b", text, re.M)]
+    starts = [matched.start() for matched in re.finditer(r"^[A-Za-z_][\w.]*(Error|Exception|Violation)\b", text, re.M)]
     return text[starts[-1] :] if starts else text
 
 
@@ -142,12 +142,12 @@ class AirflowApi:
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """Return the id of the newest run that was created at or after a time, if any."""
-        found = self._call(
+        runs = self._call(
             "GET",
             f"/api/v2/dags/{dag_id}/dagRuns",
             params={"run_after_gte": since.isoformat(), "order_by": "-run_after", "limit": 1},
         )["dag_runs"]
-        return found[0]["dag_run_id"] if found else None
+        return runs[0]["dag_run_id"] if runs else None
 
     def await_run(self, dag_id: str, since: datetime, timeout: float = 60) -> str:
         """Wait until an asset starts a run of this DAG; its id."""
@@ -213,18 +213,18 @@ class AirflowApi:
 
     def plugins(self) -> list[dict[str, Any]]:
         """Return the plugins that Airflow loaded."""
-        found: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
-        return found
+        listed_plugins: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
+        return listed_plugins
 
     def every(self, path: str, entries: str, *, order_by: str = "id", **query: str) -> list[dict[str, Any]]:
         """Read all pages of a list: `entries` is the name of the list in the answer. Raises AirflowApiError."""
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         while True:
-            params = {**query, "order_by": order_by, "limit": PAGE, "offset": len(found)}
+            params = {**query, "order_by": order_by, "limit": PAGE, "offset": len(rows)}
             answer = self._call("GET", path, params=params)
-            found += answer[entries]
-            if not answer[entries] or len(found) >= answer["total_entries"]:
-                return found
+            rows += answer[entries]
+            if not answer[entries] or len(rows) >= answer["total_entries"]:
+                return rows
 
     def get(self, path: str) -> dict[str, Any]:
         """Return any other resource, by its path."""

@@ -178,18 +178,19 @@ def report(
 _MEANING = {0: "no finding above low", 1: "the highest severity is medium", 2: "high or critical"}
 
 
-def readable(found: Report) -> str:
+def readable(audit_report: Report) -> str:
     """Yield the report for a terminal."""
-    lines = [f"rempart audit, {found.audited_at:%Y-%m-%d %H:%M} UTC, rempart {found.rempart}", ""]
-    width = max(len(check.check) for check in found.checks)
+    lines = [f"rempart audit, {audit_report.audited_at:%Y-%m-%d %H:%M} UTC, rempart {audit_report.rempart}", ""]
+    width = max(len(check.check) for check in audit_report.checks)
     lines += [
-        f"  {check.check:<{width}}  {_verdict(check, found)}; examined: {check.looked_at}" for check in found.checks
+        f"  {check.check:<{width}}  {_verdict(check, audit_report)}; examined: {check.looked_at}"
+        for check in audit_report.checks
     ]
-    for sbom in found.sboms:
+    for sbom in audit_report.sboms:
         lines.append(f"  SBOM: {sbom.path} ({sbom.components} components, sha256 {sbom.sha256[:16]}...)")
-    if any(check.check == "vulnerabilities" for check in found.checks):
-        lines.append("  advisories: " + _advisories(found))
-    for title, findings in (("Findings", found.findings), ("Accepted, not counted", found.accepted)):
+    if any(check.check == "vulnerabilities" for check in audit_report.checks):
+        lines.append("  advisories: " + _advisories(audit_report))
+    for title, findings in (("Findings", audit_report.findings), ("Accepted, not counted", audit_report.accepted)):
         if findings:
             lines += ["", f"{title}:"]
         for finding in findings:
@@ -199,8 +200,11 @@ def readable(found: Report) -> str:
                 lines += _wrapped(f"accepted by {by.owner} until {by.expires}: {by.reason}")
             else:
                 lines += _wrapped(finding.remedy, "        -> ")
-    counted = ", ".join(f"{number} {severity}" for severity, number in found.counts.items() if number)
-    lines += ["", f"{counted or 'no findings'}; exit code {found.exit_code} ({_MEANING[found.exit_code]})"]
+    counted = ", ".join(f"{number} {severity}" for severity, number in audit_report.counts.items() if number)
+    lines += [
+        "",
+        f"{counted or 'no findings'}; exit code {audit_report.exit_code} ({_MEANING[audit_report.exit_code]})",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -208,20 +212,24 @@ def _wrapped(text: str, first: str = " " * 11) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent=first, subsequent_indent=" " * 11, break_on_hyphens=False)
 
 
-def _verdict(check: Checked, found: Report) -> str:
+def _verdict(check: Checked, audit_report: Report) -> str:
     def mine(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
         return [finding for finding in findings if finding.id.startswith(f"{check.check}/")]
 
-    counted = Counter(finding.severity for finding in mine(found.findings))
+    counted = Counter(finding.severity for finding in mine(audit_report.findings))
     parts = [f"{counted[severity]} {severity}" for severity in SEVERITIES if counted[severity]]
-    known = len(mine(found.accepted))
+    known = len(mine(audit_report.accepted))
     return ", ".join(parts + ([f"{known} accepted"] if known else [])) or "ok"
 
 
-def _advisories(found: Report) -> str:
-    if not found.advisories:
-        return "not checked" if found.advisories_path is None else f"no usable file in {found.advisories_path}"
-    return f"{found.advisories_path}: " + "; ".join(
+def _advisories(audit_report: Report) -> str:
+    if not audit_report.advisories:
+        return (
+            "not checked"
+            if audit_report.advisories_path is None
+            else f"no usable file in {audit_report.advisories_path}"
+        )
+    return f"{audit_report.advisories_path}: " + "; ".join(
         f"{age.ecosystem} {age.entries} entries, the newest is {age.days} days old ({age.newest:%Y-%m-%d})"
-        for age in found.advisories
+        for age in audit_report.advisories
     )

@@ -198,10 +198,10 @@ def matches(database: Database, packages: Iterable[Package]) -> list[Match]:
     return found
 
 
-def merged(found: Sequence[Match]) -> list[list[Match]]:
+def merged(all_matches: Sequence[Match]) -> list[list[Match]]:
     """Merge matches of one package whose advisories share a name."""
     groups: dict[Package, list[tuple[set[str], list[Match]]]] = {}
-    for match in found:
+    for match in all_matches:
         others = groups.setdefault(match.package, [])
         names, together = set(match.names), [match]
         for group in [other for other in others if other[0] & match.names]:

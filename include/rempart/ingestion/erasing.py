@@ -240,21 +240,24 @@ def strike(rows: Rows, lines: frozenset[int]) -> Rows:
     return replace(rows, table=rows.pick(kept), refused=sorted(refused, key=lambda row: row.line))
 
 
-def succeed(found: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:
+def succeed(before: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:
     """Return the replacement of each snapshot with a cut part (`parts`: its replacement, by SHA-256).
 
     By the id of the replaced snapshot. A replacement follows the replacement of its predecessor.
     """
-    made: dict[str, Snapshot] = {}
-    for snapshot in found:
+    replacements: dict[str, Snapshot] = {}
+    for snapshot in before:
         if not any(part.sha256 in parts for part in snapshot.parts):
             continue
         after = (replace(parts.get(part.sha256, part), partition=part.partition) for part in snapshot.parts)
         left = tuple(part for part in after if part.rows)
         cut = replace(snapshot, parts=left, rows=sum(part.rows for part in left))
-        made[snapshot.id] = replace(cut, id=snapshots.content_id(cut))
-    return {name: replace(snapshot, previous=_after(made, snapshot.previous)) for name, snapshot in made.items()}
+        replacements[snapshot.id] = replace(cut, id=snapshots.content_id(cut))
+    return {
+        name: replace(snapshot, previous=_after(replacements, snapshot.previous))
+        for name, snapshot in replacements.items()
+    }
 
 
-def _after(made: Mapping[str, Snapshot], name: str | None) -> str | None:
-    return made[name].id if name is not None and name in made else name
+def _after(replacements: Mapping[str, Snapshot], name: str | None) -> str | None:
+    return replacements[name].id if name is not None and name in replacements else name

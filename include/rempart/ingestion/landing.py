@@ -70,9 +70,9 @@ def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | 
     After an erasure it is stored under its new SHA-256, and names the original delivery.
     """
     folder = f"raw/{pipeline}/"
-    for found in site.list(bucket, f"{folder}{sha256}/"):
-        return site.head(bucket, found.key)
-    kept = (site.head(bucket, found.key) for found in site.list(bucket, folder))
+    for info in site.list(bucket, f"{folder}{sha256}/"):
+        return site.head(bucket, info.key)
+    kept = (site.head(bucket, info.key) for info in site.list(bucket, folder))
     return next((obj for obj in kept if obj.metadata.get("delivery") == sha256), None)
 
 
@@ -88,7 +88,7 @@ def delivery_of(quarantine_key: str) -> str:
 
 def waiting(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
     """Return files under a landing prefix; empty objects that stand for folders are skipped."""
-    return [found for found in site.list(bucket, prefix) if not (found.key.endswith("/") and not found.size)]
+    return [info for info in site.list(bucket, prefix) if not (info.key.endswith("/") and not info.size)]
 
 
 def fetch(
@@ -103,12 +103,12 @@ def fetch(
         while block := stream.read(1 << 20):
             digest.update(block)
             out.write(block)
-    if sha256 not in (None, found := digest.hexdigest()):
+    if sha256 not in (None, computed := digest.hexdigest()):
         raise IntegrityError(
             f"read {bucket}/{key} at site '{site.name}': its SHA-256 differs from the recorded one",
             "Restore the object from the other site or from a restore point.",
         )
-    return found
+    return computed
 
 
 def keep(site: Site, bucket: str, pipeline: str, arrival: Arrival, file: Path, metadata: Mapping[str, str]) -> None:

@@ -24,12 +24,12 @@ def champion(tracking: Connection, name: str) -> str | None:
 def champions(tracking: Connection) -> dict[str, str]:
     """Return the version with the alias `champion`, by model. Raises TrackingUnavailable, TrackingRefused."""
     with session(tracking, "look up every champion") as client:
-        found, token = dict[str, str](), None
+        versions, token = dict[str, str](), None
         while True:
             page = client.search_registered_models(max_results=1000, page_token=token)
-            found |= {model.name: str(model.aliases[CHAMPION]) for model in page if CHAMPION in model.aliases}
+            versions |= {model.name: str(model.aliases[CHAMPION]) for model in page if CHAMPION in model.aliases}
             if not (token := page.token):
-                return found
+                return versions
 
 
 def candidate(tracking: Connection, name: str) -> str | None:
@@ -43,8 +43,8 @@ def _aliased(tracking: Connection, name: str, alias: str) -> str | None:
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    found = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
-    return {alias: str(version) for model in found for alias, version in dict(model.aliases).items()}
+    models = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
+    return {alias: str(version) for model in models for alias, version in dict(model.aliases).items()}
 
 
 def contents(tracking: Connection) -> tuple[frozenset[tuple[str, int]], frozenset[tuple[str, str, int]]]:
@@ -62,11 +62,11 @@ def contents(tracking: Connection) -> tuple[frozenset[tuple[str, int]], frozense
             if not (token := page.token):
                 break
         while True:
-            found = client.search_model_versions(max_results=1000, page_token=token)
+            answer = client.search_model_versions(max_results=1000, page_token=token)
             versions |= {
-                (version.name, str(version.version), int(version.creation_timestamp or 0)) for version in found
+                (version.name, str(version.version), int(version.creation_timestamp or 0)) for version in answer
             }
-            if not (token := found.token):
+            if not (token := answer.token):
                 return frozenset(experiments), frozenset(versions)
 
 
@@ -94,8 +94,8 @@ def register(
             version = str(known[0].version)
         else:
             all_tags = {"stage": CANDIDATE, f"{TAG}job_id": job_id, **{TAG + key: value for key, value in tags.items()}}
-            made = client.create_model_version(name, source, run_id=run_id, tags=all_tags, model_id=model_id)
-            version = str(made.version)
+            created = client.create_model_version(name, source, run_id=run_id, tags=all_tags, model_id=model_id)
+            version = str(created.version)
         for key, value in tags.items():
             if key.startswith("placement."):  # the run says where it ran, too
                 client.set_tag(run_id, TAG + key, value)

@@ -49,11 +49,11 @@ class PageLink(BaseOperatorLink):
         return self._page.to(where) or ""
 
 
-def linked(made: XComArg | BaseOperator, *pages: Page) -> Any:
+def linked(task: XComArg | BaseOperator, *pages: Page) -> Any:
     """Give a task its links, where the DAG is defined; returns what it was given.
 
     Airflow's `@task` takes no links, so `linked(train(), pages.MLFLOW_RUN)` stands where `train()` would.
     """
-    operator: Any = getattr(made, "operator", made)
+    operator: Any = getattr(task, "operator", task)
     operator.operator_extra_links = tuple(PageLink(page) for page in pages)
-    return made
+    return task

@@ -34,14 +34,14 @@ def risks(key: str, *, folder: bool = False) -> frozenset[str]:
     `folder`: this key followed by a slash is the beginning of other keys. A server that stores files cannot have a file
     and a folder of one name.
     """
-    found = set()
+    needed = set()
     if folder or "\\" in key or any(step in ("", ".", "..") for step in key.split("/")):
-        found.add("path keys")
+        needed.add("path keys")
     if any(letter in key for letter in "%+ ?#&") or not key.isprintable() or not is_normalized("NFC", key):
-        found.add("escaped keys")
+        needed.add("escaped keys")
     if len(key.encode()) > LONG:
-        found.add("long keys")
-    return frozenset(found)
+        needed.add("long keys")
+    return frozenset(needed)
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,10 @@ def plan_key(
     history = list(reversed(source))
     kept, at, why = 0, -1, None
     for info in history:
-        found = by_version.get(info.version_id or "")
-        why = _wrong(info, found, standing)
-        if why is None and standing is not None and found is not None:
-            position = standing[found.target_version][0]
+        known_replica = by_version.get(info.version_id or "")
+        why = _wrong(info, known_replica, standing)
+        if why is None and standing is not None and known_replica is not None:
+            position = standing[known_replica.target_version][0]
             if position <= at:
                 why = "out of order"
             at = position
@@ -249,14 +249,14 @@ def merge(
 
     def plans() -> Iterator[tuple[str, KeyPlan | None]]:
         for key, (mine, rows, there) in by_key(source, known, target or ()):
-            made = plan_key(key, mine, rows, None if target is None else there)
+            plan = plan_key(key, mine, rows, None if target is None else there)
             if superseded_before and rows:
-                made = replace(made, surplus=surplus(there, rows, superseded_before))
-            _count(tally, made, mine, rows, there, target is not None)
-            yield key, made or None
+                plan = replace(plan, surplus=surplus(there, rows, superseded_before))
+            _count(tally, plan, mine, rows, there, target is not None)
+            yield key, plan or None
 
-    for made, folder in _with_folders(plans()):
-        yield replace(made, folder=folder)
+    for key_plan, folder in _with_folders(plans()):
+        yield replace(key_plan, folder=folder)
     check_source(tally, where)
 
 
@@ -306,10 +306,10 @@ def _is_settled(source: Sequence[ObjectInfo], known: Sequence[Replica], target: 
 T = TypeVar("T")
 
 
-def _with_folders(found: Iterable[tuple[str, T | None]]) -> Iterator[tuple[T, bool]]:
+def _with_folders(items: Iterable[tuple[str, T | None]]) -> Iterator[tuple[T, bool]]:
     """Add to ordered keys whether other keys have them before a slash, once that is known."""
     open_: list[tuple[str, T, bool]] = []  # of keys that begin the present one: at most as many as it has letters
-    for key, what in found:
+    for key, what in items:
         while open_ and not key.startswith(open_[-1][0]):
             yield open_.pop()[1:]
         open_ = [
@@ -336,8 +336,8 @@ def by_key(*sides: Iterable[Any]) -> Iterator[tuple[str, list[list[Any]]]]:
     Raises SiteError for an unordered listing.
     """
     groups = [_grouped(side, n) for n, side in enumerate(sides)]
-    for _, found in groupby(heapq.merge(*groups, key=lambda group: group[:2]), key=lambda group: group[0]):
-        there = {number: (key, entries) for _, number, key, entries in found}
+    for _, group in groupby(heapq.merge(*groups, key=lambda group: group[:2]), key=lambda group: group[0]):
+        there = {number: (key, entries) for _, number, key, entries in group}
         key = next(key for key, _ in there.values())
         yield key, [there[n][1] if n in there else [] for n in range(len(sides))]
 

@@ -82,12 +82,12 @@ class BucketRun:
         began, tally, outcome, todo = self._clock(), Tally(), Outcome(), Outcome()
         both = self._source.keeps_versions(self._bucket) and self._target.keeps_versions(self._bucket)
         compared = self._catalogue.compared(self._bucket) if both else None
-        made: Iterable[KeyPlan] | None = None
+        key_plans: Iterable[KeyPlan] | None = None
         if compared and began - compared < self._rules.compare:
-            made = self._differing(folder, tally, began)
-        if not (quick := made is not None):
+            key_plans = self._differing(folder, tally, began)
+        if not (quick := key_plans is not None):
             tally = Tally()
-            made = merge(
+            key_plans = merge(
                 self._of_source(folder, both),
                 self._catalogue.rows(self._bucket),
                 self._listing(self._target, self._target_able, folder, both),
@@ -100,7 +100,7 @@ class BucketRun:
         pieces = Pieces(store, f"{self._bucket}-copy"), Pieces(store, f"{self._bucket}-hide")
         sightings = folder / f"{self._bucket}-sightings"
         with sightings.open("wb") as seen:
-            for plan in made or ():
+            for plan in key_plans or ():
                 if plan.copies and plan.copies[0].why in NOT_SHOWN:
                     unshown += 1
                     doubted += [plan.copies[0]] if len(doubted) < SHOWN else []
@@ -152,23 +152,23 @@ class BucketRun:
 
     def _differing(self, folder: Path, tally: Tally, now: datetime) -> Iterator[KeyPlan] | None:
         """Return plans of keys that differ for readers; None if there are many: then all are compared."""
-        found: list[tuple[str, bool]] = []
+        differences: list[tuple[str, bool]] = []
         known = self._catalogue.rows(self._bucket)
         target = self._listing(self._target, self._target_able, folder, False)
         seen = Tally()
         for difference in differing(self._of_source(folder, False), known, target, seen, self._where):
-            found.append(difference)
-            if len(found) > max(CLOSER, seen.objects // 20):
+            differences.append(difference)
+            if len(differences) > max(CLOSER, seen.objects // 20):
                 return None
-        unsettled = {key for key, _ in found}
+        unsettled = {key for key, _ in differences}
         tally.__dict__.update(seen.__dict__)
-        return self._closer(found, tally, now) if unsettled else iter(())
+        return self._closer(differences, tally, now) if unsettled else iter(())
 
-    def _closer(self, found: list[tuple[str, bool]], tally: Tally, now: datetime) -> Iterator[KeyPlan]:
+    def _closer(self, differences: list[tuple[str, bool]], tally: Tally, now: datetime) -> Iterator[KeyPlan]:
         def look(key: str) -> tuple[list[ObjectInfo], list[ObjectInfo]]:
             return self._history(self._source, key), self._history(self._target, key)
 
-        wanted = dict(found)
+        wanted = dict(differences)
         rows: dict[str, list[Replica]] = {key: [] for key in wanted}
         for row in self._catalogue.of_keys(self._bucket, list(wanted)):
             rows[row.key].append(row)
@@ -306,8 +306,8 @@ class BucketRun:
     def _ripe(self, now: datetime) -> Iterator[list[Replica]]:
         """Return the replicas of deleted keys that may be hidden."""
         rules = self._rules
-        for key, found in groupby(self._catalogue.missing(self._bucket), key=lambda row: row.key):
-            rows = list(found)
+        for key, group in groupby(self._catalogue.missing(self._bucket), key=lambda row: row.key):
+            rows = list(group)
             last = max(rows, key=lambda row: row.place)
             ripe = all(may_hide(row, now, sightings=rules.sightings, interval=rules.interval) for row in rows)
             if ripe and not last.marker and self._is_gone(key):
@@ -354,14 +354,14 @@ class BucketRun:
             self._clock,
             self._mover.throttle,
         )
-        for found in confirmation.examine(accepted, planned.outcome.objects):
-            if isinstance(found, Lost):
-                row = found.row
+        for checked in confirmation.examine(accepted, planned.outcome.objects):
+            if isinstance(checked, Lost):
+                row = checked.row
                 lost.append(row)
                 again = Copy(replace(as_stored(row), modified=row.modified), row.place, "replica missing")
-                outcome.trouble(row.key, found.error, [again])
+                outcome.trouble(row.key, checked.error, [again])
             else:
-                read.append(found)
+                read.append(checked)
         newest = self._newest(replica.key for replica in (*lost, *read))
         for row in lost:
             if newest[row.key] == row.place:

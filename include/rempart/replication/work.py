@@ -114,10 +114,10 @@ def decode_row(line: bytes) -> Replica:
     return Replica(**{**plain, **{name: datetime.fromisoformat(plain[name]) for name in moments if plain[name]}})
 
 
-def _plain(found: dict[str, Any]) -> dict[str, Any]:
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _plain(value) if isinstance(value, dict) else value.isoformat() if isinstance(value, datetime) else value
-        for name, value in found.items()
+        for name, value in fields.items()
     }
 
 
@@ -142,8 +142,8 @@ def in_order(listing: Iterable[ObjectInfo], folder: Path) -> Iterator[ObjectInfo
 
 
 def _on_disk(infos: list[ObjectInfo], more: Iterator[ObjectInfo], folder: Path) -> Iterator[ObjectInfo]:
-    def rows(found: Iterable[ObjectInfo]) -> Iterator[tuple[Any, ...]]:
-        for info in found:
+    def rows(ordered: Iterable[ObjectInfo]) -> Iterator[tuple[Any, ...]]:
+        for info in ordered:
             key = info.key.encode("utf-8", "surrogatepass")
             yield key, info.size, info.modified.isoformat(), info.version_id, info.etag, info.marker
 

@@ -45,8 +45,8 @@ class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only
             if key in lines:
                 raise YamlRefused(f"line {line}: the key '{str(key)[:80]}' is used twice (first in line {lines[key]})")
             lines[key] = line
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def _has_distinct_texts(node: Any) -> bool:
@@ -92,10 +92,10 @@ def _read_events(text: str) -> Any:
         start = _skip(loader, 1)
         if isinstance(start, yaml.StreamEndEvent):
             return None
-        found = _value(loader, loader.get_event(), 1)
+        document = _value(loader, loader.get_event(), 1)
         if not isinstance(_skip(loader, 1), yaml.StreamEndEvent):  # after the end of the document
             raise _Unusual
-        return found
+        return document
     finally:
         loader.dispose()
 
@@ -112,13 +112,13 @@ def _value(loader: Any, event: Any, depth: int) -> Any:
         while type(item := loader.get_event()) is not yaml.SequenceEndEvent:
             items.append(_value(loader, item, depth + 1))
         return items
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     while type(item := loader.get_event()) is not yaml.MappingEndEvent:
         key = _scalar(loader, item) if type(item) is yaml.ScalarEvent else None
-        if type(key) is not str or key in found:
+        if type(key) is not str or key in mapping:
             raise _Unusual
-        found[key] = _value(loader, loader.get_event(), depth + 1)
-    return found
+        mapping[key] = _value(loader, loader.get_event(), depth + 1)
+    return mapping
 
 
 def _scalar(loader: Any, event: Any) -> Any:
@@ -143,10 +143,10 @@ def text_at(text: str, *path: str) -> str | None:
     if len(text) > MAX_TEXT:
         raise YamlRefused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
     if "&" in text or "<<" in text:  # an anchor or a merge: what stands at the path may be written elsewhere
-        found = load(text)
+        node = load(text)
         for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        return found if isinstance(found, str) else None
+            node = node.get(key) if isinstance(node, dict) else None
+        return node if isinstance(node, str) else None
     loader = _Base(text)
     try:
         event = _skip(loader, 2)  # the starts of the stream and of the document
@@ -166,10 +166,10 @@ def _value_of(loader: Any, event: Any, key: str) -> Any:
     """Return the event that begins a key's value, where `event` begins a mapping that has the key; otherwise None."""
     if not isinstance(event, yaml.MappingStartEvent):
         return None
-    while not isinstance(found := loader.get_event(), yaml.MappingEndEvent):
-        if isinstance(found, yaml.ScalarEvent) and found.value == key:
+    while not isinstance(item := loader.get_event(), yaml.MappingEndEvent):
+        if isinstance(item, yaml.ScalarEvent) and item.value == key:
             return loader.get_event()
-        _end(loader, found)
+        _end(loader, item)
         _end(loader, loader.get_event())
     return None
 

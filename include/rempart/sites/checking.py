@@ -53,15 +53,20 @@ def check_listed(where: str, listed: ObjectInfo, info: ObjectInfo) -> None:
     )
 
 
-def check_range(where: str, start: int, length: int, told: str | None, size: int) -> None:
-    """Check that a body of `size` bytes is the requested range, given the Content-Range header `told`.
+def check_range(where: str, start: int, length: int, content_range: str | None, size: int) -> None:
+    """Check that a body of `size` bytes is the requested range, given the header `content_range`.
 
     Raises SiteUnavailable.
     """
     wanted = f"bytes {start}-{start + length - 1}/"
-    if size != length or (told is None and start) or (told is not None and not told.startswith(wanted)):
+    if (
+        size != length
+        or (content_range is None and start)
+        or (content_range is not None and not content_range.startswith(wanted))
+    ):
         raise SiteUnavailable(
-            f"{where}: received {size} of {length} bytes, starting at byte {start}" + (f" ({told})" if told else ""),
+            f"{where}: received {size} of {length} bytes, starting at byte {start}"
+            + (f" ({content_range})" if content_range else ""),
             "Retry. If it fails again, ask the site's operator.",
         )
 

@@ -124,10 +124,12 @@ def violations(
     return tuple(dict.fromkeys(found))
 
 
-def message(dag_id: str, found: tuple[Violation, ...]) -> str:
+def message(dag_id: str, dag_violations: tuple[Violation, ...]) -> str:
     """Return all violations of a DAG as one text, which Airflow shows as its import error."""
-    lines = [f"DAG {dag_id} breaks {len(found)} {'rules' if len(found) > 1 else 'rule'} of this platform:"]
-    for number, violation in enumerate(found, start=1):
+    lines = [
+        f"DAG {dag_id} breaks {len(dag_violations)} {'rules' if len(dag_violations) > 1 else 'rule'} of this platform:"
+    ]
+    for number, violation in enumerate(dag_violations, start=1):
         where = f"task {violation.task}" if violation.task else "the DAG"
         lines.append(f"{number}. [{violation.rule}] {where}: {violation.what}")
         lines.append(f"   What to do: {violation.remedy}")

@@ -263,15 +263,19 @@ def _registries(config: Config, on: date) -> Iterator[tuple[Destination, Judge]]
         yield Destination(host, port or 443, f"registries.{name}"), judge_of(name)
 
 
-def decision_against(config: Config, found: EgressRules, host: str, port: int | None, *, on: date) -> Decision:
+def decision_against(config: Config, egress_rules: EgressRules, host: str, port: int | None, *, on: date) -> Decision:
     """Return why a host is not allowed: the decision on its entry with the fewest reasons against."""
-    for refusal in found.refusals:
+    for refusal in egress_rules.refusals:
         if matches(refusal.destination, host, port) and refusal.decisions:
             return min(refusal.decisions, key=lambda decision: len(decision.against))
     label = f"host '{host}'" + (f" port {port}" if port else "")
     classification = next(iter(config.policy), "any")
     if ports := sorted(
-        {destination.port for destination in found.allowed if destination.port and matches(destination, host, None)}
+        {
+            destination.port
+            for destination in egress_rules.allowed
+            if destination.port and matches(destination, host, None)
+        }
     ):
         fact = f"the policy allows '{host}' on port {', '.join(map(str, ports))} only"
         remedy = f"Use an allowed port, or declare '{host}:{port}' under hosts in rempart.yaml."

@@ -263,14 +263,14 @@ def in_use(config: Config, classifications: Iterable[str], *, on: date) -> list[
     servers.
     """
     home = config.active_site
-    found = []
+    decisions = []
     for name in classifications:
-        found.append(decide_site(config, name, "data", home, on=on))
-        found.append(decide_site(config, name, "restore-point", config.backup.site, on=on, replica_of=home))
+        decisions.append(decide_site(config, name, "data", home, on=on))
+        decisions.append(decide_site(config, name, "restore-point", config.backup.site, on=on, replica_of=home))
         pairs = [pair for pair in config.replication if pair.source == home]
-        found += [decide_site(config, name, "replica", pair.target, on=on, replica_of=home) for pair in pairs]
-        found += [decide_server(config, name, server, on=on) for server in SERVERS]
-    return found
+        decisions += [decide_site(config, name, "replica", pair.target, on=on, replica_of=home) for pair in pairs]
+        decisions += [decide_server(config, name, server, on=on) for server in SERVERS]
+    return decisions
 
 
 def overview(config: Config, *, on: date) -> list[Decision]:
@@ -283,14 +283,14 @@ def overview(config: Config, *, on: date) -> list[Decision]:
     asked: list[tuple[What, str, str | None]] = [("data", home, None), ("restore-point", config.backup.site, home)]
     asked += [("replica", pair.target, pair.source) for pair in config.replication]
     witnesses = dict.fromkeys([config.evidence_site, config.checkpoint_site])
-    found = [decide_site(config, "internal", "evidence", site, on=on) for site in witnesses]
+    decisions = [decide_site(config, "internal", "evidence", site, on=on) for site in witnesses]
     for name in config.policy:
-        found += [
+        decisions += [
             decide_site(config, name, what, site, on=on, replica_of=replica_of) for what, site, replica_of in asked
         ]
-        found += [decide_server(config, name, server, on=on) for server in SERVERS]
-        found += [decide_pool(config, name, "job", pool, on=on) for pool in config.gpu_pools]
-        found += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]
-        found += [decide_connection(config, name, connection, on=on) for connection in config.connections]
-        found += [decide_host(config, name, *split_host(host), on=on) for host in config.hosts]
-    return found
+        decisions += [decide_server(config, name, server, on=on) for server in SERVERS]
+        decisions += [decide_pool(config, name, "job", pool, on=on) for pool in config.gpu_pools]
+        decisions += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]
+        decisions += [decide_connection(config, name, connection, on=on) for connection in config.connections]
+        decisions += [decide_host(config, name, *split_host(host), on=on) for host in config.hosts]
+    return decisions

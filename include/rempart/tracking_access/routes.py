@@ -50,7 +50,7 @@ def read(text: str) -> list[Route]:
 
     Raises ValueError for an invalid line.
     """
-    found = []
+    routes = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -59,8 +59,8 @@ def read(text: str) -> list[Route]:
             raise ValueError(f"routes.txt, line {number}: expected who, method and path")
         for api in _APIS if "{api}" in parts[2] else ("",):
             allowed = set(who) - ({"job"} if api == "ajax-api" else set())
-            found.append(Route(parts[1], parts[2].replace("{api}", api), frozenset(allowed)))
-    return found
+            routes.append(Route(parts[1], parts[2].replace("{api}", api), frozenset(allowed)))
+    return routes
 
 
 @cache
@@ -98,19 +98,19 @@ def template(rule: str) -> str:
 def unlisted(routes: Iterable[Route], registered: Iterable[tuple[str, str]]) -> list[str]:
     """Return registered rules (method, rule) that no line of the list covers, in the list's form."""
     known = {(route.method, route.template) for route in routes}
-    found = {(method, template(rule)) for method, rule in registered}
-    return sorted(f"{method} {rule}" for method, rule in found - known)
+    templates = {(method, template(rule)) for method, rule in registered}
+    return sorted(f"{method} {rule}" for method, rule in templates - known)
 
 
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"(<(?:path:)?\w+>)", template)
-    made = ""
+    pattern = ""
     for part in parts:
         if part.startswith("<path:"):
-            made += f"(?P<{part[6:-1]}>.+)"
+            pattern += f"(?P<{part[6:-1]}>.+)"
         elif part.startswith("<"):
-            made += f"(?P<{part[1:-1]}>[^/]+)"
+            pattern += f"(?P<{part[1:-1]}>[^/]+)"
         else:
-            made += re.escape(part)
-    return re.compile(made, re.DOTALL)
+            pattern += re.escape(part)
+    return re.compile(pattern, re.DOTALL)

@@ -70,12 +70,12 @@ def _add(point: Point, other: Point) -> Point:
 
 
 def _times(number: int, point: Point) -> Point:
-    made: Point = (0, 1, 1, 0)
+    product: Point = (0, 1, 1, 0)
     while number:
         if number & 1:
-            made = _add(made, point)
+            product = _add(product, point)
         point, number = _add(point, point), number >> 1
-    return made
+    return product
 
 
 def _decoded(text: bytes) -> Point:
@@ -110,8 +110,10 @@ def verifies(public: bytes, signature: bytes, text: bytes) -> bool:
 def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
     """Read Ed25519 public keys from PEM files, by the ledger's id."""
     pattern = r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----"
-    found = [base64.b64decode(encoded) for text in texts for encoded in re.findall(pattern, text)]
-    return {hashlib.sha256(public).hexdigest()[:16]: public[len(SPKI) :] for public in found if public.startswith(SPKI)}
+    candidates = [base64.b64decode(encoded) for text in texts for encoded in re.findall(pattern, text)]
+    return {
+        hashlib.sha256(public).hexdigest()[:16]: public[len(SPKI) :] for public in candidates if public.startswith(SPKI)
+    }
 
 
 # --- the bundle -------------------------------------------------------------------------------------------------------
@@ -160,9 +162,9 @@ def choose(
             logger.info("%s: signed, made on %s, %d files", name, index["at"], len(index["files"]))
             return index
         others.add(f"Python {index['python']} on {index['platform']}")
-    told = f"; there is a bundle for {', '.join(sorted(others))}" if others else ""
+    hint = f"; there is a bundle for {', '.join(sorted(others))}" if others else ""
     what = f"with images on {wanted[1]}" if images else f"for Python {wanted[0]} on {wanted[1]}"
-    raise BundleRefused(f"no signed bundle {what} was found{told}")
+    raise BundleRefused(f"no signed bundle {what} was found{hint}")
 
 
 def sha256_of(file: Path) -> str:
@@ -172,7 +174,7 @@ def sha256_of(file: Path) -> str:
 
 def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
     """Fetch each missing file and check it against the index. Return the number of bytes. Raises BundleRefused."""
-    came, told, total = 0, time.monotonic(), sum(file["size"] for file in index["files"].values())
+    came, logged_at, total = 0, time.monotonic(), sum(file["size"] for file in index["files"].values())
     done = 0
     for name, held in sorted(index["files"].items()):
         target, done = folder / name, done + held["size"]
@@ -189,8 +191,8 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
             )
         partial.replace(target)
         came += held["size"]
-        if time.monotonic() - told >= 5:
-            told = time.monotonic()
+        if time.monotonic() - logged_at >= 5:
+            logged_at = time.monotonic()
             logger.info("fetched %.0f %% of %.0f MB", 100 * done / max(total, 1), total / 1e6)
     return came
 
@@ -268,18 +270,18 @@ class Bucket:
 
     def names(self) -> list[str]:
         """Return the keys of the indexes."""
-        found, after = list[str](), ""
+        keys, after = list[str](), ""
         while True:
             query = "list-type=2&prefix=bundle%2F2" + (f"&start-after={quote(after, safe='')}" if after else "")
             with self._get(self.path or "/", query) as answer:
                 tree = ElementTree.fromstring(answer.read())  # noqa: S314 # of the site that holds the backups
             page = [element.text or "" for element in tree.iterfind("{*}Contents/{*}Key")]
-            found += page
+            keys += page
             if not page or tree.findtext("{*}IsTruncated") != "true":
-                return found
+                return keys
             if page[0] <= after or page != sorted(set(page)):
                 raise BundleRefused(f"the listing of {self.root}{self.path} is repeated or out of order")
-            if len(found) > MOST_INDEXES:
+            if len(keys) > MOST_INDEXES:
                 raise BundleRefused(
                     f"{self.root}{self.path} lists more than {MOST_INDEXES} bundles, or its listing never ends"
                 )

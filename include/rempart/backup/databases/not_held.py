@@ -84,9 +84,9 @@ def _few(names: Sequence[str]) -> str:
     return f"experiment {', '.join(names[:SHOWN])}{more}"
 
 
-def needed(found: Iterable[NotHeld]) -> tuple[str, ...]:
+def needed(stores: Iterable[NotHeld]) -> tuple[str, ...]:
     """Return the champions that a restore point cannot restore, by name."""
-    return tuple(sorted({champion for store in found for champion in store.needed_by}))
+    return tuple(sorted({champion for store in stores for champion in store.needed_by}))
 
 
 def of_record(body: Mapping[str, Any]) -> tuple[NotHeld, ...]:

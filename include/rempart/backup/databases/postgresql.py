@@ -249,8 +249,8 @@ def champions(opened: Session) -> dict[str, str]:
     """Return the version of each registered model's alias `champion` from MLflow's own database; empty if there is
     none.
     """
-    found = opened.execute("SELECT to_regclass('public.registered_model_aliases')").fetchone()
-    if not found or found[0] is None:
+    table = opened.execute("SELECT to_regclass('public.registered_model_aliases')").fetchone()
+    if not table or table[0] is None:
         return {}
     rows = opened.execute(
         "SELECT name, version FROM public.registered_model_aliases WHERE alias = 'champion' ORDER BY 1"
@@ -260,8 +260,8 @@ def champions(opened: Session) -> dict[str, str]:
 
 def model_locations(opened: Session) -> list[tuple[str, str, str]]:
     """Name, version and artifact URI of every model version in MLflow's own database; none when it is empty."""
-    found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
-    if not found or found[0] is None:
+    table = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
+    if not table or table[0] is None:
         return []
     rows = opened.execute(
         "SELECT name, version, coalesce(storage_location, source) FROM public.model_versions"
@@ -272,8 +272,8 @@ def model_locations(opened: Session) -> list[tuple[str, str, str]]:
 
 def registry(opened: Session) -> Registry:
     """Return experiments and model versions from MLflow's own database, with their creation times."""
-    found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
-    if not found or found[0] is None:
+    table = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
+    if not table or table[0] is None:
         return Registry(frozenset(), frozenset())
     experiments = opened.execute("SELECT experiment_id, coalesce(creation_time, 0) FROM public.experiments").fetchall()
     versions = opened.execute(
@@ -281,15 +281,15 @@ def registry(opened: Session) -> Registry:
         " WHERE current_stage <> 'Deleted_Internal'"
     ).fetchall()
     return Registry(
-        frozenset((str(key), int(made)) for key, made in experiments),
-        frozenset((str(name), str(version), int(made)) for name, version, made in versions),
+        frozenset((str(key), int(created)) for key, created in experiments),
+        frozenset((str(name), str(version), int(created)) for name, version, created in versions),
     )
 
 
 def artifact_stores(opened: Session) -> list[tuple[str, str]]:
     """Name and artifact location of every experiment in MLflow's own database; none when it is empty."""
-    found = opened.execute("SELECT to_regclass('public.experiments')").fetchone()
-    if not found or found[0] is None:
+    table = opened.execute("SELECT to_regclass('public.experiments')").fetchone()
+    if not table or table[0] is None:
         return []
     rows = opened.execute("SELECT name, artifact_location FROM public.experiments ORDER BY experiment_id").fetchall()
     return [(str(name), str(location)) for name, location in rows]
@@ -332,8 +332,8 @@ def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
     if keys is None:
         return []
     rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = %s ORDER BY seq", [kind]).fetchall()
-    found = (keys.read(text, sig) for text, sig in rows)
-    return [(str(row["subject"]), dict(row["body"])) for row in found if row]
+    records = (keys.read(text, sig) for text, sig in rows)
+    return [(str(row["subject"]), dict(row["body"])) for row in records if row]
 
 
 def ledger_head(opened: Session) -> tuple[int, str | None]:
@@ -352,8 +352,8 @@ def ledger_head(opened: Session) -> tuple[int, str | None]:
 
 def _ledger_keys(opened: Session) -> KeyChain | None:
     """Return the keys of the ledger's own database, or None without a chain."""
-    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
-    if not found or found[0] is None:
+    table = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
+    if not table or table[0] is None:
         return None
     rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = 'key' ORDER BY seq").fetchall()
     return key_chain(rows)

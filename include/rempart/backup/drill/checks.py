@@ -30,13 +30,13 @@ class RestoreCheck:
 
 
 def equal_tables(
-    what: str, wanted: Mapping[str, int | str], found: Mapping[str, int | str], *, show: bool
+    what: str, wanted: Mapping[str, int | str], restored: Mapping[str, int | str], *, show: bool
 ) -> RestoreCheck:
     """Check that exactly these tables exist, with equal counts or digests. Values are shown only with `show`."""
     wrong = [
-        f"{table}: {found.get(table, 'missing')} instead of {wanted.get(table, 'absent')}" if show else table
-        for table in sorted(wanted.keys() | found.keys())
-        if wanted.get(table) != found.get(table)
+        f"{table}: {restored.get(table, 'missing')} instead of {wanted.get(table, 'absent')}" if show else table
+        for table in sorted(wanted.keys() | restored.keys())
+        if wanted.get(table) != restored.get(table)
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -62,12 +62,12 @@ def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping
     return checks
 
 
-def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping[str, int]) -> RestoreCheck:
+def equal_count(what: str, table: str, wanted: Mapping[str, int], restored: Mapping[str, int]) -> RestoreCheck:
     """Check that one table has the recorded number of rows."""
     if table not in wanted:
         return RestoreCheck(what, False, f"the point holds no table {table}")
     return RestoreCheck(
-        what, wanted[table] == found.get(table), f"{found.get(table, 'no')} rows, the point says {wanted[table]}"
+        what, wanted[table] == restored.get(table), f"{restored.get(table, 'no')} rows, the point says {wanted[table]}"
     )
 
 

@@ -92,15 +92,15 @@ class Keyring:
 
         A card that no place returns intact is logged and left out: it stops no other key.
         """
-        found, damaged = self._read_cards(scope)
+        cards_read, damaged = self._read_cards(scope)
         for error in damaged.values():
             logger.warning("%s. This copy is skipped. %s", error.what, error.hint)
-        return [found[serial] for serial in sorted(found)]
+        return [cards_read[serial] for serial in sorted(cards_read)]
 
     def damaged(self, scope: EncryptionScope | None = None) -> dict[tuple[str, str], IntegrityError]:
         """Return the error of each card without an intact copy, by scope and serial. Raises SiteError."""
-        found, damaged = self._read_cards(scope)
-        return {named: error for named, error in damaged.items() if named not in found}
+        cards_read, damaged = self._read_cards(scope)
+        return {named: error for named, error in damaged.items() if named not in cards_read}
 
     def _read_cards(
         self, scope: EncryptionScope | None
@@ -128,13 +128,13 @@ class Keyring:
 
     def copies(self, scope: EncryptionScope) -> dict[str, list[KeyPlace]]:
         """Return the places that have a copy of each of a scope's keys, by serial, oldest first."""
-        found: dict[str, list[KeyPlace]] = {}
+        holders: dict[str, list[KeyPlace]] = {}
         for place in self.places:
             for info in place.site.list(place.bucket, f"{PREFIX}{scope.id}/"):
                 match = _FILE.fullmatch(info.key)
                 if match and match["kind"] == "age":
-                    found.setdefault(match["serial"], []).append(place)
-        return dict(sorted(found.items()))
+                    holders.setdefault(match["serial"], []).append(place)
+        return dict(sorted(holders.items()))
 
     def open(self, scope: EncryptionScope, serial: str | None = None) -> ScopeKey:
         """Return a scope's key: the key of a serial, or the newest. One place that answers is enough.
@@ -173,21 +173,21 @@ class Keyring:
 
         Raises the errors of `open`, and KeyWrong for a key that another platform wrapped.
         """
-        (found, damaged), copies = self._read_cards(scope), self.copies(scope)
-        cards = [found[number] for number in sorted(found)]
+        (cards_read, damaged), copies = self._read_cards(scope), self.copies(scope)
+        cards = [cards_read[number] for number in sorted(cards_read)]
         for named, error in damaged.items():
-            if named not in found and named[1] not in copies:
+            if named not in cards_read and named[1] not in copies:
                 raise error  # nobody knows whether that key was destroyed or lost
-        told = {card.serial for card in cards if card.recipients or card.destroyed}
+        recorded = {card.serial for card in cards if card.recipients or card.destroyed}
         live = [card.serial for card in cards if card.recipients and not card.destroyed]
-        live += [serial for serial in copies if serial not in told]
+        live += [serial for serial in copies if serial not in recorded]
         if not live:
-            self._make(scope, f"{max(map(int, told), default=0) + 1:04d}")
+            self._make(scope, f"{max(map(int, recorded), default=0) + 1:04d}")
         newest = max(live) if live else None
         try:
             key = self.open(scope, newest)
         except IntegrityError as error:
-            if newest in told or not any(card.serial == newest for card in cards):
+            if newest in recorded or not any(card.serial == newest for card in cards):
                 raise
             # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
             logger.warning("%s. No data was sealed with this key, and another key is made", error.what)
@@ -199,10 +199,10 @@ class Keyring:
                 "No data is sealed with it. Find out who stored it. If the platform's own key was replaced, run "
                 "`rempart keys rewrap`.",
             )
-        if key.serial not in told:  # made just now, or by a run that was killed before it told
+        if key.serial not in recorded:  # made just now, or by a run that was killed before it told
             self._tell(Card(scope.id, key.serial, self.clock(), self.recipients))
         elif (scope.id, key.serial) in damaged:  # at one place alone: it gets the other's
-            self._tell(found[scope.id, key.serial])
+            self._tell(cards_read[scope.id, key.serial])
         self._heal(key)
         return key
 
@@ -228,9 +228,9 @@ class Keyring:
             | {serial for _, serial in self.damaged(scope)}
         )
         if not dry_run:
-            now, told = self.clock(), {wrapped.serial: wrapped for wrapped in cards}
+            now, cards_by_serial = self.clock(), {wrapped.serial: wrapped for wrapped in cards}
             for serial in serials:
-                card = told.get(serial) or Card(scope.id, serial, now, ())
+                card = cards_by_serial.get(serial) or Card(scope.id, serial, now, ())
                 self._tell(replace(card, destroyed=card.destroyed or now))  # first: no place gives its copy to another
             for place, key, version in doomed:
                 place.site.delete(place.bucket, key, version_id=version)
@@ -310,8 +310,8 @@ class Keyring:
         key = ScopeKey(scope, serial, self.new_identity(), restic, self.randomness(32), True)
         body = wrap(key, self.own, self.recipients)
         first, path = self.places[0], path_of(scope, serial)
-        made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
-        if made and not gives_back(first.site, first.bucket, path, body):
+        created = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
+        if created and not gives_back(first.site, first.bucket, path, body):
             listed = first.site.versions(first.bucket, path)
             ours = [version.version_id for version in listed if version.key == path and not version.marker]
             if any(gives_back(first.site, first.bucket, path, body, version) for version in ours):
@@ -371,5 +371,5 @@ class Keyring:
 
     def _versions(self, place: KeyPlace, scope: EncryptionScope) -> list[tuple[str, str | None]]:
         """Return every version of every wrapped copy at a place, including delete markers."""
-        found = place.site.versions(place.bucket, f"{PREFIX}{scope.id}/")
-        return [(version.key, version.version_id) for version in found if version.key.endswith(".age")]
+        versions = place.site.versions(place.bucket, f"{PREFIX}{scope.id}/")
+        return [(version.key, version.version_id) for version in versions if version.key.endswith(".age")]

@@ -215,13 +215,13 @@ def _is_id(text: str) -> bool:
         return False
 
 
-def leftovers(found: Iterable[Folder]) -> tuple[str, ...]:
+def leftovers(listed_folders: Iterable[Folder]) -> tuple[str, ...]:
     """Return ids of folders that will never be a point, oldest first: leftovers of killed backups and prunes.
 
     Their age is relative to the newest write by the site's clock, because ours may be wrong. A hidden manifest is no
     leftover: pruning hides nothing, so somebody else hid it.
     """
-    known = tuple(found)
+    known = tuple(listed_folders)
     newest = max((folder.newest for folder in known), default=None)
     return tuple(
         sorted(

@@ -38,13 +38,13 @@ class Change:
 
 
 def plan(
-    roles: Iterable[access.Role], found: Mapping[str, frozenset[Permission]]
+    roles: Iterable[access.Role], existing: Mapping[str, frozenset[Permission]]
 ) -> tuple[tuple[str, ...], tuple[Change, ...]]:
-    """Return missing roles, and changes of all roles' permissions. `found`: permissions by role."""
+    """Return missing roles, and changes of all roles' permissions. `existing`: permissions by role."""
     missing, changes = [], []
     for role in roles:
-        has = found.get(role.name, frozenset())
-        if role.name not in found:
+        has = existing.get(role.name, frozenset())
+        if role.name not in existing:
             missing.append(role.name)
         changes += [Change(role.name, permission, True) for permission in sorted(role.permissions - has)]
         changes += [Change(role.name, permission, False) for permission in sorted(has - role.permissions)]
@@ -69,14 +69,14 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
         _names(session, "ab_role", missing)
         for given in (True, False):
             _write(session, [change for change in changes if change.given is given], given=given)
-        told = [f"created roles {', '.join(missing)}"] if missing else []
-        told += [change.line() for change in changes if change.role not in missing]
-        told += _platform_admin(session, admin)
+        lines = [f"created roles {', '.join(missing)}"] if missing else []
+        lines += [change.line() for change in changes if change.role not in missing]
+        lines += _platform_admin(session, admin)
         session.execute("DELETE FROM session WHERE expiry < timezone('utc', now())")  # each look at the login makes one
         for person in people.listed(session):
             if others := set(person.roles) - set(access.ROLES):
-                told.append(f"{person.name} has roles that are not Rempart's: {', '.join(sorted(others))}")
-    return told
+                lines.append(f"{person.name} has roles that are not Rempart's: {', '.join(sorted(others))}")
+    return lines
 
 
 def _platform_admin(session: Session, admin: Connection) -> list[str]:
@@ -85,14 +85,14 @@ def _platform_admin(session: Session, admin: Connection) -> list[str]:
     if person is None:
         people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
         return [f"created user {admin.login}, which Rempart itself uses"]
-    told = []
+    lines = []
     if person.roles != ("admin",):
         people.set_role(session, person, "admin")
-        told.append(f"user {admin.login} had roles {', '.join(person.roles) or 'none'}; set to admin")
+        lines.append(f"user {admin.login} had roles {', '.join(person.roles) or 'none'}; set to admin")
     if not person.active or not check_password_hash(people.password_hash(session, person), admin.password):
         people.set_password(session, person, admin.password)
-        told.append(f"user {admin.login} was inactive or had another password; active again with its own password")
-    return told
+        lines.append(f"user {admin.login} was inactive or had another password; active again with its own password")
+    return lines
 
 
 def _found(session: Session) -> dict[str, frozenset[Permission]]:
@@ -102,12 +102,12 @@ def _found(session: Session) -> dict[str, frozenset[Permission]]:
         "ON a.id = p.permission_id LEFT JOIN ab_view_menu v ON v.id = p.view_menu_id WHERE r.name = ANY(%s)",
         [list(access.ROLES)],
     ).fetchall()
-    found: dict[str, set[Permission]] = {}
+    permissions_of: dict[str, set[Permission]] = {}
     for role, action, resource in rows:
-        found.setdefault(str(role), set())
+        permissions_of.setdefault(str(role), set())
         if action is not None and resource is not None:
-            found[str(role)].add((str(action), str(resource)))
-    return {role: frozenset(permissions) for role, permissions in found.items()}
+            permissions_of[str(role)].add((str(action), str(resource)))
+    return {role: frozenset(permissions) for role, permissions in permissions_of.items()}
 
 
 def _names(session: Session, table: str, names: Iterable[str]) -> None:

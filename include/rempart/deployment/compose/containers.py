@@ -160,12 +160,12 @@ def wanted_settings(existing: Mapping[str, str]) -> dict[str, str]:
 
 
 def settings_text(
-    existing: Mapping[str, str], folder: str = _FILES.value, made: Mapping[str, str] | None = None
+    existing: Mapping[str, str], folder: str = _FILES.value, generated: Mapping[str, str] | None = None
 ) -> str:
-    """Return the text of `.env`: its content, with the location of files (`folder`) and the values in `made`
+    """Return the text of `.env`: its content, with the location of files (`folder`) and the values in `generated`
     updated.
     """
-    anew = {**{setting.name: setting.value for setting in _MADE}, **(made or {})}
+    anew = {**{setting.name: setting.value for setting in _MADE}, **(generated or {})}
     kept = {name: value for name, value in wanted_settings(existing).items() if name not in anew}
     wanted = {**kept, _FILES.name: folder, **anew}
     meanings = {setting.name: setting.meaning for setting in (*SETTINGS, _FILES, *_MADE)}
@@ -341,7 +341,7 @@ def up(stack: Stack, patience: float = 0.0) -> None:
     deadline = time.monotonic() + patience
     if patience and not _until(lambda: ", ".join(works(stack)), patience):
         logger.info("the stores are ready: %s This command waits %.0f s for them.", _START[stack.cluster], patience)
-    _until(lambda: _some_work(stack), deadline - time.monotonic(), told=IDLE)
+    _until(lambda: _some_work(stack), deadline - time.monotonic(), logged=IDLE)
     deadline = max(deadline, time.monotonic() + min(patience, STARTS_SECONDS))
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
     mlflow = _until(lambda: mlflow_server.check(resolve("mlflow")), deadline - time.monotonic())
@@ -374,10 +374,11 @@ def _airflow(stack: Stack, connection: Connection) -> str:
     return f"all components send heartbeats, {health.dags} DAGs parsed"
 
 
-def _until(check: Callable[[], str], seconds: float, told: str = "") -> str:
+def _until(check: Callable[[], str], seconds: float, logged: str = "") -> str:
     """Wait until a check passes, and return its text.
 
-    The reason of a failure is logged when it changes, twice a minute at most. `told` was logged before.
+    The reason of a failure is logged when it changes, twice a minute at most. The reason in `logged` is not
+    logged again.
     """
     deadline, again = time.monotonic() + seconds, 0.0
     while True:
@@ -387,7 +388,7 @@ def _until(check: Callable[[], str], seconds: float, told: str = "") -> str:
             now = time.monotonic()
             if now > deadline:
                 raise
-            if error.what != told and now >= again:
+            if error.what != logged and now >= again:
                 logger.info("not yet: %s", error.what)
-                told, again = error.what, now + 30.0
+                logged, again = error.what, now + 30.0
             time.sleep(1)

@@ -91,7 +91,7 @@ def _until(
             return
         except RempartError as error:
             last = error
-        dead = [name for name, found in supervisor.states().items() if name in names and found.state == "FATAL"]
+        dead = [name for name, process in supervisor.states().items() if name in names and process.state == "FATAL"]
         if dead or time.monotonic() > deadline:
             service = dead[0] if dead else names[0]
             why = "keeps dying" if dead else f"is not healthy after {seconds:.0f} s"
@@ -127,7 +127,7 @@ def _write_settings(stack: Stack, resolve: Connections, secrets: dict[str, str])
 
 
 def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
-    return {name: datetime.fromtimestamp(found.started, UTC) for name, found in states.items()}
+    return {name: datetime.fromtimestamp(process.started, UTC) for name, process in states.items()}
 
 
 def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
@@ -243,9 +243,9 @@ def _migrate_schemas(
     ours = [
         name for name, service in (("airflow", "airflow-scheduler"), ("mlflow", "mlflow")) if service in stack.services
     ]
-    found = list(schemas.read(resolve, ours))
-    schemas.check(found, migrate=migrate)
-    if any(schema.pending and schema.name == "MLflow" for schema in found):
+    all_schemas = list(schemas.read(resolve, ours))
+    schemas.check(all_schemas, migrate=migrate)
+    if any(schema.pending and schema.name == "MLflow" for schema in all_schemas):
         mlflow_server.migrate(stack, resolve("pg_mlflow"))
         progress.line("mlflow: database migrated")
 
@@ -268,33 +268,33 @@ def _start_servers(
         airflow_server.end_migration(stack, migration.returncode, resolve("pg_airflow"))
         progress.line("airflow: database migrated")
     if not stack.external("airflow"):
-        for told in roles.admit(stack, resolve):
-            progress.line("airflow: %s", told)
+        for change in roles.admit(stack, resolve):
+            progress.line("airflow: %s", change)
         supervisor.launch(AIRFLOW_COMPONENTS)
     if "mlflow" in stack.services:
         _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)
     if stack.external("airflow"):
         progress.line("airflow (external): %s", external.check(stack, "airflow", resolve))
         return
-    found: list[airflow_server.Health] = []
+    checks: list[airflow_server.Health] = []
 
     def beats() -> str:
         since = _started(supervisor.states())
-        found.append(airflow_server.check(resolve("airflow_api"), since, airflow_server.expects_dags(stack)))
-        return f"all components send heartbeats, {found[-1].dags} DAGs parsed"
+        checks.append(airflow_server.check(resolve("airflow_api"), since, airflow_server.expects_dags(stack)))
+        return f"all components send heartbeats, {checks[-1].dags} DAGs parsed"
 
     _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, 180)
-    for line in found[-1].import_errors:
+    for line in checks[-1].import_errors:
         logger.warning("airflow: IMPORT ERROR in %s", line)
 
 
 def urls(stack: Stack) -> dict[str, str]:
     """Return the addresses of the web pages."""
-    found = {}
+    addresses = {}
     for name in ("airflow", "mlflow"):
         declared = stack.external(name)
-        found[name] = declared.url if declared else f"http://127.0.0.1:{stack.ports[name]}"
-    return found
+        addresses[name] = declared.url if declared else f"http://127.0.0.1:{stack.ports[name]}"
+    return addresses
 
 
 def down(stack: Stack) -> None:

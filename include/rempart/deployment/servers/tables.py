@@ -43,10 +43,10 @@ def read(connection: Connection) -> Columns:
         return {name: frozenset(columns) for name, columns in opened.execute(_FOUND).fetchall()}
 
 
-def compare(database: str, wanted: Columns, found: Columns) -> tuple[OtherTable, ...]:
+def compare(database: str, wanted: Columns, existing: Columns) -> tuple[OtherTable, ...]:
     """Return the tables that exist with other columns than this release's. Pure."""
     return tuple(
-        OtherTable(database, name, tuple(sorted(columns - found[name])), tuple(sorted(found[name] - columns)))
+        OtherTable(database, name, tuple(sorted(columns - existing[name])), tuple(sorted(existing[name] - columns)))
         for name, columns in sorted(wanted.items())
-        if name in found and found[name] != columns
+        if name in existing and existing[name] != columns
     )

@@ -43,14 +43,14 @@ def marked(prefix: str, own: frozenset[int] = frozenset()) -> list[psutil.Proces
 
 def databases(data: Path) -> list[psutil.Process]:
     """Return PostgreSQL's processes on this data folder; their titles overwrite their environment."""
-    found = []
+    servers = []
     for process in psutil.process_iter(["name"]):
         try:
             if process.info["name"] == "postgres" and Path(process.cwd()) == data.resolve():
-                found.append(process)
+                servers.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return servers
 
 
 def record_group(stack: Stack, service: str, leader: int) -> None:
@@ -68,12 +68,12 @@ def forget_group(stack: Stack, service: str) -> None:
 def grouped(stack: Stack, service: str = "") -> list[psutil.Process]:
     """Return processes of the recorded group of one service, or of all, with all descendants."""
     record = _group_record(stack, service or "*")
-    found: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
     for file in record.parent.glob(record.name):
         group, born, boot = file.read_text(encoding="utf-8").split()
         if boot == _boot():
-            found += _group(int(group), int(born))
-    return found
+            processes += _group(int(group), int(born))
+    return processes
 
 
 def _group_record(stack: Stack, service: str) -> Path:
@@ -84,14 +84,14 @@ def _group(group: int, born: int) -> list[psutil.Process]:
     """Return members of a process group and their descendants; empty if the number belongs to another group now."""
     if _start(group) not in (None, born):
         return []
-    found: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
             if os.getpgid(process.pid) == group and (_start(process.pid) or 0) >= born:
-                found += [process, *process.children(recursive=True)]
+                processes += [process, *process.children(recursive=True)]
         except (psutil.Error, OSError):  # gone since
             continue
-    return [process for process in found if _lives(process)]
+    return [process for process in processes if _lives(process)]
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -121,15 +121,15 @@ def _boot() -> str:
 def leftovers(stack: Stack, service: str = "") -> list[psutil.Process]:
     """Return processes of one service, or of the whole stack; never this one or its ancestors."""
     own = frozenset({os.getpid(), *(parent.pid for parent in psutil.Process().parents())})
-    found = {
+    processes = {
         process.pid: process
         for process in marked(f"{stack.id}:{service}", own)
         if not service or _environment(process).get(environment.MARKER) == f"{stack.id}:{service}"
     }
-    found |= {process.pid: process for process in grouped(stack, service) if process.pid not in own}
+    processes |= {process.pid: process for process in grouped(stack, service) if process.pid not in own}
     if service in ("", "postgresql"):
-        found |= {process.pid: process for process in databases(stack.postgresql_data) if process.pid not in own}
-    return list(found.values())
+        processes |= {process.pid: process for process in databases(stack.postgresql_data) if process.pid not in own}
+    return list(processes.values())
 
 
 def end(processes: list[psutil.Process], patience: float = 5.0) -> list[psutil.Process]:
@@ -153,11 +153,11 @@ def reap(stack: Stack, service: str) -> int:
     """
     ended = 0
     for _ in range(5):
-        found = leftovers(stack, service)
-        if not found:
+        processes = leftovers(stack, service)
+        if not processes:
             break
-        ended += len(found)
-        end(found)
+        ended += len(processes)
+        end(processes)
         time.sleep(0.1)
     return ended
 

@@ -122,15 +122,15 @@ _CONNECTIONS = {
 def held(process: str, config: Config, executor: str = "LocalExecutor", *, cluster: bool = False) -> frozenset[str]:
     """Return the kinds of secrets of a process. `executor`: what runs Airflow's tasks; `cluster`: on Kubernetes."""
     name = "site" if process.startswith("site-") else process
-    found = HOLDS.get(name, frozenset())
+    secret_kinds = HOLDS.get(name, frozenset())
     if name == "airflow-scheduler" and executor == "LocalExecutor":
-        found |= TASKS
+        secret_kinds |= TASKS
     if name == "airflow-api-server" and config.access.auth_manager == "simple":
-        found |= {"Airflow admin"}
+        secret_kinds |= {"Airflow admin"}
     external = {site for site in config.sites if (service := config.services.get(site)) and service.external}
     if name == "mlflow" and external:  # where nobody gave it a key of its own: see `given`
-        found |= {"site keys"}
-    return found | IN_PODS.get(name, frozenset()) if cluster else found
+        secret_kinds |= {"site keys"}
+    return secret_kinds | IN_PODS.get(name, frozenset()) if cluster else secret_kinds
 
 
 def kind(variable: str, config: Config) -> str | None:
@@ -165,14 +165,16 @@ def kind(variable: str, config: Config) -> str | None:
 
 def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
     """Return only the secrets of these kinds: an undeclared kind is given to nobody."""
-    found = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
+    given_secrets = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
     if {"MLflow site keys", "site keys"} <= kinds:
         limited = [site for name, site in config.sites.items() if f"{CONNECTION}{tracker(name).upper()}" in secrets]
         for place in limited:
-            found.pop(f"{CONNECTION}{place.connection.upper()}", None)
-    return found
+            given_secrets.pop(f"{CONNECTION}{place.connection.upper()}", None)
+    return given_secrets
 
 
 def only(variables: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
     """Return the variables with secrets of these kinds, and all variables without secrets."""
-    return {name: value for name, value in variables.items() if (found := kind(name, config)) is None or found in kinds}
+    return {
+        name: value for name, value in variables.items() if (secret := kind(name, config)) is None or secret in kinds
+    }

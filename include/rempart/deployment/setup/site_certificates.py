@@ -103,11 +103,11 @@ def _pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def usable(site: str, found: Mapping[str, str], now: datetime) -> bool:
+def usable(site: str, pems: Mapping[str, str], now: datetime) -> bool:
     """Return whether these files are one site's certificates, belong together, and last for another year."""
     try:
-        authority, certificate = (x509.load_pem_x509_certificate(found[name].encode()) for name in FILES[:2])
-        key = serialization.load_pem_private_key(found[FILES[2]].encode(), None)
+        authority, certificate = (x509.load_pem_x509_certificate(pems[name].encode()) for name in FILES[:2])
+        key = serialization.load_pem_private_key(pems[FILES[2]].encode(), None)
         certificate.verify_directly_issued_by(authority)
     except (KeyError, ValueError, TypeError, InvalidSignature):
         return False
@@ -120,10 +120,10 @@ def usable(site: str, found: Mapping[str, str], now: datetime) -> bool:
     )
 
 
-def usable_or_new(site: str, found: Mapping[str, str], now: datetime) -> dict[str, str]:
-    """Return contents by file name: those `found` if usable, else new ones."""
-    if usable(site, found, now):
-        return {name: found[name] for name in FILES}
+def usable_or_new(site: str, pems: Mapping[str, str], now: datetime) -> dict[str, str]:
+    """Return contents by file name: those in `pems` if usable, else new ones."""
+    if usable(site, pems, now):
+        return {name: pems[name] for name in FILES}
     return make(site, now).files()
 
 

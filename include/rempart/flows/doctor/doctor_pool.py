@@ -61,14 +61,14 @@ def diagnose(
     return found
 
 
-def exit_code(found: list[Diagnosis]) -> int:
+def exit_code(diagnoses: list[Diagnosis]) -> int:
     """Return 0 if nothing failed, 2 if a cluster did not answer, else 1."""
-    if any(not pool.answered for pool in found):
+    if any(not pool.answered for pool in diagnoses):
         return 2
-    return 0 if all(doctor.passed(pool.findings) for pool in found) else 1
+    return 0 if all(doctor.passed(pool.findings) for pool in diagnoses) else 1
 
 
-def as_json(found: list[Diagnosis]) -> str:
+def as_json(diagnoses: list[Diagnosis]) -> str:
     """Return the findings as one JSON document."""
     pools = [
         {
@@ -77,9 +77,9 @@ def as_json(found: list[Diagnosis]) -> str:
             "answered": diagnosis.answered,
             "findings": [finding.as_json() for finding in diagnosis.findings],
         }
-        for diagnosis in found
+        for diagnosis in diagnoses
     ]
-    return json.dumps({"exit_code": exit_code(found), "pools": pools}, indent=2, ensure_ascii=False)
+    return json.dumps({"exit_code": exit_code(diagnoses), "pools": pools}, indent=2, ensure_ascii=False)
 
 
 def look(config: Config, name: str, connections: Connections, *, on: date, seconds: float | None) -> PoolFacts:

@@ -79,15 +79,15 @@ def probe_sites(platform: Platform, names: list[str]) -> dict[str, CapabilityRec
     for name in names:
         if name not in declared:
             raise ConfigError(f"There is no site '{name}'", f"Use one of: {', '.join(declared)}.")
-    found: dict[str, CapabilityRecord | RempartError] = {}
+    records: dict[str, CapabilityRecord | RempartError] = {}
     for name in names or declared:
         logger.info("probing site '%s'", name)
         try:
-            found[name] = probe(platform, platform.site(name, least_protected(platform, name)))
+            records[name] = probe(platform, platform.site(name, least_protected(platform, name)))
         except RempartError as error:
-            found[name] = error
+            records[name] = error
             logger.warning("site '%s' could not be probed: %s", name, error)
-    return found
+    return records
 
 
 def least_protected(platform: Platform, name: str) -> Classification:
@@ -102,35 +102,35 @@ def least_protected(platform: Platform, name: str) -> Classification:
     return next(allowed, "public")
 
 
-def exit_code(found: dict[str, CapabilityRecord | RempartError]) -> int:
+def exit_code(records: dict[str, CapabilityRecord | RempartError]) -> int:
     """Return 0 if every site can be used for every purpose, 2 if one could not be probed, else 1."""
-    if any(isinstance(outcome, SiteUnavailable) for outcome in found.values()):
+    if any(isinstance(outcome, SiteUnavailable) for outcome in records.values()):
         return 2
     sound = all(
         isinstance(outcome, CapabilityRecord)
         and not any(missing(outcome, purpose, outcome.at) for purpose in get_args(Purpose))
-        for outcome in found.values()
+        for outcome in records.values()
     )
     return 0 if sound else 1
 
 
-def summary(found: dict[str, CapabilityRecord | RempartError]) -> Iterator[str]:
+def summary(records: dict[str, CapabilityRecord | RempartError]) -> Iterator[str]:
     """Yield figures and allowed purposes of each probed site."""
-    for record in found.values():
+    for record in records.values():
         if isinstance(record, CapabilityRecord):
             yield f"site {record.site}: " + ", ".join(f"{name} {value:g}" for name, value in record.figures.items())
             yield from record.purposes()
 
 
-def as_json(found: dict[str, CapabilityRecord | RempartError]) -> str:
+def as_json(records: dict[str, CapabilityRecord | RempartError]) -> str:
     """Return one JSON document about every site."""
     sites = {
         name: outcome.as_json() | {"refused": {p: list(missing(outcome, p, outcome.at)) for p in get_args(Purpose)}}
         if isinstance(outcome, CapabilityRecord)
         else {"site": name, "error": outcome.what, "hint": outcome.hint}
-        for name, outcome in found.items()
+        for name, outcome in records.items()
     }
-    return json.dumps({"exit_code": exit_code(found), "sites": list(sites.values())}, indent=2, ensure_ascii=False)
+    return json.dumps({"exit_code": exit_code(records), "sites": list(sites.values())}, indent=2, ensure_ascii=False)
 
 
 def probe_all(platform: Platform) -> dict[str, list[str]]:

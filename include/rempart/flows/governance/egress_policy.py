@@ -55,7 +55,7 @@ def rules(config: Config, connections: Connections, *, on: date) -> EgressRules:
 
 
 def write_rules(
-    found: EgressRules,
+    egress_rules: EgressRules,
     form: render.Form,
     *,
     pools: Iterable[str] = (),
@@ -71,13 +71,13 @@ def write_rules(
     """
     cluster = render.Cluster(namespace, tuple(pools), tuple(map(_address, api_servers)))
     if form == "cilium":
-        return render.cilium(found, cluster), ()
-    destinations = render.destinations(found, form)
+        return render.cilium(egress_rules, cluster), ()
+    destinations = render.destinations(egress_rules, form)
     addresses = {name: resolve(name) for name in render.names(destinations)}
     missing = render.unresolved(destinations, addresses)
     if form == "kubernetes":
-        return render.kubernetes(found, addresses, cluster), missing
-    text = render.nftables(found, addresses, uids=[uid_of(user) for user in users], resolvers=resolvers)
+        return render.kubernetes(egress_rules, addresses, cluster), missing
+    text = render.nftables(egress_rules, addresses, uids=[uid_of(user) for user in users], resolvers=resolvers)
     return {"rempart-egress.nft": text}, missing
 
 
@@ -129,25 +129,25 @@ def save(files: dict[str, str], folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def explain(config: Config, found: EgressRules, target: str, *, on: date) -> tuple[bool, str]:
+def explain(config: Config, egress_rules: EgressRules, target: str, *, on: date) -> tuple[bool, str]:
     """Explain whether a task may reach `host[:port]`, as lines for people."""
     host, port = split_host(target)
     if egress.is_this_machine(host):
         return True, f"{target}: allowed. It is this machine."
-    allowed = egress.is_allowed(found, host, port)
+    allowed = egress.is_allowed(egress_rules, host, port)
     lines = [f"{target}: {'allowed' if allowed else 'refused'}"]
-    for destination in found.allowed:
+    for destination in egress_rules.allowed:
         if not destination.classifications and egress.matches(destination, host, port):
             lines.append(f"  yes  {destination.why}: a server of Airflow's own settings")
-    named = [judged for judged in found.judged if egress.matches(judged.destination, host, port)]
+    named = [judged for judged in egress_rules.judged if egress.matches(judged.destination, host, port)]
     for entry in named:
         lines += [
             f"  by {entry.destination.why}:",
             *(f"    {line}" for d in entry.decisions for line in d.explain().splitlines()),
         ]
     if not allowed and not named:
-        against = egress.decision_against(config, found, host, port, on=on)
+        against = egress.decision_against(config, egress_rules, host, port, on=on)
         lines += [f"  no   {r.rule}: {r.fact}\n       what to do: {r.remedy}" for r in against.against]
-    if any(egress.matches(pull, host, port) for pull in found.pulls):
+    if any(egress.matches(pull, host, port) for pull in egress_rules.pulls):
         lines.append("  note: nodes pull images from there; tasks do not connect to it")
     return allowed, "\n".join(lines)

@@ -85,14 +85,16 @@ class Exports:
 
 def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
     """Return what the records of exports (subject and body) locked at these sites, in order."""
-    found: list[Expected] = []
+    objects: list[Expected] = []
     for subject, body in records:
         if (body["site"], body["bucket"]) == (places.site.name, places.evidence):
-            found += [Expected("segment", str(segment["key"]), str(segment["sha256"])) for segment in body["segments"]]
-            found.append(_of_checkpoint("copy", subject, str(body["file"])))
+            objects += [
+                Expected("segment", str(segment["key"]), str(segment["sha256"])) for segment in body["segments"]
+            ]
+            objects.append(_of_checkpoint("copy", subject, str(body["file"])))
         if (body["witness"], body["witness_bucket"]) == (places.owner.name, places.checkpoints):
-            found.append(_of_checkpoint("checkpoint", subject, str(body["file"])))
-    return found
+            objects.append(_of_checkpoint("checkpoint", subject, str(body["file"])))
+    return objects
 
 
 def _of_checkpoint(kind: Kind, key: str, file: str) -> Expected:
@@ -138,8 +140,8 @@ def check(
             logger.warning("put again %s: %s", where, why)
         healed[where] = why
     if healed and not dry_run:
-        told = [f"{where}: {why}" for where, why in healed.items()]
-        ledger.append("repair", "evidence", {"count": len(told), "objects": told[:100]})
+        repaired = [f"{where}: {why}" for where, why in healed.items()]
+        ledger.append("repair", "evidence", {"count": len(repaired), "objects": repaired[:100]})
     return Checked(len(looked), healed)
 
 
@@ -179,7 +181,7 @@ def put(places: Places, obj: Expected, body: bytes, retain_until: datetime) -> N
 def _emptied(known: Sequence[Expected], gone: Sequence[Expected]) -> Iterator[list[Expected]]:
     """Return the objects of each bucket in which all are missing."""
     for kind in ("segment", "checkpoint"):
-        had, lost = ([obj for obj in found if obj.kind == kind] for found in (known, gone))
+        had, lost = ([obj for obj in objects if obj.kind == kind] for objects in (known, gone))
         if had and len(had) == len(lost):
             yield lost
 
@@ -276,8 +278,8 @@ def _finish_checkpoint(exports: Exports, key: str, seq: int) -> None:
     kinds: tuple[Kind, ...] = ("checkpoint", "copy")
     stored = {kind: _signed(places, kind, key, exports.trusted_keys()) for kind in kinds}
     signer = exports.signer()
-    made = next((body for found in stored.values() for body in found), None)
-    body = made or checkpoint(Head(entry.seq, entry.hash, signer.id), exports.clock(), signer).encode()
+    existing = next((body for versions in stored.values() for body in versions), None)
+    body = existing or checkpoint(Head(entry.seq, entry.hash, signer.id), exports.clock(), signer).encode()
     for kind in kinds:
         if body not in stored[kind]:
             put(places, _of_checkpoint(kind, key, body.decode()), body, exports.retain_until)
@@ -287,11 +289,11 @@ def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | No
     """Return a checkpoint of this head signed by our key, if the second operator has one."""
     for _, body in bodies(places.owner, places.checkpoints, key):
         try:
-            found = read_checkpoint(key, body.decode())
+            parsed = read_checkpoint(key, body.decode())
         except ValueError:
             continue
-        same = (found.seq, found.hash) == (head.seq, head.hash)
-        if same and is_signed(signer.public, base64.b64decode(found.sig), found.text.encode()):
+        same = (parsed.seq, parsed.hash) == (head.seq, head.hash)
+        if same and is_signed(signer.public, base64.b64decode(parsed.sig), parsed.text.encode()):
             return body
     return None
 
@@ -301,11 +303,11 @@ def _signed(places: Places, kind: Kind, key: str, trusted: Mapping[str, bytes]) 
     signed = []
     for _, body in bodies(*places.of(Expected(kind, key, "")), key):
         try:
-            found = read_checkpoint(key, body.decode())
+            parsed = read_checkpoint(key, body.decode())
         except ValueError:
             continue
-        public = trusted.get(found.key)
-        if public and is_signed(public, base64.b64decode(found.sig), found.text.encode()):
+        public = trusted.get(parsed.key)
+        if public and is_signed(public, base64.b64decode(parsed.sig), parsed.text.encode()):
             signed.append(body)
     return signed
 

@@ -125,9 +125,9 @@ def read_state(file: Path) -> dict[str, dict[str, datetime]]:
         return {}
 
 
-def write_state(file: Path, told: Mapping[str, Mapping[str, datetime]]) -> None:
+def write_state(file: Path, notified: Mapping[str, Mapping[str, datetime]]) -> None:
     """Save who was notified, atomically. Raises WatchError."""
-    plain = {name: {kind: at.isoformat() for kind, at in kinds.items()} for name, kinds in told.items()}
+    plain = {name: {kind: at.isoformat() for kind, at in kinds.items()} for name, kinds in notified.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, json.dumps({"told": plain}, indent=1, sort_keys=True) + "\n")

@@ -63,21 +63,21 @@ def registered(decided: Mapping[str, str], versions: Iterable[tuple[str, str]]) 
     return {name: version for name, version in sorted(decided.items()) if (name, version) in known}
 
 
-def alarm(found: str | None, decisions: Sequence[Evidence], now: datetime) -> str | None:
-    """Return why an alias at version `found` (None: no alias) is an alarm, or None if it is right or a run was
+def alarm(aliased: str | None, decisions: Sequence[Evidence], now: datetime) -> str | None:
+    """Return why an alias at version `aliased` (None: no alias) is an alarm, or None if it is right or a run was
     interrupted.
 
     Pure. `now` is an aware datetime.
     """
     wanted, last = intended(decisions), decisions[-1] if decisions else None
-    if found == wanted:
+    if aliased == wanted:
         return None
     if last is not None and now - last.at <= FINISHED_WITHIN:
         before = last.body.get("previous") if last.kind == "promotion" else last.body["replaces"]
-        if found == (None if before is None else str(before)):
+        if aliased == (None if before is None else str(before)):
             return None
     return (
-        f"MLflow's alias champion pointed to version {found or 'none'}, but the champion by the ledger is version "
+        f"MLflow's alias champion pointed to version {aliased or 'none'}, but the champion by the ledger is version "
         f"{wanted or 'none'}: the alias was moved by hand"
     )
 

@@ -144,14 +144,16 @@ class PodJob:
         self.record_decision(pods.plan(config, like, connection=option.connection, on=today).decision)
         return train_job.manifest(config, spec, option, number, seconds=seconds)
 
-    def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
+    def judge_pods(self, option: Option, created_pods: Iterable[Mapping[str, Any]]) -> None:
         """Judge pods made by a controller: a runtime may differ from what was rendered. Raises PlacementDenied."""
-        for created in made:
+        for created in created_pods:
             stated, today = [self.spec.classification], self.clock().date()
             found = pods.plan(self.config, created, stated, connection=option.connection, on=today)
             self.record_decision(found.decision)
 
-    def admit(self, number: int, option: Option, made: Mapping[str, Any], *nodes: Mapping[str, Any]) -> dict[str, Any]:
+    def admit(
+        self, number: int, option: Option, owner_manifest: Mapping[str, Any], *nodes: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return the Secret for a pod (or TrainJob) bound to a node (or several, by rank) if the policy allows the data
         there.
 
@@ -178,21 +180,21 @@ class PodJob:
         for decision in permission.decisions(config, self.spec, on=today):
             self.record_decision(decision)
         granted = self._credentials(number)
-        owner = "train_job" if made.get("kind") == "TrainJob" else "pod"
+        owner = "train_job" if owner_manifest.get("kind") == "TrainJob" else "pod"
         where = {
-            owner: str(made["metadata"]["name"]),
+            owner: str(owner_manifest["metadata"]["name"]),
             "credentials": granted.description,
             "decision": permission.permission_of(self._permitted()).decision,
             "waited": max((self.clock() - begun.started).total_seconds(), 0.0),
         }
         self.record.admit(number, verdict.together(ran).as_json() | where)
-        return pod.secret(made, granted.variables)
+        return pod.secret(owner_manifest, granted.variables)
 
-    def end(self, number: int, ending: Ending, made: Mapping[str, Any] | None = None) -> None:
+    def end(self, number: int, ending: Ending, last_seen: Mapping[str, Any] | None = None) -> None:
         """End an attempt once: in the record and, if it had a node, in the ledger."""
         ran = self.record.admitted(number)
-        if ran and made:
-            ran |= {"image": verdict.image_digest(made), "seconds": verdict.seconds_run(made)}
+        if ran and last_seen:
+            ran |= {"image": verdict.image_digest(last_seen), "seconds": verdict.seconds_run(last_seen)}
         if self.record.end(number, ending.outcome, ending.cause, self.clock(), ran) and ran:
             body: dict[str, Any] = {
                 "job_id": self.spec.job_id,

@@ -54,16 +54,16 @@ def _telling(*names: str) -> tuple[tuple[str, bool], ...]:
 
 def _relevant(values: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, Any]]:
     """Return named values that may name something. It is called for every argument of every task and must be fast."""
-    found = []
+    arguments = []
     for name, matters in _telling(*names):
         value = values[name]
         kind = type(value)
         if kind in _PLAIN:
             if matters and value is not None:
-                found.append((name, value))
+                arguments.append((name, value))
         elif (value or kind not in _BUILT_IN) and (matters or _may_hold(value)):
-            found.append((name, value))
-    return found
+            arguments.append((name, value))
+    return arguments
 
 
 def _judged(name: str, value: Any) -> bool:
@@ -116,19 +116,19 @@ def _arguments(task: Any) -> list[tuple[str, Any]]:
     """
     own, given = vars(task), task._BaseOperator__init_kwargs
     operator: type = type(task)
-    found = _relevant(own, own)
+    arguments = _relevant(own, own)
     if others := [name for name in given if given[name] is not own.get(name)]:
-        found += _relevant(given, others)
+        arguments += _relevant(given, others)
     if of_class := _class_values(operator):
-        found += [(name, of_class[name]) for name in of_class.keys() - own.keys()]
+        arguments += [(name, of_class[name]) for name in of_class.keys() - own.keys()]
     if function := own.get("python_callable"):
         accepted = _accepted(function)
         values = accepted | dict(zip(accepted, task.op_args or (), strict=False))
         named = task.op_kwargs or {}  # found among its attributes already
         # any name may be a function's, also one that is an attribute of every task
-        told = ((name, values[name]) for name in accepted if name not in named and values[name] is not ...)
-        found += [(name, value) for name, value in told if _judged(name, value)]
-    return found
+        defaults = ((name, values[name]) for name in accepted if name not in named and values[name] is not ...)
+        arguments += [(name, value) for name, value in defaults if _judged(name, value)]
+    return arguments
 
 
 def _accepted(function: Any) -> dict[str, Any]:
@@ -195,14 +195,14 @@ def _each(expanded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 @cache
 def _class_values(operator: type) -> dict[str, str]:
     """Return connections and images that an operator's class itself names."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for class_ in reversed(operator.__mro__):
-        found |= {
+        values |= {
             name: value
             for name, value in vars(class_).items()
             if isinstance(value, str) and (_CONNECTION.search(name) or name == "image")
         }
-    return found
+    return values
 
 
 @cache
@@ -210,15 +210,15 @@ def _parameters(operator: type) -> dict[str, Any]:
     """Return every parameter of an operator and its bases that names a connection, cluster or image, with its
     default.
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for class_ in reversed(operator.__mro__):
         if "__init__" in vars(class_) and class_ is not object:
-            found |= {
+            parameters |= {
                 name: None if parameter.default is parameter.empty else parameter.default
                 for name, parameter in inspect.signature(vars(class_)["__init__"]).parameters.items()
                 if _CONNECTION.search(name) or name == "image" or name in _CLUSTER
             }
-    return found
+    return parameters
 
 
 def _named(arguments: Mapping[str, Any], within: str = "") -> Iterator[Named]:

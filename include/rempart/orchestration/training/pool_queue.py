@@ -23,14 +23,14 @@ def local_queue(hook: Any, namespace: str, name: str) -> LocalQueue | None:
     """Return a LocalQueue, or None if it does not exist. Raises ApiException, HTTPError."""
     for version in queue.VERSIONS:
         try:
-            found = hook.custom_object_client.get_namespaced_custom_object(
+            answer = hook.custom_object_client.get_namespaced_custom_object(
                 queue.GROUP, version, namespace, queue.LOCAL_QUEUES, name
             )
         except ApiException as cause:
             if cause.status != 404:
                 raise
         else:
-            return LocalQueue.of(found)
+            return LocalQueue.of(answer)
     return None
 
 
@@ -38,8 +38,8 @@ def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any
     """Return Kueue's events about a pod's or TrainJob's Workload, even a deleted one; None if unreadable."""
 
     def events(selector: str) -> list[Any]:
-        found = core.list_namespaced_event(namespace, field_selector=selector).items
-        return [core.api_client.sanitize_for_serialization(event) for event in found]
+        listed = core.list_namespaced_event(namespace, field_selector=selector).items
+        return [core.api_client.sanitize_for_serialization(event) for event in listed]
 
     try:
         workload = queue.workload(events(queue.of_owner(kind, name)))
@@ -60,16 +60,16 @@ class QueueWatch:
 
     async def events(self) -> list[Any] | None:
         """Return the events of the Workload, or None if they cannot be read now."""
-        found: list[Any] | None = None
+        new_events: list[Any] | None = None
         try:
             async with self._hook.get_conn() as api:
                 if self._workload is None:
                     self._workload = queue.workload(await self._events(api, self._owner))
-                found = await self._events(api, queue.of_workload(self._workload)) if self._workload else []
+                new_events = await self._events(api, queue.of_workload(self._workload)) if self._workload else []
         except Exception as cause:  # the job waits all the same
             logger.debug("Events of %s cannot be read: %s", self._owner, type(cause).__name__)
-        self._soon = () if found else self._soon[1:]
-        return found
+        self._soon = () if new_events else self._soon[1:]
+        return new_events
 
     @property
     def again(self) -> float:
@@ -77,5 +77,5 @@ class QueueWatch:
         return self._soon[0] if self._soon else math.inf
 
     async def _events(self, api: Any, selector: str) -> list[Any]:
-        found = await client.CoreV1Api(api).list_namespaced_event(self._namespace, field_selector=selector)
-        return [api.sanitize_for_serialization(event) for event in found.items]
+        answer = await client.CoreV1Api(api).list_namespaced_event(self._namespace, field_selector=selector)
+        return [api.sanitize_for_serialization(event) for event in answer.items]

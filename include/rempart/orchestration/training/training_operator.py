@@ -357,8 +357,9 @@ class TrainingOperatorBase(BaseOperator):
         raise AssertionError("defer never returns")
 
     def _away(self, number: int, cause: Exception) -> PoolUnavailable:
+        _, answer = status_and_message(cause)
         return PoolUnavailable(
-            f"follow attempt {number} in pool {self._option.pool}: the cluster did not answer: {status_and_message(cause)[1]}",
+            f"follow attempt {number} in pool {self._option.pool}: the cluster did not answer: {answer}",
             f"Run again: the {self.thing} is found by its job. `rempart doctor pool` shows the cause.",
         )
 

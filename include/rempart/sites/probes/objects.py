@@ -48,8 +48,8 @@ def etags(at: Scratch) -> str:
     answer = at.client.get_object(Bucket=at.bucket, Key=at.key("tagged-by-content"))
     answer["Body"].close()
     listed = at.client.list_objects_v2(Bucket=at.bucket, Prefix=at.key("tagged-by-content")).get("Contents", ({},))[0]
-    told = {"HEAD": etag(at.head("tagged-by-content")), "GET": etag(answer), "a listing": etag(listed)}
-    if differing := [where for where, found in told.items() if found != second]:
+    etags_seen = {"HEAD": etag(at.head("tagged-by-content")), "GET": etag(answer), "a listing": etag(listed)}
+    if differing := [where for where, found in etags_seen.items() if found != second]:
         raise FalseClaim(f"another ETag than the write returned is in: {', '.join(differing)}")
     return "write, HEAD, GET and listing return the same ETag for one body, and another for another body"
 
@@ -82,12 +82,12 @@ def framing(at: Scratch) -> str:
     _known("send a body in chunks", answer.status_code)
     if answer.status_code >= 300:
         raise Absent(f"bodies in chunks are refused ({answer.status_code})")
-    found = at.get("framed")
-    if found == framed:
+    received = at.get("framed")
+    if received == framed:
         raise FalseClaim("the chunk framing is stored inside the object")
-    if found != body:
+    if received != body:
         raise FalseClaim(
-            f"other bytes were returned than were sent in chunks: {len(body)} bytes were sent, {len(found)} returned"
+            f"other bytes were returned than were sent in chunks: {len(body)} bytes were sent, {len(received)} returned"
         )
     return "a body sent in chunks was returned intact"
 
@@ -153,8 +153,8 @@ def md5_etags(at: Scratch) -> str:
     at.put("whole", whole)
     _upload(at, "in-parts", {1: first, 2: last})
     for name, wanted in (("whole", md5(whole).hex()), ("in-parts", etag_of_parts([md5(first), md5(last)]))):
-        found = str(at.head(name).get("ETag", "")).strip('"')
-        if found != wanted:
+        reported = str(at.head(name).get("ETag", "")).strip('"')
+        if reported != wanted:
             raise Absent(f"the ETag of a body {'in parts' if '-' in wanted else 'sent whole'} is no MD5")
     return "the ETag is the MD5 of the body, or of the MD5s of its parts"
 
@@ -221,10 +221,10 @@ def byte_range(at: Scratch) -> str:
     at.put("range", body)
     for asked, wanted in (("bytes=10-19", body[10:20]), ("bytes=9990-", body[9990:]), ("bytes=-5", body[-5:])):
         answer = at.client.get_object(Bucket=at.bucket, Key=at.key("range"), Range=asked)
-        found = answer["Body"].read()
-        if found == body:
+        received = answer["Body"].read()
+        if received == body:
             raise Absent(f"Range: {asked} is ignored; the whole body is returned")
-        if found != wanted:
+        if received != wanted:
             raise FalseClaim(f"Range: {asked} returns other bytes")
     return "ranges at the start, in the middle and at the end return the right bytes"
 
@@ -287,6 +287,10 @@ def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
 def tags(at: Scratch) -> str:
     at.put("tagged", b"x", Tagging="colour=blue&size=10")
     answer = at.client.get_object_tagging(Bucket=at.bucket, Key=at.key("tagged"))
-    if (found := {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
-        raise FalseClaim(f"two tags were written, {len(found)} came back") if found else Absent("tags are dropped")
+    if (read_back := {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
+        raise (
+            FalseClaim(f"two tags were written, {len(read_back)} came back")
+            if read_back
+            else Absent("tags are dropped")
+        )
     return "tags are returned as written"

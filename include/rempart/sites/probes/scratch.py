@@ -144,11 +144,11 @@ def busy(error: Any) -> bool:
     return unknown(code(error), status(error))
 
 
-def unknown(told: str, answered: int) -> bool:
+def unknown(error_code: str, answered: int) -> bool:
     """Return whether a code and a status say nothing about the site's capabilities."""
-    if told in ("NotImplemented", "501") or answered == 501:
+    if error_code in ("NotImplemented", "501") or answered == 501:
         return False
-    return told in BUSY or told in _CLOCK or answered == 429 or answered >= 500
+    return error_code in BUSY or error_code in _CLOCK or answered == 429 or answered >= 500
 
 
 def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:

@@ -98,13 +98,13 @@ def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
         return
     for decision in against:
         facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
-        found = f"{image} may not run {decision.classification} jobs: {facts}"
-        yield PoolFinding("image", "FAIL" if len(against) == len(asked) else "warn", found, _remedies(decision))
+        text = f"{image} may not run {decision.classification} jobs: {facts}"
+        yield PoolFinding("image", "FAIL" if len(against) == len(asked) else "warn", text, _remedies(decision))
 
 
 def _remedies(decision: Decision) -> str:
-    told = " / ".join(dict.fromkeys(reason.remedy for reason in decision.against))
-    return f"{told} Then check with `rempart policy show`."
+    remedies = " / ".join(dict.fromkeys(reason.remedy for reason in decision.against))
+    return f"{remedies} Then check with `rempart policy show`."
 
 
 # --- the cluster and who we are there ---------------------------------------------------------------------------------
@@ -126,15 +126,15 @@ def _token(pool: Pool) -> str:
 
 
 def _cluster(pool: Pool, facts: PoolFacts) -> PoolFinding:
-    found = f"{facts.server}, Kubernetes {facts.version}" + (f", as {facts.who}" if facts.who else "")
+    text = f"{facts.server}, Kubernetes {facts.version}" + (f", as {facts.who}" if facts.who else "")
     if not facts.verified:
         remedy = (
             "Use https, because jobs' secrets are sent to it, and put the cluster's CA into the kubeconfig "
             f"(certificate-authority-data): `kubectl get configmap kube-root-ca.crt -n {pool.namespace} -o "
             "jsonpath='{.data.ca\\.crt}'`."
         )
-        return PoolFinding("cluster", "FAIL", f"{found}: the identity of the cluster is not verified", remedy)
-    return PoolFinding("cluster", "ok", found)
+        return PoolFinding("cluster", "FAIL", f"{text}: the identity of the cluster is not verified", remedy)
+    return PoolFinding("cluster", "ok", text)
 
 
 def _rights(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
@@ -172,15 +172,15 @@ def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> PoolFinding
         f"Bind this identity to the Role and ClusterRole of {MANIFESTS} only. `kubectl get "
         "rolebindings,clusterrolebindings -A -o wide` shows every binding, `kubectl delete` removes one."
     )
-    found: list[str] = []
+    excessive: list[str] = []
     looks: dict[Where, tuple[Rule, ...] | Unknown] = {"pool": facts.rules, "elsewhere": facts.rules_elsewhere}
     for where, rules in looks.items():
         if not isinstance(rules, Unknown):
-            found += excess(rules, where)
-    named = " ".join(found)
-    found += [str(right) for right in dangerous if "everything" not in named and str(right) not in found]
-    if found:
-        shown = ", ".join(found[:8]) + (f", and {len(found) - 8} more" if len(found) > 8 else "")
+            excessive += excess(rules, where)
+    named = " ".join(excessive)
+    excessive += [str(right) for right in dangerous if "everything" not in named and str(right) not in excessive]
+    if excessive:
+        shown = ", ".join(excessive[:8]) + (f", and {len(excessive) - 8} more" if len(excessive) > 8 else "")
         return PoolFinding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
     for rules in looks.values():
         if isinstance(rules, Unknown):
@@ -212,9 +212,9 @@ def _namespace(pool: Pool, facts: PoolFacts) -> PoolFinding:
         wait = f"Wait, `kubectl wait --for=delete namespace/{pool.namespace} --timeout=10m`, then apply it again."
         return PoolFinding("namespace", "FAIL", f"{pool.namespace} is being deleted", wait)
     if profile != "restricted":
-        found = f"{pool.namespace} enforces {f'the profile {profile}' if profile else 'no profile'} on pods"
+        text = f"{pool.namespace} enforces {f'the profile {profile}' if profile else 'no profile'} on pods"
         return PoolFinding(
-            "namespace", "FAIL", found, f"`kubectl label namespace {pool.namespace} {PROFILE}=restricted --overwrite`."
+            "namespace", "FAIL", text, f"`kubectl label namespace {pool.namespace} {PROFILE}=restricted --overwrite`."
         )
     return PoolFinding("namespace", "ok", f"{pool.namespace}, which enforces the restricted profile")
 
@@ -242,23 +242,23 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
         yield PoolFinding("quota", "FAIL", f"the quota is not a count: {error}", remedy)
         return
     hard, left = min(count[0] for count in counts), min(count[1] for count in counts)
-    found = f"{left} of {hard} GPU left"
+    text = f"{left} of {hard} GPU left"
     if hard < pool.max_gpus:
         yield PoolFinding(
-            "quota", "FAIL", f"{found}, but max_gpus is {pool.max_gpus}, so a job of that size never fits", remedy
+            "quota", "FAIL", f"{text}, but max_gpus is {pool.max_gpus}, so a job of that size never fits", remedy
         )
     elif pool.quota is not None and hard != pool.quota:
         more = "more than the contract grants" if hard > pool.quota else "less than the contract grants"
-        yield PoolFinding("quota", "warn", f"{found}, but quota in rempart.yaml is {pool.quota}: {more}", remedy)
+        yield PoolFinding("quota", "warn", f"{text}, but quota in rempart.yaml is {pool.quota}: {more}", remedy)
     elif left < 1 <= pool.max_gpus:
         yield PoolFinding(
             "quota",
             "warn",
-            f"{found}: the next job waits or moves to the next pool",
+            f"{text}: the next job waits or moves to the next pool",
             "Wait, or ask the operator for a higher quota.",
         )
     else:
-        yield PoolFinding("quota", "ok", found)
+        yield PoolFinding("quota", "ok", text)
 
 
 # --- what else a job meets --------------------------------------------------------------------------------------------
@@ -288,8 +288,8 @@ def _queue(pool: Pool, facts: PoolFacts) -> PoolFinding:
             "Create it (`kubectl apply -k OVERLAY`, with local-queue.yaml among its resources), have Kueue installed, "
             "or leave queue out."
         )
-        found = f"LocalQueue {named} does not exist, or Kueue is not installed: jobs skip this pool"
-        return PoolFinding("queue", "FAIL", found, remedy)
+        text = f"LocalQueue {named} does not exist, or Kueue is not installed: jobs skip this pool"
+        return PoolFinding("queue", "FAIL", text, remedy)
     if seen.active is None:
         remedy = "Check that Kueue runs: `kubectl get pods -n kueue-system`."
         return PoolFinding("queue", "warn", f"the state of {named} is unknown", remedy)

@@ -106,14 +106,14 @@ class Gang:
         failed = sorted((pod for pod in self.pods if _ended(pod) not in (None, 0)), key=_when)
         return failed[0] if failed else next(iter(self.pods), None)
 
-    def ending(self, told: str = "") -> Ending:
-        """Return how the attempt ended. `told` is the watcher's message."""
+    def ending(self, message: str = "") -> Ending:
+        """Return how the attempt ended. `message` is the watcher's message."""
         if self.job is None:
-            return Ending("interrupted", f"its TrainJob is gone. {told or 'Somebody deleted it'}")
+            return Ending("interrupted", f"its TrainJob is gone. {message or 'Somebody deleted it'}")
         if _deleted(self.job):
             return Ending("interrupted", "its TrainJob is being deleted")
         if self.displaced:
-            return Ending("interrupted", f"its TrainJob lost the admitted nodes. {told}".strip())
+            return Ending("interrupted", f"its TrainJob lost the admitted nodes. {message}".strip())
         for pod in self.pods:
             if why := lost(pod):
                 return Ending("interrupted", f"{pod['metadata']['name']}: {why}")
@@ -141,12 +141,12 @@ class Gang:
                 return Ending("failed", f"it ran longer than allowed: {why}")
             return Ending("interrupted", f"no pod shows why the TrainJob failed, so one was deleted: {why}")
         if not self.bound:
-            return Ending("capacity", f"{told}. {self.waits}" if told else self.waits)
+            return Ending("capacity", f"{message}. {self.waits}" if message else self.waits)
         pending = [pod for pod in self.pods if (pod.get("status") or {}).get("phase") == "Pending"]
         if pending:
-            found = ending(pending[0], told)
+            found = ending(pending[0], message)
             return Ending(found.outcome, f"{pending[0]['metadata']['name']}: {found.cause}")
-        return Ending("interrupted", told or "it was last seen running")
+        return Ending("interrupted", message or "it was last seen running")
 
 
 def _condition(job: Json, kind: str) -> str | None:

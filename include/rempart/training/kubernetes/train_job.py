@@ -101,16 +101,16 @@ def runtime(config: Config, name: str) -> dict[str, Any]:
     }
 
 
-def differences(wanted: Any, found: Any, path: str = "spec") -> Iterator[str]:
+def differences(wanted: Any, actual: Any, path: str = "spec") -> Iterator[str]:
     """Return where an object lacks or contradicts the wanted one. Additions of a server to a mapping are ignored."""
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+    if isinstance(wanted, Mapping) and isinstance(actual, Mapping):
         for key, value in wanted.items():
-            if key in found:
-                yield from differences(value, found[key], f"{path}.{key}")
+            if key in actual:
+                yield from differences(value, actual[key], f"{path}.{key}")
             else:
                 yield f"{path}.{key} is not set"
-    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for index, (want, other) in enumerate(zip(wanted, found, strict=True)):
+    elif isinstance(wanted, list) and isinstance(actual, list) and len(wanted) == len(actual):
+        for index, (want, other) in enumerate(zip(wanted, actual, strict=True)):
             yield from differences(want, other, f"{path}[{index}]")
-    elif wanted != found:
-        yield f"{path} is {found}, not {wanted}"
+    elif wanted != actual:
+        yield f"{path} is {actual}, not {wanted}"

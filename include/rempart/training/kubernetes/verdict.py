@@ -120,11 +120,11 @@ def judge_node(
     return verdict(classification, "job", place, reasons), ran
 
 
-def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
-    """Return how a pod's attempt ended; None for a deleted pod. `told` is the watcher's message."""
+def ending(pod: Mapping[str, Any] | None, message: str = "") -> Ending:
+    """Return how a pod's attempt ended; None for a deleted pod. `message` is the watcher's message."""
     if pod is None:
         return Ending(
-            "interrupted", f"its pod is gone (evicted, or its node was lost, or a person deleted it). {told}".strip()
+            "interrupted", f"its pod is gone (evicted, or its node was lost, or a person deleted it). {message}".strip()
         )
     status: Mapping[str, Any] = pod.get("status") or {}
     state = _state(status)
@@ -141,14 +141,16 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
         return _exited(ended, bool(pod["metadata"].get("deletionTimestamp")))
     if status.get("phase") == "Pending":
         if pod["metadata"].get("deletionTimestamp"):
-            return Ending("interrupted", f"its pod was deleted before it ran. {told}".strip())
+            return Ending("interrupted", f"its pod was deleted before it ran. {message}".strip())
         if queue.gated(pod):
-            return Ending("capacity", told or "Kueue has not admitted it")
-        return Ending("capacity", next(_waiting(status, state), told or ("it stayed Pending without a stated reason")))
+            return Ending("capacity", message or "Kueue has not admitted it")
+        return Ending(
+            "capacity", next(_waiting(status, state), message or ("it stayed Pending without a stated reason"))
+        )
     if status.get("phase") == "Failed":
         pod_message = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
-        return Ending("interrupted", pod_message or told or "the pod failed without a stated reason")
-    return Ending("interrupted", told or f"the pod was last seen {status.get('phase') or 'in no known phase'}")
+        return Ending("interrupted", pod_message or message or "the pod failed without a stated reason")
+    return Ending("interrupted", message or f"the pod was last seen {status.get('phase') or 'in no known phase'}")
 
 
 def readable(text: str) -> str:
