@@ -1,8 +1,8 @@
 -- What replication and failover know. Run in the database `continuity` as a superuser; safe to run again.
 SET ROLE continuity;
 
--- Who may do a thing that only one may do at a time. `generation` grows with each holder; whatever a holder writes
--- is checked against it, so that one who was paused past `until` writes nothing. This server's clock alone counts.
+-- Leases: who may do what only one process may do at a time. `generation` grows with each holder. Each write of a
+-- holder is checked against it, so a holder that was paused past `until` writes nothing. Only this server's clock counts.
 CREATE TABLE IF NOT EXISTS public.lease (
     name text PRIMARY KEY,
     generation bigint NOT NULL,

@@ -25,8 +25,8 @@ CREATE TABLE IF NOT EXISTS public.evidence_unsigned (
 CREATE INDEX IF NOT EXISTS evidence_unsigned_kind_subject ON public.evidence_unsigned (kind, subject, seq DESC);
 
 -- The chain. A writer gives the record's canonical text, its hash and its signature; every other column is made from the
--- text, so that they cannot disagree. The constraints leave room for one line and no fork, whoever writes: each record follows on one
--- that is there (FOREIGN KEY), no two on the same one (UNIQUE), and only one on nothing (NULLS NOT DISTINCT).
+-- text, so that they cannot disagree. The constraints allow one line without a fork, whoever writes: each record follows an
+-- existing record (FOREIGN KEY), no two follow the same record (UNIQUE), and only the first follows none (NULLS NOT DISTINCT).
 CREATE TABLE IF NOT EXISTS public.evidence (
     seq bigint GENERATED ALWAYS AS ((record::jsonb ->> 'seq')::bigint) STORED PRIMARY KEY,
     prev text GENERATED ALWAYS AS (record::jsonb ->> 'prev') STORED,

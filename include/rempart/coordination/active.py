@@ -25,7 +25,7 @@ from rempart.settings.config import Config, Connection
 
 LEASE = "active-site"
 _WRITERS = 0x52454D50415254  # the number of the advisory lock that writers share
-_BARRIER = 0x52454D50415255  # of the one that a writer shares for as long as one commit lasts
+_BARRIER = 0x52454D50415255  # the number of the advisory lock that a writer shares during a commit
 _COLUMNS = "generation, site, state, switchover, at"
 _NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"  # noqa: S608 # no value in it
 

@@ -60,7 +60,7 @@ def send_gauges(source: str, target: str, result: ReplicationResult) -> None:
     tags = {"source": source, "target": target}
     for name in GAUGES:
         stats.gauge(f"rempart.replication.{name}", getattr(result, name), tags=tags)
-    # a gauge stays what it was last: this one tells how old the others are
+    # a gauge keeps its last value: `measured_at` tells how old the values are
     stats.gauge("rempart.replication.measured_at", datetime.now(UTC).timestamp(), tags=tags)
 
 

@@ -38,7 +38,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Checks one bucket of the target. `listing`: its entries in order, either all versions or the current ones."""
+    """Checks one bucket of the target. `listing`: its entries in order, either all versions or the current versions."""
 
     target: Site
     bucket: str

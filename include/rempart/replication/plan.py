@@ -88,7 +88,7 @@ class Replica:
 class Copy:
     """One version to copy to the target, as the `place`-th of its key.
 
-    `perhaps`: a version at the target that no catalogue knows and that may be this one.
+    `perhaps`: a version at the target that no catalogue knows and that may be this copy.
     """
 
     source: ObjectInfo
@@ -102,8 +102,8 @@ class KeyPlan:
     """Work for one key. `copies` run in order; after a failure the rest is skipped.
 
     `hides`: readers of the target would no longer find the key. `missing`: replicas that the source no longer lists;
-    `back`: those listed again. `surplus`: superseded versions at the target, by age. `folder`: other keys have this one
-    before a slash.
+    `back`: those listed again. `surplus`: superseded versions at the target, by age. `folder`: other keys begin
+    with this key and a slash.
     """
 
     key: str
@@ -120,10 +120,10 @@ class KeyPlan:
 
 @dataclass
 class Tally:
-    """Counts of a merge: readable keys and bytes at the source; verified ones; keys in the catalogue; keys readable
+    """Counts of a merge: readable keys and bytes at the source; verified keys; keys in the catalogue; keys readable
     only at the target; keys to hide there.
 
-    Of the verified ones, `accepted` were not read at the target yet, the oldest since `unread`; `unvouched` have no
+    Of the verified keys, `accepted` were not read at the target yet, the oldest since `unread`; `unvouched` have no
     writer's digest.
     """
 

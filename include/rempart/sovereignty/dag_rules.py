@@ -85,7 +85,7 @@ def tag_of(classification: str) -> str:
 
 
 def stated_classification(tags: Iterable[str]) -> Classification | None:
-    """Return the one known classification in the tags; None for none, several, or an unknown one."""
+    """Return the classification in the tags; None if they state none, several, or an unknown classification."""
     stated = {tag.removeprefix(TAG) for tag in tags if tag.startswith(TAG)}
     return next((name for name in ORDER if stated == {name}), None)
 

@@ -89,7 +89,7 @@ class LocalBackend:
                 text = readable(line.decode("utf-8", "replace").rstrip())
                 last.append(text)
                 logger.info("%s", text)
-            status = processes[0].wait()  # of several nodes the first one's counts: it writes the result
+            status = processes[0].wait()  # of several nodes the first counts, because it writes the result
         finally:
             timer.cancel()
             lines.close()

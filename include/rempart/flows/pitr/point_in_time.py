@@ -44,7 +44,7 @@ from rempart.sites.spool import spool_folder
 logger = logging.getLogger(__name__)
 
 INTERRUPTED_AFTER = timedelta(days=1)
-"""Age after which a base backup without a card counts as interrupted. Younger ones are in progress."""
+"""Age after which a base backup without a card counts as interrupted. Younger base backups are in progress."""
 
 
 @dataclass(frozen=True)

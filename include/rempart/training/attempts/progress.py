@@ -123,7 +123,7 @@ class TrainingRun:
         try:
             self._checkpoints.save(step, arrays() if callable(arrays) else arrays, self._before + self._done_here)
             self._interruption.facts["saved_step"] = step
-        except SiteUnavailable as error:  # it costs at most what is computed until the next one
+        except SiteUnavailable as error:  # it costs at most what is computed until the next checkpoint
             self._progress("checkpoint not stored", step=step, error=error.what)
         self._saved_at = self._clock()
 

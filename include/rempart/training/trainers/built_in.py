@@ -17,7 +17,7 @@ class BuiltIn:
     `fit(inputs, target, params, seed, task, classes, run)` returns a fitted scikit-learn estimator, an ONNX model, or
     an object with `to_onnx()` and `predict(inputs)`. `check(params, task)` raises TrainingError for a parameter that is
     unknown, of another type or out of range. `schema(task)` returns the JSON Schema of each parameter by name.
-    `modules` (file names beside this one) and `libraries` determine the model: a job's identity holds their hash and
+    `modules` (names of files in this folder) and `libraries` determine the model: a job's identity holds their hash and
     their versions.
     """
 
