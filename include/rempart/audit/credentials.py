@@ -94,7 +94,7 @@ def secrets_of(variables: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]]
 
     A connection without login and password (it uses the identity of its machine) has no secret.
     """
-    found: dict[str, tuple[str, str]] = {}
+    secrets: dict[str, tuple[str, str]] = {}
     unreadable = []
     for name, value in variables.items():
         if name.startswith("AIRFLOW_CONN_"):
@@ -103,10 +103,10 @@ def secrets_of(variables: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]]
             except ValueError:
                 unreadable.append(name)
                 continue
-            found |= _of_connection(name, connection)
+            secrets |= _of_connection(name, connection)
         elif name.startswith(_OURS) and _SECRET_NAME.search(name):
-            found[name] = (value, "")
-    return found, unreadable
+            secrets[name] = (value, "")
+    return secrets, unreadable
 
 
 def _of_connection(name: str, connection: Connection) -> dict[str, tuple[str, str]]:
@@ -123,9 +123,9 @@ def _of_connection(name: str, connection: Connection) -> dict[str, tuple[str, st
 
 def check(variables: Mapping[str, str], files: Sequence[PrivateFile], absent: Sequence[str] = ()) -> CheckResult:
     """Return findings about the secrets of the stack and of the environment, by name, and about their files."""
-    found, unreadable = secrets_of(variables)
+    secrets, unreadable = secrets_of(variables)
     findings = []
-    for name, (secret, login) in found.items():
+    for name, (secret, login) in secrets.items():
         if weak := weakness(secret, login):
             what, severity = f"The secret in {name} {weak[0]}", weak[1]
             remedy = (
@@ -145,7 +145,7 @@ def check(variables: Mapping[str, str], files: Sequence[PrivateFile], absent: Se
             what = f"Other users of this machine may read or write a file with secrets (mode {file.mode & 511:o})"
             remedy = "Set its mode to 600. Generate new secrets if another person may have used this machine."
             findings.append(AuditFinding(f"passwords/file-{file.path}", "high", what, file.path, remedy))
-    looked = f"{len(found)} secrets and {len(files)} files with secrets"
+    looked = f"{len(secrets)} secrets and {len(files)} files with secrets"
     if absent:
         looked += f"; missing files: {', '.join(absent)}"
     return CheckResult("passwords", looked, tuple(findings))

@@ -124,7 +124,7 @@ def _valid(text: str) -> str | None:
 
 def _bsd_variant(texts: Iterable[str]) -> str | None:
     """Return BSD with two or three clauses, by the text; the stricter if it has both kinds."""
-    found = None
+    variant = None
     for text in texts:
         plain = " ".join(text.lower().split())
         if "redistribution and use in source and binary forms" not in plain:
@@ -133,8 +133,8 @@ def _bsd_variant(texts: Iterable[str]) -> str | None:
             return None
         if re.search(r"neither the names? of|names? of .{0,80} may not be used to endorse", plain):
             return "BSD-3-Clause"
-        found = "BSD-2-Clause"
-    return found
+        variant = "BSD-2-Clause"
+    return variant
 
 
 def declared(metadata: Metadata) -> tuple[str | None, str]:
@@ -209,9 +209,9 @@ def check(licences: Iterable[Licence], review: Review, allowed: Collection[str])
     """Return a finding for every licence, of locked and bundled programs, that is unknown or not on the owner's
     list.
     """
-    found = list(licences)
-    findings = [finding for licence in found for finding in _judge(licence, allowed)]
-    names = {licence.locked.name: licence.locked.version for licence in found}
+    all_licences = list(licences)
+    findings = [finding for licence in all_licences for finding in _judge(licence, allowed)]
+    names = {licence.locked.name: licence.locked.version for licence in all_licences}
     inside = [(name, part) for name, parts in review.bundled.items() if name in names for part in parts]
     for name, licensed in inside:
         where = f"{licensed.name} {licensed.version} in {name} {names[name]}"
@@ -221,7 +221,9 @@ def check(licences: Iterable[Licence], review: Review, allowed: Collection[str])
             findings.append(AuditFinding(f"licences/{name}-bundled", "high", what, where, remedy))
         elif not permitted(licensed.licence, allowed):
             findings.append(_outside(f"{name}-{licensed.name.lower()}", licensed.licence, where))
-    return CheckResult("licences", f"{len(found)} locked distributions, {len(inside)} programs inside", tuple(findings))
+    return CheckResult(
+        "licences", f"{len(all_licences)} locked distributions, {len(inside)} programs inside", tuple(findings)
+    )
 
 
 def _judge(licence: Licence, allowed: Collection[str]) -> list[AuditFinding]:

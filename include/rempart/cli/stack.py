@@ -149,17 +149,17 @@ def status() -> None:
     typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
     typer.echo(rpo.line(open_platform()))
     absent = stores_not_held.lines(open_platform())
-    for told in (*rpo.grades(open_platform()), *absent):
-        typer.echo(told)
+    for grade in (*rpo.grades(open_platform()), *absent):
+        typer.echo(grade)
     moved = list(restore_active.lines(open_platform()))
-    for told in moved:
-        typer.echo(told)
+    for move in moved:
+        typer.echo(move)
     aliases = champions.lines(open_platform())
-    for told in aliases:
-        typer.echo(told)
-    red = any(told.startswith(stores_not_held.RED) for told in absent)
-    red = red or any(told.startswith(champions.MOVED) for told in aliases)
-    if red or not all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
+    for alias in aliases:
+        typer.echo(alias)
+    red = any(line.startswith(stores_not_held.RED) for line in absent)
+    red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
+    if red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved):
         raise typer.Exit(1)
 
 

@@ -108,8 +108,8 @@ def _parquet(table: pa.Table) -> bytes:
 def header_of(stream: BinaryIO, size: int, pipeline: Pipeline) -> Sequence[str] | None:
     """Return the columns of a delivery in its own order; None if it cannot be read."""
     try:
-        found = reading.pieces(stream, size, pipeline.source, len(pipeline.columns))
-        return next((batch.fields for batch in found if batch.header), None) or None
+        batches = reading.pieces(stream, size, pipeline.source, len(pipeline.columns))
+        return next((batch.fields for batch in batches if batch.header), None) or None
     except Unreadable:
         return None
 

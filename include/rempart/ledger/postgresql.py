@@ -76,15 +76,17 @@ class PostgresqlLedger:
         values: list[str | int] = [kind]
         if subject is not None:
             query, values = f"{query} AND subject = %s", [*values, subject]
-        found: list[Evidence] = []
+        records: list[Evidence] = []
         wanted, below = limit, ""
         with self._session(f"find {kind} {subject or ''}") as session:
             keys = key_chain(session.execute(_KEYS).fetchall())
             while True:
                 rows = session.execute(f"{query} {below} ORDER BY seq DESC LIMIT {wanted:d}", values).fetchall()
-                found += [record for record in (_counted(keys, *row) for row in rows) if record and record.kind == kind]
-                if len(rows) < wanted or len(found) >= limit:
-                    return found[:limit]
+                records += [
+                    record for record in (_counted(keys, *row) for row in rows) if record and record.kind == kind
+                ]
+                if len(rows) < wanted or len(records) >= limit:
+                    return records[:limit]
                 wanted, below = _PAGE, f"AND seq < {rows[-1][0]:d}"  # some of them do not count
 
     def forged(self, *, limit: int = 100) -> list[Entry]:

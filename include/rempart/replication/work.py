@@ -193,7 +193,7 @@ def ahead(listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
         except BaseException as error:  # raised again where it is read
             put(error)
 
-    def found() -> Iterator[ObjectInfo]:
+    def infos() -> Iterator[ObjectInfo]:
         try:
             while (batch := batches.get()) is not None:
                 if isinstance(batch, BaseException):
@@ -203,4 +203,4 @@ def ahead(listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
             stopped.set()
 
     threading.Thread(target=read, name="listing", daemon=True).start()
-    return found()
+    return infos()

@@ -28,10 +28,10 @@ Stamp = tuple[int, ...] | None
 
 def _stamp(file: Path) -> Stamp:
     try:
-        found = file.stat()
+        status = file.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def load(file: Path) -> Pipeline:
@@ -67,7 +67,7 @@ def load_all(
 
     All pipelines whose prefixes overlap are invalid, because a file would belong to two classifications.
     """
-    found: dict[str, Pipeline | PipelineError] = {}
+    loaded: dict[str, Pipeline | PipelineError] = {}
     files = sorted((folder or pipelines_dir()).glob("*.yaml"))
     prefixes = declared_prefixes(files)
     overlapping = overlaps(prefixes)
@@ -75,20 +75,20 @@ def load_all(
         if not wanted(file.stem):
             continue
         try:
-            found[file.stem] = load(file)
+            loaded[file.stem] = load(file)
             check_prefix(file, prefixes, overlapping)
         except PipelineError as error:
-            found[file.stem] = error
-    return found
+            loaded[file.stem] = error
+    return loaded
 
 
 def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
     """Return the prefix of each pipeline file by its stem, even if the rest of the file is invalid."""
-    found = {}
+    prefixes = {}
     for file in files:
         if (prefix := _prefix(file, _stamp(file))) is not None:
-            found[file.stem] = prefix
-    return found
+            prefixes[file.stem] = prefix
+    return prefixes
 
 
 @lru_cache(maxsize=1024)
@@ -101,23 +101,23 @@ def _prefix(file: Path, stamp: Stamp) -> str | None:
 
 def overlaps(prefixes: Mapping[str, str]) -> dict[str, set[str]]:
     """Return for each pipeline the others whose prefix equals, contains or lies inside its own; without the rest."""
-    found: dict[str, set[str]] = {}
+    overlapping: dict[str, set[str]] = {}
     ordered = sorted(prefixes, key=lambda name: prefixes[name])  # what lies inside a prefix follows it at once
     for position, name in enumerate(ordered):
         for other in ordered[position + 1 :]:
             if not prefixes[other].startswith(prefixes[name]):
                 break
-            found.setdefault(name, set()).add(other)
-            found.setdefault(other, set()).add(name)
-    return found
+            overlapping.setdefault(name, set()).add(other)
+            overlapping.setdefault(other, set()).add(name)
+    return overlapping
 
 
 def check_prefix(file: Path, prefixes: Mapping[str, str], overlapping: Mapping[str, set[str]]) -> None:
     """Raise PipelineError if another pipeline shares, contains or lies inside this prefix."""
     if others := overlapping.get(file.stem):
-        told = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
+        clash = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
         raise PipelineError(
-            f"{file}: source.prefix: '{prefixes[file.stem]}' overlaps with {told}: a delivery would belong to both",
+            f"{file}: source.prefix: '{prefixes[file.stem]}' overlaps with {clash}: a delivery would belong to both",
             "Give each pipeline its own prefix, not inside another pipeline's prefix. Until then none of these "
             "pipelines runs.",
         )

@@ -115,13 +115,13 @@ def violations(
                 )
             yield from (replace(violation, task=task) for violation in known[key])
 
-    found = [*_classification(config, dag.tags), *named(None, dag.connections)]
+    broken = [*_classification(config, dag.tags), *named(None, dag.connections)]
     for task in dag.tasks:
         if task.timeout is None or task.clusters or task.owner.strip() in NOBODY:
-            found += _task(task)
+            broken += _task(task)
         if task.connections or task.images:
-            found += named(task.task_id, (*task.connections, *task.images))
-    return tuple(dict.fromkeys(found))
+            broken += named(task.task_id, (*task.connections, *task.images))
+    return tuple(dict.fromkeys(broken))
 
 
 def message(dag_id: str, dag_violations: tuple[Violation, ...]) -> str:

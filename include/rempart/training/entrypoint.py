@@ -84,32 +84,32 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
     _check(spec, world.group)
     site, bucket = world.site(spec.output.site), spec.output.bucket
     checkpoints = Checkpoints(site, spec, world.progress)
-    if (found := _read(site, bucket, spec.key("result.json"))) is not None:
+    if (stored := _read(site, bucket, spec.key("result.json"))) is not None:
         world.group.broadcast(NOTHING)
         world.progress("adopted", job_id=spec.job_id)
-        result = parse_result(found, spec.job_id)
+        result = parse_result(stored, spec.job_id)
         checkpoints.clear()
         return result
-    made, work = _made(spec, site, checkpoints, world)
+    outcome, work = _made(spec, site, checkpoints, world)
     began = time.monotonic()
     features = outputs.seen(spec)[0]
-    logged_files = {name: body for name, body in made.files.items() if name != "metrics.json"}
+    logged_files = {name: body for name, body in outcome.files.items() if name != "metrics.json"}
     connection = world.connections(spec.tracking.connection)
-    logged = _retried(lambda: experiment.log(connection, spec, features, made.metrics, logged_files), world)
-    seconds = {**made.seconds, "log": round(time.monotonic() - began, 3)}
+    logged = _retried(lambda: experiment.log(connection, spec, features, outcome.metrics, logged_files), world)
+    seconds = {**outcome.seconds, "log": round(time.monotonic() - began, 3)}
     world.progress("logged", run_id=logged.run_id, seconds=seconds["log"])
     result = JobResult(
         job_id=spec.job_id,
         status="succeeded",
-        metrics=made.metrics,
-        files={name: hashlib.sha256(body).hexdigest() for name, body in made.files.items()},
+        metrics=outcome.metrics,
+        files={name: hashlib.sha256(body).hexdigest() for name, body in outcome.files.items()},
         model_files=logged.model_files,
         run_id=logged.run_id,
         model_id=logged.model_id,
         seconds=seconds,
-        rows=made.rows,
+        rows=outcome.rows,
         work=work,
-        made_with=made.made_with,
+        made_with=outcome.made_with,
         decision=permission_of(spec).decision,
     )
     site.write(bucket, spec.key("result.json"), result.to_json(), content_type="application/json")
@@ -163,13 +163,13 @@ def _made(spec: JobSpec, site: Site, checkpoints: Checkpoints, world: World) -> 
         return before, before.work.model_copy(update={"done_here": 0, "resumed_from": before.work.steps})
     world.group.broadcast(TRAIN)
     run = TrainingRun(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
-    made = outputs.make(spec, world.site, world.progress, run)
+    outcome = outputs.make(spec, world.site, world.progress, run)
     site.write(spec.output.bucket, spec.key("spec.json"), spec.to_json(), content_type="application/json")
     # metrics.json names the others and their hashes: with it, the outputs are complete
-    for name, body in sorted(made.files.items(), key=lambda item: item[0] == "metrics.json"):
+    for name, body in sorted(outcome.files.items(), key=lambda item: item[0] == "metrics.json"):
         site.write(spec.output.bucket, spec.key(name), body)
-    world.progress("stored", files=len(made.files), bytes=sum(map(len, made.files.values())))
-    return made, made.work
+    world.progress("stored", files=len(outcome.files), bytes=sum(map(len, outcome.files.values())))
+    return outcome, outcome.work
 
 
 def _retried(action: Callable[[], T], world: World) -> T:
@@ -339,10 +339,10 @@ def _run(named: str, checkpoint_every: float, interruption: Interruption, probe:
 
 def _interrupted(end: Interrupted, group: Group, interruption: Interruption) -> int:
     """Say so, and leave. When a peer is gone because it failed, this node failed too, for the same reason."""
-    if isinstance(end, PeerLost) and (told := group.failure()) is not None:
-        status = int(told.pop("status"))
-        _print("failed", **told)
-        return group.leave(status, **told)
+    if isinstance(end, PeerLost) and (failure := group.failure()) is not None:
+        status = int(failure.pop("status"))
+        _print("failed", **failure)
+        return group.leave(status, **failure)
     facts: dict[str, Any] = dict(interruption.facts)
     if group.rank > 0:
         facts.pop("saved_step", None)  # it is the first node that knows

@@ -37,15 +37,15 @@ class StoredEntry:
 
 def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[StoredEntry]:
     """Return every entry under a prefix, by key; objects with other names are ignored. Raises SiteError."""
-    found: dict[str, list[ObjectInfo]] = {}
+    versions_of: dict[str, list[ObjectInfo]] = {}
     for info in site.versions(bucket, prefix):
         if info.version_id and not info.marker:
-            found.setdefault(info.key, []).append(info)
-    made = []
-    for key, versions in sorted(found.items()):
+            versions_of.setdefault(info.key, []).append(info)
+    entries = []
+    for key, versions in sorted(versions_of.items()):
         if entry := wal.parse(key):
-            made.append(StoredEntry(entry, tuple(versions)))
-    return made
+            entries.append(StoredEntry(entry, tuple(versions)))
+    return entries
 
 
 def store(
@@ -100,8 +100,8 @@ def open_entry(site: Site, bucket: str, key: ScopeKey, stored: StoredEntry, file
         try:
             with site.open(bucket, entry.key, version_id=version.version_id) as body, partial_.open("wb") as out:
                 sha256, size = sealing.open_sealed(body, key.identity, out, limit=LIMIT, where=where)
-            made = wal.tag_of(key.hash_key, entry.archive, entry.name, entry.moment, sha256)
-            if hmac.compare_digest(made, entry.tag):
+            tag = wal.tag_of(key.hash_key, entry.archive, entry.name, entry.moment, sha256)
+            if hmac.compare_digest(tag, entry.tag):
                 partial_.replace(file)
                 return size
         except (IntegrityError, KeyWrong, ObjectMissing) as error:

@@ -265,8 +265,8 @@ def read(
 
 def numbers(site: Site, bucket: str) -> list[int]:
     """Return the numbers of all links of which a site has any version."""
-    found = (_KEY.fullmatch(version.key) for version in site.versions(bucket, FOLDER) if not version.marker)
-    return sorted({int(link["seq"]) for link in found if link and not link["lost"]})
+    matches = (_KEY.fullmatch(version.key) for version in site.versions(bucket, FOLDER) if not version.marker)
+    return sorted({int(link["seq"]) for link in matches if link and not link["lost"]})
 
 
 @dataclass(frozen=True)

@@ -137,15 +137,15 @@ def select(
     databases: dict[str, Dump] = {}
     objects: dict[tuple[str, str], HeldObject] = {}
     for part in parts:
-        found = 0
+        count = 0
         if part.kind == "database":
             databases[part.name] = manifest.database(part.name)
             continue
         for obj in manifest.objects:
             if _belongs(obj, part, models or {}):
                 objects[obj.bucket, obj.key] = obj
-                found += 1
-        if not found:
+                count += 1
+        if not count:
             raise BackupError(f"restore point {manifest.id} contains nothing of {part}", "`--explain` lists its parts.")
     if not parts:
         databases = {database.name: database for database in manifest.databases}

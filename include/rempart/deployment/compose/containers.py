@@ -115,26 +115,28 @@ def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, M
     `certificates`: each site's files by name.
     """
     resolve = credentials.connections(stack, secrets)
-    found = {f"{name}.env": secrets_of(stack, secrets, name) for name in SECRETS}
+    contents = {f"{name}.env": secrets_of(stack, secrets, name) for name in SECRETS}
     if not stack.external("postgresql"):
         settings = services.postgresql_settings(stack)
-        found["superuser"] = secrets[_PASSWORD] + "\n"
-        found["postgresql.conf"] = "".join(f"{k} = '{v}'\n" for k, v in settings.items())
+        contents["superuser"] = secrets[_PASSWORD] + "\n"
+        contents["postgresql.conf"] = "".join(f"{k} = '{v}'\n" for k, v in settings.items())
     for name in stack.embedded_sites:
         connection = resolve(stack.config.sites[name].connection)
         limited = object_sites.limited(stack.config, name, resolve)
-        found[f"{name}.s3.json"] = json.dumps(object_sites.identities(name, connection, limited))
+        contents[f"{name}.s3.json"] = json.dumps(object_sites.identities(name, connection, limited))
         role, key = stack.job_role(name), secrets.get(credentials.session_key(name), "")
         sessions = object_sites.sessions(name, role[0], role[1], key, stack.config.buckets) if role else {}
-        found[f"{name}.iam.json"] = json.dumps(sessions)
+        contents[f"{name}.iam.json"] = json.dumps(sessions)
         variables = environment.site(stack, secrets, {}, name)
-        found[f"{name}.security.toml"] = "".join(
+        contents[f"{name}.security.toml"] = "".join(
             f'[{section}]\nkey = "{variables[variable]}"\n' for section, variable in _WEED.items()
         ) + site_certificates.toml(site_certificates.settings(name, stack.site_certificates(name)))
-        found |= {f"{name}.{file}": text for file, text in certificates[name].items()}
+        contents |= {f"{name}.{file}": text for file, text in certificates[name].items()}
         options = (option.removeprefix("-") for option in services.site_options(stack, name))
-        found[f"{name}.options"] = "".join(f"{option if '=' in option else option + '=true'}\n" for option in options)
-    return found | profiles.files(stack, secrets, resolve("monitoring"))
+        contents[f"{name}.options"] = "".join(
+            f"{option if '=' in option else option + '=true'}\n" for option in options
+        )
+    return contents | profiles.files(stack, secrets, resolve("monitoring"))
 
 
 def secrets_of(stack: Stack, secrets: Mapping[str, str], name: str) -> str:
@@ -214,8 +216,8 @@ def initialise(
     wanted |= {"egress.allowed": listed, ingress.FILE: pem}
     for name, text in wanted.items():
         _write_mounted(folder / name, text)
-    made = egress_proxy.settings(inside, secrets, listed) | ingress.settings(pem)
-    credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), made))
+    generated = egress_proxy.settings(inside, secrets, listed) | ingress.settings(pem)
+    credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), generated))
     logger.info(
         "%s: %d files, %d secrets %s",
         folder,
@@ -298,8 +300,8 @@ def prepare(stack: Stack, patience: float = 60.0) -> None:
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
         airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
     logger.info("airflow: database migrated")
-    for told in roles.admit(stack, resolve):
-        logger.info("airflow: %s", told)
+    for change in roles.admit(stack, resolve):
+        logger.info("airflow: %s", change)
 
 
 def start_stores(stack: Stack, patience: float = 60.0) -> None:

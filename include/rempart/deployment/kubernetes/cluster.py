@@ -73,18 +73,24 @@ def plan(
     # as if the database were ours: its roles get generated passwords, and then the operator's host
     services = {**stack.config.services, "postgresql": StackService()}
     ours = replace(stack, config=stack.config.model_copy(update={"services": services}))
-    made = credentials.plan(ours, kept, token, fernet_key)
-    made.pop("REMPART_POSTGRESQL_PASSWORD")
+    generated = credentials.plan(ours, kept, token, fernet_key)
+    generated.pop("REMPART_POSTGRESQL_PASSWORD")
     # one that we made stays aside while another is given in its place; one that was given is no secret of ours
-    aside = {f"{KEPT}{name}": made[name] for name in given if name in made and {name, f"{KEPT}{name}"} & kept.keys()}
+    aside = {
+        f"{KEPT}{name}": generated[name]
+        for name in given
+        if name in generated and {name, f"{KEPT}{name}"} & kept.keys()
+    }
     ours_before = kept.keys() | {f"{KEPT}{name}" for name in before}
-    made = aside | {name: value for name, value in made.items() if not name.startswith(KEPT) or name in ours_before}
+    generated = aside | {
+        name: value for name, value in generated.items() if not name.startswith(KEPT) or name in ours_before
+    }
     tls = _tls(stack, given)
-    ours_now = {name: value for name, value in made.items() if name.startswith(f"{_CONNECTION}PG_")}
-    made |= {name: _at_operator(stack, value, tls) for name, value in ours_now.items()}
+    ours_now = {name: value for name, value in generated.items() if name.startswith(f"{_CONNECTION}PG_")}
+    generated |= {name: _at_operator(stack, value, tls) for name, value in ours_now.items()}
     for name in (_MLFLOW_KEY, READER_PASSWORD):
-        made[name] = made.get(name) or kept.get(f"{KEPT}{name}") or kept.get(name) or token()
-    secrets = {**{name: value for name, value in kept.items() if name.startswith(_CONNECTION)}, **made, **given}
+        generated[name] = generated.get(name) or kept.get(f"{KEPT}{name}") or kept.get(name) or token()
+    secrets = {**{name: value for name, value in kept.items() if name.startswith(_CONNECTION)}, **generated, **given}
     if missing := [name for name in _needed(stack) if name not in secrets]:
         raise ConnectionMissing(
             f"read the connections: the environment lacks {', '.join(missing)}", f"Export these variables; {_HOW}"
@@ -116,8 +122,8 @@ def _tls(stack: Stack, given: Mapping[str, str]) -> dict[str, str]:
 def _at_operator(stack: Stack, text: str, tls: Mapping[str, str]) -> str:
     declared = stack.external("postgresql")
     place = urlsplit(declared.url if declared else "")
-    made = json.loads(text) | {"host": place.hostname, "port": place.port or 5432, "extra": dict(tls)}
-    return json.dumps(made)
+    connection = json.loads(text) | {"host": place.hostname, "port": place.port or 5432, "extra": dict(tls)}
+    return json.dumps(connection)
 
 
 def _needed(stack: Stack) -> list[str]:
@@ -204,13 +210,13 @@ def prepare(stack: Stack) -> None:
     resolve = credentials.connections(stack, secrets)
     for name in ("postgresql", *stack.config.sites):
         logger.info("%s: %s", name, external.check(stack, name, resolve))
-    found = list(schemas.read(resolve, ("airflow", "mlflow")))
-    schemas.check(found, migrate=True)
-    if any(schema.pending and schema.name.startswith("MLflow") for schema in found):
+    all_schemas = list(schemas.read(resolve, ("airflow", "mlflow")))
+    schemas.check(all_schemas, migrate=True)
+    if any(schema.pending and schema.name.startswith("MLflow") for schema in all_schemas):
         mlflow_server.migrate(stack, resolve("pg_mlflow"))
         logger.info("mlflow: database migrated")
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
         airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
     logger.info("airflow: database migrated")
-    for told in roles.admit(stack, resolve):
-        logger.info("airflow: %s", told)
+    for change in roles.admit(stack, resolve):
+        logger.info("airflow: %s", change)

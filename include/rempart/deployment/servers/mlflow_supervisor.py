@@ -67,19 +67,19 @@ def supervise(sites: ActiveSites, start: Start, poll: float = POLL_SECONDS) -> i
 
 def _open(sites: ActiveSites, poll: float) -> Active:
     """Return the generation as soon as it is active."""
-    told = ""
+    logged = ""
     while True:
         try:
             now = sites.active()
             if now.state == "active":
                 return now
-            found = f"site '{now.site}' is fenced (generation {now.generation}): waiting for the end of the switch"
+            reason = f"site '{now.site}' is fenced (generation {now.generation}): waiting for the end of the switch"
             level = logging.INFO
         except RempartError as error:
-            level, found = logging.WARNING, error.what
-        if found != told:
-            logger.log(level, "%s", found)
-            told = found
+            level, reason = logging.WARNING, error.what
+        if reason != logged:
+            logger.log(level, "%s", reason)
+            logged = reason
         time.sleep(poll)
 
 

@@ -155,14 +155,14 @@ def back_up(
         tools = tools or postgresql.find_tools()
         warn_of_escrow(platform.config)
         store, signer, keyring = store_at(platform, site), platform.signer(), open_keyring(platform)
-        named, began, found = check_chain(store), platform.clock(), _SnapshotFacts()
+        named, began, facts = check_chain(store), platform.clock(), _SnapshotFacts()
         point_id, until = points.new_id(began, suffix()), began + store.kept
         asked = ask(config.services.get("mlflow"), platform.tracking, platform.database, DATABASES)
         repository = partial(repository_of, config, platform.connections, where)
-        dumper = _Dumper(store.ledger, repository, keyring, tools, store.kept, point_id, found)
+        dumper = _Dumper(store.ledger, repository, keyring, tools, store.kept, point_id, facts)
         sites = continuity.active_sites(config.active_site)
         stored, barrier_seconds = _dump(sites, platform.database("backup"), dumper)
-        for line in champions.settle_all(platform.tracking, store.ledger, sites, store.clock, found.moved()):
+        for line in champions.settle_all(platform.tracking, store.ledger, sites, store.clock, facts.moved()):
             logger.warning("%s", line)
         extended = _extend(store)
         before_bringing(platform, source, where)
@@ -179,12 +179,12 @@ def back_up(
             config_sha256(config),
             tuple(dump for dump, _ in stored),
             held_objects,
-            found.champions,
-            found.ledger_head,
-            references.dangling(found.references(config), held_objects),
+            facts.champions,
+            facts.ledger_head,
+            references.dangling(facts.references(config), held_objects),
             round(barrier_seconds, 3),
             kept_secrets,
-            stores(asked, found.registry, found.artifact_stores, found.decided, buckets),
+            stores(asked, facts.registry, facts.artifact_stores, facts.decided, buckets),
         )
         for lacking in manifest.not_held:
             logger.warning("this restore point does not cover %s", lacking)
@@ -193,8 +193,8 @@ def back_up(
             link = _write(store, signer, manifest, hashlib.sha256(body).hexdigest(), named)
         point = _result(manifest, len(body), sum(added for _, added in stored))
         store.ledger.append("restore-point", point_id, _evidence(store, signer, manifest, point, link, extended))
-        told = {"point": point_id, "created_at": point.created_at, "consistent": not manifest.lacking}
-        beat(platform, "backup", {**told, "hidden": len(extended.hidden)})
+        summary = {"point": point_id, "created_at": point.created_at, "consistent": not manifest.lacking}
+        beat(platform, "backup", {**summary, "hidden": len(extended.hidden)})
         return point
 
 

@@ -50,7 +50,7 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
 
     As URLs without credentials. A connection without a known host is a finding at once.
     """
-    found: list[str | Reached] = []
+    addresses: list[str | Reached] = []
     standby = other_site(config, config.active_site)
     sites = [config.sites[name].connection for name in (config.active_site, standby) if name]
     for name in (*sites, "mlflow"):
@@ -58,7 +58,7 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
             connection = connections(name)
             endpoint = endpoint_of(connection) or ""
         except ConfigError as error:
-            found.append(Reached(f"connection {name}", False, error.what, error.hint))
+            addresses.append(Reached(f"connection {name}", False, error.what, error.hint))
             continue
         host, port = parse_endpoint(endpoint)
         named = endpoint.partition("://")[0] if "://" in endpoint else connection.schema
@@ -66,8 +66,8 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
         where = f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
         remedy = f"Write its host into AIRFLOW_CONN_{name.upper()}, then ask again: `rempart doctor pool --probe`."
         nowhere = Reached(f"connection {name}", False, "the connection names no host", remedy)
-        found.append(f"{scheme}://{where}" if host else nowhere)
-    return tuple(found)
+        addresses.append(f"{scheme}://{where}" if host else nowhere)
+    return tuple(addresses)
 
 
 def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) -> dict[str, Any] | None:
@@ -135,13 +135,13 @@ def run_probe(
     path = f"{pods}/{pod['metadata']['name']}"
     with _ended_by_signal():
         try:
-            made = cluster.post(pods, pod)
-            found = Probe("", False, made.why) if isinstance(made, Unknown) else _follow(cluster, path, seconds)
+            created = cluster.post(pods, pod)
+            result = Probe("", False, created.why) if isinstance(created, Unknown) else _follow(cluster, path, seconds)
         finally:
             gone = _delete(cluster, path)
-    if found.reached is not None:
-        found = replace(found, reached=(*found.reached, *(target for target in to if isinstance(target, Reached))))
-    return replace(found, pod=pod["metadata"]["name"], left=" ".join(filter(None, (left, gone))))
+    if result.reached is not None:
+        result = replace(result, reached=(*result.reached, *(target for target in to if isinstance(target, Reached))))
+    return replace(result, pod=pod["metadata"]["name"], left=" ".join(filter(None, (left, gone))))
 
 
 def _follow(cluster: Cluster, path: str, seconds: float) -> Probe:
@@ -180,11 +180,11 @@ def _why(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> str:
 
 
 def _answer(cluster: Cluster, path: str, node: str, ended: Mapping[str, Any]) -> Probe:
-    code, told = ended.get("exitCode"), cluster.text(f"{path}/log")
-    if isinstance(told, Unknown):
-        return Probe("", True, f"exit status {code}; its log cannot be read: {told.why}", node)
+    code, log = ended.get("exitCode"), cluster.text(f"{path}/log")
+    if isinstance(log, Unknown):
+        return Probe("", True, f"exit status {code}; its log cannot be read: {log.why}", node)
     reached = []
-    for line in told.splitlines():
+    for line in log.splitlines():
         with suppress(ValueError, KeyError, TypeError):
             data = json.loads(line)
             if data["stage"] == "ready":
@@ -193,7 +193,7 @@ def _answer(cluster: Cluster, path: str, node: str, ended: Mapping[str, Any]) ->
                 reached.append(Reached(ENTRY_POINT, False, f"{data['what']}. {data['hint']}"))
             else:
                 reached.append(Reached(str(data["target"]), data["ok"] is True, str(data["detail"])))
-    last = told.splitlines()[-1][:200] if told.strip() else "no output"
+    last = log.splitlines()[-1][:200] if log.strip() else "no output"
     return Probe("", True, f"exit status {code}: {last}", node, tuple(reached) or None)
 
 
@@ -213,10 +213,10 @@ def _delete(cluster: Cluster, path: str) -> str:
 def _remove_leftovers(cluster: Cluster, pods: str) -> str:
     """Delete pods of killed doctors: pods with its label that ended or passed their deadline."""
     labels = ",".join(f"{key}={value}" for key, value in LABELS.items())
-    found = cluster.items(pods, labelSelector=labels)
-    if isinstance(found, Unknown):
+    leftover_pods = cluster.items(pods, labelSelector=labels)
+    if isinstance(leftover_pods, Unknown):
         return ""
-    over = [pod["metadata"]["name"] for pod in found if _is_over(pod, datetime.now(UTC))]
+    over = [pod["metadata"]["name"] for pod in leftover_pods if _is_over(pod, datetime.now(UTC))]
     return " ".join(filter(None, (_delete(cluster, f"{pods}/{name}") for name in over)))
 
 

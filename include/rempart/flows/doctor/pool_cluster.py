@@ -63,16 +63,16 @@ class Cluster:
 
     def text(self, path: str) -> str | Unknown:
         """Return an answer that is not JSON, such as a log."""
-        found = self._call("GET", path, answer="str")
-        if isinstance(found, Unknown):
-            return found
+        answer = self._call("GET", path, answer="str")
+        if isinstance(answer, Unknown):
+            return answer
         # the client parses what looks like JSON, and gives the repr of other bytes
         return bytes(self._api.last_response.data).decode("utf-8", "replace")
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]] | Unknown:
         """Return every object of a list."""
-        found = self.get(path, **query)
-        return found if isinstance(found, Unknown) else list(found.get("items") or ())
+        answer = self.get(path, **query)
+        return answer if isinstance(answer, Unknown) else list(answer.get("items") or ())
 
     def _call(
         self,
@@ -129,8 +129,8 @@ def read(answer: T | Unknown, reader: Callable[[T], Any]) -> Any:
         return Unknown(f"the cluster's answer cannot be read: {type(error).__name__}: {error}")
 
 
-def _answer(found: Any) -> dict[str, Any] | Unknown:
-    return found if isinstance(found, dict | Unknown) else Unknown("the answer is no JSON object", 200)
+def _answer(answer: Any) -> dict[str, Any] | Unknown:
+    return answer if isinstance(answer, dict | Unknown) else Unknown("the answer is no JSON object", 200)
 
 
 def _library(part: str) -> Any:
@@ -152,8 +152,8 @@ def _configure(settings: Any, connection: Connection) -> None:
     if connection.conn_type != "kubernetes":
         raise ConfigError(f"{where} is of type '{connection.conn_type}'", "Give it conn_type kubernetes.")
     if len(named) != 1:
-        found = f"names {' and '.join(named)}" if named else "names no cluster"
-        raise ConfigError(f"{where} {found}", f"Set exactly one of these in its extra: {', '.join(_WAYS)}.")
+        fault = f"names {' and '.join(named)}" if named else "names no cluster"
+        raise ConfigError(f"{where} {fault}", f"Set exactly one of these in its extra: {', '.join(_WAYS)}.")
     context = extra(connection, "cluster_context")
     try:
         if named[0] == "in_cluster":
@@ -162,8 +162,8 @@ def _configure(settings: Any, connection: Connection) -> None:
             path = str(extra(connection, "kube_config_path"))
             config.load_kube_config(config_file=path, context=context, client_configuration=settings)
         else:
-            told = extra(connection, "kube_config")
-            content = plain_yaml.load(told) if isinstance(told, str) else told
+            declared = extra(connection, "kube_config")
+            content = plain_yaml.load(declared) if isinstance(declared, str) else declared
             config.load_kube_config_from_dict(content, context=context, client_configuration=settings)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         # the cause may quote the file, which holds credentials

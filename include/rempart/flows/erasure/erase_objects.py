@@ -66,11 +66,11 @@ class Scan:
 
     def rows(self) -> dict[tuple[str, Kind], tuple[int, int]]:
         """Return objects and rows by site and kind, including old versions."""
-        found: dict[tuple[str, Kind], tuple[int, int]] = {}
+        counts: dict[tuple[str, Kind], tuple[int, int]] = {}
         for held_object in self.held:
-            objects, rows = found.get((held_object.site, held_object.kind), (0, 0))
-            found[held_object.site, held_object.kind] = objects + 1, rows + held_object.rows
-        return found
+            objects, rows = counts.get((held_object.site, held_object.kind), (0, 0))
+            counts[held_object.site, held_object.kind] = objects + 1, rows + held_object.rows
+        return counts
 
 
 @dataclass
@@ -130,8 +130,8 @@ class Search:
                 info, current = work_item
                 if kind == "delivery":
                     return info, current, *self._delivery(site, info)
-                found, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
-                return info, current, hashlib.sha256(body).hexdigest(), self._cut(kind, found, body)
+                fetched, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
+                return info, current, hashlib.sha256(body).hexdigest(), self._cut(kind, fetched, body)
 
             for info, current, digest, cut in bounded_map(todo, look, WORKERS):
                 if cut.unread:
@@ -161,13 +161,13 @@ class Search:
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
         """Return the SHA-256 of a delivery and its remaining rows, in constant memory."""
-        found = site.head(self.bucket, info.key, version_id=info.version_id)
+        head = site.head(self.bucket, info.key, version_id=info.version_id)
         file = self._new_file()
-        digest = landing.fetch(site, self.bucket, info.key, file, found.sha256, version_id=info.version_id)
+        digest = landing.fetch(site, self.bucket, info.key, file, head.sha256, version_id=info.version_id)
         cut = erasing.cut_delivery(file, self.pipeline, self.gone, self._new_file())
         file.unlink()
         if cut.header:
-            self._headers[_delivery(found)] = cut.header
+            self._headers[_delivery(head)] = cut.header
         return digest, cut
 
     def _new_file(self) -> Path:
@@ -204,13 +204,13 @@ class Search:
             except ValueError:
                 scan.unread[info.key] = 1
         naming = {manifest.id: manifest for _, _, _, manifest in read.values()}
-        made = erasing.succeed(naming.values(), self._parts)
+        replacements = erasing.succeed(naming.values(), self._parts)
         for info, current, body, manifest in read.values():
-            if manifest.id not in made:
+            if manifest.id not in replacements:
                 continue
             held = HeldVersion(site.name, "manifest", info, hashlib.sha256(body).hexdigest(), 0, current)
             if site.name == self.home and current:
-                after = made[manifest.id]
+                after = replacements[manifest.id]
                 scan.succeeded[manifest.id] = after
                 to = f"{snapshots.folder(self.pipeline.name)}{after.id}.json"
                 held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))
@@ -237,7 +237,7 @@ def _rows(file: Path) -> int:
 
 def store(site: Site, bucket: str, held: Sequence[HeldVersion]) -> list[dict[str, Any]]:
     """Store the replacements at the home site. Return the old and new keys for the evidence."""
-    told = []
+    stored = []
     for held_object in sorted(held, key=lambda held_object: -ORDER[held_object.kind]):
         if held_object.site != site.name or not held_object.current:
             continue
@@ -255,7 +255,7 @@ def store(site: Site, bucket: str, held: Sequence[HeldVersion]) -> list[dict[str
                     bucket, held_object.to, held_object.file, metadata=kept, content_type=before.content_type
                 )
             after = landing.fetch(site, bucket, held_object.to, held_object.file.with_suffix(".back"), wanted)
-        told.append(
+        stored.append(
             {
                 "bucket": bucket,
                 "key": held_object.info.key,
@@ -264,7 +264,7 @@ def store(site: Site, bucket: str, held: Sequence[HeldVersion]) -> list[dict[str
                 "to_sha256": after,
             }
         )
-    return told
+    return stored
 
 
 def _is_there(site: Site, bucket: str, key: str) -> bool:
@@ -344,6 +344,6 @@ def repoint(
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
-    told = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
-    ledger.append("snapshot", pipeline.name, {**told, "replaced": before.id, **counts})
+    facts = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
+    ledger.append("snapshot", pipeline.name, {**facts, "replaced": before.id, **counts})
     return after

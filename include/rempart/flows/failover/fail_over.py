@@ -130,7 +130,7 @@ def _subject(switchover: Switchover) -> str:
 def _result(now: Active, switchover: Switchover | None, **more: Any) -> SwitchoverResult:
     steps: dict[str, Any] = {step: dict(outcome) for step, outcome in switchover.steps.items()} if switchover else {}
     drain = steps.get("drain", {})
-    found = [key for step in ("diff", "drain") for key in steps.get(step, {}).get("conflicts", ())]
+    conflicts = [key for step in ("diff", "drain") for key in steps.get(step, {}).get("conflicts", ())]
     return SwitchoverResult(
         kind=switchover.kind if switchover else "failover",
         source=switchover.source if switchover else now.site,
@@ -138,7 +138,7 @@ def _result(now: Active, switchover: Switchover | None, **more: Any) -> Switchov
         active=now.site,
         generation=now.generation,
         steps=steps,
-        conflicts=tuple(dict.fromkeys(found)),
+        conflicts=tuple(dict.fromkeys(conflicts)),
         lag_seconds=drain.get("lag_seconds"),
         lag_known_at=drain.get("lag_known_at"),
         not_arrived=tuple(drain.get("not_arrived", ())),
@@ -184,10 +184,10 @@ class _Run:
         )
         if source and home:
             with telling("comparing both sites"):
-                found = self.steps.reconcile(switchover, write=False)
-            conflicts = found.conflicts
+                result = self.steps.reconcile(switchover, write=False)
+            conflicts = result.conflicts
             lines.append(
-                f"{len(found.adopted)} objects exist only at '{target}' and would be adopted; {len(conflicts)} "
+                f"{len(result.adopted)} objects exist only at '{target}' and would be adopted; {len(conflicts)} "
                 "were written at both sites, and both versions would be kept"
             )
             lines += [f"  conflict: {key}" for key in conflicts[:20]]
@@ -252,14 +252,14 @@ class _Run:
         """Take one step and store its outcome. Raises the step's error after a bad outcome is stored."""
         began = time.monotonic()
 
-        def told(outcome: dict[str, Any]) -> Switchover:
+        def with_outcome(outcome: dict[str, Any]) -> Switchover:
             seconds = round(time.monotonic() - began, 3)
             return switchover.with_step(
                 step, {**outcome, "seconds": seconds, "at": self.steps.clock().isoformat(timespec="microseconds")}
             )
 
         if step == "switch":
-            switchover = told({"ok": True})
+            switchover = with_outcome({"ok": True})
             return self.sites.advance(lease, now, Active(0, switchover.target, "active", switchover)), switchover
         if step == "fence" and now.state != "fenced":
             if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
@@ -267,7 +267,7 @@ class _Run:
                     self.steps.prove(self.steps.site(name))
             now = self.sites.advance(lease, now, Active(0, switchover.source, "fenced", switchover))
         outcome, fault = self.steps.take(step, now, switchover, facts)
-        switchover = told(outcome)
+        switchover = with_outcome(outcome)
         if now.switchover and now.switchover.id == switchover.id:  # a failback's first steps stand in no generation yet
             now = replace(now, switchover=switchover)
             self.sites.note(lease, now)
@@ -289,8 +289,8 @@ def lines(result: SwitchoverResult) -> Iterator[str]:
     """Yield the result of a switchover as lines for people; the plan of a dry run first."""
     yield from result.plan
     for step, outcome in result.steps.items():
-        told = {k: v for k, v in outcome.items() if k not in ("ok", "seconds", "at", "not_arrived", "conflicts")}
-        details = ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, "", [], {}))
+        shown = {k: v for k, v in outcome.items() if k not in ("ok", "seconds", "at", "not_arrived", "conflicts")}
+        details = ", ".join(f"{k} {v}" for k, v in shown.items() if v not in (None, "", [], {}))
         yield f"  {step:<8}{outcome.get('seconds', 0):>8.1f} s  {details}"
     for key in result.conflicts:
         yield f"  conflict: {key} (both versions are kept)"

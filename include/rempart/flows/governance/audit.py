@@ -159,17 +159,19 @@ class Audit:
         self.sboms.append(BillOfMaterials(str(file), digest, sbom.component_count(text)))
 
     def _lock(self) -> CheckResult:
-        read, found = self.distributions, []
+        read, lock_findings = self.distributions, []
         remedy = "Install the lock again: `make clean setup`."
         for name, version in read.differing.items():
             what = f"{name} {version} is installed, which is not the locked version"
-            found.append(AuditFinding(f"lock/differs-{name}", "high", what, "this Python environment", remedy))
+            lock_findings.append(AuditFinding(f"lock/differs-{name}", "high", what, "this Python environment", remedy))
         if read.unlocked:
             named = ", ".join(f"{name} {version}" for name, version in sorted(read.unlocked.items()))
             what = f"Installed, though no lock names it: {named}"
             where = "this Python environment"
-            found.append(AuditFinding("lock/unlocked", "low", what, where, "Uninstall it, or add it to the lock."))
-        return CheckResult("lock", f"{len(read.installed)} installed distributions", tuple(found))
+            lock_findings.append(
+                AuditFinding("lock/unlocked", "low", what, where, "Uninstall it, or add it to the lock.")
+            )
+        return CheckResult("lock", f"{len(read.installed)} installed distributions", tuple(lock_findings))
 
     def _licences(self) -> CheckResult:
         read = self.distributions
@@ -254,8 +256,8 @@ class Audit:
         external = [name for name in self.stack.config.services if self.stack.external(name)]
         plans, unknown = self._plans
         names = {locked.name for locked in self.distributions.locked}
-        found = telemetry.check([*plans, *running], names, unseen, external)
-        return replace(found, findings=(*found.findings, *unknown))
+        result = telemetry.check([*plans, *running], names, unseen, external)
+        return replace(result, findings=(*result.findings, *unknown))
 
     def _passwords(self) -> CheckResult:
         var = self.stack.var
@@ -290,15 +292,15 @@ class Audit:
     def _listeners(self) -> list[Listener]:
         """Return every TCP port of the stack's processes and every declared one, asked without credentials."""
         declared = {port: name for name, port in self.stack.ports.items()}
-        found = {}
+        addresses = {}
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.status == psutil.CONN_LISTEN:
                 service, _ = self.processes.get(connection.pid or 0, ("", None))
                 part = declared.get(connection.laddr.port, "")
                 if service or part:
-                    found[(connection.laddr.port, connection.laddr.ip)] = (service or part.partition(" ")[0], part)
+                    addresses[(connection.laddr.port, connection.laddr.ip)] = (service or part.partition(" ")[0], part)
         listeners = []
-        for (port, address), (service, part) in found.items():
+        for (port, address), (service, part) in addresses.items():
             protocol, path = exposure.guard_of(part) if part else ("unknown", "/")
             answer = knock(_reached(address), port, protocol, path)
             listeners.append(Listener(service, address, port, bool(part), answer))
@@ -306,14 +308,14 @@ class Audit:
 
     def _socket_files(self) -> list[SocketFile]:
         """Return every Unix socket path on which a process of the stack listens."""
-        found: dict[str, str] = {}
+        sockets: dict[str, str] = {}
         listening = _listening_sockets()
         for connection in psutil.net_connections("unix"):
             service, _ = self.processes.get(connection.pid or 0, ("", None))
             path = str(connection.laddr)
             if service and path in listening:
-                found[path] = service
-        return [SocketFile(service, path, _others_may_open(Path(path))) for path, service in sorted(found.items())]
+                sockets[path] = service
+        return [SocketFile(service, path, _others_may_open(Path(path))) for path, service in sorted(sockets.items())]
 
     # --- what is declared ---------------------------------------------------------------------------------------------
 

@@ -45,11 +45,11 @@ def take_stock(exports: Exports) -> Exported:
     newest = next(iter(ledger.page(limit=1)), None)
     head = newest.seq if newest else 0
     while following := [segment for segment in listed if segment[0] == last + 1 and segment[1] <= head]:
-        found = _finished(exports, following, trusted)
-        if found is None:
+        finished = _finished(exports, following, trusted)
+        if finished is None:
             break
-        segments.append(found)
-        last, ends = next(end for _, end, key in following if key == found.key), [found.key]
+        segments.append(finished)
+        last, ends = next(end for _, end, key in following if key == finished.key), [finished.key]
     foreign = [key for _, end, key in listed if end > last and not _agrees(ledger, places, key, end, trusted)]
     return Exported(last, tuple(ends), tuple(segments), tuple(foreign))
 
@@ -62,8 +62,8 @@ def store(exports: Exports, key: str, body: bytes) -> Expected:
     places, retain_until = exports.places, exports.retain_until
     expected, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
     if store_once(places.site, places.evidence, key, body, content_type=kind, retain_until=retain_until) is None:
-        found, trusted = SEGMENT.fullmatch(key), exports.trusted_keys()
-        first, last = (int(found[1]), int(found[2])) if found else (1, 0)
+        named, trusted = SEGMENT.fullmatch(key), exports.trusted_keys()
+        first, last = (int(named[1]), int(named[2])) if named else (1, 0)
         if any(_holds(each, first, last, trusted) for _, each in bodies(places.site, places.evidence, key)):
             places.site.read(places.evidence, key, sha256=expected.sha256)  # raises: no version of it is this body
         locked_evidence.put(places, expected, body, retain_until)
@@ -72,8 +72,8 @@ def store(exports: Exports, key: str, body: bytes) -> Expected:
 
 def tell(ledger: Ledger, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
     """Record foreign objects, each once. Return the new ones."""
-    told = {str(key) for record in ledger.find("repair", "foreign", limit=RECENT) for key in record.body["keys"]}
-    news = [f"{places.evidence}/{key}" for key in foreign if f"{places.evidence}/{key}" not in told][:100]
+    recorded = {str(key) for record in ledger.find("repair", "foreign", limit=RECENT) for key in record.body["keys"]}
+    news = [f"{places.evidence}/{key}" for key in foreign if f"{places.evidence}/{key}" not in recorded][:100]
     if news:
         body = {"site": places.site.name, "count": len(news), "keys": news}
         ledger.append("repair", "foreign", body)
@@ -84,8 +84,8 @@ def _listed(places: Places) -> list[tuple[int, int, str]]:
     """Return first record, last record and key of each object named like a segment, the longest first if starts are
     equal.
     """
-    found = (SEGMENT.fullmatch(info.key) for info in places.site.list(places.evidence, "ledger/"))
-    listed = [(int(segment[1]), int(segment[2]), segment[0]) for segment in found if segment]
+    matches = (SEGMENT.fullmatch(info.key) for info in places.site.list(places.evidence, "ledger/"))
+    listed = [(int(segment[1]), int(segment[2]), segment[0]) for segment in matches if segment]
     return sorted(
         (segment for segment in listed if 0 < segment[0] <= segment[1]), key=lambda segment: (segment[0], -segment[1])
     )

@@ -258,17 +258,17 @@ class OpenPair:
 
     def plan(self, name: str, store: Store, folder: Path) -> Planned:
         bucket = physical_bucket(self.config, name)
-        made = self.run(bucket).plan(store, folder)
+        bucket_plan = self.run(bucket).plan(store, folder)
         logger.info(
             "%s: %d objects at '%s'; %d changes to copy to '%s', %d deletions",
             bucket,
-            made.outcome.objects,
+            bucket_plan.outcome.objects,
             self.source.name,
-            made.todo.waiting,
+            bucket_plan.todo.waiting,
             self.target.name,
-            made.hides,
+            bucket_plan.hides,
         )
-        return made
+        return bucket_plan
 
     def whole(
         self, buckets: Sequence[str], store: Store, folder: Path, accept_deletes: int, open_now: bool
@@ -364,14 +364,14 @@ class OpenPair:
         """Report progress every few seconds while objects are copied."""
         last, copied, size = self.clock(), 0, 0
 
-        def told(done: KeyResult) -> None:
+        def count(done: KeyResult) -> None:
             nonlocal last, copied, size
             copied, size, now = copied + done.put, size + done.bytes, self.clock()
             if (now - last).total_seconds() >= LOG_EVERY:
                 last = now
                 logger.info("copied %d objects (%.1f MB)", copied, size / 1e6)
 
-        return told
+        return count
 
 
 def open_pair(platform: Platform, source: str, target: str, lease: Lease, *, thorough: bool = False) -> OpenPair:

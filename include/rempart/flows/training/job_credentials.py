@@ -64,17 +64,17 @@ def grant(
     Raises PlacementDenied if a site's are not declared; SiteError and its kinds; TrackingUnavailable and
     TrackingRefused.
     """
-    if found := missing(config, spec):
-        raise refusal(spec, found)
-    variables, told = {}, []
+    if lacking := missing(config, spec):
+        raise refusal(spec, lacking)
+    variables, described = {}, []
     for right in data_rights.rights(spec):
         name = right.site.name
         given, what = _at_site(config, connections, record, spec, right, attempt, timeout, today)
         variables[_variable(config.sites[name].connection)] = as_json(given)
-        told.append(f"{name}: {what}")
+        described.append(f"{name}: {what}")
     user, what = _at_tracking(config, connections, spec, attempt)
     variables[_variable(spec.tracking.connection)] = as_json(user)
-    return Granted(variables, "; ".join((*told, f"MLflow: {what}")))
+    return Granted(variables, "; ".join((*described, f"MLflow: {what}")))
 
 
 def release(config: Config, connections: Connections, spec: JobSpec, attempt: int | None = None) -> None:
@@ -126,8 +126,8 @@ def _at_site(
         must=rights.reads[0] if rights.reads else (bucket, spec.key(ORDER)),
         must_not=bucket,
     )
-    made, until = sessions.assume(rights.site.name, own, rights.site.region, offered, request, decision)
-    return made, f"a session until {until.isoformat(timespec='seconds')}, limited to the job's objects"
+    session, until = sessions.assume(rights.site.name, own, rights.site.region, offered, request, decision)
+    return session, f"a session until {until.isoformat(timespec='seconds')}, limited to the job's objects"
 
 
 def _at_tracking(config: Config, connections: Connections, spec: JobSpec, attempt: int) -> tuple[Connection, str]:

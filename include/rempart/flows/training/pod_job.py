@@ -67,23 +67,23 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
     request, today = request_of(config, pipeline), platform.clock().date()
     allowed = [option.pool for option in plan(config, request, on=today).options]
     free = known_free(config, platform.connections, allowed, request.gpus)
-    made = plan(config, request, on=today, free=free, waiting=recorded_waiting(ledger))
-    for line in (*made.lines(), *job_credentials.shortened(config, spec, pipeline.trainer.timeout)):
+    placement = plan(config, request, on=today, free=free, waiting=recorded_waiting(ledger))
+    for line in (*placement.lines(), *job_credentials.shortened(config, spec, pipeline.trainer.timeout)):
         logger.info("%s", line)
     if unsaid := job_credentials.missing(config, spec):
         body = {"what": "job", "classification": pipeline.classification, "reasons": unsaid}
         ledger.append("denial", f"job {spec.job_id}", body)
         raise job_credentials.refusal(spec, unsaid)
-    if not made.options:
-        found = [f"pool {excluded.pool}: {reason}" for excluded in made.excluded for reason in excluded.reasons]
+    if not placement.options:
+        why = [f"pool {excluded.pool}: {reason}" for excluded in placement.excluded for reason in excluded.reasons]
         error = PlacementDenied(
-            f"No pool may run job {spec.job_id} ({pipeline.classification}): {'; '.join(found) or 'none is declared'}",
+            f"No pool may run job {spec.job_id} ({pipeline.classification}): {'; '.join(why) or 'none is declared'}",
             "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
         )
-        body = {"what": "job", "classification": pipeline.classification, "reasons": found}
+        body = {"what": "job", "classification": pipeline.classification, "reasons": why}
         ledger.append("denial", f"job {spec.job_id}", body)
         raise error
-    return Ordered(spec.job_id, spec.output.bucket, key, made.as_json(), free)
+    return Ordered(spec.job_id, spec.output.bucket, key, placement.as_json(), free)
 
 
 def recorded_waiting(ledger: Ledger) -> dict[str, Waiting]:
@@ -148,8 +148,8 @@ class PodJob:
         """Judge pods made by a controller: a runtime may differ from what was rendered. Raises PlacementDenied."""
         for created in created_pods:
             stated, today = [self.spec.classification], self.clock().date()
-            found = pods.plan(self.config, created, stated, connection=option.connection, on=today)
-            self.record_decision(found.decision)
+            pod_plan = pods.plan(self.config, created, stated, connection=option.connection, on=today)
+            self.record_decision(pod_plan.decision)
 
     def admit(
         self, number: int, option: Option, owner_manifest: Mapping[str, Any], *nodes: Mapping[str, Any]
@@ -255,18 +255,18 @@ def ordered_job(
     """
     record = read_order(platform.active_site(pipeline.classification), bucket, key)
     config, today = platform.config, platform.clock().date()
-    made = plan(config, request_of(config, pipeline), on=today, free=free)
+    placement = plan(config, request_of(config, pipeline), on=today, free=free)
     running = next((attempt for attempt in record.attempts() if attempt.outcome is None), None)
-    if running and made.option(running.pool) is None and running.pool in config.gpu_pools:
+    if running and placement.option(running.pool) is None and running.pool in config.gpu_pools:
         # a pool that left the order while a job ran there still has its pod, which must be found again
-        gone = next((excluded for excluded in made.excluded if excluded.pool == running.pool), None)
+        gone = next((excluded for excluded in placement.excluded if excluded.pool == running.pool), None)
         raise PlacementDenied(
             f"Job {record.spec.job_id} runs in pool {running.pool}, which is no longer allowed: "
             f"{'; '.join(gone.reasons) if gone else 'it is not declared'}",
             "Delete its pod (label rempart.eu/job), then clear this task: another pool is used.",
         )
     return PodJob(
-        config, platform.connections, platform.ledger, platform.clock, platform.record, pipeline, record, made
+        config, platform.connections, platform.ledger, platform.clock, platform.record, pipeline, record, placement
     )
 
 

@@ -80,9 +80,9 @@ class S3Reader:
             now = datetime.now(UTC)
             raise translate(where, cause.response, site=self.name, connection=self._connection, now=now) from cause
         except (NotUnderstood, ResponseParserError) as cause:
-            told = cause if isinstance(cause, NotUnderstood) else "the answer is not valid XML"
+            reason = cause if isinstance(cause, NotUnderstood) else "the answer is not valid XML"
             raise AnswerInvalid(
-                f"{where}: {told}",
+                f"{where}: {reason}",
                 f"Run `rempart doctor site {self.name}` and show the result to the operator. If a proxy or a "
                 "cache is in front of the site, bypass it.",
             ) from cause
@@ -120,10 +120,10 @@ class S3Reader:
             return self._call("list", bucket, prefix, partial(ask, Bucket=bucket, Prefix=prefix, **where))
 
         guard = self._guard(f"list {bucket}/{prefix}", rising=self._rising)
-        for found in walk(
+        for entry_page in walk(
             page, follows, lambda page: [(entry.key, entry.version_id) for entry in page[ENTRIES]], guard
         ):
-            yield from found[ENTRIES]
+            yield from entry_page[ENTRIES]
 
     def _guard(self, what: str, *, rising: bool = False) -> PageGuard:
         return PageGuard(f"{what} at site '{self.name}' ({self.endpoint})", self.name, self._most, rising)
@@ -160,11 +160,11 @@ class S3Reader:
         extra: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         ask = partial(self._client.head_object, Bucket=bucket, Key=key, **extra)
 
-        def told() -> Checks:
+        def ask_checks() -> Checks:
             answer = ask(ChecksumMode="ENABLED")
             return checking.checks_of(answer, ask(PartNumber=1) if "-" in etag(answer) else None)
 
-        return self._call("head", bucket, key, told)
+        return self._call("head", bucket, key, ask_checks)
 
     def _where(self, operation: str, bucket: str, key: str) -> str:
         return f"{operation} {bucket}/{key} at site '{self.name}'"
@@ -237,8 +237,8 @@ class S3Reader:
             with closing(answer["Body"]) as stream:
                 return answer.get("ContentRange"), bytes(stream.read())
 
-        told, body = self._call("get", bucket, key, get)
-        checking.check_range(self._where("get", bucket, key), start, length, told, len(body))
+        content_range, body = self._call("get", bucket, key, get)
+        checking.check_range(self._where("get", bucket, key), start, length, content_range, len(body))
         return body
 
     def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:

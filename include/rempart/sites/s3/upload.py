@@ -56,13 +56,13 @@ class S3Upload:
             self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=older["UploadId"]))
         if not under_way:
             return None
-        found = str(under_way[-1]["UploadId"])
-        asked = {**self._where, "UploadId": found}
+        upload_id = str(under_way[-1]["UploadId"])
+        asked = {**self._where, "UploadId": upload_id}
         for page in self._walk(self._client.list_parts, asked, _PARTS, "Parts", lambda part: (part["PartNumber"],)):
             for part in page.get("Parts", ()):
                 # without an ETag the part is sent again
                 self._stored[part["PartNumber"]] = (part["Size"], part.get("ETag", "").strip('"'))
-        return found
+        return upload_id
 
     def _walk(
         self,
@@ -101,9 +101,9 @@ class S3Upload:
     def has(self, number: int, body: bytes) -> bool:
         # the ETag of a part is its MD5 nearly everywhere; where it is not, the part is sent again
         size, etag = self._stored.get(number, (-1, ""))
-        if size != len(body) or etag != (found := md5(body)).hex():
+        if size != len(body) or etag != (digest := md5(body)).hex():
             return False
-        self._checksums[number], self._md5s[number] = _checksum(body), found
+        self._checksums[number], self._md5s[number] = _checksum(body), digest
         return True
 
     def part(self, number: int, body: bytes) -> None:
@@ -136,21 +136,23 @@ class S3Upload:
         )
         size = sum(self._stored[number][0] for number in self._checksums)
         try:
-            found, version = self._call(lambda: _etag_and_version(ask()))
+            arrived_etag, version = self._call(lambda: _etag_and_version(ask()))
         except (ObjectMissing, SiteUnavailable):  # the answer to an earlier try may be lost, and the upload over
             if (arrived := self._arrived(size)) is None:
                 raise
-            found, version = arrived
-        return replace(self._like, size=size, etag=found, version_id=version, modified=datetime.now(UTC))
+            arrived_etag, version = arrived
+        return replace(self._like, size=size, etag=arrived_etag, version_id=version, modified=datetime.now(UTC))
 
     def _arrived(self, size: int) -> tuple[str, str | None] | None:
         """Return ETag and version of the object if it consists of these parts."""
         try:
             answer = self._call(partial(self._client.head_object, **self._where))
-            found, version = self._call(lambda: _etag_and_version(answer))
+            arrived_etag, version = self._call(lambda: _etag_and_version(answer))
         except SiteError:
             return None
-        return (found, version) if (answer.get("ContentLength"), found) == (size, self.sent_etag) else None
+        return (
+            (arrived_etag, version) if (answer.get("ContentLength"), arrived_etag) == (size, self.sent_etag) else None
+        )
 
     def abort(self) -> None:
         self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=self._id))

@@ -66,10 +66,10 @@ class Gang:
         if self.suspended:
             return "it is suspended"
         without = [pod for pod in self.pods if not bound(pod)]
-        told = [f"{pod['metadata']['name']}: {ending(pod).cause}" for pod in without]
-        made = len({rank(pod) for pod in self.pods})
-        missing = [f"{made} of {self.nodes} pods exist"] if made < self.nodes else []
-        return "; ".join((*missing, *told)) or "without a stated reason"
+        reasons = [f"{pod['metadata']['name']}: {ending(pod).cause}" for pod in without]
+        existing = len({rank(pod) for pod in self.pods})
+        missing = [f"{existing} of {self.nodes} pods exist"] if existing < self.nodes else []
+        return "; ".join((*missing, *reasons)) or "without a stated reason"
 
     @property
     def suspended(self) -> bool:
@@ -123,12 +123,12 @@ class Gang:
             return Ending("failed", f"{late['metadata']['name']}: {ending(late).cause}")
         if failed:
             first = min(failed, key=_when)
-            found = ending(first)
+            pod_ending = ending(first)
             # a pod that somebody deleted before the first failure took the others with it
             moment = _when(first)[0]
             if gone := next((pod for pod in self.pods if pod is not first and _deleted_before(pod, moment)), None):
-                return Ending("interrupted", f"{gone['metadata']['name']} was deleted; then {found.cause}")
-            return Ending(found.outcome, f"{first['metadata']['name']}: {found.cause}")
+                return Ending("interrupted", f"{gone['metadata']['name']} was deleted; then {pod_ending.cause}")
+            return Ending(pod_ending.outcome, f"{first['metadata']['name']}: {pod_ending.cause}")
         if len({rank(pod) for pod in self.pods}) == self.nodes and all(_ended(pod) == 0 for pod in self.pods):
             return Ending("succeeded", f"all {self.nodes} nodes ended with exit status 0")
         if why := _condition(self.job, "Complete"):
@@ -144,8 +144,8 @@ class Gang:
             return Ending("capacity", f"{message}. {self.waits}" if message else self.waits)
         pending = [pod for pod in self.pods if (pod.get("status") or {}).get("phase") == "Pending"]
         if pending:
-            found = ending(pending[0], message)
-            return Ending(found.outcome, f"{pending[0]['metadata']['name']}: {found.cause}")
+            cause = ending(pending[0], message)
+            return Ending(cause.outcome, f"{pending[0]['metadata']['name']}: {cause.cause}")
         return Ending("interrupted", message or "it was last seen running")
 
 
@@ -171,9 +171,9 @@ def _ended(pod: Json) -> int | None:
 def _when(pod: Json) -> tuple[datetime, bool, int]:
     """Return a sort key for the end of pods: by second, those ended by a signal last, then by rank."""
     state = terminated(pod) or {}
-    told = state.get("finishedAt") or pod["metadata"].get("deletionTimestamp") or "9999-12-31T00:00:00Z"
+    ended = state.get("finishedAt") or pod["metadata"].get("deletionTimestamp") or "9999-12-31T00:00:00Z"
     by_signal = int(state.get("exitCode", 1)) in TERMINATED_BY_SIGNAL and state.get("reason") != "OOMKilled"
-    return datetime.fromisoformat(told), by_signal, rank(pod)
+    return datetime.fromisoformat(ended), by_signal, rank(pod)
 
 
 def _deleted_before(pod: Json, moment: datetime) -> bool:
