@@ -136,7 +136,7 @@ def test_a_session_is_for_as_long_as_the_job_may_run_and_says_so(
 ) -> None:
     until = datetime.fromisoformat(session.extra[SESSION_UNTIL])
     assert timedelta(minutes=70) < until - datetime.now(UTC) < timedelta(minutes=76)
-    assert "session until" in granted.description and until.isoformat(timespec="seconds") in granted.told
+    assert "session until" in granted.description and until.isoformat(timespec="seconds") in granted.description
     platforms = servers.connections("s3_primary")
     assert session.login != platforms.login and platforms.password not in str(granted.variables)
     for secret in (session.password, session.extra[SESSION_TOKEN], signing_key(servers.stack)):
