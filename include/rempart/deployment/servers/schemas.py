@@ -70,7 +70,9 @@ def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
             f"use the schema of {', '.join(later)}: a later release made it, and this release cannot read it",
             "Start that release, or go back by its restore point: docs/runbooks/upgrade-failed.md.",
         )
-    pending = [f"{schema.name} from revision {schema.revision} to {schema.head}" for schema in schemas if schema.pending]
+    pending = [
+        f"{schema.name} from revision {schema.revision} to {schema.head}" for schema in schemas if schema.pending
+    ]
     if pending and not migrate:
         raise StackError(
             f"start this release: it would migrate {'; '.join(pending)}, and then no earlier release can use the "
