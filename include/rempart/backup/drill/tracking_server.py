@@ -1,4 +1,4 @@
-"""Run an MLflow server on restored data: on loopback only, with a generated password, until the drill ends."""
+"""Run an MLflow server on restored data: on loopback only, with a generated password, until the step that started it ends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rempart.backup.drill import ends_with_parent
 from rempart.errors import BackupError
 from rempart.settings.config import Connection
 from rempart.settings.telemetry import TELEMETRY_OFF
@@ -107,22 +108,13 @@ def scratch_server(
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--workers", "1", "--app-name", "rempart"]
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                env=_environment(drill_id, folder, database, storage, region, bucket, password),
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            environment = _environment(drill_id, folder, database, storage, region, bucket, password)
+            process = ends_with_parent.start(command, environment, folder, log)
         connection = Connection(f"{live.name}_drill", live.conn_type, "127.0.0.1", port, "drill", password, "http")
         try:
             yield ScratchServer(connection, process, folder / "log")
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # it holds nothing that is worth a clean end
-            process.wait()
+            ends_with_parent.end(process)  # it holds nothing that is worth a clean end
 
 
 def _last_error(log: Path) -> str:

@@ -1,0 +1,55 @@
+"""The server of a drill ends with the step that started it, on whatever machine the drill is cleaned up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rempart.backup.drill import ends_with_parent
+
+SLEEPS = [sys.executable, "-c", "import time; print('runs', flush=True); time.sleep(600)"]
+STEP = """
+import os, sys, time
+from pathlib import Path
+from rempart.backup.drill import ends_with_parent
+
+folder = Path(sys.argv[1])
+with (folder / "log").open("wb") as log:
+    server = ends_with_parent.start(sys.argv[2:], os.environ, folder, log)
+while b"runs" not in (folder / "log").read_bytes():
+    time.sleep(0.02)
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_x1_a_killed_step_leaves_no_server_running(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", STEP, tmp_path, *SLEEPS], stdout=subprocess.PIPE) as step:
+        assert step.stdout
+        leader = psutil.Process(int(step.stdout.readline()))
+        group = [leader, *leader.children(recursive=True)]
+        try:
+            assert len(group) == 2
+            step.kill()
+            assert psutil.wait_procs(group, timeout=60)[1] == []
+        finally:
+            for process in group:
+                if process.is_running():
+                    process.kill()
+
+
+def test_the_end_of_a_step_ends_its_server_and_the_status_of_a_failed_one_is_known(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        failed = ends_with_parent.start([sys.executable, "-c", "raise SystemExit(3)"], os.environ, tmp_path, log)
+        assert failed.wait(timeout=60) == 3
+        ends_with_parent.end(failed)
+        server = ends_with_parent.start(SLEEPS, os.environ, tmp_path, log)
+    ends_with_parent.end(server)
+    assert server.returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.killpg(server.pid, 0)
