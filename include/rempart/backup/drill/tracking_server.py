@@ -1,4 +1,4 @@
-"""Run an MLflow server on restored data: on loopback only, with a generated password, until the step that started it ends."""
+"""Run an MLflow server on restored data for one step of a drill: on loopback only, with a generated password."""
 
 from __future__ import annotations
 
