@@ -122,14 +122,17 @@ def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_i
     ):
         pauses: list[str] = []
         offered: list[str] = []
+        ordered = trial.order()
+        leave = trial.instead(ordered, "gpu-b")
 
         def deferred(number: int, trigger: Any) -> None:
+            if offered:
+                leave(number, trigger)
             if type(trigger).__name__ == "PauseTrigger":
                 pauses.append(trigger.why)
                 if len(pauses) == 2:
                     offered.append(trial.clusters["gpu-b"].offer(1))
 
-        ordered = trial.order()
         ran = trial.run(ordered, deferred=deferred)["placement"]
         assert [ran["node"]] == offered
         assert "Insufficient nvidia.com/gpu" in pauses[0]
@@ -152,8 +155,11 @@ def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watc
         pods.trial(platform, home, clusters) as trial,
     ):
         looks: list[str] = []
+        ordered = trial.order()
+        leave = trial.instead(ordered, "gpu-a")
 
         def deferred(number: int, trigger: Any) -> None:
+            leave(number, trigger)
             pool = trial.clusters["gpu-a"]
             if number == 1:
                 name = pool.history[0].name
@@ -162,7 +168,6 @@ def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watc
                 )
                 pool.offer(1)
 
-        ordered = trial.order()
         assert trial.run(ordered, deferred=deferred)["placement"]["pool"] == "gpu-a"
         assert 1 < len(looks) <= 8
 
@@ -230,7 +235,7 @@ def test_t3_an_image_that_cannot_be_pulled_sends_the_job_to_the_next_pool(
     pods.project(home, {"gpu-a": {"registry": pods.NOWHERE}})
     with pods.trial(platform, home, clusters) as trial:
         ordered = trial.order()
-        assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
+        assert trial.run(ordered, deferred=trial.instead(ordered, "gpu-b"))["placement"]["pool"] == "gpu-b"
         assert "image cannot be pulled" in trial.job(ordered).attempts()[0].cause
         first, second = nodes(trial)
         assert trial.evidence(ordered) == [("gpu-a", first, "capacity"), ("gpu-b", second, "succeeded")]
@@ -245,9 +250,11 @@ def test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_crede
         pods.connected(monkeypatch, clusters),
         pods.trial(platform, home, clusters) as trial,
     ):
-        pool = trial.clusters["gpu-a"]
+        pool, ordered = trial.clusters["gpu-a"], trial.order()
+        leave = trial.instead(ordered, "gpu-b")
 
         def abroad(number: int, trigger: Any) -> None:
+            leave(number, trigger)
             if number > 1:
                 return
             node = pool.offer(1)
@@ -255,7 +262,6 @@ def test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_crede
             # it turns out to stand elsewhere
             pool.relabel(node, chosen.REGION, "east")
 
-        ordered = trial.order()
         assert trial.run(ordered, deferred=abroad)["placement"]["pool"] == "gpu-b"
         assert trial.attempts(ordered) == [("gpu-a", "denied"), ("gpu-b", "succeeded")]
         until(lambda: pool.history[0].deleted)
@@ -326,7 +332,7 @@ def test_t8_an_api_server_that_answers_409_429_and_500_in_turn(trial: pods.Trial
     for status in (409, 429, 500):
         pool.fail(status, method=method, path_contains="/pods", retry_after=1 if status == 429 else None)
     ordered = trial.order()
-    assert trial.run(ordered)["placement"]["pool"] == "gpu-a"
+    assert trial.run(ordered, deferred=trial.instead(ordered))["placement"]["pool"] == "gpu-a"
     assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
     assert len(pool.history) == 1
 
@@ -335,7 +341,7 @@ def test_t8_an_api_server_that_answers_409_429_and_500_in_turn(trial: pods.Trial
 def test_t8_an_answer_that_is_lost_makes_no_second_pod(trial: pods.Trial) -> None:
     trial.clusters["gpu-a"].fail(0, method="POST", path_contains="/pods", done=True)
     ordered = trial.order()
-    trial.run(ordered)
+    trial.run(ordered, deferred=trial.instead(ordered))
     ran = [pod for pool in ("gpu-a", "gpu-b") for pod in trial.pods(pool) if pod.started]
     assert len(ran) == 1
     assert trial.attempts(ordered)[-1][1] == "succeeded"
@@ -345,7 +351,7 @@ def test_t8_an_answer_that_is_lost_makes_no_second_pod(trial: pods.Trial) -> Non
 def test_t8_a_pool_whose_api_is_away_is_passed_over(trial: pods.Trial) -> None:
     trial.clusters["gpu-a"].stop()
     ordered = trial.order()
-    assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
+    assert trial.run(ordered, deferred=trial.instead(ordered, "gpu-b"))["placement"]["pool"] == "gpu-b"
     assert trial.attempts(ordered)[0] == ("gpu-a", "unreachable")
 
 
@@ -356,7 +362,7 @@ def test_t9_a_quota_that_refuses_the_pod_sends_the_job_to_the_next_pool(trial: p
     api = trial.clusters["gpu-a"].client()
     api.create_namespaced_resource_quota("training-gpu-a", quota)
     until(lambda: api.read_namespaced_resource_quota("gpu", "training-gpu-a").status.hard)
-    assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
+    assert trial.run(ordered, deferred=trial.instead(ordered, "gpu-b"))["placement"]["pool"] == "gpu-b"
     first = trial.job(ordered).attempts()[0]
     assert (first.outcome, "exceeded quota" in first.cause) == ("capacity", True)
     assert not trial.pods("gpu-a")
@@ -437,5 +443,5 @@ def test_a_pool_known_to_be_full_is_asked_after_the_others(trial: pods.Trial) ->
     ordered = trial.order()
     assert [option["pool"] for option in ordered.plan["options"]] == ["gpu-b", "gpu-a"]
     assert "0 GPU known to be free, so it is tried after the others" in ordered.plan["options"][1]["reasons"]
-    assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
+    assert trial.run(ordered, deferred=trial.instead(ordered, "gpu-b"))["placement"]["pool"] == "gpu-b"
     assert trial.attempts(ordered) == [("gpu-b", "succeeded")]
