@@ -1,19 +1,19 @@
-"""One embedded stack for all tests marked `stack`: started when the first of them runs, always stopped.
+"""The servers of the tests marked `stores`, `tracking` or `stack`, as far as they need them (tests/levels.py).
 
-It has its own state (var/test) and its own ports, so a running demo is never touched. `make test` runs two processes of
-tests side by side, each with a stack of its own.
+They have their own state (var/test) and their own ports, so a running demo is never touched. `make test` runs two
+processes of tests side by side, each with servers of its own; all tests of Airflow are in one of them.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import secrets
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,29 +49,37 @@ from rempart.ledger.memory import MemoryLedger  # noqa: E402
 from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
 from rempart.settings.config import Connection  # noqa: E402
 from rempart.sites.port import Site  # noqa: E402
+from tests.levels import LEVELS, Levels  # noqa: E402
 
 lifecycle.adopt_environment()
 
+SERVERS = pytest.StashKey[Levels]()
 pytest_plugins = ["tests.repositories"]
 
-GROUPS = {
-    "no server": r"/(unit|dags|plugins)/",
-    "kills": r"/integration/test_(stack|failover)\.py",
-    "jobs": "job_credentials|real_cluster|tracking_users|training_nodes|interrupted",
-    "pods": "training",
-    "sites": "replica|failover|site",
-    "records": "ledger|features|models|champion|deliveries|doctor_pool",
-    "backups": "backup|bundle|drill|erasure|keys|point|prune|restic|restor|retention|stored_dumps|watch",
-}
-"""What runs side by side: the tests of a group share a process and its stack. By the path of their module, first match;
-`chain` where there is none. Whoever is done takes the next group in the order of collection: several groups of some
-minutes at the end even out what came before."""
+
+@functools.cache
+def uses(path: str, marker: str) -> bool:
+    """Whether a module of tests has this marker, at one of its tests at least."""
+    return bool(re.search(rf"\bmark\.{marker}\b", (ROOT / path).read_text(encoding="utf-8")))
 
 
 def group(nodeid: str) -> str:
-    """Which tests one has to run with: what it leaves behind is met by its own group alone."""
-    path = f"/{nodeid.partition('::')[0]}"
-    return next((name for name, words in GROUPS.items() if re.search(words, path)), "chain")
+    """The tests that run in one process, one after the other: all of Airflow's, a room of unit tests, else a module.
+
+    Two processes take the groups in the order of collection. The tests of Airflow come first: they take longest, and no
+    other process starts Airflow. Small groups at the end even out what came before.
+    """
+    path = nodeid.partition("::")[0]
+    if path.startswith("tests/unit/"):
+        room = re.match(r"tests/unit/\w+/", path)
+        return IMPORTED if uses(path, "airflow") else room.group() if room else path
+    if uses(path, "kills_processes"):
+        return "kills"
+    return "airflow" if uses(path, "stack") else path
+
+
+IMPORTED = "airflow imported"
+"""Unit tests that import Airflow in their own process."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -88,7 +96,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need no server come first; those that kill the stack's processes come last.
+    """Tests of Airflow come first, then those that need no server; those that kill the stack's processes come last.
 
     Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without, and
     no module imports it at its top.
@@ -97,21 +105,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("A module of tests imports Airflow when it is collected: import it in the test.")
 
     def rank(item: pytest.Item) -> int:
+        level = _level(item)
         if "kills_processes" in item.keywords:
-            return 2
-        return int(item.get_closest_marker("stack") is not None or item.get_closest_marker("airflow") is not None)
+            return 6
+        if level == "stack":
+            return int("switches_site" in item.keywords)
+        if item.nodeid.startswith(("tests/unit/", "tests/dags/", "tests/plugins/")):
+            return 3 if group(item.nodeid) == IMPORTED else 2
+        return 5 if level == "stores" else 4
 
-    for item in items:
-        if item.get_closest_marker("stack") and "stack" not in item.fixturenames:  # type: ignore[attr-defined]
-            # a new list: a test's parameters share one, and not all of them are marked
-            item.fixturenames = ["stack", *item.fixturenames]  # type: ignore[attr-defined] # no other way to add one
     items.sort(key=rank)
 
 
-@pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest) -> Iterator[paths.Stack]:
-    """The running test stack, fresh from nothing. Its state stays for a look when the tests are over."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
+def _level(item: pytest.Item) -> str:
+    """The most that a test is marked to need, or nothing."""
+    return next((level for level in reversed(LEVELS) if item.get_closest_marker(level)), "")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.stash[SERVERS] = Levels(paths.current())
+
+
+@contextmanager
+def _shown(session: pytest.Session) -> Iterator[None]:
+    """What the servers' start and end say is shown beside the tests."""
+    capture = session.config.pluginmanager.getplugin("capturemanager")
 
     class TerminalHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -119,23 +137,35 @@ def stack(request: pytest.FixtureRequest) -> Iterator[paths.Stack]:
                 sys.stderr.write(f"\n{record.getMessage()}")
 
     handler, life = TerminalHandler(), logging.getLogger(lifecycle.__name__)
-    made = paths.current()
-    if made.state.is_dir():
-        lifecycle.down(made)
-    shutil.rmtree(VAR, ignore_errors=True)
     life.addHandler(handler)
     try:
-        lifecycle.up(made)
-        life.removeHandler(handler)
-        yield made
+        yield
     finally:
-        life.addHandler(handler)
-        lifecycle.down(made)
         life.removeHandler(handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if level := _level(item):
+        with _shown(item.session):
+            item.session.stash[SERVERS].reach(level)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Everything is stopped; its state stays for a look when the tests are over."""
+    with _shown(session):
+        session.stash[SERVERS].end()
 
 
 @pytest.fixture(scope="session")
-def platform(stack: paths.Stack) -> Platform:
+def stack() -> paths.Stack:
+    """The paths of the test stack, of which so much runs as a test's marker says."""
+    return paths.current()
+
+
+@pytest.fixture(scope="session")
+def platform() -> Platform:
     """The platform on the test stack."""
     return open_platform()
 

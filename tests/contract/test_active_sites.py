@@ -18,12 +18,11 @@ from tests import switchovers
 SWITCHOVER = Switchover("j", "failover", "primary", "haven")
 
 
-@pytest.fixture(params=["memory", pytest.param("postgresql", marks=pytest.mark.stack)])
+@pytest.fixture(params=["memory", pytest.param("postgresql", marks=pytest.mark.stores)])
 def continuity(request: pytest.FixtureRequest) -> Iterator[Continuity]:
     if request.param == "memory":
         yield MemoryContinuity()
         return
-    request.getfixturevalue("stack")
     with switchovers.generations(config.environment_connections("pg_drill")) as connection:
         yield PostgresqlContinuity(connection)
 
@@ -110,7 +109,7 @@ def in_postgresql(stack: object) -> Iterator[PostgresqlContinuity]:
         yield PostgresqlContinuity(connection)
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_x3_who_was_paused_past_the_end_of_his_turn_switches_nothing(in_postgresql: PostgresqlContinuity) -> None:
     sites = in_postgresql.active_sites("primary")
     with sites.hold_lease("paused") as lease:
@@ -122,7 +121,7 @@ def test_x3_who_was_paused_past_the_end_of_his_turn_switches_nothing(in_postgres
     assert sites.active().state == "fenced"
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_a_fence_lasts_as_long_as_the_last_commit_and_no_longer(in_postgresql: PostgresqlContinuity) -> None:
     sites = in_postgresql.active_sites("primary")
     settled: list[bool] = []
@@ -135,7 +134,7 @@ def test_a_fence_lasts_as_long_as_the_last_commit_and_no_longer(in_postgresql: P
     assert settled == [True]
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_who_commits_waits_while_the_barrier_is_closed(in_postgresql: PostgresqlContinuity) -> None:
     sites = in_postgresql.active_sites("primary")
     done = threading.Event()
@@ -152,7 +151,7 @@ def test_who_commits_waits_while_the_barrier_is_closed(in_postgresql: Postgresql
     writer.join()
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_who_lost_the_session_of_the_commit_finds_out(in_postgresql: PostgresqlContinuity) -> None:
     sites = in_postgresql.active_sites("primary")
     end = (

@@ -18,7 +18,7 @@ from rempart.sites.port import Site
 from tests.memory_site import MemorySite
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stores)])
 def site(request: pytest.FixtureRequest) -> Site:
     if request.param == "memory":
         return MemorySite()

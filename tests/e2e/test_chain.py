@@ -30,10 +30,19 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
 from rempart.settings import config, pipelines
+from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
 
 PIPELINE = "hotel_bookings"
+OF_PIPELINE = ("ingest", "materialize_features", "train", "validate_model", "preview_quarantine", "roll_back_model")
+DAGS = (
+    *(f"{kind}_{PIPELINE}" for kind in OF_PIPELINE),
+    "replicate_primary_to_haven",
+    "backup_platform",
+    "restore_drill",
+    "restore_to_sandbox",
+)
 CANARY = "canary_q7x2v9"
 LOOKER = age.new_identity()
 GOOD, BAD = 5, 3
@@ -59,8 +68,9 @@ class Chain:
 
 
 @pytest.fixture(scope="module")
-def api(platform: Platform) -> AirflowApi:
-    return AirflowApi(config.environment_connections("airflow_api"))
+def api() -> Iterator[AirflowApi]:
+    with unpaused(AirflowApi(config.environment_connections("airflow_api")), *DAGS) as made:
+        yield made
 
 
 def with_canaries(body: bytes) -> bytes:

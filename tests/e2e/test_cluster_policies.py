@@ -11,6 +11,7 @@ import pytest
 from rempart.airflow_api import AirflowApi
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
+from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
 
@@ -110,8 +111,9 @@ def test_the_ui_shows_the_rule_and_the_remedy(dropped: dict[str, str], file: str
 def test_dags_in_other_files_keep_running(dropped: dict[str, str], before: set[str], api: AirflowApi) -> None:
     assert set(dropped) == set(FILES) - {"user_clean"}
     assert set(api.dag_ids()) == before | {"user_clean"}
-    run = api.trigger("user_clean")
-    api.follow("user_clean", run, lambda line: None, timeout=180)
+    with unpaused(api, "user_clean"):
+        run = api.trigger("user_clean")
+        api.follow("user_clean", run, lambda line: None, timeout=180)
     assert api.result("user_clean", run, "work") == {"done": True}
     details = api.details("ingest_hotel_bookings")
     assert not details["has_import_errors"] and "classification:personal" in str(details["tags"])

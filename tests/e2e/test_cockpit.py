@@ -20,6 +20,7 @@ from rempart.ingestion.sample import deliveries
 from rempart.models import registry
 from rempart.settings import config, pipelines
 from rempart.web.pages import collect
+from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
 
@@ -28,6 +29,15 @@ PIPELINE = "hotel_bookings"
 REASON = "refused: mae 80.41 is above 25 (the limit)"
 PATIENCE, RUN = 30_000, 300_000
 """Milliseconds: for a page of a busy server, and for a whole DAG run."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dags() -> Iterator[None]:
+    """The DAGs that a page starts run."""
+    of_pipeline = ("ingest", "materialize_features", "train", "validate_model", "preview_quarantine", "roll_back_model")
+    ids = (*(f"{kind}_{PIPELINE}" for kind in of_pipeline), "backup_platform", "restore_drill")
+    with unpaused(AirflowApi(config.environment_connections("airflow_api")), *ids):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
+from tests.levels import unpaused
 
 pytestmark = [pytest.mark.stack, pytest.mark.full]
 
@@ -17,8 +19,10 @@ TASKS = ("restore", "prove", "clean_up", "report")
 
 
 @pytest.fixture(scope="module")
-def api(platform: Platform) -> AirflowApi:
-    return AirflowApi(config.environment_connections("airflow_api"))
+def api() -> Iterator[AirflowApi]:
+    airflow = AirflowApi(config.environment_connections("airflow_api"))
+    with unpaused(airflow, "backup_platform", "restore_drill"):
+        yield airflow
 
 
 def states(api: AirflowApi, run: str) -> dict[str, Any]:

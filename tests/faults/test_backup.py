@@ -38,7 +38,7 @@ from rempart.settings.sections import External, StackService
 from tests.buckets import own_buckets
 from tests.registered import insert_version
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture

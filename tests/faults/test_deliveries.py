@@ -95,7 +95,9 @@ class House:
         return snapshots.load_table(self.site, self.buckets.lake, snapshot)
 
 
-on_every_site = pytest.mark.parametrize("house", ["memory", pytest.param("s3", marks=pytest.mark.stack)], indirect=True)
+on_every_site = pytest.mark.parametrize(
+    "house", ["memory", pytest.param("s3", marks=pytest.mark.stores)], indirect=True
+)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from rempart.settings.config import read_env_file
 from tests.buckets import own_buckets
 
 FERNET = "REMPART_AIRFLOW_FERNET_KEY"
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 KEYS = [f"raw/hotel_bookings/{number}/week.csv" for number in range(8)]
 
 

@@ -254,7 +254,7 @@ def copied(ledger):
     return made
 
 
-@pytest.mark.stack
+@pytest.mark.tracking
 def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, feature_databases, caplog):  # noqa: F811
     lake = standing
     lake.take_in("one", ROWS[:20])
@@ -305,7 +305,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
         assert str(WHO) not in text
 
 
-@pytest.mark.stack
+@pytest.mark.tracking
 def test_k5_what_a_crash_left_online_goes_with_the_next_run(standing, feature_databases, monkeypatch):  # noqa: F811
     lake = standing
     lake.take_in("one", ROWS[:8])

@@ -30,7 +30,7 @@ from tests.lying import Answer, Request, Upstream, custom, lying_site
 from tests.lying.platforms import reached_through
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stores)])
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     """A platform of two sites, both empty."""
     if request.param == "memory":
@@ -139,7 +139,7 @@ def test_c3_a_second_switchover_there_and_back_finds_no_conflict_of_the_first(pa
     assert got(pair, "haven", "k/000") == b"primary's 1"
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
     bucket = real.config.buckets.lake
     for number in range(60):
@@ -212,7 +212,7 @@ def _killed_in(platform: Platform, step: str) -> int | None:
     return process.exitcode
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 @pytest.mark.parametrize(
     "step", ["drain", *(pytest.param(step, marks=pytest.mark.full) for step in ("fence", "verify", "switch", "resume"))]
 )
@@ -236,7 +236,7 @@ def _let_leases_end(platform: Platform) -> None:
         opened.execute("UPDATE lease SET until = clock_timestamp()")
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
     made = switchovers.fill(real, count=30)
     outcomes: list[object] = []
@@ -279,7 +279,7 @@ def _impatiently(platform: Platform) -> None:
         flow.WRITERS_SECONDS = patience
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_the_mirror_at_each_site_tells_the_generation(real: Platform) -> None:
     replicated(real)
     switchovers.over(real)

@@ -25,7 +25,7 @@ from tests import pods
 from tests.kubernetes_double import KubernetesDouble
 from tests.sessions import ending, signing_key
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class House:
                     yield info.key, place.site.read(place.bucket, info.key, version_id=info.version_id)
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stores)])
 def house(request):
     if request.param == "memory":
         found = Platform(
@@ -101,7 +101,7 @@ def house(request):
     return House(own)  # its buckets stay: what is locked cannot be dropped, and the stack's state is thrown away
 
 
-REAL_SITE = pytest.mark.parametrize("house", [pytest.param("s3", marks=pytest.mark.stack)], indirect=True)
+REAL_SITE = pytest.mark.parametrize("house", [pytest.param("s3", marks=pytest.mark.stores)], indirect=True)
 """A site in memory has no other door."""
 
 

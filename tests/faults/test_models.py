@@ -18,7 +18,7 @@ from rempart.models.tracking import session
 from rempart.settings import sections
 from tests.unit.training import stage
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture(scope="module")

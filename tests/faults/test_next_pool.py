@@ -21,7 +21,7 @@ from tests.clusters import ByApi, DoubleCluster, until
 from tests.kubernetes_double import PodRecord, Request
 from tests.queues import refused, runs
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
 """A job that does not end when it is asked to."""
 

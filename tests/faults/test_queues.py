@@ -15,7 +15,7 @@ from tests import pods
 from tests.clusters import until
 from tests.queues import QUEUE, install_kueue, other, refused, runs, urgent
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 
 @pytest.mark.parametrize("where", ["the next pool", "the same pool"])

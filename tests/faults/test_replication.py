@@ -31,7 +31,7 @@ class Faulty:
         return getattr(self._site, name)
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stores)])
 def pair(request, monkeypatch):
     """A platform of two sites with empty buckets of its own and a ledger in memory."""
     if request.param == "memory":
@@ -92,7 +92,7 @@ def test_i1_a_replica_that_differs_in_one_bit_is_found_and_repaired(pair):
     assert haven.read(bucket, keys[0]) == primary.read(bucket, keys[0])
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 @pytest.mark.parametrize("pair", ["s3"], indirect=True)
 def test_i1_part_sizes_make_no_difference_and_one_bit_does(pair):
     bucket, primary, haven = pair.config.buckets.lake, pair.sites["primary"], pair.sites["haven"]

@@ -133,7 +133,7 @@ def test_p1_a_large_object_has_no_more_parts_than_every_server_takes(
     assert sorted(numbers) == [1, 2, 3] and haven.read("lake", "large") == body
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_p6_of_several_who_write_a_new_key_at_once_one_wins(platform: Platform) -> None:
     site, bucket = platform.site("primary", "personal"), f"race-{secrets.token_hex(4)}"
     site.ensure_bucket(bucket, versioned=True)
@@ -153,7 +153,7 @@ def test_p6_of_several_who_write_a_new_key_at_once_one_wins(platform: Platform) 
         site.drop_bucket(bucket)
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     known = PostgresqlCatalogue(connection, name, "there")
@@ -175,7 +175,7 @@ def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platf
     lease.release(connection, second)
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_x3_a_turn_that_nobody_took_after_it_goes_on_and_one_that_was_ended_does_not(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     paused = lease.take(connection, name, "the first", seconds=1)
@@ -188,7 +188,7 @@ def test_x3_a_turn_that_nobody_took_after_it_goes_on_and_one_that_was_ended_does
         lease.renew(connection, paused)
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_x1_who_was_killed_takes_his_own_turn_again_and_nobody_else_does(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     killed = lease.take(connection, name, "run 1", seconds=60)
@@ -202,7 +202,7 @@ def test_x1_who_was_killed_takes_his_own_turn_again_and_nobody_else_does(platfor
     lease.release(connection, second)
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 def test_the_catalogue_gives_back_what_it_was_given_in_the_order_of_bytes(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     known = PostgresqlCatalogue(connection, name, "there")

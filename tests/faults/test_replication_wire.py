@@ -27,7 +27,7 @@ from rempart.sites.port import Site
 from tests.lying import FAULTS, Answer, Fault, LyingSite, Request, Upstream, custom, error, lying_site
 from tests.lying.platforms import reached_through
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 
 
 @pytest.fixture

@@ -295,7 +295,7 @@ def test_d6_without_the_fernet_key_a_restore_into_place_is_refused_before_anythi
     assert not stack.secrets.exists() and not stack.postgresql_data.exists()
 
 
-@pytest.mark.stack
+@pytest.mark.tracking
 @pytest.mark.parametrize("fault", ["missing", "another"])
 def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platform, stack, fault):
     from cryptography.fernet import Fernet
@@ -418,7 +418,7 @@ class Typed:
 PARTS = (Part("database", "feast_registry"), Part("database", "continuity"), Part("bucket", "artifacts"))
 
 
-@pytest.mark.stack
+@pytest.mark.tracking
 def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, stack, tmp_path):
     typed = Typed(standing, tmp_path, PARTS, back_up(standing).id)
     journal = stack.var / f"restore-{typed.suffix}.json"
@@ -436,7 +436,7 @@ def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, 
         typed.remove(stack)
 
 
-@pytest.mark.stack
+@pytest.mark.tracking
 def test_c4_without_airflow_the_command_line_restores(standing, stack, tmp_path):
     point = back_up(standing)
     typed = Typed(standing, tmp_path, [Part("database", "airflow")], point.id)

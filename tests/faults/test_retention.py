@@ -156,7 +156,7 @@ def _prune_and_die(settings_: Config, ledger: MemoryLedger, deletes: int) -> Non
     prune(platform, dry_run=False)
 
 
-@pytest.mark.stack
+@pytest.mark.stores
 @pytest.mark.parametrize("deletes", range(7))
 def test_x1_killed_at_every_step_what_is_a_point_is_whole_and_a_run_again_ends_it(
     standing: Platform, deletes: int, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +181,7 @@ def test_x1_killed_at_every_step_what_is_a_point_is_whole_and_a_run_again_ends_i
 
 
 @pytest.mark.full
-@pytest.mark.stack
+@pytest.mark.stores
 @pytest.mark.parametrize("locked", [("manifest.json", "airflow.dump", "ledger.dump"), ("manifest.json",)])
 def test_k3_a_locked_point_is_retained_until_its_time_and_no_error(locking: Platform, locked: tuple[str, ...]) -> None:
     site, bucket = locking.site("haven", "personal"), locking.config.buckets.backups
@@ -205,7 +205,7 @@ def test_k3_a_locked_point_is_retained_until_its_time_and_no_error(locking: Plat
 
 
 @pytest.mark.full
-@pytest.mark.stack
+@pytest.mark.stores
 def test_k3_a_locked_dump_of_a_point_that_went_is_cleared_when_its_lock_is_over(
     locking: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from rempart.errors import (
 from rempart.settings.config import read_env_file
 from tests.repositories import alive, contents, scratch_database, store, wrapped
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 TOOLS = postgresql.find_tools()
 HALF = '"$real" "$@" | head -c 500000'
 

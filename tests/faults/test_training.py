@@ -30,7 +30,7 @@ from tests.clusters import Cluster, patience, scaled
 from tests.clusters import until as until_
 from tests.unit.training.test_job import result
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture(scope="module", autouse=True)

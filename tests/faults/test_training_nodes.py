@@ -38,7 +38,7 @@ from tests.nodes import (
 )
 from tests.unit.training import stage
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 TRAIN_JOBS = (train_job.GROUP, train_job.VERSION, "training-gpu-a", train_job.PLURAL)
 TRAINER = stage.project_file(".venv-trainer/bin/python")

@@ -25,7 +25,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import environment_connections, watcher
 from tests.listeners import webhook
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 
 MINUTES = timedelta(minutes=10)
 

@@ -20,7 +20,7 @@ from rempart.flows.drill.drill_sandbox import remove_leftovers
 from rempart.settings import config
 from rempart.settings.config import DATABASES
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture

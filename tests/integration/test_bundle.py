@@ -18,7 +18,7 @@ from rempart.flows.bundle.bundle_contents import archive, held
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 
 ENTRY = """
 import os, pathlib

@@ -11,6 +11,7 @@ from rempart.airflow_api import AirflowApi
 from rempart.cli import app
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
+from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
 
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.stack
 def test_a_run_of_the_dag_exports_what_an_auditor_can_verify(platform: Platform, tmp_path: Path) -> None:
     platform.ledger.append("drill", "20260105T000000Z-abcdef", {"ok": True})
     api = AirflowApi(config.environment_connections("airflow_api"))
-    run_id = api.trigger("export_evidence")
-    api.follow("export_evidence", run_id, lambda line: None)
+    with unpaused(api, "export_evidence"):
+        run_id = api.trigger("export_evidence")
+        api.follow("export_evidence", run_id, lambda line: None)
     result = api.result("export_evidence", run_id, "export")
     assert result["last"] >= 2 and (result["records"] == 0 or result["window_seconds"] < 1800)
     folder = tmp_path / "audit"

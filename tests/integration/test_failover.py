@@ -14,8 +14,9 @@ from rempart.flows.failover.published_state import lines
 from rempart.flows.failover.tracking_switch import unproxied
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
+from tests.levels import unpaused
 
-pytestmark = [pytest.mark.stack, pytest.mark.kills_processes]  # MLflow stops and starts: after the other tests
+pytestmark = [pytest.mark.stack, pytest.mark.switches_site]
 
 
 @pytest.fixture
@@ -69,9 +70,10 @@ def test_the_dags_show_what_would_be_done_unless_told_otherwise(platform: Platfo
     api = AirflowApi(config.environment_connections("airflow_api"))
     told = {}
     for dag_id in ("fail_over", "fail_back"):
-        run_id = api.trigger(dag_id, {})
-        api.follow(dag_id, run_id, lambda line: None)
-        told[dag_id] = api.result(dag_id, run_id, dag_id)
+        with unpaused(api, dag_id):
+            run_id = api.trigger(dag_id, {})
+            api.follow(dag_id, run_id, lambda line: None)
+            told[dag_id] = api.result(dag_id, run_id, dag_id)
     assert (told["fail_over"]["dry_run"], told["fail_over"]["done"]) == (True, False)
     assert any("restore points would go to 'primary'" in line for line in told["fail_over"]["plan"])
     assert told["fail_back"]["done"], "at home there is nothing to do"

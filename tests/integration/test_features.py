@@ -27,7 +27,7 @@ from rempart.settings.pipeline import Pipeline, TrailingView
 from tests.memory_site import MemorySite
 from tests.unit.features.stays import stays
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 
 Row = dict[str, Any]
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from rempart.training.backends import as_json
 from rempart.training.job import JobSpec, parse_result
 from tests.unit.training import stage
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 TRAINER = stage.project_file(".venv-trainer/bin/python")
 JOBS = {
     "gradient_boosting": (sys.executable, {"params": {"max_iter": 200}}),

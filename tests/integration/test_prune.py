@@ -22,7 +22,7 @@ from rempart.settings.retention_rules import Keep
 from tests.buckets import own_buckets
 from tests.conftest import OwnLeases
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.faults.test_training import (  # noqa: F401 - pytest finds them here
     trial,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 HOST = "127.0.0.2"
 """Not where the stack listens: jobs come through the forwarders, as they do from a real cluster."""
 

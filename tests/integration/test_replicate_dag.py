@@ -20,6 +20,7 @@ from rempart.errors import LeaseHeld
 from rempart.flows.shared.platform import Platform
 from rempart.replication.pieces import PIECE
 from rempart.settings import config
+from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
 
@@ -30,8 +31,9 @@ OURS = "is done by this test"
 
 
 @pytest.fixture(scope="module")
-def api(platform: Platform) -> AirflowApi:
-    return AirflowApi(config.environment_connections("airflow_api"))
+def api() -> Iterator[AirflowApi]:
+    with unpaused(AirflowApi(config.environment_connections("airflow_api")), DAG_ID) as made:
+        yield made
 
 
 def hold_lease(platform: Platform, until: ExitStack) -> Lease:

@@ -10,7 +10,7 @@ import pytest
 from rempart.flows.replication.replicate import replicate
 from rempart.settings import sections
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 
 
 @pytest.fixture

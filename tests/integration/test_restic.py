@@ -23,7 +23,7 @@ from rempart.settings.config import read_env_file
 from rempart.sites.s3.client import open_client
 from tests.repositories import contents, repository_at, scratch_database, store
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 TOOLS = postgresql.find_tools()
 RUNBOOK = Path(__file__).resolve().parents[2] / "docs" / "runbooks" / "restore-by-hand.md"
 

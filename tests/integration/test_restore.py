@@ -34,7 +34,7 @@ from rempart.settings.config import DATABASES
 from tests.conftest import OwnLeases
 from tests.registered import insert_version
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 BODIES = {
     ("lake", "raw/hotel_bookings/1/a.csv"): b"a,b\n1,2\n" * 5000,

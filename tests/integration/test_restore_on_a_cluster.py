@@ -32,7 +32,7 @@ from tests.buckets import own_buckets
 from tests.conftest import ROOT, OwnLeases
 from tests.integration.own_servers import Servers, own_servers
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 BODIES = {
     ("lake", "raw/hotel_bookings/1/a.csv"): b"a,b\n1,2\n" * 500,

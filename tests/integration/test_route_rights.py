@@ -15,6 +15,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.settings import access, config
 from tests.cockpit import DELIVERY, POINT
 from tests.cockpit_routes import DRILL, INJECTIONS, ROUTES, expected
+from tests.levels import unpaused
 from tests.people import OUTSIDE, Airflow, of_each_role
 
 pytestmark = pytest.mark.stack
@@ -35,7 +36,8 @@ def point(platform: Platform, airflow: Airflow) -> str:
     """A restore point that the cockpit knows."""
     if not (found := platform.ledger.find("restore-point", limit=1)):
         api = AirflowApi(config.environment_connections("airflow_api"))
-        api.run("backup_platform", "back_up")
+        with unpaused(api, "backup_platform"):
+            api.run("backup_platform", "back_up")
         found = platform.ledger.find("restore-point", limit=1)
     for _ in range(60):
         if call(airflow, "viewer", "GET", f"/restore-points/{found[0].subject}").status_code == 200:
@@ -148,7 +150,7 @@ def test_s10_a_page_on_another_port_of_this_host_writes_nothing_with_the_readers
 
 def test_s10_airflows_own_page_writes_with_the_cookie(airflow: Airflow) -> None:
     """The check is no wall before the people whom it protects."""
-    cookies, paused = {"_token": airflow.tokens["admin"]}, {"is_paused": False}  # as it is: other tests run it
+    cookies, paused = {"_token": airflow.tokens["admin"]}, {"is_paused": True}  # as it is
     for sent_headers in ({"Sec-Fetch-Site": "same-origin"}, {"Origin": airflow.url}):
         answer = httpx.patch(
             f"{airflow.url}/api/v2/dags/fail_back", json=paused, cookies=cookies, headers=sent_headers, trust_env=False

@@ -17,6 +17,7 @@ import pytest
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.setup import environment, paths
 from rempart.settings import config
+from tests.levels import unpaused
 
 pytestmark = pytest.mark.stack
 
@@ -92,8 +93,9 @@ print(json.dumps(told))
 @pytest.fixture(scope="module")
 def told(stack: paths.Stack) -> dict[str, Any]:
     api = AirflowApi(config.environment_connections("airflow_api"))
-    run = api.await_run("export_evidence", datetime(2020, 1, 1, tzinfo=UTC))  # it runs as soon as the stack is up
-    api.follow("export_evidence", run, lambda line: None)
+    with unpaused(api, "export_evidence"):  # it runs as soon as it may
+        run = api.await_run("export_evidence", datetime(2020, 1, 1, tzinfo=UTC))
+        api.follow("export_evidence", run, lambda line: None)
     env = environment.of(stack, config.read_env_file(stack.secrets), os.environ, "airflow-scheduler")
     command = [sys.executable, "-c", IN_THE_SCHEDULER, "export_evidence", run]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)

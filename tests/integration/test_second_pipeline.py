@@ -21,7 +21,7 @@ from rempart.models.tracking import session
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
 
-pytestmark = [pytest.mark.stack, pytest.mark.full]
+pytestmark = [pytest.mark.tracking, pytest.mark.full]
 PAGE = (config.project_root() / "docs" / "how-to" / "add-a-pipeline.md").read_text(encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.sections import Buckets
 from rempart.sites.port import Site
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stores
 
 
 def test_what_a_real_site_holds_and_which_of_its_locks_end_soon(platform: Platform, s3_site: Site) -> None:

@@ -26,7 +26,7 @@ from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import external, mlflow_server
 from rempart.deployment.servers.object_sites import permission
 from rempart.deployment.setup import environment, launch, paths, privileges
-from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError, StackError
+from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError
 from rempart.settings import config, sections
 from rempart.settings.config import DATABASES, environment_connections
 from rempart.settings.telemetry import TELEMETRY_OFF
@@ -362,76 +362,3 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: paths.Stack, anyones: 
     finally:
         down = rempart("down")
     assert down.returncode == 0 and "no process is running" in down.stdout, down.stdout + down.stderr
-
-
-# --- kill -9 ----------------------------------------------------------------------------------------------------------
-
-
-def wait_for(what: str, true: object, seconds: float) -> None:
-    assert callable(true)
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.3)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def is_back(stack: paths.Stack, service: str, old: int) -> bool:
-    try:
-        state = Supervisor(stack).states()[service]
-    except StackError:
-        return False
-    return state.state == "RUNNING" and state.pid != old
-
-
-@pytest.mark.full
-@pytest.mark.kills_processes
-def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: paths.Stack) -> None:
-    old = Supervisor(stack).states()["airflow-scheduler"].pid
-    orphans = psutil.Process(old).children(recursive=True)
-    assert orphans, "the scheduler has no children: the test proves nothing"
-    os.kill(old, 9)
-    wait_for("scheduler", lambda: is_back(stack, "airflow-scheduler", old), 60)
-    wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
-    lifecycle.up(stack)
-    assert psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid).children(recursive=True)
-
-
-@pytest.mark.full
-@pytest.mark.kills_processes
-def test_every_killed_process_returns(stack: paths.Stack) -> None:
-    states = Supervisor(stack).states()
-    for name in (*stack.services, "guard"):
-        os.kill(states[name].pid, 9)
-    for name in (*stack.services, "guard"):
-        wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 90)
-    lifecycle.up(stack)  # every health gate passes
-
-
-@pytest.mark.full
-@pytest.mark.kills_processes
-def test_a_killed_supervisor_returns_with_everything(stack: paths.Stack) -> None:
-    old = next(p for p in launch.marked(f"{stack.id}:supervisor"))
-    old.kill()
-    wait_for(
-        "supervisor",
-        lambda: is_back(stack, "guard", 0) and status.all_run(status.services(stack, time.time())),
-        180,
-    )
-    lifecycle.up(stack)
-    assert not old.is_running()
-
-
-@pytest.mark.full
-@pytest.mark.kills_processes
-def test_down_leaves_no_process_and_up_brings_all_back(stack: paths.Stack) -> None:
-    lifecycle.down(stack)
-    assert members(stack) == []
-    assert not [port for port in stack.ports.values() if not lifecycle.preflight.port_is_free(port)]
-    lifecycle.up(stack)

@@ -149,7 +149,7 @@ def test_a_database_is_dumped_and_restored(servers: Servers, proxy: TlsProxy, re
 
 
 @pytest.mark.full
-@pytest.mark.stack
+@pytest.mark.tracking
 def test_a_restore_point_is_made_and_drilled(
     platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases, tmp_path: Path
 ) -> None:

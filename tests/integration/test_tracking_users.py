@@ -13,7 +13,7 @@ from rempart.models import tracking_users
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture

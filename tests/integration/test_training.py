@@ -17,7 +17,7 @@ from rempart.settings import sections
 from rempart.training.entrypoint import split_rows
 from tests.unit.training import stage
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 TABLE = stage.table()
 GOOD, BAD = {"max_iter": 60}, {"max_iter": 1}
 

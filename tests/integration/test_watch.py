@@ -28,7 +28,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import environment_connections, watcher
 from tests.conftest import OwnLeases
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.tracking
 
 PAIR = replication("primary", "haven")
 

@@ -1,0 +1,98 @@
+"""Which servers a test finds, and which process of tests it runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rempart.errors import StackError
+from tests import levels
+from tests.conftest import ROOT, group
+from tests.levels import LEVELS, Levels
+
+
+class Recorded(Levels):
+    """Levels whose servers are names in a list."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        super().__init__(SimpleNamespace(var=folder / "var", state=folder / "var" / "state"))  # type: ignore[arg-type] # what of it is read here
+        self.running: list[str] = []
+        monkeypatch.setattr(levels, "lifecycle", self)
+        monkeypatch.setattr(levels, "Supervisor", lambda stack: self)
+
+    def start_stores(self, stack: object) -> None:
+        self.running = ["stores"]
+
+    def up(self, stack: object) -> None:
+        self.running = ["stores", "mlflow", "airflow"]
+
+    def down(self, stack: object) -> None:
+        self.running = []
+
+    def stop(self, names: Any) -> None:
+        self.running.remove("airflow")
+
+    def _start_mlflow(self) -> None:
+        self.running.append("mlflow")
+
+    def _make_schema(self) -> None:
+        assert self.running == ["stores"], "no DAG is stored before DAGs are paused"
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorded:
+    return Recorded(monkeypatch, tmp_path)
+
+
+EVERYTHING = ["stores", "mlflow", "airflow"]
+
+
+@pytest.mark.parametrize(("level", "expected"), zip(LEVELS, (EVERYTHING[:1], EVERYTHING[:2], EVERYTHING), strict=True))
+def test_a_level_starts_what_it_needs(recorded: Recorded, level: str, expected: list[str]) -> None:
+    recorded.reach(level)
+    assert recorded.running == expected
+    recorded.end()
+    assert recorded.running == []
+
+
+def test_what_runs_already_is_not_started_again_and_airflow_is_stopped(recorded: Recorded) -> None:
+    for level, expected in (("stores", 1), ("tracking", 2), ("stores", 2), ("stack", 3), ("stores", 2), ("stack", 3)):
+        recorded.reach(level)
+        assert recorded.running == EVERYTHING[:expected], level
+
+
+def test_servers_that_did_not_start_fail_every_test_at_once(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(stack: object) -> None:
+        raise StackError("postgresql is not healthy after 60 s", "Read its log.")
+
+    monkeypatch.setattr(recorded, "start_stores", fails)
+    for _ in range(2):
+        with pytest.raises(StackError, match="not healthy"):
+            recorded.reach("stores")
+
+
+def test_nothing_was_started_so_nothing_is_stopped(recorded: Recorded) -> None:
+    recorded.running = ["another run's"]
+    recorded.end()
+    assert recorded.running == ["another run's"]
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("tests/e2e/test_chain.py", "airflow"),
+        ("tests/integration/test_stack.py", "airflow"),
+        ("tests/integration/test_killed_processes.py", "kills"),
+        ("tests/faults/test_backup.py", "tests/faults/test_backup.py"),
+        ("tests/unit/sites/test_endless_listings.py", "tests/unit/sites/"),
+        ("tests/unit/orchestration/training/test_pool_watch.py", "airflow imported"),
+        ("tests/unit/test_words.py", "tests/unit/test_words.py"),
+    ],
+)
+def test_one_process_has_all_tests_of_airflow_and_the_kills_come_last(module: str, expected: str) -> None:
+    assert (ROOT / module).is_file() and group(f"{module}::test_it[one::two]") == expected
