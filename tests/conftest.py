@@ -40,6 +40,7 @@ for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "ML
     del os.environ[variable]
 os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
 
+from rempart.coordination.active import ActiveSites, MemoryActiveSites  # noqa: E402
 from rempart.coordination.lease import Lease  # noqa: E402
 from rempart.deployment.embedded import lifecycle  # noqa: E402
 from rempart.deployment.setup import paths  # noqa: E402
@@ -183,12 +184,17 @@ def capability_records(platform: Platform) -> list[dict[str, Any]]:
     return [site.probe(platform.config.buckets.doctor, platform.clock()).as_json() for site in sites]
 
 
-class OwnLeases(PostgresqlContinuity):
-    """Leases of a test's own, for the stack's DAGs replicate the same pair now and then."""
+class OwnContinuity(PostgresqlContinuity):
+    """Leases and generations of a test's own: another test may hold the pair's lease, or have moved the platform."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._mark = secrets.token_hex(4)
+        self._active: ActiveSites | None = None
+
+    def active_sites(self, first: str) -> ActiveSites:
+        self._active = self._active or MemoryActiveSites(first)
+        return self._active
 
     def hold_lease(self, name: str, holder: str) -> AbstractContextManager[Lease]:
         return super().hold_lease(f"{self._mark} {name}", holder)
@@ -205,8 +211,8 @@ def no_backups(platform: Platform) -> Iterator[None]:
 
 
 @pytest.fixture
-def own_leases(platform: Platform) -> OwnLeases:
-    return OwnLeases(platform.database("continuity"))
+def own_continuity(platform: Platform) -> OwnContinuity:
+    return OwnContinuity(platform.database("continuity"))
 
 
 @pytest.fixture

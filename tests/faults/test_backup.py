@@ -42,12 +42,12 @@ pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_leases, monkeypatch):
+def standing(platform, proven_ledger, own_continuity, monkeypatch):
     """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
     with own_buckets(platform, "fault") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
 
 
 @pytest.fixture

@@ -34,13 +34,13 @@ KEYS = [f"raw/hotel_bookings/{number}/week.csv" for number in range(8)]
 
 @pytest.fixture
 def standing(
-    platform: Platform, proven_ledger: MemoryLedger, own_leases: Any, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, proven_ledger: MemoryLedger, own_continuity: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Platform]:
     """Three databases without MLflow's, for it may know models of other buckets; buckets and a ledger of the test's."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "continuity", "ledger"))
     with own_buckets(platform, "attack") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
 
 
 @pytest.mark.full

@@ -215,7 +215,7 @@ def test_a4_an_erased_row_that_is_delivered_again_does_not_come_back(without_fea
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_leases, feature_databases, monkeypatch):  # noqa: F811
+def standing(platform, proven_ledger, own_continuity, feature_databases, monkeypatch):  # noqa: F811
     """The lake at both of the stack's sites, in the test's own buckets; scratch feature stores; a ledger in memory."""
     monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("continuity",))
     monkeypatch.setattr("rempart.flows.erasure.erase_stores.feature_databases", lambda platform: feature_databases)
@@ -230,7 +230,7 @@ def standing(platform, proven_ledger, own_leases, feature_databases, monkeypatch
             site.ensure_bucket(name, versioned=name != buckets.landing)
         site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield Lake(dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases))
+    yield Lake(dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity))
     for site in sites:
         for name in (buckets.landing, buckets.lake, buckets.artifacts):
             site.drop_bucket(name)

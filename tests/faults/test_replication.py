@@ -55,7 +55,7 @@ def pair(request, monkeypatch):
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.ensure_bucket(bucket, versioned=True)
-    continuity = found.continuity if request.param == "memory" else request.getfixturevalue("own_leases")
+    continuity = found.continuity if request.param == "memory" else request.getfixturevalue("own_continuity")
     yield dataclasses.replace(found, config=settings, sites=dict(sites), continuity_=continuity)
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):

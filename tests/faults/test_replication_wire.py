@@ -31,12 +31,12 @@ pytestmark = pytest.mark.stores
 
 
 @pytest.fixture
-def pair(platform: Platform, proven_ledger: MemoryLedger, own_leases: Continuity) -> Iterator[Platform]:
+def pair(platform: Platform, proven_ledger: MemoryLedger, own_continuity: Continuity) -> Iterator[Platform]:
     """The stack's two sites, with empty buckets of its own."""
     mark = f"wire-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     settings = platform.config.model_copy(update={"buckets": buckets})
-    own = dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases, sites={})
+    own = dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity, sites={})
     names = (buckets.lake, buckets.artifacts, buckets.backups)
     sites = [own.site("primary", "personal"), own.site("haven", "personal")]
     for site in sites:
@@ -231,10 +231,10 @@ from rempart.settings import sections
 mark, left = sys.argv[1], int(sys.argv[2])
 own = open_platform()
 buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
-class OwnLeases(PostgresqlContinuity):
+class OwnContinuity(PostgresqlContinuity):
     def hold_lease(self, name, holder):
         return super().hold_lease(f"{mark} {name}", holder)
-leases = OwnLeases(own.database("continuity"))
+leases = OwnContinuity(own.database("continuity"))
 own = dataclasses.replace(own, config=own.config.model_copy(update={"buckets": buckets}), continuity_=leases)
 write = S3Site.write
 def killing(self, *args, **kwargs):

@@ -325,7 +325,7 @@ def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platfo
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_leases, monkeypatch):
+def standing(platform, proven_ledger, own_continuity, monkeypatch):
     """Three of the stack's databases; buckets of the test's with a few objects, and a ledger in memory."""
     monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("airflow", "feast_registry", "continuity"))
     mark = f"fault-{secrets.token_hex(4)}"
@@ -338,7 +338,7 @@ def standing(platform, proven_ledger, own_leases, monkeypatch):
     for (bucket, key), body in BODIES.items():
         sites[0].write(getattr(buckets, bucket), key, body)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
     for site in sites:
         for name in (buckets.lake, buckets.artifacts):
             site.drop_bucket(name)

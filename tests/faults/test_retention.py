@@ -27,7 +27,7 @@ from rempart.settings import config
 from rempart.settings.config import Config
 from rempart.settings.retention_rules import Keep
 from tests import made_points
-from tests.conftest import OwnLeases
+from tests.conftest import OwnContinuity
 from tests.made_points import is_whole, under
 from tests.memory_site import MemorySite
 
@@ -116,7 +116,9 @@ def test_x4_a_backup_that_still_runs_is_no_leftover_whatever_this_clock_says() -
 # --- on the real site -------------------------------------------------------------------------------------------------
 
 
-def _standing(platform: Platform, ledger: MemoryLedger, continuity: OwnLeases, *, locked: bool) -> Iterator[Platform]:
+def _standing(
+    platform: Platform, ledger: MemoryLedger, continuity: OwnContinuity, *, locked: bool
+) -> Iterator[Platform]:
     name = f"fault-{secrets.token_hex(4)}-backups"
     site = platform.site("haven", "personal")
     site.ensure_bucket(name, versioned=True, locked=locked)
@@ -130,15 +132,15 @@ def _standing(platform: Platform, ledger: MemoryLedger, continuity: OwnLeases, *
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases) -> Iterator[Platform]:
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity) -> Iterator[Platform]:
     """The stack's platform with a backup bucket of the test's, of whose points the rules keep four days."""
-    yield from _standing(platform, proven_ledger, own_leases, locked=False)
+    yield from _standing(platform, proven_ledger, own_continuity, locked=False)
 
 
 @pytest.fixture
-def locking(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases) -> Iterator[Platform]:
+def locking(platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity) -> Iterator[Platform]:
     """The same with a bucket in which objects can be locked."""
-    yield from _standing(platform, proven_ledger, own_leases, locked=True)
+    yield from _standing(platform, proven_ledger, own_continuity, locked=True)
 
 
 def _prune_and_die(settings_: Config, ledger: MemoryLedger, deletes: int) -> None:

@@ -24,14 +24,14 @@ pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_leases):
+def standing(platform, proven_ledger, own_continuity):
     """The stack with its own lake and artifacts, a backup bucket of the test's and a ledger in memory."""
     buckets = platform.config.buckets.model_copy(update={"backups": f"backup-{secrets.token_hex(4)}"})
     for name in ("primary", "haven"):
         site = platform.site(name, "personal")
         site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     settings = platform.config.model_copy(update={"buckets": buckets})
-    return dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+    return dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
 
 
 def scratch_databases(platform) -> set[str]:

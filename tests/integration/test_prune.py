@@ -20,19 +20,19 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import DATABASES
 from rempart.settings.retention_rules import Keep
 from tests.buckets import own_buckets
-from tests.conftest import OwnLeases
+from tests.conftest import OwnContinuity
 
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases) -> Iterator[Platform]:
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity) -> Iterator[Platform]:
     """The stack's databases, empty buckets of the test's, and rules that keep next to nothing."""
     keep = Keep(hourly=1, daily=1, weekly=0, monthly=1)  # so locks last a month: none may end in the past
     backup = platform.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
     with own_buckets(platform, "prune") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
 
 
 def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(standing: Platform) -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.stores
 
 
 @pytest.fixture
-def pair(platform, proven_ledger, own_leases):
+def pair(platform, proven_ledger, own_continuity):
     mark = f"replicate-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     sites = [platform.site(name, "personal") for name in ("primary", "haven")]
@@ -23,7 +23,7 @@ def pair(platform, proven_ledger, own_leases):
         for bucket in names:
             site.ensure_bucket(bucket, versioned=True)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
     for site in sites:
         for bucket in names:
             site.drop_bucket(bucket)

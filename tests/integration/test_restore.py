@@ -31,7 +31,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.settings import sections
 from rempart.settings.config import DATABASES
-from tests.conftest import OwnLeases
+from tests.conftest import OwnContinuity
 from tests.registered import insert_version
 
 pytestmark = pytest.mark.tracking
@@ -64,7 +64,7 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
         client.create_registered_model(mark)
     insert_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
     settings = platform.config.model_copy(update={"buckets": buckets})
-    continuity = OwnLeases(platform.database("continuity"))
+    continuity = OwnContinuity(platform.database("continuity"))
     yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=continuity)
     with tracking.session(platform.tracking()) as client:
         client.delete_registered_model(mark)

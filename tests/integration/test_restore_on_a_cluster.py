@@ -29,7 +29,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import DATABASES, Connection, parse_connection, read_env_file
 from rempart.sites.s3.site import S3Site
 from tests.buckets import own_buckets
-from tests.conftest import ROOT, OwnLeases
+from tests.conftest import ROOT, OwnContinuity
 from tests.integration.own_servers import Servers, own_servers
 
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
@@ -52,7 +52,7 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
         for (bucket, key), body in BODIES.items():
             site.write(getattr(buckets, bucket), key, body)
         settings = platform.config.model_copy(update={"buckets": buckets})
-        continuity = OwnLeases(platform.database("continuity"))
+        continuity = OwnContinuity(platform.database("continuity"))
         yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=continuity)
 
 

@@ -29,7 +29,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import Connection, read_env_file
 from rempart.sites.s3.client import open_client
-from tests.conftest import OwnLeases
+from tests.conftest import OwnContinuity
 from tests.integration.own_servers import Servers, own_servers
 from tests.repositories import FILL, contents, restic_program
 from tests.tls_proxy import REFUSAL, TlsProxy, tls_only
@@ -151,7 +151,7 @@ def test_a_database_is_dumped_and_restored(servers: Servers, proxy: TlsProxy, re
 @pytest.mark.full
 @pytest.mark.tracking
 def test_a_restore_point_is_made_and_drilled(
-    platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases, tmp_path: Path
+    platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity, tmp_path: Path
 ) -> None:
     with tls_only(platform.database("backup"), tmp_path / "tls") as proxy:
         encrypted = dataclasses.replace(platform, connections=proxy.connections(platform.connections))
@@ -160,7 +160,7 @@ def test_a_restore_point_is_made_and_drilled(
         for name in ("primary", "haven"):
             encrypted.site(name, "personal").ensure_bucket(buckets.backups, versioned=True, locked=True)
         settings = encrypted.config.model_copy(update={"buckets": buckets})
-        standing = dataclasses.replace(encrypted, config=settings, ledger_=proven_ledger, continuity_=own_leases)
+        standing = dataclasses.replace(encrypted, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
         point = back_up(standing)
         done = drill(standing)
     assert done.ok and done.point_id == point.id, [check for check in done.checks if not check.ok]

@@ -26,7 +26,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import environment_connections, watcher
-from tests.conftest import OwnLeases
+from tests.conftest import OwnContinuity
 
 pytestmark = pytest.mark.tracking
 
@@ -34,8 +34,10 @@ PAIR = replication("primary", "haven")
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases, no_backups: None) -> Platform:
-    return dataclasses.replace(platform, ledger_=proven_ledger, continuity_=own_leases)
+def standing(
+    platform: Platform, proven_ledger: MemoryLedger, own_continuity: OwnContinuity, no_backups: None
+) -> Platform:
+    return dataclasses.replace(platform, ledger_=proven_ledger, continuity_=own_continuity)
 
 
 @pytest.fixture

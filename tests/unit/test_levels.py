@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from rempart.coordination.active import Active
 from rempart.errors import StackError
+from rempart.settings.config import Connection
 from tests import levels
-from tests.conftest import ROOT, group
+from tests.conftest import ROOT, OwnContinuity, group
 from tests.levels import LEVELS, Levels
 
 
@@ -96,3 +98,12 @@ def test_nothing_was_started_so_nothing_is_stopped(recorded: Recorded) -> None:
 )
 def test_one_process_has_all_tests_of_airflow_and_the_kills_come_last(module: str, expected: str) -> None:
     assert (ROOT / module).is_file() and group(f"{module}::test_it[one::two]") == expected
+
+
+def test_a_continuity_of_a_tests_own_was_never_switched_whatever_the_stack_went_through() -> None:
+    own = OwnContinuity(Connection("continuity", "postgresql://nobody@127.0.0.1:1/none"))
+    sites = own.active_sites("primary")
+    assert sites.active() == Active(0, "primary")
+    with sites.hold_lease("test") as lease:
+        sites.advance(lease, sites.active(), Active(0, "haven"))
+    assert own.active_sites("primary").active().site == "haven", "it moves as its own test moves it"
