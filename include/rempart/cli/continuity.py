@@ -54,7 +54,7 @@ def verify_replica(
     whole: Annotated[bool, typer.Option("--all", help="Read all replicas instead of the part of one day.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Read replicas back and heal what is damaged. Exit code 1: something could not be healed."""
+    """Read replicas back and repair damaged ones. Exit code 1: a replica could not be repaired."""
     from rempart.flows.replication import verify_replicas as flow
     from rempart.flows.replication.replicate import as_json as to_json
     from rempart.flows.shared.platform import open_platform
@@ -108,7 +108,7 @@ def failback(
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as a failover."""
+    """Return to the site that rempart.yaml names: update it while pipelines continue, then switch as in a failover."""
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 

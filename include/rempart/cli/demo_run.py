@@ -1,7 +1,8 @@
-"""The main job, end to end, as a user would run it: deliveries in, REST calls, a promoted and restorable model.
+"""Run the demo as a user would: deliveries, REST calls, a promoted model and a restore point.
 
-Only the deliveries are put in place directly, as a supplier would; every stage is started through Airflow's REST API or
-by the asset that the stage before it updated. The report says what was true, and the exit code whether all of it was.
+Only the deliveries are put in place directly, as a supplier would do. Every stage starts through Airflow's REST API, or
+by the asset that the stage before it updated. The report states the result of each check; the exit code is 0 only if
+all passed.
 """
 
 from __future__ import annotations

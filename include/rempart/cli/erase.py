@@ -49,9 +49,9 @@ def erase_cli(
         ),
     ] = False,
 ) -> None:
-    """Erase rows for good: at every site, in every version, and from whatever a restore brings back.
+    """Erase rows for good: at every site, in every version, and in later restores.
 
-    A run that was cut off is completed by the same command. Exit code 1: something is pending.
+    The same command completes an interrupted run. Exit code 1: something is pending.
     """
     from rempart.flows.erasure import erase as flow
     from rempart.flows.erasure import erase_report

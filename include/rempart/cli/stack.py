@@ -185,7 +185,7 @@ def logs(
 
 @app.command("preflight")
 def check_machine() -> None:
-    """Check that this machine has what the stack needs, and print the remedies."""
+    """Check that this machine has everything that the stack needs, and print the remedies."""
     from rempart.deployment.setup import paths, preflight
 
     stack = paths.current()

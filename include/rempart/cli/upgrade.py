@@ -45,7 +45,7 @@ def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
 
 
 def go_back(stack: Stack, *, yes: bool) -> None:
-    """Show what a return to the release before does; with `yes` do it. Raises UpgradeError, StackError."""
+    """Show the plan of a return to the previous release; with `yes`, carry it out. Raises UpgradeError, StackError."""
     from rempart.flows.upgrade import upgrade_back as flow
 
     begun = flow.newest(stack)

@@ -124,7 +124,7 @@ def sites_diagram(
 def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup:
     """Draw the share of each delivery's rows that broke an expectation: a disc for none, a ring for some or unknown.
 
-    Deliveries are placed side by side, oldest first, regardless of time: several arrive at once.
+    Deliveries stand side by side, oldest first, whatever the time between them: several can arrive together.
     """
     if not history:
         return Markup()

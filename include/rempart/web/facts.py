@@ -115,7 +115,7 @@ def _evidence(ledger: Ledger, before: CockpitFacts | None) -> tuple[str, Mapping
 
 
 def known(source: str, ask: Callable[[], T]) -> T | Unknown:
-    """Return what a source gave, or why it gave nothing."""
+    """Return the value of a source, or the reason why it is unknown."""
     try:
         return ask()
     except RempartError as error:

@@ -46,7 +46,7 @@ METRICS: Mapping[str, str] = {
     "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
-"""Every metric, and what it says. All are gauges."""
+"""Every metric with its description. All are gauges."""
 _STATES = {"good": 0, "warning": 1, "unknown": 2, "bad": 3}
 Sample = tuple[str, Mapping[str, str], float]
 

@@ -29,7 +29,7 @@ def _load() -> ASGIApp:
 
 
 class Cockpit:
-    """ASGI: loads the application once, and stands around it."""
+    """ASGI application that loads the cockpit at its first request, and turns its errors into answers."""
 
     def __init__(self, load: Callable[[], ASGIApp] = _load) -> None:
         self._load, self._lock = load, threading.Lock()

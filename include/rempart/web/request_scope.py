@@ -4,4 +4,4 @@ The boundary sets them and pages read them; like the boundary, this module impor
 """
 
 AIRFLOW = "rempart.airflow"
-"""Airflow's own application, for what its users do through a page of ours."""
+"""Key of Airflow's own application in a request's scope; our pages call its API in the name of their users."""

@@ -20,7 +20,7 @@ RECENT = 60.0
 FIRST = 20.0
 """Seconds for which the first page waits for the first facts, because a page without facts is useless."""
 JUST_NOW = 2.0
-"""Seconds: who looks at a run that has just ended sees what it wrote."""
+"""Maximum age in seconds of the facts on a run's page, so that a run that has just ended shows its records."""
 
 
 def now() -> datetime:

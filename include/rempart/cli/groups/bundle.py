@@ -14,7 +14,10 @@ group = typer.Typer(
 
 @group.command("status")
 def bundle_status() -> None:
-    """Tell what the site has, and whether it is of what runs here. Exit code 1 if there is none, or it is older."""
+    """Show the bundle at the site, and whether it belongs to the running release.
+
+    Exit code 1 if there is none, or it is older.
+    """
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
 

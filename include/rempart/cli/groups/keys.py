@@ -42,7 +42,10 @@ def keys_destroy(
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Destroy a scope's keys: what they sealed is unreadable from then on, in every copy, and nothing else is."""
+    """Destroy the keys of a scope: the data that they sealed becomes unreadable in every copy.
+
+    Other data stays readable.
+    """
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -71,7 +71,7 @@ def ledger_repair(
         typer.Option("--yes", help=("Repair the objects. Without it the faults are shown and nothing is changed.")),
     ] = False,
 ) -> None:
-    """Read back everything that was exported, and put again what a site altered or lost, with the same bytes."""
+    """Read back all exported objects. Write objects that a site altered or lost again, with the same bytes."""
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -89,7 +89,7 @@ def ledger_remove_forged(
         bool, typer.Option("--yes", help="Remove the records. Without it they are shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Remove records written without the platform: they are ignored, and block new ones."""
+    """Remove records that were written without the platform: they are ignored, and block new records."""
     from rempart.deployment.setup import paths
     from rempart.flows.governance import forged
     from rempart.flows.restore.restore_databases import administrator

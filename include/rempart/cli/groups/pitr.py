@@ -27,7 +27,7 @@ def pitr_status(site: Site = "", identity: Identity = None) -> None:
 
 @group.command("base")
 def pitr_base() -> None:
-    """Take a base backup now; the archiver does so by itself as often as rempart.yaml says."""
+    """Take a base backup now. The archiver takes one by itself as often as rempart.yaml says."""
     from rempart.backup.pitr.receiver import look
     from rempart.flows.pitr import point_in_time as flow
     from rempart.flows.shared.keys import warn_of_escrow

@@ -73,7 +73,10 @@ def points_prune(
     ] = False,
     site: PointSite = None,
 ) -> None:
-    """Delete the restore points that no rule keeps, for ever. The DAG backup_platform does so after each backup."""
+    """Delete the restore points that no retention rule keeps, permanently.
+
+    The DAG backup_platform does so after each backup.
+    """
     from rempart.flows.backup import point_report, prune
     from rempart.flows.shared.platform import open_platform
 

@@ -61,7 +61,7 @@ def policy_render(
 
 @group.command("explain")
 def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
-    """Tell whether a task may connect to a host, and every reason. Exit code 1 if not."""
+    """Show whether a task may connect to a host, with every reason. Exit code 1 if not."""
     from rempart.flows.governance import egress_policy
     from rempart.settings import config
 

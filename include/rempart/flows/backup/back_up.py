@@ -270,7 +270,7 @@ def _evidence(
     link: chain.Link,
     extended: locks.ExtendedLocks,
 ) -> dict[str, Any]:
-    """Return what the ledger records about a restore point."""
+    """Return the ledger's record of a restore point."""
     return {
         "site": store.site.name,
         "bucket": store.bucket,
@@ -336,7 +336,7 @@ class _Dumper:
     def dump(self, frozen: _Frozen) -> tuple[points.Dump, int]:
         """Return the dump as read back from its repository, and the growth of that repository."""
         name, session = frozen.name, frozen.session
-        with postgresql.named(frozen.connection, "read what a snapshot holds"):
+        with postgresql.named(frozen.connection, "read the contents of a snapshot"):
             postgresql.check_versions(self.tools, session)
             rows = postgresql.row_counts(session)
             digests = postgresql.digests(session) if name in DIGESTED else {}

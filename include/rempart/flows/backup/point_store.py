@@ -1,4 +1,4 @@
-"""The restore points of one site: what a flow opens once, and what its steps take instead of the platform."""
+"""The restore points of one site: opened once by a flow, and passed to its steps instead of the platform."""
 
 from __future__ import annotations
 

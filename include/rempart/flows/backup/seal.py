@@ -243,7 +243,7 @@ class _Sealer:
             )
         if self._stored_sha256(key, stored.version_id, size) != sha256:
             raise IntegrityError(
-                f"read back {self.bucket}/{key} at site '{self.target.name}': it is not what was stored",
+                f"read back {self.bucket}/{key} at site '{self.target.name}': it differs from the stored object",
                 "Run again. If it fails again, ask the operator of the site. The sealed object does not count.",
             )
         retained_until = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER

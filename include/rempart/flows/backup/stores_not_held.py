@@ -57,7 +57,7 @@ def ask(
 
 
 def _elsewhere(database: Callable[[str], Connection], dumped: Connection, name: str) -> str | None:
-    """Return why the dumped database is not the one that the platform uses, or None."""
+    """Return why the dumped database differs from the platform's own, or None."""
     try:
         used = database(name)
         here, there = _address(dumped), _address(used)

@@ -78,7 +78,8 @@ def refuse_secrets(files: Mapping[str, Path], variables: Mapping[str, str]) -> N
             raise BackupError(
                 f"{name} holds {f'the secret of {held}' if held else 'a private key'} and must not go into the "
                 "bundle, which is not encrypted",
-                "Move the secret to a connection or an environment variable, and replace it: it stood in a file.",
+                "Move the secret to a connection or an environment variable. Then replace it, because a file "
+                "contained it.",
             )
 
 

@@ -46,9 +46,9 @@ _NOT_STARTED = frozenset(
 
 
 def targets(config: Config, connections: Connections) -> tuple[str | Reached, ...]:
-    """Return what a job's pod must reach: the site, its standby site, and the tracking server.
+    """Return the addresses that a job's pod must reach: the site, its standby site, and the tracking server.
 
-    As URLs without credentials. A connection without a known host is a finding at once.
+    They are URLs without credentials. A connection without a known host is a finding at once.
     """
     addresses: list[str | Reached] = []
     standby = other_site(config, config.active_site)

@@ -45,7 +45,7 @@ def require(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecor
     """
     record = last_record(platform.ledger, site)
     if record is None or platform.clock() - record.at > VALID:
-        logger.info("probing site '%s': it has no valid record of what it can do", site.name)
+        logger.info("probing site '%s': it has no valid record of its capabilities", site.name)
         record = probe(platform, site)
     elif undecided(record, purpose):
         logger.info("probing site '%s' again: it was busy when it was probed for %s", site.name, purpose)

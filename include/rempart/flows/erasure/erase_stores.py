@@ -21,9 +21,10 @@ from rempart.sites.port import Site
 
 @dataclass(frozen=True)
 class ErasureStores:
-    """Places that hold rows. Pipelines work at the site `home`, and `active` tells the active site of that moment.
+    """Places that hold rows. Pipelines work at the site `home`; `active` returns the active site at the time of the
+    call.
 
-    `sites` are the open sites, `home` first; `shut` says why others could not be opened.
+    `sites` are the open sites, `home` first; `shut` has the reasons why other sites could not be opened.
     """
 
     home: str

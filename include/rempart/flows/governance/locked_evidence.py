@@ -72,7 +72,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Exports:
-    """The ledger and the places of its exports. What is written now is locked until `retain_until`."""
+    """The ledger and the places of its exports. New objects are locked until `retain_until`."""
 
     ledger: Ledger
     places: Places
@@ -84,7 +84,7 @@ class Exports:
 
 
 def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
-    """Return what the records of exports (subject and body) locked at these sites, in order."""
+    """Return the objects that the records of exports (subject and body) locked at these sites, in order."""
     objects: list[Expected] = []
     for subject, body in records:
         if (body["site"], body["bucket"]) == (places.site.name, places.evidence):

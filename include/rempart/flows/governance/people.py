@@ -1,4 +1,4 @@
-"""Change who may use Airflow, each change with an anonymous record in the ledger.
+"""Change the people who may use Airflow. Each change leaves an anonymous record in the ledger.
 
 Evidence names a person by the number that `rempart users list` shows, because the ledger stores records for years.
 """
@@ -56,7 +56,7 @@ def everybody(users: Users) -> list[Person]:
 
 
 def add(users: Users, name: str, role: str, password: str) -> Person:
-    """Add a person, who may log in at once. Raises AccessError, DatabaseUnavailable, LedgerError."""
+    """Add a person, who can log in immediately. Raises AccessError, DatabaseUnavailable, LedgerError."""
     _answers(users.config)
     people.check_name(name)
     people.check_password(password)

@@ -1,1 +1,1 @@
-"""Ingest deliveries into snapshots: new deliveries, accepted ones, and ones ingested again."""
+"""Ingest deliveries into snapshots: new deliveries, accepted deliveries, and deliveries ingested again."""

@@ -18,7 +18,7 @@ from rempart.ledger.port import Evidence
 ALL = 100_000
 """Number of snapshot records of a pipeline in which an earlier snapshot is searched."""
 _RECENT = 50
-"""Number of records in which the newest ones of the run's own bucket are searched."""
+"""Number of the newest records that are searched for records of the run's own bucket."""
 
 
 @dataclass(frozen=True)

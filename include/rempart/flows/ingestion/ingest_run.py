@@ -86,7 +86,7 @@ def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Ma
 
 
 def accepted_before(run: IngestionRun, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
-    """Return the current snapshot's rows in the present schema without erased ones, and the months that lost some."""
+    """Return the current snapshot's rows in the current schema, without erased rows, and the months that lost rows."""
     if before is None:
         return None, set()
     table = snapshots.conform(snapshots.load_table(run.site, run.lake, before), before, run.pipeline)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 _SLICE = 50_000
-"""Number of rows checked against the expectations at once: Great Expectations makes an object of each failure."""
+"""Number of rows that are checked against the expectations together:
+
+Great Expectations creates an object for each failure.
+"""
 
 
 @dataclass(frozen=True)
@@ -133,5 +136,5 @@ def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[
         raise _Beyond(number, str(cause)) from None
     keys = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows if table.num_rows else 0
     if table.num_rows - keys > reading.MAX_REFUSED + len(faults):  # before anything is made for each of them
-        raise _Beyond(number, "its key stands in an earlier row")
+        raise _Beyond(number, "an earlier row has the same key")
     return table, shared(faults)

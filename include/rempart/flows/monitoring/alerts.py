@@ -34,7 +34,7 @@ class Alert:
 
     @property
     def subject(self) -> str:
-        """Return one line: what is red, or that it is green again."""
+        """Return one line: the red checks, or that all are green again."""
         red = [change.verdict.kind for change in self.news if not change.verdict.ok]
         green = [change.verdict.kind for change in self.news if change.verdict.ok]
         parts = [f"{what}: {', '.join(kinds)}" for what, kinds in (("RED", red), ("green again", green)) if kinds]

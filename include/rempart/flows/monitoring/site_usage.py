@@ -1,4 +1,7 @@
-"""Measure what each bucket of a site holds and which locks end soon. Writes evidence of kind `usage`: counts only."""
+"""Measure the content of each bucket of a site, and find locks that end soon.
+
+Write evidence of kind `usage`: counts only.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def measure_site(platform: Platform, name: str) -> dict[str, Any]:
 
 
 def _noted(error: RempartError, faults: list[RempartError]) -> dict[str, str]:
-    """Return what the record holds for a failed bucket. Raises SiteUnavailable: the site is asked again later."""
+    """Return the record's entry for a failed bucket. Raises SiteUnavailable: the site is asked again later."""
     if isinstance(error, SiteUnavailable):
         raise error
     faults.append(error)

@@ -126,7 +126,7 @@ def read_state(file: Path) -> dict[str, dict[str, datetime]]:
 
 
 def write_state(file: Path, notified: Mapping[str, Mapping[str, datetime]]) -> None:
-    """Save who was notified, atomically. Raises WatchError."""
+    """Save the state of the notifications atomically. Raises WatchError."""
     plain = {name: {kind: at.isoformat() for kind, at in kinds.items()} for name, kinds in notified.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

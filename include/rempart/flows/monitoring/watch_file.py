@@ -30,12 +30,14 @@ def _http(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("write it as https://host/path")
     if parts.username or parts.password:
-        raise ValueError("no user or password may stand in it: name the environment variable that holds the secret")
+        raise ValueError(
+            "the URL may not contain a user or password: name the environment variable that holds the secret"
+        )
     return url
 
 
 def checked_webhook(url: str) -> str:
-    """Return the URL if nobody can read the request on its way. Raises ValueError, which does not quote it."""
+    """Return the URL if the request travels encrypted. Raises ValueError, which does not quote the URL."""
     parts = urlsplit(_http(url))
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise ValueError("use https: alerts and the token would be readable on the way")
@@ -93,7 +95,7 @@ class Mail(Strict):
     host: str
     port: int = Field(default=587, ge=1, le=65535)
     tls: Literal["starttls", "tls", "none"] = Field(
-        default="starttls", description="`tls`: from the first byte on, as port 465 wants it."
+        default="starttls", description="`tls`: encrypt from the first byte on, as port 465 requires."
     )
     sender: Address
     to: Address

@@ -228,13 +228,13 @@ def prune(
     *,
     dry_run: bool = True,
 ) -> Pruned:
-    """Delete what no moment of the window needs, in every archive at the site; `live` is the running server's archive.
+    """Delete the objects that no moment of the window needs, in every archive at the site; `live` is the running
+    server's archive.
 
-    `settings` are those of point-in-time recovery, if it is on.
-
-    Locked objects stay until their lock ends. A key that does not open does not stop the other archives. For a base
-    backup only the card is deleted here; the prune of restore points removes its data (`forget_bases`). Writes evidence
-    of kind `prune`. Raises SiteError, BackupError; KeyMissing and its siblings after all other archives.
+    `settings` are those of point-in-time recovery, if it is on. Locked objects stay until their lock ends. A key that
+    does not open does not stop the other archives. For a base backup, only the card is deleted here; the prune of
+    restore points removes its data (`forget_bases`). Write evidence of kind `prune`. Raises SiteError, BackupError;
+    KeyMissing, KeyWrong, KeyRotated or KeyDestroyed after all other archives.
     """
     faults = list[BackupError | IntegrityError]()
     listed = wal_store.listed(site, bucket)
@@ -268,7 +268,7 @@ def prune(
 
 
 def _lock(settings: PointInTime | None, archive: Archive) -> timedelta:
-    """Return how long the archiver locks what it stores, if known. The site is not asked earlier."""
+    """Return the time for which the archiver locks its objects, if known. The site is not asked earlier."""
     return wal.kept_for(archive) + (settings.base_every if settings else timedelta(0))
 
 

@@ -171,7 +171,7 @@ def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None
                 "Find the message in docs/runbooks/restore-to-a-second.md.",
             )
         try:
-            with postgresql.session(_at(socket, "postgres"), "look at the recovery") as opened:
+            with postgresql.session(_at(socket, "postgres"), "check whether the recovery has ended") as opened:
                 row = opened.execute("SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()").fetchone()
             if row and not row[0]:
                 return
@@ -189,7 +189,7 @@ def _at(socket: Path, database: str) -> Connection:
 
 def _looked(socket: Path, seconds: float) -> Recovered:
     rows: dict[str, tuple[int, int]] = {}
-    with postgresql.session(_at(socket, "postgres"), "look at what was recovered") as opened:
+    with postgresql.session(_at(socket, "postgres"), "read the recovered data") as opened:
         row = opened.execute(
             "SELECT pg_last_xact_replay_timestamp(), (SELECT timeline_id FROM pg_control_checkpoint()),"
             " (SELECT array_agg(datname::text) FROM pg_database WHERE datallowconn AND NOT datistemplate)"

@@ -198,7 +198,7 @@ def _hollow(file: Path, size: int) -> None:
     if file.stat().st_size != size:
         raise BackupError(
             f"{file.name} does not have {size} bytes",
-            "Report this to whoever made the archive: the file is no segment of this server.",
+            "Report this to the owner of the archive: the file is not a segment of this server.",
         )
     used = len(file.read_bytes().rstrip(b"\0"))
     os.truncate(file, used)
@@ -206,7 +206,7 @@ def _hollow(file: Path, size: int) -> None:
 
 
 def status(site_archives: SiteArchives, now: datetime) -> Iterator[str]:
-    """Yield what can be recovered: window, base backups, segments and gaps of each archive."""
+    """Yield the recoverable range of each archive: window, base backups, segments and gaps."""
     for why in site_archives.closed:
         yield f"unreadable: {why}"
     if not site_archives.opened:

@@ -162,7 +162,7 @@ class Archiver:
         return sorted(found, key=lambda path: (wal.is_segment(path.name), path.name[8:], path.name))
 
     def _ship(self) -> None:
-        """Put what is complete at the site, and delete it here; a failure is logged, and tried again after a moment."""
+        """Store complete files at the site and delete them here. Log a failure and try again after a moment."""
         if (target := self._target) is None or time.monotonic() < self._next.get("ship", 0.0):
             return
         try:

@@ -1,4 +1,4 @@
-"""Tell how ready a site is as a failover target: the last replication, and the verified replicas."""
+"""Describe how ready a site is as a failover target: its last replication, and its verified replicas."""
 
 from __future__ import annotations
 

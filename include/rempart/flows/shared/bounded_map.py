@@ -1,4 +1,4 @@
-"""Run many small pieces of work in threads, with a bound on how many run at once."""
+"""Run many small tasks in threads, with a limit on how many run at the same time."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Erased:
     _subjects: tuple[tuple[bytes, frozenset[str]], ...] = field(repr=False)
 
     def has(self, key: Sequence[object]) -> bool:
-        """Return whether the row with this key was erased. Has the signature of `erasing.Gone`."""
+        """Return whether the row with this key was erased. The signature is that of `erasing.Gone`."""
         return any(erasures.pseudonym(secret, self.pipeline, key) in ids for secret, ids in self._subjects)
 
     @property
@@ -230,7 +230,7 @@ def _store(site: Site, bucket: str, erasure: Erasure, body: bytes, until: dateti
 
 
 def rewritten(ledger: Ledger) -> Rewritten:
-    """Return what the ledger records about rewritten objects."""
+    """Return the ledger's records about rewritten objects."""
     return erasures.successors(record.body for record in reversed(ledger.find("erasure", limit=ALL)))
 
 

@@ -1,4 +1,4 @@
-"""Leases of flows: what a lease is called, who holds it, and how long a run waits for it."""
+"""Leases of flows: their names, their holders, and how long a run waits for them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from rempart.settings.config import Config
 from rempart.settings.sections import ReplicationPair
 
 BUCKETS = ("lake", "artifacts")
-"""Logical names of what is the same at every site."""
+"""Logical names of the buckets that are the same at every site."""
 
 
 def physical_bucket(config: Config, logical: str) -> str:

@@ -24,7 +24,7 @@ MARGIN = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Granted:
-    """Environment variables of the job's containers (secret), and what may be said about them."""
+    """Environment variables of the job's containers (secret), and a description of them that may be shown."""
 
     variables: dict[str, str]
     description: str

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 class Ordered:
     """A job that waits for a pool: the key of its order at the active site, and the pools in order of preference.
 
-    `free` holds the known free GPUs of the pools at planning time; whoever runs the plan uses the same.
+    `free` has the known free GPUs of the pools at planning time. The tasks that run the plan use the same numbers.
     """
 
     job_id: str

@@ -44,7 +44,7 @@ def unfinished(stack: Stack) -> BegunUpgrade | None:
 
 
 def look(stack: Stack) -> tuple[UpgradeFacts, tuple[UpgradeLine, ...]]:
-    """Return what an upgrade would change. Nothing is changed."""
+    """Return the plan of an upgrade. Nothing is changed."""
     facts = upgrade_facts.gather(stack, open_platform())
     return facts, decide(facts)
 
@@ -88,7 +88,7 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> BegunUpgrade:
         point = api.result("backup_platform", _run(api, "backup_platform", {}), "back_up")
     if point["dangling"]:
         raise UpgradeError(
-            f"Restore point {point['id']} lacks objects, so it is no safe way back",
+            f"Restore point {point['id']} lacks objects, so the way back would not be safe",
             f"Run `rempart points explain {point['id']}` to list them; then run `rempart upgrade` again.",
         )
     with _step("drill"):
@@ -144,7 +144,10 @@ def _step(name: str) -> Iterator[None]:
 
 
 def exchange(stack: Stack, begun: BegunUpgrade) -> list[str]:
-    """Stop, migrate, start, prove; what to know afterwards. Started again, it goes on. Raises UpgradeError."""
+    """Stop, migrate, start and prove the platform.
+
+    Return notes for people. A repeated call continues. Raises UpgradeError.
+    """
     logger.info("the way back, at any time from here on: %s", way_back(stack))
     with _step("stop"):
         lifecycle.down(stack)

@@ -39,9 +39,10 @@ def newest(stack: Stack) -> BegunUpgrade:
 
 
 def go_back(stack: Stack, begun: BegunUpgrade) -> None:
-    """Stop, restore what was migrated, start the release before, prove it. Raises UpgradeError, StackError.
+    """Stop, restore the migrated databases, start the previous release, prove it. Raises UpgradeError, StackError.
 
-    The programs of the release before restore and start: it alone is sure to read its point. Started again, it goes on.
+    The programs of the previous release restore and start, because only they are sure to read their restore point. A
+    repeated call continues.
     """
     lifecycle.down(stack)
     if begun.migrates:

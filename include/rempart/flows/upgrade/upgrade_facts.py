@@ -84,7 +84,7 @@ def verified(ledger: Ledger) -> LedgerVerdict:
 
 
 def ledger_state(ledger: Ledger) -> tuple[int, str]:
-    """Return how many records verify, and what is broken. An empty ledger is valid."""
+    """Return the number of records that verify, and the first fault. An empty ledger is valid."""
     if next(iter(ledger.entries()), None) is None:
         return 0, ""
     ledger_verdict = verified(ledger)

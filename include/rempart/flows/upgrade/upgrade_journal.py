@@ -1,4 +1,4 @@
-"""Read and write var/upgrade.json: an unfinished upgrade, and what the way back needs."""
+"""Read and write var/upgrade.json: an unfinished upgrade, and the data that the way back needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check every form of ours before anything is started in its sender's name."""
+"""Check that our own page made a form for its sender, before the form starts anything."""
 
 from __future__ import annotations
 

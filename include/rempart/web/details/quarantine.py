@@ -29,7 +29,7 @@ from rempart.web.security.access import Operator, Reader, may, requires
 
 COOKIE = "rempart_look"
 LIFETIME = 1800
-"""Seconds for which a browser can read what it asked for."""
+"""Seconds for which a browser can read the rows that it requested."""
 PipelineName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="A pipeline's name.")]
 DeliveryId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="The SHA-256 of a delivery.")]
 Action = Literal["look", "again", "accept"]
@@ -224,6 +224,9 @@ def _dag(action: Action, pipeline: str) -> str:
 
 
 def _form_of(action: Action, pipeline: str, delivery: Delivery) -> str:
-    """Return what a form is valid for. A form that accepts is valid for one recorded state of the delivery."""
+    """Return the action for which a form is valid.
+
+    A form that accepts is valid for one recorded state of the delivery.
+    """
     state = f"/{delivery.seq}" if action == "accept" else ""
     return f"{LOOK.format(pipeline=pipeline, delivery=delivery.sha256)}/{action}{state}"

@@ -1,4 +1,4 @@
-"""Serve one record of the ledger, with what was found when it was examined."""
+"""Serve one record of the ledger, with the findings of its examination."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roll a model back: the plan from the ledger as it is now, and the run of the DAG that carries it out."""
+"""Roll a model back: show the plan from the current ledger, and start the DAG that carries it out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page `sites`: what each site can do, and how late its replicas are."""
+"""The page `sites`: the proven capabilities of each site, and the lag of its replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots by pages: what was delivered, what was accepted, what went to quarantine. Counts alone: no row is read."""
+"""List snapshots by pages: rows delivered, accepted and in quarantine. Only counts; no row is read."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class SnapshotEntry:
 
 @dataclass(frozen=True)
 class PipelineData:
-    """A pipeline: its classification, its newest snapshot, what was delivered and what is in quarantine now, as far as
-    the facts go back."""
+    """A pipeline: its classification, its newest snapshot, its delivered rows and the rows now in quarantine, as far
+    back as the facts go.
+    """
 
     pipeline: str
     classification: str | None

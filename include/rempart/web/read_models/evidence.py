@@ -41,7 +41,7 @@ class EvidencePage:
 
 @dataclass(frozen=True)
 class Examined:
-    """One record, what was found of it, and its line as an export has it."""
+    """One record, the findings of its examination, and its line as in an export."""
 
     record: Record
     ok: bool

@@ -47,7 +47,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A version's way, from what was delivered on. `trained` is None for a job of this platform's own machine."""
+    """Lineage of a version, from its deliveries on. `trained` is None for a job on the platform's own machine."""
 
     seq: int
     model: str

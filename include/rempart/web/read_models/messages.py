@@ -10,7 +10,7 @@ from typing import Literal
 from rempart.web.facts import CockpitFacts
 
 State = Literal["good", "warning", "unknown", "bad"]
-"""From best to worst. What is not known is never good."""
+"""States from best to worst. An unknown is never good."""
 _ORDER: tuple[State, ...] = ("good", "warning", "unknown", "bad")
 STALE = timedelta(minutes=5)
 """Facts older than this are not shown as present, because reading new facts takes long, or fails."""
@@ -18,7 +18,7 @@ STALE = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Message:
-    """A sentence: its code in `rempart.web.wording`, and what is put in. Names that end in `seconds` are durations."""
+    """A sentence: its code in `rempart.web.wording`, and its parameters. Names that end in `seconds` are durations."""
 
     code: str
     params: Mapping[str, str | int | float] = field(default_factory=dict)

@@ -18,8 +18,11 @@ from rempart.web.read_models.messages import Moment, State, moment
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that is champion by the decisions on record. `margin`: by which part of the strictest bound it is
-    better than that bound; None where the record does not hold what it takes."""
+    """The champion by the recorded decisions.
+
+    `margin`: its improvement over the strictest bound, as a share of that bound; None if the record lacks a needed
+    value.
+    """
 
     model: str
     version: str

@@ -36,7 +36,7 @@ Kind = Literal["site", "pool", "server"]
 
 @dataclass(frozen=True)
 class Holding:
-    """Something of a classification at a place: what the policy says of it today, and what speaks against it."""
+    """Data of a classification at a place: the policy's current decision about it, and the reasons against it."""
 
     what: str
     classification: str
@@ -46,9 +46,9 @@ class Holding:
 
 @dataclass(frozen=True)
 class PlaceState:
-    """A site, a pool or a server of the platform itself: its operator, under whose law, and what it holds.
+    """A site, a pool or a server of the platform: its operator, the law that it is under, and its data.
 
-    `state` is bad where the policy is at risk.
+    `state` is bad if the place violates the policy.
     """
 
     kind: Kind

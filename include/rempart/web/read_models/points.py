@@ -1,4 +1,4 @@
-"""Restore points as the ledger knows them: which stand, what each holds, and who proved it. Pure."""
+"""Restore points according to the ledger: which exist, their content, and their drills. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Point:
-    """One restore point. `bytes` of its dumps; `bytes_added`, by which it enlarged the backups; `link` of the chain.
+    """One restore point. `bytes` of its dumps; `bytes_added`: bytes that it added to the backups; `link` of the chain.
 
     `state`: good if a drill proved it; a warning if it was not tried yet, or lacks a store that no champion needs; bad
     if it is inconsistent, failed, or lacks a store that a champion needs.
@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Points:
-    """The points that stand, newest first, and how many were pruned."""
+    """The existing points, newest first, and the number of pruned ones."""
 
     moment: Moment
     points: tuple[Point, ...]

@@ -60,9 +60,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Expectation:
-    """One expectation, identified by its reason against a row.
+    """One expectation, identified by the reason that it gives for a row.
 
-    `history` is oldest first; `state` is that of the newest.
+    `history` is oldest first; `state` is the state of the newest delivery.
     """
 
     reason: str

@@ -42,7 +42,7 @@ OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill":
 
 @dataclass(frozen=True)
 class RecordSummary:
-    """One record: what it says, why in its own words, how good it is. `point`: the restore point that it is of."""
+    """One record: its message, its recorded reasons, its state. `point`: the restore point that it is about."""
 
     seq: int
     at: datetime

@@ -1,4 +1,4 @@
-"""Each site: what it was proven able to do, how much of a pair it holds, and its lag over time. Pure."""
+"""Describe each site: its proven capabilities, its share of each pair, and its lag over time. Pure."""
 
 from __future__ import annotations
 

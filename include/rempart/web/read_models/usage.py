@@ -12,7 +12,7 @@ from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.messages import State, worst
 
 OLD = timedelta(days=3)
-"""The DAG `verify_replicas` measures each day: what was not measured for so long is not known any more."""
+"""The DAG `verify_replicas` measures each day. A measurement older than this counts as unknown."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Ending:
-    """A lock that ends soon, or is not there (`until` is None): anybody with the site's key can delete the object."""
+    """A lock that ends soon, or is missing (`until` is None): then anyone with the site's key can delete the object."""
 
     name: str
     until: datetime | None

@@ -1,1 +1,1 @@
-"""Control who may see and post what: the auth manager, and the middleware of every request."""
+"""Control who may see and post: the auth manager, and the middleware of every request."""

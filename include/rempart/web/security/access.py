@@ -1,4 +1,4 @@
-"""Asks, on a route of ours, whether the user may: `dependencies=[Depends(requires("operate"))]`."""
+"""Check the user's right on a route: `dependencies=[Depends(requires("operate"))]`."""
 
 from __future__ import annotations
 

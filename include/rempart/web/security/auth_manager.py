@@ -1,4 +1,6 @@
-"""Airflow's FAB auth manager, stricter: who may move the platform, old tokens, guessed passwords, cookies."""
+"""Airflow's FAB auth manager with stricter rules: rights to move the platform, old tokens, guessed passwords,
+cookies.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ class AuthManager(FabAuthManager):
         return access.needed(details.id if details else None) in access.capabilities(user)
 
     def get_authorized_dag_ids(self, *, user: User, method: ResourceMethod = "GET", **more: Any) -> set[str]:
-        """Return the DAGs that a user may change at once, by the same rule."""
+        """Return the DAGs that a user may change, all in one call, by the same rule."""
         found: set[str] = super().get_authorized_dag_ids(user=user, method=method, **more)
         if method == "GET" or "fail_over" in access.capabilities(user):
             return found

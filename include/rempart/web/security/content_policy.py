@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FRAMING = "frame-ancestors 'self'"
-"""Only pages of this very origin, its port included, may show a page of ours in a frame."""
+"""Only pages of this very origin, including its port, may show our pages in a frame."""
 POLICY = "; ".join(
     (
         "default-src 'self'",

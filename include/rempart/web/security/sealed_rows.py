@@ -31,7 +31,10 @@ class Row:
 
 @dataclass(frozen=True)
 class OpenedRows:
-    """The first rows of `of` that are in quarantine of a delivery. `header`: its first line, empty if that is gone."""
+    """The first quarantined rows of a delivery; it has `of` such rows.
+
+    `header`: the delivery's first line, empty if it is no longer stored.
+    """
 
     pipeline: str
     delivery: str
