@@ -51,7 +51,7 @@ def namespace(port: int) -> Iterator[None]:
         subprocess.run([*inside(), "nft", "-f", "-"], input=rules, text=True, check=True)
         yield
     finally:
-        _ip("netns", "del", SPACE)  # both ends of the pair go with it
+        _ip("netns", "del", SPACE)  # this also deletes both ends of the pair
 
 
 def inside() -> list[str]:

@@ -95,7 +95,7 @@ class Ground:
         for site, process in self.running.items():
             try:
                 process.wait(8)
-            except subprocess.TimeoutExpired:  # it has flushed long before it ends
+            except subprocess.TimeoutExpired:  # the process has flushed long before it ends
                 process.kill()
                 process.wait(30)
             object_sites.clear_sockets(lifecycle.ports_of(self.servers.stack, f"site-{site}"))
@@ -118,7 +118,7 @@ class Ground:
             shutil.rmtree(self._data(site))
             shutil.copytree(self._data(site).with_name("saved"), self._data(site))
         with psycopg.connect(self.servers.superuser.postgresql_url(), autocommit=True) as session:
-            session.execute(  # of a cell that was ended: what it was doing holds its locks
+            session.execute(  # sessions of a killed cell still hold locks
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )

@@ -25,7 +25,7 @@ class Run:
 
 def measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> tuple[Run, str]:
     """Run a process to its end: what it took with its children, and its standard output. Fails if it fails."""
-    os.sync()  # what was written before is not this process's work
+    os.sync()  # earlier writes are not this process's work
     with log.open("wb") as errors:
         began = time.perf_counter()
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors)

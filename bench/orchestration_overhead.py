@@ -56,7 +56,7 @@ def through_airflow(api: AirflowApi, regularization: float) -> dict[str, float]:
     stage("materialize", f"materialize_features_{PIPELINE}", api.trigger(f"materialize_features_{PIPELINE}"))
     since = datetime.now(UTC)
     conf = {"trainer_params": {"l2_regularization": regularization}}
-    # materialize_features ends by starting a train run of its own; ours waits for it (one run at a time)
+    # materialize_features starts a train run at its end; our run waits for it (one run at a time)
     stage("train", f"train_{PIPELINE}", api.trigger(f"train_{PIPELINE}", conf))
     stage("validate", f"validate_model_{PIPELINE}", api.await_run(f"validate_model_{PIPELINE}", since))
     seconds["chain"] = time.perf_counter() - began

@@ -197,7 +197,7 @@ class Many:
         found: Counter[str] = Counter()
         for each in self.clusters.values():
             for request in each.requests:
-                # what a double was asked by its administrator is not ours; a real one's proxy sees ours alone
+                # requests of a double's administrator do not count; the proxy of a real cluster sees only ours
                 if not request.user or request.user.endswith(f":{each.namespace}:airflow"):
                     found["watches" if "watch=" in request.path else "requests"] += 1
         return found

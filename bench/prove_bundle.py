@@ -84,7 +84,7 @@ def copied(bundle: Path, machine: Path) -> Path:
     return machine / bundle.name
 
 
-# --- what must be true ------------------------------------------------------------------------------------------------
+# --- checks -----------------------------------------------------------------------------------------------------------
 
 
 def refused(bundle: Path, public: Path, folder: Path, checks: list[Check]) -> None:
@@ -145,7 +145,8 @@ def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check]
         raise SystemExit(f"the images could not be removed: {removed.stderr.strip()}")
     gone = not any(map(image_id, references))
     folder, began = copied(bundle, machine), time.monotonic()
-    listening = ["docker", "events", "--filter", "type=image", "--format", "{{.Action}}"]  # it keeps but the last ones
+    # the Engine keeps only the last events
+    listening = ["docker", "events", "--filter", "type=image", "--format", "{{.Action}}"]
     engine = subprocess.Popen(listening, stdout=subprocess.PIPE, text=True)
     done = opened(folder, public, machine, "--containers")
     figures["seconds: load images"] = round(time.monotonic() - began, 1)

@@ -42,7 +42,7 @@ REFUSED = (
 )
 """Keys below `enableBuiltInSecretEnvVars` that older charts had."""
 EXPECTED = {
-    # a class of ours writes logs to the active site; the chart knows its own settings alone
+    # our own class writes logs to the active site; the chart knows only its own settings
     "KubernetesExecutor": [
         "Kubernetes workers task logs may not persist unless you configure log persistence or remote logging!"
     ],

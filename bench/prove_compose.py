@@ -76,7 +76,7 @@ class Compose:
         self.environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
 
     def command(self, *words: str) -> list[str]:
-        whole = words[0] in ("build", "down", "config")  # of others, the settings say with which profiles
+        whole = words[0] in ("build", "down", "config")  # for other commands, the settings name the profiles
         profiles = ["--profile", "*"] if whole else []
         # without its files, a project that is named is read off its containers, and a service that is external has none
         files = [word for file in self.files for word in ("--file", str(file))]

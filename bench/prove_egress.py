@@ -172,7 +172,7 @@ def use_everything(proof: Proof, linger: int) -> None:
     rempart(proof, "the services are shown", "status")
     rempart(proof, "the evidence is exported", "ledger", "export", str(evidence))
     rempart(proof, "the evidence is verified", "ledger", "verify", str(evidence), "--key", str(evidence / "public.pem"))
-    # 1 and 2 tell of findings, which are the audit's to judge; 3 says that there was no audit
+    # exit codes 1 and 2 mean findings, which the audit judges; 3 means that no audit ran
     audited = config.var_dir() / "audit.txt"
     rempart(proof, "the platform is audited", "audit", "--out", str(audited), good=(0, 1, 2))
     proof.tell("reading the web pages")

@@ -119,7 +119,7 @@ def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[s
     (outside / "public.pem").write_text("".join(map(to_pem, platform.trusted_keys().values())), encoding="ascii")
     cli(dict(os.environ), "watch", "init", "--out", str(outside / "watch.yaml"))
     watched = yaml.safe_load((outside / "watch.yaml").read_text(encoding="utf-8"))
-    del watched["kinds"]["drill"]  # of a platform as young as this there was none
+    del watched["kinds"]["drill"]  # a platform as young as this has no drill yet
     (outside / "watch.yaml").write_text(yaml.safe_dump(watched), encoding="utf-8")
     print("--- a training begins, a backup is made, and more is written")
     params = {**LONG, "l2_regularization": round(time.time() % 1e6 * 1e-9, 12)}

@@ -80,7 +80,7 @@ def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
     pipeline, site = named("hotel_bookings"), platform.config.sites[platform.config.active_site]
     place = JobSite(name=platform.config.active_site, connection=site.connection, region=site.region)
     buckets, key = platform.config.buckets, "training/queue/none"
-    # no job reads it, but each one's session is proven on it
+    # no job reads it, but each job's session is proven on it
     read = platform.active_site(pipeline.classification).write(buckets.lake, key, b"none")
     made = []
     for number in range(count):

@@ -99,7 +99,8 @@ class Operator:
             yield process
         finally:
             if process.poll() is None:
-                launch.end([psutil.Process(process.pid)], service.stop_seconds)  # it has flushed long before it ends
+                # the process has flushed long before it ends
+                launch.end([psutil.Process(process.pid)], service.stop_seconds)
             process.wait()
 
 
@@ -134,7 +135,7 @@ def at(home: Path, var: Path, customer: dict[str, str], offset: str = OFFSET) ->
         "REMPART_HOME": str(home),
         "REMPART_VAR": str(var),
         "REMPART_PORT_OFFSET": offset,
-        "PYTHONPATH": str(home / "include"),  # the copy's code, not that of the project it is a copy of
+        "PYTHONPATH": str(home / "include"),  # the code of the copy, not of the original project
     }
 
 

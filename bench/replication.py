@@ -156,7 +156,7 @@ class Bench:
         last = {name: f"{case.speed(found[name][-1]):.2f}" for name in found}
         self.tell(f"{case.name}: " + ", ".join(f"{name} {value}" for name, value in last.items()) + f" {case.unit}")
 
-    # --- what stands at the sites -------------------------------------------------------------------------------------
+    # --- objects at the sites -----------------------------------------------------------------------------------------
 
     def site(self, name: str) -> Site:
         return self.platform.site(name, classification_of(load_all()))
@@ -338,7 +338,7 @@ def main() -> None:
     ):
         platform = Platform(config.load(), servers.connections)
         bench = Bench(servers, platform, Path(name), random.Random(1), time.monotonic())  # noqa: S311 # a sample
-        for site in SITES:  # once, before any clock runs: it is kept in the ledger of the bench's PostgreSQL
+        for site in SITES:  # once, before any measurement: the result is stored in the ledger of the bench's PostgreSQL
             doctor_site.probe(platform, bench.site(site))
         bench.tell("both sites are up, and what they can do is on record")
         for number in range(chosen.rounds):

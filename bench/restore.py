@@ -115,7 +115,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
                 platform.ledger, platform.config, ring, source, originals, source, now() + timedelta(days=1)
             )
         )
-        # what is at the site no longer counts: only the sealed forms are what is on record
+        # replicas at the site no longer count: only the sealed forms are on record
         lost = tuple(
             HeldObject(info.bucket, f"sealed/{info.key}", info.size, info.sha256, None, form)
             for info, form in zip(held, forms, strict=True)

@@ -103,7 +103,7 @@ def declared(container: dict[str, Any]) -> list[str]:
 def own_address() -> str:
     """An address of this machine that no container is given."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address this machine would use
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it returns the address that this machine would use
         return str(probe.getsockname()[0])
 
 

@@ -40,7 +40,7 @@ def _open_files(process: Path) -> Iterator[str]:
         for handle in (process / "fd").iterdir():
             with suppress(FileNotFoundError):  # closed since
                 yield str(handle.readlink())
-    except OSError:  # the process has gone since
+    except OSError:  # the process has ended meanwhile
         return
 
 

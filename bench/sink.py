@@ -170,7 +170,7 @@ def _private_folders(private: Path, keep: Iterable[Path]) -> None:
                 seen = inner / folder.relative_to(place)
                 seen.mkdir(parents=True, exist_ok=True)
                 _call("mount", "--bind", str(folder), str(seen))
-    handle = os.open(inner, os.O_PATH)  # its path may lie in what the first mount hides
+    handle = os.open(inner, os.O_PATH)  # the first mount may hide its path
     for place in places:
         _call("mount", "--rbind", f"/proc/{os.getpid()}/fd/{handle}", str(place))
     os.close(handle)
@@ -211,7 +211,7 @@ def _become_init(private: Path, keep: Sequence[Path], module: str, arguments: Se
     _private_folders(private, keep)
     _name_resolution(Path(tempfile.mkdtemp(prefix="etc-")))
     child = subprocess.Popen([sys.executable, "-m", module, *arguments])
-    signal.signal(signal.SIGINT, lambda received, frame: None)  # Ctrl-C reaches the module too: it ends, then so do we
+    signal.signal(signal.SIGINT, lambda received, frame: None)  # Ctrl-C also reaches the module: wait for its end
     while True:
         pid, status = os.wait()
         if pid == child.pid:

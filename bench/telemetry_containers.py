@@ -69,7 +69,7 @@ NETWORKLESS = (
 
 def start_job(tag: str, name: str, seconds: float, *before: str) -> None:
     """Start a container of the trainer's image that holds a job's libraries."""
-    # of the project, as its image is: Compose labels what it builds, and a container has the labels of its image
+    # Compose labels the images that it builds, and a container inherits the labels of its image
     labels = ("--label", OF_PROJECT, "--label", f"{SERVICE}={JOB}")
     words = ("run", "--detach", "--rm", "--name", name, *labels, *NETWORKLESS, "--dns", quiet.RESOLVER)
     docker(*words, f"rempart/trainer:{tag}", *before, "python", "-c", HOLD, str(seconds))

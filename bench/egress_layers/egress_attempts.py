@@ -26,7 +26,7 @@ def datagram(host: str, port: int) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.sendto(b"x", (host, port))
-        sock.recv(1)  # an unreachable port is told on the next call
+        sock.recv(1)  # the next call reports an unreachable port
 
 
 def with_urllib(host: str, port: int) -> None:

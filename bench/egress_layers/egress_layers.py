@@ -25,7 +25,7 @@ with DAG(
 
     @task
     def attempt_all(params: dict[str, Any]) -> list[dict[str, str]]:
-        import egress_attempts  # it lies beside this file
+        import egress_attempts  # the module is in this file's folder
 
         def attempt(way: str, host: str, port: int, child: bool) -> dict[str, str]:
             if not child:
@@ -49,7 +49,7 @@ with DAG(
 
     class AskInTriggerer(BaseOperator):
         def execute(self, context: Any) -> None:
-            from egress_trigger import ConnectTrigger  # of the project's plugins folder, as the triggerer imports it
+            from egress_trigger import ConnectTrigger  # from the project's plugins folder, as the triggerer imports it
 
             params = context["params"]
             self.defer(trigger=ConnectTrigger(params["host"], params["port"]), method_name="told")

@@ -231,7 +231,7 @@ def _ends(first: datetime, last: datetime, height: int, t: Texts) -> str:
 
 
 def _svg(title: str, height: float, body: str, width: float = WIDTH) -> Markup:
-    # everything that comes from outside was escaped where it was put in
+    # all outside values were escaped when they were inserted
     return Markup(  # noqa: S704
         f'<svg class="chart" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
         f' aria-label="{escape(title)}">{body}</svg>'

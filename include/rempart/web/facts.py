@@ -121,6 +121,6 @@ def known(source: str, ask: Callable[[], T]) -> T | Unknown:
     except RempartError as error:
         return Unknown(error.what)
     except Exception as error:
-        # what a library says may hold more than a page should show: the log has it
+        # a library's message may hold more than a page should show: it goes to the log
         logger.exception("The cockpit could not read %s", source)
         return Unknown(f"{source}: {type(error).__name__} (see the API server's log)")

@@ -46,7 +46,7 @@ class Cockpit:
             await send(message)
 
         try:
-            if self._app is None:  # the import takes seconds, which Airflow's own requests must not wait for
+            if self._app is None:  # the import takes seconds, and Airflow's own requests must not wait for it
                 await asyncio.to_thread(self._ready)
             app = self._ready()
             await app({**scope, AIRFLOW: scope.get("app")}, receive, noting)

@@ -34,7 +34,7 @@ _INHERITED = ("PATH", "LANG")
 
 def revisions(package: str = "airflow", versions: str = "migrations/versions") -> dict[str, str | None]:
     """Return each revision of an installed package's schema with its predecessor. Raises BackupError."""
-    installed = find_spec(package)  # finds it without importing it
+    installed = find_spec(package)  # finds the package without importing it
     folders = [Path(folder) / versions for folder in (installed and installed.submodule_search_locations) or ()]
     found: dict[str, str | None] = {}
     for file in sorted(file for folder in folders for file in folder.glob("*.py")):

@@ -37,7 +37,7 @@ def end(leader: subprocess.Popen[bytes]) -> None:
 
 
 def _end_group_with_parent() -> None:
-    os.read(0, 1)  # nothing is ever written: it returns when the other end is closed
+    os.read(0, 1)  # nothing is ever written: the read returns when the other end is closed
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

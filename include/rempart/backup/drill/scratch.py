@@ -144,7 +144,7 @@ def forget(site: Site, backups: str, scratch: Scratch) -> None:
 def _read(site: Site, backups: str, key: str) -> Scratch:
     try:
         body = site.read(backups, key)
-    except IntegrityError as error:  # the id alone gives every name that a drill can have made
+    except IntegrityError as error:  # the id determines every name that a drill can have created
         if not (named := _KEY.fullmatch(key)):
             raise
         logger.warning("%s. Everything that drill %s can have created counts as its leftover", error.what, named[1])

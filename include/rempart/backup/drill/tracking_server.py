@@ -114,7 +114,7 @@ def scratch_server(
         try:
             yield ScratchServer(connection, process, folder / "log")
         finally:
-            ends_with_parent.end(process)  # it holds nothing that is worth a clean end
+            ends_with_parent.end(process)  # it holds no data that needs a clean shutdown
 
 
 def _last_error(log: Path) -> str:

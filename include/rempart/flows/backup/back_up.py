@@ -345,7 +345,7 @@ class _Dumper:
         key = key_of(self.ledger, self.keyring, scope)
         try:
             stored = self._stored(key, frozen, len(rows))
-        except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
+        except RepositoryDamaged as error:  # its data stays, and nothing is added to it
             logger.warning("%s. Starting a new repository", error.what)
             key = renewed_key(self.ledger, self.keyring, scope, error)
             stored = self._stored(key, frozen, len(rows))

@@ -92,7 +92,7 @@ def _delete(store: PointStore, group: Collection[ObjectInfo]) -> tuple[int, int]
 def _unneeded(store: PointStore) -> list[ObjectInfo]:
     now = store.clock()
     candidates = unneeded.lapsed(store.site.versions(store.bucket, sealing.PREFIX), now, store.kept)
-    if not candidates:  # and so no manifest is read
+    if not candidates:  # no candidate, so no manifest is read
         return []
     return unneeded.unneeded(candidates, needed(store), f"{now:%Y-%m-%d}")
 

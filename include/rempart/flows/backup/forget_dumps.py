@@ -35,7 +35,7 @@ def forget(
     unreadable and stay. A damaged key or repository does not stop the others: it is logged, and raised at the end if
     a kept point needs it. Raises the errors of keys and repositories; the next run continues.
     """
-    if not needed:  # dumps of the first formats stand beside their manifest
+    if not needed:  # dumps of the first formats are stored beside their manifest
         return {}
     keyring, forgotten = open_keyring(), dict[str, int]()
     used, faults = {(snapshot.scope, snapshot.serial) for snapshot in needed}, list[BackupError | IntegrityError]()

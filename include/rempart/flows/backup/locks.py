@@ -190,7 +190,7 @@ def _retain(
     for version, outcome in bounded_map(list(versions), retain_version, WORKERS):
         if isinstance(outcome, datetime):
             done[version] = outcome
-        elif not isinstance(outcome, ObjectMissing):  # restic removed it meanwhile
+        elif not isinstance(outcome, ObjectMissing):  # restic removed the object meanwhile
             failures.append(outcome)
     return done, failures
 

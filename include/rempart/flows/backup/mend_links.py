@@ -145,7 +145,7 @@ def _elsewhere(store: PointStore, seq: int, judged: Sequence[JudgedLink]) -> byt
                 if hashlib.sha256(body).hexdigest() == wanted:
                     return body
         except RempartError:
-            continue  # no credentials here, no such bucket, or no answer: it has no copy for us
+            continue  # without credentials, bucket or answer, the site has no copy for us
     return None
 
 

@@ -65,6 +65,7 @@ def _known(store: PointStore) -> Iterable[SealedObject]:
             return ()
         link = links[-1]
         manifest = points.read(site, bucket, link.point, link.manifest_sha256)
-    except (ObjectMissing, IntegrityError):  # pruned, of an earlier form, or altered: each content is looked at anew
+    # pruned, of an earlier form, or altered: then each sealed object is examined again
+    except (ObjectMissing, IntegrityError):
         return ()
     return (obj.sealed for obj in manifest.objects)

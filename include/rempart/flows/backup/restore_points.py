@@ -187,7 +187,7 @@ def _is_stored(site: Site, bucket: str, point: str, sha256: str) -> bool:
 def _is_vouched_for(site: Site, bucket: str, record: Evidence) -> bool:
     """Return whether some version of the point's link has the recorded bytes."""
     file = record.body.get("link_file")
-    if not isinstance(file, str):  # a record that has them not
+    if not isinstance(file, str):  # a record without these fields
         return True
     return any(body == file.encode() for _, body in bodies(site, bucket, chain.key_of(int(record.body["link"]))))
 
@@ -242,7 +242,7 @@ def release(platform: Platform, point: str, *, role: str, why: str, where: str |
     store = open_store(platform, where)
     if points.valid_id(point) not in _held(store):
         return False
-    # evidence first: a hold of which the release is not on record must not be gone
+    # evidence first: a hold may vanish only after its release is on record
     store.ledger.append("hold", point, {"held": False, "site": store.site.name, "role": role, "why": why})
     holds.release(store.site, store.bucket, point)
     return True

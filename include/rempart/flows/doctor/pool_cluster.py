@@ -46,7 +46,7 @@ class Cluster:
         _configure(settings, connection)
         if str(extra(connection, "disable_verify_ssl")).lower() in ("true", "1", "yes"):
             settings.verify_ssl = False
-        settings.retries = 0  # a doctor tells what it meets
+        settings.retries = 0  # a doctor reports its findings
         self.server = str(settings.host)
         secure = self.server.startswith("https://") and settings.verify_ssl
         self.verified = bool(secure or is_this_machine(parse_endpoint(self.server)[0]))
@@ -66,7 +66,7 @@ class Cluster:
         answer = self._call("GET", path, answer="str")
         if isinstance(answer, Unknown):
             return answer
-        # the client parses what looks like JSON, and gives the repr of other bytes
+        # the client parses output that looks like JSON, and returns the repr of other bytes
         return bytes(self._api.last_response.data).decode("utf-8", "replace")
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]] | Unknown:
@@ -110,7 +110,7 @@ def capacity(cluster: Cluster, pool: Pool) -> PoolFacts:
     """Return a pool's capacity: its quotas, nodes, and the GPUs held by the namespace's pods."""
     space = f"/api/v1/namespaces/{pool.namespace}"
     quotas = cluster.items(f"{space}/resourcequotas")
-    if isinstance(quotas, Unknown) and not quotas.status:  # one that does not answer is not asked three times
+    if isinstance(quotas, Unknown) and not quotas.status:  # a server that does not answer is asked only once
         return PoolFacts(quotas=quotas, nodes=quotas, used=quotas)
     return PoolFacts(
         quotas=read(quotas, facts.quotas_of),

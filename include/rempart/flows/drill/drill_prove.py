@@ -62,7 +62,7 @@ def _prove(tally: Tally, restored: Restored, begun: BegunDrill, stack: ExitStack
     names = set(begun.databases)
     server: tracking_server.ScratchServer | None = None
     if begun.artifacts and "mlflow" in names:
-        server = stack.enter_context(restored.tracking())  # it starts while other checks run
+        server = stack.enter_context(restored.tracking())  # MLflow starts while other checks run
     restored.count_rows(tally, names)
     secrets = Sealed(restored.point).check(tally)
     restored.check_models(tally, server, trusts_live=begun.scenario == "routine")

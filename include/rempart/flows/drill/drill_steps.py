@@ -172,7 +172,7 @@ def judged(ledger: Ledger, drill_id: str) -> Evidence | None:
 
 def _decoded(entry: Evidence) -> StepResult:
     try:
-        body = {part.name: entry.body[part.name] for part in fields(StepResult)}  # the ledger adds who wrote it
+        body = {part.name: entry.body[part.name] for part in fields(StepResult)}  # the ledger adds the writer
         if begun := body["begun"]:
             times = {name: begun[name] and datetime.fromisoformat(begun[name]) for name in ("began", "recoverable")}
             body["begun"] = BegunDrill(**{**begun, **times, "databases": tuple(begun["databases"])})

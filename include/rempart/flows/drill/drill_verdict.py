@@ -92,7 +92,7 @@ def verdict(objectives: BackupConfig, steps: DrillSteps) -> DrillResult:
         checks.append(RestoreCheck(REMOVED, False, "the step `clean up` of the drill did not end: read its log"))
     proved, recoverable = passed(checks), begun.recoverable
     if not proved and recoverable == points.created_at(begun.point):
-        recoverable = None  # it is this point, and nobody can count on it
+        recoverable = None  # the newest complete point is this one, and it failed
     lost = round((begun.began - recoverable).total_seconds(), 3) if recoverable else None
     measured = [
         within(RPO, lost, objectives.rpo_objective),

@@ -40,7 +40,7 @@ def known(config: Config, continuity: Continuity, pipeline: str, site: Site) -> 
                     for row in rows
                     if erasing.kind_of(row.key, pipeline)
                 )
-    with suppress(ObjectMissing, IntegrityError):  # a damaged manifest is told by the search itself
+    with suppress(ObjectMissing, IntegrityError):  # the search itself reports a damaged manifest
         if current := snapshots.current(site, bucket, pipeline):
             found += ((part.key, None) for part in current.parts)
             found += (
@@ -58,7 +58,7 @@ def doubt(site: Site, bucket: str, versions: Sequence[Version], listed: Sequence
     def is_there(version: Version) -> bool:
         try:
             site.head(bucket, version[0], version_id=version[1])
-        except (ObjectMissing, RequestInvalid):  # a version id of a site before this one may be of another form
+        except (ObjectMissing, RequestInvalid):  # a version id of an earlier site may have another form
             return False
         return True
 

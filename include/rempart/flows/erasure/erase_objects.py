@@ -121,7 +121,7 @@ class Search:
                 work.setdefault(kind, []).append((info, current))
         for kind in sorted(
             work, key=lambda of_kind: -ORDER[of_kind]
-        ):  # a delivery tells how its quarantine is to be read
+        ):  # the delivery determines how its quarantine is read
             if kind == "manifest":
                 continue
             todo = [job for job in work[kind] if kind not in _OWN_NAME or (job[0].key, job[0].size) not in self._clean]
@@ -299,7 +299,7 @@ def delete_versions(
             try:
                 for held_version in mine:
                     if held_version.to == held_version.info.key and held_version.info.version_id in (None, "null"):
-                        continue  # without versions, what takes its place has replaced it
+                        continue  # in a bucket without versions, the replacement has overwritten it
                     if until := delete_unless_locked(site, bucket, held_version.info, stores.clock()):
                         locked[f"{bucket}/{held_version.info.key} at site '{name}'"] = until
                     else:
@@ -339,7 +339,7 @@ def repoint(
     before = snapshots.current(site, bucket, pipeline.name)
     if before is None or before.id not in succeeded:
         return None
-    # the ingestion that made it may have been cut off
+    # the ingestion that wrote it may have been killed
     ingest_run.conclude(ledger, pipeline, site, bucket, before.deliveries)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)

@@ -262,13 +262,14 @@ class _Run:
             switchover = with_outcome({"ok": True})
             return self.sites.advance(lease, now, Active(0, switchover.target, "active", switchover)), switchover
         if step == "fence" and now.state != "fenced":
-            if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
+            # check the sites first: a fault must stop the switchover before writers have to wait
+            if facts.source_answers:
                 for name in (switchover.source, switchover.target):
                     self.steps.prove(self.steps.site(name))
             now = self.sites.advance(lease, now, Active(0, switchover.source, "fenced", switchover))
         outcome, fault = self.steps.take(step, now, switchover, facts)
         switchover = with_outcome(outcome)
-        if now.switchover and now.switchover.id == switchover.id:  # a failback's first steps stand in no generation yet
+        if now.switchover and now.switchover.id == switchover.id:  # no generation has the first steps of a failback yet
             now = replace(now, switchover=switchover)
             self.sites.note(lease, now)
         if fault:

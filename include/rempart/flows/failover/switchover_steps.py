@@ -191,7 +191,8 @@ class Steps:
             except SiteError as error:
                 fault = error
                 continue
-            except ReplicationError as error:  # too much is gone at the source: that is no reason to stay there
+            # too many objects vanished at the source: that is no reason to stay there
+            except ReplicationError as error:
                 if isinstance(error, LeaseHeld | LeaseLost):
                     raise
                 told["deletes"] = error.what

@@ -133,7 +133,7 @@ class Audit:
             advisories_path=str(self.advisories) if self.advisories else None,
         )
 
-    # --- what the platform is made of ---------------------------------------------------------------------------------
+    # --- components of the platform -----------------------------------------------------------------------------------
 
     @cached_property
     def systems(self) -> list[DebianSystem]:
@@ -201,7 +201,7 @@ class Audit:
         others = {**read.unlocked, **read.differing}
         return [*locked, *(Package("PyPI", name, version, "installed") for name, version in others.items())]
 
-    # --- how it stands ------------------------------------------------------------------------------------------------
+    # --- state of the running platform --------------------------------------------------------------------------------
 
     @cached_property
     def secrets(self) -> dict[str, str]:
@@ -229,7 +229,7 @@ class Audit:
             try:
                 variables = environment.of(self.stack, secrets, os.environ, name)
                 plans.append(Process(name, services.service(self.stack, name).command, variables))
-                if name == "mlflow":  # and the server that it runs, at the site where the platform begins
+                if name == "mlflow":  # and the server that it runs, at the platform's first site
                     server = environment.mlflow(self.stack, secrets, os.environ, self.stack.config.active_site)
                     plans.append(Process(name, mlflow_supervisor.command(self.stack), server))
             except ConnectionMissing as missing:
@@ -267,7 +267,8 @@ class Audit:
         known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
         known += [self.stack.site_certificates(name) / "site.key" for name in self.stack.embedded_sites]
         known += [var / "sites" / name / "iam.json" for name in self.stack.embedded_sites if self.stack.job_role(name)]
-        if self.stack.containers:  # one user, and this file is mounted: who may read it, its folder says (ADR 24)
+        # containers have one user, and the file is mounted: the rights of its folder decide (ADR 24)
+        if self.stack.containers:
             known = []
         there = [file for file in known if file.is_file()]
         files = [PrivateFile(str(file.relative_to(var)), file.stat().st_mode) for file in there]
@@ -317,7 +318,7 @@ class Audit:
                 sockets[path] = service
         return [SocketFile(service, path, _others_may_open(Path(path))) for path, service in sorted(sockets.items())]
 
-    # --- what is declared ---------------------------------------------------------------------------------------------
+    # --- declarations -------------------------------------------------------------------------------------------------
 
     def _facts(self) -> CheckResult:
         written = read_yaml(self.stack.root / "rempart.yaml").get("operators") or {}
@@ -354,5 +355,5 @@ def _others_may_open(path: Path) -> bool:
     """Return whether users other than owner and group can reach and write to a socket."""
     try:
         return bool(path.stat().st_mode & 0o002) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
-    except OSError:  # gone since, or an abstract one
+    except OSError:  # closed meanwhile, or an abstract socket
         return not str(path).startswith("/")

@@ -122,7 +122,7 @@ def export(platform: Platform) -> ExportResult:
         "file": file.decode(),
     }
     ledger.append("checkpoint", key, told)
-    # last: an export that fails before this, and is retried, has told nothing yet that `check_foreign` would miss
+    # last: a failed and retried export must not have recorded objects that `check_foreign` would then miss
     foreign = exported_segments.tell(ledger, places, stock.foreign)
     names = tuple(segment.key for segment in segments)
     return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3), foreign)
@@ -250,7 +250,7 @@ def _write_checkpoint(exports: Exports, head: Head) -> tuple[str, datetime, byte
     now = exports.clock()
     key, body = f"checkpoints/{head.seq:012d}-{str(head.hash)[:16]}.json", checkpoint(head, now, signer).encode()
     kind = "application/json"
-    # an earlier run may have been cut off right after writing one: it says the same of the same record
+    # a run that was killed right after writing a checkpoint left the same content for the same record
     stands = locked_evidence.standing(places, key, head, signer)
     if stands is None:
         try:
@@ -259,7 +259,7 @@ def _write_checkpoint(exports: Exports, head: Head) -> tuple[str, datetime, byte
             if locked_evidence.standing(places, key, head, signer) is None:
                 raise
         stands = locked_evidence.standing(places, key, head, signer)
-    if stands is None:  # stored wrong, or somebody else's lies there
+    if stands is None:  # stored wrong, or a foreign object has the key
         stands = body
         put_again(places.owner, places.checkpoints, key, body, content_type=kind, retain_until=retain_until)
     if store_once(places.site, places.evidence, key, stands, content_type=kind, retain_until=retain_until) is None:

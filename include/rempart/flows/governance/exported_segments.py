@@ -65,7 +65,7 @@ def store(exports: Exports, key: str, body: bytes) -> Expected:
         named, trusted = SEGMENT.fullmatch(key), exports.trusted_keys()
         first, last = (int(named[1]), int(named[2])) if named else (1, 0)
         if any(_holds(each, first, last, trusted) for _, each in bodies(places.site, places.evidence, key)):
-            places.site.read(places.evidence, key, sha256=expected.sha256)  # raises: no version of it is this body
+            places.site.read(places.evidence, key, sha256=expected.sha256)  # raises if no version has this body
         locked_evidence.put(places, expected, body, retain_until)
     return expected
 

@@ -274,7 +274,7 @@ def _finish_checkpoint(exports: Exports, key: str, seq: int) -> None:
     places = exports.places
     entry = next(iter(exports.ledger.entries(seq - 1)), None)
     if entry is None or key != f"checkpoints/{seq:012d}-{entry.hash[:16]}.json":
-        return  # of another history: the chain is held against it
+        return  # from another history: the check of the chain reports it
     kinds: tuple[Kind, ...] = ("checkpoint", "copy")
     stored = {kind: _signed(places, kind, key, exports.trusted_keys()) for kind in kinds}
     signer = exports.signer()

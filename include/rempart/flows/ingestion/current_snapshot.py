@@ -66,7 +66,8 @@ def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:
         if record.body.get("bucket") != run.lake:
             continue
         if stands == record.body["snapshot"] and "replaced" in record.body:
-            stands = str(record.body["replaced"])  # an erasure adds no rows: what it replaced must have been the newest
+            # an erasure adds no rows: the snapshot that it replaced must have been the newest
+            stands = str(record.body["replaced"])
             continue
         newest = record
         break

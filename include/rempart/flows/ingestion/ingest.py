@@ -107,7 +107,7 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
                 f"{where}: {came.size} bytes came, {head.size} were announced",
                 "Run again. If it fails again, ask the operator of the site. Nothing was ingested.",
             )
-        # what the supplier wrote beside it is no account of the site: a wrong one would stop everybody's deliveries
+        # ignore the supplier's own metadata: a wrong checksum there would stop all deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
         file.rename(folder / came.sha256)
         arrivals.append(Arrival(info.key, came.sha256, came.size, info.modified, head.etag))

@@ -59,7 +59,7 @@ def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Seque
     if not held:
         return judged_rows
     others = [number for number in range(len(read)) if number not in held]
-    # judged anew: a row may have been refused as the duplicate of one that is held back now
+    # judge again: a row may have been refused as the duplicate of a row that is now held back
     left = judge(pipeline, current, [judged_rows.read[number] for number in others])
     read, refused, judged = list(judged_rows.read), list(judged_rows.refused), list(judged_rows.judged)
     for number in held:
@@ -135,6 +135,6 @@ def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[
     except cells.TooManyFaults as cause:
         raise _Beyond(number, str(cause)) from None
     keys = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows if table.num_rows else 0
-    if table.num_rows - keys > reading.MAX_REFUSED + len(faults):  # before anything is made for each of them
+    if table.num_rows - keys > reading.MAX_REFUSED + len(faults):  # before any object is created for each of them
         raise _Beyond(number, "an earlier row has the same key")
     return table, shared(faults)

@@ -138,7 +138,7 @@ def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> s
         return ""
     text, _ = unpacking.unpack(
         site.read_part(bucket, raw.key, 0, min(raw.size, MAX_BYTES))
-    )  # of a part, as much as it has
+    )  # unpack the part as far as it goes
     lines = text.decode(pipeline.source.encoding, "replace").lstrip("\ufeff").splitlines()
     return next((line for line in lines if line.strip()), "")[:MAX_TEXT]
 

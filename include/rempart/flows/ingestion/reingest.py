@@ -77,7 +77,8 @@ def reingest(
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
     found = held_rows(pipeline, run.site, run.lake, sha256, run.erased, run.now.date())
-    ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)  # by a run that was cut off there
+    # leftovers of a run that was killed at this point
+    ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)
     if not found.rows and not found.outcome["fault"]:
         return result_of(before, before, [found.outcome], bool(finished))
     rows = to_judge(found, _read(run, found, sha256))

@@ -312,6 +312,6 @@ def forget_bases(site: Site, bucket: str, repository: Repository, key: ScopeKey,
     gone = [base.id for base in snapshots if base.id not in named and now - base.at > INTERRUPTED_AFTER]
     try:
         repository.forget(gone)
-    except RepositoryBusy:  # a base is being taken: the next prune does it
+    except RepositoryBusy:  # a base backup is running: the next prune forgets the old ones
         return 0
     return len(gone)

@@ -91,7 +91,7 @@ class Archiver:
         waiting = self._waiting(server.system)
         for half in waiting.glob("*.partial"):
             if wal.timeline_of(half.name) != server.timeline:
-                half.unlink()  # of a timeline that the server left: it will never be complete
+                half.unlink()  # from a timeline that the server left: the file will never be complete
         with self._receiving(waiting) as process:
             while not self.stop.wait(LOOK_SECONDS):
                 self._ship()

@@ -205,7 +205,7 @@ class OpenPair:
         ends = {self.source.name, self.target.name}
         declared = (
             pair for pair in config.replication if {pair.source, pair.target} == ends
-        )  # either direction: the way back has the rules of the way there
+        )  # in both directions: the way back has the same rules
         self.pair = next(declared, None) or ReplicationPair(source=self.source.name, target=self.target.name)
         self.throttle = Throttle(self.pair.bandwidth)
         self.pool = ThreadPoolExecutor(self.pair.transfers, thread_name_prefix="replicate")

@@ -186,7 +186,7 @@ def _renewed(continuity: Continuity, lease: Lease) -> Iterator[None]:
         while not over.wait(LEASE_SECONDS / 10):
             try:
                 continuity.renew(lease, LEASE_SECONDS)
-            except RempartError:  # what is written next finds out whether the lease is over
+            except RempartError:  # the next write checks whether the lease has ended
                 if lease.lost.is_set():
                     return
 

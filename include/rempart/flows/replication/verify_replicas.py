@@ -126,7 +126,7 @@ def _read(
 def _fault(heal: Callable[[], object]) -> RempartError | None:
     try:
         heal()
-    except RempartError as error:  # other keys may have failed: who was healed is asked of the catalogue
+    except RempartError as error:  # other keys may have failed: the catalogue knows which replicas were repaired
         return error
     return None
 

@@ -150,7 +150,7 @@ def _take_away(site: Site, bucket: str, cover: Cover) -> None:
             site.delete(bucket, version.key, version_id=version.version_id)
         except (SiteUnavailable, SessionExpired):
             raise
-        except SiteError:  # whoever put it there locked it
+        except SiteError:  # the writer of that version locked it
             info, body = site.fetch(bucket, cover.right.key, version_id=cover.right.version_id)
             kept = {name: value for name, value in info.metadata.items() if name != "sha256"}
             site.write(bucket, cover.right.key, body, metadata=kept, content_type=info.content_type)

@@ -203,7 +203,7 @@ class _Restore:
         """
         if not register:
             return
-        # from here on the databases are not what the point says, and are not held against it any more
+        # from here on the databases differ from the point, and are no longer compared with it
         self._keep(replace(self.progress, filled=True))
         with self._step("erasures"):
             platform = self.live()
@@ -318,7 +318,7 @@ class _Restore:
         }
         before = self.point.platform.ledger_
         if isinstance(before, MemoryLedger) and before is not platform.ledger_:
-            for decision in before.find("decision"):  # made while there was no ledger
+            for decision in before.find("decision"):  # decided before the ledger existed
                 platform.ledger.append("decision", decision.subject, decision.body)
         platform.ledger.append("restore", manifest.id, body)
         self.journal.end()

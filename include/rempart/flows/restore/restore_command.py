@@ -134,7 +134,7 @@ def doubts(found_points: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
             )
         except (IntegrityError, ObjectMissing):
             continue
-        return anomalies.judge(clean, replace(point.manifest, dangling=()))  # what it lacks is told already
+        return anomalies.judge(clean, replace(point.manifest, dangling=()))  # its missing objects are already listed
     return ()
 
 

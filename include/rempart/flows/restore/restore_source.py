@@ -114,7 +114,7 @@ def verified(stored: Sequence[StoredLink], trusted: Mapping[str, bytes], *, befo
     except IntegrityError:
         if not before_break:
             raise
-    low, high = 0, len(stored) - 1  # so many verify; more than so many do not
+    low, high = 0, len(stored) - 1  # at least `low` links verify, at most `high`
     while low < high:
         middle = (low + high + 1) // 2
         try:
@@ -155,7 +155,7 @@ class Keys:
                 first = first or error
             except RempartError as error:
                 if first is None:
-                    raise  # of the backup site; the others are only asked for what it lacks
+                    raise  # an error of the backup site; other sites are asked only for keys that it lacks
                 raise first from error
         raise first or KeyMissing(f"No site to read the key of {scope} from", "Pass a site with --site.")
 
@@ -269,7 +269,7 @@ def _others(openers: Mapping[str, Callable[[], Site]], name: str) -> tuple[Site,
         try:
             opened.append(open_other())
         except RempartError:
-            continue  # no credentials here, or the policy does not allow it: it serves nothing
+            continue  # without credentials, or against the policy: the site serves nothing
     return tuple(opened)
 
 

@@ -94,7 +94,7 @@ def live_names(config: Config, connections: Connections) -> LiveNames:
     """Return the names of the platform's databases, by name and as its connections have them, and of its buckets."""
     databases = {*DATABASES, *_SYSTEM}
     for name in DATABASES:
-        with suppress(ConnectionMissing):  # what this process cannot reach, it cannot fill either
+        with suppress(ConnectionMissing):  # this process cannot fill a database that it cannot reach
             databases.add(connections(f"pg_{name}").schema)
     return LiveNames(frozenset(databases), frozenset(map(str, config.buckets.model_dump().values())))
 

@@ -226,7 +226,8 @@ def _store(site: Site, bucket: str, erasure: Erasure, body: bytes, until: dateti
     except SiteError:
         if must_lock or until is None:
             raise
-        site.write_new(bucket, key, body, content_type=kind)  # a bucket without locks: better there than not
+        # a bucket without locks: an unlocked entry is better than none
+        site.write_new(bucket, key, body, content_type=kind)
 
 
 def rewritten(ledger: Ledger) -> Rewritten:

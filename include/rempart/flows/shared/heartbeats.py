@@ -28,7 +28,7 @@ def beat(platform: Platform, kind: str, facts: Mapping[str, Any]) -> None:
         body = encode(Heartbeat(kind, platform.clock(), facts), platform.signer())
         site.write(config.buckets.backups, key_of(kind), body, content_type="application/json")
     except Exception as error:
-        # another program's error may quote what it was given
+        # another program's error may quote its input
         told = str(error) if isinstance(error, RempartError) else type(error).__name__
         logger.warning(
             "could not write heartbeat %s to site '%s'; the watch will report it as late: %s", kind, site_name, told

@@ -164,7 +164,7 @@ class Platform:
         if name in INTERNAL:
             decision = self._decide_server("postgresql", "internal", connection.host)
             if not decision.allowed:
-                raise decision.refusal()  # the ledger is there, too
+                raise decision.refusal()  # no record is possible: the ledger is on the same server
         else:
             self.record(self._decide_server("postgresql", classification_of(load_all()), connection.host))
         return connection

@@ -258,7 +258,7 @@ def ordered_job(
     placement = plan(config, request_of(config, pipeline), on=today, free=free)
     running = next((attempt for attempt in record.attempts() if attempt.outcome is None), None)
     if running and placement.option(running.pool) is None and running.pool in config.gpu_pools:
-        # a pool that left the order while a job ran there still has its pod, which must be found again
+        # a pool that was removed from the order while a job ran there still has its pod, which must be found again
         gone = next((excluded for excluded in placement.excluded if excluded.pool == running.pool), None)
         raise PlacementDenied(
             f"Job {record.spec.job_id} runs in pool {running.pool}, which is no longer allowed: "

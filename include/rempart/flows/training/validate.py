@@ -213,7 +213,7 @@ def roll_back(
     if last and versions and str(last.body["replaces"]) == replaces and not moved:
         done = f"the alias champion of model {name} went from version {replaces} back to version {current} before"
         return RollbackResult(dry_run, not dry_run, versions[-1], str(replaces), done)
-    # a person who names the present champion wants to go back from it; else the rollback on record is finished
+    # if a person names the current champion, go back from it; otherwise finish the recorded rollback
     interrupted = moved and last is not None and replaces in (None, str(last.body["replaces"]))
     if interrupted and last is not None:
         target, replaced = versions[-1], str(last.body["replaces"])

@@ -140,7 +140,7 @@ def _decisions(
     )
     asked: list[tuple[str, What, str, str | None]] = [(classification, "data", home, None) for classification in own]
     asked += [(shared, "replica", pair.target, pair.source) for pair in config.replication if pair.source == home]
-    with suppress(ConfigError):  # a restore point has no place then: the figures tell
+    with suppress(ConfigError):  # without a backup site there is no place to check: the figures report it
         asked.append((shared, "restore-point", backup_site(config, home), home))
     witnesses = dict.fromkeys([config.evidence_site, config.checkpoint_site])
     asked += [("internal", "evidence", site, None) for site in witnesses]

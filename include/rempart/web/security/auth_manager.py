@@ -49,7 +49,7 @@ class AuthManager(FabAuthManager):
         """Return the user of a token. Raises ValueError for a token from an earlier password."""
         user = super().deserialize_user(token)
         if token.get(MARK) != mark(user):
-            self.cache.pop(int(token["sub"]), None)  # it may be newer than what was kept
+            self.cache.pop(int(token["sub"]), None)  # the token may be newer than the cached user
             user = super().deserialize_user(token)
             if token.get(MARK) != mark(user):
                 raise ValueError(f"The password of user {token['sub']} was changed after this token was made")
