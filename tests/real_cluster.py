@@ -10,7 +10,11 @@ import pytest
 from tests.api_cluster import NotUsable, RealCluster, Settings
 from tests.clusters import CHOSEN
 
-TESTS = ("tests/faults/test_training.py", "tests/integration/test_platform_on_a_cluster.py")
+TESTS = (
+    "tests/faults/test_training.py",
+    "tests/faults/test_training_api.py",
+    "tests/integration/test_platform_on_a_cluster.py",
+)
 
 
 def main(arguments: list[str]) -> int:

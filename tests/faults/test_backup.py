@@ -1,41 +1,28 @@
 """Faults that a restore point must survive, on the stack's real PostgreSQL and sites."""
 
 import dataclasses
-import http.server
 import json
 import multiprocessing
 import secrets
 import signal
-import socket
 import threading
-from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from rempart.backup.databases import postgresql
-from rempart.backup.databases.stored_dumps import dump_into, file_name, restore_from
-from rempart.backup.points import chain, points
-from rempart.coordination import lease
-from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
+from rempart.backup.databases.stored_dumps import dump_into, restore_from
+from rempart.backup.points import chain
+from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed
 from rempart.flows.backup import back_up as flow
-from rempart.flows.backup import stores_not_held
 from rempart.flows.backup.back_up import back_up
-from rempart.flows.backup.locks import read_known
-from rempart.flows.backup.prune import prune
 from rempart.flows.drill.drill import drill
 from rempart.flows.drill.drill_verdict import RPO, RTO
-from rempart.flows.monitoring import rpo
-from rempart.flows.restore.repair import uncover
-from rempart.flows.restore.restore_source import Wish, find, open_point
-from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.settings import config
-from rempart.settings.sections import External, StackService
-from tests.buckets import own_buckets
+from tests.faults.backed_up import Flipped, own_platform, small_platform, stored
 from tests.registered import insert_version
 
 pytestmark = pytest.mark.tracking
@@ -43,11 +30,12 @@ pytestmark = pytest.mark.tracking
 
 @pytest.fixture
 def standing(platform, proven_ledger, own_continuity, monkeypatch):
-    """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
-    monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
-    with own_buckets(platform, "fault") as buckets:
-        settings = platform.config.model_copy(update={"buckets": buckets})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
+    yield from own_platform(platform, proven_ledger, own_continuity, monkeypatch)
+
+
+@pytest.fixture
+def small(standing, monkeypatch):
+    return small_platform(standing, monkeypatch)
 
 
 @pytest.fixture
@@ -64,10 +52,6 @@ def tools_that(tmp_path):
         return postgresql.Tools(tmp_path)
 
     return make
-
-
-def stored(platform) -> tuple[str, ...]:
-    return points.list(platform.site("haven", "personal"), platform.config.buckets.backups)
 
 
 @pytest.mark.parametrize(
@@ -109,22 +93,6 @@ def test_d3_a_table_that_stays_locked_ends_the_backup_in_bounded_time(standing, 
             holder.execute("DROP TABLE locked_by_a_test")
             holder.commit()
     assert stored(standing) == ()
-
-
-class Flipped:
-    """A real site of which one version of one key has another bit at each read."""
-
-    def __init__(self, site, key, version):
-        self._site, self._key, self._version = site, key, version
-
-    def __getattr__(self, name):
-        return getattr(self._site, name)
-
-    def fetch(self, bucket, key, **how):
-        info, body = self._site.fetch(bucket, key, **how)
-        if (key, info.version_id) == (self._key, self._version):
-            body = body[:60] + bytes([body[60] ^ 1]) + body[61:]
-        return info, body
 
 
 def test_i7_an_altered_manifest_is_refused_and_restores_nothing(standing):
@@ -234,99 +202,6 @@ def test_d5_an_artifact_that_is_deleted_between_dump_and_copy_makes_the_point_in
             client.delete_registered_model(name)
 
 
-@pytest.fixture
-def their_mlflow():
-    """A tracking server of another team: it answers the two listings of MLflow's REST API as MLflow 3 does."""
-    made = {"experiment_id": "0", "name": "Default", "lifecycle_stage": "active", "creation_time": 7}
-    version = {"name": "hotel_bookings", "version": "1", "creation_timestamp": 8, "status": "READY", "source": "s3://x"}
-
-    class Answers(http.server.BaseHTTPRequestHandler):
-        def answer(self):
-            body = {"model_versions": [version]} if "model-versions" in self.path else {"experiments": [made]}
-            plain = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(plain)))
-            self.end_headers()
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.wfile.write(plain)
-
-        do_GET = do_POST = answer  # noqa: N815 - names that the library gives
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-
-
-def _on_another(platform, port):
-    """The platform with an external tracking server on that port."""
-    place = {"operator": "this-machine", "service": "machine", "region": "local"}
-    external = External(url=f"http://127.0.0.1:{port}", connection="mlflow", **place)
-    services = platform.config.services | {"mlflow": StackService(external=external)}
-    theirs = config.Connection("mlflow", "http", "127.0.0.1", port, "u", "p", "http")
-    resolve = platform.connections
-    return dataclasses.replace(
-        platform,
-        config=platform.config.model_copy(update={"services": services}),
-        connections=lambda name: theirs if name == "mlflow" else resolve(name),
-    )
-
-
-@pytest.mark.full
-def test_d8_a_tracking_server_on_another_database_is_named_and_red_for_a_champion(standing, their_mlflow, monkeypatch):
-    monkeypatch.setattr(postgresql, "decided_champions", lambda session: {"hotel_bookings": "1"})
-    platform = _on_another(standing, their_mlflow)
-    point = back_up(platform)
-    (told,) = point.not_held
-    assert told.startswith("mlflow: ") and "hotel_bookings version 1" in told
-    site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
-    record = standing.ledger.find("restore-point", point.id)[0].body
-    manifest = points.read(site, bucket, point.id, record["manifest_sha256"])
-    assert manifest.not_held[0].needed_by == ("hotel_bookings version 1",)
-    assert manifest.consistent == (not manifest.dangling)  # what it holds can be restored
-    assert stores_not_held.lines(platform)[0].startswith(stores_not_held.RED)
-    assert not rpo.rpo(platform).ok
-    assert "another database" in manifest.lacking[-1]  # a drill of it is red
-
-
-@pytest.mark.full
-def test_d8_the_platforms_own_database_behind_an_external_server_is_held(standing):
-    port = standing.tracking().port
-    own = _on_another(standing, port)
-    own = dataclasses.replace(own, connections=standing.connections)
-    assert back_up(own).not_held == ()
-
-
-def test_d8_a_tracking_server_that_does_not_answer_is_no_success(standing):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        asked = _asked(_on_another(standing, taken.getsockname()[1]), ())
-    assert isinstance(asked.server, str)
-
-
-def test_d8_a_database_that_backups_do_not_reach_is_named(standing):
-    resolve = standing.connections
-    aliased = dataclasses.replace(resolve("pg_feast_online"), host="localhost")
-    other = dataclasses.replace(resolve("pg_feast_online"), schema="feast_offline", **_login(resolve("pg_backup")))
-    for used, told in ((aliased, {}), (other, {"feast_online"})):
-        connections = lambda name, used=used: used if name == "pg_feast_online" else resolve(name)  # noqa: E731
-        asked = _asked(dataclasses.replace(standing, connections=connections), ("feast_online",))
-        assert set(asked.elsewhere) == set(told)
-
-
-def _asked(platform: Platform, databases: tuple[str, ...]) -> stores_not_held.StoreAnswers:
-    return stores_not_held.ask(platform.config.services.get("mlflow"), platform.tracking, platform.database, databases)
-
-
-def _login(connection):
-    return {"login": connection.login, "password": connection.password}
-
-
 def test_d5_a_drill_takes_the_newest_point_that_lacks_nothing(standing):
     whole = {"dangling": []}
     for number, lacks in enumerate((whole, whole, {"dangling": ["model hotel version 1: gone"]})):
@@ -365,121 +240,6 @@ def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, t
     assert stored(standing) == (first.id,)
     second = back_up(standing)
     assert stored(standing) == (second.id, first.id)
-
-
-@pytest.fixture
-def small(standing, monkeypatch):
-    """Of one database, and with leases of the test's own."""
-    monkeypatch.setattr(flow, "DATABASES", ("ledger",))
-    return standing
-
-
-# --- K2, K3: what an attacker with the site's key cannot take away ----------------------------------------------------
-
-
-def attack(site, bucket):
-    """Delete whatever can be deleted, hide all else, write rubbish over it, and lock some of that."""
-    for info in list(site.versions(bucket)):
-        if info.key.startswith("heartbeats/"):
-            continue
-        try:
-            site.delete(bucket, info.key, version_id=info.version_id)
-            continue
-        except SiteError:
-            rubbish = site.write(bucket, info.key, b"ransom")
-            if "/data/" in info.key:
-                site.retain(bucket, info.key, rubbish.version_id, datetime.now(UTC) + timedelta(minutes=5))
-            else:
-                site.delete(bucket, info.key)
-
-
-@pytest.mark.full
-def test_k2_an_attacker_with_the_backup_sites_key_takes_no_restore_point_away(small):
-    primary, (point, site) = small.site("primary", "personal"), (back_up(small), small.site("haven", "personal"))
-    bucket = small.config.buckets.backups
-    record = small.ledger.find("restore-point", point.id)[0].body
-    locked = {
-        info.key: site.retained_until(bucket, info.key, info.version_id)
-        for info in site.versions(bucket)
-        if not info.marker and not info.key.startswith(("keys/", "heartbeats/")) and "/locks/" not in info.key
-    }
-    assert {key.split("/")[0] for key in locked} == {"chain", "locks", "points", "restic", "sealed"}
-    now = small.clock()
-    assert not [key for key, until in locked.items() if not until or until < now + small.config.backup.locked], locked
-    assert record["locks_set"] == sum(key.startswith("restic/") for key in locked)
-    second = back_up(small)
-    assert small.ledger.find("restore-point", second.id)[0].body["locks_set"] <= 4  # pack, index, snapshot; no more
-
-    attack(site, bucket)
-    assert points.list(site, bucket) == () and not list(site.list(bucket, "keys/"))
-    with pytest.raises(BackupError, match="Nothing was pruned"):
-        prune(small, dry_run=False)
-    trusted = small.trusted_keys()
-    note = read_known(site, bucket, trusted.values())
-    assert note and len(uncover(site, bucket, note).keys) > 10
-    uncover(site, bucket, note, dry_run=False)
-    assert uncover(site, bucket, note).keys == ()
-    wish = Wish("haven", point=second.id)
-    detached = dataclasses.replace(small, ledger_=MemoryLedger())
-    opened = open_point(
-        find(detached, wish, trusted), wish, own_identity(small.connections)
-    )  # keys come from the other site
-    (dump,) = opened.manifest.databases
-    repository = repository_of(small.config, small.connections, "haven", opened.keys.of(dump.scope, dump.serial))
-    assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
-    assert opened.secrets() and list(primary.list(bucket, "keys/"))
-    prune(small, dry_run=False)  # and the platform goes on
-    last = back_up(small)
-    assert stored(small) == (last.id, second.id, point.id)
-
-
-def test_x2_a_second_backup_beside_a_live_one_is_refused_and_writes_nothing(small, monkeypatch):
-    refused, before = [], flow.before_bringing
-
-    def meanwhile(*arguments):  # half way, the first one's dumps are made
-        with pytest.raises(LeaseHeld, match="restore points at haven") as error:
-            back_up(small)
-        refused.append(error.value)
-        with pytest.raises(LeaseHeld):  # nor does a prune take away what it is about to name
-            prune(small, dry_run=False, patience=0)
-        return before(*arguments)
-
-    monkeypatch.setattr(flow, "before_bringing", meanwhile)
-    point = back_up(small)
-    assert refused[0].transient and stored(small) == (point.id,)
-    assert [record.subject for record in small.ledger.find("restore-point")] == [point.id]
-    assert not small.ledger.find("prune")
-
-
-def test_x3_who_was_paused_past_his_turn_does_not_commit_his_point(small, monkeypatch):
-    before = flow.before_bringing
-
-    def paused(*arguments):  # so long that his lease ended, and another began
-        with psycopg.connect(small.database("continuity").postgresql_url(), autocommit=True) as session:
-            ended = "UPDATE lease SET until = now() - interval '1 s' WHERE name LIKE '%% restore points at haven'"
-            session.execute(ended + " AND holder = %s", [flow.holder()])
-        held.append(small.continuity.take("restore points at haven", "the next one", 60))
-        return before(*arguments)
-
-    held = []
-    monkeypatch.setattr(flow, "before_bringing", paused)
-    with pytest.raises(LeaseLost, match="restore points at haven"):
-        back_up(small)
-    assert stored(small) == () and not small.ledger.find("restore-point")
-    assert not list(small.site("haven", "personal").list(small.config.buckets.backups, "chain/"))
-    small.continuity.release(held[0])
-
-
-def test_x3_nobody_takes_a_turn_while_its_holder_commits_even_if_he_is_paused(small, monkeypatch):
-    monkeypatch.setattr(lease, "WAIT_SECONDS", 4)  # longer than what is left of the first one's lease
-    name, continuity = f"test {secrets.token_hex(4)}", small.database("continuity")
-    first = lease.take(continuity, name, "the first", seconds=60)
-    over_before_the_block = lease.still(continuity, first, seconds=3)
-    with over_before_the_block, pytest.raises(LeaseHeld, match="the first"):
-        lease.take(continuity, name, "the second")
-    lease.release(continuity, lease.take(continuity, name, "the second"))
-    with pytest.raises(LeaseLost), lease.still(continuity, first):
-        pytest.fail("a stale holder committed")
 
 
 def test_rows_that_arrive_while_dumping_change_neither_dump_nor_manifest(standing, repository, empty_database):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from rempart.training.attempts.checkpoints import MANIFEST, parse_manifest
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod
-from tests.clusters import Cluster, patience, scaled
-from tests.clusters import until as until_
+from tests.clusters import Cluster, scaled
+from tests.faults.two_pools import new_trial, nodes, project_home, real_cluster, runs, two_clusters, until
 from tests.unit.training.test_job import result
 
 pytestmark = pytest.mark.tracking
@@ -35,28 +35,22 @@ pytestmark = pytest.mark.tracking
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(stack: Stack) -> Iterator[None]:
-    """The real cluster, if this run is told of one."""
-    with chosen.chosen([stack.ports["primary"]], stack.ports["mlflow"]):
-        yield
+    yield from real_cluster(stack)
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = pods.project(tmp_path / "home")
-    monkeypatch.setenv("REMPART_HOME", str(made))
-    return made
+    return project_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def clusters(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, Cluster]]:
-    with pods.pools(home) as made, pods.connected(monkeypatch, made):
-        yield made
+    yield from two_clusters(home, monkeypatch)
 
 
 @pytest.fixture
 def trial(platform: Platform, home: Path, clusters: Mapping[str, Cluster]) -> Iterator[pods.Trial]:
-    with pods.trial(platform, home, clusters) as made:
-        yield made
+    yield from new_trial(platform, home, clusters)
 
 
 def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Trial) -> None:
@@ -79,20 +73,6 @@ def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Tr
     known = trial.platform.ledger.find("candidate")[0].body["placement"]
     assert (known["pool"], known["pod"]) == ("gpu-a", ran["pod"])
     assert not trial.pods("gpu-b") and not trial.pods("gpu-us")
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    until_(condition, seconds * patience())
-
-
-def runs(trigger: Any) -> bool:
-    """Whether a pod has its node and its credentials: until then it waits for the operator, which waits for us."""
-    return getattr(trigger, "await_node", None) is False
-
-
-def nodes(trial: pods.Trial) -> tuple[str, str]:
-    """The first nodes of both pools in the Union."""
-    return trial.clusters["gpu-a"].node, trial.clusters["gpu-b"].node
 
 
 def stored_step(trial: pods.Trial, ordered: pod_job.Ordered) -> int:
@@ -325,51 +305,6 @@ def test_t7_mlflow_down_at_the_end_of_training_loses_nothing(
     assert any('"stage": "trained before"' in line for line in second)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("method", ["POST", "GET"])
-def test_t8_an_api_server_that_answers_409_429_and_500_in_turn(trial: pods.Trial, method: str) -> None:
-    pool = trial.clusters["gpu-a"]
-    for status in (409, 429, 500):
-        pool.fail(status, method=method, path_contains="/pods", retry_after=1 if status == 429 else None)
-    ordered = trial.order()
-    assert trial.run(ordered, deferred=trial.instead(ordered))["placement"]["pool"] == "gpu-a"
-    assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
-    assert len(pool.history) == 1
-
-
-@pytest.mark.full
-def test_t8_an_answer_that_is_lost_makes_no_second_pod(trial: pods.Trial) -> None:
-    trial.clusters["gpu-a"].fail(0, method="POST", path_contains="/pods", done=True)
-    ordered = trial.order()
-    trial.run(ordered, deferred=trial.instead(ordered))
-    ran = [pod for pool in ("gpu-a", "gpu-b") for pod in trial.pods(pool) if pod.started]
-    assert len(ran) == 1
-    assert trial.attempts(ordered)[-1][1] == "succeeded"
-
-
-@pytest.mark.full
-def test_t8_a_pool_whose_api_is_away_is_passed_over(trial: pods.Trial) -> None:
-    trial.clusters["gpu-a"].stop()
-    ordered = trial.order()
-    assert trial.run(ordered, deferred=trial.instead(ordered, "gpu-b"))["placement"]["pool"] == "gpu-b"
-    assert trial.attempts(ordered)[0] == ("gpu-a", "unreachable")
-
-
-def test_t9_a_quota_that_refuses_the_pod_sends_the_job_to_the_next_pool(trial: pods.Trial) -> None:
-    ordered = trial.order()
-    # known when a job is ordered, it would put the pool last: this one came later
-    quota = {"metadata": {"name": "gpu"}, "spec": {"hard": {f"requests.{chosen.GPU}": "0"}}}
-    api = trial.clusters["gpu-a"].client()
-    api.create_namespaced_resource_quota("training-gpu-a", quota)
-    until(lambda: api.read_namespaced_resource_quota("gpu", "training-gpu-a").status.hard)
-    assert trial.run(ordered, deferred=trial.instead(ordered, "gpu-b"))["placement"]["pool"] == "gpu-b"
-    first = trial.job(ordered).attempts()[0]
-    assert (first.outcome, "exceeded quota" in first.cause) == ("capacity", True)
-    assert not trial.pods("gpu-a")
-    # no node of the first pool had it: the ledger says where it ran, the record of attempts why it did not before
-    assert trial.evidence(ordered) == [("gpu-b", nodes(trial)[1], "succeeded")]
-
-
 def test_a_failure_of_the_training_code_fails_at_once_with_its_last_lines(trial: pods.Trial) -> None:
     trial.stub("import sys; print('epoch 3 of 9'); sys.exit('no such column: colour')")
     ordered = trial.order()
@@ -377,21 +312,6 @@ def test_a_failure_of_the_training_code_fails_at_once_with_its_last_lines(trial:
         trial.run(ordered)
     assert trial.attempts(ordered) == [("gpu-a", "failed")]
     assert not trial.pods("gpu-b")
-
-
-@pytest.mark.full
-def test_x2_a_second_run_of_the_same_order_adopts_the_pod_and_runs_nothing_twice(trial: pods.Trial) -> None:
-    ordered = trial.order({"max_iter": 400})
-    others: list[Any] = []
-
-    def concurrently(number: int, trigger: Any) -> None:
-        if number == 1:
-            others.append(trial.run(ordered))  # from its execute to its end, while the first is deferred
-
-    first = trial.run(ordered, deferred=concurrently)
-    assert first == others[0]
-    assert [len(trial.pods(pool)) for pool in ("gpu-a", "gpu-b")] == [1, 0]
-    assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
 
 
 @pytest.mark.full

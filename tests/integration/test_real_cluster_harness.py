@@ -20,9 +20,11 @@ from tests.faults.test_training import (  # noqa: F401 - pytest finds them here
     clusters,
     home,
     test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_credential,
+    trial,
+)
+from tests.faults.test_training_api import (  # noqa: F401 - pytest finds them here
     test_t8_an_answer_that_is_lost_makes_no_second_pod,
     test_t9_a_quota_that_refuses_the_pod_sends_the_job_to_the_next_pool,
-    trial,
 )
 
 pytestmark = [pytest.mark.tracking, pytest.mark.full]

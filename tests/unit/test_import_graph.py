@@ -13,6 +13,7 @@ import pytest
 import rempart
 
 PACKAGE = Path(rempart.__file__).parent
+ROOT = PACKAGE.parents[1]
 MOST_MODULES, MOST_LINES = 15, 400
 
 
@@ -84,7 +85,8 @@ def test_a_room_holds_at_most_fifteen_modules() -> None:
 
 
 def test_a_module_has_at_most_four_hundred_lines() -> None:
-    lines = {file.relative_to(PACKAGE).as_posix(): len(file.read_text().splitlines()) for file in files(PACKAGE)}
+    modules = [file for folder in ("include", "dags", "plugins", "tests", "bench") for file in files(ROOT / folder)]
+    lines = {file.relative_to(ROOT).as_posix(): len(file.read_text().splitlines()) for file in modules}
     assert {file: count for file, count in lines.items() if count > MOST_LINES} == {}
 
 
