@@ -52,11 +52,11 @@ PERSON = id_of(ROWS[3])
 
 
 class Noticed(Exception):
-    """The doctor found something otherwise than at the honest site."""
+    """The doctor finds a capability that differs from the honest site."""
 
 
 class Pending(Exception):
-    """An operation says openly that it has not ended."""
+    """An operation reports openly that it has not ended."""
 
 
 copyreg.pickle(type(threading.Lock()), lambda lock: (threading.Lock, ()))
@@ -64,7 +64,9 @@ copyreg.pickle(type(threading.Lock()), lambda lock: (threading.Lock, ()))
 
 @dataclass
 class Made:
-    """What the platform was made of: the ledger's records, the leases and catalogues, and what each site can do."""
+    """The parts of the created platform: the ledger's records, the leases and catalogues, and the capabilities of
+    each site.
+    """
 
     ledger: dict[str, Any]
     continuity: MemoryContinuity
@@ -75,7 +77,7 @@ class Made:
 
 @dataclass
 class Ground:
-    """The servers, and the state to which each cell goes back."""
+    """The servers, and the state to which each cell returns."""
 
     servers: Servers
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -105,14 +107,14 @@ class Ground:
         return self.servers.stack.var / "sites" / site / "data"
 
     def save(self) -> None:
-        """What the sites hold now is where each cell begins."""
+        """Save the current content of the sites: each cell begins with it."""
         self.stop(gently=True)
         for site in SITES:
             shutil.copytree(self._data(site), self._data(site).with_name("saved"))
         self.start()
 
     def reset(self) -> None:
-        """Go back to what was saved."""
+        """Return to the saved state."""
         self.stop()
         for site in SITES:
             shutil.rmtree(self._data(site))
@@ -133,13 +135,13 @@ class Ground:
         return str(self.servers.connections(f"s3_{site}").extra["endpoint_url"])
 
     def client(self, site: str) -> Any:
-        """boto3's client of the real site, past every proxy."""
+        """Return boto3's client of the real site, past every proxy."""
         return open_client(site, self.servers.connections(f"s3_{site}"), "local-1")
 
     def platform(
         self, ledger: MemoryLedger, continuity: MemoryContinuity, urls: Mapping[str, str] | None = None
     ) -> Platform:
-        """The platform, whose sites are reached at these addresses (the real ones unless named)."""
+        """Return the platform, with its sites at these addresses (default: the real ones)."""
         through = {self.endpoint(site): url for site, url in (urls or {}).items()}
 
         def connections(name: str) -> Connection:
@@ -154,7 +156,9 @@ class Ground:
         return Platform(loaded.model_copy(update={"sites": sites}), connections, ledger_=ledger, continuity_=continuity)
 
     def made_again(self, made: Made, urls: Mapping[str, str]) -> Platform:
-        """The platform as it was made, through proxies at these addresses; the proofs of the sites count there."""
+        """Return the platform as it was created, through proxies at these addresses; the proofs of the sites count
+        there.
+        """
         ledger = MemoryLedger(self.platform(MemoryLedger(), MemoryContinuity()).signer())
         ledger.__dict__.update(made.ledger)
         for site, record in made.capabilities.items():
@@ -164,7 +168,7 @@ class Ground:
 
 @contextmanager
 def ground(var: Path) -> Iterator[Ground]:
-    """The servers, without content. The environment names their place, for what reads it."""
+    """Start the servers, without content. The environment names their place for programs that read it."""
     with own_servers.own_servers(var, ("postgresql",)) as servers:
         os.environ |= {
             "REMPART_HOME": str(servers.stack.root),
@@ -180,15 +184,18 @@ def ground(var: Path) -> Iterator[Ground]:
 
 
 def small_parts() -> None:
-    """Objects of more than 1 MiB go in parts of 5 MiB, a point holds one database, and restic is ended after a minute
-    in which nothing moves: a cell takes seconds."""
+    """Send objects of more than 1 MiB in parts of 5 MiB, back up one database, and end restic after a minute without
+    progress.
+
+    With these limits a cell takes seconds.
+    """
     transfer.IN_MEMORY, transfer.PART = 1 << 20, 5 << 20
     restic.STALL_SECONDS = restic.ANSWER_SECONDS = 60.0
     back_up.DATABASES = DATABASES  # type: ignore[assignment] # one database, for a test
 
 
 def make(ground: Ground) -> Made:
-    """Fill the platform: an ingested week, artifacts, replicas, a restore point, an export, and what is new since."""
+    """Fill the platform: an ingested week, artifacts, replicas, a restore point, an export, and newer changes."""
     from rempart.flows.replication.replicate import replicate
 
     small_parts()
@@ -219,7 +226,7 @@ def make(ground: Ground) -> Made:
 
 
 def current(ground: Ground, platform: Platform, site: str) -> dict[str, bytes]:
-    """Every body that a site shows in the shared buckets, read from the real site."""
+    """Return every body that a site lists in the shared buckets, read from the real site."""
     client, found = ground.client(site), {}
     for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
         for key in keys(client, bucket):
@@ -228,5 +235,5 @@ def current(ground: Ground, platform: Platform, site: str) -> dict[str, bytes]:
 
 
 def keys(client: Any, bucket: str, prefix: str = "") -> list[str]:
-    """Keys of a bucket of the real site; they are few enough for one page."""
+    """Return the keys of a bucket of the real site; they fit on one page."""
     return [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]

@@ -17,7 +17,10 @@ NOT_REACHABLE = "not reachable"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell at one site. `verdict`: refused, withstood, or what is RED; `said`: what was told."""
+    """Outcome of a cell at one site.
+
+    `verdict`: refused, withstood, or the RED finding; `said`: the operation's message.
+    """
 
     fault: str
     operation: str
@@ -37,7 +40,7 @@ class Outcome:
 
 
 def read(file: Path) -> list[Outcome]:
-    """The outcomes of earlier runs; none if there is no such file."""
+    """Return the outcomes of earlier runs; none if the file does not exist."""
     if not file.is_file():
         return []
     found = [Outcome(**cell) for cell in json.loads(file.read_text("utf-8"))["figures"]["cells"]]
@@ -45,7 +48,7 @@ def read(file: Path) -> list[Outcome]:
 
 
 def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
-    """The outcomes as the report of a proof."""
+    """Write the outcomes as the report of a proof."""
     reached = [outcome for outcome in found if outcome.verdict != NOT_REACHABLE]
     checks = [
         {
@@ -79,7 +82,9 @@ def _shown(found: Sequence[Outcome], fault: str, operation: str) -> str:
 
 
 def table(found: Sequence[Outcome], *, whole: bool = False) -> str:
-    """The matrix in Markdown: a row for each fault, a column for each operation; `whole` shows those without a run."""
+    """Return the matrix in Markdown: a row for each fault, a column for each operation; `whole` includes those
+    without a run.
+    """
     operations = [name for name in OPERATIONS if whole or any(outcome.operation == name for outcome in found)]
     rows = ["| fault | " + " | ".join(operations) + " |", "|---" * (len(operations) + 1) + "|"]
     for fault in [name for name in FAULTS if whole or any(outcome.fault == name for outcome in found)]:
@@ -127,7 +132,7 @@ or after which the site does what it was asked for (P4, P6, P8).
 
 
 def page(found: Sequence[Outcome]) -> str:
-    """The page of the reference."""
+    """Return the page of the reference."""
     red = [outcome for outcome in found if outcome.red]
     rows = (
         f"`{outcome.fault}` | {outcome.operation} | {outcome.site} | {outcome.verdict} | {_cell(outcome.message)}"

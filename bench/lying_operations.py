@@ -28,7 +28,7 @@ from tests.erasable import HEADER, ROWS, holds, id_of
 
 @dataclass
 class Cell:
-    """Where an operation runs: the platform through its proxies, what it was made of, and the real sites."""
+    """Place in which an operation runs: the platform through its proxies, its parts as created, and the real sites."""
 
     ground: Ground
     made: Made
@@ -36,19 +36,19 @@ class Cell:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def real(self) -> Platform:
-        """The same platform past the proxies."""
+        """Return the same platform past the proxies."""
         return self.ground.platform(self.platform.ledger_, self.platform.continuity_)  # type: ignore[arg-type]
 
 
 def silent(line: str) -> None:
-    """For those who do not listen."""
+    """Ignore all arguments."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """`act` returns what it claims, or raises; `wrong` compares a claim with the bytes: what is not as claimed.
+    """`act` returns its claim, or raises; `wrong` compares a claim with the bytes and returns the differences.
 
-    `sites` may lie; `before` prepares the cell. `tolerates` are the faults that it need not notice.
+    `sites` may lie; `before` prepares the cell. `tolerates` are the faults that the operation need not notice.
     """
 
     name: str
@@ -77,9 +77,9 @@ def _ingest(cell: Cell) -> Any:
 
 
 def _not_taken_in(cell: Cell, claim: Any) -> list[str]:
-    """The snapshot, the quarantine and the raw body at the real site, compared with what was delivered so far.
+    """Compare the snapshot, the quarantine and the raw body at the real site with the deliveries so far.
 
-    A delivery that still waits, and of which nothing is claimed, is not lost while the site lies.
+    A delivery that still waits, and about which nothing is claimed, is not lost while the site lies.
     """
     client, buckets = cell.ground.client("primary"), cell.platform.config.buckets
     site_is_false = "fault" in cell.notes
@@ -120,13 +120,13 @@ def _replicate(cell: Cell) -> Any:
 
 
 def unequal(cell: Cell, wanted: dict[str, bytes]) -> list[str]:
-    """What haven shows otherwise than wanted, byte for byte."""
+    """Return the objects at haven that differ from the wanted ones, byte for byte."""
     there = on.current(cell.ground, cell.platform, "haven")
     return sorted(name for name, body in wanted.items() if there.get(name) != body)
 
 
 def _not_replicated(cell: Cell, claim: Any) -> list[str]:
-    """Replicas that differ, beyond those that the claim calls accepted and not read back yet."""
+    """Return differing replicas, except those that the claim calls accepted and not read back yet."""
     wanted = on.current(cell.ground, cell.platform, "primary")
     found = unequal(cell, wanted)
     if claim.verified < len(wanted):
@@ -137,7 +137,7 @@ def _not_replicated(cell: Cell, claim: Any) -> list[str]:
 
 
 def _damage(cell: Cell) -> None:
-    """A replica is gone from the target's storage, so that there is something to heal."""
+    """Remove a replica from the target's storage, so that there is a replica to repair."""
     client, bucket = cell.ground.client("haven"), cell.platform.config.buckets.artifacts
     key = next(key for key in on.keys(client, bucket) if key.endswith("model.onnx"))
     version = client.head_object(Bucket=bucket, Key=key)["VersionId"]
@@ -149,7 +149,7 @@ def _verify(cell: Cell) -> Any:
 
 
 def _not_verified(cell: Cell, claim: Any) -> list[str]:
-    """Replicas that are neither what was replicated before nor what the source has now."""
+    """Return replicas that equal neither the earlier copy nor the current source."""
     now = set(unequal(cell, on.current(cell.ground, cell.platform, "primary")))
     return [name for name in unequal(cell, cell.made.held) if name in now]
 
@@ -162,7 +162,7 @@ def _back_up(cell: Cell) -> Any:
 
 
 def _not_held(cell: Cell, claim: Any) -> list[str]:
-    """The point is restored in scratch space past the proxies, and its objects are compared with the source's."""
+    """Restore the point in scratch space past the proxies, and compare its objects with the source's."""
     found = []
     try:
         drill.drill(cell.real(), claim.id)
@@ -189,7 +189,7 @@ def _export(cell: Cell) -> Any:
 
 
 def _not_exported(cell: Cell, claim: Any) -> list[str]:
-    """An auditor's look: every segment and checkpoint read from the real sites, and verified offline."""
+    """Read every segment and checkpoint from the real sites and verify them offline, as an auditor does."""
     primary, haven, buckets = cell.ground.client("primary"), cell.ground.client("haven"), cell.platform.config.buckets
 
     def text(client: Any, bucket: str, key: str) -> str:
@@ -228,7 +228,10 @@ def _drill(cell: Cell) -> Any:
 
 
 def _not_filed(cell: Cell, claim: Any) -> list[str]:
-    """The point is a good one, so a green is right of it; the report must be what the ledger says was filed."""
+    """Check that the report equals the one that the ledger has as filed.
+
+    The point is a good one, so success is right.
+    """
     client = cell.ground.client("primary")
     filed = cell.platform.ledger.find("drill-report", limit=1)[0].body
     wrong = []
@@ -252,7 +255,7 @@ def _erase(cell: Cell) -> Any:
 
 
 def _not_erased(cell: Cell, claim: Any) -> list[str]:
-    """Every version of every object of the lake at both real sites."""
+    """Search every version of every object of the lake at both real sites."""
     (row,) = {line for line in ROWS if id_of(line) == on.PERSON}
     found, bucket = [], cell.platform.config.buckets.lake
     for site in on.SITES:
@@ -278,7 +281,7 @@ def _doctor(cell: Cell) -> Any:
 
 
 def unlike(cell: Cell, record: CapabilityRecord) -> list[str]:
-    """Capabilities that the doctor finds otherwise than at the honest site."""
+    """Return capabilities that the doctor finds different from the honest site."""
     honest = {proof["capability"]: proof["outcome"] for proof in cell.made.capabilities["haven"]["proofs"]}
     return [
         f"{proof.capability} {proof.outcome}"
@@ -288,7 +291,7 @@ def unlike(cell: Cell, record: CapabilityRecord) -> list[str]:
 
 
 HARMLESS = {"P1", "P4", "P6", "P8"}
-"""Faults after which the site does what the platform asks of it: a doctor need not name them."""
+"""Faults after which the site still does what the platform needs: a doctor need not name them."""
 
 
 def _not_noticed(cell: Cell, claim: Any) -> list[str]:
@@ -311,9 +314,9 @@ OPERATIONS = {
     )
 }
 SECOND = {"replicate": ("verify",)}
-"""A green that says `accepted` is settled by the operation that reads back."""
+"""Operations whose success says `accepted`, and the operation that then reads back."""
 
 
 def fresh(cell: Cell) -> Cell:
-    """The same cell with new clients, as the next run of a task has them."""
+    """Return the same cell with new clients, as the next run of a task has them."""
     return dataclasses.replace(cell, platform=dataclasses.replace(cell.platform, sites={}))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Run:
-    """What one run took: seconds, processor seconds of its processes, and their peak memory in bytes."""
+    """Cost of one run: seconds, CPU seconds of its processes, and their peak memory in bytes."""
 
     seconds: float
     cpu: float
@@ -24,7 +24,10 @@ class Run:
 
 
 def measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> tuple[Run, str]:
-    """Run a process to its end: what it took with its children, and its standard output. Fails if it fails."""
+    """Run a process to its end.
+
+    Return its cost with its children, and its standard output. Fails if the process fails.
+    """
     os.sync()  # earlier writes are not this process's work
     with log.open("wb") as errors:
         began = time.perf_counter()
@@ -50,7 +53,7 @@ def measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> tuple
 
 
 def _tree(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     yield pid
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -61,7 +64,10 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _most_resident(pid: int) -> int:
-    """The most memory that a process had so far. Not `ru_maxrss`, which begins with that of the process before exec."""
+    """Return the peak memory of a process so far.
+
+    `ru_maxrss` would begin with the memory of the process before exec.
+    """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -24,14 +24,16 @@ Check = Callable[[str, bool, str], None]
 
 
 class Containers(Protocol):
-    """What is asked of the proof's containers."""
+    """The calls that this module needs of the proof's containers."""
 
     def inside(self, service: str, script: str) -> tuple[int, str]: ...
     def must(self, *words: str) -> str: ...
 
 
 def project(root: Path, folder: Path, host: str) -> Path:
-    """A project folder like `root`: its rempart.yaml allows one host (`address:port`) more, and answers for a trial."""
+    """Create a project folder like `root` whose rempart.yaml allows one more host (`address:port`) and accepts a
+    trial's findings.
+    """
     stated = yaml.safe_load((root / "rempart.yaml").read_text("utf-8"))
     stated.setdefault("hosts", {})[host] = {"operator": "trial-one", "service": "object-storage", "region": "local-1"}
     stated.setdefault("audit", {}).setdefault("exceptions", []).extend(audited.exceptions())
@@ -42,7 +44,9 @@ def project(root: Path, folder: Path, host: str) -> Path:
 
 
 def answers(containers: Containers, services: Sequence[str], host: str) -> dict[str, str]:
-    """What the proxy tells each container that asks it for a connection; those that do not reach it are left out."""
+    """Return the proxy's answer to each container that asks for a connection; containers that do not reach it are
+    left out.
+    """
     script = (
         f"exec 3<>/dev/tcp/{EGRESS}/{PORT} || exit 9; "
         f"printf 'CONNECT {host} HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n' >&3; "
@@ -60,7 +64,7 @@ def look(
     permitted: str,
     check: Check,
 ) -> None:
-    """The proxy, from inside every container; the `outward_services` share its network. Both hosts answer here."""
+    """Check the proxy from inside every container; the `outward_services` share its network. Both hosts answer here."""
     asking = [name for name in services if name != EGRESS]
     wanted = {name for name in outward_services if name != EGRESS}
     told = answers(containers, asking, denied)
@@ -87,7 +91,7 @@ def look(
 
 
 def make_pair(folder: Path, *names: str, until: datetime | None = None, password: bytes = b"") -> CertificatePair:
-    """A certificate that signs itself, for names and addresses, and its key."""
+    """Create a self-signed certificate for names and addresses, and its key."""
     until = until or datetime.now(UTC) + timedelta(days=1)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
@@ -110,7 +114,7 @@ def make_pair(folder: Path, *names: str, until: datetime | None = None, password
 
 
 def look_at_pages(pages: dict[str, tuple[int, str]], authority: Path, check: Check) -> None:
-    """Each page (port and path) by TLS, by a TLS that is too old, and by none."""
+    """Request each page (port and path) by TLS, by an outdated TLS, and without TLS."""
     for name, (port, path) in pages.items():
         found = http.client.HTTPSConnection(
             "127.0.0.1", port, timeout=30, context=ssl.create_default_context(cafile=authority)
@@ -128,7 +132,7 @@ def look_at_pages(pages: dict[str, tuple[int, str]], authority: Path, check: Che
 
 
 def _handshake_of_2006(port: int) -> bool:
-    """Whether the server itself refuses TLS 1.1."""
+    """Return whether the server itself refuses TLS 1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -144,7 +148,7 @@ def _handshake_of_2006(port: int) -> bool:
 
 
 def _without(port: int, path: str) -> bool:
-    """Whether nothing is answered to a request without TLS, or an error."""
+    """Return whether a request without TLS gets no answer, or an error."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)

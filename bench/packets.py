@@ -21,7 +21,7 @@ _DNS, _A, _AAAA = 53, 1, 28
 
 @dataclass(frozen=True)
 class Packet:
-    """One packet that left a program. Ports are 0 where the protocol has none."""
+    """One packet that left a program. Ports are 0 if the protocol has none."""
 
     raw: bytes
     version: int
@@ -31,21 +31,21 @@ class Packet:
     target: str
     port: int
     start: int
-    """Where the header of the protocol starts in `raw`."""
+    """Offset of the protocol's header in `raw`."""
 
     @property
     def name(self) -> str:
-        """The protocol: tcp, udp, icmp ..., or its number."""
+        """Return the protocol: tcp, udp, icmp ..., or its number."""
         return _NAMES.get(self.protocol, str(self.protocol))
 
     @property
     def payload(self) -> bytes:
-        """What the UDP packet carries; empty for every other."""
+        """Return the content of the UDP packet; empty for every other."""
         return self.raw[self.start + 8 :] if self.protocol == UDP else b""
 
 
 def parse(raw: bytes) -> Packet | None:
-    """The packet; None for what is no packet of its own: the later fragments of one, or bytes that are no IP."""
+    """Return the packet; None for later fragments and for bytes that are not IP."""
     if len(raw) >= 20 and raw[0] >> 4 == 4:
         if struct.unpack("!H", raw[6:8])[0] & 0x1FFF:
             return None
@@ -67,7 +67,7 @@ def parse(raw: bytes) -> Packet | None:
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
+    """Return the Internet checksum (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -80,7 +80,7 @@ def _packed(packet: Packet) -> tuple[bytes, bytes]:
 
 
 def _reply(packet: Packet, protocol: int, body: bytes, place: int) -> bytes:
-    """An IP packet back to the source. `place` is where the body's checksum stands."""
+    """Return an IP packet back to the source. `place` is the offset of the checksum in the body."""
     here, there = _packed(packet)
     if protocol == ICMP:
         pseudo = b""
@@ -97,7 +97,7 @@ def _reply(packet: Packet, protocol: int, body: bytes, place: int) -> bytes:
 
 
 def refusal(packet: Packet) -> bytes | None:
-    """What a closed port answers: a reset for TCP, "port unreachable" for UDP; None where no answer is due."""
+    """Return a closed port's answer: a reset for TCP, "port unreachable" for UDP; None if no answer is due."""
     if packet.protocol == TCP:
         if len(packet.raw) < packet.start + 20:
             return None
@@ -118,13 +118,13 @@ def refusal(packet: Packet) -> bytes | None:
 
 
 def asked_name(packet: Packet) -> str:
-    """The name that a look-up asks for; empty if the packet is no DNS query."""
+    """Return the name that a look-up asks for; empty if the packet is not a DNS query."""
     name, _ = _question(packet)
     return name
 
 
 def _question(packet: Packet) -> tuple[str, int]:
-    """The name asked for, and where the question ends in the payload; ("", 0) if there is none."""
+    """Return the requested name, and the end of the question in the payload; ("", 0) if there is no question."""
     data = packet.payload
     if packet.port != _DNS or len(data) < 17 or data[2] & 0x80 or data[4:6] != b"\0\1":
         return "", 0
@@ -138,7 +138,10 @@ def _question(packet: Packet) -> tuple[str, int]:
 
 
 def answer(packet: Packet, names: Mapping[str, str]) -> bytes | None:
-    """The reply to a look-up: the address in `names`, else "no such name". None if the packet is no DNS query."""
+    """Return the reply to a look-up: the address in `names`, else "no such name".
+
+    None if the packet is not a DNS query.
+    """
     name, end = _question(packet)
     if not name:
         return None

@@ -55,7 +55,7 @@ class _References(HTMLParser):
 
 
 def of_html(text: str, address: str) -> list[str]:
-    """Absolute addresses of everything that the page at `address` loads, in order, without repetition."""
+    """Return the absolute addresses of everything that the page at `address` loads, in order, each once."""
     parser = _References()
     parser.feed(text)
     base = urljoin(address, parser.base)
@@ -66,7 +66,7 @@ def of_html(text: str, address: str) -> list[str]:
 
 
 def of_asset(text: str, kind: str) -> list[str]:
-    """Addresses on other hosts that a stylesheet or a script loads by itself; `kind` is its content type."""
+    """Return addresses on other hosts that a stylesheet or a script loads by itself; `kind` is its content type."""
     if "css" in kind:
         return list(dict.fromkeys(_CSS.findall(text)))
     if "javascript" in kind:
@@ -75,7 +75,7 @@ def of_asset(text: str, kind: str) -> list[str]:
 
 
 def external(addresses: Sequence[str], origin: str) -> list[str]:
-    """Those of the addresses for which another host would be asked."""
+    """Return those of the addresses that lead to another host."""
     own = urlsplit(origin).netloc
     return [each for each in addresses if urlsplit(each).netloc != own]
 
@@ -86,7 +86,7 @@ _OWN = re.compile(
 
 
 def confined(policy: str) -> bool:
-    """Whether a Content-Security-Policy lets a page load nothing from another host."""
+    """Return whether a Content-Security-Policy lets a page load nothing from another host."""
     directives = [part.split() for part in policy.lower().split(";") if part.split()]
     loading = [d for d in directives if d[0].endswith("-src")]
     return "default-src" in [d[0] for d in loading] and all(_OWN.fullmatch(source) for d in loading for source in d[1:])
@@ -97,7 +97,7 @@ def confined(policy: str) -> bool:
 
 @dataclass(frozen=True)
 class Server:
-    """A web interface: its address, who may enter, and the pages to look at."""
+    """A web interface: its address, its users, and the pages to visit."""
 
     name: str
     url: str
@@ -120,7 +120,10 @@ MLFLOW_PAGES = ("/", "/signup")
 
 
 def read(server: Server) -> tuple[int, list[str]]:
-    """Fetch pages and all that they load; how many answers, and "page: address" for each reference to another host."""
+    """Fetch pages and everything that they load.
+
+    Return the number of answers, and "page: address" for each reference to another host.
+    """
     found, seen = [], 0
     with httpx.Client(
         trust_env=False,
@@ -178,7 +181,7 @@ class Visit:
         return parts.scheme in ("http", "https", "ws", "wss") and parts.netloc not in self._own
 
     def _console(self, message: ConsoleMessage) -> None:
-        """What a page's policy stopped although it is the page's own."""
+        """Return loads that a page's policy stopped although they belong to the page."""
         if "Content Security Policy" in message.text:
             addresses = re.findall(r"'((?:https?|wss?)://[^']+)'", message.text)
             if not addresses or any(urlsplit(each).netloc in self._own for each in addresses):
@@ -199,7 +202,7 @@ class Visit:
 
 
 def browse(chromium: str, airflow: Server, mlflow: Server, dag: str) -> Visit:
-    """Log in, read DAGs, code and the trigger form in Airflow, models in MLflow. Errors: playwright's."""
+    """Log in, and read DAGs, code and the trigger form in Airflow, and models in MLflow. Raises playwright's errors."""
     from playwright.sync_api import sync_playwright
 
     visit = Visit((airflow.url, mlflow.url))
@@ -231,7 +234,7 @@ Check = Callable[[str, "bool | None", str], None]
 
 
 def look(check: Check, airflow: Server, mlflow: Server, dag: str) -> dict[str, int]:
-    """Both ways of looking, each a check; the figures."""
+    """Check the pages in both ways. Return a check for each, and the figures."""
     figures = {}
     for server in (airflow, mlflow):
         seen, found = read(server)

@@ -51,31 +51,33 @@ from tests.unit.training import stage
 from tests.unit.training.test_job import result
 
 MINUTES = 1.5
-"""For which the requests of waiting jobs are counted."""
+"""Seconds for which the requests of waiting jobs are counted."""
 SOONER = 1.0
-"""Least seconds of a deferral where turns are counted: the guard against a fault of Airflow's scheduler is 10."""
+"""Minimum deferral in seconds while turns are counted; the guard against a fault of Airflow's scheduler is 10."""
 ROUNDS = 10
 OURS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-c": ("cloud-a", "par")}
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many jobs wait, after how many of them the triggerer's memory counts, and who shares the GPUs of a pool."""
+    """Size of a measurement: waiting jobs, jobs after which the triggerer's memory counts, pipelines that share a
+    pool's GPUs.
+    """
 
     jobs: int
     warm: int
     greedy: tuple[int, int]
-    """Pipelines, and trainings of each; as of the modest ones."""
+    """Pipelines, and trainings of each; the modest ones have as many."""
     modest: tuple[int, int]
     gpus: int
     seconds: int = 1
-    """How long a training lasts."""
+    """Duration of a training."""
     turns: int | None = None
-    """The counting of turns ends after so many; None: after the last training."""
+    """Turns after which the counting ends; None: after the last training."""
 
     @property
     def trainings(self) -> int:
-        """Trainings of all pipelines that share the GPUs."""
+        """Return the number of trainings of all pipelines that share the GPUs."""
         return sum(count * each for count, each in (self.greedy, self.modest))
 
 
@@ -85,7 +87,7 @@ ON_A_CLUSTER = Size(50, 10, (2, 30), (6, 20), 1, seconds=15, turns=60)
 
 @dataclass
 class Job:
-    """One training: its order, and where its task stands."""
+    """One training: its order, and the state of its task."""
 
     pipeline: str
     ordered: Any
@@ -93,9 +95,9 @@ class Job:
     method: str = "execute"
     arguments: dict[str, Any] = field(default_factory=dict)
     asked: float = 0.0
-    """When its task began."""
+    """Start of its task."""
     place: float = 0.0
-    """When it had its node and its credentials."""
+    """Time at which it had its node and its credentials."""
 
 
 class Many:
@@ -109,14 +111,14 @@ class Many:
         self.begin()
 
     def begin(self) -> None:
-        """A triggerer, which has nothing to do yet."""
+        """Start a triggerer that has no work yet."""
         spawned = multiprocessing.get_context("spawn")
         self.inbox, self.outbox = spawned.Queue(), spawned.Queue()
         self.triggerer = spawned.Process(target=triggerer, args=(self.inbox, self.outbox), daemon=True)
         self.triggerer.start()
 
     def end(self) -> None:
-        """The triggerer ends, and whatever it waits for."""
+        """End the triggerer, and everything that it waits for."""
         self.inbox.put(None)
         self.triggerer.join(30)
 
@@ -146,7 +148,7 @@ class Many:
         return operator_for(pipeline)(task_id="run", pipeline=pipeline, order=order, execution_timeout=None)
 
     def step(self, job: Job) -> bool:
-        """Run a job's task until it defers: False, or ends: True."""
+        """Run a job's task until it defers (return False) or ends (return True)."""
         from airflow.sdk.exceptions import TaskDeferred
         from airflow.sdk.execution_time.context import set_current_context
 
@@ -167,7 +169,7 @@ class Many:
             return False
 
     def resumed(self, seconds: float) -> Job | None:
-        """The next job whose trigger fired."""
+        """Return the next job whose trigger fired."""
         try:
             number, payload = self.outbox.get(timeout=seconds)
         except queue.Empty:
@@ -177,7 +179,7 @@ class Many:
         return job
 
     def overtaken(self, job: Job, placed: Iterable[Job]) -> int:
-        """By how many of `placed` that asked later for the same pool a job was overtaken."""
+        """Return how many of the `placed` jobs overtook a job: they asked later for the same pool."""
 
         def pool(placed_job: Job) -> str:
             return str(self.pipelines[placed_job.pipeline].trainer.gpu_pools[0])
@@ -186,7 +188,7 @@ class Many:
         return len([placed_job for placed_job in later if not job.place or placed_job.place < job.place])
 
     def memory(self) -> float:
-        """Resident memory of the triggerer, in MB. Nothing may fire meanwhile."""
+        """Return the resident memory of the triggerer in MB. No trigger may fire meanwhile."""
         self.inbox.put("memory")
         what, found = self.outbox.get(timeout=60)
         assert what == "memory", what
@@ -233,7 +235,7 @@ def waiting(many: Many, size: Size) -> dict[str, float]:
 
 
 def fairness(many: Many, size: Size) -> dict[str, Any]:
-    """How often each pipeline had its turn while every pipeline had trainings left."""
+    """Return the number of turns of each pipeline while every pipeline had trainings left."""
     many.inbox.put(SOONER)
     left: dict[str, deque[int]] = {}
     for kind, (pipelines, trainings) in {"greedy": size.greedy, "modest": size.modest}.items():
@@ -273,7 +275,9 @@ def fairness(many: Many, size: Size) -> dict[str, Any]:
 
 
 def overhead(many: Many) -> dict[str, list[float]]:
-    """Seconds of one job through the operator, and of the same pod by the provider's own, in turns."""
+    """Return the seconds of one job through the operator, and of the same pod through the provider's operator, in
+    turns.
+    """
     from rempart.orchestration.training.pod_triggers import MINIMUM_SECONDS
 
     found: dict[str, list[float]] = {"ours": [], "bare": []}
@@ -339,7 +343,7 @@ def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
 
 
 def _cleared(many: Many) -> None:
-    """No job waits or runs any more; a triggerer that has nothing to do yet."""
+    """Wait until no job waits or runs, and start a triggerer that has no work yet."""
     many.end()
     for each in many.clusters.values():
         each.client().delete_collection_namespaced_pod(each.namespace, grace_period_seconds=0)

@@ -66,7 +66,7 @@ with DAG("of_{tasks}_tasks", tags=["classification:internal"], default_args=args
 
 
 def start(mode: str, home: str) -> subprocess.Popen[str]:
-    """A process that has imported Airflow and forks a child for each folder that it is told."""
+    """Start a process that has imported Airflow and forks a child for each folder whose name it gets."""
     env = os.environ | {
         "AIRFLOW_HOME": home,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -80,7 +80,7 @@ def start(mode: str, home: str) -> subprocess.Popen[str]:
 
 
 def seconds(parser: subprocess.Popen[str], folder: Path, dags: int) -> float:
-    """Processor seconds of one reading of a folder, in a child of its own."""
+    """Return the CPU seconds of one reading of a folder, in a child process."""
     assert parser.stdin and parser.stderr
     print(folder, dags, file=parser.stdin, flush=True)
     for line in parser.stderr:

@@ -38,7 +38,7 @@ when anything was let in or a port is new."""
 
 
 def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
-    """Of the proof's report: one for each line of the table."""
+    """Return the checks of the proof's report: one for each line of the table."""
     return [
         {
             "what": f"{part}: {row.endpoint}, {row.who}",

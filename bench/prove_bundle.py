@@ -31,14 +31,14 @@ from rempart.settings import config
 NAME = "bundle"
 PROJECT = f"rempart-bundle{'-' + str(OFFSET) if OFFSET else ''}"
 PORT_OFFSET = str(7950 + OFFSET)
-"""Tests have whole hundreds. SeaweedFS names sockets in /tmp by port, and no network namespace parts those."""
+"""Port offset; tests use whole hundreds. SeaweedFS names sockets in /tmp by port, and network namespaces share /tmp."""
 ALONE = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
-"""Before a command: a network of its own, which leads nowhere."""
+"""Words before a command: run it in a network of its own that leads nowhere."""
 PYTHON = str(Path(sys.base_prefix) / "bin" / "python3")
 
 
 def why_not() -> str:
-    """Why this machine cannot run the proof; empty if it can."""
+    """Return why this machine cannot run the proof; empty if it can."""
     if os.geteuid() != 0:
         return "a network namespace needs root"
     if lacking := [name for name in ("unshare", "ip") if not shutil.which(name)]:
@@ -54,7 +54,7 @@ def run(
 
 
 def bare(machine: Path) -> dict[str, str]:
-    """The environment of somebody who just logged in, with nothing that tells of an index or a proxy."""
+    """Return the environment of a user who has just logged in, without settings of an index or a proxy."""
     machine.mkdir(parents=True, exist_ok=True)
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(machine), "LANG": "C.UTF-8"}
 
@@ -64,7 +64,7 @@ def last_lines(done: subprocess.CompletedProcess[str], lines: int = 3) -> str:
 
 
 def flip(file: Path) -> None:
-    """Alter one bit in the middle of a file; a second time, it is as it was."""
+    """Flip one bit in the middle of a file; a second call restores it."""
     with file.open("r+b") as stream:
         stream.seek(file.stat().st_size // 2)
         byte = stream.read(1)
@@ -73,12 +73,12 @@ def flip(file: Path) -> None:
 
 
 def opened(folder: Path, public: Path, machine: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The program that opens a bundle, as it was kept elsewhere, where there is no network."""
+    """Run the program that opens a bundle, as it was kept elsewhere, without a network."""
     return run([*ALONE, PYTHON, open_bundle.__file__, folder, "--trust", public, *words], bare(machine))
 
 
 def copied(bundle: Path, machine: Path) -> Path:
-    """The bundle on another machine: its files, without their bytes being written again."""
+    """Copy the bundle to another machine: its files, without writing their bytes again."""
     shutil.rmtree(machine, ignore_errors=True)
     shutil.copytree(bundle, machine / bundle.name, copy_function=os.link)
     return machine / bundle.name
@@ -88,7 +88,7 @@ def copied(bundle: Path, machine: Path) -> Path:
 
 
 def refused(bundle: Path, public: Path, folder: Path, checks: list[Check]) -> None:
-    """An altered byte in any file, an altered index, a key of somebody else."""
+    """Check that an altered byte in any file, an altered index, and a foreign key are refused."""
     (index,) = (bundle / open_bundle.FOLDER).glob("*.json")
     files = sorted(file for file in bundle.rglob("*") if file.is_file() and file != index)
     names = [file.relative_to(bundle).as_posix() for file in files]
@@ -115,7 +115,7 @@ def refused(bundle: Path, public: Path, folder: Path, checks: list[Check]) -> No
 
 
 def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    """From the wheels: install, and the demo's whole chain, in a network that leads nowhere."""
+    """Install from the wheels and run the demo's whole chain, in a network that leads nowhere."""
     program = "import socket; socket.create_connection(('1.1.1.1', 443), 3)"
     away = run([*ALONE, PYTHON, "-c", program], bare(machine))
     links = run([*ALONE, "ip", "-brief", "link"], bare(machine)).stdout.split()[::4]
@@ -136,7 +136,9 @@ def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], fig
 
 
 def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    """From the images: gone from the Engine, loaded, and the platform started of them, with nothing pulled."""
+    """Remove the images from the Engine, load them from the bundle, and start the platform from them, with nothing
+    pulled.
+    """
     (index,) = (bundle / open_bundle.FOLDER).glob("*.json")
     references = json.loads(index.read_text(encoding="utf-8"))["bundle"]["images"]
     ids = {name: image_id(name) for name in references}
@@ -176,7 +178,9 @@ def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check]
 
 
 def leading_out() -> dict[str, list[str]]:
-    """Networks of the proof's containers from which packets leave this machine, and who is in each."""
+    """Return the networks of the proof's containers from which packets leave this machine, and the containers in
+    each.
+    """
     networks = docker("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
     return {
         load["Name"]: sorted(container["Name"] for container in load["Containers"].values())
@@ -193,7 +197,7 @@ def image_id(reference: str) -> str:
 
 
 def written(root: Path, folder: Path, *, images: bool, figures: dict[str, Any]) -> tuple[Path, Path]:
-    """A bundle of this clone, signed by a key of the proof's own; and its public key."""
+    """Write a bundle of this clone, signed by a key of the proof's own. Return it with its public key."""
     variables = {**os.environ, **PORTS, "REMPART_VAR": str(folder / "var"), "REMPART_HOME": str(root)}
     variables |= {"REMPART_FILES": str(folder / "var" / "compose"), "BASE_IMAGE": prove_compose.base_image()}
     rempart = [sys.executable, "-m", "rempart.cli"]

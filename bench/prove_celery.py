@@ -35,7 +35,7 @@ NAME = "celery"
 PROFILES = ("celery", "monitoring")
 TRAIN = "train_hotel_bookings"
 ONLY_AFTER_A_FAILURE = re.compile("_failed_")
-"""Metrics that nobody pushes while all goes well."""
+"""Metrics that nobody pushes while everything works."""
 
 
 def build(compose: Compose, folder: Path) -> None:
@@ -50,7 +50,7 @@ def build(compose: Compose, folder: Path) -> None:
 
 
 def start(compose: Compose, folder: Path, workers: int) -> None:
-    """From nothing to a platform that is up."""
+    """Start the platform from nothing."""
     build(compose, folder)
     compose.must("up", "--wait", "--scale", f"worker={workers}")
 
@@ -61,31 +61,31 @@ def given(folder: Path, name: str) -> Connection:
 
 
 def api_of(folder: Path) -> AirflowApi:
-    """Airflow, through the gate."""
+    """Return a client of Airflow, through the gate."""
     user, port = given(folder, "airflow_api"), int(PORTS["REMPART_AIRFLOW_PORT"])
     return AirflowApi(Connection("gate", "http", "127.0.0.1", port, user.login, user.password, "http"))
 
 
 def workers(compose: Compose) -> dict[str, dict[str, Any]]:
-    """What the Engine says of each worker, by the name that it has for Airflow."""
+    """Return the Engine's description of each worker, by the worker's name in Airflow."""
     ids = compose.must("ps", "--all", "--quiet", "worker").split()
     done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=True)
     return {load["Config"]["Hostname"]: load for load in json.loads(done.stdout)}
 
 
 def tasks(api: AirflowApi, since: datetime) -> list[dict[str, Any]]:
-    """Every task instance that began since a time: the last try of each."""
+    """Return every task instance that began since a time: the last try of each."""
     path, after = "/api/v2/dags/~/dagRuns/~/taskInstances", f"{since:%Y-%m-%dT%H:%M:%SZ}"
     return api.every(path, "task_instances", order_by="start_date", start_date_gte=after)
 
 
 def spread(found: list[dict[str, Any]]) -> dict[str, int]:
-    """How many tasks each worker had; those that were skipped had none."""
+    """Return the number of tasks of each worker; skipped tasks had none."""
     return dict(Counter(str(task["hostname"]) for task in found if task["hostname"]))
 
 
 def running(api: AirflowApi, dag: str, since: datetime, patience: float = 400) -> dict[str, Any]:
-    """The first task of a DAG that is seen running. Ends the proof if there is none."""
+    """Return the first task of a DAG that is seen running. Ends the proof if there is none."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         for task in tasks(api, since):
@@ -97,7 +97,7 @@ def running(api: AirflowApi, dag: str, since: datetime, patience: float = 400) -
 
 @contextmanager
 def demo(compose: Compose, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The demo's chain through REST, in a container beside the platform."""
+    """Run the demo's chain through REST, in a container beside the platform."""
     with log.open("wb") as out:
         command = compose.command("run", "--rm", "--no-deps", "-T", "cli", "rempart", "demo")
         process = subprocess.Popen(command, cwd=compose.root, env=compose.environment, stdout=out, stderr=out)
@@ -110,7 +110,7 @@ def demo(compose: Compose, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def share(compose: Compose, api: AirflowApi, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    """The chain with both workers."""
+    """Run the chain with both workers."""
     since, log = datetime.now(UTC), folder / "demo.log"
     with demo(compose, log) as process:
         code = process.wait(900)
@@ -123,7 +123,7 @@ def share(compose: Compose, api: AirflowApi, folder: Path, checks: list[Check], 
 
 
 def kill(compose: Compose, api: AirflowApi, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    """The chain once more; the worker that trains dies, as a machine does that does not come back."""
+    """Run the chain once more; the worker that trains dies for good, as a lost machine does."""
     since, log = datetime.now(UTC), folder / "demo-killed.log"
     with demo(compose, log) as process:
         victim = running(api, TRAIN, since)
@@ -150,7 +150,7 @@ def kill(compose: Compose, api: AirflowApi, folder: Path, checks: list[Check], f
 
 
 def stop(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[str, Any]) -> None:
-    """A worker that is asked to stop while it trains."""
+    """Ask a worker to stop while it trains."""
     since = datetime.now(UTC)
     run = api.trigger(TRAIN)
     task = running(api, TRAIN, since)
@@ -164,7 +164,7 @@ def stop(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[s
 
 
 def look(compose: Compose, folder: Path, checks: list[Check]) -> None:
-    """At the containers of the profiles, and at what they say."""
+    """Check the containers of the profiles, and their messages."""
     containers = {
         name: container for name, container in compose.running().items() if name in ("broker", "worker", "monitoring")
     }
@@ -181,7 +181,7 @@ def look(compose: Compose, folder: Path, checks: list[Check]) -> None:
 
 
 def measured(folder: Path, root: Path, checks: list[Check]) -> None:
-    """Every metric that the page asks for was pushed, and is told to who has the password alone."""
+    """Check that every metric of the page was pushed, and that only a client with the password can read them."""
     user, url = given(folder, "monitoring"), f"http://127.0.0.1:{PORTS['REMPART_MONITORING_PORT']}"
     page = (root / "deploy" / "images" / "monitoring.html").read_text(encoding="utf-8")
     wanted = {f"airflow_{name}_heartbeat_total" for name in ("scheduler", "dag_processor", "triggerer")}

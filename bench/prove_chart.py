@@ -34,7 +34,7 @@ SETS = {
     "KubernetesExecutor": ([HELM / "values.yaml"], PLATFORM),
     "CeleryExecutor": ([HELM / "values.yaml", HELM / "values-celery.yaml"], ROOT / "deploy" / "kubernetes" / "celery"),
 }
-"""Values by executor, and the folder that is applied beside them, upon the platform's own."""
+"""Values by executor, and the folder that is applied after the platform's own files."""
 REFUSED = (
     "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
     "AIRFLOW__CELERY__CELERY_RESULT_BACKEND",
@@ -48,12 +48,12 @@ EXPECTED = {
     ],
     "CeleryExecutor": list[str](),
 }
-"""Warnings that stay, and why."""
+"""Accepted warnings, with their reasons."""
 Check = dict[str, Any]
 
 
 def why_not(helm: str, chart: str) -> str:
-    """Why this machine cannot run the proof; empty if it can."""
+    """Return why this machine cannot run the proof; empty if it can."""
     if not chart:
         return "no chart is named: make prove-chart CHART=airflow-1.22.0.tgz (docs/how-to/kubernetes.md fetches it)"
     if not Path(chart).exists():
@@ -64,7 +64,7 @@ def why_not(helm: str, chart: str) -> str:
 
 
 def stub_values(folder: Path) -> list[dict[str, Any]]:
-    """The platform's manifests, with what a component of the overlay adds and without what it removes."""
+    """Return the platform's manifests, with the additions and without the removals of an overlay's component."""
     found = [
         document
         for file in sorted(PLATFORM.glob("*.yaml"))
@@ -80,7 +80,7 @@ def stub_values(folder: Path) -> list[dict[str, Any]]:
 
 
 def prove(chart: Chart, checks: list[Check]) -> None:
-    """Add one check for each thing that has to be true."""
+    """Add one check for each requirement."""
 
     def noting(what: str, wrong: list[str], good: str) -> None:
         checks.append({"what": what, "ok": not wrong, "detail": "; ".join(wrong) or good})
@@ -120,7 +120,7 @@ def prove(chart: Chart, checks: list[Check]) -> None:
 
 
 def _makes(chart: Chart, values: list[Path], place: str, name: str) -> bool:
-    """Whether the rules see that the chart makes a Secret where the values name none, or the chart refuses them."""
+    """Return whether the chart makes a Secret if the values name none, or refuses them."""
     try:
         made = chart.rendered(values, [f"{place}=null"])
     except Refused as refused:

@@ -47,7 +47,7 @@ Prove = Callable[["Compose", Path, list[Check], dict[str, Any]], None]
 
 
 def why_not() -> str:
-    """Why this machine cannot run the proof; empty if it can."""
+    """Return why this machine cannot run the proof; empty if it can."""
     if not shutil.which("docker"):
         return "there is no docker on this machine"
     for words in (["docker", "info"], ["docker", "compose", "version"], ["docker", "buildx", "version"]):
@@ -59,7 +59,7 @@ def why_not() -> str:
 
 
 def base_image() -> str:
-    """What BASE_IMAGE names, else the one that this proof makes out of Debian packages."""
+    """Return the image that BASE_IMAGE names, else the image that this proof makes of Debian packages."""
     return os.environ.get("BASE_IMAGE") or BASE
 
 
@@ -83,7 +83,7 @@ class Compose:
         return ["docker", "compose", "-p", PROJECT, *files, "--env-file", str(self._settings), *profiles, *words]
 
     def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-        """One command, with what it says. Nothing of it is shown."""
+        """Run one command and return its output, which is not shown."""
         return subprocess.run(
             self.command(*words),
             cwd=self.root,
@@ -103,7 +103,7 @@ class Compose:
         return done.stdout
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """What the Engine says of each container, by service."""
+        """Return the Engine's description of each container, by service."""
         ids = self.must("ps", "--all", "--quiet").split()
         found = json.loads(docker("inspect", *ids)) if ids else []
         return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in found}
@@ -130,7 +130,7 @@ def check(checks: list[Check], what: str, ok: bool, detail: str) -> None:
 
 
 def heal(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[str, Any]) -> None:
-    """Kill the scheduler, and the task that it runs, with SIGKILL; the container comes back and the run ends well."""
+    """Kill the scheduler and its running task with SIGKILL; the container must come back and the run succeed."""
     dag, began = "ingest_hotel_bookings", time.monotonic()
     run = api.trigger(dag)
     while "running" not in _states(api, dag, run):
@@ -161,7 +161,7 @@ def _states(api: AirflowApi, dag: str, run: str) -> list[str]:
 
 
 def left(compose: Compose) -> list[str]:
-    """What the Engine still has of the project."""
+    """Return everything of the project that the Engine still has."""
     label = f"label=com.docker.compose.project={PROJECT}"
     listings = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
     return [
@@ -172,7 +172,7 @@ def left(compose: Compose) -> list[str]:
 
 
 def sizes(images: Sequence[str]) -> dict[str, float]:
-    """Size of each image in MB, layers that it shares with others counted in each."""
+    """Return the size of each image in MB; shared layers count in each."""
     return {name: round(json.loads(docker("image", "inspect", name))[0]["Size"] / 1e6, 1) for name in images}
 
 
@@ -258,7 +258,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
 
 
 def proven(name: str, what: str, prove: Prove, folder: Path) -> int:
-    """A proof in containers of its own, from nothing to nothing; `folder` has its state. The exit code."""
+    """Run a proof in containers of its own, from nothing to nothing; `folder` has its state. Return the exit code."""
     if why := why_not():
         print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
         write(name, [{"what": what, "ok": None, "detail": f"not run: {why}"}], 0, {})

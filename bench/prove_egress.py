@@ -60,18 +60,18 @@ CONTROLS = {
         "tcp [2001:db8:7::7]:443",
     ),
 }
-"""What a child process does in the control, and the destination under which it must be counted."""
+"""Actions of a child process in the control, and the destination under which each must be counted."""
 
 
 @dataclass
 class Proof:
-    """Checks and figures as they come; `ok` is None for what was not run."""
+    """Checks and figures as they come; `ok` is None for a check that was not run."""
 
     started: float = field(default_factory=time.monotonic)
     checks: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     watching: bool = False
-    """Whether attempts are the platform's own by now, and not the control's."""
+    """Whether attempts belong to the platform by now, and not to the control."""
 
     def tell(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:6.1f} s  {text}", flush=True)
@@ -83,7 +83,7 @@ class Proof:
 
     @property
     def ok(self) -> bool:
-        """No check failed, and the figure stands: without the count nothing is proved."""
+        """Return whether no check failed and the count exists: without the count nothing is proved."""
         return all(check["ok"] is not False for check in self.checks) and self.figures.get("attempts") == 0
 
     def report(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Proof:
 
 
 def by_destination(attempts: Iterable[sink.Attempt]) -> list[dict[str, Any]]:
-    """How often each process tried each destination, the most frequent first."""
+    """Return how often each process tried each destination, the most frequent first."""
     counted = Counter((a.service, a.process, a.destination) for a in attempts)
     first: dict[tuple[str, str, str], sink.Attempt] = {}
     for attempt in attempts:
@@ -120,7 +120,7 @@ def by_destination(attempts: Iterable[sink.Attempt]) -> list[dict[str, Any]]:
 
 
 def control(proof: Proof, caught: sink.Sink, when: str) -> None:
-    """Each deliberate attempt is counted and named with its process."""
+    """Check that each deliberate attempt is counted under its process."""
     for what, (code, destination) in CONTROLS.items():
         if "IPv6" in what and not caught.ipv6:
             proof.check(f"control {when}: {what} is counted", None, "this kernel has no IPv6, so nothing can use it")
@@ -135,7 +135,7 @@ def control(proof: Proof, caught: sink.Sink, when: str) -> None:
 
 
 def rempart(proof: Proof, what: str, *arguments: str, good: tuple[int, ...] = (0,)) -> None:
-    """A command of ours must end well; its output is the user's to see."""
+    """Run a command of ours, which must succeed; its output goes to the user."""
     command = f"rempart {' '.join(arguments)}"
     proof.tell(command)
     began = time.monotonic()
@@ -145,7 +145,7 @@ def rempart(proof: Proof, what: str, *arguments: str, good: tuple[int, ...] = (0
 
 
 def scheduled(proof: Proof, api: AirflowApi, since: datetime) -> None:
-    """A run that the scheduler starts by the clock, not by a request, must end well."""
+    """Check that a run succeeds that the scheduler starts by the clock, not by a request."""
     deadline = time.monotonic() + _SCHEDULED_SECONDS
     what, told = "a scheduled run ends well", 0.0
     while time.monotonic() < deadline:
@@ -163,7 +163,7 @@ def scheduled(proof: Proof, api: AirflowApi, since: datetime) -> None:
 
 
 def use_everything(proof: Proof, linger: int) -> None:
-    """Everything that the sealed stack is put through, from nothing to its end."""
+    """Use every part of the sealed stack, from nothing to its end."""
     since = datetime.now(UTC) - timedelta(seconds=1)
     evidence = config.var_dir() / "evidence"
     rempart(proof, "the machine is checked", "preflight")
@@ -195,7 +195,7 @@ def server(name: str, paths: tuple[str, ...]) -> pages.Server:
 
 
 def sealed(arguments: argparse.Namespace) -> int:
-    """The part that runs inside."""
+    """Run the part inside the namespace."""
     proof = Proof()
 
     def tell_attempt(attempt: sink.Attempt) -> None:
@@ -237,7 +237,7 @@ def write(file: Path, report: dict[str, Any]) -> None:
 
 
 def processes_left(var: Path) -> list[int]:
-    """Processes of the proof's stack that this machine still shows."""
+    """Return processes of the proof's stack that this machine still shows."""
     from rempart.deployment.setup import launch, preflight
 
     found = [*launch.marked(f"{preflight.stack_id(var)}:"), *launch.databases(var / "postgresql" / "data")]
@@ -261,7 +261,7 @@ def table(report: dict[str, Any]) -> list[str]:
 
 
 def finish(inner: Path, result: Path, var: Path, code: int, began: float) -> int:
-    """Judge from outside, write the result; the exit code."""
+    """Judge from outside and write the result. Return the exit code."""
     proof = Proof(began)
     listed: list[dict[str, Any]] = []
     if inner.is_file():

@@ -63,10 +63,10 @@ from rempart.settings import config
 
 @dataclass
 class Proof:
-    """Checks and figures as they come; `ok` is None for what was not run."""
+    """Checks and figures as they come; `ok` is None for a check that was not run."""
 
     network: bool
-    """Whether this run has a network of its own to put rules on."""
+    """Whether this run has its own network, on which rules can be set."""
     started: float = field(default_factory=time.monotonic)
     checks: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Proof:
 
 
 def make_project(root: Path, folder: Path) -> None:
-    """A project with our library and configuration, the proof's DAGs, one allowed host and one that is refused."""
+    """Create a project with our library and configuration, the proof's DAGs, an allowed host and a refused one."""
     folder.mkdir(parents=True)
     for name in ("include", "data"):
         (folder / name).symlink_to(root / name)
@@ -127,7 +127,7 @@ def nft(*words: str, text: str | None = None) -> str:
 
 
 def handed_over() -> Counter[tuple[str, int]]:
-    """Packets that processes handed to the network, by destination, before any rule."""
+    """Return packets that processes handed to the network, by destination, before any rule."""
     found: Counter[tuple[str, int]] = Counter()
     listed = nft("list", "set", "inet", "proof", "tried")
     for address, port, packets in re.findall(r"([\d.]+) \. (\w+) counter packets (\d+)", listed):
@@ -137,14 +137,14 @@ def handed_over() -> Counter[tuple[str, int]]:
 
 
 def refused() -> int:
-    """Packets that the rendered rules have refused so far."""
+    """Return the number of packets that the rendered rules have refused so far."""
     found = re.search(r"packets (\d+)", nft("list", "counter", "inet", "rempart_egress", "refused"))
     return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
 class Count:
-    """Packets of one attempt: handed to the network, and gone. None where nothing counts."""
+    """Packets of one attempt: handed to the network, and left. None if nothing counts."""
 
     tried: int | None
     left: int | None
@@ -166,14 +166,14 @@ def counts(caught: sink.Sink | None, case: Case, port: int, since: int, before: 
 
 
 def run_attempts(api: AirflowApi, attempts: list[dict[str, Any]]) -> tuple[str, list[dict[str, str]]]:
-    """One run of the DAG; its id, and what came of each attempt."""
+    """Run the DAG once. Return the run's id, and the result of each attempt."""
     run = api.trigger("egress_layers", {"attempts": attempts})
     api.follow("egress_layers", run, lambda line: None)
     return run, list(api.result("egress_layers", run, "attempt_all"))
 
 
 def play(proof: Proof, api: AirflowApi, caught: sink.Sink | None, stage: str) -> str:
-    """One round of every case; adds to the rows, gives the run's id."""
+    """Run one round of every case, add it to the rows, and return the run's id."""
     since = len(caught.attempts()) if caught else 0
     before = handed_over() if caught else Counter[tuple[str, int]]()
     asked = [
@@ -213,7 +213,7 @@ def _packets(seen: dict[str, Any]) -> str:
 
 
 def elsewhere(proof: Proof, stack: paths.Stack, api: AirflowApi) -> None:
-    """The hook where there is user code beside a task: the dag-processor, the triggerer, `dag.test()`."""
+    """Test the hook in other processes with user code: the dag-processor, the triggerer, `dag.test()`."""
     deadline = time.monotonic() + 60
     found = ""
     while not found and time.monotonic() < deadline:
@@ -247,7 +247,9 @@ def elsewhere(proof: Proof, stack: paths.Stack, api: AirflowApi) -> None:
 
 
 def evidence(proof: Proof, api: AirflowApi, run: str) -> None:
-    """What a refusal leaves: a line in the task's log though the task swallowed the error, one record each."""
+    """Check the traces of a refusal: a line in the task's log although the task swallowed the error, and one record
+    each.
+    """
     path = f"/api/v2/dags/egress_layers/dagRuns/{run}/taskInstances/attempt_all/logs/1?full_content=true"
     log = json.dumps(api.get(path))
     hooked = [(n, case) for n, case in enumerate(CASES) if case.hook]
@@ -319,7 +321,7 @@ def rounds(proof: Proof, caught: sink.Sink | None) -> None:
 
 
 def sealed(result: Path) -> int:
-    """Inside the namespace."""
+    """Run the part inside the namespace."""
     proof = Proof(network=True)
     nft("-f", "-", text=COUNTER)
     names = {DENIED_NAME: DENIED, ALLOWED_NAME: ALLOWED, DECLARED_NAME: DECLARED}

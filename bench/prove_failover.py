@@ -45,7 +45,7 @@ def check(what: str, ok: bool, detail: object) -> Check:
 
 
 def held(platform: Platform, name: str) -> Held:
-    """SHA-256 of each object that a site shows in the shared buckets, read from it."""
+    """Return the SHA-256 of each object that a site lists in the shared buckets, read from it."""
     site, found = platform.site(name, "personal"), {}
     for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
         for info in site.list(bucket):
@@ -54,7 +54,7 @@ def held(platform: Platform, name: str) -> Held:
 
 
 def kill_primary(stack: paths.Stack) -> None:
-    """SIGKILL, and the supervisor is kept from starting it again: the site is gone."""
+    """Kill the primary (SIGKILL), and keep the supervisor from starting it again: the site is lost."""
     (line,) = [service for service in status.services(stack, time.time()) if service.name == "site-primary"]
     os.kill(line.pid, signal.SIGKILL)
     Supervisor(stack).stop(["site-primary"])
@@ -74,7 +74,7 @@ def return_primary(stack: paths.Stack) -> None:
 
 
 def await_running(api: AirflowApi, run_id: str, seconds: float = 180) -> None:
-    """Until a training's task runs."""
+    """Wait until a training's task runs."""
     path, deadline = f"/api/v2/dags/train_{PIPELINE}/dagRuns/{run_id}/taskInstances", time.monotonic() + seconds
     while not any(task_instance["state"] == "running" for task_instance in api.get(path)["task_instances"]):
         if time.monotonic() > deadline:

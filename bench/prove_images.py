@@ -33,27 +33,31 @@ from rempart.settings import config
 
 NAME = "images"
 TWICE = {"gate": "gate", "airflow": "airflow-init"}
-"""The smallest target, and one with Python, its packages from the lock, and compiled modules; and who builds each."""
+"""Targets that are built twice: the smallest, and one with Python, locked packages and compiled modules; with their
+builders.
+"""
 LABELS = ("title", "description", "licenses", "version", "revision", "created", "base.name")
 CACHES = re.compile(
     r"var/(cache/(apt|debconf|ldconfig)|lib/apt/lists|log)/.+[^/]$|(root|home/[^/]+)/\.cache/|"
     r"etc/(machine-id|passwd-|shadow-|group-|gshadow-)$|.*/(\.cache|pip-cache|\.npm)/"
 )
 ALLOWED = re.compile(r"var/cache/debconf/(config|passwords|templates)\.dat$")
-"""What dpkg works with, and no cache."""
+"""Working files of dpkg that are not a cache."""
 PRIVATE = re.compile(
     rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}|AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|"
     rb"AKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b"
 )
 EXAMPLES = re.compile(r"/site-packages/.*/(tests?|testing|examples)/|/botocore/data/|/libgnutls\.so\.[\d.]+$")
-"""Whose keys are those of test suites, documentation, and of a library that tests itself: told, and not counted."""
+"""Packages whose keys belong to test suites, documentation, or a library that tests itself: reported, and not
+counted.
+"""
 SIGNS = (b"PRIVATE KEY-----", b"AGE-SECRET-KEY-1", b"AKIA", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")
-"""What every match of `PRIVATE` has in it; found much faster."""
+"""Text in every match of `PRIVATE`; a search for it is much faster."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One path of an image. `digest` is that of its bytes, or what a link leads to."""
+    """One path of an image. `digest` is the digest of its bytes, or the target of a link."""
 
     kind: str
     mode: int
@@ -64,7 +68,7 @@ class Entry:
 
 @dataclass
 class KeySearch:
-    """The files of an image that look as if they held a private key. Bytes that several images have are read once."""
+    """Find the files of an image that look like private keys. Bytes that several images share are read once."""
 
     found: list[str] = field(default_factory=list)
     known: dict[str, bool] = field(default_factory=dict)
@@ -77,7 +81,7 @@ class KeySearch:
 
 
 def entries(reference: str, keys: KeySearch | None = None) -> dict[str, Entry]:
-    """Every path of an image."""
+    """Return every path of an image."""
     container = docker("create", reference).strip()
     try:
         with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as process:
@@ -106,12 +110,12 @@ def _entry(archive: tarfile.TarFile, tar_info: tarfile.TarInfo, keys: KeySearch 
 
 
 def made_by_the_engine() -> set[str]:
-    """What the Engine adds to a container, and no image has."""
+    """Return paths that the Engine adds to a container and that no image has."""
     return {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab"}
 
 
 def differences(entry: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
-    """Each path in which two builds differ, and how; pure."""
+    """Return each path in which two builds differ, and how. Pure."""
     told = []
     for name in sorted({*entry, *other}):
         first, second = entry.get(name), other.get(name)
@@ -124,7 +128,7 @@ def differences(entry: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
 
 
 def faults(found: dict[str, Entry]) -> Iterator[str]:
-    """What of the paths of an image must not be; pure."""
+    """Return forbidden properties of an image's paths. Pure."""
     for name, entry in sorted(found.items()):
         if entry.kind != "link" and entry.mode & (stat.S_ISUID | stat.S_ISGID):
             yield f"{name} is setuid or setgid ({entry.mode:o})"
@@ -137,7 +141,7 @@ def faults(found: dict[str, Entry]) -> Iterator[str]:
 
 
 def look(reference: str, known: dict[str, bool], checks: list[Check], figures: dict[str, Any]) -> None:
-    """At one image: its paths, its settings, its bill. `known` is what the search for keys read of others."""
+    """Examine one image: its paths, its settings, its bill. `known` has the key search's results for other images."""
     name, search = reference.rpartition("/")[2].partition(":")[0], KeySearch(known=known)
     found = entries(reference, search)
     keys = search.found
@@ -168,7 +172,7 @@ def look(reference: str, known: dict[str, bool], checks: list[Check], figures: d
 
 
 def _distributions(found: dict[str, Entry]) -> set[re.Pattern[str]]:
-    """A pattern of the purl of each Python distribution that lies in an image, told by the names of its paths alone."""
+    """Return a purl pattern for each Python distribution in an image, from the names of its paths alone."""
     patterns = set()
     for name in found:
         if got := re.fullmatch(
@@ -181,7 +185,7 @@ def _distributions(found: dict[str, Entry]) -> set[re.Pattern[str]]:
 
 
 def twice(compose: Compose, checks: list[Check], figures: dict[str, Any]) -> None:
-    """Build two targets two times, without the Engine's cache of layers, and compare."""
+    """Build two targets twice, without the Engine's layer cache, and compare."""
     builds: list[dict[str, dict[str, Entry]]] = []
     for number in (1, 2):
         began = time.monotonic()

@@ -26,7 +26,7 @@ PIPELINE = "hotel_bookings"
 
 
 def patiently(call: Callable[[], object], seconds: float = 120) -> object:
-    """The API server may be the one that was killed: ask again until it is back."""
+    """Retry until the API server is back: it may be the killed process."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -44,7 +44,7 @@ def await_running(api: AirflowApi, dag_id: str, run_id: str) -> None:
 
 
 def chain(api: AirflowApi, params: dict[str, float], while_running: Callable[[], None]) -> str:
-    """One training and its gate; what came of it."""
+    """Run one training and its gate. Return the results."""
     since = datetime.now(UTC)
     train, gate = f"train_{PIPELINE}", f"validate_model_{PIPELINE}"
     run_id = api.trigger(train, {"trainer_params": params})

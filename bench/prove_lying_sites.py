@@ -38,11 +38,13 @@ from tests.lying import FAULTS, Fault, lying_site
 
 FORK = multiprocessing.get_context("fork")
 LIMIT = 900.0
-"""Seconds for one run of an operation: storms of refusals are waited out, an endless listing is not."""
+"""Time limit in seconds for one run of an operation: longer than a storm of refusals, shorter than an endless
+listing.
+"""
 WORKERS = 3
-"""Processes, each with servers of its own: most of a cell's time is waiting for servers to start."""
+"""Number of processes, each with its own servers: a cell mostly waits for servers to start."""
 Wanted = tuple[str, str, str]
-"""A fault, an operation, and the site that lies."""
+"""A fault, an operation, and the lying site."""
 ONE_KEY = {"P5-read", "P5-write"}
 QUICK = (
     ("I9-unrecorded", "ingest"),
@@ -69,7 +71,7 @@ QUICK = (
 
 
 def _in_child(act: Callable[[Path], object], folder: Path, seconds: float) -> dict[str, Any]:
-    """What an act writes into a file, in a process of its own; nothing if it was killed after so many seconds."""
+    """Return the result of an act in a process of its own; None if it was killed after this many seconds."""
     file = folder / "told.json"
     file.unlink(missing_ok=True)
     process = FORK.Process(target=act, args=(file,))
@@ -82,7 +84,7 @@ def _in_child(act: Callable[[Path], object], folder: Path, seconds: float) -> di
 
 
 def _run(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
-    """How an operation ended (green, refused, traceback), what it said, and what is not as it claims."""
+    """Return how an operation ended (green, refused, traceback), its message, and the differences from its claim."""
     try:
         claim = operation.act(cell)
     except (RempartError, on.Noticed, on.Pending) as error:
@@ -94,7 +96,7 @@ def _run(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
 
 
 def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None, where: str, file: Path) -> None:
-    """One cell, in a process of its own."""
+    """Run one cell, in a process of its own."""
     on.small_parts()
     told: dict[str, Any] = {"verdict": "RED endless", "message": "", "hits": 0}
     began = time.monotonic()
@@ -152,7 +154,7 @@ def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None,
 
 
 def _settled(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
-    """The operation once more, with what its words ask for: a repair, or the read-back that a green announces."""
+    """Run the operation again after the step that its message asks for: a repair, or the announced read-back."""
     how, message, wrong = _run(operation, cell)
     if how == "refused" and operation.name == "back up" and "points repair" in message:
         real = cell.real()
@@ -170,13 +172,13 @@ def _unequal_now(cell: Cell) -> list[str]:
 
 
 def honest_run(ground: Ground, made: Made, folder: Path, operation: Operation) -> dict[str, Any]:
-    """What came of an operation at honest sites, and its requests."""
+    """Return the outcome of an operation at honest sites, and its requests."""
     ground.reset()
     return _in_child(lambda file: _cell(ground, made, operation, None, "haven", file), folder, 2 * LIMIT)
 
 
 def faulty_run(ground: Ground, made: Made, folder: Path, operation: Operation, fault: Fault, site: str) -> Outcome:
-    """What came of one cell."""
+    """Return the outcome of one cell."""
     ground.reset()
     told = _in_child(lambda file: _cell(ground, made, operation, fault, site, file), folder, 2 * LIMIT + 60)
     return Outcome(
@@ -191,7 +193,7 @@ def faulty_run(ground: Ground, made: Made, folder: Path, operation: Operation, f
 
 
 def cells(ground: Ground, made: Made, folder: Path, wanted: Sequence[Wanted]) -> Iterator[Outcome]:
-    """Every cell that is wanted; those that no request reaches are told from the log of an honest run."""
+    """Yield every wanted cell; the log of an honest run shows the cells that no request reaches."""
     for name in dict.fromkeys(operation for _, operation, _ in wanted):
         operation = OPERATIONS[name]
         honest = honest_run(ground, made, folder, operation)
@@ -211,7 +213,7 @@ def cells(ground: Ground, made: Made, folder: Path, wanted: Sequence[Wanted]) ->
 
 
 def made_in_child(ground: Ground) -> Made | None:
-    """The platform, made in a process of its own, whose threads and connections end with it; nothing if that failed."""
+    """Create the platform in a process of its own, whose threads and connections end with it; None if that fails."""
     ours, theirs = FORK.Pipe(duplex=False)
     maker = FORK.Process(target=lambda: theirs.send(on.make(ground)))
     maker.start()
@@ -239,7 +241,7 @@ def work(wanted: Sequence[Wanted], tell: Callable[[Outcome], None]) -> None:
 
 
 def shared_out(wanted: Sequence[Wanted], workers: int) -> Iterator[Outcome]:
-    """The outcomes of all cells, as they come from so many processes; one that ends without its outcomes is red."""
+    """Yield the outcomes of all cells from several processes; a process that ends without its outcomes is red."""
     shares = [share for number in range(workers) if (share := wanted[number::workers])]
     outcomes = FORK.Queue()
     processes = [FORK.Process(target=work, args=(share, outcomes.put)) for share in shares]

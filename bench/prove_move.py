@@ -42,12 +42,12 @@ from rempart.settings.config import Connection, parse_connection
 
 NAME, OFFSET = "move", str(4800 + preflight.port_offset(os.environ))
 FINISHED = "MLflow and Airflow are not running yet"
-"""What a restore into containers says when the stores are filled."""
+"""Message of a restore into containers when the stores are filled."""
 
 
 @dataclass(frozen=True)
 class Reachable(paths.Stack):
-    """An operator's server that listens on this machine's own address, where containers reach it, too."""
+    """An operator's server on this machine's own address, which containers reach, too."""
 
     @property
     def listen(self) -> str:
@@ -58,7 +58,7 @@ class Reachable(paths.Stack):
 
 
 def stated(home: Path) -> None:
-    """The operator's address in a copy's rempart.yaml, as a team states it: the policy knows no other."""
+    """Declare the operator's address in a copy's rempart.yaml, as a team does: the policy knows no other."""
     file = home / "rempart.yaml"
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     services = data["operators"]["trial-two"]["services"]
@@ -67,7 +67,7 @@ def stated(home: Path) -> None:
 
 
 def allowed(unchanged: Operator) -> Operator:
-    """The operator's own look at its server, which asks the same policy."""
+    """Let the operator check its own server, which asks the same policy."""
     loaded = unchanged.stack.config
     theirs = loaded.operators["trial-two"]
     service = theirs.services["object-storage"]
@@ -78,7 +78,7 @@ def allowed(unchanged: Operator) -> Operator:
 
 
 def embedded(stack: paths.Stack, outside: Path) -> Seen:
-    """The demo on the embedded stack, and a restore point of all of it."""
+    """Run the demo on the embedded stack, and write a restore point of all of it."""
     if not demo.run(lambda: lifecycle.up(stack)):
         raise SystemExit("the demo itself is red: nothing to move")
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
@@ -91,7 +91,7 @@ def embedded(stack: paths.Stack, outside: Path) -> Seen:
 def into_containers(
     home: Path, var: Path, haven: Operator, outside: Path
 ) -> tuple[Compose, list[Check], dict[str, Any]]:
-    """The restore as the how-to has it; the containers run afterwards."""
+    """Restore into containers as the how-to says; the containers run afterwards."""
     variables, figures = at(home, var, haven.customer(), "0"), dict[str, Any]()
     compose = Compose(home, home / ".env")
 
@@ -129,7 +129,7 @@ def into_containers(
 
 
 def through_the_gate(var: Path) -> AirflowApi:
-    """Airflow's REST API, as a user of the containers reaches it."""
+    """Return Airflow's REST API as a user of the containers reaches it."""
     given = config.read_env_file(var / "compose" / "secrets.env")["AIRFLOW_CONN_AIRFLOW_API"]
     user = parse_connection("airflow_api", given)
     port = int(PORTS["REMPART_AIRFLOW_PORT"])

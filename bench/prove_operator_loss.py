@@ -47,7 +47,7 @@ from rempart.settings import config
 
 NAME, OFFSET = "operator-loss", "5500"
 LONG = {"max_iter": 8000, "learning_rate": 0.01}
-"""A training that lasts longer than a backup."""
+"""Parameters of a training that lasts longer than a backup."""
 LOOK_EVERY = 5.0
 PATIENCE = 600.0
 PROGRAMS = ("curl", "make")
@@ -57,7 +57,9 @@ PROGRAMS = ("curl", "make")
 
 
 def declare(home: Path, primary: str, haven: str) -> None:
-    """The copy's sites are others' servers; it replicates each minute, and is late after three."""
+    """Declare the copy's sites at other operators' servers, with replication each minute and a lag objective of
+    three.
+    """
     file = home / "rempart.yaml"
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     data["services"]["primary"] = {"external": {"url": primary, "connection": "s3_primary"}}
@@ -68,12 +70,12 @@ def declare(home: Path, primary: str, haven: str) -> None:
 
 
 def through(customer: Mapping[str, str], port: int) -> dict[str, str]:
-    """A customer's connections by the address that both sides of the proof can reach."""
+    """Return a customer's connections by the address that both sides of the proof can reach."""
     return {name: value.replace(f"127.0.0.1:{port}", f"{HOST}:{port}") for name, value in customer.items()}
 
 
 def cli(variables: Mapping[str, str], *words: str, before: Sequence[str] = (), quiet: bool = False) -> tuple[int, str]:
-    """`rempart` as a process of a copy: its exit code and what it told."""
+    """Run `rempart` as a process of a copy. Return its exit code and output."""
     home = Path(variables["REMPART_HOME"])
     python = home / ".venv" / "bin" / "python"
     command = [*before, str(python if python.exists() else sys.executable), "-u", "-m", "rempart.cli", *words]
@@ -89,7 +91,7 @@ def cli(variables: Mapping[str, str], *words: str, before: Sequence[str] = (), q
 
 
 def rows(platform: Platform) -> dict[str, int]:
-    """Rows of each database, all tables together."""
+    """Return the number of rows of each database, all tables together."""
     found = {}
     for name in config.DATABASES:
         connection = postgresql.for_database(platform.database("backup"), name)
@@ -104,7 +106,7 @@ def runs(api: AirflowApi) -> dict[str, str]:
 
 
 def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[str, Any], Seen]:
-    """The demo, its bundle, a training that runs, a restore point made meanwhile, and what came after that."""
+    """Run the demo, store its bundle, start a training, write a restore point meanwhile, and write more afterwards."""
     lifecycle.up(stack)
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     run = demo.Demo(platform, api, print)
@@ -143,7 +145,7 @@ def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[s
 
 
 def kill(stack: paths.Stack, primary: subprocess.Popen[bytes]) -> int:
-    """SIGKILL for every process of the platform and for the primary's server; how many."""
+    """Kill every process of the platform and the primary's server (SIGKILL). Return their number."""
     doomed = [*launch.leftovers(stack), psutil.Process(primary.pid)]
     for process in doomed:
         with suppress(psutil.NoSuchProcess):
@@ -154,12 +156,12 @@ def kill(stack: paths.Stack, primary: subprocess.Popen[bytes]) -> int:
 
 
 def watch(variables: Mapping[str, str], outside: Path) -> tuple[int, str]:
-    """`rempart watch --once`, with its file and its key alone."""
+    """Run `rempart watch --once` with only its file and its key."""
     return cli(variables, "watch", "--once", "--file", str(outside / "watch.yaml"), quiet=True)
 
 
 def detected(variables: Mapping[str, str], outside: Path, since: float) -> tuple[float | None, str]:
-    """Seconds until the watch is red, and what it said."""
+    """Return the seconds until the watch is red, and its message."""
     while time.monotonic() - since < PATIENCE:
         code, told = watch(variables, outside)
         if code:
@@ -173,7 +175,7 @@ def detected(variables: Mapping[str, str], outside: Path, since: float) -> tuple
 
 
 def installed(machine: Path, outside: Path, endpoint: str, key: Mapping[str, str], region: str) -> tuple[int, str]:
-    """The program that opens the bundle, fetched with curl and compared; then run. Its exit code and SHA-256."""
+    """Fetch the program that opens the bundle with curl, compare it and run it. Return its exit code and SHA-256."""
     opener = machine / "open_bundle.py"
     login, password = key["login"], key["password"]
     variables = {"PATH": PATH, "HOME": str(machine), "AWS_ACCESS_KEY_ID": login, "AWS_SECRET_ACCESS_KEY": password}
@@ -187,12 +189,12 @@ def installed(machine: Path, outside: Path, endpoint: str, key: Mapping[str, str
 
 
 def plain(views: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[list[str]]]:
-    """Online rows as they can be compared after JSON."""
+    """Return online rows in a form that can be compared after JSON."""
     return [[[f"{name}={value}" for name, value in row.items()] for row in view] for view in views]
 
 
 def carry_on(told: Path, out: Path) -> int:
-    """In the namespace, with the restored project's own programs: what its users see, and the end of the chain."""
+    """Run the restored project's own programs in the namespace: its users' view, and the end of the chain."""
     lifecycle.adopt_environment()
     was = json.loads(told.read_text(encoding="utf-8"))
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
@@ -245,7 +247,7 @@ def judged(was: dict[str, Any], seen: Seen, now: dict[str, Any]) -> list[Check]:
 
 
 def lost(was: dict[str, Any], seen: Seen, now: dict[str, Any]) -> dict[str, Any]:
-    """What of each store was newer than the restore point, as far as rows and names tell."""
+    """Return the changes of each store after the restore point, as far as rows and names show."""
     objects = {f"{bucket}/{key}": digest for (bucket, key), digest in seen.objects.items()}
     before, after = (list(chain.from_iterable(views)) for views in (plain(seen.rows), now["online"]))
     return {
@@ -307,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _index() -> dict[str, str]:
-    """How this machine reaches its package index; only the bundle's making needs it."""
+    """Return this machine's settings of its package index; only the making of the bundle needs them."""
     return {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith("_proxy")}
 
 
@@ -324,7 +326,7 @@ def _stored(bundle: Mapping[str, Any]) -> tuple[bool, str]:
 def recovered(
     folder: Path, haven: Operator, customer: Mapping[str, str], was: dict[str, Any], seen: Seen
 ) -> tuple[list[Check], dict[str, Any]]:
-    """Everything from the bare machine on; its checks and figures."""
+    """Run everything from the bare machine on. Return checks and figures."""
     outside, machine, port = folder / "outside", folder / "machine", haven.stack.ports["haven"]
     elsewhere = [("1.1.1.1", 443), (HOST, 22), (HOST, port + 1), ("8.8.8.8", 53)]
     sealed = reaches(HOST, port) and not any(reaches(*address) for address in elsewhere)
@@ -368,7 +370,7 @@ def chain_ended(
     seen: Seen,
     figures: dict[str, Any],
 ) -> list[Check]:
-    """What the restored platform's users see, asked in the namespace by the restored code."""
+    """Return the users' view of the restored platform, asked in the namespace by the restored code."""
     told, out, home = folder / "was.json", folder / "now.json", Path(variables["REMPART_HOME"])
     out.unlink(missing_ok=True)
     told.write_text(json.dumps(was, default=str), encoding="utf-8")

@@ -47,7 +47,9 @@ FULL = {"gpu-a": 0, "gpu-b": 2, "gpu-us": 16}
 
 @contextmanager
 def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleCluster]) -> Iterator[paths.Stack]:
-    """The stack of a project whose jobs run in these clusters, from nothing; this process's environment leads to it."""
+    """Start the stack of a project whose jobs run in these clusters, from nothing; this process's environment leads
+    to it.
+    """
     before = dict(os.environ)
     os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": offset}
     os.environ |= pods.connections(clusters)
@@ -64,7 +66,7 @@ def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleClus
 
 
 def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: str) -> dict[str, Any]:
-    """Kill a process of Airflow while a job's pod runs; the check that the job was adopted."""
+    """Kill a process of Airflow while a job's pod runs. Return the check that the job was adopted."""
     before = len(double.history)
     seed = round(time.time() % 1e6 * 1e-9, 12)  # another job each time
     params = {"max_iter": 3000, "learning_rate": 0.01, "l2_regularization": seed}
@@ -90,7 +92,10 @@ def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: 
 
 
 def evicted(api: AirflowApi, clusters: dict[str, DoubleCluster]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Let gpu-a take a job and evict its pod half way: the checks that it went on in gpu-b, and the figures."""
+    """Let gpu-a take a job and evict its pod half way.
+
+    Return the checks that it continued in gpu-b, and the figures.
+    """
     first = clusters["gpu-a"]
     before = {name: len(cluster.history) for name, cluster in clusters.items()}
     first.offer(1)
@@ -145,7 +150,7 @@ def evicted(api: AirflowApi, clusters: dict[str, DoubleCluster]) -> tuple[list[d
 
 
 def _step(cluster: DoubleCluster, since: int) -> int:
-    """The newest step that the first pod made since told of."""
+    """Return the newest step that the first pod since a time reported."""
     if not (made := cluster.history[since:]):
         return 0
     try:
@@ -157,12 +162,12 @@ def _step(cluster: DoubleCluster, since: int) -> int:
 
 
 def asked_by_us(cluster: DoubleCluster) -> list[Request]:
-    """Requests of the pool's account: the others are those of its administrator, who prepared it."""
+    """Return requests of the pool's account; the others are those of its administrator."""
     return [request for request in cluster.requests if request.user.startswith("system:serviceaccount:")]
 
 
 def refusals(clusters: dict[str, DoubleCluster]) -> dict[str, Any]:
-    """The check that the documented rights were enough, and that it was with them that the clusters were asked."""
+    """Return the check that the documented rights were enough, and were used for the requests."""
     asked = [
         request
         for each in clusters.values()
@@ -179,7 +184,7 @@ def refusals(clusters: dict[str, DoubleCluster]) -> dict[str, Any]:
 
 
 def write(name: str, checks: list[dict[str, Any]], seconds: float, figures: dict[str, Any]) -> bool:
-    """Print the table and write var/proof/<name>.json; whether everything was true."""
+    """Print the table and write var/proof/<name>.json. Return whether every check passed."""
     for check in checks:
         mark = "ok " if check["ok"] else "RED" if check["ok"] is False else "NOT RUN"
         print(f"{mark} {check['what']}: {check['detail']}")
@@ -193,7 +198,7 @@ def write(name: str, checks: list[dict[str, Any]], seconds: float, figures: dict
 
 
 def checks(report: dict[str, Any], placed: list[dict[str, Any]], clusters: dict[str, Any]) -> list[dict[str, Any]]:
-    """What must be true, as a stranger would look: at the report, the ledger, and the clusters themselves."""
+    """Return the checks as a stranger makes them: of the report, the ledger, and the clusters."""
     ran = [job["ran"] for job in placed if job["outcome"] == "succeeded"]
     pods_of = {name: double.history for name, double in clusters.items()}
     left = [pod.name for double in clusters.values() for pod in double.history if pod.deleted is None]

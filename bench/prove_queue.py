@@ -76,7 +76,7 @@ S3Site(place.name, connection, place.region, allowed).write(
 
 
 def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
-    """Orders of this many jobs, which differ in a parameter."""
+    """Return orders of this many jobs, which differ in a parameter."""
     pipeline, site = named("hotel_bookings"), platform.config.sites[platform.config.active_site]
     place = JobSite(name=platform.config.active_site, connection=site.connection, region=site.region)
     buckets, key = platform.config.buckets, "training/queue/none"
@@ -104,7 +104,7 @@ def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
 
 
 def project(folder: Path) -> Path:
-    """The project in pods, with a DAG folder of its own, and an image whose `python` only writes a result."""
+    """Create the project in pods, with its own DAG folder, and an image whose `python` only writes a result."""
     home = pods.project(folder / "home", {"gpu-a": {"max_pending": "1h"}}, gpu_pools=["gpu-a"])
     shared = (home / "dags").resolve()
     (home / "dags").unlink()
@@ -120,7 +120,7 @@ def project(folder: Path) -> Path:
 
 
 def follow(api: AirflowApi, run_id: str, seconds: float) -> tuple[dict[str, str], list[Counter[str]]]:
-    """Watch the run to its end: each task's last state, and how many were in which state, sample by sample."""
+    """Follow the run to its end. Return each task's last state, and the number of tasks in each state by sample."""
     samples: list[Counter[str]] = []
     deadline = time.monotonic() + seconds
     while True:

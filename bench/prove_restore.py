@@ -58,13 +58,13 @@ PIPELINE = demo.PIPELINE
 ENOUGH = 180.0
 """Seconds that the restore of the demo's data may take on two cores."""
 KILL_AT = ("--- stores", "--- databases", "ok: database", "--- objects", "--- services", "--- proof")
-"""What the command tells as it goes."""
+"""Messages of the command for its steps."""
 _LEFT_BEHIND = shutil.ignore_patterns("var", ".venv*", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "*.pyc")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Whoever runs a site: a server with a folder and credentials of its own, which outlive the platform."""
+    """Operator of a site: a server with its own folder and credentials, which outlive the platform."""
 
     stack: paths.Stack
     secrets: dict[str, str]
@@ -75,13 +75,13 @@ class Operator:
         return f"http://{self.stack.host(self.site)}:{self.stack.ports[self.site]}"
 
     def customer(self) -> dict[str, str]:
-        """What a customer of the operator has in his environment."""
+        """Return the environment variables of the operator's customer."""
         names = (f"AIRFLOW_CONN_S3_{kind}{self.site.upper()}" for kind in ("", "WITNESS_", "WATCH_"))
         return {name: self.secrets[name] for name in names if name in self.secrets}
 
     @contextmanager
     def serving(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The server, until the end of the context, or until somebody kills it."""
+        """Run the server until the end of the context, or until it is killed."""
         variables = environment.of(self.stack, self.secrets, os.environ, f"site-{self.site}")
         service = services.site(self.stack, self.site)
         with (self.stack.logs / f"{self.site}.log").open("ab") as log:
@@ -107,7 +107,7 @@ class Operator:
 def operator(
     folder: Path, site: str = "haven", offset: str = OFFSET, kind: type[paths.Stack] = paths.Stack
 ) -> Operator:
-    """The operator of a site, with its settings written."""
+    """Return the operator of a site, with its settings written."""
     stack = kind(config.project_root(), folder, config.load(), int(offset))
     stack.prepare()
     secrets = credentials.plan(stack, {}, credentials.new_token, credentials.new_fernet_key)
@@ -116,7 +116,7 @@ def operator(
 
 
 def clone(home: Path, recipient: str, endpoint: str) -> None:
-    """A copy of this project, as a team has it: `haven` at another operator, backups also for an escrow identity."""
+    """Copy this project as a team has it: `haven` at another operator, backups also for an escrow identity."""
     shutil.copytree(config.project_root(), home, ignore=_LEFT_BEHIND)
     file = home / "rempart.yaml"
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def clone(home: Path, recipient: str, endpoint: str) -> None:
 
 
 def at(home: Path, var: Path, customer: dict[str, str], offset: str = OFFSET) -> dict[str, str]:
-    """The environment of whoever works with a copy: nothing in it but where it is, and haven's credentials."""
+    """Return the environment of a person who works with a copy: only its place, and haven's credentials."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
@@ -141,7 +141,7 @@ def at(home: Path, var: Path, customer: dict[str, str], offset: str = OFFSET) ->
 
 @contextmanager
 def working(variables: dict[str, str]) -> Iterator[paths.Stack]:
-    """This process as one that works with a copy; its stack is stopped at the end."""
+    """Let this process work with a copy; its stack is stopped at the end."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ |= variables
@@ -157,9 +157,9 @@ def working(variables: dict[str, str]) -> Iterator[paths.Stack]:
 
 @dataclass(frozen=True)
 class Seen:
-    """The platform as its users see it: DAG runs that have ended, the champion, online features, objects.
+    """The platform as its users see it: ended DAG runs, the champion, online features, objects.
 
-    `erased`: a booking that was erased since the restore point.
+    `erased`: a booking that was erased after the restore point.
     """
 
     runs: dict[tuple[str, str], str]
@@ -184,7 +184,7 @@ def look(platform: Platform, api: AirflowApi, where: str = "primary") -> Seen:
 
 
 def holders(platform: Platform, booking: int) -> list[str]:
-    """Where a booking is: versions of objects at every site, rows and values of the feature stores."""
+    """Return the places of a booking: versions of objects at every site, rows and values of the feature stores."""
     pipeline, found = named(PIPELINE), []
     for name in platform.config.sites:
         site, bucket = platform.site(name, "personal"), platform.config.buckets.lake
@@ -199,7 +199,7 @@ def holders(platform: Platform, booking: int) -> list[str]:
 
 
 def holds(body: bytes, booking: int) -> bool:
-    """Whether a delivery, or rows in Parquet, hold a booking."""
+    """Return whether a delivery, or rows in Parquet, contain a booking."""
     if not body.startswith(b"PAR1"):
         return f"\n{booking},".encode() in body
     table = pq.read_table(io.BytesIO(body))
@@ -209,7 +209,7 @@ def holds(body: bytes, booking: int) -> bool:
 
 
 def erase(platform: Platform) -> int:
-    """Erase a booking as an operator would; which one. It must have been somewhere, and be nowhere afterwards."""
+    """Erase a booking as an operator would, and return it. It must exist before, and nowhere afterwards."""
     pipeline = named(PIPELINE)
     (view,) = (table for table in view_tables(pipeline) if table.view == "booking")
     booking = int(
@@ -226,7 +226,7 @@ def erase(platform: Platform) -> int:
 
 
 def before(stack: paths.Stack, outside: Path) -> tuple[Seen, dict[str, Any]]:
-    """The demo, a restore point of all of it, an erasure after it, and what is kept outside."""
+    """Run the demo, write a restore point of it, erase a booking, and return the things that are kept outside."""
     if not demo.run(lambda: lifecycle.up(stack)):
         raise SystemExit("the demo itself is red: nothing to restore")
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
@@ -240,7 +240,7 @@ def before(stack: paths.Stack, outside: Path) -> tuple[Seen, dict[str, Any]]:
 
 
 def restored(variables: dict[str, str], outside: Path, kill_at: str = "") -> int:
-    """The one command: its exit code. It is killed a moment after it tells a line that begins with `kill_at`."""
+    """Run the one command and return its exit code. It is killed a moment after a line that begins with `kill_at`."""
     command = [sys.executable, "-u", "-m", "rempart.cli", "restore", "--yes"]
     command += ["--identity", str(outside / "escrow.key"), "--trust", str(outside / "public.pem")]
     home = variables["REMPART_HOME"]
@@ -256,7 +256,7 @@ def restored(variables: dict[str, str], outside: Path, kill_at: str = "") -> int
 
 
 def killed(variables: dict[str, str], outside: Path) -> Check:
-    """The command, killed at each step in turn; the next run has to go on where it was."""
+    """Kill the command at each step in turn; the next run has to continue."""
     codes = [restored(variables, outside, mark) for mark in KILL_AT]
     return check("killed at each step, the next run goes on", set(codes) == {-signal.SIGKILL}, f"{len(codes)} times")
 
@@ -264,7 +264,7 @@ def killed(variables: dict[str, str], outside: Path) -> Check:
 def compared(
     was: Seen, point: dict[str, Any], began: datetime, destroyed: datetime
 ) -> tuple[list[Check], dict[str, Any]]:
-    """What users see now beside what they saw then; then the chain runs again."""
+    """Compare the users' view now with their earlier view; then run the chain again."""
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     now = look(platform, api)
     (record, *_) = platform.ledger.find("restore", point["id"])

@@ -43,7 +43,7 @@ from tests.unit.training import stage
 NAME = "telemetry"
 LINGER_SECONDS = 600
 BARE_SECONDS = 40
-"""How long the process without the switches is watched: ONNX Runtime looked its host up within 20 s."""
+"""Time for which the process without the switches is watched: ONNX Runtime looked its host up within 20 s."""
 HOLD = """
 import sys, time
 import boto3, matplotlib, mlflow, numpy, onnx, onnxruntime, pyarrow.parquet, sklearn
@@ -56,7 +56,7 @@ time.sleep(float(sys.argv[2]))
 
 
 def ordered(platform: Platform) -> tuple[Platform, JobSpec]:
-    """A job on a small training set, in buckets of its own."""
+    """Order a job on a small training set, in buckets of its own."""
     names = Buckets(lake="telemetry-lake", artifacts="telemetry-artifacts")
     settings = platform.config.model_copy(update={"buckets": names})
     made = Platform(settings, platform.connections)
@@ -68,7 +68,7 @@ def ordered(platform: Platform) -> tuple[Platform, JobSpec]:
 
 
 def pod_environment(platform: Platform, spec: JobSpec) -> dict[str, str]:
-    """The variables of a job's container, its credentials included, and PATH and HOME as an image has them."""
+    """Return the variables of a job's container, its credentials included, and PATH and HOME of an image."""
     names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
     given = {f"AIRFLOW_CONN_{name.upper()}": as_json(platform.connections(name)) for name in names}
     image = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/tmp"}  # noqa: S108 - private here
@@ -80,7 +80,7 @@ def _marked(service: str) -> dict[str, str]:
 
 
 def job(proof: Proof, platform: Platform) -> tuple[dict[str, str], Path]:
-    """Run a job with its pod's variables in a folder without rempart.yaml; those variables, and the model it made."""
+    """Run a job with its pod's variables in a folder without rempart.yaml. Return those variables, and the model."""
     made, spec = ordered(platform)
     variables = pod_environment(made, spec)
     with tempfile.TemporaryDirectory() as empty:
@@ -96,7 +96,7 @@ def job(proof: Proof, platform: Platform) -> tuple[dict[str, str], Path]:
 
 
 def hold(variables: dict[str, str], model: Path, seconds: float, service: str) -> subprocess.Popen[bytes]:
-    """A process with a job's libraries and a loaded model, for so long."""
+    """Run a process with a job's libraries and a loaded model for this long."""
     command = [sys.executable, "-c", HOLD, str(model), str(seconds)]
     return subprocess.Popen(command, env=variables | _marked(service), cwd=model.parent)
 
@@ -107,7 +107,7 @@ def told(attempts: Sequence[sink.Attempt]) -> str:
 
 
 def sealed(arguments: argparse.Namespace) -> int:
-    """The part that runs inside."""
+    """Run the part inside the namespace."""
     proof = Proof()
     with sink.Sink() as caught:
         control(proof, caught, "before")
@@ -145,12 +145,12 @@ def sealed(arguments: argparse.Namespace) -> int:
 
 
 def services() -> set[str]:
-    """Names of the services whose processes run."""
+    """Return the names of the services whose processes run."""
     return {process.environ().get(MARKER, "").rpartition(":")[2] for process in launch.marked(f"{paths.current().id}:")}
 
 
 def in_containers(linger: int) -> int:
-    """The other part, which needs a Docker Engine: its exit code."""
+    """Run the other part, which needs a Docker Engine. Return its exit code."""
     folder = config.var_dir().absolute() / telemetry_containers.NAME
     prove = partial(telemetry_containers.prove, linger)
     return proven(telemetry_containers.NAME, telemetry_containers.WHAT, prove, folder)

@@ -45,7 +45,7 @@ Check = dict[str, Any]
 
 
 def why_not() -> str:
-    """Why this machine cannot run the proof; empty if it can."""
+    """Return why this machine cannot run the proof; empty if it can."""
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         return "no Docker Engine answers"
     if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode:
@@ -54,7 +54,7 @@ def why_not() -> str:
 
 
 def words(spec: Mapping[str, Any], container: Mapping[str, Any]) -> list[str]:
-    """Docker's words for what the pod's spec says of its one container. Ends for a spec that is not restricted."""
+    """Return Docker's options for the one container of a pod's spec. Ends for a spec that is not restricted."""
     security, of_pod = container["securityContext"], spec.get("securityContext") or {}
     limits = container["resources"]["limits"]
     closed = security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
@@ -70,7 +70,7 @@ def words(spec: Mapping[str, Any], container: Mapping[str, Any]) -> list[str]:
 
 
 def ordered(platform: Platform) -> JobSpec:
-    """A small job, for the code that the image has."""
+    """Order a small job for the code in the image."""
     ask = "from rempart.training.trainers import trainers; print(trainers.code_version('gradient_boosting'))"
     code = docker("run", "--rm", "--network", "none", "--entrypoint", "python", IMAGE, "-c", ask).strip()
     spec = train.order(platform, stage.pipeline(), stage.table(), "s1")
@@ -79,7 +79,7 @@ def ordered(platform: Platform) -> JobSpec:
 
 
 def made(platform: Platform, spec: JobSpec) -> dict[str, Any]:
-    """The pod's spec, restricted as when it is made."""
+    """Return the pod's spec, with the restrictions of its creation."""
     pool = Pool(operator="scaleway", region="fr-par", kubernetes_connection="none", namespace="training")
     settings = platform.config.model_copy(update={"gpu_pools": {"docker": pool}})
     option = Option("docker", "scaleway", "fr-par", "none", "training", IMAGE, 0, None, ())
@@ -89,7 +89,7 @@ def made(platform: Platform, spec: JobSpec) -> dict[str, Any]:
 
 
 def prove(platform: Platform) -> list[Check]:
-    """Run the job and look at its container; every check."""
+    """Run the job and examine its container. Return every check."""
     spec = ordered(platform)
     shaped = made(platform, spec)
     (container,) = shaped["containers"]

@@ -35,7 +35,7 @@ from rempart.models import registry
 from rempart.settings import config
 
 COMMIT = "71062254"
-"""The release before; there are no tags yet."""
+"""Commit of the previous release; there are no tags yet."""
 MLFLOW = "3.16.1"
 OFFSET = "8000"
 PIPELINE = demo.PIPELINE
@@ -58,7 +58,7 @@ print(json.dumps({"trained": trained["version"], "judged": judged["version"]}))
 
 @dataclass(frozen=True)
 class House:
-    """One checkout, and the state that both work on."""
+    """One checkout, and the state on which both work."""
 
     root: Path
     var: Path
@@ -74,7 +74,7 @@ class House:
         }
 
     def run(self, *command: str) -> tuple[int, str]:
-        """Its exit code and output, told as it comes."""
+        """Run a command, print its output as it comes, and return its exit code and output."""
         lines = []
         with subprocess.Popen(
             command,
@@ -95,7 +95,7 @@ class House:
         return self.run(str(self.root / ".venv" / "bin" / "python"), "-u", "-m", "rempart.cli", *words)
 
     def chain(self, iterations: int) -> bool:
-        """The chain, started by REST with this checkout's own code; whether the gate judged what was trained."""
+        """Start the chain by REST with this checkout's own code. Return whether the gate judged the trained version."""
         code, out = self.run(str(self.root / ".venv" / "bin" / "python"), "-u", "-c", _CHAIN, str(iterations))
         if code:
             return False
@@ -104,7 +104,7 @@ class House:
 
 
 def release_before(root: Path, var: Path) -> House | None:
-    """The earlier commit, set up from its own lock but for MLflow; None where the history lacks it."""
+    """Set up the earlier commit from its own lock, except for MLflow; None if the history lacks it."""
     here = config.project_root()
     if subprocess.run(["git", "cat-file", "-e", f"{COMMIT}^{{commit}}"], cwd=here, check=False).returncode:
         return None
@@ -138,7 +138,7 @@ def release_before(root: Path, var: Path) -> House | None:
 
 @dataclass(frozen=True)
 class Seen:
-    """What its users see: DAG runs that have ended, the champion, how far the ledger verifies, MLflow's schema."""
+    """The users' view: ended DAG runs, the champion, how far the ledger verifies, MLflow's schema."""
 
     runs: dict[tuple[str, str], str]
     champion: str | None

@@ -32,9 +32,9 @@ from bench import packets
 DEVICE = "sink"
 _ADDRESS = "198.18.0.1/32"
 RESOLVER = "198.18.0.53"
-"""Where a container without a network looks names up: behind the device."""
+"""Resolver of a container without a network: an address behind the device."""
 _LAST = "4000000000"
-"""The metric of a route that serves only where there is no other."""
+"""Metric of a route that is used only if there is no other."""
 _EVERY, _OUTGOING = 0x0003, 4
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _RCVBUFFORCE, _ATTACH_FILTER, _PACKET, _STATISTICS = 33, 26, 263, 6
@@ -53,13 +53,13 @@ _FILTER = (
     (0x06, 0, 0, 0xFFFF),
     (0x06, 0, 0, 0),
 )
-"""The kernel's filter (classic BPF): it hands over packets that leave, and of TCP only those that open a connection."""
+"""Kernel filter (classic BPF): it passes outgoing packets, and of TCP only those that open a connection."""
 _REVERSE = ".in-addr.arpa"
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 
 
 def _is_near(name: str, near: Sequence[Any]) -> bool:
-    """Whether a look-up asks how the owner of a neighbour's address is called."""
+    """Return whether a look-up asks for the name of a neighbour's address."""
     address = ".".join(reversed(name.removesuffix(_REVERSE).split(".")))
     try:
         return name.endswith(_REVERSE) and any(ipaddress.ip_address(address) in network for network in near)
@@ -68,7 +68,7 @@ def _is_near(name: str, near: Sequence[Any]) -> bool:
 
 
 def _tap() -> socket.socket:
-    """Everything that leaves by any device, as the filter has it."""
+    """Read everything that leaves by any device and passes the filter."""
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_EVERY))
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in _FILTER)
     place = ctypes.create_string_buffer(code)
@@ -79,7 +79,7 @@ def _tap() -> socket.socket:
 
 @dataclass
 class Count:
-    """The packets of a container: `wanted` counts those to the outside by destination, `seen` all of them."""
+    """Packets of a container: `wanted` counts those to the outside by destination, `seen` counts all."""
 
     wanted: Counter[str] = field(default_factory=Counter)
     seen: int = 0
@@ -119,7 +119,7 @@ def main(networks: Sequence[str]) -> None:
 
 @dataclass
 class Counters:
-    """A counter in the network of each container. `found`: what each counted, by its name, once they have ended."""
+    """A counter in the network of each container. `found`: the count of each, by its name, after their end."""
 
     networks: Callable[[str], list[str]]
     """The subnets of a network of the Engine, by its name."""
@@ -127,7 +127,9 @@ class Counters:
     _running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def add(self, name: str, container: Mapping[str, Any]) -> None:
-        """Count in one more container, as `docker inspect` describes it; returns once its packets are counted."""
+        """Start a counter in one more container, as `docker inspect` describes it; return once its packets are
+        counted.
+        """
         near = [subnet for network in container["NetworkSettings"]["Networks"] for subnet in self.networks(network)]
         enter = ["nsenter", "--target", str(container["State"]["Pid"]), "--net", "--"]
         command = [*enter, sys.executable, "-m", "bench.quiet", *near]
@@ -145,7 +147,7 @@ class Counters:
 
 @contextmanager
 def counting(networks: Callable[[str], list[str]]) -> Iterator[Counters]:
-    """Counters that end with the block."""
+    """Run counters until the block ends."""
     counters = Counters(networks)
     try:
         yield counters

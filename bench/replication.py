@@ -70,7 +70,7 @@ print(json.dumps({"seconds": time.perf_counter() - began, "start": start, "resul
 
 @dataclass(frozen=True)
 class Case:
-    """A case as the rows name it: how many objects and bytes are brought, and how its speed is told."""
+    """A case of the rows: the number and bytes of its objects, and the unit of its speed."""
 
     name: str
     objects: int
@@ -78,7 +78,7 @@ class Case:
     unit: str
 
     def speed(self, run: Run) -> float:
-        """In the case's unit."""
+        """Return the speed in the case's unit."""
         if self.unit == "objects/s":
             return self.objects / run.seconds
         return self.bytes / 1e6 / run.seconds if self.unit == "MB/s" else run.seconds
@@ -89,7 +89,7 @@ Runs = dict[Case, dict[str, list[Run]]]
 
 @dataclass
 class Bench:
-    """Two sites, and what runs between them."""
+    """Two sites, and the programs that copy between them."""
 
     servers: Servers
     platform: Platform
@@ -105,7 +105,7 @@ class Bench:
     # --- the two sides ------------------------------------------------------------------------------------------------
 
     def run_code(self, home: Path, script: str, *arguments: str) -> tuple[Run, str]:
-        """A script in a process of its own, with the library of the checkout at `home`."""
+        """Run a script in a process of its own, with the library of the checkout at `home`."""
         env = os.environ | {"REMPART_HOME": str(home), "REMPART_VAR": str(self.servers.stack.var)}
         env["PYTHONPATH"] = str(home / "include")
         return measured((sys.executable, "-c", script, *arguments), env, self.folder / "ours.log")
@@ -136,7 +136,7 @@ class Bench:
         return measured((str(binary), verb[0], *where, *verb[1:]), env, self.folder / "rclone.log")[0]
 
     def both(self, case: Case, bucket: str, runs: Runs, number: int, copied: int, among: Sequence[str] = ()) -> None:
-        """One round of a case; our outcome is verified when the clocks have stopped."""
+        """Run one round of a case; our outcome is verified after the measurement."""
         found = runs.setdefault(case, {name: [] for name in ("ours", *PEERS)})
 
         def mine() -> None:
@@ -173,17 +173,17 @@ class Bench:
         )
 
     def buckets(self, bucket: str) -> None:
-        """One at the source, and one at the target for each side."""
+        """Create a bucket at the source, and one at the target for each side."""
         for site, name in ((SITES[0], bucket), (SITES[1], bucket), (SITES[1], peers(bucket))):
             self.site(site).ensure_bucket(name, versioned=True)
 
     def drop(self, bucket: str) -> None:
-        """With all that is in them: SeaweedFS deletes a bucket's volumes at once."""
+        """Delete buckets with their content: SeaweedFS deletes a bucket's volumes at once."""
         for site, name in ((SITES[0], bucket), (SITES[1], bucket), (SITES[1], peers(bucket))):
             self.client(site).delete_bucket(Bucket=name)
 
     def seed(self, bucket: str, keys: Sequence[str], size: int) -> float:
-        """Random bodies at the source, written as the platform writes them; how many seconds that took."""
+        """Write random bodies to the source, as the platform writes them. Return the seconds that it took."""
         site, began = self.site(SITES[0]), time.monotonic()
 
         def put(key: str) -> None:
@@ -203,7 +203,7 @@ class Bench:
         return time.monotonic() - began
 
     def verify(self, bucket: str, among: Sequence[str] = ()) -> None:
-        """Our target against the source: all keys and sizes, and the SHA-256 of a sample and of `among`."""
+        """Compare our target with the source: all keys and sizes, and the SHA-256 of a sample and of `among`."""
         clients = [self.client(site) for site in SITES]
         source, target = (_sizes(client, bucket) for client in clients)
         if source != target:
@@ -222,7 +222,7 @@ class Bench:
 
 
 def peers(bucket: str) -> str:
-    """rclone's bucket at the target."""
+    """Return rclone's bucket at the target."""
     return f"{bucket}-peer"
 
 
@@ -240,7 +240,7 @@ def _sha256(client: Any, bucket: str, key: str) -> str:
 
 
 def named(count: int, first: int = 0) -> list[str]:
-    """Keys in folders, as a lake has them."""
+    """Return keys in folders, as in a lake."""
     return [f"table={n % 20:02}/part-{n:07}.parquet" for n in range(first, first + count)]
 
 
@@ -248,7 +248,7 @@ def named(count: int, first: int = 0) -> list[str]:
 
 
 def many_small(bench: Bench, runs: Runs, number: int, count: int) -> None:
-    """All of them, then nothing new, then one in a hundred changed or new; from a fresh source in each round."""
+    """Replicate all objects, then nothing new, then one in a hundred changed or new; each round from a fresh source."""
     bucket, size, keys = f"bench-small-{number}", 10 << 10, named(count)
     bench.buckets(bucket)
     bench.tell(f"round {number + 1}: {count} x 10 KiB written in {bench.seed(bucket, keys, size):.0f} s")
@@ -263,7 +263,7 @@ def many_small(bench: Bench, runs: Runs, number: int, count: int) -> None:
 
 
 def larger(bench: Bench, runs: Runs, number: int, count: int, size: int) -> None:
-    """Objects of one size."""
+    """Replicate objects of one size."""
     bucket = f"bench-{size >> 20}-mib-{number}"
     bench.buckets(bucket)
     bench.tell(f"{count} x {size >> 20} MiB written in {bench.seed(bucket, named(count), size):.0f} s")
@@ -273,7 +273,9 @@ def larger(bench: Bench, runs: Runs, number: int, count: int, size: int) -> None
 
 
 def many_keys(bench: Bench, count: int) -> tuple[list[Row], dict[str, Any]]:
-    """A pass over very many keys with nothing to do: seconds and memory, beside rclone's over the same two buckets."""
+    """Measure a pass over very many keys with nothing to do: seconds and memory, beside rclone over the same two
+    buckets.
+    """
     bucket = f"bench-keys-{count}"
     bench.buckets(bucket)
     seeding = bench.seed(bucket, named(count), TINY)
@@ -302,7 +304,7 @@ def many_keys(bench: Bench, count: int) -> tuple[list[Row], dict[str, Any]]:
 
 
 def rows_of(runs: Runs) -> Iterator[Row]:
-    """Medians: the speed of each case beside both peers, then processor time and memory."""
+    """Return medians: the speed of each case beside both peers, then CPU time and memory."""
 
     def middle(case: Case, who: str, of: Callable[[Run], float]) -> float:
         return round(statistics.median(map(of, runs[case][who])), 3)

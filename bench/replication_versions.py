@@ -46,7 +46,7 @@ _CATALOGUE = "TRUNCATE replica, comparison, lease"
 
 
 def rounds_of(bench: Bench, other: Path, rounds: int, count: int, size: int) -> tuple[Case, dict[str, list[Run]]]:
-    """Bring one case by both codes, in turns."""
+    """Replicate one case by both codes, in turns."""
     unit, name = ("objects/s", f"{size >> 10} KiB") if size < MIB else ("MB/s", f"{size // MIB} MiB")
     case = Case(f"{count:,} x {name}", count, count * size, unit)
     bucket = f"bench-{count}-of-{size >> 10}-kib"
@@ -74,7 +74,7 @@ def rounds_of(bench: Bench, other: Path, rounds: int, count: int, size: int) -> 
 
 
 def rows_of(case: Case, found: dict[str, list[Run]]) -> list[Row]:
-    """Medians of speed and of the client's processor time."""
+    """Return medians of speed and of the client's CPU time."""
 
     def middle(who: str, of: Callable[[Run], float]) -> float:
         return round(statistics.median(map(of, found[who])), 3)

@@ -13,7 +13,7 @@ from rempart.settings import config
 
 @dataclass(frozen=True)
 class Row:
-    """One case. `ratio` tells how many times better than the peer (above 1 is better)."""
+    """One case. `ratio`: how many times better than the peer (above 1 is better)."""
 
     case: str
     unit: str

@@ -75,7 +75,7 @@ class Stage:
 
 
 def seeded(site: Site, bucket: str, count: int) -> tuple[HeldObject, ...]:
-    """Random bodies at the site, and how a restore point names them."""
+    """Write random bodies to the site. Return them as a restore point names them."""
 
     def put(key: str) -> HeldObject:
         body = os.urandom(SIZE)
@@ -89,7 +89,7 @@ def seeded(site: Site, bucket: str, count: int) -> tuple[HeldObject, ...]:
 
 
 def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[str, float]]:
-    """So many objects brought from their replicas and, if asked, from their sealed forms."""
+    """Restore this many objects from their replicas and, if asked, from their sealed forms."""
     source, target, bucket = stage.site(SOURCE), stage.site(TARGET), f"bench-{count}"
     held = seeded(source, bucket, count)
     stage.clock.tell(f"{count:,} objects are at '{SOURCE}'")
@@ -129,7 +129,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
 
 
 def databases(stage: Stage, megabytes: int) -> tuple[list[Row], dict[str, float]]:
-    """Two databases which together are about so large."""
+    """Restore two databases that together have about this size."""
     owner, site, bucket = stage.platform.database("drill"), stage.site(SOURCE), f"bench-{secrets.token_hex(4)}"
     site.ensure_bucket(bucket, versioned=True)
     place = stage.platform.config.sites[SOURCE]

@@ -102,7 +102,7 @@ print(json.dumps([[one.key for one in platform.site(name, "internal").list(bucke
 
 @dataclass(frozen=True)
 class Result:
-    """One run: seconds of it and of its mapped tasks, tasks by worker, and what was not as it must be."""
+    """One run: its seconds and those of its mapped tasks, tasks by worker, and its faults."""
 
     workers: int
     seconds: float
@@ -114,7 +114,7 @@ class Result:
 def faults(
     mapped: Sequence[dict[str, Any]], told: dict[str, Any], sites: Sequence[Sequence[str]], shards: int
 ) -> list[str]:
-    """What is wrong with a run: a shard not done, or done twice, or an object that is not at both sites."""
+    """Return the faults of a run: a shard not done, or done twice, or an object that is not at both sites."""
     found = []
     indexes = Counter(int(task["map_index"]) for task in mapped)
     if set(indexes) != set(range(shards)) or set(indexes.values()) != {1}:
@@ -144,9 +144,9 @@ def waited(what: str, done: Callable[[], bool], seconds: float) -> None:
 
 
 def pause_others(api: AirflowApi, user: Connection) -> None:
-    """Every DAG but the bench's, which is waited for: the others would bring its objects, or take time.
+    """Pause every DAG except the bench's: the others would copy its objects, or take time.
 
-    What runs already ends first: a run of a paused DAG stands still, and a replication would keep its lease.
+    Active runs end first: a run of a paused DAG stands still, and a replication would keep its lease.
     """
     going = "/api/v2/dags/~/dagRuns?state=running&state=queued&limit=1"
     waited(f"Airflow does not know {DAG}: {api.import_errors()}", lambda: DAG in api.dag_ids(), 120)
@@ -160,7 +160,7 @@ def pause_others(api: AirflowApi, user: Connection) -> None:
 
 
 def measure(compose: Compose, api: AirflowApi, workers: int, shards: int) -> Result:
-    """One run with so many workers."""
+    """Measure one run with this many workers."""
     compose.must("up", "--wait", "--scale", f"worker={workers}")
     inside(compose, PUT, f"bench-{workers}", str(shards * KEYS))
     tell(f"{workers} workers: {shards * KEYS} objects are there")

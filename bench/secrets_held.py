@@ -19,13 +19,13 @@ _NAMES = (
 
 
 class Containers(Protocol):
-    """What `docker compose` can do here."""
+    """The calls of `docker compose` that this module needs."""
 
     def inside(self, service: str, script: str) -> tuple[int, str]: ...
 
 
 def kinds(names: str, config: Config) -> set[str]:
-    """The kinds of secrets in variables of these names, one a line."""
+    """Return the kinds of secrets in variables of these names, one a line."""
     settings = {f"AIRFLOW__{key}": kind for key, (_, kind) in environment.SECRET_SETTINGS.items()}
     found = (settings.get(name) or process_secrets.kind(name, config) for name in names.splitlines())
     return {kind for kind in found if kind}
@@ -34,7 +34,7 @@ def kinds(names: str, config: Config) -> set[str]:
 def look(
     compose: Containers, config: Config, secrets: Mapping[str, str], check: Callable[[str, bool, str], None]
 ) -> None:
-    """Each container's file holds the kinds of the table, and no process of it holds another."""
+    """Check that each container's file holds the kinds of the table, and that no process of it holds another."""
     known = kinds("\n".join(secrets), config)
     for service, process in SERVICES.items():
         wanted = process_secrets.held(process, config) & known

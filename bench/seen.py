@@ -21,26 +21,26 @@ from rempart.settings.config import parse_connection
 UID = "50000"
 GATE = "gate"
 CONTROL = "org.opencontainers.image.base.name"
-"""What does stand in every image: a search that does not find it finds nothing."""
+"""Text that every image contains: a search that does not find it finds nothing."""
 DECLARED = ("/dev", "/proc", "/sys")
-"""Where every container has file systems of the kernel's own."""
+"""Folders in which every container has file systems of the kernel."""
 Check = Callable[[str, bool, str], None]
 
 
 class Containers(containers_outside.Containers, Protocol):
-    """What is asked of the proof's containers."""
+    """The calls that this module needs of the proof's containers."""
 
     def containers(self) -> dict[str, dict[str, Any]]: ...
     def running(self) -> dict[str, dict[str, Any]]: ...
 
 
 def docker(*words: str) -> str:
-    """What the Engine answers."""
+    """Return the Engine's answer to a command."""
     return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout
 
 
 def users(containers: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
-    """Of each container the users of its processes, as this machine sees them."""
+    """Return the users of each container's processes, as this machine sees them."""
     found = {}
     for name, container in containers.items():
         table = docker("top", container["Id"], "-eo", "pid,uid").split()[3::2]
@@ -49,7 +49,7 @@ def users(containers: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
 
 
 def secrets(folder: Path) -> dict[str, str]:
-    """Every secret of the platform by the name of what holds it: passwords and keys alone, no names of users."""
+    """Return every secret of the platform by its holder: passwords and keys, without user names."""
     found = {}
     for name, text in config.read_env_file(folder / "secrets.env").items():
         found[name] = parse_connection(name, text).password if text.startswith("{") else text
@@ -57,12 +57,12 @@ def secrets(folder: Path) -> dict[str, str]:
 
 
 def shown(wanted: dict[str, str], texts: dict[str, str]) -> list[str]:
-    """Which secrets stand in which text."""
+    """Return the secrets in each text."""
     return [f"{name} in {where}" for where, text in texts.items() for name, value in wanted.items() if value in text]
 
 
 def in_layers(wanted: dict[str, str], images: Sequence[str], folder: Path) -> list[str]:
-    """Which secrets stand in any layer of the images. Raises if not even what is there was found."""
+    """Return the secrets in any layer of the images. Raises if the control text was not found."""
     names = {value: name for name, value in wanted.items()} | {CONTROL: CONTROL}
     needles = folder / "needles"
     write_private(needles, "".join(f"{value}\n" for value in names))  # a command line could be read by others
@@ -88,20 +88,20 @@ def in_layers(wanted: dict[str, str], images: Sequence[str], folder: Path) -> li
 
 
 def writable(compose: Containers, service: str, declared: Sequence[str]) -> list[str]:
-    """What the container's user may write, beyond what the compose file declares."""
+    """Return places where the container's user may write, beyond those that the compose file declares."""
     skipped = " -o ".join(f"-path {place}" for place in (*DECLARED, *declared))
     _, told = compose.inside(service, f"find / \\( {skipped} \\) -prune -o -writable -not -type l -print 2>/dev/null")
     return told.split()
 
 
 def declared(container: dict[str, Any]) -> list[str]:
-    """Where a container may write: its volumes and its tmpfs."""
+    """Return places where a container may write: its volumes and its tmpfs."""
     volumes = [mount["Destination"] for mount in container["Mounts"] if mount["RW"]]
     return [*volumes, *(container["HostConfig"].get("Tmpfs") or {})]
 
 
 def own_address() -> str:
-    """An address of this machine that no container is given."""
+    """Return an address of this machine that no container has."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing: it returns the address that this machine would use
         return str(probe.getsockname()[0])
@@ -109,14 +109,14 @@ def own_address() -> str:
 
 @contextmanager
 def outside(port: int = 0) -> Iterator[tuple[str, int]]:
-    """A server of this machine: what stands for the world outside."""
+    """Run a server of this machine that stands for the outside world."""
     address = own_address()
     with socket.create_server((address, port)) as server:
         yield address, server.getsockname()[1]
 
 
 def escapes(compose: Containers, services: Sequence[str]) -> tuple[list[str], str]:
-    """Services from which the world outside was reached, and what the others were told; it can be reached from here."""
+    """Return services that reached the outside world, and the answers to the others; from here it can be reached."""
     with outside() as (address, port):
         with socket.create_connection((address, port), timeout=5):
             pass
@@ -131,10 +131,10 @@ def escapes(compose: Containers, services: Sequence[str]) -> tuple[list[str], st
 def look(
     compose: Containers, folder: Path, ports: Mapping[str, str], outward: str, permitted: int, check: Check
 ) -> int:
-    """At every container, from outside and from inside; the number of secrets that were looked for.
+    """Examine every container from outside and from inside. Return the number of secrets that were searched for.
 
-    `ports`: those that the gate publishes. `outward`: the network from which a way leads out. `permitted`: the port of
-    this machine that the policy allows.
+    `ports`: those that the gate publishes. `outward`: the network with a route outside. `permitted`: the port of this
+    machine that the policy allows.
     """
     containers, running = compose.containers(), compose.running()
     roots = {name: uids for name, uids in users(running).items() if uids != {UID}}
@@ -173,6 +173,6 @@ def look(
 
 
 def bound_ports(container: Mapping[str, Any]) -> list[str]:
-    """The addresses of this machine at which a container is reached."""
+    """Return the addresses of this machine at which a container is reachable."""
     bindings = [bound for found in container["NetworkSettings"]["Ports"].values() for bound in found or []]
     return sorted({f"{bound['HostIp']}:{bound['HostPort']}" for bound in bindings})

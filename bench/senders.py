@@ -12,7 +12,9 @@ _MARKER = b"REMPART_SERVICE="
 
 
 def _inodes(packet: packets.Packet) -> set[str]:
-    """Sockets of this protocol bound to the packet's source port; those connected to its target first of all."""
+    """Return sockets of this protocol that are bound to the packet's source port; those connected to its target come
+    first.
+    """
     connected, bound = set(), set()
     for table in (packet.name, f"{packet.name}6"):
         file = Path(f"/proc/net/{table}")
@@ -26,7 +28,7 @@ def _inodes(packet: packets.Packet) -> set[str]:
 
 
 def _raw_inodes() -> set[str]:
-    """Sockets that send packets which they write themselves, or pings."""
+    """Return sockets that send self-written packets, or pings."""
     found = set()
     for table in ("raw", "raw6", "icmp", "icmp6"):
         file = Path(f"/proc/net/{table}")
@@ -52,7 +54,7 @@ def _holders(inodes: set[str]) -> Iterator[int]:
 
 
 def command_of(pid: int) -> str:
-    """A process's command line on one line, shortened; empty if it has gone."""
+    """Return a process's command line on one line, shortened; empty if the process has ended."""
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes() or Path(f"/proc/{pid}/comm").read_bytes()
     except OSError:
@@ -85,7 +87,7 @@ def _lineage(pid: int) -> list[int]:
 
 
 def sender(packet: packets.Packet) -> tuple[int, str, str, tuple[str, ...]]:
-    """Pid, command, service and ancestry of who sent the packet."""
+    """Return pid, command, service and ancestry of a packet's sender."""
     inodes = _inodes(packet) if packet.name in ("tcp", "udp") else _raw_inodes()
     pid = min(_holders(inodes), default=0) if inodes else 0
     if not pid:

@@ -62,7 +62,7 @@ _PATIENCE_SECONDS = 90
 
 @dataclass(frozen=True)
 class Attempt:
-    """One packet that wanted to leave: when (seconds since the sink opened), where to, and who sent it."""
+    """One packet that tried to leave: when (seconds since the sink opened), its destination, and its sender."""
 
     at: float
     protocol: str
@@ -71,7 +71,7 @@ class Attempt:
     lookup: str
     """The name, if the packet is a DNS query."""
     pid: int
-    """0 if the process had gone before it could be found."""
+    """0 if the process had ended before it could be found."""
     process: str
     """The command line, shortened."""
     service: str
@@ -90,7 +90,7 @@ class Attempt:
 
 
 def why_not() -> str:
-    """Why this machine or user cannot have such a namespace, with the remedy; empty if it can."""
+    """Return why this machine or user cannot have such a namespace, with the remedy; empty if it can."""
     if os.geteuid() != 0:
         return "a network namespace with a TUN device needs root: run it with sudo, or as root in a container of CI"
     for program in ("unshare", "setpriv", "mount", "ip"):
@@ -108,7 +108,7 @@ def why_not() -> str:
 
 
 def inside() -> bool:
-    """Whether this process runs in such a namespace."""
+    """Return whether this process runs in such a namespace."""
     return os.environ.get(_INSIDE) == "1"
 
 
@@ -119,14 +119,14 @@ def _unshare() -> list[str]:
 
 @dataclass(frozen=True)
 class Namespace:
-    """The namespace to be: `keep` are folders that stay visible inside although they lie under /tmp."""
+    """A namespace: `keep` are folders that stay visible inside although they lie under /tmp."""
 
     keep: tuple[Path, ...] = field(
         default_factory=lambda: (config.project_root(), config.var_dir(), Path(sys.prefix), Path(sys.base_prefix))
     )
 
     def run(self, module: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> int:
-        """`python -m module` with these arguments inside; its exit code (128 + n if signal n ended it).
+        """Run `python -m module` with these arguments inside. Return its exit code (128 + n if signal n ended it).
 
         Ctrl-C goes to the module, which has a minute and a half to clean up. Nothing is left afterwards.
         """
@@ -154,7 +154,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _private_folders(private: Path, keep: Iterable[Path]) -> None:
-    """Temporary folders, sockets and shared memory of this namespace's own."""
+    """Mount the namespace's own temporary folders, sockets and shared memory."""
     usual, chosen = Path("/tmp"), Path(tempfile.gettempdir()).resolve()  # noqa: S108 # SeaweedFS heeds no TMPDIR
     inner = private / "tmp"
     inner.mkdir()
@@ -180,7 +180,7 @@ def _private_folders(private: Path, keep: Iterable[Path]) -> None:
 
 
 def _name_resolution(private: Path) -> None:
-    """Files that leave one way to resolve a name: a query that can be counted."""
+    """Write files that leave one way to resolve a name: a query that can be counted."""
     nsswitch = Path("/etc/nsswitch.conf")
     lines = nsswitch.read_text(encoding="utf-8").splitlines() if nsswitch.is_file() else []
     texts = {
@@ -200,7 +200,7 @@ def _name_resolution(private: Path) -> None:
 
 
 def _become_init(private: Path, keep: Sequence[Path], module: str, arguments: Sequence[str]) -> int:
-    """The namespace's first process: it prepares, starts the module, buries orphans, and ends with the module."""
+    """Run as the namespace's first process: prepare, start the module, reap orphans, and end with the module."""
     if os.getpid() != 1 or not inside():
         raise SystemExit("bench.sink is started by Namespace.run, inside a namespace")
     _call("ip", "link", "set", "lo", "up")
@@ -223,9 +223,9 @@ def _become_init(private: Path, keep: Sequence[Path], module: str, arguments: Se
 
 
 class Sink:
-    """The far end of the namespace's only way out, open between `with` and its end.
+    """The far end of the namespace's only way out, open until the context ends.
 
-    `on_attempt` is called for each attempt as it comes (in the sink's own thread). Errors: OSError, CalledProcessError.
+    `on_attempt` is called for each attempt as it comes (in the sink's own thread). Raises OSError, CalledProcessError.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class Sink:
 
     @property
     def ipv6(self) -> bool:
-        """Whether the kernel has IPv6 at all: without it there is nothing to count."""
+        """Return whether the kernel has IPv6 at all: without it there is nothing to count."""
         return Path("/proc/sys/net/ipv6").is_dir()
 
     def __enter__(self) -> Self:
@@ -275,7 +275,7 @@ class Sink:
             raise RuntimeError("the sink has stopped counting") from self._fault
 
     def attempts(self, since: int = 0) -> tuple[Attempt, ...]:
-        """Everything that came so far, from number `since` on. Waits until what is under way has been counted.
+        """Return all attempts so far, from number `since` on. Wait until current packets have been counted.
 
         Raises RuntimeError if the sink has stopped counting: silence is then no proof.
         """

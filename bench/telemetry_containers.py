@@ -52,7 +52,7 @@ time.sleep(float(sys.argv[1]))
 MEANWHILE = {"the demo's chain runs": ("cli", "rempart", "demo"), "the restore points are listed": ("restore",)}
 """Commands that run in containers of their own while all are watched: service and command."""
 BARE_SECONDS = 60
-"""How long the libraries without the switch are watched, once they are loaded."""
+"""Time for which the libraries without the switch are watched, once they are loaded."""
 PATIENCE = 1500
 NETWORKLESS = (
     "--network",
@@ -76,7 +76,7 @@ def start_job(tag: str, name: str, seconds: float, *before: str) -> None:
 
 
 def await_loaded(name: str) -> bool:
-    """Whether the container has loaded a job's libraries within five minutes. Raises once it has ended."""
+    """Return whether the container has loaded a job's libraries within five minutes. Raises once it has ended."""
     deadline = time.monotonic() + 300
     while "held" not in docker("logs", name):
         if time.monotonic() > deadline:
@@ -86,7 +86,7 @@ def await_loaded(name: str) -> bool:
 
 
 def networks(name: str) -> list[str]:
-    """The subnets of a network."""
+    """Return the subnets of a network."""
     if name in ("none", "host"):
         return []
     return [network["Subnet"] for network in json.loads(docker("network", "inspect", name))[0]["IPAM"]["Config"]]
@@ -94,7 +94,9 @@ def networks(name: str) -> list[str]:
 
 @dataclass
 class Watch:
-    """The containers that are watched. Of each, by its name: its id, how often it was asked, when counting began."""
+    """The watched containers: of each, by name, its id, the number of its control requests, and the start of its
+    count.
+    """
 
     counters: quiet.Counters
     ids: dict[str, str] = field(default_factory=dict)
@@ -104,7 +106,7 @@ class Watch:
     _naming: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, container: str) -> None:
-        """Watch one more container, under the name of its service, and ask in it."""
+        """Watch one more container, under the name of its service, and make its control requests."""
         load = json.loads(docker("inspect", container))[0]
         name = self.take_name(load["Config"]["Labels"][SERVICE], container)
         self.counters.add(name, load)
@@ -113,7 +115,7 @@ class Watch:
         self.ask(name)
 
     def take_name(self, service: str, container: str) -> str:
-        """A name that none has yet: a service may have several containers, and one that restarted has a new network."""
+        """Return an unused name: a service may have several containers, and a restarted one has a new network."""
         with self._naming:
             numbered = (f"{service} {number}" if number > 1 else service for number in range(1, 1000))
             name = next(name for name in numbered if name not in self.ids)
@@ -127,7 +129,7 @@ class Watch:
         subprocess.run(command, capture_output=True, check=False, timeout=120)
 
     def ask_again(self) -> set[str]:
-        """Ask in each container that still runs; their names."""
+        """Make the control requests again in each container that still runs. Return their names."""
         running = set(docker("ps", "--quiet", "--no-trunc").split())
         newest = {container: name for name, container in self.ids.items()}
         still = {name for container, name in newest.items() if container in running}
@@ -161,14 +163,14 @@ def watching() -> Iterator[Watch]:
 
 
 def parted(record: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """Counts of one container by destination: those of the control requests, and all others."""
+    """Split the counts of one container by destination: those of the control requests, and all others."""
     counted = dict(record.get("wanted", {}))
     control = {name: counted.pop(name) for name in [*counted] if CONTROL in name or f" {ADDRESS}:" in name}
     return control, counted
 
 
 def figures_of(record: Mapping[str, Any]) -> dict[str, int]:
-    """The figures of one container."""
+    """Return the figures of one container."""
     control, rest = parted(record)
     look_ups = sum(count for name, count in rest.items() if name.startswith("look-up"))
     return {
@@ -183,7 +185,7 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, int]:
 def judge(
     found: Mapping[str, Mapping[str, Any]], asked: Mapping[str, int], noting: Callable[[str, bool, str], None]
 ) -> None:
-    """One check a container: both its controls were counted as often as they were made, and nothing else was."""
+    """Return one check for each container: all its control requests were counted, and nothing else."""
     for name, record in sorted(found.items()):
         control, rest = parted(record)
         sound = len(control) >= 2 and min(control.values()) >= asked[name] > 0 and not record["lost"]
@@ -206,7 +208,7 @@ def without_the_switch(tag: str, noting: Callable[[str, bool, str], None]) -> di
 
 
 def ended_well(compose: Compose, *words: str) -> tuple[bool, str]:
-    """Whether a command in a container of its own ended well in time, and its last words."""
+    """Return whether a command in a container of its own succeeded in time, and its last words."""
     try:
         done = compose.run("run", "--rm", "--no-deps", "-T", *words, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -224,7 +226,7 @@ def removed(name: str) -> Iterator[None]:
 
 
 def prove(linger: int, compose: Compose, var: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    """Start the platform, watch all its containers for so many seconds while the demo's chain runs, and judge."""
+    """Start the platform, watch all its containers for this many seconds while the demo's chain runs, and judge."""
     noting, name = partial(check, checks), f"{NAME}-job"
     prove_celery.build(compose, var)
     figures["a job's libraries without the switch"] = without_the_switch(compose.tag, noting)
