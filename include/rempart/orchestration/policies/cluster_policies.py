@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 from airflow.policies import hookimpl
@@ -17,18 +18,29 @@ from airflow.policies import hookimpl
 from rempart.orchestration.policies import egress_hook
 from rempart.sovereignty import dag_rules, pods  # noqa: F401 # loaded here once, not in each process that is forked
 
+_LOADED_ONCE = (
+    "boto3",
+    "rempart.flows.shared.platform",
+    "rempart.orchestration.assets",
+    "rempart.orchestration.dag_test",
+    "rempart.orchestration.dags",
+    "rempart.orchestration.training.training",
+    "rempart.sites.s3.site",
+)
+"""What DAG files and tasks import. By name, because these modules import the policies."""
 
-def _load_enforcement() -> None:
-    """Load what judges DAGs and pipelines once in the process that forks: the dag-processor forks for each file.
+
+def _load_once() -> None:
+    """Load _LOADED_ONCE in the process that forks: the dag-processor forks for each file, a worker for each task.
 
     Not sooner: Airflow imports this module while it starts, when its SDK cannot be imported yet.
     """
     if "airflow.sdk" in sys.modules:
-        import rempart.flows.training.check_pipeline
-        import rempart.orchestration.policies.enforcement  # noqa: F401
+        for name in _LOADED_ONCE:
+            import_module(name)
 
 
-os.register_at_fork(before=_load_enforcement)
+os.register_at_fork(before=_load_once)
 egress_hook.install()  # before any DAG file, plugin or task: Airflow imports this module as it starts
 
 

@@ -1,0 +1,43 @@
+"""A process that forks for each DAG file or task loads once what all of them import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+IN_A_FORKED_PROCESS = """
+import json, os, runpy, sys
+import airflow.settings, airflow.sdk
+
+forked = os.fork()
+if forked:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
+before = set(sys.modules)
+runpy.run_path(sys.argv[1])
+from rempart.orchestration import runtime
+import rempart.flows.shared.platform, rempart.sites.s3.site, boto3
+print(json.dumps(sorted(set(sys.modules) - before)), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("file", ["ingest", "materialize_features", "train", "validate_model", "backup_platform"])
+def test_a_forked_process_imports_nothing_of_the_platform_again(tmp_path: Path, file: str) -> None:
+    """Also not the S3 client: nearly every task has one, and its import takes longer than the DAG file."""
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    env |= {"REMPART_HOME": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FORKED_PROCESS, str(ROOT / "dags" / f"{file}.py")],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = json.loads(done.stdout.splitlines()[-1])
+    assert [name for name in imported if name.partition(".")[0] in ("rempart", "boto3", "botocore", "psycopg")] == []
