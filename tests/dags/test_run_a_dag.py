@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import pods
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "run-a-dag-by-hand.md").read_text(encoding="utf-8")
@@ -97,3 +100,21 @@ def codes(project: Path, lines: list[str], by_the_page: subprocess.CompletedProc
 @pytest.mark.parametrize("file", FILES)
 def test_a_dag_file_runs_as_a_program(codes: dict[str, int], file: str) -> None:
     assert codes.get(file) == CODES.get(file, 0)
+
+
+def test_the_dag_of_pods_runs_its_task_and_looks_into_each_pool(
+    project: Path, lines: list[str], by_the_page: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    """On the page's database, with two doubles of clusters. No pod is there, so neither Airflow nor a site is asked."""
+    home = pods.project(tmp_path / "home")
+    nobody = {"AIRFLOW_CONN_AIRFLOW_API": json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 9})}
+    exports = [line for line in lines if line.startswith("export ")]
+    with pods.clusters(home) as pools:
+        given = {"REMPART_HOME": str(home)} | nobody | pods.connections(pools)
+        exports += [f"export {name}={shlex.quote(value)}" for name, value in given.items()]
+        done = run([*exports, f"{sys.executable} dags/clean_up_pods.py"], project)
+        looked = {name: [request.path for request in pool.requests] for name, pool in pools.items()}
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "clean_up_pods: success" in done.stdout
+    for name, paths in looked.items():
+        assert any(f"/namespaces/training-{name}/pods" in path for path in paths), paths
