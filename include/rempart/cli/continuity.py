@@ -85,9 +85,9 @@ def failover(
         bool,
         typer.Option("--accept-loss", help=("Continue although the source does not answer; lost changes are listed.")),
     ] = False,
-    abandon: Annotated[bool, typer.Option("--abandon", help="Stay at the present site and remove the fence.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Stay at the current site and remove the fence.")] = False,
 ) -> None:
-    """Move the platform to another site: fence, drain, verify, switch, resume. A run that was cut off is resumed."""
+    """Move the platform to another site: fence, drain, verify, switch, resume. An interrupted run is resumed."""
     from rempart.errors import ConfigError
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform

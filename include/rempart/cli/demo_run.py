@@ -55,8 +55,9 @@ class Demo:
         conf: dict[str, Any] | None = None,
         since: datetime | None = None,
     ) -> dict[str, Any]:
-        """Wait for one run to end and return its task's result: the run that an asset started since a time, or,
-        without a time, one triggered here.
+        """Wait for the end of a run and return its task's result.
+
+        The run is the one that an asset started since a time or, without a time, one triggered here.
         """
 
         def tell(line: str) -> None:
@@ -71,7 +72,7 @@ class Demo:
         return self.api.result(dag_id, run_id, task_id)
 
     def deliver(self) -> int:
-        """Put the sample's weekly deliveries into the landing bucket; how many."""
+        """Put the sample's weekly deliveries into the landing bucket. Return their number."""
         from rempart.ingestion.sample import deliveries
 
         site = self.platform.active_site(pipelines.named(PIPELINE).classification)
@@ -83,7 +84,7 @@ class Demo:
         return count
 
     def chain(self) -> datetime:
-        """Ingest, features, candidate, gate: started once by REST, then by assets; when it began."""
+        """Run ingestion, features, candidate and gate: started once by REST, then by assets. Return the start time."""
         began = time.monotonic()
         deliveries = self.deliver()
         self.tell("deliver", f"{deliveries} weekly deliveries in the landing bucket")

@@ -16,7 +16,7 @@ _WORDS = {logging.WARNING: ("warning", "33"), logging.ERROR: ("error", "31"), lo
 
 
 class Terminal(logging.Handler):
-    """Writes each record as a line: the message alone, with a mark for a warning or an error."""
+    """Write each record as a line: the message alone, with a mark for a warning or an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Terminal(logging.Handler):
 
 @contextmanager
 def on_terminal() -> Iterator[None]:
-    """Show what Rempart logs while a command runs. Loggers of libraries stay at WARNING, as Python has them."""
+    """Show Rempart's log lines while a command runs. Loggers of libraries stay at WARNING, as Python has them."""
     handler, level, propagates = Terminal(), ROOT.level, ROOT.propagate
     ROOT.addHandler(handler)
     ROOT.setLevel(logging.INFO)

@@ -64,7 +64,10 @@ def init(
         bool, typer.Option("--images", help=("Write the settings of an image build instead; they contain no secret."))
     ] = False,
 ) -> None:
-    """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
+    """Write the files that docker-compose.yml reads: `.env`, and each container's secrets and settings.
+
+    Existing secrets stay.
+    """
     from rempart.deployment.compose import containers, ingress
     from rempart.deployment.kubernetes import cluster
     from rempart.deployment.setup import paths

@@ -64,11 +64,11 @@ def upgrade(
     yes: Annotated[
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
-    back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the previous release.")] = False,
 ) -> None:
-    """Put this checkout in the place of the release that runs: restore point, drill, migration, start, proof.
+    """Replace the running release by this checkout: restore point, drill, migration, start, proof.
 
-    Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
+    Name the state of the running platform with REMPART_VAR. Exit code 1 if the upgrade is refused.
     """
     from rempart.deployment.setup import paths
 

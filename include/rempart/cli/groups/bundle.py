@@ -74,7 +74,7 @@ def bundle_fetch(
     site: Annotated[str, typer.Option(help="Site of the bundle; default: backup.site.")] = "",
     trust: Annotated[list[Path] | None, typer.Option(help="Public key of the ledger, PEM; may be repeated.")] = None,
 ) -> None:
-    """Bring the newest bundle for this machine here, every file checked against the signed index."""
+    """Fetch the newest bundle for this machine, and verify every file against the signed index."""
     from rempart.flows.bundle import bundle as flow
 
     flow.fetch_from(site, trust or (), folder)

@@ -18,7 +18,7 @@ def classification_lower(
     ],
     role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")],
 ) -> None:
-    """Record that a pipeline's model counts as less protected than its data, and say what to write in its file."""
+    """Record that a pipeline's model counts as less protected than its data, and print the lines for its file."""
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
     from rempart.sovereignty.classification import named

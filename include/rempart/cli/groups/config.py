@@ -16,7 +16,7 @@ group = typer.Typer(no_args_is_help=True, help="Check rempart.yaml and the pipel
 def config_check(
     pipeline: Annotated[str | None, typer.Argument(help="Name of a pipeline; default: all pipelines.")] = None,
 ) -> None:
-    """Validate rempart.yaml and the pipeline files, and ask the policy about each place that they use.
+    """Validate rempart.yaml and the pipeline files, and ask the policy about each place in them.
 
     Every fault names file, path and remedy.
     """

@@ -24,7 +24,7 @@ def doctor_pool(
         int, typer.Option(min=1, help="Maximum seconds for the pod, including the pull of its image.")
     ] = 180,
 ) -> None:
-    """Check a pool's live cluster. Exit code 0: nothing failed; 1: something did; 2: a cluster did not answer."""
+    """Check a pool's live cluster. Exit code 0: no check failed; 1: a check failed; 2: a cluster did not answer."""
     from rempart.flows.doctor import doctor_pool as flow
 
     found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
@@ -55,7 +55,10 @@ def doctor_site(
 
 @group.command("database")
 def doctor_database() -> None:
-    """Check with PostgreSQL's own programs that backups can read each database. Exit code 1: one cannot be read."""
+    """Check with PostgreSQL's own programs that backups can read each database.
+
+    Exit code 1: a database cannot be read.
+    """
     from rempart.flows.doctor import doctor_database as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -32,7 +32,8 @@ def drill(
 ) -> None:
     """Restore a restore point into a sandbox, prove it, measure RPO and RTO, and file the report.
 
-    Nothing that runs is changed, and Airflow is not needed. Exit code 1 if a check failed or an objective was missed.
+    Running services are not touched, and Airflow is not needed. Exit code 1 if a check failed or an objective was
+    missed.
     """
     if context.invoked_subcommand:
         return
@@ -54,7 +55,7 @@ def drill_report(
     record: Annotated[int | None, typer.Option(help="Number of the drill's record; default: the newest.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the two files of the report.")] = Path(),
 ) -> None:
-    """Make the report of a drill again from the ledger, as JSON and HTML."""
+    """Rebuild the report of a drill from the ledger, as JSON and HTML."""
     from rempart.flows.drill import drill_report as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -13,7 +13,7 @@ group = typer.Typer(no_args_is_help=True, help="Keys of backups: list who can op
 
 @group.command("list")
 def keys_list() -> None:
-    """Show every encryption scope's keys: who can open each, where a copy is missing, which were destroyed."""
+    """Show the keys of every encryption scope: recipients, missing copies, destroyed keys."""
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 
@@ -27,7 +27,7 @@ def keys_list() -> None:
 def keys_new_recipient(
     file: Annotated[Path, typer.Argument(help="New file for the identity; store it elsewhere.")],
 ) -> None:
-    """Make an escrow identity in a file that only you can read, and print what goes into rempart.yaml."""
+    """Create an escrow identity in a file that only you can read, and print the lines for rempart.yaml."""
     from rempart.flows.shared import keys as flow
 
     recipient = flow.new_recipient(file, datetime.now(UTC))

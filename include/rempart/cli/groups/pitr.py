@@ -16,7 +16,7 @@ Identity = Annotated[Path | None, typer.Option(help="Escrow identity; default: t
 
 @group.command("status")
 def pitr_status(site: Site = "", identity: Identity = None) -> None:
-    """Show to which moments the server can be recovered, by which base backups, and every gap."""
+    """Show the moments to which the server can be recovered, the base backups, and every gap."""
     from rempart.flows.pitr import restore_to_moment as flow
     from rempart.flows.restore.restore_source import detached, identity_of
 

@@ -10,7 +10,7 @@ import typer
 group = typer.Typer(no_args_is_help=True, help="Restore points: list, explain, hold and prune them.")
 
 PointSite = Annotated[
-    str | None, typer.Option("--site", help=("Site of the restore points; default: the present backup site."))
+    str | None, typer.Option("--site", help=("Site of the restore points; default: the current backup site."))
 ]
 Role = Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")]
 Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `rempart points list`.")]
@@ -18,7 +18,7 @@ Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `remp
 
 @group.command("list")
 def points_list(site: PointSite = None) -> None:
-    """Show every restore point: its age and size, the last drill of it, and why it is kept."""
+    """Show every restore point: its age and size, its last drill, and the reasons to keep it."""
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 

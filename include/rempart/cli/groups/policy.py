@@ -15,7 +15,7 @@ group = typer.Typer(no_args_is_help=True, help="Where data may be stored, and wh
 def policy_show(
     reasons: Annotated[bool, typer.Option(help="Show every reason, including those of allowed placements.")] = False,
 ) -> None:
-    """Show for each place of rempart.yaml which classifications it may hold, and why not."""
+    """Show which classifications each place of rempart.yaml may hold, with the reasons against the others."""
     from rempart.settings import config
     from rempart.sovereignty.places import overview
 

@@ -23,7 +23,7 @@ def accept_delivery(
         typer.Option("--yes", help=("Accept the delivery. Without it the result is shown and nothing is changed.")),
     ] = False,
 ) -> None:
-    """Publish the good rows of a delivery although more of it is refused than max_quarantined allows.
+    """Publish the good rows of a delivery even if more rows are refused than max_quarantined allows.
 
     Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
     """
