@@ -52,9 +52,9 @@ def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: paths.Stack)
 
 def test_every_killed_process_returns(stack: paths.Stack) -> None:
     states = Supervisor(stack).states()
-    for name in (*stack.services, "guard"):
+    for name in (*stack.services, "watchdog"):
         os.kill(states[name].pid, 9)
-    for name in (*stack.services, "guard"):
+    for name in (*stack.services, "watchdog"):
         wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 90)
     lifecycle.up(stack)  # every health gate passes
 
@@ -64,7 +64,7 @@ def test_a_killed_supervisor_returns_with_everything(stack: paths.Stack) -> None
     old.kill()
     wait_for(
         "supervisor",
-        lambda: is_back(stack, "guard", 0) and status.all_run(status.services(stack, time.time())),
+        lambda: is_back(stack, "watchdog", 0) and status.all_run(status.services(stack, time.time())),
         180,
     )
     lifecycle.up(stack)

@@ -244,7 +244,7 @@ def test_telemetry_is_off_in_every_process(stack: paths.Stack) -> None:
 
 def test_status_shows_every_service_running(stack: paths.Stack) -> None:
     lines = {line.name: line for line in status.services(stack, time.time())}
-    assert set(lines) == {*stack.services, "guard", "supervisor"}
+    assert set(lines) == {*stack.services, "watchdog", "supervisor"}
     assert {line.state for line in lines.values()} == {"RUNNING"}
     assert all(line.rss_mib > 0 for line in lines.values())
 

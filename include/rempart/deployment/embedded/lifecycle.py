@@ -147,7 +147,7 @@ def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
         _start_stores(stack, supervisor, progress, secrets, resolve)
         _migrate_schemas(stack, progress, secrets, resolve, migrate=migrate)
         release.record(stack, ours)
-        supervisor.launch(["guard"])
+        supervisor.launch(["watchdog"])
         _start_servers(stack, supervisor, progress, secrets, resolve)
         progress.line("the stack is up: %s", ", ".join((f"{name} {url}" for name, url in urls(stack).items())))
 
@@ -303,7 +303,7 @@ def down(stack: Stack) -> None:
     with _alone(stack, progress):
         supervisor = Supervisor(stack)
         if supervisor.runs():
-            supervisor.stop(["guard"])
+            supervisor.stop(["watchdog"])
             sites = [name for name in supervisor.states() if name.startswith("site-")]
             archiver = [name for name in supervisor.states() if name == "wal-archive"]
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):

@@ -56,7 +56,7 @@ def services(stack: Stack, now: float) -> list[ServiceStatus]:
     states = supervisor.states() if supervisor.runs() else {}
     members = _members(stack)
     lines = []
-    for name in (*stack.services, "guard", "supervisor"):
+    for name in (*stack.services, "watchdog", "supervisor"):
         own = members.get(name, [])
         if name == "supervisor":
             state, pid, started = ("RUNNING" if states else "STOPPED"), (own[0].pid if own else 0), now

@@ -23,9 +23,9 @@ def main() -> None:
         select.select([os.pidfd_open(parent)], [], [])
     except ProcessLookupError:
         sys.stderr.write("rempart: the supervisor died unexpectedly\n")
-    # `up` ends what the dead supervisor left, and its new guard what this one left: neither is to end `up` itself
+    # `up` ends what the dead supervisor left, and its new watchdog what this one left: neither is to end `up` itself
     os.environ.pop(environment.MARKER, None)
-    launch.forget_group(stack, "guard")
+    launch.forget_group(stack, "watchdog")
     log = os.open(stack.logs / "recovery.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -84,7 +84,7 @@ HOLDS: Mapping[str, frozenset[str]] = {
     "prepare": TASKS | {"Airflow sessions", "database administrator"},
     "postgresql": frozenset(),
     "site": frozenset({"site servers"}),
-    "guard": frozenset(secret_kind.name for secret_kind in KINDS),  # it becomes `rempart up`
+    "watchdog": frozenset(secret_kind.name for secret_kind in KINDS),  # it becomes `rempart up`
     "supervisor": frozenset(secret_kind.name for secret_kind in KINDS),  # it starts the others with what you exported
 }
 """Kinds of secrets by process. A process that does not stand here holds none."""

@@ -148,13 +148,13 @@ def airflow(stack: Stack, component: str) -> Service:
     return Service(component, (stack.python, "-m", "airflow", *verbs, *options))
 
 
-def guard(stack: Stack) -> Service:
-    return Service("guard", (stack.python, "-m", "rempart.deployment.embedded.watchdog"), stop_seconds=5)
+def watchdog(stack: Stack) -> Service:
+    return Service("watchdog", (stack.python, "-m", "rempart.deployment.embedded.watchdog"), stop_seconds=5)
 
 
 def service(stack: Stack, name: str) -> Service:
     """Return the named service. Raises StackError if the stack has none of that name."""
-    if name not in (*stack.services, "guard"):
+    if name not in (*stack.services, "watchdog"):
         raise StackError(f"The stack starts no service '{name}'", f"Choose one of: {', '.join(stack.services)}.")
     if name == "postgresql":
         return postgresql(stack)
@@ -164,7 +164,7 @@ def service(stack: Stack, name: str) -> Service:
         return mlflow(stack)
     if name == "wal-archive":
         return wal_archive(stack)
-    return guard(stack) if name == "guard" else airflow(stack, name)
+    return watchdog(stack) if name == "watchdog" else airflow(stack, name)
 
 
 def _escaped(text: str) -> str:
@@ -196,7 +196,7 @@ def supervisor_configuration(stack: Stack, user: str | None) -> str:
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    for name in (*stack.services, "guard"):
+    for name in (*stack.services, "watchdog"):
         what = service(stack, name)
         asked = [stack.config.access] if name.startswith("airflow") else []
         changes = hashlib.sha256(repr((what.command, sorted(stack.ports.items()), *asked)).encode()).hexdigest()[:16]
@@ -209,7 +209,7 @@ def supervisor_configuration(stack: Stack, user: str | None) -> str:
             f"environment={variables}",
             "autostart=false",
             "autorestart=true",
-            f"startsecs={0 if name == 'guard' else 2}",
+            f"startsecs={0 if name == 'watchdog' else 2}",
             "startretries=20",
             f"stopsignal={what.stop_signal}",
             f"stopwaitsecs={what.stop_seconds}",

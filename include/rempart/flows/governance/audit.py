@@ -335,7 +335,7 @@ def _service_of(process: psutil.Process) -> str:
     try:
         if process.name() == "postgres":
             return "postgresql"
-        return process.environ().get(environment.MARKER, "").partition(":")[2] or "guard"
+        return process.environ().get(environment.MARKER, "").partition(":")[2] or "watchdog"
     except psutil.Error:
         return "a task"
 

@@ -121,9 +121,9 @@ def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone
 def test_a_group_that_is_forgotten_is_nobodys_leftover(stack: paths.Stack) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
-        launch.record_group(stack, "guard", other.pid)
-        launch.forget_group(stack, "guard")
-        assert launch.leftovers(stack, "guard") == []
+        launch.record_group(stack, "watchdog", other.pid)
+        launch.forget_group(stack, "watchdog")
+        assert launch.leftovers(stack, "watchdog") == []
     finally:
         other.kill()
         other.wait()

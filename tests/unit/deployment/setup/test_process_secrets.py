@@ -74,4 +74,4 @@ def test_the_admins_password_is_with_the_api_server_only_where_that_checks_it(st
     other = replace(stack, config=stack.config.model_copy(update={"access": simple}))
     for deployed, holds in ((stack, False), (other, True)):
         assert ("Airflow admin" in held("airflow-api-server", deployed.config)) is holds
-    assert process_secrets.given({"REMPART_NEW_SECRET": "x"}, frozenset(HOLDS["guard"]), stack.config) == {}
+    assert process_secrets.given({"REMPART_NEW_SECRET": "x"}, frozenset(HOLDS["watchdog"]), stack.config) == {}

@@ -34,9 +34,9 @@ def test_every_service_is_a_program_that_starts_on_request_and_restarts_when_it_
     found = parse(services.supervisor_configuration(make(tmp_path), None))
     stack = make(tmp_path)
     assert [s for s in found.sections() if s.startswith("program:")] == [
-        f"program:{s}" for s in (*stack.services, "guard")
+        f"program:{s}" for s in (*stack.services, "watchdog")
     ]
-    for name in (*stack.services, "guard"):
+    for name in (*stack.services, "watchdog"):
         program = dict(found[f"program:{name}"])
         assert shlex.split(program["command"]) == [
             "/opt/a venv/bin/python",
