@@ -139,7 +139,7 @@ class MemorySite:
         sha256: str | None = None,
     ) -> ObjectInfo:
         self._writes += 1
-        digest = hashlib.sha256(body).hexdigest()
+        digest = sha256 or hashlib.sha256(body).hexdigest()
         info = ObjectInfo(
             key,
             len(body),

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from rempart.errors import FailoverError, LeaseHeld, RempartError, SiteUnavailable
+from rempart.errors import FailoverError, LeaseHeld, RempartError, SiteError, SiteUnavailable
 from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import bring
@@ -306,3 +306,28 @@ def test_c2_a_replication_to_a_site_that_was_lost_keeps_what_only_that_one_has(p
     told = pair.ledger.find("failover", "haven->primary")
     assert [record.body["conflicts"] for record in told] == [[f"{pair.config.buckets.lake}/k/000"]]
     assert switchovers.back(pair).conflicts == ()
+
+
+def test_i3_a_damaged_replica_is_replaced_also_after_the_platform_moved_and_came_home(pair: Platform) -> None:
+    replicated(pair)
+    switchovers.over(pair)
+    assert switchovers.back(pair).done
+    put(pair, "primary", "k/new", b"whole")
+    haven = pair.sites["haven"]
+
+    class Truncating:
+        """A way to haven that loses the last byte of each object."""
+
+        def write(self, bucket: str, key: str, body: bytes, **more: Any) -> Any:
+            return haven.write(bucket, key, body[:-1], **more)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(haven, name)
+
+    with pytest.raises(SiteError):
+        bring(dataclasses.replace(pair, sites={**pair.sites, "haven": Truncating()}), "primary", "haven", ("lake",))
+    assert got(pair, "haven", "k/new") == b"whol"
+    before_bringing(pair, "primary", "haven")
+    bring(pair, "primary", "haven", ("lake",))
+    assert got(pair, "haven", "k/new") == b"whole"
+    assert not [key for info in haven.list(pair.config.buckets.lake) if (key := info.key).startswith("conflicts/")]

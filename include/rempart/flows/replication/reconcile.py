@@ -120,9 +120,14 @@ def _still(site: Site, bucket: str, key: str, seen: ObjectInfo | None) -> bool:
 
 
 def _same(site_a: Site, other: Site, bucket: str, key: str) -> bool:
-    """Return whether both sites store the same bytes under a key."""
+    """Return whether both sites have the same version of a key, by the writers' records or by the stored bytes.
+
+    A replica whose bytes differ from its own record is damaged, not another version: a replication replaces it.
+    """
     try:
         mine, theirs = site_a.head(bucket, key), other.head(bucket, key)
+        if mine.sha256 and mine.sha256 == theirs.sha256:
+            return True
         if mine.size != theirs.size:
             return False
         first, second = (
