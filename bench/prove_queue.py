@@ -55,21 +55,20 @@ with DAG("queue", tags=["classification:personal"], schedule=None, default_args=
 JOB = """
 import os, time
 from datetime import UTC, datetime
-from rempart.settings import config
 from rempart.settings.config import environment_connections
 from rempart.sites.s3.site import S3Site
-from rempart.sovereignty.places import decide_site
 from rempart.training.job import JobResult, parse_spec
+from rempart.training.permission import decide, permission_of
 
 spec = parse_spec(os.environ["REMPART_JOB_SPEC"])
 print("job", spec.job_id, flush=True)
 time.sleep(6)
 connection, place = environment_connections(spec.output.site.connection), spec.output.site
-allowed = decide_site(config.load(), spec.classification, "data", place.name, on=datetime.now(UTC).date(),
-                      endpoint=connection.extra.get("endpoint_url"))
+allowed = decide(spec, place.name, connection.extra.get("endpoint_url"), on=datetime.now(UTC).date())
 files = {"model.onnx": "0" * 64}
 result = JobResult(job_id=spec.job_id, status="succeeded", metrics={"mae": 1.0}, files=files, model_files=files,
-                   run_id="r", model_id="m", seconds={}, rows={"train": 1, "holdout": 1})
+                   run_id="r", model_id="m", seconds={}, rows={"train": 1, "holdout": 1},
+                   decision=permission_of(spec).decision)
 S3Site(place.name, connection, place.region, allowed).write(
     spec.output.bucket, spec.key("result.json"), result.to_json(), content_type="application/json")
 """
