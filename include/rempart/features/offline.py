@@ -89,15 +89,15 @@ def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
 
 def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
     """Return the loaded snapshot's id as this session's transaction sees it."""
-    found = None
+    row = None
     if opened.execute("SELECT to_regclass('feature_loads')").fetchone() != (None,):
-        found = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
-    if found is None:
+        row = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
+    if row is None:
         raise FeatureError(
             f"read the feature store of '{pipeline.name}': it contains no snapshot",
             f"Run materialize_features_{pipeline.name}.",
         )
-    return str(found[0])
+    return str(row[0])
 
 
 def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...]]:
@@ -176,8 +176,8 @@ def _typed(columns: tables.Columns) -> sql.Composed:
 
 
 def _count(opened: Session, table: str) -> int:
-    found = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(tables.name(table))).fetchone()
-    return int(found[0]) if found else 0
+    row = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(tables.name(table))).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _csv(table: pa.Table) -> Iterator[Any]:

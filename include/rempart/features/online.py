@@ -126,10 +126,10 @@ def _materialize_view(
 
 
 def _state(offline: Session, pipeline: Pipeline, table: ViewTable) -> ViewState:
-    found = offline.execute(
+    loaded = offline.execute(
         "SELECT watermark FROM feature_views WHERE pipeline = %s AND view = %s", (pipeline.name, table.view)
     ).fetchone()
-    watermark = found[0] if found else None
+    watermark = loaded[0] if loaded else None
     row = offline.execute(
         sql.SQL(
             "WITH entities AS (SELECT max(event_timestamp) AS newest, max(loaded_at) AS loaded FROM {} GROUP BY {})"

@@ -93,7 +93,7 @@ def apply(store: Any, pipeline: Pipeline) -> None:
             tags={"at": table.at, "classification": pipeline.classification},
         )
 
-    lost = [found for found in store.list_feature_views() if found.name not in pipeline.features]
+    lost = [feature_view for feature_view in store.list_feature_views() if feature_view.name not in pipeline.features]
     store.apply([*entities.values(), *map(view, tables)], objects_to_delete=lost, partial=False)
 
 

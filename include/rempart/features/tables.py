@@ -171,12 +171,12 @@ def lock(session: Session, pipeline: Pipeline) -> None:
 def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -> bool:
     """Create the table, again if the pipeline changed its columns. Return True if the table is new and empty."""
     expected = [*columns, ("loaded_at", "timestamptz")]
-    found = session.execute(
+    existing = session.execute(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         (f'public."{table}"',),
     ).fetchall()
-    if found == [(c, "timestamp with time zone" if t == "timestamptz" else t) for c, t in expected]:
+    if existing == [(c, "timestamp with time zone" if t == "timestamptz" else t) for c, t in expected]:
         return False
     session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name(table)))
     session.execute(

@@ -35,8 +35,8 @@ def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.T
     multiplied, or nothing was loaded; DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
-        if (found := _read(databases, pipeline)) is not None:
-            return found
+        if (training_rows := _read(databases, pipeline)) is not None:
+            return training_rows
     raise FeatureError(
         f"read the training set of '{pipeline.name}': the feature store was loaded again during each attempt",
         f"Wait until materialize_features_{pipeline.name} is done, then run the training again.",

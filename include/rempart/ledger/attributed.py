@@ -64,7 +64,7 @@ class AttributedLedger:
 
 def writer(record: Evidence) -> Writer | None:
     """Return the writer of a record; None if no run wrote it, or it is older than this field."""
-    told = record.body.get(KEY)
-    if not isinstance(told, Mapping) or not all(isinstance(told.get(name), str) for name in ("dag", "run", "task")):
+    stated = record.body.get(KEY)
+    if not isinstance(stated, Mapping) or not all(isinstance(stated.get(name), str) for name in ("dag", "run", "task")):
         return None
-    return Writer(told["dag"], told["run"], told["task"])
+    return Writer(stated["dag"], stated["run"], stated["task"])

@@ -60,9 +60,9 @@ def _null_character(value: Any, path: str) -> str | None:
             inner = [(f"{path}[{place}]", inside_value) for place, inside_value in enumerate(value)]
     return next(
         (
-            found
+            null_at
             for where, inside_value in inner
-            if (found := _null_character(inside_value, where.lstrip("."))) is not None
+            if (null_at := _null_character(inside_value, where.lstrip("."))) is not None
         ),
         None,
     )

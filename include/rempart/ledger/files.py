@@ -29,23 +29,23 @@ def lines(files: Iterable[Path]) -> Iterator[str]:
 
 def segments(place: Path) -> list[Path]:
     """Return the files with records: the file itself, or every .jsonl below the folder. Raises LedgerError."""
-    found = sorted(place.rglob("*.jsonl"), key=lambda file: file.name) if place.is_dir() else [place]
-    if not found or not found[0].is_file():
+    files = sorted(place.rglob("*.jsonl"), key=lambda file: file.name) if place.is_dir() else [place]
+    if not files or not files[0].is_file():
         raise LedgerError(
             f"read the export: there is none at {place}", "Pass the folder of an export, or one of its .jsonl files."
         )
-    return found
+    return files
 
 
 def checkpoints(place: Path) -> dict[str, str]:
     """Return the checkpoints below a folder, by file name. Raises LedgerError without any."""
-    found = {str(file.relative_to(place)): file for file in sorted(place.rglob("*.json"))}
-    if not found:
+    files = {str(file.relative_to(place)): file for file in sorted(place.rglob("*.json"))}
+    if not files:
         raise LedgerError(
             f"read the checkpoints: there is none in {place}",
             "Copy the checkpoints from the locked bucket of the second operator.",
         )
-    return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in found.items()}
+    return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in files.items()}
 
 
 def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> LedgerVerdict:

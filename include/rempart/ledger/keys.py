@@ -68,14 +68,14 @@ def from_connection(connection: Connection) -> Signer:
             f"read the ledger's key from {where}: the password is not base64",
             "Set its password to the 32 raw bytes of an Ed25519 seed, made with `openssl rand -base64 32`.",
         ) from None
-    made = signer(seed)
-    if connection.login not in ("", made.id):
+    key = signer(seed)
+    if connection.login not in ("", key.id):
         raise LedgerError(
             f"read the ledger's key from {where}: the login is {connection.login}, but the seed belongs to key "
-            f"{made.id}",
+            f"{key.id}",
             "Restore the right seed, or correct the connection's login.",
         )
-    return made
+    return key
 
 
 def is_signed(public: bytes, signature: bytes, data: bytes) -> bool:
@@ -114,12 +114,12 @@ def to_pem(public: bytes) -> str:
 def parse_public(text: str) -> bytes:
     """Return the 32 bytes of a public key in PEM, as its middle line, or as 64 hex digits. Raises LedgerError."""
     body = "".join(text.split()).removeprefix("-----BEGINPUBLICKEY-----").removesuffix("-----ENDPUBLICKEY-----")
-    found = from_base64(body)
-    if found is None and re.fullmatch("[0-9a-fA-F]{64}", body):
-        found = bytes.fromhex(body)
-    if found is None:
+    public = from_base64(body)
+    if public is None and re.fullmatch("[0-9a-fA-F]{64}", body):
+        public = bytes.fromhex(body)
+    if public is None:
         raise LedgerError(
             "read the public key: it is not an Ed25519 key",
             "Pass a file in PEM (BEGIN PUBLIC KEY), or the 32 raw bytes as 64 hex digits.",
         )
-    return found
+    return public

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from rempart.ledger.canonical import parse
@@ -45,8 +46,11 @@ class MemoryLedger:
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
     ) -> list[Entry]:
-        told = [(entry, evidence(entry.text)) for entry in reversed(self.chain) if before is None or entry.seq < before]
-        return [record for record, it in told if kind in (None, it.kind) and subject in (None, it.subject)][:limit]
+        read = [(entry, evidence(entry.text)) for entry in reversed(self.chain) if before is None or entry.seq < before]
+        chosen = (
+            entry for entry, record in read if kind in (None, record.kind) and subject in (None, record.subject)
+        )
+        return [*islice(chosen, limit)]
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         yield from self.chain[after:]

@@ -27,6 +27,6 @@ def run(names: Mapping[str, Any]) -> NoReturn:
     asked = parser.parse_args()
     if asked.dag_id is None:
         parser.error(f"name a DAG: {', '.join(sorted(dags)) or 'with this rempart.yaml, the file defines none'}")
-    made = dags[asked.dag_id].test(run_conf=asked.conf, mark_success_pattern=asked.mark)
-    sys.stdout.write(f"{asked.dag_id}: {made.state}\n")
-    sys.exit(0 if made.state == "success" else 1)
+    dag_run = dags[asked.dag_id].test(run_conf=asked.conf, mark_success_pattern=asked.mark)
+    sys.stdout.write(f"{asked.dag_id}: {dag_run.state}\n")
+    sys.exit(0 if dag_run.state == "success" else 1)

@@ -78,15 +78,15 @@ def write(connection: Connection, run: int) -> None:
     from sqlalchemy.dialects.postgresql import insert
 
     connection.execute(text(f"SET LOCAL statement_timeout = '{PATIENCE}'"))
-    made = run_notes.note(*_found(connection, run))
-    if made is not None:
+    note = run_notes.note(*_found(connection, run))
+    if note is not None:
         table: Any = DagRunNote.__table__
         row = insert(table).values(
-            dag_run_id=run, content=made, user_id=None, created_at=func.now(), updated_at=func.now()
+            dag_run_id=run, content=note, user_id=None, created_at=func.now(), updated_at=func.now()
         )
         ours = table.c.user_id.is_(None) & table.c.content.startswith(run_notes.MARK, autoescape=True)
         kept = row.on_conflict_do_update(
-            index_elements=["dag_run_id"], set_={"content": made, "updated_at": func.now()}, where=ours
+            index_elements=["dag_run_id"], set_={"content": note, "updated_at": func.now()}, where=ours
         )
         connection.execute(kept)
     connection.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
@@ -100,8 +100,8 @@ def _found(connection: Connection, run: int) -> tuple[Mapping[str, Any], Mapping
     from sqlalchemy import select
 
     xcom, task = XComModel.__table__, TaskInstance.__table__
-    told = xcom.c.task_id.in_(run_notes.TASKS) | xcom.c.task_id.startswith("verify_", autoescape=True)
-    wanted = (xcom.c.key == "return_value") & told | (xcom.c.key == run_notes.FAILURE)
+    noted_tasks = xcom.c.task_id.in_(run_notes.TASKS) | xcom.c.task_id.startswith("verify_", autoescape=True)
+    wanted = (xcom.c.key == "return_value") & noted_tasks | (xcom.c.key == run_notes.FAILURE)
     rows = connection.execute(
         select(xcom.c.task_id, xcom.c.key, xcom.c.value).where(xcom.c.dag_run_id == run, wanted).limit(_MANY)
     ).all()

@@ -25,8 +25,8 @@ def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> st
     `returned`: results of tasks, by id. `failed`: the error of each failed task, empty for a killed process.
     """
     lines = [line for task, words in failed.items() for line in _failed(task, words)]
-    for task, told in sorted(returned.items(), key=lambda item: TASKS.index(kind_of(item[0]) or TASKS[-1])):
-        if (kind := kind_of(task)) and isinstance(told, Mapping) and (line := _safely(_TELLERS[kind], told)):
+    for task, result in sorted(returned.items(), key=lambda item: TASKS.index(kind_of(item[0]) or TASKS[-1])):
+        if (kind := kind_of(task)) and isinstance(result, Mapping) and (line := _safely(_TELLERS[kind], result)):
             lines.append(line)
     shown = [line if len(line) <= _LINE else f"{line[: _LINE - 1]}…" for line in lines[:3]]
     return f"{MARK}{chr(10).join(shown)}"[:LONGEST] if shown else None

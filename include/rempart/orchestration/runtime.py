@@ -27,7 +27,7 @@ def airflow_connection(name: str) -> Connection:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        found: Any = AirflowConnection.get(name)
+        connection: Any = AirflowConnection.get(name)
     except AirflowNotFoundException as cause:
         raise ConnectionMissing(
             f"Airflow has no connection '{name}'",
@@ -35,13 +35,13 @@ def airflow_connection(name: str) -> Connection:
         ) from cause
     return Connection(
         name,
-        found.conn_type,
-        found.host or "",
-        found.port,
-        found.login or "",
-        found.password or "",
-        found.schema or "",
-        found.extra_dejson,
+        connection.conn_type,
+        connection.host or "",
+        connection.port,
+        connection.login or "",
+        connection.password or "",
+        connection.schema or "",
+        connection.extra_dejson,
     )
 
 

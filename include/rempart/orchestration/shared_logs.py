@@ -22,9 +22,9 @@ class FileHandler(FileTaskHandler):
 
 def without_log_server(default: dict[str, Any]) -> dict[str, Any]:
     """Return Airflow's logging configuration with this handler instead of Airflow's own."""
-    found = deepcopy(default)
-    found["handlers"]["task"]["class"] = f"{FileHandler.__module__}.{FileHandler.__qualname__}"
-    return found
+    config = deepcopy(default)
+    config["handlers"]["task"]["class"] = f"{FileHandler.__module__}.{FileHandler.__qualname__}"
+    return config
 
 
 LOGGING_CONFIG = without_log_server(DEFAULT_LOGGING_CONFIG)

@@ -37,10 +37,10 @@ class SiteTaskLog:
         from rempart.flows.shared.platform import open_platform
 
         try:
-            found = task_logs.read(*task_logs.open_store(open_platform()), relative_path)
+            lines_by_file = task_logs.read(*task_logs.open_store(open_platform()), relative_path)
         except RempartError as error:
             return [str(error)], None
-        return list(found), list(found.values()) or None
+        return list(lines_by_file), list(lines_by_file.values()) or None
 
 
 REMOTE_TASK_LOG = SiteTaskLog()

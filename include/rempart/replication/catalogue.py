@@ -200,8 +200,8 @@ class MemoryCatalogue:
         self._compared: dict[str, datetime] = {}
 
     def _sorted(self, bucket: str) -> list[Replica]:
-        found = self._rows.get(bucket, {}).values()
-        return sorted(found, key=lambda row: (row.key.encode("utf-8", "surrogatepass"), row.place))
+        rows = self._rows.get(bucket, {}).values()
+        return sorted(rows, key=lambda row: (row.key.encode("utf-8", "surrogatepass"), row.place))
 
     def rows(self, bucket: str) -> Iterator[Replica]:
         return iter(self._sorted(bucket))

@@ -103,12 +103,12 @@ def doubt_listing(
     def is_there(sampled: tuple[Replica, bool]) -> bool:
         row, newest = sampled
         try:
-            found = target.head(bucket, row.key, version_id=None if newest else row.target_version or None)
+            info = target.head(bucket, row.key, version_id=None if newest else row.target_version or None)
         except ObjectMissing:
             return False
-        return row.stands_in(found) and found.version_id in (None, row.target_version)
+        return row.stands_in(info) and info.version_id in (None, row.target_version)
 
-    there = [row for (row, _), found in zip(rows, pool.map(is_there, rows), strict=True) if found]
+    there = [row for (row, _), exists in zip(rows, pool.map(is_there, rows), strict=True) if exists]
     if there:
         raise SiteError(
             f"list {bucket} at site '{target.name}': the listing lacks {missing} of {known} replicas, but "
@@ -144,12 +144,12 @@ def doubt_source(source: Site, bucket: str, missing: Sample, versions: bool, poo
 
     def is_there(row: Replica) -> bool:
         try:
-            found = source.head(bucket, row.key, version_id=(row.version or None) if versions else None)
+            info = source.head(bucket, row.key, version_id=(row.version or None) if versions else None)
         except ObjectMissing:
             return False
-        return (found.size, found.etag) == (row.size, row.etag) and found.version_id in (None, row.version)
+        return (info.size, info.etag) == (row.size, row.etag) and info.version_id in (None, row.version)
 
-    there = [row for row, found in zip(missing.rows, pool.map(is_there, missing.rows), strict=True) if found]
+    there = [row for row, exists in zip(missing.rows, pool.map(is_there, missing.rows), strict=True) if exists]
     if there:
         raise SiteError(
             f"list {bucket} at site '{source.name}': the listing lacks {missing.added} versions copied before, "

@@ -107,14 +107,14 @@ class Mover:
         put = size = 0
         for n, copy in enumerate(plan.copies):
             try:
-                made = self._one(plan.key, copy)
+                replica = self._one(plan.key, copy)
                 if plan.hides and copy is plan.copies[-1]:
                     see_hidden(self.target, self.bucket, plan.key)
             except RempartError as error:
                 return KeyResult(tuple(replicas), put, size, Failure(copy, error), plan.copies[n:])
-            replicas.append(made)
-            put += made.basis != "found there"
-            size += made.size
+            replicas.append(replica)
+            put += replica.basis != "found there"
+            size += replica.size
         return KeyResult(tuple(replicas), put, size, hidden=plan.hides)
 
     def _one(self, key: str, copy: Copy) -> Replica:
@@ -345,12 +345,12 @@ def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> Non
     """Check that the target returns the bytes that it reported as stored. Raises IntegrityError."""
     where = f"{bucket}/{stored.key} at site '{target.name}'"
     try:
-        found = stored_sha256(target, bucket, stored.key, version_id=stored.version_id)
+        digest = stored_sha256(target, bucket, stored.key, version_id=stored.version_id)
     except ObjectMissing as cause:
         raise absent(target, bucket, stored.key) from cause
-    if found != sha256:
+    if digest != sha256:
         raise IntegrityError(
-            f"read back {where}: SHA-256 {found[:12]}…, the source has {sha256[:12]}…",
+            f"read back {where}: SHA-256 {digest[:12]}…, the source has {sha256[:12]}…",
             "The object does not count as a replica. Run again. If it fails again, stop using this site and ask "
             "its operator.",
         )

@@ -12,13 +12,13 @@ class NotUnderstood(Exception):
 
 def fact(answer: Mapping[str, Any], name: str) -> Any:
     """Return a field that every S3 server must send, such as ETag. Raises NotUnderstood if it is missing."""
-    if (found := answer.get(name)) is None:
+    if (value := answer.get(name)) is None:
         raise NotUnderstood(f"the field {name} is missing in the answer")
-    return found
+    return value
 
 
 def etag(answer: Mapping[str, Any]) -> str:
     """Return the ETag of an answer without its quotes. Raises NotUnderstood if it is missing."""
-    if not (found := str(fact(answer, "ETag")).strip('"')):
+    if not (value := str(fact(answer, "ETag")).strip('"')):
         raise NotUnderstood("the ETag in the answer is empty")
-    return found
+    return value

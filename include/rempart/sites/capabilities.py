@@ -202,9 +202,9 @@ def from_json(body: Mapping[str, Any]) -> CapabilityRecord:
 
 def complete(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
     """Return one proof of each capability, in the report's order; untried ones are `not run`."""
-    found = {proof.capability: proof for proof in proofs}
+    by_name = {proof.capability: proof for proof in proofs}
     return tuple(
-        found.get(capability.name, Proof(capability.name, "not run", "the probe did not run"))
+        by_name.get(capability.name, Proof(capability.name, "not run", "the probe did not run"))
         for capability in CAPABILITIES
     )
 

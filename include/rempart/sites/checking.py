@@ -21,15 +21,15 @@ def checks_of(answer: Mapping[str, Any], first: Mapping[str, Any] | None) -> Che
 
     Raises NotUnderstood.
     """
-    told = str(answer.get("ChecksumSHA256") or "")
-    whole = "-" not in told and answer.get("ChecksumType") != "COMPOSITE"
+    checksum = str(answer.get("ChecksumSHA256") or "")
+    whole = "-" not in checksum and answer.get("ChecksumType") != "COMPOSITE"
     encryption = str(answer.get("ServerSideEncryption") or "")
     several = first is not None and int(first.get("PartsCount") or 0) > 1
     return Checks(
         fact(answer, "ContentLength"),
         etag(answer),
-        _hex(told) if told and whole else "",
-        "" if whole else told,
+        _hex(checksum) if checksum and whole else "",
+        "" if whole else checksum,
         int(first["ContentLength"]) if first is not None and several else 0,
         encrypted=encryption not in ("", "AES256") or "SSECustomerAlgorithm" in answer,
     )
@@ -73,9 +73,9 @@ def check_range(where: str, start: int, length: int, content_range: str | None, 
 
 def check_sha256(where: str, body: bytes, recorded: str, whose: str) -> None:
     """Check a body against the SHA-256 on record. Raises IntegrityError."""
-    if (found := hashlib.sha256(body).hexdigest()) != recorded:
+    if (digest := hashlib.sha256(body).hexdigest()) != recorded:
         raise IntegrityError(
-            f"{where}: the SHA-256 is {found[:12]}…, {whose} {recorded[:12]}…",
+            f"{where}: the SHA-256 is {digest[:12]}…, {whose} {recorded[:12]}…",
             "Restore the object from its replica or from a restore point.",
         )
 

@@ -51,10 +51,10 @@ class Locks:
             if error.response.get("Error", {}).get("Code") in _NOT_LOCKED:
                 return None
             raise
-        found = answer.get("Retention", {})
-        if found.get("Mode") != "COMPLIANCE":  # governance mode yields to whoever has the right to bypass it
+        retention = answer.get("Retention", {})
+        if retention.get("Mode") != "COMPLIANCE":  # governance mode yields to whoever has the right to bypass it
             return None
-        until: datetime | None = found.get("RetainUntilDate")
+        until: datetime | None = retention.get("RetainUntilDate")
         return until and until.astimezone(UTC)
 
     def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:

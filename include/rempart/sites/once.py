@@ -28,10 +28,10 @@ def bodies(site: Site, bucket: str, key: str, size: int | None = None) -> Iterat
     With `size`, only versions of that many bytes.
     """
     listed = (version for version in site.versions(bucket, key) if version.key == key and not version.marker)
-    found = [version for version in listed if (version.size <= MOST_BYTES if size is None else version.size == size)]
-    found.reverse()
+    versions = [version for version in listed if (version.size <= MOST_BYTES if size is None else version.size == size)]
+    versions.reverse()
     half = LOOKED_AT // 2
-    for version in found if len(found) <= LOOKED_AT else [*found[:half], *found[-half:]]:
+    for version in versions if len(versions) <= LOOKED_AT else [*versions[:half], *versions[-half:]]:
         try:
             yield version, site.fetch(bucket, key, version_id=version.version_id)[1]
         except (ObjectMissing, IntegrityError):  # a damaged version does not hide the others
@@ -126,7 +126,7 @@ def gives_back(site: Site, bucket: str, key: str, body: bytes, version_id: str |
 
 
 def _version(site: Site, bucket: str, key: str, body: bytes) -> ObjectInfo | None:
-    return next((info for info, found in bodies(site, bucket, key, len(body)) if found == body), None)
+    return next((info for info, stored_body in bodies(site, bucket, key, len(body)) if stored_body == body), None)
 
 
 def _locked(site: Site, bucket: str, info: ObjectInfo, until: datetime | None) -> ObjectInfo:

@@ -105,7 +105,7 @@ def walk(
     where: dict[str, str] = {}
     while True:
         page = ask(where)
-        where = {name: str(page[told]) for name, told in follows.items() if page.get(told)}
+        where = {name: str(page[name_in_page]) for name, name_in_page in follows.items() if page.get(name_in_page)}
         more = bool(page.get("IsTruncated"))
         guard.page(marks(page), where, more=more)
         yield page

@@ -131,12 +131,12 @@ def set_role(session: Session, person: Person, role: RoleName) -> None:
     """Set this role and no other, including roles from groups."""
     for table in ("ab_user_role", "ab_user_group"):
         session.execute(f"DELETE FROM {table} WHERE user_id = %s", [person.number])  # noqa: S608
-    made = session.execute(
+    updated = session.execute(
         "INSERT INTO ab_user_role (id, user_id, role_id) SELECT nextval('ab_user_role_id_seq'), %s, id FROM ab_role"
         " WHERE name = %s",
         [person.number, role],
     )
-    if made.rowcount != 1:
+    if updated.rowcount != 1:
         raise AccessError(f"set role '{role}': it does not exist in Airflow's database yet", _MAKE_TABLES)
 
 

@@ -67,28 +67,28 @@ def given(
     """
     must = needed(stack)
     may = sorted(declared_connections(stack.config) | platform_connections(stack.config) | {keys.NEXT_CONNECTION})
-    found = {}
+    variables = {}
     for name in dict.fromkeys([*must, *may]):
         variable = f"AIRFLOW_CONN_{name.upper()}"
         if variable in own:
             continue
         if text := inherited.get(variable) or existing.get(variable):
-            found[variable] = _one_line(text)
+            variables[variable] = _one_line(text)
         elif name in must:
             raise ConnectionMissing(
                 f"Connection '{name}' is not defined, but rempart.yaml declares a service that needs it",
                 f"Set {variable} for `rempart init` (docs/how-to/external-services.md), which stores it in "
                 "var/compose.",
             )
-    resolve = _resolver(found)
-    for variable in found:
+    resolve = _resolver(variables)
+    for variable in variables:
         _check_connection(resolve(variable.removeprefix("AIRFLOW_CONN_").lower()), variable)
     for name in stack.config.services:
         if service := stack.external(name):
             external.check_names(stack, name, service.url, resolve(service.connection))
     if "postgresql" not in stack.services:
         server(stack, resolve)
-    return found
+    return variables
 
 
 def _one_line(text: str) -> str:
@@ -144,9 +144,9 @@ def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
     if declared is None:
         return None
     names = [declared.connection, *(f"pg_{role}" for role in stack.config.roles)]
-    found = {name: (resolve(name).host, resolve(name).port or 5432) for name in names}
-    host, port = found[declared.connection]
-    if others := [name for name, place in found.items() if place != (host, port)]:
+    places = {name: (resolve(name).host, resolve(name).port or 5432) for name in names}
+    host, port = places[declared.connection]
+    if others := [name for name, place in places.items() if place != (host, port)]:
         raise StackError(
             f"Connections {', '.join(others)} point to another server than '{declared.connection}' ({host}:{port})",
             "Correct the connections, because containers need all databases on one server; or use `rempart up`.",

@@ -68,9 +68,9 @@ def is_healthy(service: str) -> bool:
     if service == "mlflow":
         return bool(_answer("127.0.0.1", DEFAULT_PORTS["mlflow"], "/health"))
     host = "127.0.0.1" if service == CONTAINERS["airflow"] else CONTAINERS["airflow"]
-    told = json.loads(_answer(host, DEFAULT_PORTS["airflow"], "/api/v2/monitor/health"))
+    health = json.loads(_answer(host, DEFAULT_PORTS["airflow"], "/api/v2/monitor/health"))
     part = "metadatabase" if service == CONTAINERS["airflow"] else service.replace("-", "_")
-    return bool(told[part]["status"] == "healthy")
+    return bool(health[part]["status"] == "healthy")
 
 
 def main(service: str) -> int:

@@ -21,18 +21,18 @@ def _docker(*words: str, root: Path | None = None) -> str:
     except OSError as cause:
         raise StackError(f"start docker: {cause.strerror}", _BUILD) from cause
     if done.returncode:
-        told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StackError(f"`docker {' '.join(words[:2])}` failed: {told[-1]}", _BUILD)
+        output = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise StackError(f"`docker {' '.join(words[:2])}` failed: {output[-1]}", _BUILD)
     return done.stdout
 
 
 def references(root: Path) -> tuple[str, ...]:
     """Return every image that docker-compose.yml names, in order. Raises StackError if one is not built."""
     _require_compose()
-    found = sorted(set(_docker("compose", "--profile", "*", "config", "--images", root=root).split()))
-    for reference in found:
+    image_references = sorted(set(_docker("compose", "--profile", "*", "config", "--images", root=root).split()))
+    for reference in image_references:
         _docker("image", "inspect", reference)
-    return tuple(found)
+    return tuple(image_references)
 
 
 def _require_compose() -> None:

@@ -84,11 +84,11 @@ def _names(certificate: object) -> list[str]:
 
     assert isinstance(certificate, x509.Certificate)  # noqa: S101 # cryptography is imported where it is used
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        alternative_names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
-    return [*found.get_values_for_type(x509.DNSName), *addresses]
+    addresses = [str(address) for address in alternative_names.get_values_for_type(x509.IPAddress)]
+    return [*alternative_names.get_values_for_type(x509.DNSName), *addresses]
 
 
 def _covers(names: list[str], host: str) -> bool:

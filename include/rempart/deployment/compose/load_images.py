@@ -26,8 +26,8 @@ def _docker(*words: str, remedy: str) -> str:
     except OSError as fault:
         raise ImagesRefused(f"start docker: {fault.strerror}. {remedy}") from fault
     if done.returncode:
-        told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ImagesRefused(f"`docker {' '.join(words[:2])}` failed: {told[-1]}. {remedy}")
+        output = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ImagesRefused(f"`docker {' '.join(words[:2])}` failed: {output[-1]}. {remedy}")
     return done.stdout
 
 

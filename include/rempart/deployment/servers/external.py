@@ -54,8 +54,8 @@ def check(stack: Stack, service: str, resolve: Connections) -> str:
     connection = resolve(declared.connection)
     check_names(stack, service, declared.url, connection)
     if service == "postgresql":
-        found = [postgresql.check_administrator(connection)(), postgresql.check_roles(resolve, stack.config.roles)]
-        return ", ".join((*found, find_tools().check(resolve("pg_backup"))))
+        checks = [postgresql.check_administrator(connection)(), postgresql.check_roles(resolve, stack.config.roles)]
+        return ", ".join((*checks, find_tools().check(resolve("pg_backup"))))
     if service == "mlflow":
         return mlflow_server.check(connection)
     if service == "airflow":

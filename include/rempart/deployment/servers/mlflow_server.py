@@ -117,8 +117,8 @@ def check(connection: Connection) -> str:
     The artifact is written once and read each time, because its bucket keeps every version.
     """
     url, user = address(connection), (connection.login, connection.password)
-    found = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)
-    if not isinstance(found, dict):
+    answer = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)
+    if not isinstance(answer, dict):
         raise StackError(f"check MLflow: {url} is not an MLflow server", "Check the connection 'mlflow'.")
     try:
         body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)

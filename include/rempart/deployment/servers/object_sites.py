@@ -52,18 +52,18 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
     The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats; MLflow works
     below its own prefix.
     """
-    names, found = settings.buckets, list[Limited]()
+    names, narrow = settings.buckets, list[Limited]()
     heartbeats = f"{names.backups}/{PREFIX}*"
     here = site == settings.backup.site
     if site == settings.checkpoint_site:
         puts = ("s3:PutObject", "s3:PutObjectRetention")
         places = (f"{names.checkpoints}/*", *([heartbeats] if here else []))
-        found.append(Limited("witness", resolve(config.witness(site)), puts, places))
+        narrow.append(Limited("witness", resolve(config.witness(site)), puts, places))
     if here:
-        found.append(Limited("watch", resolve(config.watcher(site)), ("s3:GetObject",), (heartbeats,)))
+        narrow.append(Limited("watch", resolve(config.watcher(site)), ("s3:GetObject",), (heartbeats,)))
     own = (names.artifacts, f"{config.TRACKED}/")
     works = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
-    return [*found, Limited("mlflow", resolve(config.tracker(site)), works, ("/".join(own) + "*",), own)]
+    return [*narrow, Limited("mlflow", resolve(config.tracker(site)), works, ("/".join(own) + "*",), own)]
 
 
 def identities(site: str, connection: Connection, others: Sequence[Limited] = ()) -> dict[str, Any]:

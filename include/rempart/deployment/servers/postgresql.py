@@ -37,10 +37,10 @@ def initialise(stack: Stack, password: str) -> bool:
     data = stack.postgresql_data
     owner = user.uid if user else os.getuid()
     if (data / "PG_VERSION").is_file():
-        made, programs = data_version(data), program_version()
-        if made != programs:
+        stored_version, programs = data_version(data), program_version()
+        if stored_version != programs:
             raise StackError(
-                f"start PostgreSQL: {data} is of PostgreSQL {made}, but this release contains {programs}",
+                f"start PostgreSQL: {data} is of PostgreSQL {stored_version}, but this release contains {programs}",
                 "Move the databases by a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'.",
             )
         if data.stat().st_uid != owner:

@@ -59,8 +59,8 @@ def read(resolve: Connections, databases: Sequence[str]) -> Iterator[Schema]:
     for lineage in LINEAGES:
         if lineage.database in databases:
             known = airflow_schema.revisions(lineage.package, lineage.versions)
-            found = airflow_schema.revision(resolve(f"pg_{lineage.database}"), lineage.table)
-            yield Schema(lineage.name, lineage.database, found, airflow_schema.head(known), frozenset(known))
+            revision = airflow_schema.revision(resolve(f"pg_{lineage.database}"), lineage.table)
+            yield Schema(lineage.name, lineage.database, revision, airflow_schema.head(known), frozenset(known))
 
 
 def check(schemas: Sequence[Schema], *, migrate: bool) -> None:

@@ -153,8 +153,8 @@ def unpack_restic(target: Path) -> str:
             return why or "apt-get brought no package"
         done = subprocess.run(["dpkg-deb", "-x", packages[0], folder / "unpacked"], capture_output=True, check=False)
         program = folder / "unpacked" / "usr" / "bin" / "restic"
-        if done.returncode or (found := restic_version(program)) < OLDEST_RESTIC:
-            version = "" if done.returncode else ".".join(map(str, found))
+        if done.returncode or (unpacked_version := restic_version(program)) < OLDEST_RESTIC:
+            version = "" if done.returncode else ".".join(map(str, unpacked_version))
             return f"the distribution's restic is {version}" if version else "the package could not be unpacked"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(program, target.with_suffix(".new"))
@@ -184,7 +184,7 @@ def install_restic(venv: Path, now: float) -> None:
         failed.unlink(missing_ok=True)
 
 
-def _project_again(root: Path, made: Environment, python: Path, tools: Path) -> bool:
+def _project_again(root: Path, target: Environment, python: Path, tools: Path) -> bool:
     """Install only the project if every package matches the lock. Return whether that was enough."""
     uv = tools / "bin" / "uv"
     if not (uv.is_file() and python.is_file()):
@@ -194,7 +194,7 @@ def _project_again(root: Path, made: Environment, python: Path, tools: Path) -> 
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1",
     }
-    look: list[str | Path] = [uv, "pip", "sync", "--dry-run", "--offline", "--require-hashes", root / made.lock]
+    look: list[str | Path] = [uv, "pip", "sync", "--dry-run", "--offline", "--require-hashes", root / target.lock]
     done = subprocess.run(look, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not only_the_project(done.stdout + done.stderr):
         return False
@@ -204,25 +204,30 @@ def _project_again(root: Path, made: Environment, python: Path, tools: Path) -> 
 
 
 def main(arguments: list[str]) -> int:
-    made = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
+    target = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
     root = Path(__file__).resolve().parents[4]
-    venv, started = root / made.folder, time.monotonic()
-    stamp, wanted = venv / "rempart-installed", fingerprint(root, made.files(root))
+    venv, started = root / target.folder, time.monotonic()
+    stamp, wanted = venv / "rempart-installed", fingerprint(root, target.files(root))
     tools_lock = hashlib.sha256((root / "requirements-bootstrap.txt").read_bytes()).hexdigest()
     before = installed_hashes(stamp)
     if before[:1] == [wanted]:
-        if made is ENVIRONMENTS["rempart"]:
+        if target is ENVIRONMENTS["rempart"]:
             install_restic(venv, time.time())
         return 0
     stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"
-    if before and before[1:] in ([], [tools_lock]) and not made.chosen and _project_again(root, made, python, tools):
+    if (
+        before
+        and before[1:] in ([], [tools_lock])
+        and not target.chosen
+        and _project_again(root, target, python, tools)
+    ):
         stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
         sys.stdout.write(
             f"setup: the packages are those of the lock; the project anew in {time.monotonic() - started:.0f} s\n"
         )
         return 0
-    sys.stdout.write(f"setup: installing the locked environment into {venv} (about {made.size})\n")
+    sys.stdout.write(f"setup: installing the locked environment into {venv} (about {target.size})\n")
     sys.stdout.flush()
     _run([sys.executable, "-m", "venv", "--clear", venv])
     environment = dict(os.environ)
@@ -238,15 +243,15 @@ def main(arguments: list[str]) -> int:
     }
     uv = tools / "bin" / "uv"
     sync: list[str | Path] = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
-    _run([*sync, *uv_options(settings), root / made.lock], environment)
+    _run([*sync, *uv_options(settings), root / target.lock], environment)
     _run(
         [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
         environment | {"PYTHONPATH": str(tools)},
     )
-    if made.chosen:
-        _run([*pip, "-r", root / made.chosen])
+    if target.chosen:
+        _run([*pip, "-r", root / target.chosen])
         _run([uv, "pip", "check", "--quiet"], environment)
-    if made is ENVIRONMENTS["rempart"]:
+    if target is ENVIRONMENTS["rempart"]:
         install_restic(venv, time.time())
     stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
     sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")

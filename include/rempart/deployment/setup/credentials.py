@@ -62,8 +62,8 @@ def new_backup_key() -> tuple[str, str]:
     """Return a new identity of the platform: recipient and private key, as login and password of connection
     `backup_key`.
     """
-    made = age.new_identity()
-    return made.recipient, made.secret
+    identity = age.new_identity()
+    return identity.recipient, identity.secret
 
 
 def plan(

@@ -163,8 +163,8 @@ class Stack:
         for folder in (self.var, self.logs, self.state):
             folder.mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o700, exist_ok=True)
-        found = self.sockets.lstat()
-        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        status = self.sockets.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise StackError(
                 f"{self.sockets} belongs to someone else or is open to others",
                 "Remove it, or put the state elsewhere with REMPART_VAR.",

@@ -157,13 +157,13 @@ def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:
 
 def check_python(version: tuple[int, ...]) -> PreflightFinding:
     low, high = PYTHONS
-    found = ".".join(map(str, version[:3]))
+    installed = ".".join(map(str, version[:3]))
     if low <= version[:2] < high:
-        return PreflightFinding("python", "ok", found)
+        return PreflightFinding("python", "ok", installed)
     return PreflightFinding(
         "python",
         "failed",
-        f"{found}, but {low[0]}.{low[1]} to {high[0]}.{high[1] - 1} is needed",
+        f"{installed}, but {low[0]}.{low[1]} to {high[0]}.{high[1] - 1} is needed",
         "Name a suitable interpreter: make PYTHON=python3.12 demo",
     )
 
@@ -310,8 +310,8 @@ def check_index(environment: Mapping[str, str], needed: bool) -> PreflightFindin
 
 def check_restic(environment: Mapping[str, str], unpacked: Path) -> PreflightFinding:
     """Return restic on PATH, or where setup unpacks it."""
-    if found := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
-        return PreflightFinding("restic", "ok", found)
+    if program := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
+        return PreflightFinding("restic", "ok", program)
     return PreflightFinding(
         "restic",
         "warning",

@@ -31,10 +31,10 @@ def database_user() -> User | None:
         return None
     for name in ("postgres", "nobody"):
         try:
-            found = pwd.getpwnam(name)
+            account = pwd.getpwnam(name)
         except KeyError:
             continue
-        return User(found.pw_name, found.pw_uid, found.pw_gid)
+        return User(account.pw_name, account.pw_uid, account.pw_gid)
     raise StackError(
         "This machine has neither a user 'postgres' nor 'nobody' for PostgreSQL to run as",
         "Create one (useradd --system postgres), or run as an ordinary user.",
@@ -56,7 +56,7 @@ def closed(paths: Iterable[Path], user: User) -> list[Path]:
     return [
         step
         for step in steps
-        if (found := step.stat()) and not may_pass(found.st_mode, found.st_uid, found.st_gid, user)
+        if (status := step.stat()) and not may_pass(status.st_mode, status.st_uid, status.st_gid, user)
     ]
 
 

@@ -59,9 +59,9 @@ def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
 
 def check_worker(stack: Stack, inherited: Mapping[str, str]) -> None:
     """Check that the scheduler gives tasks to workers. Raises StackError."""
-    if (found := executor(stack, inherited)) != "CeleryExecutor":
+    if (configured := executor(stack, inherited)) != "CeleryExecutor":
         raise StackError(
-            f"A worker was started, and {EXECUTOR} is {found}: the scheduler runs the tasks itself",
+            f"A worker was started, and {EXECUTOR} is {configured}: the scheduler runs the tasks itself",
             f"Choose workers with `rempart init --profiles {CELERY}`, then `docker compose up --wait`.",
         )
 
@@ -74,16 +74,16 @@ def tasks(
     `with_broker`: for a process that adds tasks to the queue or takes them.
     """
     chosen = executor(stack, inherited)
-    found = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(parallelism(stack)[chosen])}
+    variables = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(parallelism(stack)[chosen])}
     if chosen == "CeleryExecutor" and with_broker:
         place = f"{stack.host('broker')}:{stack.ports['broker']}"
-        found |= {
+        variables |= {
             "CELERY__BROKER_URL": f"redis://{BROKER_USER}:{quote(secrets[BROKER_PASSWORD])}@{place}/0",
             "CELERY__RESULT_BACKEND": f"db+{database.postgresql_url('postgresql+psycopg')}",
             "CELERY__WORKER_CONCURRENCY": str(SLOTS),
             "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(REDELIVERED),
         }
-    return found
+    return variables
 
 
 def monitored(stack: Stack, inherited: Mapping[str, str]) -> bool:

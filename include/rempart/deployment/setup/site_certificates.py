@@ -137,9 +137,9 @@ def ensure(folder: Path, site: str, now: datetime) -> bool:
 
     Never while the site runs: it would read the new files one by one, and refuse itself.
     """
-    found = read(folder)
-    wanted = usable_or_new(site, found, now)
-    if wanted == found:
+    existing = read(folder)
+    wanted = usable_or_new(site, existing, now)
+    if wanted == existing:
         return False
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, text in wanted.items():
@@ -151,7 +151,7 @@ def settings(site: str, folder: Path) -> dict[str, str | bool]:
     """Return settings that make every inner port require the site's certificate; files are in `folder`."""
     authority, certificate, key = (str(folder / name) for name in FILES)
     pair: dict[str, str | bool] = {"cert": certificate, "key": key}
-    found: dict[str, str | bool] = {"grpc.ca": authority, "https.client.enabled": True}
+    options: dict[str, str | bool] = {"grpc.ca": authority, "https.client.enabled": True}
     for section in (
         *(f"grpc.{server}" for server in (*GRPC, "client")),
         "https.client",
@@ -159,12 +159,12 @@ def settings(site: str, folder: Path) -> dict[str, str | bool]:
         "https.volume",
         "https.filer",
     ):
-        found |= {f"{section}.{key}": value for key, value in pair.items()}
+        options |= {f"{section}.{key}": value for key, value in pair.items()}
         if section.startswith("https."):
-            found[f"{section}.ca"] = authority
+            options[f"{section}.ca"] = authority
         elif section != "grpc.client":
-            found[f"{section}.allowed_commonNames"] = common_name(site)
-    return found
+            options[f"{section}.allowed_commonNames"] = common_name(site)
+    return options
 
 
 def variables(settings: Mapping[str, str | bool]) -> dict[str, str]:

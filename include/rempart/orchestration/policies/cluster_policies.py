@@ -54,8 +54,8 @@ def dag_policy(dag: Any) -> None:
 
     from rempart.orchestration.policies.enforcement import label_worker_pods, refusal
 
-    if found := refusal(dag):
-        raise AirflowClusterPolicyViolation(found)
+    if reason := refusal(dag):
+        raise AirflowClusterPolicyViolation(reason)
     label_worker_pods(dag)
 
 

@@ -196,12 +196,12 @@ class CurrentRules:
 
     def __call__(self, on: date) -> tuple[Config, EgressRules]:
         config = configuration.load()
-        made = self._made
-        if made is None or made[0] is not config or made[1] != on:
+        current = self._made
+        if current is None or current[0] is not config or current[1] != on:
             endpoints = egress.endpoints(config, configuration.environment_connections)
-            made = (config, on, egress.rules(config, endpoints, on=on, own=tuple(airflow_destinations())))
-            self._made = made
-        return config, made[2]
+            current = (config, on, egress.rules(config, endpoints, on=on, own=tuple(airflow_destinations())))
+            self._made = current
+        return config, current[2]
 
 
 def record(wanted: EgressTarget, decision: Decision) -> None:

@@ -84,8 +84,8 @@ def restrict(pod: Any) -> None:
         runtime.platform().record(plan.decision)
     if plan.pod is None:
         raise plan.decision.refusal()
-    made = PodGenerator.deserialize_model_dict(plan.pod)
-    pod.metadata, pod.spec = made.metadata, made.spec
+    planned_pod = PodGenerator.deserialize_model_dict(plan.pod)
+    pod.metadata, pod.spec = planned_pod.metadata, planned_pod.spec
 
 
 def _running() -> Any:

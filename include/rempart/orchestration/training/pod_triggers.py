@@ -70,8 +70,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             self._news = news
             event = await anext(super().run())
         await asyncio.sleep(max(0.0, MINIMUM_SECONDS - (time.monotonic() - began)))
-        told = {name: value for name, value in event.payload.items() if name != "stack_trace"}
-        yield _event(told | {"message": verdict.readable(str(told.get("message") or ""))})
+        payload = {name: value for name, value in event.payload.items() if name != "stack_trace"}
+        yield _event(payload | {"message": verdict.readable(str(payload.get("message") or ""))})
 
     async def _get_pod(self) -> Any:
         """Return the pod's watched state if recent, else read it.
@@ -80,9 +80,9 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         """
         pod = self._news.newest(LOOK_SECONDS)
         if pod is None or overdue(pod, datetime.now(UTC)):
-            told = self._news.count
+            count = self._news.count
             pod = await super()._get_pod()
-            if self._news.count == told:  # what was told meanwhile may be newer
+            if self._news.count == count:  # what was told meanwhile may be newer
                 self._news.keep(pod)
         if overdue(pod, datetime.now(UTC)):
             raise Lost(f"pod {self.pod_name} was not deleted by {pod.metadata.deletion_timestamp}: its node is lost")
@@ -90,7 +90,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
 
     async def _wait_for_pod_start(self) -> ContainerState:
         """Wait until the pod has a node or, if it has a node, until it starts. Raises the provider's errors."""
-        told = None
+        logged = None
         began = self.trigger_start_time.timestamp() if self.await_node else time.time()
         deadline = began + (self.schedule_timeout if self.await_node else self.startup_timeout)
         while True:
@@ -104,9 +104,9 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             if not self.await_node and (hopeless := detect_pod_terminate_early_issues(pod)):
                 raise PodLaunchFailedException(hopeless)
             why = await self._reason(pod)
-            if why and why != told:
+            if why and why != logged:
                 self.log.info("Pod %s is waiting: %s", self.pod_name, why)
-                told = why
+                logged = why
             if queue.never(why):
                 return ContainerState.UNDEFINED
             if (left := deadline - time.time()) <= 0:

@@ -49,8 +49,8 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
                 _delete(hook, platform.config.gpu_pools[name].namespace, finding.pod)
                 note(platform, finding, pipelines[finding.pod.uid])
     if away:
-        told = ", ".join(f"{name} ({why})" for name, why in away.items())
-        raise PoolUnavailable(f"Pools not checked: {told}", "Run `rempart doctor pool`. The other pools were checked.")
+        pools = ", ".join(f"{name} ({why})" for name, why in away.items())
+        raise PoolUnavailable(f"Pools not checked: {pools}", "Run `rempart doctor pool`. The other pools were checked.")
     orphans = [seen.pod.name for seen in orphan_findings if seen.orphan]
     return {"pods": len(orphan_findings), "orphans": orphans, "deleted": 0 if dry_run else len(orphans)}
 

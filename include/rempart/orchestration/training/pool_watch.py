@@ -118,9 +118,9 @@ class PoolWatch:
     async def _list(self, ask: Callable[..., Any], where: tuple[str, ...]) -> str:
         listed = await ask(*where, label_selector=_SELECTOR)
         plain = isinstance(listed, dict)
-        found = {name: pod for pod in (listed["items"] if plain else listed.items) for name in _names(pod)}
+        listed_pods = {name: pod for pod in (listed["items"] if plain else listed.items) for name in _names(pod)}
         for name in list(self._wanted):
-            self._tell(name, found.get(name))
+            self._tell(name, listed_pods.get(name))
         return str(listed["metadata"]["resourceVersion"] if plain else listed.metadata.resource_version)
 
     async def _follow(self, ask: Callable[..., Any], where: tuple[str, ...], version: str) -> str:
@@ -139,12 +139,12 @@ class PoolWatch:
             waiter.tell(state)
 
 
-def _names(found: Any) -> tuple[str, ...]:
+def _names(pod: Any) -> tuple[str, ...]:
     """Return the names that subscribers use: the object's own, and for a TrainJob's pod the TrainJob's."""
-    if isinstance(found, dict):
-        return (found["metadata"]["name"],)
-    job = (found.metadata.labels or {}).get(train_job.OF_JOB)
-    return (found.metadata.name, job) if job else (found.metadata.name,)
+    if isinstance(pod, dict):
+        return (pod["metadata"]["name"],)
+    job = (pod.metadata.labels or {}).get(train_job.OF_JOB)
+    return (pod.metadata.name, job) if job else (pod.metadata.name,)
 
 
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, Kind], PoolWatch]] = WeakKeyDictionary()
@@ -153,6 +153,6 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, Kind
 def watch_of(hook: Any, connection: str, namespace: str, kind: Kind = "pods") -> PoolWatch:
     """Return the watch of a pool in this event loop, shared by all its subscribers."""
     mine = _watches.setdefault(asyncio.get_running_loop(), {})
-    found = mine.setdefault((connection, namespace, kind), PoolWatch(namespace, kind))
-    found.hook = hook
-    return found
+    pool_watch = mine.setdefault((connection, namespace, kind), PoolWatch(namespace, kind))
+    pool_watch.hook = hook
+    return pool_watch

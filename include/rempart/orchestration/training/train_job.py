@@ -72,8 +72,8 @@ class TrainJobOperator(TrainingOperatorBase):
                 self._deny(cause.what)
                 raise Denied from cause
             retried(self._make)(manifest)
-            if self._queue and (made := self._gang().job) is not None:
-                self._see_managed(made)
+            if self._queue and (job := self._gang().job) is not None:
+                self._see_managed(job)
         gang = self._gang()
         for pause in PAUSES:
             if gang.bound or gang.over:
@@ -91,13 +91,13 @@ class TrainJobOperator(TrainingOperatorBase):
         Raises NameTaken.
         """
         try:
-            found = retried(self.client.list_namespaced_resource_quota)(self.namespace)
+            answer = retried(self.client.list_namespaced_resource_quota)(self.namespace)
         except ApiException as cause:
             if cause.status != 403:
                 raise
             self.log.info("The quotas of %s cannot be read: %s", self.namespace, status_and_message(cause)[1])
             return
-        quotas = quotas_of(self._plain(item) for item in found.items)
+        quotas = quotas_of(self._plain(item) for item in answer.items)
         if why := too_small(load().gpu_pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
             raise NameTaken(verdict.Ending("capacity", why))
 
@@ -115,7 +115,7 @@ class TrainJobOperator(TrainingOperatorBase):
             nodes = [str(verdict.bound(pod)) for pod in gang.pods]
             self._give_credentials(gang.job, nodes, gang.pods)
         settings = load()
-        made = datetime.fromisoformat(gang.job["metadata"]["creationTimestamp"]).timestamp()
+        created = datetime.fromisoformat(gang.job["metadata"]["creationTimestamp"]).timestamp()
         pending = settings.gpu_pools[self._option.pool].max_pending.total_seconds()
         trigger = TrainJobTrigger(
             connection=self.kubernetes_conn_id,
@@ -125,8 +125,8 @@ class TrainJobOperator(TrainingOperatorBase):
             attempt=self._number,
             pool=self._option.pool,
             await_nodes=not gang.bound,
-            started_by=pending + (time.time() if gang.bound else made),
-            ended_by=made + 2 * pending + self.limit.total_seconds() + LATE_SECONDS,
+            started_by=pending + (time.time() if gang.bound else created),
+            ended_by=created + 2 * pending + self.limit.total_seconds() + LATE_SECONDS,
             log_every=settings.training.log_every.total_seconds(),
             machines=self._job.machines(self._number),
             seen=seen,

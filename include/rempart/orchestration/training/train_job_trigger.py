@@ -163,10 +163,10 @@ class TrainJobTrigger(BaseTrigger):
     @_retried
     async def _look(self) -> Gang:
         async with self.hook.get_conn() as api:
-            found = await client.CoreV1Api(api).list_namespaced_pod(
+            answer = await client.CoreV1Api(api).list_namespaced_pod(
                 self.namespace, label_selector=f"{shape.OF_JOB}={self.name}"
             )
-            pods = [api.sanitize_for_serialization(pod) for pod in found.items]
+            pods = [api.sanitize_for_serialization(pod) for pod in answer.items]
             try:
                 job = await client.CustomObjectsApi(api).get_namespaced_custom_object(
                     shape.GROUP, shape.VERSION, self.namespace, shape.PLURAL, self.name

@@ -86,7 +86,7 @@ class TrainingOperatorBase(BaseOperator):
         """Return the attempt's object in the cluster, or None. Raises NameTaken."""
 
     @abstractmethod
-    def _lives(self, found: Any) -> bool:
+    def _lives(self, pod: Any) -> bool:
         """Return whether the object is still running or waiting."""
 
     @abstractmethod
@@ -94,7 +94,7 @@ class TrainingOperatorBase(BaseOperator):
         """Handle an event: give credentials and defer again, or end the attempt. Returns if another pool is next."""
 
     @abstractmethod
-    def _over(self, context: Any, number: int, event: dict[str, Any], found: Any) -> None:
+    def _over(self, context: Any, number: int, event: dict[str, Any], pod: Any) -> None:
         """End an attempt whose object is over: returns if the job is done or another pool is to be asked."""
 
     @abstractmethod
@@ -110,14 +110,14 @@ class TrainingOperatorBase(BaseOperator):
         """
         settings = load()
         self.pipeline, self.order = pipeline.name, order
-        found = plan(settings, request_of(settings, pipeline), on=today())
-        if not found.options:
+        placement = plan(settings, request_of(settings, pipeline), on=today())
+        if not placement.options:
             raise PlacementDenied(
-                "Run the training: no pool may run its jobs:\n" + "\n".join(found.lines()),
+                "Run the training: no pool may run its jobs:\n" + "\n".join(placement.lines()),
                 "Declare a pool that the policy allows, or request fewer GPUs: docs/how-to/gpu-pools.md.",
             )
-        self.kubernetes_conn_ids = list(dict.fromkeys(option.connection for option in found.options))
-        return found
+        self.kubernetes_conn_ids = list(dict.fromkeys(option.connection for option in placement.options))
+        return placement
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Ask the next pool, or find the object of the attempt that is on, and defer."""
@@ -151,8 +151,8 @@ class TrainingOperatorBase(BaseOperator):
             self._look(context, number, event)
         except Denied:
             pass
-        except NameTaken as found:
-            self._leave(number, found)
+        except NameTaken as taken:
+            self._leave(number, taken)
         except (ApiException, HTTPError) as cause:
             raise self._away(number, cause) from cause
         return self.execute(context)
@@ -168,8 +168,8 @@ class TrainingOperatorBase(BaseOperator):
             self._ask(context)
         except Denied:
             return
-        except NameTaken as found:
-            self._leave(step.number, found)
+        except NameTaken as taken:
+            self._leave(step.number, taken)
         except (ApiException, HTTPError) as cause:
             status, message = status_and_message(cause)
             if self._job.admitted(step.number):  # it may run by now
@@ -189,20 +189,20 @@ class TrainingOperatorBase(BaseOperator):
         if (name := self._queue) is None:
             return
         try:
-            found = retried(local_queue)(self.hook, self.namespace, name)
+            queue_state = retried(local_queue)(self.hook, self.namespace, name)
         except ApiException as cause:
             if cause.status != 403:
                 raise
             self.log.info("The state of LocalQueue %s cannot be read: %s", name, status_and_message(cause)[1])
             return
-        if found is None:
+        if queue_state is None:
             raise NameTaken(verdict.Ending("unreachable", queue.absent(self._option.pool, self.namespace, name)))
-        if found.active is False:
-            self.log.warning("LocalQueue %s admits no job now: %s", name, found.why)
+        if queue_state.active is False:
+            self.log.warning("LocalQueue %s admits no job now: %s", name, queue_state.why)
 
-    def _see_managed(self, made: Mapping[str, Any]) -> None:
+    def _see_managed(self, owner: Mapping[str, Any]) -> None:
         """Tell that an object with the name of a queue does not wait in it: its quota does not count the job."""
-        if not queue.managed(made):
+        if not queue.managed(owner):
             self.log.warning(
                 "The %s %s runs outside LocalQueue %s, because Kueue does not manage such objects in namespace %s",
                 self.thing,
@@ -228,16 +228,16 @@ class TrainingOperatorBase(BaseOperator):
         self._aim(step.option, number)
         self.log.info("Attempt %d is running in pool %s: looking for its %s", number, step.option.pool, self.thing)
         try:
-            found = self._found(context)
-            if found is None:
+            pod = self._found(context)
+            if pod is None:
                 age = (datetime.now(UTC) - step.attempt.started).total_seconds()
                 if age < YOUNG_SECONDS:  # whoever began it may be making it now
                     self._pause(time.time(), f"the attempt has just started and has no {self.thing} yet")
                 self._job.end(number, verdict.ending(None))
                 self._delete()  # one that came in between has no credentials, and gets none any more
-            elif not self._lives(found):
+            elif not self._lives(pod):
                 event = {"status": "failed", "message": "", "name": self.name, "namespace": self.namespace}
-                self._over(context, number, event, found)
+                self._over(context, number, event, pod)
             else:
                 self._ask(context)
         except Denied:
@@ -256,16 +256,16 @@ class TrainingOperatorBase(BaseOperator):
         self.name = shape.name(self._job.spec.job_id, number)
 
     def _give_credentials(
-        self, owner: Mapping[str, Any], nodes: Sequence[str], made: Sequence[Mapping[str, Any]] = ()
+        self, owner: Mapping[str, Any], nodes: Sequence[str], created_pods: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Make the Secret for which an attempt's containers wait, if all its nodes may have the data.
 
-        `made` are pods that the policy has not checked before. If a node may not have the data, the attempt ends: its
-        object is deleted before it gets credentials. Raises Denied.
+        The policy has not checked `created_pods` before. If a node may not have the data, the attempt ends: its object
+        is deleted before it gets credentials. Raises Denied.
         """
         node = ""
         try:
-            self._job.judge_pods(self._option, made)
+            self._job.judge_pods(self._option, created_pods)
             facts = []
             for node in nodes:
                 facts.append(self._plain(retried(self.client.read_node)(node)))
@@ -281,7 +281,7 @@ class TrainingOperatorBase(BaseOperator):
             self._deny(why)
             raise Denied from cause
         if retried(self._make_secret)(secret):
-            for pod in [created["metadata"]["name"] for created in made] or [self.name]:
+            for pod in [created["metadata"]["name"] for created in created_pods] or [self.name]:
                 self._wake(pod)
 
     def _deny(self, why: str) -> None:
@@ -377,8 +377,8 @@ class TrainingOperatorBase(BaseOperator):
         self.log.info("Job %s is done%s", self._job.spec.job_id, f": {ran}" if ran else "")
         return {"job_id": self._job.spec.job_id, "placement": ran}
 
-    def _plain(self, found: Any) -> dict[str, Any]:
-        plain: dict[str, Any] = self.client.api_client.sanitize_for_serialization(found)
+    def _plain(self, answer: Any) -> dict[str, Any]:
+        plain: dict[str, Any] = self.client.api_client.sanitize_for_serialization(answer)
         return plain
 
     @cached_property

@@ -83,13 +83,13 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
             if self._queue and (pod := self.find_pod(namespace, context)) is not None:
                 self._see_managed(self._plain(pod))
         for pause in (*PAUSES, None):
-            found = self._free_to_use(self.find_pod(namespace, context))
-            if found is None:
+            existing = self._free_to_use(self.find_pod(namespace, context))
+            if existing is None:
                 raise NameTaken(verdict.Ending("interrupted", "its pod was deleted right after it was made"))
-            if self._admit(found) or pause is None:
+            if self._admit(existing) or pause is None:
                 break
             time.sleep(pause)
-        return found
+        return existing
 
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> V1Pod | None:
         """Return the attempt's pod by its name and labels, whichever task made it. Raises NameTaken."""
@@ -130,13 +130,13 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return self.reenter(context, event)
 
     def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
-        found = self._found(context)
-        hopeless = found is not None and detect_pod_terminate_early_issues(found)  # no image
-        if found is not None and self._lives(found) and event["status"] in (BOUND, "error") and not hopeless:
-            self.pod = found
-            self._admit(found)
+        pod = self._found(context)
+        hopeless = pod is not None and detect_pod_terminate_early_issues(pod)  # no image
+        if pod is not None and self._lives(pod) and event["status"] in (BOUND, "error") and not hopeless:
+            self.pod = pod
+            self._admit(pod)
             self.invoke_defer_method(last_log_time=event.get("last_log_time"), context=context)
-        self._over(context, number, event, found)
+        self._over(context, number, event, pod)
 
     def _over(self, context: Any, number: int, event: dict[str, Any], pod: V1Pod | None) -> None:
         seen = self._plain(pod) if pod else None

@@ -111,11 +111,11 @@ def retention_told(at: Scratch) -> str:
         if what == "extended":
             wanted = {"Mode": "COMPLIANCE", "RetainUntilDate": end}
             at.client.put_object_retention(**where, Retention=wanted)
-        told = at.client.get_object_retention(**where).get("Retention", {})
-        found = told.get("RetainUntilDate")
-        if told.get("Mode") != "COMPLIANCE" or found is None or abs(found - end) > timedelta(seconds=1):
+        retention = at.client.get_object_retention(**where).get("Retention", {})
+        ends = retention.get("RetainUntilDate")
+        if retention.get("Mode") != "COMPLIANCE" or ends is None or abs(ends - end) > timedelta(seconds=1):
             raise FalseClaim(
-                f"a lock that was {what} until {end:%H:%M:%S} is reported as {told.get('Mode')} until {found}"
+                f"a lock that was {what} until {end:%H:%M:%S} is reported as {retention.get('Mode')} until {ends}"
             )
     return "mode and end of a lock are returned as set and as extended"
 
