@@ -47,9 +47,7 @@ class MemoryLedger:
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
     ) -> list[Entry]:
         read = [(entry, evidence(entry.text)) for entry in reversed(self.chain) if before is None or entry.seq < before]
-        chosen = (
-            entry for entry, record in read if kind in (None, record.kind) and subject in (None, record.subject)
-        )
+        chosen = (entry for entry, record in read if kind in (None, record.kind) and subject in (None, record.subject))
         return [*islice(chosen, limit)]
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
