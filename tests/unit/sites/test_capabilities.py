@@ -101,7 +101,7 @@ def test_every_capability_is_needed_by_somebody_or_looked_up_by_who_goes_without
     package = Path(capabilities.__file__).parents[1]
     users = [file for file in package.rglob("*.py") if file.parent.name != "probes" and file.name != "capabilities.py"]
     source = "\n".join(file.read_text(encoding="utf-8") for file in users)
-    looks_up = re.compile(r"""(?:outcome|_proven|found\.add)\("([^"]+)"\)""")
+    looks_up = re.compile(r"""(?:outcome|_proven|needed\.add)\("([^"]+)"\)""")
     looked_up = set(looks_up.findall(source))
     assert not {capability.name for capability in CAPABILITIES if not capability.needed_by} - looked_up
     assert looked_up <= set(BY_NAME)
