@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
@@ -134,13 +135,24 @@ def sources(*more: str) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.rglob("*.py"))]
 
 
+class Words(NamedTuple):
+    """The names in a module, the names of its classes, and of those at its top."""
+
+    names: frozenset[str]
+    classes: frozenset[str]
+    own_classes: frozenset[str]
+
+
 @cache
-def names(file: Path) -> frozenset[str]:
-    return frozenset(_names(ast.parse(file.read_text(encoding="utf-8"))))
+def words(file: Path) -> Words:
+    module = ast.parse(file.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(module))
+    classes, own = (frozenset(n.name for n in some if isinstance(n, ast.ClassDef)) for some in (nodes, module.body))
+    return Words(frozenset(_names(nodes)), classes, own)
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _names(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.arg | ast.keyword) and node.arg:
@@ -151,11 +163,12 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield node.attr
 
 
-def old_parts(name: str) -> set[str]:
+@cache
+def old_parts(name: str) -> frozenset[str]:
     if name in ALLOWED:
-        return set()
+        return frozenset()
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
-    return {word for word in WORDS if re.search(rf"(?:^|_){word}(?:_|$)", plain)}
+    return frozenset(word for word in WORDS if f"_{word}_" in f"_{plain}_")
 
 
 def properties(schema: object) -> Iterator[str]:
@@ -189,14 +202,14 @@ def test_no_name_is_an_old_word() -> None:
     found = {
         f"{file.relative_to(ROOT)}: {name}"
         for file in files
-        for name in names(file)
+        for name in words(file).names
         if not name.startswith("test_") and old_parts(name)
     }
     assert found == set()
 
 
 def test_every_allowed_name_is_still_there() -> None:
-    there = {name for file in sources("bench", "tests") for name in names(file)}
+    there = {name for file in sources("bench", "tests") for name in words(file).names}
     assert set(ALLOWED) - there == set()
 
 
@@ -247,20 +260,14 @@ def test_no_template_loops_over_one() -> None:
 
 
 def test_no_class_is_an_old_word() -> None:
-    defined = {
-        node.name.lstrip("_")
-        for file in sources("bench", "tests")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef)
-    }
+    defined = {name.lstrip("_") for file in sources("bench", "tests") for name in words(file).classes}
     assert defined & (CLASSES | BARE) == set()
 
 
 def test_a_class_name_is_not_given_to_three_things() -> None:
     homes: dict[str, set[str]] = {}
     for file in sources():
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, set()).add(file.relative_to(ROOT).as_posix())
+        for name in words(file).own_classes:
+            homes.setdefault(name, set()).add(file.relative_to(ROOT).as_posix())
     assert len(homes) > 500
     assert {name: where for name, where in homes.items() if len(where) > 2} == {}
