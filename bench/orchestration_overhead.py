@@ -143,7 +143,7 @@ def main() -> None:
             name: {kind: median([each[name] for each in tasks if name in each], kind) for kind in ("waited", "ran")}
             for name in tasks[0]
         },
-        load_average=[round(one, 1) for one in os.getloadavg()],
+        load_average=[round(load, 1) for load in os.getloadavg()],
     )
 
 
