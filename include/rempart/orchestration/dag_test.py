@@ -27,6 +27,8 @@ def run(names: Mapping[str, Any]) -> NoReturn:
     asked = parser.parse_args()
     if asked.dag_id is None:
         parser.error(f"name a DAG: {', '.join(sorted(dags)) or 'with this rempart.yaml, the file defines none'}")
-    dag_run = dags[asked.dag_id].test(run_conf=asked.conf, mark_success_pattern=asked.mark)
+    dag = dags[asked.dag_id]
+    dag.deadline = None  # no scheduler watches it here, and Airflow 3.3.2 fails a good run of a DAG that has one
+    dag_run = dag.test(run_conf=asked.conf, mark_success_pattern=asked.mark)
     sys.stdout.write(f"{asked.dag_id}: {dag_run.state}\n")
     sys.exit(0 if dag_run.state == "success" else 1)
