@@ -51,7 +51,7 @@ def test_a_second_attempt_only_logs(order):
     before = platform.sites["primary"].read("artifacts", spec.key("model.onnx"))
     backend.lines.clear()
     with pytest.raises(TrackingUnavailable):
-        entrypoint.run_job(spec, backend.world)
+        backend.run(spec)
     assert any(line.startswith("trained before") for line in backend.lines)
     assert not any(line.startswith("training ") for line in backend.lines)
     assert platform.sites["primary"].read("artifacts", spec.key("model.onnx")) == before
@@ -64,7 +64,7 @@ def test_outputs_that_were_altered_are_trained_again(order):
     before = site.read("artifacts", spec.key("model.onnx"))
     site.write("artifacts", spec.key("model.onnx"), b"something else")
     with pytest.raises(TrackingUnavailable):
-        entrypoint.run_job(spec, backend.world)
+        backend.run(spec)
     assert site.read("artifacts", spec.key("model.onnx")) == before
 
 
