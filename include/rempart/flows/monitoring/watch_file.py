@@ -31,7 +31,7 @@ def _http(url: str) -> str:
         raise ValueError("write it as https://host/path")
     if parts.username or parts.password:
         raise ValueError(
-            "the URL may not contain a user or password: name the environment variable that holds the secret"
+            "no user or password may be part of the URL: name the environment variable that holds the secret"
         )
     return url
 
