@@ -6,6 +6,7 @@ import json
 import socket
 
 import pytest
+from urllib3.util import Retry
 
 from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
 from rempart.flows.training.train import frozen, held_out_from, train_on
@@ -23,8 +24,16 @@ def nowhere(name):
         return Connection(name, "http", "127.0.0.1", free.getsockname()[1], schema="http")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pauses():
+    """MLflow's client asks again at once: nothing comes up meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Retry, "sleep", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def order():
+def order(no_pauses):
     """A job that trained while MLflow was down: (platform, backend, spec)."""
     platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
     backend = stage.InProcess(platform.sites["primary"], nowhere)
