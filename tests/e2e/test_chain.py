@@ -126,16 +126,16 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     finish("backup_platform", "back_up", api.await_run("backup_platform", before))
     copied = api.run("replicate_primary_to_haven", "conclude")
     point = api.run("backup_platform", "back_up")
+    asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
+    looked = api.run(f"preview_quarantine_{PIPELINE}", "preview", asked)
+    again = api.run(ingest, "ingest", {"again": asked["delivery"]})
+    bad_since, validate = datetime.now(UTC), f"validate_model_{PIPELINE}"
+    bad = api.trigger(f"train_{PIPELINE}", {"trainer_params": BAD_PARAMS})  # trains beside the drill and the restore
     drilled = api.run("restore_drill", "report", {"point": point["id"]})
     message = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
     restored_aside = api.run("restore_to_sandbox", "restore_to_sandbox", message)
     removed = api.run("restore_to_sandbox", "restore_to_sandbox", message | {"remove": True})
-    asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
-    looked = api.run(f"preview_quarantine_{PIPELINE}", "preview", asked)
-    again = api.run(ingest, "ingest", {"again": asked["delivery"]})
-    bad_since = datetime.now(UTC)
-    api.run(f"train_{PIPELINE}", "train", {"trainer_params": BAD_PARAMS})
-    validate = f"validate_model_{PIPELINE}"
+    api.follow(f"train_{PIPELINE}", bad, lambda line: None)
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
     return Chain(
         ingested, features, trained, judged, refused, copied, point, drilled, restored_aside, removed, looked, again
