@@ -68,11 +68,11 @@ bundle: setup ## write one signed folder that installs without a network (ARGS=-
 	@case " $(ARGS) " in *" --no-images "*) ;; *) $(MAKE) images ;; esac
 	@$(BIN)/rempart bundle write $(ARGS)
 
-test: preflight setup ## the tests of each change, in two processes, beside a running stack (ARGS= for pytest)
-	@$(BIN)/python -m pytest -n 2 -m "not full" $(ARGS)
+test: preflight setup ## the tests of each change, in three processes, beside a running stack (ARGS= for pytest)
+	@$(BIN)/python -m pytest -n 3 -m "not full" $(ARGS)
 
 test-full: preflight setup ## every test: those of `make test`, and the long ones
-	@REMPART_TEST_EXAMPLES=50 $(BIN)/python -m pytest -n 2 $(ARGS)
+	@REMPART_TEST_EXAMPLES=50 $(BIN)/python -m pytest -n 3 $(ARGS)
 
 test-unit: setup ## those of `make test` that need no server
 	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)

@@ -67,7 +67,7 @@ def uses(path: str, marker: str) -> bool:
 def group(nodeid: str) -> str:
     """The tests that run in one process, one after the other: all of Airflow's, a room of unit tests, else a module.
 
-    Two processes take the groups in the order of collection. The tests of Airflow come first: they take longest, and no
+    The processes take the groups in the order of collection. The tests of Airflow come first: they take longest, and no
     other process starts Airflow. Small groups at the end even out what came before.
     """
     path = nodeid.partition("::")[0]

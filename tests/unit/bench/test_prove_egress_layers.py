@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from bench.prove_egress_layers import CASES, ROUNDS, Proof, cell, document, judge_hook, judge_network, layer, port_of
+from bench.egress_cases import CASES, ROUNDS, port_of
+from bench.egress_layers_page import cell, document, layer
+from bench.prove_egress_layers import Proof, judge_hook, judge_network
 
 
 def seen(result: str, tried: int | None, left: int | None) -> dict[str, Any]:
