@@ -124,6 +124,7 @@ def test_an_answer_that_is_lost_makes_no_second_train_job(trial: pods.Trial) -> 
     assert len(double.history) == 2
 
 
+@pytest.mark.stack  # Airflow answers that it has no such task
 def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
     trial: pods.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
