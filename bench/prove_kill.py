@@ -17,12 +17,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli import demo_run as demo
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import paths
+from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
 
-PIPELINE = "hotel_bookings"
+PIPELINE = demo.PIPELINE
 
 
 def patiently(call: Callable[[], object], seconds: float = 120) -> object:
@@ -82,6 +84,7 @@ def main() -> int:
     lifecycle.up(stack)
     lifecycle.adopt_environment()
     api = AirflowApi(config.environment_connections("airflow_api"))
+    demo.Demo(open_platform(), api, print).chain()
     started, checks = time.monotonic(), []
     for number, service in enumerate(stack.services):
         try:
