@@ -78,6 +78,8 @@ def reconcile(
         both = list(divergence.both)
         for info in divergence.adopt:
             seen = there.get(info.key)
+            if seen and _same(other, active, bucket, info.key):
+                continue
             if write and not _still(active, bucket, info.key, seen):  # a pipeline wrote it since the listing
                 both.append(info)
                 continue
