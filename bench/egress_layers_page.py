@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-# --- the report -------------------------------------------------------------------------------------------------------
-
 
 def cell(seen: dict[str, Any] | None) -> str:
-    """What one layer did, in a few words."""
+    """Return what one layer did in a case, in a few words."""
     if seen is None:
         return "not run"
     if seen["result"] == "not installed":

@@ -222,7 +222,7 @@ def make(ground: Ground) -> Made:
     primary.write(platform.config.buckets.lake, "training/2/large", os.urandom(6 << 20))
     facts = {name: value for name, value in ledger.__dict__.items() if name in ("records", "chain")}
     known = {entry.subject: dict(entry.body) for entry in ledger.find("capabilities")}
-    return Made(facts, platform.continuity, known, point.id, held)  # type: ignore[arg-type]
+    return Made(facts, platform.continuity, known, point.id, held)  # type: ignore[arg-type] # in memory here
 
 
 def current(ground: Ground, platform: Platform, site: str) -> dict[str, bytes]:

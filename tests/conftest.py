@@ -129,7 +129,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @contextmanager
 def _shown(session: pytest.Session) -> Iterator[None]:
-    """What the servers' start and end say is shown beside the tests."""
+    """Show the output of starting and stopping servers beside the tests."""
     capture = session.config.pluginmanager.getplugin("capturemanager")
 
     class TerminalHandler(logging.Handler):

@@ -75,7 +75,7 @@ class Levels:
     def _start_mlflow(self) -> None:
         connections = credentials.connections(self.stack, credentials.ensure(self.stack))
         Supervisor(self.stack).launch(["mlflow"])
-        _until(lambda: mlflow_server.check(connections("mlflow")), 600)
+        wait_until(lambda: mlflow_server.check(connections("mlflow")), 600)
 
     def _make_schema(self) -> None:
         """Make Airflow's schema, which restore points hold. In it, each DAG is paused as soon as it is stored."""
@@ -87,7 +87,8 @@ class Levels:
             session.execute(PAUSED)
 
 
-def _until(check: Callable[[], object], seconds: float) -> None:
+def wait_until(check: Callable[[], object], seconds: float) -> None:
+    """Repeat a check until it raises no RempartError; after `seconds` its error is raised."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -96,7 +97,7 @@ def _until(check: Callable[[], object], seconds: float) -> None:
         except RempartError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.5)
+            time.sleep(0.2)
 
 
 def _set_paused(api: AirflowApi, dag_ids: tuple[str, ...], paused: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def read_dags(script: str, project: Path, airflow_home: Path) -> Any:
-    """What a script prints as JSON that gets the folder of a project's DAGs."""
+    """Run a script with the folder of a project's DAGs as its argument; return the JSON that it prints."""
     env = os.environ | {
         "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -7,7 +7,6 @@ import os
 import secrets
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import TextIO
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites, postgresql
 from rempart.deployment.setup import credentials, environment, launch, paths, preflight, privileges, services
-from rempart.errors import RempartError
 from rempart.settings import config
 from rempart.settings.config import Connection, Connections
+from tests.levels import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 _TAKEN: dict[int, TextIO] = {}
@@ -79,11 +78,11 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = 
             running.append(_start(stack, made, name))
         for name in names:
             if name == "postgresql":
-                _until(postgresql.check_administrator(superuser))
+                wait_until(postgresql.check_administrator(superuser), 60)
                 postgresql.bootstrap(stack, superuser, resolve)
             else:
                 site = name.removeprefix("site-")
-                _until(lambda site=site: object_sites.check(stack, site, resolve))  # type: ignore[misc] # bound now
+                wait_until(lambda site=site: object_sites.check(stack, site, resolve), 60)  # type: ignore[misc] # bound now
         yield Servers(stack, resolve, superuser)
     finally:
         for process in running:
@@ -100,7 +99,7 @@ def service(servers: Servers, name: str, check: Callable[[], str], seconds: floa
     """One more service on these servers, until the end of the context."""
     process = _start(servers.stack, config.read_env_file(servers.stack.secrets), name)
     try:
-        _until(check, seconds)
+        wait_until(check, seconds)
         yield
     finally:
         process.terminate()
@@ -116,15 +115,3 @@ def _start(stack: paths.Stack, made: dict[str, str], name: str) -> subprocess.Po
         return subprocess.Popen(
             command, env=environment.of(stack, made, os.environ, name), cwd=stack.var, stdout=log, stderr=log
         )
-
-
-def _until(check: Callable[[], str], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            check()
-            return
-        except RempartError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)

@@ -52,7 +52,7 @@ class CutOffLedger(MemoryLedger):
 
 
 def settled(platform: Platform) -> dict[str, object]:
-    """What a run leaves, without times."""
+    """Return the objects and records after a run, without times."""
     kept: dict[str, object] = {}
     for key, body in lake(platform).items():
         value = json.loads(body) if key.endswith(".json") else body

@@ -1,4 +1,4 @@
-"""Who may do what: the table from which Airflow's roles and Rempart's pages are made."""
+"""The table of rights, from which Airflow's roles and Rempart's pages are generated."""
 
 from __future__ import annotations
 

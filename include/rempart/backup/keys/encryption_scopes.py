@@ -54,7 +54,7 @@ def parse(scope_id: str) -> EncryptionScope:
     """Return the scope with an id. Raises BackupError."""
     kind, _, rest = scope_id.partition("-")
     name, _, retention = rest.partition("-")
-    return EncryptionScope(kind, name, retention)  # type: ignore[arg-type] # checked there
+    return EncryptionScope(kind, name, retention)  # type: ignore[arg-type] # the constructor refuses other kinds
 
 
 def text_of(retention: timedelta) -> str:

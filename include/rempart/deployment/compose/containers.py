@@ -167,9 +167,9 @@ def settings_text(
     """Return the text of `.env`: its content, with the location of files (`folder`) and the values in `generated`
     updated.
     """
-    anew = {**{setting.name: setting.value for setting in _MADE}, **(generated or {})}
-    kept = {name: value for name, value in wanted_settings(existing).items() if name not in anew}
-    wanted = {**kept, _FILES.name: folder, **anew}
+    values = {**{setting.name: setting.value for setting in _MADE}, **(generated or {})}
+    others = {name: value for name, value in wanted_settings(existing).items() if name not in values}
+    wanted = {**others, _FILES.name: folder, **values}
     meanings = {setting.name: setting.meaning for setting in (*SETTINGS, _FILES, *_MADE)}
     lines = [
         (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()

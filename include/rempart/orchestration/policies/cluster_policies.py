@@ -27,7 +27,7 @@ _LOADED_ONCE = (
     "rempart.orchestration.training.training",
     "rempart.sites.s3.site",
 )
-"""What DAG files and tasks import. By name, because these modules import the policies."""
+"""Modules that DAG files and tasks import. Strings avoid an import cycle: these modules import the policies."""
 
 
 def _load_once() -> None:

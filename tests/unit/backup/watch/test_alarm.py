@@ -1,4 +1,4 @@
-"""Who is notified of what, and how often: round after round, with a recipient that is not always reachable."""
+"""Alerts over several rounds: their recipients and repetitions, also when a recipient is unreachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may enter a folder, and the rights that PostgreSQL's user gets for a closed one."""
+"""Rights to enter a folder, and how PostgreSQL's user gets access to a closed folder."""
 
 from __future__ import annotations
 
