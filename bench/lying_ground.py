@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from rempart.sites.s3.client import open_client
 from tests.erasable import ROWS, Lake, id_of
 from tests.integration import own_servers
 from tests.integration.own_servers import Servers
+from tests.levels import wait_until
 
 SITES = ("primary", "haven")
 DATABASES = ("ledger",)
@@ -85,11 +87,9 @@ class Ground:
     def start(self) -> None:
         made = credentials.ensure(self.servers.stack)
         for site in SITES:
-            self.running[site] = own_servers._start(self.servers.stack, made, f"site-{site}")
+            self.running[site] = own_servers.start(self.servers.stack, made, f"site-{site}")
         for site in SITES:
-            own_servers._until(
-                lambda site=site: object_sites.check(self.servers.stack, site, self.servers.connections)  # type: ignore[misc]
-            )
+            wait_until(partial(object_sites.check, self.servers.stack, site, self.servers.connections), 60)
 
     def stop(self, *, gently: bool = False) -> None:
         for process in self.running.values():

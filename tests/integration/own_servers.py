@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -75,14 +76,14 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = 
         for name in names:
             if name == "postgresql":
                 postgresql.initialise(stack, made["REMPART_POSTGRESQL_PASSWORD"])
-            running.append(_start(stack, made, name))
+            running.append(start(stack, made, name))
         for name in names:
             if name == "postgresql":
                 wait_until(postgresql.check_administrator(superuser), 60)
                 postgresql.bootstrap(stack, superuser, resolve)
             else:
                 site = name.removeprefix("site-")
-                wait_until(lambda site=site: object_sites.check(stack, site, resolve), 60)  # type: ignore[misc] # bound now
+                wait_until(partial(object_sites.check, stack, site, resolve), 60)
         yield Servers(stack, resolve, superuser)
     finally:
         for process in running:
@@ -97,7 +98,7 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = 
 @contextmanager
 def service(servers: Servers, name: str, check: Callable[[], str], seconds: float = 240) -> Iterator[None]:
     """One more service on these servers, until the end of the context."""
-    process = _start(servers.stack, config.read_env_file(servers.stack.secrets), name)
+    process = start(servers.stack, config.read_env_file(servers.stack.secrets), name)
     try:
         wait_until(check, seconds)
         yield
@@ -106,7 +107,8 @@ def service(servers: Servers, name: str, check: Callable[[], str], seconds: floa
         process.wait(30)
 
 
-def _start(stack: paths.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:
+def start(stack: paths.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:
+    """Start one service of this stack as `rempart up` does; its log is the stack's."""
     command = list(services.service(stack, name).command)
     if name == "postgresql":
         reach = (stack.postgresql_data, *launch.database_files())
