@@ -116,3 +116,35 @@ def test_x1_a_run_whose_first_process_was_killed_goes_on_in_its_own_turn(platfor
         tasks.carry(platform, killed, killed.pieces()[0])
     carried = [tasks.carry(platform, again, piece) for piece in again.pieces()]
     assert tasks.conclude(platform, again, carried).copied == 1
+
+
+def test_x1_a_conclusion_whose_answer_was_lost_gives_it_again_and_copies_nothing(platform: Platform) -> None:
+    platform.sites["primary"].write("lake", "a", b"x")
+    ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
+    carried = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
+    first = tasks.conclude(platform, ready, carried)
+    newest = platform.ledger.find("replication", limit=1)
+    with other_run(platform):  # the lease has another holder by then, who keeps it
+        assert tasks.conclude(platform, ready, carried) == first
+        with pytest.raises(LeaseHeld):
+            tasks.prepare(platform, "primary", "haven")
+    assert platform.ledger.find("replication", limit=1) == newest
+
+
+def test_x1_a_conclusion_killed_after_its_record_releases_the_lease_when_it_is_repeated(platform: Platform) -> None:
+    platform.sites["primary"].write("lake", "a", b"x")
+    ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
+    carried = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
+    lease = tasks._lease(ready)
+    tasks.conclude(platform, ready, carried)
+    platform.continuity._held[lease.name] = lease  # type: ignore[attr-defined] # as the kill left it
+    assert tasks.conclude(platform, ready, carried).copied == 1
+    assert replicate(platform, "primary", "haven").copied == 0
+
+
+def test_x1_a_conclusion_that_failed_is_no_success_when_it_is_repeated(platform: Platform) -> None:
+    platform.sites["primary"].write("lake", "a", b"x")
+    ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
+    for _ in range(2):
+        with pytest.raises((SiteError, LeaseLost)):
+            tasks.conclude(platform, ready, [])

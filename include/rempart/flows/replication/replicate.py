@@ -203,9 +203,8 @@ class OpenPair:
         self.config, self.ledger, self.clock = config, ledger, clock
         self.known = continuity.catalogue(self.source.name, self.target.name)
         ends = {self.source.name, self.target.name}
-        declared = (
-            pair for pair in config.replication if {pair.source, pair.target} == ends
-        )  # in both directions: the way back has the same rules
+        # in both directions: the way back has the same rules
+        declared = (pair for pair in config.replication if {pair.source, pair.target} == ends)
         self.pair = next(declared, None) or ReplicationPair(source=self.source.name, target=self.target.name)
         self.throttle = Throttle(self.pair.bandwidth)
         self.pool = ThreadPoolExecutor(self.pair.transfers, thread_name_prefix="replicate")
@@ -299,8 +298,12 @@ class OpenPair:
         began: datetime,
         accept_deletes: int,
         measured: OnMeasured = lambda result: None,
+        run: str | None = None,
     ) -> ReplicationResult:
-        """Return the result of a run. `carried` holds the outcome of each bucket, or None outside the window."""
+        """Return the result of a run. `carried` holds the outcome of each bucket, or None outside the window.
+
+        The evidence names `run`.
+        """
         total, stopped = Outcome(), None
         failed: list[str] = []
         troubles: list[Trouble] = []
@@ -321,7 +324,8 @@ class OpenPair:
         result = self._result(total, failed, began)
         names = [plan.bucket for plan in plans]
         subject = f"{self.source.name}->{self.target.name}"
-        self.ledger.append("replication", subject, {**asdict(result), "failed": failed, "buckets": names})
+        facts = {"failed": failed, "buckets": names, "run": run, "stopped": str(stopped) if stopped else None}
+        self.ledger.append("replication", subject, asdict(result) | facts)
         measured(result)
         if total.failures:
             raise _incomplete(result, self.pair, self.target.name, failed, troubles)

@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.leases import holder, pair_lease
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.replication_pairs import check_direction, pair_of
+from rempart.ledger.port import Ledger
 from rempart.replication.catalogue import Catalogue
 from rempart.replication.continuity import Continuity
 from rempart.replication.outcome import SHOWN, Outcome, Planned
@@ -116,32 +117,56 @@ def conclude(
     heartbeat.
 
     `outcomes` are the results of `carry` in any order. A piece without a result counts as far as the catalogue knows
-    it; the rest of it is pending and failed. `measured` gets the result also if this raises, as in `replicate`.
+    it; the rest of it is pending and failed. `measured` gets the result also if this raises, as in `replicate`. Called
+    again after a run that is recorded as complete, this returns the recorded result: the first answer may be lost.
     """
     lease = _lease(prepared)
-    platform.continuity.renew(lease, LEASE_SECONDS)
-    told = {carried_piece["piece"]: carried_piece["outcome"] for carried_piece in outcomes}
-    plans, began = prepared.planned, prepared.began
     try:
-        check_direction(platform.active(), prepared.source)
-        pair = open_pair(platform, prepared.source, prepared.target, lease)
-        with spool_folder() as folder, _renewed(platform.continuity, lease), pair as opened:
-            store = _store(opened, prepared.run)
-            carried = {plan.bucket: Outcome() for plan in plans}
-            for planned in plans if prepared.open_now else ():
-                for piece in planned.pieces:
-                    if piece in told:
-                        outcome = TypeAdapter(Outcome).validate_python(told[piece])
-                    else:
-                        outcome = _untold(opened.known, planned, store.get(piece))
-                    carried[planned.bucket].add(outcome)
-            done = carried if prepared.open_now else None
-            result = opened.conclude(plans, done, store, folder, began, accept_deletes, measured)
+        result = _recorded(platform.ledger, prepared)
+        if result is None:
+            platform.continuity.renew(lease, LEASE_SECONDS)
+            check_direction(platform.active(), prepared.source)
+            result = _settle(platform, prepared, lease, outcomes, accept_deletes, measured)
     finally:
         platform.continuity.release(lease)
     facts = facts_of(prepared.source, prepared.target, result)
     beat(platform, heartbeat.replication(prepared.source, prepared.target), facts)
     return result
+
+
+def _recorded(ledger: Ledger, prepared: Prepared) -> ReplicationResult | None:
+    """Return what an earlier attempt to conclude this run recorded, if the run was complete."""
+    records = ledger.find("replication", f"{prepared.source}->{prepared.target}", limit=10)
+    body = next((record.body for record in records if record.body.get("run") == prepared.run), None)
+    if body is None or body["failures"] or body["stopped"]:
+        return None
+    return TypeAdapter(ReplicationResult).validate_python({f.name: body[f.name] for f in fields(ReplicationResult)})
+
+
+def _settle(
+    platform: Platform,
+    prepared: Prepared,
+    lease: Lease,
+    outcomes: Sequence[Mapping[str, Any]],
+    accept_deletes: int,
+    measured: OnMeasured,
+) -> ReplicationResult:
+    """Add up the outcomes of all pieces, settle each bucket, and write the evidence."""
+    told = {carried_piece["piece"]: carried_piece["outcome"] for carried_piece in outcomes}
+    plans = prepared.planned
+    pair = open_pair(platform, prepared.source, prepared.target, lease)
+    with spool_folder() as folder, _renewed(platform.continuity, lease), pair as opened:
+        store = _store(opened, prepared.run)
+        carried = {plan.bucket: Outcome() for plan in plans}
+        for planned in plans if prepared.open_now else ():
+            for piece in planned.pieces:
+                if piece in told:
+                    outcome = TypeAdapter(Outcome).validate_python(told[piece])
+                else:
+                    outcome = _untold(opened.known, planned, store.get(piece))
+                carried[planned.bucket].add(outcome)
+        done = carried if prepared.open_now else None
+        return opened.conclude(plans, done, store, folder, prepared.began, accept_deletes, measured, run=prepared.run)
 
 
 def _untold(known: Catalogue, planned: Planned, body: bytes) -> Outcome:
