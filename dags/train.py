@@ -26,7 +26,8 @@ from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty.dag_rules import tag_of
 from rempart.training.trainers.trainers import params_schema
 
-defaults = config.load().dags
+settings = config.load()
+defaults = settings.dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -53,7 +54,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         ),
         auto_register=False,
     ) as dag:
-        training_tasks(pipeline, candidate)
+        training_tasks(pipeline, candidate, settings.training)
     return dag
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from airflow.sdk import Asset
 
 
+@lru_cache(maxsize=4096)  # several DAGs of a pipeline name it
 def _asset(kind: str, of: str) -> Asset:
     return Asset(name=f"{kind}_{of}", uri=f"rempart://{of}/{kind}", group="rempart")
 

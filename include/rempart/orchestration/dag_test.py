@@ -5,8 +5,6 @@ docs/how-to/run-a-dag-by-hand.md says what it needs.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -19,6 +17,9 @@ def run(names: Mapping[str, Any]) -> NoReturn:
 
     `names`: the DAG file's `globals()`. The DAG's name may be omitted if the file has only one DAG.
     """
+    import argparse
+    import json
+
     dags = {value.dag_id: value for value in names.values() if isinstance(value, DAG)}
     parser = argparse.ArgumentParser(description="Run a DAG of this file once, in this process.")
     parser.add_argument("dag_id", nargs="?", choices=sorted(dags), default=min(dags) if len(dags) == 1 else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,27 +68,24 @@ def load_all(
     All pipelines whose prefixes overlap are invalid, because a file would belong to two classifications.
     """
     loaded: dict[str, Pipeline | PipelineError] = {}
-    files = sorted((folder or pipelines_dir()).glob("*.yaml"))
-    prefixes = declared_prefixes(files)
+    files = {file: _stamp(file) for file in sorted((folder or pipelines_dir()).glob("*.yaml"))}
+    prefixes = _prefixes(files)
     overlapping = overlaps(prefixes)
-    for file in files:
+    for file, stamp in files.items():
         if not wanted(file.stem):
             continue
         try:
-            loaded[file.stem] = load(file)
+            loaded[file.stem] = _pipeline(file, stamp)
             check_prefix(file, prefixes, overlapping)
         except PipelineError as error:
             loaded[file.stem] = error
     return loaded
 
 
-def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
+def _prefixes(files: Mapping[Path, Stamp]) -> dict[str, str]:
     """Return the prefix of each pipeline file by its stem, even if the rest of the file is invalid."""
-    prefixes = {}
-    for file in files:
-        if (prefix := _prefix(file, _stamp(file))) is not None:
-            prefixes[file.stem] = prefix
-    return prefixes
+    found = {file.stem: _prefix(file, stamp) for file, stamp in files.items()}
+    return {name: prefix for name, prefix in found.items() if prefix is not None}
 
 
 @lru_cache(maxsize=1024)
@@ -131,6 +128,6 @@ def named(name: str) -> Pipeline:
         )
     file = pipelines_dir() / f"{name}.yaml"
     pipeline = load(file)
-    prefixes = declared_prefixes(pipelines_dir().glob("*.yaml"))
+    prefixes = _prefixes({other: _stamp(other) for other in pipelines_dir().glob("*.yaml")})
     check_prefix(file, prefixes, overlaps(prefixes))
     return pipeline

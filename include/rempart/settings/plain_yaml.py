@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -20,6 +21,10 @@ MAX_VALUES = 200_000
 MAX_DEPTH = 60
 """Levels of lists and mappings inside each other."""
 
+SHORT = 100
+"""Characters of a word whose type is remembered."""
+
+_RESOLVER = yaml.resolver.Resolver()
 _TEXT = "tag:yaml.org,2002:str"
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "timestamp")}
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -127,12 +132,21 @@ def _scalar(loader: Any, event: Any) -> Any:
         raise _Unusual
     if not event.implicit[0]:  # in quotation marks
         return event.value
-    tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+    tag = _tag_of_short(event.value) if len(event.value) <= SHORT else _tag(event.value)
     if tag == _TEXT:
         return event.value
     if tag not in _SCALARS:  # such as the merge `<<`
         raise _Unusual
     return loader.construct_object(yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark))
+
+
+def _tag(word: str) -> str:
+    """Return the type of a word without quotation marks."""
+    return str(_RESOLVER.resolve(yaml.ScalarNode, word, (True, False)))
+
+
+_tag_of_short = lru_cache(maxsize=4096)(_tag)
+"""Most words are keys and names, which repeat."""
 
 
 def text_at(text: str, *path: str) -> str | None:

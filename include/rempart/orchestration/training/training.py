@@ -11,14 +11,14 @@ from airflow.sdk import Asset, task
 
 from rempart.orchestration import pages, runtime
 from rempart.orchestration.links import linked
-from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Training
 
 
-def training_tasks(pipeline: Pipeline, candidate: Asset) -> None:
+def training_tasks(pipeline: Pipeline, candidate: Asset, training: Training) -> None:
     """Add the tasks of a pipeline's training to the DAG that is being defined."""
-    if config.load().training.backend == "kubernetes":
-        _in_pods(pipeline, candidate)
+    if training.backend == "kubernetes":
+        _in_pods(pipeline, candidate, training)
     else:
         _on_this_machine(pipeline.name, candidate)
 
@@ -35,8 +35,8 @@ def _on_this_machine(name: str, candidate: Asset) -> None:
     linked(train(), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
-def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
-    name, settings = pipeline.name, config.load().training
+def _in_pods(pipeline: Pipeline, candidate: Asset, training: Training) -> None:
+    name = pipeline.name
 
     @task
     def order(params: Any = None) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
         return runtime.as_json(result)
 
     ordered = order()
-    limit = settings.deadline + pipeline.trainer.timeout
+    limit = training.deadline + pipeline.trainer.timeout
     run = operator_for(pipeline)(task_id="run", pipeline=pipeline, order=ordered, execution_timeout=limit)
     linked(run, pages.PLACEMENT) >> linked(train(ordered), pages.MLFLOW_RUN, pages.PLACEMENT)
 
