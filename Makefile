@@ -83,6 +83,7 @@ test-k8s: setup ## the tests of jobs in pods on the cluster of KUBECONFIG (docs/
 lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/python -m rempart.docsgen.reference --check
 	@$(BIN)/rempart audit --only licences

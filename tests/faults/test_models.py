@@ -7,6 +7,7 @@ import secrets
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,7 +54,7 @@ def canary(tmp_path):
 
 @pytest.fixture
 def altered(trained):
-    """Writes files into the model's artifacts in MLflow, and puts the tree back at the end."""
+    """Reads and writes files of the model's artifacts in MLflow, and puts the tree back at the end."""
     platform, _, record = trained
     kept: dict[str, bytes] = {}
     added: list[str] = []
@@ -81,8 +82,7 @@ def altered(trained):
             added.append(path)
         put(path, body)
 
-    write.read = read
-    yield write
+    yield SimpleNamespace(write=write, read=read)
     for path, body in kept.items():
         put(path, body)
     with session(platform.tracking()) as client:
@@ -108,8 +108,8 @@ def test_untouched_it_loads(trained):
 
 
 def test_s4_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
-    altered("model.pkl", pickle.dumps(Payload(canary)))
-    altered(
+    altered.write("model.pkl", pickle.dumps(Payload(canary)))
+    altered.write(
         "MLmodel",
         b"flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n"
         b"  sklearn:\n    pickled_model: model.pkl\n    serialization_format: cloudpickle\n",
@@ -118,7 +118,7 @@ def test_s4_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
 
 
 def test_an_mlmodel_that_names_another_loader(trained, altered, canary):
-    altered("MLmodel", b"flavors:\n  python_function:\n    loader_module: os\n    code: code\n")
+    altered.write("MLmodel", b"flavors:\n  python_function:\n    loader_module: os\n    code: code\n")
     refused(trained, canary, "file 'MLmodel' differs from the recorded file")
 
 
@@ -126,8 +126,8 @@ def test_a_skops_file_with_a_widened_list_of_trusted_types(trained, altered, can
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("schema.json", '{"__class__": "system", "__module__": "posix", "__loader__": "FunctionNode"}')
-    altered("model.skops", archive.getvalue())
-    altered(
+    altered.write("model.skops", archive.getvalue())
+    altered.write(
         "MLmodel",
         b"flavors:\n  sklearn:\n    pickled_model: model.skops\n    serialization_format: skops\n"
         b"    skops_trusted_types: [posix.system]\n",
@@ -136,7 +136,7 @@ def test_a_skops_file_with_a_widened_list_of_trusted_types(trained, altered, can
 
 
 def test_s4_a_pickle_in_the_place_of_the_model(trained, altered, canary):
-    altered("model.onnx", pickle.dumps(Payload(canary)))
+    altered.write("model.onnx", pickle.dumps(Payload(canary)))
     refused(trained, canary, r"file 'model\.onnx' differs from the recorded file")
 
 
@@ -146,7 +146,7 @@ def test_a_file_beside_the_model_is_told_and_neither_read_nor_a_reason_to_refuse
 ):
     """S6: whoever could add a file to a champion's folder switched the champion off."""
     platform, _, record = trained
-    altered(path, f"open({str(canary)!r}, 'w')".encode())
+    altered.write(path, f"open({str(canary)!r}, 'w')".encode())
     model = loading.load(platform.tracking(), record)
     assert model.predict(stage.table(20)).shape == (20,)
     assert len(model.ignored) == 1 and model.ignored[0].split("/")[0] == path.split("/")[0]
@@ -157,7 +157,7 @@ def test_a_file_beside_the_model_is_told_and_neither_read_nor_a_reason_to_refuse
 def test_one_bit_of_a_file_that_nobody_reads(trained, altered, canary):
     body = bytearray(altered.read("requirements.txt"))
     body[0] ^= 1
-    altered("requirements.txt", bytes(body))
+    altered.write("requirements.txt", bytes(body))
     refused(trained, canary, r"file 'requirements\.txt' differs from the recorded file")
 
 
@@ -180,7 +180,7 @@ def test_a_rollback_checks_before_it_moves_the_alias(trained, altered):
     for version in (record["version"], "999"):
         body = {"version": version, "previous": None, "reasons": [], "metrics": {}, "baselines": {}}
         platform.ledger.append("promotion", pipeline.name, body)
-    altered("model.onnx", b"another")
+    altered.write("model.onnx", b"another")
     try:
         with pytest.raises(ModelRefused, match=r"model\.onnx"):
             roll_back(platform, pipeline, dry_run=False)

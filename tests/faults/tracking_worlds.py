@@ -12,6 +12,7 @@ from rempart.models import registry, tracking_users
 from rempart.models.encoding import Feature
 from rempart.models.tracking import session
 from rempart.training import experiment
+from rempart.training.experiment import Logged
 from tests.integration.own_servers import own_servers
 from tests.tracking_server import ask, tracking_server
 from tests.unit.training.test_job import spec
@@ -63,8 +64,8 @@ class World:
     admin: object
     job: object
     experiment: str
-    champion: experiment.Logged
-    own: experiment.Logged
+    champion: Logged
+    own: Logged
 
     def ask(self, method, path, body=None, user=None, **headers):
         return ask(user or self.job, self.port, method, path, body, headers)

@@ -48,10 +48,9 @@ def test_a_restore_point_holds_every_database_and_object_and_proves_itself(stand
     manifest = points.read(site, bucket, point.id, record["manifest_sha256"])
     assert {dump.name for dump in manifest.databases} == set(DATABASES)
     assert point.objects == len(manifest.objects)
-    sealed = [held.sealed for held in (*manifest.objects, manifest.secrets)]
-    assert len({sealed_object.key for sealed_object in sealed}) == len(
-        {held.sha256 for held in (*manifest.objects, manifest.secrets)}
-    )
+    sealed = [*(held.sealed for held in manifest.objects), manifest.secrets.sealed]
+    contents = {*(held.sha256 for held in manifest.objects), manifest.secrets.sha256}
+    assert len({sealed_object.key for sealed_object in sealed}) == len(contents)
     for sealed_object in sealed:
         assert (
             site.retained_until(bucket, sealed_object.key, sealed_object.version)

@@ -13,7 +13,7 @@ import pytest
 from bench import orchestration_overhead as bench
 
 BEGAN = datetime(2026, 11, 27, 10, tzinfo=UTC)
-TASKS = {
+TASKS: dict[str, list[tuple[str, int, int]]] = {
     "ingest_hotel_bookings": [("ingest", 1, 4), ("publish_snapshot", 5, 6), ("check_quarantine", 5, 7)],
     "materialize_features_hotel_bookings": [("materialize", 8, 10)],
     "train_hotel_bookings": [("train", 12, 20)],

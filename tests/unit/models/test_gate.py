@@ -48,7 +48,8 @@ def test_each_rule_can_refuse(candidate, champion, baseline, message):
 def test_a_number_that_is_none_refuses_whoever_has_it(bad, whose):
     metrics = [{"mae": 1.0, "rmse": 1.0}, {"mae": 1.0}, {"mae": 50.0}]
     metrics[whose] = {**metrics[whose], "rmse": bad}
-    verdict = judge(*metrics, RULES)
+    candidate, champion, naive = metrics
+    verdict = judge(candidate, champion, naive, RULES)
     assert not verdict.passed and "not a number" in verdict.reasons[0]
 
 
@@ -56,7 +57,8 @@ def test_a_number_that_is_none_refuses_whoever_has_it(bad, whose):
 def test_a_missing_metric_refuses(whose):
     metrics = [{"mae": 1.0}, {"mae": 1.0}, {"mae": 50.0}]
     metrics[whose] = {}
-    assert not judge(*metrics, RULES).passed
+    candidate, champion, naive = metrics
+    assert not judge(candidate, champion, naive, RULES).passed
 
 
 def test_a_limit_that_is_no_number_refuses():

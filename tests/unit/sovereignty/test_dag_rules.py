@@ -183,9 +183,8 @@ def test_what_may_run_states_everything(tags: frozenset[str], tasks: list[TaskFa
     assert stated_classification(tags) in CONFIG.policy
     for task in tasks:
         assert task.timeout and task.owner == "sales" and not task.clusters
-        assert all(
-            connection.value and "{{" not in connection.value for connection in (*task.connections, *task.images)
-        )
+        stated = [*(connection.value for connection in task.connections), *(image.value for image in task.images)]
+        assert all(value and "{{" not in value for value in stated)
 
 
 def of_pipeline(changes: dict[str, Any], classification: Any = "personal") -> list[str]:

@@ -81,7 +81,6 @@ def disturb(run: type[progress.TrainingRun]) -> None:
 if __name__ == "__main__":
     site = FolderSite(Path(sys.argv.pop(1)))
     entrypoint._site_of = lambda spec, connections: lambda place: site
-    entrypoint.environment_connections = lambda name: None
     experiment.log = log
     process_group.PEER_SECONDS = float(os.environ.get("PEER_SECONDS", 60))
     process_group.RENDEZVOUS_SECONDS = float(os.environ.get("RENDEZVOUS_SECONDS", 120))

@@ -64,7 +64,7 @@ def test_what_a_site_did_not_tell_is_unknown_with_its_reason(body: dict[str, Any
     watched.usage(**body)
     found = of(watched.facts())
     assert found.state == "unknown"
-    assert [bucket.why for bucket in (*found.buckets, *found.locks) if bucket.why] in (
+    assert [why for why in (*(bucket.why for bucket in found.buckets), *(lock.why for lock in found.locks)) if why] in (
         ["list lake: refused"],
         ["it was written over"],
     )
