@@ -25,7 +25,7 @@ from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import external, mlflow_server
 from rempart.deployment.servers.object_sites import permission
-from rempart.deployment.setup import environment, launch, paths, privileges
+from rempart.deployment.setup import environment, launch, paths, privileges, services
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError
 from rempart.settings import config, sections
 from rempart.settings.config import DATABASES, environment_connections
@@ -54,6 +54,12 @@ def answer(url: str, method: str = "GET", body: bytes | None = None) -> int:
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+def test_the_server_gives_up_clients_whose_machine_vanished() -> None:
+    with enter("airflow") as session:
+        shown = [session.execute(f"SHOW {name}").fetchone() for name in services.GONE_CLIENTS]
+    assert shown == [("300000",), ("60",), ("30",), ("4",)]  # milliseconds, then seconds, and how often
 
 
 @pytest.mark.parametrize("role", [*DATABASES, "drill"])

