@@ -24,6 +24,7 @@ run that died completely ends after 15 minutes. See docs/how-to/observe-replicat
 docs/runbooks/replica.md for remedies.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
@@ -85,14 +86,16 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             from rempart.flows.replication.replicate import check_objective, record_late
             from rempart.flows.replication.replicate_in_tasks import conclude, prepared
 
+            platform, ready = runtime.platform(), prepared(plan)
             result = conclude(
-                platform := runtime.platform(),
-                prepared(plan),
+                platform,
+                ready,
                 [piece for share in carried or () for piece in share],
                 accept_deletes=params["accept_deletes"],
                 measured=lambda result: replication.send_gauges(source, target, result),
             )
-            record_late(platform, source, target, dag_run.run_id, dag_run.start_date)
+            ended = ready.began + timedelta(seconds=result.seconds)
+            record_late(platform, source, target, dag_run.run_id, dag_run.start_date, ended)
             check_objective(platform.config, source, target, result)
             told = runtime.as_json(result)
             outlet_events[replica].extra = {name: value for name, value in told.items() if name != "failed"}

@@ -51,8 +51,8 @@ class Lease:
 
 def lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
-        f"{lease.holder} lost its lease '{lease.name}' (generation {lease.generation}): it expired, or another "
-        "holder has it",
+        f"{lease.holder} lost its lease '{lease.name}' (generation {lease.generation}): it expired, was "
+        "released, or another holder has it",
         "Nothing was recorded after the loss. Wait for the end of the other run, then run again if it is still needed.",
     )
 
@@ -93,8 +93,8 @@ def release(connection: Connection, lease: Lease) -> None:
     """End the lease now. An expired lease is no error."""
     with session(connection, f"release lease {lease.name}") as opened:
         opened.execute(
-            "UPDATE lease SET until = now(), holder = '' WHERE name = %s AND generation = %s",
-            [lease.name, lease.generation],
+            "UPDATE lease SET until = now(), holder = '' WHERE name = %s AND generation = %s AND holder = %s",
+            [lease.name, lease.generation, lease.holder],
         )
 
 

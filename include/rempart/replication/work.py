@@ -6,12 +6,14 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any, Protocol
 
+from rempart.errors import ObjectMissing
 from rempart.replication.plan import Copy, KeyPlan, Replica
 from rempart.sites.port import ObjectInfo, Site
 
@@ -64,8 +66,9 @@ class SiteStore:
     def drop(self, names: Iterable[str]) -> None:
         for name in names:
             key = f"{self._prefix}/{name}"
-            version = self._site.head(self._bucket, key).version_id
-            self._site.delete(self._bucket, key, version_id=version)
+            with suppress(ObjectMissing):  # an earlier attempt removed it
+                version = self._site.head(self._bucket, key).version_id
+                self._site.delete(self._bucket, key, version_id=version)
 
 
 def encode(plans: Iterable[KeyPlan]) -> bytes:

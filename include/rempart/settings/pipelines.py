@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -23,15 +24,20 @@ def pipelines_dir() -> Path:
 
 
 Stamp = tuple[int, ...] | None
-"""Tells whether a file changed: inode, size and moment of the last change; None if there is no file."""
+"""Tells whether a file changed: inode, size and moment of the last change; None if there is no regular file."""
 
 
 def _stamp(file: Path) -> Stamp:
     try:
         status = file.stat()
-    except FileNotFoundError:
+    except OSError:  # such as a symbolic link to itself
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+def _files(folder: Path) -> dict[Path, Stamp]:
+    """Return the pipeline files of a folder by name. Editors keep hidden files beside a file that is being edited."""
+    return {file: _stamp(file) for file in sorted(folder.glob("*.yaml")) if not file.name.startswith(".")}
 
 
 def load(file: Path) -> Pipeline:
@@ -44,6 +50,8 @@ def load(file: Path) -> Pipeline:
 
 @lru_cache(maxsize=1024)
 def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
+    if stamp is None:
+        raise PipelineError(f"{file} does not exist, or is no regular file", "Create it, or remove what has its name.")
     try:
         pipeline = Pipeline.model_validate(read_yaml(file, PipelineError))
     except ValidationError as cause:
@@ -68,7 +76,7 @@ def load_all(
     All pipelines whose prefixes overlap are invalid, because a file would belong to two classifications.
     """
     loaded: dict[str, Pipeline | PipelineError] = {}
-    files = {file: _stamp(file) for file in sorted((folder or pipelines_dir()).glob("*.yaml"))}
+    files = _files(folder or pipelines_dir())
     prefixes = _prefixes(files)
     overlapping = overlaps(prefixes)
     for file, stamp in files.items():
@@ -84,7 +92,7 @@ def load_all(
 
 def _prefixes(files: Mapping[Path, Stamp]) -> dict[str, str]:
     """Return the prefix of each pipeline file by its stem, even if the rest of the file is invalid."""
-    found = {file.stem: _prefix(file, stamp) for file, stamp in files.items()}
+    found = {file.stem: _prefix(file, stamp) for file, stamp in files.items() if stamp}
     return {name: prefix for name, prefix in found.items() if prefix is not None}
 
 
@@ -128,6 +136,6 @@ def named(name: str) -> Pipeline:
         )
     file = pipelines_dir() / f"{name}.yaml"
     pipeline = load(file)
-    prefixes = _prefixes({other: _stamp(other) for other in pipelines_dir().glob("*.yaml")})
+    prefixes = _prefixes(_files(pipelines_dir()))
     check_prefix(file, prefixes, overlaps(prefixes))
     return pipeline

@@ -24,7 +24,7 @@ MAX_DEPTH = 60
 SHORT = 100
 """Characters of a word whose type is remembered."""
 
-_RESOLVER = yaml.resolver.Resolver()
+_RESOLVER: Any = yaml.resolver.Resolver()
 _TEXT = "tag:yaml.org,2002:str"
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "timestamp")}
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

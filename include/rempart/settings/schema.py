@@ -55,6 +55,8 @@ def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, A
         data = plain_yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise error(f"{file} does not exist", "Create it, or name another file.") from cause
+    except OSError as cause:
+        raise error(f"{file} cannot be read: {cause.strerror}", "Correct its rights, or remove it.") from cause
     except plain_yaml.YamlRefused as cause:
         raise error(
             f"{file}: {cause}", "Correct that line: use each key once, and keep the file within the limits."

@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -164,7 +163,7 @@ def test_a_run_that_took_too_long_is_evidence_when_it_concludes_and_a_quick_one_
     began = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
     platform = Platform(config.load(ROOT / "rempart.yaml"), config.environment_connections, ledger_=MemoryLedger())
     for minutes, late in ((15, False), (16, True)):
-        at = replace(platform, clock=lambda minutes=minutes: began + timedelta(minutes=minutes))  # type: ignore[misc]
-        assert record_late(at, "primary", "haven", "scheduled__1", began) is late
+        ended = began + timedelta(minutes=minutes)
+        assert record_late(platform, "primary", "haven", "scheduled__1", began, ended) is late
     (record,) = platform.ledger.find("replication", "late primary->haven")
     assert record.body == {"run": "scheduled__1", "since": "2026-01-05T10:00:00+00:00", "objective_seconds": 900.0}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from rempart.errors import LeaseHeld, LeaseLost, ReplicationError, SiteError
+from rempart.errors import FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
 from rempart.flows.replication import replicate as flow
 from rempart.flows.replication import replicate_in_tasks as tasks
 from rempart.flows.replication.replicate import replicate
@@ -118,33 +120,88 @@ def test_x1_a_run_whose_first_process_was_killed_goes_on_in_its_own_turn(platfor
     assert tasks.conclude(platform, again, carried).copied == 1
 
 
-def test_x1_a_conclusion_whose_answer_was_lost_gives_it_again_and_copies_nothing(platform: Platform) -> None:
+@pytest.fixture
+def concluded(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[[Platform], flow.ReplicationResult]:
+    """A run that was concluded, and whose answer was lost: concludes it again. Heartbeats are in `beats`."""
     platform.sites["primary"].write("lake", "a", b"x")
     ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
     carried = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
-    first = tasks.conclude(platform, ready, carried)
+    tasks.conclude(platform, ready, carried)
+    monkeypatch.setattr(tasks, "beat", lambda *arguments: pytest.fail("a heartbeat of an earlier moment"))
+    return lambda platform: tasks.conclude(platform, ready, carried)
+
+
+def test_x1_a_conclusion_whose_answer_was_lost_gives_it_again_and_sends_nothing(
+    platform: Platform, concluded: Callable[[Platform], flow.ReplicationResult]
+) -> None:
     newest = platform.ledger.find("replication", limit=1)
     with other_run(platform):  # the lease has another holder by then, who keeps it
-        assert tasks.conclude(platform, ready, carried) == first
+        assert concluded(later(platform, hours=2)).copied == 1
         with pytest.raises(LeaseHeld):
             tasks.prepare(platform, "primary", "haven")
     assert platform.ledger.find("replication", limit=1) == newest
 
 
-def test_x1_a_conclusion_killed_after_its_record_releases_the_lease_when_it_is_repeated(platform: Platform) -> None:
+def test_x1_an_old_conclusion_is_no_answer_once_the_pair_was_replicated_again(
+    platform: Platform, concluded: Callable[[Platform], flow.ReplicationResult]
+) -> None:
+    replicate(platform, "primary", "haven")
+    with pytest.raises(LeaseLost):
+        concluded(platform)
+
+
+def test_x1_an_old_conclusion_is_no_answer_once_another_site_is_active(
+    platform: Platform, concluded: Callable[[Platform], flow.ReplicationResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object) -> None:
+        raise FailoverError("'primary' is not the active site", "Replicate the other way.")
+
+    monkeypatch.setattr(tasks, "check_direction", refused)
+    with pytest.raises(FailoverError):
+        concluded(platform)
+
+
+@pytest.mark.parametrize("reached", ["nothing", "the record"])
+def test_x1_a_conclusion_killed_before_or_after_its_record_converges_and_frees_the_lease(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
     platform.sites["primary"].write("lake", "a", b"x")
     ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
     carried = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
-    lease = tasks._lease(ready)
-    tasks.conclude(platform, ready, carried)
+    lease, append = tasks._lease(ready), platform.ledger.append
+
+    def killed(*record: Any) -> None:
+        if reached == "the record":
+            append(*record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(platform.ledger, "append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.conclude(platform, ready, carried)
+    monkeypatch.setattr(platform.ledger, "append", append)
     platform.continuity._held[lease.name] = lease  # type: ignore[attr-defined] # as the kill left it
     assert tasks.conclude(platform, ready, carried).copied == 1
     assert replicate(platform, "primary", "haven").copied == 0
 
 
-def test_x1_a_conclusion_that_failed_is_no_success_when_it_is_repeated(platform: Platform) -> None:
+def test_x1_a_conclusion_that_failed_fails_again_and_says_where_to_read_why(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"x")
     ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
-    for _ in range(2):
-        with pytest.raises((SiteError, LeaseLost)):
+    for message in (r"1 of 1 objects did not reach site", r"1 of 1 objects .*by evidence \d+ of an earlier attempt"):
+        with pytest.raises(SiteError, match=message):
             tasks.conclude(platform, ready, [])
+
+
+def test_i7_a_conclusion_that_stopped_before_deletions_asks_again(platform: Platform) -> None:
+    keys = [f"k{n:03}" for n in range(400)]
+    for key in keys:
+        platform.sites["primary"].write("lake", key, b"x")
+    replicate(platform, "primary", "haven")
+    for key in keys[:300]:
+        platform.sites["primary"].delete("lake", key)
+    ready = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
+    carried = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
+    for _ in range(2):
+        with pytest.raises(ReplicationError, match="300"):
+            tasks.conclude(platform, ready, carried)
+    assert platform.ledger.find("replication", limit=1)[0].body["stopped"].count("rempart ") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -151,6 +152,37 @@ def test_a_broken_file_does_not_hide_its_neighbours(tmp_path: Path) -> None:
     found = pipelines.load_all(tmp_path)
     assert isinstance(found["broken"], PipelineError)
     assert isinstance(found["hotel_bookings"], pipeline.Pipeline)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link to itself", "pipe"])
+def test_what_is_no_regular_file_is_told_and_hides_no_other_pipeline(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "hotel_bookings.yaml").write_text(SHIPPED.read_text())
+    other = tmp_path / "old.yaml"
+    if kind == "folder":
+        other.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(other)
+    else:
+        other.symlink_to(other)
+    loaded = pipelines.load_all(tmp_path)
+    assert isinstance(loaded["hotel_bookings"], pipeline.Pipeline)
+    with pytest.raises(PipelineError, match=r"old\.yaml does not exist, or is no regular file"):
+        raise loaded["old"]  # type: ignore[misc] # an error, or the test fails
+
+
+def test_a_hidden_file_is_no_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "hotel_bookings.yaml").write_text(SHIPPED.read_text())
+    (tmp_path / ".#hotel_bookings.yaml").symlink_to("anna@desk.4711:1")  # an editor's lock
+    assert list(pipelines.load_all(tmp_path)) == ["hotel_bookings"]
+
+
+def test_a_pipeline_that_was_deleted_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "hotel_bookings.yaml"
+    file.write_text(SHIPPED.read_text())
+    assert pipelines.load(file).name == "hotel_bookings"
+    file.unlink()
+    with pytest.raises(PipelineError, match="does not exist"):
+        pipelines.load(file)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", "A", "x" * 41])

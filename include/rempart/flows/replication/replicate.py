@@ -174,10 +174,10 @@ def late_line(config: Config, source: str, target: str, run: str, since: str) ->
     )
 
 
-def record_late(platform: Platform, source: str, target: str, run: str, since: datetime) -> bool:
+def record_late(platform: Platform, source: str, target: str, run: str, since: datetime, until: datetime) -> bool:
     """Write evidence if a run took longer than the objective of its pair. Return whether it did."""
     objective = pair_of(platform.config, source, target).lag_objective
-    if platform.clock() - since <= objective:
+    if until - since <= objective:
         return False
     body = {"run": run, "since": since.isoformat(), "objective_seconds": objective.total_seconds()}
     platform.ledger.append("replication", f"late {source}->{target}", body)
@@ -320,12 +320,12 @@ class OpenPair:
             failed += [f"{plan.bucket}/{trouble.key}" for trouble in outcome.troubles]
             troubles += outcome.troubles
             total.add(outcome)
-            store.drop((*plan.pieces, *plan.hiding))
         result = self._result(total, failed, began)
         names = [plan.bucket for plan in plans]
         subject = f"{self.source.name}->{self.target.name}"
-        facts = {"failed": failed, "buckets": names, "run": run, "stopped": str(stopped) if stopped else None}
+        facts = {"failed": failed, "buckets": names, "run": run, "stopped": stopped.what if stopped else None}
         self.ledger.append("replication", subject, asdict(result) | facts)
+        store.drop([piece for plan in plans for piece in (*plan.pieces, *plan.hiding)])
         measured(result)
         if total.failures:
             raise _incomplete(result, self.pair, self.target.name, failed, troubles)

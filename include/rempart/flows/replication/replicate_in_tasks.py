@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from rempart.backup.watch import heartbeat
 from rempart.coordination.lease import Lease
-from rempart.errors import RempartError, SiteUnavailable
+from rempart.errors import RempartError, ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import OnMeasured, OpenPair, ReplicationResult, facts_of, open_pair
 from rempart.flows.shared.heartbeats import beat
@@ -117,16 +117,20 @@ def conclude(
     heartbeat.
 
     `outcomes` are the results of `carry` in any order. A piece without a result counts as far as the catalogue knows
-    it; the rest of it is pending and failed. `measured` gets the result also if this raises, as in `replicate`. Called
-    again after a run that is recorded as complete, this returns the recorded result: the first answer may be lost.
+    it; the rest of it is pending and failed. `measured` gets the result also if this raises, as in `replicate`.
+
+    Called again after the evidence was written, because the first answer was lost, this gives the recorded outcome and
+    sends nothing: the lag was that of an earlier moment. Raises LeaseLost if the pair was replicated since then.
     """
     lease = _lease(prepared)
     try:
-        result = _recorded(platform.ledger, prepared)
-        if result is None:
-            platform.continuity.renew(lease, LEASE_SECONDS)
-            check_direction(platform.active(), prepared.source)
-            result = _settle(platform, prepared, lease, outcomes, accept_deletes, measured)
+        check_direction(platform.active(), prepared.source)
+        if recorded := _recorded(platform.ledger, prepared):
+            return recorded
+        platform.continuity.renew(lease, LEASE_SECONDS)
+        pair = open_pair(platform, prepared.source, prepared.target, lease)
+        with _renewed(platform.continuity, lease), pair as opened:
+            result = _settle(opened, prepared, outcomes, accept_deletes, measured)
     finally:
         platform.continuity.release(lease)
     facts = facts_of(prepared.source, prepared.target, result)
@@ -135,38 +139,44 @@ def conclude(
 
 
 def _recorded(ledger: Ledger, prepared: Prepared) -> ReplicationResult | None:
-    """Return what an earlier attempt to conclude this run recorded, if the run was complete."""
-    records = ledger.find("replication", f"{prepared.source}->{prepared.target}", limit=10)
-    body = next((record.body for record in records if record.body.get("run") == prepared.run), None)
-    if body is None or body["failures"] or body["stopped"]:
+    """Return the result of this run if it is the newest evidence of the pair. Raises the error that it recorded."""
+    pair = f"{prepared.source}->{prepared.target}"
+    newest = next(iter(ledger.find("replication", pair, limit=1)), None)
+    if newest is None or newest.body.get("run") != prepared.run:
         return None
+    body, hint = newest.body, "Read the log of the first attempt of this task, and then start a new run."
+    if body["failures"]:
+        raise SiteError(
+            f"{pair}: {body['failures']} of {body['objects']} objects did not reach the target, by evidence "
+            f"{newest.seq} of an earlier attempt",
+            hint,
+        )
+    if body["stopped"]:
+        raise ReplicationError(f"{body['stopped']} (evidence {newest.seq} of an earlier attempt)", hint)
     return TypeAdapter(ReplicationResult).validate_python({f.name: body[f.name] for f in fields(ReplicationResult)})
 
 
 def _settle(
-    platform: Platform,
+    opened: OpenPair,
     prepared: Prepared,
-    lease: Lease,
     outcomes: Sequence[Mapping[str, Any]],
     accept_deletes: int,
     measured: OnMeasured,
 ) -> ReplicationResult:
     """Add up the outcomes of all pieces, settle each bucket, and write the evidence."""
     told = {carried_piece["piece"]: carried_piece["outcome"] for carried_piece in outcomes}
-    plans = prepared.planned
-    pair = open_pair(platform, prepared.source, prepared.target, lease)
-    with spool_folder() as folder, _renewed(platform.continuity, lease), pair as opened:
-        store = _store(opened, prepared.run)
-        carried = {plan.bucket: Outcome() for plan in plans}
-        for planned in plans if prepared.open_now else ():
-            for piece in planned.pieces:
-                if piece in told:
-                    outcome = TypeAdapter(Outcome).validate_python(told[piece])
-                else:
-                    outcome = _untold(opened.known, planned, store.get(piece))
-                carried[planned.bucket].add(outcome)
-        done = carried if prepared.open_now else None
-        return opened.conclude(plans, done, store, folder, prepared.began, accept_deletes, measured, run=prepared.run)
+    plans, store = prepared.planned, _store(opened, prepared.run)
+    carried = {plan.bucket: Outcome() for plan in plans}
+    for planned in plans if prepared.open_now else ():
+        for piece in planned.pieces:
+            if piece in told:
+                outcome = TypeAdapter(Outcome).validate_python(told[piece])
+            else:
+                outcome = _untold(opened.known, planned, store.get(piece))
+            carried[planned.bucket].add(outcome)
+    done, began = carried if prepared.open_now else None, prepared.began
+    with spool_folder() as folder:
+        return opened.conclude(plans, done, store, folder, began, accept_deletes, measured, run=prepared.run)
 
 
 def _untold(known: Catalogue, planned: Planned, body: bytes) -> Outcome:
