@@ -10,6 +10,7 @@ import pytest
 
 from rempart.deployment.setup.paths import Stack
 from rempart.flows.shared.platform import Platform
+from rempart.training.attempts.record import Record
 from tests import clusters as chosen
 from tests import pods
 from tests.clusters import Cluster
@@ -96,3 +97,27 @@ def test_x2_a_second_run_of_the_same_order_adopts_the_pod_and_runs_nothing_twice
     assert first == others[0]
     assert [len(trial.pods(pool)) for pool in ("gpu-a", "gpu-b")] == [1, 0]
     assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("reached", ["the result", "the evidence"])
+def test_x1_a_task_that_fails_after_its_job_leaves_no_attempt_without_evidence(
+    trial: pods.Trial, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    from rempart.orchestration.training.training_operator import TrainingOperatorBase
+
+    ordered = trial.order()
+    end = Record.end if reached == "the evidence" else TrainingOperatorBase._conclude
+    owner: Any = Record if reached == "the evidence" else TrainingOperatorBase
+    with monkeypatch.context() as failing:
+
+        def full(*arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        failing.setattr(owner, end.__name__, full)
+        with pytest.raises(OSError, match="No space left"):
+            trial.run(ordered)
+    assert trial.run(ordered)["placement"]["pool"] == "gpu-a"
+    assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
+    assert trial.evidence(ordered) == [("gpu-a", nodes(trial)[0], "succeeded")]
+    assert trial.finish(ordered).placement["pool"] == "gpu-a"

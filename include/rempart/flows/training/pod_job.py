@@ -191,11 +191,15 @@ class PodJob:
         return pod.secret(owner_manifest, granted.variables)
 
     def end(self, number: int, ending: Ending, last_seen: Mapping[str, Any] | None = None) -> None:
-        """End an attempt once: in the record and, if it had a node, in the ledger."""
+        """End an attempt once: in the ledger, if it had a node, and then in its record.
+
+        The evidence comes first, because a later task looks only at attempts whose record has no end.
+        """
         ran = self.record.admitted(number)
         if ran and last_seen:
             ran |= {"image": verdict.image_digest(last_seen), "seconds": verdict.seconds_run(last_seen)}
-        if self.record.end(number, ending.outcome, ending.cause, self.clock(), ran) and ran:
+        subject = f"{self.pipeline.name} {self.spec.job_id}"
+        if ran and not any(placed.body["attempt"] == number for placed in self.ledger.find("placement", subject)):
             body: dict[str, Any] = {
                 "job_id": self.spec.job_id,
                 "attempt": number,
@@ -206,8 +210,14 @@ class PodJob:
                 job_credentials.release(self.config, self.connections, self.spec, number)
             except (TrackingUnavailable, TrackingRefused) as error:  # `finish` tries again
                 body["left_behind"] = error.what
-            subject = f"{self.pipeline.name} {self.spec.job_id}"
             self.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
+        self.record.end(number, ending.outcome, ending.cause, self.clock(), ran)
+
+    def end_done(self) -> None:
+        """End the attempt of a done job that a task left open when it failed."""
+        for attempt in self.record.attempts():
+            if attempt.outcome is None:
+                self.end(attempt.number, Ending("succeeded", "its result is stored"))
 
     def admitted(self, number: int) -> bool:
         """Return whether an attempt's pod may have its credentials."""

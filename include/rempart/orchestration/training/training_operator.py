@@ -123,6 +123,7 @@ class TrainingOperatorBase(BaseOperator):
         """Ask the next pool, or find the object of the attempt that is on, and defer."""
         while True:
             if self._job.result() is not None:
+                self._job.end_done()
                 return self._done()
             step = self._job.step(context["ti"].start_date)
             if isinstance(step, GiveUp):
