@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,39 +40,40 @@ class IsolatedModel:
 
     def __init__(self, body: bytes) -> None:
         onnx_format.parse(body)
-        self._folder = tempfile.TemporaryDirectory(prefix="rempart-onnx-", ignore_cleanup_errors=True)
-        file = Path(self._folder.name) / onnx_format.MODEL_FILE
-        file.write_bytes(body)
-        command = [sys.executable, "-m", "rempart.models.onnx_process", str(file), str(MEMORY + 4 * len(body))]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _FIXED
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-            cwd=self._folder.name,
-        )
-        self._end = weakref.finalize(self, _end, self._process)
-        self._heed(self._answer("opening"))
+        with _folder() as folder:
+            file = folder / onnx_format.MODEL_FILE
+            file.write_bytes(body)
+            command = [sys.executable, "-P", "-m", "rempart.models.onnx_process", str(file)]
+            self._process = subprocess.Popen(
+                [*command, str(MEMORY + 4 * len(body))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+                cwd="/",
+            )
+            self._end = weakref.finalize(self, _end, self._process)
+            self._heed(self._answer("opening"))
 
     def run(self, matrix: Any, task: str, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Predict like `onnx_format.run`."""
         import numpy as np
 
-        folder = Path(self._folder.name)
-        with (folder / "matrix.npy").open("wb") as out:
-            np.save(out, matrix, allow_pickle=False)
-        order = {"matrix": str(folder / "matrix.npy"), "out": str(folder / "out.npy"), "task": task, "classes": classes}
-        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
-        try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise _gone("predicting") from None
-        self._heed(self._answer("predicting"))
-        made: np.ndarray[Any, np.dtype[np.float64]] = np.load(folder / "out.npy", allow_pickle=False)
+        with _folder() as folder:
+            given, result = folder / "matrix.npy", folder / "out.npy"
+            with given.open("wb") as out:
+                np.save(out, matrix, allow_pickle=False)
+            order = {"matrix": str(given), "out": str(result), "task": task, "classes": classes}
+            assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+            try:
+                self._process.stdin.write(json.dumps(order) + "\n")
+                self._process.stdin.flush()
+            except BrokenPipeError:
+                raise _gone("predicting") from None
+            self._heed(self._answer("predicting"))
+            made: np.ndarray[Any, np.dtype[np.float64]] = np.load(result, allow_pickle=False)
         return made
 
     def _answer(self, doing: str) -> Mapping[str, str]:
@@ -92,6 +94,13 @@ class IsolatedModel:
     def _heed(self, answer: Mapping[str, str]) -> None:
         if answer:
             raise ModelRefused(answer["what"], answer["hint"])
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder that is gone at the end: a task of Airflow ends without a finalizer, and rows of people may be in it."""
+    with tempfile.TemporaryDirectory(prefix="rempart-onnx-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _gone(doing: str) -> ModelRefused:

@@ -1,5 +1,7 @@
 """Only self-contained graphs of standard operators are opened."""
 
+import tempfile
+
 import numpy as np
 import onnx
 import pytest
@@ -135,3 +137,11 @@ def test_s11_a_model_that_takes_too_long_is_ended(monkeypatch):
     monkeypatch.setattr(isolated_model, "SECONDS", 0.001)
     with pytest.raises(ModelRefused, match="took longer than"):
         isolated_model.IsolatedModel(model(SUM, initializers=[AXES]).SerializeToString())
+
+
+def test_a_model_in_a_process_of_its_own_leaves_no_rows_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened = isolated_model.IsolatedModel(model(SUM, initializers=[AXES]).SerializeToString())
+    assert list(tmp_path.iterdir()) == []
+    assert opened.run(np.ones((3, 2), np.float32), "regression", 0).tolist() == [2.0, 2.0, 2.0]
+    assert list(tmp_path.iterdir()) == []  # whatever becomes of the object: a task of Airflow ends without finalizers
