@@ -94,7 +94,7 @@ def make_project(root: Path, folder: Path) -> None:
         (folder / name).symlink_to(root / name)
     data = yaml.safe_load((root / "rempart.yaml").read_text(encoding="utf-8"))
     service = {"runs_on": "this-machine", "technology": []}
-    data["operators"]["this-machine"]["services"] = {"api": service}
+    data["operators"]["this-machine"]["services"]["api"] = service
     data["operators"]["abroad"] = {
         "jurisdiction": "US",
         "owner_jurisdiction": "US",
