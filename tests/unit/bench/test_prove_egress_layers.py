@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.egress_cases import CASES, ROUNDS, port_of
 from bench.egress_layers_page import cell, document, layer
-from bench.prove_egress_layers import Proof, judge_hook, judge_network
+from bench.prove_egress_layers import Proof, judge_hook, judge_network, make_project
+from rempart.settings import config
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def seen(result: str, tried: int | None, left: int | None) -> dict[str, Any]:
@@ -79,3 +83,9 @@ def test_the_page_shows_every_row() -> None:
     rows = [{"title": case.title, "allowed": False, "hook": SENT, "network": HELD} for case in CASES]
     page = document({"rows": rows, "checks": []})
     assert all(f"| {case.title} |" in page for case in CASES)
+
+
+def test_the_project_of_the_proof_is_valid_and_denies_one_of_its_hosts(tmp_path: Path) -> None:
+    make_project(ROOT, tmp_path / "project")
+    hosts = config.load(tmp_path / "project" / "rempart.yaml").hosts
+    assert {place.operator for place in hosts.values()} == {"this-machine", "abroad"}

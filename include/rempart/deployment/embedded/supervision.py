@@ -58,14 +58,14 @@ class Supervisor:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
 
-    def _call(self, method: str, *arguments: Any, done: int | None = None) -> Any:
-        """Call the supervisor. It restarts what died: `done` is the fault of a program that changed by itself."""
+    def _call(self, method: str, *arguments: Any, harmless: int | None = None) -> Any:
+        """Call the supervisor. The fault `harmless` is no error: the program is already as the call wants it."""
         path = str(self.stack.sockets / "supervisor.sock")
         proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(path))
         try:
             return getattr(proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as cause:
-            if cause.faultCode == done:
+            if cause.faultCode == harmless:
                 return None
             raise StackError(
                 f"The supervisor refused {method}({', '.join(map(str, arguments))}): {cause.faultString}",
@@ -135,7 +135,7 @@ class Supervisor:
         states = self.states()
         started = [name for name in names if states[name].state not in _ALIVE]
         for name in started:
-            self._call("startProcess", name, False, done=_ALREADY_STARTED)
+            self._call("startProcess", name, False, harmless=_ALREADY_STARTED)
         return started
 
     def stop(self, names: Sequence[str], tick: Callable[[], None] = lambda: None) -> None:
@@ -143,7 +143,7 @@ class Supervisor:
         states = self.states()
         for name in names:
             if name in states and states[name].state in _ALIVE:
-                self._call("stopProcess", name, False, done=_NOT_RUNNING)
+                self._call("stopProcess", name, False, harmless=_NOT_RUNNING)
         deadline = time.monotonic() + 60
         while running := [name for name, process in self.states().items() if name in names and process.state in _ALIVE]:
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What the supervisor does by itself between two calls: it restarts a program that died."""
+"""The supervisor restarts a program that died, and a program may end, between two calls of ours."""
 
 from __future__ import annotations
 
