@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from rempart.deployment.access import roles
 from rempart.deployment.compose import containers
@@ -308,7 +309,7 @@ def down(stack: Stack) -> None:
             archiver = [name for name in supervisor.states() if name == "wal-archive"]
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
-                supervisor.stop(group, lambda label=label: progress.waiting("stopping %s", label))  # type: ignore[misc] # bound now
+                supervisor.stop(group, partial(progress.waiting, "stopping %s", label))
                 progress.line("%s: stopped", label)
             supervisor.shutdown()
         else:
