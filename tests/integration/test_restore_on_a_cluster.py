@@ -155,7 +155,7 @@ def test_a_point_fills_empty_stores_and_the_roles_have_their_rights(
     keys = ("--identity", str(folder / "escrow.key"), "--trust", str(folder / "public.pem"))
     # by its id: a model that another test registered makes a point incomplete, and without an id none would be chosen
     named = ("--point", point.id)
-    done = operators.run("init", "--kubernetes", "--from-point", *named, *keys, var="admin")
+    done = operators.run("stack", "init", "--kubernetes", "--from-point", *named, *keys, var="admin")
     assert done.returncode == 0 and point.id in done.stdout, done.stderr
     made = folder / "admin" / cluster.FOLDER
     after, lost = read_env_file(made / cluster.KEY), read_env_file(stack.secrets)
