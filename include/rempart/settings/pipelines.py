@@ -128,6 +128,11 @@ def check_prefix(file: Path, prefixes: Mapping[str, str], overlapping: Mapping[s
         )
 
 
+def names() -> list[str]:
+    """Return the names of all pipeline files, valid or not."""
+    return [file.stem for file in _files(pipelines_dir())]
+
+
 def named(name: str) -> Pipeline:
     """Return the pipeline of that name. Raises PipelineError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
