@@ -46,6 +46,7 @@ def build(root: Path, work: Path, site: Path) -> int:
         )
     shutil.rmtree(site, ignore_errors=True)
     shutil.move(work / "site", site)
+    (site / "404.html").unlink()  # it works only at the root of a server
     if faults := site_check.faults(site):
         raise ConfigError("build the site:\n" + "\n".join(faults), "Correct these links in docs/.")
     return count

@@ -15,13 +15,13 @@ if (location.protocol === "file:") {
         this.dispatchEvent(copy)
         if (this.onmessage) this.onmessage(copy)
       })
-      this.ready = new Promise(resolve => { inner.addEventListener("load", resolve) })
       inner.document.open()
       inner.document.write(
         "<body><script>postMessage = data => parent.postMessage(data, '*')</" + "script>" +
         "<script src='" + new URL(script, location) + "'></" + "script></body>"
       )
       inner.document.close()
+      this.ready = new Promise(resolve => { inner.addEventListener("load", resolve) })
     }
 
     postMessage(data) {
