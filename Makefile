@@ -23,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer demo up down status logs base-image images bundle test test-full test-unit test-k8s lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer setup-docs demo up down status logs base-image images bundle test test-full test-unit test-k8s lint docs docs-site lock sbom audit bench prove clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ setup: ## install the hash-locked environment into .venv (does nothing when it i
 
 setup-trainer: ## install .venv-trainer, where jobs that need PyTorch run (the build is pip's choice)
 	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py trainer
+
+setup-docs: ## install .venv-docs, which builds the documentation's site
+	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py docs
 
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
 	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_SETUP_SECONDS=$$(($$(date +%s) - began)) $(BIN)/rempart demo $(ARGS)
@@ -91,11 +94,15 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 docs: setup ## write the generated parts of docs/reference anew
 	$(BIN)/python -m rempart.docsgen.reference
 
+docs-site: setup setup-docs ## build the documentation's site into var/docs-site: open index.html, no server is needed
+	@$(BIN)/python -m rempart.docsgen.site
+
 lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-bootstrap.in -o requirements-bootstrap.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements.in -o requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-dev.in -o requirements-dev.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-trainer.in -o requirements-trainer.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-docs.in -o requirements-docs.txt
 
 sbom: setup ## write the bill of materials of the lock (CycloneDX) to var/audit
 	@$(BIN)/rempart audit run --only sbom
@@ -114,5 +121,5 @@ prove: setup ## run every proof that this machine can run; results in var/proof
 prove-%: setup
 	@$(BIN)/python -m bench.prove_$(subst -,_,$*) $(ARGS)
 
-clean: down ## stop the stack and remove its state (var/), .venv and .venv-trainer
-	rm -rf var .venv .venv-trainer
+clean: down ## stop the stack and remove its state (var/), .venv, .venv-trainer and .venv-docs
+	rm -rf var .venv .venv-trainer .venv-docs

@@ -51,7 +51,8 @@ RempartError(what, hint)
 ├── DrillFailed              a restore point did not prove itself
 └── WatchError               the watch could not tell somebody, or keep what it told
 
-`transient` tells whether a retry can help: the orchestration fails a task at once when it is false.
+`transient` tells whether a retry can help: the orchestration fails a task at once when it is false. `explained` tells
+whether a message leads to the class's section of docs/reference/errors.md.
 """
 
 from __future__ import annotations
@@ -114,18 +115,28 @@ class RempartError(Exception):
     """An error in two parts: `what` names the failed operation, its object and the cause; `hint` is an instruction."""
 
     transient = False
+    explained = True
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)
         self.what = what
         self.hint = hint
 
+    @property
+    def page(self) -> str:
+        """Return the page and anchor that explain this class of error."""
+        return f"docs/reference/errors.md#{type(self).__name__.lower()}"
+
     def __str__(self) -> str:
-        return f"{self.what}\n  What to do: {self.hint}"
+        # a hint that names a page leads to the exact place
+        more = f"\n  More: {self.page}" if self.explained and "docs/" not in self.hint else ""
+        return f"{self.what}\n  What to do: {self.hint}{more}"
 
 
 class ConfigError(RempartError):
     """rempart.yaml or the environment is wrong."""
+
+    explained = False
 
 
 class PipelineError(ConfigError):
@@ -138,6 +149,8 @@ class ConnectionMissing(ConfigError):
 
 class StackError(RempartError):
     """A process of the embedded stack could not start, answer or stop."""
+
+    explained = False
 
 
 class PreflightFailed(StackError):
@@ -216,15 +229,20 @@ class LedgerBroken(LedgerError):
 class AuditError(RempartError):
     """The platform could not be audited."""
 
+    explained = False
+
 
 class AccessError(RempartError):
     """A person's access to Airflow could not be looked at or changed."""
+
+    explained = False
 
 
 class DatabaseUnavailable(RempartError):
     """PostgreSQL did not answer."""
 
     transient = True
+    explained = False
 
 
 class IngestError(RempartError):
@@ -334,6 +352,8 @@ class LockLapses(BackupError):
 class UpgradeError(RempartError):
     """Raised when an upgrade was refused, or the upgraded services failed their checks."""
 
+    explained = False
+
 
 class DrillFailed(RempartError):
     """Raised when a check of a restore drill failed."""
@@ -341,3 +361,5 @@ class DrillFailed(RempartError):
 
 class WatchError(RempartError):
     """Raised when the watch could not send a notification or save its state."""
+
+    explained = False
