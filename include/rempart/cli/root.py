@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
-from rempart.cli import rendering
+from rempart.cli import progress, rendering
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,3 +19,4 @@ app = typer.Typer(
 @app.callback()
 def log_to_terminal(context: typer.Context) -> None:
     context.with_resource(rendering.on_terminal())
+    context.with_resource(progress.waiting(sys.argv[1:]))
