@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 from typer.core import TyperGroup
 
-from rempart.cli import panels, rendering
+from rempart.cli import panels, progress, rendering
 
 
 class _Root(TyperGroup):
@@ -32,3 +34,4 @@ app = typer.Typer(
 @app.callback()
 def log_to_terminal(context: typer.Context) -> None:
     context.with_resource(rendering.on_terminal())
+    context.with_resource(progress.waiting(sys.argv[1:]))

@@ -31,13 +31,16 @@ def up(
     ] = False,
 ) -> None:
     """Start the stopped services of the embedded stack, and check that each works."""
+    from rempart.cli import progress
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
-    if stores:
-        lifecycle.start_stores(paths.current())
-    else:
-        lifecycle.up(paths.current(), migrate=migrate)
+    stack = paths.current()
+    with progress.shown():
+        if stores:
+            lifecycle.start_stores(stack)
+        else:
+            lifecycle.up(stack, migrate=migrate)
 
 
 @group.command("init")
@@ -127,10 +130,13 @@ def prepare() -> None:
 @group.command("down")
 def down() -> None:
     """Stop the embedded stack and check that no process is running."""
+    from rempart.cli import progress
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
-    lifecycle.down(paths.current())
+    stack = paths.current()
+    with progress.shown():
+        lifecycle.down(stack)
 
 
 @group.command("status")
