@@ -21,6 +21,9 @@ def bundle_status() -> None:
     """Show the bundle at the site, and whether it belongs to the running release.
 
     Exit code 1 if there is none, or it is older.
+
+    Example:
+        rempart bundle status
     """
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
@@ -41,6 +44,9 @@ def bundle_store(
     """Store code, wheels of the lock and restic at the backup site, signed and locked; only changes are sent.
 
     Start it again to continue an interrupted run.
+
+    Example:
+        rempart bundle store
     """
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
@@ -59,7 +65,11 @@ def bundle_write(
         Path | None, typer.Option(help="Folder for the wheels; existing wheels are not fetched again.")
     ] = None,
 ) -> None:
-    """Write everything that a machine without a network needs to one folder, signed with the ledger's key."""
+    """Write everything that a machine without a network needs to one folder, signed with the ledger's key.
+
+    Example:
+        rempart bundle write /mnt/usb/rempart
+    """
     from importlib.metadata import version
 
     from rempart.flows.bundle import bundle_folder
@@ -78,7 +88,11 @@ def bundle_fetch(
     site: Annotated[str, typer.Option(help="Site of the bundle; default: backup.site.")] = "",
     trust: Annotated[list[Path] | None, typer.Option(help="Public key of the ledger, PEM; may be repeated.")] = None,
 ) -> None:
-    """Fetch the newest bundle for this machine, and verify every file against the signed index."""
+    """Fetch the newest bundle for this machine, and verify every file against the signed index.
+
+    Example:
+        rempart bundle fetch bundle --site haven --trust public.pem
+    """
     from rempart.flows.bundle import bundle as flow
 
     flow.fetch_from(site, trust or (), folder)

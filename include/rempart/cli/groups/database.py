@@ -16,6 +16,9 @@ def database_doctor() -> None:
     """Check with PostgreSQL's own programs that backups can read each database.
 
     Exit code 1: a database cannot be read.
+
+    Example:
+        rempart database doctor
     """
     from rempart.flows.doctor import doctor_database as flow
     from rempart.flows.shared.platform import open_platform

@@ -20,7 +20,11 @@ def ledger_verify(
     key: Annotated[list[str], typer.Option(help="Public key with which the ledger starts: a .pem file, or hex.")],
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
 ) -> None:
-    """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network."""
+    """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network.
+
+    Example:
+        rempart ledger verify audit --key public.pem
+    """
     from rempart.ledger import files
 
     verdict = files.verify_files(place, key, checkpoints)
@@ -32,7 +36,11 @@ def ledger_verify(
 
 @group.command("export")
 def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missing.")]) -> None:
-    """Write every record, every checkpoint and the first public key into a folder, for an auditor."""
+    """Write every record, every checkpoint and the first public key into a folder, for an auditor.
+
+    Example:
+        rempart ledger export audit
+    """
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -47,7 +55,11 @@ def ledger_show(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of records.")] = 20,
 ) -> None:
-    """Show stored records, one JSON text a line."""
+    """Show stored records, one JSON text a line.
+
+    Example:
+        rempart ledger show --limit 5
+    """
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -56,12 +68,27 @@ def ledger_show(
 
 
 @group.command("rotate-key")
-def ledger_rotate_key() -> None:
-    """Replace the signing key: the old key signs the new one, and is deleted."""
+def ledger_rotate_key(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Rotate. Without it the plan is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Replace the signing key: the old key signs the new one, and is deleted.
+
+    Example:
+        rempart ledger rotate-key
+        rempart ledger rotate-key --yes
+    """
     from rempart.deployment.setup import credentials, paths
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
+    if not yes:
+        typer.echo(
+            f"Key {open_platform().signer().id} would sign a new key, and would then be deleted. It cannot come back."
+        )
+        typer.echo("Every process that still has it must be restarted. Nothing was changed. Pass --yes to rotate.")
+        return
     credentials.prepare_ledger_key(paths.current())
     record = evidence.rotate_key(open_platform())
     typer.echo(f"record {record.seq}: key {record.subject} signs from now on and replaces {record.body['replaces']}")
@@ -75,7 +102,11 @@ def ledger_repair(
         typer.Option("--yes", help=("Repair the objects. Without it the faults are shown and nothing is changed.")),
     ] = False,
 ) -> None:
-    """Read back all exported objects. Write objects that a site altered or lost again, with the same bytes."""
+    """Read back all exported objects. Write objects that a site altered or lost again, with the same bytes.
+
+    Example:
+        rempart ledger repair --yes
+    """
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -93,7 +124,11 @@ def ledger_remove_forged(
         bool, typer.Option("--yes", help="Remove the records. Without it they are shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Remove records that were written without the platform: they are ignored, and block new records."""
+    """Remove records that were written without the platform: they are ignored, and block new records.
+
+    Example:
+        rempart ledger remove-forged
+    """
     from rempart.deployment.setup import paths
     from rempart.flows.governance import forged
     from rempart.flows.restore.restore_databases import administrator

@@ -21,7 +21,11 @@ group = typer.Typer(
 def policy_show(
     reasons: Annotated[bool, typer.Option(help="Show every reason, including those of allowed placements.")] = False,
 ) -> None:
-    """Show which classifications each place of rempart.yaml may hold, with the reasons against the others."""
+    """Show which classifications each place of rempart.yaml may hold, with the reasons against the others.
+
+    Example:
+        rempart policy show --reasons
+    """
     from rempart.settings import config
     from rempart.sovereignty.places import overview
 
@@ -46,7 +50,11 @@ def policy_render(
     ] = None,
     resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; default: this machine's.")] = None,
 ) -> None:
-    """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve."""
+    """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve.
+
+    Example:
+        rempart policy render kubernetes --out rules
+    """
     from rempart.flows.governance import egress_policy
 
     files, missing = egress_policy.from_configuration(
@@ -67,7 +75,11 @@ def policy_render(
 
 @group.command("explain")
 def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
-    """Show whether a task may connect to a host, with every reason. Exit code 1 if not."""
+    """Show whether a task may connect to a host, with every reason. Exit code 1 if not.
+
+    Example:
+        rempart policy explain s3.fr-par.scw.cloud:443
+    """
     from rempart.flows.governance import egress_policy
     from rempart.settings import config
 
@@ -88,7 +100,11 @@ def policy_lower_classification(
     ],
     role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")],
 ) -> None:
-    """Record that a pipeline's model counts as less protected than its data, and print the lines for its file."""
+    """Record that a pipeline's model counts as less protected than its data, and print the lines for its file.
+
+    Example:
+        rempart policy lower-classification sales --to internal --because "names nobody" --role data-protection-officer
+    """
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
     from rempart.sovereignty.classification import named

@@ -30,6 +30,9 @@ def accept_delivery(
     """Publish the good rows of a delivery even if more rows are refused than max_quarantined allows.
 
     Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
+
+    Example:
+        rempart quarantine accept hotel_bookings 9f86d081 --yes
     """
     from rempart.flows.ingestion import accept_delivery as flow
     from rempart.flows.shared.platform import open_platform

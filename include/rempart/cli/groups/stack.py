@@ -18,7 +18,6 @@ group = typer.Typer(
     rich_help_panel=panels.OPERATE,
     help="The stack: set it up, start it, check it, upgrade it, stop it.",
 )
-group.command("upgrade")(upgrade.upgrade)
 
 
 @group.command("up")
@@ -30,7 +29,12 @@ def up(
         bool, typer.Option("--stores", help="Start only PostgreSQL and the sites, for a restore.")
     ] = False,
 ) -> None:
-    """Start the stopped services of the embedded stack, and check that each works."""
+    """Start the stopped services of the embedded stack, and check that each works.
+
+    Example:
+        rempart up
+        rempart up --stores
+    """
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
@@ -74,6 +78,12 @@ def init(
     """Write the files that docker-compose.yml reads: `.env`, and each container's secrets and settings.
 
     Existing secrets stay.
+
+    Example:
+        rempart stack init
+        rempart stack init --profiles celery,monitoring
+        rempart stack init --certificate chain.pem --key key.pem
+        rempart stack init --kubernetes --from-point --site haven --identity escrow.txt --trust public.pem
     """
     from rempart.deployment.compose import containers, ingress
     from rempart.deployment.kubernetes import cluster
@@ -112,7 +122,11 @@ def init(
 
 @group.command("prepare")
 def prepare() -> None:
-    """Create databases, roles, buckets and Airflow's schema on the other containers' servers; runs in a container."""
+    """Create databases, roles, buckets and Airflow's schema on the other containers' servers; runs in a container.
+
+    Example:
+        rempart stack prepare
+    """
     from rempart.deployment.compose import containers
     from rempart.deployment.kubernetes import cluster
     from rempart.deployment.setup import paths
@@ -126,7 +140,11 @@ def prepare() -> None:
 
 @group.command("down")
 def down() -> None:
-    """Stop the embedded stack and check that no process is running."""
+    """Stop the embedded stack and check that no process is running.
+
+    Example:
+        rempart down
+    """
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
@@ -139,6 +157,9 @@ def status() -> None:
 
     Exit code 1 if a service is stopped, backups have no site, restore points do not cover a store that a champion
     needs, or a model's champion alias was moved in MLflow.
+
+    Example:
+        rempart status
     """
     from rempart.deployment.embedded.status import all_run, services
     from rempart.deployment.setup import paths
@@ -181,7 +202,12 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of last lines of each log.")] = 20,
 ) -> None:
-    """Show the services' logs."""
+    """Show the services' logs.
+
+    Example:
+        rempart stack logs
+        rempart stack logs mlflow --lines 100 --follow
+    """
     from rempart.deployment.embedded.logs import logs_of
     from rempart.deployment.setup import paths
 
@@ -195,7 +221,11 @@ def logs(
 
 @group.command("preflight")
 def check_machine() -> None:
-    """Check that this machine has everything that the stack needs, and print the remedies."""
+    """Check that this machine has everything that the stack needs, and print the remedies.
+
+    Example:
+        rempart stack preflight
+    """
     from rempart.deployment.setup import paths, preflight
 
     stack = paths.current()
@@ -211,7 +241,11 @@ def check_machine() -> None:
 
 @group.command("demo")
 def demo() -> None:
-    """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
+    """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json.
+
+    Example:
+        rempart demo
+    """
     from rempart.cli import demo_run as main_job
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
@@ -227,7 +261,11 @@ def demo() -> None:
 
 @group.command("password")
 def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or monitoring")]) -> None:
-    """Print the generated password of the web user, to log in with."""
+    """Print the generated password of the web user, to log in with.
+
+    Example:
+        rempart stack password airflow
+    """
     from rempart.errors import ConfigError
     from rempart.settings import config
 
@@ -237,3 +275,6 @@ def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or mon
             f"show the password of '{service}': the service has no web user", f"Pass one of: {', '.join(connections)}."
         )
     typer.echo(config.environment_connections(connections[service]).password)
+
+
+group.command("upgrade")(upgrade.upgrade)
