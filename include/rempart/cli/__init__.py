@@ -12,6 +12,8 @@ from rempart.cli.groups import stack
 from rempart.cli.root import app
 from rempart.errors import RempartError
 
+__all__ = ["app", "main"]
+
 for shortcut in (stack.up, stack.status, stack.demo, stack.down):
     app.command(rich_help_panel=panels.START)(shortcut)
 app.command(rich_help_panel=panels.PROTECT)(restore.restore)

@@ -29,7 +29,7 @@ class Group(TyperGroup):
         """Return the command that the first word names. A wrong word is refused with what it may mean."""
         if args and args[0] not in self.commands:
             ctx.fail(self._answer(ctx, args))
-        return super().resolve_command(ctx, args)  # type: ignore[arg-type]  # typer has a click of its own
+        return super().resolve_command(ctx, args)
 
     def _answer(self, ctx: typer.Context, args: list[str]) -> str:
         root = ctx.find_root()
@@ -46,7 +46,7 @@ def _meant(root: Any, group: TyperGroup, path: str, args: list[str]) -> Iterator
     if group is root and word in MEANT:
         yield f"{top} {MEANT[word]}"
     inner = {name: vars(command).get("commands", {}) for name, command in root.commands.items()}
-    if group is root and len(args) > 1 and word in inner.get(args[1], {}):  # `rempart list users`
+    if group is root and len(args) > 1 and word in inner.get(args[1], {}):  # verb before noun
         yield f"{top} {args[1]} {word}"
     if group is root:
         yield from (f"{top} {name} {word}" for name, commands in inner.items() if word in commands)

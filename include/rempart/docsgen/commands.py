@@ -93,7 +93,7 @@ def commands(path: str = "rempart", command: Any = None) -> Iterator[tuple[str, 
 def groups() -> Iterator[tuple[str, str, Any]]:
     """Yield panel, name and command of each entry of `rempart --help`."""
     root = get_command(app)
-    for name in root.list_commands(None):  # type: ignore[attr-defined, arg-type]  # a group, which needs no context
+    for name in root.list_commands(None):  # type: ignore[attr-defined]  # a group, which needs no context
         command = vars(root)["commands"][name]
         yield command.rich_help_panel, name, command
 

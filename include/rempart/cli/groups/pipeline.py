@@ -112,7 +112,7 @@ def pipeline_erase(
         if pipeline is None:
             raise BackupError(
                 "erase: no pipeline was given",
-                "Run rempart pipeline erase PIPELINE KEY, or rempart pipeline erase --again.",
+                "Run `rempart pipeline erase PIPELINE KEY`, or `rempart pipeline erase --again`.",
             )
         found = named(pipeline)
         wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])

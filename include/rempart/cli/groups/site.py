@@ -139,7 +139,9 @@ def site_failover(
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 
-    if (to is None) == (not abandon):
+    if to and abandon:
+        raise ConfigError("fail over: a target site was given, and --abandon stays at the source", "Pass only one.")
+    if to is None and not abandon:
         raise ConfigError("fail over: no target site was given", "Pass --to SITE, or --abandon.")
     platform = open_platform()
     if to is None:
