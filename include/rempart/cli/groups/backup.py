@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels, restore
+from rempart.cli import json_documents, panels, restore
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +37,7 @@ Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `remp
 
 
 @group.command("list")
-def backup_list(site: PointSite = None) -> None:
+def backup_list(site: PointSite = None, as_json: AsJson = False) -> None:
     """Show every restore point: its age and size, its last drill, and the reasons to keep it.
 
     Example:
@@ -46,12 +47,18 @@ def backup_list(site: PointSite = None) -> None:
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
-    for line in point_report.list_lines(restore_points.survey(open_platform(), site)):
+    json_documents.begin(as_json)
+    found = restore_points.survey(open_platform(), site)
+    if as_json:
+        shown = {"site": found.site, "at": found.at, "points": found.points}
+        json_documents.show({**shown, "leftovers": found.leftovers, "hidden": found.hidden})
+        return
+    for line in point_report.list_lines(found):
         typer.echo(line)
 
 
 @group.command("explain")
-def backup_explain(point: Point, site: PointSite = None) -> None:
+def backup_explain(point: Point, site: PointSite = None, as_json: AsJson = False) -> None:
     """Explain one restore point, and each reason to keep it.
 
     Example:
@@ -60,7 +67,13 @@ def backup_explain(point: Point, site: PointSite = None) -> None:
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
-    for line in point_report.explain_lines(restore_points.survey(open_platform(), site), point):
+    json_documents.begin(as_json)
+    found = restore_points.survey(open_platform(), site)
+    lines = list(point_report.explain_lines(found, point))
+    if as_json:
+        json_documents.show(next(listed for listed in found.points if listed.id == point))
+        return
+    for line in lines:
         typer.echo(line)
 
 

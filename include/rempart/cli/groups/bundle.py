@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +18,7 @@ group = typer.Typer(
 
 
 @group.command("status")
-def bundle_status() -> None:
+def bundle_status(as_json: AsJson = False) -> None:
     """Show the bundle at the site, and whether it belongs to the running release.
 
     Exit code 1 if there is none, or it is older.
@@ -28,8 +29,14 @@ def bundle_status() -> None:
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
     found = flow.standing(open_platform())
-    for line in found.lines:
+    if as_json:
+        size = found.index.bytes if found.index else 0
+        made = found.index.at if found.index else None
+        shown = {"good": found.good, "key": found.key, "made": made, "bytes": size}
+        json_documents.show({**shown, "stale": found.stale, "lines": found.lines})
+    for line in () if as_json else found.lines:
         typer.echo(line)
     if not found.good:
         raise typer.Exit(1)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -18,7 +19,7 @@ group = typer.Typer(
 
 
 @group.command("list")
-def keys_list() -> None:
+def keys_list(as_json: AsJson = False) -> None:
     """Show the keys of every encryption scope: recipients, missing copies, destroyed keys.
 
     Example:
@@ -27,9 +28,14 @@ def keys_list() -> None:
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
     platform = open_platform()
     flow.warn_of_escrow(platform.config)
-    for line in flow.listing(flow.open_keyring(platform)):
+    keyring = flow.open_keyring(platform)
+    if as_json:
+        json_documents.show({"keys": flow.facts(keyring)})
+        return
+    for line in flow.listing(keyring):
         typer.echo(line)
 
 

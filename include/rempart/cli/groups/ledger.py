@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Evidence: show it, export it, verify it."
@@ -19,6 +22,7 @@ def ledger_verify(
     place: Annotated[Path, typer.Argument(help="Folder of an export, or one .jsonl file.")],
     key: Annotated[list[str], typer.Option(help="Public key with which the ledger starts: a .pem file, or hex.")],
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network.
 
@@ -28,7 +32,10 @@ def ledger_verify(
     from rempart.ledger import files
 
     verdict = files.verify_files(place, key, checkpoints)
-    for line in files.report(verdict):
+    if as_json:
+        broken = verdict.broken.error() if verdict.broken else None
+        json_documents.show({**asdict(verdict), "ok": verdict.ok, "broken": broken})
+    for line in () if as_json else files.report(verdict):
         typer.echo(line)
     if not verdict.ok:
         raise typer.Exit(1)
@@ -54,8 +61,9 @@ def ledger_show(
         int | None, typer.Option(help=("Start after the record of this number; default: the newest records."))
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of records.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Show stored records, one JSON text a line.
+    """Show stored records as they are signed: one JSON text a line, or with `--json` one document.
 
     Example:
         rempart ledger show --limit 5
@@ -63,7 +71,11 @@ def ledger_show(
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
-    for text in evidence.show(open_platform().ledger, after, limit):
+    json_documents.begin(as_json)
+    records = evidence.show(open_platform().ledger, after, limit)
+    if as_json:
+        json_documents.show([json.loads(text) for text in records])
+    for text in () if as_json else records:
         typer.echo(text)
 
 

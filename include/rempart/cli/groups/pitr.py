@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +22,7 @@ Identity = Annotated[Path | None, typer.Option(help="Escrow identity; default: t
 
 
 @group.command("status")
-def pitr_status(site: Site = "", identity: Identity = None) -> None:
+def pitr_status(site: Site = "", identity: Identity = None, as_json: AsJson = False) -> None:
     """Show the moments to which the server can be recovered, the base backups, and every gap.
 
     Example:
@@ -30,8 +31,13 @@ def pitr_status(site: Site = "", identity: Identity = None) -> None:
     from rempart.flows.pitr import restore_to_moment as flow
     from rempart.flows.restore.restore_source import detached, identity_of
 
+    json_documents.begin(as_json)
     platform = detached()
-    for line in flow.status(flow.find(platform, site, identity_of(platform, identity)), datetime.now(UTC)):
+    found = flow.find(platform, site, identity_of(platform, identity))
+    if as_json:
+        json_documents.show(flow.facts(found))
+        return
+    for line in flow.status(found, datetime.now(UTC)):
         typer.echo(line)
 
 

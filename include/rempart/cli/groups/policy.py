@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,7 @@ group = typer.Typer(
 @group.command("show")
 def policy_show(
     reasons: Annotated[bool, typer.Option(help="Show every reason, including those of allowed placements.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show which classifications each place of rempart.yaml may hold, with the reasons against the others.
 
@@ -29,7 +31,11 @@ def policy_show(
     from rempart.settings import config
     from rempart.sovereignty.places import overview
 
-    for decision in overview(config.load(), on=datetime.now(UTC).date()):
+    decisions = overview(config.load(), on=datetime.now(UTC).date())
+    if as_json:
+        json_documents.show([decision.as_json() for decision in decisions])
+        return
+    for decision in decisions:
         verdict = "allowed" if decision.allowed else "denied"
         line = f"{verdict:<8} {decision.classification:<10} {decision.what:<14} {decision.place}"
         typer.echo(decision.explain() if reasons else line)
@@ -74,7 +80,7 @@ def policy_render(
 
 
 @group.command("explain")
-def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
+def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")], as_json: AsJson = False) -> None:
     """Show whether a task may connect to a host, with every reason. Exit code 1 if not.
 
     Example:
@@ -86,7 +92,10 @@ def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT."
     loaded, on = config.load(), datetime.now(UTC).date()
     rules = egress_policy.rules(loaded, config.environment_connections, on=on)
     allowed, text = egress_policy.explain(loaded, rules, host, on=on)
-    typer.echo(text)
+    if as_json:
+        json_documents.show({"host": host, "allowed": allowed, "reasons": text.splitlines()[1:]})
+    else:
+        typer.echo(text)
     if not allowed:
         raise typer.Exit(1)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli import panels, rendering
+from rempart.cli import json_documents, panels, rendering
+from rempart.cli.json_documents import AsJson
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult
@@ -103,7 +104,7 @@ def site_verify_replica(
 
 
 @group.command("active")
-def site_active() -> None:
+def site_active(as_json: AsJson = False) -> None:
     """Show the active site, the progress of a switchover, and every earlier generation.
 
     Example:
@@ -112,6 +113,10 @@ def site_active() -> None:
     from rempart.flows.failover import published_state
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
+    if as_json:
+        json_documents.show(published_state.facts(open_platform()))
+        return
     for line in published_state.lines(open_platform()):
         typer.echo(line)
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli import panels, upgrade
+from rempart.cli import json_documents, panels, upgrade
+from rempart.cli.json_documents import AsJson
 from rempart.errors import PreflightFailed
+
+if TYPE_CHECKING:
+    from rempart.deployment.embedded.status import ServiceStatus
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -152,7 +157,7 @@ def down() -> None:
 
 
 @group.command("status")
-def status() -> None:
+def status(as_json: AsJson = False) -> None:
     """Show every service with its process, port and memory.
 
     Exit code 1 if a service is stopped, backups have no site, restore points do not cover a store that a champion
@@ -169,7 +174,27 @@ def status() -> None:
     from rempart.flows.shared.platform import open_platform
     from rempart.flows.training import champions
 
+    json_documents.begin(as_json)
+    platform = open_platform()
     lines = services(paths.current(), time.time())
+    rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
+    absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
+    aliases = champions.lines(platform)
+    red = any(line.startswith(stores_not_held.RED) for line in absent)
+    red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
+    red = red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved)
+    if as_json:
+        shown = {"ok": not red, "services": lines, "rpo": rpo_line, "replicas": replicas}
+        json_documents.show({**shown, "restore_points": absent, "active_site": moved, "champions": aliases})
+    else:
+        _show_services(lines)
+        for line in (rpo_line, *replicas, *absent, *moved, *aliases):
+            typer.echo(line)
+    if red:
+        raise typer.Exit(1)
+
+
+def _show_services(lines: Sequence[ServiceStatus]) -> None:
     typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
     for line in lines:
         age = f"{int(line.seconds)} s" if line.pid else "-"
@@ -178,20 +203,6 @@ def status() -> None:
             f"{line.name:<24}{line.state:<14}{line.pid or '-':>8}{age:>9}{port:>8}{line.processes:>11}{line.rss_mib:>9}"
         )
     typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
-    typer.echo(rpo.line(open_platform()))
-    absent = stores_not_held.lines(open_platform())
-    for grade in (*rpo.grades(open_platform()), *absent):
-        typer.echo(grade)
-    moved = list(restore_active.lines(open_platform()))
-    for move in moved:
-        typer.echo(move)
-    aliases = champions.lines(open_platform())
-    for alias in aliases:
-        typer.echo(alias)
-    red = any(line.startswith(stores_not_held.RED) for line in absent)
-    red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
-    if red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved):
-        raise typer.Exit(1)
 
 
 @group.command("logs")
@@ -220,7 +231,7 @@ def logs(
 
 
 @group.command("preflight")
-def check_machine() -> None:
+def check_machine(as_json: AsJson = False) -> None:
     """Check that this machine has everything that the stack needs, and print the remedies.
 
     Example:
@@ -230,7 +241,9 @@ def check_machine() -> None:
 
     stack = paths.current()
     findings = preflight.inspect(stack.root, stack.var, stack.ports, os.environ)
-    for finding in findings:
+    if as_json:
+        json_documents.show({"findings": findings})
+    for finding in () if as_json else findings:
         typer.echo(finding.line())
     if failed := preflight.failures(findings):
         raise PreflightFailed(

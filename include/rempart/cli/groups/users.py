@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Users of Airflow, each with a role.")
 
@@ -29,7 +30,7 @@ def _show(password: str, *, given: bool) -> None:
 
 
 @group.command("list")
-def list_users() -> None:
+def list_users(as_json: AsJson = False) -> None:
     """Show all people with role and last login; evidence uses their numbers.
 
     Example:
@@ -38,8 +39,13 @@ def list_users() -> None:
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
+    everybody = people.everybody(people.users_of(open_platform()))
+    if as_json:
+        json_documents.show({"users": everybody})
+        return
     typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
-    for person in people.everybody(people.users_of(open_platform())):
+    for person in everybody:
         role = ", ".join(person.roles) or "none"
         last = f"{person.last_login:%Y-%m-%d %H:%M}" if person.last_login else "never"
         typer.echo(
