@@ -93,6 +93,7 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 
 docs: setup ## write the generated parts of docs/reference anew
 	$(BIN)/python -m rempart.docsgen.reference
+	$(BIN)/python -m tests.unit.cli.wrong_inputs
 
 docs-site: setup setup-docs ## build the documentation's site into var/docs-site: open index.html, no server is needed
 	@$(BIN)/python -m rempart.docsgen.site

@@ -18,6 +18,7 @@ from rempart.audit import licences
 from rempart.audit.findings import Report
 from rempart.audit.packages.distributions import Distributions
 from rempart.backup.drill.drill_report import DrillReport
+from rempart.docsgen.commands import commands_page
 from rempart.docsgen.decisions import decisions_page
 from rempart.docsgen.error_page import errors_page
 from rempart.docsgen.faults import faults_page
@@ -144,6 +145,7 @@ def pages(root: Path) -> dict[str, str]:
     return {
         "../adr/README.md": HEAD + decisions_page(root),
         "configuration.md": configuration_page(root),
+        "commands.md": HEAD + commands_page(),
         "dags.md": dags_page(root / "dags"),
         "errors.md": HEAD + errors_page(root),
         "faults.md": HEAD + faults_page(root),
