@@ -17,6 +17,8 @@ def unknown(moment: Moment) -> Iterator[str]:
     """Yield the sources that did not answer, with the reason, as lines."""
     for why, sources in moment.silent.items():
         yield f"UNKNOWN: {' and '.join(sources)}: {why}"
+    if moment.unknown:
+        yield "What to do: start the stack with `rempart up`, or see `rempart status`."
 
 
 def listing(states: Sequence[PipelineState], landing: str) -> Iterator[str]:
