@@ -121,7 +121,7 @@ def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[
     ingested, judged = results["ingest"], results.get("validate")
     lines = []
     if ingested["quarantined"]:
-        lines.append(f"{ingested['quarantined']:,} rows are in quarantine: rempart quarantine show {pipeline}")
+        lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
     if judged is None:
         lines.append(f"Nothing was delivered yet. Deliver a file: rempart pipeline deliver {pipeline} FILE")
     elif judged["promoted"]:

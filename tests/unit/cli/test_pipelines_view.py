@@ -90,7 +90,9 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
     lines = list(pipelines.state_lines(state(watched.facts()), "landing"))
     assert f"        2 x {RULES[0]}" in lines and "        1 x too few fields" in lines
     assert "Snapshot: s1, 17 rows, 2026-03-01 12:00 UTC, at site 'primary'" in lines
-    assert "Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4, limit 25, baseline 31.92" in lines
+    assert (
+        "Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4; the gate asks for: limit 25, baseline 31.92" in lines
+    )
     assert DELIVERY[:12] in "\n".join(lines)
 
 
@@ -137,7 +139,7 @@ def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_row
     watched = Watched()
     watched.delivery()
     told = told_quarantine(watched)
-    assert told.startswith("hotel_bookings: 3 rows of 1 deliveries are in quarantine")
+    assert told.startswith("hotel_bookings: 3 rows of 1 delivery in quarantine")
     assert f"Delivery {DELIVERY}\n        2 x {RULES[0]}\n        1 x too few fields" in told
     assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
     assert "quarantine accept" not in told

@@ -94,7 +94,7 @@ def test_each_stage_is_told_with_its_seconds_and_its_result_in_words() -> None:
     assert airflow.triggered == ["ingest_p"], "assets start the rest"
     last = run_follow.conclusion("p", results)
     assert last == [
-        "2 rows are in quarantine: rempart quarantine show p",
+        "rows in quarantine: 2. See them: rempart quarantine show p",
         "Version 4 is champion: rempart model show p",
     ]
 

@@ -219,7 +219,7 @@ def test_progress_is_lines_without_a_terminal(make: Make) -> None:
     with view.progress(planned, terminal=False, out=told.append) as progress:
         for step, count in (("upload", 10), ("upload", 20), ("check", 30)):
             progress(step, "week.csv", count)  # type: ignore[arg-type] # a literal in a loop
-    assert told == ["week.csv: 30 B uploaded", "week.csv: 30 B read back, its SHA-256 is right"]
+    assert told == ["week.csv: 30 B uploaded and read back, with the right SHA-256"]
 
 
 def test_progress_is_bars_at_a_terminal(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,3 +229,9 @@ def test_progress_is_bars_at_a_terminal(make: Make, capsys: pytest.CaptureFixtur
         progress("check", "week.csv", 30)
     told = capsys.readouterr().out
     assert "uploading week.csv" in told and "reading back week.csv" in told
+
+
+def test_many_files_are_told_in_one_line(make: Make) -> None:
+    files = tuple(deliver.PlannedFile(make(f"{i}.csv"), f"p/{i}.csv", 1_000, "0" * 64, "new") for i in range(9))
+    (line,) = view.lines(deliver.Delivered("p", "primary", "landing", files))
+    assert line == "delivered 9 files (9.0 kB) to landing/p/ at site 'primary', each read back with the right SHA-256"
