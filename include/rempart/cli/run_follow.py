@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
@@ -63,6 +64,10 @@ def follow(
         state = state.with_stage(changed)
         show(state, changed)
 
+    def tell(name: str, tasks: str) -> None:
+        if (words := progress(tasks)) != state.stage(name).words:
+            change(name, words=words)
+
     before = datetime.now(UTC) - timedelta(seconds=1)
     for name, dag in DAGS.items():
         dag_id = f"{dag}_{pipeline}"
@@ -75,9 +80,14 @@ def follow(
                 run_id = api.trigger(dag_id)
             else:
                 run_id = api.await_run(dag_id, before, _ASSET_SECONDS)
-        change(name, condition="running", began=state.stage(name).began or clock(), words=f"run {run_id}")
+        change(
+            name,
+            condition="running",
+            began=state.stage(name).began or clock(),
+            words=f"started: {dag_id}, run {run_id}",
+        )
         try:
-            api.follow(dag_id, run_id, lambda tasks, name=name: change(name, words=tasks), math.inf)
+            api.follow(dag_id, run_id, partial(tell, name), math.inf)
         except AirflowApiError as error:
             failure = failed(api, dag_id, run_id, error)
             change(name, condition="failed", ended=clock(), words=failure.what)
@@ -86,6 +96,12 @@ def follow(
         before = api.started_at(dag_id, run_id) or before
         change(name, condition="done", ended=clock(), words=run_notes.words(name, results[name]))
     return state, results
+
+
+def progress(tasks: str) -> str:
+    """Return which tasks of a run work now, from the states of all its tasks. Pure."""
+    running = [task.removesuffix(" running") for task in tasks.split(", ") if task.endswith(" running")]
+    return f"task {', '.join(running)} runs" if running else "waits for Airflow's scheduler"
 
 
 def failed(api: AirflowApi, dag_id: str, run_id: str, error: AirflowApiError) -> AirflowApiError:
@@ -105,7 +121,7 @@ def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[
     ingested, judged = results["ingest"], results.get("validate")
     lines = []
     if ingested["quarantined"]:
-        lines.append(f"{ingested['quarantined']:,} rows are in quarantine: rempart quarantine show {pipeline}")
+        lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
     if judged is None:
         lines.append(f"Nothing was delivered yet. Deliver a file: rempart pipeline deliver {pipeline} FILE")
     elif judged["promoted"]:

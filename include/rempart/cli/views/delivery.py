@@ -22,19 +22,20 @@ def progress(planned: Sequence[PlannedFile], *, terminal: bool, out: Callable[[s
 
 @contextmanager
 def _lines(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progress]:
-    done: dict[tuple[Step, str], int] = {}
+    checked: dict[str, int] = {}
 
     def tell(step: Step, name: str, count: int) -> None:
-        done[step, name] = done.get((step, name), 0) + count
-        if done[step, name] == sizes[name]:
-            ended = "uploaded" if step == "upload" else "read back, its SHA-256 is right"
-            out(f"{name}: {text.size(sizes[name])} {ended}")
+        if step == "check":
+            checked[name] = checked.get(name, 0) + count
+            if checked[name] == sizes[name]:
+                out(f"{name}: {text.size(sizes[name])} uploaded and read back, with the right SHA-256")
 
     yield tell
 
 
 @contextmanager
 def _bars(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progress]:
+    """Show one bar for each step over all files, with the name of the file that is on its way."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -46,26 +47,39 @@ def _bars(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progr
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    tasks: dict[tuple[Step, str], TaskID] = {}
+    tasks: dict[Step, TaskID] = {}
     with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bars:
 
         def tell(step: Step, name: str, count: int) -> None:
-            if (step, name) not in tasks:
-                tasks[step, name] = bars.add_task(f"{WORDS[step]} {name}", total=sizes[name])
-            bars.advance(tasks[step, name], count)
+            if step not in tasks:
+                tasks[step] = bars.add_task("", total=sum(sizes.values()))
+            bars.update(tasks[step], advance=count, description=f"{WORDS[step]} {name}")
 
         yield tell
 
 
+FEW = 3
+"""Number of files up to which each has a line of its own."""
+
+
 def lines(done: Delivered) -> Iterator[str]:
-    """Yield a line for each file of a delivery."""
+    """Yield the result of a delivery: a line for each file, or one for many new files."""
+    new = [file for file in done.files if file.state == "new"]
+    if len(new) > FEW:
+        folder = f"{done.bucket}/{new[0].key.removesuffix(new[0].name)}"
+        total = text.size(sum(file.size for file in new))
+        yield (
+            f"delivered {len(new)} files ({total}) to {folder} at site '{done.site}', "
+            "each read back with the right SHA-256"
+        )
     for file in done.files:
         where = f"{done.bucket}/{file.key} at site '{done.site}'"
-        yield {
-            "new": f"delivered {file.name} ({text.size(file.size)}, SHA-256 {file.sha256[:12]}) to {where}",
-            "waiting": f"{file.name} is at {where} already, with the same bytes; nothing was uploaded",
-            "ingested": f"{file.name} was ingested before, with the same bytes; nothing was uploaded",
-        }[file.state]
+        if file.state == "waiting":
+            yield f"{file.name} is at {where} already, with the same bytes; nothing was uploaded"
+        elif file.state == "ingested":
+            yield f"{file.name} was ingested before, with the same bytes; nothing was uploaded"
+        elif len(new) <= FEW:
+            yield f"delivered {file.name} ({text.size(file.size)}, SHA-256 {file.sha256[:12]}) to {where}"
 
 
 def following(pipeline: str, waiting: int, scheduled: tuple[datetime, timedelta] | None) -> Iterator[str]:

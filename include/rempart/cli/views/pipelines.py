@@ -17,6 +17,8 @@ def unknown(moment: Moment) -> Iterator[str]:
     """Yield the sources that did not answer, with the reason, as lines."""
     for why, sources in moment.silent.items():
         yield f"UNKNOWN: {' and '.join(sources)}: {why}"
+    if moment.unknown:
+        yield "What to do: start the stack with `rempart up`, or see `rempart status`."
 
 
 def listing(states: Sequence[PipelineState], landing: str) -> Iterator[str]:
@@ -40,10 +42,10 @@ def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
     return (
         state.name,
         source,
-        f"{newest.delivered:,} rows {text.moment(newest.landed_at)}" if newest else "none",
-        f"{state.snapshot.id[:12]} {state.snapshot.rows:,} rows" if state.snapshot else "none",
+        f"{text.counted(newest.delivered, 'row')} {text.moment(newest.landed_at)}" if newest else "none",
+        f"{state.snapshot.id[:12]} {text.counted(state.snapshot.rows, 'row')}" if state.snapshot else "none",
         f"version {state.champion.version}" if state.champion else "none",
-        f"{state.quarantined:,} rows" + (f", {state.held_back} held back" if state.held_back else ""),
+        text.counted(state.quarantined, "row") + (f", {state.held_back} held back" if state.held_back else ""),
         state.schedule or "by hand",
     )
 
@@ -78,8 +80,8 @@ def _known(state: PipelineState) -> Iterator[str]:
         yield f"Snapshot: {found.id}, {found.rows:,} rows, {text.moment(found.at)}, at site '{found.site}'"
     else:
         yield "Snapshot: none"
-    yield f"Quarantine: {state.quarantined:,} rows" + (
-        f", {state.held_back} deliveries are held back" if state.held_back else ""
+    yield f"Quarantine: {text.counted(state.quarantined, 'row')}" + (
+        f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
     )
     yield from (f"  {count:>7,} x {reason}" for reason, count in state.rules.items())
     yield _champion(state)
@@ -92,12 +94,10 @@ def _champion(state: PipelineState) -> str:
     champion = model.champion
     judged = champion.judged
     told = text.figures(judged.metrics, model.metric) if judged else "-"
-    bounds = (
-        "".join(f", {bound.rule} {text.number(bound.value)}" for bound in judged.plot.bounds)
-        if (judged and judged.plot)
-        else ""
-    )
-    return f"Champion: version {champion.version} since {text.moment(model.champion_since)}: {told}{bounds}"
+    bounds = judged.plot.bounds if judged and judged.plot else ()
+    asked = ", ".join(f"{bound.rule} {text.number(bound.value)}" for bound in bounds)
+    told += f"; the gate asks for: {asked}" if asked else ""
+    return f"Champion: version {champion.version} since {text.moment(model.champion_since)}: {told}"
 
 
 def deliveries(found: Sequence[Delivery]) -> Iterator[str]:

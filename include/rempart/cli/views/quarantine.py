@@ -15,10 +15,11 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
     if not quality.known:
         return
     if not quality.quarantined and not quality.earlier:
-        yield f"{name}: no row is in quarantine ({quality.deliveries} deliveries)"
+        yield f"{name}: no row is in quarantine ({text.counted(quality.deliveries, 'delivery', 'deliveries')})"
         return
     found = quality.in_quarantine
-    yield f"{name}: {quality.quarantined:,} rows of {len(found)} deliveries are in quarantine"
+    rows, of = text.counted(quality.quarantined, "row"), text.counted(len(found), "delivery", "deliveries")
+    yield f"{name}: {rows} of {of} in quarantine"
     if quality.earlier:
         yield f"  {quality.earlier:,} more are from before deliveries were recorded: only the site knows them"
     yield from pipelines.deliveries(found)

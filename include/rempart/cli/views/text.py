@@ -73,6 +73,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def number(value: float | None) -> str:
     """Return a figure with four significant digits."""
     return "-" if value is None else f"{value:.4g}"

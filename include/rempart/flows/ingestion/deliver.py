@@ -145,8 +145,8 @@ def _faults(pipeline: Pipeline, files: Sequence[Path]) -> Iterator[HeaderFault]:
             continue
         if size > MAX_BYTES:
             yield HeaderFault(file.name, other=f"it is larger than {MAX_BYTES >> 20} MiB; deliver it in parts")
-        elif fault := header_fault(file.name, header, pipeline):
-            yield fault
+        elif wrong := header_fault(file.name, header, pipeline):
+            yield wrong
 
 
 def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple[PlannedFile, ...]:
@@ -216,9 +216,8 @@ def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, p
             raise _occupied(pipeline, planned.file, site.head(bucket, planned.key))
         progress("upload", planned.name, len(body))
         return
-    like = ObjectInfo(
-        planned.key, planned.size, datetime.min.replace(tzinfo=UTC), metadata=metadata, content_type=_TYPE
-    )
+    now = datetime.now(UTC)
+    like = ObjectInfo(planned.key, planned.size, now, metadata=metadata, content_type=_TYPE)
     upload, number = site.upload(bucket, like), 0
     with planned.file.open("rb") as stream:
         while part := stream.read(PART):
