@@ -6,20 +6,16 @@ import sys
 
 import typer
 
-from rempart.cli import (
-    stack,
-    upgrade,
-    continuity,
-    restore,
-    audit,
-    erase,
-    groups,
-)
+from rempart.cli import groups, panels, restore
+from rempart.cli.groups import stack
 from rempart.cli.root import app
 from rempart.errors import RempartError
 
+for shortcut in (stack.up, stack.status, stack.demo, stack.down):
+    app.command(rich_help_panel=panels.START)(shortcut)
+app.command(rich_help_panel=panels.PROTECT)(restore.restore)
 for name, group in groups.collect().items():
-    app.add_typer(group, name=name)
+    app.add_typer(group, name=name, rich_help_panel=group.rich_help_panel)
 
 
 def main() -> None:

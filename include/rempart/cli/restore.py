@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
 
-
-@app.command("restore")
-def restore_cli(
+def restore(
     site: Annotated[str, typer.Option(help="Site to restore from; default: backup.site.")] = "",
     point: Annotated[
         str | None, typer.Option(help="Id of the restore point; default: the newest complete one.")

@@ -78,9 +78,13 @@ def watch_schema() -> dict[str, Any]:
 
 
 def audit_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `rempart audit --json`."""
+    """Return the JSON Schema of `rempart audit run --json`."""
     plain = TypeAdapter(Report).json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain, "title": "Report of `rempart audit`"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **plain,
+        "title": "Report of `rempart audit run`",
+    }
 
 
 def drill_schema() -> dict[str, Any]:

@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
+from rempart.cli import panels
+
 group = typer.Typer(
-    no_args_is_help=True, help=("The bundle at the backup site: all that a bare machine needs to restore.")
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help=("The bundle at the backup site: all that a bare machine needs to restore."),
 )
 
 

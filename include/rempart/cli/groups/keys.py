@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Keys of backups: list who can open them, rewrap or destroy them.")
+from rempart.cli import panels
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Keys of backups: list who can open them, rewrap or destroy them.",
+)
 
 
 @group.command("list")

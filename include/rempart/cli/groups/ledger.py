@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Evidence: show it, export it, verify it.")
+from rempart.cli import panels
+
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Evidence: show it, export it, verify it."
+)
 
 
 @group.command("verify")

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Point-in-time recovery of PostgreSQL: to a chosen second.")
+from rempart.cli import panels
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Point-in-time recovery of PostgreSQL: to a chosen second.",
+)
 
 Site = Annotated[str, typer.Option("--site", help="Site of the archive; default: backup.site.")]
 Identity = Annotated[Path | None, typer.Option(help="Escrow identity; default: the platform's own.")]

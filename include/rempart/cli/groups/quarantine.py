@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Held-back deliveries: accept a delivery as it is.")
+from rempart.cli import panels
+
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.DATA, help="Held-back deliveries: accept a delivery as it is."
+)
 
 
 @group.callback()

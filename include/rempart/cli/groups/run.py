@@ -10,7 +10,11 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Run a service in the foreground, as a supervisor does.")
+from rempart.cli import panels
+
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.OPERATE, help="Run a service in the foreground, as a supervisor does."
+)
 
 
 @group.command("mlflow")

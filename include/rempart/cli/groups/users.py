@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Users of Airflow, each with a role.")
+from rempart.cli import panels
+
+group = typer.Typer(no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Users of Airflow, each with a role.")
 
 Name = Annotated[str, typer.Argument(help="Name of the user.")]
 Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read it from the standard input.")]

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(invoke_without_command=True)
+from rempart.cli import panels
+
+group = typer.Typer(invoke_without_command=True, rich_help_panel=panels.OPERATE)
 
 
 @group.callback()

@@ -65,9 +65,9 @@ def lines(platform: Platform) -> Iterator[str]:
         switchover = now.switchover
         done = ", ".join(f"{step} {'done' if switchover.did(step) else 'to do'}" for step in switchover.plan)
         yield f"{switchover.kind} from '{switchover.source}' to '{switchover.target}' is in progress: {done}"
-        yield f"run `rempart failover --to {switchover.target} --yes` to continue"
+        yield f"run `rempart site failover --to {switchover.target} --yes` to continue"
     elif now.site != platform.config.active_site:
-        yield f"rempart.yaml names '{platform.config.active_site}': run `rempart failback` to return there"
+        yield f"rempart.yaml names '{platform.config.active_site}': run `rempart site failback` to return there"
     for record in history:
         why = (
             f"{record.switchover.kind} {record.switchover.source} -> {record.switchover.target}"

@@ -96,7 +96,7 @@ def _changing(users: Users, name: str) -> Iterator[tuple[Session, Person]]:
     if name == users.own():
         raise AccessError(
             f"User '{name}' is Rempart's own account",
-            "Run `rempart users add` to add a user of your own; `rempart password airflow` shows the password of "
+            "Run `rempart users add` to add a user of your own; `rempart stack password airflow` shows the password of "
             "this account.",
         )
     with people.tables(users.airflow()) as session:

@@ -252,7 +252,7 @@ def test_on_the_command_line_nothing_is_deleted_without_yes(
     monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
 
     def run(*words: str) -> str:
-        told = CliRunner().invoke(app, ["points", *words])
+        told = CliRunner().invoke(app, ["backup", *words])
         assert told.exit_code == 0, told.output
         return told.output
 

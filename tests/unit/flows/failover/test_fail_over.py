@@ -272,7 +272,7 @@ def test_where_the_platform_is_is_told_also_without_the_database(platform: Platf
     assert list(published_state.lines(platform)) == ["'primary' is active (generation 0)"]
     switchovers.over(platform)
     text = "\n".join(published_state.lines(platform))
-    assert text.startswith("'haven' is active (generation 2)") and "run `rempart failback` to return there" in text
+    assert text.startswith("'haven' is active (generation 2)") and "run `rempart site failback` to return there" in text
     assert "primary fenced  (failover primary -> haven)" in text
 
     class Away(MemoryContinuity):
@@ -292,7 +292,7 @@ def test_a_switchover_under_way_is_told_with_the_command_that_goes_on(platform: 
         switchovers.over(platform)
     text = "\n".join(published_state.lines(platform))
     assert "failover from 'primary' to 'haven' is in progress: fence to do, drain to do" in text
-    assert "run `rempart failover --to haven --yes` to continue" in text
+    assert "run `rempart site failover --to haven --yes` to continue" in text
 
 
 def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platform: Platform) -> None:

@@ -1,4 +1,4 @@
-"""Commands of replicas, and of the site where the platform is."""
+"""Probe sites, copy between them, and move the platform from one to another."""
 
 from __future__ import annotations
 
@@ -6,11 +6,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli import rendering
+from rempart.cli import panels, rendering
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult
-from rempart.cli.root import app
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Sites: probe them, copy between them, move the platform.",
+)
+
+
+@group.command("doctor")
+def site_doctor(
+    name: Annotated[
+        str | None, typer.Argument(help=("Name of a site, as under sites in rempart.yaml; default: all sites."))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Probe a site in a separate bucket, and record the outcome as evidence.
+
+    Exit code 0: usable for every purpose; 1: not usable for some; 2: a site did not answer.
+    """
+    from rempart.flows.doctor import doctor_site as flow
+    from rempart.flows.shared.platform import open_platform
+
+    if as_json:
+        rendering.warnings_only()
+    found = flow.probe_sites(open_platform(), [name] if name else [])
+    typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
+    raise typer.Exit(flow.exit_code(found))
 
 
 def _tell_switchover(result: SwitchoverResult) -> None:
@@ -22,8 +48,8 @@ def _tell_switchover(result: SwitchoverResult) -> None:
         typer.echo("Nothing was changed. Pass --yes to execute the plan.")
 
 
-@app.command("replicate")
-def replicate_pair(
+@group.command("replicate")
+def site_replicate(
     source: Annotated[str, typer.Argument(help="Site to copy from, as under replication in rempart.yaml.")],
     target: Annotated[str, typer.Argument(help="Site to copy to.")],
     accept_deletes: Annotated[
@@ -47,8 +73,8 @@ def replicate_pair(
     flow.check_objective(platform.config, source, target, result)
 
 
-@app.command("verify-replica")
-def verify_replica(
+@group.command("verify-replica")
+def site_verify_replica(
     source: Annotated[str, typer.Argument(help="Site from which the replicas were copied.")],
     target: Annotated[str, typer.Argument(help="Site whose replicas are read back.")],
     whole: Annotated[bool, typer.Option("--all", help="Read all replicas instead of the part of one day.")] = False,
@@ -65,8 +91,8 @@ def verify_replica(
     typer.echo(to_json(result) if as_json else "\n".join(flow.lines(result)))
 
 
-@app.command()
-def active() -> None:
+@group.command("active")
+def site_active() -> None:
     """Show the active site, the progress of a switchover, and every earlier generation."""
     from rempart.flows.failover import published_state
     from rempart.flows.shared.platform import open_platform
@@ -75,8 +101,8 @@ def active() -> None:
         typer.echo(line)
 
 
-@app.command()
-def failover(
+@group.command("failover")
+def site_failover(
     to: Annotated[str | None, typer.Option(help="Site that becomes the active one.")] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
@@ -102,8 +128,8 @@ def failover(
     _tell_switchover(result)
 
 
-@app.command()
-def failback(
+@group.command("failback")
+def site_failback(
     yes: Annotated[
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,

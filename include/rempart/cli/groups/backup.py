@@ -1,23 +1,42 @@
-"""List, hold, prune and repair restore points."""
+"""List, explain, hold, prove, prune, repair and restore restore points."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Restore points: list, explain, hold and prune them.")
+from rempart.cli import panels, restore
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Restore points: list, explain, hold, prune, prove and restore them.",
+)
+
+
+class _Scenario(StrEnum):
+    routine = "routine"
+    attack = "cyber-attack"
+
+
+class _Profile(StrEnum):
+    financial = "financial"
+    nis2 = "nis2"
+    none = "none"
+
 
 PointSite = Annotated[
     str | None, typer.Option("--site", help=("Site of the restore points; default: the current backup site."))
 ]
 Role = Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")]
-Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `rempart points list`.")]
+Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `rempart backup list`.")]
 
 
 @group.command("list")
-def points_list(site: PointSite = None) -> None:
+def backup_list(site: PointSite = None) -> None:
     """Show every restore point: its age and size, its last drill, and the reasons to keep it."""
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
@@ -27,7 +46,7 @@ def points_list(site: PointSite = None) -> None:
 
 
 @group.command("explain")
-def points_explain(point: Point, site: PointSite = None) -> None:
+def backup_explain(point: Point, site: PointSite = None) -> None:
     """Explain one restore point, and each reason to keep it."""
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
@@ -37,7 +56,7 @@ def points_explain(point: Point, site: PointSite = None) -> None:
 
 
 @group.command("hold")
-def points_hold(
+def backup_hold(
     point: Point,
     why: Annotated[str, typer.Option(help="Reason to keep it; no personal data here.")],
     role: Role,
@@ -52,7 +71,7 @@ def points_hold(
 
 
 @group.command("release")
-def points_release(
+def backup_release(
     point: Point,
     why: Annotated[str, typer.Option(help="Reason to release it; no personal data here.")],
     role: Role,
@@ -67,7 +86,7 @@ def points_release(
 
 
 @group.command("prune")
-def points_prune(
+def backup_prune(
     yes: Annotated[
         bool, typer.Option("--yes", help="Delete. Without it the plan is shown and nothing is deleted.")
     ] = False,
@@ -88,7 +107,7 @@ def points_prune(
 
 
 @group.command("repair")
-def points_repair(
+def backup_repair(
     site: PointSite = None,
     trust: Annotated[
         list[Path] | None, typer.Option(help=("Public key of the ledger, PEM, if no platform runs; may be repeated."))
@@ -114,3 +133,44 @@ def points_repair(
             "Restore points of a lost link cannot be restored. Backups stop until each lost link is marked: "
             "--yes --mark-lost (docs/runbooks/chain-is-broken.md)."
         )
+
+
+@group.command("drill")
+def backup_drill(
+    point: Annotated[
+        str | None, typer.Option(help="Id of the restore point, as in `rempart backup list`; default: the newest.")
+    ] = None,
+    scenario: Annotated[_Scenario, typer.Option(help="Assumed event.")] = _Scenario.routine,
+) -> None:
+    """Restore a restore point into a sandbox, prove it, measure RPO and RTO, and file the report.
+
+    Running services are not touched, and Airflow is not needed. Exit code 1 if a check failed or an objective was
+    missed.
+    """
+    from rempart.flows.drill import drill as flow
+    from rempart.flows.shared.platform import open_platform
+
+    done = flow.drill(open_platform(), point, scenario=scenario.value)
+    typer.echo(
+        f"restore point {done.point_id} is proved: {len(done.checks)} checks, RTO {done.rto_seconds:.0f} s, RPO "
+        f"{done.rpo_seconds:.0f} s"
+    )
+
+
+@group.command("drill-report")
+def backup_drill_report(
+    profile: Annotated[
+        _Profile | None, typer.Option(help="A single profile, or none; default: the profiles in rempart.yaml.")
+    ] = None,
+    record: Annotated[int | None, typer.Option(help="Number of the drill's record; default: the newest.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the two files of the report.")] = Path(),
+) -> None:
+    """Rebuild the report of a drill from the ledger, as JSON and HTML."""
+    from rempart.flows.drill import drill_report as flow
+    from rempart.flows.shared.platform import open_platform
+
+    for made in flow.make_again(open_platform(), profile.value if profile else None, record, out):
+        typer.echo(made.line)
+
+
+group.command("restore")(restore.restore)

@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
+from rempart.cli import panels
 from rempart.errors import RempartError
 
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Audit the installation, and write bills of materials."
+)
 
-@app.command()
-def audit(
+
+@group.command("run")
+def audit_run(
     as_json: Annotated[
         bool, typer.Option("--json", help=("Print the report as JSON (docs/reference/audit.schema.json)."))
     ] = False,
@@ -45,8 +49,8 @@ def audit(
     raise typer.Exit(found.exit_code)
 
 
-@app.command()
-def sbom(
+@group.command("sbom")
+def audit_sbom(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
     debian: Annotated[
         Path | None, typer.Option(help="A dpkg status file or an image's root, to read instead of the lock.")

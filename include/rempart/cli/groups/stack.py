@@ -1,4 +1,4 @@
-"""Commands of the embedded stack."""
+"""Set up, start, check, upgrade and stop the stack."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
+from rempart.cli import panels, upgrade
 from rempart.errors import PreflightFailed
 
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.OPERATE,
+    help="The stack: set it up, start it, check it, upgrade it, stop it.",
+)
+group.command("upgrade")(upgrade.upgrade)
 
-@app.command()
+
+@group.command("up")
 def up(
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Migrate databases of an earlier release, without a restore point.")
@@ -33,7 +40,7 @@ def up(
         lifecycle.up(paths.current(), migrate=migrate)
 
 
-@app.command()
+@group.command("init")
 def init(
     settings: Annotated[Path | None, typer.Option(help="File to write instead of .env.")] = None,
     from_point: Annotated[
@@ -76,7 +83,7 @@ def init(
     for option, given in (("--kubernetes", kubernetes), ("--from-point", from_point)):
         if images and given:
             raise StackError(
-                f"init: --images and {option} cannot be combined", "Run `rempart init` once with each option."
+                f"init: --images and {option} cannot be combined", "Run `rempart stack init` once with each option."
             )
     if (certificate is None) != (key is None):
         raise StackError(
@@ -103,7 +110,7 @@ def init(
     containers.initialise(stack, file, os.environ, chosen, pair, restored=restored)
 
 
-@app.command()
+@group.command("prepare")
 def prepare() -> None:
     """Create databases, roles, buckets and Airflow's schema on the other containers' servers; runs in a container."""
     from rempart.deployment.compose import containers
@@ -117,7 +124,7 @@ def prepare() -> None:
         containers.prepare(stack)
 
 
-@app.command()
+@group.command("down")
 def down() -> None:
     """Stop the embedded stack and check that no process is running."""
     from rempart.deployment.embedded import lifecycle
@@ -126,7 +133,7 @@ def down() -> None:
     lifecycle.down(paths.current())
 
 
-@app.command()
+@group.command("status")
 def status() -> None:
     """Show every service with its process, port and memory.
 
@@ -166,7 +173,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@group.command("logs")
 def logs(
     services: Annotated[
         list[str] | None, typer.Argument(help="Services, as in `rempart status`; default: all.")
@@ -186,7 +193,7 @@ def logs(
     raise typer.Exit(subprocess.run(["tail", "-n", str(lines), *options, "--", *files], check=False).returncode)
 
 
-@app.command("preflight")
+@group.command("preflight")
 def check_machine() -> None:
     """Check that this machine has everything that the stack needs, and print the remedies."""
     from rempart.deployment.setup import paths, preflight
@@ -198,11 +205,11 @@ def check_machine() -> None:
     if failed := preflight.failures(findings):
         raise PreflightFailed(
             f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
-            "Follow the arrows above, then run `rempart preflight` again.",
+            "Follow the arrows above, then run `rempart stack preflight` again.",
         )
 
 
-@app.command()
+@group.command("demo")
 def demo() -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
     from rempart.cli import demo_run as main_job
@@ -218,7 +225,7 @@ def demo() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@group.command("password")
 def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or monitoring")]) -> None:
     """Print the generated password of the web user, to log in with."""
     from rempart.errors import ConfigError
