@@ -13,6 +13,7 @@ from rempart.settings import pipelines
 from rempart.settings.config import project_root
 
 FOLDER = project_root() / "data" / "tutorial"
+PAGE = project_root() / "docs" / "tutorial" / "first-pipeline.md"
 
 
 def test_the_script_writes_the_shipped_files(tmp_path: Path) -> None:
@@ -28,5 +29,6 @@ def test_the_pipeline_file_is_valid_and_the_page_shows_it(tmp_path: Path, monkey
     shutil.copy(FOLDER / "bike_rentals.yaml", tmp_path / "include" / "pipelines")
     monkeypatch.setenv("REMPART_HOME", str(tmp_path))
     assert pipelines.named("bike_rentals").prediction.target == "hours_ridden"
-    page = (project_root() / "docs" / "tutorial" / "first-pipeline.md").read_text(encoding="utf-8")
-    assert f"```yaml\n{(FOLDER / 'bike_rentals.yaml').read_text(encoding='utf-8')}```" in page
+    assert f"```yaml\n{(FOLDER / 'bike_rentals.yaml').read_text(encoding='utf-8')}```" in PAGE.read_text(
+        encoding="utf-8"
+    )
