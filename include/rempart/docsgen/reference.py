@@ -132,7 +132,7 @@ def configuration_page(root: Path) -> str:
 def pipeline_page(root: Path) -> str:
     """Return the page of the pipeline file, with the shipped pipeline as example."""
     shipped = (root / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")
-    return HEAD + model_page(PIPELINE_HEAD, pipeline_schema(), shipped, read_texts(root), "pipeline")
+    return HEAD + model_page(PIPELINE_HEAD, pipeline_schema(), shipped, read_texts(root), "a pipeline file")
 
 
 def pages(root: Path) -> dict[str, str]:
