@@ -26,12 +26,12 @@ _BOX = re.compile(r"^(\*\*For\*\* (?:.+\n)*?.+)\n\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class NavigationEntry:
     """A page of the navigation with its title, or a section with its entries. `page` is a path in the project."""
 
     title: str
     page: str = ""
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[NavigationEntry, ...] = ()
 
     def pages(self) -> Iterator[str]:
         """Return the pages of this entry, in order."""
@@ -51,32 +51,35 @@ def decisions(root: Path) -> list[tuple[str, str]]:
     return found
 
 
-def navigation(root: Path) -> tuple[Entry, ...]:
+def navigation(root: Path) -> tuple[NavigationEntry, ...]:
     """Return the navigation of docs/site/navigation.yaml, with the decisions at its end."""
     listed = plain_yaml.load((root / NAVIGATION).read_text(encoding="utf-8"))
-    adrs = (Entry(title, f"docs/adr/{name}") for name, title in decisions(root))
-    return (*map(_entry, listed), Entry(DECISIONS, entries=(Entry("All decisions", DECISIONS_PAGE), *adrs)))
+    adrs = (NavigationEntry(title, f"docs/adr/{name}") for name, title in decisions(root))
+    return (
+        *map(_entry, listed),
+        NavigationEntry(DECISIONS, entries=(NavigationEntry("All decisions", DECISIONS_PAGE), *adrs)),
+    )
 
 
-def _entry(listed: Mapping[str, Any]) -> Entry:
+def _entry(listed: Mapping[str, Any]) -> NavigationEntry:
     ((title, inner),) = listed.items()
     if isinstance(inner, list):
-        return Entry(title, entries=tuple(map(_entry, inner)))
-    return Entry(title, posixpath.normpath(posixpath.join("docs", inner)))
+        return NavigationEntry(title, entries=tuple(map(_entry, inner)))
+    return NavigationEntry(title, posixpath.normpath(posixpath.join("docs", inner)))
 
 
 def site_path(page: str) -> str:
-    """Return where a page of the project is on the site: docs/how-to/x.md is how-to/x.md."""
+    """Return where a page of the project is on the site: docs/how-to/keys.md is how-to/keys.md."""
     inside = page.removeprefix("docs/")
     return inside if inside != page else f"project/{page.replace('/README.md', '.md').replace('/', '-').lower()}"
 
 
-def toml_navigation(entries: tuple[Entry, ...]) -> str:
+def toml_navigation(entries: tuple[NavigationEntry, ...]) -> str:
     """Return the navigation as a TOML value."""
     return "[" + ", ".join(f"{{{_text(e.title)} = {_target(e)}}}" for e in entries) + "]"
 
 
-def _target(entry: Entry) -> str:
+def _target(entry: NavigationEntry) -> str:
     return _text(site_path(entry.page)) if entry.page else toml_navigation(entry.entries)
 
 
@@ -124,7 +127,7 @@ def is_internal(target: str) -> bool:
 class Staging:
     """Copies of the navigation's pages for the site, and of the files to which they lead."""
 
-    def __init__(self, root: Path, folder: Path, entries: tuple[Entry, ...]) -> None:
+    def __init__(self, root: Path, folder: Path, entries: tuple[NavigationEntry, ...]) -> None:
         self._root, self._folder = root, folder
         self._pages = dict.fromkeys(page for entry in entries for page in entry.pages())
 
@@ -171,7 +174,8 @@ class Staging:
             return path  # the build in strict mode names the link
         plain = path.startswith("docs/") and not path.endswith(".md")
         # a browser shows text, and would run or download a program
-        new = site_path(path) if plain else f"files/{path.lstrip('.')}" + ("" if path.endswith(".json") else ".txt")
+        copy = posixpath.join("files", path.lstrip(".") + ("" if path.endswith(".json") else ".txt"))
+        new = site_path(path) if plain else copy
         self._write(new, file.read_bytes())
         return new
 

@@ -3,7 +3,7 @@
 A note is a comment on the line before a block:
 
     <!-- run by tests/unit/test_x.py -->               that test executes the block
-    <!-- checked as rempart.yaml -->                   tests/unit/docsgen/test_snippets.py validates it as part of the file
+    <!-- checked as rempart.yaml -->                   test_snippets.py validates it as part of that file
     <!-- not run: it needs a cluster -->               nobody executes it, for this reason
 
 `<!-- other blocks: not run: it needs a cluster -->` anywhere on a page serves its blocks without a note of their own.

@@ -38,7 +38,7 @@ PLANNED = {
     f"rempart {name}"
     for name in ("stack", "pipeline", "site", "pool", "database", "backup", "model", "quarantine show")
 } | {"rempart egress"}
-"""The prefix of the log lines of network rules, and commands of docs/site/errors.yaml that come with the command line's new groups."""
+"""The prefix of the network rules' log lines, and commands of docs/reference/errors.md that come with new groups."""
 
 
 def some(*languages: str) -> list[Any]:
@@ -59,7 +59,9 @@ def test_a_block_says_how_it_is_checked(block: Block) -> None:
 
 
 def test_a_page_without_a_note_is_found() -> None:
-    text = "<!-- other blocks: not run: a cluster is needed -->\n\n```sh\nls\n```\n\n<!-- run by x -->\n```sh\nls\n```\n"
+    text = (
+        "<!-- other blocks: not run: a cluster is needed -->\n\n```sh\nls\n```\n\n<!-- run by x -->\n```sh\nls\n```\n"
+    )
     assert [block.note for block in of_page("x.md", text)] == ["not run: a cluster is needed", "run by x"]
     assert [block.note for block in of_page("x.md", "```sh\nls\n```\n")] == [""]
 
@@ -166,7 +168,11 @@ def wrong_usage(arguments: list[str]) -> str:
 
 @pytest.mark.parametrize("block", some(*COMMANDS))
 def test_the_command_line_knows_every_call_of_rempart(block: Block) -> None:
-    refused = {" ".join(arguments): why for arguments in calls(block, "rempart") if arguments and (why := wrong_usage(arguments))}
+    refused = {
+        " ".join(arguments): why
+        for arguments in calls(block, "rempart")
+        if arguments and (why := wrong_usage(arguments))
+    }
     assert refused == {}, str(block)
 
 
