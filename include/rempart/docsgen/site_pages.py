@@ -20,6 +20,7 @@ NAVIGATION = PurePosixPath("docs", "site", "navigation.yaml")
 DECISIONS = "Decisions"
 DECISIONS_PAGE = "docs/adr/README.md"
 _FENCE = re.compile(r"^[ ]*(```|~~~)")
+_ITEM = re.compile(r"^(- |\* |\d+\. )")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _COMMENT = re.compile(r"^[ ]*<!--.*?-->\n+", re.MULTILINE | re.DOTALL)
 _BOX = re.compile(r"^(\*\*For\*\* (?:.+\n)*?.+)\n\n", re.MULTILINE)
@@ -71,7 +72,11 @@ def _entry(listed: Mapping[str, Any]) -> NavigationEntry:
 def site_path(page: str) -> str:
     """Return where a page of the project is on the site: docs/how-to/keys.md is how-to/keys.md."""
     inside = page.removeprefix("docs/")
-    return inside if inside != page else f"project/{page.replace('/README.md', '.md').replace('/', '-').lower()}"
+    return (
+        inside
+        if inside != page
+        else posixpath.join("project", page.replace("/README.md", ".md").replace("/", "-").lower())
+    )
 
 
 def toml_navigation(entries: tuple[NavigationEntry, ...]) -> str:
@@ -103,6 +108,27 @@ def outside_fences(text: str, change: Callable[[str], str]) -> str:
         else:
             parts[-1][1].append(line)
     return "".join("".join(lines) if code else change("".join(lines)) for code, lines in parts)
+
+
+def with_deep_lists(text: str) -> str:
+    """Return a page for the builder, which needs four spaces before what belongs to an item, and a line before a list.
+
+    A forge, and our pages, need two spaces after `- ` and three after `1. `, and no empty line.
+    """
+    lines: list[str] = []
+    fence, shift = "", 0
+    for line in text.splitlines(keepends=True):
+        item = _ITEM.match(line)
+        indented = line.startswith("  ")
+        if not fence and line.strip() and not indented:
+            shift = 4 - len(item[1]) if item else 0
+        before = lines[-1] if lines else ""
+        if not fence and item and before.strip() and not before.startswith(" ") and not _ITEM.match(before):
+            lines.append("\n")
+        if matched := _FENCE.match(line):
+            fence = "" if matched[1] == fence else fence or matched[1]
+        lines.append(" " * shift + line if indented and shift else line)
+    return "".join(lines)
 
 
 def links(text: str) -> list[str]:
@@ -143,6 +169,7 @@ class Staging:
     def page(self, page: str, text: str) -> str:
         """Return the site's text of a page."""
         without = outside_fences(text, lambda prose: _COMMENT.sub("", prose))
+        without = with_deep_lists(without)
         boxed = _BOX.sub(r"\1\n{: .answers }\n\n", without, count=1)
         return outside_fences(boxed, lambda prose: self._linked(page, prose))
 

@@ -86,6 +86,16 @@ def test_the_first_paragraph_is_a_box_and_notes_for_tests_are_gone(tmp_path: Pat
     )
 
 
+def test_lists_are_as_the_builder_reads_them() -> None:
+    text = (
+        "Two:\n1. a\n   more\n\n   ```sh\n   ls\n   ```\n\n2. b\n   - c\n\nEnd.\n  x\n```sh\n- no\n  d\n```\n- e\n  f\n"
+    )
+    assert site_pages.with_deep_lists(text) == (
+        "Two:\n\n1. a\n    more\n\n    ```sh\n    ls\n    ```\n\n2. b\n    - c\n\nEnd.\n  x\n"
+        "```sh\n- no\n  d\n```\n\n- e\n    f\n"
+    )
+
+
 def test_a_page_that_the_navigation_names_and_nobody_wrote_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"other/gone\.md, which does not exist"):
         Staging(tmp_path, tmp_path / "out", (NavigationEntry("Gone", "other/gone.md"),)).stage()
