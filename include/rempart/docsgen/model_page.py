@@ -143,7 +143,7 @@ def _kind(schema: Mapping[str, Any], node: Mapping[str, Any]) -> str:
         case "array":
             return f"list of {_kind(schema, node.get('items', {}))}"
         case "object" if values := _values(node):
-            return f"NAME: {' or '.join(dict.fromkeys(_kind(schema, value) for value in values))}"
+            return f"for each NAME: {' or '.join(dict.fromkeys(_kind(schema, value) for value in values))}"
         case "object":
             return "section"
     return {"boolean": "true or false", "integer": "whole number", "number": "number"}.get(str(node.get("type")), "any")
