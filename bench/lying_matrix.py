@@ -101,8 +101,8 @@ def summary(found: Sequence[Outcome]) -> str:
 
 PAGE = """# What a lying site can do
 
-**For** engineers and officers who rely on a site that may be faulty or hostile. **Answers** which false answers of a site
-Rempart refuses, withstands or repairs, as measured.
+**For** engineers and officers who rely on a site that may be faulty or hostile. **Answers** which false answers of a
+site Rempart refuses, withstands or repairs, as measured.
 
 Written by `make prove-lying-sites ARGS=--page` from the last run of `make prove-lying-sites`. In CI, `make
 prove-lying-sites ARGS=--quick` runs one cell of each class. Each row is a fault of the tests' lying S3 site

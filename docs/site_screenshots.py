@@ -21,7 +21,7 @@ PAGES = {
     "home": "index.html",
     "tutorial": "tutorial/first-pipeline.html",
     "how-to": "how-to/add-a-pipeline.html",
-    "errors": "reference/errors.html",
+    "reference": "reference/configuration.html",
 }
 QUERY = "restore point"
 

@@ -252,7 +252,8 @@ def page(licences: Iterable[Licence], review: Review) -> str:
     """Return docs/reference/licences.md without its head."""
     lines = [
         "# Licences\n",
-        "**For** legal and compliance officers. **Answers** which software the platform installs, and under which licences.\n",
+        "**For** legal and compliance officers. **Answers** which software the platform installs, and under which",
+        "licences.\n",
         "Every distribution of requirements.txt, with its licence as an SPDX expression. `rempart audit run` fails on",
         "a licence that is unknown or missing in `audit.licences` of rempart.yaml. *reviewed* means that the",
         "metadata is not clear and a person read the licence: include/licences.yaml names what was read. Native",

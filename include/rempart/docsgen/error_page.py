@@ -16,8 +16,8 @@ EXAMPLE = errors.ClockSkewed(
 )
 HEAD = f"""# Errors
 
-**For** people who got an error message, on a terminal, in a task log or in the cockpit. **Answers** what the error means,
-whether a retry helps, and what to do first.
+**For** people who got an error message, on a terminal, in a task log or in the cockpit. **Answers** what the error
+means, whether a retry helps, and what to do first.
 
 Each message says what failed, and what to do. Some also name their section of this page:
 

@@ -49,7 +49,8 @@ def read_texts(root: Path) -> Texts:
 def model_page(head: str, schema: Mapping[str, Any], example: str, texts: Texts, section: str) -> str:
     """Return a page with a section for each top-level key: meaning, example, and a table of the keys below it.
 
-    `example` is the text of the shipped file, `section` the name of the whole file in `texts`. Raises ConfigError for a
+    `example` is the text of the shipped file, `section` the name of the whole file in `texts` and in the notes that
+    have the examples checked. Raises ConfigError for a
     key without a meaning.
     """
     parts = [head]
@@ -58,7 +59,7 @@ def model_page(head: str, schema: Mapping[str, Any], example: str, texts: Texts,
         own, below = rows[0], rows[1:]
         parts.append(f"\n## {name}\n\n{own.meaning}\n\n- Type: {own.kind}\n- Default: {own.default}\n")
         if text := fragment(example, name) or texts.examples.get(name, ""):
-            parts.append(f"\n```yaml\n{text.rstrip()}\n```\n")
+            parts.append(f"\n<!-- checked as {section} -->\n```yaml\n{text.rstrip()}\n```\n")
         if below:
             parts.append("\n| key | type | default | meaning |\n|---|---|---|---|\n")
             parts += [f"| `{k.path}` | {_cell(k.kind)} | {_cell(k.default)} | {_cell(k.meaning)} |\n" for k in below]
@@ -142,7 +143,7 @@ def _kind(schema: Mapping[str, Any], node: Mapping[str, Any]) -> str:
         case "array":
             return f"list of {_kind(schema, node.get('items', {}))}"
         case "object" if values := _values(node):
-            return f"NAME: {' or '.join(dict.fromkeys(_kind(schema, value) for value in values))}"
+            return f"for each NAME: {' or '.join(dict.fromkeys(_kind(schema, value) for value in values))}"
         case "object":
             return "section"
     return {"boolean": "true or false", "integer": "whole number", "number": "number"}.get(str(node.get("type")), "any")

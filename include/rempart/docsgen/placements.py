@@ -121,7 +121,7 @@ def placements_page(root: Path) -> str:
             "that it illustrates.\n"
         ),
         "## The policy of the examples\n",
-        "```yaml\npolicy:",
+        "<!-- checked as rempart.yaml -->\n```yaml\npolicy:",
     ]
     for section in (data["config"]["policy"], data["stricter"]):
         if section is data["stricter"]:

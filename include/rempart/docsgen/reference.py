@@ -50,8 +50,8 @@ completes keys by [rempart.schema.json](rempart.schema.json). A duration is a nu
 """
 PIPELINE_HEAD = """# The pipeline file
 
-**For** people who write or review a pipeline. **Answers** which keys a file of `include/pipelines` has, what each means,
-and what holds if you omit it.
+**For** people who write or review a pipeline. **Answers** which keys a file of `include/pipelines` has, what each
+means, and what holds if you omit it.
 
 [Add a pipeline](../how-to/add-a-pipeline.md) leads through the first file. The examples are the shipped pipeline,
 `include/pipelines/hotel_bookings.yaml`. An editor completes keys by [pipeline.schema.json](pipeline.schema.json).
@@ -137,7 +137,7 @@ def configuration_page(root: Path) -> str:
 def pipeline_page(root: Path) -> str:
     """Return the page of the pipeline file, with the shipped pipeline as example."""
     shipped = (root / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")
-    return HEAD + model_page(PIPELINE_HEAD, pipeline_schema(), shipped, read_texts(root), "pipeline")
+    return HEAD + model_page(PIPELINE_HEAD, pipeline_schema(), shipped, read_texts(root), "a pipeline file")
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -175,8 +175,8 @@ def main(arguments: list[str]) -> int:
         if stale:
             sys.stderr.write(f"docs/reference is stale: {', '.join(stale)}. Run `make docs` and commit the result.\n")
         return 1 if stale else 0
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in stale.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     return 0
 

@@ -37,7 +37,7 @@ def build(root: Path, work: Path, site: Path) -> int:
     if not builder.is_file():
         raise ConfigError(f"build the site: there is no {BUILDER}", "Run `make setup-docs`, then try again.")
     count = stage(root, work)
-    command = [builder, "build", "--strict", "--clean", "--config-file", work / "zensical.toml"]
+    command: list[str | Path] = [builder, "build", "--strict", "--clean", "--config-file", work / "zensical.toml"]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env={"NO_COLOR": "1"})
     if done.returncode:
         raise ConfigError(

@@ -12,7 +12,7 @@ _FETCHED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src
 _HARMLESS_LINKS = frozenset(("canonical", "next", "prev", "alternate"))
 
 
-class Page(HTMLParser):
+class BuiltPage(HTMLParser):
     """The anchors of a page, its links, and the addresses that a browser fetches to show it."""
 
     def __init__(self, text: str) -> None:
@@ -34,7 +34,7 @@ class Page(HTMLParser):
 
 def faults(folder: Path) -> list[str]:
     """Return what is wrong, one line each: page, address, cause."""
-    pages = {file: Page(file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("*.html"))}
+    pages = {file: BuiltPage(file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("*.html"))}
     found = [f"{file.relative_to(folder)}: {line}" for file, page in pages.items() for line in _of_page(file, pages)]
     for file in sorted(folder.rglob("*.css")):
         addresses = re.findall(r"(?:url\(|@import )['\"]?([a-z]+://|//)([^'\")]*)", file.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def faults(folder: Path) -> list[str]:
     return found
 
 
-def _of_page(file: Path, pages: dict[Path, Page]) -> Iterator[str]:
+def _of_page(file: Path, pages: dict[Path, BuiltPage]) -> Iterator[str]:
     for address in pages[file].fetched:
         parts = urlsplit(address)
         if parts.netloc:

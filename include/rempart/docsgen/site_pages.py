@@ -20,18 +20,19 @@ NAVIGATION = PurePosixPath("docs", "site", "navigation.yaml")
 DECISIONS = "Decisions"
 DECISIONS_PAGE = "docs/adr/README.md"
 _FENCE = re.compile(r"^[ ]*(```|~~~)")
+_ITEM = re.compile(r"^(- |\* |\d+\. )")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _COMMENT = re.compile(r"^[ ]*<!--.*?-->\n+", re.MULTILINE | re.DOTALL)
 _BOX = re.compile(r"^(\*\*For\*\* (?:.+\n)*?.+)\n\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class NavigationEntry:
     """A page of the navigation with its title, or a section with its entries. `page` is a path in the project."""
 
     title: str
     page: str = ""
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[NavigationEntry, ...] = ()
 
     def pages(self) -> Iterator[str]:
         """Return the pages of this entry, in order."""
@@ -51,32 +52,39 @@ def decisions(root: Path) -> list[tuple[str, str]]:
     return found
 
 
-def navigation(root: Path) -> tuple[Entry, ...]:
+def navigation(root: Path) -> tuple[NavigationEntry, ...]:
     """Return the navigation of docs/site/navigation.yaml, with the decisions at its end."""
     listed = plain_yaml.load((root / NAVIGATION).read_text(encoding="utf-8"))
-    adrs = (Entry(title, f"docs/adr/{name}") for name, title in decisions(root))
-    return (*map(_entry, listed), Entry(DECISIONS, entries=(Entry("All decisions", DECISIONS_PAGE), *adrs)))
+    adrs = (NavigationEntry(title, f"docs/adr/{name}") for name, title in decisions(root))
+    return (
+        *map(_entry, listed),
+        NavigationEntry(DECISIONS, entries=(NavigationEntry("All decisions", DECISIONS_PAGE), *adrs)),
+    )
 
 
-def _entry(listed: Mapping[str, Any]) -> Entry:
+def _entry(listed: Mapping[str, Any]) -> NavigationEntry:
     ((title, inner),) = listed.items()
     if isinstance(inner, list):
-        return Entry(title, entries=tuple(map(_entry, inner)))
-    return Entry(title, posixpath.normpath(posixpath.join("docs", inner)))
+        return NavigationEntry(title, entries=tuple(map(_entry, inner)))
+    return NavigationEntry(title, posixpath.normpath(posixpath.join("docs", inner)))
 
 
 def site_path(page: str) -> str:
-    """Return where a page of the project is on the site: docs/how-to/x.md is how-to/x.md."""
+    """Return where a page of the project is on the site: docs/how-to/keys.md is how-to/keys.md."""
     inside = page.removeprefix("docs/")
-    return inside if inside != page else f"project/{page.replace('/README.md', '.md').replace('/', '-').lower()}"
+    return (
+        inside
+        if inside != page
+        else posixpath.join("project", page.replace("/README.md", ".md").replace("/", "-").lower())
+    )
 
 
-def toml_navigation(entries: tuple[Entry, ...]) -> str:
+def toml_navigation(entries: tuple[NavigationEntry, ...]) -> str:
     """Return the navigation as a TOML value."""
     return "[" + ", ".join(f"{{{_text(e.title)} = {_target(e)}}}" for e in entries) + "]"
 
 
-def _target(entry: Entry) -> str:
+def _target(entry: NavigationEntry) -> str:
     return _text(site_path(entry.page)) if entry.page else toml_navigation(entry.entries)
 
 
@@ -102,6 +110,27 @@ def outside_fences(text: str, change: Callable[[str], str]) -> str:
     return "".join("".join(lines) if code else change("".join(lines)) for code, lines in parts)
 
 
+def with_deep_lists(text: str) -> str:
+    """Return a page for the builder, which needs four spaces before what belongs to an item, and a line before a list.
+
+    A forge, and our pages, need two spaces after `- ` and three after `1. `, and no empty line.
+    """
+    lines: list[str] = []
+    fence, shift = "", 0
+    for line in text.splitlines(keepends=True):
+        item = _ITEM.match(line)
+        indented = line.startswith("  ")
+        if not fence and line.strip() and not indented:
+            shift = 4 - len(item[1]) if item else 0
+        before = lines[-1] if lines else ""
+        if not fence and item and before.strip() and not before.startswith(" ") and not _ITEM.match(before):
+            lines.append("\n")
+        if matched := _FENCE.match(line):
+            fence = "" if matched[1] == fence else fence or matched[1]
+        lines.append(" " * shift + line if indented and shift else line)
+    return "".join(lines)
+
+
 def links(text: str) -> list[str]:
     """Return the targets of a page's links and pictures, outside of blocks of code."""
     found: list[str] = []
@@ -124,7 +153,7 @@ def is_internal(target: str) -> bool:
 class Staging:
     """Copies of the navigation's pages for the site, and of the files to which they lead."""
 
-    def __init__(self, root: Path, folder: Path, entries: tuple[Entry, ...]) -> None:
+    def __init__(self, root: Path, folder: Path, entries: tuple[NavigationEntry, ...]) -> None:
         self._root, self._folder = root, folder
         self._pages = dict.fromkeys(page for entry in entries for page in entry.pages())
 
@@ -140,6 +169,7 @@ class Staging:
     def page(self, page: str, text: str) -> str:
         """Return the site's text of a page."""
         without = outside_fences(text, lambda prose: _COMMENT.sub("", prose))
+        without = with_deep_lists(without)
         boxed = _BOX.sub(r"\1\n{: .answers }\n\n", without, count=1)
         return outside_fences(boxed, lambda prose: self._linked(page, prose))
 
@@ -171,7 +201,8 @@ class Staging:
             return path  # the build in strict mode names the link
         plain = path.startswith("docs/") and not path.endswith(".md")
         # a browser shows text, and would run or download a program
-        new = site_path(path) if plain else f"files/{path.lstrip('.')}" + ("" if path.endswith(".json") else ".txt")
+        copy = posixpath.join("files", path.lstrip(".") + ("" if path.endswith(".json") else ".txt"))
+        new = site_path(path) if plain else copy
         self._write(new, file.read_bytes())
         return new
 
