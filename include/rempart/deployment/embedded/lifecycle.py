@@ -82,7 +82,12 @@ def _alone(stack: Stack, progress: ServiceLog) -> Iterator[None]:
     with (stack.state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as cause:
+            if not isinstance(cause, BlockingIOError):
+                raise StackError(
+                    f"lock {lock.name}: its file system has no locks ({cause.strerror})",
+                    "Put the state on a local disk: REMPART_VAR=/a/folder rempart up.",
+                ) from cause
             progress.line("another `rempart up` or `rempart down` is running: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
