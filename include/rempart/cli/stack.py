@@ -166,6 +166,8 @@ def status() -> None:
     aliases = champions.lines(open_platform())
     for alias in aliases:
         typer.echo(alias)
+    if not all_run(lines):
+        typer.echo("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     red = any(line.startswith(stores_not_held.RED) for line in absent)
     red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
     if red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved):

@@ -115,7 +115,7 @@ def read_pip_settings(python: Path) -> dict[str, str]:
     return settings
 
 
-def _ended(command: Sequence[str | Path], code: int, output: str) -> NoReturn:
+def end(command: Sequence[str | Path], code: int, output: str) -> NoReturn:
     """End set-up in at most three lines. A failure that we cannot name is preceded by its output."""
     line, remedy = cause(output)
     if remedy == UNKNOWN:
@@ -128,7 +128,7 @@ def _run(command: list[str | Path], environment: Mapping[str, str] | None = None
         command, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
-        _ended(command, done.returncode, done.stdout)
+        end(command, done.returncode, done.stdout)
 
 
 def _sync(command: list[str | Path], environment: Mapping[str, str], venv: Path, counter: Counter) -> None:
@@ -155,7 +155,7 @@ def _sync(command: list[str | Path], environment: Mapping[str, str], venv: Path,
         reader.join()
     if running.returncode:
         counter.end()
-        _ended(command, running.returncode, "".join(tail))
+        end(command, running.returncode, "".join(tail))
 
 
 def _installed(venv: Path) -> int:
