@@ -54,14 +54,15 @@ class AirflowApi:
                 if answer.status_code != 201:
                     raise AirflowApiError(
                         f"log in to Airflow at {self.url}: HTTP {answer.status_code}",
-                        "Check login and password of the connection `airflow_api`.",
+                        "The password is that of `rempart stack password airflow`; for a server of your own, correct "
+                        "the connection `airflow_api`.",
                     )
                 self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
             answer = self._answer(method, path, **kwargs)
         except httpx.TransportError as cause:
             raise AirflowApiError(
                 f"{method} {path} at {self.url}: no answer ({type(cause).__name__})",
-                "Check that the stack is up: `rempart status`.",
+                "Airflow starts, or is stopped: `rempart up` starts it and waits until it answers.",
             ) from cause
         if answer.status_code == 401:
             del self._http.headers["Authorization"]
@@ -133,7 +134,11 @@ class AirflowApi:
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
-                self.get(f"/api/v2/dags/{dag_id}")
+                if self.get(f"/api/v2/dags/{dag_id}").get("is_paused"):
+                    raise AirflowApiError(
+                        f"run {dag_id}: the DAG is paused, so the run would wait for ever",
+                        f"Unpause it at {self.url}/dags/{dag_id} (the switch beside its name), then run it again.",
+                    )
                 return
             except AirflowApiError as error:
                 if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:

@@ -23,7 +23,9 @@ from rempart.deployment.setup.terminal import Screen, bar, duration, has_colours
 Phase = Literal["waiting", "running", "done", "failed"]
 LATE_SECONDS = 2.0
 """A command that ends sooner shows no progress of its own."""
-_ON_ITS_OWN = frozenset({"run", "logs", "password", "stack logs", "stack password", "pipeline run", "pipeline deliver"})
+_ON_ITS_OWN = frozenset(
+    {"run", "logs", "password", "users", "stack logs", "stack password", "pipeline run", "pipeline deliver"}
+)
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -109,14 +111,13 @@ def seconds_left(state: State, now: float) -> float | None:
     if state.count:
         done, passed = state.count.done - state.count.first, now - state.count.began
         return (state.count.total - state.count.done) * passed / done if done > 0 and passed >= 3 else None
-    if not state.steps or any(step.usual is None for step in state.steps):
+    to_come = [step for step in state.steps if step.phase not in _OVER]
+    if not state.steps or any(step.usual is None for step in to_come):
         return None
-    ended = [step for step in state.steps if step.phase in ("done", "failed")]
+    ended = [step for step in state.steps if step.phase in _OVER and step.usual is not None]
     usual = sum(step.usual or 0.0 for step in ended)
-    pace = sum(step.seconds(now) for step in ended) / usual if usual > 0 else 1.0
-    return sum(
-        max(0.0, (step.usual or 0.0) * pace - step.seconds(now)) for step in state.steps if step.phase not in _OVER
-    )
+    pace = min(4.0, max(0.25, sum(step.seconds(now) for step in ended) / usual)) if usual > 0 else 1.0
+    return sum(max(0.0, (step.usual or 0.0) * pace - step.seconds(now)) for step in to_come)
 
 
 _OVER = ("done", "failed")

@@ -186,7 +186,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
     lines = _opened(name, stream, size, source)
     records = _records(lines, source.delimiter, len(columns))
     header = next(records).fields
-    if wrong := _wrong_header(header, columns):
+    if wrong := _wrong_header(header, columns, source.delimiter):
         raise Unreadable(wrong)
     if not (yield from _select(records, [header.index(column) for column in columns])):
         raise Unreadable(NO_ROWS)
@@ -320,7 +320,11 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
         yield Piece(number, taken)
 
 
-def _wrong_header(header: Sequence[str], columns: Sequence[str]) -> str | None:
+def _wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
+    if len(header) == 1 < len(columns):
+        other = max(",;\t|", key=header[0].count)
+        if other != delimiter and set(header[0].split(other)) >= set(columns):
+            return f"the columns are separated by '{other}'; the pipeline's source.delimiter is '{delimiter}'"
     missing = [column for column in columns if column not in header]
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
     twice = [column for column in columns if header.count(column) > 1]

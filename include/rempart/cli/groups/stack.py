@@ -196,6 +196,8 @@ def status(as_json: AsJson = False) -> None:
         _show_services(lines)
         for line in (rpo_line, *replicas, *absent, *moved, *aliases):
             typer.echo(line)
+        if not all_run(lines):
+            typer.echo("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:
         raise typer.Exit(1)
 

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _LATE_SECONDS, _AGAIN_SECONDS = 20.0, 30.0
 
 
-class Progress:
+class ServiceLog:
     """Logs `up` and `down`: one line when a service is ready or stopped, and more only for one that takes long.
 
     `steps` of a record are pairs of service and phase, and `detail` is what a live view writes beside the service. A
@@ -77,13 +77,18 @@ class Progress:
 
 
 @contextmanager
-def _alone(stack: Stack, progress: Progress) -> Iterator[None]:
+def _alone(stack: Stack, progress: ServiceLog) -> Iterator[None]:
     """Allow one `up` or `down` at a time."""
     stack.prepare()
     with (stack.state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as cause:
+            if not isinstance(cause, BlockingIOError):
+                raise StackError(
+                    f"lock {lock.name}: its file system has no locks ({cause.strerror})",
+                    "Put the state on a local disk: REMPART_VAR=/a/folder rempart up.",
+                ) from cause
             progress.line("another `rempart up` or `rempart down` is running: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -106,7 +111,7 @@ def _check_ports(stack: Stack, names: Sequence[str]) -> None:
 
 
 def _until(
-    progress: Progress,
+    progress: ServiceLog,
     stack: Stack,
     supervisor: Supervisor,
     names: Sequence[str],
@@ -145,7 +150,7 @@ def _label(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else "airflow"
 
 
-def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) -> None:
+def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: ServiceLog) -> None:
     if supervisor.runs():
         if changed := supervisor.update():
             progress.line("configuration changed: %s", ", ".join(changed))
@@ -181,7 +186,7 @@ def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
     if stack.containers:
         containers.up(stack, patience)
         return
-    progress, ours = Progress(), release.of_checkout(stack.root, stack.python)
+    progress, ours = ServiceLog(), release.of_checkout(stack.root, stack.python)
     with _alone(stack, progress):
         release.check(release.recorded(stack), ours, migrate=migrate)
         servers = [name for name in stack.config.services if name != "airflow" and name not in stack.config.sites]
@@ -203,7 +208,7 @@ def start_stores(stack: Stack, *, active: str | None = None) -> None:
     if stack.containers:
         containers.start_stores(stack)
         return
-    progress = Progress()
+    progress = ServiceLog()
     with _alone(stack, progress):
         supervisor, secrets, resolve = _open(stack, progress, ["postgresql"])
         _start_stores(stack, supervisor, progress, secrets, resolve, active)
@@ -224,7 +229,9 @@ def works(stack: Stack) -> list[str]:
     return [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in states and states[name].pid]
 
 
-def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Supervisor, dict[str, str], Connections]:
+def _open(
+    stack: Stack, progress: ServiceLog, services: Sequence[str]
+) -> tuple[Supervisor, dict[str, str], Connections]:
     """Return the running supervisor and the stack's secrets, after a check of external connections."""
     secrets = credentials.ensure(stack)
     resolve = credentials.connections(stack, secrets)
@@ -240,7 +247,7 @@ def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Su
 def _start_stores(
     stack: Stack,
     supervisor: Supervisor,
-    progress: Progress,
+    progress: ServiceLog,
     secrets: dict[str, str],
     resolve: Connections,
     active: str | None = None,
@@ -290,7 +297,7 @@ def _active_site(stack: Stack, resolve: Connections) -> str:
 
 
 def _migrate_schemas(
-    stack: Stack, progress: Progress, secrets: dict[str, str], resolve: Connections, *, migrate: bool
+    stack: Stack, progress: ServiceLog, secrets: dict[str, str], resolve: Connections, *, migrate: bool
 ) -> None:
     """Inspect every schema first; migrate MLflow's here, and Airflow's while MLflow starts."""
     ours = [
@@ -304,7 +311,7 @@ def _migrate_schemas(
 
 
 def _start_servers(
-    stack: Stack, supervisor: Supervisor, progress: Progress, secrets: dict[str, str], resolve: Connections
+    stack: Stack, supervisor: Supervisor, progress: ServiceLog, secrets: dict[str, str], resolve: Connections
 ) -> None:
     """Start MLflow and Airflow; the schema is migrated while MLflow starts."""
     progress.starting(_servers(stack))
@@ -352,7 +359,7 @@ def urls(stack: Stack) -> dict[str, str]:
 
 def down(stack: Stack) -> None:
     """Stop everything in reverse order, and check that no process is left. Raises StackError."""
-    progress = Progress()
+    progress = ServiceLog()
     with _alone(stack, progress):
         supervisor = Supervisor(stack)
         if supervisor.runs():
