@@ -12,9 +12,13 @@ from rempart.cli import app, examples, panels
 
 _INTRODUCTION = """# Commands
 
-You need this page when you look for a command or an option. `rempart --help`, `rempart GROUP --help` and
-`rempart GROUP COMMAND --help` show the same texts. Without an activated environment, write `.venv/bin/rempart`; in
-containers `docker compose run --rm cli rempart`.
+**For** everybody who types a command of Rempart. **Answers** which command does something, and with which arguments,
+options, exit codes and examples.
+
+<!-- other blocks: not run: a test parses each line against the command line -->
+
+`rempart --help`, `rempart GROUP --help` and `rempart GROUP COMMAND --help` show the same texts. Without an activated
+environment, write `.venv/bin/rempart`; in containers `docker compose run --rm cli rempart`.
 
 ## What do all commands have in common?
 
