@@ -33,7 +33,7 @@ help: ## show this list
 
 preflight: ## check this machine: disk, memory, ports, proxy, package index ... with remedies (seconds)
 	@command -v $(PYTHON) >/dev/null || { echo "FAIL  there is no $(PYTHON): install Python 3.11 or later, or name one with PYTHON="; exit 1; }
-	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart preflight; else $(PYTHON) include/rempart/deployment/setup/preflight.py; fi
+	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart stack preflight; else $(PYTHON) include/rempart/deployment/setup/preflight.py; fi
 
 setup: ## install the hash-locked environment into .venv (does nothing when it is there)
 	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py
@@ -57,13 +57,13 @@ status: setup ## show every service, its port and memory
 	@$(BIN)/rempart status
 
 logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follow)
-	@$(BIN)/rempart logs $(ARGS) $(SERVICE)
+	@$(BIN)/rempart stack logs $(ARGS) $(SERVICE)
 
 base-image: ## make the images' base out of Debian packages (root), where debian:trixie-slim cannot be pulled
 	@deploy/images/base.sh
 
 images: setup ## build every image, and tell their sizes (docs/how-to/compose.md; CLUSTER=yes: they run in a cluster)
-	@$(BIN)/rempart init $(if $(CLUSTER),--images)
+	@$(BIN)/rempart stack init $(if $(CLUSTER),--images)
 	@docker compose --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 
@@ -89,10 +89,11 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/python -m rempart.docsgen.reference --check
-	@$(BIN)/rempart audit --only licences
+	@$(BIN)/rempart audit run --only licences
 
 docs: setup ## write the generated parts of docs/reference anew
 	$(BIN)/python -m rempart.docsgen.reference
+	$(BIN)/python -m tests.unit.cli.wrong_inputs
 
 docs-site: setup setup-docs ## build the documentation's site into var/docs-site: open index.html, no server is needed
 	@$(BIN)/python -m rempart.docsgen.site
@@ -105,10 +106,10 @@ lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-docs.in -o requirements-docs.txt
 
 sbom: setup ## write the bill of materials of the lock (CycloneDX) to var/audit
-	@$(BIN)/rempart audit --only sbom
+	@$(BIN)/rempart audit run --only sbom
 
 audit: setup ## licences, vulnerabilities, telemetry, secrets, ports, policy gaps (ARGS=--json)
-	@$(BIN)/rempart audit $(ARGS)
+	@$(BIN)/rempart audit run $(ARGS)
 
 bench: setup ## measure beside a peer: BENCH=dag_parse (any module of bench/); results in var/bench
 	@if [ -z "$(BENCH)" ]; then echo "Choose one: make bench BENCH=..."; ls bench/*.py | sed -n 's|bench/\([a-z0-9_]*\)\.py|  \1|p' | grep -v -e __init__ -e report -e prove_ -e lone_network -e packets -e pages -e seen -e senders -e sink -e outside -e database_tls -e quiet -e telemetry_containers -e door -e intruder -e listening -e lies_; exit 1; fi

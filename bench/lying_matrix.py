@@ -112,7 +112,7 @@ run for each site that the operation asks; where their verdicts differ, the cell
 | verdict | meaning |
 |---|---|
 | refused | The operation failed with an error of its own. It was green and right once the site told the truth. |
-| refused, then repaired | Refused; `rempart points repair --mark-lost` was run before it was green again. |
+| refused, then repaired | Refused; `rempart backup repair --mark-lost` was run before it was green again. |
 | withstood | The operation was green while the site lied, and the bytes at the real sites are what it claims. |
 | not reachable | An honest run of the operation makes no request that the fault can answer. |
 | not run | The cell was not run yet. |

@@ -153,7 +153,7 @@ def test_a_point_fills_empty_stores_and_the_roles_have_their_rights(
 ) -> None:
     point, folder = back_up(house), operators.folder
     keys = ("--identity", str(folder / "escrow.key"), "--trust", str(folder / "public.pem"))
-    done = operators.run("init", "--kubernetes", "--from-point", *keys, var="admin")
+    done = operators.run("stack", "init", "--kubernetes", "--from-point", *keys, var="admin")
     assert done.returncode == 0 and point.id in done.stdout, done.stderr
     made = folder / "admin" / cluster.FOLDER
     after, lost = read_env_file(made / cluster.KEY), read_env_file(stack.secrets)

@@ -210,8 +210,10 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
     for line in summary(demo.report):
         out(line)
     urls = demo.report["urls"]
-    out(f"\n  Airflow  {urls['airflow']}   user {connection.login}   password: .venv/bin/rempart password airflow")
-    out(f"  MLflow   {urls['mlflow']}   user {tracking.login}   password: .venv/bin/rempart password mlflow")
+    out(
+        f"\n  Airflow  {urls['airflow']}   user {connection.login}   password: .venv/bin/rempart stack password airflow"
+    )
+    out(f"  MLflow   {urls['mlflow']}   user {tracking.login}   password: .venv/bin/rempart stack password mlflow")
     out(f"  Report   {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}\n")
     for failure in demo.failures:
         out(f"FAILED: {failure}")

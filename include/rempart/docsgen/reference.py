@@ -18,6 +18,7 @@ from rempart.audit import licences
 from rempart.audit.findings import Report
 from rempart.audit.packages.distributions import Distributions
 from rempart.backup.drill.drill_report import DrillReport
+from rempart.docsgen.commands import commands_page
 from rempart.docsgen.decisions import decisions_page
 from rempart.docsgen.error_page import errors_page
 from rempart.docsgen.faults import faults_page
@@ -106,9 +107,13 @@ def watch_schema() -> dict[str, Any]:
 
 
 def audit_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `rempart audit --json`."""
+    """Return the JSON Schema of `rempart audit run --json`."""
     plain = TypeAdapter(Report).json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain, "title": "Report of `rempart audit`"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **plain,
+        "title": "Report of `rempart audit run`",
+    }
 
 
 def drill_schema() -> dict[str, Any]:
@@ -139,6 +144,7 @@ def pages(root: Path) -> dict[str, str]:
     """Return every generated file of docs/reference, by name."""
     return {
         "../adr/README.md": HEAD + decisions_page(root),
+        "commands.md": HEAD + commands_page(),
         "configuration.md": configuration_page(root),
         "dags.md": dags_page(root / "dags"),
         "errors.md": HEAD + errors_page(root),

@@ -57,7 +57,7 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     except ValidationError as cause:
         raise PipelineError(
             f"The pipeline file is not valid:\n{explain(cause, file)}",
-            "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart config "
+            "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart pipeline "
             f"check {file.stem}`.",
         ) from cause
     if pipeline.name != file.stem:

@@ -1,4 +1,4 @@
-"""Erase rows of a data set."""
+"""Draft and check pipelines, and erase rows of their data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,47 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
+from rempart.cli import panels
 from rempart.errors import BackupError
+
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.DATA, help="Pipelines: draft a file, check it, erase rows of its data."
+)
+
+
+@group.command("new")
+def pipeline_new(
+    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file.")] = None,
+) -> None:
+    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct.
+
+    Example:
+        rempart pipeline new sales.csv
+        rempart pipeline new sales.csv.gz --name sales
+    """
+    from rempart.ingestion.draft import save_draft
+
+    file = save_draft(csv, name)
+    typer.echo(f"wrote the draft {file}. Check every line marked CHECK, then run `rempart pipeline check {file.stem}`.")
+
+
+@group.command("check")
+def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]) -> None:
+    """Validate rempart.yaml and one pipeline file, and ask the policy about each place in it.
+
+    Every fault names file, path and remedy.
+
+    Example:
+        rempart pipeline check hotel_bookings
+    """
+    from rempart.cli import configuration
+    from rempart.flows.training import check_pipeline
+    from rempart.settings import pipelines
+
+    configuration.check()
+    check_pipeline.check(pipelines.named(name))
+    typer.echo(f"pipeline {name}: valid")
 
 
 def _lines(file: Path) -> list[str]:
@@ -21,8 +60,8 @@ def _lines(file: Path) -> list[str]:
         raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause
 
 
-@app.command("erase")
-def erase_cli(
+@group.command("erase")
+def pipeline_erase(
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline of the rows.")] = None,
     keys: Annotated[
         list[str] | None,
@@ -52,6 +91,11 @@ def erase_cli(
     """Erase rows for good: at every site, in every version, and in later restores.
 
     The same command completes an interrupted run. Exit code 1: something is pending.
+
+    Example:
+        rempart pipeline erase hotel_bookings B0001 --role data-protection-officer --reason consent-withdrawn
+        rempart pipeline erase hotel_bookings --file keys.txt --role data-protection-officer --reason objection --yes
+        rempart pipeline erase --again
     """
     from rempart.flows.erasure import erase as flow
     from rempart.flows.erasure import erase_report
@@ -67,7 +111,8 @@ def erase_cli(
     else:
         if pipeline is None:
             raise BackupError(
-                "erase: no pipeline was given", "Run rempart erase PIPELINE KEY, or rempart erase --again."
+                "erase: no pipeline was given",
+                "Run `rempart pipeline erase PIPELINE KEY`, or `rempart pipeline erase --again`.",
             )
         found = named(pipeline)
         wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
