@@ -110,13 +110,14 @@ __all__ = [
     "WatchError",
 ]
 
-SAY_IT_ALL = frozenset(
-    (
-        "RempartError ConfigError PipelineError ConnectionMissing StackError PreflightFailed SiteError LedgerError"
-        " AuditError AccessError DatabaseUnavailable IngestError FeatureError TrainingError TrackingUnavailable"
-        " TrackingRefused ReplicationError FailoverError BackupError UpgradeError WatchError"
-    ).split()
-)
+# fmt: off
+SAY_IT_ALL = frozenset((
+    "RempartError", "ConfigError", "PipelineError", "ConnectionMissing", "StackError", "PreflightFailed",
+    "SiteError", "LedgerError", "AuditError", "AccessError", "DatabaseUnavailable", "IngestError",
+    "FeatureError", "TrainingError", "TrackingUnavailable", "TrackingRefused", "ReplicationError",
+    "FailoverError", "BackupError", "UpgradeError", "WatchError",
+))
+# fmt: on
 """Classes whose messages have many causes: each message says more than the section of its class."""
 
 
