@@ -28,8 +28,9 @@ def watch(
         typer.Option(help=("File with the notifications already sent, instead of `state` in the configuration.")),
     ] = None,
 ) -> None:
-    """Alert when heartbeats of backup, replication or drill are missing. Run it outside Airflow, if possible at another
-    operator.
+    """Alert when heartbeats of backup, replication or drill are missing.
+
+    Run it outside Airflow, if possible at another operator.
 
     Exit code of --once: 0: all is green; 1: something is red; 2: the check or an alert failed.
 
