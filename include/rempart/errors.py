@@ -51,8 +51,8 @@ RempartError(what, hint)
 ├── DrillFailed              a restore point did not prove itself
 └── WatchError               the watch could not tell somebody, or keep what it told
 
-`transient` tells whether a retry can help: the orchestration fails a task at once when it is false. `explained` tells
-whether a message leads to the class's section of docs/reference/errors.md.
+`transient` tells whether a retry can help: the orchestration fails a task at once when it is false. A message leads to
+its class's section of docs/reference/errors.md, unless its hint names a page or the class is one of SAY_IT_ALL.
 """
 
 from __future__ import annotations
@@ -110,12 +110,21 @@ __all__ = [
     "WatchError",
 ]
 
+# fmt: off
+SAY_IT_ALL = frozenset((
+    "RempartError", "ConfigError", "PipelineError", "ConnectionMissing", "StackError", "PreflightFailed",
+    "SiteError", "LedgerError", "AuditError", "AccessError", "DatabaseUnavailable", "IngestError",
+    "FeatureError", "TrainingError", "TrackingUnavailable", "TrackingRefused", "ReplicationError",
+    "FailoverError", "BackupError", "UpgradeError", "WatchError",
+))
+# fmt: on
+"""Classes whose messages have many causes: each message says more than the section of its class."""
+
 
 class RempartError(Exception):
     """An error in two parts: `what` names the failed operation, its object and the cause; `hint` is an instruction."""
 
     transient = False
-    explained = True
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)
@@ -129,14 +138,13 @@ class RempartError(Exception):
 
     def __str__(self) -> str:
         # a hint that names a page leads to the exact place
-        more = f"\n  More: {self.page}" if self.explained and "docs/" not in self.hint else ""
+        told = type(self).__name__ in SAY_IT_ALL or "docs/" in self.hint
+        more = "" if told else f"\n  More: {self.page}"
         return f"{self.what}\n  What to do: {self.hint}{more}"
 
 
 class ConfigError(RempartError):
     """rempart.yaml or the environment is wrong."""
-
-    explained = False
 
 
 class PipelineError(ConfigError):
@@ -149,8 +157,6 @@ class ConnectionMissing(ConfigError):
 
 class StackError(RempartError):
     """A process of the embedded stack could not start, answer or stop."""
-
-    explained = False
 
 
 class PreflightFailed(StackError):
@@ -229,20 +235,15 @@ class LedgerBroken(LedgerError):
 class AuditError(RempartError):
     """The platform could not be audited."""
 
-    explained = False
-
 
 class AccessError(RempartError):
     """A person's access to Airflow could not be looked at or changed."""
-
-    explained = False
 
 
 class DatabaseUnavailable(RempartError):
     """PostgreSQL did not answer."""
 
     transient = True
-    explained = False
 
 
 class IngestError(RempartError):
@@ -352,8 +353,6 @@ class LockLapses(BackupError):
 class UpgradeError(RempartError):
     """Raised when an upgrade was refused, or the upgraded services failed their checks."""
 
-    explained = False
-
 
 class DrillFailed(RempartError):
     """Raised when a check of a restore drill failed."""
@@ -361,5 +360,3 @@ class DrillFailed(RempartError):
 
 class WatchError(RempartError):
     """Raised when the watch could not send a notification or save its state."""
-
-    explained = False

@@ -12,13 +12,13 @@ from rempart.cli import app, examples, panels
 
 _INTRODUCTION = """# Commands
 
-**For** everybody who types a command of Rempart. **Answers** which command does something, and with which arguments,
-options, exit codes and examples.
+<!-- other blocks: not run: tests/unit/cli/test_examples.py only parses them -->
 
-<!-- other blocks: not run: a test parses each line against the command line -->
+**For** people who type commands. **Answers** which commands and options there are, what they do, and how they end.
 
-`rempart --help`, `rempart GROUP --help` and `rempart GROUP COMMAND --help` show the same texts. Without an activated
-environment, write `.venv/bin/rempart`; in containers `docker compose run --rm cli rempart`.
+`rempart --help`, `rempart GROUP --help` and
+`rempart GROUP COMMAND --help` show the same texts. Without an activated environment, write `.venv/bin/rempart`; in
+containers `docker compose run --rm cli rempart`.
 
 ## What do all commands have in common?
 

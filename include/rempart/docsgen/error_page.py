@@ -52,7 +52,7 @@ def errors_page(root: Path) -> str:
     parts = [HEAD]
     for kind in found:
         text = texts[kind.__name__]
-        if kind.explained and kind is not RempartError and "causes" not in text:
+        if kind.__name__ not in errors.SAY_IT_ALL and "causes" not in text:
             raise ConfigError(f"{TEXTS}: {kind.__name__} names no causes, but its messages lead here", "Add `causes`.")
         parts.append(f"\n## {kind.__name__}\n\n{text['means']}\n")
         base = kind.__base__

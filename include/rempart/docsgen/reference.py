@@ -144,8 +144,8 @@ def pages(root: Path) -> dict[str, str]:
     """Return every generated file of docs/reference, by name."""
     return {
         "../adr/README.md": HEAD + decisions_page(root),
-        "configuration.md": configuration_page(root),
         "commands.md": HEAD + commands_page(),
+        "configuration.md": configuration_page(root),
         "dags.md": dags_page(root / "dags"),
         "errors.md": HEAD + errors_page(root),
         "faults.md": HEAD + faults_page(root),

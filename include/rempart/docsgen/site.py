@@ -6,6 +6,7 @@ the builder, a dead link and an address on another host fail the build.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -40,8 +41,9 @@ def build(root: Path, work: Path, site: Path) -> int:
     command: list[str | Path] = [builder, "build", "--strict", "--clean", "--config-file", work / "zensical.toml"]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env={"NO_COLOR": "1"})
     if done.returncode:
+        plain, *_ = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).partition("Traceback")
         raise ConfigError(
-            f"build the site: the builder ended with {done.returncode}\n{done.stdout}{done.stderr}",
+            f"build the site: the builder ended with {done.returncode}\n{plain.rstrip()}",
             "Correct the pages that the lines above name.",
         )
     shutil.rmtree(site, ignore_errors=True)

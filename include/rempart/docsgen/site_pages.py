@@ -192,8 +192,6 @@ class Staging:
         """Return the site's path of a file of the project, which is copied; None for a folder."""
         if path in self._pages:
             return site_path(path)
-        if path == "README.md":
-            return "index.md"
         file = self._root / path
         if file.is_dir():
             return None

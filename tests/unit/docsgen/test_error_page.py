@@ -35,6 +35,7 @@ def test_a_message_names_its_section_unless_its_hint_names_a_page_or_the_message
     assert "More:" not in str(KeyWrong("open the key", "Follow docs/how-to/keys.md."))
     assert "More:" not in str(ConfigError("read rempart.yaml: line 3", "Correct it."))
     assert "More:" in str(SiteUnavailable("list bucket lake", "Wait."))
+    assert {kind.__name__ for kind in classes()} > errors.SAY_IT_ALL
 
 
 def test_a_class_without_a_text_and_a_text_without_a_class_are_told(tmp_path: Path) -> None:

@@ -34,11 +34,8 @@ EXAMPLE_OPERATOR = {
 """Operator `acme-cloud` of the examples, which docs/how-to/choose-operators.md declares."""
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_0-9-]*(\.\.\.)?|\.\.\.|<.*>|\[.*|\$.*|--.*|-\w")
 
-PLANNED = {
-    f"rempart {name}"
-    for name in ("stack", "pipeline", "site", "pool", "database", "backup", "model", "quarantine show")
-} | {"rempart egress"}
-"""The prefix of the network rules' log lines, and commands of docs/reference/errors.md that come with new groups."""
+NO_COMMANDS = frozenset(["rempart egress"])
+"""The prefix of the network rules' log lines."""
 
 
 def some(*languages: str) -> list[Any]:
@@ -188,14 +185,14 @@ def named_in_prose(page: str) -> Iterator[list[str]]:
         yield inline.split()
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", [page for page in pages() if not page.endswith("/wrong-inputs.md")])
 def test_prose_names_commands_that_exist(page: str) -> None:
     unknown = set()
     for words in named_in_prose(page):
         found, names, rest = command(words)
         if hasattr(found, "commands") and rest and not PLACEHOLDER.fullmatch(rest[0]):
             unknown.add(" ".join(["rempart", *names, rest[0]]))
-    assert unknown - PLANNED == set()
+    assert unknown - NO_COMMANDS == set()
 
 
 def make_targets() -> set[str]:
