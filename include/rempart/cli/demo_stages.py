@@ -5,7 +5,7 @@ The stages follow each other without a gap, so that their seconds add up to the 
 
 from __future__ import annotations
 
-import os
+import itertools
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -140,8 +140,10 @@ def summary(report: dict[str, Any]) -> list[str]:
 def folded(reasons: Sequence[str]) -> str:
     """Return the gate's reasons as one sentence: their common beginning once."""
     plain = [reason.removeprefix("refused: ") for reason in reasons]
-    common = os.path.commonprefix(plain).rpartition(" ")[0] if len(plain) > 1 else ""
-    return f"{common} {', '.join(text[len(common) :].strip() for text in plain)}".strip()
+    words = [text.split(" ") for text in plain]
+    same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
+    count = len(same) if len(plain) > 1 else 0
+    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
 
 
 def in_words(seconds: Mapping[str, Any]) -> str:

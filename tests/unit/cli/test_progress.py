@@ -1,4 +1,4 @@
-"""A command shows how far it is: redrawn lines at a terminal, plain lines elsewhere, and a clean terminal at its end."""
+"""A command shows how far it is: redrawn lines at a terminal, plain lines elsewhere, and nothing is left to clean."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_dumb_terminal_gets_plain_lines(variables: dict[str, str]) -> None:
 
 def test_no_color_leaves_the_view_and_takes_the_colours() -> None:
     _, sent = seen("services", NO_COLOR="1")
-    assert "\033[3" not in sent and "\033[1A" in sent
+    assert "\033[32m" not in sent and "\033[2A" in sent
     assert "\033[32m" in seen("services")[1]
 
 
@@ -193,10 +193,10 @@ def test_the_demo_ends_with_what_to_open_first_and_what_to_try_next() -> None:
 
 def test_reasons_of_a_refusal_are_one_sentence() -> None:
     reasons = [
-        "refused: mae of price 80 is above 25 (the limit)",
-        "refused: mae of price 80 is above 31 (the baseline)",
+        "refused: mae 80 of price is above 25 (the limit)",
+        "refused: mae 80 of price is above 31 (a baseline)",
     ]
-    assert demo_stages.folded(reasons) == "mae of price 80 is above 25 (the limit), 31 (the baseline)"
+    assert demo_stages.folded(reasons) == "mae 80 of price is above 25 (the limit), 31 (a baseline)"
     assert demo_stages.folded(["refused: no rows"]) == "no rows"
 
 
