@@ -20,6 +20,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -110,40 +111,65 @@ class Frame:
     rows: tuple[str, ...]
 
 
-def record(command: list[str], columns: int, rows: int, shown: str, every: float) -> tuple[list[Frame], int]:
-    """Run a command in a pseudo-terminal. Return a frame for each time its screen changed, and its exit code."""
+def chunks(
+    command: list[str], columns: int, rows: int, environment: dict[str, str], stop: tuple[str, int] | None = None
+) -> Iterator[bytes | int]:
+    """Run a command in a pseudo-terminal and yield what it sends; at last its exit code, a number.
+
+    `stop`: a text, and the signal that the command gets when it has sent it.
+    """
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(rows)}
-    screen, frames, began = Emulator(), [], time.monotonic()
-    screen.feed(f"\033[1m$ {shown}\033[0m\r\n")
-    frames.append(Frame(0.0, tuple(screen.marked())))
+    sent = b""
     with subprocess.Popen(
         command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
     ) as running:
         os.close(follower)
-        pending = b""
         while True:
             ready = select.select([leader], [], [], 0.5)[0]
             try:
                 chunk = os.read(leader, 65536) if ready else b""
-            except OSError:
+            except OSError:  # the last process closed its side
                 break
-            if ready and not chunk:
+            if not chunk and (ready or running.poll() is not None):
                 break
-            pending += chunk
-            whole = pending[: pending.rfind(b"\n") + 1]
-            pending = pending[len(whole) :]
-            sys.stdout.buffer.write(whole)
-            sys.stdout.flush()
-            screen.feed(whole.decode("utf-8", "replace"))
-            if time.monotonic() - began - frames[-1].at >= every:
-                frames.append(Frame(time.monotonic() - began, tuple(screen.marked())))
-            if not ready and running.poll() is not None:
-                break
-        screen.feed(pending.decode("utf-8", "replace"))
+            yield chunk
+            if stop:
+                sent += chunk
+                if stop[0].encode() in sent:
+                    running.send_signal(stop[1])
+                    stop = None
         os.close(leader)
-        code = running.wait()
+    yield running.returncode
+
+
+def sent(
+    command: list[str], columns: int, rows: int, environment: dict[str, str], stop: tuple[str, int] | None = None
+) -> tuple[str, int]:
+    """Run a command in a pseudo-terminal. Return everything that it sent, and its exit code."""
+    items = list(chunks(command, columns, rows, environment, stop))
+    text = b"".join(item for item in items if isinstance(item, bytes))
+    return text.decode("utf-8", "replace"), next(item for item in items if isinstance(item, int))
+
+
+def record(command: list[str], columns: int, rows: int, shown: str, every: float) -> tuple[list[Frame], int]:
+    """Run a command in a pseudo-terminal. Return a frame for each time its screen changed, and its exit code."""
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(rows)}
+    screen, began, pending = Emulator(), time.monotonic(), b""
+    screen.feed(f"\033[1m$ {shown}\033[0m\r\n")
+    frames = [Frame(0.0, tuple(screen.marked()))]
+    code = 0
+    for chunk in chunks(command, columns, rows, environment):
+        if isinstance(chunk, int):
+            code = chunk
+            break
+        whole, newline, rest = (pending + chunk).rpartition(b"\n")
+        sys.stdout.buffer.write(whole + newline)
+        sys.stdout.flush()
+        screen.feed((whole + newline).decode("utf-8", "replace"))
+        pending = rest
+        if time.monotonic() - began - frames[-1].at >= every:
+            frames.append(Frame(time.monotonic() - began, tuple(screen.marked())))
     frames.append(Frame(time.monotonic() - began, tuple(screen.marked())))
     return frames, code
 

@@ -5,8 +5,10 @@ The stages follow each other without a gap, so that their seconds add up to the 
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +16,17 @@ from rempart.cli.progress import Progress, Step
 
 STAGES: dict[str, float | None] = {
     "set-up": None,
-    "start": 40.0,
+    "start": 60.0,
     "deliver": 2.0,
-    "ingest": 25.0,
-    "features": 20.0,
-    "train": 25.0,
-    "validate": 15.0,
-    "backup": 25.0,
+    "ingest": 40.0,
+    "features": 25.0,
+    "train": 60.0,
+    "validate": 12.0,
+    "backup": 22.0,
     "replicate": 12.0,
-    "drill": 60.0,
-    "bad model": 20.0,
-    "gate": 15.0,
+    "drill": 30.0,
+    "bad model": 35.0,
+    "gate": 12.0,
 }
 """The stages in their order, with the seconds of each on two cores. The last run of this stack knows better. Set-up
 takes seconds or minutes, and is over when the first stage is shown.
@@ -125,13 +127,23 @@ def summary(report: dict[str, Any]) -> list[str]:
     replica = report["replica"]
     lines = [
         ("champion", f"version {model['version']}, mae {model['mae']:.2f} (baseline {model['baseline_mae']:.2f})"),
-        ("refused", f"mae {report['refused']['mae']:.2f}: " + "; ".join(report["refused"]["reasons"])),
+        ("refused", folded(report["refused"]["reasons"])),
         ("replica", f"{replica['bytes'] / 1e6:.1f} MB, all verified, lag {replica['lag_seconds']:.0f} s"),
         ("restore", f"{report['restore_point']['id']}, proved in {drill['rto_seconds']:.0f} s"),
         ("seconds", in_words(seconds)),
     ]
     width = max(len(name) for name, _ in lines)
-    return ["", *(f"  {name:<{width}}  {text}" for name, text in lines)]
+    wrapped = [(name, textwrap.wrap(text, 78) or [""]) for name, text in lines]
+    return ["", *(f"  {n if i == 0 else '':<{width}}  {row}" for n, rows in wrapped for i, row in enumerate(rows))]
+
+
+def folded(reasons: Sequence[str]) -> str:
+    """Return the gate's reasons as one sentence: their common beginning once."""
+    plain = [reason.removeprefix("refused: ") for reason in reasons]
+    words = [text.split(" ") for text in plain]
+    same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
+    count = len(same) if len(plain) > 1 else 0
+    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
 
 
 def in_words(seconds: Mapping[str, Any]) -> str:

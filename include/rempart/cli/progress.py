@@ -29,7 +29,7 @@ _ON_ITS_OWN = frozenset(
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_COUNTED = re.compile(r"^(?P<verb>.*?\w) (?P<done>[\d,]+(?:\.\d+)?) of (?P<total>[\d,]+(?:\.\d+)?) (?P<unit>\w.*)$")
+_COUNTED = re.compile(r"^(?P<verb>.*?\w) (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) (?P<unit>\w.*)$")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Progress:
         if not self.live or record.levelno >= logging.WARNING:
             return False
         if getattr(record, "last", False):
-            self._last.append(record.getMessage())
+            self._last += [] if self._fixed else [record.getMessage()]
             return True
         steps: Sequence[tuple[str, Phase]] = getattr(record, "steps", ())
         self.state = told(self.state, record.getMessage(), time.monotonic())

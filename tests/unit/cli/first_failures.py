@@ -130,7 +130,7 @@ def outside(project: Place) -> str:
         os.chdir(before)
 
 
-@mistake(FILES, "rempart.yaml has a typing error", "line 9", "Correct the line")
+@mistake(FILES, "rempart.yaml has a typing error", r"line \d+: did not find", "Correct the line")
 def yaml_syntax(project: Place) -> str:
     file = project.folder / "rempart.yaml"
     file.write_text("sites: [primary, haven\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
