@@ -36,6 +36,7 @@ preflight: ## check this machine: disk, memory, ports, proxy, package index ... 
 	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart stack preflight; else $(PYTHON) include/rempart/deployment/setup/preflight.py; fi
 
 setup: ## install the hash-locked environment into .venv (does nothing when it is there)
+	@command -v $(PYTHON) >/dev/null || { echo "setup: there is no $(PYTHON)"; echo "  What to do: install Python 3.11 to 3.13, or name one: make PYTHON=python3.12 setup"; exit 1; }
 	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py
 
 setup-trainer: ## install .venv-trainer, where jobs that need PyTorch run (the build is pip's choice)

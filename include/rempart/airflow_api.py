@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -54,14 +54,15 @@ class AirflowApi:
                 if answer.status_code != 201:
                     raise AirflowApiError(
                         f"log in to Airflow at {self.url}: HTTP {answer.status_code}",
-                        "Check login and password of the connection `airflow_api`.",
+                        "The password is that of `rempart stack password airflow`; for a server of your own, correct "
+                        "the connection `airflow_api`.",
                     )
                 self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
             answer = self._answer(method, path, **kwargs)
         except httpx.TransportError as cause:
             raise AirflowApiError(
                 f"{method} {path} at {self.url}: no answer ({type(cause).__name__})",
-                "Check that the stack is up: `rempart status`.",
+                "Airflow starts, or is stopped: `rempart up` starts it and waits until it answers.",
             ) from cause
         if answer.status_code == 401:
             del self._http.headers["Authorization"]
@@ -133,7 +134,11 @@ class AirflowApi:
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
-                self.get(f"/api/v2/dags/{dag_id}")
+                if self.get(f"/api/v2/dags/{dag_id}").get("is_paused"):
+                    raise AirflowApiError(
+                        f"run {dag_id}: the DAG is paused, so the run would wait for ever",
+                        f"Unpause it at {self.url}/dags/{dag_id} (the switch beside its name), then run it again.",
+                    )
                 return
             except AirflowApiError as error:
                 if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
@@ -190,9 +195,46 @@ class AirflowApi:
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Return the value that a task returned. Raises AirflowApiError."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
-        value: dict[str, Any] = self._call("GET", path)["value"]
+        value: dict[str, Any] = self._xcom(dag_id, run_id, task_id, "return_value")
         return value
+
+    def failures(self, dag_id: str, run_id: str, key: str) -> dict[str, tuple[str, ...]]:
+        """Return the failed tasks of a run, each with the texts that it stored under `key`; none for a killed task.
+
+        Raises AirflowApiError.
+        """
+        tasks = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+        found: dict[str, tuple[str, ...]] = {}
+        for task in tasks:
+            if task["state"] != "failed":
+                continue
+            try:
+                stored = self._xcom(dag_id, run_id, task["task_id"], key)
+            except AirflowApiError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                stored = None
+            found[task["task_id"]] = tuple(str(text) for text in stored) if isinstance(stored, list) else ()
+        return found
+
+    def _xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        return self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")[
+            "value"
+        ]
+
+    def started_at(self, dag_id: str, run_id: str) -> datetime | None:
+        """Return when a run started, by Airflow's clock; None if it waits. Raises AirflowApiError."""
+        at = self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["start_date"]
+        return datetime.fromisoformat(at) if at else None
+
+    def paused(self, dag_ids: Iterable[str]) -> list[str]:
+        """Return the paused DAGs among these. Wait for a DAG that Airflow has not read yet. Raises AirflowApiError."""
+        found = []
+        for dag_id in dag_ids:
+            self._await_dag(dag_id)
+            if self.get(f"/api/v2/dags/{dag_id}")["is_paused"]:
+                found.append(dag_id)
+        return found
 
     def import_errors(self) -> list[str]:
         """Return files that Airflow could not import, with the reason."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from rempart.airflow_api import AirflowApi
+from rempart.cli import progress
+from rempart.cli.demo_stages import NextSteps, Stages, steps, summary
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.settings import config, pipelines
@@ -33,18 +35,18 @@ class Demo:
     platform: Platform
     api: AirflowApi
     out: Callable[[str], None]
-    started: float = field(default_factory=time.monotonic)
     report: dict[str, Any] = field(default_factory=lambda: {"ok": False, "seconds": {}})
     failures: list[str] = field(default_factory=list)
+    stages: Stages = field(init=False)
 
-    def tell(self, stage: str, line: str) -> None:
-        self.out(f"{time.monotonic() - self.started:6.1f} s  {stage:<12} {line}")
+    def __post_init__(self) -> None:
+        self.stages = Stages(self.out)
 
     def check(self, ok: bool, fact: str) -> None:
         """Check a fact that must be true for the demo to succeed."""
         if not ok:
             self.failures.append(fact)
-        self.out(f"          {'✓' if ok else '✗'} {fact}")
+        self.stages.checked(ok, fact)
 
     def run(
         self,
@@ -59,16 +61,12 @@ class Demo:
 
         The run is the one that an asset started since a time or, without a time, one triggered here.
         """
-
-        def tell(line: str) -> None:
-            self.tell(stage, line)
-
         if since is None:
-            tell(f"POST /api/v2/dags/{dag_id}/dagRuns {json.dumps(conf or {})}")
-            return self.api.run(dag_id, task_id, conf, tell)
+            self.stages.begin(stage, f"POST /api/v2/dags/{dag_id}/dagRuns {json.dumps(conf or {})}")
+            return self.api.run(dag_id, task_id, conf, self.stages.event)
+        self.stages.begin(stage, f"{dag_id}, started by its asset")
         run_id = self.api.await_run(dag_id, since)
-        tell(f"{dag_id} started by its asset")
-        self.api.follow(dag_id, run_id, tell)
+        self.api.follow(dag_id, run_id, self.stages.event)
         return self.api.result(dag_id, run_id, task_id)
 
     def deliver(self) -> int:
@@ -86,17 +84,26 @@ class Demo:
     def chain(self) -> datetime:
         """Run ingestion, features, candidate and gate: started once by REST, then by assets. Return the start time."""
         began = time.monotonic()
-        deliveries = self.deliver()
-        self.tell("deliver", f"{deliveries} weekly deliveries in the landing bucket")
+        self.stages.begin("deliver")
+        self.stages.result(f"{self.deliver()} weekly deliveries in the landing bucket")
         since = datetime.now(UTC) - timedelta(seconds=1)
         ingested = self.run("ingest", f"ingest_{PIPELINE}", "ingest")
+        rows = self.rows()
+        counted = f"{rows['delivered']} = accepted {rows['accepted']} + quarantined {rows['quarantined']}"
+        self.stages.result(f"rows delivered {counted}")
         # an unchanged snapshot starts nothing: a warm demo starts the next stage itself, and assets do the rest
         by_asset = since if ingested["changed"] else None
         features = self.run("features", f"materialize_features_{PIPELINE}", "materialize", since=by_asset)
+        self.stages.result(f"{features['rows_online']} rows online in {features['views']} views")
         trained = self.run("train", f"train_{PIPELINE}", "train", since=since)
+        self.stages.result(f"version {trained['version']} is a candidate")
         judged = self.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
+        verdict = "is champion" if judged["promoted"] else "is refused"
+        self.stages.result(
+            f"version {judged['version']} {verdict}: mae {judged['metrics']['mae']:.2f}, "
+            f"naive baseline {judged['baselines']['mae']:.2f}"
+        )
         self.report["seconds"]["pipeline"] = round(time.monotonic() - began, 1)
-        rows = self.rows()
         self.report |= {
             "rows": rows,
             "features": {"views": features["views"], "rows_online": features["rows_online"]},
@@ -110,7 +117,7 @@ class Demo:
         }
         self.check(
             rows["delivered"] == rows["accepted"] + rows["quarantined"] == 15402,
-            f"delivered {rows['delivered']} = accepted {rows['accepted']} + quarantined {rows['quarantined']}",
+            f"delivered {counted}",
         )
         self.check(features["rows_online"] > 0, f"{features['rows_online']} rows online in {features['views']} views")
         self.check(
@@ -135,15 +142,18 @@ class Demo:
     def continuity(self, since: datetime) -> None:
         """Check the restore point that the promotion started, the replica, and the drill."""
         point = self.run("backup", "backup_platform", "back_up", since=since)
+        self.stages.result(f"restore point {point['id']}, {point['bytes'] / 1e6:.1f} MB")
         self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
         pair = self.platform.config.replication[0]
         copied = self.run("replicate", f"replicate_{pair.source}_to_{pair.target}", "conclude")
+        self.stages.result(f"{copied['verified']} of {copied['objects']} objects at {pair.target} verified")
         self.report["replica"] = {key: copied[key] for key in ("objects", "bytes", "verified", "lag_seconds")}
         self.check(
             copied["verified"] == copied["objects"] > 0 and not copied["failed"],
             f"{copied['verified']} of {copied['objects']} objects at {pair.target} verified by SHA-256",
         )
         drilled = self.run("drill", "restore_drill", "report", conf={"point": point["id"]})
+        self.stages.result(f"restored and proved: {len(drilled['checks'])} checks, RTO {drilled['rto_seconds']:.0f} s")
         self.report["drill"] = {"ok": drilled["ok"], "rto_seconds": drilled["rto_seconds"], "checks": drilled["checks"]}
         self.check(
             drilled["ok"],
@@ -153,8 +163,11 @@ class Demo:
     def refusal(self) -> None:
         """Check that a deliberately bad candidate is refused, and the champion stays."""
         since = datetime.now(UTC)
-        self.run("bad model", f"train_{PIPELINE}", "train", conf={"trainer_params": BAD_PARAMS})
+        trained = self.run("bad model", f"train_{PIPELINE}", "train", conf={"trainer_params": BAD_PARAMS})
+        self.stages.result(f"version {trained['version']} is a candidate that learned almost nothing")
         judged = self.run("gate", f"validate_model_{PIPELINE}", "validate", since=since)
+        verdict = "is promoted" if judged["promoted"] else "is refused"
+        self.stages.result(f"version {judged['version']} {verdict}: mae {judged['metrics']['mae']:.2f}")
         self.report["refused"] = {"mae": judged["metrics"]["mae"], "reasons": judged["reasons"]}
         self.check(not judged["promoted"], f"the bad candidate is refused: mae {judged['metrics']['mae']:.2f}")
         self.check(
@@ -162,62 +175,62 @@ class Demo:
         )
 
 
-def summary(report: dict[str, Any]) -> list[str]:
-    """Yield the table at the end."""
-    rows, model, drill = report["rows"], report["model"], report["drill"]
-    lines = [
-        ("rows", f"{rows['delivered']} delivered = {rows['accepted']} accepted + {rows['quarantined']} quarantined"),
-        ("features", f"{report['features']['rows_online']} rows online in {report['features']['views']} views"),
-        ("champion", f"version {model['version']}, mae {model['mae']:.2f} (baseline {model['baseline_mae']:.2f})"),
-        ("refused", f"mae {report['refused']['mae']:.2f}: " + "; ".join(report["refused"]["reasons"])),
-        (
-            "replica",
-            (
-                f"{report['replica']['objects']} objects, {report['replica']['bytes'] / 1e6:.1f} MB, all verified, "
-                f"lag {report['replica']['lag_seconds']:.0f} s"
-            ),
-        ),
-        ("restore point", f"{report['restore_point']['id']}, {report['restore_point']['bytes'] / 1e6:.1f} MB"),
-        ("drill", f"{len(drill['checks'])} checks, RTO {drill['rto_seconds']:.0f} s"),
-        ("seconds", ", ".join(f"{k} {v}" for k, v in report["seconds"].items())),
-    ]
-    width = max(len(name) for name, _ in lines)
-    return [f"  {name:<{width}}  {text}" for name, text in lines]
-
-
 def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> bool:
     """Run the demo against this project's stack and write var/demo-report.json. Return whether every check passed."""
-    began = time.monotonic()
-    setup_seconds = float(os.environ.get("REMPART_SETUP_SECONDS", "0"))
-    start_stack()
-    connection = config.environment_connections("airflow_api")
-    demo = Demo(open_platform(), AirflowApi(connection), out)
-    demo.report["seconds"] |= {"setup": round(setup_seconds, 1), "stack": round(time.monotonic() - began, 1)}
     file = config.var_dir() / "demo-report.json"
-    try:
-        demo.continuity(demo.chain())
-        demo.refusal()
-    except RempartError as error:
-        demo.failures.append(str(error))
-        raise
-    finally:
-        tracking = demo.platform.tracking()
-        demo.report["urls"] = {"airflow": demo.api.url, "mlflow": f"http://{tracking.host}:{tracking.port}"}
-        demo.report["seconds"]["total"] = round(time.monotonic() - began + setup_seconds, 1)
-        demo.report |= {"ok": not demo.failures, "failures": demo.failures}
-        _write(file, demo.report)
-    out("")
-    for line in summary(demo.report):
-        out(line)
+    before = float(os.environ.get("REMPART_SETUP_SECONDS", "0")) + _age()
+    with progress.shown("demo", steps(_last(file))) as view:
+        stages = Stages(out, view, before)
+        stages.ended("set-up", before, "the locked environment is installed")
+        stages.begin("start", "PostgreSQL, two S3 sites, MLflow and Airflow")
+        start_stack()
+        connection = config.environment_connections("airflow_api")
+        demo = Demo(open_platform(), AirflowApi(connection), out)
+        demo.stages = stages
+        stages.result("PostgreSQL, two S3 sites, MLflow and Airflow work")
+        whole = False
+        try:
+            demo.continuity(demo.chain())
+            demo.refusal()
+            whole = True
+        except RempartError as error:
+            demo.failures.append(str(error))
+            raise
+        finally:
+            tracking = demo.platform.tracking()
+            demo.report["urls"] = {"airflow": demo.api.url, "mlflow": f"http://{tracking.host}:{tracking.port}"}
+            demo.report["seconds"] |= {
+                "setup": stages.seconds["set-up"],
+                "stack": stages.seconds["start"],
+                "stages": stages.seconds,
+                "total": stages.total,
+            }
+            demo.report |= {"ok": whole and not demo.failures, "failures": demo.failures}
+            _write(file, demo.report)
     urls = demo.report["urls"]
-    out(
-        f"\n  Airflow  {urls['airflow']}   user {connection.login}   password: .venv/bin/rempart stack password airflow"
-    )
-    out(f"  MLflow   {urls['mlflow']}   user {tracking.login}   password: .venv/bin/rempart stack password mlflow")
-    out(f"  Report   {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}\n")
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    after = NextSteps(urls["airflow"], connection.login or "", urls["mlflow"], tracking.login or "", str(shown))
+    for line in (*summary(demo.report), *after.lines()):
+        out(line)
     for failure in demo.failures:
         out(f"FAILED: {failure}")
     return not demo.failures
+
+
+def _age() -> float:
+    """Return the seconds since this process started: the command line is part of what somebody waits for."""
+    import psutil
+
+    return max(0.0, time.time() - psutil.Process().create_time())
+
+
+def _last(file: Path) -> dict[str, Any]:
+    """Return the report of the last demo; empty without a readable one."""
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 def _write(file: Path, report: dict[str, Any]) -> None:

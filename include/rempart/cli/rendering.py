@@ -6,10 +6,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ROOT = logging.getLogger("rempart")
+Take = Callable[[logging.LogRecord], bool]
+"""Shows a record in a live view. Returns whether the record needs no line of its own."""
+views: list[Take] = []
+"""The live views of this process: the last one is asked."""
 TIMED = ("rempart.deployment.embedded.lifecycle",)
 """Loggers whose lines show the seconds since the command started, because a start of the stack takes long."""
 _WORDS = {logging.WARNING: ("warning", "33"), logging.ERROR: ("error", "31"), logging.CRITICAL: ("error", "31")}
@@ -23,6 +27,8 @@ class Terminal(logging.Handler):
         self._began = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if views and views[-1](record):
+            return
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         coloured = stream.isatty() and not os.environ.get("NO_COLOR")
         stream.write(f"{self._head(record, coloured=coloured)}{self.format(record)}\n")

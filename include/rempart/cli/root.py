@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
-from rempart.cli import panels, rendering
+from rempart.cli import panels, progress, rendering
 from rempart.cli.suggestions import Group
 
 
@@ -31,3 +33,4 @@ app = typer.Typer(
 @app.callback()
 def log_to_terminal(context: typer.Context) -> None:
     context.with_resource(rendering.on_terminal())
+    context.with_resource(progress.waiting(sys.argv[1:]))

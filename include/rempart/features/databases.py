@@ -62,7 +62,9 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
         ) as opened:
             yield opened
     except psycopg.OperationalError as cause:
-        raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
+        raise DatabaseUnavailable(
+            f"{where}: no answer", "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it."
+        ) from cause
     except psycopg.Error as cause:
         raise FeatureError(
             f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",

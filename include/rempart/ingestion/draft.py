@@ -154,7 +154,8 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
             f"the names of columns {', '.join(wrong[:20])} have characters other than lower case letters, digits and _"
         )
         what = fault or (names if line else "the file is empty")
-        raise PipelineError(f"draft a pipeline from {csv.name}: {what}", "Correct the file at its source.")
+        remedy = "Rename them in the first line, such as booking_id." if line and not fault else "Correct the file."
+        raise PipelineError(f"draft a pipeline from {csv.name}: {what}", remedy)
     rows = reading.read(csv.name, body, source, header)
     if not rows.cells:
         why = rows.fault or "no row has as many fields as the first line"

@@ -13,7 +13,6 @@ import csv
 import io
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -184,6 +183,22 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
 
     Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order. Blank lines are skipped.
     """
+    lines = _opened(name, stream, size, source)
+    records = _records(lines, source.delimiter, len(columns))
+    header = next(records).fields
+    if wrong := _wrong_header(header, columns, source.delimiter):
+        raise Unreadable(wrong)
+    if not (yield from _select(records, [header.index(column) for column in columns])):
+        raise Unreadable(NO_ROWS)
+
+
+def header_of(name: str, stream: BinaryIO, size: int, source: Source) -> list[str]:
+    """Return the columns that a delivery names in its first line. Raises Unreadable."""
+    return list(next(_records(_opened(name, stream, size, source), source.delimiter, MAX_COLUMNS)).fields)
+
+
+def _opened(name: str, stream: BinaryIO, size: int, source: Source) -> _Lines:
+    """Return a delivery's lines from its header on. Raises Unreadable."""
     if not name.lower().endswith((".csv", ".csv.gz")):
         raise Unreadable("the file's name ends neither in .csv nor in .csv.gz")
     text = unpacked(stream, size)
@@ -202,12 +217,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
         raise Unreadable(EMPTY)
     if line.count(source.delimiter) >= MAX_COLUMNS:
         raise Unreadable(f"the header has more than {MAX_COLUMNS} columns")
-    records = _records(lines, source.delimiter, len(columns))
-    header = next(records).fields
-    if wrong := _wrong_header(header, columns):
-        raise Unreadable(wrong)
-    if not (yield from _select(records, [header.index(column) for column in columns])):
-        raise Unreadable(NO_ROWS)
+    return lines
 
 
 class _Lines:
@@ -310,17 +320,11 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
         yield Piece(number, taken)
 
 
-def line_count(stream: BinaryIO, size: int) -> int:
-    """Return how many line feeds a delivery holds, as far as it can be unpacked."""
-    count = 0
-    with suppress(Unreadable):
-        text = unpacked(stream, size)
-        while block := text.read(1 << 20):
-            count += block.count(b"\n")
-    return count
-
-
-def _wrong_header(header: Sequence[str], columns: Sequence[str]) -> str | None:
+def _wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
+    if len(header) == 1 < len(columns):
+        other = max(",;\t|", key=header[0].count)
+        if other != delimiter and set(header[0].split(other)) >= set(columns):
+            return f"the columns are separated by '{other}'; the pipeline's source.delimiter is '{delimiter}'"
     missing = [column for column in columns if column not in header]
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
     twice = [column for column in columns if header.count(column) > 1]

@@ -56,7 +56,7 @@ class PostgresqlLedger:
                 yield session
         except psycopg.OperationalError as cause:
             raise DatabaseUnavailable(
-                f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`)."
+                f"{where}: no answer", "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it."
             ) from cause
         except psycopg.Error as cause:
             raise LedgerError(

@@ -69,6 +69,6 @@ def read(connection: Connection) -> list[Location]:
     except psycopg.Error as cause:
         raise DatabaseUnavailable(
             f"read MLflow's artifact locations: {type(cause).__name__}",
-            "Check that PostgreSQL runs (`rempart status`).",
+            "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it.",
         ) from cause
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,10 +49,18 @@ def load(file: Path) -> Pipeline:
     return _pipeline(file, _stamp(file))
 
 
+def _pipeline_hint(file: Path) -> str:
+    """Return the remedy for a pipeline file that is missing: one with a similar name, or how to make it."""
+    known = sorted(path.stem for path in file.parent.glob("*.yaml") if path.is_file())
+    if close := get_close_matches(file.stem, known, n=1):
+        return f"Did you mean {close[0]}? Else create it: `rempart pipeline new {file.stem}.csv`."
+    return f"Pass one of: {', '.join(known[:10]) or '(there is none yet)'}; or `rempart pipeline new {file.stem}.csv`."
+
+
 @lru_cache(maxsize=1024)
 def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     if stamp is None:
-        raise PipelineError(f"{file} does not exist, or is no regular file", "Create it, or remove what has its name.")
+        raise PipelineError(f"{file} does not exist, or is no regular file", _pipeline_hint(file))
     try:
         pipeline = Pipeline.model_validate(read_yaml(file, PipelineError))
     except ValidationError as cause:
@@ -126,6 +135,11 @@ def check_prefix(file: Path, prefixes: Mapping[str, str], overlapping: Mapping[s
             "Give each pipeline its own prefix, not inside another pipeline's prefix. Until then none of these "
             "pipelines runs.",
         )
+
+
+def names() -> list[str]:
+    """Return the names of all pipeline files, valid or not."""
+    return [file.stem for file in _files(pipelines_dir())]
 
 
 def named(name: str) -> Pipeline:

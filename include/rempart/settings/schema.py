@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from rempart.errors import ConfigError
 from rempart.settings import plain_yaml
@@ -35,18 +38,54 @@ class Strict(BaseModel):
 
 
 def explain(error: ValidationError, file: Path) -> str:
-    """Return one line per fault: the file, the path in it, the error."""
-    lines = []
-    for fault in error.errors():
+    """Return one line per fault: the file, the path in it, the error.
+
+    An unknown key that is spelled like a key that is missing there is one fault.
+    """
+    lines, faults = [], error.errors()
+    unknown = {fault["loc"]: _meant(fault["loc"], faults) for fault in faults if fault["type"] == "extra_forbidden"}
+    for fault in faults:
+        if fault["type"] == "missing" and any(
+            loc[:-1] == fault["loc"][:-1] and meant == fault["loc"][-1] for loc, meant in unknown.items()
+        ):
+            continue
         # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
         path = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            message = "unknown key: remove it, or correct its spelling"
+            meant = unknown[fault["loc"]]
+            message = "unknown key: remove it, or correct its spelling" + (f" (did you mean {meant}?)" if meant else "")
         elif fault["type"] == "missing":
             message = "required key is missing: add it"
         lines.append(f"{file}: {path}: {message}")
     return "\n".join(lines)
+
+
+def _meant(loc: Sequence[int | str], faults: Sequence[ErrorDetails]) -> str:
+    """Return the key that a misspelled one may stand for: one that is missing beside it, or any key of our files."""
+    missing = [
+        str(fault["loc"][-1]) for fault in faults if fault["type"] == "missing" and fault["loc"][:-1] == loc[:-1]
+    ]
+    for known in (missing, sorted(_keys(Strict))):
+        if found := get_close_matches(str(loc[-1]), known, n=1, cutoff=0.75):
+            return found[0]
+    return ""
+
+
+def _keys(section: type[BaseModel]) -> set[str]:
+    """Return every key of every section."""
+    own = {field.alias or name for name, field in section.model_fields.items()}
+    return own.union(*(_keys(part) for part in section.__subclasses__()))
+
+
+def _place(cause: Exception) -> str:
+    """Return where a YAML text is wrong and why, in one line."""
+    mark, problem = getattr(cause, "problem_mark", None), getattr(cause, "problem", None)
+    if not (mark and problem):
+        return " ".join(str(cause).split())
+    context, begun = getattr(cause, "context", None), getattr(cause, "context_mark", None)
+    opened = f" ({context} that begins in line {begun.line + 1})" if context and begun else ""
+    return f"line {mark.line + 1}: {problem}{opened}"
 
 
 def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, Any]:
@@ -62,7 +101,7 @@ def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, A
             f"{file}: {cause}", "Correct that line: use each key once, and keep the file within the limits."
         ) from cause
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
-        raise error(f"{file} is not valid YAML: {cause}", "Correct the line that the message names.") from cause
+        raise error(f"{file} is not valid YAML: {_place(cause)}", "Correct the line that the message names.") from cause
     if not isinstance(data, dict):
         raise error(f"{file} has no mapping at its top level", "Start from the file that the project ships.")
     return data

@@ -201,7 +201,9 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
             raise DatabaseUnavailable(
                 f"{where}: refused: {message}", postgresql_refusals.remedy(message, connection)
             ) from cause
-        raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
+        raise DatabaseUnavailable(
+            f"{where}: no answer", "`rempart status` shows whether PostgreSQL runs; `rempart up` starts it."
+        ) from cause
     except psycopg.errors.InsufficientPrivilege as cause:
         raise BackupError(
             f"{where}: role '{connection.login}' lacks a right",

@@ -1,4 +1,4 @@
-"""Accept held-back deliveries."""
+"""Look at the quarantine, and accept held-back deliveries."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import typer
 from rempart.cli import panels
 
 group = typer.Typer(
-    no_args_is_help=True, rich_help_panel=panels.DATA, help="Held-back deliveries: accept a delivery as it is."
+    no_args_is_help=True,
+    rich_help_panel=panels.DATA,
+    help="Quarantine: rows by delivery and rule; accept a held-back delivery.",
 )
 
 
 @group.callback()
 def held_back() -> None:
-    """Manage held-back deliveries."""
+    """Look at the quarantine, and accept held-back deliveries."""
 
 
 @group.command("accept")
@@ -45,3 +47,30 @@ def accept_delivery(
         typer.echo("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
     flow.accept(platform.connections("airflow_api"), planned)
+
+
+@group.command("show")
+def show_quarantine(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Count a pipeline's quarantined rows by delivery and rule, without their values, and say how to look at rows.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart quarantine show hotel_bookings
+    """
+    from rempart.cli.views import facts, names, pipelines, quarantine, text
+    from rempart.settings.pipelines import names as pipeline_names
+    from rempart.web.read_models import quarantine as quarantines
+
+    found = facts.gather()
+    quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
+    if as_json:
+        typer.echo(text.document(quality))
+    elif quality is not None:
+        for line in (*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)):
+            typer.echo(line)
+    raise typer.Exit(0 if facts.complete(found) else 1)

@@ -8,6 +8,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.site_list import list_sites
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.PROTECT,
-    help="Sites: probe them, copy between them, move the platform.",
+    help="Sites: list and probe them, copy between them, move the platform.",
 )
+
+group.command("list")(list_sites)
 
 
 @group.command("doctor")

@@ -40,13 +40,16 @@ def up(
         rempart up
         rempart up --stores
     """
+    from rempart.cli import progress
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
-    if stores:
-        lifecycle.start_stores(paths.current())
-    else:
-        lifecycle.up(paths.current(), migrate=migrate)
+    stack = paths.current()
+    with progress.shown():
+        if stores:
+            lifecycle.start_stores(stack)
+        else:
+            lifecycle.up(stack, migrate=migrate)
 
 
 @group.command("init")
@@ -150,10 +153,13 @@ def down() -> None:
     Example:
         rempart down
     """
+    from rempart.cli import progress
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
-    lifecycle.down(paths.current())
+    stack = paths.current()
+    with progress.shown():
+        lifecycle.down(stack)
 
 
 @group.command("status")
@@ -190,6 +196,8 @@ def status(as_json: AsJson = False) -> None:
         _show_services(lines)
         for line in (rpo_line, *replicas, *absent, *moved, *aliases):
             typer.echo(line)
+        if not all_run(lines):
+            typer.echo("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:
         raise typer.Exit(1)
 

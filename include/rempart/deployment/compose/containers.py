@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.databases.postgresql import find_tools
@@ -312,7 +313,7 @@ def start_stores(stack: Stack, patience: float = 60.0) -> None:
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
     for name in [name for name in ("postgresql", *stack.config.sites) if stack.external(name)]:
-        logger.info("%s (external): %s", name, _until(lambda name=name: external.check(stack, name, resolve), patience))  # type: ignore[misc] # bound now
+        logger.info("%s (external): %s", name, _until(partial(external.check, stack, name, resolve), patience))
     if not stack.external("postgresql"):
         administrator = credentials.superuser(stack, secrets)
         logger.info("postgresql: %s", _until(postgresql.check_administrator(administrator), patience))
@@ -320,7 +321,7 @@ def start_stores(stack: Stack, patience: float = 60.0) -> None:
         logger.info("postgresql: %s", postgresql.check_roles(resolve, stack.config.roles))
         logger.info("postgresql: %s", find_tools().check(resolve("pg_backup")))
     for name in stack.embedded_sites:
-        logger.info("%s: %s", name, _until(lambda name=name: object_sites.check(stack, name, resolve), patience))  # type: ignore[misc] # bound now
+        logger.info("%s: %s", name, _until(partial(object_sites.check, stack, name, resolve), patience))
 
 
 def works(stack: Stack) -> list[str]:

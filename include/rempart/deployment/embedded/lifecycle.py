@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from rempart.deployment.access import roles
 from rempart.deployment.compose import containers
@@ -28,32 +29,66 @@ from rempart.settings.telemetry import TELEMETRY_OFF
 
 logger = logging.getLogger(__name__)
 
-_QUIET_SECONDS = 5.0
+_LATE_SECONDS, _AGAIN_SECONDS = 20.0, 30.0
 
 
-class Progress:
-    """Logs the steps of `up` and `down`; a step that lasts is logged again every five seconds."""
+class ServiceLog:
+    """Logs `up` and `down`: one line when a service is ready or stopped, and more only for one that takes long.
+
+    `steps` of a record are pairs of service and phase, and `detail` is what a live view writes beside the service. A
+    record that is `last` is about the whole.
+    """
 
     def __init__(self) -> None:
-        self._logged = time.monotonic()
+        self._began: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
 
     def line(self, text: str, *values: object) -> None:
-        self._logged = time.monotonic()
         logger.info(text, *values)
 
-    def waiting(self, text: str, *values: object) -> None:
-        if time.monotonic() - self._logged >= _QUIET_SECONDS:
-            self.line(text, *values)
+    def starting(self, names: Sequence[str], later: Sequence[str] = ()) -> None:
+        """Log that services start together. `later` are those that start after them."""
+        self._began |= {name: time.monotonic() for name in names}
+        steps = [*((name, "running") for name in names), *((name, "waiting") for name in later)]
+        logger.info("starting %s", ", ".join(names), extra={"steps": steps, "detail": "starting"})
+
+    def ready(self, name: str, detail: str) -> None:
+        seconds = time.monotonic() - self._began.get(name, time.monotonic())
+        extra = {"steps": [(name, "done")], "detail": f"ready: {detail}"}
+        logger.info("%s: ready after %.1f s (%s)", name, seconds, detail, extra=extra)
+
+    def stopping(self, name: str) -> None:
+        self._began[name] = time.monotonic()
+        logger.info("stopping %s", name, extra={"steps": [(name, "running")], "detail": "stopping"})
+
+    def stopped(self, name: str) -> None:
+        logger.info("%s: stopped", name, extra={"steps": [(name, "done")], "detail": "stopped"})
+
+    def waiting(self, name: str, verb: str, reason: str = "") -> None:
+        """Log once, and later again, that a service takes long. `verb` says what it does: starting, stopping."""
+        now = time.monotonic()
+        began = self._began.setdefault(name, now)
+        if now - max(began + _LATE_SECONDS - _AGAIN_SECONDS, self._logged.get(name, 0.0)) < _AGAIN_SECONDS:
+            return
+        self._logged[name] = now
+        why = f" ({reason})" if reason else ""
+        extra = {"steps": [(name, "running")], "detail": f"still {verb}{why}"}
+        logger.info("%s: still %s after %.0f s%s", name, verb, now - began, why, extra=extra)
 
 
 @contextmanager
-def _alone(stack: Stack, progress: Progress) -> Iterator[None]:
+def _alone(stack: Stack, progress: ServiceLog) -> Iterator[None]:
     """Allow one `up` or `down` at a time."""
     stack.prepare()
     with (stack.state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as cause:
+            if not isinstance(cause, BlockingIOError):
+                raise StackError(
+                    f"lock {lock.name}: its file system has no locks ({cause.strerror})",
+                    "Put the state on a local disk: REMPART_VAR=/a/folder rempart up.",
+                ) from cause
             progress.line("another `rempart up` or `rempart down` is running: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -76,18 +111,25 @@ def _check_ports(stack: Stack, names: Sequence[str]) -> None:
 
 
 def _until(
-    progress: Progress,
+    progress: ServiceLog,
     stack: Stack,
     supervisor: Supervisor,
     names: Sequence[str],
     check: Callable[[], str],
     seconds: float,
+    *,
+    final: bool = True,
 ) -> None:
-    """Repeat a health check until it passes. Raises StackError after a timeout, or if a process has given up."""
-    label, deadline = " ".join(names[:1]) if len(names) == 1 else "airflow", time.monotonic() + seconds
+    """Repeat a health check until it passes. Raises StackError after a timeout, or if a process has given up.
+
+    After the `final` check of a service it is logged as ready.
+    """
+    label, deadline = _label(names), time.monotonic() + seconds
     while True:
         try:
-            progress.line("%s: %s", label, check())
+            detail = check()
+            if final:
+                progress.ready(label, detail)
             return
         except RempartError as error:
             last = error
@@ -99,11 +141,16 @@ def _until(
                 f"start {service}: it {why}: {last.what}\n{log_tail(stack, service)}",
                 f"Read {stack.logs / service}.log, then run `rempart up` again.",
             ) from last
-        progress.waiting("%s: waiting (%s)", label, last.what.splitlines()[0][:110])
+        progress.waiting(label, "starting", last.what.splitlines()[0][:110])
         time.sleep(0.5)
 
 
-def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) -> None:
+def _label(names: Sequence[str]) -> str:
+    """Return the name of one service, or of Airflow's components together."""
+    return names[0] if len(names) == 1 else "airflow"
+
+
+def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: ServiceLog) -> None:
     if supervisor.runs():
         if changed := supervisor.update():
             progress.line("configuration changed: %s", ", ".join(changed))
@@ -139,17 +186,18 @@ def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
     if stack.containers:
         containers.up(stack, patience)
         return
-    progress, ours = Progress(), release.of_checkout(stack.root, stack.python)
+    progress, ours = ServiceLog(), release.of_checkout(stack.root, stack.python)
     with _alone(stack, progress):
         release.check(release.recorded(stack), ours, migrate=migrate)
         servers = [name for name in stack.config.services if name != "airflow" and name not in stack.config.sites]
         supervisor, secrets, resolve = _open(stack, progress, servers)
-        _start_stores(stack, supervisor, progress, secrets, resolve)
+        _start_stores(stack, supervisor, progress, secrets, resolve, later=_servers(stack))
         _migrate_schemas(stack, progress, secrets, resolve, migrate=migrate)
         release.record(stack, ours)
         supervisor.launch(["watchdog"])
         _start_servers(stack, supervisor, progress, secrets, resolve)
-        progress.line("the stack is up: %s", ", ".join((f"{name} {url}" for name, url in urls(stack).items())))
+        addresses = ", ".join((f"{name} {url}" for name, url in urls(stack).items()))
+        logger.info("the stack is up: %s", addresses, extra={"last": True})
 
 
 def start_stores(stack: Stack, *, active: str | None = None) -> None:
@@ -160,10 +208,16 @@ def start_stores(stack: Stack, *, active: str | None = None) -> None:
     if stack.containers:
         containers.start_stores(stack)
         return
-    progress = Progress()
+    progress = ServiceLog()
     with _alone(stack, progress):
         supervisor, secrets, resolve = _open(stack, progress, ["postgresql"])
         _start_stores(stack, supervisor, progress, secrets, resolve, active)
+
+
+def _servers(stack: Stack) -> list[str]:
+    """Return the servers that start after the stores, by the names of their rows."""
+    names = ["mlflow"] if "mlflow" in stack.services else []
+    return names if stack.external("airflow") else [*names, "airflow"]
 
 
 def works(stack: Stack) -> list[str]:
@@ -175,13 +229,15 @@ def works(stack: Stack) -> list[str]:
     return [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in states and states[name].pid]
 
 
-def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Supervisor, dict[str, str], Connections]:
+def _open(
+    stack: Stack, progress: ServiceLog, services: Sequence[str]
+) -> tuple[Supervisor, dict[str, str], Connections]:
     """Return the running supervisor and the stack's secrets, after a check of external connections."""
     secrets = credentials.ensure(stack)
     resolve = credentials.connections(stack, secrets)
     for service in services:
         if stack.external(service):
-            progress.line("%s (external): %s", service, external.check(stack, service, resolve))
+            progress.ready(service, f"external, {external.check(stack, service, resolve)}")
     supervisor = Supervisor(stack)
     _start_supervisor(stack, supervisor, progress)
     _write_settings(stack, resolve, secrets)
@@ -191,19 +247,23 @@ def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Su
 def _start_stores(
     stack: Stack,
     supervisor: Supervisor,
-    progress: Progress,
+    progress: ServiceLog,
     secrets: dict[str, str],
     resolve: Connections,
     active: str | None = None,
+    later: Sequence[str] = (),
 ) -> None:
-    """Start PostgreSQL and the sites together."""
+    """Start PostgreSQL and the sites together. `later` are the services that start after them."""
+    stores = [name for name in stack.services if name == "postgresql" or name.startswith("site-")]
+    progress.starting(stores, later)
     supervisor.launch([name for name in stack.services if name.startswith("site-")])
     if "postgresql" in stack.services:
         if postgresql.initialise(stack, secrets["REMPART_POSTGRESQL_PASSWORD"]):
             progress.line("postgresql: data folder created")
         supervisor.launch(["postgresql"])
         administrator = credentials.superuser(stack, secrets)
-        _until(progress, stack, supervisor, ["postgresql"], postgresql.check_administrator(administrator), 60)
+        check = postgresql.check_administrator(administrator)
+        _until(progress, stack, supervisor, ["postgresql"], check, 60, final=False)
         postgresql.bootstrap(stack, administrator, resolve)
         _until(
             progress, stack, supervisor, ["postgresql"], lambda: postgresql.check_roles(resolve, stack.config.roles), 15
@@ -218,7 +278,7 @@ def _start_stores(
             60,
         )
     for name in (name for name in stack.config.sites if stack.external(name)):
-        progress.line("%s (external): %s", name, _external_site(stack, name, resolve, active))
+        progress.ready(name, f"external, {_external_site(stack, name, resolve, active)}")
 
 
 def _external_site(stack: Stack, name: str, resolve: Connections, active: str | None) -> str:
@@ -237,7 +297,7 @@ def _active_site(stack: Stack, resolve: Connections) -> str:
 
 
 def _migrate_schemas(
-    stack: Stack, progress: Progress, secrets: dict[str, str], resolve: Connections, *, migrate: bool
+    stack: Stack, progress: ServiceLog, secrets: dict[str, str], resolve: Connections, *, migrate: bool
 ) -> None:
     """Inspect every schema first; migrate MLflow's here, and Airflow's while MLflow starts."""
     ours = [
@@ -251,9 +311,10 @@ def _migrate_schemas(
 
 
 def _start_servers(
-    stack: Stack, supervisor: Supervisor, progress: Progress, secrets: dict[str, str], resolve: Connections
+    stack: Stack, supervisor: Supervisor, progress: ServiceLog, secrets: dict[str, str], resolve: Connections
 ) -> None:
     """Start MLflow and Airflow; the schema is migrated while MLflow starts."""
+    progress.starting(_servers(stack))
     migration: subprocess.Popen[bytes] | None = None
     if not stack.external("airflow"):
         migration = airflow_server.begin_migration(stack, secrets, resolve("pg_airflow"))
@@ -263,10 +324,9 @@ def _start_servers(
         supervisor.launch(["wal-archive"])
     if migration:
         while migration.poll() is None:
-            progress.waiting("airflow: migrating its database")
+            progress.waiting("airflow", "migrating its database")
             time.sleep(0.2)
         airflow_server.end_migration(stack, migration.returncode, resolve("pg_airflow"))
-        progress.line("airflow: database migrated")
     if not stack.external("airflow"):
         for change in roles.admit(stack, resolve):
             progress.line("airflow: %s", change)
@@ -274,7 +334,7 @@ def _start_servers(
     if "mlflow" in stack.services:
         _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)
     if stack.external("airflow"):
-        progress.line("airflow (external): %s", external.check(stack, "airflow", resolve))
+        progress.ready("airflow", f"external, {external.check(stack, 'airflow', resolve)}")
         return
     checks: list[airflow_server.Health] = []
 
@@ -299,7 +359,7 @@ def urls(stack: Stack) -> dict[str, str]:
 
 def down(stack: Stack) -> None:
     """Stop everything in reverse order, and check that no process is left. Raises StackError."""
-    progress = Progress()
+    progress = ServiceLog()
     with _alone(stack, progress):
         supervisor = Supervisor(stack)
         if supervisor.runs():
@@ -308,8 +368,9 @@ def down(stack: Stack) -> None:
             archiver = [name for name in supervisor.states() if name == "wal-archive"]
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
-                supervisor.stop(group, lambda label=label: progress.waiting("stopping %s", label))  # type: ignore[misc] # bound now
-                progress.line("%s: stopped", label)
+                progress.stopping(label)
+                supervisor.stop(group, partial(progress.waiting, label, "stopping"))
+                progress.stopped(label)
             supervisor.shutdown()
         else:
             progress.line("the supervisor is not running")
@@ -325,7 +386,7 @@ def down(stack: Stack) -> None:
             object_sites.clear_sockets(ports_of(stack, f"site-{name}"))
         if not stack.sockets.is_relative_to(stack.var):
             shutil.rmtree(stack.sockets)
-        progress.line("the stack is down: no process is running")
+        logger.info("the stack is down: no process is running", extra={"last": True})
 
 
 def adopt_environment() -> None:

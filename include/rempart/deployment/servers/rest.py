@@ -58,7 +58,9 @@ def call(
         raise HttpRefused(cause.code, where) from cause
     except OSError as cause:
         reason = getattr(cause, "reason", cause)
-        raise StackError(f"{where}: {reason}", "Check that it runs (`rempart status`).") from cause
+        raise StackError(
+            f"{where}: {reason}", "`rempart status` shows whether it runs; `rempart up` starts it."
+        ) from cause
     try:
         return json.loads(raw)
     except ValueError:

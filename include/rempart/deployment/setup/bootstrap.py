@@ -5,6 +5,8 @@ Standard library only. Does nothing if the environment already matches the lock.
 mirror, private CA, proxy) apply to the whole installation: pip's configuration is passed on to uv. `trainer` makes
 .venv-trainer, where jobs that need PyTorch run; .venv never gets it. `docs` makes .venv-docs, which builds the site.
 
+At a terminal a bar shows what is downloaded and installed; elsewhere a plain line does every 15 seconds.
+
 restic is no Python package: if PATH has none, the distribution's package is unpacked into .venv/tools, without root.
 """
 
@@ -17,10 +19,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+if not __package__:  # run as a script: this folder's siblings need the standard library only
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from rempart.deployment.setup import preflight
+from rempart.deployment.setup.terminal import Counter
+from rempart.deployment.setup.uv_output import UNKNOWN, Sync, cause
 
 OLDEST_RESTIC = (0, 17, 1)
 RESTIC_AGAIN_SECONDS = 86400
@@ -42,20 +52,21 @@ class Environment:
     lock: str
     size: str
     chosen: str | None = None
+    download: str = ""
 
     def files(self, root: Path) -> list[Path]:
         return [root / name for name in (self.lock, self.chosen) if name]
 
 
 ENVIRONMENTS = {
-    "rempart": Environment(".venv", "requirements-dev.txt", "1.2 GB"),
+    "rempart": Environment(".venv", "requirements-dev.txt", "2.2 GB", download=", at most 0.5 GB to download"),
     "trainer": Environment(
         ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
     ),
     "docs": Environment(".venv-docs", "requirements-docs.txt", "0.2 GB"),
     # of the images: without what only developers need, and a trainer without PyTorch
-    "platform": Environment(".venv", "requirements.txt", "1 GB"),
-    "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.7 GB"),
+    "platform": Environment(".venv", "requirements.txt", "1.9 GB"),
+    "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.9 GB"),
 }
 
 
@@ -105,13 +116,65 @@ def read_pip_settings(python: Path) -> dict[str, str]:
     return settings
 
 
+def end(command: Sequence[str | Path], code: int, output: str) -> NoReturn:
+    """End set-up in at most three lines. A failure that we cannot name is preceded by its output."""
+    line, remedy = cause(output)
+    if remedy == UNKNOWN:
+        sys.stderr.write("\n".join(output.splitlines()[-30:]) + "\n")
+    sys.exit(f"setup: {Path(command[0]).name} ended with {code}: {line}\n  What to do: {remedy}")
+
+
 def _run(command: list[str | Path], environment: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(command, env=environment, check=False)
+    done = subprocess.run(
+        command, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode:
-        sys.exit(
-            f"setup: {' '.join(map(str, command[:5]))} ... ended with {done.returncode}.\n"
-            "  What to do: read the lines above; `make preflight` checks index, proxy and certificates."
-        )
+        end(command, done.returncode, done.stdout)
+
+
+def _sync(command: list[str | Path], environment: Mapping[str, str], venv: Path, counter: Counter) -> None:
+    """Run `uv pip sync` and show its progress."""
+    state, told = Sync(), Sync()
+    before = _installed(venv)
+    tail: list[str] = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as running:
+        assert running.stderr  # noqa: S101 # piped above
+        reader = threading.Thread(target=tail.extend, args=(running.stderr,), daemon=True)
+        reader.start()
+        read = 0
+        while running.poll() is None:
+            reader.join(0.25)
+            new, read = tail[read:], len(tail)
+            for line in new:
+                state = state.after(line.rstrip())
+            if state.sizes and state.prepared and not told.prepared:
+                counter.line(f"downloaded {state.total:.0f} MB")
+            told = state
+            counter.update(*state.shown(_installed(venv) - before))
+        reader.join()
+    if running.returncode:
+        counter.end()
+        end(command, running.returncode, "".join(tail))
+
+
+def _installed(venv: Path) -> int:
+    """Return the number of packages in an environment."""
+    return sum(1 for _ in venv.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def check_machine() -> None:
+    """End with the remedy if this Python cannot carry the environment."""
+    for finding in (preflight.check_python(sys.version_info[:3]), preflight.check_venv(ready=False)):
+        if finding.outcome == "failed":
+            sys.exit(f"setup: {finding.what}: {finding.detail}\n  What to do: {finding.remedy}")
+
+
+def is_moved(venv: Path) -> bool:
+    """Return whether the environment was made in another folder: its scripts name the interpreter there."""
+    script = venv / "bin" / "rempart"
+    return script.is_file() and str(venv) not in script.read_text(encoding="utf-8", errors="replace")[:400]
 
 
 def restic_version(program: Path | str) -> tuple[int, ...]:
@@ -219,6 +282,7 @@ def main(arguments: list[str]) -> int:
     python, tools = venv / "bin" / "python", venv / "tools"
     if (
         before
+        and not is_moved(venv)
         and before[1:] in ([], [tools_lock])
         and not target.chosen
         and _project_again(root, target, python, tools)
@@ -228,11 +292,32 @@ def main(arguments: list[str]) -> int:
             f"setup: the packages are those of the lock; the project anew in {time.monotonic() - started:.0f} s\n"
         )
         return 0
-    sys.stdout.write(f"setup: installing the locked environment into {venv} (about {target.size})\n")
+    check_machine()
+    sys.stdout.write(
+        f"setup: installing the locked environment into {venv}: about {target.size} on disk{target.download}\n"
+    )
     sys.stdout.flush()
+    counter = Counter(sys.stdout, os.environ)
+    counter.begin()
+    try:
+        _install(root, target, venv, counter)
+    finally:
+        counter.end()
+    if target is ENVIRONMENTS["rempart"]:
+        install_restic(venv, time.time())
+    stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
+    sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
+    return 0
+
+
+def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> None:
+    """Make the environment anew and install its lock and this project."""
+    python, tools = venv / "bin" / "python", venv / "tools"
+    counter.update("making the environment")
     _run([sys.executable, "-m", "venv", "--clear", venv])
     environment = dict(os.environ)
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    counter.update("installing the installer")
     _run([*pip, "--require-hashes", "--target", tools, "-r", root / "requirements-bootstrap.txt"])
     settings = read_pip_settings(python)
     environment |= uv_settings(settings, environment)
@@ -243,21 +328,20 @@ def main(arguments: list[str]) -> int:
         "UV_NO_CONFIG": "1",
     }
     uv = tools / "bin" / "uv"
-    sync: list[str | Path] = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
-    _run([*sync, *uv_options(settings), root / target.lock], environment)
+    sync: list[str | Path] = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode"]
+    _sync([*sync, *uv_options(settings), root / target.lock], environment, venv, counter)
     _run(
         [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
         environment | {"PYTHONPATH": str(tools)},
     )
     if target.chosen:
+        counter.update("installing the packages that pip chooses")
         _run([*pip, "-r", root / target.chosen])
         _run([uv, "pip", "check", "--quiet"], environment)
-    if target is ENVIRONMENTS["rempart"]:
-        install_restic(venv, time.time())
-    stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
-    sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("\nsetup: interrupted\n  What to do: run `make setup` again; it starts anew.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -159,16 +161,45 @@ class Stack:
         return names
 
     def prepare(self) -> None:
-        """Create the stack's folders. Raises StackError if they are not private."""
-        for folder in (self.var, self.logs, self.state):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.sockets.mkdir(mode=0o700, exist_ok=True)
+        """Create the stack's folders. Raises StackError if that is not possible, or they are not private."""
+        try:
+            for folder in (self.var, self.logs, self.state):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.sockets.mkdir(mode=0o700, exist_ok=True)
+            (self.state / "lock").open("a").close()
+        except OSError as cause:
+            raise StackError(*_no_folder(self.var, cause)) from cause
         status = self.sockets.lstat()
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise StackError(
                 f"{self.sockets} belongs to someone else or is open to others",
                 "Remove it, or put the state elsewhere with REMPART_VAR.",
             )
+
+
+def _no_folder(var: Path, cause: OSError) -> tuple[str, str]:
+    """Return why the state cannot be written below `var`, and the remedy."""
+    parent = preflight.existing_parent(var)
+    elsewhere = "put the state elsewhere: REMPART_VAR=/a/folder rempart up"
+    if cause.errno in (errno.EACCES, errno.EPERM):
+        owner = parent.stat().st_uid
+        who = f"it belongs to user {_user(owner)}, and you are {_user(os.geteuid())}" if owner != os.geteuid() else ""
+        return f"write the stack's state to {var}: {who or 'permission denied'}", (
+            f"Run it as that user, or {elsewhere}." if who else f"Correct the rights of {parent}, or {elsewhere}."
+        )
+    if cause.errno == errno.ENOSPC:
+        return f"write the stack's state to {var}: the disk is full", f"Free space there, or {elsewhere}."
+    return (
+        f"write the stack's state to {var}: {cause.strerror} ({cause.filename})",
+        f"Make it a folder, or {elsewhere}.",
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def current() -> Stack:

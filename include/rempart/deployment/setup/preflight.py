@@ -1,6 +1,6 @@
 """Check what this machine must offer, in seconds: as a script before installation, then as `rempart stack preflight`.
 
-Standard library only, and no import of Rempart: `make` runs this file with the system's Python.
+Standard library only, and no import of Rempart's other rooms: `make` runs this file with the system's Python.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import os
 import platform
+import resource
 import shutil
 import socket
 import ssl
@@ -16,12 +17,26 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+if not __package__:  # run as a script: its siblings need the standard library only
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from rempart.deployment.setup.findings import (
+    PreflightFinding,
+    check_amount,
+    check_clock,
+    check_folder,
+    check_host,
+    check_loopback,
+    check_open_files,
+    check_user,
+    localhost,
+)
+
+__all__ = ["PreflightFinding", "check_amount", "check_host", "check_user"]
 DEFAULT_PORTS = {"postgresql": 15432, "primary": 18333, "haven": 18433, "mlflow": 15000, "airflow": 18080}
 OPTIONAL_PORTS = {"broker": 16379, "monitoring": 19090}
 """Ports of optional compose profiles; the embedded stack has neither."""
@@ -41,22 +56,6 @@ SITE_INTERNALS = (
 PYTHONS = ((3, 11), (3, 14))
 DISK_GIB, DISK_WARN_GIB = 4, 8
 MEMORY_GIB, MEMORY_WARN_GIB = 4, 7
-
-Outcome = Literal["ok", "warning", "failed"]
-
-
-@dataclass(frozen=True)
-class PreflightFinding:
-    """One check: what was looked at, what was found, and the remedy when it is not ok."""
-
-    what: str
-    outcome: Outcome
-    detail: str
-    remedy: str = ""
-
-    def line(self) -> str:
-        sign = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}[self.outcome]
-        return f"{sign}  {self.what:<15} {self.detail}" + (f"\n      -> {self.remedy}" if self.remedy else "")
 
 
 def stack_id(var: Path) -> str:
@@ -132,15 +131,34 @@ def check_port(name: str, port: int, stack: str) -> PreflightFinding | None:
     holder = port_holder(port)
     if holder and holder[2].startswith(f"{stack}:"):
         return None
-    by = f"process {holder[0]} ({holder[1]})" if holder else "a process that this user may not see"
-    service = name.split(" ")[0]
-    return PreflightFinding(
-        f"port {port}",
-        "failed",
-        f"wanted for {name}, held by {by}",
-        f"Stop that process, or set services.{service}.port in rempart.yaml, or move every port with "
-        "REMPART_PORT_OFFSET=100.",
-    )
+    move = f"move every port with REMPART_PORT_OFFSET={free_offset(os.environ)}"
+    if holder and holder[2]:
+        by = f"another Rempart stack{_folder_of(holder[0])} (process {holder[0]})"
+        remedy = f"Stop that stack with `rempart down` in its folder, or {move}."
+    else:
+        by = f"process {holder[0]} ({holder[1]})" if holder else "a process that this user may not see"
+        remedy = f"Stop that process, or {move}, or set services.{name.split(' ')[0]}.port in rempart.yaml."
+    return PreflightFinding(f"port {port}", "failed", f"wanted for {name}, held by {by}", remedy)
+
+
+def _folder_of(process: int) -> str:
+    """Return where the state of a service's stack is; empty if it cannot be seen."""
+    try:
+        variables = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+        named = next((text.partition("=")[2] for text in variables if text.startswith("REMPART_VAR=")), "")
+        return f" in {named or Path(f'/proc/{process}/cwd').readlink()}"
+    except OSError:
+        return ""
+
+
+def free_offset(environment: Mapping[str, str]) -> int:
+    """Return the next offset, in steps of 100, with which every port of the shipped stack is free."""
+    try:
+        begin = port_offset(environment)
+    except ValueError:
+        begin = 0
+    offsets = range(begin + 100, begin + 3000, 100)
+    return next((n for n in offsets if all(port_is_free(port) for port in default_ports(n).values())), begin + 100)
 
 
 def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:
@@ -182,24 +200,6 @@ def check_venv(ready: bool) -> PreflightFinding:
             "Install its venv package; on Debian and Ubuntu: apt-get install python3-venv",
         )
     return PreflightFinding("environment", "ok", "will be installed into .venv")
-
-
-def check_host(system: str, machine: str) -> PreflightFinding:
-    if system == "Linux" and machine in ("x86_64", "aarch64", "arm64"):
-        return PreflightFinding("host", "ok", f"{system} {machine}, {os.cpu_count()} cores")
-    return PreflightFinding(
-        "host", "failed", f"{system} {machine}", "Run it on Linux, x86_64 or aarch64 (a virtual machine will do)."
-    )
-
-
-def check_amount(what: str, gib: float, need: float, comfortable: float, remedy: str) -> PreflightFinding:
-    """Check disk or memory: failed below `need`, a warning below `comfortable`."""
-    detail = f"{gib:.1f} GiB available"
-    if gib < need:
-        return PreflightFinding(what, "failed", f"{detail}, {need:g} needed", remedy)
-    if gib < comfortable:
-        return PreflightFinding(what, "warning", f"{detail}, {comfortable:g} advised", remedy)
-    return PreflightFinding(what, "ok", detail)
 
 
 def available_memory_gib() -> float:
@@ -297,8 +297,19 @@ def check_index(environment: Mapping[str, str], needed: bool) -> PreflightFindin
     try:
         context = ssl.create_default_context(cafile=certificate_file(environment) or None)
         with urllib.request.urlopen(f"{index}/uv/", timeout=5, context=context) as answer:  # noqa: S310 # the user's own index
+            if (clock := check_clock(answer.headers.get("Date") or "", time.time())).outcome != "ok":
+                return clock
             return PreflightFinding("package index", "ok", f"{without_secret(index)} answers {answer.status}")
     except (OSError, ValueError) as fault:
+        parts = urllib.parse.urlsplit(index)
+        proxy, name = urllib.request.getproxies().get(parts.scheme), f"{parts.scheme}_proxy"
+        if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+            return PreflightFinding(
+                "package index",
+                "failed",
+                f"{without_secret(index)} by proxy {without_secret(proxy)}: {getattr(fault, 'reason', None) or fault}",
+                f"Correct {name.upper()} (http://host:port), or unset it: unset {name} {name.upper()}",
+            )
         return PreflightFinding(
             "package index",
             "failed",
@@ -320,17 +331,13 @@ def check_restic(environment: Mapping[str, str], unpacked: Path) -> PreflightFin
     )
 
 
-def check_user(uid: int, environment: Mapping[str, str]) -> PreflightFinding:
-    if uid != 0:
-        return PreflightFinding("user", "ok", f"uid {uid}")
-    if shutil.which("setpriv", path=environment.get("PATH")):
-        return PreflightFinding("user", "ok", "root (PostgreSQL will run as an unprivileged user)")
-    return PreflightFinding(
-        "user",
-        "failed",
-        "root, and there is no setpriv: PostgreSQL refuses to run as root",
-        "Install util-linux, or run as an ordinary user.",
-    )
+def _folders(root: Path, var: Path) -> list[PreflightFinding]:
+    """Return the findings on the folders of the project and of the state."""
+    folders = {"folder": root} if var.is_relative_to(root) else {"folder": root, "state": existing_parent(var)}
+    return [
+        check_folder(what, folder, os.statvfs(folder).f_flag, writable=os.access(folder, os.W_OK))
+        for what, folder in folders.items()
+    ]
 
 
 def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mapping[str, str]) -> list[PreflightFinding]:
@@ -344,6 +351,9 @@ def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mappin
         check_python(sys.version_info[:3]),
         check_venv(ready),
         check_user(os.getuid(), environment),
+        *_folders(root, var),
+        check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        check_loopback(localhost(), listens=port_is_free(0)),
         check_amount(
             "disk",
             disk,

@@ -276,9 +276,10 @@ class OpenPair:
         # every listing is complete before the first object is copied
         plans = [self.plan(name, store, folder) for name in buckets]
         carried = {plan.bucket: Outcome() for plan in plans}
+        report = self.progress(sum(plan.todo.waiting for plan in plans))
         for plan in plans if open_now else ():
             for piece in plan.pieces:
-                carried[plan.bucket].add(self.run(plan.bucket).carry(store.get(piece), self.progress()))
+                carried[plan.bucket].add(self.run(plan.bucket).carry(store.get(piece), report))
         return self.conclude(plans, carried if open_now else None, store, folder, began, accept_deletes)
 
     def open_now(self) -> bool:
@@ -364,8 +365,9 @@ class OpenPair:
             grade.unvouched,
         )
 
-    def progress(self) -> Callable[[KeyResult], None]:
-        """Report progress every few seconds while objects are copied."""
+    def progress(self, total: int | None = None) -> Callable[[KeyResult], None]:
+        """Log every few seconds how many objects are copied, and of how many if that is known."""
+        of = "" if total is None else f" of {total}"
         last, copied, size = self.clock(), 0, 0
 
         def count(done: KeyResult) -> None:
@@ -373,7 +375,7 @@ class OpenPair:
             copied, size, now = copied + done.put, size + done.bytes, self.clock()
             if (now - last).total_seconds() >= LOG_EVERY:
                 last = now
-                logger.info("copied %d objects (%.1f MB)", copied, size / 1e6)
+                logger.info("copied %d%s objects (%.1f MB)", copied, of, size / 1e6)
 
         return count
 

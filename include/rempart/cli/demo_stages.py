@@ -1,0 +1,153 @@
+"""Shows the stages of the demo: a live table at a terminal, two plain lines a stage elsewhere; and the end of it.
+
+The stages follow each other without a gap, so that their seconds add up to the total.
+"""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.cli.progress import Progress, Step
+
+STAGES: dict[str, float | None] = {
+    "set-up": None,
+    "start": 60.0,
+    "deliver": 2.0,
+    "ingest": 40.0,
+    "features": 25.0,
+    "train": 60.0,
+    "validate": 12.0,
+    "backup": 22.0,
+    "replicate": 12.0,
+    "drill": 30.0,
+    "bad model": 35.0,
+    "gate": 12.0,
+}
+"""The stages in their order, with the seconds of each on two cores. The last run of this stack knows better. Set-up
+takes seconds or minutes, and is over when the first stage is shown.
+"""
+
+
+def steps(last: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Return the rows of the table. `last` is the report of the last demo; empty without one."""
+    known = last.get("seconds", {}).get("stages", {})
+    return tuple(Step(name, usual=known.get(name, usual) if usual else None) for name, usual in STAGES.items())
+
+
+class Stages:
+    """The stages of one demo. `out` writes a line; `progress` is the live view, if there is one."""
+
+    def __init__(self, out: Callable[[str], None], progress: Progress | None = None, before: float = 0.0) -> None:
+        self._out = out
+        self._progress = progress if progress and progress.live else None
+        self._zero = time.monotonic() - before
+        self._at = self._zero
+        self._now = ""
+        self.seconds: dict[str, float] = {}
+
+    def begin(self, stage: str, line: str = "") -> None:
+        """Begin a stage at the moment in which the one before ended."""
+        self._now = stage
+        if self._progress:
+            self._progress.move(stage, "running", line)
+        elif line:
+            self._tell(stage, line)
+
+    def event(self, line: str) -> None:
+        """Show what the stage does now: at a terminal only, where it replaces the event before."""
+        if self._progress and self._now:
+            self._progress.move(self._now, "running", line)
+
+    def result(self, text: str) -> None:
+        """End the stage with its result in words."""
+        now = time.monotonic()
+        seconds = round(self.seconds.get(self._now, 0.0) + now - self._at, 1)
+        self.seconds[self._now], self._at = seconds, now
+        if self._progress:
+            self._progress.move(self._now, "done", text)
+        else:
+            self._tell(self._now, f"done in {seconds:.1f} s: {text}")
+
+    def ended(self, stage: str, seconds: float, text: str) -> None:
+        """Show a stage that has ended before the demo could show it."""
+        self.begin(stage)
+        self._at = time.monotonic() - seconds
+        self.result(text)
+        if self._progress:
+            self._progress.took(stage, seconds)
+
+    def checked(self, ok: bool, fact: str) -> None:
+        """Show a check. At a terminal the table already tells the good ones."""
+        if not (self._progress and ok):
+            self._out(f"          {'✓' if ok else '✗'} {fact}")
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages together."""
+        return round(sum(self.seconds.values()), 1)
+
+    def _tell(self, stage: str, line: str) -> None:
+        self._out(f"{time.monotonic() - self._zero:6.1f} s  {stage:<10} {line}")
+
+
+@dataclass(frozen=True)
+class NextSteps:
+    """What somebody needs to go on after the demo."""
+
+    airflow: str
+    airflow_user: str
+    mlflow: str
+    mlflow_user: str
+    report: str
+    program: str = ".venv/bin/rempart"
+
+    def lines(self) -> list[str]:
+        """Return what to open first, how to log in, what to try, and how to stop."""
+        passwords = f"{self.program} stack password"
+        return [
+            "",
+            f"  Open first  Sovereignty in Airflow: {self.airflow}/plugin/sovereignty",
+            f"  Log in      user {self.airflow_user}, password: {passwords} airflow",
+            f"  Models      MLflow: {self.mlflow}, user {self.mlflow_user}, password: {passwords} mlflow",
+            f"  Try next    {self.program} pipeline new your.csv   makes a pipeline of a file of yours",
+            f"  Stop        {self.program} down   (the data stays; {self.program} up starts it again)",
+            f"  Report      {self.report}",
+            "",
+        ]
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """Return the table at the end: the results that no stage names, and the seconds."""
+    model, drill, seconds = report["model"], report["drill"], report["seconds"]
+    replica = report["replica"]
+    lines = [
+        ("champion", f"version {model['version']}, mae {model['mae']:.2f} (baseline {model['baseline_mae']:.2f})"),
+        ("refused", folded(report["refused"]["reasons"])),
+        ("replica", f"{replica['bytes'] / 1e6:.1f} MB, all verified, lag {replica['lag_seconds']:.0f} s"),
+        ("restore", f"{report['restore_point']['id']}, proved in {drill['rto_seconds']:.0f} s"),
+        ("seconds", in_words(seconds)),
+    ]
+    width = max(len(name) for name, _ in lines)
+    wrapped = [(name, textwrap.wrap(text, 78) or [""]) for name, text in lines]
+    return ["", *(f"  {n if i == 0 else '':<{width}}  {row}" for n, rows in wrapped for i, row in enumerate(rows))]
+
+
+def folded(reasons: Sequence[str]) -> str:
+    """Return the gate's reasons as one sentence: their common beginning once."""
+    plain = [reason.removeprefix("refused: ") for reason in reasons]
+    words = [text.split(" ") for text in plain]
+    same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
+    count = len(same) if len(plain) > 1 else 0
+    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
+
+
+def in_words(seconds: Mapping[str, Any]) -> str:
+    """Return the total as the sum of its parts: set-up, start, and all stages after them."""
+    stages = seconds["stages"]
+    chain = round(sum(value for name, value in stages.items() if name not in ("set-up", "start")), 1)
+    return f"{seconds['total']} = set-up {stages['set-up']} + start {stages['start']} + stages {chain}"

@@ -1,0 +1,128 @@
+"""Findings of preflight, and the checks of folders, limits, addresses and the clock. Standard library only."""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Outcome = Literal["ok", "warning", "failed"]
+
+
+@dataclass(frozen=True)
+class PreflightFinding:
+    """One check: what was looked at, what was found, and the remedy when it is not ok."""
+
+    what: str
+    outcome: Outcome
+    detail: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        sign = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}[self.outcome]
+        return f"{sign}  {self.what:<15} {self.detail}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+
+
+OPEN_FILES, OPEN_FILES_WARN = 256, 1024
+CLOCK_SECONDS = 300
+
+
+def check_open_files(limit: int) -> PreflightFinding:
+    """Check how many files a process may open (`ulimit -n`); a negative limit is none."""
+    detail = f"{limit} a process" if limit >= 0 else "no limit"
+    if limit < 0 or limit >= OPEN_FILES_WARN:
+        return PreflightFinding("open files", "ok", detail)
+    outcome: Outcome = "warning" if limit >= OPEN_FILES else "failed"
+    return PreflightFinding("open files", outcome, f"{detail}, {OPEN_FILES_WARN} needed", "Run: ulimit -n 4096")
+
+
+def check_folder(what: str, folder: Path, flags: int, *, writable: bool) -> PreflightFinding:
+    """Check the mount and the rights of a folder. `flags` are those of os.statvfs."""
+    if flags & os.ST_RDONLY:
+        fault, remedy = "is on a file system that is mounted read-only", "Clone into another folder."
+    elif flags & os.ST_NOEXEC:
+        fault = "is on a file system from which no program may start (noexec)"
+        remedy = f"Clone into another folder, or: sudo mount -o remount,exec {_mount(folder)}"
+    elif not writable:
+        fault = f"belongs to user {folder.stat().st_uid}, and you are user {os.geteuid()} and may not write there"
+        remedy = f"Run it as that user, or: sudo chown -R {os.geteuid()} {folder}"
+    else:
+        return PreflightFinding(what, "ok", f"{folder} can be written")
+    return PreflightFinding(what, "failed", f"{folder} {fault}", remedy)
+
+
+def _mount(folder: Path) -> Path:
+    """Return the mount point of a folder."""
+    return folder if folder.is_mount() or folder == folder.parent else _mount(folder.parent)
+
+
+def localhost() -> list[str]:
+    """Return the addresses of the name `localhost`; empty if it has none."""
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)]
+    except OSError:
+        return []
+
+
+def check_loopback(addresses: Iterable[str], *, listens: bool) -> PreflightFinding:
+    """Check the machine's own address: `addresses` are those of `localhost`. Some VPNs and hosts files break it."""
+    if not listens:
+        return PreflightFinding("loopback", "failed", "nothing can listen on 127.0.0.1", "Run: sudo ip link set lo up")
+    found = sorted(set(addresses))
+    if found and all(address == "::1" or address.startswith("127.") for address in found):
+        return PreflightFinding("loopback", "ok", f"localhost is {', '.join(found)}")
+    return PreflightFinding(
+        "loopback",
+        "warning",
+        f"localhost is {', '.join(found) or 'unknown'}, not 127.0.0.1",
+        "Add the line `127.0.0.1 localhost` to /etc/hosts, or leave the VPN that changes it.",
+    )
+
+
+def check_clock(date: str, now: float) -> PreflightFinding:
+    """Compare the clock with the Date header of an HTTP answer: signatures and certificates need the right time."""
+    parsed = email.utils.parsedate_tz(date)
+    if parsed is None:
+        return PreflightFinding("clock", "ok", "not compared: no server told its time")
+    apart = now - email.utils.mktime_tz(parsed)
+    if abs(apart) <= CLOCK_SECONDS:
+        return PreflightFinding("clock", "ok", "agrees with the package index")
+    way = "ahead of" if apart > 0 else "behind"
+    detail = f"{abs(apart) / 60:.0f} minutes {way} the package index"
+    return PreflightFinding("clock", "warning", detail, "Run: sudo timedatectl set-ntp true")
+
+
+def check_host(system: str, machine: str) -> PreflightFinding:
+    if system == "Linux" and machine in ("x86_64", "aarch64", "arm64"):
+        return PreflightFinding("host", "ok", f"{system} {machine}, {os.cpu_count()} cores")
+    return PreflightFinding(
+        "host", "failed", f"{system} {machine}", "Run it on Linux, x86_64 or aarch64 (a virtual machine will do)."
+    )
+
+
+def check_amount(what: str, gib: float, need: float, comfortable: float, remedy: str) -> PreflightFinding:
+    """Check disk or memory: failed below `need`, a warning below `comfortable`."""
+    detail = f"{gib:.1f} GiB available"
+    if gib < need:
+        return PreflightFinding(what, "failed", f"{detail}, {need:g} needed", remedy)
+    if gib < comfortable:
+        return PreflightFinding(what, "warning", f"{detail}, {comfortable:g} advised", remedy)
+    return PreflightFinding(what, "ok", detail)
+
+
+def check_user(uid: int, environment: Mapping[str, str]) -> PreflightFinding:
+    if uid != 0:
+        return PreflightFinding("user", "ok", f"uid {uid}")
+    if shutil.which("setpriv", path=environment.get("PATH")):
+        return PreflightFinding("user", "ok", "root (PostgreSQL will run as an unprivileged user)")
+    return PreflightFinding(
+        "user",
+        "failed",
+        "root, and there is no setpriv: PostgreSQL refuses to run as root",
+        "Install util-linux, or run as an ordinary user.",
+    )

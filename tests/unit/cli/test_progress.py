@@ -1,0 +1,227 @@
+"""A command shows how far it is: redrawn lines at a terminal, plain lines elsewhere, and nothing is left to clean."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rempart.cli import demo_stages, progress
+from rempart.cli.progress import State, Step
+from rempart.deployment.setup import terminal, uv_output
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def picture() -> ModuleType:
+    """The script that records a terminal: its emulator shows what a person would see."""
+    found = importlib.util.spec_from_file_location("terminal_picture", ROOT / "docs" / "terminal_picture.py")
+    assert found and found.loader
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+PICTURE = picture()
+
+PROGRAM = """
+import logging, os, sys, time
+from rempart.cli import progress, rendering
+LOG = logging.getLogger("rempart.deployment.embedded.lifecycle")
+progress.LATE_SECONDS = 0.05
+def step(name, phase, detail=""):
+    LOG.info("%s: %s", name, phase, extra={"steps": [(name, phase)], "detail": detail})
+def services():
+    with progress.shown():
+        step("mlflow", "running", "starting"); step("airflow", "waiting")
+        print("a line of a print"); LOG.warning("a warning"); os.write(1, b"")
+        step("mlflow", "done", "ready: it works")
+        if "fail" in sys.argv: raise SystemExit("error: it failed")
+        if "wait" in sys.argv: time.sleep(30)
+        step("airflow", "running", "starting"); step("airflow", "done", "ready: 15 DAGs")
+        LOG.info("the stack is up", extra={"last": True})
+def counted():
+    with progress.waiting(["backup", "drill"]):
+        time.sleep(0.3)
+        for done in (10, 20, 30): LOG.info("sealed %d of %d contents", done, 40); time.sleep(0.3)
+        print("restore point written")
+with rendering.on_terminal():
+    {"services": services, "counted": counted}[sys.argv[1]]()
+"""
+
+
+def seen(*arguments: str, **variables: str) -> tuple[list[str], str]:
+    """Run the program in a pseudo-terminal. Return the lines that are on the screen at the end, and what was sent."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    sent, code = PICTURE.sent([sys.executable, "-c", PROGRAM, *arguments], 80, 24, kept | {"TERM": "xterm"} | variables)
+    assert code in (0, 1), sent
+    screen = PICTURE.Emulator()
+    screen.feed(sent)
+    return screen.text(), sent
+
+
+def plain(*arguments: str) -> str:
+    return subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True).stdout
+
+
+def test_at_a_terminal_each_service_is_one_line_and_other_output_stands_above() -> None:
+    lines, sent = seen("services")
+    assert lines[:2] == ["a line of a print", "warning: a warning"]
+    assert [line.split()[:2] for line in lines[2:4]] == [["✓", "mlflow"], ["✓", "airflow"]]
+    assert lines[2].endswith("ready: it works") and lines[4:] == ["the stack is up"]
+    assert "\033[?25l" not in sent, "the cursor was hidden, and somebody must show it again"
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_codes() -> None:
+    told = plain("services")
+    assert "\033" not in told and "\r" not in told
+    assert [line.partition("] ")[2] for line in told.splitlines() if "airflow" in line][-1] == "airflow: done"
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": ""}])
+def test_a_dumb_terminal_gets_plain_lines(variables: dict[str, str]) -> None:
+    _, sent = seen("services", **variables)
+    assert "\033[1A" not in sent and "mlflow: done" in sent
+
+
+def test_no_color_leaves_the_view_and_takes_the_colours() -> None:
+    _, sent = seen("services", NO_COLOR="1")
+    assert "\033[32m" not in sent and "\033[2A" in sent
+    assert "\033[32m" in seen("services")[1]
+
+
+def test_an_error_leaves_the_rows_as_they_are_and_stands_below_them() -> None:
+    lines, _ = seen("services", "fail")
+    assert lines[-1] == "error: it failed"
+    assert [line.split()[1] for line in lines[2:4]] == ["mlflow", "airflow"] and len(lines) == 5
+
+
+def test_a_count_is_a_bar_that_is_gone_at_the_end() -> None:
+    lines, sent = seen("counted")
+    assert "restore point written" in lines and not [line for line in lines if "█" in line]
+    assert "█" in sent and "sealed 30 of 40 contents" in sent
+    assert plain("counted").splitlines() == [
+        *(line for line in plain("counted").splitlines() if "sealed" in line),
+        "restore point written",
+    ]
+
+
+def test_ctrl_c_leaves_a_clean_terminal() -> None:
+    command = [sys.executable, "-c", PROGRAM, "services", "wait"]
+    sent, _ = PICTURE.sent(command, 80, 24, dict(os.environ) | {"TERM": "xterm"}, stop=("it works", signal.SIGINT))
+    screen = PICTURE.Emulator()
+    screen.feed(sent)
+    assert [line.split()[1] for line in screen.text()[2:4]] == ["mlflow", "airflow"]
+    assert sent.endswith("\n") and "\033[?25l" not in sent
+
+
+def test_a_question_hides_the_view_until_it_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(list[str]):
+        encoding = "utf-8"
+
+        def write(self, text: str) -> None:
+            self.append(text)
+
+        def flush(self) -> None:
+            """Nothing to do."""
+
+    stream = Terminal()
+    screen = terminal.Screen(stream, lambda columns: ["row"])  # type: ignore[arg-type] # what it uses of a stream
+    screen.draw()
+    screen.above(stream, "Go on? [y/N]: ")  # type: ignore[arg-type] # as above
+    screen.draw()
+    assert "".join(stream).endswith("Go on? [y/N]: ")
+    screen.above(stream, "gone on\n")  # type: ignore[arg-type] # as above
+    assert "".join(stream).endswith("gone on\nrow\n")
+
+
+def test_time_left_is_told_where_it_can_be_known() -> None:
+    state = progress.told(State(0.0), "sealed 100 of 500 contents", 10.0)
+    assert progress.seconds_left(state, 10.0) is None
+    state = progress.told(state, "sealed 200 of 500 contents", 20.0)
+    assert progress.seconds_left(state, 20.0) == pytest.approx(30.0)
+    assert "about 30 s left" in progress.lines(state, 20.0)[-1]
+    steps = (Step("start", usual=10.0), Step("train", usual=30.0))
+    state = progress.moved(State(0.0, steps=steps), "start", "running", 0.0)
+    state = progress.moved(state, "start", "done", 20.0)
+    assert progress.seconds_left(state, 20.0) == pytest.approx(60.0), "a slow machine takes as much longer"
+    assert progress.seconds_left(State(0.0, steps=(Step("unknown"),)), 1.0) is None
+
+
+def test_a_count_ends_with_another_event() -> None:
+    state = progress.told(State(0.0), "sent 50 of at most 200 MB", 1.0)
+    assert state.count and (state.count.done, state.count.total) == (50, 200)
+    assert progress.told(state, "locked the bundle until 2027-01-01", 2.0).count is None
+
+
+def test_rows_fit_the_width_and_colours_take_no_room() -> None:
+    assert terminal.cut("\033[32m✓\033[0m mlflow", 8) == "\033[32m✓\033[0m mlflow"
+    assert terminal.cut("\033[32m✓\033[0m mlflow", 7) == "✓ mlfl…"
+    assert terminal.duration(59.6) == "1 min 00 s" and terminal.duration(3720) == "1 h 02 min"
+
+
+def test_the_stages_of_the_demo_add_up_to_its_total() -> None:
+    told: list[str] = []
+    stages = demo_stages.Stages(told.append, before=2.5)
+    stages.ended("set-up", 2.5, "installed")
+    for name in ("start", "deliver", "gate"):
+        stages.begin(name, "begins")
+        time.sleep(0.06)
+        stages.result("it worked")
+    assert stages.total == pytest.approx(sum(stages.seconds.values()), abs=0.001) and stages.seconds["set-up"] == 2.5
+    seconds = {"total": stages.total, "stages": stages.seconds}
+    parts = [float(word) for word in demo_stages.in_words(seconds).replace("=", " ").split() if word[0].isdigit()]
+    assert parts[0] == pytest.approx(sum(parts[1:]), abs=0.001)
+    assert [line.split()[2] for line in told] == ["set-up", "start", "start", "deliver", "deliver", "gate", "gate"]
+
+
+def test_the_demo_ends_with_what_to_open_first_and_what_to_try_next() -> None:
+    lines = demo_stages.NextSteps("http://a:1", "admin", "http://m:2", "admin", "var/demo-report.json").lines()
+    text = "\n".join(lines)
+    assert "Sovereignty in Airflow: http://a:1/plugin/sovereignty" in lines[1]
+    for command in ("stack password airflow", "pipeline new your.csv", "rempart down"):
+        assert f".venv/bin/rempart {command}" in text or command in text
+
+
+def test_reasons_of_a_refusal_are_one_sentence() -> None:
+    reasons = [
+        "refused: mae 80 of price is above 25 (the limit)",
+        "refused: mae 80 of price is above 31 (a baseline)",
+    ]
+    assert demo_stages.folded(reasons) == "mae 80 of price is above 25 (the limit), 31 (a baseline)"
+    assert demo_stages.folded(["refused: no rows"]) == "no rows"
+
+
+def test_set_up_reads_what_uv_downloads_and_installs() -> None:
+    state = uv_output.Sync()
+    assert state.shown(0)[0] == "reading the package index"
+    for line in ("Resolved 13 packages in 341ms", "Downloading numpy (16.0MiB)", "Downloading pyarrow (50.0MiB)"):
+        state = state.after(line)
+    state = state.after(" Downloaded numpy")
+    assert state.shown(0) == ("downloaded 17 of 69 MB", pytest.approx(16.78, 0.01), pytest.approx(69.2, 0.01))
+    state = state.after("Prepared 13 packages in 1.86s")
+    assert state.shown(4) == ("installed 4 of 13 packages", 4, 13)
+    assert state.after("Installed 13 packages in 1.32s").shown(13)[0] == "compiling the modules"
+
+
+@pytest.mark.parametrize(
+    ("output", "remedy"),
+    [
+        ("error: Failed to fetch: `https://x/`\n  Caused by: dns error\n", "HTTPS_PROXY"),
+        ("error: Hash mismatch for `numpy`\n", "faithful mirror"),
+        ("  Caused by: invalid peer certificate: UnknownIssuer\n", "SSL_CERT_FILE"),
+        ("error: failed to create directory: Permission denied (os error 13)\n", "may write"),
+        ("something new\n", "lines above"),
+    ],
+)
+def test_a_failed_installation_is_answered_by_its_cause(output: str, remedy: str) -> None:
+    line, hint = uv_output.cause(output)
+    assert line and remedy in hint
