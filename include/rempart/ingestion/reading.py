@@ -16,8 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from rempart.ingestion.headers import wrong_header
-from rempart.ingestion.unpacking import Unreadable, unpacked
+from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:

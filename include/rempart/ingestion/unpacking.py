@@ -1,10 +1,11 @@
-"""A delivery's bytes, gunzipped if they are gzip, within the limits of a delivery."""
+"""A delivery's bytes, gunzipped if they are gzip, within the limits of a delivery; and what is wrong with a header."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -74,3 +75,20 @@ def line_count(stream: BinaryIO, size: int) -> int:
         while block := text.read(1 << 20):
             count += block.count(b"\n")
     return count
+
+
+def wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
+    """Return what is wrong with the header of a delivery, or None. It quotes no value of the file."""
+    if len(header) == 1 < len(columns):
+        other = max(",;\t|", key=header[0].count)
+        if other != delimiter and set(header[0].split(other)) >= set(columns):
+            return f"the columns are separated by '{other}'; the pipeline's source.delimiter is '{delimiter}'"
+    missing = [column for column in columns if column not in header]
+    unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
+    twice = [column for column in columns if header.count(column) > 1]
+    faults = [
+        missing and f"missing columns: {', '.join(missing)}",
+        unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
+        twice and f"columns that occur twice: {', '.join(twice)}",
+    ]
+    return "; ".join(fault for fault in faults if fault) or None

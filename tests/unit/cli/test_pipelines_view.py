@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from rempart.cli.views import site_list
+from rempart.cli.views import names, pipelines, quarantine, site_list, text
 from rempart.cli.views.site_list import SiteEntry
-from rempart.cli.views import names, pipelines, quarantine, text
 from rempart.errors import DatabaseUnavailable, PipelineError
 from rempart.ingestion.acceptance import HELD
 from rempart.settings import config
