@@ -46,7 +46,7 @@ def unlike(output: str, shown: str) -> str | None:
         if expected == "...":
             free = True
             continue
-        pattern = re.compile(".*".join(re.escape(part) for part in expected.split("...")))
+        pattern = re.compile(".*".join(re.escape(part.strip()) for part in expected.split("...")))
         until = len(lines) if free else at + 1
         found = next((number for number in range(at, min(until, len(lines))) if pattern.fullmatch(lines[number])), None)
         if found is None:

@@ -29,7 +29,7 @@ _ON_ITS_OWN = frozenset(
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_COUNTED = re.compile(r"^(?P<verb>.*?\w) (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) (?P<unit>\w.*)$")
+_COUNTED = re.compile(r"^(?P<verb>.*?\w) (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) (?P<unit>\w.*)\Z")
 
 
 @dataclass(frozen=True)

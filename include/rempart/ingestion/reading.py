@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from rempart.ingestion.headers import wrong_header
 from rempart.ingestion.unpacking import Unreadable, unpacked
 from rempart.settings.pipeline import Source
 
@@ -186,7 +187,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
     lines = _opened(name, stream, size, source)
     records = _records(lines, source.delimiter, len(columns))
     header = next(records).fields
-    if wrong := _wrong_header(header, columns, source.delimiter):
+    if wrong := wrong_header(header, columns, source.delimiter):
         raise Unreadable(wrong)
     if not (yield from _select(records, [header.index(column) for column in columns])):
         raise Unreadable(NO_ROWS)
@@ -318,22 +319,6 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
         header = False
     for number, taken in lines.taken:
         yield Piece(number, taken)
-
-
-def _wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
-    if len(header) == 1 < len(columns):
-        other = max(",;\t|", key=header[0].count)
-        if other != delimiter and set(header[0].split(other)) >= set(columns):
-            return f"the columns are separated by '{other}'; the pipeline's source.delimiter is '{delimiter}'"
-    missing = [column for column in columns if column not in header]
-    unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
-    twice = [column for column in columns if header.count(column) > 1]
-    faults = [
-        missing and f"missing columns: {', '.join(missing)}",
-        unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
-        twice and f"columns that occur twice: {', '.join(twice)}",
-    ]
-    return "; ".join(fault for fault in faults if fault) or None
 
 
 @dataclass(frozen=True)

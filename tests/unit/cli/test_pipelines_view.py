@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from rempart.cli import site_list
-from rempart.cli.site_list import SiteEntry
+from rempart.cli.views import site_list
+from rempart.cli.views.site_list import SiteEntry
 from rempart.cli.views import names, pipelines, quarantine, text
 from rempart.errors import DatabaseUnavailable, PipelineError
 from rempart.ingestion.acceptance import HELD

@@ -139,7 +139,7 @@ def test_a_killed_task_leaves_no_words_and_the_log_is_named() -> None:
 
 def test_nothing_is_started_while_a_dag_is_paused() -> None:
     airflow = ScriptedAirflow(paused=frozenset({"train_p"}))
-    with pytest.raises(AirflowApiError, match="paused train_p") as refused:
+    with pytest.raises(AirflowApiError, match="run train_p: the DAG is paused") as refused:
         run_follow.start(airflow.api(), "p")
     assert airflow.triggered == [] and "/dags/train_p" in refused.value.hint
 

@@ -8,7 +8,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.site_list import list_sites
+from rempart.cli.views.site_list import list_sites
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult

@@ -275,8 +275,7 @@ class OpenPair:
         began = self.clock()
         # every listing is complete before the first object is copied
         plans = [self.plan(name, store, folder) for name in buckets]
-        carried = {plan.bucket: Outcome() for plan in plans}
-        report = self.progress(sum(plan.todo.waiting for plan in plans))
+        carried, report = {p.bucket: Outcome() for p in plans}, self.progress(sum(p.todo.waiting for p in plans))
         for plan in plans if open_now else ():
             for piece in plan.pieces:
                 carried[plan.bucket].add(self.run(plan.bucket).carry(store.get(piece), report))
@@ -367,8 +366,7 @@ class OpenPair:
 
     def progress(self, total: int | None = None) -> Callable[[KeyResult], None]:
         """Log every few seconds how many objects are copied, and of how many if that is known."""
-        of = "" if total is None else f" of {total}"
-        last, copied, size = self.clock(), 0, 0
+        of, last, copied, size = "" if total is None else f" of {total}", self.clock(), 0, 0
 
         def count(done: KeyResult) -> None:
             nonlocal last, copied, size
