@@ -133,12 +133,16 @@ class RempartError(Exception):
 
     @property
     def page(self) -> str:
-        """Return the page and anchor that explain this class of error."""
-        return f"docs/reference/errors.md#{type(self).__name__.lower()}"
+        """Return the page and anchor that explain this class of error, or its base for a class of another module."""
+        return f"docs/reference/errors.md#{self._explained.lower()}"
+
+    @property
+    def _explained(self) -> str:
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
 
     def __str__(self) -> str:
         # a hint that names a page leads to the exact place
-        told = type(self).__name__ in SAY_IT_ALL or "docs/" in self.hint
+        told = self._explained in SAY_IT_ALL or "docs/" in self.hint
         more = "" if told else f"\n  More: {self.page}"
         return f"{self.what}\n  What to do: {self.hint}{more}"
 

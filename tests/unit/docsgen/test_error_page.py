@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rempart import errors
+from rempart.airflow_api import AirflowApiError
 from rempart.docsgen.error_page import TEXTS, classes, errors_page
 from rempart.errors import ConfigError, KeyWrong, RempartError, SiteUnavailable
 from tests.unit.docsgen.blocks import ROOT
@@ -36,6 +37,14 @@ def test_a_message_names_its_section_unless_its_hint_names_a_page_or_the_message
     assert "More:" not in str(ConfigError("read rempart.yaml: line 3", "Correct it."))
     assert "More:" in str(SiteUnavailable("list bucket lake", "Wait."))
     assert {kind.__name__ for kind in classes()} > errors.SAY_IT_ALL
+
+
+def test_a_class_of_another_module_leads_to_its_bases_section() -> None:
+    class Bent(KeyWrong):
+        pass
+
+    assert Bent("open the key", "Take another.").page == "docs/reference/errors.md#keywrong"
+    assert "More:" not in str(AirflowApiError("start a run", "Unpause the DAG."))
 
 
 def test_a_class_without_a_text_and_a_text_without_a_class_are_told(tmp_path: Path) -> None:
