@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -114,7 +114,7 @@ class AirflowApi:
         If Airflow has not read the DAG's file yet, wait for it. A skipped run is started again, such as a replication
         while a backup has the pair's lease. Raises AirflowApiError.
         """
-        self._await_dag(dag_id)
+        self.await_dag(dag_id)
         until = time.monotonic() + _SKIPPED_SECONDS
         while True:
             run_id = self.trigger(dag_id, conf)
@@ -130,7 +130,7 @@ class AirflowApi:
             tell("skipped, because another run has the lease; next try in 5 s")
             time.sleep(5)
 
-    def _await_dag(self, dag_id: str) -> None:
+    def await_dag(self, dag_id: str) -> None:
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
@@ -226,15 +226,6 @@ class AirflowApi:
         """Return when a run started, by Airflow's clock; None if it waits. Raises AirflowApiError."""
         at = self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["start_date"]
         return datetime.fromisoformat(at) if at else None
-
-    def paused(self, dag_ids: Iterable[str]) -> list[str]:
-        """Return the paused DAGs among these. Wait for a DAG that Airflow has not read yet. Raises AirflowApiError."""
-        found = []
-        for dag_id in dag_ids:
-            self._await_dag(dag_id)
-            if self.get(f"/api/v2/dags/{dag_id}")["is_paused"]:
-                found.append(dag_id)
-        return found
 
     def import_errors(self) -> list[str]:
         """Return files that Airflow could not import, with the reason."""

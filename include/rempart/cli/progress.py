@@ -23,9 +23,7 @@ from rempart.deployment.setup.terminal import Screen, bar, duration, has_colours
 Phase = Literal["waiting", "running", "done", "failed"]
 LATE_SECONDS = 2.0
 """A command that ends sooner shows no progress of its own."""
-_ON_ITS_OWN = frozenset(
-    {"run", "logs", "password", "users", "stack logs", "stack password", "pipeline run", "pipeline deliver"}
-)
+_ON_ITS_OWN = frozenset({"run", "users", "stack logs", "stack password", "pipeline deliver"})
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"

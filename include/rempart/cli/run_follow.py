@@ -15,14 +15,12 @@ from functools import partial
 from typing import Any
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.cli.run_view import RunState, StageState
+from rempart.cli.run_view import RunState, Show, StageState
 from rempart.orchestration import run_notes
 
 DAGS = {"ingest": "ingest", "materialize": "materialize_features", "train": "train", "validate": "validate_model"}
 """Stages in order: the task whose result counts, and the DAG without the name of its pipeline."""
 _ASSET_SECONDS = 300.0
-
-Show = Callable[[RunState, StageState], object]
 
 
 class StageFailed(AirflowApiError):
@@ -39,11 +37,8 @@ def start(api: AirflowApi, pipeline: str) -> str:
 
     Raises AirflowApiError, also if a DAG of the pipeline is paused: its runs would wait for ever.
     """
-    if paused := api.paused(dag_ids(pipeline)):
-        raise AirflowApiError(
-            f"run pipeline '{pipeline}': Airflow has paused {', '.join(paused)}, so nothing was started",
-            f"Unpause each DAG at {api.url}/dags/{paused[0]}, then run the command again.",
-        )
+    for dag_id in dag_ids(pipeline):
+        api.await_dag(dag_id)
     return api.trigger(dag_ids(pipeline)[0])
 
 

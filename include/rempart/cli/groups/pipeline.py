@@ -142,10 +142,9 @@ def run_pipeline(
         typer.echo("New rows start features, training and gate by their assets.")
         typer.echo(f"The result, when they are done: rempart pipeline show {name}")
         return
-    terminal = sys.stdout.isatty() and run_view.draws()
     try:
-        with run_view.renderer(terminal=terminal, out=typer.echo) as shown:
-            _, results = run_follow.follow(api, name, run, shown.show)
+        with run_view.shown(tuple(run_follow.DAGS), typer.echo) as show:
+            _, results = run_follow.follow(api, name, run, show)
     except KeyboardInterrupt:
         typer.echo(f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {name}")
         raise typer.Exit(130) from None
