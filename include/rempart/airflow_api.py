@@ -131,6 +131,7 @@ class AirflowApi:
             time.sleep(5)
 
     def await_dag(self, dag_id: str) -> None:
+        """Wait for a DAG that Airflow has not read yet. Raises AirflowApiError, also if the DAG is paused."""
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
