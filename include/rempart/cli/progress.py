@@ -29,7 +29,7 @@ _ON_ITS_OWN = frozenset(
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_COUNTED = re.compile(r"^(?P<verb>.*?\w) (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) (?P<unit>\w.*)$")
+_COUNTED = re.compile(r"\w.*? (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) \w.*")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def moved(state: State, name: str, phase: Phase, now: float, text: str = "") -> 
 
 def told(state: State, event: str, now: float) -> State:
     """Return the state after a log line: a count if it says `sealed 3 of 10 contents`, else the last event."""
-    matched = _COUNTED.match(event)
+    matched = _COUNTED.fullmatch(event)
     if not matched:
         return replace(state, text=event.splitlines()[0] if event else "", count=None)
     done, total = (float(matched[part].replace(",", "")) for part in ("done", "total"))
@@ -142,9 +142,10 @@ def lines(state: State, now: float, *, coloured: bool = False) -> list[str]:
 def _step_line(step: Step, width: int, now: float, coloured: bool) -> str:
     sign, style = _SIGNS[step.phase]
     seconds = f"{step.seconds(now):7.1f} s" if step.began is not None else " " * 9
-    text = step.text or ("" if step.phase == "waiting" else step.phase)
-    line = f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
-    return paint(line, "faint", coloured=coloured) if step.phase == "waiting" else line
+    text = step.text or step.phase
+    if step.phase == "waiting":
+        return paint(f"{sign} {step.name}", style, coloured=coloured)
+    return f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
 
 
 def _spin(now: float) -> str:

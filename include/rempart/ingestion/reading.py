@@ -321,17 +321,13 @@ def line_count(stream: BinaryIO, size: int) -> int:
 
 
 def _wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
-    if len(header) == 1 < len(columns):
-        other = max(",;\t|", key=header[0].count)
-        if other != delimiter and set(header[0].split(other)) >= set(columns):
-            return f"the columns are separated by '{other}'; the pipeline's source.delimiter is '{delimiter}'"
     missing = [column for column in columns if column not in header]
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
-    twice = [column for column in columns if header.count(column) > 1]
     faults = [
         missing and f"missing columns: {', '.join(missing)}",
         unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
-        twice and f"columns that occur twice: {', '.join(twice)}",
+        (twice := [c for c in columns if header.count(c) > 1]) and f"columns that occur twice: {', '.join(twice)}",
+        len(header) == 1 < len(columns) and f"there is only one: does source.delimiter '{delimiter}' separate them?",
     ]
     return "; ".join(fault for fault in faults if fault) or None
 
