@@ -153,9 +153,13 @@ def _spin(now: float) -> str:
 
 
 class Progress:
-    """The progress of one command. At most one is shown at a time; `live` tells whether lines are redrawn."""
+    """The progress of one command. At most one is shown at a time; `live` tells whether lines are redrawn.
 
-    def __init__(self, title: str = "", steps: Sequence[Step] = ()) -> None:
+    Without a `table` the events have lines of their own, and only the last one and counts are redrawn.
+    """
+
+    def __init__(self, title: str = "", steps: Sequence[Step] = (), *, table: bool = True) -> None:
+        self._table = table
         self.state = State(time.monotonic(), title, tuple(steps))
         self.live = is_live(sys.stdout, os.environ)
         self._coloured = has_colours(sys.stdout, os.environ)
@@ -178,6 +182,9 @@ class Progress:
         """Show the progress that a log record tells. Return whether the record needs no line of its own."""
         if not self.live or record.levelno >= logging.WARNING:
             return False
+        if not self._table:
+            self.state = told(self.state, record.getMessage(), time.monotonic())
+            return self.state.count is not None
         if getattr(record, "last", False):
             self._last += [] if self._fixed else [record.getMessage()]
             return True
@@ -228,7 +235,7 @@ class Waiting:
     """Shows seconds, count and last event of any command at a terminal that runs longer than LATE_SECONDS."""
 
     def __init__(self) -> None:
-        self._progress = Progress()
+        self._progress = Progress(table=False)
         self._stream = sys.stdout
         self._timer = threading.Timer(LATE_SECONDS, self._show)
         self._timer.daemon = True
