@@ -1,6 +1,8 @@
-"""Takes the README's pictures from the running demo stack: Airflow's UI with Chromium, the terminal from its output.
+"""Takes the README's pictures of Airflow's UI from the running demo stack, with Chromium.
 
-    make demo | tee var/demo.txt && .venv/bin/python docs/screenshots.py
+    make demo && .venv/bin/python docs/screenshots.py
+
+The terminal's picture is made by docs/terminal_picture.py.
 
 Needs Debian's `chromium` (or CHROMIUM=/path/to/chromium). The cockpit's are also taken by its browser test, after the
 chain's test has filled a stack of its own:
@@ -12,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
@@ -115,21 +116,5 @@ def report_picture(browser: Browser) -> None:
     print("docs/images/drill-report.png")
 
 
-def terminal_picture(captured: Path) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(record=True, width=130, file=Path(os.devnull).open("w"))  # noqa: SIM115 - lives with the process
-    for line in captured.read_text(encoding="utf-8").splitlines():
-        console.print(Text(line))
-    console.save_svg(str(IMAGES / "demo.svg"), title="make demo")
-    print("docs/images/demo.svg")
-
-
 if __name__ == "__main__":
     browser_pictures()
-    output = config.var_dir() / "demo.txt"
-    if output.is_file():
-        terminal_picture(output)
-    else:
-        sys.exit(f"No {output}: run `make demo | tee {output}` for the terminal's picture.")

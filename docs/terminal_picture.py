@@ -3,7 +3,7 @@
     .venv/bin/python docs/terminal_picture.py --out docs/images/demo.svg --shown 'make demo' .venv/bin/rempart demo
 
 The picture is animated, follows the reader's light or dark theme, and stands still where motion is not wanted. Long
-waits are shortened to a second. With --still, only the end is drawn. Standard library only.
+waits are shortened, so that it takes half a minute. With --still, only the end is drawn. Standard library only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from html import escape
 from pathlib import Path
 
 CELL, LINE, SIZE = 8.4, 18.0, 14
-MOST_BYTES = 150_000
+MOST_BYTES = 140_000
+MOST_SECONDS = 24.0
 _PART = re.compile(
     r"\033\[(?P<arguments>[0-9;?]*)(?P<code>[a-zA-Z])|(?P<sign>[\r\n])|(?P<text>[^\033\r\n]+)|(?P<rest>.)"
 )
@@ -224,7 +225,7 @@ def picture(frames: list[Frame], columns: int, *, still: bool) -> str:
     step = 1
     while True:
         chosen = [*frames[:-1:step], frames[-1]]
-        drawn = svg(shortened(chosen, longest=1.0, hold=8.0), columns)
+        drawn = svg(shortened(chosen, longest=min(1.0, MOST_SECONDS / len(chosen)), hold=8.0), columns)
         if len(drawn.encode()) <= MOST_BYTES or step > len(frames):
             return drawn
         step += 1

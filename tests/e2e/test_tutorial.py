@@ -27,7 +27,7 @@ AWAIT_DAG = """
 from rempart.airflow_api import AirflowApi
 from rempart.settings import config
 
-assert AirflowApi(config.environment_connections("airflow_api")).paused(["ingest_bike_rentals"]) == []
+AirflowApi(config.environment_connections("airflow_api")).await_dag("ingest_bike_rentals")
 """
 """A reader takes minutes to decide, and Airflow reads the draft. A DAG that it first meets with a leak stays paused."""
 _NOT_COPIED = shutil.ignore_patterns("var", ".venv*", ".git", ".*_cache", "__pycache__")

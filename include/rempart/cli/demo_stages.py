@@ -104,18 +104,16 @@ class NextSteps:
     mlflow: str
     mlflow_user: str
     report: str
-    program: str = ".venv/bin/rempart"
 
     def lines(self) -> list[str]:
         """Return what to open first, how to log in, what to try, and how to stop."""
-        passwords = f"{self.program} stack password"
         return [
             "",
             f"  Open first  Sovereignty in Airflow: {self.airflow}/plugin/sovereignty",
-            f"  Log in      user {self.airflow_user}, password: {passwords} airflow",
-            f"  Models      MLflow: {self.mlflow}, user {self.mlflow_user}, password: {passwords} mlflow",
-            f"  Try next    {self.program} pipeline new your.csv   makes a pipeline of a file of yours",
-            f"  Stop        {self.program} down   (the data stays; {self.program} up starts it again)",
+            f"  Log in      user {self.airflow_user}; password: .venv/bin/rempart stack password airflow (or mlflow)",
+            f"  Models      MLflow: {self.mlflow}, user {self.mlflow_user}",
+            "  Try next    .venv/bin/rempart pipeline new your.csv   makes a pipeline of a file of yours",
+            "  Stop        .venv/bin/rempart down   (the data stays; .venv/bin/rempart up starts it again)",
             f"  Report      {self.report}",
             "",
         ]

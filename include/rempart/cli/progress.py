@@ -27,7 +27,7 @@ _ON_ITS_OWN = frozenset({"run", "users", "stack logs", "stack password", "pipeli
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_COUNTED = re.compile(r"^(?P<verb>.*?\w) (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) (?P<unit>\w.*)\Z")
+_COUNTED = re.compile(r"\w.*? (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) \w.*")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def moved(state: State, name: str, phase: Phase, now: float, text: str = "") -> 
 
 def told(state: State, event: str, now: float) -> State:
     """Return the state after a log line: a count if it says `sealed 3 of 10 contents`, else the last event."""
-    matched = _COUNTED.match(event)
+    matched = _COUNTED.fullmatch(event)
     if not matched:
         return replace(state, text=event.splitlines()[0] if event else "", count=None)
     done, total = (float(matched[part].replace(",", "")) for part in ("done", "total"))
@@ -140,9 +140,10 @@ def lines(state: State, now: float, *, coloured: bool = False) -> list[str]:
 def _step_line(step: Step, width: int, now: float, coloured: bool) -> str:
     sign, style = _SIGNS[step.phase]
     seconds = f"{step.seconds(now):7.1f} s" if step.began is not None else " " * 9
-    text = step.text or ("" if step.phase == "waiting" else step.phase)
-    line = f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
-    return paint(line, "faint", coloured=coloured) if step.phase == "waiting" else line
+    text = step.text or step.phase
+    if step.phase == "waiting":
+        return paint(f"{sign} {step.name}", style, coloured=coloured)
+    return f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
 
 
 def _spin(now: float) -> str:
@@ -150,9 +151,13 @@ def _spin(now: float) -> str:
 
 
 class Progress:
-    """The progress of one command. At most one is shown at a time; `live` tells whether lines are redrawn."""
+    """The progress of one command. At most one is shown at a time; `live` tells whether lines are redrawn.
 
-    def __init__(self, title: str = "", steps: Sequence[Step] = ()) -> None:
+    Without a `table` the events have lines of their own, and only the last one and counts are redrawn.
+    """
+
+    def __init__(self, title: str = "", steps: Sequence[Step] = (), *, table: bool = True) -> None:
+        self._table = table
         self.state = State(time.monotonic(), title, tuple(steps))
         self.live = is_live(sys.stdout, os.environ)
         self._coloured = has_colours(sys.stdout, os.environ)
@@ -175,6 +180,9 @@ class Progress:
         """Show the progress that a log record tells. Return whether the record needs no line of its own."""
         if not self.live or record.levelno >= logging.WARNING:
             return False
+        if not self._table:
+            self.state = told(self.state, record.getMessage(), time.monotonic())
+            return self.state.count is not None
         if getattr(record, "last", False):
             self._last += [] if self._fixed else [record.getMessage()]
             return True
@@ -225,7 +233,7 @@ class Waiting:
     """Shows seconds, count and last event of any command at a terminal that runs longer than LATE_SECONDS."""
 
     def __init__(self) -> None:
-        self._progress = Progress()
+        self._progress = Progress(table=False)
         self._stream = sys.stdout
         self._timer = threading.Timer(LATE_SECONDS, self._show)
         self._timer.daemon = True

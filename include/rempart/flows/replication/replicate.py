@@ -273,9 +273,9 @@ class OpenPair:
         self, buckets: Sequence[str], store: Store, folder: Path, accept_deletes: int, open_now: bool
     ) -> ReplicationResult:
         began = self.clock()
-        # every listing is complete before the first object is copied
-        plans = [self.plan(name, store, folder) for name in buckets]
-        carried, report = {p.bucket: Outcome() for p in plans}, self.progress(sum(p.todo.waiting for p in plans))
+        plans = [self.plan(name, store, folder) for name in buckets]  # all listings end before the first copy
+        carried = {plan.bucket: Outcome() for plan in plans}
+        report = self.progress(f" of {sum(plan.todo.waiting for plan in plans)}")
         for plan in plans if open_now else ():
             for piece in plan.pieces:
                 carried[plan.bucket].add(self.run(plan.bucket).carry(store.get(piece), report))
@@ -364,9 +364,9 @@ class OpenPair:
             grade.unvouched,
         )
 
-    def progress(self, total: int | None = None) -> Callable[[KeyResult], None]:
-        """Log every few seconds how many objects are copied, and of how many if that is known."""
-        of, last, copied, size = "" if total is None else f" of {total}", self.clock(), 0, 0
+    def progress(self, of: str = "") -> Callable[[KeyResult], None]:
+        """Log every few seconds how many objects are copied; `of` tells how many there are in all."""
+        last, copied, size = self.clock(), 0, 0
 
         def count(done: KeyResult) -> None:
             nonlocal last, copied, size
