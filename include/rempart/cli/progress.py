@@ -141,7 +141,7 @@ def _step_line(step: Step, width: int, now: float, coloured: bool) -> str:
     sign, style = _SIGNS[step.phase]
     seconds = f"{step.seconds(now):7.1f} s" if step.began is not None else " " * 9
     text = step.text or step.phase
-    if step.phase == "waiting":
+    if step.phase == "waiting" and not step.text:
         return paint(f"{sign} {step.name}", style, coloured=coloured)
     return f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
 
