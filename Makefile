@@ -90,6 +90,7 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 
 docs: setup ## write the generated parts of docs/reference anew
 	$(BIN)/python -m rempart.docsgen.reference
+	$(BIN)/python -m tests.unit.cli.wrong_inputs
 
 lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-bootstrap.in -o requirements-bootstrap.txt

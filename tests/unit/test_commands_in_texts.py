@@ -15,6 +15,8 @@ from rempart.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("include", "dags", "plugins", "deploy", "bench", "tests", "docs", ".ci")
+WRONG = ROOT / "docs/reference/wrong-inputs.md"
+"""The page of wrong inputs, old commands among them."""
 OLD = (
     "init",
     "logs",
@@ -47,7 +49,7 @@ def texts() -> Iterator[tuple[str, str]]:
         file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*")) if "__pycache__" not in file.parts
     ]
     for file in [*files, *(file for file in sorted(ROOT.iterdir()) if not file.name.startswith("."))]:
-        if file.is_file() and file != Path(__file__):
+        if file.is_file() and file not in (Path(__file__), WRONG):
             try:
                 text = file.read_text(encoding="utf-8")
             except UnicodeDecodeError:  # a picture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import typer
-from typer.core import TyperGroup
 
 from rempart.cli import panels, rendering
+from rempart.cli.suggestions import Group
 
 
-class _Root(TyperGroup):
+class _Root(Group):
     """Lists its commands in the order of the panels."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer has a click of its own
@@ -23,7 +23,6 @@ class _Root(TyperGroup):
 app = typer.Typer(
     cls=_Root,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Rempart: a sovereign MLOps distribution on Apache Airflow.",
 )

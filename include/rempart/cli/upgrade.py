@@ -67,6 +67,11 @@ def upgrade(
     """Replace the running release by this checkout: restore point, drill, migration, start, proof.
 
     Name the state of the running platform with REMPART_VAR. Exit code 1 if the upgrade is refused.
+
+    Example:
+        rempart stack upgrade --check
+        rempart stack upgrade --yes
+        rempart stack upgrade --back --yes
     """
     from rempart.deployment.setup import paths
 

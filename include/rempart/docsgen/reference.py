@@ -18,6 +18,7 @@ from rempart.audit import licences
 from rempart.audit.findings import Report
 from rempart.audit.packages.distributions import Distributions
 from rempart.backup.drill.drill_report import DrillReport
+from rempart.docsgen.commands import commands_page
 from rempart.docsgen.faults import faults_page
 from rempart.docsgen.operators import operators_page
 from rempart.docsgen.placements import placements_page
@@ -102,6 +103,7 @@ def licences_page(root: Path) -> str:
 def pages(root: Path) -> dict[str, str]:
     """Return every generated file of docs/reference, by name."""
     return {
+        "commands.md": HEAD + commands_page(),
         "dags.md": dags_page(root / "dags"),
         "faults.md": HEAD + faults_page(root),
         "operators.md": HEAD + operators_page(operators_dir(root / "rempart.yaml")),

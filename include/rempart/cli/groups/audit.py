@@ -30,7 +30,12 @@ def audit_run(
         Path | None, typer.Option(help="Advisory database to use instead of audit.advisories.")
     ] = None,
 ) -> None:
-    """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run."""
+    """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run.
+
+    Example:
+        rempart audit run
+        rempart audit run --only licences --json --out audit.json
+    """
     from rempart.audit import findings
     from rempart.deployment.setup import paths
     from rempart.flows.governance import audit as flow
@@ -64,7 +69,12 @@ def audit_sbom(
         datetime | None, typer.Option(help=("Time to write into the file; without it the file has no time."))
     ] = None,
 ) -> None:
-    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
+    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image.
+
+    Example:
+        rempart audit sbom --out sbom.cdx.json
+        rempart audit sbom --image /mnt/image --name platform
+    """
     from rempart.flows.governance import audit as flow
     from rempart.settings import config
 

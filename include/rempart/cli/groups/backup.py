@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels, restore
+from rempart.cli import json_documents, panels, restore
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -36,22 +37,43 @@ Point = Annotated[str, typer.Argument(help="Id of the restore point, as in `remp
 
 
 @group.command("list")
-def backup_list(site: PointSite = None) -> None:
-    """Show every restore point: its age and size, its last drill, and the reasons to keep it."""
+def backup_list(site: PointSite = None, as_json: AsJson = False) -> None:
+    """Show every restore point: its age and size, its last drill, and the reasons to keep it.
+
+    Example:
+        rempart backup list
+        rempart backup list --site haven
+    """
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
-    for line in point_report.list_lines(restore_points.survey(open_platform(), site)):
+    json_documents.begin(as_json)
+    found = restore_points.survey(open_platform(), site)
+    if as_json:
+        shown = {"site": found.site, "at": found.at, "points": found.points}
+        json_documents.show({**shown, "leftovers": found.leftovers, "hidden": found.hidden})
+        return
+    for line in point_report.list_lines(found):
         typer.echo(line)
 
 
 @group.command("explain")
-def backup_explain(point: Point, site: PointSite = None) -> None:
-    """Explain one restore point, and each reason to keep it."""
+def backup_explain(point: Point, site: PointSite = None, as_json: AsJson = False) -> None:
+    """Explain one restore point, and each reason to keep it.
+
+    Example:
+        rempart backup explain 20260105T000000Z-abcdef
+    """
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
-    for line in point_report.explain_lines(restore_points.survey(open_platform(), site), point):
+    json_documents.begin(as_json)
+    found = restore_points.survey(open_platform(), site)
+    lines = list(point_report.explain_lines(found, point))
+    if as_json:
+        json_documents.show(next(listed for listed in found.points if listed.id == point))
+        return
+    for line in lines:
         typer.echo(line)
 
 
@@ -62,7 +84,11 @@ def backup_hold(
     role: Role,
     site: PointSite = None,
 ) -> None:
-    """Put a restore point under legal hold: it is not pruned until it is released. Recorded as evidence."""
+    """Put a restore point under legal hold: it is not pruned until it is released. Recorded as evidence.
+
+    Example:
+        rempart backup hold 20260105T000000Z-abcdef --why "court order 12/26" --role data-protection-officer
+    """
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
@@ -77,7 +103,11 @@ def backup_release(
     role: Role,
     site: PointSite = None,
 ) -> None:
-    """End the legal hold of a restore point: the next prune may delete it. Recorded as evidence."""
+    """End the legal hold of a restore point: the next prune may delete it. Recorded as evidence.
+
+    Example:
+        rempart backup release 20260105T000000Z-abcdef --why "case closed" --role data-protection-officer
+    """
     from rempart.flows.backup import restore_points
     from rempart.flows.shared.platform import open_platform
 
@@ -95,6 +125,10 @@ def backup_prune(
     """Delete the restore points that no retention rule keeps, permanently.
 
     The DAG backup_platform does so after each backup.
+
+    Example:
+        rempart backup prune
+        rempart backup prune --yes
     """
     from rempart.flows.backup import point_report, prune
     from rempart.flows.shared.platform import open_platform
@@ -120,7 +154,12 @@ def backup_repair(
         typer.Option("--mark-lost", help=("Mark links without a valid copy as lost, so that backups can continue.")),
     ] = False,
 ) -> None:
-    """Restore hidden restore points at the site, and altered or missing links of their chain."""
+    """Restore hidden restore points at the site, and altered or missing links of their chain.
+
+    Example:
+        rempart backup repair
+        rempart backup repair --site haven --trust public.pem --yes
+    """
     from rempart.flows.restore import repair
 
     done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost)
@@ -146,6 +185,10 @@ def backup_drill(
 
     Running services are not touched, and Airflow is not needed. Exit code 1 if a check failed or an objective was
     missed.
+
+    Example:
+        rempart backup drill
+        rempart backup drill --scenario cyber-attack
     """
     from rempart.flows.drill import drill as flow
     from rempart.flows.shared.platform import open_platform
@@ -165,7 +208,11 @@ def backup_drill_report(
     record: Annotated[int | None, typer.Option(help="Number of the drill's record; default: the newest.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the two files of the report.")] = Path(),
 ) -> None:
-    """Rebuild the report of a drill from the ledger, as JSON and HTML."""
+    """Rebuild the report of a drill from the ledger, as JSON and HTML.
+
+    Example:
+        rempart backup drill-report --profile nis2 --out reports
+    """
     from rempart.flows.drill import drill_report as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -19,6 +19,9 @@ def config_check() -> None:
     """Validate rempart.yaml and all pipeline files, and ask the policy about each place in them.
 
     Every fault names file, path and remedy.
+
+    Example:
+        rempart config check
     """
     from rempart.cli import configuration
     from rempart.flows.training import check_pipeline

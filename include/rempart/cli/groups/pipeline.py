@@ -21,7 +21,12 @@ def pipeline_new(
     csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz file.")],
     name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file.")] = None,
 ) -> None:
-    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct."""
+    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct.
+
+    Example:
+        rempart pipeline new sales.csv
+        rempart pipeline new sales.csv.gz --name sales
+    """
     from rempart.ingestion.draft import save_draft
 
     file = save_draft(csv, name)
@@ -33,6 +38,9 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     """Validate rempart.yaml and one pipeline file, and ask the policy about each place in it.
 
     Every fault names file, path and remedy.
+
+    Example:
+        rempart pipeline check hotel_bookings
     """
     from rempart.cli import configuration
     from rempart.flows.training import check_pipeline
@@ -83,6 +91,11 @@ def pipeline_erase(
     """Erase rows for good: at every site, in every version, and in later restores.
 
     The same command completes an interrupted run. Exit code 1: something is pending.
+
+    Example:
+        rempart pipeline erase hotel_bookings B0001 --role data-protection-officer --reason consent-withdrawn
+        rempart pipeline erase hotel_bookings --file keys.txt --role data-protection-officer --reason objection --yes
+        rempart pipeline erase --again
     """
     from rempart.flows.erasure import erase as flow
     from rempart.flows.erasure import erase_report
@@ -99,7 +112,7 @@ def pipeline_erase(
         if pipeline is None:
             raise BackupError(
                 "erase: no pipeline was given",
-                "Run rempart pipeline erase PIPELINE KEY, or rempart pipeline erase --again.",
+                "Run `rempart pipeline erase PIPELINE KEY`, or `rempart pipeline erase --again`.",
             )
         found = named(pipeline)
         wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])

@@ -28,7 +28,12 @@ def pool_doctor(
         int, typer.Option(min=1, help="Maximum seconds for the pod, including the pull of its image.")
     ] = 180,
 ) -> None:
-    """Check a pool's live cluster. Exit code 0: no check failed; 1: a check failed; 2: a cluster did not answer."""
+    """Check a pool's live cluster. Exit code 0: no check failed; 1: a check failed; 2: a cluster did not answer.
+
+    Example:
+        rempart pool doctor
+        rempart pool doctor gpu-paris --probe --wait 600
+    """
     from rempart.flows.doctor import doctor_pool as flow
 
     found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)

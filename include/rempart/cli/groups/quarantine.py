@@ -30,6 +30,9 @@ def accept_delivery(
     """Publish the good rows of a delivery even if more rows are refused than max_quarantined allows.
 
     Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
+
+    Example:
+        rempart quarantine accept hotel_bookings 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --yes
     """
     from rempart.flows.ingestion import accept_delivery as flow
     from rempart.flows.shared.platform import open_platform

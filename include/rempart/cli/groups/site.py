@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli import panels, rendering
+from rempart.cli import json_documents, panels, rendering
+from rempart.cli.json_documents import AsJson
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult
@@ -28,6 +29,10 @@ def site_doctor(
     """Probe a site in a separate bucket, and record the outcome as evidence.
 
     Exit code 0: usable for every purpose; 1: not usable for some; 2: a site did not answer.
+
+    Example:
+        rempart site doctor
+        rempart site doctor haven --json
     """
     from rempart.flows.doctor import doctor_site as flow
     from rempart.flows.shared.platform import open_platform
@@ -61,6 +66,9 @@ def site_replicate(
     """Copy new and changed objects from one site to another.
 
     Exit code 1: a key failed, or the lag exceeds its objective.
+
+    Example:
+        rempart site replicate primary haven
     """
     from rempart.flows.replication import replicate as flow
     from rempart.flows.shared.platform import open_platform
@@ -80,7 +88,11 @@ def site_verify_replica(
     whole: Annotated[bool, typer.Option("--all", help="Read all replicas instead of the part of one day.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Read replicas back and repair damaged ones. Exit code 1: a replica could not be repaired."""
+    """Read replicas back and repair damaged ones. Exit code 1: a replica could not be repaired.
+
+    Example:
+        rempart site verify-replica primary haven --all
+    """
     from rempart.flows.replication import verify_replicas as flow
     from rempart.flows.replication.replicate import as_json as to_json
     from rempart.flows.shared.platform import open_platform
@@ -92,11 +104,19 @@ def site_verify_replica(
 
 
 @group.command("active")
-def site_active() -> None:
-    """Show the active site, the progress of a switchover, and every earlier generation."""
+def site_active(as_json: AsJson = False) -> None:
+    """Show the active site, the progress of a switchover, and every earlier generation.
+
+    Example:
+        rempart site active
+    """
     from rempart.flows.failover import published_state
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
+    if as_json:
+        json_documents.show(published_state.facts(open_platform()))
+        return
     for line in published_state.lines(open_platform()):
         typer.echo(line)
 
@@ -113,12 +133,20 @@ def site_failover(
     ] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Stay at the current site and remove the fence.")] = False,
 ) -> None:
-    """Move the platform to another site: fence, drain, verify, switch, resume. An interrupted run is resumed."""
+    """Move the platform to another site: fence, drain, verify, switch, resume. An interrupted run is resumed.
+
+    Example:
+        rempart site failover --to haven
+        rempart site failover --to haven --yes
+        rempart site failover --abandon --yes
+    """
     from rempart.errors import ConfigError
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 
-    if (to is None) == (not abandon):
+    if to and abandon:
+        raise ConfigError("fail over: a target site was given, and --abandon stays at the source", "Pass only one.")
+    if to is None and not abandon:
         raise ConfigError("fail over: no target site was given", "Pass --to SITE, or --abandon.")
     platform = open_platform()
     if to is None:
@@ -134,7 +162,12 @@ def site_failback(
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Return to the site that rempart.yaml names: update it while pipelines continue, then switch as in a failover."""
+    """Return to the site that rempart.yaml names: update it while pipelines continue, then switch as in a failover.
+
+    Example:
+        rempart site failback
+        rempart site failback --yes
+    """
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 

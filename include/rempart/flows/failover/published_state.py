@@ -77,6 +77,27 @@ def lines(platform: Platform) -> Iterator[str]:
         yield f"  {record.generation:>4}  {record.at:%Y-%m-%d %H:%M:%S} UTC  {record.site} {record.state}  ({why})"
 
 
+def facts(platform: Platform) -> dict[str, Any]:
+    """Return what `lines` shows, for programs: without the database, what the sites say instead of the history."""
+    sites, configured = platform.continuity.active_sites(platform.config.active_site), platform.config.active_site
+    try:
+        now, history = sites.active(), sites.history()
+    except DatabaseUnavailable as error:
+        return {"configured": configured, "error": error.what, "sites": read(platform)}
+    running = now.switchover if now.switchover and not now.switchover.over else None
+    return {
+        "configured": configured,
+        "site": now.site,
+        "state": now.state,
+        "generation": now.generation,
+        "switchover": running.as_json() if running else None,
+        "history": [
+            {"generation": record.generation, "site": record.site, "state": record.state, "at": record.at}
+            for record in history
+        ],
+    }
+
+
 def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
     """Return the published state of each site, or why it cannot be read."""
     found: dict[str, dict[str, Any] | str] = {}

@@ -67,6 +67,12 @@ def add(users: Users, name: str, role: str, password: str) -> Person:
     return person
 
 
+def named(users: Users, name: str) -> Person:
+    """Return a person whom the platform may change. Raises the errors of `remove`."""
+    with _changing(users, name) as (_, person):
+        return person
+
+
 def remove(users: Users, name: str) -> None:
     """Remove a person with all sessions. Raises AccessError, DatabaseUnavailable, LedgerError."""
     with _changing(users, name) as (session, person):
