@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -221,16 +222,20 @@ def platform_with(endpoint: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
     return Platform(config.load(ROOT / "rempart.yaml"), connections)
 
 
+def asked_of(platform: Any, request: Callable[[str, object], object]) -> dict[str, str | None]:
+    return site_list.ask(platform.config, platform.connections, platform.clock().date(), request)
+
+
 def test_a_site_answers_if_it_gives_any_answer_and_else_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(url: str, verify: object) -> object:
         raise ConnectionRefusedError
 
     platform = platform_with("http://127.0.0.1:1", monkeypatch)
     asked = list[str]()
-    assert set(site_list.ask(platform, lambda url, verify: asked.append(url)).values()) == {None}
+    assert set(asked_of(platform, lambda url, verify: asked.append(url)).values()) == {None}
     assert asked == ["http://127.0.0.1:1"] * len(platform.config.sites)
-    assert set(site_list.ask(platform, refused).values()) == {"http://127.0.0.1:1: ConnectionRefusedError"}
-    nowhere = site_list.ask(platform_with(None, monkeypatch), refused)
+    assert set(asked_of(platform, refused).values()) == {"http://127.0.0.1:1: ConnectionRefusedError"}
+    nowhere = asked_of(platform_with(None, monkeypatch), refused)
     assert all("has no endpoint" in str(why) for why in nowhere.values())
 
 
@@ -239,7 +244,7 @@ def test_a_site_that_the_policy_forbids_is_not_asked(monkeypatch: pytest.MonkeyP
     closed = {name: rule.model_copy(update={"jurisdictions": []}) for name, rule in platform.config.policy.items()}
     barred = dataclasses.replace(platform, config=platform.config.model_copy(update={"policy": closed}))
     asked = list[str]()
-    found = site_list.ask(barred, lambda url, verify: asked.append(url))
+    found = asked_of(barred, lambda url, verify: asked.append(url))
     assert asked == [] and all("policy" in str(why) for why in found.values())
 
 

@@ -117,10 +117,13 @@ def site_active(as_json: AsJson = False) -> None:
     from rempart.flows.shared.platform import open_platform
 
     json_documents.begin(as_json)
+    platform = open_platform()
     if as_json:
-        json_documents.show(published_state.facts(open_platform()))
+        configured = platform.config.active_site
+        sites = platform.continuity.active_sites(configured)
+        json_documents.show(published_state.facts(sites, configured, lambda: published_state.read(platform)))
         return
-    for line in published_state.lines(open_platform()):
+    for line in published_state.lines(platform):
         typer.echo(line)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 if TYPE_CHECKING:
-    from rempart.flows.shared.platform import Platform
+    from rempart.settings.config import Config, Connections
     from rempart.web.facts import CockpitFacts
 
 AT_MOST = 5.0
@@ -100,30 +101,35 @@ def _row(entry: SiteEntry, now: datetime) -> tuple[str, ...]:
     return (entry.name, entry.operator, entry.jurisdiction + owned, role, entry.endpoint, answers, lag, age)
 
 
-def ask(platform: Platform, request: Callable[[str, object], object] | None = None) -> dict[str, str | None]:
+def ask(
+    config: Config, connections: Connections, today: date, request: Callable[[str, object], object] | None = None
+) -> dict[str, str | None]:
     """Return for each site why it does not answer; None if it does. All are asked at once, without credentials.
 
     Any HTTP answer counts: `rempart site doctor` checks what a site can do. `request` takes URL and certificates.
     """
-    names = list(platform.config.sites)
+    names = list(config.sites)
+    silent = partial(_silent, config, connections, today, request or _request)
     with ThreadPoolExecutor(max(1, len(names))) as pool:
-        return dict(zip(names, pool.map(lambda name: _silent(platform, name, request or _request), names), strict=True))
+        return dict(zip(names, pool.map(silent, names), strict=True))
 
 
-def _silent(platform: Platform, name: str, request: Callable[[str, object], object]) -> str | None:
+def _silent(
+    config: Config, connections: Connections, today: date, request: Callable[[str, object], object], name: str
+) -> str | None:
     import httpx
 
     from rempart.errors import RempartError
     from rempart.sovereignty.places import decide_site
 
     try:
-        connection = platform.connections(platform.config.sites[name].connection)
+        connection = connections(config.sites[name].connection)
     except RempartError as error:
         return error.what
-    endpoint, today = connection.extra.get("endpoint_url"), platform.clock().date()
+    endpoint = connection.extra.get("endpoint_url")
     if not endpoint:
         return f"connection '{connection.name}' has no endpoint"
-    if not decide_site(platform.config, "internal", "data", name, on=today, endpoint=endpoint).allowed:
+    if not decide_site(config, "internal", "data", name, on=today, endpoint=endpoint).allowed:
         return "it was not asked, because the policy allows no data at this endpoint"
     try:
         request(endpoint, connection.extra.get("ca_bundle", True))
@@ -141,14 +147,14 @@ def _request(url: str, verify: object) -> object:
     return httpx.get(url, timeout=AT_MOST, verify=trusted, trust_env=False)
 
 
-def endpoint_hosts(platform: Platform) -> dict[str, str]:
+def endpoint_hosts(config: Config, connections: Connections) -> dict[str, str]:
     """Return the host and port of each site's endpoint; empty for a connection that is missing."""
     from rempart.errors import RempartError
 
     found = {}
-    for name, site in platform.config.sites.items():
+    for name, site in config.sites.items():
         try:
-            found[name] = urlsplit(str(platform.connections(site.connection).extra.get("endpoint_url", ""))).netloc
+            found[name] = urlsplit(str(connections(site.connection).extra.get("endpoint_url", ""))).netloc
         except RempartError:
             found[name] = ""
     return found
@@ -171,7 +177,9 @@ def list_sites(
     from rempart.web.read_models.messages import moment
 
     platform, gathered = open_platform(), facts.gather()
-    found = entries(gathered, endpoint_hosts(platform), ask(platform))
+    config, connections = platform.config, platform.connections
+    silent_sites = ask(config, connections, platform.clock().date())
+    found = entries(gathered, endpoint_hosts(config, connections), silent_sites)
     if as_json:
         typer.echo(text.document({"at": gathered.at, "unknown": gathered.unknown(), "sites": found}))
     else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rempart import canonical_json
-from rempart.coordination.active import Active
+from rempart.coordination.active import Active, ActiveSites
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
@@ -77,13 +77,15 @@ def lines(platform: Platform) -> Iterator[str]:
         yield f"  {record.generation:>4}  {record.at:%Y-%m-%d %H:%M:%S} UTC  {record.site} {record.state}  ({why})"
 
 
-def facts(platform: Platform) -> dict[str, Any]:
-    """Return what `lines` shows, for programs: without the database, what the sites say instead of the history."""
-    sites, configured = platform.continuity.active_sites(platform.config.active_site), platform.config.active_site
+def facts(sites: ActiveSites, configured: str, published: Callable[[], Mapping[str, object]]) -> dict[str, Any]:
+    """Return what `lines` shows, for programs: without the database, what was `published` instead of the history.
+
+    `configured` is the active site of rempart.yaml.
+    """
     try:
         now, history = sites.active(), sites.history()
     except DatabaseUnavailable as error:
-        return {"configured": configured, "error": error.what, "sites": read(platform)}
+        return {"configured": configured, "error": error.what, "sites": dict(published())}
     running = now.switchover if now.switchover and not now.switchover.over else None
     return {
         "configured": configured,

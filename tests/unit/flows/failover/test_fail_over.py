@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -268,14 +269,19 @@ def test_a_failback_from_home_has_nothing_to_do(platform: Platform) -> None:
     assert config.load().active_site == "primary"
 
 
+def told(platform: Platform) -> dict[str, Any]:
+    sites = platform.continuity.active_sites("primary")
+    return published_state.facts(sites, "primary", lambda: published_state.read(platform))
+
+
 def test_where_the_platform_is_is_told_also_without_the_database(platform: Platform) -> None:
     assert list(published_state.lines(platform)) == ["'primary' is active (generation 0)"]
-    assert published_state.facts(platform)["history"] == []
+    assert told(platform)["history"] == []
     switchovers.over(platform)
     text = "\n".join(published_state.lines(platform))
     assert text.startswith("'haven' is active (generation 2)") and "run `rempart site failback` to return there" in text
     assert "primary fenced  (failover primary -> haven)" in text
-    facts = published_state.facts(platform)
+    facts = told(platform)
     assert (facts["site"], facts["configured"], facts["generation"]) == ("haven", "primary", 2)
     assert facts["switchover"] is None and [record["state"] for record in facts["history"]] == ["active", "fenced"]
 
@@ -288,7 +294,7 @@ def test_where_the_platform_is_is_told_also_without_the_database(platform: Platf
             return Generations(first)
 
     away = "\n".join(published_state.lines(dataclasses.replace(platform, continuity_=Away())))
-    without = published_state.facts(dataclasses.replace(platform, continuity_=Away()))
+    without = told(dataclasses.replace(platform, continuity_=Away()))
     assert without["error"] == "no answer" and without["sites"]["haven"]["generation"] == 2
     assert "no answer" in away and "'generation': 2, 'site': 'haven'" in away
 
@@ -299,7 +305,7 @@ def test_a_switchover_under_way_is_told_with_the_command_that_goes_on(platform: 
     text = "\n".join(published_state.lines(platform))
     assert "failover from 'primary' to 'haven' is in progress: fence to do, drain to do" in text
     assert "run `rempart site failover --to haven --yes` to continue" in text
-    assert published_state.facts(platform)["switchover"]["target"] == "haven"
+    assert told(platform)["switchover"]["target"] == "haven"
 
 
 def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platform: Platform) -> None:
