@@ -20,9 +20,14 @@ def begin(as_json: bool) -> None:
         rendering.warnings_only()
 
 
+def text(content: Any) -> str:
+    """Return dataclasses, mappings and sequences as one document. Times are ISO 8601, durations are seconds."""
+    return json.dumps(content, indent=2, default=_plain, ensure_ascii=False)
+
+
 def show(content: Any) -> None:
-    """Print dataclasses, mappings and sequences as one document. Times are ISO 8601, durations are seconds."""
-    typer.echo(json.dumps(content, indent=2, default=_plain, ensure_ascii=False))
+    """Print a document (`text`)."""
+    typer.echo(text(content))
 
 
 def _plain(value: Any) -> Any:

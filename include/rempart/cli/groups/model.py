@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -15,7 +16,6 @@ group = typer.Typer(
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @group.command("list")
@@ -28,7 +28,7 @@ def list_models(as_json: AsJson = False) -> None:
 
         rempart model list
     """
-    from rempart.cli.views import facts, models, pipelines, text
+    from rempart.cli.views import facts, models, pipelines
     from rempart.web.facts import Unknown
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.model_versions import model_states
@@ -39,7 +39,7 @@ def list_models(as_json: AsJson = False) -> None:
     without = [name for name in files if name not in states]
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), "models": list(states.values()), "without": without}
-        typer.echo(text.document(document))
+        json_documents.show(document)
     else:
         if not isinstance(found.evidence, Unknown):
             for line in models.listing(list(states.values()), without):
@@ -62,7 +62,7 @@ def show_model(name: ModelName, as_json: AsJson = False) -> None:
     found = facts.gather()
     state = names.model(name, found)
     if as_json:
-        typer.echo(text.document({"at": found.at, **text.fields(state)}))
+        json_documents.show({"at": found.at, **text.fields(state)})
         return
     for line in models.state_lines(state):
         typer.echo(line)
@@ -81,13 +81,13 @@ def compare_models(
 
         rempart model compare hotel_bookings 1 2
     """
-    from rempart.cli.views import facts, models, names, text
+    from rempart.cli.views import facts, models, names
     from rempart.web.read_models.model_versions import compared
 
     state = names.model(name, facts.gather())
     comparison = compared(name, *(names.version(state, asked) for asked in (first, second)))
     if as_json:
-        typer.echo(text.document(comparison))
+        json_documents.show(comparison)
         return
     for line in models.comparison_lines(comparison, state.metric):
         typer.echo(line)

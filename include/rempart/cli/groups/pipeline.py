@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 from rempart.errors import BackupError
 
 group = typer.Typer(
@@ -18,7 +19,6 @@ group = typer.Typer(
 )
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @group.command("list")
@@ -32,7 +32,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
         rempart pipeline list
         rempart pipeline list --json
     """
-    from rempart.cli.views import facts, pipelines, text
+    from rempart.cli.views import facts, pipelines
     from rempart.settings import config
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
@@ -45,7 +45,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
             "unknown": found.unknown(),
             "pipelines": [pipelines.as_json(state, landing) for state in states],
         }
-        typer.echo(text.document(document))
+        json_documents.show(document)
     else:
         for line in (*pipelines.listing(states, landing), *pipelines.unknown(moment(found, found.at))):
             typer.echo(line)
@@ -63,7 +63,7 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import facts, names, pipelines, text
+    from rempart.cli.views import facts, names, pipelines
     from rempart.settings import config
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
@@ -72,7 +72,7 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
     if as_json:
-        typer.echo(text.document({"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}))
+        json_documents.show({"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)})
     else:
         for line in (*pipelines.state_lines(state, landing), *pipelines.unknown(moment(found, found.at))):
             typer.echo(line)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -52,7 +53,7 @@ def accept_delivery(
 @group.command("show")
 def show_quarantine(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count a pipeline's quarantined rows by delivery and rule, without their values, and say how to look at rows.
 
@@ -62,14 +63,14 @@ def show_quarantine(
 
         rempart quarantine show hotel_bookings
     """
-    from rempart.cli.views import facts, names, pipelines, quarantine, text
+    from rempart.cli.views import facts, names, pipelines, quarantine
     from rempart.settings.pipelines import names as pipeline_names
     from rempart.web.read_models import quarantine as quarantines
 
     found = facts.gather()
     quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
     if as_json:
-        typer.echo(text.document(quality))
+        json_documents.show(quality)
     elif quality is not None:
         for line in (*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)):
             typer.echo(line)

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import typer
+
+from rempart.cli import json_documents
+from rempart.cli.json_documents import AsJson
 
 if TYPE_CHECKING:
     from rempart.settings.config import Config, Connections
@@ -161,7 +164,7 @@ def endpoint_hosts(config: Config, connections: Connections) -> dict[str, str]:
 
 
 def list_sites(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show each site: operator, jurisdiction, active or replica, endpoint, whether it answers, lag, restore point.
 
@@ -172,7 +175,7 @@ def list_sites(
         rempart site list
         rempart site list --json
     """
-    from rempart.cli.views import facts, pipelines, text
+    from rempart.cli.views import facts, pipelines
     from rempart.flows.shared.platform import open_platform
     from rempart.web.read_models.messages import moment
 
@@ -181,7 +184,7 @@ def list_sites(
     silent_sites = ask(config, connections, platform.clock().date())
     found = entries(gathered, endpoint_hosts(config, connections), silent_sites)
     if as_json:
-        typer.echo(text.document({"at": gathered.at, "unknown": gathered.unknown(), "sites": found}))
+        json_documents.show({"at": gathered.at, "unknown": gathered.unknown(), "sites": found})
     else:
         for line in (*lines(found, gathered.at), *pipelines.unknown(moment(gathered, gathered.at))):
             typer.echo(line)

@@ -1,11 +1,10 @@
-"""Form tables, times, durations, sizes and JSON documents for the terminal. Pure."""
+"""Form tables, times, durations and sizes for the terminal. Pure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 UNKNOWN = "unknown"
@@ -27,24 +26,9 @@ def pairs(entries: Iterable[tuple[str, str]], indent: str = "  ") -> Iterator[st
         yield f"{indent}{name:<{width}}  {text}".rstrip()
 
 
-def document(content: Any) -> str:
-    """Return one JSON document of dataclasses, mappings and sequences. Times are ISO 8601."""
-    return json.dumps(content, indent=2, default=_plain, ensure_ascii=False)
-
-
 def fields(content: Any) -> dict[str, Any]:
     """Return a dataclass as a dictionary, for a document with more fields."""
     return asdict(content)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return str(value)
 
 
 def moment(at: datetime | None) -> str:
