@@ -15,6 +15,7 @@ from rempart.cli import (
     erase,
     groups,
 )
+from rempart.cli import rendering
 from rempart.cli.root import app
 from rempart.errors import RempartError
 
@@ -31,4 +32,9 @@ def main() -> None:
         app()
     except RempartError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as fault:
+        if not (told := rendering.of_the_machine(fault)):
+            raise
+        typer.echo(told, err=True)
         sys.exit(1)
