@@ -153,8 +153,13 @@ def sent(
     return text.decode("utf-8", "replace"), next(item for item in items if isinstance(item, int))
 
 
-def record(command: list[str], columns: int, rows: int, shown: str, every: float) -> tuple[list[Frame], int]:
-    """Run a command in a pseudo-terminal. Return a frame for each time its screen changed, and its exit code."""
+def record(
+    command: list[str], columns: int, rows: int, shown: str, every: float, instead: dict[str, str]
+) -> tuple[list[Frame], int]:
+    """Run a command in a pseudo-terminal. Return a frame for each time its screen changed, and its exit code.
+
+    `instead` are texts that are drawn differently.
+    """
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(rows)}
     screen, began, pending = Emulator(), time.monotonic(), b""
     screen.feed(f"\033[1m$ {shown}\033[0m\r\n")
@@ -167,7 +172,10 @@ def record(command: list[str], columns: int, rows: int, shown: str, every: float
         whole, newline, rest = (pending + chunk).rpartition(b"\n")
         sys.stdout.buffer.write(whole + newline)
         sys.stdout.flush()
-        screen.feed((whole + newline).decode("utf-8", "replace"))
+        text = (whole + newline).decode("utf-8", "replace")
+        for old, new in instead.items():
+            text = text.replace(old, new)
+        screen.feed(text)
         pending = rest
         if time.monotonic() - began - frames[-1].at >= every:
             frames.append(Frame(time.monotonic() - began, tuple(screen.marked())))
@@ -238,10 +246,15 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two frames")
     parser.add_argument("--shown", help="the command as the picture names it")
+    parser.add_argument(
+        "--instead", action="append", default=[], metavar="OLD=NEW", help="draw another text, such as ~ for your home"
+    )
     parser.add_argument("--still", action="store_true", help="draw only the end")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     wish = parser.parse_args()
-    frames, code = record(wish.command, wish.columns, wish.rows, wish.shown or " ".join(wish.command), wish.every)
+    shown = wish.shown or " ".join(wish.command)
+    instead = dict(pair.split("=", 1) for pair in wish.instead)
+    frames, code = record(wish.command, wish.columns, wish.rows, shown, wish.every, instead)
     wish.out.write_text(picture(frames, wish.columns, still=wish.still), encoding="utf-8")
     sys.stdout.write(f"{wish.out}: {wish.out.stat().st_size / 1000:.0f} kB, {len(frames)} frames\n")
     return code

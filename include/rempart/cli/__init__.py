@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from rempart.cli import examples, groups, panels, restore, suggestions
+from rempart.cli import examples, groups, panels, rendering, restore, suggestions
 from rempart.cli.groups import stack
 from rempart.cli.root import app
 from rempart.errors import RempartError
@@ -35,4 +35,9 @@ def main() -> None:
         app()
     except RempartError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as fault:
+        if not (told := rendering.of_the_machine(fault)):
+            raise
+        typer.echo(told, err=True)
         sys.exit(1)

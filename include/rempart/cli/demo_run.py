@@ -179,7 +179,7 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
     """Run the demo against this project's stack and write var/demo-report.json. Return whether every check passed."""
     file = config.var_dir() / "demo-report.json"
     before = float(os.environ.get("REMPART_SETUP_SECONDS", "0")) + _age()
-    with progress.shown("demo", steps(_last(file))) as view:
+    with progress.shown("", steps(_last(file))) as view:
         stages = Stages(out, view, before)
         stages.ended("set-up", before, "the locked environment is installed")
         stages.begin("start", "PostgreSQL, two S3 sites, MLflow and Airflow")

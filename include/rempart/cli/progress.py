@@ -92,6 +92,11 @@ def told(state: State, event: str, now: float) -> State:
     return replace(state, count=Count(done, total, event, done, now))
 
 
+def continues(before: State, after: State) -> bool:
+    """Return whether two states show the same count; if not, the last line of the former stays."""
+    return bool(before.count and after.count and before.count.began == after.count.began)
+
+
 def stopped(state: State, now: float, phase: Phase = "failed") -> State:
     """Return the state at the end: steps that run have failed, or are done."""
     for step in state.steps:
@@ -181,7 +186,9 @@ class Progress:
         if not self.live or record.levelno >= logging.WARNING:
             return False
         if not self._table:
-            self.state = told(self.state, record.getMessage(), time.monotonic())
+            before, self.state = self.state, told(self.state, record.getMessage(), time.monotonic())
+            if before.count and not continues(before, self.state):
+                sys.stdout.write(f"{before.count.text}\n")
             return self.state.count is not None
         if getattr(record, "last", False):
             self._last += [] if self._fixed else [record.getMessage()]
@@ -206,6 +213,8 @@ class Progress:
             rendering.views.remove(self.take)
         if self.live:
             self._screen.end(erase=erase)
+        if self.state.count and not self._table:
+            self._last.append(self.state.count.text)
         while self._last:
             sys.stdout.write(f"{self._last.pop(0)}\n")
 

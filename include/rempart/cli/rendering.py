@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -54,6 +55,22 @@ def on_terminal() -> Iterator[None]:
         ROOT.removeHandler(handler)
         ROOT.setLevel(level)
         ROOT.propagate = propagates
+
+
+_MACHINE = {
+    errno.ENOSPC: "Free space there, or put the state elsewhere: REMPART_VAR=/a/folder.",
+    errno.EDQUOT: "Free space of your quota, or put the state elsewhere: REMPART_VAR=/a/folder.",
+    errno.EROFS: "That file system is mounted read-only: use another folder.",
+    errno.EACCES: "Correct the rights of that file, or run it as its owner.",
+    errno.EPERM: "Correct the rights of that file, or run it as its owner.",
+    errno.EMFILE: "Run `ulimit -n 4096`, then run it again.",
+}
+
+
+def of_the_machine(fault: OSError) -> str:
+    """Return an error of the operating system in two lines; empty if no remedy is known here."""
+    remedy = _MACHINE.get(fault.errno or 0)
+    return f"error: {fault.filename or 'a file'}: {fault.strerror}\n  What to do: {remedy}" if remedy else ""
 
 
 def warnings_only() -> None:

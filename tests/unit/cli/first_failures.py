@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -270,6 +271,15 @@ def stopped_half_way(project: Place) -> str:
     (stack.state / "supervisord.pid").write_text("4711\n")
     assert {line.state for line in services(stack, time.time())} <= {"STOPPED", "EXTERNAL"}
     return rempart("status").splitlines()[-1]
+
+
+@mistake(USE, "The disk is full", "No space left", "Free space")
+def disk_full(project: Place) -> str:
+    from rempart.deployment.setup import credentials
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(project.var / "secrets.env"))
+    with patch.object(credentials, "write_private", side_effect=full):
+        return rempart("up")
 
 
 def page(answers: dict[str, str]) -> str:

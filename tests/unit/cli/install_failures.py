@@ -127,6 +127,7 @@ def half_an_environment(project: Place) -> str:
         patch.dict(bootstrap.ENVIRONMENTS, rempart=here),
         patch.object(bootstrap, "_install"),
         patch.object(bootstrap, "install_restic"),
+        patch.dict(os.environ, PIP_NO_INDEX="1"),
         redirect_stdout(told),
     ):
         bootstrap.main([])

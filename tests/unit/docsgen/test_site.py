@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from rempart.docsgen import site, site_check, site_pages
 from rempart.docsgen.decisions import decisions_page
@@ -123,11 +126,36 @@ def test_without_the_builder_the_command_that_installs_it_is_named(tmp_path: Pat
         site.build(tmp_path, tmp_path / "work", tmp_path / "site")
 
 
-@pytest.mark.skipif(not (ROOT / site.BUILDER).is_file(), reason="there is no .venv-docs: `make setup-docs` makes it")
-def test_the_site_is_built_without_a_warning_and_finds_words_from_a_disk(tmp_path: Path) -> None:
-    count = site.build(ROOT, tmp_path / "work", tmp_path / "site")
-    assert count == len(NAMED)
-    page = (tmp_path / "site" / "how-to" / "keys.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (ROOT / site.BUILDER).is_file():
+        pytest.skip("there is no .venv-docs: `make setup-docs` makes it")
+    folder = tmp_path_factory.mktemp("built")
+    assert site.build(ROOT, folder / "work", folder / "site") == len(NAMED)
+    return folder / "site"
+
+
+def test_the_site_is_built_without_a_warning(built: Path) -> None:
+    page = (built / "how-to" / "keys.html").read_text(encoding="utf-8")
     assert 'class="answers"' in page and "assets/worker.js" in page
-    index = (tmp_path / "site" / "search.js").read_text(encoding="utf-8")
+    index = (built / "search.js").read_text(encoding="utf-8")
     assert index.startswith("var __index") and "Rotate" in index
+
+
+def test_a_browser_searches_the_site_on_a_disk_and_asks_no_other_host(built: Path) -> None:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium")
+    asked: list[str] = []
+    with sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((built / "index.html").as_uri())
+        page.locator(".md-search__button").click()
+        page.locator("input[type=text], input[type=search], [role=combobox]").last.fill("recipient")
+        page.get_by_text(re.compile(r"^\d+ results$")).wait_for(timeout=60_000)
+        browser.close()
+    assert len(asked) > 5
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []

@@ -293,6 +293,9 @@ def main(arguments: list[str]) -> int:
         )
         return 0
     check_machine()
+    # what is in a cache or a folder of wheels installs without the index, so this only tells what may fail
+    if (index := preflight.check_index(os.environ, needed=True)).outcome != "ok":
+        sys.stdout.write(f"{index.line()}\n")
     sys.stdout.write(
         f"setup: installing the locked environment into {venv}: about {target.size} on disk{target.download}\n"
     )
