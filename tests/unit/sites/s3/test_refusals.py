@@ -124,7 +124,7 @@ def without_etag(asked: ScriptedRequest) -> Answer:
 def test_i12_a_missing_etag_is_an_error_that_names_it_and_the_object(act: Callable[[S3Site], object]) -> None:
     with scripted_site(without_etag) as site, pytest.raises(AnswerInvalid, match="ETag") as error:
         act(site)
-    assert "lake/" in error.value.what and "primary" in error.value.what and "doctor site" in error.value.hint
+    assert "lake/" in error.value.what and "primary" in error.value.what and "site doctor" in error.value.hint
 
 
 def complete(site: S3Site) -> object:
