@@ -156,7 +156,7 @@ def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None,
 def _settled(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
     """Run the operation again after the step that its message asks for: a repair, or the announced read-back."""
     how, message, wrong = _run(operation, cell)
-    if how == "refused" and operation.name == "back up" and "points repair" in message:
+    if how == "refused" and operation.name == "back up" and "backup repair" in message:
         real = cell.real()
         mend(store_at(real, real.site("haven", "internal")), dry_run=False, mark_lost=True)
         cell.notes["repaired"] = True
