@@ -70,7 +70,7 @@ RUN chmod -R go+rX dags data include plugins && python -m compileall -q --invali
 USER 50000:0
 
 FROM platform AS platform-bill
-RUN --mount=type=bind,from=platform,target=/scan rempart sbom --image /scan --name rempart/platform --out /tmp/sbom.json \
+RUN --mount=type=bind,from=platform,target=/scan rempart audit sbom --image /scan --name rempart/platform --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM platform AS airflow
@@ -108,7 +108,7 @@ COPY include include
 RUN chmod -R go+rX include
 
 FROM platform AS trainer-bill
-RUN --mount=type=bind,from=trainer-files,target=/scan rempart sbom --image /scan --name rempart/trainer --out /tmp/sbom.json \
+RUN --mount=type=bind,from=trainer-files,target=/scan rempart audit sbom --image /scan --name rempart/trainer --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM trainer-files AS trainer
@@ -137,7 +137,7 @@ COPY --chmod=0755 deploy/images/postgres.sh /usr/local/bin/
 RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/postgresql
 
 FROM platform AS postgres-bill
-RUN --mount=type=bind,from=postgres-files,target=/scan rempart sbom --image /scan --name rempart/postgres --out /tmp/sbom.json \
+RUN --mount=type=bind,from=postgres-files,target=/scan rempart audit sbom --image /scan --name rempart/postgres --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM postgres-files AS postgres
@@ -164,7 +164,7 @@ COPY --chmod=0755 deploy/images/s3-answers.sh /usr/local/bin/
 RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/data
 
 FROM platform AS object-store-bill
-RUN --mount=type=bind,from=object-store-files,target=/scan rempart sbom --image /scan --name rempart/object-store --out /tmp/sbom.json \
+RUN --mount=type=bind,from=object-store-files,target=/scan rempart audit sbom --image /scan --name rempart/object-store --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM object-store-files AS object-store
@@ -187,7 +187,7 @@ FROM base AS broker-files
 RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh valkey-server
 
 FROM platform AS broker-bill
-RUN --mount=type=bind,from=broker-files,target=/scan rempart sbom --image /scan --name rempart/broker --out /tmp/sbom.json \
+RUN --mount=type=bind,from=broker-files,target=/scan rempart audit sbom --image /scan --name rempart/broker --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM broker-files AS broker
@@ -213,7 +213,7 @@ RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /
 COPY --chmod=0644 deploy/images/relabel.yml /etc/victoria-metrics/relabel.yml
 
 FROM platform AS monitoring-bill
-RUN --mount=type=bind,from=monitoring-files,target=/scan rempart sbom --image /scan --name rempart/monitoring --out /tmp/sbom.json \
+RUN --mount=type=bind,from=monitoring-files,target=/scan rempart audit sbom --image /scan --name rempart/monitoring --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM monitoring-files AS monitoring
@@ -240,7 +240,7 @@ RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /
 COPY --chmod=0644 deploy/images/gate.cfg deploy/images/monitoring.html /etc/haproxy/
 
 FROM platform AS gate-bill
-RUN --mount=type=bind,from=gate-files,target=/scan rempart sbom --image /scan --name rempart/gate --out /tmp/sbom.json \
+RUN --mount=type=bind,from=gate-files,target=/scan rempart audit sbom --image /scan --name rempart/gate --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM gate-files AS gate
@@ -263,7 +263,7 @@ RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /
 COPY --chmod=0644 deploy/images/egress.cfg /etc/squid/egress.cfg
 
 FROM platform AS egress-bill
-RUN --mount=type=bind,from=egress-files,target=/scan rempart sbom --image /scan --name rempart/egress --out /tmp/sbom.json \
+RUN --mount=type=bind,from=egress-files,target=/scan rempart audit sbom --image /scan --name rempart/egress --out /tmp/sbom.json \
     && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM egress-files AS egress

@@ -23,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer demo up down status logs base-image images bundle test test-full test-unit test-k8s lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer setup-docs demo up down status logs base-image images bundle test test-full test-unit test-k8s lint docs docs-site lock sbom audit bench prove clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ help: ## show this list
 
 preflight: ## check this machine: disk, memory, ports, proxy, package index ... with remedies (seconds)
 	@command -v $(PYTHON) >/dev/null || { echo "FAIL  there is no $(PYTHON): install Python 3.11 or later, or name one with PYTHON="; exit 1; }
-	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart preflight; else $(PYTHON) include/rempart/deployment/setup/preflight.py; fi
+	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart stack preflight; else $(PYTHON) include/rempart/deployment/setup/preflight.py; fi
 
 setup: ## install the hash-locked environment into .venv (does nothing when it is there)
 	@command -v $(PYTHON) >/dev/null || { echo "setup: there is no $(PYTHON)"; echo "  What to do: install Python 3.11 to 3.13, or name one: make PYTHON=python3.12 setup"; exit 1; }
@@ -41,6 +41,9 @@ setup: ## install the hash-locked environment into .venv (does nothing when it i
 
 setup-trainer: ## install .venv-trainer, where jobs that need PyTorch run (the build is pip's choice)
 	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py trainer
+
+setup-docs: ## install .venv-docs, which builds the documentation's site
+	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py docs
 
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
 	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_SETUP_SECONDS=$$(($$(date +%s) - began)) $(BIN)/rempart demo $(ARGS)
@@ -55,13 +58,13 @@ status: setup ## show every service, its port and memory
 	@$(BIN)/rempart status
 
 logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follow)
-	@$(BIN)/rempart logs $(ARGS) $(SERVICE)
+	@$(BIN)/rempart stack logs $(ARGS) $(SERVICE)
 
 base-image: ## make the images' base out of Debian packages (root), where debian:trixie-slim cannot be pulled
 	@deploy/images/base.sh
 
 images: setup ## build every image, and tell their sizes (docs/how-to/compose.md; CLUSTER=yes: they run in a cluster)
-	@$(BIN)/rempart init $(if $(CLUSTER),--images)
+	@$(BIN)/rempart stack init $(if $(CLUSTER),--images)
 	@docker compose --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 
@@ -87,22 +90,27 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/python -m rempart.docsgen.reference --check
-	@$(BIN)/rempart audit --only licences
+	@$(BIN)/rempart audit run --only licences
 
 docs: setup ## write the generated parts of docs/reference anew
 	$(BIN)/python -m rempart.docsgen.reference
+	$(BIN)/python -m tests.unit.cli.wrong_inputs
+
+docs-site: setup setup-docs ## build the documentation's site into var/docs-site: open index.html, no server is needed
+	@$(BIN)/python -m rempart.docsgen.site
 
 lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-bootstrap.in -o requirements-bootstrap.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements.in -o requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-dev.in -o requirements-dev.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-trainer.in -o requirements-trainer.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-docs.in -o requirements-docs.txt
 
 sbom: setup ## write the bill of materials of the lock (CycloneDX) to var/audit
-	@$(BIN)/rempart audit --only sbom
+	@$(BIN)/rempart audit run --only sbom
 
 audit: setup ## licences, vulnerabilities, telemetry, secrets, ports, policy gaps (ARGS=--json)
-	@$(BIN)/rempart audit $(ARGS)
+	@$(BIN)/rempart audit run $(ARGS)
 
 bench: setup ## measure beside a peer: BENCH=dag_parse (any module of bench/); results in var/bench
 	@if [ -z "$(BENCH)" ]; then echo "Choose one: make bench BENCH=..."; ls bench/*.py | sed -n 's|bench/\([a-z0-9_]*\)\.py|  \1|p' | grep -v -e __init__ -e report -e prove_ -e lone_network -e packets -e pages -e seen -e senders -e sink -e outside -e database_tls -e quiet -e telemetry_containers -e door -e intruder -e listening -e lies_; exit 1; fi
@@ -115,5 +123,5 @@ prove: setup ## run every proof that this machine can run; results in var/proof
 prove-%: setup
 	@$(BIN)/python -m bench.prove_$(subst -,_,$*) $(ARGS)
 
-clean: down ## stop the stack and remove its state (var/), .venv and .venv-trainer
-	rm -rf var .venv .venv-trainer
+clean: down ## stop the stack and remove its state (var/), .venv, .venv-trainer and .venv-docs
+	rm -rf var .venv .venv-trainer .venv-docs

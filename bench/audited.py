@@ -38,17 +38,29 @@ def exceptions() -> list[dict[str, Any]]:
 
 def look(containers: Containers, stated: Path, check: Callable[[str, bool, str], None]) -> None:
     """Run the audit in a container of its own, with all that the services have; `stated`: the proof's rempart.yaml."""
-    words = ("run", "--rm", "--no-deps", "-T", "--volume", f"{stated}:{INSIDE}:ro", "cli", "rempart", "audit", "--json")
+    words = (
+        "run",
+        "--rm",
+        "--no-deps",
+        "-T",
+        "--volume",
+        f"{stated}:{INSIDE}:ro",
+        "cli",
+        "rempart",
+        "audit",
+        "run",
+        "--json",
+    )
     done = containers.run(*words, timeout=300)
     try:
         report = json.loads(done.stdout)
     except ValueError:
-        check("rempart audit is clean in containers", False, (done.stdout + done.stderr)[-500:])
+        check("rempart audit run is clean in containers", False, (done.stdout + done.stderr)[-500:])
         return
     counting = [finding["id"] for finding in report["findings"] if finding["severity"] not in ("info", "low")]
     accepted = sorted(finding["id"] for finding in report["accepted"])
     check(
-        "rempart audit is clean in containers, but for what a trial's owner answers for",
+        "rempart audit run is clean in containers, but for what a trial's owner answers for",
         done.returncode == 0 and not counting and accepted == sorted(OF_A_TRIAL),
         f"exit code {done.returncode}; accepted: {', '.join(accepted)}{'; found: ' if counting else ''}"
         f"{', '.join(counting)}",

@@ -42,6 +42,9 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
 def document(report: dict[str, Any]) -> str:
     head = """# Which layer stops what
 
+**For** security reviewers and platform engineers. **Answers** what the audit hook and the network rules each stop, as
+measured.
+
 Measured by `make prove-egress-layers`: a task of a real DAG on the embedded stack reaches for a host that the policy
 does not allow. Written from a run; do not edit.
 

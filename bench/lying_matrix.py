@@ -101,6 +101,9 @@ def summary(found: Sequence[Outcome]) -> str:
 
 PAGE = """# What a lying site can do
 
+**For** engineers and officers who rely on a site that may be faulty or hostile. **Answers** which false answers of a
+site Rempart refuses, withstands or repairs, as measured.
+
 Written by `make prove-lying-sites ARGS=--page` from the last run of `make prove-lying-sites`. In CI, `make
 prove-lying-sites ARGS=--quick` runs one cell of each class. Each row is a fault of the tests' lying S3 site
 (`tests/lying`), a proxy in front of a real SeaweedFS. Each column is an operation on a small real platform. A cell is
@@ -109,7 +112,7 @@ run for each site that the operation asks; where their verdicts differ, the cell
 | verdict | meaning |
 |---|---|
 | refused | The operation failed with an error of its own. It was green and right once the site told the truth. |
-| refused, then repaired | Refused; `rempart points repair --mark-lost` was run before it was green again. |
+| refused, then repaired | Refused; `rempart backup repair --mark-lost` was run before it was green again. |
 | withstood | The operation was green while the site lied, and the bytes at the real sites are what it claims. |
 | not reachable | An honest run of the operation makes no request that the fault can answer. |
 | not run | The cell was not run yet. |

@@ -31,6 +31,9 @@ HEAD = """<!-- Written by `make prove-access ARGS=--page`; do not edit. -->
 
 # Ports, and what they answer
 
+**For** security reviewers. **Answers** which ports the platform opens, and what an attacker without credentials gets
+there.
+
 Every port on which the embedded stack and the compose stack listen, as enumerated from /proc, and what each attacker
 was answered. `tries` counts requests; answers are HTTP statuses or what the connection came to. An answer "(nothing in
 it)" is one that everybody may have: a version, a health check, a login page. `make prove-access` asks again, and is red

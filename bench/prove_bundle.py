@@ -202,7 +202,7 @@ def written(root: Path, folder: Path, *, images: bool, figures: dict[str, Any]) 
     variables |= {"REMPART_FILES": str(folder / "var" / "compose"), "BASE_IMAGE": prove_compose.base_image()}
     rempart = [sys.executable, "-m", "rempart.cli"]
     settings = folder / "compose.env"
-    subprocess.run([*rempart, "init", "--settings", str(settings)], env=variables, cwd=root, check=True)
+    subprocess.run([*rempart, "stack", "init", "--settings", str(settings)], env=variables, cwd=root, check=True)
     if images:
         began = time.monotonic()
         Compose(root, settings).must("build")

@@ -41,7 +41,7 @@ ONLY_AFTER_A_FAILURE = re.compile("_failed_")
 def build(compose: Compose, folder: Path) -> None:
     """Write the settings of a platform with both profiles, and build its images."""
     environment = {**os.environ, "REMPART_VAR": str(folder), "REMPART_HOME": str(compose.root)}
-    command = [sys.executable, "-m", "rempart.cli", "init", "--profiles", ",".join(PROFILES)]
+    command = [sys.executable, "-m", "rempart.cli", "stack", "init", "--profiles", ",".join(PROFILES)]
     subprocess.run([*command, "--settings", str(folder / "compose.env")], env=environment, cwd=compose.root, check=True)
     found = subprocess.run(["docker", "image", "inspect", base_image()], capture_output=True, check=False)
     if found.returncode and base_image() == BASE:

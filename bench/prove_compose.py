@@ -2,11 +2,12 @@
 
     make prove-compose      (needs a Docker Engine, and root to make the base image if it cannot be pulled)
 
-The proof runs `rempart init`, builds the images and runs `docker compose up --wait`. It runs the demo's chain through
-Airflow's REST API, from a container beside it and through the gate from this machine. While a task runs, it kills the
-scheduler (SIGKILL). PostgreSQL is reached only by TLS with a verified certificate (bench.database_tls), also by a
-side-by-side restore. Then each container is examined from outside and from inside (bench.seen). State and settings are
-the proof's own (var/compose-proof). Two proofs can run at once if each has its own REMPART_PORT_OFFSET and REMPART_TAG.
+The proof runs `rempart stack init`, builds the images and runs `docker compose up --wait`. It runs the demo's chain
+through Airflow's REST API, from a container beside it and through the gate from this machine. While a task runs, it
+kills the scheduler (SIGKILL). PostgreSQL is reached only by TLS with a verified certificate (bench.database_tls), also
+by a side-by-side restore. Then each container is examined from outside and from inside (bench.seen). State and
+settings are the proof's own (var/compose-proof). Two proofs can run at once if each has its own REMPART_PORT_OFFSET
+and REMPART_TAG.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
 
     home = outside.project(root, var / "home", f"{own_address()}:{PERMITTED}")
     environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(home)}
-    command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(settings)]
+    command = [sys.executable, "-m", "rempart.cli", "stack", "init", "--settings", str(settings)]
     subprocess.run(command, env=environment, cwd=root, check=True)
     compose.files.append(database_tls.override(root, var))
     step("init")

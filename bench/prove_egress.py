@@ -166,7 +166,7 @@ def use_everything(proof: Proof, linger: int) -> None:
     """Use every part of the sealed stack, from nothing to its end."""
     since = datetime.now(UTC) - timedelta(seconds=1)
     evidence = config.var_dir() / "evidence"
-    rempart(proof, "the machine is checked", "preflight")
+    rempart(proof, "the machine is checked", "stack", "preflight")
     rempart(proof, "the configuration is checked", "config", "check")
     rempart(proof, "the whole demo runs, cold", "demo")
     rempart(proof, "the services are shown", "status")
@@ -174,7 +174,7 @@ def use_everything(proof: Proof, linger: int) -> None:
     rempart(proof, "the evidence is verified", "ledger", "verify", str(evidence), "--key", str(evidence / "public.pem"))
     # exit codes 1 and 2 mean findings, which the audit judges; 3 means that no audit ran
     audited = config.var_dir() / "audit.txt"
-    rempart(proof, "the platform is audited", "audit", "--out", str(audited), good=(0, 1, 2))
+    rempart(proof, "the platform is audited", "audit", "run", "--out", str(audited), good=(0, 1, 2))
     proof.tell("reading the web pages")
     proof.figures |= pages.look(
         proof.check,

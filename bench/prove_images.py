@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not chosen.scan:
             variables = {**prove_compose.os.environ, "REMPART_VAR": str(folder), "REMPART_HOME": str(root)}
-            command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(folder / "compose.env")]
+            command = [sys.executable, "-m", "rempart.cli", "stack", "init", "--settings", str(folder / "compose.env")]
             subprocess.run(command, env=variables, cwd=root, check=True)
             twice(compose, checks, figures)
             compose.must("build")

@@ -3,7 +3,7 @@
     make prove-move      (needs the same as prove-compose)
 
 The demo runs embedded, with a server that this proof starts for another operator as `haven`, and is backed up there.
-Then everything is deleted except haven's data, an escrow identity and the ledger's public key. `rempart init
+Then everything is deleted except haven's data, an escrow identity and the ledger's public key. `rempart stack init
 --from-point`, the stores, `rempart restore` and `docker compose up --wait` bring the platform back in containers, where
 it ingests and is backed up. The containers are removed, and one `rempart restore` brings the platform back as an
 embedded stack.
@@ -100,7 +100,7 @@ def into_containers(
         print(f"    {name}: {figures[name]} s", flush=True)
 
     began = time.monotonic()
-    command = [sys.executable, "-m", "rempart.cli", "init", "--from-point"]
+    command = [sys.executable, "-m", "rempart.cli", "stack", "init", "--from-point"]
     command += ["--identity", str(outside / "escrow.key"), "--trust", str(outside / "public.pem")]
     subprocess.run(command, env=variables, cwd=home, check=True)
     compose.must("build")

@@ -216,7 +216,7 @@ def erase(platform: Platform) -> int:
         next(iter(restore_checks.newest(feature_databases(platform).offline, pipeline, view)))[0]["booking_id"]
     )
     had = holders(platform, booking)
-    command = [sys.executable, "-m", "rempart.cli", "erase", PIPELINE, "--file", "-", "--yes"]
+    command = [sys.executable, "-m", "rempart.cli", "pipeline", "erase", PIPELINE, "--file", "-", "--yes"]
     command += ["--role", "data-protection-officer", "--reason", "objection"]
     subprocess.run(command, input=f"{booking}\n", text=True, check=True)
     if left := holders(platform, booking):

@@ -3,10 +3,10 @@
     make prove-upgrade      needs git and the project's history, and disk for a second environment
 
 The previous release is a fixed earlier commit of this project, in its own folder and environment. Its lock gets the
-previous MLflow, so that a schema is really migrated. Its demo runs. Then `rempart upgrade` of this checkout shows its
-plan and carries it out. The proof requests the platform's data as a user would, and the chain runs. Then `rempart
-upgrade --back` runs: the previous release works again with the old runs and the champion, and its chain runs, too.
-Finally the upgrade runs once more, as after a repair of the fault that caused the way back.
+previous MLflow, so that a schema is really migrated. Its demo runs. Then `rempart stack upgrade` of this checkout
+shows its plan and carries it out. The proof requests the platform's data as a user would, and the chain runs. Then
+`rempart stack upgrade --back` runs: the previous release works again with the old runs and the champion, and its chain
+runs, too. Finally the upgrade runs once more, as after a repair of the fault that caused the way back.
 """
 
 from __future__ import annotations
@@ -191,13 +191,13 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         code, out = ours.rempart("up")
         checks.append(check("`rempart up` of this release refuses to migrate", code == 1, out.strip()[:110]))
         checks.append(check("and leaves what runs alone", look().champion == was.champion, "the platform runs on"))
-        code, out = timed("check", ours, "upgrade", "--check")
+        code, out = timed("check", ours, "stack", "upgrade", "--check")
         told = [line for line in out.splitlines() if line.startswith("changes")]
         checks.append(
             check("upgrade --check: changes, and no refusal", code == 0 and bool(told), f"{len(told)} changes")
         )
         checks.append(check("it names the migration", "schema of MLflow" in "".join(told), "MLflow's schema"))
-        code, out = timed("upgrade", ours, "upgrade", "--yes")
+        code, out = timed("upgrade", ours, "stack", "upgrade", "--yes")
         checks.append(check("upgrade --yes", code == 0, out.strip().splitlines()[-1]))
         if code:
             return checks, seconds
@@ -209,7 +209,7 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         )
         checks.append(check("upgraded: the chain runs", ours.chain(61), "trained, judged"))
         since = look()
-        code, out = timed("back", ours, "upgrade", "--back", "--yes")
+        code, out = timed("back", ours, "stack", "upgrade", "--back", "--yes")
         checks.append(check("upgrade --back --yes", code == 0, out.strip().splitlines()[-1]))
         if code:
             return checks, seconds
@@ -221,7 +221,7 @@ def prove(before: House, ours: House) -> tuple[list[Check], dict[str, Any]]:
         checks.append(check("back: every service runs", code == 0, f"exit {code}"))
         checks.append(check("back: the chain of the release before runs", before.chain(62), "trained, judged"))
         again = look()
-        code, out = timed("upgrade again", ours, "upgrade", "--yes")
+        code, out = timed("upgrade again", ours, "stack", "upgrade", "--yes")
         checks.append(check("and it is upgraded once more", code == 0, out.strip().splitlines()[-1]))
         checks += unchanged("upgraded again", again, look()) if code == 0 else []
     return checks, seconds

@@ -14,7 +14,7 @@ Runs every `backup.every` (rempart.yaml), after each promotion, and by REST.
 **When it fails**: the message names the database or site. A restore point without a manifest does not count: the last
 complete one stays the newest. If only `prune` fails, the new restore point is complete. It is not a failure if a lock
 keeps a restore point. It is a failure if a lock cannot be extended, or if somebody hid objects at the site: run
-`rempart points repair`.
+`rempart backup repair`.
 """
 
 from typing import Any

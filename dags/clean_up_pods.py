@@ -12,7 +12,7 @@ Runs every 15 minutes if `training.backend` is `kubernetes`. `dry_run` only repo
 
 **Run again** at any time: a second run deletes nothing more.
 
-**When it fails**: the message names the pools that did not answer; the others were checked. Run `rempart doctor pool`.
+**When it fails**: the message names the pools that did not answer; the others were checked. Run `rempart pool doctor`.
 """
 
 from datetime import timedelta

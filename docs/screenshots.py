@@ -107,7 +107,7 @@ def run_pictures(page: Page, api: AirflowApi, folder: Path) -> None:
 
 
 def report_picture(browser: Browser) -> None:
-    """The newest drill's report, as `rempart drill report` writes it."""
+    """The newest drill's report, as `rempart backup drill-report` writes it."""
     with tempfile.TemporaryDirectory() as folder:
         drill_report.make_again(open_platform(), "nis2", None, Path(folder))
         page = browser.new_page(viewport={"width": 1000, "height": 1160})

@@ -136,7 +136,7 @@ def component(deployment: Document) -> str:
 
 
 def faults(documents: Sequence[Document], ours: Sequence[Document], secrets: set[str], executor: str) -> list[str]:
-    """Every rule that is broken; `ours` is what stands beside the chart, `secrets` what `rempart init` makes."""
+    """Every rule that is broken; `ours` is what stands beside the chart, `secrets` what `rempart stack init` makes."""
     found = [
         f"{document['kind']} {document['metadata']['name']}: the chart makes it"
         for document in documents

@@ -74,4 +74,4 @@ def of_each_role(stack: paths.Stack, prefix: str) -> Iterator[Airflow]:
     found.tokens["expired"] = jwt.encode({**claims, **long_ago}, secret, algorithm=algorithm)
     yield found
     for name in access.ROLES:
-        run("remove", f"{prefix}-{name}")
+        run("remove", f"{prefix}-{name}", "--yes")

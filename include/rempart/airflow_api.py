@@ -114,7 +114,7 @@ class AirflowApi:
         If Airflow has not read the DAG's file yet, wait for it. A skipped run is started again, such as a replication
         while a backup has the pair's lease. Raises AirflowApiError.
         """
-        self._await_dag(dag_id)
+        self.await_dag(dag_id)
         until = time.monotonic() + _SKIPPED_SECONDS
         while True:
             run_id = self.trigger(dag_id, conf)
@@ -130,7 +130,8 @@ class AirflowApi:
             tell("skipped, because another run has the lease; next try in 5 s")
             time.sleep(5)
 
-    def _await_dag(self, dag_id: str) -> None:
+    def await_dag(self, dag_id: str) -> None:
+        """Wait for a DAG that Airflow has not read yet. Raises AirflowApiError, also if the DAG is paused."""
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
@@ -195,9 +196,37 @@ class AirflowApi:
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """Return the value that a task returned. Raises AirflowApiError."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
-        value: dict[str, Any] = self._call("GET", path)["value"]
+        value: dict[str, Any] = self._xcom(dag_id, run_id, task_id, "return_value")
         return value
+
+    def failures(self, dag_id: str, run_id: str, key: str) -> dict[str, tuple[str, ...]]:
+        """Return the failed tasks of a run, each with the texts that it stored under `key`; none for a killed task.
+
+        Raises AirflowApiError.
+        """
+        tasks = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+        found: dict[str, tuple[str, ...]] = {}
+        for task in tasks:
+            if task["state"] != "failed":
+                continue
+            try:
+                stored = self._xcom(dag_id, run_id, task["task_id"], key)
+            except AirflowApiError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                stored = None
+            found[task["task_id"]] = tuple(str(text) for text in stored) if isinstance(stored, list) else ()
+        return found
+
+    def _xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        return self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")[
+            "value"
+        ]
+
+    def started_at(self, dag_id: str, run_id: str) -> datetime | None:
+        """Return when a run started, by Airflow's clock; None if it waits. Raises AirflowApiError."""
+        at = self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["start_date"]
+        return datetime.fromisoformat(at) if at else None
 
     def import_errors(self) -> list[str]:
         """Return files that Airflow could not import, with the reason."""

@@ -51,7 +51,8 @@ RempartError(what, hint)
 ├── DrillFailed              a restore point did not prove itself
 └── WatchError               the watch could not tell somebody, or keep what it told
 
-`transient` tells whether a retry can help: the orchestration fails a task at once when it is false.
+`transient` tells whether a retry can help: the orchestration fails a task at once when it is false. A message leads to
+its class's section of docs/reference/errors.md, unless its hint names a page or the class is one of SAY_IT_ALL.
 """
 
 from __future__ import annotations
@@ -109,6 +110,16 @@ __all__ = [
     "WatchError",
 ]
 
+# fmt: off
+SAY_IT_ALL = frozenset((
+    "RempartError", "ConfigError", "PipelineError", "ConnectionMissing", "StackError", "PreflightFailed",
+    "SiteError", "LedgerError", "AuditError", "AccessError", "DatabaseUnavailable", "IngestError",
+    "FeatureError", "TrainingError", "TrackingUnavailable", "TrackingRefused", "ReplicationError",
+    "FailoverError", "BackupError", "UpgradeError", "WatchError",
+))
+# fmt: on
+"""Classes whose messages have many causes: each message says more than the section of its class."""
+
 
 class RempartError(Exception):
     """An error in two parts: `what` names the failed operation, its object and the cause; `hint` is an instruction."""
@@ -120,8 +131,20 @@ class RempartError(Exception):
         self.what = what
         self.hint = hint
 
+    @property
+    def page(self) -> str:
+        """Return the page and anchor that explain this class of error, or its base for a class of another module."""
+        return f"docs/reference/errors.md#{self._explained.lower()}"
+
+    @property
+    def _explained(self) -> str:
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+
     def __str__(self) -> str:
-        return f"{self.what}\n  What to do: {self.hint}"
+        # a hint that names a page leads to the exact place
+        told = self._explained in SAY_IT_ALL or "docs/" in self.hint
+        more = "" if told else f"\n  More: {self.page}"
+        return f"{self.what}\n  What to do: {self.hint}{more}"
 
 
 class ConfigError(RempartError):

@@ -1,4 +1,4 @@
-"""`rempart doctor pool` against a Kubernetes API: its findings about right and wrong pools, and that no pod stays."""
+"""`rempart pool doctor` against a Kubernetes API: its findings about right and wrong pools, and that no pod stays."""
 
 from __future__ import annotations
 

@@ -97,7 +97,9 @@ def test_a_person_comes_changes_and_goes_and_the_ledger_names_nobody(airflow: Ai
     assert airflow.ask("before", "GET /api/v2/dags") == 403
 
     run("role", "marie", "viewer")
-    run("remove", "marie")
+    assert "--yes" in run("remove", "marie")
+    assert airflow.log_in("marie", second).status_code == 201
+    run("remove", "marie", "--yes")
     assert airflow.log_in("marie", second).status_code == 401
     evidence = platform.ledger.find("access", f"user {number}")
     assert [record.body["change"] for record in reversed(evidence)] == ["added", "password", "role", "removed"]
@@ -131,7 +133,7 @@ def test_a_browser_logs_in_with_cookies_that_no_script_and_no_other_site_gets(ai
         assert _renewed(browser)
         run("password", "browser")
         assert not _renewed(browser)
-    run("remove", "browser")
+    run("remove", "browser", "--yes")
 
 
 def _renewed(browser: httpx.Client) -> bool:

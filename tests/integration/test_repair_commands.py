@@ -1,4 +1,4 @@
-"""`points repair`, `ledger repair` and `ledger remove-forged` on a PostgreSQL and two S3 sites of the test's own."""
+"""`backup repair`, `ledger repair` and `ledger remove-forged` on a PostgreSQL and two S3 sites of the test's own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
     body = {"site": "haven", "bucket": BUCKET, "manifest_sha256": "2" * 64, "link": 2}
     platform.ledger.append("restore-point", second.point, {**body, "link_file": right.decode()})
 
-    output = rempart(servers, "points", "repair")
+    output = rempart(servers, "backup", "repair")
     assert "link 2 can be restored: " in output
     assert (
         "link 3 is lost" in output
@@ -77,17 +77,17 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
         and "Nothing was changed" in output
     )
     assert site.read(BUCKET, chain.key_of(2)) != right
-    output = rempart(servers, "points", "repair", "--yes")
+    output = rempart(servers, "backup", "repair", "--yes")
     assert "warning: restored link 2 of the chain" in output and "--yes --mark-lost" in output
     assert site.read(BUCKET, chain.key_of(2)) == right
     held = site.retained_until(BUCKET, chain.key_of(2), str(site.head(BUCKET, chain.key_of(2)).version_id))
     assert held and held > platform.clock()
-    output = rempart(servers, "points", "repair", "--yes", "--mark-lost")
+    output = rempart(servers, "backup", "repair", "--yes", "--mark-lost")
     assert "marked link 3 of the chain as lost" in output
     assert links(platform, site) == [1, 2]
     chain.append(site, BUCKET, "20260105T020000Z-cccccc", NOW, "4" * 64, signer, consistent=True)
     assert links(platform, site) == [1, 2, 4]
-    assert "0 links can be put back, 0 are lost" in rempart(servers, "points", "repair")
+    assert "0 links can be put back, 0 are lost" in rempart(servers, "backup", "repair")
 
 
 def test_what_was_exported_is_put_again(servers: Servers, platform: Platform) -> None:

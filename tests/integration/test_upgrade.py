@@ -1,4 +1,4 @@
-"""`rempart upgrade --check` on a real stack: its findings, and that it changes nothing."""
+"""`rempart stack upgrade --check` on a real stack: its findings, and that it changes nothing."""
 
 from __future__ import annotations
 

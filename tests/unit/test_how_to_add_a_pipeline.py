@@ -1,7 +1,8 @@
 """docs/how-to/add-a-pipeline.md, executed: its `python` and `sh` blocks in order, in a project of its own.
 
 The `yaml` block is written to the file that its first line names; a `text` block after a `python` one is its output.
-Python blocks run in this process, on a platform in memory; `sh` blocks run as a user's shell would.
+Python blocks run in this process, on a platform in memory; `sh` blocks run as a user's shell would. Of the `console`
+blocks, which need the running stack, the delivery runs on the platform in memory, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rempart.cli.groups.pipeline import deliver_files
 from rempart.errors import PipelineError
 from rempart.flows.shared import platform as platforms
 from rempart.ingestion import snapshots
@@ -87,6 +89,11 @@ def test_the_page_does_what_it_says(project: Path, site: MemorySite, capsys: pyt
         elif language == "yaml":
             name = text.splitlines()[0].removeprefix("# ")
             (project / name).write_text(text, encoding="utf-8")
+        elif language == "console" and text.startswith("rempart pipeline deliver "):
+            capsys.readouterr()
+            deliver_files(text.split()[3], [Path(name) for name in text.split()[4:]])
+            before = "python"
+            continue
         elif language == "text" and before == "python":
             assert capsys.readouterr().out == text
         before = language

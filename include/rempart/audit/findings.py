@@ -180,7 +180,7 @@ _MEANING = {0: "no finding above low", 1: "the highest severity is medium", 2: "
 
 def readable(audit_report: Report) -> str:
     """Yield the report for a terminal."""
-    lines = [f"rempart audit, {audit_report.audited_at:%Y-%m-%d %H:%M} UTC, rempart {audit_report.rempart}", ""]
+    lines = [f"rempart audit run, {audit_report.audited_at:%Y-%m-%d %H:%M} UTC, rempart {audit_report.rempart}", ""]
     width = max(len(check.check) for check in audit_report.checks)
     lines += [
         f"  {check.check:<{width}}  {_verdict(check, audit_report)}; examined: {check.looked_at}"

@@ -50,7 +50,7 @@ def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: dat
         where = f"include/pipelines/{name}.yaml"
         if pipeline is None:
             what = f"Pipeline {name} is not valid, so its placements were not checked"
-            yield AuditFinding(f"policy/invalid-{name}", "medium", what, where, f"Run `rempart config check {name}`.")
+            yield AuditFinding(f"policy/invalid-{name}", "medium", what, where, f"Run `rempart pipeline check {name}`.")
             continue
         kind, active = pipeline.classification, config.active_site
         asked = {"data": decide_site(config, kind, "data", active, on=on)}

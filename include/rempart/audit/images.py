@@ -23,7 +23,7 @@ def read_debian(path: Path) -> DebianSystem:
         document = json.loads(read_text(path))
     except ValueError as cause:
         raise AuditError(
-            f"read {path}: it is not JSON", "Pass a bill of materials that `rempart sbom --debian` wrote."
+            f"read {path}: it is not JSON", "Pass a bill of materials that `rempart audit sbom --debian` wrote."
         ) from cause
     return sbom.debian_of(document if isinstance(document, dict) else {}, str(path))
 

@@ -252,8 +252,10 @@ def page(licences: Iterable[Licence], review: Review) -> str:
     """Return docs/reference/licences.md without its head."""
     lines = [
         "# Licences\n",
-        "Every distribution of requirements.txt, with its licence as an SPDX expression. `rempart audit` fails on a",
-        "licence that is unknown or missing in `audit.licences` of rempart.yaml. *reviewed* means that the",
+        "**For** legal and compliance officers. **Answers** which software the platform installs, and under which",
+        "licences.\n",
+        "Every distribution of requirements.txt, with its licence as an SPDX expression. `rempart audit run` fails on",
+        "a licence that is unknown or missing in `audit.licences` of rempart.yaml. *reviewed* means that the",
         "metadata is not clear and a person read the licence: include/licences.yaml names what was read. Native",
         "libraries that a wheel copies from its build machine have their own licences, in its `licenses` folder.\n",
         "| distribution | licence | known from |",

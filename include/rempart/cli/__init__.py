@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
-from rempart.cli import (
-    stack,
-    upgrade,
-    continuity,
-    restore,
-    audit,
-    erase,
-    groups,
-)
-from rempart.cli import rendering
+from rempart.cli import examples, groups, panels, rendering, restore, suggestions
+from rempart.cli.groups import stack
 from rempart.cli.root import app
 from rempart.errors import RempartError
 
+__all__ = ["app", "main"]
+
+for shortcut in (stack.up, stack.status, stack.demo, stack.down):
+    app.command(rich_help_panel=panels.START)(shortcut)
+app.command(rich_help_panel=panels.PROTECT)(restore.restore)
 for name, group in groups.collect().items():
-    app.add_typer(group, name=name)
+    examples.show(group)
+    app.add_typer(group, cls=suggestions.Group, name=name, rich_help_panel=group.rich_help_panel)
+
+
+examples.show(app)
 
 
 def main() -> None:
     """Run the command line. An error of ours is printed in two lines, without a traceback."""
-    from rempart.deployment.embedded import lifecycle
+    if "_REMPART_COMPLETE" not in os.environ:  # a shell asks for completions at each key, and they need no platform
+        from rempart.deployment.embedded import lifecycle
 
-    lifecycle.adopt_environment()
+        lifecycle.adopt_environment()
     try:
         app()
     except RempartError as error:

@@ -23,9 +23,7 @@ from rempart.deployment.setup.terminal import Screen, bar, duration, has_colours
 Phase = Literal["waiting", "running", "done", "failed"]
 LATE_SECONDS = 2.0
 """A command that ends sooner shows no progress of its own."""
-_ON_ITS_OWN = frozenset(
-    {"run", "logs", "password", "users", "stack logs", "stack password", "pipeline run", "pipeline deliver"}
-)
+_ON_ITS_OWN = frozenset({"run", "users", "stack logs", "stack password", "pipeline deliver"})
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -148,7 +146,7 @@ def _step_line(step: Step, width: int, now: float, coloured: bool) -> str:
     sign, style = _SIGNS[step.phase]
     seconds = f"{step.seconds(now):7.1f} s" if step.began is not None else " " * 9
     text = step.text or step.phase
-    if step.phase == "waiting":
+    if step.phase == "waiting" and not step.text:
         return paint(f"{sign} {step.name}", style, coloured=coloured)
     return f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
 

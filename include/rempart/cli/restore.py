@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
 
-
-@app.command("restore")
-def restore_cli(
+def restore(
     site: Annotated[str, typer.Option(help="Site to restore from; default: backup.site.")] = "",
     point: Annotated[
         str | None, typer.Option(help="Id of the restore point; default: the newest complete one.")
@@ -45,6 +42,12 @@ def restore_cli(
     """Restore the platform, or a part of it, from a site and the escrowed keys; needs no Airflow.
 
     Start it again to continue an interrupted run.
+
+    Example:
+        rempart restore --list
+        rempart restore --explain
+        rempart restore --only database:airflow --aside trial --yes
+        rempart restore --site haven --identity escrow.txt --trust public.pem --yes
     """
     from rempart.backup.points.restore_plan import check_suffix, parse_part
     from rempart.deployment.setup import paths

@@ -8,7 +8,6 @@ import typer
 
 if TYPE_CHECKING:
     from rempart.deployment.setup.paths import Stack
-from rempart.cli.root import app
 
 
 def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
@@ -19,9 +18,9 @@ def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
     begun = flow.unfinished(stack)
     if begun and not yes:
         typer.echo(
-            f"An upgrade was started at {begun.began} and is not finished. `rempart upgrade --yes` continues it,"
+            f"An upgrade was started at {begun.began} and is not finished. `rempart stack upgrade --yes` continues it,"
         )
-        typer.echo("`rempart upgrade --back --yes` goes back to the previous release.")
+        typer.echo("`rempart stack upgrade --back --yes` goes back to the previous release.")
         return
     if begun:
         typer.echo(f"An upgrade was started at {begun.began} and continues")
@@ -58,7 +57,6 @@ def go_back(stack: Stack, *, yes: bool) -> None:
     typer.echo(f"{begun.before.root} is running again. Work in that folder; this checkout no longer starts anything.")
 
 
-@app.command()
 def upgrade(
     check: Annotated[bool, typer.Option("--check", help="Only show what this release would change.")] = False,
     yes: Annotated[
@@ -69,6 +67,11 @@ def upgrade(
     """Replace the running release by this checkout: restore point, drill, migration, start, proof.
 
     Name the state of the running platform with REMPART_VAR. Exit code 1 if the upgrade is refused.
+
+    Example:
+        rempart stack upgrade --check
+        rempart stack upgrade --yes
+        rempart stack upgrade --back --yes
     """
     from rempart.deployment.setup import paths
 

@@ -87,7 +87,7 @@ def is_open(active: Active) -> Active:
         raise SiteFenced(
             f"commit at site '{active.site}': it is fenced (generation {active.generation}), because the platform "
             f"is being moved{where}",
-            "Wait for the end of the switch, then run again. `rempart active` shows its progress.",
+            "Wait for the end of the switch, then run again. `rempart site active` shows its progress.",
         )
     return active
 
@@ -116,8 +116,8 @@ def switchover_to(
     if switchover and not switchover.did("switch"):
         raise FailoverError(
             f"switch to '{target}': a switchover from '{switchover.source}' to '{switchover.target}' is running",
-            f"End that switchover first: `rempart failover --to {switchover.target} --yes` or `rempart failover "
-            "--abandon --yes`.",
+            f"End that switchover first: `rempart site failover --to {switchover.target} --yes` or "
+            "`rempart site failover --abandon --yes`.",
         )
     return None if active.site == target else Switchover(new_id, kind, active.site, target, accept_loss)
 
@@ -161,7 +161,7 @@ def backup_site(config: Config, active: str) -> str:
 def _not_newest(before: Active) -> FailoverError:
     return FailoverError(
         f"start the next generation: generation {before.generation} of the active site is no longer the newest",
-        "Another switchover took place meanwhile. Check with `rempart active`, then run again if it is still needed.",
+        "Another switchover took place meanwhile. Check with `rempart site active`, then run again if still needed.",
     )
 
 

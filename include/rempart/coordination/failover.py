@@ -102,7 +102,11 @@ def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | StepRefu
         return StepRefused(
             f"{done}site '{switchover.target}', the target, does not answer",
             "Wait until the target answers, then run again"
-            + ("." if switchover.did("switch") else ", or stay at the source (`rempart failover --abandon --yes`)."),
+            + (
+                "."
+                if switchover.did("switch")
+                else ", or stay at the source (`rempart site failover --abandon --yes`)."
+            ),
         )
     if switchover.did("switch"):
         return "resume"
@@ -123,7 +127,7 @@ def _gone(switchover: Switchover) -> StepRefused:
     return StepRefused(
         f"Site '{switchover.source}', the source, does not answer: objects that '{switchover.target}' lacks would "
         "be lost",
-        f"Wait for '{switchover.source}' and run again. If it does not return in time, run `rempart failover --to "
+        f"Wait for '{switchover.source}' and run again. If it does not return in time, run `rempart site failover --to "
         f"{switchover.target} --accept-loss`, which lists the known loss.",
     )
 

@@ -20,6 +20,8 @@ HEADING = {"make test": "Faults of `make test`", "make test-full": "Faults of `m
 COLUMNS = "| fault | injected fault, and the property that must hold | tests | further tests |\n|---|---|---|---|\n"
 INTRODUCTION = """# Faults
 
+**For** reviewers who ask what was tried. **Answers** which faults the tests inject, and which command repeats them.
+
 Each fault below is injected by tests, against real servers where possible. It is listed under the shorter of the two
 commands that prove it: `make test`, or `make test-full`, which runs every test. Further tests of a fault of `make test`
 (other variants, other moments of a kill) run in `make test-full` alone; the last column lists them.

@@ -10,6 +10,9 @@ from rempart.sovereignty.facts import dated_facts, facts_of
 
 INTRODUCTION = """# Operators
 
+**For** people who choose an operator or review the choice. **Answers** which facts about each operator the policy uses,
+with source and date.
+
 The shipped catalogue, one file per operator under `include/operators`. It states facts with a source and a date. It
 does not rate operators: [what each fact means, and how to add or override it](../how-to/choose-operators.md);
 [how policies use them](placements.md). A fact marked **(?)** is not certain: it counts as unknown, and its note

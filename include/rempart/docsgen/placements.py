@@ -107,7 +107,9 @@ def placements_page(root: Path) -> str:
     data = read_yaml(root / CASES)
     cases = worked(root)
     lines = [
-        f"# Worked placements\n\nThe policy's answers about {len(cases)} placements, on the day {data['day']}, by",
+        "# Worked placements\n",
+        "**For** people who write or review the policy. **Answers** what it decides in cases like yours, and why.\n",
+        f"The policy's answers about {len(cases)} placements, on the day {data['day']}, by",
         "the shipped catalogue ([operators.md](operators.md)) and the policy below. A test asserts each decision and",
         (
             f"its rules (`{CASES.parent}/test_worked_placements.py`). A decision follows from the facts in the "
@@ -119,7 +121,7 @@ def placements_page(root: Path) -> str:
             "that it illustrates.\n"
         ),
         "## The policy of the examples\n",
-        "```yaml\npolicy:",
+        "<!-- checked as rempart.yaml -->\n```yaml\npolicy:",
     ]
     for section in (data["config"]["policy"], data["stricter"]):
         if section is data["stricter"]:

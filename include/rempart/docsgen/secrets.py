@@ -16,6 +16,8 @@ PROCESSES = {
 }
 _HEAD = """# Which process holds which secret
 
+**For** security reviewers. **Answers** which secret is lost with which process.
+
 Each process gets only the secrets that it needs: as its environment in the embedded stack, as a separate file in
 [containers](../how-to/compose.md), as a separate Secret on [Kubernetes](../how-to/kubernetes.md). All three are made
 from one table (`include/rempart/deployment/setup/process_secrets.py`), and `tests/faults/test_secrets.py` compares it

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 from rempart.ingestion import cells, reading, snapshots
 from rempart.ingestion.reading import Piece, RefusedRow, Rows
 from rempart.ingestion.snapshots import Part, Snapshot
-from rempart.ingestion.unpacking import Unreadable
+from rempart.ingestion.unpacking import Unreadable, line_count
 from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
             cut.take(batch)
         except Unreadable:
             stream.seek(0)
-            return Cut(unread=max(1, reading.line_count(stream, size)))
+            return Cut(unread=max(1, line_count(stream, size)))
     if not cut.rows:
         return Cut(unread=cut.unread, header=cut.header)
     return Cut(None, cut.rows, cut.unread, frozenset(cut.lines), out, cut.header)

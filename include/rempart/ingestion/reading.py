@@ -13,11 +13,10 @@ import csv
 import io
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from rempart.ingestion.unpacking import Unreadable, unpacked
+from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -184,6 +183,22 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
 
     Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order. Blank lines are skipped.
     """
+    lines = _opened(name, stream, size, source)
+    records = _records(lines, source.delimiter, len(columns))
+    header = next(records).fields
+    if wrong := wrong_header(header, columns, source.delimiter):
+        raise Unreadable(wrong)
+    if not (yield from _select(records, [header.index(column) for column in columns])):
+        raise Unreadable(NO_ROWS)
+
+
+def header_of(name: str, stream: BinaryIO, size: int, source: Source) -> list[str]:
+    """Return the columns that a delivery names in its first line. Raises Unreadable."""
+    return list(next(_records(_opened(name, stream, size, source), source.delimiter, MAX_COLUMNS)).fields)
+
+
+def _opened(name: str, stream: BinaryIO, size: int, source: Source) -> _Lines:
+    """Return a delivery's lines from its header on. Raises Unreadable."""
     if not name.lower().endswith((".csv", ".csv.gz")):
         raise Unreadable("the file's name ends neither in .csv nor in .csv.gz")
     text = unpacked(stream, size)
@@ -202,12 +217,7 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
         raise Unreadable(EMPTY)
     if line.count(source.delimiter) >= MAX_COLUMNS:
         raise Unreadable(f"the header has more than {MAX_COLUMNS} columns")
-    records = _records(lines, source.delimiter, len(columns))
-    header = next(records).fields
-    if wrong := _wrong_header(header, columns, source.delimiter):
-        raise Unreadable(wrong)
-    if not (yield from _select(records, [header.index(column) for column in columns])):
-        raise Unreadable(NO_ROWS)
+    return lines
 
 
 class _Lines:
@@ -308,28 +318,6 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
         header = False
     for number, taken in lines.taken:
         yield Piece(number, taken)
-
-
-def line_count(stream: BinaryIO, size: int) -> int:
-    """Return how many line feeds a delivery holds, as far as it can be unpacked."""
-    count = 0
-    with suppress(Unreadable):
-        text = unpacked(stream, size)
-        while block := text.read(1 << 20):
-            count += block.count(b"\n")
-    return count
-
-
-def _wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
-    missing = [column for column in columns if column not in header]
-    unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
-    faults = [
-        missing and f"missing columns: {', '.join(missing)}",
-        unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
-        (twice := [c for c in columns if header.count(c) > 1]) and f"columns that occur twice: {', '.join(twice)}",
-        len(header) == 1 < len(columns) and f"there is only one: does source.delimiter '{delimiter}' separate them?",
-    ]
-    return "; ".join(fault for fault in faults if fault) or None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""A delivery's bytes, gunzipped if they are gzip, within the limits of a delivery."""
+"""A delivery's bytes, gunzipped if they are gzip, within the limits of a delivery; and what is wrong with a header."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 MAX_BYTES = 1 << 29
@@ -63,3 +65,27 @@ def unpacked(stream: BinaryIO, size: int) -> io.BufferedReader:
     if start != b"\x1f\x8b":
         return io.BufferedReader(_Bounded(stream, None), 1 << 16)
     return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=stream), size), 1 << 16)  # type: ignore[arg-type] # as good
+
+
+def line_count(stream: BinaryIO, size: int) -> int:
+    """Return how many line feeds a delivery holds, as far as it can be unpacked."""
+    count = 0
+    with suppress(Unreadable):
+        text = unpacked(stream, size)
+        while block := text.read(1 << 20):
+            count += block.count(b"\n")
+    return count
+
+
+def wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
+    """Return what is wrong with the header of a delivery, or None. It quotes no value of the file."""
+    missing = [column for column in columns if column not in header]
+    unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
+    twice = [column for column in columns if header.count(column) > 1]
+    faults = [
+        missing and f"missing columns: {', '.join(missing)}",
+        unexpected and f"columns missing in the schema, at positions {', '.join(unexpected[:20])}",
+        twice and f"columns that occur twice: {', '.join(twice)}",
+        len(header) == 1 < len(columns) and f"there is only one: does source.delimiter '{delimiter}' separate them?",
+    ]
+    return "; ".join(fault for fault in faults if fault) or None

@@ -32,6 +32,12 @@ def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> st
     return f"{MARK}{chr(10).join(shown)}"[:LONGEST] if shown else None
 
 
+def words(task: str, result: TaskResult) -> str:
+    """Return the result of one task as a sentence; empty if there is nothing to report."""
+    kind = kind_of(task)
+    return (_safely(_TELLERS[kind], result) if kind else None) or ""
+
+
 def kind_of(task: str) -> str | None:
     """Return the kind of a task in TASKS; `verify_primary_to_haven` is a `verify`."""
     return task if task in _TELLERS else "verify" if task.startswith("verify_") else None

@@ -349,7 +349,7 @@ def _grouped(listing: Iterable[Any], side: int) -> Iterator[tuple[bytes, int, st
         if last is not None and order <= last:
             raise SiteError(
                 f"read a listing: it is out of order, {key[:80]!r} came after a later key",
-                "Nothing was changed at the target. Run `rempart doctor site`, which checks the order of listings.",
+                "Nothing was changed at the target. Run `rempart site doctor`, which checks the order of listings.",
             )
         last = order
         yield order, side, key, list(group)

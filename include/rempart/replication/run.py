@@ -286,7 +286,7 @@ class BucketRun:
             return outcome, ReplicationError(
                 f"replicate {self._bucket} from site '{self._source.name}': {why}. Nothing was hidden at site "
                 f"'{self._target.name}'",
-                f"If the deletions are intended, run `rempart replicate {self._source.name} {self._target.name} "
+                f"If the deletions are intended, run `rempart site replicate {self._source.name} {self._target.name} "
                 f"--accept-deletes {hides}`. If not, the objects are still at the target: "
                 "docs/runbooks/replica.md.",
             )
@@ -383,5 +383,5 @@ def _mixed_up(key: str, lacking: list[str], target: str) -> SiteError:
     return SiteError(
         f"copy {key[:80]!r} to site '{target}': the site may confuse it with another key, because it was not "
         f"proven to keep {', '.join(lacking)} distinct",
-        "Rename the object at the source, or replicate to a site with that capability (`rempart doctor site`).",
+        "Rename the object at the source, or replicate to a site with that capability (`rempart site doctor`).",
     )

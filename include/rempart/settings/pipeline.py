@@ -181,7 +181,9 @@ class Lowered(Strict):
     """A derived kind of data with a lower classification, and the ledger's record of the judgement."""
 
     to: Classification
-    evidence: int = Field(ge=1, description=("Number of the ledger record that `rempart classification lower` wrote."))
+    evidence: int = Field(
+        ge=1, description="Number of the ledger record that `rempart policy lower-classification` wrote."
+    )
 
 
 class Schedules(Strict):

@@ -66,7 +66,7 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     except ValidationError as cause:
         raise PipelineError(
             f"The pipeline file is not valid:\n{explain(cause, file)}",
-            "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart config "
+            "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart pipeline "
             f"check {file.stem}`.",
         ) from cause
     if pipeline.name != file.stem:
@@ -135,6 +135,11 @@ def check_prefix(file: Path, prefixes: Mapping[str, str], overlapping: Mapping[s
             "Give each pipeline its own prefix, not inside another pipeline's prefix. Until then none of these "
             "pipelines runs.",
         )
+
+
+def names() -> list[str]:
+    """Return the names of all pipeline files, valid or not."""
+    return [file.stem for file in _files(pipelines_dir())]
 
 
 def named(name: str) -> Pipeline:

@@ -169,7 +169,7 @@ class AuditException(Strict):
 
 
 class AuditConfig(Strict):
-    """Criteria of `rempart audit`."""
+    """Criteria of `rempart audit run`."""
 
     facts_max_age: Duration = timedelta(days=365)
     licences: list[str] = Field(default_factory=list, description="SPDX identifiers that are allowed.")
@@ -195,7 +195,7 @@ class Buckets(Strict):
     backups: str = "backups"
     evidence: str = "evidence"
     checkpoints: str = "checkpoints"
-    doctor: str = Field(default="doctor", description="Bucket in which `rempart doctor site` probes each site.")
+    doctor: str = Field(default="doctor", description="Bucket in which `rempart site doctor` probes each site.")
 
 
 class Deletes(Strict):

@@ -69,6 +69,6 @@ class Locks:
         if now is None or now < until - timedelta(seconds=1):  # whole seconds are kept
             raise SiteError(
                 f"lock {bucket}/{key} at {self._site} until {until}: the site reports a lock until {now}",
-                "Do not rely on locks of this site. Run `rempart doctor site`, and ask the operator.",
+                "Do not rely on locks of this site. Run `rempart site doctor`, and ask the operator.",
             )
         return now

@@ -72,7 +72,7 @@ class PageGuard:
                 f"{self.where}: the listing does not end within {self.most:,} entries (a page counts as at least "
                 f"{PAGE_COUNTS:,} entries, an empty page as {EMPTY_COUNTS:,})",
                 f"If the bucket really holds so many objects, raise sites.{self.site}.most_listed in "
-                "rempart.yaml. If it does not, the site's listing never ends: run `rempart doctor site "
+                "rempart.yaml. If it does not, the site's listing never ends: run `rempart site doctor "
                 f"{self.site}`, and ask the operator.",
             )
 
@@ -86,7 +86,7 @@ class PageGuard:
     def _refused(self, why: str) -> ListingRefused:
         return ListingRefused(
             f"{self.where}: {why}",
-            f"The listing was not used. Retry. If it fails again, run `rempart doctor site {self.site}`, and show "
+            f"The listing was not used. Retry. If it fails again, run `rempart site doctor {self.site}`, and show "
             "the result to the operator.",
         )
 

@@ -59,7 +59,7 @@ _CAUSES = (
         ("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture", "RequestHasExpired"),
         ClockSkewed,
         "the clocks of this machine and of the site differ too much",
-        "Synchronize this machine's clock (`timedatectl`, chrony). `rempart doctor site {site}` shows the "
+        "Synchronize this machine's clock (`timedatectl`, chrony). `rempart site doctor {site}` shows the "
 "difference. If this machine's clock is right, inform the operator.",
     ),
     _Cause(
@@ -101,20 +101,20 @@ _CAUSES = (
         ("EntityTooLarge", "MaxMessageLengthExceeded", "413"),
         SiteError,
         "the object is larger than the site accepts in one request",
-        "Ask the operator for its limit. `rempart doctor site {site}` shows whether it accepts multipart uploads.",
+        "Ask the operator for its limit. `rempart site doctor {site}` shows whether it accepts multipart uploads.",
     ),
     _Cause(
         ("QuotaExceeded", "BucketQuotaExceeded", "StorageQuotaExceeded", "XMinioStorageFull", "InsufficientStorage",
          "507", "TooManyBuckets"),
         SiteError,
         "a quota of the site is used up",
-        "Raise the quota at the operator, or free space (`rempart points prune`).",
+        "Raise the quota at the operator, or free space (`rempart backup prune`).",
     ),
     _Cause(
         ("KeyTooLongError", "InvalidObjectName", "XMinioInvalidObjectName", "InvalidURI"),
         SiteError,
         "the site does not accept this key",
-        "Rename the object at its source; `rempart doctor site {site}` lists the kinds of keys that the site accepts.",
+        "Rename the object at its source; `rempart site doctor {site}` lists the kinds of keys that the site accepts.",
     ),
     _Cause(
         ("InvalidBucketName", "BucketAlreadyExists", "BucketAlreadyOwnedByYou"),
@@ -126,7 +126,7 @@ _CAUSES = (
         ("NotImplemented", "MethodNotAllowed", "405", "501"),
         SiteError,
         "the site does not implement this operation",
-        "Run `rempart doctor site {site}` to see which operations it has, and declare another site for what "
+        "Run `rempart site doctor {site}` to see which operations it has, and declare another site for what "
 "needs this one.",
     ),
     _Cause(
@@ -141,7 +141,7 @@ _CAUSES = (
          "BadRequest", "400", "411", "416"),
         RequestInvalid,
         "the site does not accept the request in this form",
-        "Run `rempart doctor site {site}` to see what the site accepts. If every capability there is proven, "
+        "Run `rempart site doctor {site}` to see what the site accepts. If every capability there is proven, "
 "report the code and the request's id to the operator.",
     ),
 )  # fmt: skip

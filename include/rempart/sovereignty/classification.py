@@ -53,7 +53,7 @@ def derived(source: Classification, lowering: Lowering | None, record: Mapping[s
         raise PlacementDenied(
             f"lowered.{lowering.derived}: record {lowering.evidence} of the ledger does not attest "
             f"{source} → {lowering.to} of {lowering.derived}",
-            "Record the decision with `rempart classification lower`, and put the record's number into the "
+            "Record the decision with `rempart policy lower-classification`, and put the record's number into the "
             "pipeline file.",
         )
     return min(source, lowering.to, key=ORDER.index)

@@ -29,7 +29,9 @@ def squid(rules: EgressRules, inside: Collection[str]) -> str:
     """Return the lines of squid's configuration for the policy: one entry for each allowed destination, with its
     reason.
     """
-    lines = ["# Destinations allowed for containers, written by `rempart init` from rempart.yaml. Others are denied."]
+    lines = [
+        "# Destinations allowed for containers, written by `rempart stack init` from rempart.yaml. Others are denied."
+    ]
     destinations = outward(rules, inside)
     for number, destination in enumerate(destinations):
         who = f"; {', '.join(destination.classifications)}" if destination.classifications else ""

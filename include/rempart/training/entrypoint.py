@@ -6,7 +6,7 @@ result.json: whatever ends it in between, the same spec again goes on from there
 standard output. Exit status: 0 done, 75 a service did not answer (run again), 77 its session at the site is over (run
 again with a new one), 143 asked to end by SIGTERM or Ctrl-C (run again), 1 anything else.
 
-`--probe URL...` stops at the point before data, and says whether each address answers (`rempart doctor pool --probe`).
+`--probe URL...` stops at the point before data, and says whether each address answers (`rempart pool doctor --probe`).
 
 A job on several nodes is this command once on each (see `process_group`). The first one does all of the above; the
 others share the training, and end as the first does. 75 also means that the nodes did not meet, 143 that one is gone.

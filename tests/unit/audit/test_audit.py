@@ -236,17 +236,17 @@ def rempart(*arguments: str) -> Any:
 
 def test_the_command_prints_a_report_and_ends_with_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REMPART_VAR", str(tmp_path))
-    done = rempart("audit", "--only", "vulnerabilities")
+    done = rempart("audit", "run", "--only", "vulnerabilities")
     assert done.exit_code == 1 and "vulnerabilities/not-checked-database" in done.output
-    assert rempart("audit", "--only", "licences").exit_code == 0
-    assert rempart("audit", "--only", "spelling").exit_code == 3
-    assert rempart("audit", "--debian", str(tmp_path / "absent")).exit_code == 3
+    assert rempart("audit", "run", "--only", "licences").exit_code == 0
+    assert rempart("audit", "run", "--only", "spelling").exit_code == 3
+    assert rempart("audit", "run", "--debian", str(tmp_path / "absent")).exit_code == 3
 
 
 def test_json_is_as_its_schema_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REMPART_VAR", str(tmp_path))
     out = tmp_path / "report.json"
-    done = rempart("audit", "--json", "--out", str(out))
+    done = rempart("audit", "run", "--json", "--out", str(out))
     document = json.loads(out.read_text())
     Draft202012Validator.check_schema(reference.audit_schema())
     Draft202012Validator(reference.audit_schema()).validate(document)
@@ -257,8 +257,8 @@ def test_json_is_as_its_schema_says(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_the_bill_of_materials_is_printed_or_written(tmp_path: Path) -> None:
     (tmp_path / "status").write_text(STATUS)
-    assert {component["type"] for component in json.loads(rempart("sbom").output)["components"]} == {"library"}
-    system = ("sbom", "--debian", str(tmp_path / "status"), "--release", "13")
+    assert {component["type"] for component in json.loads(rempart("audit", "sbom").output)["components"]} == {"library"}
+    system = ("audit", "sbom", "--debian", str(tmp_path / "status"), "--release", "13")
     assert rempart(*system, "--out", str(tmp_path / "bom.json")).exit_code == 0
     assert json.loads(rempart(*system).output) == json.loads((tmp_path / "bom.json").read_text())
     dated = rempart(*system, "--timestamp", "2026-11-24T10:00:00")

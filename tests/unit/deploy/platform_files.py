@@ -85,7 +85,7 @@ def stack(var: Path) -> paths.Stack:
 
 
 def given() -> dict[str, str]:
-    """What a person exports before `rempart init --kubernetes`; secrets can be told apart."""
+    """What a person exports before `rempart stack init --kubernetes`; secrets can be told apart."""
     sites = {
         f"AIRFLOW_CONN_{name}": json.dumps(
             {

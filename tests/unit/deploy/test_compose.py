@@ -45,7 +45,7 @@ def stack(tmp_path: Path) -> paths.Stack:
 
 @pytest.fixture
 def made(tmp_path: Path) -> dict[str, str]:
-    """What `rempart init` would write, by file, with secrets that can be told apart."""
+    """What `rempart stack init` would write, by file, with secrets that can be told apart."""
     inside, numbers = containers.in_containers(stack(tmp_path)), itertools.count(1000)
     secrets = credentials.plan(inside, {}, lambda: f"secret-{next(numbers)}", lambda: "secret-fernet")
     return containers.files(inside, secrets, certificates(inside)) | {"egress.allowed": "# nothing\n", "gate.pem": ""}
@@ -271,7 +271,7 @@ def test_every_image_holds_a_bill_of_what_is_in_it(target: str) -> None:
     stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
     parent = {child: of for of, child in re.findall(r"(?m)^FROM (\S+) AS (\S+)", DOCKERFILE)}
     copied = re.findall(rf"(?m)^COPY --from=(\S+) .* {images.BILL}$", stages[target])
-    assert f"--mount=type=bind,from={parent[target]},target=/scan rempart sbom --image /scan" in stages[copied[0]]
+    assert f"--mount=type=bind,from={parent[target]},target=/scan rempart audit sbom --image /scan" in stages[copied[0]]
 
 
 @pytest.mark.parametrize("stage", ["base", "python", "platform", "gate-files"])

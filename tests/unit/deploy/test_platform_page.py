@@ -34,7 +34,7 @@ def test_the_page_names_files_and_commands_that_exist() -> None:
         assert path.startswith("deploy/kubernetes/examples/acme") or (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGE):
         assert (ROOT / "docs" / "how-to" / link).exists(), link
-    told = CliRunner().invoke(app, ["init", "--help"]).output
+    told = CliRunner().invoke(app, ["stack", "init", "--help"]).output
     assert "--kubernetes" in told
     labels = {f"rempart.eu/{name}=true" for name in ("front", "jobs", "restore")}
     assert set(re.findall(r"rempart\.eu/\w+=true", PAGE)) == labels

@@ -112,9 +112,9 @@ def test_what_the_page_has_typed_in_a_pod_works_with_the_secrets_of_that_pod(
 
 def test_the_admins_password_is_told_where_the_secrets_are_kept(tmp_path: Path) -> None:
     cluster.initialise(stack(tmp_path), given())
-    assert "REMPART_VAR=var/kubernetes rempart password airflow" in PAGE
+    assert "REMPART_VAR=var/kubernetes rempart stack password airflow" in PAGE
     env = {"REMPART_HOME": str(project()), "PATH": os.environ["PATH"], "REMPART_VAR": str(tmp_path / cluster.FOLDER)}
-    command = [sys.executable, "-m", "rempart.cli", "password", "airflow"]
+    command = [sys.executable, "-m", "rempart.cli", "stack", "password", "airflow"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     kept = read_env_file(tmp_path / cluster.FOLDER / cluster.KEY)["AIRFLOW_CONN_AIRFLOW_API"]
     assert done.stdout.strip() == parse_connection("airflow_api", kept).password, done.stderr

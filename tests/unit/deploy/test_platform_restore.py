@@ -58,7 +58,7 @@ def test_init_hands_the_secrets_of_the_point_on(tmp_path: Path, monkeypatch: pyt
     for name, value in (given() | {"REMPART_HOME": str(project()), "REMPART_VAR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(restore_command, "secrets_of", lambda *_: {"REMPART_AIRFLOW_FERNET_KEY": "of the point"})
-    done = CliRunner().invoke(app, ["init", "--kubernetes", "--from-point"])
+    done = CliRunner().invoke(app, ["stack", "init", "--kubernetes", "--from-point"])
     assert done.exit_code == 0, done.output
     made = read_env_file(tmp_path / cluster.FOLDER / cluster.KEY)
     assert made["REMPART_AIRFLOW_FERNET_KEY"] == "of the point"
@@ -69,7 +69,7 @@ def test_what_a_build_reads_is_made_by_itself(tmp_path: Path, monkeypatch: pytes
     for name, value in (given() | {"REMPART_HOME": str(project()), "REMPART_VAR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(restore_command, "secrets_of", lambda *_: {})
-    done = CliRunner().invoke(app, ["init", "--images", other])
+    done = CliRunner().invoke(app, ["stack", "init", "--images", other])
     assert isinstance(done.exception, StackError) and other in done.exception.what
     assert not (tmp_path / cluster.FOLDER).exists()
 

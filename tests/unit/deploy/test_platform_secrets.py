@@ -130,7 +130,7 @@ def test_images_are_built_before_anybody_knows_a_secret(tmp_path: Path, monkeypa
         text=True,
         check=True,
     ).stdout
-    (command,) = [line for line in planned.splitlines() if line.startswith(".venv/bin/rempart init")]
+    (command,) = [line for line in planned.splitlines() if line.startswith(".venv/bin/rempart stack init")]
     settings = tmp_path / ".env"
     done = CliRunner().invoke(app, [*command.split()[1:], "--settings", str(settings)])
     assert done.exit_code == 0, done.output

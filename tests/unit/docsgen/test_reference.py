@@ -30,7 +30,8 @@ def test_the_pages_are_up_to_date() -> None:
 def test_a_stale_page_is_told_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("include", "tests", "requirements.txt"):
+    (tmp_path / "docs").mkdir()
+    for name in ("include", "tests", "requirements.txt", "rempart.yaml", "docs/site"):
         (tmp_path / name).symlink_to(project_root() / name)
     (tmp_path / "dags").mkdir()
     monkeypatch.setenv("REMPART_HOME", str(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -268,6 +269,8 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
     assert "records      9" in printed and f"key          {KEY.id}, since record 1, signed 9" in printed
     assert "covers record 7, 2 records follow it" in printed and "every record verifies" in printed
     assert rempart("verify", "audit/ledger/ledger.jsonl", "--key", KEY.public.hex())[1].count("checkpoints  none") == 1
+    shown = json.loads(rempart("verify", "audit", "--key", "audit/public.pem", "--json")[1])
+    assert (shown["ok"], shown["records"], shown["covered"], shown["broken"]) == (True, 9, 7, None)
     code, printed = rempart("verify", "audit", "--key", "00" * 32)
     assert code == 1 and "BROKEN: Record 1 of the ledger: the chain starts with key" in printed
     file = tmp_path / "audit" / "ledger" / "ledger.jsonl"

@@ -67,10 +67,10 @@ def test_an_inconsistent_point_is_never_told_as_a_good_one() -> None:
 
 
 def test_a_failure_says_why_and_what_to_do_before_what_was_done() -> None:
-    failed = {"prune": ["A lock could not be\nextended", "Run `rempart points repair`."]}
+    failed = {"prune": ["A lock could not be\nextended", "Run `rempart backup repair`."]}
     lines = str(run_notes.note({"back_up": POINT}, failed)).splitlines()
     assert lines[0] == "Rempart: prune failed: A lock could not be extended"
-    assert lines[1] == "What to do: Run `rempart points repair`."
+    assert lines[1] == "What to do: Run `rempart backup repair`."
     assert lines[2].startswith("Restore point 2026")
     assert run_notes.note({}, {"report": []}) == "Rempart: report failed. See its log for the cause."
 

@@ -1,4 +1,4 @@
-"""`rempart replicate` and `rempart verify-replica` on sites in memory: output and exit code."""
+"""`rempart site replicate` and `rempart site verify-replica` on sites in memory: output and exit code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(*arguments: str) -> Any:
 
 def test_a_replication_tells_its_progress_and_the_lag(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"a")
-    done = run("replicate", "primary", "haven")
+    done = run("site", "replicate", "primary", "haven")
     assert done.exit_code == 0, done.output
     assert "1 changes to copy to 'haven'" in done.output and "lag 0 s, 0 changes" in done.output
     assert platform.sites["haven"].read("lake", "a") == b"a"
@@ -57,8 +57,8 @@ def test_a_replication_tells_its_progress_and_the_lag(platform: Platform) -> Non
 
 def test_json_is_one_document(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"a")
-    assert json.loads(run("replicate", "primary", "haven", "--json").stdout)["copied"] == 1
-    told = json.loads(run("verify-replica", "primary", "haven", "--all", "--json").output)
+    assert json.loads(run("site", "replicate", "primary", "haven", "--json").stdout)["copied"] == 1
+    told = json.loads(run("site", "verify-replica", "primary", "haven", "--all", "--json").output)
     assert (told["replicas"], told["read"], told["damaged"]) == (1, 1, [])
 
 
@@ -66,13 +66,13 @@ def test_deletes_are_accepted_by_their_number(platform: Platform) -> None:
     primary, haven = platform.sites["primary"], platform.sites["haven"]
     for n in range(40):
         primary.write("lake", f"k{n:02}", b"x")
-    assert run("replicate", "primary", "haven").exit_code == 0
+    assert run("site", "replicate", "primary", "haven").exit_code == 0
     for n in range(30):
         primary.delete("lake", f"k{n:02}")
-    refused = run("replicate", "primary", "haven")
+    refused = run("site", "replicate", "primary", "haven")
     assert refused.exit_code == 1 and isinstance(refused.exception, ReplicationError)
-    assert run("replicate", "primary", "haven", "--accept-deletes", "-1").exit_code == 2
-    assert run("replicate", "primary", "haven", "--accept-deletes", "30").exit_code == 0
+    assert run("site", "replicate", "primary", "haven", "--accept-deletes", "-1").exit_code == 2
+    assert run("site", "replicate", "primary", "haven", "--accept-deletes", "30").exit_code == 0
     assert len(list(haven.list("lake"))) == 10
 
 
@@ -86,17 +86,17 @@ def test_a_lag_above_the_objective_is_told_and_exits_with_1(
     settings = platform.config.model_copy(update={"replication": [pair]})
     made = dataclasses.replace(platform, config=settings, clock=lambda: later)
     monkeypatch.setattr(platforms, "open_platform", lambda: made)
-    done = run("replicate", "primary", "haven")
+    done = run("site", "replicate", "primary", "haven")
     assert done.exit_code == 1 and "1 changes" in done.output
     assert "exceeds the objective of 900 s" in str(done.exception)
 
 
 def test_what_is_damaged_is_healed_and_named(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"good")
-    run("replicate", "primary", "haven")
+    run("site", "replicate", "primary", "haven")
     body = platform.sites["haven"]._buckets["lake"]["a"]  # type: ignore[attr-defined]
     body[0] = (body[0][0], b"evil")
-    done = run("verify-replica", "primary", "haven", "--all")
+    done = run("site", "verify-replica", "primary", "haven", "--all")
     assert done.exit_code == 0, done.exception
     assert "1 replicas differed from their source and were replaced:\nlake/a" in done.output
     assert platform.sites["haven"].read("lake", "a") == b"good"

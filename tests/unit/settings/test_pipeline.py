@@ -108,7 +108,7 @@ def test_each_fault_names_the_file_the_path_and_the_remedy(
         load_changed(change)
     assert says in error.value.what
     assert str(tmp_path / "hotel_bookings.yaml") in error.value.what
-    assert "rempart config check hotel_bookings" in error.value.hint
+    assert "rempart pipeline check hotel_bookings" in error.value.hint
 
 
 def test_every_fault_is_told_at_once(load_changed: Callable[[Change], pipeline.Pipeline]) -> None:

@@ -218,7 +218,7 @@ def debian_of(document: Mapping[str, Any], where: str) -> DebianSystem:
     if not packages or len(systems) != 1:
         raise AuditError(
             f"read {where}: it does not list the Debian packages of one system",
-            "Write it with `rempart sbom --debian`.",
+            "Write it with `rempart audit sbom --debian`.",
         )
     distribution, release = systems.pop()
     return DebianSystem(where, distribution, release, tuple(packages))

@@ -141,7 +141,7 @@ def route(held: Holdings, until: datetime | None) -> Route:
         raise BackupError(
             f"recover to {_limit(until)}: this is before the archive's first base backup"
             + (f", which ended {_clock(held.bases[0].ended)}" if held.bases else ", and there is none"),
-            f"Recoverable moments: {_told(held)}. Earlier moments exist only as restore points: `rempart points list`.",
+            f"Recoverable moments: {_told(held)}. Earlier moments exist only as restore points: `rempart backup list`.",
         )
     base = earlier[-1]
     taken: list[Segment] = []

@@ -222,7 +222,7 @@ def lost_points(stored: Iterable[StoredLink], keys: Mapping[str, bytes]) -> froz
 def _broken(seq: int, why: str) -> IntegrityError:
     return IntegrityError(
         f"verify the chain of restore points: it is broken at link {seq} ({key_of(seq)}): {why}",
-        "Do not trust any restore point from that link on. `rempart points repair` restores the link from the "
+        "Do not trust any restore point from that link on. `rempart backup repair` restores the link from the "
         "ledger, from another version or from another site (docs/runbooks/chain-is-broken.md). Find out who "
         "changed the backup bucket.",
     )

@@ -51,7 +51,7 @@ def hold(site: Site, bucket: str, point: str, wanted: Hold) -> Hold:
     if point not in points.list(site, bucket):
         raise BackupError(
             f"hold a restore point: site '{site.name}' has no point {points.valid_id(point)}",
-            "Choose a restore point from `rempart points list`.",
+            "Choose a restore point from `rempart backup list`.",
         )
     if is_held(site, bucket, point):
         return decode(site.read(bucket, key_of(point)))

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.keys.key_envelope import ScopeKey
@@ -97,7 +98,7 @@ class ObjectSources:
             ("sealed", self.site, lambda: self._unsealed(held, file)),
         ]
         for other in self.others:
-            found.append((f"site {other.name}", other, lambda other=other: _read(other, bucket, held, file, None)))  # type: ignore[misc] # bound now
+            found.append((f"site {other.name}", other, partial(_read, other, bucket, held, file, None)))
         return found
 
     def _unsealed(self, held_object: HeldObject, file: Path) -> Fetched:

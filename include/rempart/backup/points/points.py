@@ -120,7 +120,7 @@ def valid_id(point_id: str) -> str:
     if not _ID.fullmatch(point_id):
         raise BackupError(
             f"'{point_id[:60]}' is not a valid id of a restore point",
-            "Choose a restore point from `rempart points list`.",
+            "Choose a restore point from `rempart backup list`.",
         )
     return point_id
 

@@ -100,7 +100,7 @@ def _faults(seen: ReceivedHeartbeat, limit: Limit, now: datetime) -> Iterator[tu
     if beat.facts.get("consistent") is False:
         yield "failed", "the restore point is not consistent"
     if beat.facts.get("hidden"):
-        yield "failed", "somebody hid objects at the site that restore points need: run `rempart points repair`"
+        yield "failed", "somebody hid objects at the site that restore points need: run `rempart backup repair`"
     if (age := now - beat.at) > limit.max_interval:
         allowed = f"the last heartbeat is {span(age)} old, the limit is {span(limit.max_interval)}"
         yield "late", f"{allowed}: late by {span(age - limit.max_interval)}"

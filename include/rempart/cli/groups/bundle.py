@@ -7,22 +7,36 @@ from typing import Annotated
 
 import typer
 
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
 group = typer.Typer(
-    no_args_is_help=True, help=("The bundle at the backup site: all that a bare machine needs to restore.")
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help=("The bundle at the backup site: all that a bare machine needs to restore."),
 )
 
 
 @group.command("status")
-def bundle_status() -> None:
+def bundle_status(as_json: AsJson = False) -> None:
     """Show the bundle at the site, and whether it belongs to the running release.
 
     Exit code 1 if there is none, or it is older.
+
+    Example:
+        rempart bundle status
     """
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
     found = flow.standing(open_platform())
-    for line in found.lines:
+    if as_json:
+        size = found.index.bytes if found.index else 0
+        made = found.index.at if found.index else None
+        shown = {"good": found.good, "key": found.key, "made": made, "bytes": size}
+        json_documents.show({**shown, "stale": found.stale, "lines": found.lines})
+    for line in () if as_json else found.lines:
         typer.echo(line)
     if not found.good:
         raise typer.Exit(1)
@@ -37,6 +51,9 @@ def bundle_store(
     """Store code, wheels of the lock and restic at the backup site, signed and locked; only changes are sent.
 
     Start it again to continue an interrupted run.
+
+    Example:
+        rempart bundle store
     """
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
@@ -55,7 +72,11 @@ def bundle_write(
         Path | None, typer.Option(help="Folder for the wheels; existing wheels are not fetched again.")
     ] = None,
 ) -> None:
-    """Write everything that a machine without a network needs to one folder, signed with the ledger's key."""
+    """Write everything that a machine without a network needs to one folder, signed with the ledger's key.
+
+    Example:
+        rempart bundle write /mnt/usb/rempart
+    """
     from importlib.metadata import version
 
     from rempart.flows.bundle import bundle_folder
@@ -74,7 +95,11 @@ def bundle_fetch(
     site: Annotated[str, typer.Option(help="Site of the bundle; default: backup.site.")] = "",
     trust: Annotated[list[Path] | None, typer.Option(help="Public key of the ledger, PEM; may be repeated.")] = None,
 ) -> None:
-    """Fetch the newest bundle for this machine, and verify every file against the signed index."""
+    """Fetch the newest bundle for this machine, and verify every file against the signed index.
+
+    Example:
+        rempart bundle fetch bundle --site haven --trust public.pem
+    """
     from rempart.flows.bundle import bundle as flow
 
     flow.fetch_from(site, trust or (), folder)

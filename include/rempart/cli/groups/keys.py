@@ -8,18 +8,34 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Keys of backups: list who can open them, rewrap or destroy them.")
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Keys of backups: list who can open them, rewrap or destroy them.",
+)
 
 
 @group.command("list")
-def keys_list() -> None:
-    """Show the keys of every encryption scope: recipients, missing copies, destroyed keys."""
+def keys_list(as_json: AsJson = False) -> None:
+    """Show the keys of every encryption scope: recipients, missing copies, destroyed keys.
+
+    Example:
+        rempart keys list
+    """
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
     platform = open_platform()
     flow.warn_of_escrow(platform.config)
-    for line in flow.listing(flow.open_keyring(platform)):
+    keyring = flow.open_keyring(platform)
+    if as_json:
+        json_documents.show({"keys": flow.facts(keyring)})
+        return
+    for line in flow.listing(keyring):
         typer.echo(line)
 
 
@@ -27,7 +43,11 @@ def keys_list() -> None:
 def keys_new_recipient(
     file: Annotated[Path, typer.Argument(help="New file for the identity; store it elsewhere.")],
 ) -> None:
-    """Create an escrow identity in a file that only you can read, and print the lines for rempart.yaml."""
+    """Create an escrow identity in a file that only you can read, and print the lines for rempart.yaml.
+
+    Example:
+        rempart keys new-recipient escrow.txt
+    """
     from rempart.flows.shared import keys as flow
 
     recipient = flow.new_recipient(file, datetime.now(UTC))
@@ -45,6 +65,10 @@ def keys_destroy(
     """Destroy the keys of a scope: the data that they sealed becomes unreadable in every copy.
 
     Other data stays readable.
+
+    Example:
+        rempart keys destroy dataset-hotel_bookings-395d
+        rempart keys destroy dataset-hotel_bookings-395d --yes
     """
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
@@ -66,7 +90,12 @@ def keys_rewrap(
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for no other."""
+    """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for no other.
+
+    Example:
+        rempart keys rewrap --yes
+        rempart keys rewrap --with escrow.txt --yes
+    """
     from rempart.backup.keys.age import read_identity_file
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Evidence: show it, export it, verify it.")
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Evidence: show it, export it, verify it."
+)
 
 
 @group.command("verify")
@@ -15,12 +22,20 @@ def ledger_verify(
     place: Annotated[Path, typer.Argument(help="Folder of an export, or one .jsonl file.")],
     key: Annotated[list[str], typer.Option(help="Public key with which the ledger starts: a .pem file, or hex.")],
     checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network."""
+    """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network.
+
+    Example:
+        rempart ledger verify audit --key public.pem
+    """
     from rempart.ledger import files
 
     verdict = files.verify_files(place, key, checkpoints)
-    for line in files.report(verdict):
+    if as_json:
+        broken = verdict.broken.error() if verdict.broken else None
+        json_documents.show({**asdict(verdict), "ok": verdict.ok, "broken": broken})
+    for line in () if as_json else files.report(verdict):
         typer.echo(line)
     if not verdict.ok:
         raise typer.Exit(1)
@@ -28,7 +43,11 @@ def ledger_verify(
 
 @group.command("export")
 def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missing.")]) -> None:
-    """Write every record, every checkpoint and the first public key into a folder, for an auditor."""
+    """Write every record, every checkpoint and the first public key into a folder, for an auditor.
+
+    Example:
+        rempart ledger export audit
+    """
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -42,22 +61,46 @@ def ledger_show(
         int | None, typer.Option(help=("Start after the record of this number; default: the newest records."))
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of records.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Show stored records, one JSON text a line."""
+    """Show stored records as they are signed: one JSON text a line, or with `--json` one document.
+
+    Example:
+        rempart ledger show --limit 5
+    """
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
-    for text in evidence.show(open_platform().ledger, after, limit):
+    json_documents.begin(as_json)
+    records = evidence.show(open_platform().ledger, after, limit)
+    if as_json:
+        json_documents.show([json.loads(text) for text in records])
+    for text in () if as_json else records:
         typer.echo(text)
 
 
 @group.command("rotate-key")
-def ledger_rotate_key() -> None:
-    """Replace the signing key: the old key signs the new one, and is deleted."""
+def ledger_rotate_key(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Rotate. Without it the plan is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Replace the signing key: the old key signs the new one, and is deleted.
+
+    Example:
+        rempart ledger rotate-key
+        rempart ledger rotate-key --yes
+    """
     from rempart.deployment.setup import credentials, paths
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
+    if not yes:
+        typer.echo(
+            f"Key {open_platform().signer().id} would sign a new key, and would then be deleted. It cannot come back."
+        )
+        typer.echo("Every process that still has it must be restarted. Nothing was changed. Pass --yes to rotate.")
+        return
     credentials.prepare_ledger_key(paths.current())
     record = evidence.rotate_key(open_platform())
     typer.echo(f"record {record.seq}: key {record.subject} signs from now on and replaces {record.body['replaces']}")
@@ -71,7 +114,11 @@ def ledger_repair(
         typer.Option("--yes", help=("Repair the objects. Without it the faults are shown and nothing is changed.")),
     ] = False,
 ) -> None:
-    """Read back all exported objects. Write objects that a site altered or lost again, with the same bytes."""
+    """Read back all exported objects. Write objects that a site altered or lost again, with the same bytes.
+
+    Example:
+        rempart ledger repair --yes
+    """
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -89,7 +136,11 @@ def ledger_remove_forged(
         bool, typer.Option("--yes", help="Remove the records. Without it they are shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Remove records that were written without the platform: they are ignored, and block new records."""
+    """Remove records that were written without the platform: they are ignored, and block new records.
+
+    Example:
+        rempart ledger remove-forged
+    """
     from rempart.deployment.setup import paths
     from rempart.flows.governance import forged
     from rempart.flows.restore.restore_databases import administrator

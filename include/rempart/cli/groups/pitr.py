@@ -8,26 +8,46 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Point-in-time recovery of PostgreSQL: to a chosen second.")
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Point-in-time recovery of PostgreSQL: to a chosen second.",
+)
 
 Site = Annotated[str, typer.Option("--site", help="Site of the archive; default: backup.site.")]
 Identity = Annotated[Path | None, typer.Option(help="Escrow identity; default: the platform's own.")]
 
 
 @group.command("status")
-def pitr_status(site: Site = "", identity: Identity = None) -> None:
-    """Show the moments to which the server can be recovered, the base backups, and every gap."""
+def pitr_status(site: Site = "", identity: Identity = None, as_json: AsJson = False) -> None:
+    """Show the moments to which the server can be recovered, the base backups, and every gap.
+
+    Example:
+        rempart pitr status
+    """
     from rempart.flows.pitr import restore_to_moment as flow
     from rempart.flows.restore.restore_source import detached, identity_of
 
+    json_documents.begin(as_json)
     platform = detached()
-    for line in flow.status(flow.find(platform, site, identity_of(platform, identity)), datetime.now(UTC)):
+    found = flow.find(platform, site, identity_of(platform, identity))
+    if as_json:
+        json_documents.show(flow.facts(found))
+        return
+    for line in flow.status(found, datetime.now(UTC)):
         typer.echo(line)
 
 
 @group.command("base")
 def pitr_base() -> None:
-    """Take a base backup now. The archiver takes one by itself as often as rempart.yaml says."""
+    """Take a base backup now. The archiver takes one by itself as often as rempart.yaml says.
+
+    Example:
+        rempart pitr base
+    """
     from rempart.backup.pitr.receiver import look
     from rempart.flows.pitr import point_in_time as flow
     from rempart.flows.shared.keys import warn_of_escrow
@@ -45,7 +65,11 @@ def pitr_prune(
         bool, typer.Option("--yes", help="Delete. Without it the plan is shown and nothing is deleted.")
     ] = False,
 ) -> None:
-    """Delete base backups and WAL that no moment of the window needs; the archiver does so every hour."""
+    """Delete base backups and WAL that no moment of the window needs; the archiver does so every hour.
+
+    Example:
+        rempart pitr prune --yes
+    """
     from rempart.backup.pitr.receiver import look
     from rempart.flows.pitr import point_in_time as flow
     from rempart.flows.shared.keys import open_keyring
@@ -84,7 +108,12 @@ def pitr_restore(
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is fetched.")
     ] = False,
 ) -> None:
-    """Recover a copy of the whole server to a chosen second in a new folder. The running server is unchanged."""
+    """Recover a copy of the whole server to a chosen second in a new folder. The running server is unchanged.
+
+    Example:
+        rempart pitr restore --until 2026-11-25T18:03:12Z --to recovered
+        rempart pitr restore --until latest --to recovered --yes
+    """
     from rempart.flows.pitr import restore_to_moment as flow
     from rempart.flows.restore.restore_source import detached, identity_of
 

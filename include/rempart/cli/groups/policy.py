@@ -8,18 +8,34 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Where data may be stored, and which hosts the platform may reach.")
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.GOVERN,
+    help="Where data may be stored, and which hosts the platform may reach.",
+)
 
 
 @group.command("show")
 def policy_show(
     reasons: Annotated[bool, typer.Option(help="Show every reason, including those of allowed placements.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show which classifications each place of rempart.yaml may hold, with the reasons against the others."""
+    """Show which classifications each place of rempart.yaml may hold, with the reasons against the others.
+
+    Example:
+        rempart policy show --reasons
+    """
     from rempart.settings import config
     from rempart.sovereignty.places import overview
 
-    for decision in overview(config.load(), on=datetime.now(UTC).date()):
+    decisions = overview(config.load(), on=datetime.now(UTC).date())
+    if as_json:
+        json_documents.show([decision.as_json() for decision in decisions])
+        return
+    for decision in decisions:
         verdict = "allowed" if decision.allowed else "denied"
         line = f"{verdict:<8} {decision.classification:<10} {decision.what:<14} {decision.place}"
         typer.echo(decision.explain() if reasons else line)
@@ -40,7 +56,11 @@ def policy_render(
     ] = None,
     resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; default: this machine's.")] = None,
 ) -> None:
-    """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve."""
+    """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve.
+
+    Example:
+        rempart policy render kubernetes --out rules
+    """
     from rempart.flows.governance import egress_policy
 
     files, missing = egress_policy.from_configuration(
@@ -60,14 +80,44 @@ def policy_render(
 
 
 @group.command("explain")
-def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
-    """Show whether a task may connect to a host, with every reason. Exit code 1 if not."""
+def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")], as_json: AsJson = False) -> None:
+    """Show whether a task may connect to a host, with every reason. Exit code 1 if not.
+
+    Example:
+        rempart policy explain s3.fr-par.scw.cloud:443
+    """
     from rempart.flows.governance import egress_policy
     from rempart.settings import config
 
     loaded, on = config.load(), datetime.now(UTC).date()
     rules = egress_policy.rules(loaded, config.environment_connections, on=on)
     allowed, text = egress_policy.explain(loaded, rules, host, on=on)
-    typer.echo(text)
+    if as_json:
+        json_documents.show({"host": host, "allowed": allowed, "reasons": text.splitlines()[1:]})
+    else:
+        typer.echo(text)
     if not allowed:
         raise typer.Exit(1)
+
+
+@group.command("lower-classification")
+def policy_lower_classification(
+    pipeline: str,
+    to: Annotated[str, typer.Option(help="New classification: public, internal or personal.")],
+    because: Annotated[
+        str, typer.Option(help=("Reason why it needs less protection than its data; no personal data here."))
+    ],
+    role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")],
+) -> None:
+    """Record that a pipeline's model counts as less protected than its data, and print the lines for its file.
+
+    Example:
+        rempart policy lower-classification sales --to internal --because "names nobody" --role data-protection-officer
+    """
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipelines
+    from rempart.sovereignty.classification import named
+
+    record = open_platform().lower(pipelines.named(pipeline), "model", named(to), because, role)
+    typer.echo(f"recorded as number {record.seq}. In include/pipelines/{pipeline}.yaml:")
+    typer.echo(f"lowered: {{model: {{to: {to}, evidence: {record.seq}}}}}")

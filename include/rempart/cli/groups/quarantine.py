@@ -1,4 +1,4 @@
-"""Accept held-back deliveries."""
+"""Look at the quarantine, and accept held-back deliveries."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Held-back deliveries: accept a delivery as it is.")
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.DATA,
+    help="Quarantine: rows by delivery and rule; accept a held-back delivery.",
+)
 
 
 @group.callback()
 def held_back() -> None:
-    """Manage held-back deliveries."""
+    """Look at the quarantine, and accept held-back deliveries."""
 
 
 @group.command("accept")
@@ -26,6 +33,9 @@ def accept_delivery(
     """Publish the good rows of a delivery even if more rows are refused than max_quarantined allows.
 
     Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
+
+    Example:
+        rempart quarantine accept hotel_bookings 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --yes
     """
     from rempart.flows.ingestion import accept_delivery as flow
     from rempart.flows.shared.platform import open_platform
@@ -38,3 +48,30 @@ def accept_delivery(
         typer.echo("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
     flow.accept(platform.connections("airflow_api"), planned)
+
+
+@group.command("show")
+def show_quarantine(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    as_json: AsJson = False,
+) -> None:
+    """Count a pipeline's quarantined rows by delivery and rule, without their values, and say how to look at rows.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart quarantine show hotel_bookings
+    """
+    from rempart.cli.views import facts, names, pipelines, quarantine
+    from rempart.settings.pipelines import names as pipeline_names
+    from rempart.web.read_models import quarantine as quarantines
+
+    found = facts.gather()
+    quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
+    if as_json:
+        json_documents.show(quality)
+    elif quality is not None:
+        for line in (*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)):
+            typer.echo(line)
+    raise typer.Exit(0 if facts.complete(found) else 1)

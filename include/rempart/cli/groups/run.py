@@ -10,7 +10,11 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Run a service in the foreground, as a supervisor does.")
+from rempart.cli import panels
+
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.OPERATE, help="Run a service in the foreground, as a supervisor does."
+)
 
 
 @group.command("mlflow")
@@ -21,7 +25,11 @@ def run_mlflow(
         str, typer.Option(help="Other hosts by which clients reach it: host:port,host:port.")
     ] = "",
 ) -> None:
-    """Run the MLflow server at the active site; it stops while the site is fenced, and restarts at the next one."""
+    """Run the MLflow server at the active site; it stops while the site is fenced, and restarts at the next one.
+
+    Example:
+        rempart run mlflow --port 5000
+    """
     from rempart.deployment.servers import mlflow_supervisor
     from rempart.deployment.setup import paths
 
@@ -32,7 +40,11 @@ def run_mlflow(
 def run_airflow(
     component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
 ) -> None:
-    """Run one of Airflow's components with the platform's settings and connections."""
+    """Run one of Airflow's components with the platform's settings and connections.
+
+    Example:
+        rempart run airflow scheduler
+    """
     from rempart.deployment.kubernetes import cluster
     from rempart.deployment.setup import launch, paths
 
@@ -49,7 +61,11 @@ def run_workload(
         str, typer.Option(help="Run in the container of this component, which has fewer secrets than a task's.")
     ] = "",
 ) -> None:
-    """Run any program with Airflow's settings and connections: an executor starts this in its own pod."""
+    """Run any program with Airflow's settings and connections: an executor starts this in its own pod.
+
+    Example:
+        rempart run workload airflow version
+    """
     from rempart.deployment.setup import launch, paths
 
     launch.run_workload(paths.current(), command, component)
@@ -61,7 +77,11 @@ def run_wal_archive(
         Path | None, typer.Option(help=("Folder in which WAL waits for its upload; default: wal in var."))
     ] = None,
 ) -> None:
-    """Archive PostgreSQL's WAL and base backups at the backup site, until the process is ended."""
+    """Archive PostgreSQL's WAL and base backups at the backup site, until the process is ended.
+
+    Example:
+        rempart run wal-archive
+    """
     from rempart.deployment.setup.environment import MARKER
     from rempart.flows.pitr.wal_archive import Archiver
     from rempart.flows.shared.platform import open_platform

@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(no_args_is_help=True, help="Users of Airflow, each with a role.")
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Users of Airflow, each with a role.")
 
 Name = Annotated[str, typer.Argument(help="Name of the user.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Remove. Without it the user is shown and nothing is changed.")]
 Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read it from the standard input.")]
 
 
@@ -26,13 +30,22 @@ def _show(password: str, *, given: bool) -> None:
 
 
 @group.command("list")
-def list_users() -> None:
-    """Show all people with role and last login; evidence uses their numbers."""
+def list_users(as_json: AsJson = False) -> None:
+    """Show all people with role and last login; evidence uses their numbers.
+
+    Example:
+        rempart users list
+    """
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
+    everybody = people.everybody(people.users_of(open_platform()))
+    if as_json:
+        json_documents.show({"users": everybody})
+        return
     typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
-    for person in people.everybody(people.users_of(open_platform())):
+    for person in everybody:
         role = ", ".join(person.roles) or "none"
         last = f"{person.last_login:%Y-%m-%d %H:%M}" if person.last_login else "never"
         typer.echo(
@@ -46,7 +59,11 @@ def add_user(
     role: Annotated[str, typer.Option(help="viewer, auditor, operator or admin.")],
     ask: Ask = False,
 ) -> None:
-    """Add a person. The password is generated and shown once, unless you give one."""
+    """Add a person. The password is generated and shown once, unless you give one.
+
+    Example:
+        rempart users add marie --role operator
+    """
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -57,18 +74,33 @@ def add_user(
 
 
 @group.command("remove")
-def remove_user(name: Name) -> None:
-    """Remove a user's access. Their sessions end within half a minute."""
+def remove_user(name: Name, yes: Yes = False) -> None:
+    """Remove a user and their access. Their sessions end within half a minute.
+
+    Example:
+        rempart users remove marie
+        rempart users remove marie --yes
+    """
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
-    people.remove(people.users_of(open_platform()), name)
+    users = people.users_of(open_platform())
+    if not yes:
+        person = people.named(users, name)
+        typer.echo(f"{person.name}, number {person.number} in evidence, would lose the role {', '.join(person.roles)}")
+        typer.echo("Nothing was changed. Pass --yes to remove the user.")
+        return
+    people.remove(users, name)
     typer.echo(f"{name} was removed")
 
 
 @group.command("password")
 def change_password(name: Name, ask: Ask = False) -> None:
-    """Set another password, which ends the person's sessions within half a minute."""
+    """Set another password, which ends the person's sessions within half a minute.
+
+    Example:
+        rempart users password marie --ask
+    """
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -80,7 +112,11 @@ def change_password(name: Name, ask: Ask = False) -> None:
 
 @group.command("role")
 def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, auditor, operator or admin.")]) -> None:
-    """Set another role; it applies within half a minute."""
+    """Set another role; it applies within half a minute.
+
+    Example:
+        rempart users role marie auditor
+    """
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 

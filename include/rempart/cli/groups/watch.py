@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-group = typer.Typer(invoke_without_command=True)
+from rempart.cli import panels
+
+group = typer.Typer(invoke_without_command=True, rich_help_panel=panels.OPERATE)
 
 
 @group.callback()
@@ -26,10 +28,15 @@ def watch(
         typer.Option(help=("File with the notifications already sent, instead of `state` in the configuration.")),
     ] = None,
 ) -> None:
-    """Alert when heartbeats of backup, replication or drill are missing. Run it outside Airflow, if possible at another
-    operator.
+    """Alert when heartbeats of backup, replication or drill are missing.
+
+    Run it outside Airflow, if possible at another operator.
 
     Exit code of --once: 0: all is green; 1: something is red; 2: the check or an alert failed.
+
+    Example:
+        rempart watch --every 5m
+        rempart watch --once --file watch.yaml
     """
     if context.invoked_subcommand:
         return
@@ -54,7 +61,11 @@ def watch(
 def watch_init(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("watch.yaml"),
 ) -> None:
-    """Write the watch's file from this platform's configuration: site, public key, and how long each may be silent."""
+    """Write the watch's file from this platform's configuration: site, public key, and how long each may be silent.
+
+    Example:
+        rempart watch init --out watch.yaml
+    """
     from rempart.flows.monitoring import watch_init as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -31,7 +31,7 @@ def verifier(password: str, salt: bytes) -> str:
 def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) -> str:
     """Return the script. Safe to run again; rights that only a superuser can grant come last, and may fail."""
     lines = [
-        "-- Written by `rempart init --kubernetes`. Run it as a role that may create roles and databases:",
+        "-- Written by `rempart stack init --kubernetes`. Run it as a role that may create roles and databases:",
         '--   psql "host=... dbname=postgres user=..." -f databases.sql',
         (
             "-- Run it again after passwords were renewed. It contains no password, only the verifiers that the "

@@ -1,7 +1,7 @@
 """Plan the files of the stack's containers, from the same settings as the embedded stack.
 
-`rempart init` writes them under var/compose; docker-compose.yml mounts each file only into the containers that need it.
-No secret is in the compose file, in `.env`, in a command line or in the output of `docker inspect`.
+`rempart stack init` writes them under var/compose; docker-compose.yml mounts each file only into the containers that
+need it. No secret is in the compose file, in `.env`, in a command line or in the output of `docker inspect`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rempart.backup.databases.postgresql import find_tools
@@ -80,17 +81,19 @@ SETTINGS = (
     ),
     Setting("REMPART_HOST", ingress.LOOPBACK, "Host name of this machine in browsers. A certificate must cover it."),
     Setting("REMPART_SCHEDULER_MEMORY", "6g", "Memory limit of the container in which tasks run."),
-    Setting("COMPOSE_PROFILES", "", "Optional services to start: celery, monitoring (`rempart init --profiles`)."),
+    Setting(
+        "COMPOSE_PROFILES", "", "Optional services to start: celery, monitoring (`rempart stack init --profiles`)."
+    ),
     Setting("REMPART_EXECUTOR", "LocalExecutor", "Executor of tasks. With profile `celery`: CeleryExecutor."),
     Setting("REMPART_WORKER_MEMORY", "6g", "Memory limit of each worker of profile `celery`."),
     Setting("REMPART_MONITORING_PORT", "19090", "Port of the page of profile `monitoring`."),
 )
-_FILES = Setting("REMPART_FILES", "./var/compose", "Folder in which `rempart init` wrote the mounted files.")
+_FILES = Setting("REMPART_FILES", "./var/compose", "Folder in which `rempart stack init` wrote the mounted files.")
 _MADE = (
     Setting(
         "REMPART_OWN_POSTGRESQL",
         "1",
-        "`rempart init` rewrites everything below this line. 0: rempart.yaml declares the service as external.",
+        "`rempart stack init` rewrites everything below this line. 0: rempart.yaml declares the service as external.",
     ),
     Setting("REMPART_OWN_PRIMARY", "1", "Likewise."),
     Setting("REMPART_OWN_HAVEN", "1", "Likewise."),
@@ -98,7 +101,7 @@ _MADE = (
     Setting("REMPART_POSTGRESQL_HOST", "postgresql.invalid", "Name and port of that server."),
     Setting("REMPART_POSTGRESQL_PORT", "5432", "Likewise."),
     Setting("REMPART_ALLOWED", "none", "Digest of the list of destinations that containers may reach."),
-    Setting("REMPART_SCHEME", "http", "`https` if `rempart init` was given a certificate."),
+    Setting("REMPART_SCHEME", "http", "`https` if `rempart stack init` was given a certificate."),
     Setting("REMPART_CERTIFICATE", "none", "Digest of certificate and key."),
 )
 
@@ -174,7 +177,7 @@ def settings_text(
     lines = [
         (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()
     ]
-    return "# Read by docker-compose.yml, written by `rempart init`. It contains no secret." + "".join(lines)
+    return "# Read by docker-compose.yml, written by `rempart stack init`. It contains no secret." + "".join(lines)
 
 
 def initialise(
@@ -262,13 +265,13 @@ def refuse_others(stack: Stack, file: Path, existing: Mapping[str, str], restore
         raise StackError(
             f"write {file}: it holds other secrets than the restore point: {', '.join(differing[:5])}",
             (
-                "The secrets belong to another platform. Move var/kubernetes away, then run `rempart init "
+                "The secrets belong to another platform. Move var/kubernetes away, then run `rempart stack init "
                 "--kubernetes --from-point`."
             )
             if stack.cluster
             else (
                 "The secrets belong to another platform. Run `docker compose down --volumes` and move "
-                "var/compose away, then run `rempart init --from-point`."
+                "var/compose away, then run `rempart stack init --from-point`."
             ),
         )
 
@@ -310,7 +313,7 @@ def start_stores(stack: Stack, patience: float = 60.0) -> None:
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
     for name in [name for name in ("postgresql", *stack.config.sites) if stack.external(name)]:
-        logger.info("%s (external): %s", name, _until(lambda name=name: external.check(stack, name, resolve), patience))  # type: ignore[misc] # bound now
+        logger.info("%s (external): %s", name, _until(partial(external.check, stack, name, resolve), patience))
     if not stack.external("postgresql"):
         administrator = credentials.superuser(stack, secrets)
         logger.info("postgresql: %s", _until(postgresql.check_administrator(administrator), patience))
@@ -318,7 +321,7 @@ def start_stores(stack: Stack, patience: float = 60.0) -> None:
         logger.info("postgresql: %s", postgresql.check_roles(resolve, stack.config.roles))
         logger.info("postgresql: %s", find_tools().check(resolve("pg_backup")))
     for name in stack.embedded_sites:
-        logger.info("%s: %s", name, _until(lambda name=name: object_sites.check(stack, name, resolve), patience))  # type: ignore[misc] # bound now
+        logger.info("%s: %s", name, _until(partial(object_sites.check, stack, name, resolve), patience))
 
 
 def works(stack: Stack) -> list[str]:

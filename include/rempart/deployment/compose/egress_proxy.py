@@ -61,7 +61,7 @@ def needed(stack: Stack) -> list[str]:
 def given(
     stack: Stack, own: Mapping[str, str], existing: Mapping[str, str], inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the team's connections by variable, from the environment or else from an earlier `rempart init`.
+    """Return the team's connections by variable, from the environment or else from an earlier `rempart stack init`.
 
     `own` are the connections that the platform makes. Raises ConnectionMissing, StackError.
     """
@@ -77,7 +77,7 @@ def given(
         elif name in must:
             raise ConnectionMissing(
                 f"Connection '{name}' is not defined, but rempart.yaml declares a service that needs it",
-                f"Set {variable} for `rempart init` (docs/how-to/external-services.md), which stores it in "
+                f"Set {variable} for `rempart stack init` (docs/how-to/external-services.md), which stores it in "
                 "var/compose.",
             )
     resolve = _resolver(variables)
@@ -105,7 +105,7 @@ def _resolver(variables: Mapping[str, str]) -> Connections:
     def resolve(name: str) -> Connection:
         variable = f"AIRFLOW_CONN_{name.upper()}"
         if variable not in variables:
-            raise ConnectionMissing(f"Connection '{name}' is not defined", f"Set {variable} for `rempart init`.")
+            raise ConnectionMissing(f"Connection '{name}' is not defined", f"Set {variable} for `rempart stack init`.")
         try:
             return configuration.parse_connection(name, variables[variable])
         except ValueError:

@@ -1,4 +1,4 @@
-"""Publish the containers' pages: by TLS with a certificate given to `rempart init`, or on this machine only."""
+"""Publish the containers' pages: by TLS with a certificate given to `rempart stack init`, or on this machine only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rempart.errors import StackError
 FILE = "gate.pem"
 """File with chain and key, as haproxy reads them."""
 LOOPBACK = "127.0.0.1"
-_GIVE = "rempart init --certificate FILE --key FILE"
+_GIVE = "rempart stack init --certificate FILE --key FILE"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CertificatePair:
 
 
 def read(pair: CertificatePair | None, kept: Path) -> str:
-    """Return chain and key in PEM: of the pair, else of an earlier `rempart init`, else empty."""
+    """Return chain and key in PEM: of the pair, else of an earlier `rempart stack init`, else empty."""
     if pair is None:
         return kept.read_text(encoding="utf-8") if kept.is_file() else ""
     try:

@@ -32,11 +32,11 @@ def _docker(*words: str, remedy: str) -> str:
 
 
 def initialise_command(home: Path, image: str, user: str) -> list[str]:
-    """Return the `docker` command that runs `rempart init` for the project in `home`, confined to that folder. Pure."""
+    """Return the `docker` command that runs `rempart stack init` for the project in `home`, confined to it. Pure."""
     words = ["run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108
     words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", user]
     words += ["--mount", f"type=bind,source={home},target={home}", "--env", f"REMPART_HOME={home}"]
-    return [*words, "--env", f"REMPART_VAR={home / 'var'}", image, "rempart", "init"]
+    return [*words, "--env", f"REMPART_VAR={home / 'var'}", image, "rempart", "stack", "init"]
 
 
 def load(archive: Path, references: Sequence[str], home: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from rempart.deployment.access import roles
 from rempart.deployment.compose import containers
@@ -368,7 +369,7 @@ def down(stack: Stack) -> None:
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
                 progress.stopping(label)
-                supervisor.stop(group, lambda label=label: progress.waiting(label, "stopping"))  # type: ignore[misc] # bound now
+                supervisor.stop(group, partial(progress.waiting, label, "stopping"))
                 progress.stopped(label)
             supervisor.shutdown()
         else:

@@ -22,7 +22,6 @@ def logs_of(stack: Stack, services: Sequence[str]) -> list[str]:
     """Return log files, of the named services or of all. Raises StackError."""
     known = sorted(file.stem for file in stack.logs.glob("*.log"))
     if unknown := [name for name in services if name not in known]:
-        raise StackError(
-            f"show the log of '{unknown[0]}': there is no such log", f"Pass one of: {', '.join(known) or '(none yet)'}."
-        )
+        remedy = f"Pass one of: {', '.join(known)}." if known else "Run `rempart up`: no service has a log yet."
+        raise StackError(f"show the log of '{unknown[0]}': there is no such log", remedy)
     return [str(stack.logs / f"{name}.log") for name in services or known]

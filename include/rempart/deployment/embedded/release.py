@@ -125,6 +125,6 @@ def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
         raise StackError(
             f"start the stack: the release in {before.root} ran here last, with {', '.join(moves)}. Databases may "
             "be migrated, and then no earlier release can use them",
-            "Run `rempart upgrade`, which first writes a restore point. To go back afterwards, run `rempart "
-            "upgrade --back` in that folder. To upgrade without a restore point, run `rempart up --migrate`.",
+            "Run `rempart stack upgrade`, which first writes a restore point. To go back afterwards, run `rempart "
+            "stack upgrade --back` in that folder. To upgrade without a restore point, run `rempart up --migrate`.",
         )

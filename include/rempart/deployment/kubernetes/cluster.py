@@ -1,6 +1,6 @@
 """Prepare the stack for a Kubernetes cluster: contents of its Secrets, and the steps before its components start.
 
-`rempart init --kubernetes` writes var/kubernetes, from which `kubectl apply -k` makes the Secrets that
+`rempart stack init --kubernetes` writes var/kubernetes, from which `kubectl apply -k` makes the Secrets that
 deploy/kubernetes/platform and deploy/helm name. PostgreSQL and the sites are the operator's and are not started here.
 """
 
@@ -164,7 +164,7 @@ def _kustomization() -> str:
         "generatorOptions": {"disableNameSuffixHash": True},
         "secretGenerator": generator,
     }
-    head = "# Written by `rempart init --kubernetes`: kubectl apply --server-side -k THIS-FOLDER\n"
+    head = "# Written by `rempart stack init --kubernetes`: kubectl apply --server-side -k THIS-FOLDER\n"
     return head + yaml.safe_dump(content, sort_keys=False)
 
 

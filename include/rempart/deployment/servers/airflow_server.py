@@ -124,7 +124,9 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
     """Check heartbeats of all components, the API login, and a parsed DAG if the project has any. Raises StackError."""
     url = address(connection)
     if late := stale(rest.call("GET", f"{url}/api/v2/monitor/health"), since):
-        raise StackError(f"start Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart logs`).")
+        raise StackError(
+            f"start Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart stack logs`)."
+        )
     bearer = token(connection)
     dags = rest.call("GET", f"{url}/api/v2/dags?limit=1", bearer=bearer)["total_entries"]
     listed = rest.call("GET", f"{url}/api/v2/importErrors?limit={ERRORS}", bearer=bearer)

@@ -221,7 +221,9 @@ def check_inner_ports(stack: Stack, name: str) -> None:
                 "makes new certificates."
             )
             if stack.containers:
-                remedy = f"Remove var/compose/{name}.ca.pem, run `rempart init`, then `docker compose restart {name}`."
+                remedy = (
+                    f"Remove var/compose/{name}.ca.pem, run `rempart stack init`, then `docker compose restart {name}`."
+                )
             raise StackError(
                 f"check site '{name}': its port {port} ({inner}) accepts any client: {answer.text}", remedy
             )

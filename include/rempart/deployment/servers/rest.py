@@ -17,7 +17,7 @@ class HttpRefused(StackError):
 
     def __init__(self, status: int, where: str) -> None:
         super().__init__(
-            f"{where} answered {status}", "Read the service's log (`rempart logs`) and check its credentials."
+            f"{where} answered {status}", "Read the service's log (`rempart stack logs`) and check its credentials."
         )
         self.status = status
 

@@ -77,6 +77,6 @@ def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
         raise StackError(
             f"start this release: it would migrate {'; '.join(pending)}, and then no earlier release can use the "
             "database",
-            "Start the release that made them, then run `rempart upgrade` here, which first writes a restore "
+            "Start the release that made them, then run `rempart stack upgrade` here, which first writes a restore "
             "point. Without that release, or after a restore, run `rempart up --migrate`.",
         )

@@ -1,9 +1,9 @@
-"""Install a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer]`, run by `make
-setup`.
+"""Install a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer|docs]`, run by
+`make setup`.
 
 Standard library only. Does nothing if the environment already matches the lock. The standard settings of pip (index
 mirror, private CA, proxy) apply to the whole installation: pip's configuration is passed on to uv. `trainer` makes
-.venv-trainer, where jobs that need PyTorch run; .venv never gets it.
+.venv-trainer, where jobs that need PyTorch run; .venv never gets it. `docs` makes .venv-docs, which builds the site.
 
 At a terminal a bar shows what is downloaded and installed; elsewhere a plain line does every 15 seconds.
 
@@ -63,6 +63,7 @@ ENVIRONMENTS = {
     "trainer": Environment(
         ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
     ),
+    "docs": Environment(".venv-docs", "requirements-docs.txt", "0.2 GB"),
     # of the images: without what only developers need, and a trainer without PyTorch
     "platform": Environment(".venv", "requirements.txt", "1.9 GB"),
     "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.9 GB"),

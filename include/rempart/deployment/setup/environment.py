@@ -283,6 +283,6 @@ def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], s
     except KeyError as cause:
         raise ConnectionMissing(
             f"{stack.secrets} lacks {cause}",
-            "Run `rempart up`, or `rempart init` for containers: it makes what is missing.",
+            "Run `rempart up`, or `rempart stack init` for containers: it makes what is missing.",
         ) from cause
     return environment | {MARKER: f"{stack.id}:{service}"}

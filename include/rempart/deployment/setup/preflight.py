@@ -1,4 +1,4 @@
-"""Check what this machine must offer, in seconds: as a script before the installation, then as `rempart preflight`.
+"""Check what this machine must offer, in seconds: as a script before installation, then as `rempart stack preflight`.
 
 Standard library only, and no import of Rempart's other rooms: `make` runs this file with the system's Python.
 """

@@ -1,6 +1,6 @@
 """Define the optional compose profiles as data: workers with their broker, and the metrics server.
 
-A profile is chosen in `.env`, which `rempart init --profiles` writes; two variables of the compose file tell the
+A profile is chosen in `.env`, which `rempart stack init --profiles` writes; two variables of the compose file tell the
 containers. The embedded stack has no profiles: its tasks run under the scheduler, its metrics go nowhere.
 """
 
@@ -52,7 +52,7 @@ def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
     named = (stack.containers and inherited.get(EXECUTOR)) or "LocalExecutor"
     if named not in (known := parallelism(stack)):
         raise StackError(
-            f"{EXECUTOR} is '{named}'", f"Set it in .env to one of: {', '.join(known)}; `rempart init` does."
+            f"{EXECUTOR} is '{named}'", f"Set it in .env to one of: {', '.join(known)}; `rempart stack init` does."
         )
     return named
 
@@ -62,7 +62,7 @@ def check_worker(stack: Stack, inherited: Mapping[str, str]) -> None:
     if (configured := executor(stack, inherited)) != "CeleryExecutor":
         raise StackError(
             f"A worker was started, and {EXECUTOR} is {configured}: the scheduler runs the tasks itself",
-            f"Choose workers with `rempart init --profiles {CELERY}`, then `docker compose up --wait`.",
+            f"Choose workers with `rempart stack init --profiles {CELERY}`, then `docker compose up --wait`.",
         )
 
 

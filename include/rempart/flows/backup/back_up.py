@@ -211,7 +211,7 @@ def _extend(store: PointStore) -> locks.ExtendedLocks:
     extended = locks.extend(store, None)
     if extended.hidden:
         logger.warning(
-            "%d objects of earlier restore points are hidden at '%s': run `rempart points repair`",
+            "%d objects of earlier restore points are hidden at '%s': run `rempart backup repair`",
             len(extended.hidden),
             store.site.name,
         )

@@ -133,6 +133,6 @@ def _old(store: PointStore, known: KnownLocks) -> list[tuple[ObjectInfo, ...]]:
 def _not_known(point: str, why: str) -> BackupError:
     return BackupError(
         f"No sealed object was deleted, because the needs of restore point {point} are unknown: {why}",
-        "Run `rempart points repair` to restore its manifest, or delete the folder of the point by hand; then "
+        "Run `rempart backup repair` to restore its manifest, or delete the folder of the point by hand; then "
         "run the prune again.",
     )

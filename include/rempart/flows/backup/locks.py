@@ -239,7 +239,7 @@ def refuse_hidden(site: Site, extended_locks: ExtendedLocks) -> None:
             f"Nothing was pruned: {len(extended_locks.hidden)} objects that restore points at site '{site.name}'"
             f" need are "
             f"hidden, for example {extended_locks.hidden[0][0]}, by a delete marker or another version",
-            "Replace the keys of the site, find out who hid the objects, then run `rempart points repair`.",
+            "Replace the keys of the site, find out who hid the objects, then run `rempart backup repair`.",
         )
 
 

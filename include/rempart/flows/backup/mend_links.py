@@ -65,7 +65,7 @@ def refuse_emptied(site: Site, bucket: str, named: Mapping[int, bytes]) -> None:
             f"All links of the chain are missing from {bucket}/{chain.FOLDER} at site '{site.name}'; the ledger "
             f"knows {len(named)}, the last is {max(named)}. Nothing was written",
             "Find out who emptied the bucket, or whether the site's connection leads to another place. Run "
-            "`rempart points repair` to restore the links (docs/runbooks/chain-is-broken.md); then back up again.",
+            "`rempart backup repair` to restore the links (docs/runbooks/chain-is-broken.md); then back up again.",
         )
 
 

@@ -73,7 +73,7 @@ def _hidden_lines(hidden: tuple[str, ...]) -> Iterator[str]:
     for point in hidden:
         yield (
             f"{point}: its manifest was deleted; the site still has it under a delete marker. The point is not "
-            "pruned. Find out who deleted it; then run `rempart points repair`, or delete the whole folder."
+            "pruned. Find out who deleted it; then run `rempart backup repair`, or delete the whole folder."
         )
 
 
@@ -82,7 +82,7 @@ def explain_lines(survey: Survey, point: str) -> Iterator[str]:
     status = next((listed for listed in survey.points if listed.id == valid_id(point)), None)
     if status is None:
         raise BackupError(
-            f"Site '{survey.site}' has no restore point {point}", "Choose a restore point from `rempart points list`."
+            f"Site '{survey.site}' has no restore point {point}", "Choose a restore point from `rempart backup list`."
         )
     yield f"{status.id} at site '{survey.site}'"
     yield f"made      {status.created_at:%Y-%m-%d %H:%M:%S} UTC, {age(survey.at - status.created_at)} ago"

@@ -171,7 +171,7 @@ def _doubts(
             if recorded != told_point.sha256 or (newest_good and not _is_stored(site, bucket, point, recorded)):
                 found.append("its manifest differs from its record")
             elif newest_good and not _is_vouched_for(site, bucket, record):
-                found.append("its chain link is altered or missing: run `rempart points repair`")
+                found.append("its chain link is altered or missing: run `rempart backup repair`")
         doubts[point] = tuple(found)
     return doubts
 

@@ -228,7 +228,7 @@ class _Sealer:
                 raise IntegrityError(
                     f"get {bucket}/{original.key} at site '{self.source.name}': SHA-256 is {found[0][:12]}…, "
                     f"expected {original.sha256[:12]}…",
-                    "Run `rempart verify-replica` to repair it from its replica. It was not sealed.",
+                    "Run `rempart site verify-replica` to repair it from its replica. It was not sealed.",
                 )
             sha256, size = _digest(file), file.stat().st_size
             like = ObjectInfo(key, size, self.until, metadata={"sha256": sha256}, content_type=TYPE)

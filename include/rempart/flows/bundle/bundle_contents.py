@@ -35,7 +35,7 @@ LOG_EVERY = 5.0
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PRIVATE = re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")
 _SHORTEST = 12
-"""Minimum length of a secret to search for: shorter ones are ordinary words; `rempart audit` reports them."""
+"""Minimum length of a secret to search for: shorter ones are ordinary words; `rempart audit run` reports them."""
 
 
 def project_files(root: Path) -> dict[str, Path]:

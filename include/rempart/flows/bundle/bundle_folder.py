@@ -85,7 +85,7 @@ def _public_key(folder: Path) -> Path:
 
 
 def _signer(own: Callable[[], Signer], in_containers: Mapping[str, str]) -> Signer:
-    """Return the ledger's key: that of the running platform, else the one that `rempart init` prepared."""
+    """Return the ledger's key: that of the running platform, else the one that `rempart stack init` prepared."""
     try:
         return own()
     except ConnectionMissing:

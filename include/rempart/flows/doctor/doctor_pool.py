@@ -47,7 +47,11 @@ def diagnose(
     loaded = config or configuration.load()
     for name in names:
         if name not in loaded.gpu_pools:
-            raise ConfigError(f"Pool '{name}' is not declared", f"Use one of: {', '.join(loaded.gpu_pools) or 'none'}.")
+            known = f"Use one of: {', '.join(loaded.gpu_pools)}" if loaded.gpu_pools else "There is none"
+            raise ConfigError(
+                f"Pool '{name}' is not declared",
+                f"{known}; or declare it under gpu_pools in rempart.yaml (docs/how-to/gpu-pools.md).",
+            )
     if not loaded.gpu_pools:
         raise ConfigError(
             "No pool is declared", "Declare a pool under gpu_pools in rempart.yaml (docs/how-to/gpu-pools.md)."

@@ -64,7 +64,7 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
         named = endpoint.partition("://")[0] if "://" in endpoint else connection.schema
         scheme = named if named in ("http", "https") else "http" if name == "mlflow" else "tcp"
         where = f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
-        remedy = f"Write its host into AIRFLOW_CONN_{name.upper()}, then ask again: `rempart doctor pool --probe`."
+        remedy = f"Write its host into AIRFLOW_CONN_{name.upper()}, then ask again: `rempart pool doctor --probe`."
         nowhere = Reached(f"connection {name}", False, "the connection names no host", remedy)
         addresses.append(f"{scheme}://{where}" if host else nowhere)
     return tuple(addresses)

@@ -64,7 +64,7 @@ def _sufficient(site: Site, record: CapabilityRecord | None, purpose: Purpose, n
         when = f" (probed on {record.at:%Y-%m-%d %H:%M} UTC)" if record else ""
         raise CapabilityMissing(
             f"Site '{site.name}' ({site.endpoint}) must not be used for {purpose}: {'; '.join(lacking)}{when}",
-            f"Run `rempart doctor site {site.name}` and read its findings; ask the operator to correct them, or "
+            f"Run `rempart site doctor {site.name}` and read its findings; ask the operator to correct them, or "
             "declare another site.",
         )
     return record

@@ -7,6 +7,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Restored:
         ):
             if name in restored:
                 what = f"{label}: no row is lost"
-                tally.judge(what, lambda w=what, n=name, t=table: self._equal_count(w, n, t))  # type: ignore[misc] # bound now
+                tally.judge(what, partial(self._equal_count, what, name, table))
 
     def _equal_count(self, what: str, name: str, table: str) -> RestoreCheck:
         with postgresql.session(self.sandbox.connection(name), "count restored rows") as opened:
@@ -182,7 +183,7 @@ class Restored:
             tally.judge_all("the champions load and predict", lambda: self._alone(tracking))
         for (name, version), known in live.items():
             what = _predicts(name, version)
-            tally.judge(what, lambda w=what, k=known: _compare(w, tracking, k))  # type: ignore[misc] # bound now
+            tally.judge(what, partial(_compare, what, tracking, known))
 
     def _champions(self) -> dict[str, str]:
         with postgresql.session(self.sandbox.connection("mlflow"), "read the restored champions") as opened:
@@ -197,7 +198,7 @@ class Restored:
     def _live(self, tally: Tally) -> Iterator[tuple[tuple[str, str], _Live]]:
         """Return the predictions of the live server's models on held-out rows, or add a failed check."""
         for name, version in self.manifest.champions.items():
-            found = tally.attempt(_predicts(name, version), lambda n=name, v=version: self._predict_live(n, v))  # type: ignore[misc] # bound now
+            found = tally.attempt(_predicts(name, version), partial(self._predict_live, name, version))
             if found:
                 yield (name, version), found
 

@@ -183,7 +183,7 @@ def _record(ledger: Ledger, number: int | None) -> Evidence:
         if number in (None, record.seq):
             return record
     if number is None:
-        raise BackupError("The ledger has no record of a drill", "Run `rempart drill`.")
+        raise BackupError("The ledger has no record of a drill", "Run `rempart backup drill`.")
     raise BackupError(
         f"Record {number} of the ledger is not a drill",
         "Run `rempart ledger show` to list records, and pass one of kind `drill`.",

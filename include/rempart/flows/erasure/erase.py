@@ -187,7 +187,8 @@ def _apply(
     with stores.active_sites.barrier(BARRIER_SECONDS):
         if is_open(stores.active_sites.active()).generation != active.generation:
             raise SiteFenced(
-                f"The active site changed while rows of '{pipeline.name}' were erased", "Run `rempart erase --again`."
+                f"The active site changed while rows of '{pipeline.name}' were erased",
+                "Run `rempart pipeline erase --again`.",
             )
         if erase_objects.repoint(ledger, home, bucket, pipeline, scan.succeeded):
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
@@ -248,7 +249,7 @@ def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site
     if current is None:
         raise FeatureError(
             f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
-            f"Restore dataset:{pipeline.name} first, then run `rempart erase --again`.",
+            f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
         )
     table = snapshots.load_table(site, bucket, current)
     materialize_table(databases, pipeline, table, current.id, now)

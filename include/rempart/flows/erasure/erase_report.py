@@ -73,4 +73,4 @@ def lines(result: ErasureResult) -> Iterator[str]:
             f"yourself: {most}"
         )
     if result.pending:
-        yield "Run `rempart erase --again` later to finish the pending work."
+        yield "Run `rempart pipeline erase --again` later to finish the pending work."

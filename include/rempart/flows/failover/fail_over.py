@@ -99,7 +99,7 @@ def abandon(platform: Platform, *, dry_run: bool = True) -> SwitchoverResult:
     if now.state != "fenced" or now.switchover is None:
         raise FailoverError(
             f"No switchover to abandon: site '{now.site}' is active (generation {now.generation})",
-            "Run `rempart failover --to SITE` to move the platform.",
+            "Run `rempart site failover --to SITE` to move the platform.",
         )
     plan = (f"pipelines continue at '{now.site}'",)
     if not dry_run:

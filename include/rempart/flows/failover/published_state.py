@@ -65,9 +65,9 @@ def lines(platform: Platform) -> Iterator[str]:
         switchover = now.switchover
         done = ", ".join(f"{step} {'done' if switchover.did(step) else 'to do'}" for step in switchover.plan)
         yield f"{switchover.kind} from '{switchover.source}' to '{switchover.target}' is in progress: {done}"
-        yield f"run `rempart failover --to {switchover.target} --yes` to continue"
+        yield f"run `rempart site failover --to {switchover.target} --yes` to continue"
     elif now.site != platform.config.active_site:
-        yield f"rempart.yaml names '{platform.config.active_site}': run `rempart failback` to return there"
+        yield f"rempart.yaml names '{platform.config.active_site}': run `rempart site failback` to return there"
     for record in history:
         why = (
             f"{record.switchover.kind} {record.switchover.source} -> {record.switchover.target}"
@@ -75,6 +75,27 @@ def lines(platform: Platform) -> Iterator[str]:
             else "written by hand"
         )
         yield f"  {record.generation:>4}  {record.at:%Y-%m-%d %H:%M:%S} UTC  {record.site} {record.state}  ({why})"
+
+
+def facts(platform: Platform) -> dict[str, Any]:
+    """Return what `lines` shows, for programs: without the database, what the sites say instead of the history."""
+    sites, configured = platform.continuity.active_sites(platform.config.active_site), platform.config.active_site
+    try:
+        now, history = sites.active(), sites.history()
+    except DatabaseUnavailable as error:
+        return {"configured": configured, "error": error.what, "sites": read(platform)}
+    running = now.switchover if now.switchover and not now.switchover.over else None
+    return {
+        "configured": configured,
+        "site": now.site,
+        "state": now.state,
+        "generation": now.generation,
+        "switchover": running.as_json() if running else None,
+        "history": [
+            {"generation": record.generation, "site": record.site, "state": record.state, "at": record.at}
+            for record in history
+        ],
+    }
 
 
 def read(platform: Platform) -> dict[str, dict[str, Any] | str]:

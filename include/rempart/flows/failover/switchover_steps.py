@@ -141,7 +141,7 @@ class Steps:
             f"A task still commits at '{switchover.source}' {patience:.0f} s after the fence; no new task can start "
             "a commit",
             "End the running task (ingest, train, validate), or restart the MLflow server, and run again. "
-            "`rempart failover --abandon --yes` removes the fence.",
+            "`rempart site failover --abandon --yes` removes the fence.",
         )
 
     def publish(self) -> dict[str, str]:
@@ -256,7 +256,7 @@ class Steps:
         return outcome, FailoverError(
             f"{len(bad)} of {objects} objects at '{switchover.target}' differ from their verified replicas: "
             + ", ".join(bad[:5]),
-            "Run again to copy them again. If they differ again, stop using the site (`rempart doctor site`).",
+            "Run again to copy them again. If they differ again, stop using the site (`rempart site doctor`).",
         )
 
     def resume(self, now: Active, switchover: Switchover) -> StepOutcome:
@@ -278,7 +278,8 @@ class Steps:
         except RempartError as error:
             return {"ok": False, "mirrors": mirrors, "tracking": error.what}, FailoverError(
                 f"'{switchover.target}' is the active site, but MLflow did not switch: {error.what}",
-                f"{error.hint} Check that MLflow runs as `rempart run mlflow` (`rempart logs mlflow`), then run again.",
+                f"{error.hint} Check that MLflow runs as `rempart run mlflow` (`rempart stack logs mlflow`), then run "
+                "again.",
             )
         return {"ok": True, "mirrors": mirrors, "tracking": tracking}, None
 

@@ -130,8 +130,13 @@ def save(files: dict[str, str], folder: Path) -> list[Path]:
 
 
 def explain(config: Config, egress_rules: EgressRules, target: str, *, on: date) -> tuple[bool, str]:
-    """Explain whether a task may reach `host[:port]`, as lines for people."""
-    host, port = split_host(target)
+    """Explain whether a task may reach `host[:port]`, as lines for people. Raises ConfigError for an invalid port."""
+    try:
+        host, port = split_host(target)
+    except ValueError as cause:
+        raise ConfigError(
+            f"'{target[:80]}' is not a host with a port: {cause}", "Write HOST, HOST:PORT or [IPv6 address]:PORT."
+        ) from cause
     if egress.is_this_machine(host):
         return True, f"{target}: allowed. It is this machine."
     allowed = egress.is_allowed(egress_rules, host, port)

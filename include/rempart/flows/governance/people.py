@@ -67,6 +67,12 @@ def add(users: Users, name: str, role: str, password: str) -> Person:
     return person
 
 
+def named(users: Users, name: str) -> Person:
+    """Return a person whom the platform may change. Raises the errors of `remove`."""
+    with _changing(users, name) as (_, person):
+        return person
+
+
 def remove(users: Users, name: str) -> None:
     """Remove a person with all sessions. Raises AccessError, DatabaseUnavailable, LedgerError."""
     with _changing(users, name) as (session, person):
@@ -96,7 +102,7 @@ def _changing(users: Users, name: str) -> Iterator[tuple[Session, Person]]:
     if name == users.own():
         raise AccessError(
             f"User '{name}' is Rempart's own account",
-            "Run `rempart users add` to add a user of your own; `rempart password airflow` shows the password of "
+            "Run `rempart users add` to add a user of your own; `rempart stack password airflow` shows the password of "
             "this account.",
         )
     with people.tables(users.airflow()) as session:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rempart.backup.databases.postgresql import find_tools
 from rempart.backup.keys import age, encryption_scopes
@@ -213,6 +214,26 @@ def status(site_archives: SiteArchives, now: datetime) -> Iterator[str]:
         yield f"site '{site_archives.site.name}' has no archive of WAL that can be read"
     for opened in site_archives.opened:
         yield from _of(opened, now)
+
+
+def facts(site_archives: SiteArchives) -> dict[str, Any]:
+    """Return what `status` shows, for programs."""
+    archives = [
+        {
+            "system": opened.archive.system,
+            "scope": opened.archive.scope,
+            "serial": opened.archive.serial,
+            "base_backups": len(opened.bases),
+            "bytes": sum(file.bytes for file in opened.files),
+            "timelines": sorted(opened.courses),
+            "spans": [
+                {"from": span.begin, "to": span.end, "missing": span.missing if span.broken else None}
+                for span in recovery.spans(opened.held())
+            ],
+        }
+        for opened in site_archives.opened
+    ]
+    return {"site": site_archives.site.name, "unreadable": site_archives.closed, "archives": archives}
 
 
 def _of(opened: OpenedArchive, now: datetime) -> Iterator[str]:

@@ -79,7 +79,7 @@ def repair(
 
 
 def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool) -> Repaired:
-    """Run `rempart points repair`.
+    """Run `rempart backup repair`.
 
     With `trust` (public key files) no platform is needed. Raises the errors of `repair`.
     """
@@ -100,7 +100,7 @@ def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str
         return None
     return (
         f"{len(covers)} objects that restore points need are hidden at site '{where}', for example "
-        f"{covers[0].right.key}: run `rempart points repair`"
+        f"{covers[0].right.key}: run `rempart backup repair`"
     )
 
 

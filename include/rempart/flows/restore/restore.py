@@ -235,7 +235,7 @@ class _Restore:
         if not self.stack.services:
             logger.info("skipped %d secrets of the restore point: every service is external", len(environment))
             return
-        if self.stack.containers:  # each was given its files by `rempart init --from-point`, and writes none
+        if self.stack.containers:  # each was given its files by `rempart stack init --from-point`, and writes none
             existing = configuration.read_env_file(self.stack.secrets)
             containers.refuse_others(self.stack, self.stack.secrets, existing, environment)
             return

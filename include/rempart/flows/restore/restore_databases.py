@@ -153,7 +153,7 @@ def restore_all(
     meter = Meter("databases", sum(database.bytes for database in todo), time.monotonic())
     failures = dict[str, RempartError]()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="databases") as pool:
-        running = {pool.submit(lambda dump=dump: server.restore(repository(dump), dump)): dump for dump in todo}  # type: ignore[misc] # bound now
+        running = {pool.submit(lambda dump: server.restore(repository(dump), dump), dump): dump for dump in todo}
         try:
             for outcome in as_completed(running):
                 dump = running[outcome]

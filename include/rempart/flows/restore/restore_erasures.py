@@ -121,5 +121,5 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
             )
             continue
         rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked})
-        waits = f"; pending, run `rempart erase --again`: {', '.join(later[:3])}" if later else ""
+        waits = f"; pending, run `rempart pipeline erase --again`: {', '.join(later[:3])}" if later else ""
         yield RestoreCheck(told, True, f"no row is found ({rows} rows were erased){waits}")

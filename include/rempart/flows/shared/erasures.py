@@ -99,7 +99,7 @@ def check_same(ledger: Ledger, pipeline: str, before: Erased | None) -> None:
     if now != (before.entries if before else frozenset()):
         raise ErasedMeanwhile(
             f"Rows of '{pipeline}' were erased while this ran: nothing was committed",
-            "Run again. Then run `rempart erase --again`, which cleans the objects that this run has stored.",
+            "Run again. Then run `rempart pipeline erase --again`, which cleans the objects that this run has stored.",
         )
 
 
@@ -186,7 +186,7 @@ class Register:
             raise SiteError(
                 f"Site '{must}', which stores restore points, cannot be reached: a restore from there would undo an "
                 "erasure that is missing in its register",
-                "Check the site with `rempart doctor site`, then run again. Nothing was erased.",
+                "Check the site with `rempart site doctor`, then run again. Nothing was erased.",
             )
         signer = self.signer()
         for name in sorted(sites, key=lambda site: site != must):

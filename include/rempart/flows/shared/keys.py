@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from rempart.backup.keys import age
 from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
@@ -145,12 +146,25 @@ def listing(keyring: Keyring) -> Iterator[str]:
         yield f"{scope:<40} {serial}  DAMAGED KEY FILE: {error.what}"
 
 
+def facts(keyring: Keyring) -> list[dict[str, Any]]:
+    """Return what `listing` shows, for programs: a damaged key has an `error`."""
+    found = [asdict(card) | {"no_copy_in": _lacking(keyring, card)} for card in keyring.cards()]
+    return found + [{"scope": s, "serial": n, "error": error.what} for (s, n), error in keyring.damaged().items()]
+
+
+def _lacking(keyring: Keyring, card: Card) -> list[str]:
+    """Return the places without a copy of a key; none of a destroyed key lacks a copy."""
+    if card.destroyed:
+        return []
+    holders = keyring.copies(parse(card.scope)).get(card.serial, [])
+    return [str(place) for place in keyring.places if place not in holders]
+
+
 def _line(keyring: Keyring, card: Card) -> str:
     head = f"{card.scope:<40} {card.serial}  "
     if card.destroyed:
         return f"{head}destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC"
-    holders = keyring.copies(parse(card.scope)).get(card.serial, [])
-    lacking = [str(place) for place in keyring.places if place not in holders]
+    lacking = _lacking(keyring, card)
     names = ["the platform" if recipient == keyring.own.recipient else recipient for recipient in card.recipients]
     missing = f"; NO COPY in {', '.join(lacking)}" if lacking else ""
     return f"{head}made on {card.made:%Y-%m-%d}, opened by {', '.join(names)}{missing}"

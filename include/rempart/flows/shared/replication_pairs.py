@@ -36,5 +36,6 @@ def check_direction(active: Active, source: str) -> None:
     if active.site != source:
         raise FailoverError(
             f"Site '{source}' is not the active site; '{active.site}' is (generation {active.generation})",
-            "Run `rempart failback` to copy the newer data back; then this pair replicates again. Nothing was copied.",
+            "Run `rempart site failback` to copy the newer data back; then this pair replicates again. Nothing was "
+            "copied.",
         )

@@ -1,4 +1,4 @@
-"""Run `rempart upgrade`: the running release writes and drills a restore point, then this release replaces it."""
+"""Run `rempart stack upgrade`: the running release writes and drills a restore point, then this release replaces it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check(lines: Sequence[UpgradeLine]) -> None:
     if refused := refusals(lines):
         raise UpgradeError(
             f"This release cannot take over: {len(refused)} lines above refuse it ({refused[0].what})",
-            "Follow the instruction of each such line, then run `rempart upgrade --check` again.",
+            "Follow the instruction of each such line, then run `rempart stack upgrade --check` again.",
         )
 
 
@@ -89,7 +89,7 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> BegunUpgrade:
     if point["dangling"]:
         raise UpgradeError(
             f"Restore point {point['id']} lacks objects, so the way back would not be safe",
-            f"Run `rempart points explain {point['id']}` to list them; then run `rempart upgrade` again.",
+            f"Run `rempart backup explain {point['id']}` to list them; then run `rempart stack upgrade` again.",
         )
     with _step("drill"):
         drill(api, str(point["id"]))
@@ -99,7 +99,7 @@ def prepare(stack: Stack, facts: UpgradeFacts) -> BegunUpgrade:
         champions = registered(postgresql.decided_champions(opened), models)
     chain = upgrade_facts.verified(platform.ledger)
     if facts.before is None:
-        raise UpgradeError("The release that last ran here is unknown", "Run `rempart upgrade --check`.")
+        raise UpgradeError("The release that last ran here is unknown", "Run `rempart stack upgrade --check`.")
     begun = BegunUpgrade(
         str(point["id"]),
         backup_site(platform.config, platform.active().site),
@@ -176,7 +176,7 @@ def exchange(stack: Stack, begun: BegunUpgrade) -> list[str]:
     if failed:
         raise UpgradeError(
             f"This release runs, but checks failed: {failed[0].what} ({failed[0].detail})",
-            f"Correct the cause and run `rempart upgrade --yes` again, or go back: {way_back(stack)}",
+            f"Correct the cause and run `rempart stack upgrade --yes` again, or go back: {way_back(stack)}",
         )
     upgrade_journal.write(stack, replace(begun, outcome="upgraded"))
     lost = f"databases {' and '.join(begun.migrates)} return to restore point {begun.point}" if begun.migrates else ""
@@ -194,7 +194,7 @@ def _told(installed: release.Release) -> dict[str, object]:
 def way_back(stack: Stack) -> str:
     """Return the command that goes back."""
     where = f"REMPART_VAR={stack.var} " + (f"REMPART_PORT_OFFSET={stack.offset} " if stack.offset else "")
-    return f"cd {stack.root} && {where}.venv/bin/rempart upgrade --back --yes"
+    return f"cd {stack.root} && {where}.venv/bin/rempart stack upgrade --back --yes"
 
 
 def proof(platform: Platform, begun: BegunUpgrade) -> Iterator[RestoreCheck]:

@@ -1,4 +1,4 @@
-"""Run `rempart upgrade --back`: restore the previous release, with its own restore point where needed."""
+"""Run `rempart stack upgrade --back`: restore the previous release, with its own restore point where needed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _NO_WAY_OVER = (
 
 @dataclass(frozen=True)
 class UpgradeLine:
-    """One line of `rempart upgrade --check`."""
+    """One line of `rempart stack upgrade --check`."""
 
     what: str
     verdict: UpgradeVerdict
@@ -273,7 +273,7 @@ def _ledger(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
 
 def _configuration(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     for name, why in sorted((facts.pipelines_wrong or {}).items()):
-        yield UpgradeLine(f"pipeline {name}", "refuses", why, f"correct it, then `rempart config check {name}`")
+        yield UpgradeLine(f"pipeline {name}", "refuses", why, f"correct it, then `rempart pipeline check {name}`")
     for name in facts.pipelines_gone:
         yield UpgradeLine(
             f"pipeline {name}",

@@ -50,7 +50,7 @@ def clean_up(*, dry_run: bool) -> dict[str, Any]:
                 note(platform, finding, pipelines[finding.pod.uid])
     if away:
         pools = ", ".join(f"{name} ({why})" for name, why in away.items())
-        raise PoolUnavailable(f"Pools not checked: {pools}", "Run `rempart doctor pool`. The other pools were checked.")
+        raise PoolUnavailable(f"Pools not checked: {pools}", "Run `rempart pool doctor`. The other pools were checked.")
     orphans = [seen.pod.name for seen in orphan_findings if seen.orphan]
     return {"pods": len(orphan_findings), "orphans": orphans, "deleted": 0 if dry_run else len(orphans)}
 

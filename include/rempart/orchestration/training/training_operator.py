@@ -181,7 +181,7 @@ class TrainingOperatorBase(BaseOperator):
             if ending is None:
                 raise TrainingError(
                     f"Pool {step.option.pool} refuses the {self.thing} of job {self._job.spec.job_id}: {message}",
-                    "Correct the pool in rempart.yaml; `rempart doctor pool` explains it.",
+                    "Correct the pool in rempart.yaml; `rempart pool doctor` explains it.",
                 ) from cause
             self.log.warning("Attempt %d: %s (%s)", step.number, ending.outcome, ending.cause)
 
@@ -361,13 +361,13 @@ class TrainingOperatorBase(BaseOperator):
         _, answer = status_and_message(cause)
         return PoolUnavailable(
             f"follow attempt {number} in pool {self._option.pool}: the cluster did not answer: {answer}",
-            f"Run again: the {self.thing} is found by its job. `rempart doctor pool` shows the cause.",
+            f"Run again: the {self.thing} is found by its job. `rempart pool doctor` shows the cause.",
         )
 
     def _give_up(self, step: GiveUp) -> NoReturn:
         job = self._job.spec.job_id
         if step.denied:
-            raise PlacementDenied(f"No pool may run job {job}: {step.why}", "Correct the pools: `rempart doctor pool`.")
+            raise PlacementDenied(f"No pool may run job {job}: {step.why}", "Correct the pools: `rempart pool doctor`.")
         raise TrainingError(
             f"Job {job}: {step.why}",
             "Clear this task to search again, add a pool, or raise training.deadline: docs/runbooks/training-pool.md.",

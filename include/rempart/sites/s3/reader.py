@@ -83,7 +83,7 @@ class S3Reader:
             reason = cause if isinstance(cause, NotUnderstood) else "the answer is not valid XML"
             raise AnswerInvalid(
                 f"{where}: {reason}",
-                f"Run `rempart doctor site {self.name}` and show the result to the operator. If a proxy or a "
+                f"Run `rempart site doctor {self.name}` and show the result to the operator. If a proxy or a "
                 "cache is in front of the site, bypass it.",
             ) from cause
         except BotoCoreError as cause:

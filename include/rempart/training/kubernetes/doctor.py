@@ -1,4 +1,4 @@
-"""Check the observed facts of a pool for `rempart doctor pool`: one finding for each check. Pure.
+"""Check the observed facts of a pool for `rempart pool doctor`: one finding for each check. Pure.
 
 An unreadable fact fails its check, and a fact that was not requested says so. Neither is ever `ok`.
 """

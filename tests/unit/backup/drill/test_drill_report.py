@@ -263,11 +263,11 @@ def test_on_the_command_line_the_newest_drill_is_reported(
 ) -> None:
     monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
     platform.ledger.append("drill", POINT, body())
-    told = CliRunner().invoke(app, ["drill", "report", "--profile", "nis2", "--out", str(tmp_path / "new")])
+    told = CliRunner().invoke(app, ["backup", "drill-report", "--profile", "nis2", "--out", str(tmp_path / "new")])
     assert told.exit_code == 0, told.output
     (page,) = (tmp_path / "new").glob("*.html")
     assert "Annex, 4.2.6" in page.read_text() and "DORA" not in page.read_text()
-    refused = CliRunner().invoke(app, ["drill", "--scenario", "flood"])
+    refused = CliRunner().invoke(app, ["backup", "drill", "--scenario", "flood"])
     assert refused.exit_code == 2 and "cyber-attack" in refused.output
 
 

@@ -112,7 +112,7 @@ def test_within_two_minutes_clocks_may_differ() -> None:
     [
         ({"ok": False}, Limit(HOUR), "failed", "the last run failed"),
         ({"consistent": False}, Limit(HOUR), "failed", "not consistent"),
-        ({"hidden": 3}, Limit(HOUR), "failed", "rempart points repair"),
+        ({"hidden": 3}, Limit(HOUR), "failed", "rempart backup repair"),
         ({"hidden": 0}, Limit(HOUR), "fresh", "ago"),
         ({"created_at": str(NOW - 2 * HOUR)}, Limit(HOUR, rpo=HOUR), "behind", "restore point is 2 h old"),
         ({"created_at": str(NOW - HOUR)}, Limit(HOUR, rpo=HOUR), "fresh", "ago"),

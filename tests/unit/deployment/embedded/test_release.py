@@ -112,7 +112,7 @@ def test_another_release_does_not_migrate_databases_unless_that_is_said(before: 
     was, ours = release.recorded(before), release.of_checkout(ROOT, "python")
     with pytest.raises(StackError, match=r"mlflow 3\.16\.1") as refused:
         release.check(was, ours, migrate=False)
-    assert "rempart upgrade" in refused.value.hint
+    assert "rempart stack upgrade" in refused.value.hint
     release.check(was, ours, migrate=True)
     release.check(ours, dataclasses.replace(ours, version="9"), migrate=False)
 

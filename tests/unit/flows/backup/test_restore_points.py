@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -252,7 +253,7 @@ def test_on_the_command_line_nothing_is_deleted_without_yes(
     monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
 
     def run(*words: str) -> str:
-        told = CliRunner().invoke(app, ["points", *words])
+        told = CliRunner().invoke(app, ["backup", *words])
         assert told.exit_code == 0, told.output
         return told.output
 
@@ -262,6 +263,9 @@ def test_on_the_command_line_nothing_is_deleted_without_yes(
     assert f"deleted: {six[4]}" in run("prune", "--yes") and points.list(site, bucket) == (*six[:4], six[5])
     assert "is released" in run("release", six[5], "--role", "legal-counsel", "--why", "closed")
     assert "NOT KEPT" in run("list")
+    listed = json.loads(run("list", "--json"))["points"]
+    assert [point["id"] for point in listed] == [*six[:4], six[5]] and listed[-1]["reasons"] == []
+    assert json.loads(run("explain", six[0], "--json"))["id"] == six[0]
 
 
 @pytest.mark.parametrize(

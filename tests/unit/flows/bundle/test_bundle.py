@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +153,8 @@ def test_the_command_line_stores_tells_and_fetches(
     assert "nothing was sent" in run(app, ["bundle", "store"], catch_exceptions=False).output
     told = run(app, ["bundle", "status"], catch_exceptions=False)
     assert told.exit_code == 0 and "it matches the running release" in told.output and "locked until" in told.output
+    shown = json.loads(run(app, ["bundle", "status", "--json"], catch_exceptions=False).stdout)
+    assert shown["good"] is True and shown["stale"] == [] and shown["bytes"] > 0 and shown["key"] in told.output
     monkeypatch.setattr(flow, "detached", lambda: project.platform)
     monkeypatch.setattr(flow, "open_platform", lambda: project.platform)
     fetched = run(app, ["bundle", "fetch", str(tmp_path / "to")], catch_exceptions=False)

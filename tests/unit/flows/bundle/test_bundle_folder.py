@@ -126,7 +126,7 @@ def test_the_images_go_to_the_engine_with_any_python_and_settings_name_their_tag
     assert opened(written, "--containers") == 0
     asked = (tmp_path / "asked").read_text().splitlines()
     assert f"load --quiet --input {written / 'images.tar.gz'}" in asked
-    assert "--pull never --network none" in asked[-1] and asked[-1].endswith("rempart/airflow:v1 rempart init")
+    assert "--pull never --network none" in asked[-1] and asked[-1].endswith("rempart/airflow:v1 rempart stack init")
     settings = written / "rempart" / ".env"
     assert settings.read_text() == "REMPART_TAG=v1\n" and stat.S_IMODE(settings.stat().st_mode) == 0o600
 

@@ -203,7 +203,7 @@ def test_neither_role_nor_reason_can_name_a_person(lake: Lake, more: dict[str, s
 
 def test_the_command_takes_keys_from_standard_input(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: lake.platform)
-    command = ["erase", "hotel_bookings", "--file", "-"]
+    command = ["pipeline", "erase", "hotel_bookings", "--file", "-"]
     first = CliRunner().invoke(app, command, input=f"{WHO}\n")
     assert first.exit_code == 0 and "Nothing was changed" in first.output and lake.holders(WHO)
     unsaid = CliRunner().invoke(app, [*command, "--yes"], input=f"{WHO}\n")
@@ -211,7 +211,7 @@ def test_the_command_takes_keys_from_standard_input(lake: Lake, monkeypatch: pyt
     message = ["--yes", "--role", "data-protection-officer", "--reason", "objection"]
     second_ = CliRunner().invoke(app, [*command, *message], input=f"{WHO}\n")
     assert second_.exit_code == 0 and lake.holders(WHO) == [] and str(WHO) not in first.output + second_.output
-    assert CliRunner().invoke(app, ["erase", "--again"]).exit_code == 0
+    assert CliRunner().invoke(app, ["pipeline", "erase", "--again"]).exit_code == 0
 
 
 def test_a_failover_takes_the_register_along(lake: Lake) -> None:

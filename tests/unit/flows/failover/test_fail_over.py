@@ -270,10 +270,14 @@ def test_a_failback_from_home_has_nothing_to_do(platform: Platform) -> None:
 
 def test_where_the_platform_is_is_told_also_without_the_database(platform: Platform) -> None:
     assert list(published_state.lines(platform)) == ["'primary' is active (generation 0)"]
+    assert published_state.facts(platform)["history"] == []
     switchovers.over(platform)
     text = "\n".join(published_state.lines(platform))
-    assert text.startswith("'haven' is active (generation 2)") and "run `rempart failback` to return there" in text
+    assert text.startswith("'haven' is active (generation 2)") and "run `rempart site failback` to return there" in text
     assert "primary fenced  (failover primary -> haven)" in text
+    facts = published_state.facts(platform)
+    assert (facts["site"], facts["configured"], facts["generation"]) == ("haven", "primary", 2)
+    assert facts["switchover"] is None and [record["state"] for record in facts["history"]] == ["active", "fenced"]
 
     class Away(MemoryContinuity):
         def active_sites(self, first: str) -> MemoryActiveSites:
@@ -284,6 +288,8 @@ def test_where_the_platform_is_is_told_also_without_the_database(platform: Platf
             return Generations(first)
 
     away = "\n".join(published_state.lines(dataclasses.replace(platform, continuity_=Away())))
+    without = published_state.facts(dataclasses.replace(platform, continuity_=Away()))
+    assert without["error"] == "no answer" and without["sites"]["haven"]["generation"] == 2
     assert "no answer" in away and "'generation': 2, 'site': 'haven'" in away
 
 
@@ -292,7 +298,8 @@ def test_a_switchover_under_way_is_told_with_the_command_that_goes_on(platform: 
         switchovers.over(platform)
     text = "\n".join(published_state.lines(platform))
     assert "failover from 'primary' to 'haven' is in progress: fence to do, drain to do" in text
-    assert "run `rempart failover --to haven --yes` to continue" in text
+    assert "run `rempart site failover --to haven --yes` to continue" in text
+    assert published_state.facts(platform)["switchover"]["target"] == "haven"
 
 
 def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platform: Platform) -> None:

@@ -103,7 +103,7 @@ def test_the_export_refuses_a_site_that_was_not_proven_able_to_hold_it(platform:
         count = len(list(platform.ledger.entries()))
         with pytest.raises(CapabilityMissing, match=f"Site '{name}' .* evidence: object lock: absent") as refused:
             export(platform)
-        assert f"rempart doctor site {name}" in refused.value.hint
+        assert f"rempart site doctor {name}" in refused.value.hint
         with pytest.raises(CapabilityMissing):
             evidence.prove_sites(platform)
         assert before == {bucket: keys(platform, at, bucket) for at, bucket, _ in PLACES}

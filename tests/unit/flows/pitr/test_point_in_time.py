@@ -113,6 +113,9 @@ def test_the_status_names_the_window_and_every_gap(world: World) -> None:
     message = "\n".join(restore_to_moment.status(world.found(), NOW + 30 * DAY))
     assert f"from {NOW + 0.1 * DAY:%Y-%m-%d %H:%M:%S} UTC to {NOW + 29.5 * DAY:%Y-%m-%d %H:%M:%S} UTC" in message
     assert "3 base backups, 30 WAL segments" in message and "GAP" not in message
+    [archive] = restore_to_moment.facts(world.found())["archives"]
+    [span] = archive["spans"]
+    assert archive["base_backups"] == 3 and span["from"] < span["to"] and span["missing"] is None
     lost = wal.segment_name(1, 15, SIZE)
     [stored] = [
         stored_segment
@@ -121,6 +124,7 @@ def test_the_status_names_the_window_and_every_gap(world: World) -> None:
     ]
     wal_store.delete(world.site, "backups", stored, NOW)
     holed = world.found()
+    assert restore_to_moment.facts(holed)["archives"][0]["spans"][0]["missing"] == lost
     assert f"GAP: WAL segment {lost} is missing" in "\n".join(restore_to_moment.status(holed, NOW + 30 * DAY))
     with pytest.raises(BackupError, match=lost):
         restore_to_moment.plan(holed, NOW + 16 * DAY)

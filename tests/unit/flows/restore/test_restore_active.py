@@ -69,7 +69,7 @@ def test_the_platform_is_at_haven_with_evidence_of_each_step_and_its_loss(platfo
     assert records[1]["lag_seconds"] == 1800 and POINT.id in records[1]["unknown"] and not records[1]["complete"]
     assert records[2]["objects"] == 7
     told = "\n".join(published_state.lines(platform))
-    assert "'haven' is active" in told and "in progress" not in told and "run `rempart failback` to return" in told
+    assert "'haven' is active" in told and "in progress" not in told and "run `rempart site failback` to return" in told
     assert switchover_to(platform.active(), "primary", "failback", "new") is not None
 
 
@@ -81,7 +81,7 @@ def test_a_second_time_nothing_changes(platform: Platform) -> None:
 
 def test_a_run_that_was_killed_after_the_switch_is_resumed(platform: Platform) -> None:
     restore_active.switch(platform, POINT, "haven", 7, NOW)
-    assert "run `rempart failover --to haven" in "\n".join(published_state.lines(platform))
+    assert "run `rempart site failover --to haven" in "\n".join(published_state.lines(platform))
     restored(platform)
     assert "under way" not in "\n".join(published_state.lines(platform))
 

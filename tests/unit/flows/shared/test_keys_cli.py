@@ -49,9 +49,12 @@ def test_the_list_tells_who_opens_what_and_warns_of_a_lonely_key(platform: Platf
     listed, warned = run("list")
     assert BOOKINGS.id in listed and "opened by the platform" in listed and "NO COPY" not in listed
     assert len(warned.splitlines()) == 1 and "only the platform's own key opens its backups" in warned
+    [key] = json.loads(run("list", "--json")[0])["keys"]
+    assert key["scope"] == BOOKINGS.id and key["recipients"] == [OWN.recipient] and key["no_copy_in"] == []
     site = platform.sites["haven"]
     site.delete("backups", f"keys/{BOOKINGS.id}/0001.age")
     assert "NO COPY in bucket backups at site 'haven'" in run("list")[0]
+    assert "haven" in str(json.loads(run("list", "--json")[0])["keys"][0]["no_copy_in"])
 
 
 def test_nothing_is_destroyed_without_yes(platform: Platform) -> None:

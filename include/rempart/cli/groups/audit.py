@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli.root import app
+from rempart.cli import panels
 from rempart.errors import RempartError
 
+group = typer.Typer(
+    no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Audit the installation, and write bills of materials."
+)
 
-@app.command()
-def audit(
+
+@group.command("run")
+def audit_run(
     as_json: Annotated[
         bool, typer.Option("--json", help=("Print the report as JSON (docs/reference/audit.schema.json)."))
     ] = False,
@@ -26,7 +30,12 @@ def audit(
         Path | None, typer.Option(help="Advisory database to use instead of audit.advisories.")
     ] = None,
 ) -> None:
-    """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run."""
+    """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run.
+
+    Example:
+        rempart audit run
+        rempart audit run --only licences --json --out audit.json
+    """
     from rempart.audit import findings
     from rempart.deployment.setup import paths
     from rempart.flows.governance import audit as flow
@@ -45,8 +54,8 @@ def audit(
     raise typer.Exit(found.exit_code)
 
 
-@app.command()
-def sbom(
+@group.command("sbom")
+def audit_sbom(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
     debian: Annotated[
         Path | None, typer.Option(help="A dpkg status file or an image's root, to read instead of the lock.")
@@ -60,7 +69,12 @@ def sbom(
         datetime | None, typer.Option(help=("Time to write into the file; without it the file has no time."))
     ] = None,
 ) -> None:
-    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
+    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image.
+
+    Example:
+        rempart audit sbom --out sbom.cdx.json
+        rempart audit sbom --image /mnt/image --name platform
+    """
     from rempart.flows.governance import audit as flow
     from rempart.settings import config
 

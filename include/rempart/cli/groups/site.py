@@ -1,4 +1,4 @@
-"""Commands of replicas, and of the site where the platform is."""
+"""Probe sites, copy between them, and move the platform from one to another."""
 
 from __future__ import annotations
 
@@ -6,11 +6,45 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli import rendering
+from rempart.cli import json_documents, panels, rendering
+from rempart.cli.json_documents import AsJson
+from rempart.cli.views.site_list import list_sites
 
 if TYPE_CHECKING:
     from rempart.flows.failover.fail_over import SwitchoverResult
-from rempart.cli.root import app
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.PROTECT,
+    help="Sites: list and probe them, copy between them, move the platform.",
+)
+
+group.command("list")(list_sites)
+
+
+@group.command("doctor")
+def site_doctor(
+    name: Annotated[
+        str | None, typer.Argument(help=("Name of a site, as under sites in rempart.yaml; default: all sites."))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Probe a site in a separate bucket, and record the outcome as evidence.
+
+    Exit code 0: usable for every purpose; 1: not usable for some; 2: a site did not answer.
+
+    Example:
+        rempart site doctor
+        rempart site doctor haven --json
+    """
+    from rempart.flows.doctor import doctor_site as flow
+    from rempart.flows.shared.platform import open_platform
+
+    if as_json:
+        rendering.warnings_only()
+    found = flow.probe_sites(open_platform(), [name] if name else [])
+    typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
+    raise typer.Exit(flow.exit_code(found))
 
 
 def _tell_switchover(result: SwitchoverResult) -> None:
@@ -22,8 +56,8 @@ def _tell_switchover(result: SwitchoverResult) -> None:
         typer.echo("Nothing was changed. Pass --yes to execute the plan.")
 
 
-@app.command("replicate")
-def replicate_pair(
+@group.command("replicate")
+def site_replicate(
     source: Annotated[str, typer.Argument(help="Site to copy from, as under replication in rempart.yaml.")],
     target: Annotated[str, typer.Argument(help="Site to copy to.")],
     accept_deletes: Annotated[
@@ -35,6 +69,9 @@ def replicate_pair(
     """Copy new and changed objects from one site to another.
 
     Exit code 1: a key failed, or the lag exceeds its objective.
+
+    Example:
+        rempart site replicate primary haven
     """
     from rempart.flows.replication import replicate as flow
     from rempart.flows.shared.platform import open_platform
@@ -47,14 +84,18 @@ def replicate_pair(
     flow.check_objective(platform.config, source, target, result)
 
 
-@app.command("verify-replica")
-def verify_replica(
+@group.command("verify-replica")
+def site_verify_replica(
     source: Annotated[str, typer.Argument(help="Site from which the replicas were copied.")],
     target: Annotated[str, typer.Argument(help="Site whose replicas are read back.")],
     whole: Annotated[bool, typer.Option("--all", help="Read all replicas instead of the part of one day.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Read replicas back and repair damaged ones. Exit code 1: a replica could not be repaired."""
+    """Read replicas back and repair damaged ones. Exit code 1: a replica could not be repaired.
+
+    Example:
+        rempart site verify-replica primary haven --all
+    """
     from rempart.flows.replication import verify_replicas as flow
     from rempart.flows.replication.replicate import as_json as to_json
     from rempart.flows.shared.platform import open_platform
@@ -65,18 +106,26 @@ def verify_replica(
     typer.echo(to_json(result) if as_json else "\n".join(flow.lines(result)))
 
 
-@app.command()
-def active() -> None:
-    """Show the active site, the progress of a switchover, and every earlier generation."""
+@group.command("active")
+def site_active(as_json: AsJson = False) -> None:
+    """Show the active site, the progress of a switchover, and every earlier generation.
+
+    Example:
+        rempart site active
+    """
     from rempart.flows.failover import published_state
     from rempart.flows.shared.platform import open_platform
 
+    json_documents.begin(as_json)
+    if as_json:
+        json_documents.show(published_state.facts(open_platform()))
+        return
     for line in published_state.lines(open_platform()):
         typer.echo(line)
 
 
-@app.command()
-def failover(
+@group.command("failover")
+def site_failover(
     to: Annotated[str | None, typer.Option(help="Site that becomes the active one.")] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
@@ -87,12 +136,20 @@ def failover(
     ] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Stay at the current site and remove the fence.")] = False,
 ) -> None:
-    """Move the platform to another site: fence, drain, verify, switch, resume. An interrupted run is resumed."""
+    """Move the platform to another site: fence, drain, verify, switch, resume. An interrupted run is resumed.
+
+    Example:
+        rempart site failover --to haven
+        rempart site failover --to haven --yes
+        rempart site failover --abandon --yes
+    """
     from rempart.errors import ConfigError
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 
-    if (to is None) == (not abandon):
+    if to and abandon:
+        raise ConfigError("fail over: a target site was given, and --abandon stays at the source", "Pass only one.")
+    if to is None and not abandon:
         raise ConfigError("fail over: no target site was given", "Pass --to SITE, or --abandon.")
     platform = open_platform()
     if to is None:
@@ -102,13 +159,18 @@ def failover(
     _tell_switchover(result)
 
 
-@app.command()
-def failback(
+@group.command("failback")
+def site_failback(
     yes: Annotated[
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Return to the site that rempart.yaml names: update it while pipelines continue, then switch as in a failover."""
+    """Return to the site that rempart.yaml names: update it while pipelines continue, then switch as in a failover.
+
+    Example:
+        rempart site failback
+        rempart site failback --yes
+    """
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -1,20 +1,31 @@
-"""Commands of the embedded stack."""
+"""Set up, start, check, upgrade and stop the stack."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli.root import app
+from rempart.cli import json_documents, panels, upgrade
+from rempart.cli.json_documents import AsJson
 from rempart.errors import PreflightFailed
 
+if TYPE_CHECKING:
+    from rempart.deployment.embedded.status import ServiceStatus
 
-@app.command()
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.OPERATE,
+    help="The stack: set it up, start it, check it, upgrade it, stop it.",
+)
+
+
+@group.command("up")
 def up(
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Migrate databases of an earlier release, without a restore point.")
@@ -23,7 +34,12 @@ def up(
         bool, typer.Option("--stores", help="Start only PostgreSQL and the sites, for a restore.")
     ] = False,
 ) -> None:
-    """Start the stopped services of the embedded stack, and check that each works."""
+    """Start the stopped services of the embedded stack, and check that each works.
+
+    Example:
+        rempart up
+        rempart up --stores
+    """
     from rempart.cli import progress
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
@@ -36,7 +52,7 @@ def up(
             lifecycle.up(stack, migrate=migrate)
 
 
-@app.command()
+@group.command("init")
 def init(
     settings: Annotated[Path | None, typer.Option(help="File to write instead of .env.")] = None,
     from_point: Annotated[
@@ -70,6 +86,12 @@ def init(
     """Write the files that docker-compose.yml reads: `.env`, and each container's secrets and settings.
 
     Existing secrets stay.
+
+    Example:
+        rempart stack init
+        rempart stack init --profiles celery,monitoring
+        rempart stack init --certificate chain.pem --key key.pem
+        rempart stack init --kubernetes --from-point --site haven --identity escrow.txt --trust public.pem
     """
     from rempart.deployment.compose import containers, ingress
     from rempart.deployment.kubernetes import cluster
@@ -79,7 +101,7 @@ def init(
     for option, given in (("--kubernetes", kubernetes), ("--from-point", from_point)):
         if images and given:
             raise StackError(
-                f"init: --images and {option} cannot be combined", "Run `rempart init` once with each option."
+                f"init: --images and {option} cannot be combined", "Run `rempart stack init` once with each option."
             )
     if (certificate is None) != (key is None):
         raise StackError(
@@ -106,9 +128,13 @@ def init(
     containers.initialise(stack, file, os.environ, chosen, pair, restored=restored)
 
 
-@app.command()
+@group.command("prepare")
 def prepare() -> None:
-    """Create databases, roles, buckets and Airflow's schema on the other containers' servers; runs in a container."""
+    """Create databases, roles, buckets and Airflow's schema on the other containers' servers; runs in a container.
+
+    Example:
+        rempart stack prepare
+    """
     from rempart.deployment.compose import containers
     from rempart.deployment.kubernetes import cluster
     from rempart.deployment.setup import paths
@@ -120,9 +146,13 @@ def prepare() -> None:
         containers.prepare(stack)
 
 
-@app.command()
+@group.command("down")
 def down() -> None:
-    """Stop the embedded stack and check that no process is running."""
+    """Stop the embedded stack and check that no process is running.
+
+    Example:
+        rempart down
+    """
     from rempart.cli import progress
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
@@ -132,12 +162,15 @@ def down() -> None:
         lifecycle.down(stack)
 
 
-@app.command()
-def status() -> None:
+@group.command("status")
+def status(as_json: AsJson = False) -> None:
     """Show every service with its process, port and memory.
 
     Exit code 1 if a service is stopped, backups have no site, restore points do not cover a store that a champion
     needs, or a model's champion alias was moved in MLflow.
+
+    Example:
+        rempart status
     """
     from rempart.deployment.embedded.status import all_run, services
     from rempart.deployment.setup import paths
@@ -147,7 +180,29 @@ def status() -> None:
     from rempart.flows.shared.platform import open_platform
     from rempart.flows.training import champions
 
+    json_documents.begin(as_json)
+    platform = open_platform()
     lines = services(paths.current(), time.time())
+    rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
+    absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
+    aliases = champions.lines(platform)
+    red = any(line.startswith(stores_not_held.RED) for line in absent)
+    red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
+    red = red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved)
+    if as_json:
+        shown = {"ok": not red, "services": lines, "rpo": rpo_line, "replicas": replicas}
+        json_documents.show({**shown, "restore_points": absent, "active_site": moved, "champions": aliases})
+    else:
+        _show_services(lines)
+        for line in (rpo_line, *replicas, *absent, *moved, *aliases):
+            typer.echo(line)
+        if not all_run(lines):
+            typer.echo("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
+    if red:
+        raise typer.Exit(1)
+
+
+def _show_services(lines: Sequence[ServiceStatus]) -> None:
     typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
     for line in lines:
         age = f"{int(line.seconds)} s" if line.pid else "-"
@@ -156,25 +211,9 @@ def status() -> None:
             f"{line.name:<24}{line.state:<14}{line.pid or '-':>8}{age:>9}{port:>8}{line.processes:>11}{line.rss_mib:>9}"
         )
     typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
-    typer.echo(rpo.line(open_platform()))
-    absent = stores_not_held.lines(open_platform())
-    for grade in (*rpo.grades(open_platform()), *absent):
-        typer.echo(grade)
-    moved = list(restore_active.lines(open_platform()))
-    for move in moved:
-        typer.echo(move)
-    aliases = champions.lines(open_platform())
-    for alias in aliases:
-        typer.echo(alias)
-    if not all_run(lines):
-        typer.echo("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
-    red = any(line.startswith(stores_not_held.RED) for line in absent)
-    red = red or any(alias.startswith(champions.MOVED) for alias in aliases)
-    if red or not all_run(lines) or any(move.startswith(restore_active.NO_BACKUP) for move in moved):
-        raise typer.Exit(1)
 
 
-@app.command()
+@group.command("logs")
 def logs(
     services: Annotated[
         list[str] | None, typer.Argument(help="Services, as in `rempart status`; default: all.")
@@ -182,7 +221,12 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of last lines of each log.")] = 20,
 ) -> None:
-    """Show the services' logs."""
+    """Show the services' logs.
+
+    Example:
+        rempart stack logs
+        rempart stack logs mlflow --lines 100 --follow
+    """
     from rempart.deployment.embedded.logs import logs_of
     from rempart.deployment.setup import paths
 
@@ -194,25 +238,35 @@ def logs(
     raise typer.Exit(subprocess.run(["tail", "-n", str(lines), *options, "--", *files], check=False).returncode)
 
 
-@app.command("preflight")
-def check_machine() -> None:
-    """Check that this machine has everything that the stack needs, and print the remedies."""
+@group.command("preflight")
+def check_machine(as_json: AsJson = False) -> None:
+    """Check that this machine has everything that the stack needs, and print the remedies.
+
+    Example:
+        rempart stack preflight
+    """
     from rempart.deployment.setup import paths, preflight
 
     stack = paths.current()
     findings = preflight.inspect(stack.root, stack.var, stack.ports, os.environ)
-    for finding in findings:
+    if as_json:
+        json_documents.show({"findings": findings})
+    for finding in () if as_json else findings:
         typer.echo(finding.line())
     if failed := preflight.failures(findings):
         raise PreflightFailed(
             f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
-            "Follow the arrows above, then run `rempart preflight` again.",
+            "Follow the arrows above, then run `rempart stack preflight` again.",
         )
 
 
-@app.command()
+@group.command("demo")
 def demo() -> None:
-    """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
+    """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json.
+
+    Example:
+        rempart demo
+    """
     from rempart.cli import demo_run as main_job
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
@@ -226,9 +280,13 @@ def demo() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@group.command("password")
 def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or monitoring")]) -> None:
-    """Print the generated password of the web user, to log in with."""
+    """Print the generated password of the web user, to log in with.
+
+    Example:
+        rempart stack password airflow
+    """
     from rempart.errors import ConfigError
     from rempart.settings import config
 
@@ -238,3 +296,6 @@ def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or mon
             f"show the password of '{service}': the service has no web user", f"Pass one of: {', '.join(connections)}."
         )
     typer.echo(config.environment_connections(connections[service]).password)
+
+
+group.command("upgrade")(upgrade.upgrade)

@@ -1,0 +1,127 @@
+"""List, show, compare and roll back models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.DATA,
+    help="Models: list them, compare versions, roll back the champion.",
+)
+
+ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
+
+
+@group.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """Show each pipeline's model: champion, since when, figures, newest version and the gate's decision.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart model list
+    """
+    from rempart.cli.views import facts, models, pipelines
+    from rempart.web.facts import Unknown
+    from rempart.web.read_models.messages import moment
+    from rempart.web.read_models.model_versions import model_states
+
+    found = facts.gather()
+    states = model_states(found)
+    files = () if isinstance(found.pipelines, Unknown) else tuple(found.pipelines)
+    without = [name for name in files if name not in states]
+    if as_json:
+        document = {"at": found.at, "unknown": found.unknown(), "models": list(states.values()), "without": without}
+        json_documents.show(document)
+    else:
+        if not isinstance(found.evidence, Unknown):
+            for line in models.listing(list(states.values()), without):
+                typer.echo(line)
+        for line in pipelines.unknown(moment(found, found.at)):
+            typer.echo(line)
+    raise typer.Exit(0 if facts.complete(found) else 1)
+
+
+@group.command("show")
+def show_model(name: ModelName, as_json: AsJson = False) -> None:
+    """Show a model's versions: figures, training set, code, the gate's decision, who promoted it, and the evidence.
+
+    Example:
+
+        rempart model show hotel_bookings
+    """
+    from rempart.cli.views import facts, models, names, text
+
+    found = facts.gather()
+    state = names.model(name, found)
+    if as_json:
+        json_documents.show({"at": found.at, **text.fields(state)})
+        return
+    for line in models.state_lines(state):
+        typer.echo(line)
+
+
+@group.command("compare")
+def compare_models(
+    name: ModelName,
+    first: Annotated[str, typer.Argument(help="A version of the model.", metavar="V1")],
+    second: Annotated[str, typer.Argument(help="Another version of it.", metavar="V2")],
+    as_json: AsJson = False,
+) -> None:
+    """Show two versions side by side: figures, the gate's bounds, and the differences of parameters and features.
+
+    Example:
+
+        rempart model compare hotel_bookings 1 2
+    """
+    from rempart.cli.views import facts, models, names
+    from rempart.web.read_models.model_versions import compared
+
+    state = names.model(name, facts.gather())
+    comparison = compared(name, *(names.version(state, asked) for asked in (first, second)))
+    if as_json:
+        json_documents.show(comparison)
+        return
+    for line in models.comparison_lines(comparison, state.metric):
+        typer.echo(line)
+
+
+@group.command("roll-back")
+def roll_back_model(
+    name: ModelName,
+    to: Annotated[
+        str | None, typer.Option(help="Earlier champion to return to; default: the one before the current champion.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Return a model to an earlier champion, whose files are compared with their record first. Airflow may be down.
+
+    Example:
+
+        rempart model roll-back hotel_bookings
+        rempart model roll-back hotel_bookings --to 1 --yes
+    """
+    from rempart.cli.views import names
+    from rempart.flows.shared.platform import open_platform
+    from rempart.flows.training import roll_back_to
+    from rempart.settings import pipelines
+
+    spec, platform = pipelines.named(names.pipeline(name, pipelines.names())), open_platform()
+    steps = roll_back_to.plan(platform, spec, to)
+    for step in steps:
+        typer.echo(f"model {name}: version {step.returns} becomes champion in place of version {step.replaces}")
+    if not yes:
+        typer.echo("Nothing was changed. Pass --yes to execute the plan.")
+        return
+    done = roll_back_to.execute(platform, spec, steps)
+    typer.echo(f"done: version {done.champion} is champion. Clients of models:/{name}@champion get it at once.")
+    typer.echo(f"The gate promotes version {steps[0].replaces} again only if you name it in validate_model_{name}.")

@@ -1,0 +1,260 @@
+"""Draft, check, deliver to, run and look at pipelines, and erase rows of their data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rempart.cli import json_documents, panels
+from rempart.cli.json_documents import AsJson
+from rempart.errors import BackupError
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.DATA,
+    help="Pipelines: draft, check, deliver, run, look at their state, erase rows.",
+)
+
+PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
+
+
+@group.command("list")
+def list_pipelines(as_json: AsJson = False) -> None:
+    """Show every pipeline: source, newest delivery, snapshot, champion, quarantine, schedule. Airflow may be down.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart pipeline list
+        rempart pipeline list --json
+    """
+    from rempart.cli.views import facts, pipelines
+    from rempart.settings import config
+    from rempart.web.read_models.messages import moment
+    from rempart.web.read_models.pipeline_states import pipeline_states
+
+    found = facts.gather()
+    states, landing = pipeline_states(found, found.at), config.load().buckets.landing
+    if as_json:
+        document = {
+            "at": found.at,
+            "unknown": found.unknown(),
+            "pipelines": [pipelines.as_json(state, landing) for state in states],
+        }
+        json_documents.show(document)
+    else:
+        for line in (*pipelines.listing(states, landing), *pipelines.unknown(moment(found, found.at))):
+            typer.echo(line)
+    raise typer.Exit(0 if facts.complete(found) else 1)
+
+
+@group.command("show")
+def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
+    """Show the state of a pipeline: deliveries, snapshot, quarantine by rule, champion, and what to do next.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart pipeline show hotel_bookings
+        rempart pipeline show hotel_bookings --json
+    """
+    from rempart.cli.views import facts, names, pipelines
+    from rempart.settings import config
+    from rempart.web.read_models.messages import moment
+    from rempart.web.read_models.pipeline_states import pipeline_states
+
+    found = facts.gather()
+    states = {state.name: state for state in pipeline_states(found, found.at)}
+    state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
+    if as_json:
+        json_documents.show({"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)})
+    else:
+        for line in (*pipelines.state_lines(state, landing), *pipelines.unknown(moment(found, found.at))):
+            typer.echo(line)
+    raise typer.Exit(0 if facts.complete(found) else 1)
+
+
+@group.command("deliver")
+def deliver_files(
+    name: PipelineName,
+    files: Annotated[list[Path], typer.Argument(help="Deliveries: .csv or .csv.gz files with the pipeline's header.")],
+) -> None:
+    """Check the header of files, upload them to the landing bucket, read them back, and show what happens next.
+
+    Nothing is uploaded if the header of a file is wrong. A file never replaces another delivery that waits under its
+    name.
+
+    Example:
+
+        rempart pipeline deliver energy_use energy_use.csv
+        rempart pipeline deliver energy_use 2026-01.csv.gz 2026-02.csv.gz
+    """
+    from rempart.cli.views import delivery, names
+    from rempart.flows.ingestion import deliver
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipelines
+
+    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    deliver.check(spec, files)
+    platform = open_platform()
+    planned = deliver.plan(platform, spec, files)
+    with delivery.progress(planned, terminal=sys.stdout.isatty(), out=typer.echo) as told:
+        done = deliver.send(platform, spec, planned, told)
+    waiting = sum(file.state != "ingested" for file in planned)
+    scheduled = deliver.next_ingestion(spec, platform.clock())
+    for line in (*delivery.lines(done), *delivery.following(name, waiting, scheduled)):
+        typer.echo(line)
+
+
+@group.command("run")
+def run_pipeline(
+    name: PipelineName,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Show each stage until the gate has decided. Ctrl-C leaves the run going."),
+    ] = False,
+) -> None:
+    """Start a pipeline in Airflow: ingest, materialize, train, validate.
+
+    Without new rows, --follow runs the later stages all the same; a job with the same data, parameters and code is not
+    trained twice. Exit code 1: a stage failed. A refused candidate is no failure.
+
+    Example:
+
+        rempart pipeline run hotel_bookings --follow
+    """
+    from rempart.airflow_api import AirflowApi
+    from rempart.cli import run_follow, run_view
+    from rempart.cli.views import names
+    from rempart.settings import config, pipelines
+
+    pipelines.named(names.pipeline(name, pipelines.names()))
+    api = AirflowApi(config.environment_connections("airflow_api"))
+    run = run_follow.start(api, name)
+    page = f"{api.url}/dags/ingest_{name}/runs/{run}"
+    if not follow:
+        typer.echo(f"started ingest_{name}: {page}")
+        typer.echo("New rows start features, training and gate by their assets.")
+        typer.echo(f"The result, when they are done: rempart pipeline show {name}")
+        return
+    try:
+        with run_view.shown(tuple(run_follow.DAGS), typer.echo) as show:
+            _, results = run_follow.follow(api, name, run, show)
+    except KeyboardInterrupt:
+        typer.echo(f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {name}")
+        raise typer.Exit(130) from None
+    for line in run_follow.conclusion(name, results):
+        typer.echo(line)
+
+
+@group.command("new")
+def pipeline_new(
+    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz file.")],
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file.")] = None,
+) -> None:
+    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct.
+
+    Example:
+        rempart pipeline new sales.csv
+        rempart pipeline new sales.csv.gz --name sales
+    """
+    from rempart.ingestion.draft import save_draft
+
+    file = save_draft(csv, name)
+    typer.echo(f"wrote the draft {file}. Check every line marked CHECK, then run `rempart pipeline check {file.stem}`.")
+
+
+@group.command("check")
+def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]) -> None:
+    """Validate rempart.yaml and one pipeline file, and ask the policy about each place in it.
+
+    Every fault names file, path and remedy.
+
+    Example:
+        rempart pipeline check hotel_bookings
+    """
+    from rempart.cli import configuration
+    from rempart.flows.training import check_pipeline
+    from rempart.settings import pipelines
+
+    configuration.check()
+    check_pipeline.check(pipelines.named(name))
+    typer.echo(f"pipeline {name}: valid")
+
+
+def _lines(file: Path) -> list[str]:
+    if str(file) == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause
+
+
+@group.command("erase")
+def pipeline_erase(
+    pipeline: Annotated[str | None, typer.Argument(help="Pipeline of the rows.")] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=(
+                "Key of each row, with | between several columns. Other users of "
+                "this machine can see it in the process list."
+            )
+        ),
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="File with one key on each line; - is the standard input.")] = None,
+    role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")] = "",
+    reason: Annotated[
+        str,
+        typer.Option(help="Reason: consent-withdrawn, legal-obligation, no-longer-needed, objection or unlawful."),
+    ] = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Apply all recorded erasures again, such as after a lock has ended.")
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help=("Execute the erasure. Without it the places of the rows are shown and nothing is changed.")
+        ),
+    ] = False,
+) -> None:
+    """Erase rows for good: at every site, in every version, and in later restores.
+
+    The same command completes an interrupted run. Exit code 1: something is pending.
+
+    Example:
+        rempart pipeline erase hotel_bookings B0001 --role data-protection-officer --reason consent-withdrawn
+        rempart pipeline erase hotel_bookings --file keys.txt --role data-protection-officer --reason objection --yes
+        rempart pipeline erase --again
+    """
+    from rempart.flows.erasure import erase as flow
+    from rempart.flows.erasure import erase_report
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings.pipelines import named
+
+    if again:
+        if pipeline or keys or file:
+            raise BackupError(
+                "erase: --again applies all recorded erasures of every pipeline", "Pass neither a pipeline nor a key."
+            )
+        done = flow.again(open_platform())
+    else:
+        if pipeline is None:
+            raise BackupError(
+                "erase: no pipeline was given",
+                "Run `rempart pipeline erase PIPELINE KEY`, or `rempart pipeline erase --again`.",
+            )
+        found = named(pipeline)
+        wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
+        done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes)]
+    for erasure in done:
+        for line in erase_report.lines(erasure):
+            typer.echo(line)
+    if any(erasure.pending and not erasure.dry_run for erasure in done):
+        raise typer.Exit(1)

@@ -1,0 +1,126 @@
+"""Start the stages of a pipeline in Airflow and follow them: ingest, materialize, train, validate.
+
+Ingestion is started by REST. Each next stage starts by the asset that the stage before it updated. An unchanged
+snapshot updates no asset, so the next stage is then started by REST, too.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli.run_view import RunState, Show, StageState
+from rempart.orchestration import run_notes
+
+DAGS = {"ingest": "ingest", "materialize": "materialize_features", "train": "train", "validate": "validate_model"}
+"""Stages in order: the task whose result counts, and the DAG without the name of its pipeline."""
+_ASSET_SECONDS = 300.0
+
+
+class StageFailed(AirflowApiError):
+    """Raised when a stage of a pipeline failed, with the error of its task."""
+
+
+def dag_ids(pipeline: str) -> tuple[str, ...]:
+    """Return the DAGs of a pipeline's stages, in order."""
+    return tuple(f"{dag}_{pipeline}" for dag in DAGS.values())
+
+
+def start(api: AirflowApi, pipeline: str) -> str:
+    """Start the ingestion of a pipeline and return the run's id.
+
+    Raises AirflowApiError, also if a DAG of the pipeline is paused: its runs would wait for ever.
+    """
+    for dag_id in dag_ids(pipeline):
+        api.await_dag(dag_id)
+    return api.trigger(dag_ids(pipeline)[0])
+
+
+def follow(
+    api: AirflowApi, pipeline: str, run_id: str, show: Show, clock: Callable[[], float] = time.monotonic
+) -> tuple[RunState, dict[str, Mapping[str, Any]]]:
+    """Follow a started ingestion and the stages after it. Return the last state and the result of each stage.
+
+    Raises StageFailed with the error of the failed task, AirflowApiError if Airflow does not answer. The runs go on in
+    Airflow if this is interrupted.
+    """
+    state = RunState(pipeline, clock(), tuple(StageState(name) for name in DAGS))
+    results: dict[str, Mapping[str, Any]] = {}
+
+    def change(name: str, **to: Any) -> None:
+        nonlocal state
+        changed = replace(state.stage(name), **to)
+        state = state.with_stage(changed)
+        show(state, changed)
+
+    def tell(name: str, tasks: str) -> None:
+        if (words := progress(tasks)) != state.stage(name).words:
+            change(name, words=words)
+
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    for name, dag in DAGS.items():
+        dag_id = f"{dag}_{pipeline}"
+        if name != "ingest":
+            if not results["ingest"]["snapshot"]:
+                change(name, condition="not run", words="there is no snapshot yet")
+                continue
+            change(name, condition="running", began=clock(), words="waits for its start")
+            if name == "materialize" and not results["ingest"]["changed"]:
+                run_id = api.trigger(dag_id)
+            else:
+                run_id = api.await_run(dag_id, before, _ASSET_SECONDS)
+        change(
+            name,
+            condition="running",
+            began=state.stage(name).began or clock(),
+            words=f"started: {dag_id}, run {run_id}",
+        )
+        try:
+            api.follow(dag_id, run_id, partial(tell, name), math.inf)
+        except AirflowApiError as error:
+            failure = failed(api, dag_id, run_id, error)
+            change(name, condition="failed", ended=clock(), words=failure.what)
+            raise failure from error
+        results[name] = api.result(dag_id, run_id, name)
+        before = api.started_at(dag_id, run_id) or before
+        change(name, condition="done", ended=clock(), words=run_notes.words(name, results[name]))
+    return state, results
+
+
+def progress(tasks: str) -> str:
+    """Return which tasks of a run work now, from the states of all its tasks. Pure."""
+    running = [task.removesuffix(" running") for task in tasks.split(", ") if task.endswith(" running")]
+    return f"task {', '.join(running)} runs" if running else "waits for Airflow's scheduler"
+
+
+def failed(api: AirflowApi, dag_id: str, run_id: str, error: AirflowApiError) -> AirflowApiError:
+    """Return the error of the task that failed in a run; the given error if no task of it failed."""
+    told = api.failures(dag_id, run_id, run_notes.FAILURE)
+    for task, words in told.items():
+        what, hint = (*words, "", "")[:2]
+        return StageFailed(
+            f"{dag_id}, task {task}: {what or 'it failed and left no message'}",
+            f"{hint} Log: {api.url}/dags/{dag_id}/runs/{run_id}".strip(),
+        )
+    return error
+
+
+def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what to look at after a run that did not fail, as lines. Pure."""
+    ingested, judged = results["ingest"], results.get("validate")
+    lines = []
+    if ingested["quarantined"]:
+        lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
+    if judged is None:
+        lines.append(f"Nothing was delivered yet. Deliver a file: rempart pipeline deliver {pipeline} FILE")
+    elif judged["promoted"]:
+        lines.append(f"Version {judged['version']} is champion: rempart model show {pipeline}")
+    else:
+        lines.append(f"Version {judged['version']} was refused: rempart model show {pipeline}")
+    return lines

@@ -1,0 +1,99 @@
+"""Show a delivery: the progress of its upload, and what happens next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from rempart.cli.views import text
+from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, Step
+
+WORDS: dict[Step, str] = {"upload": "uploading", "check": "reading back"}
+
+
+@contextmanager
+def progress(planned: Sequence[PlannedFile], *, terminal: bool, out: Callable[[str], object]) -> Iterator[Progress]:
+    """Show the upload of new files: a bar for each step at a terminal, else a line at the end of each step."""
+    sizes = {file.name: file.size for file in planned if file.state == "new"}
+    with (_bars if terminal else _lines)(sizes, out) as made:
+        yield made
+
+
+@contextmanager
+def _lines(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progress]:
+    checked: dict[str, int] = {}
+
+    def tell(step: Step, name: str, count: int) -> None:
+        if step == "check":
+            checked[name] = checked.get(name, 0) + count
+            if checked[name] == sizes[name]:
+                out(f"{name}: {text.size(sizes[name])} uploaded and read back, with the right SHA-256")
+
+    yield tell
+
+
+@contextmanager
+def _bars(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progress]:
+    """Show one bar for each step over all files, with the name of the file that is on its way."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    tasks: dict[Step, TaskID] = {}
+    with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bars:
+
+        def tell(step: Step, name: str, count: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task("", total=sum(sizes.values()))
+            bars.update(tasks[step], advance=count, description=f"{WORDS[step]} {name}")
+
+        yield tell
+
+
+FEW = 3
+"""Number of files up to which each has a line of its own."""
+
+
+def lines(done: Delivered) -> Iterator[str]:
+    """Yield the result of a delivery: a line for each file, or one for many new files."""
+    new = [file for file in done.files if file.state == "new"]
+    if len(new) > FEW:
+        folder = f"{done.bucket}/{new[0].key.removesuffix(new[0].name)}"
+        total = text.size(sum(file.size for file in new))
+        yield (
+            f"delivered {len(new)} files ({total}) to {folder} at site '{done.site}', "
+            "each read back with the right SHA-256"
+        )
+    for file in done.files:
+        where = f"{done.bucket}/{file.key} at site '{done.site}'"
+        if file.state == "waiting":
+            yield f"{file.name} is at {where} already, with the same bytes; nothing was uploaded"
+        elif file.state == "ingested":
+            yield f"{file.name} was ingested before, with the same bytes; nothing was uploaded"
+        elif len(new) <= FEW:
+            yield f"delivered {file.name} ({text.size(file.size)}, SHA-256 {file.sha256[:12]}) to {where}"
+
+
+def following(pipeline: str, waiting: int, scheduled: tuple[datetime, timedelta] | None) -> Iterator[str]:
+    """Yield what happens next with `waiting` delivered files, as lines."""
+    if not waiting:
+        yield f"No delivery waits. State of the pipeline: rempart pipeline show {pipeline}"
+        return
+    files = "1 delivery waits" if waiting == 1 else f"{waiting} deliveries wait"
+    if scheduled is None:
+        yield f"{files}. The pipeline file has no schedule, so you start the ingestion:"
+    else:
+        at, wait = scheduled
+        yield (
+            f"{files}. The DAG ingest_{pipeline} ingests at {text.moment(at)} (in {text.span(wait.total_seconds())}), "
+            "and its assets start features, training and gate. To start now:"
+        )
+    yield f"  rempart pipeline run {pipeline} --follow"

@@ -1,0 +1,31 @@
+"""Read the facts that commands show: the cockpit's, from the configuration and the databases. Airflow is not needed."""
+
+from __future__ import annotations
+
+from rempart.web.facts import CockpitFacts
+
+
+def gather() -> CockpitFacts:
+    """Return the facts now. A source that does not answer is unknown, with the reason."""
+    from rempart.flows.shared.platform import open_platform, utc_now
+    from rempart.web import facts
+
+    return facts.gather(open_platform, utc_now)
+
+
+def complete(facts: CockpitFacts) -> bool:
+    """Return whether every source answered: if not, a command ends with exit code 1."""
+    return not facts.unknown()
+
+
+def cockpit(pipeline: str) -> str:
+    """Return the address of the cockpit's page of a pipeline; its path alone if the address of Airflow is unknown."""
+    from rempart.airflow_api import AirflowApi
+    from rempart.errors import RempartError
+    from rempart.settings import config
+
+    try:
+        host = AirflowApi(config.environment_connections("airflow_api")).url
+    except RempartError:
+        host = ""
+    return f"{host}/rempart/data/{pipeline}"

@@ -1,0 +1,137 @@
+"""Write models, their versions and comparisons as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rempart.cli.views import text
+from rempart.ledger.attributed import Writer
+from rempart.models.gate import is_kept
+from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion
+from rempart.web.read_models.models import Bound
+
+HEAD = ("MODEL", "CHAMPION", "SINCE", "FIGURES", "NEWEST", "THE GATE'S DECISION")
+
+
+def listing(states: Sequence[ModelState], without: Sequence[str]) -> Iterator[str]:
+    """Yield the table of models. `without`: pipelines that have no model yet."""
+    if not states and not without:
+        yield "There is no pipeline yet. Draft one from a file: rempart pipeline new your.csv"
+        return
+    rows = [_row(state) for state in states]
+    yield from text.table(HEAD, [*rows, *((name, "none", "", "", "none", "") for name in without)])
+
+
+def _row(state: ModelState) -> tuple[str, ...]:
+    champion, newest = state.champion, state.newest
+    return (
+        state.model,
+        f"version {champion.version}" if champion else "none",
+        text.moment(state.champion_since) if champion else "",
+        text.figures(_metrics(champion), state.metric) if champion else "",
+        f"version {newest.version}" if newest else "none",
+        _verdict(newest) if newest else "",
+    )
+
+
+def _metrics(version: ModelVersion) -> Mapping[str, float | None]:
+    return (version.judged.metrics if version.judged else None) or version.metrics
+
+
+def _verdict(version: ModelVersion) -> str:
+    if version.standing != "refused" or version.judged is None:
+        return "promoted" if version.standing == "champion" else version.standing
+    against = [reason for reason in version.judged.reasons if not is_kept(reason)]
+    return against[0] if against else "refused"
+
+
+def state_lines(state: ModelState) -> Iterator[str]:
+    """Yield a model with every version."""
+    champion = state.champion
+    since = f", since {text.moment(state.champion_since)}" if champion else ""
+    yield f"{state.model}: champion {f'version {champion.version}' if champion else 'none'}{since}"
+    for version in state.versions:
+        yield ""
+        yield from version_lines(version, state.metric)
+
+
+def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
+    """Yield a version: figures, training, code, decisions with their evidence."""
+    yield f"Version {version.version}: {version.standing}"
+    entries = [("figures", text.figures(_metrics(version), metric))]
+    if version.seq is not None:
+        rows = f"{version.rows_train:,} rows to learn from, {version.rows_holdout:,} held out"
+        params = ", ".join(f"{name}={value}" for name, value in version.params.items())
+        entries += [
+            ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
+            ("training set", f"{version.dataset_sha256[:16]} of snapshot {version.snapshot}: {rows}"),
+            ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
+            ("code", version.code_version),
+            ("MLflow run", version.run_id),
+        ]
+    yield from text.pairs(entries)
+    for decision in version.decisions:
+        yield f"  {_told(decision)} {text.moment(decision.at)} by {by(decision.by)}, evidence {decision.seq}"
+        yield from (f"    {reason}" for reason in decision.reasons)
+
+
+def _told(decision: Decision) -> str:
+    return {"promotion": "promoted", "refusal": "refused by the gate", "rollback": "rolled back"}[decision.kind]
+
+
+def by(writer: Writer | None) -> str:
+    """Return who wrote a record: the task of a run, or a command."""
+    return f"{writer.dag}, run {writer.run}" if writer else "a command on this machine"
+
+
+def comparison_lines(found: Comparison, metric: str | None) -> Iterator[str]:
+    """Yield two versions side by side: figures, the gate's bounds, and the differences of their training."""
+    first, second = found.first, found.second
+    names = (f"VERSION {first.version}", f"VERSION {second.version}")
+    yield f"{found.model}: version {first.version} ({first.standing}), version {second.version} ({second.standing})"
+    yield ""
+    ordered = sorted(found.metrics, key=lambda figure: figure.name != metric)
+    figures = ((f.name, text.number(f.first), text.number(f.second), _difference(f)) for f in ordered)
+    yield from text.table(("FIGURE", *names, "DIFFERENCE"), figures)
+    bounds = _bounds(first, second)
+    if bounds:
+        yield ""
+        yield from text.table((f"GATE: {metric}", *names), bounds)
+    if first.dataset_sha256 != second.dataset_sha256:
+        yield ""
+        yield "The figures are of different held-out rows, because the training sets differ."
+    if found.training:
+        yield ""
+        rows = ((value.name, _value(value.first), _value(value.second)) for value in found.training)
+        yield from text.table(("TRAINING", *names), rows)
+    else:
+        yield "Trainer, parameters, training set and code are the same."
+    for version, features in ((first, found.only_first), (second, found.only_second)):
+        if features:
+            yield f"Only version {version.version} reads: {', '.join(features)}"
+    if not found.only_first and not found.only_second:
+        yield "Both read the same features."
+
+
+def _difference(figure: Difference) -> str:
+    if figure.first is None or figure.second is None:
+        return "-"
+    return f"{figure.second - figure.first:+.4g}"
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def _bounds(*versions: ModelVersion) -> list[tuple[str, ...]]:
+    found = []
+    for version in versions:
+        plot = version.judged.plot if version.judged else None
+        found.append({bound.rule: bound for bound in plot.bounds} if plot else {})
+    rules = list(dict.fromkeys(rule for bounds in found for rule in bounds))
+    return [(rule, *(_kept(bounds.get(rule)) for bounds in found)) for rule in rules]
+
+
+def _kept(bound: Bound | None) -> str:
+    return f"{text.number(bound.value)} {'kept' if bound.kept else 'BROKEN'}" if bound else "-"

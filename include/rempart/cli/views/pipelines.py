@@ -1,0 +1,151 @@
+"""Write the list and the state of pipelines as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rempart.cli.views import text
+from rempart.web.read_models.messages import Moment
+from rempart.web.read_models.pipeline_states import PipelineState
+from rempart.web.read_models.quarantine import Delivery
+
+HEAD = ("PIPELINE", "SOURCE", "NEWEST DELIVERY", "SNAPSHOT", "CHAMPION", "QUARANTINE", "INGESTS (UTC)")
+
+
+def unknown(moment: Moment) -> Iterator[str]:
+    """Yield the sources that did not answer, with the reason, as lines."""
+    for why, sources in moment.silent.items():
+        yield f"UNKNOWN: {' and '.join(sources)}: {why}"
+    if moment.unknown:
+        yield "What to do: start the stack with `rempart up`, or see `rempart status`."
+
+
+def listing(states: Sequence[PipelineState], landing: str) -> Iterator[str]:
+    """Yield the table of pipelines. `landing`: the bucket of deliveries."""
+    if not states:
+        yield "There is no pipeline yet. Draft one from a file: rempart pipeline new your.csv"
+        return
+    yield from text.table(HEAD, (_row(state, landing) for state in states))
+    for state in states:
+        if state.error:
+            yield f"{state.name}: {state.error[0]}"
+
+
+def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
+    if state.error:
+        return (state.name, "INVALID FILE", "", "", "", "", "")
+    source = f"{landing}/{state.prefix}"
+    if not state.known:
+        return (state.name, source, *(text.UNKNOWN,) * 4, state.schedule or "by hand")
+    newest = state.newest[0] if state.newest else None
+    return (
+        state.name,
+        source,
+        f"{text.counted(newest.delivered, 'row')} {text.moment(newest.landed_at)}" if newest else "none",
+        f"{state.snapshot.id[:12]} {text.counted(state.snapshot.rows, 'row')}" if state.snapshot else "none",
+        f"version {state.champion.version}" if state.champion else "none",
+        text.counted(state.quarantined, "row") + (f", {state.held_back} held back" if state.held_back else ""),
+        state.schedule or "by hand",
+    )
+
+
+def state_lines(state: PipelineState, landing: str) -> Iterator[str]:
+    """Yield the state of one pipeline."""
+    yield f"{state.name}: {state.description or 'no description'}"
+    if state.error:
+        yield f"  INVALID FILE: {state.error[0]}"
+    else:
+        yield from text.pairs(
+            [
+                ("source", f"{landing}/{state.prefix} ({state.classification})"),
+                ("predicts", str(state.target)),
+                ("ingests", f"{state.schedule} (UTC)" if state.schedule else "by hand: the file has no schedule"),
+            ]
+        )
+    if state.known:
+        yield from _known(state)
+    step = state.next
+    yield ""
+    yield f"Next: {step.sentence}" + (f"\n  {step.command}" if step.command else "")
+
+
+def _known(state: PipelineState) -> Iterator[str]:
+    yield ""
+    yield f"Deliveries: {state.deliveries}" + (f", the newest {len(state.newest)}:" if state.newest else "")
+    yield from (f"  {row}" for row in deliveries(state.newest))
+    found = state.snapshot
+    yield ""
+    if found:
+        yield f"Snapshot: {found.id}, {found.rows:,} rows, {text.moment(found.at)}, at site '{found.site}'"
+    else:
+        yield "Snapshot: none"
+    yield f"Quarantine: {text.counted(state.quarantined, 'row')}" + (
+        f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
+    )
+    yield from (f"  {count:>7,} x {reason}" for reason, count in state.rules.items())
+    yield _champion(state)
+
+
+def _champion(state: PipelineState) -> str:
+    model = state.model
+    if model is None or model.champion is None:
+        return "Champion: none"
+    champion = model.champion
+    judged = champion.judged
+    told = text.figures(judged.metrics, model.metric) if judged else "-"
+    bounds = judged.plot.bounds if judged and judged.plot else ()
+    asked = ", ".join(f"{bound.rule} {text.number(bound.value)}" for bound in bounds)
+    told += f"; the gate asks for: {asked}" if asked else ""
+    return f"Champion: version {champion.version} since {text.moment(model.champion_since)}: {told}"
+
+
+def deliveries(found: Sequence[Delivery]) -> Iterator[str]:
+    """Yield deliveries as a table, with counts alone. They are known by their SHA-256."""
+    if not found:
+        return
+    head = ("SHA-256", "LANDED", "DELIVERED", "ACCEPTED", "QUARANTINED", "OUTCOME")
+    yield from text.table(
+        head,
+        (
+            (
+                delivery.sha256[:12],
+                text.moment(delivery.landed_at),
+                f"{delivery.delivered:,}",
+                f"{delivery.accepted:,}",
+                f"{delivery.quarantined:,}",
+                delivery.outcome + (f": {delivery.fault}" if delivery.fault else ""),
+            )
+            for delivery in found
+        ),
+    )
+
+
+def as_json(state: PipelineState, landing: str) -> Mapping[str, Any]:
+    """Return the state of a pipeline for a JSON document. `delivery` names: SHA-256 alone, as in the ledger."""
+    found, model, champion = state.snapshot, state.model, state.champion
+    return {
+        "name": state.name,
+        "description": state.description,
+        "classification": state.classification,
+        "source": f"{landing}/{state.prefix}" if state.prefix else None,
+        "target": state.target,
+        "schedule": state.schedule,
+        "error": dict(zip(("what", "hint"), state.error, strict=True)) if state.error else None,
+        "known": state.known,
+        "deliveries": state.deliveries,
+        "newest_deliveries": state.newest,
+        "snapshot": {"id": found.id, "rows": found.rows, "at": found.at, "site": found.site} if found else None,
+        "quarantined": state.quarantined,
+        "held_back": state.held_back,
+        "rules": state.rules,
+        "champion": {
+            "version": champion.version,
+            "since": model.champion_since,
+            "metric": model.metric,
+            "metrics": champion.judged.metrics if champion.judged else champion.metrics,
+        }
+        if champion and model
+        else None,
+        "next": state.next,
+    }

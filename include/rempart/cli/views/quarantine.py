@@ -1,0 +1,42 @@
+"""Write a pipeline's quarantine as lines: counts by delivery and rule. No value of a row is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rempart.cli.views import pipelines, text
+from rempart.ingestion.acceptance import HELD
+from rempart.web.read_models.quarantine import Quality
+
+
+def lines(quality: Quality, cockpit: str) -> Iterator[str]:
+    """Yield a pipeline's quarantine. `cockpit`: the address of the cockpit's page of the pipeline."""
+    name = quality.pipeline
+    if not quality.known:
+        return
+    if not quality.quarantined and not quality.earlier:
+        yield f"{name}: no row is in quarantine ({text.counted(quality.deliveries, 'delivery', 'deliveries')})"
+        return
+    found = quality.in_quarantine
+    rows, of = text.counted(quality.quarantined, "row"), text.counted(len(found), "delivery", "deliveries")
+    yield f"{name}: {rows} of {of} in quarantine"
+    if quality.earlier:
+        yield f"  {quality.earlier:,} more are from before deliveries were recorded: only the site knows them"
+    yield from pipelines.deliveries(found)
+    for delivery in found:
+        yield ""
+        yield f"Delivery {delivery.sha256}"
+        reasons = sorted(delivery.reasons.items(), key=lambda item: (-item[1], item[0]))
+        yield from (f"  {count:>7,} x {reason}" for reason, count in reasons if reason != HELD)
+        if delivery.held_back:
+            yield f"  {delivery.good:>7,} good rows wait until you accept the delivery, or correct the pipeline file:"
+            yield f"    rempart quarantine accept {name} {delivery.sha256}"
+    shares = [rule for rule in quality.expectations if rule.judged]
+    if shares:
+        yield ""
+        yield from text.table(
+            ("EXPECTATION", "BROKEN BY", "OF ROWS"),
+            ((rule.reason, f"{rule.unexpected:,}", f"{rule.judged:,}") for rule in shares),
+        )
+    yield ""
+    yield f"To look at the rows, open {cockpit} and choose a delivery. A script triggers preview_quarantine_{name}."

@@ -1,0 +1,184 @@
+"""List the sites: operator, jurisdiction, role, whether each answers now, lag, and newest restore point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import typer
+
+from rempart.cli import json_documents
+from rempart.cli.json_documents import AsJson
+
+if TYPE_CHECKING:
+    from rempart.flows.shared.platform import Platform
+    from rempart.web.facts import CockpitFacts
+
+AT_MOST = 5.0
+"""Seconds within which a site answers, or counts as silent."""
+HEAD = ("SITE", "OPERATOR", "JURISDICTION", "ROLE", "ENDPOINT", "ANSWERS", "LAG", "NEWEST RESTORE POINT")
+
+
+@dataclass(frozen=True)
+class SiteEntry:
+    """A site. `owner`: jurisdiction of the operator's ultimate owner. `replica_of`: sites whose objects it replicates.
+
+    `silent`: why it does not answer; None if it answers. `lag_seconds` of the replica now; None if unknown or no
+    replica. `point`: the newest restore point that is there.
+    """
+
+    name: str
+    operator: str
+    jurisdiction: str
+    owner: str
+    active: bool
+    replica_of: tuple[str, ...]
+    endpoint: str
+    silent: str | None
+    lag_seconds: float | None
+    lag_objective_seconds: float | None
+    point: str | None
+    point_at: datetime | None
+
+
+def entries(facts: CockpitFacts, endpoints: Mapping[str, str], silent: Mapping[str, str | None]) -> list[SiteEntry]:
+    """Return every site of rempart.yaml. Pure. `endpoints` and `silent`, by site: host, and why it does not answer."""
+    from rempart.web.facts import Unknown
+    from rempart.web.read_models import loss
+    from rempart.web.read_models.overview import places
+    from rempart.web.read_models.points import standing
+
+    pairs = () if isinstance(facts.config, Unknown) else facts.config.replication
+    found = []
+    for place in places(facts, facts.at):
+        if place.kind != "site":
+            continue
+        lags = [loss.lag(facts, pair, facts.at) for pair in pairs if pair.target == place.name]
+        known = [lag for lag in lags if lag.seconds is not None]
+        worst = max(known, key=lambda lag: lag.seconds or 0.0, default=None)
+        point = next((record for record in standing(facts) if record.body["site"] == place.name), None)
+        found.append(
+            SiteEntry(
+                place.name,
+                place.operator,
+                place.jurisdiction,
+                place.owner_jurisdiction,
+                place.active,
+                tuple(lag.source for lag in lags),
+                endpoints.get(place.name, ""),
+                silent.get(place.name),
+                worst.seconds if worst else None,
+                worst.objective_seconds if worst else None,
+                point.subject if point else None,
+                datetime.fromisoformat(str(point.body["created_at"])) if point else None,
+            )
+        )
+    return found
+
+
+def lines(found: Sequence[SiteEntry], now: datetime) -> Iterator[str]:
+    """Yield the table of sites, and why a site does not answer. Pure."""
+    from rempart.cli.views import text
+
+    yield from text.table(HEAD, (_row(entry, now) for entry in found))
+    for entry in found:
+        if entry.silent:
+            yield f"{entry.name} does not answer: {entry.silent}. Check it with `rempart site doctor {entry.name}`."
+
+
+def _row(entry: SiteEntry, now: datetime) -> tuple[str, ...]:
+    from rempart.cli.views import text
+
+    replica = f"replica of {', '.join(entry.replica_of)}" if entry.replica_of else ""
+    role = ", ".join(part for part in ("active" if entry.active else "", replica) if part) or "-"
+    late = entry.lag_seconds is not None and entry.lag_seconds > (entry.lag_objective_seconds or 0.0)
+    lag = text.span(entry.lag_seconds) + (" LATE" if late else "") if entry.replica_of else "-"
+    age = f"{entry.point} ({text.span((now - entry.point_at).total_seconds())} ago)" if entry.point_at else "none"
+    owned = "" if entry.owner == entry.jurisdiction else f" (owner {entry.owner})"
+    answers = "no" if entry.silent else "yes"
+    return (entry.name, entry.operator, entry.jurisdiction + owned, role, entry.endpoint, answers, lag, age)
+
+
+def ask(platform: Platform, request: Callable[[str, object], object] | None = None) -> dict[str, str | None]:
+    """Return for each site why it does not answer; None if it does. All are asked at once, without credentials.
+
+    Any HTTP answer counts: `rempart site doctor` checks what a site can do. `request` takes URL and certificates.
+    """
+    names = list(platform.config.sites)
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
+        return dict(zip(names, pool.map(lambda name: _silent(platform, name, request or _request), names), strict=True))
+
+
+def _silent(platform: Platform, name: str, request: Callable[[str, object], object]) -> str | None:
+    import httpx
+
+    from rempart.errors import RempartError
+    from rempart.sovereignty.places import decide_site
+
+    try:
+        connection = platform.connections(platform.config.sites[name].connection)
+    except RempartError as error:
+        return error.what
+    endpoint, today = connection.extra.get("endpoint_url"), platform.clock().date()
+    if not endpoint:
+        return f"connection '{connection.name}' has no endpoint"
+    if not decide_site(platform.config, "internal", "data", name, on=today, endpoint=endpoint).allowed:
+        return "it was not asked, because the policy allows no data at this endpoint"
+    try:
+        request(endpoint, connection.extra.get("ca_bundle", True))
+    except (httpx.HTTPError, OSError) as error:
+        return f"{endpoint}: {type(error).__name__}"
+    return None
+
+
+def _request(url: str, verify: object) -> object:
+    import ssl
+
+    import httpx
+
+    trusted = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else bool(verify)
+    return httpx.get(url, timeout=AT_MOST, verify=trusted, trust_env=False)
+
+
+def endpoint_hosts(platform: Platform) -> dict[str, str]:
+    """Return the host and port of each site's endpoint; empty for a connection that is missing."""
+    from rempart.errors import RempartError
+
+    found = {}
+    for name, site in platform.config.sites.items():
+        try:
+            found[name] = urlsplit(str(platform.connections(site.connection).extra.get("endpoint_url", ""))).netloc
+        except RempartError:
+            found[name] = ""
+    return found
+
+
+def list_sites(
+    as_json: AsJson = False,
+) -> None:
+    """Show each site: operator, jurisdiction, active or replica, endpoint, whether it answers, lag, restore point.
+
+    Exit code 1: a site does not answer, or a source of these facts did not.
+
+    Example:
+
+        rempart site list
+        rempart site list --json
+    """
+    from rempart.cli.views import facts, pipelines
+    from rempart.flows.shared.platform import open_platform
+    from rempart.web.read_models.messages import moment
+
+    platform, gathered = open_platform(), facts.gather()
+    found = entries(gathered, endpoint_hosts(platform), ask(platform))
+    if as_json:
+        json_documents.show({"at": gathered.at, "unknown": gathered.unknown(), "sites": found})
+    else:
+        for line in (*lines(found, gathered.at), *pipelines.unknown(moment(gathered, gathered.at))):
+            typer.echo(line)
+    silent = any(entry.silent for entry in found)
+    raise typer.Exit(1 if silent or not facts.complete(gathered) else 0)

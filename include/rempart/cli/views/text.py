@@ -1,0 +1,73 @@
+"""Form tables, times, durations and sizes for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+UNKNOWN = "unknown"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a table as lines: the head, then each row, with columns of equal width."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def pairs(entries: Iterable[tuple[str, str]], indent: str = "  ") -> Iterator[str]:
+    """Yield names and their values as lines, the values below each other."""
+    found = list(entries)
+    width = max((len(name) for name, _ in found), default=0)
+    for name, text in found:
+        yield f"{indent}{name:<{width}}  {text}".rstrip()
+
+
+def fields(content: Any) -> dict[str, Any]:
+    """Return a dataclass as a dictionary, for a document with more fields."""
+    return asdict(content)
+
+
+def moment(at: datetime | None) -> str:
+    """Return a time to the minute, UTC."""
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration in its largest units."""
+    if seconds is None:
+        return UNKNOWN
+    whole = int(seconds)
+    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
+
+def size(count: float) -> str:
+    """Return bytes in decimal units."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def number(value: float | None) -> str:
+    """Return a figure with four significant digits."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def figures(metrics: Mapping[str, float | None], first: str | None = None) -> str:
+    """Return figures as text, the deciding one first."""
+    ordered = sorted(metrics, key=lambda name: name != first)
+    return ", ".join(f"{name} {number(metrics[name])}" for name in ordered) or "-"

@@ -1,0 +1,267 @@
+"""Deliver files to a pipeline: check their headers, upload them to the landing bucket, and read them back.
+
+All files are checked before the first byte is uploaded. A file never replaces another delivery that waits under its
+name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteFenced
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries
+from rempart.ingestion.reading import header_of
+from rempart.ingestion.unpacking import MAX_BYTES, Unreadable
+from rempart.settings.pipeline import Pipeline
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.s3.site import file_sha256
+
+PART = 8 << 20
+"""Bytes of one request. A file of at most so many bytes is written in one request."""
+_BLOCK = 1 << 20
+_TYPE = "text/csv"
+_DELIMITERS = (";", "\t", "|", ",")
+
+Step = Literal["upload", "check"]
+Progress = Callable[[Step, str, int], object]
+"""Is called with the step, the name of the file, and the number of bytes done since the last call."""
+State = Literal["new", "waiting", "ingested"]
+"""`waiting`: the same bytes wait under this name already. `ingested`: they were ingested before."""
+
+
+@dataclass(frozen=True)
+class HeaderFault:
+    """Why the header of a file does not fit a pipeline; each is empty if there is no such fault."""
+
+    file: str
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()
+    other: str = ""
+
+    def line(self) -> str:
+        """Return the fault as text."""
+        told = [
+            self.missing and f"it lacks {_columns(self.missing)}",
+            self.extra and f"{_columns(self.extra)} {'is' if len(self.extra) == 1 else 'are'} not in the pipeline file",
+            self.twice and f"{_columns(self.twice)} occurs twice",
+            self.other,
+        ]
+        return f"{self.file}: {'; '.join(part for part in told if part)}"
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file with its key in the landing bucket. `uploaded` bytes are on their way only if it is new."""
+
+    file: Path
+    key: str
+    size: int
+    sha256: str
+    state: State
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Result of a delivery: each file, and the place where it waits for ingestion."""
+
+    pipeline: str
+    site: str
+    bucket: str
+    files: tuple[PlannedFile, ...]
+
+
+def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> HeaderFault | None:
+    """Compare the header of a file with the columns of a pipeline; None if they fit. Pure.
+
+    If no column fits, the first line may be a row, whose values are not repeated.
+    """
+    columns = list(pipeline.columns)
+    missing = tuple(column for column in columns if column not in header)
+    if len(missing) == len(columns):
+        return HeaderFault(name, other=_no_column(header, pipeline))
+    extra = tuple(column for column in header if column not in columns)
+    twice = tuple(column for column in columns if header.count(column) > 1)
+    return HeaderFault(name, missing, extra, twice) if missing or extra or twice else None
+
+
+def _no_column(header: Sequence[str], pipeline: Pipeline) -> str:
+    declared = pipeline.source.delimiter
+    first = declared.join(header)
+    for other in _DELIMITERS:
+        if other != declared and set(first.split(other)) & set(pipeline.columns):
+            return f"its columns are separated by {other!r}, but the pipeline file declares {declared!r}"
+    return "its first line names none of the pipeline's columns; a delivery begins with a header"
+
+
+def _columns(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name[:50]}'" for name in names[:10])
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"column{'' if len(names) == 1 else 's'} {shown}{more}"
+
+
+def check(pipeline: Pipeline, files: Sequence[Path]) -> None:
+    """Check that every file can be read and has the pipeline's header. Nothing is contacted.
+
+    Raises IngestError with a line for each file at fault.
+    """
+    faults = [fault.line() for fault in _faults(pipeline, files)]
+    if faults:
+        raise IngestError(
+            f"deliver to '{pipeline.name}': nothing was uploaded. " + "\n  ".join(faults),
+            f"Correct the file. If the file is right, correct include/pipelines/{pipeline.name}.yaml and run "
+            f"`rempart pipeline check {pipeline.name}`.",
+        )
+
+
+def _faults(pipeline: Pipeline, files: Sequence[Path]) -> Iterator[HeaderFault]:
+    seen: dict[str, Path] = {}
+    for file in files:
+        if (before := seen.setdefault(file.name, file)) is not file:
+            yield HeaderFault(str(file), other=f"it has the same name as {before}; rename one of them")
+            continue
+        if not file.name.isprintable() or file.name.startswith("."):
+            yield HeaderFault(repr(file.name), other="a delivery's name has no control character and no leading dot")
+            continue
+        try:
+            size = file.stat().st_size
+            with file.open("rb") as stream:
+                header = header_of(file.name, stream, size, pipeline.source)
+        except Unreadable as fault:
+            yield HeaderFault(file.name, other=str(fault))
+            continue
+        except OSError as error:
+            yield HeaderFault(str(file), other=f"it cannot be read ({error.strerror or type(error).__name__})")
+            continue
+        if size > MAX_BYTES:
+            yield HeaderFault(file.name, other=f"it is larger than {MAX_BYTES >> 20} MiB; deliver it in parts")
+        elif wrong := header_fault(file.name, header, pipeline):
+            yield wrong
+
+
+def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple[PlannedFile, ...]:
+    """Return what a delivery of these files would do. Nothing is written.
+
+    Raises IngestError if a file's header is wrong, or another delivery waits under its name; PlacementDenied,
+    SiteFenced, SiteError, DatabaseUnavailable.
+    """
+    check(pipeline, files)
+    site, buckets = platform.active_site(pipeline.classification), platform.config.buckets
+    planned = []
+    for file in files:
+        key, size, sha256 = pipeline.source.prefix + file.name, file.stat().st_size, file_sha256(file)
+        state: State = "ingested" if deliveries.is_known(site, buckets.lake, pipeline.name, sha256) else "new"
+        try:
+            stands = site.head(buckets.landing, key)
+        except ObjectMissing:
+            pass
+        else:
+            if stands.size != size or _stored_sha256(site, buckets.landing, key) != sha256:
+                raise _occupied(pipeline, file, stands)
+            state = "waiting"
+        planned.append(PlannedFile(file, key, size, sha256, state))
+    return tuple(planned)
+
+
+def _occupied(pipeline: Pipeline, file: Path, stands: ObjectInfo) -> IngestError:
+    return IngestError(
+        f"deliver {file.name} to '{pipeline.name}': another delivery of that name waits for ingestion "
+        f"({stands.size:,} bytes, since {stands.modified:%Y-%m-%d %H:%M} UTC). It is unchanged; nothing was uploaded",
+        f"Rename your file; or ingest the waiting delivery first: `rempart pipeline run {pipeline.name} --follow`.",
+    )
+
+
+def _quiet(step: Step, name: str, count: int) -> None:
+    """Report no progress."""
+
+
+def send(
+    platform: Platform, pipeline: Pipeline, planned: Sequence[PlannedFile], progress: Progress = _quiet
+) -> Delivered:
+    """Upload the new files of a plan in constant memory, and compare each with what the site gives back.
+
+    Raises IngestError if another delivery took a name meanwhile; IntegrityError if the site returns other bytes;
+    SiteFenced if the platform moved meanwhile; SiteError, DatabaseUnavailable.
+    """
+    began = platform.active()
+    site, bucket = platform.active_site(pipeline.classification, began), platform.config.buckets.landing
+    for file in planned:
+        if file.state == "new":
+            _upload(site, bucket, pipeline, file, progress)
+            _check(site, bucket, file, progress)
+    if (now := platform.active()) != began:
+        raise SiteFenced(
+            f"deliver to '{pipeline.name}': the platform moved from site '{began.site}' during the upload, and is at "
+            f"'{now.site}' now",
+            "Deliver the same files again: files that are there already are not uploaded twice.",
+        )
+    return Delivered(pipeline.name, site.name, bucket, tuple(planned))
+
+
+def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, progress: Progress) -> None:
+    metadata = {"sha256": planned.sha256}
+    if planned.size <= PART:
+        body = planned.file.read_bytes()
+        if not site.write_new(bucket, planned.key, body, metadata=metadata, content_type=_TYPE):
+            raise _occupied(pipeline, planned.file, site.head(bucket, planned.key))
+        progress("upload", planned.name, len(body))
+        return
+    now = datetime.now(UTC)
+    like = ObjectInfo(planned.key, planned.size, now, metadata=metadata, content_type=_TYPE)
+    upload, number = site.upload(bucket, like), 0
+    with planned.file.open("rb") as stream:
+        while part := stream.read(PART):
+            number += 1
+            if not upload.has(number, part):
+                upload.part(number, part)
+            progress("upload", planned.name, len(part))
+    try:
+        stands = site.head(bucket, planned.key)
+    except ObjectMissing:
+        upload.complete()
+    else:
+        upload.abort()
+        raise _occupied(pipeline, planned.file, stands)
+
+
+def _check(site: Site, bucket: str, planned: PlannedFile, progress: Progress) -> None:
+    digest = _stored_sha256(site, bucket, planned.key, lambda count: progress("check", planned.name, count))
+    if digest != planned.sha256:
+        raise IntegrityError(
+            f"deliver {planned.name}: site '{site.name}' returned other bytes of {bucket}/{planned.key} than were "
+            "sent, or the file changed during the upload",
+            "Remove the object with an S3 client and deliver the file again. If it fails again, ask the operator of "
+            "the site.",
+        )
+
+
+def _stored_sha256(site: Site, bucket: str, key: str, told: Callable[[int], object] = lambda count: None) -> str:
+    digest = hashlib.sha256()
+    with site.open(bucket, key) as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            told(len(block))
+    return digest.hexdigest()
+
+
+def next_ingestion(pipeline: Pipeline, now: datetime) -> tuple[datetime, timedelta] | None:
+    """Return when the schedule ingests next (UTC), and how long that is from now; None without a schedule.
+
+    `now` is aware. Raises nothing: the pipeline file's expression was validated.
+    """
+    if pipeline.schedules.ingest is None:
+        return None
+    from croniter import croniter
+
+    at: datetime = croniter(pipeline.schedules.ingest, now).get_next(datetime)
+    return at, at - now

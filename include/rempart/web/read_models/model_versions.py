@@ -1,0 +1,236 @@
+"""List the versions of each model: figures, training, the gate's decision, and who made it champion. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from rempart.flows.training.champions import succession
+from rempart.ledger.attributed import Writer, writer
+from rempart.ledger.port import Evidence
+from rempart.web.facts import CockpitFacts
+from rempart.web.read_models.models import Plot, plot
+
+Standing = Literal["champion", "champion before", "rolled back", "refused", "not judged"]
+"""Standing of a version now. `champion before`: a rollback can return to it."""
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A recorded decision about a version: promotion, refusal or rollback. `by`: the task that wrote it, if any."""
+
+    seq: int
+    at: datetime
+    kind: str
+    metrics: Figures
+    baselines: Figures
+    champion_metrics: Figures
+    reasons: tuple[str, ...]
+    plot: Plot | None
+    by: Writer | None
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version with its training and its decisions, newest first. `metrics`: of its held-out rows.
+
+    `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
+    """
+
+    version: str
+    standing: Standing
+    seq: int | None
+    trained_at: datetime | None
+    metrics: Figures
+    dataset_sha256: str
+    rows_train: int
+    rows_holdout: int
+    snapshot: str
+    trainer: str
+    params: Mapping[str, Any]
+    seed: int | None
+    features: tuple[str, ...]
+    code_version: str
+    run_id: str
+    by: Writer | None
+    decisions: tuple[Decision, ...]
+
+    @property
+    def judged(self) -> Decision | None:
+        """Return the gate's newest decision on the version."""
+        return next((decision for decision in self.decisions if decision.kind != "rollback"), None)
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model: its champion by the recorded decisions, since when, and every known version, newest first."""
+
+    model: str
+    metric: str | None
+    champion: ModelVersion | None
+    champion_since: datetime | None
+    newest: ModelVersion | None
+    versions: tuple[ModelVersion, ...]
+
+    def version(self, name: str) -> ModelVersion | None:
+        """Return a version by its number."""
+        return next((version for version in self.versions if version.version == name), None)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value that two versions do not share; None where a version lacks it."""
+
+    name: str
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions side by side. `features`: each feature that only one of them reads."""
+
+    model: str
+    first: ModelVersion
+    second: ModelVersion
+    metrics: tuple[Difference, ...]
+    training: tuple[Difference, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+
+def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
+    """Return every model with a candidate or a decision on record, by name."""
+    kinds: tuple[Literal["promotion"], Literal["refusal"], Literal["rollback"]] = ("promotion", "refusal", "rollback")
+    decided = [record for kind in kinds for record in facts.of(kind)]
+    names = {record.subject for record in (*decided, *facts.of("candidate"))}
+    return {
+        name: model_state(
+            name,
+            [record for record in facts.of("candidate") if record.subject == name],
+            [record for record in decided if record.subject == name],
+        )
+        for name in sorted(names)
+    }
+
+
+def model_state(model: str, candidates: Sequence[Evidence], decisions: Sequence[Evidence]) -> ModelState:
+    """Return a model from its candidates (newest first) and its decisions (in any order)."""
+    ordered = sorted(decisions, key=lambda record: record.seq)
+    aliased = [record for record in ordered if record.kind in ("promotion", "rollback")]
+    champions = succession(aliased)
+    trained: dict[str, Evidence] = {}
+    for record in candidates:
+        trained.setdefault(str(record.body["version"]), record)
+    told: dict[str, list[Evidence]] = {}
+    for record in reversed(ordered):
+        told.setdefault(_subject_of(record), []).append(record)
+    names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
+    versions = tuple(
+        _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ())))
+        for name in names
+    )
+    champion = next((version for version in versions if version.standing == "champion"), None)
+    gates = [record.body.get("gate") or {} for record in reversed(ordered) if record.kind != "rollback"]
+    return ModelState(
+        model,
+        gates[0].get("metric") if gates else None,
+        champion,
+        aliased[-1].at if champion and aliased else None,
+        versions[0] if versions else None,
+        versions,
+    )
+
+
+def compared(model: str, first: ModelVersion, second: ModelVersion) -> Comparison:
+    """Return the differences of two versions. Figures are listed also where they are equal."""
+    figures = [(version.judged.metrics if version.judged else None) or version.metrics for version in (first, second)]
+    metrics = tuple(Difference(name, figures[0].get(name), figures[1].get(name)) for name in _keys(*figures))
+    whole = [{**_training(version), **version.params} for version in (first, second)]
+    training = tuple(
+        Difference(name, whole[0].get(name), whole[1].get(name))
+        for name in _keys(*whole)
+        if whole[0].get(name) != whole[1].get(name)
+    )
+    return Comparison(
+        model,
+        first,
+        second,
+        metrics,
+        training,
+        tuple(name for name in first.features if name not in second.features),
+        tuple(name for name in second.features if name not in first.features),
+    )
+
+
+def _keys(*found: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
+def _training(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "trainer": version.trainer,
+        "seed": version.seed,
+        "training set": version.dataset_sha256[:16],
+        "snapshot": version.snapshot,
+        "rows to learn from": version.rows_train,
+        "rows held out": version.rows_holdout,
+        "code": version.code_version,
+    }
+
+
+def _subject_of(record: Evidence) -> str:
+    return str(record.body["replaces"] if record.kind == "rollback" else record.body["version"])
+
+
+def _standing(name: str, champions: Sequence[str], told: Sequence[Evidence]) -> Standing:
+    """Return the standing of a version; `told`: the decisions on it, newest first."""
+    if champions and champions[-1] == name:
+        return "champion"
+    if name in champions:
+        return "champion before"
+    if not told:
+        return "not judged"
+    return "refused" if told[0].kind == "refusal" else "rolled back"
+
+
+def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], standing: Standing) -> ModelVersion:
+    body = trained.body if trained else {}
+    dataset, trainer = body.get("dataset") or {}, body.get("trainer") or {}
+    return ModelVersion(
+        name,
+        standing,
+        trained.seq if trained else None,
+        trained.at if trained else None,
+        dict(body.get("metrics") or {}),
+        str(dataset.get("sha256", "")),
+        int(dataset.get("rows_train", 0)),
+        int(dataset.get("rows_holdout", 0)),
+        str(body.get("snapshot") or ""),
+        str(trainer.get("use", "")),
+        dict(trainer.get("params") or {}),
+        trainer.get("seed"),
+        tuple(str(feature["name"]) for feature in body.get("features") or ()),
+        str(body.get("code_version", "")),
+        str(body.get("run_id", "")),
+        writer(trained) if trained else None,
+        tuple(_decision(record) for record in told),
+    )
+
+
+def _decision(record: Evidence) -> Decision:
+    body = record.body
+    return Decision(
+        record.seq,
+        record.at,
+        record.kind,
+        dict(body.get("metrics") or {}),
+        dict(body.get("baselines") or {}),
+        dict(body.get("champion_metrics") or {}),
+        tuple(str(reason) for reason in body.get("reasons") or ()),
+        None if record.kind == "rollback" else plot(body),
+        writer(record),
+    )

@@ -1,0 +1,126 @@
+"""Describe the state of each pipeline: deliveries, snapshot, quarantine, model, and what to do next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.errors import PipelineError
+from rempart.ingestion.acceptance import HELD
+from rempart.settings.pipeline import Pipeline
+from rempart.web.facts import CockpitFacts, Unknown
+from rempart.web.read_models.data import SnapshotEntry, data
+from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
+from rempart.web.read_models.quarantine import Delivery, deliveries
+
+NEWEST = 5
+"""Deliveries that the state of a pipeline lists."""
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What a person does next: a sentence, and the command for it, if any."""
+
+    sentence: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class PipelineState:
+    """A pipeline. `error`: fault of its file and the remedy. `known`: whether the ledger answered.
+
+    `newest`: its newest deliveries. `rules`: rows in quarantine by reason, most first; a row with two reasons counts
+    under both.
+    """
+
+    name: str
+    description: str
+    classification: str | None
+    prefix: str | None
+    target: str | None
+    schedule: str | None
+    error: tuple[str, str] | None
+    known: bool
+    deliveries: int
+    newest: tuple[Delivery, ...]
+    snapshot: SnapshotEntry | None
+    quarantined: int
+    held_back: int
+    rules: Mapping[str, int]
+    model: ModelState | None
+    next: NextStep
+
+    @property
+    def champion(self) -> ModelVersion | None:
+        return self.model.champion if self.model else None
+
+
+def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, ...]:
+    """Return every pipeline that has a file, by name. `now` is an aware datetime."""
+    files = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
+    models, found = model_states(facts), {entry.pipeline: entry for entry in data(facts, now).pipelines}
+    known = not isinstance(facts.evidence, Unknown)
+    states = []
+    for name, file in sorted(files.items()):
+        told = deliveries(facts, name)
+        rules: dict[str, int] = {}
+        for delivery in told:
+            for reason, count in delivery.reasons.items():
+                if delivery.quarantined and reason != HELD:
+                    rules[reason] = rules.get(reason, 0) + count
+        held = sum(delivery.held_back for delivery in told)
+        spec = file if isinstance(file, Pipeline) else None
+        snapshot, model = found[name].newest, models.get(name)
+        states.append(
+            PipelineState(
+                name,
+                spec.description if spec else "",
+                spec.classification if spec else None,
+                spec.source.prefix if spec else None,
+                spec.prediction.target if spec else None,
+                spec.schedules.ingest if spec else None,
+                (file.what, file.hint) if isinstance(file, PipelineError) else None,
+                known,
+                len(told),
+                told[:NEWEST],
+                snapshot,
+                found[name].quarantined,
+                held,
+                dict(sorted(rules.items(), key=lambda item: (-item[1], item[0]))),
+                model,
+                next_step(name, file, known=known, told=told, snapshot=snapshot, model=model),
+            )
+        )
+    return tuple(states)
+
+
+def next_step(
+    name: str,
+    file: Pipeline | PipelineError,
+    *,
+    known: bool,
+    told: tuple[Delivery, ...],
+    snapshot: SnapshotEntry | None,
+    model: ModelState | None,
+) -> NextStep:
+    """Return what a person should do about a pipeline now: the first step that is not done yet."""
+    run = f"rempart pipeline run {name} --follow"
+    if isinstance(file, PipelineError):
+        return NextStep("Correct the pipeline file.", f"rempart pipeline check {name}")
+    if not known:
+        return NextStep("The ledger does not answer. Start the stack.", "rempart up")
+    if any(delivery.held_back for delivery in told):
+        return NextStep("A delivery is held back: decide about its rows.", f"rempart quarantine show {name}")
+    if snapshot is None and told:
+        return NextStep("No row was accepted: look at the reasons.", f"rempart quarantine show {name}")
+    if snapshot is None:
+        return NextStep("Nothing was delivered yet.", f"rempart pipeline deliver {name} FILE")
+    newest = model.newest if model else None
+    if newest is None or newest.snapshot != snapshot.id:
+        return NextStep("No model was trained on the current snapshot.", run)
+    if newest.standing == "not judged":
+        return NextStep(f"The gate did not judge version {newest.version} yet.", run)
+    if newest.standing == "refused":
+        return NextStep(f"The gate refused version {newest.version}: read why.", f"rempart model show {name}")
+    return NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")

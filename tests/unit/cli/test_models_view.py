@@ -1,0 +1,145 @@
+"""Models on the command line: standing of versions, figures, bounds and differences, from the ledger's records."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from rempart.cli import json_documents
+from rempart.cli.views import models, text
+from rempart.errors import TrainingError
+from rempart.flows.training.champions import decisions_on
+from rempart.flows.training.roll_back_to import RollbackStep, steps_to
+from rempart.web.read_models.model_versions import ModelState, compared, model_states
+from tests.cockpit import GATE, Watched
+
+MODEL = "hotel_bookings"
+
+
+def candidate(watched: Watched, version: str, mae: float = 23.3, **body: Any) -> int:
+    dataset = {"sha256": version * 64, "rows_train": 12_000, "rows_holdout": 3_000}
+    trainer = {"use": "gradient_boosting", "params": {"max_iter": 200}, "seed": 0}
+    found = {"version": version, "dataset": dataset, "snapshot": f"s{version}", "trainer": trainer, "run_id": "r"}
+    found |= {"features": [{"name": "own__nights"}, {"name": "own__adults"}], "code_version": "c1"}
+    return watched.record("candidate", MODEL, found | {"metrics": {"rmse": 40.0, "mae": mae}} | body)
+
+
+def refusal(watched: Watched, version: str, mae: float) -> int:
+    reasons = ["passed: mae 1 is at most 2", f"refused: mae {mae} is above 25 (the limit)"]
+    body = {"version": version, "metrics": {"mae": mae}, "baselines": {"mae": 39.9}, "reasons": reasons, "gate": GATE}
+    return watched.record("refusal", MODEL, body | {"champion_metrics": {"mae": 22.4}})
+
+
+def state(watched: Watched) -> ModelState:
+    return model_states(watched.facts())[MODEL]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """Version 1 was champion, 2 is; 3 was refused; 4 waits for the gate."""
+    made = Watched()
+    candidate(made, "1")
+    made.promotion("1", 24.0)
+    candidate(made, "2")
+    written = {"dag": "validate_model_hotel_bookings", "run": "asset__1", "task": "validate"}
+    made.promotion("2", 22.4, previous="1", champion_metrics={"mae": 24.0}, written_by=written)
+    other = {"use": "gradient_boosting", "params": {"max_iter": 1}, "seed": 0}
+    candidate(made, "3", 41.0, trainer=other, features=[{"name": "own__nights"}])
+    refusal(made, "3", 41.0)
+    candidate(made, "4")
+    return made
+
+
+def test_each_version_has_the_standing_that_the_decisions_gave_it(watched: Watched) -> None:
+    found = state(watched)
+    assert [(version.version, version.standing) for version in found.versions] == [
+        ("4", "not judged"),
+        ("3", "refused"),
+        ("2", "champion"),
+        ("1", "champion before"),
+    ]
+    watched.record("rollback", MODEL, {"champion": "1", "replaces": "2", "alias_was": "2"})
+    after = state(watched)
+    assert after.champion and after.champion.version == "1"
+    assert next(v for v in after.versions if v.version == "2").standing == "rolled back"
+
+
+def test_a_rollback_changes_since_when_the_champion_is_champion() -> None:
+    watched = Watched()
+    watched.record("promotion", MODEL, {"version": "1"}, timedelta(days=3))
+    watched.record("promotion", MODEL, {"version": "2"}, timedelta(days=2))
+    before = state(watched).champion_since
+    watched.record("rollback", MODEL, {"champion": "1", "replaces": "2"}, timedelta(hours=1))
+    after = state(watched).champion_since
+    assert before and after and after - before == timedelta(days=1, hours=23)
+
+
+def test_the_list_tells_champion_figures_and_why_the_newest_was_refused(watched: Watched) -> None:
+    lines = list(models.listing([state(watched)], ["energy_use"]))
+    assert lines[1].startswith("hotel_bookings  version 2") and "mae 22.4" in lines[1]
+    assert lines[1].rstrip().endswith("version 4  not judged")
+    assert lines[2].split() == ["energy_use", "none", "none"]
+    refusal(watched, "4", 30.0)
+    assert "refused: mae 30.0 is above 25 (the limit)" in list(models.listing([state(watched)], []))[1]
+
+
+def test_show_names_training_decision_who_and_evidence(watched: Watched) -> None:
+    told = "\n".join(models.state_lines(state(watched)))
+    assert told.startswith("hotel_bookings: champion version 2, since 2026-03-01 12:00 UTC")
+    assert "promoted 2026-03-01 12:00 UTC by validate_model_hotel_bookings, run asset__1, evidence 5" in told
+    assert "12,000 rows to learn from, 3,000 held out" in told and "gradient_boosting(max_iter=200), seed 0" in told
+    assert "refused by the gate" in told and "by a command on this machine" in told
+
+
+def test_a_comparison_shows_figures_bounds_parameters_and_features(watched: Watched) -> None:
+    found = state(watched)
+    second, third = found.version("2"), found.version("3")
+    assert second and third
+    lines = list(models.comparison_lines(compared(MODEL, second, third), "mae"))
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert cells["mae"] == ["22.4", "41", "+18.6"]
+    assert cells["limit"] == ["25", "kept", "25", "BROKEN"]
+    assert cells["champion"] == ["24.48", "kept", "22.85", "BROKEN"]
+    assert cells["max_iter"] == ["200", "1"]
+    assert "Only version 2 reads: own__adults" in lines
+    assert "The figures are of different held-out rows, because the training sets differ." in lines
+
+
+def test_a_version_is_the_same_as_itself(watched: Watched) -> None:
+    found = state(watched).version("1")
+    assert found
+    lines = list(models.comparison_lines(compared(MODEL, found, found), "mae"))
+    assert "Trainer, parameters, training set and code are the same." in lines
+    assert "Both read the same features." in lines
+
+
+def test_a_document_holds_times_as_text(watched: Watched) -> None:
+    assert '"champion_since": "2026-03-01T12:00:00+00:00"' in json_documents.text({**text.fields(state(watched))})
+
+
+def test_a_way_back_goes_by_each_champion_between(watched: Watched) -> None:
+    watched.promotion("5", previous="2")
+    decisions = decisions_on(watched.ledger, MODEL)
+    assert steps_to(decisions, MODEL, None) == (RollbackStep("2", "5"),)
+    assert steps_to(decisions, MODEL, "2") == (RollbackStep("2", "5"),)
+    assert steps_to(decisions, MODEL, "1") == (RollbackStep("2", "5"), RollbackStep("1", "2"))
+
+
+def test_there_is_no_way_to_a_version_that_never_was_champion_nor_to_the_champion(watched: Watched) -> None:
+    decisions = decisions_on(watched.ledger, MODEL)
+    with pytest.raises(TrainingError, match="cannot return to version 3: it can return to 1"):
+        steps_to(decisions, MODEL, "3")
+    with pytest.raises(TrainingError, match="is the champion already"):
+        steps_to(decisions, MODEL, "2")
+    with pytest.raises(TrainingError, match="no earlier champion"):
+        steps_to(decisions[:1], MODEL, None)
+
+
+def test_a_version_promoted_twice_is_reached_by_the_shortest_way() -> None:
+    watched = Watched()
+    for version in ("1", "2", "1", "3"):
+        watched.promotion(version)
+    decisions = decisions_on(watched.ledger, MODEL)
+    assert steps_to(decisions, MODEL, "1") == (RollbackStep("1", "3"),)

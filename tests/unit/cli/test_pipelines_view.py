@@ -1,0 +1,250 @@
+"""Pipelines, quarantine and sites on the command line, from the facts of a platform in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import typer
+
+from rempart.cli import json_documents
+from rempart.cli.views import names, pipelines, quarantine, site_list, text
+from rempart.cli.views.site_list import SiteEntry
+from rempart.errors import DatabaseUnavailable, PipelineError
+from rempart.ingestion.acceptance import HELD
+from rempart.settings import config
+from rempart.settings.config import Connection
+from rempart.web.facts import CockpitFacts, Unknown
+from rempart.web.read_models import quarantine as quarantines
+from rempart.web.read_models.messages import moment
+from rempart.web.read_models.pipeline_states import PipelineState, pipeline_states
+from tests.cockpit import DELIVERY, NOW, ROOT, RULES, Watched
+from tests.unit.cli.test_models_view import MODEL, candidate, refusal
+
+
+def snapshot(watched: Watched, name: str = "s1", rows: int = 17) -> None:
+    counts = {"rows": rows, "deliveries": 1, "delivered": 20, "accepted": rows, "quarantined": 3}
+    watched.record("snapshot", MODEL, {"snapshot": name, "previous": None, "site": "primary"} | counts)
+
+
+def state(facts: CockpitFacts) -> PipelineState:
+    return next(found for found in pipeline_states(facts, NOW) if found.name == MODEL)
+
+
+def test_the_list_has_source_delivery_snapshot_champion_quarantine_and_schedule() -> None:
+    watched = Watched()
+    watched.delivery()
+    snapshot(watched)
+    candidate(watched, "1", snapshot="s1")
+    watched.promotion("1")
+    head, row = pipelines.listing([state(watched.facts())], "landing")
+    assert [row[head.index(column) :].split("  ")[0] for column in pipelines.HEAD] == [
+        "hotel_bookings",
+        "landing/hotel_bookings/",
+        "20 rows 2026-03-01 10:00 UTC",
+        "s1 17 rows",
+        "version 1",
+        "3 rows",
+        "0 4 * * *",
+    ]
+
+
+def test_the_next_step_is_the_first_that_is_not_done() -> None:
+    watched, told = Watched(), list[tuple[str, str]]()
+
+    def note() -> None:
+        told.append((state(watched.facts()).next.sentence, state(watched.facts()).next.command))
+
+    note()
+    watched.delivery(outcome="refused", accepted=0)
+    note()
+    snapshot(watched)
+    note()
+    candidate(watched, "1", snapshot="s1")
+    note()
+    refusal(watched, "1", 30.0)
+    note()
+    watched.promotion("1")
+    note()
+    watched.delivery("cd" * 32, outcome="held back")
+    note()
+    run = f"rempart pipeline run {MODEL} --follow"
+    assert told == [
+        ("Nothing was delivered yet.", f"rempart pipeline deliver {MODEL} FILE"),
+        ("No row was accepted: look at the reasons.", f"rempart quarantine show {MODEL}"),
+        ("No model was trained on the current snapshot.", run),
+        ("The gate did not judge version 1 yet.", run),
+        ("The gate refused version 1: read why.", f"rempart model show {MODEL}"),
+        ("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {MODEL} FILE"),
+        ("A delivery is held back: decide about its rows.", f"rempart quarantine show {MODEL}"),
+    ]
+
+
+def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None:
+    watched = Watched()
+    watched.delivery()
+    snapshot(watched)
+    watched.promotion("1")
+    lines = list(pipelines.state_lines(state(watched.facts()), "landing"))
+    assert f"        2 x {RULES[0]}" in lines and "        1 x too few fields" in lines
+    assert "Snapshot: s1, 17 rows, 2026-03-01 12:00 UTC, at site 'primary'" in lines
+    assert (
+        "Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4; the gate asks for: limit 25, baseline 31.92" in lines
+    )
+    assert DELIVERY[:12] in "\n".join(lines)
+
+
+def test_a_silent_ledger_is_unknown_and_never_nothing() -> None:
+    facts = Watched().facts(evidence=Unknown("PostgreSQL does not answer"))
+    found = state(facts)
+    told = "\n".join([*pipelines.listing([found], "landing"), *pipelines.unknown(moment(facts, NOW))])
+    assert "UNKNOWN: ledger: PostgreSQL does not answer" in told and "rempart up" in told
+    assert "none" not in told and told.count("unknown") == 4
+    assert found.next.command == "rempart up"
+    assert "Deliveries" not in "\n".join(pipelines.state_lines(found, "landing"))
+
+
+def test_a_faulty_file_is_listed_with_its_fault() -> None:
+    error = PipelineError("hotel_bookings.yaml: key: missing", "Add it.")
+    found = state(Watched().facts(pipelines={MODEL: error}))
+    assert list(pipelines.listing([found], "landing"))[-1] == f"{MODEL}: hotel_bookings.yaml: key: missing"
+    assert found.next.command == f"rempart pipeline check {MODEL}"
+    assert json.loads(json_documents.text(pipelines.as_json(found, "landing")))["error"]["hint"] == "Add it."
+
+
+def test_a_project_without_pipelines_is_told_how_to_begin() -> None:
+    assert "rempart pipeline new" in next(pipelines.listing([], "landing"))
+
+
+def test_the_document_of_a_pipeline_has_what_the_page_has() -> None:
+    watched = Watched()
+    watched.delivery()
+    snapshot(watched)
+    watched.promotion("1")
+    found = json.loads(json_documents.text(pipelines.as_json(state(watched.facts()), "landing")))
+    assert found["snapshot"] == {"id": "s1", "rows": 17, "at": NOW.isoformat(), "site": "primary"}
+    assert found["rules"] == {RULES[0]: 2, "too few fields": 1} and found["champion"]["metrics"] == {"mae": 22.4}
+    assert found["newest_deliveries"][0]["sha256"] == DELIVERY
+
+
+def told_quarantine(watched: Watched) -> str:
+    quality = quarantines.quality(watched.facts(), MODEL, NOW)
+    assert quality
+    return "\n".join(quarantine.lines(quality, f"http://airflow/rempart/data/{MODEL}"))
+
+
+def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_rows() -> None:
+    watched = Watched()
+    watched.delivery()
+    told = told_quarantine(watched)
+    assert told.startswith("hotel_bookings: 3 rows of 1 delivery in quarantine")
+    assert f"Delivery {DELIVERY}\n        2 x {RULES[0]}\n        1 x too few fields" in told
+    assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
+    assert "quarantine accept" not in told
+
+
+def test_good_rows_of_a_held_back_delivery_come_with_the_command_that_accepts_them() -> None:
+    watched = Watched()
+    watched.delivery(outcome="held back", accepted=0, quarantined=20, reasons={HELD: 17, RULES[0]: 3})
+    told = told_quarantine(watched)
+    assert "17 good rows wait" in told and f"rempart quarantine accept {MODEL} {DELIVERY}" in told
+
+
+def test_an_empty_quarantine_says_so() -> None:
+    assert told_quarantine(Watched()) == "hotel_bookings: no row is in quarantine (0 deliveries)"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "told"),
+    [
+        (
+            "hotel",
+            ["hotel_bookings", "energy_use"],
+            "Did you mean 'hotel_bookings'? Known: energy_use, hotel_bookings.",
+        ),
+        ("zzz", ["hotel_bookings"], "Known: hotel_bookings."),
+        ("x", [], "Draft one."),
+        ("x", [f"p{i:02}" for i in range(20)], "and 8 more."),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(name: str, known: list[str], told: str) -> None:
+    assert names.hint(name, known, "Draft one.").endswith(told)
+
+
+def test_an_unknown_name_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as end:
+        names.pipeline("hotel", ["hotel_bookings"])
+    assert end.value.exit_code == 2
+    assert capsys.readouterr().err.startswith("error: there is no pipeline 'hotel'\n  What to do: Did you mean")
+
+
+def test_a_pipeline_without_a_model_is_told_how_to_train_and_a_silent_ledger_is_no_unknown_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(names.UnknownName):
+        names.model(MODEL, Watched().facts())
+    assert "has no model yet" in (told := capsys.readouterr().err) and f"pipeline run {MODEL} --follow" in told
+    with pytest.raises(DatabaseUnavailable):
+        names.model(MODEL, Watched().facts(evidence=Unknown("down")))
+
+
+def sites(watched: Watched, **silent: str) -> list[SiteEntry]:
+    return site_list.entries(watched.facts(), {"primary": "s3.one:443", "haven": "s3.two:443"}, silent)
+
+
+def test_sites_are_listed_with_role_lag_point_and_answer() -> None:
+    watched = Watched()
+    watched.replication(lag_seconds=30.0)
+    watched.point()
+    lines = list(site_list.lines(sites(watched, haven="http://x: ConnectError"), NOW))
+    primary, haven = lines[1], lines[2]
+    assert "active" in primary and "s3.one:443" in primary and " yes " in primary and primary.endswith("none")
+    assert "replica of primary" in haven and " no " in haven and "2 min 30 s" in haven and "(15 min ago)" in haven
+    assert lines[3].startswith("haven does not answer: http://x: ConnectError")
+
+
+def test_a_lag_beyond_its_objective_is_late_and_one_that_was_never_measured_unknown() -> None:
+    watched = Watched()
+    assert " unknown " in list(site_list.lines(sites(watched), NOW))[2]
+    watched.replication(lag_seconds=360_000.0)
+    assert "LATE" in list(site_list.lines(sites(watched), NOW))[2]
+
+
+def platform_with(endpoint: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from rempart.flows.shared.platform import Platform
+
+    def connections(name: str) -> Connection:
+        extra = {"endpoint_url": endpoint} if endpoint else {}
+        return Connection(name, "aws", "", None, "k", "s", "", extra)
+
+    return Platform(config.load(ROOT / "rempart.yaml"), connections)
+
+
+def test_a_site_answers_if_it_gives_any_answer_and_else_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(url: str, verify: object) -> object:
+        raise ConnectionRefusedError
+
+    platform = platform_with("http://127.0.0.1:1", monkeypatch)
+    asked = list[str]()
+    assert set(site_list.ask(platform, lambda url, verify: asked.append(url)).values()) == {None}
+    assert asked == ["http://127.0.0.1:1"] * len(platform.config.sites)
+    assert set(site_list.ask(platform, refused).values()) == {"http://127.0.0.1:1: ConnectionRefusedError"}
+    nowhere = site_list.ask(platform_with(None, monkeypatch), refused)
+    assert all("has no endpoint" in str(why) for why in nowhere.values())
+
+
+def test_a_site_that_the_policy_forbids_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = platform_with("https://127.0.0.1:1", monkeypatch)
+    closed = {name: rule.model_copy(update={"jurisdictions": []}) for name, rule in platform.config.policy.items()}
+    barred = dataclasses.replace(platform, config=platform.config.model_copy(update={"policy": closed}))
+    asked = list[str]()
+    found = site_list.ask(barred, lambda url, verify: asked.append(url))
+    assert asked == [] and all("policy" in str(why) for why in found.values())
+
+
+def test_figures_and_times_are_short() -> None:
+    assert [text.span(s) for s in (None, 5, 65, 3600, 90_061)] == ["unknown", "5 s", "1 min 5 s", "1 h", "1 d 1 h"]
+    assert [text.size(n) for n in (900, 1500, 2_000_000, 3_000_000_000)] == ["900 B", "1.5 kB", "2.0 MB", "3.0 GB"]
+    assert text.figures({"rmse": 2.0, "mae": None}, "mae") == "mae -, rmse 2"

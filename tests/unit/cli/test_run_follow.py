@@ -1,0 +1,177 @@
+"""`rempart pipeline run --follow`: the stages as a person sees them, against a scripted Airflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli import progress, run_follow, run_view
+from rempart.cli.run_view import RunState, StageState
+from rempart.settings.config import Connection
+
+CONNECTION = Connection("airflow_api", "http", "127.0.0.1", 1, "admin", "secret", "http")
+INGESTED = {
+    "snapshot": "abc123",
+    "changed": True,
+    "deliveries": 1,
+    "delivered": 100,
+    "accepted": 98,
+    "quarantined": 2,
+    "total_rows": 98,
+}
+RESULTS: Mapping[str, Mapping[str, Any]] = {
+    "ingest": INGESTED,
+    "materialize": {"snapshot": "abc123", "views": 3, "rows_online": 77, "changed": True},
+    "train": {"version": "4", "rows_train": 80, "rows_holdout": 18, "snapshot": "abc123"},
+    "validate": {"version": "4", "promoted": True, "reasons": ["passed: mae 1 is at most 2"], "champion": "4"},
+}
+
+
+@dataclass
+class ScriptedAirflow:
+    """An Airflow whose runs end at once. `fails`: the error that a task left, by task."""
+
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: RESULTS)
+    fails: Mapping[str, list[str] | None] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
+    triggered: list[str] = field(default_factory=list)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        parts = path.removeprefix("/api/v2/dags/").split("/")
+        dag = parts[0]
+        task = next(name for name, stem in run_follow.DAGS.items() if dag == f"{stem}_p")
+        if request.method == "POST":
+            self.triggered.append(dag)
+            return httpx.Response(200, json=json.loads(request.content))
+        if len(parts) == 1:
+            return httpx.Response(200, json={"is_paused": dag in self.paused})
+        if parts[-1] == "dagRuns":
+            return httpx.Response(200, json={"dag_runs": [{"dag_run_id": f"asset__{dag}"}]})
+        if parts[-1] == "taskInstances":
+            state = "failed" if task in self.fails else "success"
+            entries = [{"task_id": task, "state": state}]
+            return httpx.Response(200, json={"task_instances": entries, "total_entries": 1})
+        if parts[-1] == "return_value":
+            return httpx.Response(200, json={"value": dict(self.results[task])})
+        if parts[-1] == "rempart_failure":
+            left = self.fails[task]
+            return httpx.Response(200 if left else 404, json={"value": left})
+        state = "failed" if task in self.fails else "success"
+        return httpx.Response(200, json={"state": state, "start_date": "2026-01-05T12:00:00+00:00"})
+
+    def api(self) -> AirflowApi:
+        made = AirflowApi(CONNECTION)
+        made._http = httpx.Client(base_url=made.url, transport=httpx.MockTransport(self.answer))
+        return made
+
+
+def followed(airflow: ScriptedAirflow) -> tuple[RunState, Mapping[str, Mapping[str, Any]], list[str]]:
+    told: list[str] = []
+    api = airflow.api()
+    with run_view.shown(tuple(run_follow.DAGS), told.append) as show:
+        state, results = run_follow.follow(api, "p", run_follow.start(api, "p"), show)
+    return state, results, told
+
+
+def test_each_stage_is_told_with_its_seconds_and_its_result_in_words() -> None:
+    airflow = ScriptedAirflow()
+    state, results, told = followed(airflow)
+    assert [stage.condition for stage in state.stages] == ["done"] * 4 and not state.failed
+    done = [line for line in told if "done in" in line]
+    assert [line.split()[2] for line in done] == ["ingest", "materialize", "train", "validate"]
+    assert "100 rows delivered, 98 accepted, 2 in quarantine" in done[0]
+    assert "77 rows online" in done[1] and "Version 4 was trained" in done[2]
+    assert "Version 4 is the champion: passed: mae 1 is at most 2" in done[3]
+    assert airflow.triggered == ["ingest_p"], "assets start the rest"
+    last = run_follow.conclusion("p", results)
+    assert last == [
+        "rows in quarantine: 2. See them: rempart quarantine show p",
+        "Version 4 is champion: rempart model show p",
+    ]
+
+
+def test_without_new_rows_the_next_stage_is_started_by_hand_because_no_asset_changed() -> None:
+    airflow = ScriptedAirflow(RESULTS | {"ingest": INGESTED | {"changed": False}})
+    state, _, _ = followed(airflow)
+    assert airflow.triggered == ["ingest_p", "materialize_features_p"] and not state.failed
+
+
+def test_before_the_first_delivery_no_stage_follows_and_the_command_for_it_is_told() -> None:
+    nothing = INGESTED | {"changed": False, "snapshot": None, "deliveries": 0, "quarantined": 0}
+    state, results, told = followed(ScriptedAirflow({"ingest": nothing}))
+    assert [stage.condition for stage in state.stages] == ["done", "not run", "not run", "not run"]
+    assert sum("not run: there is no snapshot yet" in line for line in told) == 3
+    assert "rempart pipeline deliver p FILE" in run_follow.conclusion("p", results)[0]
+
+
+def test_a_refused_candidate_is_no_failure() -> None:
+    refused = {"version": "5", "promoted": False, "reasons": ["refused: mae 9 is above 2"], "champion": "4"}
+    state, results, told = followed(ScriptedAirflow(RESULTS | {"validate": refused}))
+    assert not state.failed and "refused: mae 9 is above 2" in told[-1]
+    assert "Version 5 was refused" in run_follow.conclusion("p", results)[-1]
+
+
+def test_a_failed_stage_ends_with_the_error_and_the_remedy_of_its_task() -> None:
+    told: list[str] = []
+    airflow = ScriptedAirflow(fails={"train": ["the job ran out of memory", "Use fewer rows."]})
+    api = airflow.api()
+    with pytest.raises(run_follow.StageFailed) as failed, run_view.shown(tuple(run_follow.DAGS), told.append) as show:
+        run_follow.follow(api, "p", "r", show)
+    assert failed.value.what == "train_p, task train: the job ran out of memory"
+    assert failed.value.hint.startswith("Use fewer rows. Log: http://127.0.0.1:1/dags/train_p/runs/")
+    assert "train" in told[-1] and "FAILED after" in told[-1] and "out of memory" in told[-1]
+
+
+def test_a_killed_task_leaves_no_words_and_the_log_is_named() -> None:
+    with pytest.raises(run_follow.StageFailed, match="task ingest: it failed and left no message") as failed:
+        run_follow.follow(ScriptedAirflow(fails={"ingest": None}).api(), "p", "r", lambda state, changed: None)
+    assert failed.value.hint.startswith("Log: http://")
+
+
+def test_nothing_is_started_while_a_dag_is_paused() -> None:
+    airflow = ScriptedAirflow(paused=frozenset({"train_p"}))
+    with pytest.raises(AirflowApiError, match="run train_p: the DAG is paused") as refused:
+        run_follow.start(airflow.api(), "p")
+    assert airflow.triggered == [] and "/dags/train_p" in refused.value.hint
+
+
+def test_a_line_names_the_time_since_the_start_and_the_time_of_the_stage() -> None:
+    stage = StageState("train", "done", began=110.0, ended=131.4, words="Version 4 was trained.")
+    state = RunState("p", 100.0, (StageState("ingest"), stage))
+    assert run_view.line(state, stage, 131.4) == "  31.4 s  train        done in 21 s: Version 4 was trained."
+
+
+def test_a_change_keeps_the_other_stages() -> None:
+    state = RunState("p", 0.0, (StageState("ingest"), StageState("train")))
+    after = state.with_stage(StageState("train", "failed"))
+    assert after.failed and not state.failed and after.stages[0] is state.stages[0]
+
+
+def test_plain_lines_have_no_control_characters() -> None:
+    told: list[str] = []
+    stage = StageState("ingest", "running", began=0.0)
+    with run_view.shown(["ingest"], told.append, lambda: 1.0) as show:
+        show(RunState("p", 0.0, (stage,)), stage)
+    assert told == ["   1.0 s  ingest       running"]
+
+
+def test_a_terminal_gets_a_table_that_ends_with_every_stage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "is_live", lambda stream, environment: True)
+    stage = StageState("ingest", "done", began=0.0, ended=3.0, words="98 accepted")
+    left = StageState("train", "not run", words="there is no snapshot yet")
+    with run_view.shown(["ingest", "train"], print) as show:
+        show(RunState("p", 0.0, (stage, left)), stage)
+        show(RunState("p", 0.0, (stage, left)), left)
+    told = capsys.readouterr().out
+    assert "✓" in told and "98 accepted" in told and "not run: there is no snapshot yet" in told

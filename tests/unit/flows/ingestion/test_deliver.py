@@ -1,0 +1,237 @@
+"""Deliveries by hand: what is refused before an upload, what is uploaded and read back, and what stays as it was."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rempart.cli.views import delivery as view
+from rempart.coordination.active import Active
+from rempart.errors import IngestError, IntegrityError, SiteFenced
+from rempart.flows.ingestion import deliver
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config, pipelines
+from rempart.settings.config import Connection, project_root
+from tests.memory_site import MemorySite
+
+PIPELINE = pipelines.load(project_root() / "include" / "pipelines" / "hotel_bookings.yaml")
+HEADER = list(PIPELINE.columns)
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+Make = Callable[..., Path]
+
+
+def no_connection(name: str) -> Connection:
+    raise AssertionError(f"asked for connection {name}")
+
+
+@pytest.fixture
+def site() -> MemorySite:
+    made, buckets = MemorySite("primary"), config.load(project_root() / "rempart.yaml").buckets
+    for bucket in (buckets.landing, buckets.lake):
+        made.ensure_bucket(bucket, versioned=True)
+    return made
+
+
+@pytest.fixture
+def platform(site: MemorySite) -> Platform:
+    loaded = config.load(project_root() / "rempart.yaml")
+    sites = {loaded.active_site: site}
+    return Platform(loaded, no_connection, lambda: NOW, dict(sites), MemoryLedger(), MemoryContinuity())
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A file with a header and one row."""
+
+    def file(name: str = "week.csv", header: list[str] = HEADER, delimiter: str = ",", row: str = "1") -> Path:
+        made = tmp_path / name
+        body = f"{delimiter.join(header)}\n{delimiter.join([row] * len(header))}\n".encode()
+        made.write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
+        return made
+
+    return file
+
+
+def landed(site: MemorySite) -> dict[str, bytes]:
+    return {info.key: site.read("landing", info.key) for info in site.list("landing")}
+
+
+def refused(platform: Platform, *files: Path) -> IngestError:
+    with pytest.raises(IngestError) as error:
+        deliver.plan(platform, PIPELINE, files)
+    return error.value
+
+
+def test_a_wrong_header_is_answered_with_the_columns_and_nothing_is_uploaded(
+    platform: Platform, site: MemorySite, make: Make
+) -> None:
+    wrong = make("wrong.csv", [*HEADER[1:], "colour", "size"])
+    error = refused(platform, make(), wrong)
+    assert "nothing was uploaded" in error.what
+    assert (
+        f"wrong.csv: it lacks column '{HEADER[0]}'; columns 'colour', 'size' are not in the pipeline file" in error.what
+    )
+    assert "week.csv" not in error.what and "rempart pipeline check hotel_bookings" in error.hint
+    assert landed(site) == {}
+
+
+def test_columns_may_come_in_any_order_and_packed(platform: Platform, make: Make) -> None:
+    assert deliver.plan(platform, PIPELINE, [make("w.csv.gz", HEADER[::-1])])[0].state == "new"
+
+
+def test_a_column_that_occurs_twice_is_named(make: Make) -> None:
+    fault = deliver.header_fault("w.csv", [*HEADER, HEADER[0]], PIPELINE)
+    assert fault and fault.line() == f"w.csv: column '{HEADER[0]}' occurs twice"
+
+
+def test_a_file_without_a_header_is_named_without_the_values_of_its_first_row(platform: Platform, make: Make) -> None:
+    error = refused(platform, make(header=["Dupont", "1 rue de la Paix"]))
+    assert "its first line names none of the pipeline's columns" in error.what and "Dupont" not in str(error)
+
+
+def test_another_delimiter_is_recognized(platform: Platform, make: Make) -> None:
+    assert "separated by ';', but the pipeline file declares ','" in refused(platform, make(delimiter=";")).what
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "why"),
+    [
+        ("empty.csv", b"", "the file is empty"),
+        ("table.xlsx", b"PK\x03\x04", "ends neither in .csv nor in .csv.gz"),
+        ("table.csv", b"PAR1xxxx", "the file is Parquet, not CSV"),
+        ("broken.csv.gz", b"\x1f\x8bnonsense", "the gzip file is damaged"),
+    ],
+)
+def test_what_ingestion_would_refuse_as_a_whole_is_refused_before_the_upload(
+    platform: Platform, tmp_path: Path, name: str, body: bytes, why: str
+) -> None:
+    (tmp_path / name).write_bytes(body)
+    assert why in refused(platform, tmp_path / name).what
+
+
+def test_a_missing_file_a_folder_and_two_files_of_one_name_are_refused(
+    platform: Platform, tmp_path: Path, make: Make
+) -> None:
+    (tmp_path / "sub.csv").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "week.csv").write_bytes(make().read_bytes())
+    told = refused(platform, tmp_path / "no.csv", tmp_path / "sub.csv", make(), tmp_path / "other" / "week.csv").what
+    assert "No such file" in told and "Is a directory" in told and "it has the same name as" in told
+
+
+@pytest.mark.parametrize("row", ["1", "1" * 400_000], ids=["one request", "parts"])
+def test_a_delivery_is_uploaded_and_read_back_and_its_progress_is_told(
+    platform: Platform, site: MemorySite, make: Make, row: str
+) -> None:
+    file = make(row=row)
+    told: dict[str, int] = {}
+
+    def progress(step: str, name: str, count: int) -> None:
+        told[step] = told.get(step, 0) + count
+
+    done = deliver.send(platform, PIPELINE, deliver.plan(platform, PIPELINE, [file]), progress)
+    assert landed(site) == {"hotel_bookings/week.csv": file.read_bytes()}
+    assert told == {"upload": file.stat().st_size, "check": file.stat().st_size}
+    assert (told["upload"] > deliver.PART) == (len(row) > 1)
+    assert done.files[0].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_another_delivery_under_the_name_stays_as_it_was(platform: Platform, site: MemorySite, make: Make) -> None:
+    site.write("landing", "hotel_bookings/week.csv", b"theirs")
+    error = refused(platform, make())
+    assert "another delivery of that name waits" in error.what and "Rename" in error.hint
+    assert landed(site) == {"hotel_bookings/week.csv": b"theirs"}
+
+
+@pytest.mark.parametrize("row", ["1", "1" * 400_000], ids=["one request", "parts"])
+def test_a_name_that_is_taken_between_plan_and_upload_is_not_overwritten(
+    platform: Platform, site: MemorySite, make: Make, row: str
+) -> None:
+    planned = deliver.plan(platform, PIPELINE, [make(row=row)])
+    site.write("landing", "hotel_bookings/week.csv", b"theirs")
+    with pytest.raises(IngestError, match="another delivery of that name"):
+        deliver.send(platform, PIPELINE, planned)
+    assert landed(site) == {"hotel_bookings/week.csv": b"theirs"}
+
+
+def test_the_same_bytes_are_not_uploaded_twice(platform: Platform, site: MemorySite, make: Make) -> None:
+    file = make()
+    deliver.send(platform, PIPELINE, deliver.plan(platform, PIPELINE, [file]))
+    again = deliver.plan(platform, PIPELINE, [file])
+    assert [planned.state for planned in again] == ["waiting"]
+    told: list[str] = []
+    deliver.send(platform, PIPELINE, again, lambda step, name, count: told.append(step))
+    assert told == [] and len(list(site.versions("landing", "hotel_bookings/"))) == 1
+
+
+def test_a_delivery_that_was_ingested_before_is_not_uploaded(platform: Platform, site: MemorySite, make: Make) -> None:
+    file = make()
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    deliveries.record(site, "lake", PIPELINE.name, {"sha256": sha256, "outcome": "accepted"})
+    planned = deliver.plan(platform, PIPELINE, [file])
+    done = deliver.send(platform, PIPELINE, planned)
+    assert landed(site) == {} and next(view.lines(done)).startswith("week.csv was ingested before")
+
+
+def test_a_site_that_gives_back_other_bytes_is_told(
+    platform: Platform, site: MemorySite, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = deliver.plan(platform, PIPELINE, [make()])
+    write = site.write_new
+    monkeypatch.setattr(site, "write_new", lambda bucket, key, body, **other: write(bucket, key, b"x" + body, **other))
+    with pytest.raises(IntegrityError, match="returned other bytes"):
+        deliver.send(platform, PIPELINE, planned)
+
+
+def test_a_delivery_to_a_platform_that_moved_meanwhile_does_not_count(
+    platform: Platform, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter([Active(0, "primary"), Active(1, "haven")])
+    monkeypatch.setattr(Platform, "active", lambda self: next(states))
+    planned = [deliver.PlannedFile(make(), "hotel_bookings/week.csv", 1, "0" * 64, "waiting")]
+    with pytest.raises(SiteFenced, match="moved from site 'primary'"):
+        deliver.send(platform, PIPELINE, planned)
+
+
+def test_what_happens_next_names_the_dag_and_its_hour_or_the_command() -> None:
+    scheduled = deliver.next_ingestion(PIPELINE, NOW)
+    assert scheduled == (datetime(2026, 1, 6, 4, tzinfo=UTC), timedelta(hours=16))
+    first, command = view.following(PIPELINE.name, 2, scheduled)
+    assert "The DAG ingest_hotel_bookings ingests at 2026-01-06 04:00 UTC (in 16 h)" in first
+    assert command == "  rempart pipeline run hotel_bookings --follow"
+    by_hand = PIPELINE.model_copy(update={"schedules": PIPELINE.schedules.model_copy(update={"ingest": None})})
+    assert deliver.next_ingestion(by_hand, NOW) is None
+    assert "no schedule" in next(view.following("p", 1, None))
+    assert list(view.following("p", 0, None)) == ["No delivery waits. State of the pipeline: rempart pipeline show p"]
+
+
+def test_progress_is_lines_without_a_terminal(make: Make) -> None:
+    told: list[str] = []
+    planned = [deliver.PlannedFile(make(), "k", 30, "0" * 64, "new")]
+    with view.progress(planned, terminal=False, out=told.append) as progress:
+        for step, count in (("upload", 10), ("upload", 20), ("check", 30)):
+            progress(step, "week.csv", count)  # type: ignore[arg-type] # a literal in a loop
+    assert told == ["week.csv: 30 B uploaded and read back, with the right SHA-256"]
+
+
+def test_progress_is_bars_at_a_terminal(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = [deliver.PlannedFile(make(), "k", 30, "0" * 64, "new")]
+    with view.progress(planned, terminal=True, out=print) as progress:
+        progress("upload", "week.csv", 30)
+        progress("check", "week.csv", 30)
+    told = capsys.readouterr().out
+    assert "uploading week.csv" in told and "reading back week.csv" in told
+
+
+def test_many_files_are_told_in_one_line(make: Make) -> None:
+    files = tuple(deliver.PlannedFile(make(f"{i}.csv"), f"p/{i}.csv", 1_000, "0" * 64, "new") for i in range(9))
+    (line,) = view.lines(deliver.Delivered("p", "primary", "landing", files))
+    assert line == "delivered 9 files (9.0 kB) to landing/p/ at site 'primary', each read back with the right SHA-256"
