@@ -48,6 +48,7 @@ class Place:
         text = re.sub(r"process \d+ \([^\n]*python[^\n]*\)", "process 4711 (nginx)", text)
         text = re.sub(r"process \d+", "process 4711", text)
         text = re.sub(r"to user \w+, and you are \w+", "to user root, and you are anna", text)
+        text = re.sub(r"done in \d+ s", "done in 144 s", text)
         text = text.replace(str(15432 + OFFSET), "15432").replace(str(18080 + OFFSET), "18080")
         return re.sub(r"REMPART_PORT_OFFSET=\d+", "REMPART_PORT_OFFSET=100", text).strip()
 
