@@ -10,6 +10,7 @@ import typer
 from rempart.cli import examples, groups, panels, restore, suggestions
 from rempart.cli.groups import stack
 from rempart.cli.root import app
+from rempart.deployment.setup.terminal import printable
 from rempart.errors import RempartError
 
 __all__ = ["app", "main"]
@@ -34,5 +35,5 @@ def main() -> None:
     try:
         app()
     except RempartError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)

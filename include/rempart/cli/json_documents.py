@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rempart.cli import rendering
+from rempart.deployment.setup.terminal import is_control
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -22,7 +23,13 @@ def begin(as_json: bool) -> None:
 
 def show(content: Any) -> None:
     """Print dataclasses, mappings and sequences as one document. Times are ISO 8601, durations are seconds."""
-    typer.echo(json.dumps(content, indent=2, default=_plain, ensure_ascii=False))
+    typer.echo(document(content))
+
+
+def document(content: Any) -> str:
+    """Return one JSON document, in which control characters are escaped. Pure."""
+    written = json.dumps(content, indent=2, default=_plain, ensure_ascii=False)
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and is_control(c) else c for c in written)
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rempart.cli import json_documents
 from rempart.cli.views import models, text
 from rempart.errors import TrainingError
 from rempart.flows.training.champions import decisions_on
@@ -115,7 +116,7 @@ def test_a_version_is_the_same_as_itself(watched: Watched) -> None:
 
 
 def test_a_document_holds_times_as_text(watched: Watched) -> None:
-    assert '"champion_since": "2026-03-01T12:00:00+00:00"' in text.document({**text.fields(state(watched))})
+    assert '"champion_since": "2026-03-01T12:00:00+00:00"' in json_documents.document(state(watched))
 
 
 def test_a_way_back_goes_by_each_champion_between(watched: Watched) -> None:

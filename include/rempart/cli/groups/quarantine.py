@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import json_documents, panels, rendering
+from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -41,8 +42,7 @@ def accept_delivery(
 
     platform = open_platform()
     planned = flow.plan(platform.ledger, pipeline, delivery)
-    for line in planned.lines():
-        typer.echo(line)
+    rendering.show(planned.lines())
     if not yes:
         typer.echo("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
@@ -52,7 +52,7 @@ def accept_delivery(
 @group.command("show")
 def show_quarantine(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count a pipeline's quarantined rows by delivery and rule, without their values, and say how to look at rows.
 
@@ -62,15 +62,15 @@ def show_quarantine(
 
         rempart quarantine show hotel_bookings
     """
-    from rempart.cli.views import facts, names, pipelines, quarantine, text
+    from rempart.cli.views import facts, names, pipelines, quarantine
     from rempart.settings.pipelines import names as pipeline_names
     from rempart.web.read_models import quarantine as quarantines
 
+    json_documents.begin(as_json)
     found = facts.gather()
     quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
     if as_json:
-        typer.echo(text.document(quality))
+        json_documents.show(quality)
     elif quality is not None:
-        for line in (*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)):
-            typer.echo(line)
+        rendering.show((*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)))
     raise typer.Exit(0 if facts.complete(found) else 1)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import typer
+
+from rempart.cli import json_documents, rendering
+from rempart.cli.json_documents import AsJson
 
 if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
@@ -155,7 +158,7 @@ def endpoint_hosts(platform: Platform) -> dict[str, str]:
 
 
 def list_sites(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show each site: operator, jurisdiction, active or replica, endpoint, whether it answers, lag, restore point.
 
@@ -166,16 +169,16 @@ def list_sites(
         rempart site list
         rempart site list --json
     """
-    from rempart.cli.views import facts, pipelines, text
+    from rempart.cli.views import facts, pipelines
     from rempart.flows.shared.platform import open_platform
     from rempart.web.read_models.messages import moment
 
+    json_documents.begin(as_json)
     platform, gathered = open_platform(), facts.gather()
     found = entries(gathered, endpoint_hosts(platform), ask(platform))
     if as_json:
-        typer.echo(text.document({"at": gathered.at, "unknown": gathered.unknown(), "sites": found}))
+        json_documents.show({"at": gathered.at, "unknown": gathered.unknown(), "sites": found})
     else:
-        for line in (*lines(found, gathered.at), *pipelines.unknown(moment(gathered, gathered.at))):
-            typer.echo(line)
+        rendering.show((*lines(found, gathered.at), *pipelines.unknown(moment(gathered, gathered.at))))
     silent = any(entry.silent for entry in found)
     raise typer.Exit(1 if silent or not facts.complete(gathered) else 0)
