@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from rempart.cli import json_documents
 from rempart.cli.views import names, pipelines, quarantine, site_list, text
 from rempart.cli.views.site_list import SiteEntry
 from rempart.errors import DatabaseUnavailable, PipelineError
@@ -110,7 +111,7 @@ def test_a_faulty_file_is_listed_with_its_fault() -> None:
     found = state(Watched().facts(pipelines={MODEL: error}))
     assert list(pipelines.listing([found], "landing"))[-1] == f"{MODEL}: hotel_bookings.yaml: key: missing"
     assert found.next.command == f"rempart pipeline check {MODEL}"
-    assert json.loads(text.document(pipelines.as_json(found, "landing")))["error"]["hint"] == "Add it."
+    assert json.loads(json_documents.document(pipelines.as_json(found, "landing")))["error"]["hint"] == "Add it."
 
 
 def test_a_project_without_pipelines_is_told_how_to_begin() -> None:
@@ -122,7 +123,7 @@ def test_the_document_of_a_pipeline_has_what_the_page_has() -> None:
     watched.delivery()
     snapshot(watched)
     watched.promotion("1")
-    found = json.loads(text.document(pipelines.as_json(state(watched.facts()), "landing")))
+    found = json.loads(json_documents.document(pipelines.as_json(state(watched.facts()), "landing")))
     assert found["snapshot"] == {"id": "s1", "rows": 17, "at": NOW.isoformat(), "site": "primary"}
     assert found["rules"] == {RULES[0]: 2, "too few fields": 1} and found["champion"]["metrics"] == {"mae": 22.4}
     assert found["newest_deliveries"][0]["sha256"] == DELIVERY
