@@ -104,8 +104,7 @@ def follow(
             if name == "materialize" and not results["ingest"]["changed"]:
                 run_id = api.trigger(dag_id)
             else:
-                awaited = partial(api.await_run, dag_id, before, _ASSET_SECONDS, source_run=run_id)
-                run_id = patiently(name, lambda _, awaited=awaited: awaited())  # type: ignore[misc] # bound here
+                run_id = patiently(name, partial(_next_run, api, dag_id, before, run_id))
         change(
             name,
             condition="running",
@@ -113,7 +112,7 @@ def follow(
             words=f"started: {dag_id}, run {run_id}",
         )
         try:
-            patiently(name, lambda told, run=(dag_id, run_id): api.follow(*run, told, math.inf))
+            patiently(name, partial(api.follow, dag_id, run_id, timeout=math.inf))
         except AirflowApiError as error:
             if error.silent:
                 raise
@@ -124,6 +123,10 @@ def follow(
         before = api.started_at(dag_id, run_id) or before
         change(name, condition="done", ended=clock(), words=run_notes.words(name, results[name]))
     return state, results
+
+
+def _next_run(api: AirflowApi, dag_id: str, since: datetime, source_run: str, told: Callable[[str], object]) -> str:
+    return api.await_run(dag_id, since, _ASSET_SECONDS, source_run=source_run)
 
 
 def progress(tasks: str) -> str:
