@@ -212,6 +212,21 @@ def test_a_lag_beyond_its_objective_is_late_and_one_that_was_never_measured_unkn
     assert "LATE" in list(site_list.lines(sites(watched), NOW))[2]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "shown"), [("https://me:secret@s3.one:9000/x", "s3.one:9000"), ("http://[::1", ""), ("s3.one", "")]
+)
+def test_an_endpoint_is_shown_without_a_password_and_a_broken_one_is_no_traceback(
+    endpoint: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert site_list.host(endpoint) == shown
+
+    def refused(url: str, verify: object) -> object:
+        raise ConnectionRefusedError
+
+    told = set(site_list.ask(platform_with(endpoint, monkeypatch), refused).values())
+    assert None not in told and "secret" not in str(told)
+
+
 def platform_with(endpoint: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
     from rempart.flows.shared.platform import Platform
 
@@ -230,7 +245,7 @@ def test_a_site_answers_if_it_gives_any_answer_and_else_the_reason_is_told(monke
     asked = list[str]()
     assert set(site_list.ask(platform, lambda url, verify: asked.append(url)).values()) == {None}
     assert asked == ["http://127.0.0.1:1"] * len(platform.config.sites)
-    assert set(site_list.ask(platform, refused).values()) == {"http://127.0.0.1:1: ConnectionRefusedError"}
+    assert set(site_list.ask(platform, refused).values()) == {"127.0.0.1:1: ConnectionRefusedError"}
     nowhere = site_list.ask(platform_with(None, monkeypatch), refused)
     assert all("has no endpoint" in str(why) for why in nowhere.values())
 

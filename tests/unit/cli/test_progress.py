@@ -237,6 +237,7 @@ def test_set_up_reads_what_uv_downloads_and_installs() -> None:
     assert state.shown(0)[0] == "reading the package index"
     for line in ("Resolved 13 packages in 341ms", "Downloading numpy (16.0MiB)", "Downloading pyarrow (50.0MiB)"):
         state = state.after(line)
+    assert state.after("Downloading odd (1.2.3MiB)") == state
     state = state.after(" Downloaded numpy")
     assert state.shown(0) == ("downloaded 17 of 69 MB", pytest.approx(16.78, 0.01), pytest.approx(69.2, 0.01))
     state = state.after("Prepared 13 packages in 1.86s")

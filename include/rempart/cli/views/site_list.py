@@ -126,12 +126,14 @@ def _silent(platform: Platform, name: str, request: Callable[[str, object], obje
     endpoint, today = connection.extra.get("endpoint_url"), platform.clock().date()
     if not endpoint:
         return f"connection '{connection.name}' has no endpoint"
+    if not host(endpoint):
+        return f"the endpoint of connection '{connection.name}' is no URL"
     if not decide_site(platform.config, "internal", "data", name, on=today, endpoint=endpoint).allowed:
         return "it was not asked, because the policy allows no data at this endpoint"
     try:
         request(endpoint, connection.extra.get("ca_bundle", True))
-    except (httpx.HTTPError, OSError) as error:
-        return f"{endpoint}: {type(error).__name__}"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return f"{host(endpoint)}: {type(error).__name__}"
     return None
 
 
@@ -141,7 +143,16 @@ def _request(url: str, verify: object) -> object:
     import httpx
 
     trusted = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else bool(verify)
-    return httpx.get(url, timeout=AT_MOST, verify=trusted, trust_env=False)
+    with httpx.stream("GET", url, timeout=AT_MOST, verify=trusted, trust_env=False) as answer:  # a body may not end
+        return answer.status_code
+
+
+def host(endpoint: str) -> str:
+    """Return host and port of an endpoint, without a user and a password in it; empty if it is no URL. Pure."""
+    try:
+        return urlsplit(endpoint).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def endpoint_hosts(platform: Platform) -> dict[str, str]:
@@ -151,7 +162,7 @@ def endpoint_hosts(platform: Platform) -> dict[str, str]:
     found = {}
     for name, site in platform.config.sites.items():
         try:
-            found[name] = urlsplit(str(platform.connections(site.connection).extra.get("endpoint_url", ""))).netloc
+            found[name] = host(str(platform.connections(site.connection).extra.get("endpoint_url", "")))
         except RempartError:
             found[name] = ""
     return found
