@@ -30,6 +30,8 @@ class AirflowApiError(RempartError):
     """Raised when Airflow refused a call, a run failed, or it took too long. `status` is the HTTP status, if any."""
 
     status: int | None = None
+    silent = False
+    """Whether Airflow gave no answer, or broke: it may answer later."""
 
 
 def last_words(stack_trace: str) -> str:
@@ -49,31 +51,50 @@ class AirflowApi:
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
-            if "Authorization" not in self._http.headers:
-                answer = self._answer("POST", _LOGIN, json=self._login)
-                if answer.status_code != 201:
-                    raise AirflowApiError(
-                        f"log in to Airflow at {self.url}: HTTP {answer.status_code}",
-                        "The password is that of `rempart stack password airflow`; for a server of your own, correct "
-                        "the connection `airflow_api`.",
-                    )
-                self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-            answer = self._answer(method, path, **kwargs)
-        except httpx.TransportError as cause:
-            raise AirflowApiError(
+            answer = self._with_token(method, path, **kwargs)
+            if answer.status_code == HTTPStatus.UNAUTHORIZED:  # the token has expired, or Airflow has another key
+                del self._http.headers["Authorization"]
+                answer = self._with_token(method, path, **kwargs)
+        except httpx.RequestError as cause:
+            unanswered = AirflowApiError(
                 f"{method} {path} at {self.url}: no answer ({type(cause).__name__})",
                 "Airflow starts, or is stopped: `rempart up` starts it and waits until it answers.",
-            ) from cause
-        if answer.status_code == 401:
-            del self._http.headers["Authorization"]
+            )
+            unanswered.silent = True
+            raise unanswered from cause
         if answer.is_error:
             refused = AirflowApiError(
                 f"{method} {path} at {self.url}: HTTP {answer.status_code}: {answer.text[:400]}",
                 "Correct the request as the message says.",
             )
-            refused.status = answer.status_code
+            refused.status, refused.silent = answer.status_code, answer.is_server_error
             raise refused
-        return answer.json()
+        return self._json(answer)
+
+    def _with_token(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        if "Authorization" not in self._http.headers:
+            answer = self._answer("POST", _LOGIN, json=self._login)
+            token = self._json(answer).get("access_token") if answer.status_code == HTTPStatus.CREATED else None
+            if not token:
+                raise AirflowApiError(
+                    f"log in to Airflow at {self.url}: HTTP {answer.status_code}",
+                    "The password is that of `rempart stack password airflow`; for a server of your own, correct "
+                    "the connection `airflow_api`.",
+                )
+            self._http.headers["Authorization"] = f"Bearer {token}"
+        return self._answer(method, path, **kwargs)
+
+    def _json(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise AirflowApiError(
+                f"{answer.request.url}: the answer is not one of Airflow's",
+                "Another program may have this port: see `rempart status`, or correct the connection `airflow_api`.",
+            )
+        return content
 
     def _answer(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Return the answer. Repeat a read or a login that times out, because a busy server is not a broken one."""
@@ -155,10 +176,20 @@ class AirflowApi:
         )["dag_runs"]
         return runs[0]["dag_run_id"] if runs else None
 
-    def await_run(self, dag_id: str, since: datetime, timeout: float = 60) -> str:
-        """Wait until an asset starts a run of this DAG; its id."""
+    def run_after(self, dag_id: str, since: datetime, source_run: str) -> str | None:
+        """Return the id of the run that an asset update by another run started at or after a time, if any."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns"
+        params = {"run_after_gte": since.isoformat(), "order_by": "-run_after", "limit": PAGE}
+        for run in self._call("GET", path, params=params)["dag_runs"]:
+            events = self.get(f"{path}/{run['dag_run_id']}/upstreamAssetEvents")["asset_events"]
+            if any(event["source_run_id"] == source_run for event in events):
+                return str(run["dag_run_id"])
+        return None
+
+    def await_run(self, dag_id: str, since: datetime, timeout: float = 60, *, source_run: str | None = None) -> str:
+        """Wait until an asset starts a run of this DAG; its id. With `source_run`, an asset that this run updated."""
         deadline = time.monotonic() + timeout
-        while not (run := self.newest_run(dag_id, since)):
+        while not (run := self.run_after(dag_id, since, source_run) if source_run else self.newest_run(dag_id, since)):
             if time.monotonic() > deadline:
                 raise AirflowApiError(
                     f"wait for a run of {dag_id}: none started within {timeout:.0f} s of its asset's update",

@@ -10,6 +10,7 @@ import typer
 from rempart.cli import examples, groups, panels, rendering, restore, suggestions
 from rempart.cli.groups import stack
 from rempart.cli.root import app
+from rempart.deployment.setup.terminal import printable
 from rempart.errors import RempartError
 
 __all__ = ["app", "main"]
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         app()
     except RempartError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)
     except OSError as fault:
         if not (told := rendering.of_the_machine(fault)):

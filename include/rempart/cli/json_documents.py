@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rempart.cli import rendering
+from rempart.deployment.setup.terminal import is_control
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -20,14 +21,15 @@ def begin(as_json: bool) -> None:
         rendering.warnings_only()
 
 
-def text(content: Any) -> str:
-    """Return dataclasses, mappings and sequences as one document. Times are ISO 8601, durations are seconds."""
-    return json.dumps(content, indent=2, default=_plain, ensure_ascii=False)
-
-
 def show(content: Any) -> None:
-    """Print a document (`text`)."""
-    typer.echo(text(content))
+    """Print dataclasses, mappings and sequences as one document. Times are ISO 8601, durations are seconds."""
+    typer.echo(document(content))
+
+
+def document(content: Any) -> str:
+    """Return one JSON document, in which control characters are escaped. Pure."""
+    written = json.dumps(content, indent=2, default=_plain, ensure_ascii=False)
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and is_control(c) else c for c in written)
 
 
 def _plain(value: Any) -> Any:

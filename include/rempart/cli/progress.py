@@ -18,16 +18,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rempart.cli import rendering
-from rempart.deployment.setup.terminal import Screen, bar, duration, has_colours, is_live, paint
+from rempart.deployment.setup.terminal import Screen, bar, duration, has_colours, is_live, paint, printable
 
-Phase = Literal["waiting", "running", "done", "failed"]
+Phase = Literal["waiting", "running", "done", "failed", "left"]
+"""`left`: somebody interrupted the command, and the end of the step is not known."""
+LEFT = "interrupted: the end is not known"
 LATE_SECONDS = 2.0
 """A command that ends sooner shows no progress of its own."""
 _ON_ITS_OWN = frozenset({"run", "users", "stack logs", "stack password", "pipeline deliver"})
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
-_SIGNS = {"waiting": ("·", "faint"), "running": ("", "busy"), "done": ("✓", "good"), "failed": ("✗", "bad")}
+_SIGNS = {
+    "waiting": ("·", "faint"),
+    "running": ("", "busy"),
+    "done": ("✓", "good"),
+    "failed": ("✗", "bad"),
+    "left": ("?", "faint"),
+}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_COUNTED = re.compile(r"\w.*? (?P<done>[\d,.]*\d) of (at most )?(?P<total>[\d,.]*\d) \w.*")
+_NUMBER = r"\d[\d,]*(\.\d+)?"
+_COUNTED = re.compile(rf"\w.*? (?P<done>{_NUMBER}) of (at most )?(?P<total>{_NUMBER}) \w.*")
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,8 @@ def moved(state: State, name: str, phase: Phase, now: float, text: str = "") -> 
     """Return the state after a step changed; an unknown step is added at the end."""
     old = next((step for step in state.steps if step.name == name), Step(name))
     began = old.began if old.began is not None else (None if phase == "waiting" else now)
-    ended = now if phase in ("done", "failed") else None
-    new = replace(old, phase=phase, text=text or old.text, began=began, ended=ended)
+    ended = now if phase in _OVER else None
+    new = replace(old, phase=phase, text=_one_line(text) or old.text, began=began, ended=ended)
     if old not in state.steps:
         return replace(state, steps=(*state.steps, new))
     return replace(state, steps=tuple(new if step is old else step for step in state.steps))
@@ -82,9 +91,10 @@ def moved(state: State, name: str, phase: Phase, now: float, text: str = "") -> 
 
 def told(state: State, event: str, now: float) -> State:
     """Return the state after a log line: a count if it says `sealed 3 of 10 contents`, else the last event."""
+    event = _one_line(event)
     matched = _COUNTED.fullmatch(event)
     if not matched:
-        return replace(state, text=event.splitlines()[0] if event else "", count=None)
+        return replace(state, text=event, count=None)
     done, total = (float(matched[part].replace(",", "")) for part in ("done", "total"))
     before = state.count
     if before and before.total == total and before.done <= done:
@@ -97,11 +107,16 @@ def continues(before: State, after: State) -> bool:
     return bool(before.count and after.count and before.count.began == after.count.began)
 
 
-def stopped(state: State, now: float, phase: Phase = "failed") -> State:
-    """Return the state at the end: steps that run have failed, or are done."""
+def _one_line(text: str) -> str:
+    """Return the first line of a text of a server or a file, without control characters."""
+    return printable(text.partition("\n")[0].rstrip("\r"), keep="")
+
+
+def stopped(state: State, now: float, *, failed: bool = True) -> State:
+    """Return the state at the end: steps that run have failed, or were left."""
     for step in state.steps:
         if step.phase == "running":
-            state = moved(state, step.name, phase, now)
+            state = moved(state, step.name, *(("failed", now) if failed else ("left", now, LEFT)))
     return replace(state, over=True)
 
 
@@ -123,7 +138,7 @@ def seconds_left(state: State, now: float) -> float | None:
     return sum(max(0.0, (step.usual or 0.0) * pace - step.seconds(now)) for step in to_come)
 
 
-_OVER = ("done", "failed")
+_OVER = ("done", "failed", "left")
 
 
 def lines(state: State, now: float, *, coloured: bool = False) -> list[str]:
@@ -231,8 +246,9 @@ def shown(title: str = "", steps: Sequence[Step] = ()) -> Iterator[Progress]:
     progress.begin()
     try:
         yield progress
-    except BaseException:
-        progress.state = stopped(progress.state, time.monotonic())
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        progress.state = stopped(progress.state, time.monotonic(), failed=not interrupted)
         raise
     finally:
         progress.end(erase=not progress.state.steps)

@@ -7,8 +7,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+import typer
+
+from rempart.deployment.setup.terminal import printable
 
 ROOT = logging.getLogger("rempart")
 Take = Callable[[logging.LogRecord], bool]
@@ -31,8 +35,10 @@ class Terminal(logging.Handler):
         if views and views[-1](record):
             return
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        if stream is None:  # closed by the caller
+            return
         coloured = stream.isatty() and not os.environ.get("NO_COLOR")
-        stream.write(f"{self._head(record, coloured=coloured)}{self.format(record)}\n")
+        stream.write(f"{self._head(record, coloured=coloured)}{printable(self.format(record))}\n")
         stream.flush()
 
     def _head(self, record: logging.LogRecord, *, coloured: bool) -> str:
@@ -76,3 +82,9 @@ def of_the_machine(fault: OSError) -> str:
 def warnings_only() -> None:
     """Show no events: standard output is for one JSON document."""
     ROOT.setLevel(logging.WARNING)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines that may hold names and messages of files and servers."""
+    for line in lines:
+        typer.echo(printable(line))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli.run_view import RunState, Show, StageState
@@ -21,6 +21,11 @@ from rempart.orchestration import run_notes
 DAGS = {"ingest": "ingest", "materialize": "materialize_features", "train": "train", "validate": "validate_model"}
 """Stages in order: the task whose result counts, and the DAG without the name of its pipeline."""
 _ASSET_SECONDS = 300.0
+_SILENT_SECONDS, _ASKED_AGAIN_SECONDS = 120.0, 2.0
+
+
+_SILENT = "Airflow does not answer; it is asked again"
+Answer = TypeVar("Answer")
 
 
 class StageFailed(AirflowApiError):
@@ -43,12 +48,18 @@ def start(api: AirflowApi, pipeline: str) -> str:
 
 
 def follow(
-    api: AirflowApi, pipeline: str, run_id: str, show: Show, clock: Callable[[], float] = time.monotonic
+    api: AirflowApi,
+    pipeline: str,
+    run_id: str,
+    show: Show,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], object] = time.sleep,
 ) -> tuple[RunState, dict[str, Mapping[str, Any]]]:
     """Follow a started ingestion and the stages after it. Return the last state and the result of each stage.
 
-    Raises StageFailed with the error of the failed task, AirflowApiError if Airflow does not answer. The runs go on in
-    Airflow if this is interrupted.
+    Each next run is the one that this run's assets started, whatever else runs. The runs go on in Airflow if this is
+    interrupted. Raises StageFailed with the error of the failed task, AirflowApiError if Airflow is silent for two
+    minutes.
     """
     state = RunState(pipeline, clock(), tuple(StageState(name) for name in DAGS))
     results: dict[str, Mapping[str, Any]] = {}
@@ -63,6 +74,25 @@ def follow(
         if (words := progress(tasks)) != state.stage(name).words:
             change(name, words=words)
 
+    def patiently(name: str, call: Callable[[Callable[[str], object]], Answer]) -> Answer:
+        until: float | None = None
+
+        def answered(tasks: str) -> None:
+            nonlocal until
+            until = None
+            tell(name, tasks)
+
+        while True:
+            try:
+                return call(answered)
+            except AirflowApiError as error:
+                until = until or clock() + _SILENT_SECONDS
+                if not error.silent or clock() >= until:
+                    raise
+                if state.stage(name).words != _SILENT:
+                    change(name, words=_SILENT)
+                wait(_ASKED_AGAIN_SECONDS)
+
     before = datetime.now(UTC) - timedelta(seconds=1)
     for name, dag in DAGS.items():
         dag_id = f"{dag}_{pipeline}"
@@ -74,7 +104,7 @@ def follow(
             if name == "materialize" and not results["ingest"]["changed"]:
                 run_id = api.trigger(dag_id)
             else:
-                run_id = api.await_run(dag_id, before, _ASSET_SECONDS)
+                run_id = patiently(name, partial(_next_run, api, dag_id, before, run_id))
         change(
             name,
             condition="running",
@@ -82,8 +112,10 @@ def follow(
             words=f"started: {dag_id}, run {run_id}",
         )
         try:
-            api.follow(dag_id, run_id, partial(tell, name), math.inf)
+            patiently(name, partial(api.follow, dag_id, run_id, timeout=math.inf))
         except AirflowApiError as error:
+            if error.silent:
+                raise
             failure = failed(api, dag_id, run_id, error)
             change(name, condition="failed", ended=clock(), words=failure.what)
             raise failure from error
@@ -91,6 +123,10 @@ def follow(
         before = api.started_at(dag_id, run_id) or before
         change(name, condition="done", ended=clock(), words=run_notes.words(name, results[name]))
     return state, results
+
+
+def _next_run(api: AirflowApi, dag_id: str, since: datetime, source_run: str, told: Callable[[str], object]) -> str:
+    return api.await_run(dag_id, since, _ASSET_SECONDS, source_run=source_run)
 
 
 def progress(tasks: str) -> str:

@@ -100,7 +100,7 @@ def offline(project: Place) -> str:
     uv = ROOT / ".venv" / "tools" / "bin" / "uv"
     command = [uv, "pip", "install", "--dry-run", "--no-index", "--python", sys.executable, "apache-airflow==1.0"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
-    done = subprocess.run(command, env=kept | {"UV_NO_CONFIG": "1"}, capture_output=True, text=True)
+    done = subprocess.run(command, env=kept | {"UV_NO_CONFIG": "1", "COLUMNS": "300"}, capture_output=True, text=True)
     return installation(done.stderr)
 
 

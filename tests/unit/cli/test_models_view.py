@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rempart.cli import json_documents
-from rempart.cli.views import models, text
-from rempart.errors import TrainingError
+from rempart.cli.views import models
+from rempart.errors import ModelRefused, TrainingError
+from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
-from rempart.flows.training.roll_back_to import RollbackStep, steps_to
+from rempart.flows.training.roll_back_to import RollbackStep, steps_to, unfinished
 from rempart.web.read_models.model_versions import ModelState, compared, model_states
 from tests.cockpit import GATE, Watched
 
@@ -116,7 +118,7 @@ def test_a_version_is_the_same_as_itself(watched: Watched) -> None:
 
 
 def test_a_document_holds_times_as_text(watched: Watched) -> None:
-    assert '"champion_since": "2026-03-01T12:00:00+00:00"' in json_documents.text({**text.fields(state(watched))})
+    assert '"champion_since": "2026-03-01T12:00:00+00:00"' in json_documents.document(state(watched))
 
 
 def test_a_way_back_goes_by_each_champion_between(watched: Watched) -> None:
@@ -125,6 +127,39 @@ def test_a_way_back_goes_by_each_champion_between(watched: Watched) -> None:
     assert steps_to(decisions, MODEL, None) == (RollbackStep("2", "5"),)
     assert steps_to(decisions, MODEL, "2") == (RollbackStep("2", "5"),)
     assert steps_to(decisions, MODEL, "1") == (RollbackStep("2", "5"), RollbackStep("1", "2"))
+
+
+def test_a_rollback_that_was_interrupted_before_the_alias_moved_is_finished_and_not_repeated() -> None:
+    watched = Watched()
+    for version in ("1", "2", "3"):
+        watched.promotion(version)
+    watched.ledger.append("rollback", MODEL, {"champion": "2", "replaces": "3", "alias_was": "3"})
+    decisions = decisions_on(watched.ledger, MODEL)
+    assert unfinished(decisions, "3") == RollbackStep("2", "3")
+    assert unfinished(decisions, "2") is None
+    assert unfinished(decisions[:-1], "2") is None, "an alias that was moved after a promotion is no rollback"
+
+
+def test_the_files_of_every_version_on_the_way_back_are_compared_before_anything_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched()
+    for version in ("1", "2", "3"):
+        watched.promotion(version)
+    platform: Any = SimpleNamespace(ledger=watched.ledger, tracking=lambda: None)
+    pipeline: Any = SimpleNamespace(name=MODEL)
+
+    def load(tracking: None, record: Any) -> None:
+        if record["version"] == "1":
+            raise ModelRefused("other files", "Train again.")
+
+    monkeypatch.setattr(roll_back_to.registry, "champion", lambda tracking, name: "3")
+    monkeypatch.setattr(validate, "roll_back", lambda *given, **named: None)
+    monkeypatch.setattr(validate, "candidate_record", lambda ledger, name, version: {"version": version})
+    monkeypatch.setattr(validate.loading, "load", load)
+    assert roll_back_to.plan(platform, pipeline, "2") == (RollbackStep("2", "3"),)
+    with pytest.raises(ModelRefused, match="other files"):
+        roll_back_to.plan(platform, pipeline, "1")
 
 
 def test_there_is_no_way_to_a_version_that_never_was_champion_nor_to_the_champion(watched: Watched) -> None:

@@ -112,7 +112,7 @@ def test_a_faulty_file_is_listed_with_its_fault() -> None:
     found = state(Watched().facts(pipelines={MODEL: error}))
     assert list(pipelines.listing([found], "landing"))[-1] == f"{MODEL}: hotel_bookings.yaml: key: missing"
     assert found.next.command == f"rempart pipeline check {MODEL}"
-    assert json.loads(json_documents.text(pipelines.as_json(found, "landing")))["error"]["hint"] == "Add it."
+    assert json.loads(json_documents.document(pipelines.as_json(found, "landing")))["error"]["hint"] == "Add it."
 
 
 def test_a_project_without_pipelines_is_told_how_to_begin() -> None:
@@ -124,7 +124,7 @@ def test_the_document_of_a_pipeline_has_what_the_page_has() -> None:
     watched.delivery()
     snapshot(watched)
     watched.promotion("1")
-    found = json.loads(json_documents.text(pipelines.as_json(state(watched.facts()), "landing")))
+    found = json.loads(json_documents.document(pipelines.as_json(state(watched.facts()), "landing")))
     assert found["snapshot"] == {"id": "s1", "rows": 17, "at": NOW.isoformat(), "site": "primary"}
     assert found["rules"] == {RULES[0]: 2, "too few fields": 1} and found["champion"]["metrics"] == {"mae": 22.4}
     assert found["newest_deliveries"][0]["sha256"] == DELIVERY
@@ -213,6 +213,21 @@ def test_a_lag_beyond_its_objective_is_late_and_one_that_was_never_measured_unkn
     assert "LATE" in list(site_list.lines(sites(watched), NOW))[2]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "shown"), [("https://me:secret@s3.one:9000/x", "s3.one:9000"), ("http://[::1", ""), ("s3.one", "")]
+)
+def test_an_endpoint_is_shown_without_a_password_and_a_broken_one_is_no_traceback(
+    endpoint: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert site_list.host(endpoint) == shown
+
+    def refused(url: str, verify: object) -> object:
+        raise ConnectionRefusedError
+
+    told = set(asked_of(platform_with(endpoint, monkeypatch), refused).values())
+    assert None not in told and "secret" not in str(told)
+
+
 def platform_with(endpoint: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
     from rempart.flows.shared.platform import Platform
 
@@ -235,7 +250,7 @@ def test_a_site_answers_if_it_gives_any_answer_and_else_the_reason_is_told(monke
     asked = list[str]()
     assert set(asked_of(platform, lambda url, verify: asked.append(url)).values()) == {None}
     assert asked == ["http://127.0.0.1:1"] * len(platform.config.sites)
-    assert set(asked_of(platform, refused).values()) == {"http://127.0.0.1:1: ConnectionRefusedError"}
+    assert set(asked_of(platform, refused).values()) == {"127.0.0.1:1: ConnectionRefusedError"}
     nowhere = asked_of(platform_with(None, monkeypatch), refused)
     assert all("has no endpoint" in str(why) for why in nowhere.values())
 

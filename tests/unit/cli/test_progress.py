@@ -162,6 +162,38 @@ def test_a_count_ends_with_another_event() -> None:
     assert progress.told(state, "locked the bundle until 2027-01-01", 2.0).count is None
 
 
+HOSTILE = "copied \x1b[2Ja\u202eb\x9b31mc\ttab\nsecond line"
+
+
+def test_texts_of_servers_and_files_cannot_move_the_cursor_or_break_a_row() -> None:
+    state = progress.moved(State(0.0), "mlflow", "running", 0.0, HOSTILE)
+    rows = progress.lines(progress.told(state, HOSTILE, 1.0), 1.0)
+    rows += progress.lines(progress.told(State(0.0), HOSTILE, 1.0), 1.0)
+    assert "copied \\x1b[2Ja\\u202eb\\x9b31mc\\ttab" in rows[0]
+    assert not [c for row in rows for c in row if terminal.is_control(c)]
+    assert not [row for row in rows if "second" in row]
+
+
+@pytest.mark.parametrize("event", ["checked restic 0.17.3 of 4 tools", "read 2026.01.05 of 3 files", "a 1,2 of 0 b"])
+def test_numbers_that_are_no_counts_do_not_end_the_command(event: str) -> None:
+    assert event in progress.lines(progress.told(State(0.0), event, 5.0), 9.0)[-1]
+
+
+def test_a_step_that_somebody_leaves_with_ctrl_c_has_not_failed() -> None:
+    state = progress.moved(State(0.0), "train", "running", 1.0, "task train runs")
+    (row,) = progress.lines(progress.stopped(state, 3.0, failed=False), 9.0)
+    assert row.split() == ["?", "train", "2.0", "s", *progress.LEFT.split()]
+    assert progress.lines(progress.stopped(state, 3.0), 9.0)[0].startswith("✗ train")
+
+
+def test_a_closed_standard_output_is_no_terminal() -> None:
+    assert not terminal.is_live(None, {"TERM": "xterm"}) and not terminal.has_colours(None, {"TERM": "xterm"})
+    command = [sys.executable, "-c", "import os; os.close(1); os.execv(os.sys.executable, os.sys.argv[1:])"]
+    program = "import sys; from rempart.cli import app; sys.argv = ['rempart', 'stack', 'init', '--help']; app()"
+    done = subprocess.run([*command, sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+
+
 def test_rows_fit_the_width_and_colours_take_no_room() -> None:
     assert terminal.cut("\033[32m✓\033[0m mlflow", 8) == "\033[32m✓\033[0m mlflow"
     assert terminal.cut("\033[32m✓\033[0m mlflow", 7) == "✓ mlfl…"
@@ -205,6 +237,7 @@ def test_set_up_reads_what_uv_downloads_and_installs() -> None:
     assert state.shown(0)[0] == "reading the package index"
     for line in ("Resolved 13 packages in 341ms", "Downloading numpy (16.0MiB)", "Downloading pyarrow (50.0MiB)"):
         state = state.after(line)
+    assert state.after("Downloading odd (1.2.3MiB)") == state
     state = state.after(" Downloaded numpy")
     assert state.shown(0) == ("downloaded 17 of 69 MB", pytest.approx(16.78, 0.01), pytest.approx(69.2, 0.01))
     state = state.after("Prepared 13 packages in 1.86s")

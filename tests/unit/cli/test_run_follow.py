@@ -41,10 +41,18 @@ class ScriptedAirflow:
     fails: Mapping[str, list[str] | None] = field(default_factory=dict)
     paused: frozenset[str] = frozenset()
     triggered: list[str] = field(default_factory=list)
+    other: bool = False
+    """A run of each later stage that somebody else started is newer."""
+    refusals: list[httpx.Response | httpx.TransportError] = field(default_factory=list)
+    """Answers to the next questions about a run's state, before its state."""
+    logins: int = 0
+    asked: dict[str, str] = field(default_factory=dict)
+    """Run whose state was asked for last, by DAG."""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
         if path == "/auth/token":
+            self.logins += 1
             return httpx.Response(201, json={"access_token": "t"})
         parts = path.removeprefix("/api/v2/dags/").split("/")
         dag = parts[0]
@@ -55,7 +63,13 @@ class ScriptedAirflow:
         if len(parts) == 1:
             return httpx.Response(200, json={"is_paused": dag in self.paused})
         if parts[-1] == "dagRuns":
-            return httpx.Response(200, json={"dag_runs": [{"dag_run_id": f"asset__{dag}"}]})
+            newer = [{"dag_run_id": f"other__{dag}"}] if self.other else []
+            return httpx.Response(200, json={"dag_runs": [*newer, {"dag_run_id": f"asset__{dag}"}]})
+        if parts[-1] == "upstreamAssetEvents":
+            stems = list(run_follow.DAGS.values())
+            before = self.asked[f"{stems[list(run_follow.DAGS).index(task) - 1]}_p"]
+            source = "manual__of_somebody" if parts[-2].startswith("other__") else before
+            return httpx.Response(200, json={"asset_events": [{"source_run_id": source}]})
         if parts[-1] == "taskInstances":
             state = "failed" if task in self.fails else "success"
             entries = [{"task_id": task, "state": state}]
@@ -65,6 +79,11 @@ class ScriptedAirflow:
         if parts[-1] == "rempart_failure":
             left = self.fails[task]
             return httpx.Response(200 if left else 404, json={"value": left})
+        if self.refusals:
+            if isinstance(refusal := self.refusals.pop(0), httpx.Response):
+                return refusal
+            raise refusal
+        self.asked[dag] = parts[-1]
         state = "failed" if task in self.fails else "success"
         return httpx.Response(200, json={"state": state, "start_date": "2026-01-05T12:00:00+00:00"})
 
@@ -80,6 +99,43 @@ def followed(airflow: ScriptedAirflow) -> tuple[RunState, Mapping[str, Mapping[s
     with run_view.shown(tuple(run_follow.DAGS), told.append) as show:
         state, results = run_follow.follow(api, "p", run_follow.start(api, "p"), show)
     return state, results, told
+
+
+def test_a_run_that_somebody_else_started_is_not_taken_for_ours() -> None:
+    airflow = ScriptedAirflow(other=True)
+    state, _, _ = followed(airflow)
+    assert not state.failed
+    assert airflow.asked["train_p"] == "asset__train_p" and airflow.asked["validate_model_p"].startswith("asset__")
+
+
+def test_an_airflow_that_restarts_is_asked_again_and_an_expired_token_is_replaced() -> None:
+    refused = [httpx.ConnectError("refused"), httpx.Response(502, text="starting"), httpx.Response(401, json={})]
+    airflow, waited = ScriptedAirflow(refusals=list(refused)), list[float]()
+    told: list[str] = []
+    api = airflow.api()
+    state, _ = run_follow.follow(
+        api, "p", "r", lambda state, changed: told.append(changed.words), lambda: sum(waited), waited.append
+    )
+    assert not state.failed and [stage.condition for stage in state.stages] == ["done"] * 4
+    assert len(waited) == 2 and airflow.logins == 2
+    assert told.count("Airflow does not answer; it is asked again") == 1
+
+
+def test_an_airflow_that_stays_silent_is_no_failed_stage() -> None:
+    airflow, waited = ScriptedAirflow(refusals=[httpx.ConnectError("refused")] * 1000), list[float]()
+    shown: list[StageState] = []
+    with pytest.raises(AirflowApiError, match="no answer") as silent:
+        run_follow.follow(
+            airflow.api(), "p", "r", lambda state, changed: shown.append(changed), lambda: sum(waited), waited.append
+        )
+    assert not isinstance(silent.value, run_follow.StageFailed) and "rempart up" in silent.value.hint
+    assert {stage.condition for stage in shown} == {"running"} and 100 < sum(waited) < 200
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(200, json=["a"])])
+def test_another_program_at_airflows_port_is_told(answer: httpx.Response) -> None:
+    with pytest.raises(AirflowApiError, match="not one of Airflow's"):
+        run_follow.follow(ScriptedAirflow(refusals=[answer]).api(), "p", "r", lambda state, changed: None)
 
 
 def test_each_stage_is_told_with_its_seconds_and_its_result_in_words() -> None:

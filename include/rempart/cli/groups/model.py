@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -33,6 +34,7 @@ def list_models(as_json: AsJson = False) -> None:
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.model_versions import model_states
 
+    json_documents.begin(as_json)
     found = facts.gather()
     states = model_states(found)
     files = () if isinstance(found.pipelines, Unknown) else tuple(found.pipelines)
@@ -42,10 +44,8 @@ def list_models(as_json: AsJson = False) -> None:
         json_documents.show(document)
     else:
         if not isinstance(found.evidence, Unknown):
-            for line in models.listing(list(states.values()), without):
-                typer.echo(line)
-        for line in pipelines.unknown(moment(found, found.at)):
-            typer.echo(line)
+            rendering.show(models.listing(list(states.values()), without))
+        rendering.show(pipelines.unknown(moment(found, found.at)))
     raise typer.Exit(0 if facts.complete(found) else 1)
 
 
@@ -57,15 +57,15 @@ def show_model(name: ModelName, as_json: AsJson = False) -> None:
 
         rempart model show hotel_bookings
     """
-    from rempart.cli.views import facts, models, names, text
+    from rempart.cli.views import facts, models, names
 
+    json_documents.begin(as_json)
     found = facts.gather()
     state = names.model(name, found)
     if as_json:
-        json_documents.show({"at": found.at, **text.fields(state)})
+        json_documents.show({"at": found.at, **asdict(state)})
         return
-    for line in models.state_lines(state):
-        typer.echo(line)
+    rendering.show(models.state_lines(state))
 
 
 @group.command("compare")
@@ -84,13 +84,13 @@ def compare_models(
     from rempart.cli.views import facts, models, names
     from rempart.web.read_models.model_versions import compared
 
+    json_documents.begin(as_json)
     state = names.model(name, facts.gather())
     comparison = compared(name, *(names.version(state, asked) for asked in (first, second)))
     if as_json:
         json_documents.show(comparison)
         return
-    for line in models.comparison_lines(comparison, state.metric):
-        typer.echo(line)
+    rendering.show(models.comparison_lines(comparison, state.metric))
 
 
 @group.command("roll-back")

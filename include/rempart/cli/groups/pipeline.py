@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.errors import BackupError
 
@@ -37,6 +37,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
 
+    json_documents.begin(as_json)
     found = facts.gather()
     states, landing = pipeline_states(found, found.at), config.load().buckets.landing
     if as_json:
@@ -47,8 +48,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
         }
         json_documents.show(document)
     else:
-        for line in (*pipelines.listing(states, landing), *pipelines.unknown(moment(found, found.at))):
-            typer.echo(line)
+        rendering.show((*pipelines.listing(states, landing), *pipelines.unknown(moment(found, found.at))))
     raise typer.Exit(0 if facts.complete(found) else 1)
 
 
@@ -68,14 +68,14 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
 
+    json_documents.begin(as_json)
     found = facts.gather()
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
     if as_json:
         json_documents.show({"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)})
     else:
-        for line in (*pipelines.state_lines(state, landing), *pipelines.unknown(moment(found, found.at))):
-            typer.echo(line)
+        rendering.show((*pipelines.state_lines(state, landing), *pipelines.unknown(moment(found, found.at))))
     raise typer.Exit(0 if facts.complete(found) else 1)
 
 
@@ -107,8 +107,7 @@ def deliver_files(
         done = deliver.send(platform, spec, planned, told)
     waiting = sum(file.state != "ingested" for file in planned)
     scheduled = deliver.next_ingestion(spec, platform.clock())
-    for line in (*delivery.lines(done), *delivery.following(name, waiting, scheduled)):
-        typer.echo(line)
+    rendering.show((*delivery.lines(done), *delivery.following(name, waiting, scheduled)))
 
 
 @group.command("run")
@@ -122,7 +121,7 @@ def run_pipeline(
     """Start a pipeline in Airflow: ingest, materialize, train, validate.
 
     Without new rows, --follow runs the later stages all the same; a job with the same data, parameters and code is not
-    trained twice. Exit code 1: a stage failed. A refused candidate is no failure.
+    trained twice. A refused candidate is no failure. Exit code 1: a stage failed; 130: you left with Ctrl-C.
 
     Example:
 
@@ -143,13 +142,12 @@ def run_pipeline(
         typer.echo(f"The result, when they are done: rempart pipeline show {name}")
         return
     try:
-        with run_view.shown(tuple(run_follow.DAGS), typer.echo) as show:
+        with run_view.shown(tuple(run_follow.DAGS), lambda line: rendering.show([line])) as show:
             _, results = run_follow.follow(api, name, run, show)
     except KeyboardInterrupt:
         typer.echo(f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {name}")
         raise typer.Exit(130) from None
-    for line in run_follow.conclusion(name, results):
-        typer.echo(line)
+    rendering.show(run_follow.conclusion(name, results))
 
 
 @group.command("new")

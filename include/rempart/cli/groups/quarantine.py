@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -42,8 +42,7 @@ def accept_delivery(
 
     platform = open_platform()
     planned = flow.plan(platform.ledger, pipeline, delivery)
-    for line in planned.lines():
-        typer.echo(line)
+    rendering.show(planned.lines())
     if not yes:
         typer.echo("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
@@ -67,11 +66,11 @@ def show_quarantine(
     from rempart.settings.pipelines import names as pipeline_names
     from rempart.web.read_models import quarantine as quarantines
 
+    json_documents.begin(as_json)
     found = facts.gather()
     quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
     if as_json:
         json_documents.show(quality)
     elif quality is not None:
-        for line in (*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)):
-            typer.echo(line)
+        rendering.show((*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)))
     raise typer.Exit(0 if facts.complete(found) else 1)

@@ -46,7 +46,7 @@ def _bars(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progr
     )
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     tasks: dict[Step, TaskID] = {}
     with Bars(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bars:
 

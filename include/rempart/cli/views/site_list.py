@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from rempart.cli import json_documents
+from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
 
 if TYPE_CHECKING:
@@ -132,12 +132,14 @@ def _silent(
     endpoint = connection.extra.get("endpoint_url")
     if not endpoint:
         return f"connection '{connection.name}' has no endpoint"
+    if not host(endpoint):
+        return f"the endpoint of connection '{connection.name}' is no URL"
     if not decide_site(config, "internal", "data", name, on=today, endpoint=endpoint).allowed:
         return "it was not asked, because the policy allows no data at this endpoint"
     try:
         request(endpoint, connection.extra.get("ca_bundle", True))
-    except (httpx.HTTPError, OSError) as error:
-        return f"{endpoint}: {type(error).__name__}"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return f"{host(endpoint)}: {type(error).__name__}"
     return None
 
 
@@ -147,7 +149,16 @@ def _request(url: str, verify: object) -> object:
     import httpx
 
     trusted = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else bool(verify)
-    return httpx.get(url, timeout=AT_MOST, verify=trusted, trust_env=False)
+    with httpx.stream("GET", url, timeout=AT_MOST, verify=trusted, trust_env=False) as answer:  # a body may not end
+        return answer.status_code
+
+
+def host(endpoint: str) -> str:
+    """Return host and port of an endpoint, without a user and a password in it; empty if it is no URL. Pure."""
+    try:
+        return urlsplit(endpoint).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def endpoint_hosts(config: Config, connections: Connections) -> dict[str, str]:
@@ -157,7 +168,7 @@ def endpoint_hosts(config: Config, connections: Connections) -> dict[str, str]:
     found = {}
     for name, site in config.sites.items():
         try:
-            found[name] = urlsplit(str(connections(site.connection).extra.get("endpoint_url", ""))).netloc
+            found[name] = host(str(connections(site.connection).extra.get("endpoint_url", "")))
         except RempartError:
             found[name] = ""
     return found
@@ -179,6 +190,7 @@ def list_sites(
     from rempart.flows.shared.platform import open_platform
     from rempart.web.read_models.messages import moment
 
+    json_documents.begin(as_json)
     platform, gathered = open_platform(), facts.gather()
     config, connections = platform.config, platform.connections
     silent_sites = ask(config, connections, platform.clock().date())
@@ -186,7 +198,6 @@ def list_sites(
     if as_json:
         json_documents.show({"at": gathered.at, "unknown": gathered.unknown(), "sites": found})
     else:
-        for line in (*lines(found, gathered.at), *pipelines.unknown(moment(gathered, gathered.at))):
-            typer.echo(line)
+        rendering.show((*lines(found, gathered.at), *pipelines.unknown(moment(gathered, gathered.at))))
     silent = any(entry.silent for entry in found)
     raise typer.Exit(1 if silent or not facts.complete(gathered) else 0)

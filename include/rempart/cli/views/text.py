@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+
+from rempart.deployment.setup.terminal import printable
 
 UNKNOWN = "unknown"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield a table as lines: the head, then each row, with columns of equal width."""
-    lines = [tuple(head), *(tuple(row) for row in rows)]
+    lines = [tuple(head), *(tuple(printable(cell, keep="") for cell in row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -20,15 +20,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def pairs(entries: Iterable[tuple[str, str]], indent: str = "  ") -> Iterator[str]:
     """Yield names and their values as lines, the values below each other."""
-    found = list(entries)
+    found = [(printable(name, keep=""), printable(text, keep="")) for name, text in entries]
     width = max((len(name) for name, _ in found), default=0)
     for name, text in found:
         yield f"{indent}{name:<{width}}  {text}".rstrip()
-
-
-def fields(content: Any) -> dict[str, Any]:
-    """Return a dataclass as a dictionary, for a document with more fields."""
-    return asdict(content)
 
 
 def moment(at: datetime | None) -> str:

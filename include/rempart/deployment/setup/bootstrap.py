@@ -12,6 +12,7 @@ restic is no Python package: if PATH has none, the distribution's package is unp
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -29,7 +31,7 @@ from typing import NoReturn
 if not __package__:  # run as a script: this folder's siblings need the standard library only
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from rempart.deployment.setup import preflight
-from rempart.deployment.setup.terminal import Counter
+from rempart.deployment.setup.terminal import Counter, printable
 from rempart.deployment.setup.uv_output import UNKNOWN, Sync, cause
 
 OLDEST_RESTIC = (0, 17, 1)
@@ -120,13 +122,19 @@ def end(command: Sequence[str | Path], code: int, output: str) -> NoReturn:
     """End set-up in at most three lines. A failure that we cannot name is preceded by its output."""
     line, remedy = cause(output)
     if remedy == UNKNOWN:
-        sys.stderr.write("\n".join(output.splitlines()[-30:]) + "\n")
-    sys.exit(f"setup: {Path(command[0]).name} ended with {code}: {line}\n  What to do: {remedy}")
+        sys.stderr.write("\n".join(printable(line) for line in output.splitlines()[-30:]) + "\n")
+    sys.exit(f"setup: {Path(command[0]).name} ended with {code}: {printable(line)}\n  What to do: {remedy}")
 
 
 def _run(command: list[str | Path], environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
-        command, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     if done.returncode:
         end(command, done.returncode, done.stdout)
@@ -267,9 +275,32 @@ def _project_again(root: Path, target: Environment, python: Path, tools: Path) -
     return subprocess.run(install, env=environment | {"PYTHONPATH": str(tools)}, check=False).returncode == 0
 
 
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Allow one set-up of a clone at a time: a second one waits, because each begins with an empty environment."""
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stdout.write("setup: another set-up of this clone runs; waiting for its end\n")
+            sys.stdout.flush()
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
+
+
 def main(arguments: list[str]) -> int:
-    target = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
     root = Path(__file__).resolve().parents[4]
+    with alone(root):
+        return set_up(root, ENVIRONMENTS[arguments[0] if arguments else "rempart"])
+
+
+def set_up(root: Path, target: Environment) -> int:
+    """Install an environment, unless it is there. Return the exit code."""
     venv, started = root / target.folder, time.monotonic()
     stamp, wanted = venv / "rempart-installed", fingerprint(root, target.files(root))
     tools_lock = hashlib.sha256((root / "requirements-bootstrap.txt").read_bytes()).hexdigest()
@@ -348,3 +379,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit("\nsetup: interrupted\n  What to do: run `make setup` again; it starts anew.")
+    except OSError as fault:
+        sys.exit(f"setup: {fault}\n  What to do: {cause(str(fault))[1]}")

@@ -13,22 +13,37 @@ import shutil
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 COLOURS = {"good": "32", "bad": "31", "busy": "36", "faint": "2", "strong": "1"}
 REDRAW_SECONDS = 0.2
 _CODES = re.compile(r"\033\[[0-9;?]*[a-zA-Z]")
+_CONTROLS = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _TAKEN_OVER = "\033[?25l"
 """A library hides the cursor: it draws a view of its own."""
 
 
-def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Return text with every control character written as an escape, except those to keep.
+
+    Names and messages come from files and servers: they must not move the cursor, hide text or change its direction.
+    """
+    return "".join(c if c in keep or not is_control(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_control(character: str) -> bool:
+    """Return whether a character has an effect instead of a shape, or cannot be encoded."""
+    return unicodedata.category(character) in _CONTROLS
+
+
+def is_live(stream: TextIO | None, environment: Mapping[str, str]) -> bool:
     """Return whether lines on this stream can be redrawn: a terminal that moves its cursor."""
-    return stream.isatty() and environment.get("TERM", "") not in ("", "dumb")
+    return stream is not None and stream.isatty() and environment.get("TERM", "") not in ("", "dumb")
 
 
-def has_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
+def has_colours(stream: TextIO | None, environment: Mapping[str, str]) -> bool:
     """Return whether to write colours: a terminal, and NO_COLOR is not set (no-color.org)."""
     return is_live(stream, environment) and not environment.get("NO_COLOR")
 

@@ -28,7 +28,7 @@ class Sync:
         """Return the state after one line of uv."""
         if found := re.match(r"Resolved (\d+) packages?", line):
             return replace(self, packages=int(found[1]))
-        if found := re.match(r"\s*Downloading (\S+) \(([\d.]+)(KiB|MiB|GiB)\)", line):
+        if found := re.match(r"\s*Downloading (\S+) \((\d+(?:\.\d+)?)(KiB|MiB|GiB)\)", line):
             size = float(found[2]) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[3]] / 1e6
             return replace(self, sizes=(*self.sizes, (found[1], size)))
         if found := re.match(r"\s*Downloaded (\S+)", line):

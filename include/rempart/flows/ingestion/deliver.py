@@ -7,12 +7,14 @@ name.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from rempart.deployment.setup.terminal import printable
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteFenced
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries
@@ -84,7 +86,7 @@ class Delivered:
 def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> HeaderFault | None:
     """Compare the header of a file with the columns of a pipeline; None if they fit. Pure.
 
-    If no column fits, the first line may be a row, whose values are not repeated.
+    If few columns fit, the first line may be a row, whose values are not repeated.
     """
     columns = list(pipeline.columns)
     missing = tuple(column for column in columns if column not in header)
@@ -92,6 +94,8 @@ def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> Header
         return HeaderFault(name, other=_no_column(header, pipeline))
     extra = tuple(column for column in header if column not in columns)
     twice = tuple(column for column in columns if header.count(column) > 1)
+    if 2 * len(missing) > len(columns):
+        return HeaderFault(name, missing, (), twice, f"{len(extra)} of its columns are not in the pipeline file")
     return HeaderFault(name, missing, extra, twice) if missing or extra or twice else None
 
 
@@ -105,7 +109,7 @@ def _no_column(header: Sequence[str], pipeline: Pipeline) -> str:
 
 
 def _columns(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name[:50]}'" for name in names[:10])
+    shown = ", ".join(f"'{printable(name[:50], keep='')}'" for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"column{'' if len(names) == 1 else 's'} {shown}{more}"
 
@@ -134,7 +138,11 @@ def _faults(pipeline: Pipeline, files: Sequence[Path]) -> Iterator[HeaderFault]:
             yield HeaderFault(repr(file.name), other="a delivery's name has no control character and no leading dot")
             continue
         try:
-            size = file.stat().st_size
+            found = file.stat()
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe cannot be read twice
+                yield HeaderFault(str(file), other="it is no regular file")
+                continue
+            size = found.st_size
             with file.open("rb") as stream:
                 header = header_of(file.name, stream, size, pipeline.source)
         except Unreadable as fault:
@@ -190,8 +198,8 @@ def send(
 ) -> Delivered:
     """Upload the new files of a plan in constant memory, and compare each with what the site gives back.
 
-    Raises IngestError if another delivery took a name meanwhile; IntegrityError if the site returns other bytes;
-    SiteFenced if the platform moved meanwhile; SiteError, DatabaseUnavailable.
+    Raises IngestError if a file changed or another delivery took its name meanwhile; IntegrityError if the site
+    returns other bytes; SiteFenced if the platform moved meanwhile; SiteError, DatabaseUnavailable.
     """
     began = platform.active()
     site, bucket = platform.active_site(pipeline.classification, began), platform.config.buckets.landing
@@ -211,20 +219,24 @@ def send(
 def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, progress: Progress) -> None:
     metadata = {"sha256": planned.sha256}
     if planned.size <= PART:
-        body = planned.file.read_bytes()
+        body = b"".join(_read(planned))
+        if hashlib.sha256(body).hexdigest() != planned.sha256:
+            raise _changed(planned)
         if not site.write_new(bucket, planned.key, body, metadata=metadata, content_type=_TYPE):
             raise _occupied(pipeline, planned.file, site.head(bucket, planned.key))
         progress("upload", planned.name, len(body))
         return
     now = datetime.now(UTC)
     like = ObjectInfo(planned.key, planned.size, now, metadata=metadata, content_type=_TYPE)
-    upload, number = site.upload(bucket, like), 0
-    with planned.file.open("rb") as stream:
-        while part := stream.read(PART):
-            number += 1
-            if not upload.has(number, part):
-                upload.part(number, part)
-            progress("upload", planned.name, len(part))
+    upload, digest = site.upload(bucket, like), hashlib.sha256()
+    for number, part in enumerate(_read(planned), 1):
+        digest.update(part)
+        if not upload.has(number, part):
+            upload.part(number, part)
+        progress("upload", planned.name, len(part))
+    if digest.hexdigest() != planned.sha256:
+        upload.abort()
+        raise _changed(planned)
     try:
         stands = site.head(bucket, planned.key)
     except ObjectMissing:
@@ -234,12 +246,27 @@ def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, p
         raise _occupied(pipeline, planned.file, stands)
 
 
+def _read(planned: PlannedFile) -> Iterator[bytes]:
+    try:
+        with planned.file.open("rb") as stream:
+            while part := stream.read(PART):
+                yield part
+    except OSError as cause:
+        raise _changed(planned) from cause
+
+
+def _changed(planned: PlannedFile) -> IngestError:
+    return IngestError(
+        f"deliver {planned.name}: the file changed since it was checked, or is gone. It was not uploaded",
+        "Wait until the program that writes or moves it has ended, then deliver it again.",
+    )
+
+
 def _check(site: Site, bucket: str, planned: PlannedFile, progress: Progress) -> None:
     digest = _stored_sha256(site, bucket, planned.key, lambda count: progress("check", planned.name, count))
     if digest != planned.sha256:
         raise IntegrityError(
-            f"deliver {planned.name}: site '{site.name}' returned other bytes of {bucket}/{planned.key} than were "
-            "sent, or the file changed during the upload",
+            f"deliver {planned.name}: site '{site.name}' returned other bytes of {bucket}/{planned.key} than were sent",
             "Remove the object with an S3 client and deliver the file again. If it fails again, ask the operator of "
             "the site.",
         )

@@ -11,6 +11,7 @@ from rempart.flows.training import validate
 from rempart.flows.training.champions import decisions_on, succession
 from rempart.flows.training.validate import RollbackResult
 from rempart.ledger.port import Evidence
+from rempart.models import registry
 from rempart.settings.pipeline import Pipeline
 
 
@@ -48,13 +49,26 @@ def steps_to(decisions: Sequence[Evidence], model: str, version: str | None) -> 
     return tuple(RollbackStep(versions[i - 1], versions[i]) for i in range(len(versions) - 1, at, -1))
 
 
-def plan(platform: Platform, pipeline: Pipeline, version: str | None = None) -> tuple[RollbackStep, ...]:
-    """Return the rollbacks to a version; the files of the first that returns are compared with its record.
+def unfinished(decisions: Sequence[Evidence], alias: str | None) -> RollbackStep | None:
+    """Return the recorded rollback after which MLflow's alias `alias` did not move; None if there is none. Pure."""
+    versions = succession(decisions)
+    if not versions or alias == versions[-1] or decisions[-1].kind != "rollback":
+        return None
+    return RollbackStep(versions[-1], str(decisions[-1].body["replaces"]))
 
-    Nothing changes. Raises TrainingError, ModelRefused, TrackingUnavailable, LedgerError, DatabaseUnavailable.
+
+def plan(platform: Platform, pipeline: Pipeline, version: str | None = None) -> tuple[RollbackStep, ...]:
+    """Return the rollbacks to a version; the files of each that returns are compared with its record.
+
+    An interrupted rollback is finished first, not repeated. Nothing changes. Raises TrainingError, ModelRefused,
+    TrackingUnavailable, LedgerError, DatabaseUnavailable.
     """
-    steps = steps_to(decisions_on(platform.ledger, pipeline.name), pipeline.name, version)
+    decisions = decisions_on(platform.ledger, pipeline.name)
+    left = unfinished(decisions, registry.champion(platform.tracking(), pipeline.name))
+    steps = (left,) if left and version in (None, left.returns) else steps_to(decisions, pipeline.name, version)
     validate.roll_back(platform, pipeline, dry_run=True, replaces=steps[0].replaces)
+    for step in steps[1:]:
+        validate.check_files(platform, pipeline, step.returns)
     return steps
 
 

@@ -194,6 +194,11 @@ def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_files(platform: Platform, pipeline: Pipeline, version: str) -> None:
+    """Compare the files of a version with its record. Raises ModelRefused, TrackingUnavailable, LedgerError."""
+    loading.load(platform.tracking(), _record(platform.ledger, pipeline.name, version))
+
+
 def roll_back(
     platform: Platform, pipeline: Pipeline, *, dry_run: bool = True, replaces: str | None = None
 ) -> RollbackResult:

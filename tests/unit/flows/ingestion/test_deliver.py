@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,6 +96,43 @@ def test_a_column_that_occurs_twice_is_named(make: Make) -> None:
 def test_a_file_without_a_header_is_named_without_the_values_of_its_first_row(platform: Platform, make: Make) -> None:
     error = refused(platform, make(header=["Dupont", "1 rue de la Paix"]))
     assert "its first line names none of the pipeline's columns" in error.what and "Dupont" not in str(error)
+
+
+def test_a_row_that_happens_to_hold_a_columns_name_is_not_repeated_either(platform: Platform, make: Make) -> None:
+    error = refused(platform, make(header=[HEADER[0], "Dupont", "1 rue de la Paix"]))
+    assert "it lacks columns" in error.what and "2 of its columns are not in the pipeline file" in error.what
+    assert "Dupont" not in str(error)
+
+
+def test_a_header_cannot_write_to_the_terminal(platform: Platform, make: Make) -> None:
+    told = refused(platform, make(header=[*HEADER, "\x1b[2J\u202egood"])).what
+    assert "'\\x1b[2J\\u202egood'" in told and "\x1b" not in told
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_other_end(platform: Platform, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    held = os.open(tmp_path / "pipe.csv", os.O_RDWR)  # so that a reader would not wait for ever
+    os.write(held, (",".join(HEADER) + "\n").encode() * 20)
+    try:
+        assert "it is no regular file" in refused(platform, tmp_path / "pipe.csv").what
+    finally:
+        os.close(held)
+
+
+@pytest.mark.parametrize("row", ["1", "1" * 400_000], ids=["one request", "parts"])
+@pytest.mark.parametrize("happens", ["grows", "is gone"])
+def test_a_file_that_changed_since_its_check_is_not_uploaded(
+    platform: Platform, site: MemorySite, make: Make, row: str, happens: str
+) -> None:
+    file = make(row=row)
+    planned = deliver.plan(platform, PIPELINE, [file])
+    if happens == "grows":
+        file.write_bytes(file.read_bytes() + b"more\n")
+    else:
+        file.unlink()
+    with pytest.raises(IngestError, match="changed since it was checked, or is gone"):
+        deliver.send(platform, PIPELINE, planned)
+    assert landed(site) == {}
 
 
 def test_another_delimiter_is_recognized(platform: Platform, make: Make) -> None:
@@ -229,6 +267,13 @@ def test_progress_is_bars_at_a_terminal(make: Make, capsys: pytest.CaptureFixtur
         progress("check", "week.csv", 30)
     told = capsys.readouterr().out
     assert "uploading week.csv" in told and "reading back week.csv" in told
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = [deliver.PlannedFile(make("week[1].csv"), "k", 30, "0" * 64, "new")]
+    with view.progress(planned, terminal=True, out=print) as progress:
+        progress("upload", "week[1][/red].csv", 30)
+    assert "uploading week[1][/red].csv" in capsys.readouterr().out
 
 
 def test_many_files_are_told_in_one_line(make: Make) -> None:
