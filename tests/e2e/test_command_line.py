@@ -189,11 +189,11 @@ def test_a_roll_back_is_a_plan_until_it_is_asked_for(second: tuple[str, str], pl
     planned = done("model", "roll-back", PIPELINE)
     assert f"version {first} becomes champion in place of version {newest}" in planned
     assert "Nothing was changed" in planned and registry.champion(platform.tracking(), PIPELINE) == newest
+    never = rempart("model", "roll-back", PIPELINE, "--to", "999")
+    assert never.returncode == 1 and "cannot return to version 999" in never.stderr
     assert f"done: version {first} is champion" in done("model", "roll-back", PIPELINE, "--to", first, "--yes")
     assert registry.champion(platform.tracking(), PIPELINE) == first
     assert intended(decisions_on(platform.ledger, PIPELINE)) == first
-    never = rempart("model", "roll-back", PIPELINE, "--to", "999")
-    assert never.returncode == 1 and "cannot return to version 999" in never.stderr
 
 
 def test_a_name_that_does_not_exist_is_answered_with_a_known_one() -> None:

@@ -105,6 +105,10 @@ def test_a_silent_ledger_is_unknown_and_never_nothing() -> None:
     assert "none" not in told and told.count("unknown") == 4
     assert found.next.command == "rempart up"
     assert "Deliveries" not in "\n".join(pipelines.state_lines(found, "landing"))
+    document = pipelines.as_json(found, "landing")
+    assert {document[name] for name in ("deliveries", "quarantined", "held_back", "rules", "champion")} == {None}
+    quality = quarantines.quality(facts, MODEL, NOW)
+    assert quality and quarantine.as_json(quality)["quarantined"] is None
 
 
 def test_a_faulty_file_is_listed_with_its_fault() -> None:

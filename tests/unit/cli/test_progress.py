@@ -197,6 +197,7 @@ def test_a_closed_standard_output_is_no_terminal() -> None:
 def test_rows_fit_the_width_and_colours_take_no_room() -> None:
     assert terminal.cut("\033[32m✓\033[0m mlflow", 8) == "\033[32m✓\033[0m mlflow"
     assert terminal.cut("\033[32m✓\033[0m mlflow", 7) == "✓ mlfl…"
+    assert terminal.length("日本e\u0301") == 5 and terminal.cut("日本語 done", 6) == "日本…"
     assert terminal.duration(59.6) == "1 min 00 s" and terminal.duration(3720) == "1 h 02 min"
 
 
@@ -243,6 +244,13 @@ def test_set_up_reads_what_uv_downloads_and_installs() -> None:
     state = state.after("Prepared 13 packages in 1.86s")
     assert state.shown(4) == ("installed 4 of 13 packages", 4, 13)
     assert state.after("Installed 13 packages in 1.32s").shown(13)[0] == "compiling the modules"
+
+
+def test_the_output_of_an_installer_is_shown_without_passwords_and_control_characters() -> None:
+    shown = uv_output.shown_line(
+        "error: Failed to fetch https://me:secret@mirror/simple/x/ \x1b[2J by http://me:p@proxy"
+    )
+    assert shown == "error: Failed to fetch https://***@mirror/simple/x/ \\x1b[2J by http://***@proxy"
 
 
 @pytest.mark.parametrize(

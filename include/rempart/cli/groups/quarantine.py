@@ -70,7 +70,7 @@ def show_quarantine(
     found = facts.gather()
     quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
     if as_json:
-        json_documents.show(quality)
+        json_documents.show(quarantine.as_json(quality) if quality else None)
     elif quality is not None:
         rendering.show((*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)))
     raise typer.Exit(0 if facts.complete(found) else 1)

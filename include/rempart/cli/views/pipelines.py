@@ -122,7 +122,10 @@ def deliveries(found: Sequence[Delivery]) -> Iterator[str]:
 
 
 def as_json(state: PipelineState, landing: str) -> Mapping[str, Any]:
-    """Return the state of a pipeline for a JSON document. `delivery` names: SHA-256 alone, as in the ledger."""
+    """Return the state of a pipeline for a JSON document. Deliveries have no name: SHA-256 alone, as in the ledger.
+
+    What only the ledger knows is null while it does not answer.
+    """
     found, model, champion = state.snapshot, state.model, state.champion
     return {
         "name": state.name,
@@ -133,12 +136,12 @@ def as_json(state: PipelineState, landing: str) -> Mapping[str, Any]:
         "schedule": state.schedule,
         "error": dict(zip(("what", "hint"), state.error, strict=True)) if state.error else None,
         "known": state.known,
-        "deliveries": state.deliveries,
-        "newest_deliveries": state.newest,
+        "deliveries": state.deliveries if state.known else None,
+        "newest_deliveries": state.newest if state.known else None,
         "snapshot": {"id": found.id, "rows": found.rows, "at": found.at, "site": found.site} if found else None,
-        "quarantined": state.quarantined,
-        "held_back": state.held_back,
-        "rules": state.rules,
+        "quarantined": state.quarantined if state.known else None,
+        "held_back": state.held_back if state.known else None,
+        "rules": state.rules if state.known else None,
         "champion": {
             "version": champion.version,
             "since": model.champion_since,

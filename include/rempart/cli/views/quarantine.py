@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from rempart.cli.views import pipelines, text
 from rempart.ingestion.acceptance import HELD
 from rempart.web.read_models.quarantine import Quality
+
+_OF_THE_LEDGER = ("deliveries", "quarantined", "earlier", "in_quarantine", "taken_again", "expectations")
+
+
+def as_json(quality: Quality) -> Mapping[str, Any]:
+    """Return a pipeline's quarantine for a JSON document. What only the ledger knows is null while it is silent."""
+    return asdict(quality) | ({} if quality.known else dict.fromkeys(_OF_THE_LEDGER))
 
 
 def lines(quality: Quality, cockpit: str) -> Iterator[str]:

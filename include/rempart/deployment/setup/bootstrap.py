@@ -31,8 +31,8 @@ from typing import NoReturn
 if not __package__:  # run as a script: this folder's siblings need the standard library only
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from rempart.deployment.setup import preflight
-from rempart.deployment.setup.terminal import Counter, printable
-from rempart.deployment.setup.uv_output import UNKNOWN, Sync, cause
+from rempart.deployment.setup.terminal import Counter
+from rempart.deployment.setup.uv_output import UNKNOWN, Sync, cause, shown_line
 
 OLDEST_RESTIC = (0, 17, 1)
 RESTIC_AGAIN_SECONDS = 86400
@@ -122,8 +122,8 @@ def end(command: Sequence[str | Path], code: int, output: str) -> NoReturn:
     """End set-up in at most three lines. A failure that we cannot name is preceded by its output."""
     line, remedy = cause(output)
     if remedy == UNKNOWN:
-        sys.stderr.write("\n".join(printable(line) for line in output.splitlines()[-30:]) + "\n")
-    sys.exit(f"setup: {Path(command[0]).name} ended with {code}: {printable(line)}\n  What to do: {remedy}")
+        sys.stderr.write("\n".join(shown_line(line) for line in output.splitlines()[-30:]) + "\n")
+    sys.exit(f"setup: {Path(command[0]).name} ended with {code}: {shown_line(line)}\n  What to do: {remedy}")
 
 
 def _run(command: list[str | Path], environment: Mapping[str, str] | None = None) -> None:

@@ -255,7 +255,8 @@ def certificate_file(environment: Mapping[str, str]) -> str:
 def without_secret(url: str) -> str:
     """Return a URL without user and password."""
     head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://***@{tail}" if at else url
+    scheme = f"{head.split('://')[0]}://" if "://" in head else ""
+    return f"{scheme}***@{tail}" if at else url
 
 
 def check_certificates(environment: Mapping[str, str]) -> PreflightFinding:

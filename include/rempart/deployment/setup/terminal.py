@@ -55,14 +55,23 @@ def paint(text: str, style: str, *, coloured: bool) -> str:
 
 def length(text: str) -> int:
     """Return the number of cells that a line takes; colours take none."""
-    return len(_CODES.sub("", text))
+    return sum(_cells(character) for character in _CODES.sub("", text))
+
+
+def _cells(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def cut(text: str, width: int) -> str:
     """Shorten a line to a width. A shortened line loses its colours."""
     if length(text) <= width:
         return text
-    return _CODES.sub("", text)[: max(0, width - 1)] + "…"
+    kept = _CODES.sub("", text)
+    while kept and length(kept) > width - 1:
+        kept = kept[:-1]
+    return kept + "…"
 
 
 def bar(done: float, total: float, width: int) -> str:

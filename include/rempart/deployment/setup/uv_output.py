@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from rempart.deployment.setup.terminal import printable
+
 
 @dataclass(frozen=True)
 class Sync:
@@ -62,6 +64,11 @@ _CAUSES = (
     ),
     (r"no version|not found|No matching", "The index lacks this package: set PIP_INDEX_URL or PIP_FIND_LINKS."),
 )
+
+
+def shown_line(line: str) -> str:
+    """Return a line of uv or pip that is safe to show: no password in a URL, no control character."""
+    return printable(re.sub(r"//[^/@\s]+@", "//***@", line))
 
 
 def cause(output: str) -> tuple[str, str]:

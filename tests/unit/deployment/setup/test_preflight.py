@@ -95,3 +95,10 @@ def test_the_script_runs_with_the_bare_interpreter(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-S", str(SCRIPT)], env=environment, capture_output=True, text=True)
     assert "preflight: this machine is ready" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@proxy:80", "me:secret@proxy:80", "http://me:sec@ret@proxy:80"])
+def test_the_password_of_a_proxy_is_never_shown(url: str) -> None:
+    shown = preflight.without_secret(url)
+    assert "sec" not in shown and "me" not in shown and shown.endswith("***@proxy:80")
+    assert preflight.without_secret("proxy:80") == "proxy:80"
