@@ -68,7 +68,7 @@ def plan(platform: Platform, pipeline: Pipeline, version: str | None = None) -> 
     steps = (left,) if left and version in (None, left.returns) else steps_to(decisions, pipeline.name, version)
     validate.roll_back(platform, pipeline, dry_run=True, replaces=steps[0].replaces)
     for step in steps[1:]:
-        validate.check_files(platform, pipeline, step.returns)
+        validate.check_files(platform.tracking(), platform.ledger, pipeline.name, step.returns)
     return steps
 
 

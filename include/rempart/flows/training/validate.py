@@ -194,9 +194,9 @@ def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_files(platform: Platform, pipeline: Pipeline, version: str) -> None:
-    """Compare the files of a version with its record. Raises ModelRefused, TrackingUnavailable, LedgerError."""
-    loading.load(platform.tracking(), _record(platform.ledger, pipeline.name, version))
+def check_files(tracking: Connection, ledger: Ledger, name: str, version: str) -> None:
+    """Compare the files of a model's version with its record. Raises ModelRefused, TrackingUnavailable, LedgerError."""
+    loading.load(tracking, _record(ledger, name, version))
 
 
 def roll_back(
@@ -235,7 +235,7 @@ def roll_back(
             "nothing was moved",
             "Open the plan again: it shows the current champion and the version that would come back.",
         )
-    loading.load(tracking, _record(ledger, name, target))
+    check_files(tracking, ledger, name, target)
     plan = f"the alias champion of model {name} goes from version {alias or 'none'} back to version {target}"
     if dry_run:
         return RollbackResult(True, False, target, replaced, plan)
