@@ -35,8 +35,9 @@ PICTURE = picture()
 PROGRAM = """
 import logging, os, sys, time
 from rempart.cli import progress, rendering
+from rempart.deployment.setup import terminal
 LOG = logging.getLogger("rempart.deployment.embedded.lifecycle")
-progress.LATE_SECONDS = 0.05
+progress.LATE_SECONDS, terminal.REDRAW_SECONDS = 0.05, 0.02  # many redraws between two events
 def step(name, phase, detail=""):
     LOG.info("%s: %s", name, phase, extra={"steps": [(name, phase)], "detail": detail})
 def services():

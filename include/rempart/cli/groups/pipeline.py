@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -95,6 +96,7 @@ def deliver_files(
         rempart pipeline deliver energy_use 2026-01.csv.gz 2026-02.csv.gz
     """
     from rempart.cli.views import delivery, names
+    from rempart.deployment.setup.terminal import is_live
     from rempart.flows.ingestion import deliver
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
@@ -103,7 +105,7 @@ def deliver_files(
     deliver.check(spec, files)
     platform = open_platform()
     planned = deliver.plan(platform, spec, files)
-    with delivery.progress(planned, terminal=sys.stdout.isatty(), out=typer.echo) as told:
+    with delivery.progress(planned, terminal=is_live(sys.stdout, os.environ), out=typer.echo) as told:
         done = deliver.send(platform, spec, planned, told)
     waiting = sum(file.state != "ingested" for file in planned)
     scheduled = deliver.next_ingestion(spec, platform.clock())

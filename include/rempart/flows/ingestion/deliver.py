@@ -95,7 +95,7 @@ def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> Header
     extra = tuple(column for column in header if column not in columns)
     twice = tuple(column for column in columns if header.count(column) > 1)
     if 2 * len(missing) > len(columns):
-        return HeaderFault(name, missing, (), twice, f"{len(extra)} of its columns are not in the pipeline file")
+        return HeaderFault(name, missing, (), twice, f"columns that the pipeline file does not have: {len(extra)}")
     return HeaderFault(name, missing, extra, twice) if missing or extra or twice else None
 
 
