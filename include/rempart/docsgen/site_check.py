@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 _FETCHED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("use", "href")}
+_LOADERS = frozenset(("mermaid", "glightbox", "pyodide"))
+"""Classes of elements for which the theme's script fetches a library from another host."""
 _HARMLESS_LINKS = frozenset(("canonical", "next", "prev", "alternate"))
 
 
@@ -25,6 +27,7 @@ class BuiltPage(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        self.fetched += [f"https://unpkg.com/{name}" for name in _LOADERS & set(values.get("class", "").split())]
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
         if tag == "link" and values.get("rel") in _HARMLESS_LINKS:

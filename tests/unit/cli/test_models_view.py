@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rempart.cli import json_documents
-from rempart.cli.views import models
+from rempart.cli.views import models, names
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
@@ -97,8 +97,7 @@ def test_show_names_training_decision_who_and_evidence(watched: Watched) -> None
 
 def test_a_comparison_shows_figures_bounds_parameters_and_features(watched: Watched) -> None:
     found = state(watched)
-    second, third = found.version("2"), found.version("3")
-    assert second and third
+    second, third = names.version(found, "2"), names.version(found, "3")
     lines = list(models.comparison_lines(compared(MODEL, second, third), "mae"))
     cells = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert cells["mae"] == ["22.4", "41", "+18.6"]
@@ -110,8 +109,7 @@ def test_a_comparison_shows_figures_bounds_parameters_and_features(watched: Watc
 
 
 def test_a_version_is_the_same_as_itself(watched: Watched) -> None:
-    found = state(watched).version("1")
-    assert found
+    found = names.version(state(watched), "1")
     lines = list(models.comparison_lines(compared(MODEL, found, found), "mae"))
     assert "Trainer, parameters, training set and code are the same." in lines
     assert "Both read the same features." in lines

@@ -121,6 +121,11 @@ def test_what_a_browser_would_fetch_and_dead_links_are_found(tmp_path: Path) -> 
     ]
 
 
+def test_a_drawing_for_which_the_theme_fetches_a_library_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<pre class="mermaid"><code>graph LR</code></pre>')
+    assert site_check.faults(tmp_path) == ["a.html: a browser would fetch https://unpkg.com/mermaid"]
+
+
 def test_without_the_builder_the_command_that_installs_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"setup-docs"):
         site.build(tmp_path, tmp_path / "work", tmp_path / "site")

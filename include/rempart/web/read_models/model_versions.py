@@ -75,10 +75,6 @@ class ModelState:
     newest: ModelVersion | None
     versions: tuple[ModelVersion, ...]
 
-    def version(self, name: str) -> ModelVersion | None:
-        """Return a version by its number."""
-        return next((version for version in self.versions if version.version == name), None)
-
 
 @dataclass(frozen=True)
 class Difference:
