@@ -46,7 +46,7 @@ setup-docs: ## install .venv-docs, which builds the documentation's site
 	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py docs
 
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
-	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_SETUP_SECONDS=$$(($$(date +%s) - began)) $(BIN)/rempart demo $(ARGS)
+	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_DEMO_BEGAN=$$began $(BIN)/rempart demo $(ARGS)
 
 up: setup ## start the embedded stack: PostgreSQL, two S3 sites, MLflow, Airflow
 	@$(BIN)/rempart up

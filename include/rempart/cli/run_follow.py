@@ -154,7 +154,8 @@ def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[
     if ingested["quarantined"]:
         lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
     if judged is None:
-        lines.append(f"Nothing was delivered yet. Deliver a file: rempart pipeline deliver {pipeline} FILE")
+        lines.append(f"No row is accepted yet. Deliver a file: rempart pipeline deliver {pipeline} FILE")
+        lines.append(f"Is a delivery held back? rempart quarantine show {pipeline}")
     elif judged["promoted"]:
         lines.append(f"Version {judged['version']} is champion: rempart model show {pipeline}")
     else:

@@ -86,6 +86,11 @@ def save_draft(csv: Path, name: str | None = None, folder: Path | None = None) -
     return file
 
 
+def undecided(text: str) -> list[int]:
+    """Return the numbers of the lines of a pipeline file that a draft marked CHECK and nobody decided. Pure."""
+    return [number for number, line in enumerate(text.splitlines(), 1) if re.search(r"# CHECK\b", line)]
+
+
 def survey(csv: Path, name: str | None = None) -> Survey:
     """Look at a file: types, keys, time, target. Raises PipelineError where no pipeline can come of it."""
     pipeline = name or re.sub(r"[^a-z0-9]+", "_", csv.name.lower().split(".", 1)[0]).strip("_")
@@ -251,7 +256,7 @@ def _number(value: float) -> str:
 
 
 def _lines(s: Survey) -> Iterator[str]:
-    check = "decide it, then run `rempart config check"
+    check = "decide it, then run `rempart pipeline check"
     yield f"# Drafted from one file. Each line marked CHECK is a guess: {check} {s.name}`."
     yield f"name: {s.name}"
     yield "description: To be written      # CHECK: what is predicted, for whom"

@@ -77,10 +77,8 @@ def _snapshot(task_result: TaskResult) -> str:
 def _materialize(task_result: TaskResult) -> str:
     if not task_result["changed"]:
         return f"The feature store already held snapshot {task_result['snapshot']}."
-    return (
-        f"{task_result['views']} feature views of snapshot {task_result['snapshot']}:"
-        f" {task_result['rows_online']:,} rows online."
-    )
+    views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
+    return f"{views} of snapshot {task_result['snapshot']}: {task_result['rows_online']:,} rows online."
 
 
 def _train(task_result: TaskResult) -> str:

@@ -142,6 +142,11 @@ def names() -> list[str]:
     return [file.stem for file in _files(pipelines_dir())]
 
 
+def text_of(name: str) -> str:
+    """Return the text of a pipeline file that `named` accepts."""
+    return (pipelines_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def named(name: str) -> Pipeline:
     """Return the pipeline of that name. Raises PipelineError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):

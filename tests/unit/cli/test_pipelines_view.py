@@ -154,7 +154,7 @@ def test_good_rows_of_a_held_back_delivery_come_with_the_command_that_accepts_th
     watched = Watched()
     watched.delivery(outcome="held back", accepted=0, quarantined=20, reasons={HELD: 17, RULES[0]: 3})
     told = told_quarantine(watched)
-    assert "17 good rows wait" in told and f"rempart quarantine accept {MODEL} {DELIVERY}" in told
+    assert "17 good rows wait" in told and f"rempart quarantine again {MODEL} {DELIVERY[:12]}" in told
 
 
 def test_an_empty_quarantine_says_so() -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from rempart.cli import demo_stages, progress
+from rempart.cli import demo_run, demo_stages, progress
 from rempart.cli.progress import State, Step
 from rempart.deployment.setup import terminal, uv_output
 
@@ -200,6 +200,14 @@ def test_rows_fit_the_width_and_colours_take_no_room() -> None:
     assert terminal.cut("\033[32m✓\033[0m mlflow", 7) == "✓ mlfl…"
     assert terminal.length("日本e\u0301") == 5 and terminal.cut("日本語 done", 6) == "日本…"
     assert terminal.duration(59.6) == "1 min 00 s" and terminal.duration(3720) == "1 h 02 min"
+
+
+def test_the_seconds_before_the_demo_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell may become the process of the demo: its age then holds the set-up already."""
+    monkeypatch.setenv("REMPART_DEMO_BEGAN", "1000")
+    assert demo_run._before(1053.5) == 53.5
+    monkeypatch.delenv("REMPART_DEMO_BEGAN")
+    assert demo_run._before(time.time()) > 0
 
 
 def test_the_stages_of_the_demo_add_up_to_its_total() -> None:

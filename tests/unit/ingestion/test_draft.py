@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import PipelineError
-from rempart.ingestion.draft import draft_pipeline, save_draft
+from rempart.ingestion.draft import draft_pipeline, save_draft, undecided
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import Pipeline
 
@@ -151,3 +151,11 @@ def test_whatever_the_file_a_draft_loads(tmp_path: Path, header: list[str], data
     writer.writerow([*header, "at", "size"])
     writer.writerows((*cells, f"2025-01-{i + 1:02d}", i) for i, cells in enumerate(rows))
     load(draft_pipeline(write(tmp_path / "x.csv", text.getvalue())))
+
+
+def test_lines_that_nobody_decided_are_found(tmp_path: Path) -> None:
+    assert undecided("# Each line marked CHECK is a guess\nkey: [a]  # CHECK: unique?\nname: CHECK\n") == [2]
+    file = tmp_path / "trips.csv"
+    file.write_text("day,id,hours\n" + "".join(f"2026-01-{n:02},{n},{n}\n" for n in range(1, 29)))
+    text = draft_pipeline(file)
+    assert len(undecided(text)) >= 5 and "rempart pipeline check trips" in text.splitlines()[0]

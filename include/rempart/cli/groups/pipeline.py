@@ -180,11 +180,17 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     """
     from rempart.cli import configuration
     from rempart.flows.training import check_pipeline
+    from rempart.ingestion.draft import undecided
     from rempart.settings import pipelines
 
     configuration.check()
     check_pipeline.check(pipelines.named(name))
     typer.echo(f"pipeline {name}: valid")
+    if marked := undecided(pipelines.text_of(name)):
+        lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
+        typer.echo(
+            f"It is still a draft: decide the {len(marked)} lines marked CHECK (line {lines}) and delete the marks."
+        )
 
 
 def _lines(file: Path) -> list[str]:

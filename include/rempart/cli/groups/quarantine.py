@@ -1,4 +1,4 @@
-"""Look at the quarantine, and accept held-back deliveries."""
+"""Look at the quarantine, accept held-back deliveries, and ingest them again."""
 
 from __future__ import annotations
 
@@ -12,19 +12,44 @@ from rempart.cli.json_documents import AsJson
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Quarantine: rows by delivery and rule; accept a held-back delivery.",
+    help="Quarantine: rows by delivery and rule; accept a held-back delivery, or ingest it again.",
 )
 
 
-@group.callback()
-def held_back() -> None:
-    """Look at the quarantine, and accept held-back deliveries."""
+Delivery = Annotated[
+    str, typer.Argument(help="SHA-256 of the delivery, or its first eight or more characters, from `quarantine show`.")
+]
+
+
+@group.command("again")
+def ingest_again(
+    pipeline: Annotated[str, typer.Argument(help="Pipeline of the delivery.")],
+    delivery: Delivery,
+) -> None:
+    """Ingest a delivery once more, by the pipeline file as it is now: after you corrected the file.
+
+    Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api. Its good
+    rows join a new snapshot; rows that are still refused stay in quarantine.
+
+    Example:
+        rempart quarantine again hotel_bookings 9f86d081884c
+    """
+    from rempart.flows.ingestion import accept_delivery as flow
+    from rempart.flows.shared.platform import open_platform
+
+    platform = open_platform()
+    found = flow.on_record(platform.ledger, pipeline, delivery)
+    done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
+    typer.echo(
+        f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
+    )
+    typer.echo(f"Train on it: rempart pipeline run {pipeline} --follow")
 
 
 @group.command("accept")
 def accept_delivery(
     pipeline: Annotated[str, typer.Argument(help="Pipeline of the delivery.")],
-    delivery: Annotated[str, typer.Argument(help="SHA-256 of the delivery, from the cockpit's page of the pipeline.")],
+    delivery: Delivery,
     yes: Annotated[
         bool,
         typer.Option("--yes", help=("Accept the delivery. Without it the result is shown and nothing is changed.")),

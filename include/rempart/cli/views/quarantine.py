@@ -38,8 +38,9 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
         reasons = sorted(delivery.reasons.items(), key=lambda item: (-item[1], item[0]))
         yield from (f"  {count:>7,} x {reason}" for reason, count in reasons if reason != HELD)
         if delivery.held_back:
-            yield f"  {delivery.good:>7,} good rows wait until you accept the delivery, or correct the pipeline file:"
-            yield f"    rempart quarantine accept {name} {delivery.sha256}"
+            yield f"  {delivery.good:>7,} good rows wait. Correct the pipeline file and ingest again, or accept them:"
+            yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
+            yield f"    rempart quarantine accept {name} {delivery.sha256[:12]}"
     shares = [rule for rule in quality.expectations if rule.judged]
     if shares:
         yield ""

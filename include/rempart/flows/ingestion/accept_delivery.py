@@ -1,10 +1,11 @@
-"""Publish the good rows of a held-back delivery that a person accepts."""
+"""Publish the good rows of a held-back delivery that a person accepts, or ingest a delivery again."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rempart.airflow_api import AirflowApi
 from rempart.errors import IngestError
@@ -17,6 +18,8 @@ from rempart.settings.pipelines import named
 logger = logging.getLogger(__name__)
 
 MOST = 1_000_000
+SHORTEST = 8
+"""Characters of a SHA-256 that are enough to name a delivery, if no other begins with them."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,12 @@ class Acceptance:
 def plan(ledger: Ledger, pipeline: str, delivery: str) -> Acceptance:
     """Return what accepting a delivery would publish, from the newest evidence on it.
 
-    Raises IngestError for a delivery that is not on record or not held back, PipelineError, DatabaseUnavailable.
+    `delivery`: SHA-256, or its beginning. Raises IngestError for a delivery that is not on record or not held back,
+    PipelineError, DatabaseUnavailable.
     """
     spec = named(pipeline)
-    told = (
-        entry
-        for record in ledger.find("deliveries", pipeline, limit=MOST)
-        for entry in record.body["deliveries"]
-        if entry["sha256"] == delivery
-    )
-    found = next(told, None)
-    if found is None:
-        raise IngestError(
-            f"Delivery {delivery[:12]} of '{pipeline}' is not on record",
-            "Take its SHA-256 from the cockpit's page of this pipeline, or from the run that held it back.",
-        )
+    found = on_record(ledger, pipeline, delivery)
+    delivery = str(found["sha256"])
     if found["outcome"] != HELD_BACK:
         raise IngestError(
             f"Delivery {delivery[:12]} of '{pipeline}' is not held back: it is {found['outcome']}",
@@ -67,6 +61,31 @@ def plan(ledger: Ledger, pipeline: str, delivery: str) -> Acceptance:
     good, delivered = int(found["reasons"].get(HELD, 0)), int(found["delivered"])
     refused = int(found["quarantined"]) - good
     return Acceptance(pipeline, delivery, delivered, good, refused, spec.max_quarantined, reasons)
+
+
+def on_record(ledger: Ledger, pipeline: str, delivery: str) -> Mapping[str, Any]:
+    """Return the newest evidence on a delivery. `delivery`: SHA-256, or its first eight or more characters.
+
+    Raises IngestError if no delivery or more than one begins so, DatabaseUnavailable.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in ledger.find("deliveries", pipeline, limit=MOST):
+        for entry in record.body["deliveries"]:
+            if str(entry["sha256"]).startswith(delivery) and len(delivery) >= SHORTEST:
+                found.setdefault(str(entry["sha256"]), entry)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise IngestError(
+        f"Delivery {delivery[:12]} of '{pipeline}' is not on record"
+        if not found
+        else f"{len(found)} deliveries of '{pipeline}' begin with {delivery[:64]}",
+        f"Take its SHA-256 from `rempart quarantine show {pipeline}` or the cockpit's page of this pipeline.",
+    )
+
+
+def again(airflow: Connection, pipeline: str, delivery: str) -> Mapping[str, Any]:
+    """Ingest a delivery again by the pipeline file of today, and wait for the result. Raises AirflowApiError."""
+    return AirflowApi(airflow).run(f"ingest_{pipeline}", "ingest", {"again": delivery}, logger.info)
 
 
 def accept(airflow: Connection, planned: Acceptance) -> None:

@@ -1,4 +1,4 @@
-"""`rempart quarantine accept`: the plan first, then one run of the pipeline's DAG, in the name of the API's user."""
+"""`rempart quarantine accept` and `again`: one run of the pipeline's DAG, in the name of the API's user."""
 
 from __future__ import annotations
 
@@ -99,3 +99,25 @@ def test_a_delivery_that_is_not_held_back_is_not_accepted(
         accept_delivery.plan(platform.ledger, "hotel_bookings", wanted)
     assert refused.value.hint
     assert rempart(wanted, "--yes")[0] != 0 and not airflow.started
+
+
+def test_the_beginning_of_a_sha256_names_a_delivery(platform: Platform, airflow: Airflow) -> None:
+    told(platform)
+    assert rempart(DELIVERY[:12], "--yes")[0] == 0
+    assert airflow.started[0][1]["again"] == DELIVERY
+    for wanted in (DELIVERY[:7], "", "cd" * 6):
+        with pytest.raises(IngestError, match="is not on record"):
+            accept_delivery.on_record(platform.ledger, "hotel_bookings", wanted)
+    told(platform, sha256="ab" * 6 + "cd" * 26)
+    with pytest.raises(IngestError, match="2 deliveries of 'hotel_bookings' begin with abababab"):
+        accept_delivery.on_record(platform.ledger, "hotel_bookings", DELIVERY[:12])
+    assert accept_delivery.on_record(platform.ledger, "hotel_bookings", DELIVERY)["sha256"] == DELIVERY
+
+
+def test_a_delivery_is_ingested_again_by_the_file_of_today(platform: Platform, airflow: Airflow) -> None:
+    told(platform)
+    done = CliRunner().invoke(app, ["quarantine", "again", "hotel_bookings", DELIVERY[:12]])
+    assert done.exit_code == 0, done.output
+    assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", {"again": DELIVERY})]
+    assert "15 rows accepted, 5 in quarantine; snapshot s2" in done.output
+    assert "rempart pipeline run hotel_bookings --follow" in done.output
