@@ -331,13 +331,14 @@ def _learning(s: Survey) -> Iterator[str]:
     yield ("  own:                          # CHECK: remove columns that are not known in time or should not decide")
     yield "    kind: row"
     yield "    at: event"
-    yield f"    columns: {_list(inputs)}"
+    left_out = ", ".join(dict.fromkeys((*s.key, s.target.name)))
+    yield f"    columns: {_list(inputs)}    # left out: {left_out}; add a key column that is a group"
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
         yield "    at: event"
-        yield f"    by: [{_word(groups[0])}]    # CHECK"
+        yield f"    by: [{_word(groups[0])}]    # CHECK: remove `trend` if the target is known later than `at`"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
@@ -350,5 +351,6 @@ def _learning(s: Survey) -> Iterator[str]:
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
-    yield f"  limit: {_number(s.limit)}    # CHECK: about the score of a constant prediction; set a stricter limit"
+    guess = "the score of a constant prediction on this file, wrong rows included; set a stricter limit"
+    yield f"  limit: {_number(s.limit)}    # CHECK: about {guess}"
     yield f"  baseline_by: [{_word(groups[0]) if groups else s.time + '.month'}]"

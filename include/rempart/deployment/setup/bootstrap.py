@@ -239,7 +239,7 @@ def install_restic(venv: Path, now: float) -> None:
 
     A failed attempt is repeated a day later, so that not every `make` waits for it.
     """
-    target, failed = venv / "tools" / "bin" / "restic", venv / "rempart-no-restic"
+    target, failed = venv / "tools" / "bin" / "restic", venv / preflight.NO_RESTIC
     if target.is_file() or restic_version(shutil.which("restic") or "") >= OLDEST_RESTIC:
         return
     if failed.is_file() and now - failed.stat().st_mtime < RESTIC_AGAIN_SECONDS:

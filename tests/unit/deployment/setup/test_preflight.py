@@ -102,3 +102,12 @@ def test_the_password_of_a_proxy_is_never_shown(url: str) -> None:
     shown = preflight.without_secret(url)
     assert "sec" not in shown and "me" not in shown and shown.endswith("***@proxy:80")
     assert preflight.without_secret("proxy:80") == "proxy:80"
+
+
+def test_restic_is_no_warning_where_set_up_can_unpack_it(tmp_path: Path) -> None:
+    apt, unpacked = tmp_path / "apt-get", tmp_path / ".venv" / "tools" / "bin" / "restic"
+    apt.touch(mode=0o755)
+    assert preflight.check_restic({"PATH": str(tmp_path)}, unpacked).outcome == "ok"
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / preflight.NO_RESTIC).write_text("no network")
+    assert preflight.check_restic({"PATH": str(tmp_path)}, unpacked).outcome == "warning"
