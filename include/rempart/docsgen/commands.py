@@ -25,6 +25,7 @@ containers `docker compose run --rm cli rempart`.
 | flag | meaning |
 |---|---|
 | `--yes` | execute the plan; without it the plan is shown and nothing is changed |
+| `--dry-run` | show what would be done, and change nothing: for commands that execute by default |
 | `--json` | print one JSON document to standard output, and nothing else |
 | `--help` | show the help and its examples |
 

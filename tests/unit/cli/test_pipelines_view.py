@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from rempart.cli import json_documents
-from rempart.cli.views import names, pipelines, quarantine, site_list, text
+from rempart.cli.views import delivery, names, pipelines, quarantine, site_list, text
 from rempart.cli.views.site_list import SiteEntry
 from rempart.errors import DatabaseUnavailable, PipelineError
+from rempart.flows.ingestion.deliver import PlannedFile
+from rempart.flows.ingestion.deliver import State as DeliveryState
 from rempart.ingestion.acceptance import HELD
 from rempart.settings import config
 from rempart.settings.config import Connection
@@ -272,3 +275,16 @@ def test_figures_and_times_are_short() -> None:
     assert [text.span(s) for s in (None, 5, 65, 3600, 90_061)] == ["unknown", "5 s", "1 min 5 s", "1 h", "1 d 1 h"]
     assert [text.size(n) for n in (900, 1500, 2_000_000, 3_000_000_000)] == ["900 B", "1.5 kB", "2.0 MB", "3.0 GB"]
     assert text.figures({"rmse": 2.0, "mae": None}, "mae") == "mae -, rmse 2"
+
+
+def test_a_dry_run_tells_what_would_be_uploaded() -> None:
+    files = [PlannedFile(Path(f"{n}.csv"), f"p/{n}.csv", 1500, "ab" * 32, state) for n, state in enumerate(STATES)]
+    assert list(delivery.plan_lines(files)) == [
+        "0.csv: 1.5 kB to upload to p/0.csv",
+        "1.csv: waits already, with the same bytes",
+        "2.csv: was ingested before, with the same bytes",
+        "Nothing was uploaded. Leave out --dry-run to deliver.",
+    ]
+
+
+STATES: tuple[DeliveryState, ...] = ("new", "waiting", "ingested")

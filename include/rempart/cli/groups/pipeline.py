@@ -84,6 +84,9 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
 def deliver_files(
     name: PipelineName,
     files: Annotated[list[Path], typer.Argument(help="Deliveries: .csv or .csv.gz files with the pipeline's header.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the files and show what would be uploaded. Nothing is changed.")
+    ] = False,
 ) -> None:
     """Check the header of files, upload them to the landing bucket, read them back, and show what happens next.
 
@@ -93,6 +96,7 @@ def deliver_files(
     Example:
 
         rempart pipeline deliver energy_use energy_use.csv
+        rempart pipeline deliver energy_use energy_use.csv --dry-run
         rempart pipeline deliver energy_use 2026-01.csv.gz 2026-02.csv.gz
     """
     from rempart.cli.views import delivery, names
@@ -105,6 +109,9 @@ def deliver_files(
     deliver.check(spec, files)
     platform = open_platform()
     planned = deliver.plan(platform, spec, files)
+    if dry_run:
+        rendering.show(delivery.plan_lines(planned))
+        return
     with delivery.progress(planned, terminal=is_live(sys.stdout, os.environ), out=typer.echo) as told:
         done = deliver.send(platform, spec, planned, told)
     waiting = sum(file.state != "ingested" for file in planned)

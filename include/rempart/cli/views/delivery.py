@@ -58,6 +58,14 @@ def _bars(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progr
         yield tell
 
 
+def plan_lines(planned: Sequence[PlannedFile]) -> Iterator[str]:
+    """Yield what a delivery would do, as lines."""
+    words = {"waiting": "waits already, with the same bytes", "ingested": "was ingested before, with the same bytes"}
+    for file in planned:
+        yield f"{file.name}: {words.get(file.state, f'{text.size(file.size)} to upload to {file.key}')}"
+    yield "Nothing was uploaded. Leave out --dry-run to deliver."
+
+
 FEW = 3
 """Number of files up to which each has a line of its own."""
 
