@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +294,14 @@ def test_postgresql_is_made_in_its_image_as_the_embedded_one_is() -> None:
 def test_each_script_can_be_read_by_its_shell(script: Path) -> None:
     shell = script.read_text("utf-8").splitlines()[0].rpartition("/")[2].split()[-1]
     subprocess.run([shell, "-n", script], check=True)
+
+
+def test_set_up_starts_from_the_files_that_the_builder_stage_has(tmp_path: Path) -> None:
+    """Before anything is installed: with the standard library, and with the files that the Dockerfile copies."""
+    copied = re.findall(r"include/rempart/deployment/setup/\w+\.py", DOCKERFILE)
+    for name in {*copied, "include/rempart/__init__.py"}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    program = f"import sys; sys.path[:0] = [{str(tmp_path / 'include')!r}]; import rempart.deployment.setup.bootstrap"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
