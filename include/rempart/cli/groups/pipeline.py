@@ -143,7 +143,6 @@ def run_pipeline(
 
     pipelines.named(names.pipeline(name, pipelines.names()))
     api = AirflowApi(config.environment_connections("airflow_api"))
-    typer.echo(f"starting ingest_{name} in Airflow, which reads a new pipeline file within half a minute")
     run = run_follow.start(api, name)
     page = f"{api.url}/dags/ingest_{name}/runs/{run}"
     if not follow:
