@@ -53,7 +53,8 @@ class ServiceLog:
         logger.info("starting %s", ", ".join(names), extra={"steps": steps, "detail": "starting"})
 
     def ready(self, name: str, detail: str) -> None:
-        seconds = time.monotonic() - self._began.get(name, time.monotonic())
+        now = time.monotonic()
+        seconds = now - self._began.get(name, now)
         extra = {"steps": [(name, "done")], "detail": f"ready: {detail}"}
         logger.info("%s: ready after %.1f s (%s)", name, seconds, detail, extra=extra)
 

@@ -30,7 +30,7 @@ from typing import NoReturn
 
 if not __package__:  # run as a script: this folder's siblings need the standard library only
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from rempart.deployment.setup import preflight
+from rempart.deployment.setup import findings, preflight
 from rempart.deployment.setup.terminal import Counter
 from rempart.deployment.setup.uv_output import UNKNOWN, Sync, cause, shown_line
 
@@ -239,7 +239,7 @@ def install_restic(venv: Path, now: float) -> None:
 
     A failed attempt is repeated a day later, so that not every `make` waits for it.
     """
-    target, failed = venv / "tools" / "bin" / "restic", venv / preflight.NO_RESTIC
+    target, failed = venv / "tools" / "bin" / "restic", venv / findings.NO_RESTIC
     if target.is_file() or restic_version(shutil.which("restic") or "") >= OLDEST_RESTIC:
         return
     if failed.is_file() and now - failed.stat().st_mtime < RESTIC_AGAIN_SECONDS:

@@ -126,3 +126,21 @@ def check_user(uid: int, environment: Mapping[str, str]) -> PreflightFinding:
         "root, and there is no setpriv: PostgreSQL refuses to run as root",
         "Install util-linux, or run as an ordinary user.",
     )
+
+
+NO_RESTIC = "rempart-no-restic"
+"""File in the environment after set-up could not unpack restic, with the reason."""
+
+
+def check_restic(environment: Mapping[str, str], unpacked: Path) -> PreflightFinding:
+    """Return restic on PATH, or where setup unpacks it."""
+    if program := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
+        return PreflightFinding("restic", "ok", program)
+    if shutil.which("apt-get", path=environment.get("PATH")) and not (unpacked.parents[2] / NO_RESTIC).is_file():
+        return PreflightFinding("restic", "ok", "not here yet: `make setup` unpacks it (8 MB)")
+    return PreflightFinding(
+        "restic",
+        "warning",
+        "not found: `make setup` unpacks one where there is apt; without it there are no backups of databases",
+        "On Debian and Ubuntu: apt-get install restic. Elsewhere: put restic 0.17.1 or later on PATH.",
+    )

@@ -32,6 +32,7 @@ from rempart.deployment.setup.findings import (
     check_host,
     check_loopback,
     check_open_files,
+    check_restic,
     check_user,
     localhost,
 )
@@ -53,8 +54,6 @@ SITE_INTERNALS = (
 )
 """Ports of an embedded site in addition to S3: the following ports, in this order."""
 
-NO_RESTIC = "rempart-no-restic"
-"""File in the environment after set-up could not unpack restic, with the reason."""
 PYTHONS = ((3, 11), (3, 14))
 DISK_GIB, DISK_WARN_GIB = 4, 8
 MEMORY_GIB, MEMORY_WARN_GIB = 4, 7
@@ -320,20 +319,6 @@ def check_index(environment: Mapping[str, str], needed: bool) -> PreflightFindin
             "Check the network; set HTTPS_PROXY, SSL_CERT_FILE and PIP_INDEX_URL (your mirror) as your "
             "network needs them.",
         )
-
-
-def check_restic(environment: Mapping[str, str], unpacked: Path) -> PreflightFinding:
-    """Return restic on PATH, or where setup unpacks it."""
-    if program := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
-        return PreflightFinding("restic", "ok", program)
-    if shutil.which("apt-get", path=environment.get("PATH")) and not (unpacked.parents[2] / NO_RESTIC).is_file():
-        return PreflightFinding("restic", "ok", "not here yet: `make setup` unpacks it (8 MB)")
-    return PreflightFinding(
-        "restic",
-        "warning",
-        "not found: `make setup` unpacks one where there is apt; without it there are no backups of databases",
-        "On Debian and Ubuntu: apt-get install restic. Elsewhere: put restic 0.17.1 or later on PATH.",
-    )
 
 
 def _folders(root: Path, var: Path) -> list[PreflightFinding]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart.deployment.setup import preflight
+from rempart.deployment.setup import findings, preflight
 
 SCRIPT = Path(preflight.__file__)
 
@@ -59,11 +59,11 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
         (lambda: preflight.check_amount("disk", 5.0, 4, 8, "free some"), "warning", "free some"),
         (lambda: preflight.check_amount("disk", 9.0, 4, 8, "free some"), "ok", ""),
         (
-            lambda: preflight.check_restic({"PATH": "/nowhere"}, Path("/nowhere/restic")),
+            lambda: findings.check_restic({"PATH": "/nowhere"}, Path("/nowhere/restic")),
             "warning",
             "apt-get install restic",
         ),
-        (lambda: preflight.check_restic({"PATH": "/nowhere"}, Path(__file__)), "ok", ""),
+        (lambda: findings.check_restic({"PATH": "/nowhere"}, Path(__file__)), "ok", ""),
         (lambda: preflight.check_user(0, {"PATH": "/nowhere"}), "failed", "util-linux"),
         (lambda: preflight.check_user(1000, {}), "ok", ""),
         (lambda: preflight.check_certificates({"SSL_CERT_FILE": "/nowhere/ca.pem"}), "failed", "SSL_CERT_FILE"),
@@ -107,7 +107,7 @@ def test_the_password_of_a_proxy_is_never_shown(url: str) -> None:
 def test_restic_is_no_warning_where_set_up_can_unpack_it(tmp_path: Path) -> None:
     apt, unpacked = tmp_path / "apt-get", tmp_path / ".venv" / "tools" / "bin" / "restic"
     apt.touch(mode=0o755)
-    assert preflight.check_restic({"PATH": str(tmp_path)}, unpacked).outcome == "ok"
+    assert findings.check_restic({"PATH": str(tmp_path)}, unpacked).outcome == "ok"
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / preflight.NO_RESTIC).write_text("no network")
-    assert preflight.check_restic({"PATH": str(tmp_path)}, unpacked).outcome == "warning"
+    (tmp_path / ".venv" / findings.NO_RESTIC).write_text("no network")
+    assert findings.check_restic({"PATH": str(tmp_path)}, unpacked).outcome == "warning"
