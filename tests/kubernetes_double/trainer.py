@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import random
 import secrets
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from .cluster import Cluster, condition, set_condition
@@ -189,6 +192,10 @@ def _begun(job: Obj) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that no program is given by the system: between here and the first node's start it would be taken."""
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(below - 2000, below), 2000):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import BinaryIO, Protocol
@@ -22,6 +22,7 @@ from rempart.settings.config import Connection, Connections, project_root
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
 from rempart.training.attempts.interruption import INTERRUPTED
+from rempart.training.attempts.process_group import LISTENING
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.job import JobResult, JobSpec, parse_result
 from rempart.training.trainers import trainers
@@ -128,17 +129,19 @@ class LocalBackend:
         reading, writing = os.pipe()
         processes: list[subprocess.Popen[bytes]] = []
         try:
-            for place in _places(spec.nodes):
-                processes.append(
-                    subprocess.Popen(
-                        [*(self.command or _entry_point(spec)), "--spec", "-"],
-                        stdin=subprocess.PIPE,
-                        stdout=writing,
-                        stderr=subprocess.STDOUT,
-                        env={**self._environment(spec), **place},
-                        start_new_session=True,
+            with places(spec.nodes) as each:
+                for place in each:
+                    processes.append(
+                        subprocess.Popen(
+                            [*(self.command or _entry_point(spec)), "--spec", "-"],
+                            stdin=subprocess.PIPE,
+                            stdout=writing,
+                            stderr=subprocess.STDOUT,
+                            env={**self._environment(spec), **place.variables},
+                            pass_fds=place.sockets,
+                            start_new_session=True,
+                        )
                     )
-                )
         except OSError:
             os.close(reading)
             for process in processes:
@@ -159,23 +162,36 @@ class LocalBackend:
         return {**kept, **given, **TELEMETRY_OFF, **fixed}
 
 
-def _places(nodes: int) -> list[dict[str, str]]:
-    """Return the variables that tell each process its place, as Kubeflow's torch runtime sets them, on this machine."""
+@dataclass(frozen=True)
+class Place:
+    """What tells a process its place among the nodes: variables, and the sockets that it inherits."""
+
+    variables: dict[str, str]
+    sockets: tuple[int, ...] = ()
+
+
+@contextmanager
+def places(nodes: int) -> Iterator[list[Place]]:
+    """Yield a place for each node on this machine, with the variables that Kubeflow's torch runtime sets.
+
+    The first node inherits the socket on which the others find it: between a port that was free and the node that
+    listens on it, another program could take it. The socket stays open here until the context ends.
+    """
     if nodes == 1:
-        return [{}]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    shared = {
-        "PET_NNODES": str(nodes),
-        "PET_NPROC_PER_NODE": "1",
-        "PET_MASTER_ADDR": "127.0.0.1",
-        "PET_MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": loopback,
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nodes)),
-    }
-    return [{**shared, "PET_NODE_RANK": str(rank)} for rank in range(nodes)]
+        yield [Place({})]
+        return
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        shared = {
+            "PET_NNODES": str(nodes),
+            "PET_NPROC_PER_NODE": "1",
+            "PET_MASTER_ADDR": "127.0.0.1",
+            "PET_MASTER_PORT": str(listening.getsockname()[1]),
+            "GLOO_SOCKET_IFNAME": loopback,
+            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nodes)),
+        }
+        first = Place({**shared, "PET_NODE_RANK": "0", LISTENING: str(listening.fileno())}, (listening.fileno(),))
+        yield [first, *(Place({**shared, "PET_NODE_RANK": str(rank)}) for rank in range(1, nodes))]
 
 
 def _entry_point(spec: JobSpec) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ MEET_SECONDS = 600.0
 LINGER_SECONDS = 5.0
 """Seconds for which the first node stays to tell the others how it ended."""
 POLL_SECONDS = 0.2
+LISTENING = "REMPART_NODES_SOCKET"
+"""Variable with the descriptor of the socket that the first node inherits: nobody else can take its port."""
 
 
 class PeerLost(Interrupted):
@@ -93,6 +95,8 @@ class Seat:
     size: int
     address: str
     port: int
+    listening: int | None = None
+    """The first node's descriptor of a socket that already listens there, if whoever started it opened one."""
 
 
 def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
@@ -116,7 +120,9 @@ def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
     if not (address := environment.get("PET_MASTER_ADDR", "")):
         raise TrainingError("start the job: PET_MASTER_ADDR is not set", "Set it to the host of the first node.")
     rank = _number(environment, "PET_NODE_RANK", 0, size - 1)
-    return Seat(rank, size, address, _number(environment, "PET_MASTER_PORT", 1, 65535))
+    port = _number(environment, "PET_MASTER_PORT", 1, 65535)
+    listening = _number(environment, LISTENING, 0, 1_000_000) if rank == 0 and LISTENING in environment else None
+    return Seat(rank, size, address, port, listening)
 
 
 def _number(environment: Mapping[str, str], name: str, least: int, most: int) -> int:
@@ -181,16 +187,24 @@ def _store(place: Seat, deadline: float) -> Any:
     """Return the store of words that nodes leave for each other, held by the first."""
     import torch.distributed as dist
 
-    options: dict[str, Any] = {"wait_for_workers": False, "timeout": timedelta(seconds=PEER_SECONDS)}
+    def store(first: bool, **options: Any) -> Any:
+        left = timedelta(seconds=max(1.0, deadline - time.monotonic()))  # whatever answers at the address
+        opened = dist.TCPStore(
+            place.address, place.port, place.size, first, wait_for_workers=False, timeout=left, **options
+        )
+        opened.set_timeout(timedelta(seconds=PEER_SECONDS))
+        return opened
+
     if place.rank == 0:
+        if place.listening is not None:
+            return store(True, master_listen_fd=place.listening)
         if place.address == "127.0.0.1":  # by itself it would listen on every interface
-            listening = socket.create_server((place.address, place.port))
-            options["master_listen_fd"] = listening.detach()
-        return dist.TCPStore(place.address, place.port, place.size, True, **options)
+            return store(True, master_listen_fd=socket.create_server((place.address, place.port)).detach())
+        return store(True)
     while True:
         try:
             socket.create_connection((place.address, place.port), timeout=2).close()
-            return dist.TCPStore(place.address, place.port, place.size, False, **options)
+            return store(False)
         except OSError as cause:  # its pod may have no address yet
             if time.monotonic() > deadline:
                 raise _not_met(place, "the first node does not answer", cause) from cause

@@ -1,12 +1,14 @@
 """The rank of a node, and a single node: tests without PyTorch. Several nodes: test_several_nodes.py."""
 
+import socket
+
 import pytest
 
 from rempart.errors import TrainingError
 from rempart.training.attempts.interruption import Interruption
 from rempart.training.attempts.process_group import Group, Seat, join, seat
 from rempart.training.attempts.progress import TrainingRun
-from rempart.training.backends import _places
+from rempart.training.backends import Place, places
 from rempart.training.entrypoint import World, run_job, share_job
 from tests.unit.training import stage
 from tests.unit.training.attempts.test_checkpoints import opened
@@ -77,11 +79,17 @@ def test_a_node_that_is_alone_asks_nobody():
 
 
 def test_the_local_backend_places_each_process_on_this_machine_alone():
-    assert _places(1) == [{}]
-    places = _places(3)
-    assert [seat(3, place).rank for place in places] == [0, 1, 2]
-    assert len({(seat(3, place).address, seat(3, place).port) for place in places}) == 1
-    assert {seat(3, place).address for place in places} == {"127.0.0.1"}
+    with places(1) as alone:
+        assert alone == [Place({})]
+    with places(3) as each:
+        seats = [seat(3, place.variables) for place in each]
+        assert [place.rank for place in seats] == [0, 1, 2]
+        assert len({(place.address, place.port) for place in seats}) == 1
+        assert {place.address for place in seats} == {"127.0.0.1"}
+        # the first inherits what it listens on, so that no other program gets the port first
+        assert [place.listening for place in seats] == [*each[0].sockets, None, None]
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", seats[0].port))
 
 
 class Second(Group):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rempart.settings.config import Connection, load
-from rempart.training.backends import LocalBackend, _places
+from rempart.training.backends import LocalBackend, places
 from rempart.training.job import JobSpec
 from rempart.training.trainers import trainers
 from tests.unit.training import stage
@@ -65,17 +65,20 @@ class Job:
         backend = LocalBackend(self.site, connection, timedelta(minutes=4), command)
         return backend.run(self.spec)
 
-    def attempt(self, *starting: dict, **variables) -> list[EndedNode]:
-        """A process for each place, by default one for each node."""
+    def attempt(self, *ranks: int, of: int | None = None, **variables) -> list[EndedNode]:
+        """A process for each place among as many nodes as the order's, or as are said; or for some ranks only."""
         (self.folder / "spec.json").write_bytes(self.spec.to_json())
         command = [TRAINER, NODE, self.folder, "--spec", self.folder / "spec.json"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
-        processes = [
-            subprocess.Popen(
-                command, env={**kept, **place, **{k: str(v) for k, v in variables.items()}}, stdout=subprocess.PIPE
-            )
-            for place in starting or _places(self.spec.nodes)
-        ]
+        given = {name: str(value) for name, value in variables.items()}
+        with places(of or self.spec.nodes) as each:
+            processes = [
+                subprocess.Popen(
+                    command, env=kept | place.variables | given, stdout=subprocess.PIPE, pass_fds=place.sockets
+                )
+                for rank, place in enumerate(each)
+                if not ranks or rank in ranks
+            ]
         if variables.get("DISTURBED_BY") == signal.SIGSTOP:  # it is gone without a word: nobody closes its connections
             outs = [processes[0].communicate(timeout=400)[0]]
             processes[1].kill()
@@ -194,14 +197,14 @@ def test_a_node_that_fails_fails_all_and_each_says_why(order, tmp_path, corrupt)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nodes_that_do_not_meet_are_worth_another_try(order, tmp_path, rank):
     job = Job(tmp_path, *order, nodes=2)
-    (alone,) = job.attempt(_places(2)[rank], RENDEZVOUS_SECONDS=2)
+    (alone,) = job.attempt(rank, RENDEZVOUS_SECONDS=2)
     assert alone.status == 75 and "did not meet" in alone.message("failed")["what"]
 
 
 def test_a_job_for_several_nodes_never_trains_alone_nor_with_others_than_it_is_for(order, tmp_path):
-    (alone,) = Job(tmp_path, *order, nodes=2).attempt({})
+    (alone,) = Job(tmp_path, *order, nodes=2).attempt(of=1)
     assert alone.status == 1 and "PET_NNODES is not set" in alone.message("failed")["what"]
-    ended = Job(tmp_path, *order, nodes=3).attempt(*_places(2))
+    ended = Job(tmp_path, *order, nodes=3).attempt(of=2)
     assert [process.status for process in ended] == [1, 1]
     assert all("PET_NNODES is 2" in process.message("failed")["what"] for process in ended)
 
