@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 Uncertain = Literal["missing", "ambiguous", "out of range"]
 """Why a local time is no instant: clocks skipped it, clocks showed it twice, or its year is not 1 to 9999 in UTC."""
@@ -46,7 +46,11 @@ def parse_offset(value: object) -> timedelta:
 
 
 TimeZone = Annotated[str, AfterValidator(zone_name)]
-Offset = Annotated[timedelta, BeforeValidator(parse_offset)]
+Offset = Annotated[
+    timedelta,
+    BeforeValidator(parse_offset),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+ (day|hour|minute)s?( \d+ (hour|minute)s?){0,2}$"}),
+]
 
 
 def resolve(local: datetime, zone: ZoneInfo) -> datetime | Uncertain:

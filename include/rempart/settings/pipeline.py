@@ -235,8 +235,8 @@ class Pipeline(Strict):
         for column in self.gate.baseline_by:
             if "." in column:
                 date_column, part = column.split(".", 1)
-                yield from wrong("gate.baseline_by", date_column, ("date",))
-                if part not in CalendarPart.__args__ or part == "hour":  # type: ignore[attr-defined] # Literal's own attribute
+                yield from wrong("gate.baseline_by", date_column, ("timestamp",) if part == "hour" else TEMPORAL)
+                if part not in CalendarPart.__args__:  # type: ignore[attr-defined] # Literal's own attribute
                     yield f"gate.baseline_by: '{part}' is not a calendar part"
             else:
                 yield from wrong("gate.baseline_by", column)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from rempart.settings.clock import TimeZone
 from rempart.settings.columns import Name
@@ -98,8 +98,19 @@ class Cursor(Strict):
     )
 
 
+_TEXT_KEYS = ("encoding", "delimiter", "null_values", "decimal", "thousands", "dates")
+
+
+def _without_text_keys(schema: dict[str, Any]) -> None:
+    """Remove the keys of text from a schema: a database gives typed values."""
+    for key in _TEXT_KEYS:
+        schema["properties"].pop(key)
+
+
 class SqlSource(Source):
     """Rows of a database: a table or a query, whole or by a cursor. A role that can only read is enough."""
+
+    model_config = ConfigDict(json_schema_extra=_without_text_keys)
 
     kind: Literal["sql"]
     format: Literal["parquet"] = Field(default="parquet", description="Format of the deliveries that are written.")
@@ -133,7 +144,7 @@ class SqlSource(Source):
                 raise ValueError(f"'{self.compare_keys}' is not a cron expression: write five fields")
             if self.cursor is None:
                 raise ValueError("`compare_keys` belongs to `cursor`: a source that is read whole has no late rows")
-        text = {"encoding", "delimiter", "null_values", "decimal", "thousands", "dates"} & self.model_fields_set
+        text = self.model_fields_set.intersection(_TEXT_KEYS)
         if text:
             raise ValueError(f"{', '.join(sorted(text))}: a database gives typed values; remove it")
         return self

@@ -100,7 +100,7 @@ def test_it_loads(changes: list[Change]) -> None:
             "is a date, which has no hour",
         ),
         ([column(type="timestamp"), lambda d: d["features"]["booking"]["columns"].append("seen")], "'seen' must be"),
-        ([lambda d: d.update(gate={**d["gate"], "baseline_by": ["arrival_date.hour"]})], "not a calendar part"),
+        ([lambda d: d.update(gate={**d["gate"], "baseline_by": ["arrival_date.hour"]})], "must be timestamp"),
         ([lambda d: d.update(version_by="lead_time")], "it belongs to `on_conflict: newest`"),
         ([lambda d: d.update(on_conflict="history")], "needs the column with the time from which a row is valid"),
         ([lambda d: d.update(on_conflict="newest", version_by="country")], "must be date or timestamp or integer"),
