@@ -61,7 +61,7 @@ class Source(Dialect):
     prefix: str = Field(
         pattern=rf"^{PREFIX}$", max_length=200, description="Prefix in the bucket under which deliveries arrive."
     )
-    format: Format = Field(default="csv", description="Format of the deliveries. gzip and zstd are recognised.")
+    format: Format = Field(default="csv", description="Format of the deliveries, plain or packed with gzip.")
 
     @property
     def incremental(self) -> bool:
