@@ -134,7 +134,7 @@ def _kind(schema: Mapping[str, Any], node: Mapping[str, Any]) -> str:
     if "const" in node:
         return f"`{node['const']}`"
     if "enum" in node:
-        return " or ".join(f"`{value}`" for value in node["enum"])
+        return " or ".join(f"`{_flow(value)}`" for value in node["enum"])
     match node.get("type"):
         case "string" if node.get("pattern") == r"^\d+\s*[smhdw]$":
             return "duration"

@@ -163,9 +163,7 @@ def _load_rows(opened: Session, pipeline: Pipeline, table: pa.Table, at: datetim
                 "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
             )
     opened.execute(
-        sql.SQL("UPDATE received SET event_timestamp = {}").format(
-            tables.midnight(tables.day(pipeline, pipeline.prediction.at))
-        )
+        sql.SQL("UPDATE received SET event_timestamp = {}").format(tables.instant(pipeline, pipeline.prediction.at))
     )
     tables.replace_rows(opened, rows_table(pipeline), columns, pipeline.key, "received", at)
     return _count(opened, rows_table(pipeline))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from rempart.errors import FeatureError
 from rempart.settings.pipeline import Pipeline, TrailingView
 
-SqlType = Literal["bigint", "double precision", "boolean", "text", "date"]
+SqlType = Literal["bigint", "double precision", "boolean", "text", "date", "timestamptz"]
 
 SQL_TYPES: Mapping[str, SqlType] = {
     "integer": "bigint",
@@ -19,8 +19,10 @@ SQL_TYPES: Mapping[str, SqlType] = {
     "string": "text",
     "category": "text",
     "date": "date",
+    "decimal": "double precision",
+    "timestamp": "timestamptz",
 }
-"""PostgreSQL's type of each column type."""
+"""PostgreSQL's type of each column type. The feature store has no arrays, and its decimals are numbers of 15 digits."""
 
 RESERVED = ("event_timestamp", "entity_timestamp", "created_timestamp", "loaded_at")
 """Column names that the feature store needs for itself."""
@@ -121,8 +123,9 @@ def _faults(pipeline: Pipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
         if table.view == "rows":
             yield f"{where}: the name is reserved; rename the view"
         for column in table.by:
-            if pipeline.columns[column].type == "number":
-                yield f"{where}: '{column}' is a number, and a number cannot identify an entity"
+            if (declared := pipeline.columns[column].type) in ("number", "decimal", "array"):
+                kind = "an array" if declared == "array" else f"a {declared}"
+                yield f"{where}: '{column}' is {kind}, and {kind} cannot identify an entity"
         if clash := {field.name for field in table.fields} & {table.join_key, *RESERVED}:
             yield f"{where}: {', '.join(sorted(clash))} cannot be a feature of this view"
         longest = max(
@@ -158,7 +161,23 @@ def entity_key(table: ViewTable, pipeline: Pipeline, key: Mapping[str, Any]) -> 
 def _text(value: Any, declared: str) -> str:
     if declared == "boolean":
         return "true" if value else "false"
+    if declared == "timestamp":
+        return _instant_text(value)
     return value.isoformat() if declared == "date" and not isinstance(value, str) else str(value)
+
+
+def _instant_text(value: Any) -> str:
+    """Return a timestamp in UTC with microseconds, as `tables.join_key` writes it. Raises FeatureError."""
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        instant = None
+    if not isinstance(instant, datetime) or instant.tzinfo is None:
+        raise FeatureError(
+            "look up a row: a timestamp in its key has no offset from UTC",
+            "Write it with its offset, such as 2025-03-30T01:30:00+00:00.",
+        )
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, LiteralString
 
 from psycopg import sql
 
 from rempart.features.databases import Session
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
+from rempart.settings.columns import Moment
 from rempart.settings.pipeline import Pipeline, RowView, TrailingView
 
 _STATE = sql.SQL("""
@@ -37,9 +39,15 @@ _CALENDAR = {
     "day_of_month": "DAY",
     "day_of_week": "ISODOW",
     "day_of_year": "DOY",
+    "hour": "HOUR",
 }
 """EXTRACT's name of each calendar part; weeks are ISO 8601, Monday is day 1."""
 
+_ELAPSED: dict[str, LiteralString] = {
+    "days": "make_interval(hours => 24 * {}::integer)",
+    "hours": "make_interval(hours => {}::integer)",
+    "minutes": "make_interval(mins => {}::integer)",
+}
 Columns = Sequence[tuple[str, str]]
 
 
@@ -53,11 +61,44 @@ def names(identifiers: Iterable[str], prefix: str | None = None) -> sql.Composed
 
 
 def day(pipeline: Pipeline, moment: str) -> sql.Composed:
-    """Return the date of a moment of the row's life."""
+    """Return the date (in UTC) of a moment of the row's life."""
     spec = pipeline.moments[moment]
-    if spec.minus_days is None:
-        return sql.SQL("{}").format(name(spec.column))
-    return sql.SQL("({} - {}::integer)").format(name(spec.column), name(spec.minus_days))
+    if not spec.is_day(pipeline.columns):
+        return sql.SQL("({} AT TIME ZONE 'UTC')::date").format(instant(pipeline, moment))
+    return _calendar_day(spec)
+
+
+def instant(pipeline: Pipeline, moment: str) -> sql.Composed:
+    """Return the instant of a moment of the row's life; of a whole day its midnight in UTC."""
+    spec = pipeline.moments[moment]
+    if spec.is_day(pipeline.columns):
+        return midnight(_calendar_day(spec))
+    fixed = spec.minus or timedelta()
+    elapsed = [(unit, column) for unit, column in zip(_ELAPSED, spec.offsets, strict=True) if column]
+    if pipeline.columns[spec.column].type == "date":
+        zone = pipeline.source.time_zone if spec.at else None
+        start = sql.SQL("(({}::timestamp + {}::interval) AT TIME ZONE {})").format(
+            _calendar_day(spec), sql.Literal(f"{spec.at or '00:00'}:00"), sql.Literal(zone or "UTC")
+        )
+        fixed, elapsed = fixed % timedelta(days=1), [(unit, column) for unit, column in elapsed if unit != "days"]
+    else:
+        start = sql.SQL("{}").format(name(spec.column))
+    # a day is 24 hours: an interval of days would follow the clocks of the session's time zone
+    for unit, column in elapsed:
+        start = sql.SQL("({} - {})").format(start, sql.SQL(_ELAPSED[unit]).format(name(column)))
+    if fixed:
+        start = sql.SQL("({} - make_interval(secs => {}))").format(start, sql.Literal(int(fixed.total_seconds())))
+    return start
+
+
+def _calendar_day(spec: Moment) -> sql.Composed:
+    """Return the date of a moment of a date column, without its clock time."""
+    start = sql.SQL("{}").format(name(spec.column))
+    if spec.minus_days is not None:
+        start = sql.SQL("({} - {}::integer)").format(start, name(spec.minus_days))
+    if days := (spec.minus or timedelta()).days:
+        start = sql.SQL("({} - {})").format(start, sql.Literal(days))
+    return start
 
 
 def midnight(date: sql.Composable) -> sql.Composed:
@@ -65,23 +106,32 @@ def midnight(date: sql.Composable) -> sql.Composed:
     return sql.SQL("({}::timestamp AT TIME ZONE 'UTC')").format(date)
 
 
-def join_key(table: ViewTable) -> sql.Composed:
+def join_key(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
     """Return the view's entity key, equal to the text of `plan.entity_key`. NULL if a part is NULL."""
     if table.join_type == "bigint":
         return sql.SQL("{}").format(name(table.by[0]))
-    if len(table.by) == 1:
-        return sql.SQL("{}::text").format(name(table.by[0]))
+    texts = [_text(pipeline, column) for column in table.by]
+    if len(texts) == 1:
+        return texts[0]
     escaped = [
-        sql.SQL("replace(replace({}::text, {}, {}), '|', {})").format(
-            name(column), sql.Literal("\\"), sql.Literal("\\\\"), sql.Literal("\\|")
+        sql.SQL("replace(replace({}, {}, {}), '|', {})").format(
+            text, sql.Literal("\\"), sql.Literal("\\\\"), sql.Literal("\\|")
         )
-        for column in table.by
+        for text in texts
     ]
     return sql.SQL(" || '|' || ").join(escaped)
 
 
+def _text(pipeline: Pipeline, column: str) -> sql.Composed:
+    if pipeline.columns[column].type == "timestamp":
+        return sql.SQL("""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""").format(name(column))
+    return sql.SQL("{}::text").format(name(column))
+
+
 def rows_columns(pipeline: Pipeline) -> Columns:
-    return [*((c, SQL_TYPES[spec.type]) for c, spec in pipeline.columns.items()), ("event_timestamp", "timestamptz")]
+    """Return the stored columns of the snapshot's rows, without arrays, and their types."""
+    stored = ((c, SQL_TYPES[spec.type]) for c, spec in pipeline.columns.items() if spec.type != "array")
+    return [*stored, ("event_timestamp", "timestamptz")]
 
 
 def view_columns(table: ViewTable) -> Columns:
@@ -103,13 +153,20 @@ def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
 def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Composed:
     features = [sql.SQL("{}::{}").format(name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]]
     features += [
-        sql.SQL("EXTRACT({} FROM {})::bigint").format(sql.SQL(_CALENDAR[part]), name(column))
+        sql.SQL("EXTRACT({} FROM {})::bigint").format(sql.SQL(_CALENDAR[part]), _local(pipeline, column))
         for column, parts in view.calendar.items()
         for part in parts
     ]
-    return sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join([join_key(table), *features, midnight(day(pipeline, table.at))]), name(rows_table(pipeline))
-    )
+    selected = [join_key(pipeline, table), *features, instant(pipeline, table.at)]
+    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(selected), name(rows_table(pipeline)))
+
+
+def _local(pipeline: Pipeline, column: str) -> sql.Composed:
+    """Return a date, or a timestamp as clocks in the source's time zone showed it."""
+    if pipeline.columns[column].type != "timestamp":
+        return sql.SQL("{}").format(name(column))
+    zone = pipeline.source.time_zone or "UTC"
+    return sql.SQL("({} AT TIME ZONE {})").format(name(column), sql.Literal(zone))
 
 
 def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
@@ -118,7 +175,7 @@ def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -
     Sums are `numeric`, so exact: neither the order of rows nor rows that left the window affect the result.
     """
     daily = [
-        sql.SQL("{} AS entity").format(join_key(table)),
+        sql.SQL("{} AS entity").format(join_key(pipeline, table)),
         sql.SQL("{} AS day").format(day(pipeline, table.at)),
         sql.SQL("count(*) AS rows"),
         *(

@@ -125,7 +125,7 @@ def _kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
 def _entity_query(pipeline: Pipeline) -> sql.Composed:
     """Return the query of entity rows: the plain columns, the moment, and the join key of each view."""
     plain = plain_columns(pipeline)
-    keys = {view.join_key: tables.join_key(view) for view in view_tables(pipeline)}
+    keys = {view.join_key: tables.join_key(pipeline, view) for view in view_tables(pipeline)}
     selected = [
         *(sql.SQL("{} AS {}").format(key, tables.name(column)) for column, key in keys.items()),
         *(tables.name(column) for column in [*dict.fromkeys([*pipeline.key, *plain])] if column not in keys),

@@ -1,21 +1,23 @@
 """Convert text cells to typed columns, with a reason for each cell that does not fit its column.
 
-Strict on purpose: ambiguous values (a decimal comma, a day before a month) are refused, never guessed.
+Strict on purpose: the source declares its dialect. A text in another form (a decimal comma, a day before a month, an
+hour that exists twice) is refused, never guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from rempart.settings.pipeline import Column
+from rempart.ingestion.parsing import arrays, instants, numbers
+from rempart.ingestion.parsing.numbers import NUMBER
+from rempart.settings.columns import Column
+from rempart.settings.sources import Dialect
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 INTEGER = r"^-?[0-9]{1,18}$"
-NUMBER = r"^-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 DECIMAL_COMMA = r"^-?[0-9][0-9. ]*,[0-9]+$"
 NOT_FINITE = r"^(?i:[+-]?(nan|inf|infinity))$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
@@ -34,11 +36,11 @@ def convert(
     columns: Mapping[str, Column],
     *,
     required: Collection[str],
-    null_values: Sequence[str],
+    dialect: Dialect,
     most: int | None = None,
 ) -> tuple[pa.Table, dict[int, list[str]]]:
     """Return typed columns of all rows (lists, or a table with these columns as text), and reasons against rows by
-    index.
+    index. `dialect` is how the source writes numbers, dates, times and missing values.
 
     `required` columns (key, partition) may not be empty even if nullable. A refused cell is null in the table. Raises
     TooManyFaults if more than `most` rows have a fault.
@@ -53,9 +55,9 @@ def convert(
             text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], pa.string())
         else:
             text = pa.array([row[position] for row in rows], pa.string())
-        empty = pc.is_in(text, value_set=pa.array(null_values, pa.string()))
+        empty = pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string()))
         text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
-        arrays[name], faults = _TYPES[column.type](text, column)
+        arrays[name], faults = _TYPES[column.type](text, column, dialect)
         if name in required or not column.nullable:
             rule = (
                 "empty, and the column is not nullable"
@@ -82,54 +84,79 @@ def _keep(mask: Any, text: pa.Array) -> pa.Array:
     return pc.if_else(mask, text, pa.scalar(None, text.type))
 
 
-def _not_a_number(text: pa.Array, ok: Any, rule: str) -> Faults:
+def _not_a_number(text: pa.Array, ok: Any, rule: str, dialect: Dialect) -> Faults:
     import pyarrow.compute as pc
 
-    comma, special = (pc.match_substring_regex(text, pattern) for pattern in (DECIMAL_COMMA, NOT_FINITE))
-    other = pc.invert(pc.or_(ok, pc.or_(comma, special)))
-    return [(comma, "decimal comma; write a decimal point"), (special, "NaN or infinity"), (other, rule)]
+    if dialect.decimal == "." and not dialect.thousands:
+        marks, reason = pc.match_substring_regex(text, DECIMAL_COMMA), "decimal comma; write a decimal point"
+    else:
+        marks = pc.and_(numbers.is_marked(text), pc.invert(ok))
+        reason = "another decimal mark or thousands separator than the source declares"
+    special = pc.match_substring_regex(text, NOT_FINITE)
+    other = pc.invert(pc.or_(ok, pc.or_(marks, special)))
+    return [(marks, reason), (special, "NaN or infinity"), (other, rule)]
 
 
-def _integer(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
+def _normal(text: pa.Array, dialect: Dialect, pattern: str) -> tuple[pa.Array, Any]:
+    """Return numbers with a decimal point, and where they match a pattern."""
+    import pyarrow.compute as pc
+
+    if numbers.is_plain(dialect):
+        return text, pc.match_substring_regex(text, pattern)
+    plain, fits = numbers.normal(text, dialect)
+    return plain, pc.and_kleene(fits, pc.match_substring_regex(plain, pattern))
+
+
+def _integer(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ok = pc.match_substring_regex(text, INTEGER)
-    return pc.cast(_keep(ok, text), pa.int64()), _not_a_number(text, ok, "not a whole number")
+    plain, ok = _normal(text, dialect, INTEGER)
+    return pc.cast(_keep(ok, plain), pa.int64()), _not_a_number(text, ok, "not a whole number", dialect)
 
 
-def _number(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
+def _number(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ok = pc.match_substring_regex(text, NUMBER)
-    value = pc.cast(_keep(ok, text), pa.float64())
+    plain, ok = _normal(text, dialect, NUMBER)
+    value = pc.cast(_keep(ok, plain), pa.float64())
     finite = pc.is_finite(value)
-    return _keep(finite, value), [*_not_a_number(text, ok, "not a number"), (pc.invert(finite), "number out of range")]
+    faults = _not_a_number(text, ok, "not a number", dialect)
+    return _keep(finite, value), [*faults, (pc.invert(finite), "number out of range")]
 
 
-def _date(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
-    import pyarrow as pa
+def _decimal(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
     import pyarrow.compute as pc
 
-    def parse(value: str) -> date | None:
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            return None
-
-    ok = pc.match_substring_regex(text, DATE)
-    encoded = _keep(ok, text).dictionary_encode()
-    distinct = pa.array([value and parse(value) for value in encoded.dictionary.to_pylist()], pa.date32())
-    value = distinct.take(encoded.indices)
-    absent = pc.and_(ok, pc.is_null(value))
+    assert column.precision is not None and column.scale is not None  # noqa: S101 - the pipeline's validation
+    plain, fits = _normal(text, dialect, NUMBER)
+    plain = _keep(fits, plain)
+    value, ok, places, digits = numbers.decimals(plain, column.precision, column.scale)
+    ok = pc.and_kleene(fits, ok)
     return value, [
-        (pc.invert(ok), "not a date written YYYY-MM-DD"),
-        (absent, ("this date does not exist in the calendar")),
+        *_not_a_number(text, ok, "not a decimal", dialect),
+        (places, f"more than {column.scale} decimal places"),
+        (digits, f"more than {column.precision - column.scale} digits before the decimal mark"),
     ]
 
 
-def _boolean(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
+def _date(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
+    import pyarrow.compute as pc
+
+    value, ok, absent = instants.dates(text, dialect)
+    return value, [(pc.invert(ok), f"not a date written {dialect.dates}"), (absent, instants.ABSENT)]
+
+
+def _timestamp(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
+    return instants.instants(text, dialect)
+
+
+def _array(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
+    return arrays.arrays(text, column, dialect)
+
+
+def _boolean(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -139,13 +166,13 @@ def _boolean(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
     return pa.array(BOOLEANS.values()).take(known), [(pc.and_(pc.is_valid(text), pc.invert(ok)), "not true or false")]
 
 
-def _string(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
+def _string(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
     import pyarrow.compute as pc
 
     return text, [(pc.match_substring(text, "\x00"), "contains a NUL character")]
 
 
-def _category(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
+def _category(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, Faults]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -153,11 +180,14 @@ def _category(text: pa.Array, column: Column) -> tuple[pa.Array, Faults]:
     return text, [(pc.and_(pc.is_valid(text), outside), "not among the declared values")]
 
 
-_TYPES: dict[str, Callable[[Any, Column], tuple[Any, Faults]]] = {
+_TYPES: dict[str, Callable[[Any, Column, Dialect], tuple[Any, Faults]]] = {
     "integer": _integer,
     "number": _number,
+    "decimal": _decimal,
     "boolean": _boolean,
     "string": _string,
     "category": _category,
     "date": _date,
+    "timestamp": _timestamp,
+    "array": _array,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import combinations
@@ -19,7 +19,8 @@ from statistics import fmean
 
 from rempart.errors import PipelineError
 from rempart.ingestion import reading, unpacking
-from rempart.ingestion.cells import DATE, DECIMAL_COMMA, INTEGER, NUMBER
+from rempart.ingestion.parsing import recognise
+from rempart.ingestion.parsing.numbers import number, pattern
 from rempart.settings import plain_yaml
 from rempart.settings.pipeline import ColumnType, Source
 from rempart.settings.pipelines import pipelines_dir
@@ -50,6 +51,7 @@ class Survey:
 
     name: str
     source: Source
+    uncertain: Collection[str]
     columns: tuple[ColumnFacts, ...]
     key: tuple[str, ...]
     key_certain: bool
@@ -103,11 +105,14 @@ def survey(csv: Path, name: str | None = None) -> Survey:
     table = {column: [row[i] for row in rows] for i, column in enumerate(header)}
     tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in table.values())]
     nulls = ["", *tokens]
-    columns = tuple(_facts(column, values, nulls) for column, values in table.items())
-    times = [c for c in columns if c.type == "date" and not c.nullable] or [c for c in columns if c.type == "date"]
+    guessed = recognise.guess([set(values) - set(nulls) for values in table.values()], source)
+    source = Source.model_validate({**guessed.dialect.model_dump(), "null_values": nulls})
+    columns = tuple(_facts(column, values, source) for column, values in table.items())
+    dated = [c for c in columns if c.type in ("date", "timestamp")]
+    times = [c for c in dated if not c.nullable] or dated
     if not times:
         raise PipelineError(
-            f"draft a pipeline from {csv.name}: no column holds dates written YYYY-MM-DD",
+            f"draft a pipeline from {csv.name}: no column holds dates, such as 2025-03-30 or 30.03.2025",
             "Add a date column with the time of each row: snapshots are stored by month, and models are tested "
             "on later rows.",
         )
@@ -121,11 +126,12 @@ def survey(csv: Path, name: str | None = None) -> Survey:
             "Add the column that the model shall predict.",
         )
     target = (numbers or classes)[-1]
-    days = sorted(date.fromisoformat(value) for value in table[times[0].name] if value not in nulls)
+    days = sorted(day for value in set(table[times[0].name]) if (day := recognise.day(value, source)))
     split = days[int(len(days) * 0.8)]
     return Survey(
         pipeline,
-        source.model_copy(update={"null_values": nulls}),
+        source,
+        guessed.uncertain,
         columns,
         key,
         certain,
@@ -133,7 +139,7 @@ def survey(csv: Path, name: str | None = None) -> Survey:
         days[0],
         split if split > days[0] else days[0] + timedelta(days=1),
         target,
-        _naive_limit(target, [value for value in table[target.name] if value not in nulls]),
+        _naive_limit(target, [value for value in table[target.name] if value not in nulls], source),
     )
 
 
@@ -143,11 +149,7 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
     except OSError as cause:
         raise PipelineError(f"read {csv}: {cause.strerror}", "Pass a .csv or .csv.gz file.") from cause
     text, fault = unpacking.unpack(body)
-    try:
-        text.decode()
-        encoding = "utf-8"
-    except UnicodeDecodeError:
-        encoding = "cp1252"
+    encoding = next(encoding for encoding in ("utf-8", "cp1252", "latin-1") if _decodes(text, encoding))
     first = text.decode(encoding, "replace").lstrip("\ufeff").splitlines()
     line = first[0] if first else ""
     delimiter = max(",;\t|", key=line.count)
@@ -171,39 +173,39 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
     return source, header, rows.cells
 
 
-def _is_null_token(token: str, values: Sequence[str]) -> bool:
-    """Return whether a value means null in a column of numbers or dates."""
-    rest = [value for value in values if value not in (token, "")]
-    return token in values and bool(rest) and all(re.search(NUMBER, v) or re.search(DATE, v) for v in rest)
-
-
-def _is_date(value: str) -> bool:
+def _decodes(text: bytes, encoding: str) -> bool:
     try:
-        return bool(re.search(DATE, value)) and bool(date.fromisoformat(value))
-    except ValueError:
+        return text.decode(encoding) is not None
+    except UnicodeDecodeError:
         return False
 
 
-def _facts(name: str, values: Sequence[str], nulls: Sequence[str]) -> ColumnFacts:
-    present = [value for value in values if value not in nulls]
+def _is_null_token(token: str, values: Sequence[str]) -> bool:
+    """Return whether a value means null in a column of numbers or dates."""
+    if token not in values:
+        return False
+    rest = {value for value in values if value not in (token, "")}
+    return bool(rest) and all(recognise.is_value(value) for value in rest)
+
+
+def _facts(name: str, values: Sequence[str], source: Source) -> ColumnFacts:
+    present = [value for value in values if value not in source.null_values]
     distinct = set(present)
     nullable, unique = len(present) < len(values), len(distinct) == len(values)
 
     def every(pattern: str) -> bool:
         return bool(distinct) and all(re.search(pattern, value) for value in distinct)
 
-    if every(NUMBER):
-        numbers = [float(value) for value in distinct]
-        type_: ColumnType = "integer" if every(INTEGER) else "number"
-        return ColumnFacts(name, type_, nullable, unique, (), min(numbers), max(numbers))
-    if distinct and all(_is_date(value) for value in distinct):
-        return ColumnFacts(name, "date", nullable, unique)
+    numbers = [number(value, source) for value in distinct]
+    if every(pattern(source.decimal, source.thousands)) and None not in numbers:
+        known = [value for value in numbers if value is not None]
+        broken = any(source.decimal in value or "e" in value.lower() for value in distinct)
+        type_: ColumnType = "number" if broken or any(abs(value) >= 1e18 for value in known) else "integer"
+        return ColumnFacts(name, type_, nullable, unique, (), min(known), max(known))
+    if time := recognise.time_in(distinct, source):
+        return ColumnFacts(name, time, nullable, unique)
     if distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
-    if every(DECIMAL_COMMA):
-        return ColumnFacts(
-            name, "string", nullable, unique, note=("decimal commas: make the source write decimal points")
-        )
     if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
         return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
     return ColumnFacts(name, "string", nullable, unique, note="" if distinct else "always empty in this file")
@@ -211,7 +213,7 @@ def _facts(name: str, values: Sequence[str], nulls: Sequence[str]) -> ColumnFact
 
 def _key(columns: Sequence[ColumnFacts], table: dict[str, list[str]]) -> tuple[tuple[str, ...], bool]:
     """Return the likeliest key (a unique column, else two or three unique together), and whether it is unique here."""
-    alone = [c for c in columns if c.unique and c.type in ("integer", "string", "date", "category")]
+    alone = [c for c in columns if c.unique and c.type in ("integer", "string", "date", "timestamp", "category")]
     if alone:
         return (min(alone, key=lambda c: "id" not in c.name.split("_")).name,), True  # else the leftmost
     parts = [c.name for c in columns if not c.nullable and c.type != "number"][:12]
@@ -223,10 +225,10 @@ def _key(columns: Sequence[ColumnFacts], table: dict[str, list[str]]) -> tuple[t
     return (columns[0].name,), False
 
 
-def _naive_limit(target: ColumnFacts, values: Sequence[str]) -> float:
+def _naive_limit(target: ColumnFacts, values: Sequence[str], source: Source) -> float:
     """Return the score of a constant guess: mean absolute deviation, or the log loss of equally likely classes."""
     if target.type in ("number", "integer"):
-        numbers = [float(value) for value in values]
+        numbers = [known for value in values if (known := number(value, source)) is not None]
         centre = fmean(numbers)
         return float(f"{fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
     return round(math.log(max(2, len(target.values))), 3)
@@ -271,6 +273,7 @@ def _lines(s: Survey) -> Iterator[str]:
     yield f"  encoding: {s.source.encoding}" + ("" if s.source.encoding == "utf-8" else "    # CHECK: it is not UTF-8")
     yield f"  delimiter: {json.dumps(s.source.delimiter)}"
     yield f"  null_values: {json.dumps(s.source.null_values)}"
+    yield from _dialect(s)
     yield ""
     doubt = (
         "does it identify a row in all deliveries?" if s.key_certain else ("no column identifies a row in this file")
@@ -280,7 +283,7 @@ def _lines(s: Survey) -> Iterator[str]:
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
     yield f"  event: {{column: {_word(s.time)}}}"
-    dates = [c.name for c in s.columns if c.type == "date" and c.name != s.time]
+    dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
     yield f"partition_by: {_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
     yield ""
     yield ("schema:                         # CHECK: `known` of each column: the moment from which its value is known")
@@ -290,6 +293,19 @@ def _lines(s: Survey) -> Iterator[str]:
     yield from _expectations(s)
     yield ""
     yield from _learning(s)
+
+
+def _dialect(s: Survey) -> Iterator[str]:
+    """Yield how the source writes numbers and times, where it differs from the defaults."""
+    check = {
+        "decimal": "the numbers can also be read with another decimal mark",
+        "thousands": "the numbers can also be read with another decimal mark",
+        "dates": "the dates can also be read in another order of day and month",
+        "time_zone": "the zone in which clocks at the source show these times, such as Europe/Berlin",
+    }
+    for key, default in (("decimal", "."), ("thousands", ""), ("dates", "YYYY-MM-DD"), ("time_zone", None)):
+        if (value := getattr(s.source, key)) != default or key in s.uncertain:
+            yield f"  {key}: {json.dumps(value)}" + (f"    # CHECK: {check[key]}" if key in s.uncertain else "")
 
 
 def _column(column: ColumnFacts, s: Survey) -> str:

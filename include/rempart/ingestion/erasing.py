@@ -228,7 +228,7 @@ def _struck(
 def typed_keys(rows: Sequence[Sequence[str]], pipeline: Pipeline) -> list[tuple[Any, ...] | None]:
     """Return typed keys of rows given as text in the order of the pipeline's `key`; None for an invalid key."""
     columns = {name: pipeline.columns[name] for name in pipeline.key}
-    table, against = cells.convert(rows, columns, required=pipeline.key, null_values=pipeline.source.null_values)
+    table, against = cells.convert(rows, columns, required=pipeline.key, dialect=pipeline.source)
     return [None if row in against else values for row, values in enumerate(keys_of(table, pipeline.key))]
 
 

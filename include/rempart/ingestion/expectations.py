@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
@@ -81,9 +81,11 @@ def _class_of(index: int, expectation: Expectation) -> Any:
 
 
 def _argument(value: object) -> object:
-    """Convert an argument: dates in YAML are compared with date columns, which pandas holds as timestamps."""
+    """Convert an argument: dates and times in YAML are compared with columns that are timestamps in pandas, in UTC."""
     if isinstance(value, list):
         return [_argument(item) for item in value]
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).replace(tzinfo=None)
     if isinstance(value, date):
         import pandas as pd
 
@@ -146,7 +148,7 @@ def _add_broken(
 
     objects = [_build(index, expectation) for index, expectation in expectations.items()]
     used = sorted({column for expectation in expectations.values() for column in columns(expectation)})
-    frame = table.select(used).to_pandas(date_as_object=False)
+    frame = _comparable(table.select(used)).to_pandas(date_as_object=False)
     frame[ROW] = np.arange(table.num_rows)
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
@@ -174,6 +176,18 @@ def _add_broken(
             )
         for row in sorted({int(entry[ROW]) for entry in found}):
             against.setdefault(row, []).append((index, expectation.reason))
+
+
+def _comparable(table: pa.Table) -> pa.Table:
+    """Return the table with decimals as floats and timestamps as UTC without a zone, as a YAML file writes limits."""
+    import pyarrow as pa
+
+    def kind(declared: pa.DataType) -> pa.DataType:
+        if pa.types.is_decimal(declared):
+            return pa.float64()
+        return pa.timestamp("us") if pa.types.is_timestamp(declared) else declared
+
+    return table.cast(pa.schema([pa.field(field.name, kind(field.type)) for field in table.schema]))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def read(file: Path, name: str, source: Source, columns: Sequence[str]) -> Rows:
         order = {
             "file": str(file.absolute()),
             "name": name,
-            "source": source.model_dump(mode="json"),
+            "source": source.model_dump(mode="json", include=set(Source.model_fields)),
             "columns": list(columns),
             "out": str(out),
         }

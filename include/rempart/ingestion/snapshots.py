@@ -1,7 +1,7 @@
-"""Write and read snapshots: immutable, content-hashed versions of a data set, as Parquet parts by month and a manifest.
+"""Write and read snapshots: immutable, content-hashed versions of a data set, as Parquet parts and a manifest.
 
 A snapshot holds every row accepted so far. Its id is a hash of its content, so the same rows give the same id in
-whatever deliveries they arrived, and an unchanged month keeps its part. A part is needed while any kept manifest names
+whatever deliveries they arrived, and an unchanged period keeps its part. A part is needed while any kept manifest names
 it, even after its own `retain-until`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep, put_again
 from rempart.sites.port import Site
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one month (`YYYY-MM`), as one Parquet object."""
+    """The rows of one partition (such as month `YYYY-MM`), as one Parquet object."""
 
     partition: str
     key: str
@@ -37,7 +39,10 @@ class Part:
 
 @dataclass(frozen=True)
 class SnapshotColumn:
-    """A column as it was typed: the pipeline's type, and whether it may be null."""
+    """A column as it was typed, and whether it may be null.
+
+    `type` is the pipeline's type with its sizes: `decimal(12,2)`, `array(number)`.
+    """
 
     type: str
     nullable: bool
@@ -168,12 +173,21 @@ def arrow_schema(columns: Mapping[str, SnapshotColumn]) -> pa.Schema:
         "string": pa.string(),
         "category": pa.string(),
         "date": pa.date32(),
+        "timestamp": pa.timestamp("us", "UTC"),
+        "array(number)": pa.list_(pa.float64()),
+        "array(string)": pa.list_(pa.string()),
     }
-    return pa.schema([pa.field(name, types[column.type], column.nullable) for name, column in columns.items()])
+
+    def of(declared: str) -> pa.DataType:
+        if sizes := re.fullmatch(r"decimal\((\d+),(\d+)\)", declared):
+            return pa.decimal128(int(sizes[1]), int(sizes[2]))
+        return types[declared]
+
+    return pa.schema([pa.field(name, of(column.type), column.nullable) for name, column in columns.items()])
 
 
 def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
-    """Return all rows, parts in order of month, rows in order of key. Raises IntegrityError, ObjectMissing."""
+    """Return all rows, parts in order of time, rows in order of key. Raises IntegrityError, ObjectMissing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,7 +203,7 @@ def snapshot_columns(pipeline: Pipeline) -> dict[str, SnapshotColumn]:
     """Return the columns of a pipeline's snapshot; key and partition columns are never null."""
     needed = {*pipeline.key, pipeline.partition_by}
     return {
-        name: SnapshotColumn(column.type, column.nullable and name not in needed)
+        name: SnapshotColumn(column.full_type, column.nullable and name not in needed)
         for name, column in pipeline.columns.items()
     }
 
@@ -240,16 +254,35 @@ def encode(table: pa.Table, key: Sequence[str]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def months(table: pa.Table, column: str) -> dict[str, pa.Table]:
-    """Group a table's rows by month of a date column, months as `YYYY-MM` in order."""
+def partitions(table: pa.Table, column: str, every: Period = "month") -> dict[str, pa.Table]:
+    """Group a table's rows by period of a date or timestamp column, in order of time.
+
+    Periods are in UTC: `YYYY-MM`, `YYYY-MM-DD` or `YYYY-MM-DDTHH`.
+    """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    when = table[column]
+    if pa.types.is_timestamp(when.type):
+        when = when.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
     # not strftime: it needs the time zone database and pads years as the platform likes
-    numbers = pc.add(pc.multiply(pc.year(table[column]), 12), pc.subtract(pc.month(table[column]), 1))
+    numbers = pc.add(pc.multiply(pc.year(when), 12), pc.subtract(pc.month(when), 1))
+    if every != "month":
+        numbers = pc.add(pc.multiply(numbers, 31), pc.subtract(pc.day(when), 1))
+    if every == "hour":
+        numbers = pc.add(pc.multiply(numbers, 24), pc.hour(when))
     return {
-        f"{number // 12:04d}-{number % 12 + 1:02d}": table.filter(pc.equal(numbers, number))
+        _period(number, every): table.filter(pc.equal(numbers, number))
         for number in sorted(pc.unique(numbers).to_pylist())
     }
+
+
+def _period(number: int, every: Period) -> str:
+    """Return the name of a numbered period."""
+    number, hour = divmod(number, 24) if every == "hour" else (number, 0)
+    month, day = divmod(number, 31) if every != "month" else (number, 0)
+    name = f"{month // 12:04d}-{month % 12 + 1:02d}"
+    return name + {"month": "", "day": f"-{day + 1:02d}", "hour": f"-{day + 1:02d}T{hour:02d}"}[every]
 
 
 def draw_up(
@@ -263,7 +296,7 @@ def draw_up(
 ) -> tuple[Snapshot, list[tuple[Part, bytes]]]:
     """Build the snapshot of `rows` (all of them), and its parts that `before` lacks, without writing.
 
-    `changed` names the months with new rows. If the schema, the key or the partition changed, every part is new.
+    `changed` names the partitions with new rows. If the schema, the key or the partition changed, every part is new.
     """
     columns = snapshot_columns(pipeline)
     same_form = before is not None and (list(before.columns.items()), before.key, before.partition_by) == (
@@ -274,13 +307,13 @@ def draw_up(
     kept = {part.partition: part for part in before.parts} if before and same_form else {}
     parts: list[Part] = []
     added: list[tuple[Part, bytes]] = []
-    for month, table in months(rows, pipeline.partition_by).items():
-        if month in kept and month not in changed:
-            parts.append(kept[month])
+    for period, table in partitions(rows, pipeline.partition_by, pipeline.partition_every).items():
+        if period in kept and period not in changed:
+            parts.append(kept[period])
             continue
         body = encode(table, pipeline.key)
         digest = hashlib.sha256(body).hexdigest()
-        part = Part(month, f"{folder(pipeline.name)}parts/{digest}.parquet", digest, table.num_rows, len(body))
+        part = Part(period, f"{folder(pipeline.name)}parts/{digest}.parquet", digest, table.num_rows, len(body))
         parts.append(part)
         added.append((part, body))
     snapshot = Snapshot(

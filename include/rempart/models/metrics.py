@@ -65,6 +65,7 @@ def score(task: str, truth: Any, predicted: Any) -> dict[str, float]:
 
 def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return each row's baseline group: columns, or calendar parts as `arrival_date.month`."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     parts = {
@@ -74,11 +75,14 @@ def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
         "day_of_month": pc.day,
         "day_of_week": pc.day_of_week,
         "day_of_year": pc.day_of_year,
+        "hour": pc.hour,
     }
     columns = []
     for grouping in by:
         name, _, part = grouping.partition(".")
         column = table.column(name)
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us"))  # UTC as it is: calendar functions would look up the zone
         columns.append((parts[part](column) if part else column).to_pylist())
     return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
 

@@ -9,62 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from rempart.canonical_json import LARGEST
 from rempart.errors import PipelineError
-from rempart.settings.schema import Duration, Strict
+from rempart.settings import clock
+from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment, Name, Period
+from rempart.settings.learning import METRICS, Gate, Holdout, Metric, Prediction, RowView, TrailingView, Trainer, View
+from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
+from rempart.settings.sources import PREFIX, AnySource, Source
 
-ColumnType = Literal["integer", "number", "boolean", "string", "category", "date"]
-CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "day_of_year"]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
-METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
-"""Metrics of each task. All are computed; the gate names the metric that decides."""
+__all__ = [
+    "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "Lowered", "Metric",
+    "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source", "TrailingView", "Trainer", "View",
+]  # fmt: skip
 
-PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
-"""A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
-
-
-class Source(Strict):
-    """Deliveries: delimited text files that arrive under a prefix of the landing bucket."""
-
-    format: Literal["csv"] = "csv"
-    prefix: str = Field(
-        pattern=rf"^{PREFIX}$", max_length=200, description=("Prefix in the bucket under which deliveries arrive.")
-    )
-    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    null_values: list[str] = Field(default_factory=lambda: [""])
-
-
-class Moment(Strict):
-    """A point in each row's life: a date column, or that many days (another column) before it."""
-
-    column: str
-    minus_days: str | None = None
-
-
-class Column(Strict):
-    """One column of the source."""
-
-    type: ColumnType
-    known: str = Field(description="Moment from which the column's value is known.")
-    nullable: bool = False
-    values: list[str] | None = Field(default=None, description="Complete list of a category's values.")
-    description: str = ""
-
-    @model_validator(mode="after")
-    def _category_has_values(self) -> Column:
-        if (self.type == "category") != (self.values is not None):
-            raise ValueError(
-                "`values` and `type: category` belong together: list the category's values, or use `string`"
-            )
-        return self
+_FEATURES = (*NUMERIC, "boolean", "string", "category", "date")
+"""Types of columns that a row view may name as they are. A timestamp gives calendar parts."""
+_KEYS = ("integer", "number", "boolean", "string", "category", *TEMPORAL)
+_PERIODS = {"month": TEMPORAL, "day": TEMPORAL, "hour": ("timestamp",)}
+OnConflict = Literal["refuse", "newest", "history"]
+"""What a row does whose key was accepted before with other values: it is refused, replaces the older row, or both stay
+with the times in which each was valid."""
 
 
 class Expectation(Strict):
@@ -86,95 +54,6 @@ class Expectation(Strict):
     @property
     def arguments(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
-
-
-class RowView(Strict):
-    """Columns of the row itself, as known at a moment."""
-
-    kind: Literal["row"]
-    at: str
-    columns: list[str] = Field(default_factory=list)
-    calendar: dict[str, list[CalendarPart]] = Field(
-        default_factory=dict, description=("Calendar parts of date columns.")
-    )
-
-    def features(self) -> list[str]:
-        return [*self.columns, *(f"{column}_{part}" for column, parts in self.calendar.items() for part in parts)]
-
-
-class TrailingView(Strict):
-    """Mean and count over other rows of the same group, in the days before a moment, that day excluded."""
-
-    kind: Literal["trailing"]
-    at: str
-    by: list[str] = Field(min_length=1)
-    days: list[int] = Field(min_length=1)
-    mean: list[str] = Field(min_length=1, description="Columns whose trailing mean is a feature.")
-
-    def features(self) -> list[str]:
-        return [name for days in self.days for name in (*(f"{c}_mean_{days}d" for c in self.mean), f"rows_{days}d")]
-
-
-View = Annotated[RowView | TrailingView, Field(discriminator="kind")]
-
-
-class Prediction(Strict):
-    """The prediction and its moment: it uses only what is known at that moment."""
-
-    target: str
-    task: Literal["regression", "classification"]
-    at: str
-
-
-class Holdout(Strict):
-    """The rows that no model is trained on: those whose date is at or after `start`, or the last days."""
-
-    column: str
-    start: date | None = None
-    last: Duration | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Holdout:
-        if (self.start is None) == (self.last is None):
-            raise ValueError("give either `start` (a date) or `last` (such as 90d)")
-        return self
-
-
-class Trainer(Strict):
-    """A built-in trainer, or a Python function: `include/trainers/my_model.py:fit`."""
-
-    use: str = Field(default="gradient_boosting", pattern=r"^([a-z][a-z0-9_]*|include/[\w/]+\.py:\w+)$")
-    params: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
-    timeout: Duration = Field(
-        default="30m", validate_default=True, description=("Maximum run time of the job, counted from its start.")
-    )
-    gpu_pools: list[str] = Field(
-        default_factory=list,
-        description=("Pools in the order in which they are tried. Default: the order in rempart.yaml."),
-    )
-    gpus: int | None = Field(
-        default=None, ge=0, description="GPUs of each pod of the job. Default: the number in rempart.yaml."
-    )
-    nodes: int = Field(
-        default=1, ge=1, description=("Number of nodes. Each runs one process, and the processes share each batch.")
-    )
-
-
-class Gate(Strict):
-    """The rules that a candidate must pass on the held-out rows."""
-
-    metric: Metric
-    limit: float = Field(description="Worst value of the metric that passes.")
-    baseline_by: list[str] = Field(
-        description=("Columns of the naive baseline, which predicts the training mean of each group.")
-    )
-    baseline_margin: float = Field(
-        default=0.1, ge=0, lt=1, description=("Share by which the candidate must beat the baseline.")
-    )
-    champion_tolerance: float = Field(
-        default=0.02, ge=0, description=("Share by which the candidate may be worse than the champion and still pass.")
-    )
 
 
 class Lowered(Strict):
@@ -216,11 +95,28 @@ class Pipeline(Strict):
     lowered: dict[Literal["model"], Lowered] = Field(
         default_factory=dict, description=("Declared steps, each with evidence, that lower the classification.")
     )
-    source: Source
+    source: AnySource
     key: list[str] = Field(min_length=1, description="Columns that together identify a row.")
     moments: dict[Name, Moment] = Field(min_length=1, description="Moments in order of time, earliest first.")
     schema_: dict[str, Column] = Field(alias="schema")
-    partition_by: str = Field(description="Date column. Its month partitions the snapshot.")
+    partition_by: str = Field(description="Date or timestamp column that partitions the snapshot.")
+    partition_every: Period = Field(
+        default="month", description="Period of one partition (in UTC). `hour` needs a timestamp column."
+    )
+    on_conflict: OnConflict | None = Field(
+        default=None,
+        description=(
+            "Row whose key was accepted before with other values: `refuse` it, keep the `newest`, or keep the "
+            "`history`. Default: `newest` for a source with a cursor, else `refuse`."
+        ),
+    )
+    version_by: str | None = Field(
+        default=None,
+        description=(
+            "Column that tells which of two rows with one key is newer; for `history` the time from which a row is "
+            "valid. Default: the source's cursor, else the order of the deliveries."
+        ),
+    )
     expectations: list[Expectation] = Field(default_factory=list)
     max_quarantined: float = Field(
         default=0.05,
@@ -238,6 +134,17 @@ class Pipeline(Strict):
     @property
     def columns(self) -> dict[str, Column]:
         return self.schema_
+
+    @property
+    def conflict_rule(self) -> OnConflict:
+        """Return the rule for rows whose key was accepted before with other values."""
+        return self.on_conflict or ("newest" if self.source.incremental else "refuse")
+
+    @property
+    def version_column(self) -> str | None:
+        """Return the column that tells which of two rows with one key is newer; None for the order of deliveries."""
+        cursor = getattr(self.source, "cursor", None)
+        return self.version_by or (cursor.column if cursor else None)
 
     @field_validator("features")
     @classmethod
@@ -303,19 +210,22 @@ class Pipeline(Strict):
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
         for name, moment in moments.items():
-            yield from wrong(f"moments.{name}.column", moment.column, ("date",))
-            if moment.minus_days:
-                yield from wrong(f"moments.{name}.minus_days", moment.minus_days, ("integer",))
+            yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)
+            for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):
+                if offset:
+                    yield from wrong(f"moments.{name}.minus_{unit}", offset, ("integer",))
+            yield from self._clock_faults(name, moment)
         for column in self.key:
-            yield from wrong("key", column)
-        yield from wrong("partition_by", self.partition_by, ("date",))
-        yield from wrong("holdout.column", self.holdout.column, ("date",))
+            yield from wrong("key", column, _KEYS)
+        yield from wrong("partition_by", self.partition_by, _PERIODS[self.partition_every])
+        yield from wrong("holdout.column", self.holdout.column, TEMPORAL)
+        yield from self._version_faults()
         if self.holdout.column in columns and columns[self.holdout.column].nullable:
             yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"
         for name in [
             moment for moment in moments if moment in {self.prediction.at, *(v.at for v in self.features.values())}
         ]:
-            for used in (moments[name].column, moments[name].minus_days):
+            for used in moments[name].columns:
                 if used in columns and columns[used].nullable:
                     yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
         for i, expectation in enumerate(self.expectations):
@@ -325,12 +235,46 @@ class Pipeline(Strict):
         for column in self.gate.baseline_by:
             if "." in column:
                 date_column, part = column.split(".", 1)
-                yield from wrong("gate.baseline_by", date_column, ("date",))
+                yield from wrong("gate.baseline_by", date_column, ("timestamp",) if part == "hour" else TEMPORAL)
                 if part not in CalendarPart.__args__:  # type: ignore[attr-defined] # Literal's own attribute
                     yield f"gate.baseline_by: '{part}' is not a calendar part"
             else:
                 yield from wrong("gate.baseline_by", column)
         yield from self._leaks()
+
+    def _clock_faults(self, name: str, moment: Moment) -> Iterator[str]:
+        """Yield what is wrong with the clock time of a moment."""
+        if moment.at is None or moment.clock is None or moment.column not in self.columns:
+            return
+        zone = self.source.time_zone
+        if self.columns[moment.column].type != "date":
+            yield f"moments.{name}.at: a clock time belongs to a date column, and '{moment.column}' is none"
+        elif zone is None:
+            yield f"moments.{name}.at: declare source.time_zone, the zone of the clock"
+        elif day := clock.uncertain_day(moment.clock, zone):
+            yield (
+                f"moments.{name}.at: clocks in {zone} were changed at {moment.at} on {day}, so that this time is "
+                "missing or exists twice; choose a time at which they are never changed"
+            )
+
+    def _version_faults(self) -> Iterator[str]:
+        """Yield what is wrong with the columns that tell which row is newer."""
+        column, rule = self.version_column, self.conflict_rule
+        where = "version_by" if self.version_by else "source.cursor.column"
+        if self.version_by and rule == "refuse":
+            yield "version_by: it belongs to `on_conflict: newest` or `on_conflict: history`"
+        if column is None:
+            if rule == "history":
+                yield "version_by: `on_conflict: history` needs the column with the time from which a row is valid"
+            return
+        if (spec := self.columns.get(column)) is None:
+            yield f"{where}: column '{column}' is not in the schema"
+            return
+        types = TEMPORAL if rule == "history" or not self.version_by else (*TEMPORAL, "integer")
+        if spec.type not in types:
+            yield f"{where}: column '{column}' must be {' or '.join(types)}, but it is {spec.type}"
+        if spec.nullable:
+            yield f"{where}: column '{column}' is nullable, but every row needs its version"
 
     def _leaks(self) -> Iterator[str]:
         columns, target = self.columns, self.prediction.target
@@ -339,9 +283,7 @@ class Pipeline(Strict):
             return
         if target not in columns:
             yield f"prediction.target: column '{target}' is not in the schema"
-        elif columns[target].type not in (
-            ("number", "integer") if self.prediction.task == "regression" else ("category", "boolean")
-        ):
+        elif columns[target].type not in (NUMERIC if self.prediction.task == "regression" else ("category", "boolean")):
             yield f"prediction.target: a {columns[target].type} column cannot be the target of a {self.prediction.task}"
         elif columns[target].nullable:
             yield (
@@ -362,11 +304,15 @@ class Pipeline(Strict):
                 )
             types: dict[str, tuple[str, ...]]
             if view.kind == "row":
-                used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, ("date",))
+                used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, TEMPORAL)
+                types |= dict.fromkeys(view.columns, _FEATURES)
+                for column, parts in view.calendar.items():
+                    if "hour" in parts and column in columns and columns[column].type == "date":
+                        yield f"features.{name}.calendar: column '{column}' is a date, which has no hour"
                 if target in used:
                     yield f"features.{name}: the target '{target}' cannot be a feature of the same row"
             else:
-                used, types = [*view.by, *view.mean], dict.fromkeys(view.mean, ("number", "integer"))
+                used, types = [*view.by, *view.mean], dict.fromkeys(view.mean, NUMERIC)
             for column in used:
                 if column not in columns:
                     yield f"features.{name}: column '{column}' is not in the schema"

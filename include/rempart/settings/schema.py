@@ -50,7 +50,8 @@ def explain(error: ValidationError, file: Path) -> str:
         ):
             continue
         # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
-        path = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+        loc = fault["loc"][:1] + fault["loc"][2:] if fault["loc"][:1] == ("source",) else fault["loc"]
+        path = ".".join(str(part) for part in loc) or "(whole file)"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             meant = unknown[fault["loc"]]

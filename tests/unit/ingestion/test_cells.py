@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from rempart.ingestion.cells import convert
 from rempart.settings.pipeline import Column
+from rempart.settings.sources import Dialect
 
 
 def typed(text: str, **column: object) -> tuple[object, list[str]]:
     spec = Column.model_validate({"known": "then", **column})
-    table, against = convert([[text]], {"c": spec}, required=set(), null_values=["", "NA"])
+    table, against = convert([[text]], {"c": spec}, required=set(), dialect=Dialect(null_values=["", "NA"]))
     return table["c"][0].as_py(), against.get(0, [])
 
 
@@ -73,8 +74,8 @@ def test_a_category_is_a_closed_list() -> None:
 
 def test_null_is_allowed_only_where_declared_and_never_where_a_row_needs_it() -> None:
     nullable = Column(type="string", known="then", nullable=True)
-    assert convert([[""]], {"c": nullable}, required=set(), null_values=[""])[1] == {}
-    assert convert([[""]], {"c": nullable}, required={"c"}, null_values=[""])[1] == {
+    assert convert([[""]], {"c": nullable}, required=set(), dialect=Dialect())[1] == {}
+    assert convert([[""]], {"c": nullable}, required={"c"}, dialect=Dialect())[1] == {
         0: ["c: empty, but every row needs a value"]
     }
 
@@ -83,7 +84,7 @@ def test_null_is_allowed_only_where_declared_and_never_where_a_row_needs_it() ->
 @given(st.lists(st.text(max_size=12), max_size=20), st.sampled_from(["integer", "number", "boolean", "date", "string"]))
 def test_any_text_is_a_value_or_has_a_reason(texts: list[str], type_: str) -> None:
     column = Column.model_validate({"known": "then", "type": type_})
-    table, against = convert([[text] for text in texts], {"c": column}, required=set(), null_values=[""])
+    table, against = convert([[text] for text in texts], {"c": column}, required=set(), dialect=Dialect())
     for i, value in enumerate(table["c"].to_pylist()):
         assert (value is None) <= (i in against)
 

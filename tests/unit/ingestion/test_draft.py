@@ -123,9 +123,33 @@ def test_delimiter_encoding_and_gzip_are_found(tmp_path: Path) -> None:
     assert pipeline.columns["kind"].values == ["a", "é"]
 
 
-def test_decimal_commas_are_told(tmp_path: Path) -> None:
-    rows = "".join(f"2025-01-{d:02d};{d},5;{d}\n" for d in range(1, 29))
-    assert "decimal commas" in draft_pipeline(write(tmp_path / "x.csv", "day;price;n\n" + rows))
+def test_a_german_export_is_recognised(tmp_path: Path) -> None:
+    rows = "".join(f"{d:02d}.01.2025 {d % 24:02d}:30;{d}.000,5;{d};Köln {d}\n" for d in range(1, 29))
+    file = tmp_path / "x.csv"
+    file.write_bytes(("taken;price;n;remark\n" + rows).encode("latin-1"))
+    text = draft_pipeline(file)
+    source = load(text).source
+    assert (source.encoding, source.delimiter) == ("cp1252", ";")
+    assert (source.decimal, source.thousands, source.dates, source.time_zone) == (",", ".", "DD.MM.YYYY", "UTC")
+    assert {name: column.type for name, column in load(text).columns.items()} == {
+        "taken": "timestamp",
+        "price": "number",
+        "n": "integer",
+        "remark": "string",
+    }
+    assert "# CHECK: the zone in which clocks at the source show these times" in text
+
+
+def test_iso_timestamps_with_an_offset_need_no_zone(tmp_path: Path) -> None:
+    rows = "".join(f"2025-01-{d:02d}T{d % 24:02d}:30:00+01:00,{d}.5\n" for d in range(1, 29))
+    pipeline = load(draft_pipeline(write(tmp_path / "x.csv", "taken,price\n" + rows)))
+    assert (pipeline.columns["taken"].type, pipeline.source.time_zone) == ("timestamp", None)
+
+
+def test_an_order_of_day_and_month_that_the_file_does_not_show_is_a_question(tmp_path: Path) -> None:
+    rows = "".join(f"{d:02d}/{d % 5 + 1:02d}/2025,{d}.5\n" for d in range(1, 13))
+    text = draft_pipeline(write(tmp_path / "x.csv", "day,price\n" + rows))
+    assert '  dates: "DD/MM/YYYY"    # CHECK' in text
 
 
 def test_several_columns_may_be_the_key_together(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def pseudonym(secret: bytes, pipeline: str, key: Sequence[object]) -> str:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)  # a database answers in the zone of its session
     return value.isoformat() if isinstance(value, date) else str(value)
 
 

@@ -86,14 +86,14 @@ def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Ma
 
 
 def accepted_before(run: IngestionRun, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
-    """Return the current snapshot's rows in the current schema, without erased rows, and the months that lost rows."""
+    """Return the current rows in the current schema without erased rows, and the partitions that lost rows."""
     if before is None:
         return None, set()
     table = snapshots.conform(snapshots.load_table(run.site, run.lake, before), before, run.pipeline)
     if run.erased is None:
         return table, set()
     kept, struck = erasing.split(table, run.pipeline.key, run.erased.has)
-    return kept, set(snapshots.months(struck, run.pipeline.partition_by))
+    return kept, set(snapshots.partitions(struck, run.pipeline.partition_by, run.pipeline.partition_every))
 
 
 def draw_up(
@@ -110,7 +110,7 @@ def draw_up(
         run.pipeline,
         before,
         pa.concat_tables([current, accepted]) if current is not None else accepted,
-        changed | set(snapshots.months(accepted, run.pipeline.partition_by)),
+        changed | set(snapshots.partitions(accepted, run.pipeline.partition_by, run.pipeline.partition_every)),
         now=run.now,
         retain_until=run.retain_until("snapshots"),
     )

@@ -129,7 +129,7 @@ def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[
             rows.table if rows.table is not None else [],
             pipeline.columns,
             required={*pipeline.key, pipeline.partition_by},
-            null_values=pipeline.source.null_values,
+            dialect=pipeline.source,
             most=reading.MAX_REFUSED,
         )
     except cells.TooManyFaults as cause:

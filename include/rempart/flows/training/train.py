@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
@@ -177,9 +177,13 @@ def register(
 
 
 def held_out_from(holdout: Holdout, newest: date) -> date:
-    """Return the first held-out date; `last` counts back from the newest date in the data."""
+    """Return the first held-out date or instant; `last` counts back from the newest one in the data.
+
+    `start` is midnight in UTC where the column holds instants.
+    """
     if holdout.start is not None:
-        return holdout.start
+        start = holdout.start
+        return datetime(start.year, start.month, start.day, tzinfo=UTC) if isinstance(newest, datetime) else start
     assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
     return newest - holdout.last
 
@@ -200,7 +204,7 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
             "Make the holdout column non-nullable, and check that the training set is not empty.",
         )
     start = held_out_from(holdout, pc.max(dates).as_py())
-    later = pc.greater_equal(dates, pa.scalar(start, pa.date32()))
+    later = pc.greater_equal(dates, pa.scalar(start, dates.type))
     split = pc.if_else(later, pa.scalar("holdout"), pa.scalar("train"))
     held = int(pc.sum(later).as_py() or 0)
     rows = {"train": table.num_rows - held, "holdout": held}

@@ -1,0 +1,99 @@
+"""The port for sources: what every kind of source does, and what it may rely on.
+
+A source extracts; it never types, judges or deduplicates. It writes deliveries through a `Sink` and returns the state
+from which the next extraction goes on. The caller stores that state only together with the snapshot that holds the
+deliveries' rows: a crash before that repeats the extraction, and a repeated delivery is recognised by its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+State = Mapping[str, str]
+"""Where the next extraction goes on: a cursor's value, an ETag, the SHA-256 of fetched objects. Empty at first.
+
+It is stored as JSON and may hold a value of the data, so erasure reaches it.
+"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Evidence of what was taken: from which operator and place, and under whose law the policy saw it."""
+
+    operator: str
+    place: str
+    jurisdiction: str
+    owner_jurisdiction: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivery that an extraction wrote: its key in the landing bucket, its bytes, and their SHA-256."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The result of one extraction. `state` replaces the earlier one once the snapshot is committed.
+
+    `complete` is False where a limit ended the extraction early; the next one goes on from `state`. `absent_keys`: keys
+    that a comparison found here and no longer at the source.
+    """
+
+    deliveries: Sequence[Delivery]
+    state: State
+    complete: bool = True
+    absent_keys: Sequence[tuple[object, ...]] = field(default=(), repr=False)
+
+
+class Sink(Protocol):
+    """Takes the deliveries of one extraction. Nothing is visible in the landing bucket before `deliver` returns."""
+
+    def deliver(self, name: str, blocks: Iterator[bytes]) -> Delivery:
+        """Store one delivery in blocks, atomically and with its SHA-256, and return it.
+
+        The same name and bytes again change nothing. Raises SiteError.
+        """
+        ...
+
+
+class Source(Protocol):
+    """A place from which rows or files are extracted.
+
+    The same content and state give the same deliveries, byte for byte: no time, no random id, rows in a stable order.
+    """
+
+    @property
+    def origin(self) -> Origin:
+        """Return where the data come from."""
+        ...
+
+    def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:
+        """Extract what is new since `state` into deliveries.
+
+        Memory does not grow with the rows. May be killed at any moment: the next call with the same state repeats or
+        continues it, and loses nothing. Raises PlacementDenied (the policy's `origins`), EgressDenied, and IngestError
+        (the place refused, or answered what it must not).
+        """
+        ...
+
+    def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
+        """Extract rows that `state` skipped, and return the keys that are no longer at the source.
+
+        `known` yields the keys of the current snapshot in order. Raises CapabilityMissing for a kind without it.
+        """
+        ...
+
+
+class Reader(Protocol):
+    """One format of deliveries. Erasure needs `cut` beside `read`, so a format without it cannot be registered."""
+
+    def cut(self, stream: BinaryIO, out: BinaryIO, struck: frozenset[int]) -> int:
+        """Write a delivery without the rows at these positions, other bytes as they were, and return how many went."""
+        ...

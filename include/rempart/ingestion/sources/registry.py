@@ -1,0 +1,22 @@
+"""The kinds of sources that this version extracts from. `files` without a site needs no extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rempart.ingestion.sources.port import Source
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import Kind
+
+Opener = Callable[[Pipeline], Source]
+
+SOURCES: Mapping[Kind, Opener] = {}
+"""How each kind is opened. A module of this room adds itself here, and its kind to tests/contract/test_sources.py."""
+
+
+def opener_of(pipeline: Pipeline) -> Opener | None:
+    """Return how the pipeline's source is opened; None where files arrive in the landing bucket by themselves."""
+    source = pipeline.source
+    if source.kind == "files" and source.site is None:
+        return None
+    return SOURCES[source.kind]

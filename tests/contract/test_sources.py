@@ -1,0 +1,120 @@
+"""The sources: one suite over every kind. A new kind adds an entry to KINDS with a place to extract from.
+
+Outline until the first kind is registered: the double below keeps the suite itself honest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.errors import CapabilityMissing
+from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, Source, State
+from rempart.ingestion.sources.registry import SOURCES
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROWS = [(f"row {n}", n) for n in range(7)]
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@dataclass
+class MemorySink:
+    """A landing bucket in memory; it may be killed before or after one of its deliveries."""
+
+    stored: dict[str, bytes] = field(default_factory=dict)
+    dies_at: int = -1
+    stores_before_death: bool = False
+
+    def deliver(self, name: str, blocks: Iterator[bytes]) -> Delivery:
+        body = b"".join(blocks)
+        last, self.dies_at = self.dies_at == 0, self.dies_at - 1
+        if not last or self.stores_before_death:
+            self.stored[name] = body
+        if last:
+            raise Killed
+        return Delivery(name, len(body), hashlib.sha256(body).hexdigest())
+
+
+@dataclass
+class Numbered:
+    """The double: rows with a growing number, two to a delivery."""
+
+    rows: list[tuple[str, int]]
+
+    @property
+    def origin(self) -> Origin:
+        return Origin("this-machine", "memory", "FR", "FR")
+
+    def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:
+        new = [row for row in self.rows if row[1] > int(state.get("seen", "-1"))]
+        made = []
+        for start in range(0, len(new), 2):
+            some = new[start : start + 2]
+            text = "".join(f"{name},{number}\n" for name, number in some)
+            made.append(sink.deliver(f"{some[0][1]}-{some[-1][1]}.csv", iter([text.encode()])))
+        return Extraction(made, {"seen": str(new[-1][1])} if new else state)
+
+    def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
+        raise CapabilityMissing("compare the keys of a double", "Use a source with `compare_keys`.")
+
+
+KINDS: dict[str, Callable[[list[tuple[str, int]]], Source]] = {"double": Numbered}
+"""Each registered kind, opened on a place with these rows (name, growing number)."""
+
+kinds = pytest.mark.parametrize("opened", KINDS.values(), ids=KINDS)
+
+
+def rows_of(sink: MemorySink) -> list[bytes]:
+    return sorted(line for body in sink.stored.values() for line in body.splitlines())
+
+
+def test_every_registered_kind_is_held_to_this_suite() -> None:
+    assert set(SOURCES) <= set(KINDS)
+
+
+@kinds
+def test_the_same_content_and_state_give_the_same_bytes(opened: Callable[..., Source]) -> None:
+    first, second = MemorySink(), MemorySink()
+    one, two = opened(ROWS).extract({}, first, NOW), opened(ROWS).extract({}, second, NOW.replace(year=2027))
+    assert (first.stored, one) == (second.stored, two)
+    assert first.stored
+
+
+@kinds
+def test_a_second_extraction_takes_only_what_is_new(opened: Callable[..., Source]) -> None:
+    sink = MemorySink()
+    state = opened(ROWS[:4]).extract({}, sink, NOW).state
+    again = opened(ROWS[:4]).extract(state, sink, NOW)
+    assert (again.deliveries, again.state) == ([], state)
+    opened(ROWS).extract(state, sink, NOW)
+    assert len(rows_of(sink)) == len(set(rows_of(sink))) == len(ROWS)
+
+
+@kinds
+@given(dies_at=st.integers(0, 4), stores=st.booleans(), count=st.integers(0, 7))
+def test_killed_anywhere_nothing_is_lost_and_repeated_bytes_have_the_same_name(
+    opened: Callable[..., Source], dies_at: int, stores: bool, count: int
+) -> None:
+    sink, whole = MemorySink(dies_at=dies_at, stores_before_death=stores), MemorySink()
+    try:
+        opened(ROWS[:count]).extract({}, sink, NOW)
+    except Killed:
+        opened(ROWS[:count]).extract({}, sink, NOW)  # the state was not committed
+    opened(ROWS[:count]).extract({}, whole, NOW)
+    assert sink.stored == whole.stored
+
+
+@kinds
+def test_the_origin_is_evidence_without_a_secret(opened: Callable[..., Source]) -> None:
+    origin = opened(ROWS).origin
+    assert all((origin.operator, origin.place, origin.jurisdiction, origin.owner_jurisdiction))
+    assert "@" not in origin.place
