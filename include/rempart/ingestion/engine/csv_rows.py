@@ -32,7 +32,7 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
         if source.encoding != "utf-8":
             raise Unreadable(f"the file is UTF-8, but the pipeline declares {source.encoding}")
         text.read(len(UTF8_BOM))
-    blocks = Blocks(text, source.encoding, limits)  # type: ignore[arg-type] # a buffered reader is a binary stream
+    blocks = Blocks(text, source.encoding, limits)
     header = _header(blocks, source.delimiter, len(columns), limits)
     if wrong := wrong_header(header, columns, source.delimiter):
         raise Unreadable(wrong)
@@ -146,7 +146,7 @@ class _Split:
             fields = line.rstrip("\r\n").split(self._delimiter) if count <= most else ()
         raw = block.text[block.start(index) : int(block.ends[index + used - 1])].decode().rstrip("\r\n")
         if fields is None:
-            refused.append(RefusedRow(block.first + index, (quoted.STRAY,), raw))
+            refused.append(RefusedRow(block.first + index, (quoted.MISPLACED,), raw))
         elif count != width:
             # today's reader counts every field of a line with quotes
             reason = quoted.wrong_width(count, width, count if '"' in line else most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.limits import Resources
 
@@ -39,6 +39,12 @@ def opened(resources: Resources, folders: Sequence[Path]) -> Iterator[duckdb.Duc
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection
+
+
+def batches(connection: duckdb.DuckDBPyConnection, query: str, rows: int) -> Iterator[Any]:
+    """Yield the result of a query as Arrow record batches of `rows` rows, as it is made."""
+    reader: Any = connection.execute(query).to_arrow_reader(rows)
+    yield from reader
 
 
 def literal(text: str) -> str:

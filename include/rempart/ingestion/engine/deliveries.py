@@ -19,7 +19,7 @@ from rempart.settings.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TakenIn:
     """What the engine made of some deliveries.
 
     `deliveries`: as staged, in their order, each with all its refused rows in order of lines. `held`: positions of
@@ -41,7 +41,7 @@ def take_in(
     judge: Judge,
     *,
     part_bytes: int = 64 << 20,
-) -> Outcome:
+) -> TakenIn:
     """Judge deliveries in order against `known` rows (Parquet parts), and write the new rows to parts in `folder`.
 
     Held back are deliveries with too many refused rows (`max_quarantined`). Raises PipelineError from `judge`.
@@ -52,17 +52,17 @@ def take_in(
     ]
     while True:  # again without a delivery that repeats too many keys: another row may be the first of its key then
         found, written = _judged(staged, frozenset(), known, pipeline, folder, resources, limits, part_bytes)
-        if all(one.fault == before.fault for one, before in zip(found, staged, strict=True)):
+        if all(delivery.fault == before.fault for delivery, before in zip(found, staged, strict=True)):
             break
         staged = [
-            Staged(before.file, fault=one.fault) if one.fault else before
-            for one, before in zip(found, staged, strict=True)
+            Staged(before.file, fault=delivery.fault) if delivery.fault else before
+            for delivery, before in zip(found, staged, strict=True)
         ]
-    held = held_back([(one.delivered, len(one.refused)) for one in found], pipeline.max_quarantined)
+    held = held_back([(delivery.delivered, len(delivery.refused)) for delivery in found], pipeline.max_quarantined)
     if not held:
-        return Outcome(found, held, written)
+        return TakenIn(found, held, written)
     left, written = _judged(staged, held, known, pipeline, folder, resources, limits, part_bytes)
-    return Outcome([found[i] if i in held else one for i, one in enumerate(left)], held, written)
+    return TakenIn([found[i] if i in held else delivery for i, delivery in enumerate(left)], held, written)
 
 
 def rows_of(file: Path, pipeline: Pipeline, limits: Limits) -> Iterator[TextRows]:
@@ -91,8 +91,11 @@ def _judged(
     part_bytes: int,
 ) -> tuple[list[Staged], list[WrittenPart]]:
     """Return the deliveries with rows of repeated keys refused, and the parts of the others."""
-    used = [i for i, one in enumerate(staged) if i not in without and one.good]
-    found = [Staged(one.file, one.good, one.judged, list(one.refused), one.fault) for one in staged]
+    used = [i for i, delivery in enumerate(staged) if i not in without and delivery.good]
+    found = [
+        Staged(delivery.file, delivery.good, delivery.judged, list(delivery.refused), delivery.fault)
+        for delivery in staged
+    ]
     if not used:
         return found, []
     columns = snapshot_columns(pipeline)
@@ -103,11 +106,11 @@ def _judged(
             if rows + len(staged[used[position]].refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
                 found[used[position]] = Staged(found[used[position]].file, fault=fault)
-        if any(one.fault != before.fault for one, before in zip(found, staged, strict=True)):
+        if any(delivery.fault != before.fault for delivery, before in zip(found, staged, strict=True)):
             return found, []
-        for one in keys.repeated(connection, list(columns), pipeline.key):
-            target = found[used[one.delivery]]
-            target.refused.append(one.row)
+        for repeat in keys.repeated(connection, list(columns), pipeline.key):
+            target = found[used[repeat.delivery]]
+            target.refused.append(repeat.row)
             target.good -= 1
         written = parts.write(
             connection,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError
+from rempart.ingestion.engine.database import batches
 from rempart.ingestion.snapshots import SnapshotColumn
 
 if TYPE_CHECKING:
@@ -87,10 +88,8 @@ def by_duckdb(
 
     The digests are sorted by DuckDB, which spills, and hashed as they arrive.
     """
-    reader = connection.execute(
-        f"SELECT {partition} AS p, {row_digest_sql(columns)} AS d FROM {relation} ORDER BY p, d"  # noqa: S608 - our names
-    ).to_arrow_reader(100_000)
-    return list(_hashed(reader))
+    query = f"SELECT {partition} AS p, {row_digest_sql(columns)} AS d FROM {relation} ORDER BY p, d"  # noqa: S608 - our names
+    return list(_hashed(batches(connection, query, 100_000)))
 
 
 def _hashed(batches: Iterable[Any]) -> Iterator[PartitionContent]:

@@ -30,7 +30,7 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
     text = unpacked(stream, size)
     if text.peek(3).startswith(UTF8_BOM):
         text.read(len(UTF8_BOM))
-    blocks = Blocks(text, "utf-8", limits)  # type: ignore[arg-type] # a buffered reader is a binary stream
+    blocks = Blocks(text, "utf-8", limits)
     rows = faulty = 0
     while (block := blocks.next()) is not None:
         found = _block(block, columns)

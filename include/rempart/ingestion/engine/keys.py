@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.acceptance import CONFLICT, DUPLICATE
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow
-from rempart.ingestion.engine.database import parquet
+from rempart.ingestion.engine.database import batches, parquet
 from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.engine.staging import raw_text
 
@@ -68,13 +68,13 @@ def repeated(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], key:
     same_key = " AND ".join(f"s.{quote(c)} = o.{quote(c)}" for c in key)
     of_first = " AND ".join(f"s.{quote(c)} = f.{quote(c)}" for c in key)
     rows = f"s._row, {names}, s.{LINE}, s.{RAW}, {alike} AS _same"
-    found = connection.execute(
+    query = (
         f"SELECT {rows} FROM staged s JOIN met o ON {same_key} "  # noqa: S608
         f"UNION ALL SELECT {rows} FROM staged s JOIN firsts f ON {of_first} JOIN new USING (_first) "
         "JOIN staged o ON o._row = f._first WHERE s._row > f._first "
         "ORDER BY _row"
-    ).to_arrow_reader(10_000)
-    for batch in found:
+    )
+    for batch in batches(connection, query, 10_000):
         for row in batch.to_pylist():
             yield _repeated(row)
 

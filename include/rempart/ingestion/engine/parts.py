@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError
+from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.identity import quote
 from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema
 
@@ -53,11 +54,9 @@ def write(
     """
     names = ", ".join(map(quote, columns))
     ordered = ", ".join(map(quote, key))
-    reader = connection.execute(
-        f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
-    ).to_arrow_reader(_GROUP)
+    query = f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
     writer = _Writer(folder, arrow_schema(columns), most)
-    for batch in reader:
+    for batch in batches(connection, query, _GROUP):
         for name, rows in _runs(batch):
             writer.add(name, rows)
     return writer.finish()

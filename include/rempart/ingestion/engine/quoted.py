@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 
-STRAY = "a quotation mark is not closed or misplaced"
+MISPLACED = "a quotation mark is not closed or misplaced"
 LONGEST_FIELD = 131_072
 """Limit of the csv module for a field, in characters. A longer field in a line with a quote is refused."""
 
@@ -29,8 +29,8 @@ def row(following: Iterator[str], delimiter: str, width: int) -> tuple[int, Sequ
 def well_formed(delimiter: str) -> str:
     """Return the pattern (RE2) of a line whose quotes are all closed in it."""
     mark = f"\\x{{{ord(delimiter):x}}}"
-    one = f'(?:"(?:[^"]|"")*"|[^"{mark}][^{mark}]*|)'
-    return rf"\A{one}(?:{mark}{one})*\z"
+    cell = f'(?:"(?:[^"]|"")*"|[^"{mark}][^{mark}]*|)'
+    return rf"\A{cell}(?:{mark}{cell})*\z"
 
 
 def wrong_width(count: int, width: int, most: int) -> str:

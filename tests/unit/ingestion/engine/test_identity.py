@@ -64,7 +64,7 @@ def by_arrow(parts: Sequence[pa.Table]) -> str:
     return id_of([identity.by_arrow(rows, COLUMNS, month) for month, rows in found.items()])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(row, min_size=1, max_size=12), st.randoms(use_true_random=False), st.integers(1, 5))
 def test_order_parts_and_engine_make_no_difference(rows: list[Row], chance: random.Random, size: int) -> None:
     whole = by_arrow([table(rows)])
@@ -74,7 +74,7 @@ def test_order_parts_and_engine_make_no_difference(rows: list[Row], chance: rand
     assert by_arrow(parts) == by_duckdb(parts) == by_duckdb([table(rows)]) == whole
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(row, min_size=1, max_size=8), st.data())
 def test_another_cell_gives_another_id(rows: list[Row], data: st.DataObject) -> None:
     place, column = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(TYPES)))
@@ -86,8 +86,8 @@ def test_another_cell_gives_another_id(rows: list[Row], data: st.DataObject) -> 
 
 
 def test_a_row_counts_as_often_as_it_is_there() -> None:
-    one = (1, 1.0, True, "a", "b", None, date(2024, 1, 1))
-    assert len({by_arrow([table([one] * count)]) for count in (1, 2, 3)}) == 3
+    row = (1, 1.0, True, "a", "b", None, date(2024, 1, 1))
+    assert len({by_arrow([table([row] * count)]) for count in (1, 2, 3)}) == 3
 
 
 def test_a_value_does_not_move_to_its_neighbour() -> None:

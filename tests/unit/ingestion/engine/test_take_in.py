@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rempart.flows.ingestion.judge_rows import judge_within_limit
 from rempart.ingestion import reading
-from rempart.ingestion.engine.deliveries import Outcome, held_rows, take_in
+from rempart.ingestion.engine.deliveries import TakenIn, held_rows, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
 from rempart.settings.pipeline import Pipeline
@@ -46,7 +46,7 @@ def broken(table: pa.Table) -> Mapping[int, Sequence[str]]:
     return expectations.broken(PIPELINE.expectations, table)
 
 
-def taken_in(folder: Path, bodies: Mapping[str, bytes], known: Sequence[Path] = (), limits: Limits = LIMITS) -> Outcome:
+def taken_in(folder: Path, bodies: Mapping[str, bytes], known: Sequence[Path] = (), limits: Limits = LIMITS) -> TakenIn:
     files = []
     for name, body in bodies.items():
         files.append(folder / name)
@@ -55,7 +55,7 @@ def taken_in(folder: Path, bodies: Mapping[str, bytes], known: Sequence[Path] = 
     return take_in(files, known, PIPELINE, folder, resources, limits, broken, part_bytes=1000)
 
 
-def accepted(outcome: Outcome) -> list[tuple[object, ...]]:
+def accepted(outcome: TakenIn) -> list[tuple[object, ...]]:
     rows = []
     for part in outcome.parts:
         table = pq.read_table(part.file)
@@ -119,7 +119,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         outcome = taken_in(folder, {name: body})
-        assert [one.refused for one in outcome.deliveries] == [[]]
+        assert [delivery.refused for delivery in outcome.deliveries] == [[]]
         found.append(accepted(outcome))
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 2
@@ -147,5 +147,5 @@ def test_a_delivery_with_too_many_repeated_keys_is_refused_as_a_whole(tmp_path: 
         tmp_path, {"a.csv": (HEADER + row * 5).encode(), "b.csv": (HEADER + row).encode()}, limits=Limits(refused=3)
     )
     assert "same key" in (found.deliveries[0].fault or "")
-    assert [one.good for one in found.deliveries] == [0, 1]
+    assert [delivery.good for delivery in found.deliveries] == [0, 1]
     assert len(accepted(found)) == 1
