@@ -1,0 +1,111 @@
+"""Read JSON Lines as batches of text columns: one object a line, each value plain; a faulty line costs itself only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
+from rempart.ingestion.reading import EMPTY
+from rempart.ingestion.unpacking import Unreadable, unpacked
+from rempart.settings.pipeline import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class _Faulty(ValueError):
+    """Raised for a line that is refused; the message is the reason, without a value."""
+
+
+def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], limits: Limits) -> Iterator[TextRows]:
+    """Yield the rows of a file of `size` bytes. Raises Unreadable.
+
+    Numbers keep their text, null is null, and a column that an object lacks is null. An object with a field that is
+    not in the schema is refused.
+    """
+    text = unpacked(stream, size)
+    if text.peek(3).startswith(UTF8_BOM):
+        text.read(len(UTF8_BOM))
+    blocks = Blocks(text, "utf-8", limits)
+    rows = faulty = 0
+    while (block := blocks.next()) is not None:
+        found = _block(block, columns)
+        rows += found.table.num_rows + len(found.refused)
+        faulty += len(found.refused)
+        if faulty > limits.refused:
+            raise Unreadable(f"more than {limits.refused} rows have a fault, such as: {found.refused[-1].reasons[0]}")
+        if rows > limits.rows:
+            raise Unreadable(f"the file has more than {limits.rows} rows")
+        yield found
+    if not rows:
+        raise Unreadable(EMPTY)
+
+
+def _block(block: Block, columns: Sequence[str]) -> TextRows:
+    cells: list[list[str | None]] = [[] for _ in columns]
+    lines, raws, refused = [], [], []
+    known = frozenset(columns)
+    for index in range(len(block)):
+        raw = block.line(index).rstrip("\r\n")
+        if not raw.strip():
+            continue
+        try:
+            found = _parsed(raw, known)
+        except _Faulty as fault:
+            refused.append(RefusedRow(block.first + index, (str(fault),), raw))
+            continue
+        for column, name in zip(cells, columns, strict=True):
+            column.append(found.get(name))
+        lines.append(block.first + index)
+        raws.append(raw)
+    return TextRows(_table(columns, cells, lines, raws), refused)
+
+
+def _parsed(raw: str, known: frozenset[str]) -> dict[str, str | None]:
+    try:
+        found = json.loads(raw, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_object)
+    except _Faulty:
+        raise
+    except (ValueError, RecursionError):
+        raise _Faulty("not a JSON value") from None
+    if not isinstance(found, dict):
+        raise _Faulty("not a JSON object")
+    if not found.keys() <= known:
+        raise _Faulty("has a field that is not in the schema")
+    return {name: _text(name, value) for name, value in found.items()}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Faulty("has a field twice")
+    return found
+
+
+def _text(name: str, value: Any) -> str | None:
+    """Return a value as a CSV file would have it. Arrays and objects are refused until a column can be one."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise _Faulty(f"{name}: not Unicode text") from None
+            return value
+    raise _Faulty(f"{name}: not a plain value")
+
+
+def _table(
+    columns: Sequence[str], cells: Sequence[Sequence[str | None]], lines: Sequence[int], raws: Sequence[str]
+) -> pa.Table:
+    import pyarrow as pa
+
+    made = {name: pa.array(values, pa.string()) for name, values in zip(columns, cells, strict=True)}
+    return pa.table({**made, LINE: pa.array(lines, pa.int64()), RAW: pa.array(raws, pa.string())})

@@ -1,0 +1,93 @@
+"""Find the new rows among good ones: the first row of each key that is not known. DuckDB works on sets, and spills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.ingestion.acceptance import CONFLICT, DUPLICATE
+from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow
+from rempart.ingestion.engine.database import batches, parquet
+from rempart.ingestion.engine.identity import quote
+from rempart.ingestion.engine.staging import raw_text
+
+if TYPE_CHECKING:
+    import duckdb
+
+ACCEPTED = "accepted"
+"""View of the rows to accept: the schema's columns."""
+_LINES = 40
+"""Bits of a row's number that hold its line; those above hold its delivery."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A row whose key is known, or was in an earlier row. `delivery`: position of its file."""
+
+    delivery: int
+    row: RefusedRow
+
+
+def judge(
+    connection: duckdb.DuckDBPyConnection,
+    staged: Sequence[Path],
+    known: Sequence[Path],
+    columns: Sequence[str],
+    key: Sequence[str],
+) -> None:
+    """Judge the keys of the staged deliveries, in their order, against known rows; create the view `ACCEPTED`.
+
+    `known`: Parquet files with one row per key. A row is accepted if its key is in no known row and in no earlier one.
+    """
+    numbered = " UNION ALL ".join(
+        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {parquet([file])}"  # noqa: S608
+        for number, file in enumerate(staged)
+    )
+    keys = ", ".join(map(quote, key))
+    run = connection.execute
+    run(f"CREATE VIEW staged AS {numbered}")
+    run(f"CREATE TEMP TABLE firsts AS SELECT {keys}, min(_row) AS _first FROM staged GROUP BY {keys}")  # noqa: S608
+    before = parquet(known) if known else "(FROM staged WHERE false)"
+    names = ", ".join(map(quote, columns))
+    run(f"CREATE TEMP TABLE met AS SELECT {names} FROM {before} SEMI JOIN firsts USING ({keys})")  # noqa: S608
+    run(
+        f"CREATE TEMP TABLE new AS SELECT _first FROM firsts ANTI JOIN met USING ({keys})"  # noqa: S608
+    )
+    run(
+        f"CREATE VIEW {ACCEPTED} AS SELECT {names} "  # noqa: S608
+        "FROM staged SEMI JOIN new ON staged._row = new._first"
+    )
+
+
+def repeated(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], key: Sequence[str]) -> Iterator[Repeated]:
+    """Yield the rows that are not accepted, in order; after `judge`."""
+    alike = " AND ".join(f"s.{quote(c)} IS NOT DISTINCT FROM o.{quote(c)}" for c in columns)
+    names = ", ".join(f"s.{quote(c)}" for c in columns)
+    same_key = " AND ".join(f"s.{quote(c)} = o.{quote(c)}" for c in key)
+    of_first = " AND ".join(f"s.{quote(c)} = f.{quote(c)}" for c in key)
+    rows = f"s._row, {names}, s.{LINE}, s.{RAW}, {alike} AS _same"
+    query = (
+        f"SELECT {rows} FROM staged s JOIN met o ON {same_key} "  # noqa: S608
+        f"UNION ALL SELECT {rows} FROM staged s JOIN firsts f ON {of_first} JOIN new USING (_first) "
+        "JOIN staged o ON o._row = f._first WHERE s._row > f._first "
+        "ORDER BY _row"
+    )
+    for batch in batches(connection, query, 10_000):
+        for row in batch.to_pylist():
+            yield _repeated(row)
+
+
+def count(connection: duckdb.DuckDBPyConnection) -> dict[int, int]:
+    """Return how many rows of each delivery are not accepted, before any of them is made an object."""
+    total = connection.execute(
+        f"SELECT _row >> {_LINES}, count(*) FROM staged ANTI JOIN new ON staged._row = new._first GROUP BY 1"  # noqa: S608
+    ).fetchall()
+    return {int(number): int(rows) for number, rows in total}
+
+
+def _repeated(row: dict[str, Any]) -> Repeated:
+    number, same = row.pop("_row"), row.pop("_same")
+    reason = DUPLICATE if same else CONFLICT
+    return Repeated(number >> _LINES, RefusedRow(row[LINE], (reason,), raw_text(row)))

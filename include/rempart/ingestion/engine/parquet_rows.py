@@ -1,0 +1,56 @@
+"""Read a Parquet file as batches of text columns, so that one rule judges every format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rempart.ingestion.engine.batches import LINE, RAW, TextRows
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.reading import EMPTY
+from rempart.ingestion.unpacking import Unreadable, wrong_header
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROWS = 50_000
+
+
+def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows]:
+    """Yield the rows of a file (a path or a file that can seek). Raises Unreadable.
+
+    `LINE` is the number of the row, from 1. `RAW` is null: a refused row's text is made when it is refused.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        opened = pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError):
+        raise Unreadable("the file is not Parquet, or it is damaged") from None
+    if wrong := wrong_header(opened.schema_arrow.names, columns, ","):
+        raise Unreadable(wrong)
+    if opened.metadata.num_rows > limits.rows:
+        raise Unreadable(f"the file has more than {limits.rows} rows")
+    if not opened.metadata.num_rows:
+        raise Unreadable(EMPTY)
+    for field in opened.schema_arrow:
+        if pa.types.is_nested(field.type):
+            raise Unreadable(f"column '{field.name}' holds lists or structures")
+    first = 1
+    try:
+        for batch in opened.iter_batches(_ROWS, columns=list(columns)):
+            yield TextRows(_as_text(batch, columns, first))
+            first += batch.num_rows
+    except (pa.ArrowInvalid, OSError):
+        raise Unreadable("the Parquet file is damaged, or holds values that are no text") from None
+
+
+def _as_text(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    made = {name: pc.cast(batch[name], pa.string()) for name in columns}
+    lines = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
+    return pa.table({**made, LINE: lines, RAW: pa.nulls(batch.num_rows, pa.string())})

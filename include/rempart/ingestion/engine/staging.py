@@ -1,0 +1,155 @@
+"""Type and judge the rows of one delivery batch by batch; good rows wait on disk for the check of their keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.ingestion import cells
+from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
+from rempart.ingestion.unpacking import Unreadable
+from rempart.settings.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Judge = Callable[[Any], Mapping[int, Sequence[str]]]
+"""Returns the reasons against rows of a typed table by position, such as `expectations.broken`."""
+NULL = "\x00null"
+"""Text of a null in a format that has nulls."""
+_ROWS = 50_000
+"""Rows that are judged together."""
+
+
+@dataclass
+class Staged:
+    """One delivery after its rows were judged one by one.
+
+    `file`: Parquet of the good rows (the schema's columns, `LINE`, `RAW`). `refused`: the others, in order of lines.
+    `judged`: rows that the expectations saw. A delivery with a `fault` is refused as a whole and has no rows.
+    """
+
+    file: Path
+    good: int = 0
+    judged: int = 0
+    refused: list[RefusedRow] = field(default_factory=list)
+    fault: str | None = None
+
+    @property
+    def delivered(self) -> int:
+        return self.good + len(self.refused)
+
+
+def stage(batches: Iterable[TextRows], pipeline: Pipeline, file: Path, limits: Limits, judge: Judge) -> Staged:
+    """Type and judge the rows of a delivery, and write the good ones to `file`."""
+    import pyarrow.parquet as pq
+
+    staged = Staged(file)
+    try:
+        with pq.ParquetWriter(file, staged_schema(pipeline), compression="lz4") as writer:
+            for batch in _gathered(batches):
+                staged.refused += batch.refused
+                writer.write_table(_good(batch.table, pipeline, staged, limits, judge))
+                _check(staged, limits)
+    except Unreadable as fault:
+        file.unlink(missing_ok=True)
+        return Staged(file, fault=str(fault))
+    staged.refused.sort(key=lambda row: row.line)
+    return staged
+
+
+def staged_schema(pipeline: Pipeline) -> pa.Schema:
+    """Return the columns of a staged file."""
+    import pyarrow as pa
+
+    schema = arrow_schema(snapshot_columns(pipeline))
+    return schema.append(pa.field(LINE, pa.int64())).append(pa.field(RAW, pa.string()))
+
+
+def _gathered(batches: Iterable[TextRows]) -> Iterator[TextRows]:
+    """Join small batches: each call of the expectations has its own cost."""
+    import pyarrow as pa
+
+    tables: list[pa.Table] = []
+    refused: list[RefusedRow] = []
+    rows = 0
+    for batch in batches:
+        tables.append(batch.table)
+        refused += batch.refused
+        rows += batch.table.num_rows
+        if rows + len(refused) >= _ROWS:
+            yield TextRows(pa.concat_tables(tables), refused)
+            tables, refused, rows = [], [], 0
+    if tables:
+        yield TextRows(pa.concat_tables(tables), refused)
+
+
+def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, judge: Judge) -> pa.Table:
+    """Return the good rows, typed; add the others to `staged`."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    filled = text
+    for index, name in enumerate(pipeline.columns):
+        if text[name].null_count:
+            filled = filled.set_column(index, name, pc.fill_null(text[name], NULL))
+    try:
+        typed, against = cells.convert(
+            filled,
+            pipeline.columns,
+            required={*pipeline.key, pipeline.partition_by},
+            null_values=[*pipeline.source.null_values, NULL],
+            most=limits.refused,
+        )
+    except cells.TooManyFaults as cause:
+        raise _beyond(limits, str(cause)) from None
+    good = np.ones(text.num_rows, bool)
+    good[np.fromiter(against, np.int64, len(against))] = False
+    places = np.flatnonzero(good)
+    staged.judged += len(places)
+    reasons: dict[int, Sequence[str]] = dict(against)
+    candidates = typed.take(pa.array(places))
+    for index, broken in judge(candidates).items():
+        reasons[int(places[index])] = broken
+        good[places[index]] = False
+    if len(staged.refused) + len(reasons) > limits.refused:
+        raise _beyond(limits, next(iter(reasons.values()))[0])
+    staged.refused += _refused(text, reasons)
+    mask = pa.array(good)
+    staged.good += int(good.sum())
+    kept = typed.filter(mask).cast(arrow_schema(snapshot_columns(pipeline)))
+    return kept.append_column(LINE, text[LINE].filter(mask)).append_column(RAW, text[RAW].filter(mask))
+
+
+def _refused(text: pa.Table, reasons: Mapping[int, Sequence[str]]) -> Iterator[RefusedRow]:
+    import pyarrow as pa
+
+    places = sorted(reasons)
+    rows = text.take(pa.array(places, pa.int64())).to_pylist()
+    for place, row in zip(places, rows, strict=True):
+        yield RefusedRow(row[LINE], tuple(reasons[place]), raw_text(row))
+
+
+def raw_text(row: Mapping[str, Any]) -> str:
+    """Return a row's text as received; of a format without text, its values as JSON."""
+    if (raw := row[RAW]) is not None:
+        return str(raw)
+    values = {name: value for name, value in row.items() if name not in (LINE, RAW)}
+    return json.dumps(values, ensure_ascii=False, default=str)
+
+
+def _check(staged: Staged, limits: Limits) -> None:
+    if len(staged.refused) > limits.refused:
+        raise _beyond(limits, staged.refused[-1].reasons[0])
+    if sum(len(row.raw.encode()) for row in staged.refused) > limits.refused_text:
+        raise _beyond(limits, "the faulty rows are too long to be stored one by one")
+
+
+def _beyond(limits: Limits, example: str) -> Unreadable:
+    return Unreadable(f"more than {limits.refused} rows have a fault, for example: {example}")

@@ -1,0 +1,145 @@
+"""Equal rows give equal ids, in any order, in any parts, from either engine; one other cell gives another id."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rempart.ingestion.engine import identity, parts
+from rempart.ingestion.engine.database import opened
+from rempart.ingestion.engine.limits import Resources
+from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema, months
+
+TYPES = ["integer", "number", "boolean", "string", "category", "date"]
+COLUMNS = {**{t: SnapshotColumn(t, True) for t in TYPES}, "day": SnapshotColumn("date", False)}
+SCHEMA = arrow_schema(COLUMNS)
+MONTH = 'printf(\'%04d-%02d\', year("day"), month("day"))'
+Row = tuple[Any, ...]
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=6) | st.sampled_from(["-", "1:a", ":"])
+days = st.dates(date(1, 1, 1), date(9999, 12, 31))
+row = st.tuples(
+    st.none() | st.integers(-(10**18), 10**18),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    st.none() | st.booleans(),
+    st.none() | text,
+    st.none() | text,
+    st.none() | days,
+    st.sampled_from([date(2024, 1, 31), date(2024, 2, 1), date(1, 1, 1)]),
+)
+
+
+def table(rows: Sequence[Row]) -> pa.Table:
+    return pa.table(
+        [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )
+
+
+def id_of(partitions: Sequence[identity.PartitionContent]) -> str:
+    return identity.content_id(COLUMNS, ["integer"], "day", partitions)
+
+
+def by_duckdb(parts: Sequence[pa.Table]) -> str:
+    with duckdb.connect() as connection:
+        connection.register("rows", pa.concat_tables(parts))
+        return id_of(identity.by_duckdb(connection, "rows", COLUMNS, MONTH))
+
+
+def by_arrow(parts: Sequence[pa.Table]) -> str:
+    found: dict[str, list[pa.Table]] = {}
+    for part in parts:
+        for month, rows in months(part, "day").items():
+            found.setdefault(month, []).append(rows)
+    return id_of([identity.by_arrow(rows, COLUMNS, month) for month, rows in found.items()])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(row, min_size=1, max_size=12), st.randoms(use_true_random=False), st.integers(1, 5))
+def test_order_parts_and_engine_make_no_difference(rows: list[Row], chance: random.Random, size: int) -> None:
+    whole = by_arrow([table(rows)])
+    other = list(rows)
+    chance.shuffle(other)
+    parts = [table(other[i : i + size]) for i in range(0, len(other), size)]
+    assert by_arrow(parts) == by_duckdb(parts) == by_duckdb([table(rows)]) == whole
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(row, min_size=1, max_size=8), st.data())
+def test_another_cell_gives_another_id(rows: list[Row], data: st.DataObject) -> None:
+    place, column = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(TYPES)))
+    other = list(rows)
+    other[place] = (*rows[place][:column], data.draw(row)[column], *rows[place][column + 1 :])
+    same = other[place][column] == rows[place][column]
+    assert (by_arrow([table(other)]) == by_arrow([table(rows)])) is same
+    assert (by_duckdb([table(other)]) == by_duckdb([table(rows)])) is same
+
+
+def test_a_row_counts_as_often_as_it_is_there() -> None:
+    row = (1, 1.0, True, "a", "b", None, date(2024, 1, 1))
+    assert len({by_arrow([table([row] * count)]) for count in (1, 2, 3)}) == 3
+
+
+def test_a_value_does_not_move_to_its_neighbour() -> None:
+    def made(a: str | None, b: str | None) -> str:
+        return by_arrow([table([(1, 1.0, True, a, b, None, date(2024, 1, 1))])])
+
+    assert len({made("ab", ""), made("a", "b"), made("", "ab"), made(None, "ab"), made("-", "ab")}) == 5
+
+
+def test_the_id_of_known_rows_never_changes() -> None:
+    rows = [
+        (7, -0.0, False, "é", None, date(1969, 12, 31), date(2024, 1, 1)),
+        (8, 1.5, None, "", "x", None, date(1, 1, 1)),
+    ]
+    assert by_arrow([table(rows)]) == by_duckdb([table(rows)]) == "af630497b961fef9e2c59ce455861fa4"
+
+
+@pytest.mark.parametrize("change", ["column", "key", "nullable"])
+def test_the_schema_is_part_of_the_id(change: str) -> None:
+    columns = {"a": SnapshotColumn("integer", False)}
+    others = {
+        "column": ({"b": SnapshotColumn("integer", False)}, ["a"]),
+        "key": (columns, ["a", "a"]),
+        "nullable": ({"a": SnapshotColumn("integer", True)}, ["a"]),
+    }
+    assert identity.content_id(*others[change], "d", []) != identity.content_id(columns, ["a"], "d", [])
+
+
+def test_sorting_in_threads_with_little_memory_gives_the_same(tmp_path: Path) -> None:
+    columns = {"a": SnapshotColumn("integer", False)}
+    made = "(SELECT CAST(range AS BIGINT) AS a FROM range(300000))"
+    partition = "CAST(a % 7 AS VARCHAR)"
+    with opened(Resources(64 << 20, 4, tmp_path), []) as small, duckdb.connect() as large:
+        found = [identity.by_duckdb(connection, made, columns, partition) for connection in (small, large)]
+    assert found[0] == found[1]
+    assert [(content.partition, content.rows) for content in found[0]] == [
+        (str(i), 42858 if i < 1 else 42857) for i in range(7)
+    ]
+
+
+def test_parts_are_sorted_by_partition_and_key_and_limited_in_size(tmp_path: Path) -> None:
+    columns = {"a": SnapshotColumn("integer", False), "day": SnapshotColumn("date", False)}
+    made = (
+        "(SELECT CAST(hash(range) % 1000000000 AS BIGINT) AS a, DATE '2024-01-01' + CAST(range % 60 AS INTEGER) AS day "
+        "FROM range(400000))"
+    )
+    with opened(Resources(256 << 20, 4, tmp_path), [tmp_path]) as connection:
+        written = parts.write(connection, made, columns, ["a"], parts.month("day"), tmp_path, most=500_000)
+    names = [part.partition for part in written]
+    assert names == sorted(names)
+    assert len(names) > len(set(names)) == 2
+    for month in ("2024-01", "2024-02"):
+        read = pa.concat_tables([pq.read_table(part.file) for part in written if part.partition == month])
+        assert read["a"].to_pylist() == sorted(read["a"].to_pylist())
+    assert sum(part.rows for part in written) == 400_000
