@@ -104,7 +104,7 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
             filled,
             pipeline.columns,
             required={*pipeline.key, pipeline.partition_by},
-            dialect=pipeline.source.model_copy(update={"null_values": (*pipeline.source.null_values, NULL)}),
+            dialect=pipeline.source.model_copy(update={"null_values": [*pipeline.source.null_values, NULL]}),
             most=limits.refused,
         )
     except cells.TooManyFaults as cause:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rempart.ingestion.engine import identity, parts
 from rempart.ingestion.engine.database import opened
 from rempart.ingestion.engine.limits import Resources
-from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema, months
+from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema, partitions
 
 TYPES = ["integer", "number", "boolean", "string", "category", "date"]
 COLUMNS = {**{t: SnapshotColumn(t, True) for t in TYPES}, "day": SnapshotColumn("date", False)}
@@ -59,7 +59,7 @@ def by_duckdb(parts: Sequence[pa.Table]) -> str:
 def by_arrow(parts: Sequence[pa.Table]) -> str:
     found: dict[str, list[pa.Table]] = {}
     for part in parts:
-        for month, rows in months(part, "day").items():
+        for month, rows in partitions(part, "day").items():
             found.setdefault(month, []).append(rows)
     return id_of([identity.by_arrow(rows, COLUMNS, month) for month, rows in found.items()])
 
