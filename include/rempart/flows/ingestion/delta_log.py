@@ -126,9 +126,7 @@ def _write(site: Site, bucket: str, name: str, version: int, body: bytes) -> boo
 
 def _write_checkpoint(site: Site, bucket: str, name: str, state: State) -> None:
     key = checkpoint.checkpoint_key(name, state.version)
-    keep(
-        site, bucket, key, checkpoint.encode(state), metadata={}, content_type="application/vnd.apache.parquet"
-    )
+    keep(site, bucket, key, checkpoint.encode(state), metadata={}, content_type="application/vnd.apache.parquet")
 
 
 def _delete(site: Site, bucket: str, name: str, kept: set[str], now: datetime) -> list[str]:

@@ -172,9 +172,7 @@ def _version(state: State, snapshot: Snapshot, *, whole: bool) -> bytes | None:
     )
     gone = [path for path in state.files if path not in wanted]
     new = [
-        file
-        for path, file in wanted.items()
-        if whole or path not in state.files or state.files[path].size != file.size
+        file for path, file in wanted.items() if whole or path not in state.files or state.files[path].size != file.size
     ]
     if not (whole or gone or new or table != state.table):
         return None

@@ -71,9 +71,7 @@ def test_the_same_version_of_a_rival_is_ours_as_well(site: Any) -> None:
     assert delta_log.publish(site, "lake", made) == 0
 
 
-def test_a_writer_that_lost_publishes_what_is_current_by_then(
-    site: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_lost_publishes_what_is_current_by_then(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stale, newest = stored(site, rows(1)), stored(site, rows(1), rows(2), number=1)
     site.rivals = [log.commit(log.State(), newest)]
     monkeypatch.setattr(snapshots, "current", lambda *_: newest)

@@ -84,9 +84,7 @@ def test_a_reader_begins_at_a_checkpoint(site: MemorySite, tmp_path: Path) -> No
         assert found.to_pylist() == rows(*range(1, len(made) + 1)).to_pylist()
 
 
-def test_after_a_rebuild_readers_see_the_cut_rows_alone_and_nothing_of_before(
-    site: MemorySite, tmp_path: Path
-) -> None:
+def test_after_a_rebuild_readers_see_the_cut_rows_alone_and_nothing_of_before(site: MemorySite, tmp_path: Path) -> None:
     for number, ids in enumerate([(1, 2), (1, 2, 4), (1, 2, 4, 5)]):
         delta_log.publish(site, "lake", stored(site, rows(*ids), number=number))
     table = deltalake.DeltaTable(str(to_disk(site, tmp_path / "before")))
