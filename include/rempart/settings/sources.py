@@ -18,8 +18,9 @@ from rempart.settings.schema import Duration, Strict
 PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
 """A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
 COLUMN = r"^[a-z][a-z0-9_]{0,49}$"
-Kind = Literal["files", "sql", "http", "site"]
-KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site")
+SQL_FILE = r"^include/sql/[a-z][a-z0-9_]*\.sql$"
+Kind = Literal["files", "sql", "http", "site", "derived"]
+KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site", "derived")
 Format = Literal["csv", "jsonl", "parquet"]
 DateFormat = Literal[
     "YYYY-MM-DD", "DD.MM.YYYY", "D.M.YYYY", "DD/MM/YYYY", "DD-MM-YYYY", "MM/DD/YYYY", "YYYY/MM/DD", "YYYYMMDD"
@@ -107,6 +108,11 @@ def _without_text_keys(schema: dict[str, Any]) -> None:
         schema["properties"].pop(key)
 
 
+def _check_no_text_keys(source: Source) -> None:
+    if text := source.model_fields_set.intersection(_TEXT_KEYS):
+        raise ValueError(f"{', '.join(sorted(text))}: a database gives typed values; remove it")
+
+
 class SqlSource(Source):
     """Rows of a database: a table or a query, whole or by a cursor. A role that can only read is enough."""
 
@@ -120,7 +126,7 @@ class SqlSource(Source):
     )
     query: str | None = Field(
         default=None,
-        pattern=r"^include/sql/[a-z][a-z0-9_]*\.sql$",
+        pattern=SQL_FILE,
         description="SQL file with one SELECT, such as include/sql/orders.sql. Give either `table` or `query`.",
     )
     cursor: Cursor | None = Field(default=None, description="Read only new and changed rows. Default: all, each time.")
@@ -144,9 +150,7 @@ class SqlSource(Source):
                 raise ValueError(f"'{self.compare_keys}' is not a cron expression: write five fields")
             if self.cursor is None:
                 raise ValueError("`compare_keys` belongs to `cursor`: a source that is read whole has no late rows")
-        text = self.model_fields_set.intersection(_TEXT_KEYS)
-        if text:
-            raise ValueError(f"{', '.join(sorted(text))}: a database gives typed values; remove it")
+        _check_no_text_keys(self)
         return self
 
 
@@ -222,6 +226,36 @@ class SiteSource(Source):
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
 
 
+class DerivedSource(Source):
+    """Rows of a SQL file over the current snapshots of other pipelines."""
+
+    model_config = ConfigDict(json_schema_extra=_without_text_keys)
+
+    kind: Literal["derived"]
+    format: Literal["parquet"] = Field(default="parquet", description="Format of the deliveries that are written.")
+    inputs: list[Name] = Field(
+        min_length=1, max_length=20, description="Pipelines whose rows the SQL file reads, as tables of these names."
+    )
+    sql: str = Field(
+        pattern=SQL_FILE,
+        description=(
+            "SQL file (DuckDB) with one SELECT over the inputs, such as include/sql/trips_by_weather.sql. Its result "
+            "must depend on their rows alone: no files, current time, random values, or LIMIT without ORDER BY."
+        ),
+    )
+
+    @property
+    def incremental(self) -> bool:
+        return True
+
+    @model_validator(mode="after")
+    def _inputs_differ(self) -> DerivedSource:
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ValueError("`inputs` names a pipeline twice")
+        _check_no_text_keys(self)
+        return self
+
+
 def kind_of(section: Any) -> str:
     """Return the kind that a section names: `files` where it names none."""
     return str(section.get("kind", "files") if isinstance(section, dict) else getattr(section, "kind", "files"))
@@ -231,7 +265,8 @@ AnySource = Annotated[
     Annotated[FilesSource, Tag("files")]
     | Annotated[SqlSource, Tag("sql")]
     | Annotated[HttpSource, Tag("http")]
-    | Annotated[SiteSource, Tag("site")],
+    | Annotated[SiteSource, Tag("site")]
+    | Annotated[DerivedSource, Tag("derived")],
     Discriminator(
         kind_of,
         custom_error_type="source_kind",
