@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -161,19 +161,37 @@ def run_pipeline(
 
 @group.command("new")
 def pipeline_new(
-    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz file.")],
-    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
+    table: Annotated[str | None, typer.Option(help="Table of PostgreSQL instead of a file, as schema.name.")] = None,
+    connection: Annotated[str | None, typer.Option(help="Airflow connection of the table's database.")] = None,
 ) -> None:
-    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct.
+    """Draft a pipeline file from one delivery or one table (types, key, time, target, ranges) for you to correct.
+
+    A large file is sampled, and the first line of the draft says so. Of a table, types and the key are those of the
+    database's catalogue; a role that can only read is enough.
 
     Example:
         rempart pipeline new sales.csv
-        rempart pipeline new sales.csv.gz --name sales
+        rempart pipeline new sales.jsonl.gz --name sales
+        rempart pipeline new --table sales.orders --connection shop
     """
     from rempart.ingestion.draft import save_draft
+    from rempart.ingestion.sampling.tables import of_table
+    from rempart.settings import config
 
-    file = save_draft(csv, name)
-    typer.echo(f"wrote the draft {file}. Check every line marked CHECK, then run `rempart pipeline check {file.stem}`.")
+    if (file is None) == (table is None) or (table is None) != (connection is None):
+        raise typer.BadParameter("pass either a FILE, or --table schema.name with --connection NAME")
+    source: Any = file
+    if table is not None and connection is not None:
+        source = of_table(table, connection, config.environment_connections(connection))
+    draft = save_draft(source, name)
+    typer.echo(
+        f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
+    )
 
 
 @group.command("check")
