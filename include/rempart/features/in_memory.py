@@ -43,8 +43,8 @@ def training_set(pipeline: Pipeline, table: pa.Table, *, memory: str = "512MB") 
         for view in views:
             selected = _sql(tables.select_view(pipeline, view))
             columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
-            connection.execute(f'CREATE TABLE "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')
-        joined = connection.execute(_joined(pipeline, views)).to_arrow_table()
+            connection.execute(f'CREATE TABLE "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
+        joined = connection.sql(_joined(pipeline, views)).to_arrow_table()
     if joined.num_rows != table.num_rows:
         raise FeatureError(
             f"build the training set of '{pipeline.name}': {table.num_rows} rows became {joined.num_rows}",

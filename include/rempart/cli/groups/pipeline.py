@@ -16,7 +16,7 @@ from rempart.errors import BackupError
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Pipelines: draft, check, deliver, run, look at their state, erase rows.",
+    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows.",
 )
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
@@ -216,6 +216,44 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
         typer.echo(
             f"It is still a draft: decide the {len(marked)} lines marked CHECK (line {lines}) and delete the marks."
         )
+
+
+@group.command("try")
+def try_pipeline(
+    name: PipelineName,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Deliveries; default: the project's own file of this name below data/."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
+
+    Needs no running stack and no Airflow. Large files are sampled. Of personal data, keys and texts are hidden, and
+    refused rows are named by their line only. Exit code 1: the pipeline is wrong, or a file would not be accepted.
+
+    Example:
+        rempart pipeline try hotel_bookings
+        rempart pipeline try energy_use energy_use.csv
+        rempart pipeline try energy_use 2026-01.csv.gz 2026-02.csv.gz --json
+    """
+    from rempart.cli import progress
+    from rempart.cli.views import names, trying
+    from rempart.flows.training import try_pipeline as flow
+    from rempart.settings import config, pipelines
+
+    json_documents.begin(as_json)
+    config.load()
+    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    chosen = files or flow.shipped(name)
+    if as_json:
+        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None)
+        json_documents.show(tried)
+    else:
+        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
+            tried = flow.try_pipeline(spec, chosen, shown.stage)
+        rendering.show(trying.lines(tried, spec))
+    raise typer.Exit(0 if tried.good else 1)
 
 
 def _lines(file: Path) -> list[str]:

@@ -189,7 +189,7 @@ def _parquet(file: Path) -> Sample:
             if not rows:
                 raise Unreadable("the file has no rows")
             declared = {field.name: _declared_arrow(file, field) for field in schema}
-            table = pa.Table.from_batches(list(_spread(opened, rows)), schema)
+            table = pa.Table.from_batches(list(spread(opened, rows)), schema)
     except pa.ArrowException:
         raise Unreadable("the file is not Parquet, or it is damaged") from None
     columns = {name: arrow_text(table[name]) for name in schema.names}
@@ -199,7 +199,7 @@ def _parquet(file: Path) -> Sample:
     )
 
 
-def _spread(opened: Any, rows: int) -> Iterator[pa.RecordBatch]:
+def spread(opened: Any, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield all rows of a small file, else the first ones of row groups at equal distances."""
     if rows <= MOST_ROWS:
         yield from opened.iter_batches(MOST_ROWS)
