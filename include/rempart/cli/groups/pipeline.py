@@ -225,6 +225,9 @@ def try_pipeline(
         list[Path] | None,
         typer.Argument(help="Deliveries; default: the project's own file of this name below data/."),
     ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a data profile of the accepted rows to this file (HTML).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
@@ -235,6 +238,7 @@ def try_pipeline(
     Example:
         rempart pipeline try hotel_bookings
         rempart pipeline try energy_use energy_use.csv
+        rempart pipeline try energy_use energy_use.csv --profile energy_use.html
         rempart pipeline try energy_use 2026-01.csv.gz 2026-02.csv.gz --json
     """
     from rempart.cli import progress
@@ -247,11 +251,11 @@ def try_pipeline(
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
     chosen = files or flow.shipped(name)
     if as_json:
-        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None)
+        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
         json_documents.show(tried)
     else:
         with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
-            tried = flow.try_pipeline(spec, chosen, shown.stage)
+            tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
         rendering.show(trying.lines(tried, spec))
     raise typer.Exit(0 if tried.good else 1)
 

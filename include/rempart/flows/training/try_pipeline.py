@@ -24,6 +24,8 @@ from rempart.ingestion.acceptance import held_back
 from rempart.ingestion.engine import deliveries
 from rempart.ingestion.engine.batches import RefusedRow
 from rempart.ingestion.engine.limits import Limits, Resources
+from rempart.ingestion.profiles.measures import profile
+from rempart.ingestion.profiles.page import page as profile_page
 from rempart.ingestion.sampling import extract
 from rempart.models import metrics
 from rempart.settings.config import project_root
@@ -119,18 +121,26 @@ def shipped(name: str) -> list[Path]:
     return found[:1]
 
 
-def try_pipeline(pipeline: Pipeline, files: Sequence[Path], told: Told, *, most: int = extract.MOST) -> Tried:
-    """Try a pipeline on files, each sampled to its share of `most` bytes.
+def try_pipeline(
+    pipeline: Pipeline, files: Sequence[Path], told: Told, *, page: Path | None = None, most: int = extract.MOST
+) -> Tried:
+    """Try a pipeline on files, each sampled to its share of `most` bytes. `page`: file for the rows' data profile.
 
     Raises PipelineError if the pipeline is wrong, as `check` does; IngestError if a file cannot be read; FeatureError.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     told("check", "")
     check_pipeline.check(pipeline)
     told("check", "the file is valid")
     told("judge rows", "")
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as name:
         folder = Path(name)
-        tried, rows = _judged(pipeline, files, folder, most)
+        tried, parts = _judged(pipeline, files, folder, most)
+        rows = pa.concat_tables(map(pq.read_table, parts)) if parts else None
+        if page is not None:
+            _profile(pipeline, parts, folder, page)
     told("judge rows", f"{sum(f.accepted for f in tried):,} of {sum(f.read for f in tried):,} rows accepted")
     if rows is None:
         return Tried(pipeline.name, tried, 0, (), (), None, ("No row was accepted: look at the reasons above.",))
@@ -145,19 +155,36 @@ def try_pipeline(pipeline: Pipeline, files: Sequence[Path], told: Told, *, most:
     )
 
 
+def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path) -> None:
+    """Write the data profile of accepted rows. Raises IngestError."""
+    found = profile(
+        parts,
+        {name: column.full_type for name, column in pipeline.columns.items()},
+        pipeline.key,
+        _resources(folder),
+        pipeline=pipeline.name,
+        snapshot="(tried rows)",
+        classification=pipeline.classification,
+    )
+    try:
+        page.write_text(profile_page(found), encoding="utf-8")
+    except OSError as cause:
+        raise IngestError(f"write {page}: {cause.strerror}", "Pass a file in a folder that you may write.") from cause
+
+
+def _resources(folder: Path) -> Resources:
+    return Resources(memory=_MEMORY, threads=2, spill=folder / "spill")
+
+
 def _judged(
     pipeline: Pipeline, files: Sequence[Path], folder: Path, most: int
-) -> tuple[list[TriedFile], pa.Table | None]:
-    """Return what became of each file, and the accepted rows of all; None if there are none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+) -> tuple[list[TriedFile], Sequence[Path]]:
+    """Return what became of each file, and the parts with the accepted rows of all."""
     taken = [extract.take(file, folder / f"{i:03d}", most // len(files)) for i, file in enumerate(files)]
     judge = partial(expectations.broken, pipeline.expectations)
     lenient = pipeline.model_copy(update={"max_quarantined": 1.0})  # a try goes on where ingestion would wait
-    resources = Resources(memory=_MEMORY, threads=2, spill=folder / "spill")
     limits = Limits()
-    found = deliveries.take_in([t.file for t in taken], [], lenient, folder, resources, limits, judge)
+    found = deliveries.take_in([t.file for t in taken], [], lenient, folder, _resources(folder), limits, judge)
     held = held_back([(d.delivered, len(d.refused)) for d in found.deliveries], pipeline.max_quarantined)
     hidden = is_personal(pipeline)
     tried = [
@@ -172,8 +199,7 @@ def _judged(
         )
         for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
     ]
-    tables = [pq.read_table(part.file) for part in found.parts]
-    return tried, pa.concat_tables(tables) if tables else None
+    return tried, [part.file for part in found.parts]
 
 
 def _refusals(refused: Iterable[RefusedRow], sample: extract.Extract, *, hidden: bool) -> Iterator[Refusal]:

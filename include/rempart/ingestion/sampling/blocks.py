@@ -61,9 +61,9 @@ def lines(file: Path, most: int, *, numbered: bool = False) -> Lines:
 def _spread(stream: Any, size: int, most: int) -> Iterator[bytes]:
     """Yield the head of a plain file, and blocks at equal distances behind it."""
     yield _to_line_end(stream.read(_HEAD))
-    count = max(1, (most - _HEAD) // _BLOCK)
-    for number in range(count):
-        stream.seek(_HEAD + (size - _HEAD) * number // count)
+    count = max(2, (most - _HEAD) // _BLOCK)
+    for number in range(count):  # the last one is the end of the file
+        stream.seek(_HEAD + (size - _HEAD - _BLOCK) * number // (count - 1))
         block = stream.read(_BLOCK)
         yield _to_line_end(block[block.find(b"\n") + 1 :])
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -98,8 +99,8 @@ def _number(name: str, distinct: Sequence[str], nullable: bool, unique: bool, di
     powers = any("e" in text.lower() for text in distinct)
     parts = [_digits(text, dialect.decimal) for text in distinct]
     whole, scale = max(w for w, _ in parts), max(s for _, s in parts)
-    if scale or powers or any(dialect.decimal in text for text in distinct):
-        if powers or max(w + s for w, s in parts) <= _EXACT or whole + scale > MAX_PRECISION:
+    if powers or any(dialect.decimal in text for text in distinct):
+        if powers or whole + scale > MAX_PRECISION or all(_float_keeps(text, dialect) for text in distinct):
             return ColumnFacts(name, "number", nullable, unique, (), low, high)
     elif whole <= 18:
         return ColumnFacts(name, "integer", nullable, unique, (), low, high)
@@ -120,9 +121,17 @@ def _number(name: str, distinct: Sequence[str], nullable: bool, unique: bool, di
 
 
 def _digits(text: str, mark: str) -> tuple[int, int]:
-    """Return how many digits stand before and behind the decimal mark; zeros at the outer ends do not count."""
+    """Return how many digits stand before and behind the decimal mark; zeros at the end do not count."""
     whole, _, places = text.lower().partition("e")[0].partition(mark)
-    return len(re.sub(r"[^0-9]", "", whole).lstrip("0")), len(places.rstrip("0"))
+    return len(re.sub(r"[^0-9]", "", whole)), len(places.rstrip("0"))
+
+
+def _float_keeps(text: str, dialect: Dialect) -> bool:
+    """Return whether a floating-point number tells the same digits as a text."""
+    if len(text) <= _EXACT:
+        return True
+    plain = re.sub(r"[^0-9.\-]", "", text if dialect.decimal == "." else text.replace(".", "").replace(",", "."))
+    return Decimal(plain) == Decimal(repr(float(plain)))
 
 
 def _array(name: str, distinct: Collection[str], nullable: bool, dialect: Dialect) -> ColumnFacts | None:
