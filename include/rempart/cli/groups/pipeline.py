@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from rempart.errors import BackupError
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Pipelines: draft, check, deliver, run, look at their state, erase rows.",
+    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows.",
 )
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
@@ -161,19 +161,37 @@ def run_pipeline(
 
 @group.command("new")
 def pipeline_new(
-    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz file.")],
-    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
+    table: Annotated[str | None, typer.Option(help="Table of PostgreSQL instead of a file, as schema.name.")] = None,
+    connection: Annotated[str | None, typer.Option(help="Airflow connection of the table's database.")] = None,
 ) -> None:
-    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct.
+    """Draft a pipeline file from one delivery or one table (types, key, time, target, ranges) for you to correct.
+
+    A large file is sampled, and the first line of the draft says so. Of a table, types and the key are those of the
+    database's catalogue; a role that can only read is enough.
 
     Example:
         rempart pipeline new sales.csv
-        rempart pipeline new sales.csv.gz --name sales
+        rempart pipeline new sales.jsonl.gz --name sales
+        rempart pipeline new --table sales.orders --connection shop
     """
     from rempart.ingestion.draft import save_draft
+    from rempart.ingestion.sampling.tables import of_table
+    from rempart.settings import config
 
-    file = save_draft(csv, name)
-    typer.echo(f"wrote the draft {file}. Check every line marked CHECK, then run `rempart pipeline check {file.stem}`.")
+    if (file is None) == (table is None) or (table is None) != (connection is None):
+        raise typer.BadParameter("pass either a FILE, or --table schema.name with --connection NAME")
+    source: Any = file
+    if table is not None and connection is not None:
+        source = of_table(table, connection, config.environment_connections(connection))
+    draft = save_draft(source, name)
+    typer.echo(
+        f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
+    )
 
 
 @group.command("check")
@@ -198,6 +216,48 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
         typer.echo(
             f"It is still a draft: decide the {len(marked)} lines marked CHECK (line {lines}) and delete the marks."
         )
+
+
+@group.command("try")
+def try_pipeline(
+    name: PipelineName,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Deliveries; default: the project's own file of this name below data/."),
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a data profile of the accepted rows to this file (HTML).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
+
+    Needs no running stack and no Airflow. Large files are sampled. Of personal data, keys and texts are hidden, and
+    refused rows are named by their line only. Exit code 1: the pipeline is wrong, or a file would not be accepted.
+
+    Example:
+        rempart pipeline try hotel_bookings
+        rempart pipeline try energy_use energy_use.csv
+        rempart pipeline try energy_use energy_use.csv --profile energy_use.html
+        rempart pipeline try energy_use 2026-01.csv.gz 2026-02.csv.gz --json
+    """
+    from rempart.cli import progress
+    from rempart.cli.views import names, trying
+    from rempart.flows.training import try_pipeline as flow
+    from rempart.settings import config, pipelines
+
+    json_documents.begin(as_json)
+    config.load()
+    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    chosen = files or flow.shipped(name)
+    if as_json:
+        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
+        json_documents.show(tried)
+    else:
+        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
+            tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
+        rendering.show(trying.lines(tried, spec))
+    raise typer.Exit(0 if tried.good else 1)
 
 
 def _lines(file: Path) -> list[str]:
