@@ -83,9 +83,9 @@ def snapshot(
 def stored(site: Site, *tables: pa.Table, number: int = 0, bucket: str = "lake") -> Snapshot:
     """A snapshot whose parts are at the site; its manifest and `current.json` are not."""
     made = [part(table) for table in tables]
-    for one, body in made:
-        site.write(bucket, one.key, body)
-    return snapshot([one for one, _ in made], number)
+    for stored_part, body in made:
+        site.write(bucket, stored_part.key, body)
+    return snapshot([stored_part for stored_part, _ in made], number)
 
 
 def to_disk(site: Site, folder: Path, bucket: str = "lake") -> Path:

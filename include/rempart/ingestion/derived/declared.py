@@ -56,8 +56,8 @@ def in_order(inputs_of: Mapping[str, Sequence[str]]) -> list[str]:
                 f"Name one of: {', '.join(sorted(set(inputs_of) - set(path)))}.",
             )
         if name not in done:
-            for one in inputs_of[name]:
-                add(one, (*path, name))
+            for input_name in inputs_of[name]:
+                add(input_name, (*path, name))
             done[name] = None
 
     for name in sorted(inputs_of):

@@ -96,8 +96,8 @@ def test_a_checkpoint_that_a_kill_prevented_is_written_by_the_next_run(
         raise KeyboardInterrupt
 
     line = [stored(site, rows(n + 1), number=n) for n in range(checkpoint.EVERY + 1)]
-    for one in line[:-1]:
-        delta_log.publish(site, "lake", one)
+    for earlier in line[:-1]:
+        delta_log.publish(site, "lake", earlier)
     with monkeypatch.context() as patched:
         patched.setattr(delta_log, "_write_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -109,8 +109,8 @@ def test_a_checkpoint_that_a_kill_prevented_is_written_by_the_next_run(
 @pytest.mark.parametrize("damage", ["a gap", "other bytes", "a bad checkpoint"])
 def test_a_damaged_log_is_named_and_mended_by_its_remedy_or_a_rebuild(site: MemorySite, damage: str) -> None:
     made = [stored(site, rows(n + 1), number=n) for n in range(12)]
-    for one in made:
-        delta_log.publish(site, "lake", one)
+    for found in made:
+        delta_log.publish(site, "lake", found)
     if damage == "a gap":
         site.delete("lake", log.version_key(NAME, 11))
         site.write("lake", log.version_key(NAME, 12), b"{}")

@@ -89,11 +89,11 @@ def test_a_version_holds_counts_and_names_and_no_value_of_the_data() -> None:
 
 
 def test_other_files_of_the_same_snapshot_are_no_change_of_data() -> None:
-    one, two = part(rows(1, 2))[0], part(rows(1))[0]
-    state = replayed([log.commit(log.State(), snapshot([one])) or b""])
-    compacted = log.commit(state, snapshot([two]))
+    first, second = part(rows(1, 2))[0], part(rows(1))[0]
+    state = replayed([log.commit(log.State(), snapshot([first])) or b""])
+    compacted = log.commit(state, snapshot([second]))
     assert compacted is not None and b'"dataChange":false' in compacted and b'"dataChange":true' not in compacted
-    assert b'"dataChange":true' in (log.commit(state, snapshot([two], 1)) or b"")
+    assert b'"dataChange":true' in (log.commit(state, snapshot([second], 1)) or b"")
 
 
 def test_a_part_that_no_reader_could_name_is_refused() -> None:

@@ -39,7 +39,7 @@ def test_an_order_has_every_input_before_its_use_or_names_a_cycle(inputs_of: dic
         return
     assert sorted(order) == sorted(whole)
     for name in order:
-        assert all(order.index(one) < order.index(name) for one in whole[name])
+        assert all(order.index(used) < order.index(name) for used in whole[name])
         reached = set(declared.descendants(name, whole))
         assert all(other in reached for other, used in whole.items() if name in used) and name not in reached
 

@@ -142,8 +142,8 @@ def test_a_source_extracts_once_for_each_state_of_its_inputs(tmp_path: Path) -> 
     from tests.delta_tables import NOON, part, rows
 
     made = [part(rows(4, 5)), part(rows(1, 2))]
-    bodies = {one.sha256: body for one, body in made}
-    first = snapshot([one for one, _ in made])
+    bodies = {stored_part.sha256: body for stored_part, body in made}
+    first = snapshot([stored_part for stored_part, _ in made])
     sink, again = Sink(), Sink()
     extraction = opened(tmp_path / "a", first, bodies).extract({}, sink, NOON)
     assert opened(tmp_path / "b", first, bodies).extract({}, again, NOON.replace(year=2030)) == extraction
