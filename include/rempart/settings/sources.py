@@ -119,7 +119,7 @@ class SqlSource(Source):
     model_config = ConfigDict(json_schema_extra=_without_text_keys)
 
     kind: Literal["sql"]
-    format: Literal["parquet"] = Field(default="parquet", description="Format of the deliveries that are written.")
+    format: Literal["csv"] = Field(default="csv", description="Format of the deliveries that are written.")
     connection: str = Field(pattern=r"^[a-z0-9_]{1,60}$", description="Airflow connection of the database.")
     table: str | None = Field(
         default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$", description="Table, such as sales.orders."
@@ -133,6 +133,9 @@ class SqlSource(Source):
     compare_keys: str | None = Field(
         default=None,
         description="Cron expression (UTC) of the comparison of all keys, which finds deleted and late rows.",
+    )
+    statement_timeout: Duration = Field(
+        default="1h", validate_default=True, description="Longest time of one statement at the database."
     )
 
     @property
@@ -259,6 +262,12 @@ class DerivedSource(Source):
 def kind_of(section: Any) -> str:
     """Return the kind that a section names: `files` where it names none."""
     return str(section.get("kind", "files") if isinstance(section, dict) else getattr(section, "kind", "files"))
+
+
+def is_extracted(source: Source) -> bool:
+    """Return whether data are taken from elsewhere. Files arrive in the landing bucket by themselves, unless a site is
+    named."""
+    return not isinstance(source, FilesSource) or source.site is not None
 
 
 AnySource = Annotated[

@@ -15,11 +15,14 @@ def not_yet(pipeline: Pipeline) -> Iterator[str]:
     source = pipeline.source
     if source.kind == "derived":
         yield "source.kind: this version does not run `derived` pipelines yet; deliver files instead"
-    elif source.kind != "files":
+    elif source.kind not in ("files", "sql"):
         yield f"source.kind: this version does not extract from `{source.kind}`; deliver files instead"
-    elif source.site is not None:
+    elif source.kind == "files" and source.site is not None:
         yield "source.site: this version does not fetch files from a site; deliver them to the landing bucket"
     if source.kind == "files" and source.format != "csv":
         yield f"source.format: this version does not read {source.format}; deliver CSV"
     if pipeline.conflict_rule != "refuse":
-        yield f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet"
+        yield (
+            f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet. Write "
+            "`on_conflict: refuse`: a row that changed after it was accepted then goes to quarantine"
+        )
