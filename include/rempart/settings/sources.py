@@ -73,7 +73,9 @@ class FilesSource(Source):
     """Deliveries: files that arrive under a prefix of the landing bucket, or of another bucket of a site."""
 
     kind: Literal["files"] = "files"
-    site: Name | None = Field(default=None, description="Site from which files are fetched. Default: none are.")
+    site: Name | None = Field(
+        default=None, description="Site of rempart.yaml from which files are fetched. Default: none are."
+    )
     bucket: str | None = Field(default=None, description="Bucket at `site`.")
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
 
@@ -160,6 +162,7 @@ class Pagination(Strict):
         default=None, description="Query parameter with the number of the page, the offset or the cursor."
     )
     field: str | None = Field(default=None, description="Field of the answer with the next address or cursor.")
+    first: int = Field(default=1, ge=0, le=1, description="Number of the first page, for `by: page`.")
     size: int | None = Field(default=None, ge=1, le=100_000, description="Rows of one page.")
     size_parameter: str | None = Field(default=None, description="Query parameter with the rows of one page.")
 
@@ -217,8 +220,8 @@ class SiteSource(Source):
     """Files in a bucket of another operator. The policy's `origins` must allow it; nothing is ever written there."""
 
     kind: Literal["site"]
-    site: Name = Field(description="Site of rempart.yaml from which files are taken.")
-    bucket: str = Field(min_length=1, max_length=63, description="Bucket at that site.")
+    site: Name = Field(description="Name under `origins` of rempart.yaml from which files are taken.")
+    bucket: str = Field(min_length=1, max_length=63, description="Bucket at that place.")
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
 
 

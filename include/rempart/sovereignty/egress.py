@@ -238,7 +238,7 @@ def _origins(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator
     for name, origin in config.origins.items():
         for declared in origin.hosts:
             yield Destination(*split_host(declared), f"origins.{name}"), judge_of(name)
-        known = [endpoints[origin.connection]] if origin.connection in endpoints else []
+        known = [endpoints[origin.connection]] if origin.connection and origin.connection in endpoints else []
         for url in [] if origin.hosts else known or _catalogue(config, origin):
             host, port = parse_endpoint(url)
             pattern = host if is_address(host) or is_this_machine(host) else f"*.{host}"

@@ -94,6 +94,19 @@ def decide_origin(config: Config, classification: str, name: str, *, on: date, e
     return decide(config, classification, "origin", here, on=on)
 
 
+def origin_placements(config: Config, host: str, port: int | None) -> list[Placement]:
+    """Return the declared places of a host from which sources may want to read. Origins come first."""
+    return [*_origins_of_host(config, host, port), *_places_of_host(config, host, port)]
+
+
+def _origins_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
+    return [
+        placement(f"origin '{name}'", place)
+        for name, place in config.origins.items()
+        if is_declared_host(place.hosts, host, port)
+    ]
+
+
 def decide_origin_host(config: Config, classification: str, host: str, port: int | None, *, on: date) -> Decision:
     """Decide whether data of a classification may be read from this host: yes if one declared place allows it.
 
@@ -101,9 +114,8 @@ def decide_origin_host(config: Config, classification: str, host: str, port: int
     """
     label = f"host '{host}'" + (f" port {port}" if port else "")
     decisions = [
-        _named(label, decide(config, classification, "origin", placement(name, place), on=on))
-        for name, place in config.origins.items()
-        if any(_is_declared(declared, host, port) for declared in place.hosts)
+        _named(label, decide(config, classification, "origin", place, on=on))
+        for place in _origins_of_host(config, host, port)
     ]
     for place in _places_of_host(config, host, port):
         both = [decide(config, classification, what, place, on=on) for what in (_ORIGIN, _HOST)]
@@ -277,6 +289,11 @@ def decide_host(config: Config, classification: str, host: str, port: int | None
     return next((decision for decision in decisions if decision.allowed), decisions[0])
 
 
+def is_declared_host(hosts: Iterable[str], host: str, port: int | None) -> bool:
+    """Return whether one of these entries of rempart.yaml (host, host:port, or *.host) covers a host and port."""
+    return any(_is_declared(declared, host, port) for declared in hosts)
+
+
 def _is_declared(declared: str, host: str, port: int | None) -> bool:
     name, wanted = split_host(declared)
     return wanted in (None, port) and (
@@ -290,7 +307,7 @@ def _places_of_host(config: Config, host: str, port: int | None) -> list[Placeme
 
     placements = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
     for name, connection in config.connections.items():
-        if any(matches(declared_host) for declared_host in connection.hosts):
+        if is_declared_host(connection.hosts, host, port):
             placements.append(placement(name, connection))
     for name, registry in config.registries.items():
         if matches(name.partition("/")[0]):
