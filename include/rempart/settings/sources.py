@@ -115,7 +115,7 @@ class SqlSource(Source):
     model_config = ConfigDict(json_schema_extra=_without_text_keys)
 
     kind: Literal["sql"]
-    format: Literal["parquet"] = Field(default="parquet", description="Format of the deliveries that are written.")
+    format: Literal["csv"] = Field(default="csv", description="Format of the deliveries that are written.")
     connection: str = Field(pattern=r"^[a-z0-9_]{1,60}$", description="Airflow connection of the database.")
     table: str | None = Field(
         default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$", description="Table, such as sales.orders."
@@ -129,6 +129,9 @@ class SqlSource(Source):
     compare_keys: str | None = Field(
         default=None,
         description="Cron expression (UTC) of the comparison of all keys, which finds deleted and late rows.",
+    )
+    statement_timeout: Duration = Field(
+        default="1h", validate_default=True, description="Longest time of one statement at the database."
     )
 
     @property

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from rempart.ingestion.sources.port import Source
+from rempart.ingestion.sources.port import Source, Surroundings
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import Kind
 
-Opener = Callable[[Pipeline], Source]
+Opener = Callable[[Pipeline, Surroundings], Source]
+"""Opens a source, and asks the policy first: it records the decision, and raises PlacementDenied. It reads no row."""
 
-SOURCES: Mapping[Kind, Opener] = {}
+
+def _sql(pipeline: Pipeline, around: Surroundings) -> Source:
+    from rempart.ingestion.sources.sql import open_source
+
+    return open_source(pipeline, around)
+
+
+SOURCES: Mapping[Kind, Opener] = {"sql": _sql}
 """How each kind is opened. A module of this room adds itself here, and its kind to tests/contract/test_sources.py."""
 
 
