@@ -13,11 +13,9 @@ from rempart.settings.pipeline import Pipeline
 def not_yet(pipeline: Pipeline) -> Iterator[str]:
     """Yield the key and reason of each declaration that this version does not run."""
     source = pipeline.source
-    if source.kind != "files":
+    if source.kind == "sql":
         yield f"source.kind: this version does not extract from `{source.kind}`; deliver files instead"
-    elif source.site is not None:
-        yield "source.site: this version does not fetch files from a site; deliver them to the landing bucket"
-    if source.kind == "files" and source.format != "csv":
+    if source.kind != "sql" and source.format != "csv":
         yield f"source.format: this version does not read {source.format}; deliver CSV"
     if pipeline.conflict_rule != "refuse":
         yield f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet"

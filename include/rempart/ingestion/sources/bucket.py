@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 
 from rempart.errors import CapabilityMissing, IngestError, IntegrityError, ObjectMissing, PipelineError
 from rempart.ingestion.sources import origins
+from rempart.ingestion.sources.names import delivery_name
 from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, State, Surroundings
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.policy.rules import Place
@@ -180,8 +181,5 @@ def _version(info: ObjectInfo) -> str:
 
 def _name(info: ObjectInfo) -> str:
     """Return the name of a delivery: the last part of the key, and what tells it from others of the same name."""
-    last = info.key.rpartition("/")[2]
-    plain = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "_" for sign in last)
     mark = hashlib.sha256(f"{_mark(info.key)} {_version(info)}".encode()).hexdigest()[:16]
-    first, _, rest = plain.lstrip(".")[-80:].partition(".")
-    return f"{first or 'object'}-{mark}{'.' if rest else ''}{rest}"
+    return delivery_name(info.key.rpartition("/")[2], mark)

@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 from rempart.ingestion.sources.row_memory import Row
 from rempart.settings.columns import Column
 
-
 Order = Literal["cursor", "key"]
 
 

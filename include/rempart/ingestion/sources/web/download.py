@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.errors import IngestError, SourceUnavailable
-from rempart.ingestion.sources.web_client import AGAIN, Client, CutShort, refuse, shown
+from rempart.ingestion.sources.web.client import AGAIN, Client, CutShort, refuse, shown
 
 if TYPE_CHECKING:
     import httpx

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -60,14 +60,15 @@ def parse(body: bytes, records: str | None) -> Page:
     return Page(rows, whole)
 
 
-def lines(page: Page) -> Iterator[bytes]:
-    """Yield each row as one line with its names in the order of the answer."""
+def lines(page: Page, columns: Collection[str]) -> Iterator[bytes]:
+    """Yield each row as one line, without a line end: its values of these columns, in the order of the columns."""
     for row in page.rows:
-        text = _text(row)
+        taken = {name: row[name] for name in columns if name in row}
+        text = _text(taken)
         try:
-            yield text.encode() + b"\n"
+            yield text.encode()
         except UnicodeEncodeError:  # half of a surrogate pair stays escaped
-            yield _text(row, ascii_only=True).encode() + b"\n"
+            yield _text(taken, ascii_only=True).encode()
 
 
 def _text(value: Any, *, ascii_only: bool = False) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-from rempart.ingestion.sources.json_rows import NotRows, Page
+from rempart.ingestion.sources.web.json_rows import NotRows, Page
 from rempart.settings.sources import HttpSource
 
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
