@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rempart.errors import CapabilityMissing
 from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, Source, State
 from rempart.ingestion.sources.registry import SOURCES
+from tests.source_places import in_bucket, over_http
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = [(f"row {n}", n) for n in range(7)]
@@ -67,7 +68,12 @@ class Numbered:
         raise CapabilityMissing("compare the keys of a double", "Use a source with `compare_keys`.")
 
 
-KINDS: dict[str, Callable[[list[tuple[str, int]]], Source]] = {"double": Numbered}
+KINDS: dict[str, Callable[[list[tuple[str, int]]], Source]] = {
+    "double": Numbered,
+    "http": over_http,
+    "site": in_bucket,
+    "files": in_bucket,
+}
 """Each registered kind, opened on a place with these rows (name, growing number)."""
 
 kinds = pytest.mark.parametrize("opened", KINDS.values(), ids=KINDS)

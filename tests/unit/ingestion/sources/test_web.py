@@ -179,7 +179,9 @@ def test_a_limit_ends_an_extraction_and_the_next_goes_on() -> None:
 
 
 def test_numbers_keep_their_text_and_only_declared_columns_are_taken() -> None:
-    body = b'[{"adr": 1, "booking_id": 12345678901234567890, "lead_time": 1.10, "country": "\\ud800", "secret": {"a": 1}}]'
+    body = (
+        b'[{"adr": 1, "booking_id": 12345678901234567890, "lead_time": 1.10, "country": "\\ud800", "secret": {"a": 1}}]'
+    )
     with serving(lambda asked: Reply(body)) as service:
         sink = MemorySink()
         opened(service).extract({}, sink, NOW)
@@ -309,7 +311,9 @@ def test_the_secret_goes_in_a_header(connection: Connection, header: str, value:
         assert service.asked[0].headers[header] == value
 
 
-@pytest.mark.parametrize("connection", [Connection("shop", "http"), Connection("shop", "http", password="a\r\nHost: b")])
+@pytest.mark.parametrize(
+    "connection", [Connection("shop", "http"), Connection("shop", "http", password="a\r\nHost: b")]
+)
 def test_a_secret_that_is_none_is_refused(connection: Connection) -> None:
     with pytest.raises(ConnectionMissing):
         client("http://127.0.0.1:9/", connection=connection)
@@ -339,7 +343,8 @@ def test_a_redirect_to_the_same_server_keeps_the_secret_and_an_endless_one_ends(
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//", "http://[::1", "gopher://x:1/"]
+    "target",
+    ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//", "http://[::1", "gopher://x:1/"],
 )
 def test_nothing_but_plain_http_is_followed(target: str) -> None:
     with serving(lambda asked: Reply(status=302, headers={"Location": target})) as service:
@@ -362,7 +367,9 @@ def test_a_name_that_leads_to_this_machine_is_not_connected(monkeypatch: pytest.
 
     with serving(lambda asked: as_json([])) as service:
         real = socket.create_connection
-        monkeypatch.setattr(socket, "create_connection", lambda address, *a, **k: real(("127.0.0.1", service.port), *a, **k))
+        monkeypatch.setattr(
+            socket, "create_connection", lambda address, *a, **k: real(("127.0.0.1", service.port), *a, **k)
+        )
         for variable in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.delenv(variable, raising=False)
         with pytest.raises(EgressDenied, match=r"leads to 127\.0\.0\.1"):
