@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,16 +41,17 @@ class Service:
 
     port: int
     answers: Answers
+    tls: bool = False
     asked: list[Request] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
 
 @contextmanager
-def serving(answers: Answers) -> Iterator[Service]:
-    """Serve on a port of this machine until the end of the block."""
+def serving(answers: Answers, tls: ssl.SSLContext | None = None) -> Iterator[Service]:
+    """Serve on a port of this machine until the end of the block; with `tls` by https."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -75,7 +77,9 @@ def serving(answers: Answers) -> Iterator[Service]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    service = Service(server.server_port, answers)
+    service = Service(server.server_port, answers, tls is not None)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -58,6 +58,17 @@ def _safely(tell: Callable[[TaskResult], str | None], task_result: TaskResult) -
         return None
 
 
+def _extract(task_result: TaskResult) -> str | None:
+    gone = f"{task_result['absent']:,} rows are no longer at the source." if task_result["absent"] else ""
+    if task_result["waiting"]:
+        told = f"{task_result['waiting']:,} deliveries of the last extraction were still to be ingested."
+    elif task_result["deliveries"]:
+        told = f"{task_result['deliveries']:,} deliveries ({_size(task_result['bytes'])}) were taken from the source."
+    else:
+        told = ""
+    return " ".join(filter(None, [told, gone])) or None
+
+
 def _ingest(task_result: TaskResult) -> str:
     if not task_result["deliveries"]:
         return f"Nothing new was delivered; {_snapshot(task_result)}"

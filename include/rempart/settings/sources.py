@@ -233,6 +233,12 @@ def kind_of(section: Any) -> str:
     return str(section.get("kind", "files") if isinstance(section, dict) else getattr(section, "kind", "files"))
 
 
+def is_extracted(source: Source) -> bool:
+    """Return whether data are taken from elsewhere. Files arrive in the landing bucket by themselves, unless a site is
+    named."""
+    return not isinstance(source, FilesSource) or source.site is not None
+
+
 AnySource = Annotated[
     Annotated[FilesSource, Tag("files")]
     | Annotated[SqlSource, Tag("sql")]

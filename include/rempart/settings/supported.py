@@ -13,9 +13,10 @@ from rempart.settings.pipeline import Pipeline
 def not_yet(pipeline: Pipeline) -> Iterator[str]:
     """Yield the key and reason of each declaration that this version does not run."""
     source = pipeline.source
-    if source.kind == "sql":
-        yield f"source.kind: this version does not extract from `{source.kind}`; deliver files instead"
-    if source.kind != "sql" and source.format != "csv":
+    if source.format != "csv":
         yield f"source.format: this version does not read {source.format}; deliver CSV"
     if pipeline.conflict_rule != "refuse":
-        yield f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet"
+        yield (
+            f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet. Write "
+            "`on_conflict: refuse`: a row that changed after it was accepted then goes to quarantine"
+        )

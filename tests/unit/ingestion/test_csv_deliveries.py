@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,7 @@ def test_rows_are_whole_wherever_a_block_ends(rows: list[tuple[str, str | None]]
     lines = [csv_deliveries.line(row) for row in rows]
     body = b"".join(line + b"\n" for line in lines)
     places = sorted({0, *(cut for cut in cuts if cut < len(body)), len(body)})
-    blocks = [body[a:b] for a, b in zip(places, places[1:], strict=False)]
+    blocks = [body[a:b] for a, b in pairwise(places)]
     assert list(_rows(blocks)) == lines
     assert [csv_deliveries.cells(line) for line in lines] == [[a, b or ""] for a, b in rows]
 

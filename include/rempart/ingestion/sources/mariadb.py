@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pymysql
 
 _RETRIED = {1040, 1053, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
-"""Errors that a retry can mend: too many connections, a shutdown, a lock, an interrupted statement, a lost connection."""
+"""Errors that a retry can mend: too many connections, a shutdown, a lock, a long statement, a lost connection."""
 _TIMED_OUT = {1317, 1969, 3024}
 
 

@@ -74,7 +74,7 @@ class PostgresqlReading:
         if relation.table is not None:
             self._from: sql.Composable = sql.Identifier(*relation.table.split("."))
         else:
-            self._from = sql.SQL("({}) AS source").format(sql.SQL(relation.query or ""))  # type: ignore[arg-type]
+            self._from = sql.SQL("({}) AS source").format(sql.SQL(relation.query or ""))
         names = list(dict.fromkeys([*relation.columns, *([relation.cursor] if relation.cursor else [])]))
         selected = sql.SQL(", ").join(map(sql.Identifier, names))
         found = opened.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(selected, self._from))

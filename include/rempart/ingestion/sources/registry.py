@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rempart.ingestion.sources.port import Source, Surroundings
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sources import Kind
+from rempart.settings.sources import Kind, is_extracted
 
 Opener = Callable[[Pipeline, Surroundings], Source]
 """Opens a source, and asks the policy first: it records the decision, and raises PlacementDenied. It reads no row."""
@@ -36,7 +36,4 @@ SOURCES: Mapping[Kind, Opener] = {"sql": _sql, "http": _http, "site": _bucket, "
 
 def opener_of(pipeline: Pipeline) -> Opener | None:
     """Return how the pipeline's source is opened; None where files arrive in the landing bucket by themselves."""
-    source = pipeline.source
-    if source.kind == "files" and source.site is None:
-        return None
-    return SOURCES[source.kind]
+    return SOURCES[pipeline.source.kind] if is_extracted(pipeline.source) else None

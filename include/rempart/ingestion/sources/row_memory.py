@@ -59,7 +59,9 @@ class Digests(Sequence[bytes]):
         return self._packed[index * DIGEST : (index + 1) * DIGEST]
 
     def __contains__(self, digest: object) -> bool:
-        place = bisect_left(self, digest)  # type: ignore[type-var] # only bytes are asked for
+        if not isinstance(digest, bytes):
+            return False
+        place = bisect_left(self, digest)
         return place < len(self) and self[place] == digest
 
 

@@ -167,7 +167,7 @@ def _origin(pipeline: Pipeline, connection: Connection, around: Surroundings) ->
         )
     operator = config.operators[place.operator]
     where = f"{place.service} in {place.region}, connection {connection.name}"
-    return Origin(place.operator, where, operator.jurisdiction, operator.owner_jurisdiction)
+    return Origin(place.operator, where, operator.jurisdiction.value, operator.owner_jurisdiction.value)
 
 
 def query_of(source: SqlSource, root: Path | None = None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.deployment.setup import site_certificates
 from rempart.errors import ConnectionMissing, EgressDenied, IngestError, PlacementDenied, SourceUnavailable
 from rempart.ingestion.sources.port import Delivery, Origin
 from rempart.ingestion.sources.web import client as web
@@ -233,9 +235,9 @@ def test_a_page_larger_than_its_limit_is_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(web, "PAGE_BYTES", 1 << 20)
     bomb = gzip.compress(b" " * (4 << 20))
-    with serving(lambda asked: Reply(bomb, headers={"Content-Encoding": "gzip"})) as service:
-        with pytest.raises(IngestError, match="larger than 1 MiB"):
-            opened(service).extract({}, MemorySink(), NOW)
+    packed = Reply(bomb, headers={"Content-Encoding": "gzip"})
+    with serving(lambda asked: packed) as service, pytest.raises(IngestError, match="larger than 1 MiB"):
+        opened(service).extract({}, MemorySink(), NOW)
 
 
 # --- patience ---------------------------------------------------------------------------------------------------------
@@ -347,9 +349,9 @@ def test_a_redirect_to_the_same_server_keeps_the_secret_and_an_endless_one_ends(
     ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//", "http://[::1", "gopher://x:1/"],
 )
 def test_nothing_but_plain_http_is_followed(target: str) -> None:
-    with serving(lambda asked: Reply(status=302, headers={"Location": target})) as service:
-        with pytest.raises(IngestError):
-            client(service.url).page(service.url)
+    elsewhere = Reply(status=302, headers={"Location": target})
+    with serving(lambda asked: elsewhere) as service, pytest.raises(IngestError):
+        client(service.url).page(service.url)
 
 
 def test_the_policy_is_asked_about_each_host_before_anything_is_sent() -> None:
@@ -357,9 +359,9 @@ def test_the_policy_is_asked_about_each_host_before_anything_is_sent() -> None:
         if host != "127.0.0.1":
             raise PlacementDenied(f"{host}", "no")
 
-    with serving(lambda asked: Reply(status=302, headers={"Location": "https://inside.example/"})) as service:
-        with pytest.raises(PlacementDenied, match=r"inside\.example"):
-            client(service.url, allow=allow).page(service.url)
+    inside = Reply(status=302, headers={"Location": "https://inside.example/"})
+    with serving(lambda asked: inside) as service, pytest.raises(PlacementDenied, match=r"inside\.example"):
+        client(service.url, allow=allow).page(service.url)
 
 
 def test_a_name_that_leads_to_this_machine_is_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +384,24 @@ def test_messages_and_logs_hold_no_query_and_no_secret(caplog: pytest.LogCapture
         client(service.url, connection=TOKEN).page(f"{service.url}/rows?since=a-value")
     assert "a-value" not in str(refused.value) + caplog.text
     assert "not-to-be-seen" not in str(refused.value) + caplog.text
+
+
+def test_a_private_authority_counts_and_another_host_gets_no_secret(tmp_path: Path) -> None:
+    made = site_certificates.make("test", datetime.now(UTC)).files()
+    for name, text in made.items():
+        (tmp_path / name).write_text(text)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "site.pem", tmp_path / "site.key")
+    with serving(lambda asked: as_json(ROWS), tls) as other:
+        moved = Reply(status=302, headers={"Location": f"{other.url}/rows"})
+        with serving(lambda asked: moved if asked.path == "/moved" else as_json([]), tls) as service:
+            with pytest.raises(SourceUnavailable, match="certificate verify failed"):
+                client(service.url, connection=TOKEN).page(service.url)
+            home = client(service.url, connection=TOKEN, ca_file=tmp_path / "ca.pem")
+            home.page(f"{service.url}/rows")
+            assert "authorization" in service.asked[-1].headers
+            home.page(f"{service.url}/moved")
+            assert len(other.asked) == 1 and "authorization" not in other.asked[0].headers
 
 
 # --- downloads --------------------------------------------------------------------------------------------------------
@@ -465,15 +485,22 @@ def test_a_whole_file_has_the_digest_that_the_service_declares(name: str, tmp_pa
     with serving(lambda asked: Reply(BODY, headers=declared(BODY))) as service, client(service.url) as patient:
         got = download(patient, f"{service.url}/f", tmp_path / "f", Version())
     assert got is not None and got.size == len(BODY)
-    with serving(lambda asked: Reply(BODY, headers=declared(b"other"))) as service, client(service.url) as patient:
-        with pytest.raises(IngestError, match="its own digest"):
-            download(patient, f"{service.url}/f", tmp_path / "f", Version())
+    with (
+        serving(lambda asked: Reply(BODY, headers=declared(b"other"))) as service,
+        client(service.url) as patient,
+        pytest.raises(IngestError, match="its own digest"),
+    ):
+        download(patient, f"{service.url}/f", tmp_path / "f", Version())
 
 
 def test_a_file_of_unknown_length_is_refused(tmp_path: Path) -> None:
-    with serving(lambda asked: Reply(BODY, length=False)) as service, client(service.url) as patient:
-        with pytest.raises(IngestError, match="no length"):
-            download(patient, f"{service.url}/f", tmp_path / "f", Version())
+    endless = Reply(BODY, length=False)
+    with (
+        serving(lambda asked: endless) as service,
+        client(service.url) as patient,
+        pytest.raises(IngestError, match="no length"),
+    ):
+        download(patient, f"{service.url}/f", tmp_path / "f", Version())
 
 
 @given(st.text(max_size=40))
