@@ -187,7 +187,9 @@ class HttpSource(Source):
 
     kind: Literal["http"]
     url: str = Field(max_length=2000, description="Address, beginning with https://. A token never stands in it.")
-    format: Format = Field(default="jsonl", description="Format of the deliveries. JSON answers become JSON Lines.")
+    format: Format = Field(
+        default="jsonl", description="Format of the deliveries. JSON answers become JSON Lines or CSV."
+    )
     download: bool = Field(default=False, description="True if the answer is one file, which is stored as it is.")
     records: str | None = Field(default=None, description="Field of a JSON answer with the list of rows, as `a.b`.")
     connection: str | None = Field(
@@ -214,8 +216,10 @@ class HttpSource(Source):
             raise ValueError("`cursor` and `cursor_parameter` belong together")
         if self.download and (self.records or self.cursor or self.pagination.by != "none"):
             raise ValueError("`download` stores one file as it is: remove `records`, `pagination` and `cursor`")
-        if not self.download and self.format != "jsonl":
-            raise ValueError(f"JSON answers become `format: jsonl`; for files of {self.format} set `download: true`")
+        if not self.download and self.format == "parquet":
+            raise ValueError("JSON answers become `format: jsonl` or `csv`; for files of parquet set `download: true`")
+        if not self.download and (self.delimiter, self.encoding, self.decimal) != (",", "utf-8", "."):
+            raise ValueError("`delimiter`, `encoding` and `decimal` belong to `download: true`: JSON has its own")
         return self
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import json
 import ssl
 from collections.abc import Callable, Iterator
@@ -191,6 +193,24 @@ def test_numbers_keep_their_text_and_only_declared_columns_are_taken() -> None:
         b'{"booking_id":12345678901234567890,"country":"\\ud800","lead_time":1.10}\n',
         b'{"booking_id":12345678901234567890,"lead_time":1.10,"country":"\\ud800"}\n',
     )
+
+
+def test_rows_can_be_csv_of_all_declared_columns() -> None:
+    body = (
+        b'[{"country": "F,R\\ud800", "lead_time": 1.10, "booking_id": ""}, {"country": null, "booking_id": [1, "x"]}]'
+    )
+    with serving(lambda asked: Reply(body)) as service:
+        sink = MemorySink()
+        opened(service, format="csv").extract({}, sink, NOW)
+    ((name, text),) = sink.stored.items()
+    one, two = csv.DictReader(io.StringIO(text.decode()))
+    assert (one["country"], one["lead_time"], two["country"], two["booking_id"]) == (
+        "F,R\\ud800",
+        "1.10",
+        "",
+        '[1,"x"]',
+    )
+    assert list(one) == list(pipeline().columns) and name.endswith(".csv")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,18 @@ def lines(page: Page, columns: Collection[str]) -> Iterator[bytes]:
             yield _text(taken, ascii_only=True).encode()
 
 
+def cells(page: Page, columns: Collection[str]) -> Iterator[list[str | None]]:
+    """Yield each row as the texts of these columns; None for no value. An array or object is its JSON."""
+    for row in page.rows:
+        yield [_cell(row.get(name)) for name in columns]
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode() if value else value
+    return _text(value, ascii_only=True)
+
+
 def _text(value: Any, *, ascii_only: bool = False) -> str:
     if isinstance(value, _Number):
         return value.text

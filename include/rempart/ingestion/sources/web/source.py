@@ -1,4 +1,4 @@
-"""The source `http`: rows of a REST API as JSON Lines, or one file as it is.
+"""The source `http`: rows of a REST API as JSON Lines or CSV, or one file as it is.
 
 Rows that were taken before are not delivered again (see `row_memory`). Of each row only the columns that the pipeline
 declares are taken. A delivery is named by its content, so the same rows have the same name and bytes.
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from rempart.errors import CapabilityMissing, IngestError
 from rempart.ingestion.parsing import instants, recognise
-from rempart.ingestion.sources import origins
+from rempart.ingestion.sources import csv_deliveries, origins
 from rempart.ingestion.sources.names import delivery_name
 from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, State, Surroundings
 from rempart.ingestion.sources.row_memory import DIGEST, ROWS, RowMemory, microseconds, moment
@@ -103,7 +103,9 @@ class Http:
     def _name(self, sha256: str) -> str:
         """Return the name of a delivery: the last part of the address, and the content's digest."""
         last = urlsplit(self.source.url).path.rstrip("/").rpartition("/")[2]
-        return delivery_name(last if self.source.download else f"{last.replace('.', '_')}.jsonl", sha256[:32])
+        return delivery_name(
+            last if self.source.download else f"{last.replace('.', '_')}.{self.source.format}", sha256[:32]
+        )
 
     def _rows(self, client: Client, state: State, sink: Sink, now: datetime, file: Path) -> Extraction:
         memory = RowMemory(state, self._overlap, microseconds(now))
@@ -131,10 +133,16 @@ class Http:
             return timedelta(days=max(1, -(-cursor.overlap // timedelta(days=1))))
         return cursor.overlap
 
+    @property
+    def _header(self) -> bytes:
+        columns = list(self.pipeline.columns)
+        return csv_deliveries.header(columns) + b"\n" if self.source.format == "csv" else b""
+
     def _deliveries(self, lines: Iterator[bytes], sink: Sink, file: Path) -> Iterator[Delivery]:
         while True:
-            digest, size = hashlib.sha256(), 0
+            digest, size = hashlib.sha256(self._header), 0
             with file.open("wb") as out:
+                out.write(self._header)
                 for line in islice(lines, DELIVERY_ROWS):
                     out.write(line + b"\n")
                     digest.update(line + b"\n")
@@ -178,7 +186,7 @@ class Pages:
             try:
                 page = json_rows.parse(answer.body, source.records)
                 guard.check(here, answer, len(page.rows))
-                for row, line in zip(page.rows, json_rows.lines(page, self._pipeline.columns), strict=True):
+                for row, line in zip(page.rows, self._lines(page), strict=True):
                     at = self._cursor(row.get(source.cursor.column)) if source.cursor else None
                     self.count, self.readable = self.count + 1, self.readable + (at is not None)
                     yield at, line
@@ -192,6 +200,12 @@ class Pages:
             self._bytes += len(answer.body)
             if self.next is None or self._bytes >= RUN_BYTES or self._client.seconds >= RUN_SECONDS:
                 return
+
+    def _lines(self, page: json_rows.Page) -> Iterator[bytes]:
+        columns = self._pipeline.columns
+        if self._source.format == "csv":
+            return map(csv_deliveries.line, json_rows.cells(page, columns))
+        return json_rows.lines(page, columns)
 
     def _cursor(self, value: object) -> int | None:
         if not isinstance(value, str) or self._source.cursor is None:
