@@ -96,7 +96,7 @@ def decide_origin(config: Config, classification: str, name: str, *, on: date, e
 
 def origin_placements(config: Config, host: str, port: int | None) -> list[Placement]:
     """Return the declared places of a host from which sources may want to read. Origins come first."""
-    return [*_origins_of_host(config, host, port), *_places_of_host(config, host, port)]
+    return [*_origins_of_host(config, host, port), *_open_places(config, host, port)]
 
 
 def _origins_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
@@ -117,7 +117,7 @@ def decide_origin_host(config: Config, classification: str, host: str, port: int
         _named(label, decide(config, classification, "origin", place, on=on))
         for place in _origins_of_host(config, host, port)
     ]
-    for place in _places_of_host(config, host, port):
+    for place in _open_places(config, host, port):
         both = [decide(config, classification, what, place, on=on) for what in (_ORIGIN, _HOST)]
         decisions.append(verdict(classification, "origin", label, [r for decision in both for r in decision.reasons]))
     if not decisions:
@@ -301,16 +301,19 @@ def _is_declared(declared: str, host: str, port: int | None) -> bool:
     )
 
 
-def _places_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
-    def matches(declared: str) -> bool:
-        return _is_declared(declared, host, port)
-
-    placements = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
+def _open_places(config: Config, host: str, port: int | None) -> list[Placement]:
+    """Return the places of `hosts` and `connections` that name this host."""
+    placements = [placement(name, place) for name, place in config.hosts.items() if _is_declared(name, host, port)]
     for name, connection in config.connections.items():
         if is_declared_host(connection.hosts, host, port):
             placements.append(placement(name, connection))
+    return placements
+
+
+def _places_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
+    placements = _open_places(config, host, port)
     for name, registry in config.registries.items():
-        if matches(name.partition("/")[0]):
+        if _is_declared(name.partition("/")[0], host, port):
             placements.append(placement(name, registry))
     for name, site in config.sites.items():
         service = config.operators[site.operator].services[site.service]
