@@ -25,6 +25,7 @@ from rempart.ingestion.sources.row_memory import Row
 from rempart.ingestion.sources.sql import SqlExtraction
 from rempart.settings.columns import Column
 from rempart.settings.sources import Dialect
+from tests.source_places import in_bucket, over_http
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = [(f"row {n}", n) for n in range(7)]
@@ -105,7 +106,13 @@ def opened_sql(rows: list[tuple[str, int]]) -> Source:
     )
 
 
-KINDS: dict[str, Callable[[list[tuple[str, int]]], Source]] = {"double": Numbered, "sql": opened_sql}
+KINDS: dict[str, Callable[[list[tuple[str, int]]], Source]] = {
+    "double": Numbered,
+    "sql": opened_sql,
+    "http": over_http,
+    "site": in_bucket,
+    "files": in_bucket,
+}
 """Each registered kind, opened on a place with these rows (name, growing number)."""
 
 kinds = pytest.mark.parametrize("opened", KINDS.values(), ids=KINDS)

@@ -74,7 +74,9 @@ class FilesSource(Source):
     """Deliveries: files that arrive under a prefix of the landing bucket, or of another bucket of a site."""
 
     kind: Literal["files"] = "files"
-    site: Name | None = Field(default=None, description="Site from which files are fetched. Default: none are.")
+    site: Name | None = Field(
+        default=None, description="Site of rempart.yaml from which files are fetched. Default: none are."
+    )
     bucket: str | None = Field(default=None, description="Bucket at `site`.")
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
 
@@ -167,6 +169,7 @@ class Pagination(Strict):
         default=None, description="Query parameter with the number of the page, the offset or the cursor."
     )
     field: str | None = Field(default=None, description="Field of the answer with the next address or cursor.")
+    first: int = Field(default=1, ge=0, le=1, description="Number of the first page, for `by: page`.")
     size: int | None = Field(default=None, ge=1, le=100_000, description="Rows of one page.")
     size_parameter: str | None = Field(default=None, description="Query parameter with the rows of one page.")
 
@@ -188,7 +191,9 @@ class HttpSource(Source):
 
     kind: Literal["http"]
     url: str = Field(max_length=2000, description="Address, beginning with https://. A token never stands in it.")
-    format: Format = Field(default="jsonl", description="Format of the deliveries. JSON answers become JSON Lines.")
+    format: Format = Field(
+        default="jsonl", description="Format of the deliveries. JSON answers become JSON Lines or CSV."
+    )
     download: bool = Field(default=False, description="True if the answer is one file, which is stored as it is.")
     records: str | None = Field(default=None, description="Field of a JSON answer with the list of rows, as `a.b`.")
     connection: str | None = Field(
@@ -215,8 +220,10 @@ class HttpSource(Source):
             raise ValueError("`cursor` and `cursor_parameter` belong together")
         if self.download and (self.records or self.cursor or self.pagination.by != "none"):
             raise ValueError("`download` stores one file as it is: remove `records`, `pagination` and `cursor`")
-        if not self.download and self.format != "jsonl":
-            raise ValueError(f"JSON answers become `format: jsonl`; for files of {self.format} set `download: true`")
+        if not self.download and self.format == "parquet":
+            raise ValueError("JSON answers become `format: jsonl` or `csv`; for files of parquet set `download: true`")
+        if not self.download and (self.delimiter, self.encoding, self.decimal) != (",", "utf-8", "."):
+            raise ValueError("`delimiter`, `encoding` and `decimal` belong to `download: true`: JSON has its own")
         return self
 
 
@@ -224,8 +231,8 @@ class SiteSource(Source):
     """Files in a bucket of another operator. The policy's `origins` must allow it; nothing is ever written there."""
 
     kind: Literal["site"]
-    site: Name = Field(description="Site of rempart.yaml from which files are taken.")
-    bucket: str = Field(min_length=1, max_length=63, description="Bucket at that site.")
+    site: Name = Field(description="Name under `origins` of rempart.yaml from which files are taken.")
+    bucket: str = Field(min_length=1, max_length=63, description="Bucket at that place.")
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
 
 

@@ -15,11 +15,7 @@ def not_yet(pipeline: Pipeline) -> Iterator[str]:
     source = pipeline.source
     if source.kind == "derived":
         yield "source.kind: this version does not run `derived` pipelines yet; deliver files instead"
-    elif source.kind not in ("files", "sql"):
-        yield f"source.kind: this version does not extract from `{source.kind}`; deliver files instead"
-    elif source.kind == "files" and source.site is not None:
-        yield "source.site: this version does not fetch files from a site; deliver them to the landing bucket"
-    if source.kind == "files" and source.format != "csv":
+    elif source.format != "csv":
         yield f"source.format: this version does not read {source.format}; deliver CSV"
     if pipeline.conflict_rule != "refuse":
         yield (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import typer
 
 from rempart.cli import panels
-from rempart.errors import PipelineError
+from rempart.errors import PipelineError, PlacementDenied
 
 group = typer.Typer(
     no_args_is_help=True, rich_help_panel=panels.OPERATE, help="Check rempart.yaml and the pipeline files."
@@ -29,6 +29,7 @@ def config_check() -> None:
     from rempart.sovereignty.places import in_use
 
     loaded = configuration.check()
+    today = datetime.now(UTC).date()
     faults, classifications = [], set()
     for name, found in pipelines.load_all().items():
         try:
@@ -36,10 +37,11 @@ def config_check() -> None:
                 raise found
             classifications.add(found.classification)
             check_pipeline.check(found)
+            check_pipeline.check_origin(loaded, found, on=today)
             typer.echo(f"pipeline {name}: valid")
-        except PipelineError as fault:
+        except (PipelineError, PlacementDenied) as fault:
             faults.append(fault.what)
-    for decision in in_use(loaded, sorted(classifications), on=datetime.now(UTC).date()):
+    for decision in in_use(loaded, sorted(classifications), on=today):
         if not decision.allowed:
             faults.append(decision.explain())
     if faults:

@@ -203,13 +203,16 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     Example:
         rempart pipeline check hotel_bookings
     """
+    from datetime import UTC, datetime
+
     from rempart.cli import configuration
     from rempart.flows.training import check_pipeline
     from rempart.ingestion.draft import undecided
     from rempart.settings import pipelines
 
-    configuration.check()
-    check_pipeline.check(pipelines.named(name))
+    loaded, pipeline = configuration.check(), pipelines.named(name)
+    check_pipeline.check(pipeline)
+    check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
     if marked := undecided(pipelines.text_of(name)):
         lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")

@@ -18,7 +18,19 @@ def _sql(pipeline: Pipeline, around: Surroundings) -> Source:
     return open_source(pipeline, around)
 
 
-SOURCES: Mapping[Kind, Opener] = {"sql": _sql}
+def _http(pipeline: Pipeline, around: Surroundings) -> Source:
+    from rempart.ingestion.sources.web.source import open_http
+
+    return open_http(pipeline, around)
+
+
+def _bucket(pipeline: Pipeline, around: Surroundings) -> Source:
+    from rempart.ingestion.sources.bucket import open_bucket
+
+    return open_bucket(pipeline, around)
+
+
+SOURCES: Mapping[Kind, Opener] = {"sql": _sql, "http": _http, "site": _bucket, "files": _bucket}
 """How each kind is opened. A module of this room adds itself here, and its kind to tests/contract/test_sources.py."""
 
 
