@@ -1,4 +1,4 @@
-"""Build the note of a DAG run from the results of its tasks. Pure; imports only the standard library.
+"""Build the note of a DAG run from the results of its tasks. Pure; imports nothing heavy.
 
 It holds only counts, ids and the platform's own words: no data, and nothing that a task did not already show.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from rempart.deployment.setup.terminal import size
 
 MARK = "Rempart: "
 """Prefix of our notes. A note without it was written by a person and is not replaced."""
@@ -128,7 +130,7 @@ def _conclude(task_result: TaskResult) -> str:
     return (
         f"{task_result['verified']:,} of {task_result['objects']:,} objects verified at the target"
         f" ({task_result['grade']}), "
-        f"{task_result['copied']:,} copied ({_size(task_result['copied_bytes'])}), {task_result['failures']:,} failed; "
+        f"{task_result['copied']:,} copied ({size(task_result['copied_bytes'])}), {task_result['failures']:,} failed; "
         f"lag {task_result['lag_seconds']:.0f} s."
     )
 
@@ -141,7 +143,7 @@ def _back_up(task_result: TaskResult) -> str:
     )
     whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (
-        f"Restore point {task_result['id']}: {task_result['databases']} databases ({_size(task_result['bytes'])}), "
+        f"Restore point {task_result['id']}: {task_result['databases']} databases ({size(task_result['bytes'])}), "
         f"{task_result['objects']:,} objects.{whole}"
     )
 
@@ -172,7 +174,7 @@ def _restore_to_sandbox(task_result: TaskResult) -> str:
 def _verify(task_result: TaskResult) -> str:
     damaged, unhealed = len(task_result["damaged"]), len(task_result["unhealed"])
     return (
-        f"{task_result['read']:,} replicas read back ({_size(task_result['bytes'])}): {damaged} damaged, "
+        f"{task_result['read']:,} replicas read back ({size(task_result['bytes'])}): {damaged} damaged, "
         f"{unhealed} not repaired."
     )
 
@@ -192,14 +194,6 @@ def _switchover(task_result: TaskResult) -> str:
     if task_result["dry_run"]:
         return f"Dry run: the plan {road} was shown, nothing was moved. The active site is {task_result['active']}."
     return f"{'Moved' if task_result['done'] else 'Not yet moved'} {road}; the active site is {task_result['active']}."
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {

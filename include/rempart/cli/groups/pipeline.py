@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,15 +58,18 @@ def list_pipelines(as_json: AsJson = False) -> None:
 def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     """Show the state of a pipeline: deliveries, snapshot, quarantine by rule, champion, and what to do next.
 
-    Exit code 1: a source of these facts did not answer.
+    It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
+    an object is missing, or a source of these facts did not answer.
 
     Example:
 
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import facts, names, pipelines
+    from rempart.cli.views import facts, names, pipelines, snapshot_objects
+    from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
+    from rempart.settings import pipelines as files
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
 
@@ -73,11 +77,20 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     found = facts.gather()
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
+    objects = None
+    if state.snapshot and not state.error:
+        objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
+        if objects.missing:
+            state = replace(state, next=snapshot_objects.step(name))
     if as_json:
-        json_documents.show({"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)})
+        document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
+        json_documents.show({**document, "objects": snapshot_objects.as_json(objects)})
     else:
-        rendering.show((*pipelines.state_lines(state, landing), *pipelines.unknown(moment(found, found.at))))
-    raise typer.Exit(0 if facts.complete(found) else 1)
+        told = snapshot_objects.lines(objects, name) if objects else ()
+        lines = (*pipelines.state_lines(state, landing, told), *pipelines.unknown(moment(found, found.at)))
+        rendering.show(lines)
+    seen = objects is None or not (objects.missing or objects.silent)
+    raise typer.Exit(0 if facts.complete(found) and seen else 1)
 
 
 @group.command("deliver")
@@ -143,18 +156,21 @@ def run_pipeline(
 
     pipelines.named(names.pipeline(name, pipelines.names()))
     api = AirflowApi(config.environment_connections("airflow_api"))
-    run = run_follow.start(api, name)
-    page = f"{api.url}/dags/ingest_{name}/runs/{run}"
-    if not follow:
-        typer.echo(f"started ingest_{name}: {page}")
-        typer.echo("New rows start features, training and gate by their assets.")
-        typer.echo(f"The result, when they are done: rempart pipeline show {name}")
-        return
+    page = ""
     try:
+        typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
+        sys.stdout.flush()
+        run = run_follow.start(api, name)
+        page = f"{api.url}/dags/ingest_{name}/runs/{run}"
+        if not follow:
+            typer.echo(f"started ingest_{name}: {page}")
+            typer.echo("New rows start features, training and gate by their assets.")
+            typer.echo(f"The result, when they are done: rempart pipeline show {name}")
+            return
         with run_view.shown(tuple(run_follow.DAGS), lambda line: rendering.show([line])) as show:
             _, results = run_follow.follow(api, name, run, show)
     except KeyboardInterrupt:
-        typer.echo(f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {name}")
+        typer.echo(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
     rendering.show(run_follow.conclusion(name, results))
 
