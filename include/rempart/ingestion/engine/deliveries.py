@@ -102,13 +102,14 @@ def _judged(
     folders = sorted({folder, *(file.parent for file in known)})
     with opened(resources, folders) as connection:
         keys.judge(connection, [staged[i].file for i in used], known, list(columns), pipeline.key)
-        for position, rows in keys.count(connection).items():
+        repeated = keys.count(connection)
+        for position, rows in repeated.items():
             if rows + len(staged[used[position]].refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
                 found[used[position]] = Staged(found[used[position]].file, fault=fault)
         if any(delivery.fault != before.fault for delivery, before in zip(found, staged, strict=True)):
             return found, []
-        for repeat in keys.repeated(connection, list(columns), pipeline.key):
+        for repeat in keys.repeated(connection, list(columns), pipeline.key) if repeated else ():
             target = found[used[repeat.delivery]]
             target.refused.append(repeat.row)
             target.good -= 1
