@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Judge = Callable[[Any], Mapping[int, Sequence[str]]]
 """Returns the reasons against rows of a typed table by position, such as `expectations.broken`."""
-NULL = "\x00null"
-"""Text of a null in a format that has nulls."""
 _ROWS = 50_000
 """Rows that are judged together."""
 
@@ -101,16 +99,12 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    filled = text
-    for index, name in enumerate(pipeline.columns):
-        if text[name].null_count:
-            filled = filled.set_column(index, name, pc.fill_null(text[name], NULL))
     try:
         typed, against = cells.convert(
-            filled,
+            text,
             pipeline.columns,
             required={*pipeline.key, pipeline.partition_by},
-            dialect=pipeline.source.model_copy(update={"null_values": [*pipeline.source.null_values, NULL]}),
+            dialect=pipeline.source,
             most=limits.refused,
         )
     except cells.TooManyFaults as cause:
