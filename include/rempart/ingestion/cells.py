@@ -87,8 +87,10 @@ def _converted(cells: pa.Array, column: Column, dialect: Dialect, needed: bool) 
     encoded = _encoded(cells)
     if encoded is None:
         return _column(cells, column, dialect, needed)
-    values, faults = _column(encoded.dictionary, column, dialect, needed)  # each distinct text is converted once
-    return values.take(encoded.indices), [(mask.take(encoded.indices), why) for mask, why in faults if _any(mask)]
+    values, found = _column(encoded.dictionary, column, dialect, needed)  # each distinct text is converted once
+    faults = [(mask.take(encoded.indices), why) for mask, why in found if _any(mask)]
+    same = pa.types.is_string(values.type) and not values.null_count
+    return cells if same else values.take(encoded.indices), faults
 
 
 def _empty(column: Column) -> str:

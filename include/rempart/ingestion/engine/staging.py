@@ -114,17 +114,17 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
     places = np.flatnonzero(good)
     staged.judged += len(places)
     reasons: dict[int, Sequence[str]] = dict(against)
-    candidates = typed.take(pa.array(places))
+    candidates = typed if len(places) == text.num_rows else typed.take(pa.array(places))
     for index, broken in judge(candidates).items():
         reasons[int(places[index])] = broken
         good[places[index]] = False
     if len(staged.refused) + len(reasons) > limits.refused:
         raise _beyond(limits, next(iter(reasons.values()))[0])
     staged.refused += _refused(text, reasons)
-    mask = pa.array(good)
     staged.good += int(good.sum())
-    kept = typed.filter(mask).cast(arrow_schema(snapshot_columns(pipeline)))
-    return kept.append_column(LINE, text[LINE].filter(mask)).append_column(RAW, text[RAW].filter(mask))
+    whole = typed.append_column(LINE, text[LINE]).append_column(RAW, text[RAW])
+    kept = whole.filter(pa.array(good)) if reasons else whole
+    return kept.cast(staged_schema(pipeline))
 
 
 def _refused(text: pa.Table, reasons: Mapping[int, Sequence[str]]) -> Iterator[RefusedRow]:
