@@ -75,7 +75,7 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits) -> Iterator[TextRows
         if name.endswith((".csv", ".csv.gz")):
             yield from csv_rows.read(stream, size, pipeline.source, columns, limits)
         elif name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
-            yield from json_rows.read(stream, size, pipeline.source, columns, limits)
+            yield from json_rows.read(stream, size, pipeline.source, columns, limits, pipeline.columns)
         else:
             raise Unreadable("the file's name ends in none of .csv, .jsonl, .ndjson (or these with .gz) and .parquet")
 

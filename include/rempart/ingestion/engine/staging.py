@@ -76,21 +76,28 @@ def staged_schema(pipeline: Pipeline) -> pa.Schema:
 
 
 def _gathered(batches: Iterable[TextRows]) -> Iterator[TextRows]:
-    """Join small batches: each call of the expectations has its own cost."""
+    """Join small batches whose columns have the same types: each call of the expectations has its own cost."""
     import pyarrow as pa
 
-    tables: list[pa.Table] = []
+    alike: dict[tuple[str, ...], list[pa.Table]] = {}
     refused: list[RefusedRow] = []
     rows = 0
     for batch in batches:
-        tables.append(batch.table)
+        alike.setdefault(tuple(map(str, batch.table.schema.types)), []).append(batch.table)
         refused += batch.refused
         rows += batch.table.num_rows
         if rows + len(refused) >= _ROWS:
-            yield TextRows(pa.concat_tables(tables), refused)
-            tables, refused, rows = [], [], 0
-    if tables:
+            yield from _joined(alike, refused)
+            alike, refused, rows = {}, [], 0
+    yield from _joined(alike, refused)
+
+
+def _joined(alike: Mapping[tuple[str, ...], Sequence[pa.Table]], refused: list[RefusedRow]) -> Iterator[TextRows]:
+    import pyarrow as pa
+
+    for tables in alike.values():
         yield TextRows(pa.concat_tables(tables), refused)
+        refused = []
 
 
 def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, judge: Judge) -> pa.Table:

@@ -34,13 +34,14 @@ def iso(dialect: Dialect) -> Dialect:
 
 def column(values: pa.Array, declared: Column, dialect: Dialect) -> Typed | None:
     """Return a typed column as the declared one, or None if its text must decide. Null stays null."""
-    if any(map(_like_a_value, dialect.null_values)):  # such as -999 for a missing number
+    if any(map(like_a_value, dialect.null_values)):  # such as -999 for a missing number
         return None
     rule = _RULES.get(declared.type)
     return rule(values, declared, dialect) if rule else None
 
 
-def _like_a_value(token: str) -> bool:
+def like_a_value(token: str) -> bool:
+    """Return whether a token for missing values could be the text of a number, date or boolean."""
     return token.lower() in ("true", "false") or any(character.isdigit() for character in token)
 
 

@@ -58,7 +58,7 @@ def converted(values: pa.Array, declared: str, dialect: Dialect) -> tuple[list[A
     return list(map(repr, table["c"].to_pylist())), {row: sorted(reasons) for row, reasons in against.items()}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     columns(),
     st.sampled_from(list(COLUMNS)),
