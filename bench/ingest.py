@@ -140,7 +140,9 @@ def main(rows: int, forms: list[str], rounds: int) -> None:
                     command = [sys.executable, "-m", "bench.ingest", who, str(addition if who == "more" else file)]
                     command += [str(folder), before]
                     run, output = measured(command, dict(os.environ), folder / "log", proportional=True)
-                    print(who, form, f"{run.cpu:.1f} s of processors, {run.seconds:.1f} s, {run.memory / 2**20:.0f} MiB")
+                    print(
+                        who, form, f"{run.cpu:.1f} s of processors, {run.seconds:.1f} s, {run.memory / 2**20:.0f} MiB"
+                    )
                     print("   ", output.strip(), flush=True)
                     runs[who].append(run)
             table += _rows(f"{rows:,} rows, {form}", runs, peers)

@@ -53,7 +53,7 @@ def stage(batches: Iterable[TextRows], pipeline: Pipeline, file: Path, limits: L
             file,
             staged_schema(pipeline),
             compression="lz4",
-            use_dictionary=[*pipeline.columns],  # type: ignore[arg-type] # names are as good as a boolean
+            use_dictionary=[*pipeline.columns],
             write_statistics=False,
         ) as writer:
             for batch in _gathered(batches):
@@ -77,7 +77,6 @@ def staged_schema(pipeline: Pipeline) -> pa.Schema:
 
 def _gathered(batches: Iterable[TextRows]) -> Iterator[TextRows]:
     """Join small batches whose columns have the same types: each call of the expectations has its own cost."""
-    import pyarrow as pa
 
     alike: dict[tuple[str, ...], list[pa.Table]] = {}
     refused: list[RefusedRow] = []
@@ -104,7 +103,6 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
     """Return the good rows, typed; add the others to `staged`."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     try:
         typed, against = cells.convert(
