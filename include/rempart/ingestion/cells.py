@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rempart.ingestion.parsing import arrays, instants, numbers
+from rempart.ingestion.parsing import arrays, instants, numbers, typed
 from rempart.ingestion.parsing.numbers import NUMBER
 from rempart.settings.columns import Column
 from rempart.settings.sources import Dialect
@@ -22,6 +22,9 @@ DECIMAL_COMMA = r"^-?[0-9][0-9. ]*,[0-9]+$"
 NOT_FINITE = r"^(?i:[+-]?(nan|inf|infinity))$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+
+_FEW = 1024
+"""Cells that show whether a column repeats its texts."""
 
 Faults = list[tuple[Any, str]]
 """Pairs of a boolean array (true where the fault is) and its reason."""
@@ -39,8 +42,10 @@ def convert(
     dialect: Dialect,
     most: int | None = None,
 ) -> tuple[pa.Table, dict[int, list[str]]]:
-    """Return typed columns of all rows (lists, or a table with these columns as text), and reasons against rows by
-    index. `dialect` is how the source writes numbers, dates, times and missing values.
+    """Return typed columns of all rows, and reasons against rows by index.
+
+    `rows`: lists of text, or a table with these columns as text or with types of their own; null is empty. `dialect` is
+    how the source writes numbers, dates, times and missing values.
 
     `required` columns (key, partition) may not be empty even if nullable. A refused cell is null in the table. Raises
     TooManyFaults if more than `most` rows have a fault.
@@ -52,19 +57,11 @@ def convert(
     against: dict[int, list[str]] = {}
     for position, (name, column) in enumerate(columns.items()):
         if isinstance(rows, pa.Table):
-            text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], pa.string())
+            text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], rows[name].type)
         else:
             text = pa.array([row[position] for row in rows], pa.string())
-        empty = pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string()))
-        text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
-        arrays[name], faults = _TYPES[column.type](text, column, dialect)
-        if name in required or not column.nullable:
-            rule = (
-                "empty, and the column is not nullable"
-                if not column.nullable
-                else ("empty, but every row needs a value")
-            )
-            faults.append((empty, rule))
+        needed = name in required or not column.nullable
+        arrays[name], faults = _converted(text, column, dialect, needed)
         for mask, reason in faults:
             places = pc.indices_nonzero(pc.fill_null(mask, False))
             if most is not None and len(places) > most:
@@ -77,6 +74,53 @@ def convert(
     return pa.table(arrays), against
 
 
+def _converted(cells: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
+    """Return one column of its type, and the faults of its cells. `needed`: no cell may be empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(cells.type):
+        if made := typed.column(cells, column, dialect):
+            values, faults = made
+            return values, [*faults, (pc.is_null(cells), _empty(column))] if needed else faults
+        cells, dialect = pc.cast(cells, pa.string()), typed.iso(dialect)
+    encoded = _encoded(cells)
+    if encoded is None:
+        return _column(cells, column, dialect, needed)
+    values, found = _column(encoded.dictionary, column, dialect, needed)  # each distinct text is converted once
+    faults = [(mask.take(encoded.indices), why) for mask, why in found if _any(mask)]
+    same = pa.types.is_string(values.type) and not values.null_count
+    return cells if same else values.take(encoded.indices), faults
+
+
+def _empty(column: Column) -> str:
+    return "empty, but every row needs a value" if column.nullable else "empty, and the column is not nullable"
+
+
+def _encoded(text: pa.Array) -> pa.DictionaryArray | None:
+    """Return the distinct texts and the code of each cell; None where the first cells are mostly different."""
+    if len(text) < _FEW or len(text.slice(0, _FEW).unique()) > _FEW // 2:
+        return None
+    return text.dictionary_encode(null_encoding="encode")
+
+
+def _column(text: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    empty = pc.or_(pc.is_null(text), pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string())))
+    values, faults = _TYPES[column.type](_keep(pc.invert(empty), text), column, dialect)
+    if needed:
+        faults.append((empty, _empty(column)))
+    return values, faults
+
+
+def _any(mask: Any) -> bool:
+    import pyarrow.compute as pc
+
+    return bool(pc.any(mask).as_py())
+
+
 def _keep(mask: Any, text: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -87,6 +131,9 @@ def _keep(mask: Any, text: pa.Array) -> pa.Array:
 def _not_a_number(text: pa.Array, ok: Any, rule: str, dialect: Dialect) -> Faults:
     import pyarrow.compute as pc
 
+    if not _any(pc.invert(ok)):
+        return []
+    text = _keep(pc.invert(ok), text)  # a text that is a number has none of these faults
     if dialect.decimal == "." and not dialect.thousands:
         marks, reason = pc.match_substring_regex(text, DECIMAL_COMMA), "decimal comma; write a decimal point"
     else:

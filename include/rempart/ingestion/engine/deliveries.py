@@ -75,7 +75,7 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits) -> Iterator[TextRows
         if name.endswith((".csv", ".csv.gz")):
             yield from csv_rows.read(stream, size, pipeline.source, columns, limits)
         elif name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
-            yield from json_rows.read(stream, size, pipeline.source, columns, limits)
+            yield from json_rows.read(stream, size, pipeline.source, columns, limits, pipeline.columns)
         else:
             raise Unreadable("the file's name ends in none of .csv, .jsonl, .ndjson (or these with .gz) and .parquet")
 
@@ -102,13 +102,14 @@ def _judged(
     folders = sorted({folder, *(file.parent for file in known)})
     with opened(resources, folders) as connection:
         keys.judge(connection, [staged[i].file for i in used], known, list(columns), pipeline.key)
-        for position, rows in keys.count(connection).items():
+        repeated = keys.count(connection)
+        for position, rows in repeated.items():
             if rows + len(staged[used[position]].refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
                 found[used[position]] = Staged(found[used[position]].file, fault=fault)
         if any(delivery.fault != before.fault for delivery, before in zip(found, staged, strict=True)):
             return found, []
-        for repeat in keys.repeated(connection, list(columns), pipeline.key):
+        for repeat in keys.repeated(connection, list(columns), pipeline.key) if repeated else ():
             target = found[used[repeat.delivery]]
             target.refused.append(repeat.row)
             target.good -= 1

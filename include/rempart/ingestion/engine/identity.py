@@ -77,8 +77,9 @@ def row_digest_sql(columns: Mapping[str, SnapshotColumn]) -> str:
     values = []
     for name, column in columns.items():
         text = _TEXT_SQL[column.type].format(quote(name))
-        values.append(f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':' || {text}, '-')")
-    return f"unhex(sha256({' || '.join(values)}))"
+        values += [f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':', '-')", text]
+    # `concat` leaves nulls out, and copies a row's text once; a chain of || copies it for every column
+    return f"unhex(sha256(concat({', '.join(values)})))"
 
 
 def by_duckdb(

@@ -34,8 +34,7 @@ class WrittenPart:
 
 def month(column: str) -> str:
     """Return the SQL of a row's partition, `YYYY-MM`, from a date column."""
-    name = quote(column)
-    return f"printf('%04d-%02d', year({name}), month({name}))"
+    return f"left(CAST({quote(column)} AS VARCHAR), 7)"
 
 
 def write(
@@ -55,7 +54,7 @@ def write(
     names = ", ".join(map(quote, columns))
     ordered = ", ".join(map(quote, key))
     query = f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
-    writer = _Writer(folder, arrow_schema(columns), most)
+    writer = _Writer(folder, arrow_schema(columns), most, key)
     for batch in batches(connection, query, _GROUP):
         for name, rows in _runs(batch):
             writer.add(name, rows)
@@ -75,11 +74,24 @@ def _runs(batch: Any) -> Iterator[tuple[str, Any]]:
             yield rows.column(0)[0].as_py(), pa.Table.from_batches([rows]).drop_columns(["_partition"])
 
 
+def _encoding(schema: Any, key: Sequence[str]) -> dict[str, Any]:
+    """Return how Parquet holds the columns: a key of one column never repeats, so a dictionary of it is a waste."""
+    import pyarrow as pa
+
+    how: dict[str, Any] = {"compression": "zstd", "version": "2.6"}
+    if len(key) == 1:
+        how["use_dictionary"] = [name for name in schema.names if name != key[0]]
+        if pa.types.is_integer(schema.field(key[0]).type):  # sorted integers take few bytes as differences
+            how["column_encoding"] = {key[0]: "DELTA_BINARY_PACKED"}
+    return how
+
+
 class _Writer:
     """Writes parts one after the other; at most one row group is in memory."""
 
-    def __init__(self, folder: Path, schema: Any, most: int) -> None:
+    def __init__(self, folder: Path, schema: Any, most: int, key: Sequence[str]) -> None:
         self._folder, self._schema, self._most = folder, schema, most
+        self._how = _encoding(schema, key)
         self._partition: str | None = None
         self._waiting: list[Any] = []
         self._open: tuple[Path, Any, Any] | None = None
@@ -109,7 +121,7 @@ class _Writer:
         if self._open is None:
             file = self._folder / f"part-{len(self._done):06d}.parquet"
             sink = pa.OSFile(str(file), "wb")
-            self._open = file, sink, pq.ParquetWriter(sink, self._schema, compression="zstd", version="2.6")
+            self._open = file, sink, pq.ParquetWriter(sink, self._schema, **self._how)
         _, sink, writer = self._open
         table = pa.concat_tables(self._waiting)
         self._waiting = []
