@@ -65,7 +65,7 @@ def _extract(task_result: TaskResult) -> str | None:
     if task_result["waiting"]:
         told = f"{task_result['waiting']:,} deliveries of the last extraction were still to be ingested."
     elif task_result["deliveries"]:
-        told = f"{task_result['deliveries']:,} deliveries ({_size(task_result['bytes'])}) were taken from the source."
+        told = f"{task_result['deliveries']:,} deliveries ({size(task_result['bytes'])}) were taken from the source."
     else:
         told = ""
     return " ".join(filter(None, [told, gone])) or None

@@ -6,13 +6,13 @@ from datetime import date
 from urllib.parse import urlsplit
 
 from rempart.settings.config import Config
-from rempart.settings.sources import FilesSource, HttpSource, SiteSource, SqlSource
+from rempart.settings.sources import AnySource, DerivedSource, FilesSource, HttpSource, SiteSource, SqlSource
 from rempart.sovereignty.places import decide_origin, decide_origin_connection, decide_origin_host
 from rempart.sovereignty.policy import Decision, unknown
 
 
 def decide_source(
-    config: Config, classification: str, source: FilesSource | SqlSource | HttpSource | SiteSource, *, on: date
+    config: Config, classification: str, source: AnySource, *, on: date
 ) -> Decision | None:
     """Decide whether data of a classification may be read from this source; None where files arrive by themselves."""
     if fault := source_fault(config, source):
@@ -32,9 +32,11 @@ def decide_source(
             return decide_origin_connection(config, classification, source.connection, on=on)
         case SiteSource() | FilesSource():
             return decide_origin(config, classification, source.site, on=on) if source.site else None
+        case DerivedSource():  # it reads snapshots that are here
+            return None
 
 
-def source_fault(config: Config, source: FilesSource | SqlSource | HttpSource | SiteSource) -> str | None:
+def source_fault(config: Config, source: AnySource) -> str | None:
     """Return why a bucket cannot be a source, or None.
 
     The platform's own buckets hold data of every classification, so no pipeline takes files from them.
