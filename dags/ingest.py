@@ -22,12 +22,13 @@ without its rows and records that as evidence. It is valid for this snapshot alo
 **Run again** at any time: a run without new deliveries changes nothing and starts nothing. The same is true for a run
 with `again` whose checks have the same results.
 
-**When it fails**: `extract` names the source that did not answer, or refused. `ingest` names the delivery or site at fault; nothing was committed or lost. If only
-`check_quarantine` is red, more rows were quarantined than `max_quarantined` allows, and the deliveries that it names
-are held back. Read the reasons on the cockpit's page of the pipeline. Then choose: have the file corrected and put it
-into the landing bucket; or, if a rule was wrong, correct the pipeline file and run again with `again`; or, if the good
-rows shall count as they are, accept the delivery on that page or run `rempart quarantine accept`. If the site shows no
-snapshot, or an earlier one than the ledger names, follow docs/runbooks/current-snapshot-is-gone.md.
+**When it fails**: `extract` names the source that did not answer, or refused. `ingest` names the delivery or site at
+fault; nothing was committed or lost. If only `check_quarantine` is red, more rows were quarantined than
+`max_quarantined` allows, and the deliveries that it names are held back. Read the reasons on the cockpit's page of the
+pipeline. Then choose: have the file corrected and put it into the landing bucket; or, if a rule was wrong, correct the
+pipeline file and run again with `again`; or, if the good rows shall count as they are, accept the delivery on that
+page or run `rempart quarantine accept`. If the site shows no snapshot, or an earlier one than the ledger names, follow
+docs/runbooks/current-snapshot-is-gone.md.
 """
 
 from typing import Any

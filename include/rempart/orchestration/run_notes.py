@@ -203,6 +203,7 @@ def _size(count: float) -> str:
 
 
 _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
+    "extract": _extract,
     "ingest": _ingest,
     "materialize": _materialize,
     "train": _train,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ class Mariadb:
         import pymysql
         from pymysql.cursors import SSCursor
 
-        connection = self._connection
+        connection, context = self._connection, tls_context(self._connection)
         with _named(connection):
             opened = pymysql.connect(
                 host=connection.host,
@@ -45,9 +46,14 @@ class Mariadb:
                 read_timeout=round(relation.timeout.total_seconds()) + 60,
                 autocommit=True,
                 cursorclass=SSCursor,
-                **_tls(connection),
+                ssl=context,
             )
             try:
+                if context is not None and not isinstance(opened._sock, ssl.SSLSocket):  # the driver goes on without
+                    raise IngestError(
+                        f"extract from MariaDB (connection '{connection.name}'): the server offers no TLS",
+                        "Switch TLS on at the server, or change `sslmode` of the connection.",
+                    )
                 with opened.cursor() as cursor:
                     cursor.execute("SET SESSION time_zone = '+00:00', sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'")
                     _limit_time(cursor, relation)
@@ -69,19 +75,19 @@ def _limit_time(cursor: Any, relation: Relation) -> None:
         cursor.execute(f"SET SESSION max_execution_time = {round(seconds * 1000)}")
 
 
-def _tls(connection: Connection) -> dict[str, Any]:
-    """Return the driver's TLS settings for libpq's names of modes, which all connections of Rempart use."""
+def tls_context(connection: Connection) -> ssl.SSLContext | None:
+    """Return the TLS settings for libpq's names of modes, which all connections of Rempart use; None without TLS."""
     settings = connection.tls()
-    mode = settings.get("sslmode", "prefer")
-    if mode in ("disable", "allow"):
-        return {"ssl_disabled": True}
-    if mode == "prefer":
-        return {}
-    files = {"ssl_ca": "sslrootcert", "ssl_cert": "sslcert", "ssl_key": "sslkey"}
-    found: dict[str, Any] = {ours: settings[name] for ours, name in files.items() if name in settings}
-    if mode in ("verify-ca", "verify-full"):
-        return found | {"ssl_verify_cert": True, "ssl_verify_identity": mode == "verify-full"}
-    return found | {"ssl": {"verify_mode": False, "check_hostname": False}}
+    mode, root = settings.get("sslmode", "prefer"), settings.get("sslrootcert")
+    if mode in ("disable", "allow", "prefer"):
+        return None
+    context = ssl.create_default_context(cafile=None if root in (None, "system") else root)
+    context.check_hostname = mode == "verify-full"
+    if mode == "require" and root is None:
+        context.verify_mode = ssl.CERT_NONE
+    if "sslcert" in settings:
+        context.load_cert_chain(settings["sslcert"], settings.get("sslkey"))
+    return context
 
 
 class MariadbReading:
@@ -105,22 +111,21 @@ class MariadbReading:
     def rows(self, *, since: int | None = None) -> Iterator[Row]:
         cursor = self._relation.cursor
         if cursor is None or since is None:
-            return self._select(list(self._relation.columns), "TRUE", [], "cursor")
+            return self._select(list(self._relation.columns), "TRUE", "cursor")
         at = moment(since)
         bound = at.date().isoformat() if self._types[cursor] == self._day else at.strftime("%Y-%m-%d %H:%M:%S.%f")
-        where = f"({_name(cursor)} >= %s OR {_name(cursor)} IS NULL)"
-        return self._select(list(self._relation.columns), where, [bound], "cursor")
+        where = f"({_name(cursor)} >= {self._opened.literal(bound)} OR {_name(cursor)} IS NULL)"
+        return self._select(list(self._relation.columns), where, "cursor")
 
     def keys(self) -> Iterator[Row]:
-        return self._select(list(self._relation.key), "TRUE", [], "key")
+        return self._select(list(self._relation.key), "TRUE", "key")
 
     def chosen(self, keys: Sequence[Sequence[str]]) -> Iterator[Row]:
-        one = f"({', '.join(['%s'] * len(self._relation.key))})"
-        where = f"({', '.join(map(_name, self._relation.key))}) IN ({', '.join([one] * len(keys))})"
-        values = [value for key in keys for value in key]
-        return self._select(list(self._relation.columns), where, values, "key")
+        wanted = ", ".join(f"({', '.join(map(self._opened.literal, key))})" for key in keys)
+        where = f"({', '.join(map(_name, self._relation.key))}) IN ({wanted})"
+        return self._select(list(self._relation.columns), where, "key")
 
-    def _select(self, names: Sequence[str], where: str, values: list[str], order: Order) -> Iterator[Row]:
+    def _select(self, names: Sequence[str], where: str, order: Order) -> Iterator[Row]:
         marker, by = "NULL", [self._sorted(name) for name in self._relation.key]
         if cursor := self._relation.cursor:
             # not UNIX_TIMESTAMP: it reads a local time in the session's zone, and knows no day before 1970
@@ -132,7 +137,7 @@ class MariadbReading:
             f"WHERE {where} ORDER BY {', '.join(by)}"
         )
         with _named(None), self._opened.cursor() as reader:
-            reader.execute(statement.replace("%", "%%").replace("%%s", "%s") if values else statement, values or None)
+            reader.execute(statement)
             while some := reader.fetchmany(1000):
                 for micros, *cells in some:
                     yield (None if micros is None else int(micros)), line(cells)

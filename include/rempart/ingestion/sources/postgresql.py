@@ -126,7 +126,7 @@ class PostgresqlReading:
                 column
             )
             if order == "cursor":
-                by = [sql.SQL("{} NULLS LAST").format(marker), *by]
+                by = [sql.SQL("{} NULLS LAST").format(column), *by]  # as an index has it
         statement = sql.SQL("COPY (SELECT {}, {} FROM {} WHERE {} ORDER BY {}) TO STDOUT (FORMAT csv)").format(
             marker, sql.SQL(", ").join(map(self._text, names)), self._from, where, sql.SQL(", ").join(by)
         )
@@ -141,12 +141,12 @@ class PostgresqlReading:
 
         column, (kind, oid) = sql.Identifier(name), self._types[name]
         declared: Column = self._relation.columns[name]
-        if kind == "timestamptz":
-            return sql.SQL("({} AT TIME ZONE 'UTC')::text || 'Z'").format(column)
-        if self._is_array(oid):
+        if self._is_array(oid):  # the name of its kind is that of its items
             if declared.separator:
                 return sql.SQL("array_to_string({}, {})").format(column, sql.Literal(declared.separator))
             return sql.SQL("to_json({})::text").format(column)
+        if kind == "timestamptz":
+            return sql.SQL("({} AT TIME ZONE 'UTC')::text || 'Z'").format(column)
         return sql.SQL("{}::text").format(column)
 
     def _is_array(self, oid: int) -> bool:

@@ -13,14 +13,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rempart import canonical_json
 from rempart.errors import CapabilityMissing, ConfigError, PipelineError
 from rempart.ingestion.sources import csv_deliveries, key_comparison
 from rempart.ingestion.sources.database import Database, Reading, Relation
 from rempart.ingestion.sources.port import Extraction, Origin, Sink, Source, State, Surroundings
-from rempart.ingestion.sources.row_memory import RowMemory, microseconds
+from rempart.ingestion.sources.row_memory import RowMemory, digest, microseconds
 from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sources import SqlSource
+from rempart.settings.sources import Dialect, SqlSource
 from rempart.sovereignty import places
 from rempart.sovereignty.policy import Reason, verdict
 
@@ -39,7 +40,7 @@ class SqlExtraction:
 
     database: Database
     relation: Relation
-    pipeline: Pipeline
+    dialect: Dialect
     place: Origin
     overlap: timedelta | None
 
@@ -52,7 +53,7 @@ class SqlExtraction:
         memory = RowMemory(state, self.overlap, microseconds(now.astimezone(UTC)))
         with self.database.reading(self.relation) as reading:
             rows = memory.new(reading.rows(since=memory.since))
-            made = csv_deliveries.deliver(sink, "rows", self._header, rows)
+            made = csv_deliveries.deliver(sink, _stem("rows", state), self._header, rows)
         return Extraction(made, memory.after())
 
     def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
@@ -60,14 +61,14 @@ class SqlExtraction:
         memory = RowMemory(state, self.overlap, 0)
         if memory.cursor is None:
             raise CapabilityMissing(
-                f"compare the keys of pipeline '{self.pipeline.name}': its source has no cursor, or took nothing yet",
+                "compare keys: the source has no cursor, or nothing was taken yet",
                 "Add `cursor` to `source`, and run the pipeline once before.",
             )
         absent: list[tuple[object, ...]] = []
         with self.database.reading(self.relation) as reading:
             late = key_comparison.compare(known, self._keys(reading, memory.cursor), absent.append)
             texts = list(map(self._texts, late))
-            made = csv_deliveries.deliver(sink, "late", self._header, self._late(reading, texts))
+            made = csv_deliveries.deliver(sink, _stem("late", state), self._header, self._late(reading, texts))
         return Extraction(made, state, absent_keys=absent)
 
     @property
@@ -90,7 +91,7 @@ class SqlExtraction:
 
         key = list(self.relation.key)
         columns = {name: self.relation.columns[name] for name in key}
-        return convert(cells, columns, required=set(key), dialect=self.pipeline.source)
+        return convert(cells, columns, required=set(key), dialect=self.dialect)
 
     @staticmethod
     def _texts(key: tuple[object, ...]) -> list[str]:
@@ -100,6 +101,11 @@ class SqlExtraction:
         for start in range(0, len(keys), _CHOSEN):
             for _, row in reading.chosen(keys[start : start + _CHOSEN]):
                 yield row
+
+
+def _stem(kind: str, state: State) -> str:
+    """Return the beginning of the names of an extraction's deliveries: another one after another state."""
+    return f"{kind}-{digest(canonical_json.encode(dict(state))).hex()[:8]}"
 
 
 def _text(value: object) -> str:
@@ -135,7 +141,7 @@ def open_source(pipeline: Pipeline, around: Surroundings) -> Source:
         overlap = timedelta(days=-(-(overlap or timedelta()) // timedelta(days=1)))
     elif overlap is not None and source.time_zone:
         overlap += timedelta(hours=1)  # local clocks are set back by it
-    return SqlExtraction(_database(connection), relation, pipeline, origin, overlap)
+    return SqlExtraction(_database(connection), relation, source, origin, overlap)
 
 
 def _database(connection: Connection) -> Database:
