@@ -7,7 +7,12 @@ from urllib.parse import urlsplit
 
 from rempart.settings.config import Config
 from rempart.settings.sources import AnySource, DerivedSource, FilesSource, HttpSource, SiteSource, SqlSource
-from rempart.sovereignty.places import decide_origin, decide_origin_connection, decide_origin_host
+from rempart.sovereignty.places import (
+    decide_connection,
+    decide_origin,
+    decide_origin_connection,
+    decide_origin_host,
+)
 from rempart.sovereignty.policy import Decision, unknown
 
 
@@ -29,6 +34,8 @@ def decide_source(
                 return decide_origin_connection(config, classification, source.connection, on=on)
             return decision
         case SqlSource():
+            if source.connection not in config.connections:  # a database is written to by others: never an origin alone
+                return decide_connection(config, classification, source.connection, on=on)
             return decide_origin_connection(config, classification, source.connection, on=on)
         case SiteSource() | FilesSource():
             return decide_origin(config, classification, source.site, on=on) if source.site else None

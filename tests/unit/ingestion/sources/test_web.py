@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import io
 import json
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +16,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.deployment.setup import site_certificates
-from rempart.errors import ConnectionMissing, EgressDenied, IngestError, PlacementDenied, SourceUnavailable
+from rempart.errors import IngestError, SourceUnavailable
 from rempart.ingestion.sources.port import Delivery, Origin
 from rempart.ingestion.sources.web import client as web
 from rempart.ingestion.sources.web.client import Client
-from rempart.ingestion.sources.web.download import Version, digests_of, download
 from rempart.ingestion.sources.web.source import Http
 from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
@@ -314,216 +309,3 @@ def test_requests_keep_the_pace_that_the_pipeline_declares() -> None:
         for _ in range(3):
             slow.page(service.url)
     assert waits == [2.0, 2.0]
-
-
-# --- secrets and places -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("connection", "header", "value"),
-    [
-        (TOKEN, "authorization", "Bearer not-to-be-seen"),
-        (Connection("shop", "http", login="me", password="x"), "authorization", "Basic bWU6eA=="),
-        (Connection("shop", "http", password="key", extra={"header": "X-Api-Key"}), "x-api-key", "key"),
-    ],
-)
-def test_the_secret_goes_in_a_header(connection: Connection, header: str, value: str) -> None:
-    with serving(lambda asked: as_json([])) as service:
-        client(service.url, connection=connection).page(f"{service.url}/rows")
-        assert service.asked[0].headers[header] == value
-
-
-@pytest.mark.parametrize(
-    "connection", [Connection("shop", "http"), Connection("shop", "http", password="a\r\nHost: b")]
-)
-def test_a_secret_that_is_none_is_refused(connection: Connection) -> None:
-    with pytest.raises(ConnectionMissing):
-        client("http://127.0.0.1:9/", connection=connection)
-
-
-def test_a_redirect_carries_no_secret_to_another_host_or_port() -> None:
-    with serving(lambda asked: as_json(ROWS)) as other:
-        with serving(lambda asked: Reply(status=302, headers={"Location": f"{other.url}/rows"})) as service:
-            asked: list[tuple[str, int]] = []
-            home = client(service.url, connection=TOKEN, allow=lambda host, port: asked.append((host, port)))
-            with pytest.raises(IngestError, match="without TLS"):  # another server without TLS: not even asked
-                home.page(f"{service.url}/rows")
-        assert other.asked == []
-
-
-def test_a_redirect_to_the_same_server_keeps_the_secret_and_an_endless_one_ends() -> None:
-    def answers(asked: Request) -> Reply:
-        if asked.path == "/old":
-            return Reply(status=307, headers={"Location": "/rows"})
-        return Reply(status=302, headers={"Location": "/loop"}) if asked.path == "/loop" else as_json([])
-
-    with serving(answers) as service:
-        client(service.url, connection=TOKEN).page(f"{service.url}/old")
-        assert service.asked[-1].headers["authorization"] == "Bearer not-to-be-seen"
-        with pytest.raises(IngestError, match="redirects"):
-            client(service.url).page(f"{service.url}/loop")
-
-
-@pytest.mark.parametrize(
-    "target",
-    ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//", "http://[::1", "gopher://x:1/"],
-)
-def test_nothing_but_plain_http_is_followed(target: str) -> None:
-    elsewhere = Reply(status=302, headers={"Location": target})
-    with serving(lambda asked: elsewhere) as service, pytest.raises(IngestError):
-        client(service.url).page(service.url)
-
-
-def test_the_policy_is_asked_about_each_host_before_anything_is_sent() -> None:
-    def allow(host: str, port: int) -> None:
-        if host != "127.0.0.1":
-            raise PlacementDenied(f"{host}", "no")
-
-    inside = Reply(status=302, headers={"Location": "https://inside.example/"})
-    with serving(lambda asked: inside) as service, pytest.raises(PlacementDenied, match=r"inside\.example"):
-        client(service.url, allow=allow).page(service.url)
-
-
-def test_a_name_that_leads_to_this_machine_is_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    with serving(lambda asked: as_json([])) as service:
-        real = socket.create_connection
-        monkeypatch.setattr(
-            socket, "create_connection", lambda address, *a, **k: real(("127.0.0.1", service.port), *a, **k)
-        )
-        for variable in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-            monkeypatch.delenv(variable, raising=False)
-        with pytest.raises(EgressDenied, match=r"leads to 127\.0\.0\.1"):
-            client("https://api.acme.example/").page("https://api.acme.example/rows")
-        assert service.asked == []
-
-
-def test_messages_and_logs_hold_no_query_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(lambda asked: Reply(status=403)) as service, pytest.raises(IngestError) as refused:
-        client(service.url, connection=TOKEN).page(f"{service.url}/rows?since=a-value")
-    assert "a-value" not in str(refused.value) + caplog.text
-    assert "not-to-be-seen" not in str(refused.value) + caplog.text
-
-
-def test_a_private_authority_counts_and_another_host_gets_no_secret(tmp_path: Path) -> None:
-    made = site_certificates.make("test", datetime.now(UTC)).files()
-    for name, text in made.items():
-        (tmp_path / name).write_text(text)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(tmp_path / "site.pem", tmp_path / "site.key")
-    with serving(lambda asked: as_json(ROWS), tls) as other:
-        moved = Reply(status=302, headers={"Location": f"{other.url}/rows"})
-        with serving(lambda asked: moved if asked.path == "/moved" else as_json([]), tls) as service:
-            with pytest.raises(SourceUnavailable, match="certificate verify failed"):
-                client(service.url, connection=TOKEN).page(service.url)
-            home = client(service.url, connection=TOKEN, ca_file=tmp_path / "ca.pem")
-            home.page(f"{service.url}/rows")
-            assert "authorization" in service.asked[-1].headers
-            home.page(f"{service.url}/moved")
-            assert len(other.asked) == 1 and "authorization" not in other.asked[0].headers
-
-
-# --- downloads --------------------------------------------------------------------------------------------------------
-
-BODY = bytes(range(256)) * 400
-
-
-def ranged(asked: Request, body: bytes, etag: str, *, cut: int | None = None, **more: str) -> Reply:
-    headers = {"ETag": etag, **more}
-    if asked.headers.get("if-none-match") == etag:
-        return Reply(status=304, headers=headers)
-    wanted = asked.headers.get("range")
-    if wanted and asked.headers.get("if-range") == etag:
-        start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        if start >= len(body):
-            return Reply(status=416)
-        headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        return Reply(body[start:], 206, headers, cut)
-    return Reply(body, 200, headers, cut)
-
-
-@given(st.lists(st.integers(0, 120_000), max_size=5))
-def test_a_download_is_resumed_where_it_was_cut(cuts: list[int]) -> None:
-    left = list(cuts)
-
-    def answers(asked: Request) -> Reply:
-        return ranged(asked, BODY, '"v1"', cut=left.pop(0) if left else None)
-
-    with serving(answers) as service:
-        sink = MemorySink()
-        got = opened(service, "/year/bookings.csv.gz", download=True, format="csv").extract({}, sink, NOW)
-    (name,) = sink.stored
-    assert sink.stored[name] == BODY and got.state["sha256"] == hashlib.sha256(BODY).hexdigest()
-    assert name == f"bookings-{got.state['sha256'][:32]}.csv.gz"
-
-
-def test_what_is_unchanged_is_not_downloaded_again() -> None:
-    with serving(lambda asked: ranged(asked, BODY, '"v1"')) as service:
-        file = opened(service, "/f.csv", download=True, format="csv")
-        state = file.extract({}, MemorySink(), NOW).state
-        again = file.extract(state, MemorySink(), NOW)
-        assert (again.deliveries, again.state) == ([], state)
-        assert service.asked[-1].headers["if-none-match"] == '"v1"'
-    with serving(lambda asked: Reply(BODY)) as service:  # neither ETag nor time: its bytes tell
-        file = opened(service, "/f.csv", download=True, format="csv")
-        state = file.extract({}, MemorySink(), NOW).state
-        assert file.extract(state, MemorySink(), NOW).deliveries == []
-
-
-def test_a_file_that_changes_meanwhile_is_never_a_mixture() -> None:
-    replies = [('"v1"', b"a" * 5000, 2000), ('"v2"', b"b" * 6000, 3000), ('"v2"', b"b" * 6000, None)]
-
-    def answers(asked: Request) -> Reply:
-        etag, body, cut = replies.pop(0)
-        return ranged(asked, body, etag, cut=cut)
-
-    with serving(answers) as service:
-        sink = MemorySink()
-        opened(service, "/f.csv", download=True, format="csv").extract({}, sink, NOW)
-    assert list(sink.stored.values()) == [b"b" * 6000]
-
-
-def test_a_range_that_lies_is_not_believed(tmp_path: Path) -> None:
-    def answers(asked: Request) -> Reply:
-        if "range" in asked.headers:
-            return Reply(b"z" * 10, 206, {"ETag": '"v1"', "Content-Range": f"bytes 5-14/{len(BODY)}"})
-        return Reply(BODY, 200, {"ETag": '"v1"'}, cut=100)
-
-    with serving(answers) as service, client(service.url) as patient, pytest.raises(IngestError, match="changed"):
-        download(patient, f"{service.url}/f", tmp_path / "f", Version())
-
-
-@pytest.mark.parametrize("name", ["Repr-Digest", "Digest", "Content-MD5"])
-def test_a_whole_file_has_the_digest_that_the_service_declares(name: str, tmp_path: Path) -> None:
-    kind = "md5" if name == "Content-MD5" else "sha256"
-
-    def declared(body: bytes) -> dict[str, str]:
-        text = base64.b64encode(hashlib.new(kind, body, usedforsecurity=False).digest()).decode()
-        return {name: {"Repr-Digest": f"sha-256=:{text}:", "Digest": f"SHA-256={text}"}.get(name, text)}
-
-    with serving(lambda asked: Reply(BODY, headers=declared(BODY))) as service, client(service.url) as patient:
-        got = download(patient, f"{service.url}/f", tmp_path / "f", Version())
-    assert got is not None and got.size == len(BODY)
-    with (
-        serving(lambda asked: Reply(BODY, headers=declared(b"other"))) as service,
-        client(service.url) as patient,
-        pytest.raises(IngestError, match="its own digest"),
-    ):
-        download(patient, f"{service.url}/f", tmp_path / "f", Version())
-
-
-def test_a_file_of_unknown_length_is_refused(tmp_path: Path) -> None:
-    endless = Reply(BODY, length=False)
-    with (
-        serving(lambda asked: endless) as service,
-        client(service.url) as patient,
-        pytest.raises(IngestError, match="no length"),
-    ):
-        download(patient, f"{service.url}/f", tmp_path / "f", Version())
-
-
-@given(st.text(max_size=40))
-def test_no_header_breaks_the_digests(text: str) -> None:
-    for name in ("repr-digest", "digest", "content-md5"):
-        assert all(len(value) in (16, 32) for value in digests_of({name: text}).values())
