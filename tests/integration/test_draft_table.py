@@ -1,4 +1,4 @@
-"""A draft of a PostgreSQL table: types, enumerations and the key of the catalogue, read by a role that can only read."""
+"""A draft of a PostgreSQL table: types, enumerations and key of the catalogue, read by a role that can only read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def shop(feature_databases: FeatureDatabases) -> Iterator[Connection]:
                 PRIMARY KEY (order_no, line)
             );
             INSERT INTO shop.orders SELECT i / 2, i % 2, '2025-01-01'::timestamptz + i * interval '1 minute',
-                '2025-01-01'::date + i / 1440, '2025-01-01'::timestamp + i * interval '1 minute', i % 700 / 4.0, i * 0.5,
+                '2025-01-01'::date + i / 1440, '2025-01-01'::timestamp + i * interval '1 minute',
+                i % 700 / 4.0, i * 0.5,
                 (ARRAY['open', 'paid', 'lost']::shop.state[])[i % 3 + 1], (ARRAY['de', 'fr'])[i % 2 + 1],
                 '{CANARY}' || i, i % 2 = 0, ARRAY[i, 2], ARRAY['a'], now()
                 FROM generate_series(1, 300000) i;
@@ -102,5 +103,5 @@ def test_a_table_that_cannot_be_read_says_why(shop: Connection, table: str, says
 
 def test_no_server_is_told_without_the_password(shop: Connection) -> None:
     with pytest.raises(DatabaseUnavailable, match="no answer") as error:
-        tables.of_table("shop.orders", "shop_db", replace(shop, password="wrong-1f7c"))  # noqa: S106
+        tables.of_table("shop.orders", "shop_db", replace(shop, password="wrong-1f7c"))
     assert "wrong-1f7c" not in f"{error.value.what} {error.value.hint}"

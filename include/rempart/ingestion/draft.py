@@ -17,7 +17,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.sample import Sample
-from rempart.ingestion.sampling.survey import Survey, survey
+from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
 from rempart.settings.pipelines import pipelines_dir
 
@@ -30,8 +30,10 @@ def draft_pipeline(source: Path | Sample, name: str | None = None) -> str:
 
     Raises PipelineError.
     """
-    sample = of_file(source) if isinstance(source, Path) else source
-    return "\n".join(_lines(survey(sample, name))) + "\n"
+    if isinstance(source, Path):
+        pipeline_name(source.name, name)  # before a large file is read
+        source = of_file(source)
+    return "\n".join(_lines(survey(source, name))) + "\n"
 
 
 def save_draft(source: Path | Sample, name: str | None = None, folder: Path | None = None) -> Path:

@@ -48,7 +48,9 @@ def of_file(file: Path) -> Sample:
     raise _refused(file, "its name does not end in .csv, .jsonl, .ndjson or .parquet", ENDINGS)
 
 
-def _refused(file: Path, why: str, hint: str = "Correct the file.") -> PipelineError:
+def _refused(
+    file: Path, why: str, hint: str = "Correct the file, or pass one with some ordinary rows."
+) -> PipelineError:
     return PipelineError(f"draft a pipeline from {file.name}: {why}", hint)
 
 
@@ -80,7 +82,7 @@ def _csv(file: Path) -> Sample:
         tables.append(batch.table.select(header))
         rows += batch.table.num_rows
     if not rows:
-        raise _refused(file, "no row has as many fields as the first line", "Pass a file with some ordinary rows.")
+        raise _refused(file, "no row has as many fields as the first line")
     about = rows if read.whole else round(rows * read.size / max(1, len(read.body)))
     table = thinned(pa.concat_tables(tables), MOST_ROWS)
     lines = {

@@ -52,12 +52,7 @@ class Survey:
 
 def survey(sample: Sample, name: str | None = None) -> Survey:
     """Look at a sample. Raises PipelineError where no pipeline can come of it."""
-    pipeline = name or re.sub(r"[^a-z0-9]+", "_", _stem(sample)).strip("_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", pipeline):
-        raise PipelineError(
-            f"name a pipeline after {sample.name}: its name has no usable characters",
-            "Pass a name of lower case letters, digits and _ (--name).",
-        )
+    pipeline = pipeline_name(sample.name, name, table="kind" in sample.source)
     guessed, table = _guessed(sample)
     dialect = guessed.dialect
     columns = tuple(
@@ -111,9 +106,16 @@ def partition_period(rows_a_month: float, *, timed: bool) -> Period:
     return "day" if rows_a_month / 30.4 <= DENSE or not timed else "hour"
 
 
-def _stem(sample: Sample) -> str:
-    name = sample.name.lower()
-    return name.split(".", 1)[0] if "kind" not in sample.source else name.rsplit(".", 1)[-1]
+def pipeline_name(source: str, name: str | None, *, table: bool = False) -> str:
+    """Return the name of the pipeline of a file or a table. Raises PipelineError if it has no usable one."""
+    stem = source.lower().rsplit(".", 1)[-1] if table else source.lower().split(".", 1)[0]
+    found = name or re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", found):
+        raise PipelineError(
+            f"name a pipeline after {source}: its name has no usable characters",
+            "Pass a name of lower case letters, digits and _ (--name).",
+        )
+    return found
 
 
 def _guessed(sample: Sample) -> tuple[recognise.Guess, pa.Table]:
