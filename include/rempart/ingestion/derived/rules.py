@@ -104,7 +104,7 @@ def _walk(node: Any, tables: frozenset[str], functions: Functions) -> Iterator[F
                 yield Fault(f"{name}() may not stand in FROM: a query reads its inputs alone", at)
             yield from _walk(node["function"].get("arguments", []), tables, functions)
             return
-        case (("SHOW_REF" | "COLUMN_DATA" | "PIVOT"), _):
+        case (("SHOW_REF" | "COLUMN_DATA"), _):
             yield Fault(f"{str(kind).lower()} is not a query of the inputs' rows", at)
         case "JOIN", _ if node.get("ref_type") == "POSITIONAL":
             yield Fault("it joins by the position of rows, and rows have no order", at)
