@@ -16,7 +16,7 @@ import pytest
 
 from bench import hostile_files
 from rempart.errors import PipelineError
-from rempart.flows.ingestion.judge_rows import judge
+from tests.unit.ingestion.oracle.judge_rows import judge
 from rempart.ingestion import isolated, reading, reading_process
 from rempart.ingestion.expectations import broken, build
 from rempart.ingestion.reading import Rows

@@ -27,7 +27,7 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
     Accepts gzip, a byte order mark, any line ends, columns in any order. Blank lines are skipped. Refused rows of one
     batch are in order of lines; rows are not if a row has several lines.
     """
-    text = unpacked(stream, size)
+    text = unpacked(stream, size, limits.bytes, limits.ratio)
     if text.peek(3).startswith(UTF8_BOM):
         if source.encoding != "utf-8":
             raise Unreadable(f"the file is UTF-8, but the pipeline declares {source.encoding}")

@@ -43,7 +43,7 @@ def opened(resources: Resources, folders: Sequence[Path]) -> Iterator[duckdb.Duc
 
 def batches(connection: duckdb.DuckDBPyConnection, query: str, rows: int) -> Iterator[Any]:
     """Yield the result of a query as Arrow record batches of `rows` rows, as it is made."""
-    reader: Any = connection.execute(query).to_arrow_reader(rows)
+    reader: Any = connection.sql(query).to_arrow_reader(rows)
     yield from reader
 
 

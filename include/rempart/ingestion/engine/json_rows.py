@@ -27,7 +27,7 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
     Numbers keep their text, null is null, and a column that an object lacks is null. An object with a field that is
     not in the schema is refused.
     """
-    text = unpacked(stream, size)
+    text = unpacked(stream, size, limits.bytes, limits.ratio)
     if text.peek(3).startswith(UTF8_BOM):
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, "utf-8", limits)

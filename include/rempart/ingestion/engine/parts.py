@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import IntegrityError
 from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.identity import quote
-from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema
+from rempart.settings.columns import Period
+from rempart.settings.pipeline import Pipeline
+from rempart.ingestion.content.schema import SnapshotColumn, arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +25,7 @@ _GROUP = 131_072
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """A part on disk. `partition`: `YYYY-MM`."""
+    """A part on disk. `partition`: the name of its period, such as `YYYY-MM`."""
 
     partition: str
     file: Path
@@ -32,10 +34,22 @@ class WrittenPart:
     sha256: str
 
 
-def month(column: str) -> str:
-    """Return the SQL of a row's partition, `YYYY-MM`, from a date column."""
+def period(column: str, type_: str, every: Period = "month") -> str:
+    """Return the SQL of a row's partition (in UTC) from a date or timestamp column, as `snapshots.partitions` does."""
     name = quote(column)
-    return f"printf('%04d-%02d', year({name}), month({name}))"
+    if type_ == "timestamp":  # calendar functions of a time with a zone would use the zone of the session
+        name = f"make_timestamp(epoch_us({name}))"
+    form, numbers = "%04d-%02d", [f"year({name})", f"month({name})"]
+    if every != "month":
+        form, numbers = f"{form}-%02d", [*numbers, f"day({name})"]
+    if every == "hour":
+        form, numbers = f"{form}T%02d", [*numbers, f"hour({name})"]
+    return f"printf('{form}', {', '.join(numbers)})"
+
+
+def period_of(pipeline: Pipeline) -> str:
+    """Return the SQL of a row's partition in a pipeline's snapshot."""
+    return period(pipeline.partition_by, pipeline.columns[pipeline.partition_by].type, pipeline.partition_every)
 
 
 def write(
@@ -55,6 +69,7 @@ def write(
     names = ", ".join(map(quote, columns))
     ordered = ", ".join(map(quote, key))
     query = f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
+    folder.mkdir(exist_ok=True)
     writer = _Writer(folder, arrow_schema(columns), most)
     for batch in batches(connection, query, _GROUP):
         for name, rows in _runs(batch):

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.flows.ingestion.judge_rows import judge_within_limit
+from tests.unit.ingestion.oracle.judge_rows import judge_within_limit
 from rempart.ingestion import reading
 from rempart.ingestion.engine.deliveries import TakenIn, held_rows, take_in
 from rempart.ingestion.engine.limits import Limits, Resources

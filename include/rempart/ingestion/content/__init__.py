@@ -1,0 +1,1 @@
+"""What a snapshot holds: the types of its rows, and the parts that it gains and keeps as rows join."""
