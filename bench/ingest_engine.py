@@ -47,7 +47,7 @@ def ours(file: Path, folder: Path, judged: bool) -> None:
     from rempart.ingestion.engine import deliveries, identity, parts
     from rempart.ingestion.engine.database import opened, parquet
     from rempart.ingestion.engine.limits import Limits, Resources
-    from rempart.ingestion.snapshots import snapshot_columns
+    from rempart.ingestion.content.schema import snapshot_columns
     from rempart.settings.pipelines import named
 
     pipeline = named("hotel_bookings")
@@ -66,9 +66,11 @@ def ours(file: Path, folder: Path, judged: bool) -> None:
     columns = snapshot_columns(pipeline)
     with opened(resources, [folder]) as connection:
         written = parquet([part.file for part in outcome.parts])
-        found = identity.by_duckdb(connection, written, columns, parts.month(pipeline.partition_by))
+        found = identity.by_duckdb(connection, written, columns, parts.period_of(pipeline))
     done = time.perf_counter()
-    snapshot = identity.content_id(columns, pipeline.key, pipeline.partition_by, found)
+    snapshot = identity.content_id(
+        columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, found
+    )
     delivery = outcome.deliveries[0]
     print(
         f"snapshot {snapshot}: {sum(part.rows for part in outcome.parts)} rows in {len(outcome.parts)} parts, "

@@ -23,6 +23,9 @@ NOT_FINITE = r"^(?i:[+-]?(nan|inf|infinity))$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
+_FEW = 1024
+"""Cells that show whether a column repeats its texts."""
+
 Faults = list[tuple[Any, str]]
 """Pairs of a boolean array (true where the fault is) and its reason."""
 
@@ -55,16 +58,14 @@ def convert(
             text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], pa.string())
         else:
             text = pa.array([row[position] for row in rows], pa.string())
-        empty = pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string()))
-        text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
-        arrays[name], faults = _TYPES[column.type](text, column, dialect)
-        if name in required or not column.nullable:
-            rule = (
-                "empty, and the column is not nullable"
-                if not column.nullable
-                else ("empty, but every row needs a value")
-            )
-            faults.append((empty, rule))
+        needed = name in required or not column.nullable
+        encoded = _encoded(text)
+        if encoded is None:
+            arrays[name], faults = _column(text, column, dialect, needed)
+        else:  # each distinct text is converted once
+            values, found = _column(encoded.dictionary, column, dialect, needed)
+            arrays[name] = values.take(encoded.indices)
+            faults = [(mask.take(encoded.indices), reason) for mask, reason in found if _any(mask)]
         for mask, reason in faults:
             places = pc.indices_nonzero(pc.fill_null(mask, False))
             if most is not None and len(places) > most:
@@ -77,6 +78,32 @@ def convert(
     return pa.table(arrays), against
 
 
+def _encoded(text: pa.Array) -> pa.DictionaryArray | None:
+    """Return the distinct texts and the code of each cell; None where the first cells are mostly different."""
+    if len(text) < _FEW or len(text.slice(0, _FEW).unique()) > _FEW // 2:
+        return None
+    return text.dictionary_encode(null_encoding="encode")
+
+
+def _column(text: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
+    """Return one column of its type, and the faults of its cells. `needed`: no cell may be empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    empty = pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string()))
+    values, faults = _TYPES[column.type](_keep(pc.invert(empty), text), column, dialect)
+    if needed:
+        rule = "empty, but every row needs a value" if column.nullable else "empty, and the column is not nullable"
+        faults.append((empty, rule))
+    return values, faults
+
+
+def _any(mask: Any) -> bool:
+    import pyarrow.compute as pc
+
+    return bool(pc.any(mask).as_py())
+
+
 def _keep(mask: Any, text: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -87,6 +114,9 @@ def _keep(mask: Any, text: pa.Array) -> pa.Array:
 def _not_a_number(text: pa.Array, ok: Any, rule: str, dialect: Dialect) -> Faults:
     import pyarrow.compute as pc
 
+    if not _any(pc.invert(ok)):
+        return []
+    text = _keep(pc.invert(ok), text)  # a text that is a number has none of these faults
     if dialect.decimal == "." and not dialect.thousands:
         marks, reason = pc.match_substring_regex(text, DECIMAL_COMMA), "decimal comma; write a decimal point"
     else:

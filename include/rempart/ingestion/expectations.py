@@ -7,7 +7,7 @@ error texts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -118,18 +118,32 @@ def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, li
     An empty cell meets an expectation about one column (the schema decides whether it may be empty); one about several
     columns has `ignore_row_if`. Raises PipelineError if an expectation cannot be applied to its columns.
     """
+    return reasons(expectations, places(expectations, table))
+
+
+def reasons(expectations: Sequence[Expectation], found: Mapping[int, Iterable[int]]) -> dict[int, list[str]]:
+    """Return reasons by row, in the order of the expectations. `found`: what `places` returns."""
+    against: dict[int, list[str]] = {}
+    for index in sorted(found):
+        reason = expectations[index].reason
+        for row in found[index]:
+            against.setdefault(row, []).append(reason)
+    return against
+
+
+def places(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, list[int]]:
+    """Return which rows break which expectation: ascending positions of rows by the index of the expectation."""
     if not expectations or not table.num_rows:
         return {}
-    against: dict[int, list[tuple[int, str]]] = {}
+    found: dict[int, list[int]] = {}
     for index, expectation in enumerate(expectations):
         if expectation.expect in patterns.NAMES:
-            for row in patterns.broken(index, expectation, table):
-                against.setdefault(row, []).append((index, expectation.reason))
+            found[index] = patterns.broken(index, expectation, table)
     others = {i: expectation for i, expectation in enumerate(expectations) if expectation.expect not in patterns.NAMES}
     if others:
         with _quiet():
-            _add_broken(others, table, against)
-    return {row: [reason for _, reason in sorted(found)] for row, found in against.items()}
+            _add_broken(others, table, found)
+    return {index: rows for index, rows in found.items() if rows}
 
 
 def columns(expectation: Expectation) -> list[str]:
@@ -139,9 +153,9 @@ def columns(expectation: Expectation) -> list[str]:
 
 
 def _add_broken(
-    expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[tuple[int, str]]]
+    expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[int]]
 ) -> None:
-    """Add what Great Expectations finds, by row: each expectation's index and reason."""
+    """Add what Great Expectations finds: the rows that break each expectation."""
     import great_expectations as gx
     import numpy as np
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -174,8 +188,7 @@ def _add_broken(
                 f"expectations.{index}: '{expectation.expect}' cannot be applied to {', '.join(columns(expectation))}",
                 "Check that its arguments fit the type of the column (a number for a number, a date for a date).",
             )
-        for row in sorted({int(entry[ROW]) for entry in found}):
-            against.setdefault(row, []).append((index, expectation.reason))
+        against[index] = sorted({int(entry[ROW]) for entry in found})
 
 
 def _comparable(table: pa.Table) -> pa.Table:

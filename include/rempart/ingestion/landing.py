@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import RefusedRows, schema
 from rempart.sites import once
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _TYPE = "application/octet-stream"
 _AT_A_TIME = 5_000
@@ -156,24 +161,36 @@ def _write_refused(refused: Iterable[RefusedRow], file: Path) -> None:
     import pyarrow.parquet as pq
 
     rows = iter(refused)
-    schema = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    columns_of = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+    with pq.ParquetWriter(file, columns_of, compression="zstd") as writer:
         while some := list(islice(rows, _AT_A_TIME)):
             columns = [[row.line for row in some], ["; ".join(row.reasons) for row in some], [row.raw for row in some]]
             writer.write_table(
                 pa.table(
-                    [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema
+                    [pa.array(column, kind) for column, kind in zip(columns, columns_of.types, strict=True)],
+                    schema=columns_of,
                 )
             )
 
 
-def refused_rows(body: bytes) -> list[RefusedRow]:
+def refused_rows(body: bytes) -> RefusedRows:
     """Return the rows in a quarantine object, by line. Several reasons of one row are joined to one text."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(pa.BufferReader(body)).to_pylist()
-    return [RefusedRow(row["source_line"], (row["reason"],), row["raw"] or "") for row in rows]
+    table = pq.read_table(pa.BufferReader(body)).combine_chunks()
+    reasons = pa.ListArray.from_arrays(
+        pa.array(range(table.num_rows + 1), pa.int32()), pa.concat_arrays([*table["reason"].chunks, _no_text()])
+    )
+    raw = pc.fill_null(table["raw"], "")
+    return RefusedRows(pa.table([table["source_line"], reasons, raw], schema=schema())).sorted()
+
+
+def _no_text() -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([], pa.string())
 
 
 def clear(site: Site, bucket: str, arrival: Arrival) -> None:

@@ -30,6 +30,7 @@ from rempart.settings.sections import (
     DagDefaults,
     DeclaredConnection,
     EvidenceConfig,
+    Ingestion,
     Place,
     PolicyRule,
     Pool,
@@ -73,6 +74,7 @@ class Config(Strict):
     machine: Place | None = Field(
         default=None, description=("The machine that runs the platform's own servers: PostgreSQL, MLflow and Airflow.")
     )
+    ingestion: Ingestion = Ingestion()
     replication: list[ReplicationPair] = Field(default_factory=list)
     backup: BackupConfig
     evidence: EvidenceConfig = EvidenceConfig()

@@ -17,7 +17,5 @@ def not_yet(pipeline: Pipeline) -> Iterator[str]:
         yield f"source.kind: this version does not extract from `{source.kind}`; deliver files instead"
     elif source.site is not None:
         yield "source.site: this version does not fetch files from a site; deliver them to the landing bucket"
-    if source.kind == "files" and source.format != "csv":
-        yield f"source.format: this version does not read {source.format}; deliver CSV"
     if pipeline.conflict_rule != "refuse":
         yield f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet"

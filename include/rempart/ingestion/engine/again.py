@@ -35,7 +35,7 @@ def only_quarantined(read: Delivery, quarantined: RefusedRows, file: Path, resou
         _match(connection, read.file, now, before)
         with (
             pq.ParquetFile(read.file) as source,
-            pq.ParquetWriter(file, source.schema_arrow, "2.6", compression="lz4") as out,
+            pq.ParquetWriter(file, source.schema_arrow, compression="lz4") as out,
         ):
             found = (
                 f"SELECT s.* REPLACE (p.now AS {LINE}) FROM {parquet([read.file])} s "  # noqa: S608 - our own names

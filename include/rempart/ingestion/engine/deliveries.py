@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.engine.staging import Judge, Staged
 from rempart.ingestion.parsing import formats
-from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.refused import REASONS, RefusedRows
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
 
@@ -91,60 +92,118 @@ def take_in(
 
 
 def judged(
-    delivery: Delivery, judge: Judge, limits: Limits, file: Path, struck: Collection[int] = frozenset()
-) -> Delivery:
-    """Judge the typed rows of a delivery, and write the good ones to `file`. Raises PipelineError from `judge`.
+    deliveries: Sequence[Delivery],
+    judge: Judge,
+    limits: Limits,
+    folder: Path,
+    struck: Sequence[Collection[int]] | None = None,
+) -> list[Delivery]:
+    """Judge the typed rows of deliveries; the good ones are in new files in `folder`. Raises PipelineError from `judge`.
 
-    `struck`: lines of erased rows; these are refused, without their text.
+    `struck`: for each delivery the lines of erased rows; these are refused, without their text. Small deliveries are
+    judged together: each call of the expectations has its own cost.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    if delivery.fault:
-        return delivery
-    lines = pa.array(sorted(struck), pa.int64())
-    refused, good, seen = delivery.refused, 0, 0
-    if struck:
-        gone = [row for row in refused if row.line in struck]
-        refused = RefusedRows(refused.table.filter(pc.invert(pc.is_in(refused.table[LINE], value_set=lines))))
-        refused = refused.plus(RefusedRow(row.line, (ERASED,), "") for row in gone)
-    with pq.ParquetFile(delivery.file) as source, pq.ParquetWriter(file, source.schema_arrow, "2.6", compression="lz4") as out:
-        for batch in source.iter_batches(_ROWS):
-            table = pa.Table.from_batches([batch])
-            if struck:
-                erased = pc.is_in(table[LINE], value_set=lines)
-                refused = refused.plus(
-                    RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(erased).to_pylist()
-                )
-                table = table.filter(pc.invert(erased))
-            table, broken = _without_broken(table, judge)
-            seen += table.num_rows + len(broken)
-            refused = refused.plus(broken)
-            if fault := _beyond(refused, limits):
-                return Delivery(file, fault=fault)
-            good += table.num_rows
-            out.write_table(table)
-    return Delivery(file, good, seen, refused)
-
-
-def _without_broken(table: Any, judge: Judge) -> tuple[Any, list[RefusedRow]]:
-    """Return the rows of a batch that meet all expectations, and the others."""
-    import numpy as np
-    import pyarrow as pa
-
-    against = judge(table)
-    if not against:
-        return table, []
-    places = sorted(against)
-    rows = table.take(pa.array(places, pa.int64())).to_pylist()
-    refused = [
-        RefusedRow(row[LINE], tuple(against[place]), staging.raw_text(row))
-        for place, row in zip(places, rows, strict=True)
+    folder.mkdir(exist_ok=True)
+    found = [
+        _Judged(delivery, folder / f"{i:06d}", limits, frozenset(struck[i]) if struck else frozenset())
+        for i, delivery in enumerate(deliveries)
     ]
-    good = np.ones(table.num_rows, bool)
-    good[places] = False
-    return table.filter(pa.array(good)), refused
+    waiting: list[tuple[int, Any]] = []
+
+    def judge_waiting(done: int) -> None:
+        """Judge the waiting rows; nothing more comes of the deliveries before `done`."""
+        if waiting:
+            against = judge(pa.concat_tables([table for _, table in waiting]))
+            places, start = sorted(against), 0
+            for i, table in waiting:
+                end = start + table.num_rows
+                here = places[bisect_left(places, start) : bisect_left(places, end)]
+                found[i].add(table, {place - start: against[place] for place in here})
+                start = end
+            waiting.clear()
+        for one in found[:done]:
+            one.close()
+
+    for i, delivery in enumerate(deliveries):
+        if delivery.fault:
+            continue
+        with pq.ParquetFile(delivery.file) as source:
+            waiting.append((i, source.schema_arrow.empty_table()))  # so that there is a file
+            for batch in source.iter_batches(_ROWS):
+                waiting.append((i, found[i].not_erased(pa.Table.from_batches([batch]))))
+                if sum(table.num_rows for _, table in waiting) >= _ROWS:
+                    judge_waiting(i)
+    judge_waiting(len(found))
+    return [one.delivery for one in found]
+
+
+class _Judged:
+    """Collects the rows of one delivery that were judged."""
+
+    def __init__(self, before: Delivery, file: Path, limits: Limits, struck: frozenset[int]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._limits, self._struck = limits, pa.array(sorted(struck), pa.int64())
+        self._writer: Any = None
+        self.delivery = before if before.fault else replace(before, file=file, good=0, judged=0)
+        if struck and not before.fault:
+            table = before.refused.table
+            gone = pc.is_in(table[LINE], value_set=self._struck)
+            kept = RefusedRows(table.filter(pc.invert(gone)))
+            self.delivery = replace(self.delivery, refused=kept)
+            self._refuse(RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(gone).to_pylist())
+
+    def not_erased(self, table: Any) -> Any:
+        """Return the rows of a batch that were not erased; the others are refused without their text."""
+        import pyarrow.compute as pc
+
+        if not len(self._struck):
+            return table
+        gone = pc.is_in(table[LINE], value_set=self._struck)
+        self._refuse(RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(gone).to_pylist())
+        return table.filter(pc.invert(gone))
+
+    def add(self, table: Any, against: Mapping[int, Sequence[str]]) -> None:
+        """Take judged rows. `against`: the reasons against some of them, by position."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.delivery.fault:
+            return
+        seen = table.num_rows
+        if against:
+            places = sorted(against)
+            rows = table.take(pa.array(places, pa.int64())).to_pylist()
+            self._refuse(
+                RefusedRow(row[LINE], tuple(against[place]), staging.raw_text(row))
+                for place, row in zip(places, rows, strict=True)
+            )
+            good = np.ones(seen, bool)
+            good[places] = False
+            table = table.filter(pa.array(good))
+        if fault := _beyond(self.delivery.refused, self._limits):
+            self.close()
+            self.delivery = Delivery(self.delivery.file, fault=fault)
+            return
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.delivery.file, table.schema, compression="lz4")
+        self._writer.write_table(table)
+        judged = self.delivery.judged + seen
+        self.delivery = replace(self.delivery, good=self.delivery.good + table.num_rows, judged=judged)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _refuse(self, rows: Iterable[RefusedRow]) -> None:
+        self.delivery = replace(self.delivery, refused=self.delivery.refused.plus(rows))
 
 
 def _beyond(refused: RefusedRows, limits: Limits) -> str | None:
@@ -154,6 +213,19 @@ def _beyond(refused: RefusedRows, limits: Limits) -> str | None:
         example = "the faulty rows are too long to be stored one by one"
         return f"more than {limits.refused} rows have a fault, for example: {example}"
     return None
+
+
+def without(delivery: Delivery, lines: Collection[int], folder: Path) -> Delivery:
+    """Return a delivery without the rows on some lines, which count as never delivered; good rows are in `folder`."""
+    import pyarrow.compute as pc
+
+    if not lines or delivery.fault:
+        return delivery
+    (found,) = judged([delivery], lambda table: {}, Limits(), folder, [lines])
+    if found.fault:
+        return found
+    left = pc.not_equal(pc.list_element(found.refused.table[REASONS], 0), ERASED)
+    return replace(found, refused=RefusedRows(found.refused.table.filter(left)))
 
 
 def decide(

@@ -82,8 +82,9 @@ def row_digest_sql(columns: Mapping[str, SnapshotColumn]) -> str:
     values = []
     for name, column in columns.items():
         text = _text_sql(column.type, quote(name))
-        values.append(f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':' || {text}, '-')")
-    return f"unhex(sha256({' || '.join(values)}))"
+        values += [f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':', '-')", text]
+    # `concat` leaves nulls out, and copies a row's text once; a chain of || copies it for every column
+    return f"unhex(sha256(concat({', '.join(values)})))"
 
 
 def _text_sql(type_: str, value: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
-from rempart.ingestion.reading import EMPTY
+from rempart.ingestion.reading import EMPTY, check_format
 from rempart.ingestion.unpacking import Unreadable, unpacked
 from rempart.settings.pipeline import Source
 
@@ -28,6 +28,7 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
     not in the schema is refused.
     """
     text = unpacked(stream, size, limits.bytes, limits.ratio)
+    check_format(text.peek(16)[:16], "JSON Lines")
     if text.peek(3).startswith(UTF8_BOM):
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, "utf-8", limits)

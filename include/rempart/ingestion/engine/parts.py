@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _GROUP = 131_072
 """Rows of a row group."""
+_LETTERS = {"month": len("YYYY-MM"), "day": len("YYYY-MM-DD"), "hour": len("YYYY-MM-DD HH")}
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,10 @@ class WrittenPart:
 def period(column: str, type_: str, every: Period = "month") -> str:
     """Return the SQL of a row's partition (in UTC) from a date or timestamp column, as `snapshots.partitions` does."""
     name = quote(column)
-    if type_ == "timestamp":  # calendar functions of a time with a zone would use the zone of the session
+    if type_ == "timestamp":  # the text of a time with a zone would be in the zone of the session
         name = f"make_timestamp(epoch_us({name}))"
-    form, numbers = "%04d-%02d", [f"year({name})", f"month({name})"]
-    if every != "month":
-        form, numbers = f"{form}-%02d", [*numbers, f"day({name})"]
-    if every == "hour":
-        form, numbers = f"{form}T%02d", [*numbers, f"hour({name})"]
-    return f"printf('{form}', {', '.join(numbers)})"
+    text = f"left(CAST({name} AS VARCHAR), {_LETTERS[every]})"
+    return f"replace({text}, ' ', 'T')" if every == "hour" else text
 
 
 def period_of(pipeline: Pipeline) -> str:
@@ -70,7 +67,7 @@ def write(
     ordered = ", ".join(map(quote, key))
     query = f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
     folder.mkdir(exist_ok=True)
-    writer = _Writer(folder, arrow_schema(columns), most)
+    writer = _Writer(folder, arrow_schema(columns), most, key)
     for batch in batches(connection, query, _GROUP):
         for name, rows in _runs(batch):
             writer.add(name, rows)
@@ -90,11 +87,24 @@ def _runs(batch: Any) -> Iterator[tuple[str, Any]]:
             yield rows.column(0)[0].as_py(), pa.Table.from_batches([rows]).drop_columns(["_partition"])
 
 
+def _encoding(schema: Any, key: Sequence[str]) -> dict[str, Any]:
+    """Return how Parquet holds the columns: a key of one column never repeats, so a dictionary of it is a waste."""
+    import pyarrow as pa
+
+    how: dict[str, Any] = {"compression": "zstd", "version": "2.6"}
+    if len(key) == 1:
+        how["use_dictionary"] = [name for name in schema.names if name != key[0]]
+        if pa.types.is_integer(schema.field(key[0]).type):  # sorted integers take few bytes as differences
+            how["column_encoding"] = {key[0]: "DELTA_BINARY_PACKED"}
+    return how
+
+
 class _Writer:
     """Writes parts one after the other; at most one row group is in memory."""
 
-    def __init__(self, folder: Path, schema: Any, most: int) -> None:
+    def __init__(self, folder: Path, schema: Any, most: int, key: Sequence[str]) -> None:
         self._folder, self._schema, self._most = folder, schema, most
+        self._how = _encoding(schema, key)
         self._partition: str | None = None
         self._waiting: list[Any] = []
         self._open: tuple[Path, Any, Any] | None = None
@@ -124,7 +134,7 @@ class _Writer:
         if self._open is None:
             file = self._folder / f"part-{len(self._done):06d}.parquet"
             sink = pa.OSFile(str(file), "wb")
-            self._open = file, sink, pq.ParquetWriter(sink, self._schema, compression="zstd", version="2.6")
+            self._open = file, sink, pq.ParquetWriter(sink, self._schema, **self._how)
         _, sink, writer = self._open
         table = pa.concat_tables(self._waiting)
         self._waiting = []

@@ -51,7 +51,13 @@ def stage(batches: Iterable[TextRows], pipeline: Pipeline, file: Path, limits: L
 
     staged = Staged(file)
     try:
-        with pq.ParquetWriter(file, staged_schema(pipeline), compression="lz4") as writer:
+        with pq.ParquetWriter(
+            file,
+            staged_schema(pipeline),
+            compression="lz4",
+            use_dictionary=[*pipeline.columns],  # type: ignore[arg-type] # names are as good as a boolean
+            write_statistics=False,
+        ) as writer:
             for batch in _gathered(batches):
                 staged.refused += batch.refused
                 writer.write_table(_good(batch.table, pipeline, staged, limits, judge))
