@@ -44,10 +44,10 @@ def peer(file: Path, folder: Path) -> None:
 
 def ours(file: Path, folder: Path, judged: bool) -> None:
     from rempart.ingestion import expectations
+    from rempart.ingestion.content.schema import snapshot_columns
     from rempart.ingestion.engine import deliveries, identity, parts
     from rempart.ingestion.engine.database import opened, parquet
     from rempart.ingestion.engine.limits import Limits, Resources
-    from rempart.ingestion.content.schema import snapshot_columns
     from rempart.settings.pipelines import named
 
     pipeline = named("hotel_bookings")
@@ -68,9 +68,7 @@ def ours(file: Path, folder: Path, judged: bool) -> None:
         written = parquet([part.file for part in outcome.parts])
         found = identity.by_duckdb(connection, written, columns, parts.period_of(pipeline))
     done = time.perf_counter()
-    snapshot = identity.content_id(
-        columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, found
-    )
+    snapshot = identity.content_id(columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, found)
     delivery = outcome.deliveries[0]
     print(
         f"snapshot {snapshot}: {sum(part.rows for part in outcome.parts)} rows in {len(outcome.parts)} parts, "

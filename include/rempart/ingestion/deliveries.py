@@ -32,8 +32,8 @@ class Outcome:
 
     `judged` rows were checked against the expectations; `unexpected` counts, by reason, the rows that broke each. The
     other rows had an earlier fault. `again` counts repeated ingestions, and `added` the rows that the last one
-    accepted. `held`: its good rows are in quarantine too, until a person accepts them. `source`: the format and dialect with which
-    it was read last, and must be read again.
+    accepted. `held`: its good rows are in quarantine too, until a person accepts them. `source`: the format and dialect
+    with which it was read last, and must be read again.
     """
 
     sha256: str

@@ -152,9 +152,7 @@ def columns(expectation: Expectation) -> list[str]:
     return [column for value in named for column in (value if isinstance(value, list) else [value])]
 
 
-def _add_broken(
-    expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[int]]
-) -> None:
+def _add_broken(expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[int]]) -> None:
     """Add what Great Expectations finds: the rows that break each expectation."""
     import great_expectations as gx
     import numpy as np

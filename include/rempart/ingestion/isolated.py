@@ -13,6 +13,7 @@ import selectors
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class _Reader:
 
 
 _reader: _Reader | None = None
+_one_at_a_time = threading.RLock()
+"""Threads take turns: the process has one order at a time."""
 
 
 def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) -> Delivery:
@@ -93,6 +96,11 @@ def _mapped(file: Path) -> pa.Table:
 
 def _ask(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return the answer of the process: facts, or the fault for which the file is refused as a whole."""
+    with _one_at_a_time:
+        return _answer(order, file)
+
+
+def _answer(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
     reader = _running()
     process = reader.process
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes, as asked for

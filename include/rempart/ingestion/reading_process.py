@@ -1,7 +1,7 @@
 """Read deliveries in a process without secrets and with limited memory. `isolated` starts it and sends orders.
 
-It takes one order per line (JSON: what to do, the file, its name, what the pipeline says of its rows, the output files),
-and answers with one line: facts with `"fault": null`, or the reason why the file is refused.
+It takes one order per line (JSON: what to do, the file, its name, what the pipeline says of its rows, the output
+files), and answers with one line: facts with `"fault": null`, or the reason why the file is refused.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> None:
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.csv
-    import pyarrow.parquet  # noqa: F401 - loaded before the limit is set
+    import pyarrow.parquet
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

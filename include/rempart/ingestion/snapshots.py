@@ -1,8 +1,8 @@
 """Write and read snapshots: immutable, content-hashed versions of a data set, as Parquet parts and a manifest.
 
-A snapshot holds every row accepted so far. Its id is a hash of its schema and rows (`engine.identity`), so the same rows
-give the same id in whatever deliveries and parts, and an unchanged period keeps its parts. A part is needed while any
-kept manifest names it, even after its own `retain-until`.
+A snapshot holds every row accepted so far. Its id is a hash of its schema and rows (`engine.identity`), so the same
+rows give the same id in whatever deliveries and parts, and an unchanged period keeps its parts. A part is needed while
+any kept manifest names it, even after its own `retain-until`.
 """
 
 from __future__ import annotations

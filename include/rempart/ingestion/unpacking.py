@@ -1,4 +1,4 @@
-"""A delivery's bytes, unpacked if they are gzip or zstd, within the limits of a delivery; what is wrong with a header."""
+"""A delivery's bytes, unpacked if they are gzip or zstd, within its limits; and what is wrong with a header."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def unpack(body: bytes) -> tuple[bytes, str | None]:
     return bytes(text), None
 
 
-def unpacked(
-    stream: BinaryIO, size: int, most: int | None = None, ratio: int = MAX_RATIO
-) -> io.BufferedReader:
+def unpacked(stream: BinaryIO, size: int, most: int | None = None, ratio: int = MAX_RATIO) -> io.BufferedReader:
     """Return the text as a stream that raises Unreadable at a limit. `size`: bytes of the delivery as received.
 
     `most`: bytes that it may give (default: `MAX_BYTES`).

@@ -179,7 +179,9 @@ def test_a_partition_whose_rows_were_altered_is_not_added_to(
 
 
 days = st.dates(date(2026, 1, 1), date(2026, 3, 31))
-rows_of_some = st.lists(st.tuples(st.sampled_from("abc"), days, st.floats(0, 100)), max_size=12, unique_by=lambda r: r[:2])
+rows_of_some = st.lists(
+    st.tuples(st.sampled_from("abc"), days, st.floats(0, 100)), max_size=12, unique_by=lambda r: r[:2]
+)
 
 
 @settings(max_examples=20, deadline=None)

@@ -164,9 +164,7 @@ class Search:
     def _cut(self, site: Site, kind: Kind, info: ObjectInfo, body: bytes) -> Cut:
         if kind == "quarantine":
             delivery = landing.delivery_of(info.key)
-            return erasing.cut_quarantine(
-                body, self._headers.get(delivery), self._read_by(site, delivery), self.gone
-            )
+            return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
         return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
@@ -224,7 +222,9 @@ class Search:
             except ValueError:
                 scan.unread[info.key] = 1
         naming = {manifest.id: manifest for _, _, _, manifest in read.values()}
-        stands = {manifest.id for info, current, _, manifest in read.values() if current} if site.name == self.home else ()
+        stands = (
+            {manifest.id for info, current, _, manifest in read.values() if current} if site.name == self.home else ()
+        )
 
         def content(before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
             if before.id in stands:
@@ -243,10 +243,7 @@ class Search:
                 held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))
             scan.held.append(held)
 
-
-    def _content(
-        self, site: Site, before: Snapshot, partition: str, parts: Sequence[Part]
-    ) -> PartitionContent:
+    def _content(self, site: Site, before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
         """Return the content of a partition after rows were removed from its parts."""
         known = tuple(sorted(part.sha256 for part in parts))
         if known not in self._contents:

@@ -117,9 +117,9 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
     for part in before.parts:
         file = place / f"{part.sha256}.parquet"
         landing.fetch(run.site, run.lake, part.key, file, part.sha256)
-        if not same_form or run.erased:
-            if _brought_up_to_date(run, before, file) and same_form:
-                changed.add(part.partition)
+        current = same_form and not run.erased
+        if not current and _brought_up_to_date(run, before, file) and same_form:
+            changed.add(part.partition)
         files[part.sha256] = file
     return KnownRows(files, frozenset(changed), same_form)
 
@@ -234,9 +234,7 @@ def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapp
         return
     recent = ledger.find("deliveries", pipeline.name, limit=_RECENT)
     reported = [delivery for record in recent for delivery in record.body["deliveries"]]
-    known = [
-        {name: value for name, value in outcome.items() if name not in ("file", "source")} for outcome in outcomes
-    ]
+    known = [{name: value for name, value in outcome.items() if name not in ("file", "source")} for outcome in outcomes]
     news = [delivery for delivery in known if delivery not in reported]
     rules = [
         {"expect": expectation.expect, "columns": expectations.columns(expectation), "reason": expectation.reason}

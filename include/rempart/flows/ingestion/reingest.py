@@ -160,9 +160,7 @@ def _judged(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, folder:
         lines = erasing.cut_delivery(file, pipeline, run.erased.has).lines
         read = engine.without(read, lines, folder / "left")
     if not held_delivery.outcome["fault"]:
-        read = only_quarantined(
-            read, held_delivery.rows, folder / "again", ingest_run.resources(run.config, folder)
-        )
+        read = only_quarantined(read, held_delivery.rows, folder / "again", ingest_run.resources(run.config, folder))
     (found,) = ingest_run.judged(run, [read], folder)
     _check_readable(run, held_delivery, sha256, found.fault)
     return found

@@ -1,7 +1,7 @@
 """Draw up the snapshot that holds the rows so far and new ones. Files in, files out; no site.
 
-A partition without new rows keeps its parts and its hash. A partition with new rows gains parts; only its rows are read,
-to hash them. When a partition has many small parts, these become one.
+A partition without new rows keeps its parts and its hash. A partition with new rows gains parts; only its rows are
+read, to hash them. When a partition has many small parts, these become one.
 """
 
 from __future__ import annotations
@@ -133,9 +133,7 @@ class _Growing:
         """Write the rows of some files as new parts."""
         place = self.folder / f"rewritten-{self._folders()}"
         key, partition = self.pipeline.key, parts.period_of(self.pipeline)
-        return parts.write(
-            self.connection, parquet(files), self.columns, key, partition, place, most=self.part_bytes
-        )
+        return parts.write(self.connection, parquet(files), self.columns, key, partition, place, most=self.part_bytes)
 
     def parts_of(self, written: Sequence[WrittenPart]) -> list[Part]:
         self.files |= {part.sha256: part.file for part in written}

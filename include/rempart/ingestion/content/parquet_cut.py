@@ -49,6 +49,11 @@ def write_without(file: Path, gone: Collection[int], out: Path) -> None:
             writer.write_table(pa.Table.from_batches([batch.filter(kept)]).replace_schema_metadata(schema.metadata))
 
 
+def names(file: Path) -> list[str]:
+    """Return the columns of a file. Raises Unreadable."""
+    return list(_opened(file).schema_arrow.names)
+
+
 def numbers(first: int, rows: int, removed: Sequence[int]) -> pa.Array:
     """Return the numbers in the delivery as received of `rows` rows from the `first` on (from 1).
 

@@ -98,7 +98,7 @@ def judged(
     folder: Path,
     struck: Sequence[Collection[int]] | None = None,
 ) -> list[Delivery]:
-    """Judge the typed rows of deliveries; the good ones are in new files in `folder`. Raises PipelineError from `judge`.
+    """Judge the typed rows of deliveries; the good ones are in new files in `folder`. Raises what `judge` raises.
 
     `struck`: for each delivery the lines of erased rows; these are refused, without their text. Small deliveries are
     judged together: each call of the expectations has its own cost.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion import cells
+from rempart.ingestion.content.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
-from rempart.ingestion.content.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
 
@@ -55,7 +55,7 @@ def stage(batches: Iterable[TextRows], pipeline: Pipeline, file: Path, limits: L
             file,
             staged_schema(pipeline),
             compression="lz4",
-            use_dictionary=[*pipeline.columns],  # type: ignore[arg-type] # names are as good as a boolean
+            use_dictionary=[*pipeline.columns],
             write_statistics=False,
         ) as writer:
             for batch in _gathered(batches):

@@ -27,6 +27,8 @@ def wrong_name(name: str, declared: Format) -> str | None:
     if of_name(name) == declared:
         return None
     *others, last = ENDINGS[declared]
-    return f"the file's name ends in none of {', '.join(others)} and {last}" if others else (
-        f"the file's name does not end in {last}"
+    return (
+        f"the file's name ends in none of {', '.join(others)} and {last}"
+        if others
+        else (f"the file's name does not end in {last}")
     )

@@ -89,7 +89,7 @@ LATER = {
     "decimal(4,2)": st.decimals(-99, 99, places=2),
     "decimal(3,3)": st.decimals("-0.999", "0.999", places=3),
     "decimal(38,20)": st.decimals(-(10**17), 10**17, places=20),
-    "timestamp": st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)),
+    "timestamp": st.datetimes(timezones=st.just(UTC)),
     "array(number)": st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3),
     "array(string)": st.lists(text, max_size=3),
 }
@@ -112,12 +112,18 @@ def test_both_engines_agree_on_sized_types_times_and_arrays(rows: list[Row]) -> 
 @pytest.mark.parametrize("every", ["month", "day", "hour"])
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland"])
 def test_periods_are_those_of_snapshots_in_whatever_zone_the_session_is(every: Any, zone: str) -> None:
-    times = [datetime(2024, 2, 29, 23, 59, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 5, tzinfo=UTC)]
+    times = [
+        datetime(2024, 2, 29, 23, 59, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 5, tzinfo=UTC),
+    ]
     rows = pa.table({"at": pa.array(times, pa.timestamp("us", "UTC"))})
     with duckdb.connect() as connection:
         connection.execute(f"SET TimeZone = '{zone}'")
         connection.register("rows", rows)
-        found = connection.execute(f"SELECT {parts.period('at', 'timestamp', every)} AS p FROM rows ORDER BY p").fetchall()
+        found = connection.execute(
+            f"SELECT {parts.period('at', 'timestamp', every)} AS p FROM rows ORDER BY p"
+        ).fetchall()
     assert [name for (name,) in found] == list(partitions(rows, "at", every))
 
 

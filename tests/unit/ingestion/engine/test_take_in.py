@@ -14,13 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.ingestion.oracle.judge_rows import judge_within_limit
 from rempart.ingestion import reading
 from rempart.ingestion.engine.deliveries import HeldRows, TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
 from rempart.settings.pipeline import Pipeline
 from tests.unit.ingestion.conftest import HEADER, READINGS
+from tests.unit.ingestion.oracle.judge_rows import judge_within_limit
 
 # the expectations have tests of their own; here a pattern, which needs no Great Expectations, stands for all of them
 PIPELINE = Pipeline.model_validate(

@@ -44,7 +44,9 @@ def by_rule(declared: Sequence[Expectation], table: pa.Table) -> Mapping[int, Se
     return {i: [at for at, row in enumerate(rows) if RULES[i](row)] for i in range(len(declared))}
 
 
-row = st.tuples(st.none() | st.integers(0, 7), st.none() | st.sampled_from([0.5, 2.0, 3.0]), st.sampled_from("ab") | st.none())
+row = st.tuples(
+    st.none() | st.integers(0, 7), st.none() | st.sampled_from([0.5, 2.0, 3.0]), st.sampled_from("ab") | st.none()
+)
 
 
 def made(rows: Sequence[tuple[Any, ...]], chunks: int = 1) -> pa.Table:
