@@ -44,10 +44,10 @@ def peer(file: Path, folder: Path) -> None:
 
 def ours(file: Path, folder: Path, judged: bool) -> None:
     from rempart.ingestion import expectations
-    from rempart.ingestion.content.schema import snapshot_columns
     from rempart.ingestion.engine import deliveries, identity, parts
     from rempart.ingestion.engine.database import opened, parquet
     from rempart.ingestion.engine.limits import Limits, Resources
+    from rempart.ingestion.parsing.schema import snapshot_columns
     from rempart.settings.pipelines import named
 
     pipeline = named("hotel_bookings")

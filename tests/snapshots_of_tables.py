@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from rempart.ingestion.content import growth
 from rempart.ingestion.content.growth import KnownRows
-from rempart.ingestion.content.schema import snapshot_columns
 from rempart.ingestion.engine import parts
 from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.limits import Resources
+from rempart.ingestion.parsing.schema import snapshot_columns
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.settings.pipeline import Pipeline
 

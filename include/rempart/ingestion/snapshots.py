@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
-from rempart.ingestion.content.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.ingestion.engine import identity
 from rempart.ingestion.engine.identity import PartitionContent
+from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file, put_again

@@ -112,7 +112,7 @@ def _sha256(platform: Platform) -> list[str]:
         ("parquet", "a.parquet", text("parquet")[:-20], "the file is not Parquet, or it is damaged"),
         ("jsonl", "a.jsonl", text("parquet"), "the file is Parquet, not JSON Lines"),
         ("jsonl", "a.jsonl.zst", packed(text("jsonl") * 9, ".zst")[:-9], "the zstd file is damaged or truncated"),
-        ("jsonl", "a.jsonl.zst", packed(b" " * (64 << 20), ".zst"), "unpacks to more than 200 times its size"),
+        ("jsonl", "a.jsonl.zst", packed(b"\n" * (64 << 20), ".zst"), "unpacks to more than 200 times its size"),
         ("jsonl", "a.jsonl", b"", "the file is empty"),
         ("jsonl", "a.jsonl", b"{" * 70_000 + b"\n", "has no rows"),
     ],

@@ -1,1 +1,1 @@
-"""What a snapshot holds: the types of its rows, and the parts that it gains and keeps as rows join."""
+"""Rows that stay and rows that go: how a snapshot grows by parts, and how rows are removed from deliveries."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from rempart.errors import IntegrityError
 from rempart.ingestion import snapshots
-from rempart.ingestion.content.schema import SnapshotColumn, snapshot_columns
 from rempart.ingestion.engine import identity, parts
 from rempart.ingestion.engine.database import literal, opened, parquet
 from rempart.ingestion.engine.identity import PartitionContent
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.engine.parts import WrittenPart
+from rempart.ingestion.parsing.schema import SnapshotColumn, snapshot_columns
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.settings.pipeline import Pipeline
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rempart.ingestion.acceptance import HELD, held_back
-from rempart.ingestion.content.schema import snapshot_columns
 from rempart.ingestion.engine import csv_rows, json_rows, keys, parquet_rows, parts, staging
 from rempart.ingestion.engine.batches import LINE, RefusedRow, TextRows
 from rempart.ingestion.engine.database import batches, opened, parquet
@@ -17,6 +16,7 @@ from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.engine.staging import Judge, Staged
 from rempart.ingestion.parsing import formats
+from rempart.ingestion.parsing.schema import snapshot_columns
 from rempart.ingestion.refused import REASONS, RefusedRows
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline

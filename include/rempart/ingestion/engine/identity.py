@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError
-from rempart.ingestion.content.schema import SnapshotColumn
 from rempart.ingestion.engine.database import batches
+from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
     import duckdb

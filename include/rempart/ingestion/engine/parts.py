@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError
-from rempart.ingestion.content.schema import SnapshotColumn, arrow_schema
 from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.identity import quote
+from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
 from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
 
