@@ -23,11 +23,15 @@ class Run:
         return Run(self.seconds + other.seconds, self.cpu + other.cpu, max(self.memory, other.memory))
 
 
-def measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> tuple[Run, str]:
+def measured(
+    command: Sequence[str], env: Mapping[str, str], log: Path, *, proportional: bool = False
+) -> tuple[Run, str]:
     """Run a process to its end.
 
-    Return its cost with its children, and its standard output. Fails if the process fails.
+    Return its cost with its children, and its standard output. Fails if the process fails. `proportional`: count
+    memory that processes share once (the largest sum of their PSS, sampled ten times a second).
     """
+    memory, pause = (_proportional, 0.1) if proportional else (_most_resident, 0.02)
     os.sync()  # earlier writes are not this process's work
     with log.open("wb") as errors:
         began = time.perf_counter()
@@ -35,8 +39,8 @@ def measured(command: Sequence[str], env: Mapping[str, str], log: Path) -> tuple
     over, peak = threading.Event(), [0]
 
     def watch() -> None:
-        while not over.wait(0.02):
-            peak[0] = max(peak[0], sum(_most_resident(pid) for pid in _tree(process.pid)))
+        while not over.wait(pause):
+            peak[0] = max(peak[0], sum(memory(pid) for pid in _tree(process.pid)))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -73,3 +77,11 @@ def _most_resident(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)

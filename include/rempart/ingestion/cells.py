@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rempart.ingestion.parsing import arrays, instants, numbers
+from rempart.ingestion.parsing import arrays, instants, numbers, typed
 from rempart.ingestion.parsing.numbers import NUMBER
 from rempart.settings.columns import Column
 from rempart.settings.sources import Dialect
@@ -42,8 +42,10 @@ def convert(
     dialect: Dialect,
     most: int | None = None,
 ) -> tuple[pa.Table, dict[int, list[str]]]:
-    """Return typed columns of all rows (lists, or a table with these columns as text), and reasons against rows by
-    index. `dialect` is how the source writes numbers, dates, times and missing values.
+    """Return typed columns of all rows, and reasons against rows by index.
+
+    `rows`: lists of text, or a table with these columns as text or with types of their own; null is empty. `dialect` is
+    how the source writes numbers, dates, times and missing values.
 
     `required` columns (key, partition) may not be empty even if nullable. A refused cell is null in the table. Raises
     TooManyFaults if more than `most` rows have a fault.
@@ -55,17 +57,11 @@ def convert(
     against: dict[int, list[str]] = {}
     for position, (name, column) in enumerate(columns.items()):
         if isinstance(rows, pa.Table):
-            text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], pa.string())
+            text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], rows[name].type)
         else:
             text = pa.array([row[position] for row in rows], pa.string())
         needed = name in required or not column.nullable
-        encoded = _encoded(text)
-        if encoded is None:
-            arrays[name], faults = _column(text, column, dialect, needed)
-        else:  # each distinct text is converted once
-            values, found = _column(encoded.dictionary, column, dialect, needed)
-            arrays[name] = values.take(encoded.indices)
-            faults = [(mask.take(encoded.indices), reason) for mask, reason in found if _any(mask)]
+        arrays[name], faults = _converted(text, column, dialect, needed)
         for mask, reason in faults:
             places = pc.indices_nonzero(pc.fill_null(mask, False))
             if most is not None and len(places) > most:
@@ -78,6 +74,29 @@ def convert(
     return pa.table(arrays), against
 
 
+def _converted(cells: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
+    """Return one column of its type, and the faults of its cells. `needed`: no cell may be empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(cells.type):
+        if made := typed.column(cells, column, dialect):
+            values, faults = made
+            return values, [*faults, (pc.is_null(cells), _empty(column))] if needed else faults
+        cells, dialect = pc.cast(cells, pa.string()), typed.iso(dialect)
+    encoded = _encoded(cells)
+    if encoded is None:
+        return _column(cells, column, dialect, needed)
+    values, found = _column(encoded.dictionary, column, dialect, needed)  # each distinct text is converted once
+    faults = [(mask.take(encoded.indices), why) for mask, why in found if _any(mask)]
+    same = pa.types.is_string(values.type) and not values.null_count
+    return cells if same else values.take(encoded.indices), faults
+
+
+def _empty(column: Column) -> str:
+    return "empty, but every row needs a value" if column.nullable else "empty, and the column is not nullable"
+
+
 def _encoded(text: pa.Array) -> pa.DictionaryArray | None:
     """Return the distinct texts and the code of each cell; None where the first cells are mostly different."""
     if len(text) < _FEW or len(text.slice(0, _FEW).unique()) > _FEW // 2:
@@ -86,15 +105,13 @@ def _encoded(text: pa.Array) -> pa.DictionaryArray | None:
 
 
 def _column(text: pa.Array, column: Column, dialect: Dialect, needed: bool) -> tuple[pa.Array, Faults]:
-    """Return one column of its type, and the faults of its cells. `needed`: no cell may be empty."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    empty = pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string()))
+    empty = pc.or_(pc.is_null(text), pc.is_in(text, value_set=pa.array(dialect.null_values, pa.string())))
     values, faults = _TYPES[column.type](_keep(pc.invert(empty), text), column, dialect)
     if needed:
-        rule = "empty, but every row needs a value" if column.nullable else "empty, and the column is not nullable"
-        faults.append((empty, rule))
+        faults.append((empty, _empty(column)))
     return values, faults
 
 

@@ -272,7 +272,7 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = N
                 yield from csv_rows.read(stream, size, pipeline.source, columns, limits)
         case "jsonl":
             with file.open("rb") as stream:
-                yield from json_rows.read(stream, size, pipeline.source, columns, limits)
+                yield from json_rows.read(stream, size, pipeline.source, columns, limits, pipeline.columns)
         case None:
             raise Unreadable(f"the file's name ends in none of {', '.join(formats.ALL_ENDINGS)}")
 

@@ -1,16 +1,22 @@
-"""Read JSON Lines as batches of text columns: one object a line, each value plain; a faulty line costs itself only."""
+"""Read JSON Lines in batches: one object a line, each value plain; a faulty line costs itself only.
+
+`json_arrow` reads the lines that Arrow's reader takes, with typed columns. Every other line goes through the rule here,
+one at a time; its columns are text.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
+from rempart.ingestion.engine.json_arrow import ArrowLines
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
 from rempart.ingestion.reading import EMPTY, check_format
 from rempart.ingestion.unpacking import Unreadable, unpacked
+from rempart.settings.columns import Column
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -21,8 +27,15 @@ class _Faulty(ValueError):
     """Raised for a line that is refused; the message is the reason, without a value."""
 
 
-def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], limits: Limits) -> Iterator[TextRows]:
-    """Yield the rows of a file of `size` bytes. Raises Unreadable.
+def read(
+    stream: BinaryIO,
+    size: int,
+    source: Source,
+    columns: Sequence[str],
+    limits: Limits,
+    declared: Mapping[str, Column] | None = None,
+) -> Iterator[TextRows]:
+    """Yield the rows of a file of `size` bytes. Raises Unreadable. Without `declared`, all columns are text.
 
     Numbers keep their text, null is null, and a column that an object lacks is null. An object with a field that is
     not in the schema is refused.
@@ -33,24 +46,30 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, "utf-8", limits)
     rows = faulty = 0
+    by_arrow = ArrowLines(declared, source) if declared else None
     while (block := blocks.next()) is not None:
-        found = _block(block, columns)
+        typed, others = by_arrow.read(block) if by_arrow else ([], range(len(block)))
+        for table in typed:
+            rows += table.num_rows
+            yield TextRows(table)
+        found = _block(block, columns, others)
         rows += found.table.num_rows + len(found.refused)
         faulty += len(found.refused)
         if faulty > limits.refused:
             raise Unreadable(f"more than {limits.refused} rows have a fault, such as: {found.refused[-1].reasons[0]}")
         if rows > limits.rows:
             raise Unreadable(f"the file has more than {limits.rows} rows")
-        yield found
+        if found.table.num_rows or found.refused:
+            yield found
     if not rows:
         raise Unreadable(EMPTY)
 
 
-def _block(block: Block, columns: Sequence[str]) -> TextRows:
+def _block(block: Block, columns: Sequence[str], indexes: Sequence[int]) -> TextRows:
     cells: list[list[str | None]] = [[] for _ in columns]
     lines, raws, refused = [], [], []
     known = frozenset(columns)
-    for index in range(len(block)):
+    for index in indexes:
         raw = block.line(index).rstrip("\r\n")
         if not raw.strip():
             continue

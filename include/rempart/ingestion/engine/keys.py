@@ -51,11 +51,11 @@ def judge(
     run(f"CREATE TEMP TABLE firsts AS SELECT {keys}, min(_row) AS _first FROM staged GROUP BY {keys}")  # noqa: S608
     before = parquet(known) if known else "(FROM staged WHERE false)"
     names = ", ".join(map(quote, columns))
-    # first the keys alone: nearly always no known row has one of them, and the other columns are not read
-    run(f"CREATE TEMP TABLE met_keys AS SELECT {keys} FROM {before} SEMI JOIN firsts USING ({keys})")  # noqa: S608
-    some = run("SELECT count(*) FROM met_keys").fetchall() != [(0,)]
-    among = f"{before} SEMI JOIN met_keys USING ({keys})" if some else "staged WHERE false"
-    run(f"CREATE TEMP TABLE met AS SELECT {names} FROM {among}")  # noqa: S608
+    # the keys first: nearly always none is known, and the other columns of all known rows are not read
+    run(f"CREATE TEMP TABLE again AS SELECT {keys} FROM {before} SEMI JOIN firsts USING ({keys})")  # noqa: S608
+    some = run("SELECT count(*) > 0 FROM again").fetchall() == [(True,)]
+    source = f"{before} SEMI JOIN again USING ({keys})" if some else f"{before} LIMIT 0"
+    run(f"CREATE TEMP TABLE met AS SELECT {names} FROM {source}")  # noqa: S608
     run(
         f"CREATE TEMP TABLE new AS SELECT _first FROM firsts ANTI JOIN met USING ({keys})"  # noqa: S608
     )

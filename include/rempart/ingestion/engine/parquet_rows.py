@@ -1,4 +1,4 @@
-"""Read a Parquet file as batches of text columns, so that one rule judges every format."""
+"""Read a Parquet file in batches; columns keep a type that `parsing.typed` knows, and are text otherwise."""
 
 from __future__ import annotations
 
@@ -40,17 +40,35 @@ def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows
     first = 1
     try:
         for batch in opened.iter_batches(_ROWS, columns=list(columns)):
-            yield TextRows(_as_text(batch, columns, first))
+            yield TextRows(_rows(batch, columns, first))
             first += batch.num_rows
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         raise Unreadable("the Parquet file is damaged, or holds values that are no text") from None
 
 
-def _as_text(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table:
+def _rows(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table:
     import numpy as np
+    import pyarrow as pa
+
+    made = {name: _column(batch[name]) for name in columns}
+    lines = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
+    return pa.table({**made, LINE: lines, RAW: pa.nulls(batch.num_rows, pa.string())})
+
+
+def _column(values: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    made = {name: pc.cast(batch[name], pa.string()) for name in columns}
-    lines = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
-    return pa.table({**made, LINE: lines, RAW: pa.nulls(batch.num_rows, pa.string())})
+    kept = (
+        pa.types.is_integer,
+        pa.types.is_boolean,
+        pa.types.is_float64,
+        pa.types.is_date32,
+        pa.types.is_timestamp,
+        pa.types.is_decimal128,
+    )
+    if any(is_kind(values.type) for is_kind in kept):
+        return values
+    text = pc.cast(values, pa.string())
+    text.validate(full=True)  # bytes that are no text are found here, not when a row is stored
+    return text

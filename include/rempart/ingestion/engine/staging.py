@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Judge = Callable[[Any], Mapping[int, Sequence[str]]]
 """Returns the reasons against rows of a typed table by position, such as `expectations.broken`."""
-NULL = "\x00null"
-"""Text of a null in a format that has nulls."""
 _ROWS = 50_000
 """Rows that are judged together."""
 
@@ -78,21 +76,28 @@ def staged_schema(pipeline: Pipeline) -> pa.Schema:
 
 
 def _gathered(batches: Iterable[TextRows]) -> Iterator[TextRows]:
-    """Join small batches: each call of the expectations has its own cost."""
+    """Join small batches whose columns have the same types: each call of the expectations has its own cost."""
     import pyarrow as pa
 
-    tables: list[pa.Table] = []
+    alike: dict[tuple[str, ...], list[pa.Table]] = {}
     refused: list[RefusedRow] = []
     rows = 0
     for batch in batches:
-        tables.append(batch.table)
+        alike.setdefault(tuple(map(str, batch.table.schema.types)), []).append(batch.table)
         refused += batch.refused
         rows += batch.table.num_rows
         if rows + len(refused) >= _ROWS:
-            yield TextRows(pa.concat_tables(tables), refused)
-            tables, refused, rows = [], [], 0
-    if tables:
+            yield from _joined(alike, refused)
+            alike, refused, rows = {}, [], 0
+    yield from _joined(alike, refused)
+
+
+def _joined(alike: Mapping[tuple[str, ...], Sequence[pa.Table]], refused: list[RefusedRow]) -> Iterator[TextRows]:
+    import pyarrow as pa
+
+    for tables in alike.values():
         yield TextRows(pa.concat_tables(tables), refused)
+        refused = []
 
 
 def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, judge: Judge) -> pa.Table:
@@ -101,16 +106,12 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    filled = text
-    for index, name in enumerate(pipeline.columns):
-        if text[name].null_count:
-            filled = filled.set_column(index, name, pc.fill_null(text[name], NULL))
     try:
         typed, against = cells.convert(
-            filled,
+            text,
             pipeline.columns,
             required={*pipeline.key, pipeline.partition_by},
-            dialect=pipeline.source.model_copy(update={"null_values": [*pipeline.source.null_values, NULL]}),
+            dialect=pipeline.source,
             most=limits.refused,
         )
     except cells.TooManyFaults as cause:
@@ -120,17 +121,17 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
     places = np.flatnonzero(good)
     staged.judged += len(places)
     reasons: dict[int, Sequence[str]] = dict(against)
-    candidates = typed.take(pa.array(places))
+    candidates = typed if len(places) == text.num_rows else typed.take(pa.array(places))
     for index, broken in judge(candidates).items():
         reasons[int(places[index])] = broken
         good[places[index]] = False
     if len(staged.refused) + len(reasons) > limits.refused:
         raise _beyond(limits, next(iter(reasons.values()))[0])
     staged.refused += _refused(text, reasons)
-    mask = pa.array(good)
     staged.good += int(good.sum())
-    kept = typed.filter(mask).cast(arrow_schema(snapshot_columns(pipeline)))
-    return kept.append_column(LINE, text[LINE].filter(mask)).append_column(RAW, text[RAW].filter(mask))
+    whole = typed.append_column(LINE, text[LINE]).append_column(RAW, text[RAW])
+    kept = whole.filter(pa.array(good)) if reasons else whole
+    return kept.cast(staged_schema(pipeline))
 
 
 def _refused(text: pa.Table, reasons: Mapping[int, Sequence[str]]) -> Iterator[RefusedRow]:
