@@ -104,9 +104,7 @@ def ours(file: Path, folder: Path, before: Path | None) -> None:
     contents = [identity.PartitionContent(*content) for content in earlier["contents"] if content[0] not in touched]
     contents += found
     done = time.perf_counter()
-    snapshot = identity.content_id(
-        columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, contents
-    )
+    snapshot = identity.content_id(columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, contents)
     (folder / "snapshot.json").write_text(
         json.dumps(
             {
@@ -142,7 +140,9 @@ def main(rows: int, forms: list[str], rounds: int) -> None:
                     command = [sys.executable, "-m", "bench.ingest", who, str(addition if who == "more" else file)]
                     command += [str(folder), before]
                     run, output = measured(command, dict(os.environ), folder / "log", proportional=True)
-                    print(who, form, f"{run.cpu:.1f} s of processors, {run.seconds:.1f} s, {run.memory / 2**20:.0f} MiB")
+                    print(
+                        who, form, f"{run.cpu:.1f} s of processors, {run.seconds:.1f} s, {run.memory / 2**20:.0f} MiB"
+                    )
                     print("   ", output.strip(), flush=True)
                     runs[who].append(run)
             table += _rows(f"{rows:,} rows, {form}", runs, peers)

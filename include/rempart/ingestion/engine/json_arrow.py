@@ -120,4 +120,3 @@ class ArrowLines:
         if kinds <= {int, float} and declared == "number" and self._numbers:
             return pa.float64()
         return None
-

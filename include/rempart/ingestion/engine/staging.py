@@ -77,7 +77,6 @@ def staged_schema(pipeline: Pipeline) -> pa.Schema:
 
 def _gathered(batches: Iterable[TextRows]) -> Iterator[TextRows]:
     """Join small batches whose columns have the same types: each call of the expectations has its own cost."""
-    import pyarrow as pa
 
     alike: dict[tuple[str, ...], list[pa.Table]] = {}
     refused: list[RefusedRow] = []
@@ -104,7 +103,6 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
     """Return the good rows, typed; add the others to `staged`."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     try:
         typed, against = cells.convert(

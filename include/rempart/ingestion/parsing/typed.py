@@ -59,7 +59,7 @@ def _number(values: pa.Array, declared: Column, dialect: Dialect) -> Typed | Non
 
     if pa.types.is_integer(values.type):
         return pc.cast(values, pa.float64(), safe=False), []  # rounds as the text of the integer does
-    if values.type != pa.float64() or not pc.all(pc.is_finite(values)).as_py() and len(values) > values.null_count:
+    if values.type != pa.float64() or (not pc.all(pc.is_finite(values)).as_py() and len(values) > values.null_count):
         return None
     return values, []
 

@@ -46,7 +46,21 @@ def read(body: bytes, source: Source, declared: Mapping[str, Column] | None, lim
 
 
 number = st.sampled_from(
-    ["0", "-0", "12", "1.0", "-1.5e3", "1e400", "1e-400", "9" * 18, "9" * 19, "9" * 40, "0.1234567890123456789", "01", "1."]
+    [
+        "0",
+        "-0",
+        "12",
+        "1.0",
+        "-1.5e3",
+        "1e400",
+        "1e-400",
+        "9" * 18,
+        "9" * 19,
+        "9" * 40,
+        "0.1234567890123456789",
+        "01",
+        "1.",
+    ]
 )
 text = st.sampled_from(
     ['"x"', '""', '"2020-01-01"', '"1"', r'"\u00e9\n\"\\"', r'"\ud800"', r'"\ud83d\ude00"', r'"\u0000"', '"\t"', '"é}"']
@@ -71,7 +85,9 @@ def lines(draw: st.DrawFn) -> str:
     colon, comma = draw(st.sampled_from([(":", ","), (": ", ", "), (" :", " ,")]))
     made = "{" + comma.join(f"{key}{colon}{value}" for key, value in draw(fields)) + "}"
     return draw(
-        st.sampled_from(["{0}"] * 12 + ["{0}{0}", "{0} ", " {0}", "{0},{0}", "[{0}]", '{{"i":', "2}}", "{0}\r", "", "\ufeff{0}"])
+        st.sampled_from(
+            ["{0}"] * 12 + ["{0}{0}", "{0} ", " {0}", "{0},{0}", "[{0}]", '{{"i":', "2}}", "{0}\r", "", "\ufeff{0}"]
+        )
     ).format(made)
 
 

@@ -54,7 +54,9 @@ def converted(values: pa.Array, declared: str, dialect: Dialect) -> tuple[list[A
     table, against = cells.convert(
         pa.table({"c": values}), {"c": COLUMNS[declared]}, required=frozenset(), dialect=dialect
     )
-    assert table["c"].type == cells.convert([["1"]], {"c": COLUMNS[declared]}, required=(), dialect=dialect)[0]["c"].type
+    assert (
+        table["c"].type == cells.convert([["1"]], {"c": COLUMNS[declared]}, required=(), dialect=dialect)[0]["c"].type
+    )
     return list(map(repr, table["c"].to_pylist())), {row: sorted(reasons) for row, reasons in against.items()}
 
 
@@ -66,13 +68,19 @@ def converted(values: pa.Array, declared: str, dialect: Dialect) -> tuple[list[A
     st.sampled_from([[""], ["", "3"], ["true"]]),
 )
 @example(pa.array([datetime(2020, 10, 25, 2, 30), datetime(2020, 3, 29, 2, 30)]), "timestamp", "Europe/Berlin", [""])  # noqa: DTZ001
-def test_a_typed_column_is_what_its_text_is(values: pa.Array, declared: str, zone: str | None, nulls: list[str]) -> None:
+def test_a_typed_column_is_what_its_text_is(
+    values: pa.Array, declared: str, zone: str | None, nulls: list[str]
+) -> None:
     dialect = Dialect(time_zone=zone, null_values=nulls)
     assert converted(values, declared, dialect) == converted(pc.cast(values, pa.string()), declared, dialect)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["1", "1,5", "nan", "", "x", "1e999", "true", "2020-02-30", "2020-01-01", None]), max_size=9))
+@given(
+    st.lists(
+        st.sampled_from(["1", "1,5", "nan", "", "x", "1e999", "true", "2020-02-30", "2020-01-01", None]), max_size=9
+    )
+)
 def test_each_distinct_text_is_converted_as_each_cell(texts: list[str | None]) -> None:
     values = pa.array(texts, pa.string())
     for declared in COLUMNS:
