@@ -61,7 +61,12 @@ class Source(Dialect):
     prefix: str = Field(
         pattern=rf"^{PREFIX}$", max_length=200, description="Prefix in the bucket under which deliveries arrive."
     )
-    format: Format = Field(default="csv", description="Format of the deliveries, plain or packed with gzip.")
+    format: Format = Field(
+        default="csv",
+        description=(
+            "Format of the deliveries. Names end in .csv, .jsonl or .ndjson, plain or with .gz or .zst, or in .parquet."
+        ),
+    )
 
     @property
     def incremental(self) -> bool:

@@ -16,7 +16,7 @@ __all__ = ["LINE", "RAW", "RefusedRow", "TextRows"]
 
 @dataclass(frozen=True)
 class TextRows:
-    """Some rows of a delivery. `table`: the schema's columns as text or typed, `LINE` and `RAW` (its text as received)."""
+    """Some rows of a delivery. `table`: the columns of the schema as text or typed, `LINE`, `RAW` (text as received)."""
 
     table: pa.Table
     refused: Sequence[RefusedRow] = field(default=())

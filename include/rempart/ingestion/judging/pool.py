@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -184,7 +184,5 @@ def _ended(process: subprocess.Popen[bytes]) -> IngestError:
 
 
 def _close(stream: Any) -> None:
-    try:
+    with suppress(BrokenPipeError):  # what was not sent is not needed
         stream.close()
-    except BrokenPipeError:  # what was not sent is not needed
-        pass
