@@ -100,6 +100,40 @@ def test_a7_a_file_beyond_a_limit_is_one_refused_file_with_its_reason(
     assert found.delivery.delivered == 0
 
 
+def parquet(table: pa.Table, **more: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **more)
+    return bytes(sink.getvalue())
+
+
+def one_long_text(rows: int) -> bytes:
+    """A small Parquet file whose rows all name one text of 8 MiB in its dictionary."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * (8 << 20)]))
+    return parquet(pa.table({"a": text, "b": text}), store_schema=False)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "body", "fault"),
+    [
+        ("parquet", "x.parquet", one_long_text(10_000), "the memory to read the file exceeds"),
+        ("parquet", "x.parquet", parquet(pa.table({"a": [[1]], "b": ["x"]})), "column 'a' holds lists"),
+        ("parquet", "x.parquet", b"PAR1" + b"\xff" * 5000 + b"PAR1", "not Parquet, or it is damaged"),
+        ("parquet", "x.parquet", parquet(pa.table({f"c{i}": [1] for i in range(3000)})), "missing columns: a, b"),
+        ("jsonl", "x.jsonl", b'{"a": "' + b"x" * (reading.MAX_TEXT + 1) + b'"}\n', "a line has more than"),
+        ("jsonl", "x.jsonl", b"[" * 900_000 + b"\n" + b"{}\n" * (reading.MAX_REFUSED + 1), "rows have a fault"),
+        ("jsonl", "x.jsonl", b'{"a": "1", "b": "2", "c": 1}\n' * (reading.MAX_REFUSED + 1), "rows have a fault"),
+    ],
+    ids=range(7),
+)
+def test_a7_hostile_parquet_and_json_are_refused_as_a_whole_and_the_next_file_is_read(
+    read: Callable[..., Found], form: str, name: str, body: bytes, fault: str
+) -> None:
+    found = read(body, name, form)
+    assert fault in found.fault
+    assert found.delivery.delivered == 0
+    assert read(b"a,b\n1,2\n").cells == [["1", "2"]]
+
+
 def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
     read: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
