@@ -78,6 +78,7 @@ def by_polars(file: Path, folder: Path) -> None:
 
 def ours(file: Path, folder: Path, before: Path | None) -> None:
     """Take a delivery in. `before`: the folder of an earlier run, whose rows are known."""
+    from rempart.ingestion import unpacking
     from rempart.ingestion.engine import deliveries, identity, parts
     from rempart.ingestion.engine.database import opened, parquet
     from rempart.ingestion.engine.limits import Limits, Resources
@@ -85,6 +86,7 @@ def ours(file: Path, folder: Path, before: Path | None) -> None:
     from rempart.ingestion.snapshots import snapshot_columns
     from rempart.settings.pipelines import named
 
+    unpacking.MAX_BYTES = 1 << 40
     pipeline = named("hotel_bookings")
     resources = Resources(MEMORY, THREADS, folder / "spill")
     earlier = json.loads((before / "snapshot.json").read_text()) if before else {"parts": [], "contents": []}

@@ -16,7 +16,11 @@ __all__ = ["LINE", "RAW", "RefusedRow", "TextRows"]
 
 @dataclass(frozen=True)
 class TextRows:
-    """Some rows of a delivery. `table`: the columns of the schema as text or typed, `LINE`, `RAW` (text as received)."""
+    """Some rows of a delivery.
+
+    `table`: the schema's columns, each as text or with a type that `parsing.typed` knows, `LINE` and `RAW` (the row's
+    text as received).
+    """
 
     table: pa.Table
     refused: Sequence[RefusedRow] = field(default=())

@@ -166,7 +166,7 @@ def _answer(process: subprocess.Popen[bytes]) -> Mapping[str, Sequence[int]]:
     if failed := answer.get("failed"):
         raise IngestError(
             f"judge rows: Great Expectations failed with {failed}",
-            "Check the arguments of the expectations: `rempart pipeline check` applies them to no rows.",
+            "Compare the expectations' arguments with the documentation of Great Expectations.",
         )
     places: Mapping[str, Sequence[int]] = answer["places"]
     return places

@@ -23,7 +23,7 @@ def answer(order: Mapping[str, Any], body: bytes) -> dict[str, Any]:
     import pyarrow as pa
     import yaml
 
-    declared = [Expectation.model_validate(one) for one in yaml.safe_load(order["expectations"])]
+    declared = [Expectation.model_validate(given) for given in yaml.safe_load(order["expectations"])]
     try:
         return {"places": expectations.places(declared, pa.ipc.open_stream(body).read_all())}
     except PipelineError as error:
