@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rempart.ingestion.engine.deliveries import Delivery
+from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.reading_process import BEYOND
 from rempart.ingestion.refused import RefusedRows
@@ -47,7 +47,7 @@ _one_at_a_time = threading.RLock()
 """Threads take turns: the process has one order at a time."""
 
 
-def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) -> Delivery:
+def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) -> StagedDelivery:
     """Read and type the rows of a delivery. `out` takes the good ones; `name` is that of the file as received."""
     order = {
         "do": "stage",
@@ -59,9 +59,9 @@ def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) 
     }
     answer = _ask(order, file)
     if answer["fault"]:
-        return Delivery(out, fault=answer["fault"])
+        return StagedDelivery(out, fault=answer["fault"])
     refused = RefusedRows(_mapped(Path(f"{out}.refused")))
-    return Delivery(out, answer["good"], answer["good"], refused)
+    return StagedDelivery(out, answer["good"], answer["good"], refused)
 
 
 def keys(file: Path, key: Sequence[str], out: Path) -> str | None:

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_ROWS = 1_000_000
-MAX_LINES = 3_000_000
-"""Limit of lines of a file, including blank lines and lines inside rows."""
+MAX_LINES = 3_000_000  # including blank lines and lines inside rows
 MAX_COLUMNS = 2_000
-MAX_TEXT = 1 << 20
-"""Longest line, and longest row of several lines, in characters."""
-LONGEST = 64 << 20
-"""Longest line, in characters, of a delivery from which rows are erased."""
+MAX_TEXT = 1 << 20  # characters of a line, and of a row of several lines
+LONGEST = 64 << 20  # characters of a line of a delivery from which rows are erased
 MAX_REFUSED = 60_000
 """Limit of rows that are refused row by row. A file with more is refused as a whole, and counts as one."""
 MAX_REFUSED_TEXT = 32 << 20

@@ -30,7 +30,6 @@ from rempart.settings.sections import (
     DagDefaults,
     DeclaredConnection,
     EvidenceConfig,
-    Ingestion,
     Place,
     PolicyRule,
     Pool,
@@ -41,6 +40,7 @@ from rempart.settings.sections import (
     StackService,
     Training,
 )
+from rempart.settings.sources import Ingestion
 
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger", "continuity")
 """The platform's databases; the connection to database `x` is named `pg_x`."""

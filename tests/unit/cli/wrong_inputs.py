@@ -100,7 +100,7 @@ INPUTS = [
     Wrong("pipeline new empty.csv", 1, "the file is empty"),
     Wrong("pipeline new header.csv", 1, "a header but no rows"),
     Wrong("pipeline new binary.csv", 1, "lower case letters, digits and _"),
-    Wrong("pipeline new notes.txt", 1, "neither in .csv nor in .csv.gz"),
+    Wrong("pipeline new notes.txt", 1, "none of .csv, .csv.gz and .csv.zst"),
     Wrong('pipeline new sales.csv --name "Two Words"', 1, "--name"),
     Wrong("pipeline check nosuch", 1, "nosuch.yaml does not exist"),
     Wrong("pipeline check ../etc", 1, "Use lower case letters, digits and _"),

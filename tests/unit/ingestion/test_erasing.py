@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from rempart.ingestion import erasing, landing, reading, snapshots
 from rempart.ingestion.engine import identity, staging
-from rempart.ingestion.engine.deliveries import Delivery, judged, without
+from rempart.ingestion.engine.deliveries import StagedDelivery, judged, without
 from rempart.ingestion.engine.deliveries import rows_of as rows_of_file
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.erasing import Cut, IsErased
@@ -93,7 +93,7 @@ def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
         file.write_bytes(body)
         limits = Limits()
         staged = staging.stage(rows_of_file(file, STAYS, limits), STAYS, file.with_name("s"), limits, lambda table: {})
-        read, lines = Delivery.of(staged), cut_delivery(body, STAYS, gone(struck)).lines
+        read, lines = StagedDelivery.of(staged), cut_delivery(body, STAYS, gone(struck)).lines
         if read.fault:
             return
         (after,) = judged([read], lambda table: {}, limits, file.with_name("j"), [lines])

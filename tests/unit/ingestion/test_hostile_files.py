@@ -20,7 +20,7 @@ from bench import hostile_files
 from rempart.errors import PipelineError
 from rempart.flows.ingestion import ingest_run
 from rempart.ingestion import isolated, reading, reading_process
-from rempart.ingestion.engine.deliveries import Delivery
+from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.expectations import broken, build
 from rempart.ingestion.refused import RefusedRows
@@ -42,10 +42,10 @@ def pipeline(form: str = "csv") -> Pipeline:
 
 
 @dataclass
-class Found:
+class ReadFile:
     """A delivery that was read, and its rows."""
 
-    delivery: Delivery
+    delivery: StagedDelivery
     cells: list[list[str]]
     lines: list[int]
 
@@ -55,14 +55,14 @@ class Found:
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Iterator[Callable[..., Found]]:
-    def run(body: bytes, name: str = "x.csv", form: str = "csv") -> Found:
+def read(tmp_path: Path) -> Iterator[Callable[..., ReadFile]]:
+    def run(body: bytes, name: str = "x.csv", form: str = "csv") -> ReadFile:
         (tmp_path / "file").write_bytes(body)
         delivery = isolated.stage(tmp_path / "file", name, pipeline(form), LIMITS, tmp_path / "out")
         if delivery.fault:
-            return Found(delivery, [], [])
+            return ReadFile(delivery, [], [])
         table = pq.read_table(tmp_path / "out")
-        return Found(
+        return ReadFile(
             delivery,
             [list(row) for row in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)],
             table[reading.LINE].to_pylist(),
@@ -93,7 +93,7 @@ def test_a7_a_hostile_file_stays_below_the_ceiling_and_the_others_go_on(name: st
     ],
 )
 def test_a7_a_file_beyond_a_limit_is_one_refused_file_with_its_reason(
-    read: Callable[..., Found], body: bytes, fault: str
+    read: Callable[..., ReadFile], body: bytes, fault: str
 ) -> None:
     found = read(body)
     assert fault in found.fault
@@ -126,7 +126,7 @@ def one_long_text(rows: int) -> bytes:
     ids=range(7),
 )
 def test_a7_hostile_parquet_and_json_are_refused_as_a_whole_and_the_next_file_is_read(
-    read: Callable[..., Found], form: str, name: str, body: bytes, fault: str
+    read: Callable[..., ReadFile], form: str, name: str, body: bytes, fault: str
 ) -> None:
     found = read(body, name, form)
     assert fault in found.fault
@@ -135,7 +135,7 @@ def test_a7_hostile_parquet_and_json_are_refused_as_a_whole_and_the_next_file_is
 
 
 def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
-    read: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = isolated.idle()
     assert read(b"a,b\n1,2\n").cells == [["1", "2"]]
@@ -150,7 +150,7 @@ def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
 
 
 def test_a7_the_reader_has_a_memory_limit_and_no_secret(
-    read: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_PG_LEDGER", "postgresql://u:canary-secret@h/x")
     isolated.end()
@@ -163,7 +163,7 @@ def test_a7_the_reader_has_a_memory_limit_and_no_secret(
 
 
 def test_a_module_that_somebody_left_in_the_folder_for_temporary_files_is_never_imported(
-    read: Callable[..., Found], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every local user may write there."""
     for module in ("csv", "grp", "gzip", "json"):
@@ -174,7 +174,7 @@ def test_a_module_that_somebody_left_in_the_folder_for_temporary_files_is_never_
     assert not (tmp_path / "imported").exists()
 
 
-def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., Found]) -> None:
+def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., ReadFile]) -> None:
     found = read(b"a,b\n" + b"".join(b"%d,x\n" % i for i in range(12_001)))
     assert [row[0] for row in found.cells] == [str(i) for i in range(12_001)]
     assert found.lines == list(range(2, 12_003))

@@ -27,7 +27,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.engine.again import only_quarantined
-from rempart.ingestion.engine.deliveries import Delivery
+from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.reading import LINE, RAW, RefusedRow
 from rempart.ingestion.refused import RefusedRows
@@ -278,7 +278,7 @@ def test_each_row_in_quarantine_is_judged_once_or_stays(rows: list[tuple[str, bo
         texts = pa.array([text for text, _ in rows], pa.string())
         pq.write_table(pa.table({"c": texts, LINE: pa.array(range(2, len(rows) + 2), pa.int64()), RAW: texts}), read)
         resources = Resources(100 << 20, 1, Path(place) / "spill")
-        found = only_quarantined(Delivery(read, len(rows)), RefusedRows.of(refused), again, resources)
+        found = only_quarantined(StagedDelivery(read, len(rows)), RefusedRows.of(refused), again, resources)
         table = pq.read_table(again)
     assert [*table[LINE].to_pylist(), 99] == [refused_row.line for refused_row in refused]
     assert table[RAW].to_pylist() == table["c"].to_pylist() == [row.raw for row in refused[:-1]]

@@ -22,7 +22,7 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
-from rempart.ingestion.engine.deliveries import Delivery, HeldRows
+from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
 from rempart.replication.vouching import vouch
@@ -155,7 +155,7 @@ def _take_in(
     return snapshot, added, outcomes
 
 
-def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[Delivery, frozenset[int]]:
+def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelivery, frozenset[int]]:
     """Store a delivery as received, without erased rows. Return its typed rows, and the lines of erased ones.
 
     An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again.

@@ -20,7 +20,7 @@ from rempart.ingestion import deliveries, erasing, expectations, isolated, landi
 from rempart.ingestion.content import growth
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine import deliveries as engine
-from rempart.ingestion.engine.deliveries import Delivery, TakenIn
+from rempart.ingestion.engine.deliveries import StagedDelivery, TakenIn
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.judging.distinct import DistinctValues
 from rempart.ingestion.judging.pool import JudgePool
@@ -93,14 +93,14 @@ def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Ma
     return current.deliveries
 
 
-def read(run: IngestionRun, file: Path, name: str, folder: Path) -> Delivery:
+def read(run: IngestionRun, file: Path, name: str, folder: Path) -> StagedDelivery:
     """Read and type a delivery in a process of its own. `name` is that of the file as received."""
     return isolated.stage(file, name, run.pipeline, limits(run.config), folder / f"{file.name}.read")
 
 
 def judged(
-    run: IngestionRun, read: Sequence[Delivery], folder: Path, struck: Sequence[Collection[int]] | None = None
-) -> list[Delivery]:
+    run: IngestionRun, read: Sequence[StagedDelivery], folder: Path, struck: Sequence[Collection[int]] | None = None
+) -> list[StagedDelivery]:
     """Judge deliveries by the expectations. `struck`: for each the lines of erased rows. Raises PipelineError."""
     with JudgePool(run.config.ingestion.threads) as pool:
         judge = DistinctValues(run.pipeline.expectations, pool.places)
@@ -144,7 +144,7 @@ def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Pat
 
 
 def decide(
-    run: IngestionRun, found: Sequence[Delivery], known: KnownRows, folder: Path, *, hold_back: bool = True
+    run: IngestionRun, found: Sequence[StagedDelivery], known: KnownRows, folder: Path, *, hold_back: bool = True
 ) -> TakenIn:
     """Accept the first row of each new key. The new rows are in parts in `folder`."""
     return engine.decide(

@@ -27,7 +27,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine.again import only_quarantined
-from rempart.ingestion.engine.deliveries import Delivery, HeldRows
+from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import fetch
 from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.refused import RefusedRows
@@ -139,7 +139,7 @@ def _tell_accepted(run: IngestionRun, sha256: str, refused: int, delivered: int,
     run.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
-def _judged(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, folder: Path) -> Delivery:
+def _judged(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, folder: Path) -> StagedDelivery:
     """Read the delivery as received, and judge its quarantined rows that were not erased since.
 
     An unreadable file is judged as a whole.

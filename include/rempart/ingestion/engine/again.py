@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.batches import LINE, RAW
 from rempart.ingestion.engine.database import batches, opened, parquet
-from rempart.ingestion.engine.deliveries import Delivery
+from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.refused import REASONS, RefusedRows, schema
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _ROWS = 50_000
 
 
-def only_quarantined(read: Delivery, quarantined: RefusedRows, file: Path, resources: Resources) -> Delivery:
+def only_quarantined(
+    read: StagedDelivery, quarantined: RefusedRows, file: Path, resources: Resources
+) -> StagedDelivery:
     """Return the quarantined rows of a delivery as read now, each on its original line; good ones are in `file`.
 
     Rows are matched by their text; among equal rows the last ones, because later ones are refused as duplicates. Rows
@@ -45,7 +47,7 @@ def only_quarantined(read: Delivery, quarantined: RefusedRows, file: Path, resou
                 good += batch.num_rows
                 out.write_table(pa.Table.from_batches([batch]).cast(source.schema_arrow))
         refused = pa.Table.from_batches(_refused(connection, now, before), schema())
-    return Delivery(file, good, good, RefusedRows(refused).sorted())
+    return StagedDelivery(file, good, good, RefusedRows(refused).sorted())
 
 
 def _match(connection: duckdb.DuckDBPyConnection, good: Path, now: Path, before: Path) -> None:

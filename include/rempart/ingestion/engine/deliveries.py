@@ -28,7 +28,7 @@ _ROWS = 50_000
 
 
 @dataclass(frozen=True)
-class Delivery:
+class StagedDelivery:
     """A delivery on disk as far as it was judged.
 
     `file`: Parquet of its `good` rows (the schema's columns, `LINE`, `RAW`). `judged`: rows that the expectations saw.
@@ -46,8 +46,8 @@ class Delivery:
         return self.good + len(self.refused)
 
     @staticmethod
-    def of(staged: Staged) -> Delivery:
-        return Delivery(staged.file, staged.good, staged.judged, RefusedRows.of(staged.refused), staged.fault)
+    def of(staged: Staged) -> StagedDelivery:
+        return StagedDelivery(staged.file, staged.good, staged.judged, RefusedRows.of(staged.refused), staged.fault)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TakenIn:
     those of which no row is accepted. `parts`: the new rows.
     """
 
-    deliveries: Sequence[Delivery]
+    deliveries: Sequence[StagedDelivery]
     held: frozenset[int]
     parts: Sequence[WrittenPart]
 
@@ -87,17 +87,17 @@ def take_in(
         for i, file in enumerate(files)
     ]
     return decide(
-        [Delivery.of(delivery) for delivery in staged], known, pipeline, folder, resources, limits, part_bytes
+        [StagedDelivery.of(delivery) for delivery in staged], known, pipeline, folder, resources, limits, part_bytes
     )
 
 
 def judged(
-    deliveries: Sequence[Delivery],
+    deliveries: Sequence[StagedDelivery],
     judge: Judge,
     limits: Limits,
     folder: Path,
     struck: Sequence[Collection[int]] | None = None,
-) -> list[Delivery]:
+) -> list[StagedDelivery]:
     """Judge the typed rows of deliveries; the good ones are in new files in `folder`. Raises what `judge` raises.
 
     `struck`: for each delivery the lines of erased rows; these are refused, without their text. Small deliveries are
@@ -108,7 +108,7 @@ def judged(
 
     folder.mkdir(exist_ok=True)
     found = [
-        _Judged(delivery, folder / f"{i:06d}", limits, frozenset(struck[i]) if struck else frozenset())
+        _JudgedDelivery(delivery, folder / f"{i:06d}", limits, frozenset(struck[i]) if struck else frozenset())
         for i, delivery in enumerate(deliveries)
     ]
     waiting: list[tuple[int, Any]] = []
@@ -124,8 +124,8 @@ def judged(
                 found[i].add(table, {place - start: against[place] for place in here})
                 start = end
             waiting.clear()
-        for one in found[:done]:
-            one.close()
+        for judged_delivery in found[:done]:
+            judged_delivery.close()
 
     for i, delivery in enumerate(deliveries):
         if delivery.fault:
@@ -137,13 +137,13 @@ def judged(
                 if sum(table.num_rows for _, table in waiting) >= _ROWS:
                     judge_waiting(i)
     judge_waiting(len(found))
-    return [one.delivery for one in found]
+    return [judged_delivery.delivery for judged_delivery in found]
 
 
-class _Judged:
+class _JudgedDelivery:
     """Collects the rows of one delivery that were judged."""
 
-    def __init__(self, before: Delivery, file: Path, limits: Limits, struck: frozenset[int]) -> None:
+    def __init__(self, before: StagedDelivery, file: Path, limits: Limits, struck: frozenset[int]) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -188,7 +188,7 @@ class _Judged:
             table = table.filter(pa.array(good))
         if fault := _beyond(self.delivery.refused, self._limits):
             self.close()
-            self.delivery = Delivery(self.delivery.file, fault=fault)
+            self.delivery = StagedDelivery(self.delivery.file, fault=fault)
             return
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.delivery.file, table.schema, compression="lz4")
@@ -215,7 +215,7 @@ def _beyond(refused: RefusedRows, limits: Limits) -> str | None:
     return None
 
 
-def without(delivery: Delivery, lines: Collection[int], folder: Path) -> Delivery:
+def without(delivery: StagedDelivery, lines: Collection[int], folder: Path) -> StagedDelivery:
     """Return a delivery without the rows on some lines, which count as never delivered; good rows are in `folder`."""
     import pyarrow.compute as pc
 
@@ -229,7 +229,7 @@ def without(delivery: Delivery, lines: Collection[int], folder: Path) -> Deliver
 
 
 def decide(
-    deliveries: Sequence[Delivery],
+    deliveries: Sequence[StagedDelivery],
     known: Sequence[Path],
     pipeline: Pipeline,
     folder: Path,
@@ -248,7 +248,7 @@ def decide(
         if all(now.fault == before.fault for now, before in zip(found, deliveries, strict=True)):
             break
         deliveries = [
-            Delivery(before.file, fault=now.fault) if now.fault else before
+            StagedDelivery(before.file, fault=now.fault) if now.fault else before
             for now, before in zip(found, deliveries, strict=True)
         ]
     held = held_back([(delivery.delivered, len(delivery.refused)) for delivery in found], pipeline.max_quarantined)
@@ -278,7 +278,7 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = N
 
 
 def _decided(
-    deliveries: Sequence[Delivery],
+    deliveries: Sequence[StagedDelivery],
     without: frozenset[int],
     known: Sequence[Path],
     pipeline: Pipeline,
@@ -286,7 +286,7 @@ def _decided(
     resources: Resources,
     limits: Limits,
     part_bytes: int,
-) -> tuple[list[Delivery], list[WrittenPart]]:
+) -> tuple[list[StagedDelivery], list[WrittenPart]]:
     """Return the deliveries with rows of repeated keys refused, and the parts of the others."""
     used = [i for i, delivery in enumerate(deliveries) if i not in without and delivery.good]
     found = list(deliveries)
@@ -300,7 +300,7 @@ def _decided(
         for position, rows in repeats.items():
             if rows + len(deliveries[used[position]].refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
-                found[used[position]] = Delivery(found[used[position]].file, fault=fault)
+                found[used[position]] = StagedDelivery(found[used[position]].file, fault=fault)
         if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
             return found, []
         if repeats:
@@ -318,7 +318,7 @@ def _decided(
 
 
 def _refuse_repeated(
-    found: list[Delivery], used: Sequence[int], repeated: Iterator[keys.Repeated], repeats: dict[int, int]
+    found: list[StagedDelivery], used: Sequence[int], repeated: Iterator[keys.Repeated], repeats: dict[int, int]
 ) -> None:
     """Add the rows of repeated keys to the refused ones; they come in order of their deliveries."""
     waiting = next(repeated, None)
@@ -342,7 +342,7 @@ class HeldRows:
     The good rows are read from the staged file, as often as somebody iterates.
     """
 
-    delivery: Delivery
+    delivery: StagedDelivery
     resources: Resources
 
     def __len__(self) -> int:
