@@ -92,7 +92,7 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/python -m rempart.docsgen.reference --check
 	@$(BIN)/rempart audit run --only licences
 
-docs: setup ## write the generated parts of docs/reference anew
+docs: setup ## write the generated parts of docs/reference
 	$(BIN)/python -m rempart.docsgen.reference
 	$(BIN)/python -m tests.unit.cli.wrong_inputs
 

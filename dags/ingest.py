@@ -1,6 +1,7 @@
 """Ingest every waiting delivery of a pipeline and make one snapshot.
 
-**Input**: files under the pipeline's prefix of the landing bucket.
+**Input**: files under the pipeline's prefix of the landing bucket. For a source of another kind than `files`, task
+`extract` writes them first: new rows of a database, for example.
 **Output**: the raw deliveries, the quarantine, and a new snapshot in the lake bucket; the asset `snapshot_<pipeline>`.
 
 Each delivery is checksummed and kept as received. Rows that break the schema or an expectation go to quarantine with
@@ -21,12 +22,13 @@ without its rows and records that as evidence. It is valid for this snapshot alo
 **Run again** at any time: a run without new deliveries changes nothing and starts nothing. The same is true for a run
 with `again` whose checks have the same results.
 
-**When it fails**: `ingest` names the delivery or site at fault; nothing was committed or lost. If only
-`check_quarantine` is red, more rows were quarantined than `max_quarantined` allows, and the deliveries that it names
-are held back. Read the reasons on the cockpit's page of the pipeline. Then choose: have the file corrected and put it
-into the landing bucket; or, if a rule was wrong, correct the pipeline file and run again with `again`; or, if the good
-rows shall count as they are, accept the delivery on that page or run `rempart quarantine accept`. If the site shows no
-snapshot, or an earlier one than the ledger names, follow docs/runbooks/current-snapshot-is-gone.md.
+**When it fails**: `extract` names the source that did not answer, or refused. `ingest` names the delivery or site at
+fault; nothing was committed or lost. If only `check_quarantine` is red, more rows were quarantined than
+`max_quarantined` allows, and the deliveries that it names are held back. Read the reasons on the cockpit's page of the
+pipeline. Then choose: have the file corrected and put it into the landing bucket; or, if a rule was wrong, correct the
+pipeline file and run again with `again`; or, if the good rows shall count as they are, accept the delivery on that
+page or run `rempart quarantine accept`. If the site shows no snapshot, or an earlier one than the ledger names, follow
+docs/runbooks/current-snapshot-is-gone.md.
 """
 
 from typing import Any
@@ -39,6 +41,7 @@ from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaul
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import is_extracted
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
@@ -91,6 +94,14 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     ) as dag:
 
         @task
+        def extract(params: Any = None) -> dict[str, Any]:
+            from rempart.flows.ingestion.extract import extract, nothing
+
+            again = params["again"] or params["accept_loss"]  # such a run is about what was taken before
+            result = nothing() if again else extract(runtime.platform(), runtime.pipeline(name))
+            return runtime.as_json(runtime.logged(result, lambda told: told.lines()))
+
+        @task
         def ingest(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
             from rempart.flows.ingestion.reingest import take_in
 
@@ -114,6 +125,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             check_quarantine(runtime.pipeline(name), IngestResult(**result))
 
         result = linked(ingest(), pages.DATA_REPORT, pages.PLACEMENT)
+        if is_extracted(pipeline.source):
+            extract() >> result
         publish_snapshot(result)
         check_quarantine(result)
     return dag

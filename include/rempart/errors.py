@@ -26,6 +26,7 @@ RempartError(what, hint)
 ├── AccessError              a person's access to Airflow could not be looked at or changed
 ├── DatabaseUnavailable      transient: PostgreSQL did not answer
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
+│   ├── SourceUnavailable    transient: a source did not answer, or asked to wait
 │   └── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
 ├── TrainingError            the job failed or gave no usable result
@@ -102,6 +103,7 @@ __all__ = [
     "SiteError",
     "SiteFenced",
     "SiteUnavailable",
+    "SourceUnavailable",
     "StackError",
     "TrackingRefused",
     "TrackingUnavailable",
@@ -252,6 +254,12 @@ class DatabaseUnavailable(RempartError):
 
 class IngestError(RempartError):
     """Raised when a whole delivery or snapshot could not be processed."""
+
+
+class SourceUnavailable(IngestError):
+    """Raised when a source of data did not answer, broke off, or asked to wait. What it gave is not ingested twice."""
+
+    transient = True
 
 
 class ErasedMeanwhile(IngestError):

@@ -147,6 +147,7 @@ def test_a_run_without_new_rows_goes_on_after_ctrl_c(followed: str, api: Airflow
     command = [REMPART, "pipeline", "run", PIPELINE, "--follow"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
+        assert process.stdout.readline().startswith(f"Starting ingest_{PIPELINE} in Airflow")
         first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
         told, errors = process.communicate(timeout=60)

@@ -6,6 +6,7 @@ stack. The outputs are compared with the pages in outline (`tests.tutorial_pages
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -111,6 +112,63 @@ def test_every_page_of_the_tutorial_is_run() -> None:
     assert all(len(commands(page)) >= 8 for page in PAGES)
 
 
-def test_the_tutorial_does_what_it_says(project: Project) -> None:
+@pytest.fixture(scope="module")
+def finished(project: Project) -> Project:
+    """The project of a reader who is at the end: two versions of a model, whose data nobody else touches."""
     for page in PAGES:
         execute(project, page)
+    return project
+
+
+def test_the_tutorial_does_what_it_says(finished: Project) -> None:
+    assert "bike_rentals" in typed(finished, "pipeline list")
+
+
+def typed(project: Project, command: str, code: int = 0) -> str:
+    """The output of a command that must end with this exit code."""
+    ended, output = project.run(["rempart", *command.split()], "")
+    assert ended == code, f"rempart {command}: exit code {ended}\n{output}"
+    return output
+
+
+def test_two_versions_are_compared_and_the_first_is_champion_again_after_a_roll_back(finished: Project) -> None:
+    compared = json.loads(typed(finished, "model compare bike_rentals 1 2 --json"))
+    assert compared["model"] == "bike_rentals"
+    assert "mae" in typed(finished, "model compare bike_rentals 1 2")
+    assert "Version 2: champion" in typed(finished, "model show bike_rentals")
+    planned = typed(finished, "model roll-back bike_rentals")
+    assert "version 1 becomes champion in place of version 2" in planned and "Nothing was changed." in planned
+    assert "Version 2: champion" in typed(finished, "model show bike_rentals")
+    assert "done: version 1 is champion" in typed(finished, "model roll-back bike_rentals --yes")
+    assert "Version 1: champion" in typed(finished, "model show bike_rentals")
+
+
+LOSE_A_PART = """
+from rempart.flows.shared.platform import open_platform
+from rempart.ingestion import snapshots
+
+site = open_platform().active_site("internal")
+site.delete("lake", snapshots.current(site, "lake", "bike_rentals").parts[0].key)
+"""
+
+
+def test_a_lost_part_of_the_snapshot_is_told_until_it_is_restored(finished: Project) -> None:
+    code, output = finished.run([sys.executable, "-"], LOSE_A_PART)
+    assert code == 0, output
+    told = typed(finished, "pipeline show bike_rentals", code=1)
+    assert "MISSING at site 'primary': 1 of the snapshot's objects" in told
+    command = "restore --only dataset:bike_rentals"
+    assert f"Bring them back: rempart {command}" in told
+    typed(finished, f"{command} --yes")
+    assert "MISSING" not in typed(finished, "pipeline show bike_rentals")
+
+
+def test_a_delivery_that_is_held_back_ends_the_run_with_the_next_command(finished: Project) -> None:
+    names, *rows = (finished.root / "data/tutorial/bike_rentals_january.csv").read_text().splitlines()[:4]
+    bad = [",".join([*row.split(",")[:-1], "-1"]) for row in rows]
+    (finished.root / "held.csv").write_text("\n".join([names, *bad]) + "\n")
+    typed(finished, "pipeline deliver bike_rentals held.csv")
+    told = typed(finished, "pipeline run bike_rentals --follow", code=1)
+    assert "ingest       FAILED after" in told and "3 of 3 rows went to quarantine" in told
+    assert "What to do: Run `rempart quarantine show bike_rentals`" in told
+    assert "quarantine" in typed(finished, "quarantine show bike_rentals")

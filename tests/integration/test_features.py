@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import DatabaseUnavailable, FeatureError
-from rempart.features import offline, online, repository, training_set
+from rempart.features import in_memory, offline, online, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import online_rows
 from rempart.flows.shared.platform import Platform
@@ -137,6 +137,8 @@ def test_no_leak_brute_force(
     table = training_set.point_in_time(feature_databases, pipeline)[0]
     assert table.column_names == ["stay", "event_timestamp", "price", "arrival", "room", *pipeline.model_inputs()]
     assert table["stay"].to_pylist() == [r["stay"] for r in rows]  # rows out = rows in, sorted by key
+    for made, tried in zip(table.to_pylist(), in_memory.training_set(pipeline, arrow(rows)).to_pylist(), strict=True):
+        assert tried == pytest.approx(made, rel=1e-9), "a try shows the features of the feature store"
     for made, given in zip(table.to_pylist(), rows, strict=True):
         assert made["event_timestamp"] == datetime.combine(booked(given), datetime.min.time(), UTC)
         assert made["arrival"] == given["arrival"]

@@ -9,15 +9,16 @@ import typer
 from rempart.settings.config import Config
 
 
-def check() -> Config:
-    """Validate rempart.yaml, say so, warn of old facts, and return it. Raises ConfigError."""
+def check(*, quiet: bool = False) -> Config:
+    """Validate rempart.yaml, say so unless `quiet`, warn of old facts, and return it. Raises ConfigError."""
     from rempart.deployment.setup import paths
     from rempart.settings import config
     from rempart.sovereignty import facts
 
     loaded = config.load()
     paths.ports_of(loaded, 0)  # ports may collide
-    typer.echo(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
+    if not quiet:
+        typer.echo(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
     old = facts.stale(facts.in_use(loaded), datetime.now(UTC).date(), loaded.audit.facts_max_age)
     for line in facts.summaries(old, loaded.audit.facts_max_age):
         typer.echo(f"warning: {line}", err=True)

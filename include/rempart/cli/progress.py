@@ -191,6 +191,12 @@ class Progress:
         if self.live:
             self._screen.draw()
 
+    def stage(self, name: str, text: str) -> None:
+        """Begin a step, or end it with what it did. Elsewhere than at a terminal the end is a line of its own."""
+        self.move(name, "done" if text else "running", text)
+        if text and not self.live:
+            sys.stdout.write(f"{name}: {text}\n")
+
     def took(self, name: str, seconds: float) -> None:
         """Set the seconds of a step that ended before it was shown."""
         steps = (replace(s, began=(s.ended or 0.0) - seconds) if s.name == name else s for s in self.state.steps)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from rempart.cli import json_documents, rendering
+from rempart.errors import ConfigError
+
 
 def restore(
     site: Annotated[str, typer.Option(help="Site to restore from; default: backup.site.")] = "",
@@ -28,6 +31,7 @@ def restore(
         str | None, typer.Option(help="Site that becomes active afterwards, if the point's site is lost.")
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the restore points.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print one JSON document.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="List the parts of the restore point.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown and nothing is changed.")
@@ -45,6 +49,7 @@ def restore(
 
     Example:
         rempart restore --list
+        rempart restore --list --json
         rempart restore --explain
         rempart restore --only database:airflow --aside trial --yes
         rempart restore --site haven --identity escrow.txt --trust public.pem --yes
@@ -54,21 +59,24 @@ def restore(
     from rempart.flows.restore import restore_command as flow
     from rempart.flows.restore.restore_source import Wish
 
+    if as_json and not listed:
+        raise ConfigError("restore: --json is for --list", "Pass --list --json, or leave out --json.")
+    json_documents.begin(as_json)
     parts = tuple(parse_part(text) for text in only or ())
     wish = Wish(site, point, parts, check_suffix(aside) if aside else None, force, active)
     stack = paths.current()
     looked = flow.look(stack, wish, trust or (), wait)
+    if as_json:
+        json_documents.show(looked.document())
+        return
     if listed:
-        for line in looked.listing():
-            typer.echo(line)
+        rendering.show(looked.listing())
         return
     prepared = flow.prepare(looked, identity)
-    for line in prepared.lines(yes=yes):
-        typer.echo(line)
+    rendering.show(prepared.lines(yes=yes and not explain))
     if explain:
         return
     if not yes:
         typer.echo("Nothing was changed. Pass --yes to restore.")
         return
-    for line in flow.carry_out(stack, prepared, wait):
-        typer.echo(line)
+    rendering.show(flow.carry_out(stack, prepared, wait))

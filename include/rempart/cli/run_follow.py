@@ -147,6 +147,13 @@ def failed(api: AirflowApi, dag_id: str, run_id: str, error: AirflowApiError) ->
     return error
 
 
+def left(pipeline: str, page: str, url: str) -> str:
+    """Return what goes on after Ctrl-C. `page`: address of the run; empty if Airflow did not confirm it. Pure."""
+    if not page:
+        return f"Airflow did not confirm a start yet. Look whether a run began: {url}/dags/ingest_{pipeline}"
+    return f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {pipeline}"
+
+
 def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what to look at after a run that did not fail, as lines. Pure."""
     ingested, judged = results["ingest"], results.get("validate")

@@ -20,6 +20,8 @@ MEANT = {
     "help": "--help",
 }
 """Words that people try, and what they look for."""
+IN_GROUPS = {"pipeline": {"draft": "new"}}
+"""Words that people try in a group, and the command of that group that they look for."""
 
 
 class Group(TyperGroup):
@@ -45,6 +47,8 @@ def _meant(root: Any, group: TyperGroup, path: str, args: list[str]) -> Iterator
     word, top = args[0], path.split()[0]
     if group is root and word in MEANT:
         yield f"{top} {MEANT[word]}"
+    if meant := IN_GROUPS.get(path.split()[-1], {}).get(word):
+        yield f"{path} {meant}"
     inner = {name: vars(command).get("commands", {}) for name, command in root.commands.items()}
     if group is root and len(args) > 1 and word in inner.get(args[1], {}):  # verb before noun
         yield f"{top} {args[1]} {word}"

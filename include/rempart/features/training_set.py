@@ -90,21 +90,21 @@ def _fetch(opened: Session, pipeline: Pipeline, query: str) -> pa.Table:
     """Yield the query's rows in batches, with the columns and types of the training set."""
     import pyarrow as pa
 
-    kinds = _kinds(pipeline)
-    schema = pa.schema(kinds.items())
+    types = kinds(pipeline)
+    schema = pa.schema(types.items())
     batches = []
     with opened.cursor("training_set") as cursor:
         cursor.itersize = _BATCH
         cursor.execute(query.encode())
         names = [column.name for column in cursor.description or ()]
-        places = [names.index(name) for name in kinds]
+        places = [names.index(name) for name in types]
         while rows := cursor.fetchmany(_BATCH):
-            arrays = [pa.array([row[i] for row in rows], kind) for i, kind in zip(places, kinds.values(), strict=True)]
+            arrays = [pa.array([row[i] for row in rows], kind) for i, kind in zip(places, types.values(), strict=True)]
             batches.append(pa.record_batch(arrays, schema=schema))
     return pa.Table.from_batches(batches, schema)
 
 
-def _kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
+def kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
     """Return the columns of the training set in order, with their Arrow types."""
     import pyarrow as pa
 

@@ -13,6 +13,7 @@ from rempart.ledger.keys import Signer
 Kind = Literal[
     "snapshot",
     "deliveries",
+    "extraction",
     "look",
     "acceptance",
     "candidate",

@@ -1,4 +1,4 @@
-"""Build the note of a DAG run from the results of its tasks. Pure; imports only the standard library.
+"""Build the note of a DAG run from the results of its tasks. Pure; imports nothing heavy.
 
 It holds only counts, ids and the platform's own words: no data, and nothing that a task did not already show.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from rempart.deployment.setup.terminal import size
 
 MARK = "Rempart: "
 """Prefix of our notes. A note without it was written by a person and is not replaced."""
@@ -56,6 +58,17 @@ def _safely(tell: Callable[[TaskResult], str | None], task_result: TaskResult) -
         return tell(task_result)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _extract(task_result: TaskResult) -> str | None:
+    gone = f"{task_result['absent']:,} rows are no longer at the source." if task_result["absent"] else ""
+    if task_result["waiting"]:
+        told = f"{task_result['waiting']:,} deliveries of the last extraction were still to be ingested."
+    elif task_result["deliveries"]:
+        told = f"{task_result['deliveries']:,} deliveries ({size(task_result['bytes'])}) were taken from the source."
+    else:
+        told = ""
+    return " ".join(filter(None, [told, gone])) or None
 
 
 def _ingest(task_result: TaskResult) -> str:
@@ -117,7 +130,7 @@ def _conclude(task_result: TaskResult) -> str:
     return (
         f"{task_result['verified']:,} of {task_result['objects']:,} objects verified at the target"
         f" ({task_result['grade']}), "
-        f"{task_result['copied']:,} copied ({_size(task_result['copied_bytes'])}), {task_result['failures']:,} failed; "
+        f"{task_result['copied']:,} copied ({size(task_result['copied_bytes'])}), {task_result['failures']:,} failed; "
         f"lag {task_result['lag_seconds']:.0f} s."
     )
 
@@ -130,7 +143,7 @@ def _back_up(task_result: TaskResult) -> str:
     )
     whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (
-        f"Restore point {task_result['id']}: {task_result['databases']} databases ({_size(task_result['bytes'])}), "
+        f"Restore point {task_result['id']}: {task_result['databases']} databases ({size(task_result['bytes'])}), "
         f"{task_result['objects']:,} objects.{whole}"
     )
 
@@ -161,7 +174,7 @@ def _restore_to_sandbox(task_result: TaskResult) -> str:
 def _verify(task_result: TaskResult) -> str:
     damaged, unhealed = len(task_result["damaged"]), len(task_result["unhealed"])
     return (
-        f"{task_result['read']:,} replicas read back ({_size(task_result['bytes'])}): {damaged} damaged, "
+        f"{task_result['read']:,} replicas read back ({size(task_result['bytes'])}): {damaged} damaged, "
         f"{unhealed} not repaired."
     )
 
@@ -183,15 +196,8 @@ def _switchover(task_result: TaskResult) -> str:
     return f"{'Moved' if task_result['done'] else 'Not yet moved'} {road}; the active site is {task_result['active']}."
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
+    "extract": _extract,
     "ingest": _ingest,
     "materialize": _materialize,
     "train": _train,

@@ -140,6 +140,8 @@ class Planned:
     known: int
     outcome: Outcome
     todo: Outcome
+    last: tuple[str, ...] = ()
+    """Pieces of logs of tables, which `settle` copies after all data files."""
 
 
 @dataclass(frozen=True)

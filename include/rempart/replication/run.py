@@ -33,6 +33,7 @@ from rempart.replication.plan import (
     recount,
     risks,
 )
+from rempart.replication.table_logs import TableLogs, table_of
 from rempart.replication.transfer import KeyResult, Mover, as_stored, see_hidden
 from rempart.replication.work import Store, ahead, decode, decode_row, encode_row, in_order
 from rempart.sites.capabilities import CapabilityRecord
@@ -97,7 +98,7 @@ class BucketRun:
             )
         doubted: list[Copy] = []
         unlisted, unshown = Sample(), 0
-        pieces = Pieces(store, f"{self._bucket}-copy"), Pieces(store, f"{self._bucket}-hide")
+        pieces = tuple(Pieces(store, f"{self._bucket}-{name}") for name in ("copy", "hide", "last"))
         sightings = folder / f"{self._bucket}-sightings"
         with sightings.open("wb") as seen:
             for plan in key_plans or ():
@@ -107,7 +108,8 @@ class BucketRun:
                 if lacking := self._lacking(plan):
                     outcome.trouble(plan.key, _mixed_up(plan.key, lacking, self._target.name), plan.copies)
                 elif plan.copies or plan.surplus:
-                    pieces[plan.hides].add(plan)
+                    last = plan.copies and not plan.hides and table_of(plan.key)
+                    pieces[2 if last else plan.hides].add(plan)
                     todo.waits(plan.copies)
                 for row in plan.missing:
                     seen.write(encode_row(sighted(row, began)))
@@ -124,8 +126,8 @@ class BucketRun:
         outcome.objects, outcome.bytes, outcome.kept = tally.objects, tally.bytes, tally.kept
         outcome.verified, outcome.accepted = tally.current, tally.accepted
         outcome.unread, outcome.unvouched = tally.unread, tally.unvouched
-        copy, hide = (piece.close() for piece in pieces)
-        return Planned(self._bucket, began, copy, hide, both, tally.hides, tally.known, outcome, todo)
+        copy, hide, logs = (piece.close() for piece in pieces)
+        return Planned(self._bucket, began, copy, hide, both, tally.hides, tally.known, outcome, todo, logs)
 
     def _doubt(self, doubted: Sequence[Copy], unshown: int, tally: Tally) -> None:
         """Request some replicas that the target's listing lacks by name. Raises SiteError if they exist."""
@@ -270,7 +272,7 @@ class BucketRun:
     def settle(
         self, planned: Planned, store: Store, folder: Path, accepted: int = 0
     ) -> tuple[Outcome, ReplicationError | None]:
-        """Confirm copies, hide deleted objects, purge long-hidden ones.
+        """Confirm copies, copy logs of tables, hide deleted objects, purge long-hidden ones.
 
         The returned error means that more is gone at the source than the limits allow; then nothing was hidden. Raises
         SiteError, LeaseLost.
@@ -279,9 +281,12 @@ class BucketRun:
         gone = list(self._ripe(now))
         hides = planned.hides + len(gone)
         why = stop_and_ask(hides, planned.known, self._rules.limits, accepted)
-        for piece in () if why else planned.hiding:
-            outcome.add(self._carry(decode(store.get(piece))))
         outcome.add(self._confirm(planned, folder))
+        logs = TableLogs(self._source, self._bucket, self._catalogue, self._carry)
+        outcome.add(logs.copy(plan for piece in planned.last for plan in decode(store.get(piece))))
+        outcome.add(self._confirm(planned, folder, logs=True) if planned.last else Outcome())
+        for piece in () if why else planned.hiding:
+            outcome.add(self._carry(logs.unnamed(decode(store.get(piece)), outcome)))
         if why:
             return outcome, ReplicationError(
                 f"replicate {self._bucket} from site '{self._source.name}': {why}. Nothing was hidden at site "
@@ -292,6 +297,8 @@ class BucketRun:
             )
         if self._target_able.outcome("delete markers") == "proven" and self._target.keeps_versions(self._bucket):
             for rows in gone:
+                if logs.keeps(rows[0].key):
+                    continue
                 self._target.delete(self._bucket, rows[0].key)
                 try:
                     see_hidden(self._target, self._bucket, rows[0].key)
@@ -338,14 +345,14 @@ class BucketRun:
         self._catalogue.forget(self._bucket, batch, self._lease)
         return count
 
-    def _confirm(self, planned: Planned, folder: Path) -> Outcome:
-        """Check that the target has the objects that it reported as stored.
+    def _confirm(self, planned: Planned, folder: Path, *, logs: bool = False) -> Outcome:
+        """Check that the target has the objects that it reported as stored; with `logs`, only logs of tables.
 
         Mark the others, so that they are copied again.
         """
         outcome, lost, read = Outcome(), [], []
         copied = self._catalogue.copied_since(self._bucket, planned.began)
-        accepted = (row for row in copied if row.basis == ACCEPTED)
+        accepted = (row for row in copied if row.basis == ACCEPTED and (table_of(row.key) or not logs))
         confirmation = Confirmation(
             self._target,
             self._bucket,

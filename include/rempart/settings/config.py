@@ -19,7 +19,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from rempart.errors import ConfigError, ConnectionMissing
+from rempart.settings.columns import Name
 from rempart.settings.operators import Operator, merge, named_operators, read_catalogue
+from rempart.settings.policy.rules import OriginPlace, Place, PolicyRule
 from rempart.settings.schema import Strict, explain, read_yaml
 from rempart.settings.sections import (
     Access,
@@ -30,8 +32,6 @@ from rempart.settings.sections import (
     DagDefaults,
     DeclaredConnection,
     EvidenceConfig,
-    Place,
-    PolicyRule,
     Pool,
     Registry,
     ReplicationPair,
@@ -69,6 +69,9 @@ class Config(Strict):
     )
     hosts: dict[str, Place] = Field(
         default_factory=dict, description=("Other hosts that tasks may reach, as host[:port].")
+    )
+    origins: dict[Name, OriginPlace] = Field(
+        default_factory=dict, description="Places that sources only read from, such as another operator's bucket."
     )
     gpu_pools: dict[str, Pool] = Field(default_factory=dict)
     machine: Place | None = Field(
@@ -111,6 +114,7 @@ class Config(Strict):
             "registries": self.registries,
             "connections": self.connections,
             "hosts": self.hosts,
+            "origins": self.origins,
             "gpu_pools": self.gpu_pools,
         }
         found = {f"{section}.{name}": place for section, named in sections.items() for name, place in named.items()}
@@ -142,6 +146,9 @@ class Config(Strict):
                 )
             if site.independent_of:
                 known(f"sites.{name}.independent_of", site.independent_of, self.sites, "sites")
+        for name, origin in self.origins.items():
+            if name in self.sites or origin.connection in [site.connection for site in self.sites.values()]:
+                raise ValueError(f"origins.{name}: this is a site. Sources read from a site without an origin")
         known("active_site", self.active_site, self.sites, "sites")
         known("backup.site", self.backup.site, self.sites, "sites")
         if self.backup.every > self.backup.rpo_objective:

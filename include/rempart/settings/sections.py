@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from rempart.settings.operators import Names
+from rempart.settings.policy.rules import Place
 from rempart.settings.retention_rules import Keep
 from rempart.settings.schema import Duration, Strict
 
@@ -18,17 +19,6 @@ SHORTEST_SESSION = timedelta(minutes=15)
 
 MOST_LISTED = 10_000_000
 """Limit of entries in one listing. A site may set another limit."""
-
-Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
-"""Countries by their ISO 3166 code, and groups of countries."""
-
-
-class Place(Strict):
-    """A service of an operator in a region."""
-
-    operator: str
-    service: str
-    region: str
 
 
 class JobCredentials(Strict):
@@ -71,19 +61,6 @@ class SiteConfig(Place):
         default=MOST_LISTED,
         ge=100_000,
         description="Maximum entries of one listing. Above it work stops: the listing may never end.",
-    )
-
-
-class PolicyRule(Strict):
-    """Countries or groups (EU, EEA, ADEQUACY) where one classification may be placed. An empty list allows no place."""
-
-    jurisdictions: Countries = Field(description="For the place, its operator and the infrastructure below it.")
-    owner_jurisdictions: Countries = Field(description="For the ultimate owners, because some laws apply abroad.")
-    qualifications: list[str] = Field(default_factory=list, description="Required of the service, such as HDS.")
-    technology_origins: Countries | None = Field(default=None, description="For the technology of the service.")
-    subprocessor_jurisdictions: Countries | None = Field(default=None, description="For the operator's sub-processors.")
-    independent: list[Literal["replica", "restore-point"]] = Field(
-        default_factory=list, description="Kinds of copies that must not share infrastructure with the original."
     )
 
 

@@ -18,8 +18,9 @@ from rempart.settings.schema import Duration, Strict
 PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
 """A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
 COLUMN = r"^[a-z][a-z0-9_]{0,49}$"
-Kind = Literal["files", "sql", "http", "site"]
-KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site")
+SQL_FILE = r"^include/sql/[a-z][a-z0-9_]*\.sql$"
+Kind = Literal["files", "sql", "http", "site", "derived"]
+KINDS: tuple[Kind, ...] = ("files", "sql", "http", "site", "derived")
 Format = Literal["csv", "jsonl", "parquet"]
 DateFormat = Literal[
     "YYYY-MM-DD", "DD.MM.YYYY", "D.M.YYYY", "DD/MM/YYYY", "DD-MM-YYYY", "MM/DD/YYYY", "YYYY/MM/DD", "YYYYMMDD"
@@ -78,7 +79,9 @@ class FilesSource(Source):
     """Deliveries: files that arrive under a prefix of the landing bucket, or of another bucket of a site."""
 
     kind: Literal["files"] = "files"
-    site: Name | None = Field(default=None, description="Site from which files are fetched. Default: none are.")
+    site: Name | None = Field(
+        default=None, description="Site of rempart.yaml from which files are fetched. Default: none are."
+    )
     bucket: str | None = Field(default=None, description="Bucket at `site`.")
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
 
@@ -112,26 +115,34 @@ def _without_text_keys(schema: dict[str, Any]) -> None:
         schema["properties"].pop(key)
 
 
+def _check_no_text_keys(source: Source) -> None:
+    if text := source.model_fields_set.intersection(_TEXT_KEYS):
+        raise ValueError(f"{', '.join(sorted(text))}: a database gives typed values; remove it")
+
+
 class SqlSource(Source):
     """Rows of a database: a table or a query, whole or by a cursor. A role that can only read is enough."""
 
     model_config = ConfigDict(json_schema_extra=_without_text_keys)
 
     kind: Literal["sql"]
-    format: Literal["parquet"] = Field(default="parquet", description="Format of the deliveries that are written.")
+    format: Literal["csv"] = Field(default="csv", description="Format of the deliveries that are written.")
     connection: str = Field(pattern=r"^[a-z0-9_]{1,60}$", description="Airflow connection of the database.")
     table: str | None = Field(
         default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$", description="Table, such as sales.orders."
     )
     query: str | None = Field(
         default=None,
-        pattern=r"^include/sql/[a-z][a-z0-9_]*\.sql$",
+        pattern=SQL_FILE,
         description="SQL file with one SELECT, such as include/sql/orders.sql. Give either `table` or `query`.",
     )
     cursor: Cursor | None = Field(default=None, description="Read only new and changed rows. Default: all, each time.")
     compare_keys: str | None = Field(
         default=None,
         description="Cron expression (UTC) of the comparison of all keys, which finds deleted and late rows.",
+    )
+    statement_timeout: Duration = Field(
+        default="1h", validate_default=True, description="Longest time of one statement at the database."
     )
 
     @property
@@ -149,9 +160,7 @@ class SqlSource(Source):
                 raise ValueError(f"'{self.compare_keys}' is not a cron expression: write five fields")
             if self.cursor is None:
                 raise ValueError("`compare_keys` belongs to `cursor`: a source that is read whole has no late rows")
-        text = self.model_fields_set.intersection(_TEXT_KEYS)
-        if text:
-            raise ValueError(f"{', '.join(sorted(text))}: a database gives typed values; remove it")
+        _check_no_text_keys(self)
         return self
 
 
@@ -165,6 +174,7 @@ class Pagination(Strict):
         default=None, description="Query parameter with the number of the page, the offset or the cursor."
     )
     field: str | None = Field(default=None, description="Field of the answer with the next address or cursor.")
+    first: int = Field(default=1, ge=0, le=1, description="Number of the first page, for `by: page`.")
     size: int | None = Field(default=None, ge=1, le=100_000, description="Rows of one page.")
     size_parameter: str | None = Field(default=None, description="Query parameter with the rows of one page.")
 
@@ -186,7 +196,9 @@ class HttpSource(Source):
 
     kind: Literal["http"]
     url: str = Field(max_length=2000, description="Address, beginning with https://. A token never stands in it.")
-    format: Format = Field(default="jsonl", description="Format of the deliveries. JSON answers become JSON Lines.")
+    format: Format = Field(
+        default="jsonl", description="Format of the deliveries. JSON answers become JSON Lines or CSV."
+    )
     download: bool = Field(default=False, description="True if the answer is one file, which is stored as it is.")
     records: str | None = Field(default=None, description="Field of a JSON answer with the list of rows, as `a.b`.")
     connection: str | None = Field(
@@ -213,8 +225,10 @@ class HttpSource(Source):
             raise ValueError("`cursor` and `cursor_parameter` belong together")
         if self.download and (self.records or self.cursor or self.pagination.by != "none"):
             raise ValueError("`download` stores one file as it is: remove `records`, `pagination` and `cursor`")
-        if not self.download and self.format != "jsonl":
-            raise ValueError(f"JSON answers become `format: jsonl`; for files of {self.format} set `download: true`")
+        if not self.download and self.format == "parquet":
+            raise ValueError("JSON answers become `format: jsonl` or `csv`; for files of parquet set `download: true`")
+        if not self.download and (self.delimiter, self.encoding, self.decimal) != (",", "utf-8", "."):
+            raise ValueError("`delimiter`, `encoding` and `decimal` belong to `download: true`: JSON has its own")
         return self
 
 
@@ -222,9 +236,39 @@ class SiteSource(Source):
     """Files in a bucket of another operator. The policy's `origins` must allow it; nothing is ever written there."""
 
     kind: Literal["site"]
-    site: Name = Field(description="Site of rempart.yaml from which files are taken.")
-    bucket: str = Field(min_length=1, max_length=63, description="Bucket at that site.")
+    site: Name = Field(description="Name under `origins` of rempart.yaml from which files are taken.")
+    bucket: str = Field(min_length=1, max_length=63, description="Bucket at that place.")
     folder: str | None = Field(default=None, pattern=rf"^{PREFIX}$", description="Prefix in `bucket`. Default: all.")
+
+
+class DerivedSource(Source):
+    """Rows of a SQL file over the current snapshots of other pipelines."""
+
+    model_config = ConfigDict(json_schema_extra=_without_text_keys)
+
+    kind: Literal["derived"]
+    format: Literal["parquet"] = Field(default="parquet", description="Format of the deliveries that are written.")
+    inputs: list[Name] = Field(
+        min_length=1, max_length=20, description="Pipelines whose rows the SQL file reads, as tables of these names."
+    )
+    sql: str = Field(
+        pattern=SQL_FILE,
+        description=(
+            "SQL file (DuckDB) with one SELECT over the inputs, such as include/sql/trips_by_weather.sql. Its result "
+            "must depend on their rows alone: no files, current time, random values, or LIMIT without ORDER BY."
+        ),
+    )
+
+    @property
+    def incremental(self) -> bool:
+        return True
+
+    @model_validator(mode="after")
+    def _inputs_differ(self) -> DerivedSource:
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ValueError("`inputs` names a pipeline twice")
+        _check_no_text_keys(self)
+        return self
 
 
 def kind_of(section: Any) -> str:
@@ -232,11 +276,18 @@ def kind_of(section: Any) -> str:
     return str(section.get("kind", "files") if isinstance(section, dict) else getattr(section, "kind", "files"))
 
 
+def is_extracted(source: Source) -> bool:
+    """Return whether data are taken from elsewhere. Files arrive in the landing bucket by themselves, unless a site is
+    named."""
+    return not isinstance(source, FilesSource) or source.site is not None
+
+
 AnySource = Annotated[
     Annotated[FilesSource, Tag("files")]
     | Annotated[SqlSource, Tag("sql")]
     | Annotated[HttpSource, Tag("http")]
-    | Annotated[SiteSource, Tag("site")],
+    | Annotated[SiteSource, Tag("site")]
+    | Annotated[DerivedSource, Tag("derived")],
     Discriminator(
         kind_of,
         custom_error_type="source_kind",

@@ -13,9 +13,10 @@ from rempart.settings.pipeline import Pipeline
 def not_yet(pipeline: Pipeline) -> Iterator[str]:
     """Yield the key and reason of each declaration that this version does not run."""
     source = pipeline.source
-    if source.kind != "files":
-        yield f"source.kind: this version does not extract from `{source.kind}`; deliver files instead"
-    elif source.site is not None:
-        yield "source.site: this version does not fetch files from a site; deliver them to the landing bucket"
+    if source.kind == "derived":
+        yield "source.kind: this version does not run `derived` pipelines yet; deliver files instead"
     if pipeline.conflict_rule != "refuse":
-        yield f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet"
+        yield (
+            f"on_conflict: this version refuses changed rows; `{pipeline.conflict_rule}` is not built yet. Write "
+            "`on_conflict: refuse`: a row that changed after it was accepted then goes to quarantine"
+        )

@@ -19,13 +19,14 @@ import yaml
 from rempart.errors import ConfigError, ConnectionMissing
 from rempart.settings import plain_yaml
 from rempart.settings.config import Config, Connection, Connections
-from rempart.settings.sections import Place
+from rempart.settings.policy.rules import Place
 from rempart.sovereignty.places import (
     PLATFORM_CONNECTIONS,
     TRACKING,
     decide_connection,
     decide_host,
     decide_image,
+    decide_origin,
     decide_pool,
     decide_server,
     decide_site,
@@ -167,6 +168,7 @@ def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterab
             *_platform(config, endpoints, on),
             *_sites(config, endpoints, on),
             *_pools(config, endpoints, on),
+            *_origins(config, endpoints, on),
             *_others(config, on),
         ]
     )
@@ -227,6 +229,20 @@ def _sites(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[t
             # a bucket may be a name below its endpoint's
             pattern = host if is_address(host) or is_this_machine(host) else f"*.{host}"
             yield Destination(pattern, port, f"sites.{name}", needed_by_jobs=True), judge_of(name, url)
+
+
+def _origins(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:
+    def judge_of(name: str, url: str | None = None) -> Judge:
+        return lambda classification: decide_origin(config, classification, name, on=on, endpoint=url)
+
+    for name, origin in config.origins.items():
+        for declared in origin.hosts:
+            yield Destination(*split_host(declared), f"origins.{name}"), judge_of(name)
+        known = [endpoints[origin.connection]] if origin.connection and origin.connection in endpoints else []
+        for url in [] if origin.hosts else known or _catalogue(config, origin):
+            host, port = parse_endpoint(url)
+            pattern = host if is_address(host) or is_this_machine(host) else f"*.{host}"
+            yield Destination(pattern, port, f"origins.{name}"), judge_of(name, url)
 
 
 def _pools(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rempart.settings.config import DATABASES, SERVERS, WAL_ARCHIVE, Config, tracker, witness
-from rempart.settings.sections import Place
+from rempart.settings.policy.rules import Place
 from rempart.sovereignty.policy import (
     Decision,
     Placement,
@@ -77,6 +77,74 @@ def decide_site(
         reason = independence(config, f"sites.{site}.independent_of", here, site_placement(config, other))
         decision = verdict(classification, what, here.label, (*decision.reasons, reason))
     return decision
+
+
+def decide_origin(config: Config, classification: str, name: str, *, on: date, endpoint: str | None = None) -> Decision:
+    """Decide whether data of a classification may be read from this origin of rempart.yaml, or from this site.
+
+    The rule is the policy's `origins`; without it, the rule for placing the same data there.
+    """
+    if (place := config.origins.get(name)) is not None:
+        host = (urlsplit(endpoint).hostname or "") if endpoint is not None else None
+        here: Placement | None = placement(f"origin '{name}'", place, host)
+    else:
+        here = site_placement(config, name, endpoint)
+    if here is None:
+        return _undeclared(classification, "origin", "origins", name, {**config.origins, **config.sites})
+    return decide(config, classification, "origin", here, on=on)
+
+
+def origin_placements(config: Config, host: str, port: int | None) -> list[Placement]:
+    """Return the declared places of a host from which sources may want to read. Origins come first."""
+    return [*_origins_of_host(config, host, port), *_open_places(config, host, port)]
+
+
+def _origins_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
+    return [
+        placement(f"origin '{name}'", place)
+        for name, place in config.origins.items()
+        if is_declared_host(place.hosts, host, port)
+    ]
+
+
+def decide_origin_host(config: Config, classification: str, host: str, port: int | None, *, on: date) -> Decision:
+    """Decide whether data of a classification may be read from this host: yes if one declared place allows it.
+
+    A host that is not under `origins` may also be written to, so the policy must allow both.
+    """
+    label = f"host '{host}'" + (f" port {port}" if port else "")
+    decisions = [
+        _named(label, decide(config, classification, "origin", place, on=on))
+        for place in _origins_of_host(config, host, port)
+    ]
+    for place in _open_places(config, host, port):
+        both = [decide(config, classification, what, place, on=on) for what in (_ORIGIN, _HOST)]
+        decisions.append(verdict(classification, "origin", label, [r for decision in both for r in decision.reasons]))
+    if not decisions:
+        fact = f"'{host}' belongs to no declared origin, connection or host"
+        remedy = "Declare it under origins in rempart.yaml (operator, service, region, hosts)."
+        return unknown(classification, "origin", label, "origins", fact, remedy)
+    return next((decision for decision in decisions if decision.allowed), decisions[0])
+
+
+def decide_origin_connection(config: Config, classification: str, conn_id: str, *, on: date) -> Decision:
+    """Decide whether data of a classification may be read through this connection, as of a database or a token.
+
+    A connection that is not under `origins` may also be written to, so the policy must allow both.
+    """
+    label = f"connection '{conn_id}'"
+    for name, origin in config.origins.items():
+        if origin.connection == conn_id:
+            return _named(label, decide_origin(config, classification, name, on=on))
+    if (place := config.connections.get(conn_id)) is None:
+        return _undeclared(classification, "origin", "connections", conn_id, {**config.origins, **config.connections})
+    both = [decide(config, classification, what, placement(label, place), on=on) for what in (_ORIGIN, _CONNECTION)]
+    return verdict(classification, "origin", label, [reason for decision in both for reason in decision.reasons])
+
+
+_ORIGIN: What = "origin"
+_HOST: What = "host"
+_CONNECTION: What = "connection"
 
 
 def server_of(connection: str) -> str | None:
@@ -158,9 +226,10 @@ def platform_connections(config: Config) -> frozenset[str]:
     """Return the platform's own connections; no DAG names them."""
     external = (service.external.connection for service in config.services.values() if service.external)
     offered = (site.job_credentials for site in config.sites.values())
+    read = (origin.connection for origin in config.origins.values() if origin.connection)
     jobs = (credentials.connection for credentials in offered if credentials and credentials.connection)
     return PLATFORM_CONNECTIONS.union(
-        external, jobs, [witness(config.checkpoint_site)], map(tracker, config.sites)
+        external, jobs, read, [witness(config.checkpoint_site)], map(tracker, config.sites)
     ) - declared_connections(config)
 
 
@@ -220,19 +289,31 @@ def decide_host(config: Config, classification: str, host: str, port: int | None
     return next((decision for decision in decisions if decision.allowed), decisions[0])
 
 
-def _places_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
-    def matches(declared: str) -> bool:
-        name, wanted = split_host(declared)
-        return wanted in (None, port) and (
-            is_host_of(host, name) if name.startswith("*.") else host.lower() == name.lower()
-        )
+def is_declared_host(hosts: Iterable[str], host: str, port: int | None) -> bool:
+    """Return whether one of these entries of rempart.yaml (host, host:port, or *.host) covers a host and port."""
+    return any(_is_declared(declared, host, port) for declared in hosts)
 
-    placements = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
+
+def _is_declared(declared: str, host: str, port: int | None) -> bool:
+    name, wanted = split_host(declared)
+    return wanted in (None, port) and (
+        is_host_of(host, name) if name.startswith("*.") else host.lower() == name.lower()
+    )
+
+
+def _open_places(config: Config, host: str, port: int | None) -> list[Placement]:
+    """Return the places of `hosts` and `connections` that name this host."""
+    placements = [placement(name, place) for name, place in config.hosts.items() if _is_declared(name, host, port)]
     for name, connection in config.connections.items():
-        if any(matches(declared_host) for declared_host in connection.hosts):
+        if is_declared_host(connection.hosts, host, port):
             placements.append(placement(name, connection))
+    return placements
+
+
+def _places_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
+    placements = _open_places(config, host, port)
     for name, registry in config.registries.items():
-        if matches(name.partition("/")[0]):
+        if _is_declared(name.partition("/")[0], host, port):
             placements.append(placement(name, registry))
     for name, site in config.sites.items():
         service = config.operators[site.operator].services[site.service]
@@ -252,7 +333,7 @@ def _named(label: str, decision: Decision) -> Decision:
 
 
 def _undeclared(classification: str, what: What, section: str, name: str, among: Mapping[str, Any]) -> Decision:
-    kind = {"sites": "site", "gpu_pools": "pool", "connections": "connection"}[section]
+    kind = {"sites": "site", "gpu_pools": "pool", "connections": "connection", "origins": "origin"}[section]
     fact = f"{kind} '{name}' is not declared; declared: {', '.join(among) or 'none'}"
     remedy = f"Correct the name, or declare it under {section} in rempart.yaml."
     return unknown(classification, what, f"{kind} '{name}'", section, fact, remedy)
@@ -293,4 +374,5 @@ def overview(config: Config, *, on: date) -> list[Decision]:
         decisions += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]
         decisions += [decide_connection(config, name, connection, on=on) for connection in config.connections]
         decisions += [decide_host(config, name, *split_host(host), on=on) for host in config.hosts]
+        decisions += [decide_origin(config, name, origin, on=on) for origin in config.origins]
     return decisions

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from rempart.errors import PlacementDenied
 from rempart.settings.config import Config
 from rempart.settings.operators import Country, Operator, Qualification, Service, split_qualification
-from rempart.settings.sections import PolicyRule
+from rempart.settings.policy.rules import PolicyRule
 from rempart.sovereignty.jurisdictions import covers
 
 What = Literal[
@@ -31,7 +31,9 @@ What = Literal[
     "database",
     "tracking",
     "orchestration",
+    "origin",
 ]
+"""What a place is asked for. `origin`: data are read from it and nothing is written there."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,13 @@ class Decision:
 
     def refusal(self) -> PlacementDenied:
         """Return the denial as an error: each denying rule, and its remedy."""
+        asked = (
+            f"data ({self.classification}) may not be read from {self.place}: "
+            if self.what == "origin"
+            else f"{self.what} ({self.classification}) may not be at {self.place}: "
+        )
         return PlacementDenied(
-            f"{self.what} ({self.classification}) may not be at {self.place}: "
-            + "; ".join(f"{r.rule}: {r.fact}" for r in self.against),
+            asked + "; ".join(f"{r.rule}: {r.fact}" for r in self.against),
             " / ".join(dict.fromkeys(r.remedy for r in self.against)),
         )
 
@@ -133,6 +139,15 @@ def _reasons(
             False, path, "not declared, and undeclared placements are denied", f"Declare {path} in rempart.yaml."
         )
         return
+    if what == "origin" and (read := rule.origins) is not None:
+        path, rule = (
+            f"{path}.origins",
+            PolicyRule(jurisdictions=read.jurisdictions, owner_jurisdictions=read.owner_jurisdictions),
+        )
+        if read.operators is not None:
+            fact = f"the operator is {place.operator}; allowed: {', '.join(read.operators) or 'none'}"
+            remedy = f"Choose another place, or change {path}.operators in rempart.yaml."
+            yield Reason(place.operator in read.operators, f"{path}.operators", fact, remedy)
     operator = config.operators.get(place.operator)
     if operator is None:
         fact = f"operator '{place.operator}' is not in the catalogue"

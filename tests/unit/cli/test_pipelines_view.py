@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import typer
 from rempart.cli import json_documents
 from rempart.cli.views import delivery, names, pipelines, quarantine, site_list, text
 from rempart.cli.views.site_list import SiteEntry
+from rempart.deployment.setup.terminal import size
 from rempart.errors import DatabaseUnavailable, PipelineError
 from rempart.flows.ingestion.deliver import PlannedFile
 from rempart.flows.ingestion.deliver import State as DeliveryState
@@ -262,6 +264,15 @@ def test_a_site_answers_if_it_gives_any_answer_and_else_the_reason_is_told(monke
     assert all("has no endpoint" in str(why) for why in nowhere.values())
 
 
+def test_a_site_that_never_ends_its_headers_is_silent_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform, over = platform_with("http://127.0.0.1:1", monkeypatch), threading.Event()
+    found = site_list.ask(
+        platform.config, platform.connections, platform.clock().date(), lambda url, verify: over.wait(60), at_most=0.05
+    )
+    over.set()
+    assert set(found.values()) == {"no answer within 0 s"}
+
+
 def test_a_site_that_the_policy_forbids_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     platform = platform_with("https://127.0.0.1:1", monkeypatch)
     closed = {name: rule.model_copy(update={"jurisdictions": []}) for name, rule in platform.config.policy.items()}
@@ -272,8 +283,9 @@ def test_a_site_that_the_policy_forbids_is_not_asked(monkeypatch: pytest.MonkeyP
 
 
 def test_figures_and_times_are_short() -> None:
-    assert [text.span(s) for s in (None, 5, 65, 3600, 90_061)] == ["unknown", "5 s", "1 min 5 s", "1 h", "1 d 1 h"]
-    assert [text.size(n) for n in (900, 1500, 2_000_000, 3_000_000_000)] == ["900 B", "1.5 kB", "2.0 MB", "3.0 GB"]
+    spans = [text.span(seconds) for seconds in (None, 5, 65, 3600, 90_061)]
+    assert spans == ["unknown", "5 s", "1 min 05 s", "1 h", "1 d 1 h"]
+    assert [size(n) for n in (900, 1500, 2e6, 3e9, 4e12)] == ["900 B", "1.5 kB", "2.0 MB", "3.0 GB", "4.0 TB"]
     assert text.figures({"rmse": 2.0, "mae": None}, "mae") == "mae -, rmse 2"
 
 

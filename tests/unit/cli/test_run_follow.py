@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.cli import progress, run_follow, run_view
+from rempart.cli import app, progress, run_follow, run_view
 from rempart.cli.run_view import RunState, StageState
 from rempart.settings.config import Connection
 
@@ -106,6 +107,21 @@ def test_a_run_that_somebody_else_started_is_not_taken_for_ours() -> None:
     state, _, _ = followed(airflow)
     assert not state.failed
     assert airflow.asked["train_p"] == "asset__train_p" and airflow.asked["validate_model_p"].startswith("asset__")
+
+
+def test_the_first_line_comes_before_airflow_answers_and_an_interrupt_then_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(api: AirflowApi, pipeline: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_follow, "start", interrupted)
+    monkeypatch.setattr("rempart.settings.config.environment_connections", lambda name: CONNECTION)
+    answer = CliRunner().invoke(app, ["pipeline", "run", "hotel_bookings", "--follow"])
+    first, last = answer.output.splitlines()
+    assert first.startswith("Starting ingest_hotel_bookings in Airflow")
+    assert answer.exit_code == 130 and last.endswith("/dags/ingest_hotel_bookings")
+    assert last.startswith("Airflow did not confirm a start yet")
 
 
 def test_an_airflow_that_restarts_is_asked_again_and_an_expired_token_is_replaced() -> None:

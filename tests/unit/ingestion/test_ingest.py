@@ -112,7 +112,10 @@ def test_a8_too_much_quarantine_turns_the_run_red_and_publishes_nothing(
         check_quarantine(strict, result)
     assert "kwh out of range" in str(error.value)
     assert "900" not in str(error.value)
-    assert result.held[0] in str(error.value)
+    assert result.held[0][:12] in str(error.value)
+    remedy = error.value.hint
+    assert remedy.startswith("Run `rempart quarantine show readings`"), "the next command comes first"
+    assert len(str(error.value)) < 520, "a person reads it in a terminal"
     again = ingest(platform, strict)
     assert (result.changed, again.changed, again.snapshot, again.total_rows) == (False, False, None, 0)
     assert len(list(platform.sites["primary"].list("lake", "quarantine/"))) == 1

@@ -40,6 +40,16 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             INGESTED,
             "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows.",
         ),
+        (
+            "extract",
+            {"deliveries": 2, "bytes": 5_200_000, "waiting": 0, "absent": 3, "complete": True},
+            "2 deliveries (5.2 MB) were taken from the source. 3 rows are no longer at the source.",
+        ),
+        (
+            "extract",
+            {"deliveries": 0, "bytes": 0, "waiting": 1, "absent": None, "complete": True},
+            "1 deliveries of the last extraction were still to be ingested.",
+        ),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
         ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: refused: mae 80.41 is above 25"),
         ("back_up", POINT, "Restore point 20260301T114500Z-0a0b0c: 7 databases (5.2 MB), 900 objects."),

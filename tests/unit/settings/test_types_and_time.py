@@ -64,7 +64,8 @@ HTTP = {"kind": "http", "url": "https://api.acme.example/v1/orders"}
         [SQL],
         [column(type="timestamp"), CURSOR],
         [replaced(**HTTP, records="data.items", pagination={"by": "cursor", "parameter": "after", "field": "next"})],
-        [replaced(**HTTP, download=True, format="csv")],
+        [replaced(**HTTP, download=True, format="csv", delimiter=";", decimal=",")],
+        [replaced(**HTTP, format="csv")],
         [replaced(kind="site", site="public", bucket="shared", format="parquet")],
         [replaced(site="haven", bucket="exports", folder="sales/")],
         [column(type="timestamp"), lambda d: d.update(on_conflict="history", version_by="seen")],
@@ -116,7 +117,8 @@ def test_it_loads(changes: list[Change]) -> None:
         ([replaced(**{**HTTP, "url": "https://me:secret@api.acme.example/"})], "without a password"),
         ([replaced(**HTTP, pagination={"by": "page"})], "`parameter` belongs to"),
         ([replaced(**HTTP, pagination={"by": "offset", "parameter": "from"})], "needs `size`"),
-        ([replaced(**HTTP, format="csv")], "set `download: true`"),
+        ([replaced(**HTTP, format="parquet")], "set `download: true`"),
+        ([replaced(**HTTP, decimal=",")], "JSON has its own"),
         ([replaced(**HTTP, download=True, records="a")], "stores one file as it is"),
         ([replaced(kind="site", site="public")], "bucket"),
         ([replaced(bucket="exports")], "`site` and `bucket` belong together"),
@@ -136,7 +138,9 @@ def test_a_cursor_means_newest_unless_said_otherwise() -> None:
 
 def test_what_this_version_does_not_run_is_refused_by_name() -> None:
     assert list(not_yet(load())) == []
-    assert [line.split(":")[0] for line in not_yet(load(SQL))] == ["source.kind"]
+    assert list(not_yet(load(SQL))) == []
+    assert list(not_yet(load(replaced(**HTTP)))) == list(not_yet(load(replaced(**HTTP, format="csv")))) == []
+    assert list(not_yet(load(replaced(kind="site", site="acme", bucket="shared")))) == []
     assert list(not_yet(load(source(format="parquet")))) == list(not_yet(load(source(format="jsonl")))) == []
     assert [line.split(":")[0] for line in not_yet(load(lambda d: d.update(on_conflict="newest")))] == ["on_conflict"]
 

@@ -146,6 +146,26 @@ def test_each_destination_names_its_entry_and_whom_it_is_allowed_for() -> None:
     assert found["hosts.192.0.2.7:8443"].port == 8443
 
 
+def test_an_origin_is_reached_once_the_policy_lets_data_be_read_there() -> None:
+    def declare(data: dict[str, Any]) -> None:
+        data["origins"] = {
+            "shared": place("foreign", "object-storage", connection="s3_shared"),
+            "weather": place("foreign", hosts=["weather.example:443"]),
+        }
+
+    def allow(data: dict[str, Any]) -> None:
+        declare(data)
+        data["policy"]["internal"]["origins"] = {"jurisdictions": ["EU"], "owner_jurisdictions": ["US"]}
+
+    closed, opened = (rules(config(change), ENDPOINTS, on=TODAY) for change in (declare, allow))
+    for host in ("weather.example", "bucket.s3.here.foreign.eu"):
+        assert not is_allowed(closed, host, 443)
+        assert is_allowed(opened, host, 443)
+    found = {d.why: d for d in opened.allowed if d.why.startswith("origins.")}
+    assert {d.classifications for d in found.values()} == {("internal",)}
+    assert not any(d.needed_by_jobs for d in found.values())
+
+
 def test_what_the_policy_refuses_is_listed_with_every_decision() -> None:
     found = listed()
     assert {refusal.destination.why for refusal in found.refusals} == {

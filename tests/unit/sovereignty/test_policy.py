@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rempart.errors import PlacementDenied
 from rempart.settings.config import Config, load
@@ -19,6 +20,9 @@ from rempart.sovereignty.places import (
     decide_connection,
     decide_host,
     decide_image,
+    decide_origin,
+    decide_origin_connection,
+    decide_origin_host,
     decide_pool,
     decide_server,
     decide_site,
@@ -230,6 +234,80 @@ def test_connections_hosts_and_pools_are_decided_by_where_they_lead() -> None:
         ("registry.example.eu", 443, True),
     ):
         assert decide_host(CONFIG, "personal", host, port, on=TODAY).allowed is allowed, host
+
+
+ORIGINS: dict[str, Any] = {
+    "shared": {"operator": "owned-abroad", "region": "here", "connection": "s3_shared"},
+    "weather": {**ABROAD, "hosts": ["*.weather.example", "api.example.eu:8443"], "connection": "weather_key"},
+}
+
+
+def reading(rule: dict[str, Any] | None, *, allowed: tuple[str, ...] = ()) -> Config:
+    policy = {**BASE["policy"]["personal"], **({"origins": rule} if rule else {})}
+    hosts = {host: {"operator": "eu", "service": "api", "region": "here"} for host in allowed}
+    changed = {"origins": ORIGINS, "hosts": hosts, "policy": {**BASE["policy"], "personal": policy}}
+    return Config.model_validate({**BASE, **changed})
+
+
+WIDE = {"jurisdictions": ["EU"], "owner_jurisdictions": ["US"]}
+
+
+def test_what_may_be_read_from_where_is_a_rule_of_its_own() -> None:
+    for rule, against in (
+        (None, ["policy.personal.owner_jurisdictions"]),
+        (WIDE, []),
+        ({**WIDE, "operators": ["owned-abroad"]}, []),
+        ({**WIDE, "operators": ["eu"]}, ["policy.personal.origins.operators"]),
+        ({**WIDE, "owner_jurisdictions": []}, ["policy.personal.origins.owner_jurisdictions"]),
+    ):
+        config = reading(rule)
+        for decision in (
+            decide_origin(config, "personal", "shared", on=TODAY),
+            decide_origin_host(config, "personal", "north.weather.example", 443, on=TODAY),
+            decide_origin_connection(config, "personal", "weather_key", on=TODAY),
+        ):
+            assert (decision.what, rules(decision)) == ("origin", against)
+        # reading there is no permission to write there
+        assert rules(decide_connection(config, "personal", "s3_shared", on=TODAY)) == ["platform"]
+        assert not decide_host(config, "personal", "north.weather.example", 443, on=TODAY).allowed
+        assert not decide_site(config, "personal", "data", "shared", on=TODAY).allowed
+
+
+def test_a_place_that_may_also_be_written_to_needs_both_rules() -> None:
+    host = "api.partner.example"
+    assert decide_origin_host(reading(None, allowed=(host,)), "personal", host, 443, on=TODAY).allowed
+    only_abroad = reading({**WIDE, "operators": ["owned-abroad"]}, allowed=(host,))
+    assert rules(decide_origin_host(only_abroad, "personal", host, 443, on=TODAY))[0] == (
+        "policy.personal.origins.operators"
+    )
+    assert decide_origin(reading(None), "personal", "home", on=TODAY).allowed
+
+
+def test_an_origin_that_is_not_declared_is_denied() -> None:
+    config = reading(WIDE)
+    for decision in (
+        decide_origin(config, "personal", "nowhere", on=TODAY),
+        decide_origin_host(config, "personal", "nowhere.example", 443, on=TODAY),
+        decide_origin_host(config, "personal", "api.example.eu", 443, on=TODAY),  # another port
+        decide_origin_connection(config, "personal", "nowhere", on=TODAY),
+        decide_origin(config, "sensitive", "shared", on=TODAY),
+    ):
+        assert not decision.allowed and decision.against[0].remedy
+        assert "may not be read from" in decision.refusal().what
+
+
+@pytest.mark.parametrize(
+    ("origin", "says"),
+    [
+        ({"home": ORIGINS["shared"]}, "origins.home: this is a site"),
+        ({"other": {**ORIGINS["shared"], "connection": "s3_home"}}, "origins.other: this is a site"),
+        ({"bare": ABROAD}, "give `connection`"),
+        ({"bare": {**ORIGINS["shared"], "operator": "nobody"}}, "is not one of operators"),
+    ],
+)
+def test_an_origin_is_a_place_of_its_own(origin: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Config.model_validate({**BASE, "origins": origin})
 
 
 def test_images_come_from_a_declared_registry_or_its_mirror() -> None:

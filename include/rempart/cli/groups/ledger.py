@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -63,7 +63,9 @@ def ledger_show(
     limit: Annotated[int, typer.Option(min=1, help="Number of records.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show stored records as they are signed: one JSON text a line, or with `--json` one document.
+    """Show stored records: one JSON text a line, or with `--json` one document. Control characters are escaped.
+
+    To verify signatures, export the records: `rempart ledger export`.
 
     Example:
         rempart ledger show --limit 5
@@ -75,8 +77,7 @@ def ledger_show(
     records = evidence.show(open_platform().ledger, after, limit)
     if as_json:
         json_documents.show([json.loads(text) for text in records])
-    for text in () if as_json else records:
-        typer.echo(text)
+    rendering.show(() if as_json else records)
 
 
 @group.command("rotate-key")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +17,7 @@ from rempart.errors import BackupError
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Pipelines: draft, check, deliver, run, look at their state, erase rows.",
+    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows.",
 )
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
@@ -57,15 +58,18 @@ def list_pipelines(as_json: AsJson = False) -> None:
 def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     """Show the state of a pipeline: deliveries, snapshot, quarantine by rule, champion, and what to do next.
 
-    Exit code 1: a source of these facts did not answer.
+    It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
+    an object is missing, or a source of these facts did not answer.
 
     Example:
 
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import facts, names, pipelines
+    from rempart.cli.views import facts, names, pipelines, snapshot_objects
+    from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
+    from rempart.settings import pipelines as files
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
 
@@ -73,11 +77,20 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     found = facts.gather()
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
+    objects = None
+    if state.snapshot and not state.error:
+        objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
+        if objects.missing:
+            state = replace(state, next=snapshot_objects.step(name))
     if as_json:
-        json_documents.show({"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)})
+        document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
+        json_documents.show({**document, "objects": snapshot_objects.as_json(objects)})
     else:
-        rendering.show((*pipelines.state_lines(state, landing), *pipelines.unknown(moment(found, found.at))))
-    raise typer.Exit(0 if facts.complete(found) else 1)
+        told = snapshot_objects.lines(objects, name) if objects else ()
+        lines = (*pipelines.state_lines(state, landing, told), *pipelines.unknown(moment(found, found.at)))
+        rendering.show(lines)
+    seen = objects is None or not (objects.missing or objects.silent)
+    raise typer.Exit(0 if facts.complete(found) and seen else 1)
 
 
 @group.command("deliver")
@@ -143,37 +156,58 @@ def run_pipeline(
 
     pipelines.named(names.pipeline(name, pipelines.names()))
     api = AirflowApi(config.environment_connections("airflow_api"))
-    run = run_follow.start(api, name)
-    page = f"{api.url}/dags/ingest_{name}/runs/{run}"
-    if not follow:
-        typer.echo(f"started ingest_{name}: {page}")
-        typer.echo("New rows start features, training and gate by their assets.")
-        typer.echo(f"The result, when they are done: rempart pipeline show {name}")
-        return
+    page = ""
     try:
+        typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
+        sys.stdout.flush()
+        run = run_follow.start(api, name)
+        page = f"{api.url}/dags/ingest_{name}/runs/{run}"
+        if not follow:
+            typer.echo(f"started ingest_{name}: {page}")
+            typer.echo("New rows start features, training and gate by their assets.")
+            typer.echo(f"The result, when they are done: rempart pipeline show {name}")
+            return
         with run_view.shown(tuple(run_follow.DAGS), lambda line: rendering.show([line])) as show:
             _, results = run_follow.follow(api, name, run, show)
     except KeyboardInterrupt:
-        typer.echo(f"The run goes on in Airflow: {page}\nIts result, when it is done: rempart pipeline show {name}")
+        typer.echo(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
     rendering.show(run_follow.conclusion(name, results))
 
 
 @group.command("new")
 def pipeline_new(
-    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz file.")],
-    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
+    table: Annotated[str | None, typer.Option(help="Table of PostgreSQL instead of a file, as schema.name.")] = None,
+    connection: Annotated[str | None, typer.Option(help="Airflow connection of the table's database.")] = None,
 ) -> None:
-    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct.
+    """Draft a pipeline file from one delivery or one table (types, key, time, target, ranges) for you to correct.
+
+    A large file is sampled, and the first line of the draft says so. Of a table, types and the key are those of the
+    database's catalogue; a role that can only read is enough.
 
     Example:
         rempart pipeline new sales.csv
-        rempart pipeline new sales.csv.gz --name sales
+        rempart pipeline new sales.jsonl.gz --name sales
+        rempart pipeline new --table sales.orders --connection shop
     """
     from rempart.ingestion.draft import save_draft
+    from rempart.ingestion.sampling.tables import of_table
+    from rempart.settings import config
 
-    file = save_draft(csv, name)
-    typer.echo(f"wrote the draft {file}. Check every line marked CHECK, then run `rempart pipeline check {file.stem}`.")
+    if (file is None) == (table is None) or (table is None) != (connection is None):
+        raise typer.BadParameter("pass either a FILE, or --table schema.name with --connection NAME")
+    source: Any = file
+    if table is not None and connection is not None:
+        source = of_table(table, connection, config.environment_connections(connection))
+    draft = save_draft(source, name)
+    typer.echo(
+        f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
+    )
 
 
 @group.command("check")
@@ -185,19 +219,64 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     Example:
         rempart pipeline check hotel_bookings
     """
+    from datetime import UTC, datetime
+
     from rempart.cli import configuration
     from rempart.flows.training import check_pipeline
     from rempart.ingestion.draft import undecided
     from rempart.settings import pipelines
 
-    configuration.check()
-    check_pipeline.check(pipelines.named(name))
+    loaded, pipeline = configuration.check(), pipelines.named(name)
+    check_pipeline.check(pipeline)
+    check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
     if marked := undecided(pipelines.text_of(name)):
         lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
         typer.echo(
             f"It is still a draft: decide the {len(marked)} lines marked CHECK (line {lines}) and delete the marks."
         )
+
+
+@group.command("try")
+def try_pipeline(
+    name: PipelineName,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Deliveries; default: the project's own file of this name below data/."),
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a data profile of the accepted rows to this file (HTML).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
+
+    Needs no running stack and no Airflow. Large files are sampled. Of personal data, keys and texts are hidden, and
+    refused rows are named by their line only. Exit code 1: the pipeline is wrong, or a file would not be accepted.
+
+    Example:
+        rempart pipeline try hotel_bookings
+        rempart pipeline try energy_use energy_use.csv
+        rempart pipeline try energy_use energy_use.csv --profile energy_use.html
+        rempart pipeline try energy_use 2026-01.csv.gz 2026-02.csv.gz --json
+    """
+    from rempart.cli import progress
+    from rempart.cli.views import names, trying
+    from rempart.flows.training import try_pipeline as flow
+    from rempart.settings import config, pipelines
+
+    json_documents.begin(as_json)
+    config.load()
+    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    chosen = files or flow.shipped(name)
+    if as_json:
+        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
+        json_documents.show(tried)
+    else:
+        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
+            tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
+        rendering.show(trying.lines(tried, spec))
+    raise typer.Exit(0 if tried.good else 1)
 
 
 def _lines(file: Path) -> list[str]:

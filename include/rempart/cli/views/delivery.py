@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from rempart.cli.views import text
+from rempart.deployment.setup.terminal import size
 from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, Step
 
 WORDS: dict[Step, str] = {"upload": "uploading", "check": "reading back"}
@@ -28,7 +29,7 @@ def _lines(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Prog
         if step == "check":
             checked[name] = checked.get(name, 0) + count
             if checked[name] == sizes[name]:
-                out(f"{name}: {text.size(sizes[name])} uploaded and read back, with the right SHA-256")
+                out(f"{name}: {size(sizes[name])} uploaded and read back, with the right SHA-256")
 
     yield tell
 
@@ -62,7 +63,7 @@ def plan_lines(planned: Sequence[PlannedFile]) -> Iterator[str]:
     """Yield what a delivery would do, as lines."""
     words = {"waiting": "waits already, with the same bytes", "ingested": "was ingested before, with the same bytes"}
     for file in planned:
-        yield f"{file.name}: {words.get(file.state, f'{text.size(file.size)} to upload to {file.key}')}"
+        yield f"{file.name}: {words.get(file.state, f'{size(file.size)} to upload to {file.key}')}"
     yield "Nothing was uploaded. Leave out --dry-run to deliver."
 
 
@@ -75,7 +76,7 @@ def lines(done: Delivered) -> Iterator[str]:
     new = [file for file in done.files if file.state == "new"]
     if len(new) > FEW:
         folder = f"{done.bucket}/{new[0].key.removesuffix(new[0].name)}"
-        total = text.size(sum(file.size for file in new))
+        total = size(sum(file.size for file in new))
         yield (
             f"delivered {len(new)} files ({total}) to {folder} at site '{done.site}', "
             "each read back with the right SHA-256"
@@ -87,7 +88,7 @@ def lines(done: Delivered) -> Iterator[str]:
         elif file.state == "ingested":
             yield f"{file.name} was ingested before, with the same bytes; nothing was uploaded"
         elif len(new) <= FEW:
-            yield f"delivered {file.name} ({text.size(file.size)}, SHA-256 {file.sha256[:12]}) to {where}"
+            yield f"delivered {file.name} ({size(file.size)}, SHA-256 {file.sha256[:12]}) to {where}"
 
 
 def following(pipeline: str, waiting: int, scheduled: tuple[datetime, timedelta] | None) -> Iterator[str]:

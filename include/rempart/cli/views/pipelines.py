@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
@@ -50,8 +50,8 @@ def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
     )
 
 
-def state_lines(state: PipelineState, landing: str) -> Iterator[str]:
-    """Yield the state of one pipeline."""
+def state_lines(state: PipelineState, landing: str, objects: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the state of one pipeline. `objects`: lines about the objects of its snapshot."""
     yield f"{state.name}: {state.description or 'no description'}"
     if state.error:
         yield f"  INVALID FILE: {state.error[0]}"
@@ -64,13 +64,13 @@ def state_lines(state: PipelineState, landing: str) -> Iterator[str]:
             ]
         )
     if state.known:
-        yield from _known(state)
+        yield from _known(state, objects)
     step = state.next
     yield ""
     yield f"Next: {step.sentence}" + (f"\n  {step.command}" if step.command else "")
 
 
-def _known(state: PipelineState) -> Iterator[str]:
+def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
     yield ""
     yield f"Deliveries: {state.deliveries}" + (f", the newest {len(state.newest)}:" if state.newest else "")
     yield from (f"  {row}" for row in deliveries(state.newest))
@@ -80,6 +80,7 @@ def _known(state: PipelineState) -> Iterator[str]:
         yield f"Snapshot: {found.id}, {found.rows:,} rows, {text.moment(found.at)}, at site '{found.site}'"
     else:
         yield "Snapshot: none"
+    yield from (f"  {line}" for line in objects)
     yield f"Quarantine: {text.counted(state.quarantined, 'row')}" + (
         f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -14,13 +13,14 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.views import time_limit
 
 if TYPE_CHECKING:
     from rempart.settings.config import Config, Connections
     from rempart.web.facts import CockpitFacts
 
 AT_MOST = 5.0
-"""Seconds within which a site answers, or counts as silent."""
+"""Seconds within which a site sends the next bytes, or counts as silent."""
 HEAD = ("SITE", "OPERATOR", "JURISDICTION", "ROLE", "ENDPOINT", "ANSWERS", "LAG", "NEWEST RESTORE POINT")
 
 
@@ -105,16 +105,28 @@ def _row(entry: SiteEntry, now: datetime) -> tuple[str, ...]:
 
 
 def ask(
-    config: Config, connections: Connections, today: date, request: Callable[[str, object], object] | None = None
+    config: Config,
+    connections: Connections,
+    today: date,
+    request: Callable[[str, object], object] | None = None,
+    at_most: float = 2 * AT_MOST,
 ) -> dict[str, str | None]:
     """Return for each site why it does not answer; None if it does. All are asked at once, without credentials.
 
+    `at_most`: seconds for all together, also for a site that sends its headers byte by byte.
     Any HTTP answer counts: `rempart site doctor` checks what a site can do. `request` takes URL and certificates.
     """
     names = list(config.sites)
     silent = partial(_silent, config, connections, today, request or _request)
-    with ThreadPoolExecutor(max(1, len(names))) as pool:
-        return dict(zip(names, pool.map(silent, names), strict=True))
+    found = dict[str, str | None]()
+    for name, answer in time_limit.answers({name: partial(silent, name) for name in names}, at_most).items():
+        if isinstance(answer, TimeoutError):
+            found[name] = str(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found[name] = answer
+    return found
 
 
 def _silent(

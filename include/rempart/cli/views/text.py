@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from rempart.deployment.setup.terminal import printable
+from rempart.deployment.setup.terminal import duration, printable
 
 UNKNOWN = "unknown"
 
@@ -32,24 +32,10 @@ def moment(at: datetime | None) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration in its largest units."""
+    """Return a duration in its largest units, or `unknown`."""
     if seconds is None:
         return UNKNOWN
-    whole = int(seconds)
-    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // below
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
-
-
-def size(count: float) -> str:
-    """Return bytes in decimal units."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+    return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min").removesuffix(" 0 h")
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

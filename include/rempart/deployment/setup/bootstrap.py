@@ -320,7 +320,7 @@ def set_up(root: Path, target: Environment) -> int:
     ):
         stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
         sys.stdout.write(
-            f"setup: the packages are those of the lock; the project anew in {time.monotonic() - started:.0f} s\n"
+            f"setup: the packages are those of the lock; the project, again, in {time.monotonic() - started:.0f} s\n"
         )
         return 0
     check_machine()
@@ -345,7 +345,7 @@ def set_up(root: Path, target: Environment) -> int:
 
 
 def _install(root: Path, target: Environment, venv: Path, counter: Counter) -> None:
-    """Make the environment anew and install its lock and this project."""
+    """Make a new environment and install its lock and this project."""
     python, tools = venv / "bin" / "python", venv / "tools"
     counter.update("making the environment")
     _run([sys.executable, "-m", "venv", "--clear", venv])
@@ -378,6 +378,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit("\nsetup: interrupted\n  What to do: run `make setup` again; it starts anew.")
+        sys.exit("\nsetup: interrupted\n  What to do: run `make setup` again; it starts from the beginning.")
     except OSError as fault:
         sys.exit(f"setup: {fault}\n  What to do: {cause(str(fault))[1]}")

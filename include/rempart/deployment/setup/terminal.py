@@ -81,13 +81,24 @@ def bar(done: float, total: float, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: `8 s`, `2 min 05 s`, `1 h 03 min`."""
+    """Return seconds as people say them: `8 s`, `2 min 05 s`, `1 h 03 min`, `2 d 4 h`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def size(count: float) -> str:
+    """Return bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 class Screen:

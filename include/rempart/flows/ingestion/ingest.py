@@ -214,24 +214,23 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
             f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused "
             f"as a whole, and their number of rows is unknown: {'; '.join(result.unreadable[:5])}{more}. Of the "
             f"others, {result.accepted} rows are accepted and {result.quarantined} went to quarantine.",
-            "Deliver corrected files. If the pipeline file was wrong, correct it and ingest the delivery again "
-            "on the cockpit's page of this pipeline: each file is stored as received.",
+            f"Run `rempart quarantine show {pipeline.name}`. Deliver corrected files; or, if the pipeline file was "
+            f"wrong, correct it and run `rempart quarantine again {pipeline.name} SHA-256`.",
         )
     if result.accepted_by or result.quarantined <= pipeline.max_quarantined * result.delivered:
         return
     held = ""
     if result.held:
-        named = ", ".join(result.held[:5]) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
-        held = f"Held back with them are {result.held_rows} good rows of these deliveries: {named}. "
+        short = [sha256[:12] for sha256 in result.held[:5]]
+        named = ", ".join(short) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
+        held = f" Held back with them: {result.held_rows} good rows of {named}."
     refused = result.quarantined - result.held_rows
     raise IngestError(
         f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows went to quarantine, more than "
-        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows. {held}{result.accepted} rows are accepted; the "
-        f"current snapshot is {result.snapshot or 'still none'}. " + "; ".join(result.worst),
-        "Inspect the rows on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, "
-        f"if the rule was wrong, correct {pipeline.name}.yaml and ingest the delivery again there. To publish the "
-        f"good rows of a delivery as it is, accept it there, or run `rempart quarantine accept {pipeline.name} "
-        "SHA-256`. Nothing of this run is lost; running it again changes nothing.",
+        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted. "
+        f"{'; '.join(result.worst)}.{held}",
+        f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
+        "corrected rows as a new file, ingest again after you corrected the pipeline file, or accept the good rows.",
     )
 
 

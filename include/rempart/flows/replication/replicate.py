@@ -325,7 +325,7 @@ class OpenPair:
         subject = f"{self.source.name}->{self.target.name}"
         facts = {"failed": failed, "buckets": names, "run": run, "stopped": stopped.what if stopped else None}
         self.ledger.append("replication", subject, asdict(result) | facts)
-        store.drop([piece for plan in plans for piece in (*plan.pieces, *plan.hiding)])
+        store.drop([piece for plan in plans for piece in (*plan.pieces, *plan.hiding, *plan.last)])
         measured(result)
         if total.failures:
             raise _incomplete(result, self.pair, self.target.name, failed, troubles)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rempart.backup.drill import anomalies
 from rempart.backup.points import points
@@ -56,6 +57,12 @@ class SitePoints:
         found = self.found
         return restore_report.listing(found.site.name, found.links, found.present, found.platform.clock())
 
+    def document(self) -> dict[str, Any]:
+        """Return the restorable points for a JSON document, newest first."""
+        links = restore_report.restorable(self.found.links, self.found.present)
+        points = [{"id": link.point, "created_at": link.at, "consistent": link.consistent} for link in links]
+        return {"site": self.found.site.name, "at": self.found.platform.clock(), "points": points}
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -69,10 +76,11 @@ class Prepared:
     def lines(self, *, yes: bool) -> Iterator[str]:
         """Yield the content of the restore point and the plan as lines for people.
 
-        With `yes`, the restore reports the erasures itself.
+        With `yes`, the parts are left out, because the plan listed them, and the restore reports the erasures itself.
         """
-        manifest = self.point.manifest
-        yield from restore_report.explain(manifest, self.selection, self.point.platform.clock())
+        manifest, parts = self.point.manifest, self.wish.parts
+        yield from restore_report.explain(manifest, self.selection, self.point.platform.clock(), parts=not yes)
+        yield from restore_report.left_out(parts)
         for doubt in doubts(self.found, self.point):
             yield (
                 f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md,"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from rempart.backup.points import restore_plan
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
-from rempart.backup.points.restore_plan import Selection
+from rempart.backup.points.restore_plan import Part, Selection
 from rempart.flows.backup.point_report import age, size
 
 SKEW = timedelta(minutes=10)
@@ -18,9 +18,14 @@ A restore point from further in the future was created on a machine with a wrong
 """
 
 
+def restorable(links: Iterable[Link], present: Collection[str]) -> list[Link]:
+    """Return the links of the points that are at the site, newest first."""
+    return sorted((link for link in links if link.point in present), key=lambda link: -link.seq)
+
+
 def listing(site: str, links: Iterable[Link], present: Collection[str], now: datetime) -> Iterator[str]:
     """Yield the restorable points, newest first."""
-    there = sorted((link for link in links if link.point in present), key=lambda link: -link.seq)
+    there = restorable(links, present)
     yield f"{len(there)} restore points at site '{site}', verified by the signed chain, newest first"
     for link in there:
         yield f"{link.point}  made {_ago(now - link.at)}" + (
@@ -28,8 +33,18 @@ def listing(site: str, links: Iterable[Link], present: Collection[str], now: dat
         )
 
 
-def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator[str]:
-    """Yield the content of a restore point, and what the restore would do."""
+def left_out(parts: Iterable[Part]) -> Iterator[str]:
+    """Yield what the restore of these parts does not bring back."""
+    models = [part.name for part in parts if part.kind == "model"]
+    if models and Part("bucket", "artifacts") not in parts:
+        yield (
+            f"not included: plots and feature lists of the runs of {', '.join(models)}. They come back with "
+            "--only bucket:artifacts"
+        )
+
+
+def explain(manifest: Manifest, selection: Selection, now: datetime, *, parts: bool = True) -> Iterator[str]:
+    """Yield the content of a restore point, by part unless `parts` is false, and what the restore would do."""
     old = now - manifest.created_at
     yield f"restore point {manifest.id}, made at site '{manifest.source}' by version {manifest.code_version}"
     yield f"made      {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, {_ago(old)}"
@@ -44,9 +59,9 @@ def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator
         yield f"LACKS     and {len(manifest.dangling) - 5} more"
     for store in manifest.not_held:
         yield f"LACKS     {store}"
-    for name, version in sorted(manifest.champions.items()):
+    for name, version in sorted(manifest.champions.items()) if parts else ():
         yield f"champion  {name} version {version} (its versions: --only model:{name})"
-    for part, count, held in restore_plan.parts(manifest):
+    for part, count, held in restore_plan.parts(manifest) if parts else ():
         yield f"part      {part!s:<34}{count:>16}{size(held):>12}"
     for scope, number in sorted(selection.withheld.items()):
         yield (

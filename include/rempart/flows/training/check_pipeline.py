@@ -7,13 +7,16 @@ pipeline's own files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import TYPE_CHECKING
 
-from rempart.errors import PipelineError, RempartError
+from rempart.errors import PipelineError, PlacementDenied, RempartError
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.models.encoding import features_of
+from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.sources import decide_source
 from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
@@ -29,6 +32,14 @@ def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None)
     _, rest = trainers.left_out(features_of(pipeline), merged)
     trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
     return merged
+
+
+def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:
+    """Check that the policy lets the pipeline read from its source on this day. Raises PlacementDenied."""
+    decision = decide_source(config, pipeline.classification, pipeline.source, on=on)
+    if decision is not None and not decision.allowed:
+        refusal = decision.refusal()
+        raise PlacementDenied(f"include/pipelines/{pipeline.name}.yaml: source: {refusal.what}", refusal.hint)
 
 
 def check(pipeline: Pipeline, *, thorough: bool = True) -> None:

@@ -231,7 +231,7 @@ def _store(config: Config, pipeline: Pipeline, site: Site, now: datetime, body: 
     return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 
-def _target(pipeline: Pipeline) -> Feature:
+def target_feature(pipeline: Pipeline) -> Feature:
     name = pipeline.prediction.target
     column = pipeline.columns[name]
     if pipeline.prediction.task == "regression":
@@ -247,7 +247,7 @@ def job_spec(
         pipeline=pipeline.name,
         classification=pipeline.classification,
         task=pipeline.prediction.task,
-        target=FeatureSpec.of(_target(pipeline)),
+        target=FeatureSpec.of(target_feature(pipeline)),
         features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
         dataset=dataset,
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),

@@ -36,6 +36,7 @@ def opened(resources: Resources, folders: Sequence[Path]) -> Iterator[duckdb.Duc
     ) as connection:
         allowed = ", ".join(literal(str(folder.absolute())) for folder in (*folders, resources.spill))
         connection.execute(f"SET allowed_directories = [{allowed}]")
+        connection.execute("SET TimeZone = 'UTC'")  # calendar functions would follow the machine's zone
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection

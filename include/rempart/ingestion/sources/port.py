@@ -7,10 +7,13 @@ deliveries' rows: a crash before that repeats the extraction, and a repeated del
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO, Protocol
+
+from rempart.settings.config import Config, Connections
+from rempart.sovereignty.policy import Decision
 
 State = Mapping[str, str]
 """Where the next extraction goes on: a cursor's value, an ETag, the SHA-256 of fetched objects. Empty at first.
@@ -52,6 +55,19 @@ class Extraction:
     absent_keys: Sequence[tuple[object, ...]] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a source is opened with: the configuration, Airflow's connections, the time, and the record of decisions.
+
+    `record` writes a policy decision as evidence. It raises PlacementDenied for a denial.
+    """
+
+    config: Config
+    connections: Connections
+    now: datetime
+    record: Callable[[Decision], None]
+
+
 class Sink(Protocol):
     """Takes the deliveries of one extraction. Nothing is visible in the landing bucket before `deliver` returns."""
 
@@ -78,8 +94,8 @@ class Source(Protocol):
         """Extract what is new since `state` into deliveries.
 
         Memory does not grow with the rows. May be killed at any moment: the next call with the same state repeats or
-        continues it, and loses nothing. Raises PlacementDenied (the policy's `origins`), EgressDenied, and IngestError
-        (the place refused, or answered what it must not).
+        continues it, and loses nothing. Raises SourceUnavailable (a retry can help), PlacementDenied (the policy's
+        `origins`), EgressDenied, and IngestError (the place refused, or answered what it must not).
         """
         ...
 

@@ -16,7 +16,7 @@ from rempart.flows.shared.platform import classification_of
 from rempart.ledger.port import Evidence
 from rempart.settings.config import SERVERS, Config
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sections import Place as PlaceConfig
+from rempart.settings.policy.rules import Place as PlaceConfig
 from rempart.sovereignty.places import decide_pool, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
 from rempart.web.facts import CockpitFacts, Unknown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,8 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     first, second = made.point(), made.point()
     listed = run("--list")
     assert listed[0].startswith("2 restore points") and second in listed[1] and first in listed[2]
+    document = json.loads("\n".join(run("--list", "--json")))
+    assert [point["id"] for point in document["points"]] == [second, first] and document["site"] == "haven"
     told = run()
     assert second in told[0] and told[-1] == "Nothing was changed. Pass --yes to restore."
     assert "Nothing was changed" not in run("--explain")[-1]

@@ -1,0 +1,87 @@
+"""Look whether the objects of a pipeline's current snapshot are at the active site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.cli.views import time_limit
+from rempart.flows.shared.platform import Platform
+from rempart.settings.pipeline import Pipeline
+from rempart.web.read_models.pipeline_states import NextStep
+
+AT_MOST = 10.0
+"""Seconds for the whole look."""
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class SnapshotObjects:
+    """Objects of a snapshot. `needed`: their number, as far as it is known. `silent`: why the look has no result."""
+
+    site: str = ""
+    needed: int = 0
+    missing: tuple[str, ...] = ()
+    silent: str | None = None
+
+
+def look(
+    open_platform: Callable[[], Platform], pipeline: Pipeline, snapshot: str, seconds: float = AT_MOST
+) -> SnapshotObjects:
+    """Return which objects of a snapshot are missing: `current.json`, its manifest, its parts. No part is read."""
+    from rempart.errors import RempartError
+
+    found = time_limit.answers({"site": lambda: _look(open_platform(), pipeline, snapshot)}, seconds)["site"]
+    if isinstance(found, SnapshotObjects):
+        return found
+    if not isinstance(found, (RempartError, OSError)):  # TimeoutError is an OSError
+        raise found
+    return SnapshotObjects(silent=found.what if isinstance(found, RempartError) else str(found))
+
+
+def _look(platform: Platform, pipeline: Pipeline, snapshot: str) -> SnapshotObjects:
+    from rempart.errors import ObjectMissing
+    from rempart.ingestion import snapshots
+
+    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+    folder = snapshots.folder(pipeline.name)
+    needed = [f"{folder}current.json", f"{folder}{snapshot}.json"]
+    missing = []
+    try:
+        site.head(bucket, needed[0])
+    except ObjectMissing:
+        missing.append(needed[0])
+    try:
+        parts = [part.key for part in snapshots.read(site, bucket, pipeline.name, snapshot).parts]
+    except ObjectMissing:
+        missing.append(needed[1])  # it alone names the parts
+        parts = []
+    present = {found.key for found in site.list(bucket, f"{folder}parts/")} if parts else set()
+    missing += [key for key in parts if key not in present]
+    return SnapshotObjects(site.name, len(needed) + len(parts), tuple(missing))
+
+
+def step(pipeline: str) -> NextStep:
+    """Return what a person does about missing objects. Pure."""
+    return NextStep("Bring the snapshot's objects back.", f"rempart restore --only dataset:{pipeline}")
+
+
+def lines(found: SnapshotObjects, pipeline: str) -> Iterator[str]:
+    """Yield the missing objects in one line with the command that brings them back, or why it is not known. Pure."""
+    if found.silent:
+        yield f"UNKNOWN: whether the snapshot's objects are at the site: {found.silent}"
+    elif found.missing:
+        named = ", ".join(found.missing[:_NAMED])
+        more = f" and {len(found.missing) - _NAMED} more" if len(found.missing) > _NAMED else ""
+        yield (
+            f"MISSING at site '{found.site}': {len(found.missing)} of the snapshot's objects: {named}{more}. "
+            f"Bring them back: {step(pipeline).command}"
+        )
+
+
+def as_json(found: SnapshotObjects | None) -> dict[str, Any] | None:
+    """Return the look for a JSON document; None without a snapshot. Pure."""
+    if found is None:
+        return None
+    return {"site": found.site or None, "missing": None if found.silent else found.missing, "unknown": found.silent}

@@ -1,0 +1,36 @@
+"""Run questions to servers side by side, none longer than a time limit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
+
+
+def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> dict[str, Answer | BaseException]:
+    """Return for each question its answer, its exception, or a TimeoutError after `seconds` for all together.
+
+    A question without an answer goes on in a daemon thread, which does not delay the end of the command.
+    """
+    asked: dict[str, Future[Answer]] = {}
+    for name, question in questions.items():
+        asked[name] = Future()
+        threading.Thread(target=_answer, args=(question, asked[name]), name=f"ask-{name}", daemon=True).start()
+    until, found = time.monotonic() + seconds, dict[str, Answer | BaseException]()
+    for name, future in asked.items():
+        try:
+            found[name] = future.exception(max(0.0, until - time.monotonic())) or future.result()
+        except TimeoutError:
+            found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
+    return found
+
+
+def _answer(question: Callable[[], Answer], to: Future[Answer]) -> None:
+    try:
+        to.set_result(question())
+    except BaseException as error:
+        to.set_exception(error)

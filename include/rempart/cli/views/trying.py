@@ -1,0 +1,76 @@
+"""Write the result of a try of a pipeline as lines. Personal values were hidden before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rempart.cli.views import text
+from rempart.flows.training.try_pipeline import Baseline, Refusal, Tried, TriedFile
+from rempart.settings.pipeline import Pipeline
+
+_WIDEST = 20
+
+
+def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
+    """Yield what became of the files, the head of the training set, and the baseline."""
+    for file in tried.files:
+        yield from _file(file)
+    if tried.head:
+        yield ""
+        yield f"Training set, the first {len(tried.head)} of {text.counted(tried.training_rows, 'row')}:"
+        rows = [(column, *(_cell(row[column]) for row in tried.head)) for column in tried.columns]
+        yield from (f"  {line}" for line in text.table(("COLUMN", *map(str, range(1, len(tried.head) + 1))), rows))
+    yield ""
+    if tried.baseline:
+        yield from _baseline(tried.baseline, pipeline)
+    yield from tried.open
+    yield ""
+    if tried.good:
+        yield f"Next: deliver the data and run the pipeline.\n  rempart pipeline deliver {pipeline.name} FILE"
+    else:
+        yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."
+
+
+def _file(file: TriedFile) -> Iterator[str]:
+    if file.fault:
+        yield f"{file.file}: REFUSED as a whole: {file.fault}"
+        return
+    some = " of a sample" if file.sampled else ""
+    refused = file.read - file.accepted
+    yield f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
+    for refusal in file.refusals:
+        yield f"  {refusal.rows:>7,} x {refusal.reason}{_places(refusal)}"
+        yield from (f"              {example.text}" for example in refusal.examples if example.text is not None)
+    if file.held_back:
+        yield "  It would be HELD BACK: more rows are refused than `max_quarantined` allows."
+
+
+def _places(refusal: Refusal) -> str:
+    """Return the lines of the examples."""
+    numbers = [str(example.line) for example in refusal.examples if example.line is not None]
+    more = ", ..." if refusal.rows > len(numbers) else ""
+    return f" (line {', '.join(numbers)}{more})" if numbers else ""
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    shown = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    shown = shown.replace("T00:00:00+00:00", "")
+    return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 1]}…"
+
+
+def _baseline(found: Baseline, pipeline: Pipeline) -> Iterator[str]:
+    by = ", ".join(pipeline.gate.baseline_by) or "nothing"
+    target = pipeline.prediction.target
+    yield (
+        f"Baseline: {found.metric} of {target} is {found.value:.4g} with the mean by {by} "
+        f"({found.overall:.4g} with the mean of all)."
+    )
+    yield (
+        f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
+        f"The gate's limit is {found.limit:g}."
+    )

@@ -1,0 +1,281 @@
+"""Extract new data of a pipeline's source into deliveries in the landing bucket, before they are ingested.
+
+Order of the writes, so that the next run completes an interrupted one: the folder of the deliveries (`pending.json`),
+the deliveries, their list with the source's next state (`pending.json` again), evidence. The state counts once all
+deliveries were ingested: see `source_state`. Nothing is lost and nothing comes twice, wherever a run was killed:
+leftovers of an extraction without a list are deleted, and one with a list is never repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
+from rempart.flows.ingestion.current_snapshot import AcceptedLoss
+from rempart.flows.ingestion.ingest_run import IngestionRun
+from rempart.flows.ingestion.source_state import Pending, Stand
+from rempart.flows.shared.leases import PATIENCE, wait_for
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion.snapshots import Snapshot
+from rempart.ingestion.sources.port import Delivery, Extraction, Source, Surroundings
+from rempart.ingestion.sources.registry import opener_of
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import SqlSource
+from rempart.sites.s3.site import file_sha256
+from rempart.sites.spool import spool_folder
+
+logger = logging.getLogger(__name__)
+LISTED = 500
+"""Deliveries that a record of evidence names by their SHA-256."""
+_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """Result of an extraction. `waiting`: deliveries of an earlier one that are still to be ingested.
+
+    `absent`: keys of the snapshot that a comparison did not find at the source; None if keys were not compared.
+    `complete` is False if a limit of the source ended it early: the next run goes on.
+    """
+
+    deliveries: int
+    bytes: int
+    waiting: int = 0
+    absent: int | None = None
+    complete: bool = True
+
+    def lines(self) -> Iterator[str]:
+        """Return the result as text."""
+        if self.waiting:
+            yield f"{self.waiting} deliveries of the last extraction are not ingested yet: nothing new was extracted"
+        else:
+            yield f"extracted {self.deliveries} deliveries ({self.bytes / 1e6:.1f} MB)"
+        if self.absent is not None:
+            yield f"{self.absent} rows of the snapshot are no longer at the source"
+        if not self.complete:
+            yield "a limit of the source ended the extraction; the next run goes on"
+
+
+def nothing() -> ExtractResult:
+    """Return the result of a run that extracts nothing."""
+    return ExtractResult(0, 0)
+
+
+def extract(
+    platform: Platform, pipeline: Pipeline, *, source: Source | None = None, accepted_loss: AcceptedLoss | None = None
+) -> ExtractResult:
+    """Extract what is new at the pipeline's source. Without one, and without news, nothing changes.
+
+    `source` replaces the one that the pipeline file declares. Raises SourceUnavailable, IngestError, PlacementDenied,
+    ConnectionMissing, SiteError, SiteFenced, LeaseHeld.
+    """
+    opener = opener_of(pipeline)
+    if opener is None and source is None:
+        return nothing()
+    with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE):
+        run = ingest_run.begin(platform, pipeline)
+        before = current_snapshot.current(run, accepted_loss)
+        pending = source_state.read_pending(run.site, run.lake, pipeline.name)
+        if pending is not None and pending.whole:
+            _tell(run, pending)
+            unfinished = _unfinished(run, pending)
+            if unfinished and _still_there(run, unfinished):
+                return ExtractResult(0, 0, waiting=len(unfinished))
+            if not unfinished and _holds(run, before, pending):
+                _finish(platform, run, before, pending.after)
+                pending = None
+        if pending is not None:  # interrupted, or its deliveries are gone: take them anew
+            _clear(run, pending.folder)
+        stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
+        if source is None and opener is not None:
+            source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record))
+        assert source is not None  # noqa: S101 - one of both is there
+        return _extract(platform, run, before, stand, source)
+
+
+def _extract(
+    platform: Platform, run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source
+) -> ExtractResult:
+    number = stand.number + 1
+    folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
+    with platform.committing(run.active):
+        source_state.write_pending(run.site, run.lake, run.pipeline.name, Pending(folder, False))
+    with spool_folder() as spool:
+        sink = LandingSink(run, folder, spool)
+        compared = _compare(run, before, stand, source, sink)
+        taken = source.extract(stand.state, sink, run.now)
+    made = [*(compared.deliveries if compared else ()), *taken.deliveries]
+    absent = len(compared.absent_keys) if compared else None
+    at = run.now.isoformat() if compared else stand.compared_at
+    after = Stand(number if made else stand.number, dict(taken.state), at)
+    result = ExtractResult(len(made), sum(delivery.bytes for delivery in made), 0, absent, taken.complete)
+    if not made and compared is None:
+        if after == stand:
+            source_state.drop_pending(run.site, run.lake, run.pipeline.name)
+        else:
+            _finish(platform, run, before, after)
+        return result
+    pending = Pending(folder, True, tuple(made), after, _evidence(run, source, number, result, made))
+    with platform.committing(run.active):
+        source_state.write_pending(run.site, run.lake, run.pipeline.name, pending)
+    _tell(run, pending)
+    if not made:
+        _finish(platform, run, before, after)
+    return result
+
+
+def _finish(platform: Platform, run: IngestionRun, snapshot: Snapshot | None, stand: Stand) -> None:
+    """Make a state count from the current snapshot on."""
+    with platform.committing(run.active):
+        source_state.write_stand(run.site, run.lake, run.pipeline.name, snapshot, stand)
+        source_state.drop_pending(run.site, run.lake, run.pipeline.name)
+
+
+def _compare(
+    run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source, sink: LandingSink
+) -> Extraction | None:
+    """Compare keys if that is due: at the first run after each time of the schedule, and once there is a snapshot."""
+    schedule = _schedule(run.pipeline)
+    if schedule is None or before is None or not stand.state or not due(schedule, stand.compared_at, run.now):
+        return None
+    return source.compare_keys(known_keys(run, before), stand.state, sink)
+
+
+def _schedule(pipeline: Pipeline) -> str | None:
+    return pipeline.source.compare_keys if isinstance(pipeline.source, SqlSource) else None
+
+
+def due(schedule: str, last: str, now: datetime) -> bool:
+    """Return whether a time of a cron expression (UTC) lies between `last` (ISO 8601, or empty) and now. Pure."""
+    from croniter import croniter
+
+    if not last:
+        return True
+    at: datetime = croniter(schedule, datetime.fromisoformat(last).astimezone(UTC)).get_next(datetime)
+    return at <= now
+
+
+def known_keys(run: IngestionRun, snapshot: Snapshot) -> Iterator[tuple[object, ...]]:
+    """Yield the keys of a snapshot in ascending order. Only key columns are held, as Arrow."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    key = list(snapshot.key)
+    tables = []
+    with spool_folder() as folder:
+        for part in snapshot.parts:
+            file = folder / "part"
+            landing.fetch(run.site, run.lake, part.key, file, part.sha256)
+            tables.append(pq.read_table(file, columns=key))
+    table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in key]) if tables else None
+    for batch in table.to_batches(10_000) if table is not None else ():
+        yield from zip(*(batch[name].to_pylist() for name in key), strict=True)
+
+
+def _evidence(
+    run: IngestionRun, source: Source, number: int, result: ExtractResult, made: Sequence[Delivery]
+) -> dict[str, object]:
+    """Return the record of an extraction: what was taken, from whom, under whose law. It holds no value of a row."""
+    origin = source.origin
+    return {
+        "extraction": number,
+        "site": run.site.name,
+        "bucket": run.inbox,
+        "kind": run.pipeline.source.kind,
+        "operator": origin.operator,
+        "place": origin.place,
+        "jurisdiction": origin.jurisdiction,
+        "owner_jurisdiction": origin.owner_jurisdiction,
+        "deliveries": result.deliveries,
+        "bytes": result.bytes,
+        "sources": [delivery.sha256 for delivery in made[:LISTED]],
+        "absent": result.absent,
+        "at": run.now.isoformat(),
+    }
+
+
+def _tell(run: IngestionRun, pending: Pending) -> None:
+    """Write evidence of an extraction, once."""
+    newest = run.ledger.find("extraction", run.pipeline.name, limit=1)
+    if not newest or dict(newest[0].body) != dict(pending.evidence):
+        run.ledger.append("extraction", run.pipeline.name, dict(pending.evidence))
+
+
+def _unfinished(run: IngestionRun, pending: Pending) -> list[Delivery]:
+    return [
+        delivery
+        for delivery in pending.deliveries
+        if not deliveries.is_known(run.site, run.lake, run.pipeline.name, delivery.sha256)
+    ]
+
+
+def _holds(run: IngestionRun, current: Snapshot | None, pending: Pending) -> bool:
+    """Return whether the current snapshot holds what was ingested: not after a restore or failover went back."""
+    for delivery in pending.deliveries:
+        name = deliveries.read(run.site, run.lake, run.pipeline.name, delivery.sha256)["snapshot"]
+        if name is None or (current is not None and current.id == name):
+            continue
+        try:
+            taken_in = snapshots.read(run.site, run.lake, run.pipeline.name, name)
+        except ObjectMissing:  # an erasure replaced it
+            continue
+        if current is None or current.created_at < taken_in.created_at:
+            return False
+    return True
+
+
+def _still_there(run: IngestionRun, unfinished: Sequence[Delivery]) -> bool:
+    there = {info.key: info.size for info in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix)}
+    return all(there.get(delivery.key) == delivery.bytes for delivery in unfinished)
+
+
+def _clear(run: IngestionRun, folder: str) -> None:
+    """Delete what an interrupted extraction left in its folder of the landing bucket."""
+    if not folder.startswith(f"{run.pipeline.source.prefix}extract-"):
+        raise IngestError(
+            f"extract {run.pipeline.name}: the last extraction wrote to {folder[:80]}, which is not a folder below "
+            f"`source.prefix` ({run.pipeline.source.prefix})",
+            f"Set `source.prefix` back, run the pipeline once, and then change it. Or delete "
+            f"{source_state.folder(run.pipeline.name)}pending.json in bucket {run.lake}, and the folder.",
+        )
+    for info in run.site.list(run.inbox, folder):
+        run.site.delete(run.inbox, info.key)
+
+
+@dataclass(frozen=True)
+class LandingSink:
+    """Writes deliveries to one folder of the landing bucket. Each is complete before it is visible there."""
+
+    run: IngestionRun
+    folder: str
+    spool: Path
+
+    def deliver(self, name: str, blocks: Iterator[bytes]) -> Delivery:
+        """Store one delivery: on disk first, so that an interrupted source leaves no half of it. See `Sink`."""
+        if not _NAME.fullmatch(name):
+            raise IngestError(
+                f"extract {self.run.pipeline.name}: the source named a delivery '{name[:80]}'",
+                "This is a fault of the source's module: names have letters, digits, and _ - . inside.",
+            )
+        site, bucket, key, file = self.run.site, self.run.inbox, self.folder + name, self.spool / "delivery"
+        with file.open("wb") as out:
+            for block in blocks:
+                out.write(block)
+        size, sha256 = file.stat().st_size, file_sha256(file)
+        site.write_file(bucket, key, file, metadata={"sha256": sha256})
+        file.unlink()
+        stored = landing.fetch(site, bucket, key, file)
+        if stored != sha256:
+            raise IntegrityError(
+                f"extract {self.run.pipeline.name}: site '{site.name}' returned other bytes of {bucket}/{key} than "
+                "were written",
+                "Run again. If it fails again, ask the operator of the site. Nothing was ingested.",
+            )
+        return Delivery(key, size, sha256)

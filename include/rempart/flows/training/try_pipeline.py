@@ -1,0 +1,248 @@
+"""Try a pipeline on files: ingest, features and baseline in this process, without Airflow, a site or a database.
+
+The rows are judged by the engine of ingestion, and the features are those of the offline store's SQL, in DuckDB. A
+large file is sampled. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import IngestError, RempartError
+from rempart.features import in_memory
+from rempart.flows.training import check_pipeline
+from rempart.flows.training.train import frozen, target_feature
+from rempart.ingestion import expectations
+from rempart.ingestion.acceptance import held_back
+from rempart.ingestion.engine import deliveries
+from rempart.ingestion.engine.batches import RefusedRow
+from rempart.ingestion.engine.limits import Limits, Resources
+from rempart.ingestion.profiles.measures import profile
+from rempart.ingestion.profiles.page import page as profile_page
+from rempart.ingestion.sampling import extract
+from rempart.models import metrics
+from rempart.settings.config import project_root
+from rempart.settings.pipeline import Pipeline
+from rempart.training.outputs import split_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGES = ("check", "judge rows", "build features", "score baseline")
+HIDDEN = "(hidden)"
+"""Stands for a personal value."""
+HEAD = 5
+_EXAMPLES = 3
+_MEMORY = 512 << 20
+log = logging.getLogger(__name__)
+Told = Callable[[str, str], None]
+"""Takes the name of a stage and what it did; an empty text at its start."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A refused row. `line`: its number in the file, if known. `text`: as received; None if it may be personal."""
+
+    line: int | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Rows of a file that are refused for one reason."""
+
+    reason: str
+    rows: int
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class TriedFile:
+    """What became of one file. `sampled`: only some of its rows were read. `fault`: why it is refused as a whole.
+
+    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted.
+    """
+
+    file: str
+    sampled: bool
+    read: int
+    accepted: int
+    refusals: Sequence[Refusal]
+    held_back: bool
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The naive baseline on the held-out rows: the figure that a model must beat."""
+
+    metric: str
+    value: float
+    overall: float
+    limit: float
+    train_rows: int
+    holdout_rows: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
+    baseline, and the remedy."""
+
+    pipeline: str
+    files: Sequence[TriedFile]
+    training_rows: int
+    columns: Sequence[str]
+    head: Sequence[Mapping[str, Any]]
+    baseline: Baseline | None
+    open: Sequence[str]
+
+    @property
+    def good(self) -> bool:
+        """Return whether every file would be accepted, and a model could be judged."""
+        return self.baseline is not None and not any(file.fault or file.held_back for file in self.files)
+
+
+def shipped(name: str) -> list[Path]:
+    """Return the project's own data file of a pipeline, below `data/`. Raises IngestError if there is none."""
+    found = sorted(path for path in (project_root() / "data").rglob(f"{name}.*") if extract.readable(path))
+    if not found:
+        raise IngestError(
+            f"try pipeline '{name}': no file was named, and data/ has none of this name",
+            f"Pass a delivery: `rempart pipeline try {name} your.csv`.",
+        )
+    return found[:1]
+
+
+def try_pipeline(
+    pipeline: Pipeline, files: Sequence[Path], told: Told, *, page: Path | None = None, most: int = extract.MOST
+) -> Tried:
+    """Try a pipeline on files, each sampled to its share of `most` bytes. `page`: file for the rows' data profile.
+
+    Raises PipelineError if the pipeline is wrong, as `check` does; IngestError if a file cannot be read; FeatureError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    told("check", "")
+    check_pipeline.check(pipeline)
+    told("check", "the file is valid")
+    told("judge rows", "")
+    with tempfile.TemporaryDirectory(prefix="rempart-try-") as name:
+        folder = Path(name)
+        tried, parts = _judged(pipeline, files, folder, most)
+        rows = pa.concat_tables(map(pq.read_table, parts)) if parts else None
+        if page is not None:
+            _profile(pipeline, parts, folder, page)
+    told("judge rows", f"{sum(f.accepted for f in tried):,} of {sum(f.read for f in tried):,} rows accepted")
+    if rows is None:
+        return Tried(pipeline.name, tried, 0, (), (), None, ("No row was accepted: look at the reasons above.",))
+    told("build features", "")
+    training = in_memory.training_set(pipeline, rows)
+    told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows")
+    told("score baseline", "")
+    baseline, left = _baseline(pipeline, training)
+    told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
+    return Tried(
+        pipeline.name, tried, training.num_rows, training.column_names, head(pipeline, training), baseline, left
+    )
+
+
+def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path) -> None:
+    """Write the data profile of accepted rows. Raises IngestError."""
+    found = profile(
+        parts,
+        {name: column.full_type for name, column in pipeline.columns.items()},
+        pipeline.key,
+        _resources(folder),
+        pipeline=pipeline.name,
+        snapshot="(tried rows)",
+        classification=pipeline.classification,
+    )
+    try:
+        page.write_text(profile_page(found), encoding="utf-8")
+    except OSError as cause:
+        raise IngestError(f"write {page}: {cause.strerror}", "Pass a file in a folder that you may write.") from cause
+
+
+def _resources(folder: Path) -> Resources:
+    return Resources(memory=_MEMORY, threads=2, spill=folder / "spill")
+
+
+def _judged(
+    pipeline: Pipeline, files: Sequence[Path], folder: Path, most: int
+) -> tuple[list[TriedFile], Sequence[Path]]:
+    """Return what became of each file, and the parts with the accepted rows of all."""
+    taken = [extract.take(file, folder / f"{i:03d}", most // len(files)) for i, file in enumerate(files)]
+    judge = partial(expectations.broken, pipeline.expectations)
+    lenient = pipeline.model_copy(update={"max_quarantined": 1.0})  # a try goes on where ingestion would wait
+    limits = Limits()
+    found = deliveries.take_in([t.file for t in taken], [], lenient, folder, _resources(folder), limits, judge)
+    held = held_back([(d.delivered, len(d.refused)) for d in found.deliveries], pipeline.max_quarantined)
+    hidden = is_personal(pipeline)
+    tried = [
+        TriedFile(
+            file.name,
+            not sample.whole,
+            staged.delivered,
+            staged.good,
+            list(_refusals(staged.refused, sample, hidden=hidden)),
+            i in held,
+            staged.fault,
+        )
+        for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
+    ]
+    return tried, [part.file for part in found.parts]
+
+
+def _refusals(refused: Iterable[RefusedRow], sample: extract.Extract, *, hidden: bool) -> Iterator[Refusal]:
+    """Yield the reasons against rows of a file, the most frequent first."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[Example]] = {}
+    for row in refused:
+        for reason in row.reasons:
+            counts[reason] += 1
+            if len(some := examples.setdefault(reason, [])) < _EXAMPLES:
+                some.append(Example(sample.line(row.line), None if hidden else row.raw[:200]))
+    for reason, rows in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        yield Refusal(reason, rows, examples[reason])
+
+
+def is_personal(pipeline: Pipeline) -> bool:
+    """Return whether rows of a pipeline may be personal."""
+    return pipeline.classification in ("personal", "sensitive")
+
+
+def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[str, Any]]:
+    """Return the first rows of a training set. Of personal data, keys, texts and arrays are hidden."""
+    hidden: set[str] = set()
+    if is_personal(pipeline):
+        texts = {name for name, column in pipeline.columns.items() if column.type in ("string", "array")}
+        secret = texts | set(pipeline.key)
+        hidden = {name for name in training.column_names if name.rpartition("__")[2] in secret}
+    return [
+        {name: HIDDEN if name in hidden and value is not None else value for name, value in row.items()}
+        for row in training.slice(0, rows).to_pylist()
+    ]
+
+
+def _baseline(pipeline: Pipeline, training: pa.Table) -> tuple[Baseline | None, Sequence[str]]:
+    """Return the baseline's figure on the held-out rows, or why there is none."""
+    try:
+        body, rows = frozen(training, pipeline.holdout)
+        train, holdout = split_rows(body)
+        task, target = pipeline.prediction.task, target_feature(pipeline)
+        scores = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
+    except RempartError as error:  # a sample may be too small to be split: the file itself was checked
+        return None, (f"No baseline: {error.what}.", error.hint)
+    metric = pipeline.gate.metric
+    return Baseline(
+        metric, scores[metric], scores[f"overall_{metric}"], pipeline.gate.limit, rows["train"], rows["holdout"]
+    ), ()

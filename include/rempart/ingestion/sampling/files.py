@@ -1,0 +1,262 @@
+"""Sample a delivery: CSV and JSON Lines (plain, gzip, zstd) and Parquet."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import PipelineError
+from rempart.ingestion.engine import csv_rows
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.sampling import blocks
+from rempart.ingestion.sampling.sample import MOST_BYTES, MOST_ROWS, Declared, Sample
+from rempart.ingestion.unpacking import Unreadable
+from rempart.settings.sources import Dialect, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PACKED = ("", ".gz", ".zst")
+CSV, JSONL, PARQUET = (
+    tuple(f".csv{packed}" for packed in _PACKED),
+    tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED),
+    (".parquet",),
+)
+ENDINGS = "Pass a .csv, .jsonl, .ndjson (plain, .gz or .zst) or .parquet file."
+_NAME = r"[a-z][a-z0-9_]{0,49}"
+_RENAME = "Rename them in the first line, such as booking_id."
+
+
+def of_file(file: Path) -> Sample:
+    """Return a sample of a file, by the ending of its name. Raises PipelineError, which quotes no value of the file."""
+    name = file.name.lower()
+    kinds = ((CSV, _csv), (JSONL, _json_lines), (PARQUET, _parquet))
+    try:
+        with file.open("rb"):
+            pass
+        for endings, read in kinds:
+            if name.endswith(endings):
+                return read(file)
+    except Unreadable as fault:
+        raise _refused(file, str(fault)) from None
+    except OSError as cause:
+        raise PipelineError(f"read {file}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
+    raise _refused(file, "its name does not end in .csv, .jsonl, .ndjson or .parquet", ENDINGS)
+
+
+def _refused(file: Path, why: str, hint: str = "Correct the file.") -> PipelineError:
+    return PipelineError(f"draft a pipeline from {file.name}: {why}", hint)
+
+
+def check_names(what: str, names: Sequence[str], hint: str = _RENAME) -> None:
+    """Raise PipelineError if a name cannot be a column; it is not quoted, since it may be a value."""
+    if wrong := [str(i) for i, name in enumerate(names, 1) if not re.fullmatch(_NAME, name)]:
+        raise PipelineError(
+            f"draft a pipeline from {what}: the names of columns {', '.join(wrong[:20])} have characters other than "
+            "lower case letters, digits and _",
+            hint,
+        )
+
+
+def _csv(file: Path) -> Sample:
+    import pyarrow as pa
+
+    read = blocks.lines(file, MOST_BYTES)
+    encoding = next(encoding for encoding in ("utf-8", "cp1252", "latin-1") if _decodes(read.body, encoding))
+    first = read.body[: 1 << 20].decode(encoding, "replace").lstrip("\ufeff").splitlines()
+    line = first[0] if first else ""
+    if not line:
+        raise Unreadable("the file is empty")
+    delimiter = max(",;\t|", key=line.count)
+    header = [name.strip('"') for name in line.split(delimiter)]
+    check_names(file.name, header)
+    source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
+    tables, rows = [], 0
+    for batch in csv_rows.read(io.BytesIO(read.body), len(read.body), source, header, Limits()):
+        tables.append(batch.table.select(header))
+        rows += batch.table.num_rows
+    if not rows:
+        raise _refused(file, "no row has as many fields as the first line", "Pass a file with some ordinary rows.")
+    about = rows if read.whole else round(rows * read.size / max(1, len(read.body)))
+    table = thinned(pa.concat_tables(tables), MOST_ROWS)
+    lines = {
+        "format": "csv",
+        "encoding": encoding + ("" if encoding == "utf-8" else "    # CHECK: it is not UTF-8"),
+        "delimiter": json.dumps(delimiter),
+    }
+    dialect = Dialect(encoding=source.encoding, delimiter=delimiter)
+    return Sample(file.name, table, dialect, lines, about, read.whole and rows == table.num_rows)
+
+
+def thinned(table: pa.Table, most: int) -> pa.Table:
+    """Return at most so many rows of a table, at equal distances."""
+    import numpy as np
+    import pyarrow as pa
+
+    if table.num_rows <= most:
+        return table
+    return table.take(pa.array(np.linspace(0, table.num_rows - 1, most).astype(np.int64)))
+
+
+def _decodes(text: bytes, encoding: str) -> bool:
+    try:
+        return text.decode(encoding) is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def _json_lines(file: Path) -> Sample:
+    import pyarrow as pa
+
+    read = blocks.lines(file, MOST_BYTES)
+    found: list[Mapping[str, Any]] = []
+    lines = 0
+    for line in read.body.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        if line.strip():
+            lines += 1
+            if (row := _object(line)) is not None:
+                found.append(row)
+    if not found:
+        raise Unreadable("no line is a JSON object" if lines else "the file is empty")
+    names = list(dict.fromkeys(name for row in found for name in row))
+    check_names(file.name, names, "Rename the fields, such as booking_id.")
+    about = len(found) if read.whole else round(len(found) * read.size / max(1, len(read.body)))
+    kept = found[:: -(-len(found) // MOST_ROWS)]
+    declared, columns = {}, {}
+    for name in names:
+        values = [row.get(name) for row in kept]
+        declared[name] = _declared_json(file, name, values)
+        columns[name] = pa.array([_json_text(value) for value in values], pa.string())
+    known = {name: kind for name, kind in declared.items() if kind is not None}
+    return Sample(
+        file.name, pa.table(columns), Dialect(), {"format": "jsonl"}, about, read.whole and len(kept) == about, known
+    )
+
+
+class _Number(str):
+    """The text of a number in JSON."""
+
+    __slots__ = ()
+
+
+def _object(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found else None
+
+
+def _declared_json(file: Path, name: str, values: Sequence[Any]) -> Declared | None:
+    """Return the type that JSON gives a column; None if its text has to be looked at."""
+    kinds = {type(value) for value in values if value is not None}
+    if dict in kinds:
+        raise _refused(file, f"'{name}' holds objects", f"Give each field of '{name}' a column of its own.")
+    if kinds == {list}:
+        items = {type(item) for value in values for item in value or ()}
+        if items <= {_Number}:
+            return Declared("array(number)")
+        if items <= {str}:
+            return Declared("array(string)")
+        raise _refused(file, f"'{name}' holds arrays of mixed or nested items", "Use arrays of numbers or of strings.")
+    return Declared("string") if kinds == {str} else None
+
+
+def _json_text(value: Any) -> str | None:
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case list():
+            items = [str(item) if isinstance(item, _Number) else json.dumps(item) for item in value]
+            return f"[{', '.join(items)}]"
+    return str(value)
+
+
+def _parquet(file: Path) -> Sample:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            rows, schema = opened.metadata.num_rows, opened.schema_arrow
+            check_names(file.name, schema.names, "Rename these columns, such as booking_id.")
+            if not rows:
+                raise Unreadable("the file has no rows")
+            declared = {field.name: _declared_arrow(file, field) for field in schema}
+            table = pa.Table.from_batches(list(spread(opened, rows)), schema)
+    except pa.ArrowException:
+        raise Unreadable("the file is not Parquet, or it is damaged") from None
+    columns = {name: arrow_text(table[name]) for name in schema.names}
+    known = {name: kind for name, kind in declared.items() if kind is not None}
+    return Sample(
+        file.name, pa.table(columns), Dialect(), {"format": "parquet"}, rows, table.num_rows == rows, known, text=False
+    )
+
+
+def spread(opened: Any, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield all rows of a small file, else the first ones of row groups at equal distances."""
+    if rows <= MOST_ROWS:
+        yield from opened.iter_batches(MOST_ROWS)
+        return
+    groups = opened.num_row_groups
+    chosen = sorted({number * groups // 10 for number in range(10)})
+    for group in chosen:
+        yield next(iter(opened.iter_batches(MOST_ROWS // len(chosen), row_groups=[group])))
+
+
+def _declared_arrow(file: Path, field: pa.Field) -> Declared | None:
+    import pyarrow as pa
+
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type):
+            return Declared("array(number)")
+        if _is_text(kind.value_type):
+            return Declared("array(string)")
+    elif pa.types.is_integer(kind):
+        return Declared("integer")
+    elif pa.types.is_floating(kind):
+        return Declared("number")
+    elif pa.types.is_decimal(kind) and kind.precision <= 38 and 0 <= kind.scale <= kind.precision:
+        return Declared(f"decimal({kind.precision},{kind.scale})")
+    elif pa.types.is_boolean(kind):
+        return Declared("boolean")
+    elif _is_text(kind) or pa.types.is_null(kind):
+        return Declared("string")
+    elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return None
+    raise _refused(
+        file,
+        f"no column of a pipeline can hold '{field.name}', which is {kind}",
+        "Write it as a number, a text, a time, or an array of numbers or strings.",
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def arrow_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column as text, as a CSV file would have it. An instant ends in Z, a local time does not."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(values, pa.string())])
+    if pa.types.is_timestamp(column.type):
+        text = column.cast(pa.timestamp("us"), safe=False).cast(pa.string())
+        return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.date32())
+    return column.cast(pa.string())

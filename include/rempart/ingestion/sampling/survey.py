@@ -1,0 +1,157 @@
+"""What a sample shows about the whole source: dialect, columns, key, time, density and target; guesses for a person."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from rempart.errors import PipelineError
+from rempart.ingestion.parsing import recognise
+from rempart.ingestion.parsing.numbers import number
+from rempart.ingestion.sampling.facts import ColumnFacts, column_facts, likeliest_key
+from rempart.ingestion.sampling.sample import Sample
+from rempart.settings.columns import Period
+from rempart.settings.sources import Dialect
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
+DENSE = 2_000_000
+"""Rows of a partition above which shorter periods are proposed: a late row rewrites its partition."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts about the whole source, and guesses from them. `every`: the period of a partition."""
+
+    name: str
+    sample: Sample
+    dialect: Dialect
+    uncertain: Collection[str]
+    columns: tuple[ColumnFacts, ...]
+    key: tuple[str, ...]
+    key_certain: bool
+    time: str
+    first_day: date
+    split_day: date
+    target: ColumnFacts
+    limit: float
+    every: Period
+    rows_a_month: int
+
+    def named(self, *types: str) -> list[ColumnFacts]:
+        """Return columns of these types that are neither key nor target."""
+        return [c for c in self.columns if c.type in types and c.name not in self.key and c.name != self.target.name]
+
+
+def survey(sample: Sample, name: str | None = None) -> Survey:
+    """Look at a sample. Raises PipelineError where no pipeline can come of it."""
+    pipeline = name or re.sub(r"[^a-z0-9]+", "_", _stem(sample)).strip("_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", pipeline):
+        raise PipelineError(
+            f"name a pipeline after {sample.name}: its name has no usable characters",
+            "Pass a name of lower case letters, digits and _ (--name).",
+        )
+    guessed, table = _guessed(sample)
+    dialect = guessed.dialect
+    columns = tuple(
+        column_facts(column, table[column], sample.declared.get(column), dialect) for column in table.column_names
+    )
+    dated = [c for c in columns if c.type in ("date", "timestamp")]
+    times = [c for c in dated if not c.nullable] or dated
+    if not times:
+        raise PipelineError(
+            f"draft a pipeline from {sample.name}: no column holds dates, such as 2025-03-30 or 30.03.2025",
+            "Add a date column with the time of each row: snapshots are stored by month, and models are tested "
+            "on later rows.",
+        )
+    key, certain = (tuple(sample.key), True) if sample.key else likeliest_key(columns, table)
+    free = [c for c in columns if c.name not in key]
+    numbers = [c for c in free if c.type in ("number", "decimal")] or [c for c in free if c.type == "integer"]
+    classes = [c for c in free if c.type in ("category", "boolean")]
+    if not numbers and not classes:
+        raise PipelineError(
+            f"draft a pipeline from {sample.name}: it has no column of numbers or of a closed list of values to "
+            "predict",
+            "Add the column that the model shall predict.",
+        )
+    target = (numbers or classes)[-1]
+    texts = table[times[0].name].drop_null().unique().to_pylist()
+    days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
+    split = days[int(len(days) * 0.8)]
+    months = max(1.0, ((days[-1] - days[0]).days + 1) / 30.4)
+    return Survey(
+        pipeline,
+        sample,
+        dialect,
+        guessed.uncertain,
+        columns,
+        key,
+        certain,
+        times[0].name,
+        days[0],
+        split if split > days[0] else days[0] + timedelta(days=1),
+        target,
+        _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
+        partition_period(sample.rows / months, timed=times[0].type == "timestamp"),
+        round(sample.rows / months),
+    )
+
+
+def partition_period(rows_a_month: float, *, timed: bool) -> Period:
+    """Return the longest period of which a partition stays small; hours need timestamps. Pure."""
+    if rows_a_month <= DENSE:
+        return "month"
+    return "day" if rows_a_month / 30.4 <= DENSE or not timed else "hour"
+
+
+def _stem(sample: Sample) -> str:
+    name = sample.name.lower()
+    return name.split(".", 1)[0] if "kind" not in sample.source else name.rsplit(".", 1)[-1]
+
+
+def _guessed(sample: Sample) -> tuple[recognise.Guess, pa.Table]:
+    """Return the dialect of a sample, and its rows in which a text that means null is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = sample.table
+    distinct = {name: set(table[name].drop_null().unique().to_pylist()) for name in table.column_names}
+    tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in distinct.values())]
+    nulls = ["", *(tokens if sample.text else ())]
+    looked_at = [
+        values - set(nulls)
+        for name, values in distinct.items()
+        if name not in sample.declared or sample.declared[name].type in ("string", "timestamp")
+    ]
+    base = sample.dialect.model_copy(update={"null_values": nulls})
+    guessed = recognise.guess(looked_at, base)
+    null = pa.array(nulls, pa.string())
+    columns = {
+        name: pc.if_else(pc.is_in(table[name], value_set=null), pa.scalar(None, pa.string()), table[name])
+        for name in table.column_names
+    }
+    return guessed, pa.table(columns)
+
+
+def _is_null_token(token: str, values: Collection[str]) -> bool:
+    """Return whether a value means null in a column of numbers or dates."""
+    if token not in values:
+        return False
+    rest = {value for value in values if value not in (token, "")}
+    return bool(rest) and all(recognise.is_value(value) for value in rest)
+
+
+def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -> float:
+    """Return the score of a constant guess: mean absolute deviation, or the log loss of equally likely classes."""
+    if target.type in ("number", "integer", "decimal"):
+        numbers = [known for value in values if (known := number(value, dialect)) is not None] or [0.0]
+        centre = fmean(numbers)
+        return float(f"{fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
+    return round(math.log(max(2, len(target.values))), 3)

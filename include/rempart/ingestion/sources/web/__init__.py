@@ -1,0 +1,1 @@
+"""The source `http`: the client, pages of an API, and downloads."""

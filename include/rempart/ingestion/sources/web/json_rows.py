@@ -1,0 +1,108 @@
+"""Turn a page of JSON into lines of JSON Lines: one for each row, with numbers as they were written. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+
+class NotRows(Exception):
+    """Raised when an answer holds no list of rows; the message tells why and quotes no value."""
+
+
+class _Number(float):
+    """A number with a fraction or an exponent, as it was written: a float would round it."""
+
+    text: str
+
+    def __new__(cls, text: str) -> _Number:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+@dataclass(frozen=True)
+class Page:
+    """One parsed answer: the rows, and the whole of which they are a part."""
+
+    rows: list[Mapping[str, Any]]
+    whole: Any
+
+    def field(self, path: str) -> Any:
+        """Return a field of the answer by its path (`a.b`); None if it is absent."""
+        found = self.whole
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+
+def parse(body: bytes, records: str | None) -> Page:
+    """Parse an answer. `records` is the path of the list of rows (`a.b`); without it the answer is the list.
+
+    Raises NotRows.
+    """
+    try:
+        whole = json.loads(body, parse_float=_Number, parse_constant=_refuse, object_pairs_hook=_once)
+    except NotRows:
+        raise
+    except RecursionError:
+        raise NotRows("the answer is nested too deeply") from None
+    except (ValueError, UnicodeDecodeError):  # the cause would quote the answer
+        raise NotRows("the answer is not JSON" + (", but HTML" if body.lstrip()[:1] == b"<" else "")) from None
+    rows = Page([], whole).field(records) if records else whole
+    if not isinstance(rows, list):
+        where = f"field '{records}'" if records else "the answer"
+        raise NotRows(f"{where} is no list of rows")
+    if not all(isinstance(row, dict) for row in rows):
+        raise NotRows("a row is not an object with names and values")
+    return Page(rows, whole)
+
+
+def lines(page: Page, columns: Collection[str]) -> Iterator[bytes]:
+    """Yield each row as one line, without a line end: its values of these columns, in the order of the columns."""
+    for row in page.rows:
+        taken = {name: row[name] for name in columns if name in row}
+        text = _text(taken)
+        try:
+            yield text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair stays escaped
+            yield _text(taken, ascii_only=True).encode()
+
+
+def cells(page: Page, columns: Collection[str]) -> Iterator[list[str | None]]:
+    """Yield each row as the texts of these columns; None for no value. An array or object is its JSON."""
+    for row in page.rows:
+        yield [_cell(row.get(name)) for name in columns]
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode() if value else value
+    return _text(value, ascii_only=True)
+
+
+def _text(value: Any, *, ascii_only: bool = False) -> str:
+    if isinstance(value, _Number):
+        return value.text
+    if isinstance(value, dict):
+        inside = (
+            f"{json.dumps(name, ensure_ascii=ascii_only)}:{_text(item, ascii_only=ascii_only)}"
+            for name, item in value.items()
+        )
+        return "{" + ",".join(inside) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_text(item, ascii_only=ascii_only) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=ascii_only)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise NotRows(f"the answer holds {constant}, which JSON does not have")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise NotRows("an object of the answer holds a name twice")
+    return found

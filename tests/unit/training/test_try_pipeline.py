@@ -1,0 +1,145 @@
+"""A try judges, builds features and scores the baseline of files; it shows no personal value and stores nothing."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from rempart.cli.views import trying
+from rempart.errors import IngestError, PipelineError
+from rempart.flows.training import try_pipeline as flow
+from rempart.settings.pipeline import Pipeline
+from tests.unit.training import stage
+
+CANARY = "CANARY-agent-7f3a"
+HEADER = "stay_id,lead,nights,breakfast,room,season,agent,arrival,price\n"
+
+
+def line(i: int, **changes: object) -> str:
+    cells: dict[str, object] = {
+        "stay_id": i,
+        "lead": i % 20,
+        "nights": i % 7 or "",
+        "breakfast": "true" if i % 2 else "false",
+        "room": ("plain", "sea", "suite")[i % 3],
+        "season": "fair",
+        "agent": CANARY,
+        "arrival": f"2026-{i // 28 % 12 + 1:02d}-{i % 28 + 1:02d}",
+        "price": 60 + 40 * (i % 3),
+    }
+    return ",".join(str(value) for value in (cells | changes).values()) + "\n"
+
+
+def told() -> tuple[list[tuple[str, str]], flow.Told]:
+    stages: list[tuple[str, str]] = []
+    return stages, lambda stage, text: stages.append((stage, text))
+
+
+def pipeline(**changes: object) -> Pipeline:
+    limits = {"expect": "expect_column_values_to_be_between", "column": "price", "min_value": 0, "max_value": 500}
+    return stage.pipeline(**({"expectations": [limits | {"reason": "price is out of range"}]} | changes))
+
+
+def tried(spec: Pipeline, *files: Path, most: int = 8 << 20) -> flow.Tried:
+    return flow.try_pipeline(spec, files, told()[1], most=most)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """400 rows, of which the lines 11, 21 and 31 have a fault."""
+    rows = [line(i) for i in range(400)]
+    rows[9] = line(9, price=-5)
+    rows[19] = line(19, lead="soon")
+    rows[29] = line(28)
+    target = tmp_path / "stays.csv"
+    target.write_text(HEADER + "".join(rows))
+    return target
+
+
+def test_reasons_head_and_baseline(file: Path) -> None:
+    stages, say = told()
+    found = flow.try_pipeline(pipeline(), [file], say)
+    assert [stage for stage, text in stages if not text] == list(flow.STAGES)
+    assert stages[-1][1].startswith("mae ") and ("judge rows", "397 of 400 rows accepted") in stages
+    (read,) = found.files
+    assert (read.read, read.accepted, read.sampled, read.held_back, read.fault) == (400, 397, False, False, None)
+    assert {refusal.reason: [e.line for e in refusal.examples] for refusal in read.refusals} == {
+        "price is out of range": [11],
+        "lead: not a whole number": [21],
+        "duplicate of an accepted row": [31],
+    }
+    assert found.training_rows == 397 and len(found.head) == flow.HEAD
+    assert found.baseline is not None and found.baseline.holdout_rows > 0 and found.good
+    shown = "\n".join(trying.lines(found, pipeline()))
+    assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
+    assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
+
+
+def test_of_data_that_are_not_personal_rows_are_shown(file: Path) -> None:
+    found = tried(pipeline(classification="internal"), file)
+    (examples,) = [r.examples for r in found.files[0].refusals if "whole number" in r.reason]
+    assert examples[0].text is not None and CANARY in examples[0].text
+    assert found.head[0]["stay_id"] == 0
+
+
+def test_a_large_packed_file_is_sampled_and_keeps_its_line_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_HEAD", "_READ"):
+        monkeypatch.setattr(flow.extract.blocks, name, 2000)
+    body = HEADER + "".join(line(i, price=-1 if i % 10 == 3 else 80) for i in range(2000))
+    file = tmp_path / "stays.csv.gz"
+    file.write_bytes(gzip.compress(body.encode()))
+    (read,) = tried(pipeline(max_quarantined=0.5), file, most=20_000).files
+    assert read.sampled and 100 < read.read < 2000
+    (refusal,) = read.refusals
+    assert refusal.rows > 3 and all(example.line and (example.line - 2) % 10 == 3 for example in refusal.examples)
+
+
+def test_what_ingestion_would_hold_back_is_told_and_the_try_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "stays.csv"
+    file.write_text(HEADER + "".join(line(i, price=-1 if i % 4 == 0 else 80) for i in range(400)))
+    found = tried(pipeline(), file)
+    assert found.files[0].held_back and found.training_rows == 300 and not found.good
+    assert "HELD BACK" in "\n".join(trying.lines(found, pipeline()))
+
+
+def test_a_file_that_is_refused_as_a_whole_and_too_few_rows(tmp_path: Path) -> None:
+    wrong, few = tmp_path / "wrong.csv", tmp_path / "few.csv"
+    wrong.write_text("a,b\n1,2\n")
+    few.write_text(HEADER + line(1))
+    found = tried(pipeline(), wrong)
+    assert found.files[0].fault and "missing columns" in found.files[0].fault and not found.good
+    assert "No row was accepted" in "\n".join(trying.lines(found, pipeline()))
+    found = tried(pipeline(), few)
+    assert found.baseline is None and not found.good
+    assert any("No baseline" in line and "held-out" in line for line in trying.lines(found, pipeline()))
+
+
+def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("hello")
+    for path in (notes, tmp_path / "none.csv"):
+        with pytest.raises(IngestError) as error:
+            tried(pipeline(), path)
+        assert ".parquet" in error.value.hint
+
+
+def test_a_wrong_pipeline_is_answered_as_check_does(file: Path) -> None:
+    with pytest.raises(PipelineError, match="is not an expectation that checks each row") as error:
+        tried(pipeline(expectations=[{"expect": "expect_table_row_count", "reason": "x"}]), file)
+    assert "include/pipelines/stays_test.yaml" in error.value.what
+
+
+def test_a_profile_of_the_accepted_rows_is_written(file: Path, tmp_path: Path) -> None:
+    flow.try_pipeline(pipeline(), [file], told()[1], page=tmp_path / "profile.html")
+    text = (tmp_path / "profile.html").read_text()
+    assert "Data profile of stays_test" in text and "397 rows" in text and CANARY not in text
+
+
+def test_the_shipped_file_is_found_by_name() -> None:
+    assert [file.name for file in flow.shipped("hotel_bookings")] == ["hotel_bookings.csv.gz"]
+    with pytest.raises(IngestError, match="no file was named"):
+        flow.shipped("nosuch")
