@@ -102,11 +102,11 @@ def ours(file: Path, folder: Path, before: Path | None) -> None:
     touched = {partition for partition, _ in made}
     rows = [Path(file) for partition, file in [*earlier["parts"], *made] if partition in touched]
     with opened(resources, [folder, *({before} if before else ())]) as connection:
-        found = identity.by_duckdb(connection, parquet(rows), columns, parts.month(pipeline.partition_by))
+        found = identity.by_duckdb(connection, parquet(rows), columns, parts.period_of(pipeline))
     contents = [identity.PartitionContent(*content) for content in earlier["contents"] if content[0] not in touched]
     contents += found
     done = time.perf_counter()
-    snapshot = identity.content_id(columns, pipeline.key, pipeline.partition_by, contents)
+    snapshot = identity.content_id(columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, contents)
     (folder / "snapshot.json").write_text(
         json.dumps(
             {

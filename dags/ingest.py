@@ -72,7 +72,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     accept_loss = parameter(
         None,
         type=["null", "string"],
-        pattern=r"^[0-9a-f]{16}\Z",
+        pattern=r"^[0-9a-f]{32}\Z",
         description=(
             "Id of the snapshot that the ledger names as the newest and the site lost. The run continues "
             "without its rows."

@@ -31,7 +31,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     snapshot = parameter(
         None,
         type=["null", "string"],
-        pattern=r"^[0-9a-f]{16}\Z",
+        pattern=r"^[0-9a-f]{32}\Z",
         description="Id of the snapshot to load; empty for the newest.",
     )
     with DAG(

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -25,6 +26,7 @@ from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline, TrailingView
 from tests.memory_site import MemorySite
+from tests.snapshots_of_tables import Drawing
 from tests.unit.features.stays import stays
 
 pytestmark = pytest.mark.stores
@@ -364,9 +366,9 @@ def test_no_database_is_transient_and_keeps_the_password(
 
 
 def test_flow_takes_the_current_snapshot_or_the_one_named(
-    feature_databases: FeatureDatabases, pipeline: Pipeline
+    feature_databases: FeatureDatabases, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    settings = config.load()
+    settings, drawing = config.load(), Drawing(pipeline, tmp_path)
     site = MemorySite()
     site.ensure_bucket(settings.buckets.lake, versioned=True)
     of = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
@@ -376,10 +378,8 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(
         materialize(platform, pipeline)
     first: snapshots.Snapshot | None = None
     before: snapshots.Snapshot | None = None
-    for rows in ([row(1, 0)], [row(1, 0), row(2, 40, house="red")]):
-        snapshot, added = snapshots.draw_up(
-            pipeline, before, arrow(rows), {"2020-02", "2020-04"}, now=NOW, retain_until=NOW.date()
-        )
+    for rows in ([row(1, 0)], [row(2, 40, house="red")]):
+        snapshot, added = drawing.add(before, arrow(rows))
         snapshots.commit(site, settings.buckets.lake, snapshot, added)
         first, before = before, snapshot
     assert first is not None

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import RefusedRow
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import Dialect, Source
 from rempart.sites.once import gives_back, put_again
 from rempart.sites.port import Site
 
 HELD_BACK = "held back"
 """Outcome of a held-back delivery: no row is accepted, because too many were refused."""
+
+
+class Refused(Iterable[RefusedRow], Protocol):
+    """Refused rows that can be counted."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,8 @@ class Outcome:
 
     `judged` rows were checked against the expectations; `unexpected` counts, by reason, the rows that broke each. The
     other rows had an earlier fault. `again` counts repeated ingestions, and `added` the rows that the last one
-    accepted. `held`: its good rows are in quarantine too, until a person accepts them.
+    accepted. `held`: its good rows are in quarantine too, until a person accepts them. `source`: the format and dialect
+    with which it was read last, and must be read again.
     """
 
     sha256: str
@@ -43,6 +52,7 @@ class Outcome:
     added: int
     again: int = 0
     held: bool = False
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,11 +62,12 @@ def outcome(
     arrival: Arrival,
     *,
     delivered: int,
-    refused: Sequence[RefusedRow],
+    refused: Refused,
     fault: str | None,
     snapshot: str | None,
     judged: int,
     rules: Sequence[str],
+    source: Source,
     held: bool = False,
 ) -> Outcome:
     """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
@@ -78,6 +89,7 @@ def outcome(
         {rule: reasons.get(rule, 0) for rule in rules},
         accepted,
         held=held,
+        source=as_read(source),
     )
 
 
@@ -85,11 +97,12 @@ def outcome_again(
     before: Mapping[str, Any],
     *,
     delivered: int,
-    refused: Sequence[RefusedRow],
+    refused: Refused,
     added: int,
     snapshot: str | None,
     judged: int,
     rules: Sequence[str],
+    source: Source,
     held: bool = False,
 ) -> Outcome:
     """Return the outcome of a delivery that was ingested again, with `added` newly accepted rows."""
@@ -111,7 +124,22 @@ def outcome_again(
         added,
         attempt(before) + 1,
         held,
+        as_read(source),
     )
+
+
+def as_read(source: Source) -> dict[str, Any]:
+    """Return the format and the dialect of a source, to be stored with what was read so."""
+    return source.model_dump(mode="json", include={"format", *Dialect.model_fields})
+
+
+def read_by(outcome_json: Mapping[str, Any], pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with the format and the dialect with which a delivery was read."""
+    stored = outcome_json.get("source")
+    if not stored:
+        return pipeline
+    source = Source.model_validate({"prefix": pipeline.source.prefix, **stored})
+    return pipeline.model_copy(update={"source": source})
 
 
 def attempt(outcome_json: Mapping[str, Any]) -> int:
@@ -119,7 +147,7 @@ def attempt(outcome_json: Mapping[str, Any]) -> int:
     return int(outcome_json.get("again", 0))
 
 
-def _by_reason(refused: Sequence[RefusedRow]) -> dict[str, int]:
+def _by_reason(refused: Iterable[RefusedRow]) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for row in refused:
         for reason in row.reasons:
@@ -127,7 +155,7 @@ def _by_reason(refused: Sequence[RefusedRow]) -> dict[str, int]:
     return dict(sorted(reasons.items()))
 
 
-def _verdict(accepted: int, refused: Sequence[RefusedRow], fault: str | None) -> str:
+def _verdict(accepted: int, refused: Refused, fault: str | None) -> str:
     return "refused" if fault or not accepted else "accepted in part" if refused else "accepted"
 
 
@@ -138,6 +166,11 @@ def outcome_key(pipeline: str, sha256: str) -> str:
 def is_known(site: Site, bucket: str, pipeline: str, sha256: str) -> bool:
     """Return whether a delivery with these bytes was ingested before and its outcome is readable."""
     return _recorded(site, bucket, outcome_key(pipeline, sha256)) is not None
+
+
+def recorded(site: Site, bucket: str, pipeline: str, sha256: str) -> Mapping[str, Any] | None:
+    """Return the outcome of a delivery, or None if it is missing or damaged. Raises SiteError."""
+    return _recorded(site, bucket, outcome_key(pipeline, sha256))
 
 
 def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ a training set lose their rows. An unreadable object cannot be searched: it is c
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,20 +15,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
-from rempart.ingestion import cells, reading, snapshots
-from rempart.ingestion.reading import Piece, RefusedRow, Rows
-from rempart.ingestion.snapshots import Part, Snapshot
-from rempart.ingestion.unpacking import Unreadable, line_count
+from rempart.ingestion import cells, isolated, reading, snapshots
+from rempart.ingestion.content import json_lines
+from rempart.ingestion.engine.deliveries import ERASED
+from rempart.ingestion.reading import Piece
+from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
+from rempart.ingestion.unpacking import Unreadable, line_count, packing
 from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ERASED = "erased"
-"""Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
+__all__ = ["ERASED", "Cut", "IsErased", "Kind"]
 Kind = Literal["delivery", "quarantine", "part", "training set", "manifest"]
 IsErased = Callable[[Sequence[Any]], bool]
 """Returns whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
+ContentOf = Callable[[Snapshot, str, Sequence[Part]], PartitionContent]
 _BATCH = 5_000
 """Lines or rows of a delivery that are judged at once."""
 _CONFLICT = re.compile(r"conflicts/[^/]+/")
@@ -117,15 +118,23 @@ def header_of(stream: BinaryIO, size: int, pipeline: Pipeline) -> Sequence[str] 
 def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | None = None) -> Cut:
     """Return which lines of a delivery hold these rows, and write the others to `out`, packed as they were.
 
-    `lines` are counted from 1, as `reading` does. The file is read as a stream; memory does not grow with it.
+    `lines` are counted from 1, as ingestion does. The file is read as a stream; memory does not grow with it. The
+    format and the dialect are those of the pipeline's source.
     """
+    if pipeline.source.format == "parquet":
+        return _cut_parquet(file, pipeline, gone, out)
     size = file.stat().st_size
     with ExitStack() as opened:
         stream = opened.enter_context(file.open("rb"))
-        left = opened.enter_context(_writing(out, pipeline.source.encoding, stream.peek(2)[:2])) if out else None
+        encoding = pipeline.source.encoding if pipeline.source.format == "csv" else "utf-8"
+        left = opened.enter_context(_writing(out, encoding, stream.peek(4)[:4])) if out else None
         cut, batch = _Cutting(pipeline, gone, left), list[Piece]()
+        if pipeline.source.format == "csv":
+            pieces = reading.pieces(stream, size, pipeline.source, len(pipeline.columns))
+        else:
+            pieces, cut.header = json_lines.pieces(stream, size, pipeline.key), tuple(pipeline.key)
         try:
-            for piece in reading.pieces(stream, size, pipeline.source, len(pipeline.columns)):
+            for piece in pieces:
                 batch.append(piece)
                 if len(batch) >= _BATCH:
                     cut.take(batch)
@@ -137,6 +146,31 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
     if not cut.rows:
         return Cut(unread=cut.unread, header=cut.header)
     return Cut(None, cut.rows, cut.unread, frozenset(cut.lines), out, cut.header)
+
+
+def _cut_parquet(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | None) -> Cut:
+    """Cut a Parquet delivery. A process of its own reads and writes it, and this one sees the keys only."""
+    import pyarrow.parquet as pq
+
+    keys = file.with_name(f"{file.name}.keys")
+    try:
+        if isolated.keys(file, pipeline.key, keys):
+            return Cut(unread=1)
+        lines, unread = list[int](), 0
+        with pq.ParquetFile(keys) as opened:
+            for batch in opened.iter_batches(_BATCH):
+                *texts, numbers = (column.to_pylist() for column in batch.columns)
+                rows = [["" if text is None else text for text in row] for row in zip(*texts, strict=True)]
+                struck, without_key = _struck(rows, pipeline.key, pipeline, gone)
+                unread += without_key
+                lines += [numbers[row] for row in sorted(struck)]
+    finally:
+        keys.unlink(missing_ok=True)
+    if lines and out is not None and isolated.cut(file, lines, out):
+        return Cut(unread=len(lines))
+    if not lines:
+        return Cut(unread=unread, header=tuple(pipeline.key))
+    return Cut(None, len(lines), unread, frozenset(lines), out, tuple(pipeline.key))
 
 
 @dataclass
@@ -174,22 +208,27 @@ class _Cutting:
 
 @contextmanager
 def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
-    """Open a text file, gzipped if the delivery that begins with `start` was."""
+    """Open a text file, packed if the delivery that begins with `start` was."""
     with ExitStack() as opened:
         raw: Any = opened.enter_context(file.open("wb"))
-        if start == b"\x1f\x8b":
-            raw = opened.enter_context(gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0))
+        raw = opened.enter_context(packing(raw, start))
         yield opened.enter_context(io.TextIOWrapper(raw, encoding=encoding, newline=""))
 
 
 def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: IsErased) -> Cut:
-    """Return a quarantine file without these rows; `header`: its delivery's columns (default: the schema's)."""
+    """Return a quarantine file without these rows; `header`: its delivery's columns (default: the schema's).
+
+    The format and the dialect of the rows are those of the pipeline's source.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(pa.BufferReader(body))
     raw = [text or "" for text in table["raw"].to_pylist()]
-    rows = [_fields(text, pipeline.source.delimiter) if text else () for text in raw]
+    if pipeline.source.format == "csv":
+        rows = [_fields(text, pipeline.source.delimiter) if text else () for text in raw]
+    else:
+        rows, header = [json_lines.key_texts(text, pipeline.key) for text in raw], tuple(pipeline.key)
     struck, unread = _struck(rows, header or tuple(pipeline.columns), pipeline, gone)
     unread -= sum(not text for text in raw)  # of rows that were erased before
     if not struck:
@@ -232,26 +271,26 @@ def typed_keys(rows: Sequence[Sequence[str]], pipeline: Pipeline) -> list[tuple[
     return [None if row in against else values for row, values in enumerate(keys_of(table, pipeline.key))]
 
 
-def strike(rows: Rows, lines: frozenset[int]) -> Rows:
-    """Return a delivery's rows with those on these lines refused as erased, without their text."""
-    kept = [i for i, line in enumerate(rows.lines) if line not in lines]
-    refused = [RefusedRow(row.line, (ERASED,), "") if row.line in lines else row for row in rows.refused]
-    refused += [RefusedRow(line, (ERASED,), "") for line in rows.lines if line in lines]
-    return replace(rows, table=rows.pick(kept), refused=sorted(refused, key=lambda row: row.line))
-
-
-def succeed(before: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:
+def succeed(before: Iterable[Snapshot], parts: Mapping[str, Part], content: ContentOf) -> dict[str, Snapshot]:
     """Return the replacement of each snapshot with a cut part (`parts`: its replacement, by SHA-256).
 
-    By the id of the replaced snapshot. A replacement follows the replacement of its predecessor.
+    By the id of the replaced snapshot. A replacement follows the replacement of its predecessor. `content` returns the
+    content of a partition of the replacement, given the replaced snapshot.
     """
     replacements: dict[str, Snapshot] = {}
     for snapshot in before:
-        if not any(part.sha256 in parts for part in snapshot.parts):
+        touched = {part.partition for part in snapshot.parts if part.sha256 in parts}
+        if not touched:
             continue
         after = (replace(parts.get(part.sha256, part), partition=part.partition) for part in snapshot.parts)
         left = tuple(part for part in after if part.rows)
-        cut = replace(snapshot, parts=left, rows=sum(part.rows for part in left))
+        contents = []
+        for now in snapshot.partitions:
+            if now.partition not in touched:
+                contents.append(now)
+            elif those := [part for part in left if part.partition == now.partition]:
+                contents.append(content(snapshot, now.partition, those))
+        cut = replace(snapshot, parts=left, partitions=tuple(contents), rows=sum(part.rows for part in left))
         replacements[snapshot.id] = replace(cut, id=snapshots.content_id(cut))
     return {
         name: replace(snapshot, previous=_after(replacements, snapshot.previous))

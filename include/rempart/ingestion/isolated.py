@@ -13,21 +13,24 @@ import selectors
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rempart.ingestion.reading import Rows
+from rempart.ingestion.engine.deliveries import StagedDelivery
+from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.reading_process import BEYOND
-from rempart.ingestion.refused import refused_when_read
-from rempart.settings.pipeline import Source
+from rempart.ingestion.refused import RefusedRows
+from rempart.settings.pipeline import Pipeline, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SECONDS = 300.0
-"""Time limit in seconds for one delivery."""
+"""Time limit in seconds for one delivery, beside the time for its size."""
+BYTES_PER_SECOND = 1 << 20
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
 """Environment variables of the process: none of them is a secret."""
 _FIXED = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
@@ -40,24 +43,49 @@ class _Reader:
 
 
 _reader: _Reader | None = None
+_one_at_a_time = threading.RLock()
+"""Threads take turns: the process has one order at a time."""
 
 
-def read(file: Path, name: str, source: Source, columns: Sequence[str]) -> Rows:
-    """Return the rows of a delivery file; they stay on disk, mapped into memory."""
-    with tempfile.TemporaryDirectory(prefix="rempart-rows-", ignore_cleanup_errors=True) as folder:
-        out = Path(folder) / "rows"
-        order = {
-            "file": str(file.absolute()),
-            "name": name,
-            "source": source.model_dump(mode="json", include=set(Source.model_fields)),
-            "columns": list(columns),
-            "out": str(out),
-        }
-        if fault := _ask(json.dumps(order)):
-            return Rows(fault=fault)
-        # a file that is mapped stays there until nobody uses it, though its name is gone
-        refused = _mapped(Path(f"{out}.refused"))
-        return Rows(_mapped(out), refused_when_read(refused) if refused.num_rows else ())
+def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) -> StagedDelivery:
+    """Read and type the rows of a delivery. `out` takes the good ones; `name` is that of the file as received."""
+    order = {
+        "do": "stage",
+        "file": str(file.absolute()),
+        "name": name,
+        "pipeline": _facts(pipeline),
+        "limits": asdict(limits),
+        "out": str(out.absolute()),
+    }
+    answer = _ask(order, file)
+    if answer["fault"]:
+        return StagedDelivery(out, fault=answer["fault"])
+    refused = RefusedRows(_mapped(Path(f"{out}.refused")))
+    return StagedDelivery(out, answer["good"], answer["good"], refused)
+
+
+def keys(file: Path, key: Sequence[str], out: Path) -> str | None:
+    """Write the key columns of a Parquet delivery as text to `out`, with their lines; a fault."""
+    order = {"do": "keys", "file": str(file.absolute()), "key": list(key), "out": str(out.absolute())}
+    fault: str | None = _ask(order, file)["fault"]
+    return fault
+
+
+def cut(file: Path, lines: Collection[int], out: Path) -> str | None:
+    """Write a Parquet delivery without the rows on these lines to `out`; a fault."""
+    order = {"do": "cut", "file": str(file.absolute()), "lines": sorted(lines), "out": str(out.absolute())}
+    fault: str | None = _ask(order, file)["fault"]
+    return fault
+
+
+def _facts(pipeline: Pipeline) -> dict[str, Any]:
+    """Return what the process needs to know to read and type rows."""
+    return {
+        "columns": {name: column.model_dump(mode="json") for name, column in pipeline.columns.items()},
+        "key": list(pipeline.key),
+        "partition_by": pipeline.partition_by,
+        "source": pipeline.source.model_dump(mode="json", include=set(Source.model_fields)),
+    }
 
 
 def _mapped(file: Path) -> pa.Table:
@@ -66,29 +94,35 @@ def _mapped(file: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
-def _ask(order: str) -> str | None:
-    """Return the reason if the file is refused as a whole."""
+def _ask(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the answer of the process: facts, or the fault for which the file is refused as a whole."""
+    with _one_at_a_time:
+        return _answer(order, file)
+
+
+def _answer(order: Mapping[str, Any], file: Path) -> dict[str, Any]:
     reader = _running()
     process = reader.process
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes, as asked for
+    seconds = SECONDS + file.stat().st_size / BYTES_PER_SECOND if SECONDS else 0.0
     try:
-        process.stdin.write(order + "\n")
+        process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
-            if not ready.select(SECONDS):
+            if not ready.select(seconds):
                 end()
-                return f"the time to read the file exceeds {SECONDS:.0f} s"
+                return {"fault": f"the time to read the file exceeds {seconds:.0f} s"}
         answer = process.stdout.readline()
     except BrokenPipeError:
         answer = ""
     if not answer:  # it was killed, or could not even tell that its memory was used up
         end()
-        return BEYOND
-    fault: str | None = json.loads(answer)["fault"]
-    if fault == BEYOND:  # what is left of it may be short of memory for the next one
+        return {"fault": BEYOND}
+    found: dict[str, Any] = json.loads(answer)
+    if found["fault"] == BEYOND:  # what is left of it may be short of memory for the next one
         end()
-    return fault
+    return found
 
 
 def _running() -> _Reader:

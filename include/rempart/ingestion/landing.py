@@ -6,20 +6,26 @@ A delivery is identified by its SHA-256: the same bytes under another name are t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import RefusedRows, schema
 from rempart.sites import once
 from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.s3.site import file_sha256
+from rempart.sites.spool import spool_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _TYPE = "application/octet-stream"
-_AT_ONCE = 8 << 20
-"""Maximum size in bytes of a delivery that is written in one request."""
 _AT_A_TIME = 5_000
 """Rows of a row group: their reasons and text are in memory while it is written."""
 
@@ -116,30 +122,9 @@ def keep(site: Site, bucket: str, pipeline: str, arrival: Arrival, file: Path, m
 
     Raises IntegrityError for a site that does not give back what it stored, SiteError.
     """
-    key = raw_key(pipeline, arrival)
-    if file.stat().st_size <= _AT_ONCE:
-        once.keep(site, bucket, key, file.read_bytes(), metadata=metadata, content_type=_TYPE)
-        return
-    if _stands(site, bucket, key, arrival.sha256):
-        return
-    site.write_file(bucket, key, file, metadata=metadata)
-    if not _stands(site, bucket, key, arrival.sha256):
-        raise IntegrityError(
-            f"write {bucket}/{key} at site '{site.name}': the site returned other bytes than were written",
-            "The delivery was not ingested and stays in the landing bucket. Run again. If it fails again, ask "
-            "the site's operator.",
-        )
-
-
-def _stands(site: Site, bucket: str, key: str, sha256: str) -> bool:
-    digest = hashlib.sha256()
-    try:
-        with site.open(bucket, key) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except (ObjectMissing, IntegrityError):
-        return False
-    return digest.hexdigest() == sha256
+    once.keep_file(
+        site, bucket, raw_key(pipeline, arrival), file, arrival.sha256, metadata=metadata, content_type=_TYPE
+    )
 
 
 def quarantine(
@@ -147,45 +132,65 @@ def quarantine(
     bucket: str,
     pipeline: str,
     sha256: str,
-    refused: Sequence[RefusedRow],
+    refused: Iterable[RefusedRow],
     retain_until: date,
     again: int = 0,
+    *,
+    folder: Path | None = None,
 ) -> None:
     """Keep a delivery's refused rows, in order of their lines, with reasons and text as received, and read them back.
 
-    Raises as `keep`.
+    The file is made in `folder` (default: one of its own). Raises as `keep`.
     """
+    with ExitStack() as opened:
+        file = (folder or opened.enter_context(spool_folder())) / "quarantine.parquet"
+        _write_refused(refused, file)
+        once.put_file(
+            site,
+            bucket,
+            quarantine_key(pipeline, sha256, again),
+            file,
+            file_sha256(file),
+            metadata={"retain-until": retain_until.isoformat()},
+            content_type="application/vnd.apache.parquet",
+        )
+
+
+def _write_refused(refused: Iterable[RefusedRow], file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = iter(refused)
-    schema = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    columns_of = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+    with pq.ParquetWriter(file, columns_of, compression="zstd") as writer:
         while some := list(islice(rows, _AT_A_TIME)):
             columns = [[row.line for row in some], ["; ".join(row.reasons) for row in some], [row.raw for row in some]]
             writer.write_table(
                 pa.table(
-                    [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema
+                    [pa.array(column, kind) for column, kind in zip(columns, columns_of.types, strict=True)],
+                    schema=columns_of,
                 )
             )
-    once.put_again(
-        site,
-        bucket,
-        quarantine_key(pipeline, sha256, again),
-        bytes(sink.getvalue()),
-        metadata={"retain-until": retain_until.isoformat()},
-        content_type="application/vnd.apache.parquet",
-    )
 
 
-def refused_rows(body: bytes) -> list[RefusedRow]:
+def refused_rows(body: bytes) -> RefusedRows:
     """Return the rows in a quarantine object, by line. Several reasons of one row are joined to one text."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(pa.BufferReader(body)).to_pylist()
-    return [RefusedRow(row["source_line"], (row["reason"],), row["raw"] or "") for row in rows]
+    table = pq.read_table(pa.BufferReader(body)).combine_chunks()
+    reasons = pa.ListArray.from_arrays(
+        pa.array(range(table.num_rows + 1), pa.int32()), pa.concat_arrays([*table["reason"].chunks, _no_text()])
+    )
+    raw = pc.fill_null(table["raw"], "")
+    return RefusedRows(pa.table([table["source_line"], reasons, raw], schema=schema())).sorted()
+
+
+def _no_text() -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array([], pa.string())
 
 
 def clear(site: Site, bucket: str, arrival: Arrival) -> None:

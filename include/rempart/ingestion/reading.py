@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from rempart.ingestion.parsing import formats
 from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_ROWS = 1_000_000
-MAX_LINES = 3_000_000
-"""Limit of lines of a file, including blank lines and lines inside rows."""
+MAX_LINES = 3_000_000  # including blank lines and lines inside rows
 MAX_COLUMNS = 2_000
-MAX_TEXT = 1 << 20
-"""Longest line, and longest row of several lines, in characters."""
-LONGEST = 64 << 20
-"""Longest line, in characters, of a delivery from which rows are erased."""
+MAX_TEXT = 1 << 20  # characters of a line, and of a row of several lines
+LONGEST = 64 << 20  # characters of a line of a delivery from which rows are erased
 MAX_REFUSED = 60_000
 """Limit of rows that are refused row by row. A file with more is refused as a whole, and counts as one."""
 MAX_REFUSED_TEXT = 32 << 20
@@ -44,7 +42,7 @@ _BATCH = 5_000
 _OTHER_FORMATS = {
     b"PAR1": "Parquet",
     b"PK\x03\x04": "a ZIP archive (or an office document)",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\x28\xb5\x2f\xfd": "packed with zstd twice",
     b"BZh": "packed with bzip2",
     b"\xfd7zXZ\x00": "packed with xz",
     b"%PDF": "a PDF",
@@ -181,7 +179,7 @@ def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows
 def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequence[str]) -> Iterator[Batch]:
     """Yield the rows of a file of `size` bytes, in batches. Raises Unreadable.
 
-    Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order. Blank lines are skipped.
+    Accepts .csv, .csv.gz and .csv.zst, a byte order mark, any line ends, columns in any order. Blank lines are skipped.
     """
     lines = _opened(name, stream, size, source)
     records = _records(lines, source.delimiter, len(columns))
@@ -197,15 +195,20 @@ def header_of(name: str, stream: BinaryIO, size: int, source: Source) -> list[st
     return list(next(_records(_opened(name, stream, size, source), source.delimiter, MAX_COLUMNS)).fields)
 
 
-def _opened(name: str, stream: BinaryIO, size: int, source: Source) -> _Lines:
-    """Return a delivery's lines from its header on. Raises Unreadable."""
-    if not name.lower().endswith((".csv", ".csv.gz")):
-        raise Unreadable("the file's name ends neither in .csv nor in .csv.gz")
-    text = unpacked(stream, size)
-    start = text.peek(16)[:16]
+def check_format(start: bytes, wanted: str) -> None:
+    """Raise Unreadable if a file begins as one of another format does."""
     for magic, form in _OTHER_FORMATS.items():
         if start.startswith(magic):
-            raise Unreadable(f"the file is {form}, not CSV")
+            raise Unreadable(f"the file is {form}, not {wanted}")
+
+
+def _opened(name: str, stream: BinaryIO, size: int, source: Source) -> _Lines:
+    """Return a delivery's lines from its header on. Raises Unreadable."""
+    if wrong := formats.wrong_name(name, "csv"):
+        raise Unreadable(wrong)
+    text = unpacked(stream, size)
+    start = text.peek(16)[:16]
+    check_format(start, "CSV")
     if start.startswith(_UTF8_BOM):
         if source.encoding != "utf-8":
             raise Unreadable(f"the file is UTF-8, but the pipeline declares {source.encoding}")
@@ -294,6 +297,14 @@ class _Remembered(_Lines):
             return ""
         self._ahead[0] = self._ahead[0][1:]
         return "\ufeff"
+
+
+def text_lines(stream: BinaryIO, size: int, encoding: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a delivery of `size` bytes with their numbers and line ends. Raises Unreadable."""
+    lines = _Lines(io.TextIOWrapper(unpacked(stream, size), encoding=encoding, newline=""), encoding, LONGEST)
+    while lines.peek(0) is not None:
+        number = lines.number
+        yield number, lines.take(1)
 
 
 def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[Piece]:

@@ -1,7 +1,7 @@
 """Read deliveries in a process without secrets and with limited memory. `isolated` starts it and sends orders.
 
-It takes one order per line (JSON: the file, its name, the source, the columns, the output files), and answers with one
-line: `{"fault": null}`, or the reason why the file is refused.
+It takes one order per line (JSON: what to do, the file, its name, what the pipeline says of its rows, the output
+files), and answers with one line: facts with `"fault": null`, or the reason why the file is refused.
 """
 
 from __future__ import annotations
@@ -9,15 +9,22 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rempart.ingestion import reading
+from rempart.ingestion.content import parquet_cut
+from rempart.ingestion.engine import staging
+from rempart.ingestion.engine.batches import LINE, TextRows
+from rempart.ingestion.engine.deliveries import rows_of
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.parsing import formats
+from rempart.ingestion.refused import RefusedRows
 from rempart.ingestion.unpacking import Unreadable
-from rempart.settings.pipeline import Source
+from rempart.settings.pipeline import Column, Pipeline, Source
 
-MEMORY = 128 << 20
+MEMORY = 256 << 20
 """Limit in bytes of the memory for one delivery, in addition to the idle process."""
 BEYOND = f"the memory to read the file exceeds {MEMORY >> 20} MiB"
 
@@ -34,41 +41,75 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def work(order: Mapping[str, Any]) -> str | None:
-    """Read one file into two Arrow files (`out` and `out`.refused).
+def work(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Do one order. Return the facts about the file; Raises Unreadable."""
+    return _WORK[order["do"]](order)
 
-    Return the reason if the file is refused as a whole.
-    """
+
+def _stage(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Read and type a delivery into two files: `out` (Parquet) and `out`.refused (Arrow)."""
     import pyarrow as pa
 
-    columns, out = order["columns"], Path(order["out"])
-    schema = pa.schema(
-        [*((name, pa.string()) for name in columns), (reading.LINE, pa.int64()), (reading.RAW, pa.string())]
+    pipeline, limits, out = _pipeline(order["pipeline"]), Limits(**order["limits"]), Path(order["out"])
+    if wrong := formats.wrong_name(order["name"], pipeline.source.format):
+        raise Unreadable(wrong)
+    rows = rows_of(Path(order["file"]), pipeline, limits, order["name"])
+    if pipeline.source.format == "parquet" and (removed := parquet_cut.removed_from(Path(order["file"]))):
+        rows = _renumbered(rows, removed)
+    staged = staging.stage(rows, pipeline, out, limits, lambda table: {})
+    if staged.fault:
+        raise Unreadable(staged.fault)
+    refused = RefusedRows.of(staged.refused).table
+    with pa.OSFile(f"{out}.refused", "wb") as file, pa.ipc.new_file(file, refused.schema) as writer:
+        writer.write_table(refused)
+    return {"good": staged.good}
+
+
+def _renumbered(rows: Iterator[TextRows], removed: Sequence[int]) -> Iterator[TextRows]:
+    """Yield rows of a delivery from which rows were erased, with their lines in the delivery as received."""
+    import pyarrow.compute as pc
+
+    first = 1
+    for batch in rows:
+        count = batch.table.num_rows + len(batch.refused)
+        lines = parquet_cut.numbers(first, count, removed)
+        places = batch.table.column_names.index(LINE)
+        moved = lines.take(pc.subtract(batch.table[LINE], first))
+        refused = [replace(row, line=lines[row.line - first].as_py()) for row in batch.refused]
+        yield TextRows(batch.table.set_column(places, LINE, moved), refused)
+        first += count
+
+
+def _keys(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the key columns of a Parquet delivery as text to `out` (Parquet), with `LINE`."""
+    parquet_cut.write_keys(Path(order["file"]), order["key"], Path(order["out"]))
+    return {}
+
+
+def _cut(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a Parquet delivery without some rows to `out`."""
+    parquet_cut.write_without(Path(order["file"]), frozenset(order["lines"]), Path(order["out"]))
+    return {}
+
+
+_WORK: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"stage": _stage, "keys": _keys, "cut": _cut}
+
+
+def _pipeline(facts: Mapping[str, Any]) -> Pipeline:
+    """Return a pipeline with what is needed to read and type rows, and nothing else."""
+    return Pipeline.model_construct(
+        schema_={name: Column.model_validate(column) for name, column in facts["columns"].items()},
+        key=facts["key"],
+        partition_by=facts["partition_by"],
+        source=Source.model_validate(facts["source"]),
     )
-    refused = pa.schema([(reading.LINE, pa.int64()), ("reason", pa.string()), (reading.RAW, pa.string())])
-    file = Path(order["file"])
-    try:
-        with (
-            file.open("rb") as stream,
-            pa.OSFile(str(out), "wb") as rows_file,
-            pa.ipc.new_file(rows_file, schema) as rows,
-            pa.OSFile(f"{out}.refused", "wb") as refused_file,
-            pa.ipc.new_file(refused_file, refused) as others,
-        ):
-            source = Source.model_validate(order["source"])
-            for batch in reading.scan(order["name"], stream, file.stat().st_size, source, columns):
-                rows.write_table(batch.table(columns))
-                if batch.refused:
-                    found = [[row.line, row.reasons[0], row.raw] for row in batch.refused]
-                    arrays = [pa.array([row[i] for row in found], kind) for i, kind in enumerate(refused.types)]
-                    others.write_table(pa.table(arrays, schema=refused))
-    except Unreadable as fault:
-        return str(fault)
-    return None
 
 
 def main() -> None:
     import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.csv
+    import pyarrow.parquet
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -76,12 +117,14 @@ def main() -> None:
     limit_memory(MEMORY)
     for line in sys.stdin:
         try:
-            fault = work(json.loads(line))
+            answer = {"fault": None, **work(json.loads(line))}
+        except Unreadable as fault:
+            answer = {"fault": str(fault)}
         except MemoryError:
-            fault = BEYOND
+            answer = {"fault": BEYOND}
         except (ValueError, TypeError, OSError, RecursionError) as cause:  # a message may quote the file
-            fault = f"the file cannot be read ({type(cause).__name__})"
-        sys.stdout.write(json.dumps({"fault": fault}) + "\n")
+            answer = {"fault": f"the file cannot be read ({type(cause).__name__})"}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

@@ -1,74 +1,84 @@
-"""Hold the refused rows of one delivery as places and reasons. Their text stays in the file."""
+"""Refused rows of a delivery: in an Arrow table, made Python objects only while somebody iterates over them."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from itertools import islice
+from typing import TYPE_CHECKING, overload
 
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.reading import LINE, RAW, RefusedRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Reasons = tuple[str, ...]
+REASONS = "_reasons"
+_AT_A_TIME = 5_000
 
 
-@dataclass(frozen=True)
+def schema() -> pa.Schema:
+    """Return the columns of a table of refused rows."""
+    import pyarrow as pa
+
+    return pa.schema([(LINE, pa.int64()), (REASONS, pa.list_(pa.string())), (RAW, pa.string())])
+
+
+def table_of(rows: Iterable[RefusedRow]) -> pa.Table:
+    """Return rows as a table, a batch of objects at a time."""
+    import pyarrow as pa
+
+    waiting, batches = iter(rows), []
+    while some := list(islice(waiting, _AT_A_TIME)):
+        columns = [[row.line for row in some], [row.reasons for row in some], [row.raw for row in some]]
+        batches.append(pa.record_batch([*map(pa.array, columns, schema().types)], schema=schema()))
+    return pa.Table.from_batches(batches, schema())
+
+
+@dataclass(frozen=True, eq=False)
 class RefusedRows(Sequence[RefusedRow]):
-    """Refused rows in order of their lines; each `RefusedRow` is made when it is asked for.
+    """Refused rows in order of their lines."""
 
-    `before`: rows that are no part of `rows`, in order. `indexes`: positions in `rows`, ascending; `reasons`: why, by
-    position in `indexes`.
-    """
-
-    before: Sequence[RefusedRow]
-    rows: Rows
-    indexes: Sequence[int]
-    reasons: Sequence[Reasons]
+    table: pa.Table
 
     @staticmethod
-    def of(rows: Rows, against: Mapping[int, Reasons]) -> RefusedRows:
-        """Return rows refused while reading, and those with a reason against them by their index."""
-        import numpy as np
+    def of(rows: Iterable[RefusedRow]) -> RefusedRows:
+        return RefusedRows(table_of(rows)).sorted()
 
-        indexes: Any = np.sort(np.fromiter(against, np.int64, len(against)))
-        return RefusedRows(rows.refused, rows, indexes, [against[i] for i in indexes.tolist()])
+    def plus(self, rows: Iterable[RefusedRow]) -> RefusedRows:
+        """Return these rows and others, in order of lines."""
+        import pyarrow as pa
 
-    def with_all_others(self, reason: str) -> RefusedRows:
-        """Return all rows of the delivery, the others refused for this reason."""
-        reasons: list[Reasons] = [(reason,)] * self.rows.count
-        for index, why in zip(self.indexes, self.reasons, strict=True):
-            reasons[index] = why
-        return RefusedRows(self.before, self.rows, range(self.rows.count), reasons)
+        more = table_of(rows)
+        return RefusedRows(pa.concat_tables([self.table, more])).sorted() if more.num_rows else self
+
+    def sorted(self) -> RefusedRows:
+        return RefusedRows(self.table.sort_by(LINE))
+
+    @property
+    def text_bytes(self) -> int:
+        """Return the size of the rows' text."""
+        import pyarrow.compute as pc
+
+        return int(pc.sum(pc.binary_length(self.table[RAW])).as_py() or 0)
 
     def __len__(self) -> int:
-        return len(self.before) + len(self.reasons)
+        return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[RefusedRow]:
-        here = (
-            RefusedRow(line, why, raw)
-            for (_, line, raw), why in zip(self.rows.places(self.indexes), self.reasons, strict=True)
-        )
-        return heapq.merge(self.before, here, key=lambda row: row.line) if len(self.before) else here
+        for batch in self.table.to_batches(_AT_A_TIME):
+            for row in batch.to_pylist():
+                yield RefusedRow(row[LINE], tuple(row[REASONS]), row[RAW] or "")
 
     @overload
     def __getitem__(self, index: int) -> RefusedRow: ...
     @overload
     def __getitem__(self, index: slice) -> list[RefusedRow]: ...
     def __getitem__(self, index: int | slice) -> RefusedRow | list[RefusedRow]:
-        return list(self)[index]
+        if isinstance(index, slice):
+            return list(RefusedRows(self.table.take(list(range(len(self))[index]))))
+        return next(iter(RefusedRows(self.table.slice(range(len(self))[index], 1))))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
 
-def refused_when_read(table: pa.Table) -> RefusedRows:
-    """Return rows that the reader refused: `LINE`, the reason and `RAW`."""
-    reasons = [(why,) for why in table["reason"].to_pylist()]
-    alike = list(shared(dict(enumerate(reasons))).values())
-    return RefusedRows((), Rows(table), range(len(alike)), alike)
-
-
-def shared(against: Mapping[int, Sequence[str]]) -> dict[int, Reasons]:
-    """Return equal reasons as one tuple for all rows that have them."""
-    known: dict[Reasons, Reasons] = {}
-    return {row: known.setdefault(reasons, reasons) for row, reasons in ((r, tuple(why)) for r, why in against.items())}
+    __hash__ = None  # type: ignore[assignment] # equal to lists, which have none either

@@ -1,34 +1,39 @@
 """Write and read snapshots: immutable, content-hashed versions of a data set, as Parquet parts and a manifest.
 
-A snapshot holds every row accepted so far. Its id is a hash of its content, so the same rows give the same id in
-whatever deliveries they arrived, and an unchanged period keeps its part. A part is needed while any kept manifest names
-it, even after its own `retain-until`.
+A snapshot holds every row accepted so far. Its id is a hash of its schema and rows (`engine.identity`), so the same
+rows give the same id in whatever deliveries and parts, and an unchanged period keeps its parts. A part is needed while
+any kept manifest names it, even after its own `retain-until`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.ingestion.engine import identity
+from rempart.ingestion.engine.identity import PartitionContent
+from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.once import keep, put_again
+from rempart.sites.once import keep_file, put_again
 from rempart.sites.port import Site
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["Part", "PartitionContent", "Snapshot", "SnapshotColumn", "arrow_schema", "snapshot_columns"]
+FORMAT = 2
+
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one partition (such as month `YYYY-MM`), as one Parquet object."""
+    """Rows of one partition (such as month `YYYY-MM`), as one Parquet object. A partition has one or more parts."""
 
     partition: str
     key: str
@@ -38,19 +43,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class SnapshotColumn:
-    """A column as it was typed, and whether it may be null.
-
-    `type` is the pipeline's type with its sizes: `decimal(12,2)`, `array(number)`.
-    """
-
-    type: str
-    nullable: bool
-
-
-@dataclass(frozen=True)
 class Snapshot:
-    """A manifest as read. `columns` are in the order of the schema; `key` identifies a row."""
+    """A manifest as read. `columns` are in the order of the schema; `key` identifies a row.
+
+    `partitions`: number and hash of the rows of each. They, and not the parts, determine the id.
+    """
 
     id: str
     pipeline: str
@@ -63,6 +60,8 @@ class Snapshot:
     retain_until: date
     key: tuple[str, ...]
     partition_by: str
+    partition_every: Period = "month"
+    partitions: tuple[PartitionContent, ...] = ()
     deliveries: tuple[Mapping[str, Any], ...] = ()
     """Outcomes of the deliveries that this snapshot added (`deliveries.Outcome` as JSON)."""
 
@@ -71,26 +70,22 @@ def folder(pipeline: str) -> str:
     return f"snapshots/{pipeline}/"
 
 
-def _content(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the part of the manifest that the id hashes: schema and parts, no times."""
-    return {
-        "columns": [[name, column.type, column.nullable] for name, column in snapshot.columns.items()],
-        "key": list(snapshot.key),
-        "partition_by": snapshot.partition_by,
-        "parts": [[part.partition, part.sha256, part.rows, part.bytes] for part in snapshot.parts],
-    }
+def part_key(pipeline: str, sha256: str) -> str:
+    return f"{folder(pipeline)}parts/{sha256}.parquet"
 
 
 def content_id(snapshot: Snapshot) -> str:
-    """Return the id of a snapshot's content."""
-    return hashlib.sha256(canonical_json.encode(_content(snapshot))).hexdigest()[:16]
+    """Return the id of a snapshot's content: the schema and the rows, whatever their parts."""
+    return identity.content_id(
+        snapshot.columns, snapshot.key, snapshot.partition_by, snapshot.partition_every, snapshot.partitions
+    )
 
 
 def manifest(snapshot: Snapshot) -> bytes:
     """Return the manifest as stored."""
     return canonical_json.encode(
         {
-            "format": 1,
+            "format": FORMAT,
             "id": snapshot.id,
             "pipeline": snapshot.pipeline,
             "created_at": snapshot.created_at.isoformat(),
@@ -98,7 +93,14 @@ def manifest(snapshot: Snapshot) -> bytes:
             "rows": snapshot.rows,
             "classification": snapshot.classification,
             "retain_until": snapshot.retain_until.isoformat(),
-            "content": _content(snapshot),
+            "content": {
+                "columns": [[name, column.type, column.nullable] for name, column in snapshot.columns.items()],
+                "key": list(snapshot.key),
+                "partition_by": snapshot.partition_by,
+                "partition_every": snapshot.partition_every,
+                "partitions": [[part.partition, part.rows, part.sha256] for part in snapshot.partitions],
+            },
+            "parts": [[part.partition, part.sha256, part.rows, part.bytes] for part in snapshot.parts],
             "deliveries": list(snapshot.deliveries),
         }
     )
@@ -126,6 +128,8 @@ def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snaps
         raise _altered(site, bucket, key, "it is not a manifest") from cause
     if snapshot.pipeline != pipeline_name or not snapshot.id == snapshot_id == content_id(snapshot):
         raise _altered(site, bucket, key, "its content does not match its id")
+    if _rows_by_partition(snapshot) != {content.partition: content.rows for content in snapshot.partitions}:
+        raise _altered(site, bucket, key, "its parts do not match its partitions")
     return snapshot
 
 
@@ -133,6 +137,8 @@ def parse(body: bytes, pipeline_name: str) -> Snapshot:
     """Return the snapshot in a manifest's bytes. Raises ValueError for invalid bytes."""
     try:
         found = json.loads(body)
+        if found["format"] != FORMAT:
+            raise ValueError(f"it is a manifest of format {found['format']}")
         content = found["content"]
         return Snapshot(
             found["id"],
@@ -141,14 +147,16 @@ def parse(body: bytes, pipeline_name: str) -> Snapshot:
             found["previous"],
             found["rows"],
             tuple(
-                Part(partition, f"{folder(pipeline_name)}parts/{sha256}.parquet", sha256, rows, size)
-                for partition, sha256, rows, size in content["parts"]
+                Part(partition, part_key(pipeline_name, sha256), sha256, rows, size)
+                for partition, sha256, rows, size in found["parts"]
             ),
             {name: SnapshotColumn(type_, nullable) for name, type_, nullable in content["columns"]},
             found["classification"],
             date.fromisoformat(found["retain_until"]),
             tuple(content["key"]),
             content["partition_by"],
+            content["partition_every"],
+            tuple(PartitionContent(partition, rows, sha256) for partition, rows, sha256 in content["partitions"]),
             tuple(found["deliveries"]),
         )
     except (KeyError, TypeError) as cause:
@@ -162,50 +170,47 @@ def _altered(site: Site, bucket: str, key: str, why: str) -> IntegrityError:
     )
 
 
-def arrow_schema(columns: Mapping[str, SnapshotColumn]) -> pa.Schema:
-    """Return the Arrow types of a snapshot's columns."""
-    import pyarrow as pa
-
-    types = {
-        "integer": pa.int64(),
-        "number": pa.float64(),
-        "boolean": pa.bool_(),
-        "string": pa.string(),
-        "category": pa.string(),
-        "date": pa.date32(),
-        "timestamp": pa.timestamp("us", "UTC"),
-        "array(number)": pa.list_(pa.float64()),
-        "array(string)": pa.list_(pa.string()),
-    }
-
-    def of(declared: str) -> pa.DataType:
-        if sizes := re.fullmatch(r"decimal\((\d+),(\d+)\)", declared):
-            return pa.decimal128(int(sizes[1]), int(sizes[2]))
-        return types[declared]
-
-    return pa.schema([pa.field(name, of(column.type), column.nullable) for name, column in columns.items()])
+def differing(what: str) -> IntegrityError:
+    return IntegrityError(
+        f"{what}: its rows do not match the hash in the manifest",
+        "Restore the snapshot from its replica or a restore point.",
+    )
 
 
-def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
-    """Return all rows, parts in order of time, rows in order of key. Raises IntegrityError, ObjectMissing."""
+def _rows_by_partition(snapshot: Snapshot) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for part in snapshot.parts:
+        rows[part.partition] = rows.get(part.partition, 0) + part.rows
+    return rows
+
+
+def tables(site: Site, bucket: str, snapshot: Snapshot) -> Iterator[pa.Table]:
+    """Yield the rows of one partition after the other, in order of time, rows in order of key.
+
+    Raises IntegrityError if the rows are not those that the id names, ObjectMissing.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = arrow_schema(snapshot.columns)
-    tables = [
-        pq.read_table(pa.BufferReader(site.read(bucket, part.key, sha256=part.sha256)), schema=schema)
-        for part in snapshot.parts
-    ]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    for content in snapshot.partitions:
+        read = [
+            pq.read_table(pa.BufferReader(site.read(bucket, part.key, sha256=part.sha256)), schema=schema)
+            for part in snapshot.parts
+            if part.partition == content.partition
+        ]
+        if identity.by_arrow(read, snapshot.columns, content.partition) != content:
+            raise differing(f"read partition {content.partition} of snapshot {snapshot.id} at site '{site.name}'")
+        table = pa.concat_tables(read)
+        yield table.sort_by([(column, "ascending") for column in snapshot.key]) if len(read) > 1 else table
 
 
-def snapshot_columns(pipeline: Pipeline) -> dict[str, SnapshotColumn]:
-    """Return the columns of a pipeline's snapshot; key and partition columns are never null."""
-    needed = {*pipeline.key, pipeline.partition_by}
-    return {
-        name: SnapshotColumn(column.full_type, column.nullable and name not in needed)
-        for name, column in pipeline.columns.items()
-    }
+def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
+    """Return all rows, partitions in order of time, rows in order of key. Raises IntegrityError, ObjectMissing."""
+    import pyarrow as pa
+
+    found = list(tables(site, bucket, snapshot))
+    return pa.concat_tables(found) if found else arrow_schema(snapshot.columns).empty_table()
 
 
 def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
@@ -285,61 +290,16 @@ def _period(number: int, every: Period) -> str:
     return name + {"month": "", "day": f"-{day + 1:02d}", "hour": f"-{day + 1:02d}T{hour:02d}"}[every]
 
 
-def draw_up(
-    pipeline: Pipeline,
-    before: Snapshot | None,
-    rows: pa.Table,
-    changed: Collection[str],
-    *,
-    now: datetime,
-    retain_until: date,
-) -> tuple[Snapshot, list[tuple[Part, bytes]]]:
-    """Build the snapshot of `rows` (all of them), and its parts that `before` lacks, without writing.
-
-    `changed` names the partitions with new rows. If the schema, the key or the partition changed, every part is new.
-    """
-    columns = snapshot_columns(pipeline)
-    same_form = before is not None and (list(before.columns.items()), before.key, before.partition_by) == (
-        list(columns.items()),
-        tuple(pipeline.key),
-        pipeline.partition_by,
-    )
-    kept = {part.partition: part for part in before.parts} if before and same_form else {}
-    parts: list[Part] = []
-    added: list[tuple[Part, bytes]] = []
-    for period, table in partitions(rows, pipeline.partition_by, pipeline.partition_every).items():
-        if period in kept and period not in changed:
-            parts.append(kept[period])
-            continue
-        body = encode(table, pipeline.key)
-        digest = hashlib.sha256(body).hexdigest()
-        part = Part(period, f"{folder(pipeline.name)}parts/{digest}.parquet", digest, table.num_rows, len(body))
-        parts.append(part)
-        added.append((part, body))
-    snapshot = Snapshot(
-        "",
-        pipeline.name,
-        now,
-        before.id if before else None,
-        rows.num_rows,
-        tuple(parts),
-        columns,
-        pipeline.classification,
-        retain_until,
-        tuple(pipeline.key),
-        pipeline.partition_by,
-    )
-    return replace(snapshot, id=content_id(snapshot)), added
-
-
-def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Part, bytes]]) -> None:
+def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Part, Path]]) -> None:
     """Write parts, then manifest, then switch `current.json`: readers see the old or the new snapshot.
 
     Each object is read back before the next. Raises IntegrityError if the site returns other bytes, SiteError.
     """
     kept = {"retain-until": snapshot.retain_until.isoformat()}
-    for part, body in added:
-        keep(site, bucket, part.key, body, metadata=kept, content_type="application/vnd.apache.parquet")
+    for part, file in added:
+        keep_file(
+            site, bucket, part.key, file, part.sha256, metadata=kept, content_type="application/vnd.apache.parquet"
+        )
     put_again(
         site,
         bucket,

@@ -1,18 +1,20 @@
-"""A delivery's bytes, gunzipped if they are gzip, within the limits of a delivery; and what is wrong with a header."""
+"""A delivery's bytes, unpacked if they are gzip or zstd, within its limits; and what is wrong with a header."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
 
 MAX_BYTES = 1 << 29
-"""Largest delivery, unpacked (512 MiB)."""
+"""Largest delivery, unpacked (512 MiB), unless rempart.yaml says otherwise."""
 MAX_RATIO, RATIO_FROM = 200, 16 << 20
-"""Maximum factor by which a gzip file may grow when unpacked, beyond a minimum size."""
+"""Maximum factor by which a packed file may grow when unpacked, beyond a minimum size."""
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+"""First bytes of packed files."""
 
 
 class Unreadable(Exception):
@@ -22,8 +24,9 @@ class Unreadable(Exception):
 class _Bounded(io.RawIOBase):
     """A stream that ends in Unreadable once it gave too many bytes, or too many for the size it has when packed."""
 
-    def __init__(self, stream: BinaryIO, packed: int | None) -> None:
-        self._stream, self._packed, self._given = stream, packed, 0
+    def __init__(self, stream: Any, packed: int | None, most: int, ratio: int) -> None:
+        self._stream, self._packed, self._most, self._ratio = stream, packed, most, ratio
+        self._given = 0
 
     def readable(self) -> bool:
         return True
@@ -35,11 +38,15 @@ class _Bounded(io.RawIOBase):
             raise Unreadable("the gzip file is truncated") from None
         except (zlib.error, gzip.BadGzipFile):
             raise Unreadable("the gzip file is damaged") from None
+        except OSError:
+            if not self._packed:
+                raise
+            raise Unreadable("the zstd file is damaged or truncated") from None
         self._given += len(got)
-        if self._given > MAX_BYTES:
-            raise Unreadable(f"the file is larger than {MAX_BYTES >> 20} MiB" + (" unpacked" if self._packed else ""))
-        if self._packed and self._given > max(RATIO_FROM, MAX_RATIO * self._packed):
-            raise Unreadable(f"the file unpacks to more than {MAX_RATIO} times its size")
+        if self._given > self._most:
+            raise Unreadable(f"the file is larger than {self._most >> 20} MiB" + (" unpacked" if self._packed else ""))
+        if self._packed and self._given > max(RATIO_FROM, self._ratio * self._packed):
+            raise Unreadable(f"the file unpacks to more than {self._ratio} times its size")
         buffer[: len(got)] = got
         return len(got)
 
@@ -58,13 +65,39 @@ def unpack(body: bytes) -> tuple[bytes, str | None]:
     return bytes(text), None
 
 
-def unpacked(stream: BinaryIO, size: int) -> io.BufferedReader:
-    """Return the text as a stream that raises Unreadable at a limit. `size`: bytes of the delivery as received."""
-    start = stream.read(2)
+def unpacked(stream: BinaryIO, size: int, most: int | None = None, ratio: int = MAX_RATIO) -> io.BufferedReader:
+    """Return the text as a stream that raises Unreadable at a limit. `size`: bytes of the delivery as received.
+
+    `most`: bytes that it may give (default: `MAX_BYTES`).
+    """
+    start = stream.read(4)
     stream.seek(0)
-    if start != b"\x1f\x8b":
-        return io.BufferedReader(_Bounded(stream, None), 1 << 16)
-    return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=stream), size), 1 << 16)  # type: ignore[arg-type] # as good
+    opened: Any = stream
+    packed: int | None = size
+    if start.startswith(GZIP):
+        opened = gzip.GzipFile(fileobj=stream)
+    elif start == ZSTD:
+        import pyarrow as pa
+
+        opened = pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")
+    else:
+        packed = None
+    return io.BufferedReader(_Bounded(opened, packed, MAX_BYTES if most is None else most, ratio), 1 << 16)
+
+
+@contextmanager
+def packing(file: BinaryIO, start: bytes) -> Iterator[Any]:
+    """Provide a stream that writes to a file as the delivery was packed that begins with `start`."""
+    if start.startswith(GZIP):
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+            yield packed
+    elif start.startswith(ZSTD):
+        import pyarrow as pa
+
+        with pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as stream:
+            yield stream
+    else:
+        yield file
 
 
 def line_count(stream: BinaryIO, size: int) -> int:

@@ -40,6 +40,7 @@ from rempart.settings.sections import (
     StackService,
     Training,
 )
+from rempart.settings.sources import Ingestion
 
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger", "continuity")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
@@ -76,6 +77,7 @@ class Config(Strict):
     machine: Place | None = Field(
         default=None, description=("The machine that runs the platform's own servers: PostgreSQL, MLflow and Airflow.")
     )
+    ingestion: Ingestion = Ingestion()
     replication: list[ReplicationPair] = Field(default_factory=list)
     backup: BackupConfig
     evidence: EvidenceConfig = EvidenceConfig()

@@ -62,7 +62,12 @@ class Source(Dialect):
     prefix: str = Field(
         pattern=rf"^{PREFIX}$", max_length=200, description="Prefix in the bucket under which deliveries arrive."
     )
-    format: Format = Field(default="csv", description="Format of the deliveries, plain or packed with gzip.")
+    format: Format = Field(
+        default="csv",
+        description=(
+            "Format of the deliveries. Names end in .csv, .jsonl or .ndjson, plain or with .gz or .zst, or in .parquet."
+        ),
+    )
 
     @property
     def incremental(self) -> bool:
@@ -289,3 +294,24 @@ AnySource = Annotated[
         custom_error_message=f"`kind` must be one of {', '.join(KINDS)}",
     ),
 ]
+
+
+class Ingestion(Strict):
+    """What ingestion may use, and how large a delivery may be. The defaults fit a laptop."""
+
+    memory: int = Field(
+        default=512, ge=64, description="Memory of the engine in MiB; rows that do not fit are written to disk."
+    )
+    threads: int = Field(default=2, ge=1, le=256, description="Threads of the engine.")
+    largest_delivery: int = Field(
+        default=512,
+        ge=1,
+        description="Size of the largest delivery in MiB, unpacked. A larger file is refused as a whole.",
+    )
+    unpacking_ratio: int = Field(
+        default=200,
+        ge=1,
+        description=(
+            "Maximum factor by which a packed file may grow when it is unpacked. Smaller files may grow to 16 MiB."
+        ),
+    )

@@ -10,11 +10,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
 from rempart.sites.port import ObjectInfo, Site
 
 TRIES = 3
+AT_ONCE = 8 << 20
+"""Maximum size in bytes of a file that is written in one request."""
 LOOKED_AT = 200
 """Limit of versions of one key that are read, because an attacker may write any number of newer versions."""
 MOST_BYTES = 1 << 30
@@ -88,6 +91,44 @@ def keep(site: Site, bucket: str, key: str, body: bytes, *, metadata: Mapping[st
         put_again(site, bucket, key, body, metadata=metadata, content_type=content_type)
 
 
+def keep_file(
+    site: Site, bucket: str, key: str, file: Path, sha256: str, *, metadata: Mapping[str, str], content_type: str
+) -> None:
+    """Ensure that readers find this file under its key, as `keep` does; a large file in constant memory.
+
+    `sha256` is that of the file. Raises IntegrityError if the site returns other bytes, SiteError.
+    """
+    if file.stat().st_size <= AT_ONCE:
+        keep(site, bucket, key, file.read_bytes(), metadata=metadata, content_type=content_type)
+    elif not _has(site, bucket, key, sha256):
+        put_file(site, bucket, key, file, sha256, metadata=metadata, content_type=content_type)
+
+
+def put_file(
+    site: Site, bucket: str, key: str, file: Path, sha256: str, *, metadata: Mapping[str, str], content_type: str
+) -> None:
+    """Put a file as the newest version of a key, and read it back. Raises IntegrityError, SiteError."""
+    if file.stat().st_size <= AT_ONCE:
+        put_again(site, bucket, key, file.read_bytes(), metadata=metadata, content_type=content_type)
+        return
+    for _ in range(TRIES):
+        site.write_file(bucket, key, file, metadata=metadata, content_type=content_type)
+        if _has(site, bucket, key, sha256):
+            return
+    raise _other_bytes(site, bucket, key)
+
+
+def _has(site: Site, bucket: str, key: str, sha256: str) -> bool:
+    digest = hashlib.sha256()
+    try:
+        with site.open(bucket, key) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except (ObjectMissing, IntegrityError):
+        return False
+    return digest.hexdigest() == sha256
+
+
 def put_again(
     site: Site,
     bucket: str,
@@ -110,7 +151,11 @@ def put_again(
         if retain_until is None and stored.version_id:
             with suppress(SiteError):
                 site.delete(bucket, key, version_id=stored.version_id)
-    raise IntegrityError(
+    raise _other_bytes(site, bucket, key)
+
+
+def _other_bytes(site: Site, bucket: str, key: str) -> IntegrityError:
+    return IntegrityError(
         f"write {bucket}/{key} at site '{site.name}': in {TRIES} tries it returned other bytes than were written",
         "The object does not count as stored, because the site alters bodies. Use another site, and ask the "
         "operator of this one.",

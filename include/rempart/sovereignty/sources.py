@@ -16,9 +16,7 @@ from rempart.sovereignty.places import (
 from rempart.sovereignty.policy import Decision, unknown
 
 
-def decide_source(
-    config: Config, classification: str, source: AnySource, *, on: date
-) -> Decision | None:
+def decide_source(config: Config, classification: str, source: AnySource, *, on: date) -> Decision | None:
     """Decide whether data of a classification may be read from this source; None where files arrive by themselves."""
     if fault := source_fault(config, source):
         remedy = "Correct `source` in the pipeline file, or declare the place in rempart.yaml."

@@ -6,7 +6,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.ingestion.acceptance import CONFLICT, DUPLICATE, judge_keys
+from rempart.ingestion.acceptance import CONFLICT, DUPLICATE
+from tests.unit.ingestion.oracle.first_of_each_key import judge_keys
 
 
 def table(*rows: tuple[int, str | None]) -> pa.Table:

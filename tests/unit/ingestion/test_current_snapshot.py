@@ -60,7 +60,7 @@ def test_l9_a_site_that_lost_the_newest_snapshot_gets_none_without_its_rows(
 ) -> None:
     show(platform, two[shown] if shown else None)
     before = lake(platform)
-    with pytest.raises(IngestError, match=r"evidence \d+ names [0-9a-f]{16} \(2 rows\). Nothing was ingested"):
+    with pytest.raises(IngestError, match=r"evidence \d+ names [0-9a-f]{32} \(2 rows\). Nothing was ingested"):
         ingest(platform, readings)
     assert lake(platform) == before and len(list(platform.sites["primary"].list("landing"))) == 1
     show(platform, two["2"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import tempfile
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,10 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import erasing, landing, reading, snapshots
+from rempart.ingestion.engine import identity, staging
+from rempart.ingestion.engine.deliveries import StagedDelivery, judged, without
+from rempart.ingestion.engine.deliveries import rows_of as rows_of_file
+from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.erasing import Cut, IsErased
 from rempart.ingestion.reading import RefusedRow
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
+from tests.snapshots_of_tables import Drawing
 from tests.unit.features.stays import stays
 
 STAYS = stays()
@@ -75,19 +82,29 @@ def test_a_delivery_keeps_every_other_row_as_it_was(
     assert left.decode().splitlines()[:1] == body.decode().splitlines()[:1]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25, deadline=None)
 @given(rows=LINES, struck=GONE)
 def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
     rows: list[tuple[int, str, str]], struck: set[int]
 ) -> None:
     body = delivery([fields(*row) for row in rows])
-    read = reading.read("a.csv", body, STAYS.source, COLUMNS)
-    after = erasing.strike(read, cut_delivery(body, STAYS, gone(struck)).lines)
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "a.csv"
+        file.write_bytes(body)
+        limits = Limits()
+        staged = staging.stage(rows_of_file(file, STAYS, limits), STAYS, file.with_name("s"), limits, lambda table: {})
+        read, lines = StagedDelivery.of(staged), cut_delivery(body, STAYS, gone(struck)).lines
+        if read.fault:
+            return
+        (after,) = judged([read], lambda table: {}, limits, file.with_name("j"), [lines])
+        left = pq.read_table(after.file)
+        without_them = without(read, lines, file.with_name("w"))
+        assert pq.read_table(without_them.file) == left
     assert after.delivered == read.delivered
     refused = [row for row in after.refused if row.reasons == (erasing.ERASED,)]
-    assert len(refused) == sum(row[0] in struck for row in rows)
+    assert len(refused) == sum(row[0] in struck for row in rows) == read.delivered - without_them.delivered
     assert all(row.raw == "" for row in refused)
-    assert not any(int(cell[0]) in struck for cell in after.cells)
+    assert not set(left["stay"].to_pylist()) & struck
 
 
 def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
@@ -182,23 +199,22 @@ def table_of(rows: list[tuple[int, int]]) -> pa.Table:
     return pa.Table.from_pylist(plain, schema=snapshots.arrow_schema(snapshots.snapshot_columns(STAYS)))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25, deadline=None)
 @given(
     history=st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=1, max_size=4),
     struck=st.sets(st.integers(0, 12)),
 )
 def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list[int]], struck: set[int]) -> None:
     """Snapshots grow as deliveries come; after the erasure each holds what it held, less these rows, in order."""
-    bodies, made, rows = dict[str, bytes](), list[snapshots.Snapshot](), list[tuple[int, int]]()
-    for months in history:
-        rows = rows + [(len(rows) + n, month) for n, month in enumerate(months)]
-        before = made[-1] if made else None
-        snapshot, added = snapshots.draw_up(
-            STAYS, before, table_of(rows), {f"2026-{m:02d}" for m in months}, now=NOW, retain_until=NOW.date()
-        )
-        bodies |= {part.sha256: body for part, body in added}
-        if before is None or snapshot.id != before.id:
-            made.append(snapshot)
+    with tempfile.TemporaryDirectory() as place:
+        drawing, made, rows = Drawing(STAYS, Path(place)), list[snapshots.Snapshot](), list[tuple[int, int]]()
+        for months in history:
+            new = [(len(rows) + n, month) for n, month in enumerate(months)]
+            rows, before = rows + new, made[-1] if made else None
+            snapshot, _ = drawing.add(before, table_of(new))
+            if before is None or snapshot.id != before.id:
+                made.append(snapshot)
+        bodies = {digest: file.read_bytes() for digest, file in drawing.files.items()}
     parts = {}
     for digest, body in dict(bodies).items():
         cut = erasing.cut_table(body, "part", STAYS.key, gone(struck))
@@ -206,16 +222,25 @@ def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list
             kept = pq.read_table(io.BytesIO(cut.body)).num_rows
             after = snapshots.Part("", f"k{len(parts)}", f"to-{digest}", kept, len(cut.body))
             parts[digest], bodies[after.sha256] = after, cut.body
-    succeeded = erasing.succeed(made, parts)
+
+    def content(
+        before: snapshots.Snapshot, partition: str, those: Sequence[snapshots.Part]
+    ) -> snapshots.PartitionContent:
+        tables = [pq.read_table(io.BytesIO(bodies[part.sha256])) for part in those]
+        return identity.by_arrow(tables, before.columns, partition)
+
+    succeeded = erasing.succeed(made, parts, content)
     for snapshot in made:
         now = succeeded.get(snapshot.id, snapshot)
         assert (snapshot.id in succeeded) == (_stays(snapshot, bodies) & struck != set())
         assert _stays(now, bodies) == _stays(snapshot, bodies) - struck
         assert now.rows == len(_stays(now, bodies)) and now.id == snapshots.content_id(now)
         assert [part.partition for part in now.parts] == sorted(part.partition for part in now.parts)
+        for found in now.partitions:
+            assert content(now, found.partition, [p for p in now.parts if p.partition == found.partition]) == found
         wanted = succeeded[snapshot.previous].id if snapshot.previous in succeeded else snapshot.previous
         assert now.previous == (wanted if snapshot.id in succeeded else snapshot.previous)
-    assert not erasing.succeed(succeeded.values(), parts)
+    assert not erasing.succeed(succeeded.values(), parts, content)
 
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

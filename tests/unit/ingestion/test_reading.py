@@ -64,7 +64,7 @@ def test_a_fault_of_the_file_refuses_it_as_one(body: bytes, fault: str) -> None:
 
 
 def test_a_file_that_is_no_csv_is_refused_by_name() -> None:
-    assert "ends neither in .csv" in (read(b"a,b\n1,2\n", "x.parquet").fault or "")
+    assert "ends in none of .csv" in (read(b"a,b\n1,2\n", "x.parquet").fault or "")
 
 
 def test_an_unexpected_column_is_named_by_position_only_since_its_name_may_be_a_value() -> None:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.backup.keys import age
 from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMissing, SiteUnavailable
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
-from rempart.flows.ingestion.quarantine import MAX_ROWS, HeldDelivery, look
-from rempart.flows.ingestion.reingest import reingest, take_in, to_judge
+from rempart.flows.ingestion.quarantine import MAX_ROWS, look
+from rempart.flows.ingestion.reingest import reingest, take_in
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.acceptance import HELD
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.engine.again import only_quarantined
+from rempart.ingestion.engine.deliveries import StagedDelivery
+from rempart.ingestion.engine.limits import Resources
+from rempart.ingestion.reading import LINE, RAW, RefusedRow
+from rempart.ingestion.refused import RefusedRows
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Expectation, Pipeline
@@ -260,14 +268,20 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
     assert cuts >= 4
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12))
 def test_each_row_in_quarantine_is_judged_once_or_stays(rows: list[tuple[str, bool]]) -> None:
-    read = Rows.of([[t] for t, _ in rows], range(2, len(rows) + 2), [t for t, _ in rows], columns=["c"])
     refused = [RefusedRow(line, ("why",), text) for line, (text, bad) in enumerate(rows, 2) if bad]
     refused.append(RefusedRow(99, ("too few fields",), "z"))
-    found = to_judge(HeldDelivery({"fault": None}, tuple(refused), None), read)  # type: ignore[arg-type] # no date is asked for
-    assert [*found.lines, 99] == [refused_row.line for refused_row in refused]
-    assert list(found.raw) == [row.raw for row in refused[:-1]] == [cells[0] for cells in found.cells]
+    with tempfile.TemporaryDirectory() as place:
+        read, again = Path(place) / "read", Path(place) / "again"
+        texts = pa.array([text for text, _ in rows], pa.string())
+        pq.write_table(pa.table({"c": texts, LINE: pa.array(range(2, len(rows) + 2), pa.int64()), RAW: texts}), read)
+        resources = Resources(100 << 20, 1, Path(place) / "spill")
+        found = only_quarantined(StagedDelivery(read, len(rows)), RefusedRows.of(refused), again, resources)
+        table = pq.read_table(again)
+    assert [*table[LINE].to_pylist(), 99] == [refused_row.line for refused_row in refused]
+    assert table[RAW].to_pylist() == table["c"].to_pylist() == [row.raw for row in refused[:-1]]
     assert list(found.refused) == refused[-1:]
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import tempfile
+from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from random import Random
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rempart.errors import IngestError, IntegrityError
 from rempart.flows.ingestion.ingest import ingest
@@ -16,6 +26,8 @@ from rempart.ingestion import snapshots
 from rempart.settings.pipeline import Column, Pipeline
 from rempart.sites.port import Site
 from tests.memory_site import MemorySite
+from tests.snapshots_of_tables import Drawing
+from tests.unit.ingestion.conftest import READINGS
 
 ROWS = [
     f"m{m},2026-{month:02d}-0{day},{m}.5,{day},base,note {m}" for m in (1, 2) for month in (1, 2) for day in (1, 2, 3)
@@ -58,8 +70,10 @@ def test_a_month_without_new_rows_keeps_its_part(
     assert ingest(platform, readings).changed
     after = snapshots.current(site, "lake", "readings")
     assert after is not None
-    assert after.parts[0] == snapshot.parts[0]
-    assert after.parts[1] != snapshot.parts[1]
+    assert after.parts[:2] == snapshot.parts  # the late row has a part of its own
+    assert [(part.partition, part.rows) for part in after.parts[2:]] == [("2026-02", 1)]
+    assert after.partitions[0] == snapshot.partitions[0]
+    assert after.partitions[1] != snapshot.partitions[1]
     assert after.previous == snapshot.id
     assert after.rows == 13
 
@@ -83,9 +97,14 @@ def test_an_altered_part_or_manifest_is_refused(site: Site, snapshot: snapshots.
 
     key = f"snapshots/readings/{snapshot.id}.json"
     manifest = json.loads(site.read("lake", key))
-    manifest["content"]["parts"][0][2] += 1
-    site.write("lake", key, json.dumps(manifest).encode())
+    altered = json.loads(json.dumps(manifest))
+    altered["content"]["partitions"][0][1] += 1
+    site.write("lake", key, json.dumps(altered).encode())
     with pytest.raises(IntegrityError, match="does not match its id"):
+        snapshots.read(site, "lake", "readings", snapshot.id)
+    manifest["parts"][0][2] += 1
+    site.write("lake", key, json.dumps(manifest).encode())
+    with pytest.raises(IntegrityError, match="parts do not match its partitions"):
         snapshots.read(site, "lake", "readings", snapshot.id)
     site.write("lake", key, b"{}")
     with pytest.raises(IntegrityError, match="not a manifest"):
@@ -136,15 +155,67 @@ def test_a_schema_change_that_needs_a_decision_is_refused(
     assert "readings.yaml" in error.value.hint
 
 
-def test_the_id_depends_on_content_alone(readings: Pipeline, site: Site, snapshot: snapshots.Snapshot) -> None:
-    table = snapshots.load_table(site, "lake", snapshot)
-    later, parts = snapshots.draw_up(
-        readings,
-        None,
-        table.take(list(reversed(range(table.num_rows)))),
-        (),
-        now=datetime(2030, 1, 1, tzinfo=UTC),
-        retain_until=date(2031, 1, 1),
-    )
-    assert later.id == snapshot.id
-    assert [part for part, _ in parts] == list(snapshot.parts)
+def test_parts_of_other_rows_are_refused_although_the_manifest_names_them(
+    site: Site, snapshot: snapshots.Snapshot
+) -> None:
+    """The id commits to the rows and not to the parts, so the rows are hashed when they are loaded."""
+    swapped = replace(snapshot.parts[0], sha256=snapshot.parts[1].sha256, key=snapshot.parts[1].key)
+    key = f"snapshots/readings/{snapshot.id}.json"
+    site.write("lake", key, snapshots.manifest(replace(snapshot, parts=(swapped, snapshot.parts[1]))))
+    shown = snapshots.read(site, "lake", "readings", snapshot.id)
+    with pytest.raises(IntegrityError, match="rows do not match the hash"):
+        snapshots.load_table(site, "lake", shown)
+
+
+def test_a_partition_whose_rows_were_altered_is_not_added_to(
+    platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
+) -> None:
+    swapped = replace(snapshot.parts[0], sha256=snapshot.parts[1].sha256, key=snapshot.parts[1].key)
+    key = f"snapshots/readings/{snapshot.id}.json"
+    site.write("lake", key, snapshots.manifest(replace(snapshot, parts=(swapped, snapshot.parts[1]))))
+    deliver("2.csv", "m9,2026-01-09,1,1,base,")
+    with pytest.raises(IntegrityError, match="rows do not match the hash"):
+        ingest(platform, readings)
+
+
+days = st.dates(date(2026, 1, 1), date(2026, 3, 31))
+rows_of_some = st.lists(
+    st.tuples(st.sampled_from("abc"), days, st.floats(0, 100)), max_size=12, unique_by=lambda r: r[:2]
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows_of_some, st.randoms(), st.integers(0, 2))
+def test_the_same_rows_have_the_same_id_in_any_order_of_deliveries_and_after_compaction(
+    rows: list[tuple[str, date, float]], random: Random, small_parts: int
+) -> None:
+    spec = Pipeline.model_validate(yaml.safe_load(READINGS))
+    ids = set()
+    for number in range(3):
+        mixed = random.sample(rows, len(rows))
+        cuts = sorted(random.randint(0, len(rows)) for _ in range(3))
+        with tempfile.TemporaryDirectory() as place:
+            drawing = Drawing(spec, Path(place), small_parts=small_parts if number else 99)
+            snapshot: snapshots.Snapshot | None = None
+            for start, end in itertools.pairwise([0, *cuts, len(rows)]):
+                snapshot, _ = drawing.add(snapshot, table_of(mixed[start:end]))
+                assert snapshot.rows == end
+                most = small_parts if number else 99
+                assert all(n <= max(most, 1) for n in Counter(p.partition for p in snapshot.parts).values())
+            stored = [row for part in snapshot.parts for row in pq.read_table(drawing.files[part.sha256]).to_pylist()]
+            assert sorted(stored, key=str) == sorted(table_of(rows).to_pylist(), key=str)
+            ids.add(snapshot.id)
+            if rows and not number:
+                meter, day, kwh = rows[0]
+                other, _ = drawing.add(None, table_of([(meter, day, kwh + 1), *rows[1:]]))
+                assert other.id != snapshot.id
+    assert len(ids) == 1
+
+
+def table_of(rows: list[tuple[str, date, float]]) -> pa.Table:
+    spec = Pipeline.model_validate(yaml.safe_load(READINGS))
+    plain = [
+        {"meter": meter, "day": day, "kwh": kwh, "people": None, "tariff": "base", "note": None}
+        for meter, day, kwh in rows
+    ]
+    return pa.Table.from_pylist(plain, schema=snapshots.arrow_schema(snapshots.snapshot_columns(spec)))

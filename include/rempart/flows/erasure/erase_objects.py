@@ -23,15 +23,20 @@ from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
-from rempart.ingestion import erasing, landing, snapshots
+from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.engine import identity
+from rempart.ingestion.engine.database import literal, opened, parquet
+from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.erasing import Cut, IsErased, Kind
-from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
 
 WORKERS = 8
+_MEMORY = 512 << 20
+"""Memory in bytes to hash the rows of a partition."""
 ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}
 """Order of deletion: referring objects go before the objects that they name; descriptions of formats go last."""
 _OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
@@ -90,6 +95,9 @@ class Search:
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
+    _files: dict[str, Path] = field(default_factory=dict)
+    _readers: dict[str, Pipeline] = field(default_factory=dict)
+    _contents: dict[tuple[str, ...], PartitionContent] = field(default_factory=dict)
 
     def all(self, sites: Mapping[str, Site]) -> Scan:
         """Search every version at every site, the home site first.
@@ -131,7 +139,7 @@ class Search:
                 if kind == "delivery":
                     return info, current, *self._delivery(site, info)
                 fetched, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
-                return info, current, hashlib.sha256(body).hexdigest(), self._cut(kind, fetched, body)
+                return info, current, hashlib.sha256(body).hexdigest(), self._cut(site, kind, fetched, body)
 
             for info, current, digest, cut in bounded_map(todo, look, WORKERS):
                 if cut.unread:
@@ -153,10 +161,10 @@ class Search:
         ):
             yield from site.versions(self.bucket, prefix)
 
-    def _cut(self, kind: Kind, info: ObjectInfo, body: bytes) -> Cut:
+    def _cut(self, site: Site, kind: Kind, info: ObjectInfo, body: bytes) -> Cut:
         if kind == "quarantine":
-            header = self._headers.get(landing.delivery_of(info.key))
-            return erasing.cut_quarantine(body, header, self.pipeline, self.gone)
+            delivery = landing.delivery_of(info.key)
+            return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
         return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
@@ -164,11 +172,20 @@ class Search:
         head = site.head(self.bucket, info.key, version_id=info.version_id)
         file = self._new_file()
         digest = landing.fetch(site, self.bucket, info.key, file, head.sha256, version_id=info.version_id)
-        cut = erasing.cut_delivery(file, self.pipeline, self.gone, self._new_file())
+        cut = erasing.cut_delivery(file, self._read_by(site, _delivery(head)), self.gone, self._new_file())
         file.unlink()
         if cut.header:
             self._headers[_delivery(head)] = cut.header
         return digest, cut
+
+    def _read_by(self, site: Site, delivery: str) -> Pipeline:
+        """Return the pipeline with the format and the dialect with which a delivery was read."""
+        if delivery not in self._readers:
+            found = deliveries.recorded(site, self.bucket, self.pipeline.name, delivery)
+            if found is None:  # a run was interrupted before it recorded the outcome
+                return self.pipeline
+            self._readers[delivery] = deliveries.read_by(found, self.pipeline)
+        return self._readers[delivery]
 
     def _new_file(self) -> Path:
         return self.folder / secrets.token_hex(16)
@@ -191,6 +208,7 @@ class Search:
             self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
         held = HeldVersion(site, kind, info, digest, cut.rows, current)
         if site == self.home and current and rows:
+            self._files[after] = file
             return replace(held, to=to, file=file)
         file.unlink()
         return held
@@ -204,7 +222,16 @@ class Search:
             except ValueError:
                 scan.unread[info.key] = 1
         naming = {manifest.id: manifest for _, _, _, manifest in read.values()}
-        replacements = erasing.succeed(naming.values(), self._parts)
+        stands = (
+            {manifest.id for info, current, _, manifest in read.values() if current} if site.name == self.home else ()
+        )
+
+        def content(before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
+            if before.id in stands:
+                return self._content(site, before, partition, parts)
+            return PartitionContent(partition, sum(part.rows for part in parts), "")  # it has no replacement
+
+        replacements = erasing.succeed(naming.values(), self._parts, content)
         for info, current, body, manifest in read.values():
             if manifest.id not in replacements:
                 continue
@@ -215,6 +242,20 @@ class Search:
                 to = f"{snapshots.folder(self.pipeline.name)}{after.id}.json"
                 held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))
             scan.held.append(held)
+
+    def _content(self, site: Site, before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
+        """Return the content of a partition after rows were removed from its parts."""
+        known = tuple(sorted(part.sha256 for part in parts))
+        if known not in self._contents:
+            for part in parts:
+                if part.sha256 not in self._files:
+                    self._files[part.sha256] = file = self._new_file()
+                    landing.fetch(site, self.bucket, part.key, file, part.sha256)
+            files = [self._files[sha256] for sha256 in known]
+            with opened(Resources(_MEMORY, 1, self.folder / "spill"), [self.folder]) as connection:
+                (found,) = identity.by_duckdb(connection, parquet(files), before.columns, literal(partition))
+            self._contents[known] = found
+        return self._contents[known]
 
 
 def _delivery(info: ObjectInfo) -> str:

@@ -18,8 +18,10 @@ from rempart.deployment.setup.terminal import printable
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteFenced
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries
-from rempart.ingestion.reading import header_of
-from rempart.ingestion.unpacking import MAX_BYTES, Unreadable
+from rempart.ingestion.content import parquet_cut
+from rempart.ingestion.parsing import formats
+from rempart.ingestion.reading import check_format, header_of
+from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
@@ -114,12 +116,12 @@ def _columns(names: Sequence[str]) -> str:
     return f"column{'' if len(names) == 1 else 's'} {shown}{more}"
 
 
-def check(pipeline: Pipeline, files: Sequence[Path]) -> None:
+def check(pipeline: Pipeline, files: Sequence[Path], largest: int = MAX_BYTES) -> None:
     """Check that every file can be read and has the pipeline's header. Nothing is contacted.
 
     Raises IngestError with a line for each file at fault.
     """
-    faults = [fault.line() for fault in _faults(pipeline, files)]
+    faults = [fault.line() for fault in _faults(pipeline, files, largest)]
     if faults:
         raise IngestError(
             f"deliver to '{pipeline.name}': nothing was uploaded. " + "\n  ".join(faults),
@@ -128,7 +130,7 @@ def check(pipeline: Pipeline, files: Sequence[Path]) -> None:
         )
 
 
-def _faults(pipeline: Pipeline, files: Sequence[Path]) -> Iterator[HeaderFault]:
+def _faults(pipeline: Pipeline, files: Sequence[Path], largest: int) -> Iterator[HeaderFault]:
     seen: dict[str, Path] = {}
     for file in files:
         if (before := seen.setdefault(file.name, file)) is not file:
@@ -143,18 +145,30 @@ def _faults(pipeline: Pipeline, files: Sequence[Path]) -> Iterator[HeaderFault]:
                 yield HeaderFault(str(file), other="it is no regular file")
                 continue
             size = found.st_size
-            with file.open("rb") as stream:
-                header = header_of(file.name, stream, size, pipeline.source)
+            header = _header(file, size, pipeline)
         except Unreadable as fault:
             yield HeaderFault(file.name, other=str(fault))
             continue
         except OSError as error:
             yield HeaderFault(str(file), other=f"it cannot be read ({error.strerror or type(error).__name__})")
             continue
-        if size > MAX_BYTES:
-            yield HeaderFault(file.name, other=f"it is larger than {MAX_BYTES >> 20} MiB; deliver it in parts")
-        elif wrong := header_fault(file.name, header, pipeline):
+        if size > largest:
+            yield HeaderFault(file.name, other=f"it is larger than {largest >> 20} MiB; deliver it in parts")
+        elif header is not None and (wrong := header_fault(file.name, header, pipeline)):
             yield wrong
+
+
+def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
+    """Return the columns that a file names; None for JSON Lines, which has none. Raises Unreadable."""
+    if wrong := formats.wrong_name(file.name, pipeline.source.format):
+        raise Unreadable(wrong)
+    if pipeline.source.format == "parquet":
+        return parquet_cut.names(file)
+    with file.open("rb") as stream:
+        if pipeline.source.format == "csv":
+            return header_of(file.name, stream, size, pipeline.source)
+        check_format(unpacked(stream, size).peek(16)[:16], "JSON Lines")
+    return None
 
 
 def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple[PlannedFile, ...]:
@@ -163,7 +177,7 @@ def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple
     Raises IngestError if a file's header is wrong, or another delivery waits under its name; PlacementDenied,
     SiteFenced, SiteError, DatabaseUnavailable.
     """
-    check(pipeline, files)
+    check(pipeline, files, platform.config.ingestion.largest_delivery << 20)
     site, buckets = platform.active_site(pipeline.classification), platform.config.buckets
     planned = []
     for file in files:

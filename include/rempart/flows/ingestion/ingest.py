@@ -18,13 +18,13 @@ from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import IngestionRun
-from rempart.flows.ingestion.judge_rows import judge_within_limit
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
-from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
+from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
 from rempart.replication.vouching import vouch
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
@@ -73,15 +73,15 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
         plan = landing.plan(waiting, known)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
-    with platform.committing(run.active):
-        erasures.check_same(run.ledger, pipeline.name, run.erased)
-        if snapshot and snapshot is not before:
-            snapshots.commit(run.site, run.lake, snapshot, added)
-        ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
-        if snapshot and snapshot is not before:
-            ingest_run.append_snapshot(run, snapshot)
-        for arrival in (*plan.new, *plan.known):
-            landing.clear(run.site, run.inbox, arrival)
+        with platform.committing(run.active):
+            erasures.check_same(run.ledger, pipeline.name, run.erased)
+            if snapshot and snapshot is not before:
+                snapshots.commit(run.site, run.lake, snapshot, added)
+            ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
+            if snapshot and snapshot is not before:
+                ingest_run.append_snapshot(run, snapshot)
+            for arrival in (*plan.new, *plan.known):
+                landing.clear(run.site, run.inbox, arrival)
     return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
 
 
@@ -116,59 +116,63 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
 
 def _take_in(
     run: IngestionRun, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
-) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
+) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, Path]], list[dict[str, Any]]]:
     """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes."""
     if not new:
         return before, [], []
-    pipeline, read = run.pipeline, []
-    for arrival in new:
-        read.append(_land(run, arrival, folder / arrival.sha256))
-    current, changed = ingest_run.accepted_before(run, before)
-    judged_rows = judge_within_limit(pipeline, current, read)
-    for arrival, rows in zip(new, judged_rows.refused, strict=True):
-        if rows:
+    pipeline = run.pipeline
+    landed = [_land(run, arrival, folder / arrival.sha256) for arrival in new]
+    read = ingest_run.judged(run, [rows for rows, _ in landed], folder, [struck for _, struck in landed])
+    known = ingest_run.known_rows(run, before, folder)
+    taken = ingest_run.decide(run, read, known, folder)
+    refused: list[Sequence[RefusedRow] | HeldRows] = [delivery.refused for delivery in taken.deliveries]
+    for i in taken.held:
+        refused[i] = HeldRows(taken.deliveries[i], ingest_run.resources(run.config, folder))
+    for arrival, rows in zip(new, refused, strict=True):
+        if len(rows):
             until = run.retain_until("quarantine")
-            landing.quarantine(run.site, run.lake, pipeline.name, arrival.sha256, rows, until)
+            landing.quarantine(run.site, run.lake, pipeline.name, arrival.sha256, rows, until, folder=folder)
     snapshot = before
-    added: list[tuple[snapshots.Part, bytes]] = []
-    if judged_rows.accepted.num_rows:
-        snapshot, added = ingest_run.draw_up(run, before, current, judged_rows.accepted, changed)
+    added: list[tuple[snapshots.Part, Path]] = []
+    if taken.accepted:
+        snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
     outcomes = [
         deliveries.outcome(
             arrival,
-            delivered=rows.delivered,
-            refused=judged_rows.refused[i],
-            fault=rows.fault,
+            delivered=delivery.delivered,
+            refused=rows,
+            fault=delivery.fault,
             snapshot=snapshot.id if snapshot else None,
-            judged=judged_rows.judged[i],
+            judged=delivery.judged,
             rules=[expectation.reason for expectation in pipeline.expectations],
-            held=i in judged_rows.held,
+            source=pipeline.source,
+            held=i in taken.held,
         ).as_json()
-        for i, (arrival, rows) in enumerate(zip(new, judged_rows.read, strict=True))
+        for i, (arrival, delivery, rows) in enumerate(zip(new, taken.deliveries, refused, strict=True))
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))
     return snapshot, added, outcomes
 
 
-def _land(run: IngestionRun, arrival: Arrival, file: Path) -> Rows:
-    """Store a delivery as received, without erased rows. Return its rows and the refused ones.
+def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelivery, frozenset[int]]:
+    """Store a delivery as received, without erased rows. Return its typed rows, and the lines of erased ones.
 
     An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again.
     """
     pipeline = run.pipeline
-    rows = isolated.read(file, arrival.name, pipeline.source, list(pipeline.columns))
+    rows = ingest_run.read(run, file, arrival.name, file.parent)
     until = max(run.retain_until("raw"), run.retain_until("quarantine")) if rows.fault else run.retain_until("raw")
-    kept, stored = {"retain-until": until.isoformat()}, arrival
+    kept, stored, struck = {"retain-until": until.isoformat()}, arrival, frozenset[int]()
     if run.erased and not rows.fault:
         cut = erasing.cut_delivery(file, pipeline, run.erased.has, file.with_name(f"{file.name}.cut"))
         if cut.file is not None:
-            kept["delivery"] = arrival.sha256
-            rows = erasing.strike(rows, cut.lines)
+            kept["delivery"], struck = arrival.sha256, cut.lines
             stored = replace(arrival, sha256=file_sha256(cut.file))
             cut.file.replace(file)
     landing.keep(run.site, run.lake, pipeline.name, stored, file, kept)
-    return rows
+    file.unlink()
+    return rows, struck
 
 
 def result_of(

@@ -5,25 +5,33 @@ Each step may be repeated, so the next run completes an interrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rempart.coordination.active import Active
 from rempart.errors import ConfigError
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, expectations, landing, snapshots
+from rempart.ingestion import deliveries, erasing, expectations, isolated, landing, snapshots
+from rempart.ingestion.content import growth
+from rempart.ingestion.content.growth import KnownRows
+from rempart.ingestion.engine import deliveries as engine
+from rempart.ingestion.engine.deliveries import StagedDelivery, TakenIn
+from rempart.ingestion.engine.limits import Limits, Resources
+from rempart.ingestion.judging.distinct import DistinctValues
+from rempart.ingestion.judging.pool import JudgePool
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+BLOCK = 2 << 20
+"""Bytes of a delivery that the isolated process reads at once."""
+_ROWS = 50_000
 RECORD = 200
 """Limit of deliveries in one record."""
 SOURCES = 500
@@ -85,35 +93,97 @@ def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Ma
     return current.deliveries
 
 
-def accepted_before(run: IngestionRun, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
-    """Return the current rows in the current schema without erased rows, and the partitions that lost rows."""
+def read(run: IngestionRun, file: Path, name: str, folder: Path) -> StagedDelivery:
+    """Read and type a delivery in a process of its own. `name` is that of the file as received."""
+    return isolated.stage(file, name, run.pipeline, limits(run.config), folder / f"{file.name}.read")
+
+
+def judged(
+    run: IngestionRun, read: Sequence[StagedDelivery], folder: Path, struck: Sequence[Collection[int]] | None = None
+) -> list[StagedDelivery]:
+    """Judge deliveries by the expectations. `struck`: for each the lines of erased rows. Raises PipelineError."""
+    with JudgePool(run.config.ingestion.threads) as pool:
+        judge = DistinctValues(run.pipeline.expectations, pool.places)
+        return engine.judged(read, judge, limits(run.config), folder / "judged", struck)
+
+
+def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Path) -> KnownRows:
+    """Fetch the parts of the current snapshot, in the current schema and without erased rows. Raises IngestError."""
     if before is None:
-        return None, set()
-    table = snapshots.conform(snapshots.load_table(run.site, run.lake, before), before, run.pipeline)
-    if run.erased is None:
-        return table, set()
-    kept, struck = erasing.split(table, run.pipeline.key, run.erased.has)
-    return kept, set(snapshots.partitions(struck, run.pipeline.partition_by, run.pipeline.partition_every))
+        return KnownRows()
+    place = folder / "known"
+    place.mkdir()
+    same_form, files, changed = growth.has_same_form(before, run.pipeline), dict[str, Path](), set[str]()
+    for part in before.parts:
+        file = place / f"{part.sha256}.parquet"
+        landing.fetch(run.site, run.lake, part.key, file, part.sha256)
+        current = same_form and not run.erased
+        if not current and _brought_up_to_date(run, before, file) and same_form:
+            changed.add(part.partition)
+        files[part.sha256] = file
+    return KnownRows(files, frozenset(changed), same_form)
+
+
+def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Path) -> bool:
+    """Convert a part to the current schema and remove erased rows from it. Return whether rows were removed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    removed, out = False, file.with_suffix(".new")
+    schema = snapshots.arrow_schema(snapshots.snapshot_columns(run.pipeline))
+    with pq.ParquetFile(file) as source, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for batch in source.iter_batches(_ROWS):
+            read = pa.Table.from_batches([batch]).cast(snapshots.arrow_schema(before.columns))
+            table = snapshots.conform(read, before, run.pipeline)
+            if run.erased:
+                table, struck = erasing.split(table, run.pipeline.key, run.erased.has)
+                removed = removed or struck.num_rows > 0
+            writer.write_table(table)
+    out.replace(file)
+    return removed
+
+
+def decide(
+    run: IngestionRun, found: Sequence[StagedDelivery], known: KnownRows, folder: Path, *, hold_back: bool = True
+) -> TakenIn:
+    """Accept the first row of each new key. The new rows are in parts in `folder`."""
+    return engine.decide(
+        found,
+        list(known.files.values()),
+        run.pipeline,
+        folder,
+        resources(run.config, folder),
+        limits(run.config),
+        hold_back=hold_back,
+    )
 
 
 def draw_up(
-    run: IngestionRun,
-    before: snapshots.Snapshot | None,
-    current: pa.Table | None,
-    accepted: pa.Table,
-    changed: set[str],
-) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, bytes]]]:
-    """Build the snapshot of the current and accepted rows with its new parts, without writing."""
-    import pyarrow as pa
-
-    return snapshots.draw_up(
+    run: IngestionRun, before: snapshots.Snapshot | None, known: KnownRows, taken: TakenIn, folder: Path
+) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, Path]]]:
+    """Build the snapshot of the known and accepted rows with its new parts, without writing to the site."""
+    return growth.draw_up(
         run.pipeline,
         before,
-        pa.concat_tables([current, accepted]) if current is not None else accepted,
-        changed | set(snapshots.partitions(accepted, run.pipeline.partition_by, run.pipeline.partition_every)),
+        known,
+        taken.parts,
+        folder=folder,
+        resources=resources(run.config, folder),
         now=run.now,
         retain_until=run.retain_until("snapshots"),
     )
+
+
+def resources(config: Config, folder: Path) -> Resources:
+    """Return what the engine may use, by rempart.yaml; it spills to `folder`."""
+    return Resources(config.ingestion.memory << 20, config.ingestion.threads, folder / "spill")
+
+
+def limits(config: Config) -> Limits:
+    """Return what one delivery may cost, by rempart.yaml."""
+    most = config.ingestion.largest_delivery << 20
+    # a row has a line end at least
+    return Limits(bytes=most, ratio=config.ingestion.unpacking_ratio, rows=most, lines=most, block=BLOCK)
 
 
 def conclude(ledger: Ledger, pipeline: Pipeline, site: Site, lake: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
@@ -164,7 +234,7 @@ def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapp
         return
     recent = ledger.find("deliveries", pipeline.name, limit=_RECENT)
     reported = [delivery for record in recent for delivery in record.body["deliveries"]]
-    known = [{name: value for name, value in outcome.items() if name != "file"} for outcome in outcomes]
+    known = [{name: value for name, value in outcome.items() if name not in ("file", "source")} for outcome in outcomes]
     news = [delivery for delivery in known if delivery not in reported]
     rules = [
         {"expect": expectation.expect, "columns": expectations.columns(expectation), "reason": expectation.reason}

@@ -22,6 +22,7 @@ from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, unpacking
 from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import RefusedRows
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Access
@@ -36,7 +37,7 @@ class HeldDelivery:
     """A delivery's quarantine: its recorded outcome, its rows, and until when they are kept."""
 
     outcome: dict[str, Any]
-    rows: tuple[RefusedRow, ...]
+    rows: RefusedRows
     retain_until: date
 
 
@@ -64,7 +65,7 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
             "Take its SHA-256 from the cockpit's page of this pipeline. A plain run ingests files that still wait.",
         ) from cause
     if not outcome["quarantined"]:
-        return HeldDelivery(outcome, (), today)
+        return HeldDelivery(outcome, RefusedRows.of(()), today)
     key = landing.quarantine_key(pipeline.name, sha256, deliveries.attempt(outcome))
     try:
         found, body = site.fetch(lake, key)
@@ -80,13 +81,13 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
             "Deliver corrected rows as a new file. `retention` in rempart.yaml says how long quarantine is kept.",
         )
     if erased:
-        raw = landing.raw_of(site, lake, pipeline.name, sha256)
+        raw, read_by = landing.raw_of(site, lake, pipeline.name, sha256), deliveries.read_by(outcome, pipeline)
         header = None
-        if raw:
+        if raw and read_by.source.format == "csv":
             with site.open(lake, raw.key) as stream:
-                header = erasing.header_of(stream, raw.size, pipeline)
-        body = erasing.cut_quarantine(body, header, pipeline, erased.has).body or body
-    return HeldDelivery(outcome, tuple(landing.refused_rows(body)), until)
+                header = erasing.header_of(stream, raw.size, read_by)
+        body = erasing.cut_quarantine(body, header, read_by, erased.has).body or body
+    return HeldDelivery(outcome, landing.refused_rows(body), until)
 
 
 def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None) -> Look:
@@ -101,7 +102,7 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     lake = platform.config.buckets.lake
     erased = erasures.erased(platform.ledger, pipeline.name, erasures.secrets_of(platform))
     held_delivery = held(pipeline, site, lake, delivery, erased, platform.clock().date())
-    shown = _first(held_delivery.rows)
+    shown = _first(held_delivery.rows[:MAX_ROWS])
     told = {
         "pipeline": pipeline.name,
         "delivery": delivery,
@@ -110,7 +111,8 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     }
     # the first line of a file without a header is somebody's row, and perhaps erased
     hidden = erased is not None and held_delivery.outcome["fault"]
-    told["header"] = "" if hidden else _first_line(site, lake, pipeline, delivery)
+    read_by = deliveries.read_by(held_delivery.outcome, pipeline)
+    told["header"] = "" if hidden else _first_line(site, lake, read_by, delivery)
     text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
     number = user_number(platform.config.access, partial(platform.database, "airflow"), by)
@@ -123,7 +125,7 @@ def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
     """Return as many rows as may be shown. Longer texts are cut, with a note."""
     shown: list[dict[str, Any]] = []
     size = 0
-    for row in rows[:MAX_ROWS]:
+    for row in rows:
         raw = row.raw[:MAX_TEXT]
         size += len(raw.encode("utf-8", "backslashreplace")) + 200
         if size > MAX_BYTES:
@@ -133,7 +135,9 @@ def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
 
 
 def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> str:
-    """Return the first line of a delivery, usually its column names; empty if it is no longer stored."""
+    """Return the first line of a CSV file, usually its column names; empty if it is no longer stored."""
+    if pipeline.source.format != "csv":
+        return ""
     if (raw := landing.raw_of(site, bucket, pipeline.name, delivery)) is None or not raw.size:
         return ""
     text, _ = unpacking.unpack(

@@ -8,24 +8,29 @@ valid or the next run completes this one, and no row is added twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from rempart.errors import IngestError
 from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import IngestionRun
-from rempart.flows.ingestion.judge_rows import judge
 from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
-from rempart.ingestion.acceptance import HELD
+from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.engine import deliveries as engine
+from rempart.ingestion.engine.again import only_quarantined
+from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import fetch
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.reading import RefusedRow
+from rempart.ingestion.refused import RefusedRows
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 
@@ -81,45 +86,50 @@ def reingest(
     ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)
     if not found.rows and not found.outcome["fault"]:
         return result_of(before, before, [found.outcome], bool(finished))
-    rows = to_judge(found, _read(run, found, sha256))
-    current, changed = ingest_run.accepted_before(run, before)
-    found_now = judge(pipeline, current, [rows])
-    _check_readable(run, found, sha256, found_now.read[0])
-    accepted, refused, (judged,) = found_now.accepted, found_now.refused[0], found_now.judged
-    delivered = found.outcome["accepted"] + rows.delivered
-    over = len(refused) > pipeline.max_quarantined * delivered
-    held = over and accepted_by is None and len(refused) < rows.delivered
-    if held:
-        accepted, refused = accepted.slice(0, 0), refused.with_all_others(HELD)
-    accepted_by = accepted_by if over else None
-    if not accepted.num_rows and _verdicts(refused) == _verdicts(found.rows):
-        return result_of(before, before, [found.outcome], bool(finished))
-    snapshot, added = before, list[tuple[snapshots.Part, bytes]]()
-    if accepted.num_rows:
-        snapshot, added = ingest_run.draw_up(run, before, current, accepted, changed)
-    outcome = deliveries.outcome_again(
-        found.outcome,
-        delivered=delivered,
-        refused=refused,
-        added=accepted.num_rows,
-        snapshot=snapshot.id if snapshot else None,
-        judged=judged,
-        rules=[expectation.reason for expectation in pipeline.expectations],
-        held=held,
-    )
-    if refused:
-        until = run.retain_until("quarantine") if found.outcome["fault"] else found.retain_until
-        landing.quarantine(run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again)
-    with platform.committing(run.active):
-        erasures.check_same(run.ledger, pipeline.name, run.erased)
-        if accepted_by:
-            _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
-        if snapshot and snapshot is not before:
-            snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
-            snapshots.commit(run.site, run.lake, snapshot, added)
-        ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])
-        if snapshot and snapshot is not before:
-            ingest_run.append_snapshot(run, snapshot)
+    with spool_folder() as folder:
+        rows = _judged(run, found, sha256, folder)
+        known = ingest_run.known_rows(run, before, folder)
+        taken = ingest_run.decide(run, [rows], known, folder, hold_back=False)
+        (now,) = taken.deliveries
+        _check_readable(run, found, sha256, now.fault)
+        refused: RefusedRows | HeldRows = now.refused
+        delivered = found.outcome["accepted"] + rows.delivered
+        over = len(refused) > pipeline.max_quarantined * delivered
+        held = over and accepted_by is None and len(refused) < rows.delivered
+        if held:
+            taken, refused = replace(taken, parts=()), HeldRows(now, ingest_run.resources(run.config, folder))
+        accepted_by = accepted_by if over else None
+        if not taken.accepted and _verdicts(refused) == _verdicts(found.rows):
+            return result_of(before, before, [found.outcome], bool(finished))
+        snapshot, added = before, list[tuple[snapshots.Part, Path]]()
+        if taken.accepted:
+            snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
+        outcome = deliveries.outcome_again(
+            found.outcome,
+            delivered=delivered,
+            refused=refused,
+            added=taken.accepted,
+            snapshot=snapshot.id if snapshot else None,
+            judged=now.judged,
+            rules=[expectation.reason for expectation in pipeline.expectations],
+            source=pipeline.source,
+            held=held,
+        )
+        if len(refused):
+            until = run.retain_until("quarantine") if found.outcome["fault"] else found.retain_until
+            landing.quarantine(
+                run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again, folder=folder
+            )
+        with platform.committing(run.active):
+            erasures.check_same(run.ledger, pipeline.name, run.erased)
+            if accepted_by:
+                _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
+            if snapshot and snapshot is not before:
+                snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
+                snapshots.commit(run.site, run.lake, snapshot, added)
+            ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])
+            if snapshot and snapshot is not before:
+                ingest_run.append_snapshot(run, snapshot)
     return result_of(before, snapshot, [outcome.as_json()], bool(finished), accepted_by)
 
 
@@ -129,60 +139,45 @@ def _tell_accepted(run: IngestionRun, sha256: str, refused: int, delivered: int,
     run.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
-def _read(run: IngestionRun, held_delivery: HeldDelivery, sha256: str) -> Rows:
-    """Read the delivery as received, without rows erased since, in the current schema."""
-    name, what = (
-        held_delivery.outcome["file"],
-        f"Delivery {held_delivery.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}'",
-    )
-    raw = landing.raw_of(run.site, run.lake, run.pipeline.name, sha256)
+def _judged(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, folder: Path) -> StagedDelivery:
+    """Read the delivery as received, and judge its quarantined rows that were not erased since.
+
+    An unreadable file is judged as a whole.
+    """
+    name, pipeline = held_delivery.outcome["file"], run.pipeline
+    raw = landing.raw_of(run.site, run.lake, pipeline.name, sha256)
     if raw is None:
         raise IngestError(
-            f"{what}: its original file is no longer at site '{run.site.name}'",
+            f"Delivery {name} ({sha256[:12]}) of '{pipeline.name}': its original file is no longer at site "
+            f"'{run.site.name}'",
             "Deliver the corrected rows as a new file. Its quarantine is unchanged.",
         )
-    with spool_folder() as folder:
-        file = folder / "delivery"
-        fetch(run.site, run.lake, raw.key, file, raw.key.split("/")[-2])
-        rows = isolated.read(file, name, run.pipeline.source, list(run.pipeline.columns))
-        _check_readable(run, held_delivery, sha256, rows)
-        if run.erased:
-            lines = erasing.cut_delivery(file, run.pipeline, run.erased.has).lines
-            rows = replace(erasing.strike(rows, lines), refused=[r for r in rows.refused if r.line not in lines])
-    return rows
+    file = folder / sha256
+    fetch(run.site, run.lake, raw.key, file, raw.key.split("/")[-2])
+    read = ingest_run.read(run, file, name, folder)
+    _check_readable(run, held_delivery, sha256, read.fault)
+    if run.erased:
+        lines = erasing.cut_delivery(file, pipeline, run.erased.has).lines
+        read = engine.without(read, lines, folder / "left")
+    if not held_delivery.outcome["fault"]:
+        read = only_quarantined(read, held_delivery.rows, folder / "again", ingest_run.resources(run.config, folder))
+    (found,) = ingest_run.judged(run, [read], folder)
+    _check_readable(run, held_delivery, sha256, found.fault)
+    return found
 
 
-def _check_readable(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, rows: Rows) -> None:
-    if rows.fault:
+def _check_readable(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, fault: str | None) -> None:
+    if fault:
         raise IngestError(
             f"Delivery {held_delivery.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "
-            f"{run.pipeline.name}.yaml says: {rows.fault}. Nothing was changed",
+            f"{run.pipeline.name}.yaml says: {fault}. Nothing was changed",
             "Correct `source` or `schema` there and ingest it again, or deliver a corrected file.",
         )
 
 
-def to_judge(held_delivery: HeldDelivery, read: Rows) -> Rows:
-    """Return the quarantined rows of a delivery as read now, each on its original line. Pure.
-
-    An unreadable file is judged as a whole. Otherwise rows are matched by their text; among equal rows the last ones,
-    because later ones are refused as duplicates. Quarantined rows that are not found stay refused.
-    """
-    if held_delivery.outcome["fault"]:
-        return read
-    places: dict[str, list[int]] = {}
-    for i, raw in enumerate(read.raw):
-        places.setdefault(raw, []).append(i)
-    chosen: list[tuple[int, RefusedRow]] = []
-    left: list[RefusedRow] = []
-    for row in sorted(held_delivery.rows, key=lambda row: -row.line):
-        if same := places.get(row.raw):
-            chosen.append((same.pop(), row))
-        else:
-            left.append(row)
-    chosen.reverse()
-    left.reverse()
-    return Rows(read.pick([i for i, _ in chosen], [row.line for _, row in chosen]), tuple(left))
-
-
-def _verdicts(rows: Sequence[RefusedRow]) -> list[tuple[int, str]]:
-    return sorted((row.line, "; ".join(row.reasons)) for row in rows)
+def _verdicts(rows: Iterable[RefusedRow]) -> str:
+    """Return a digest of lines and reasons, in order of lines."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.line, "; ".join(row.reasons)]).encode())
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from rempart.ingestion.engine import quoted
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
-from rempart.ingestion.reading import EMPTY, NO_ROWS
+from rempart.ingestion.reading import EMPTY, NO_ROWS, check_format
 from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
@@ -27,7 +27,8 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
     Accepts gzip, a byte order mark, any line ends, columns in any order. Blank lines are skipped. Refused rows of one
     batch are in order of lines; rows are not if a row has several lines.
     """
-    text = unpacked(stream, size)
+    text = unpacked(stream, size, limits.bytes, limits.ratio)
+    check_format(text.peek(16)[:16], "CSV")
     if text.peek(3).startswith(UTF8_BOM):
         if source.encoding != "utf-8":
             raise Unreadable(f"the file is UTF-8, but the pipeline declares {source.encoding}")

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rempart.ingestion.acceptance import HELD, held_back
 from rempart.ingestion.engine import csv_rows, json_rows, keys, parquet_rows, parts, staging
 from rempart.ingestion.engine.batches import LINE, RefusedRow, TextRows
-from rempart.ingestion.engine.database import opened
+from rempart.ingestion.engine.database import batches, opened, parquet
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.engine.staging import Judge, Staged
-from rempart.ingestion.snapshots import snapshot_columns
+from rempart.ingestion.parsing import formats
+from rempart.ingestion.parsing.schema import snapshot_columns
+from rempart.ingestion.refused import REASONS, RefusedRows
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
+
+ERASED = "erased"
+"""Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
+_ROWS = 50_000
+"""Rows that are judged together."""
+
+
+@dataclass(frozen=True)
+class StagedDelivery:
+    """A delivery on disk as far as it was judged.
+
+    `file`: Parquet of its `good` rows (the schema's columns, `LINE`, `RAW`). `judged`: rows that the expectations saw.
+    A delivery with a `fault` is refused as a whole and has no rows.
+    """
+
+    file: Path
+    good: int = 0
+    judged: int = 0
+    refused: RefusedRows = field(default_factory=lambda: RefusedRows.of(()))
+    fault: str | None = None
+
+    @property
+    def delivered(self) -> int:
+        return self.good + len(self.refused)
+
+    @staticmethod
+    def of(staged: Staged) -> StagedDelivery:
+        return StagedDelivery(staged.file, staged.good, staged.judged, RefusedRows.of(staged.refused), staged.fault)
 
 
 @dataclass(frozen=True)
@@ -26,9 +58,13 @@ class TakenIn:
     those of which no row is accepted. `parts`: the new rows.
     """
 
-    deliveries: Sequence[Staged]
+    deliveries: Sequence[StagedDelivery]
     held: frozenset[int]
     parts: Sequence[WrittenPart]
+
+    @property
+    def accepted(self) -> int:
+        return sum(part.rows for part in self.parts)
 
 
 def take_in(
@@ -42,46 +78,207 @@ def take_in(
     *,
     part_bytes: int = 64 << 20,
 ) -> TakenIn:
-    """Judge deliveries in order against `known` rows (Parquet parts), and write the new rows to parts in `folder`.
+    """Judge files in order against `known` rows (Parquet parts), and write the new rows to parts in `folder`.
 
-    Held back are deliveries with too many refused rows (`max_quarantined`). Raises PipelineError from `judge`.
+    All in this process: foreign files are read by `isolated`. Raises PipelineError from `judge`.
     """
     staged = [
         staging.stage(rows_of(file, pipeline, limits), pipeline, folder / f"staged-{i:04d}.parquet", limits, judge)
         for i, file in enumerate(files)
     ]
+    return decide(
+        [StagedDelivery.of(delivery) for delivery in staged], known, pipeline, folder, resources, limits, part_bytes
+    )
+
+
+def judged(
+    deliveries: Sequence[StagedDelivery],
+    judge: Judge,
+    limits: Limits,
+    folder: Path,
+    struck: Sequence[Collection[int]] | None = None,
+) -> list[StagedDelivery]:
+    """Judge the typed rows of deliveries; the good ones are in new files in `folder`. Raises what `judge` raises.
+
+    `struck`: for each delivery the lines of erased rows; these are refused, without their text. Small deliveries are
+    judged together: each call of the expectations has its own cost.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(exist_ok=True)
+    found = [
+        _JudgedDelivery(delivery, folder / f"{i:06d}", limits, frozenset(struck[i]) if struck else frozenset())
+        for i, delivery in enumerate(deliveries)
+    ]
+    waiting: list[tuple[int, Any]] = []
+
+    def judge_waiting(done: int) -> None:
+        """Judge the waiting rows; nothing more comes of the deliveries before `done`."""
+        if waiting:
+            against = judge(pa.concat_tables([table for _, table in waiting]))
+            places, start = sorted(against), 0
+            for i, table in waiting:
+                end = start + table.num_rows
+                here = places[bisect_left(places, start) : bisect_left(places, end)]
+                found[i].add(table, {place - start: against[place] for place in here})
+                start = end
+            waiting.clear()
+        for judged_delivery in found[:done]:
+            judged_delivery.close()
+
+    for i, delivery in enumerate(deliveries):
+        if delivery.fault:
+            continue
+        with pq.ParquetFile(delivery.file) as source:
+            waiting.append((i, source.schema_arrow.empty_table()))  # so that there is a file
+            for batch in source.iter_batches(_ROWS):
+                waiting.append((i, found[i].not_erased(pa.Table.from_batches([batch]))))
+                if sum(table.num_rows for _, table in waiting) >= _ROWS:
+                    judge_waiting(i)
+    judge_waiting(len(found))
+    return [judged_delivery.delivery for judged_delivery in found]
+
+
+class _JudgedDelivery:
+    """Collects the rows of one delivery that were judged."""
+
+    def __init__(self, before: StagedDelivery, file: Path, limits: Limits, struck: frozenset[int]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._limits, self._struck = limits, pa.array(sorted(struck), pa.int64())
+        self._writer: Any = None
+        self.delivery = before if before.fault else replace(before, file=file, good=0, judged=0)
+        if struck and not before.fault:
+            table = before.refused.table
+            gone = pc.is_in(table[LINE], value_set=self._struck)
+            kept = RefusedRows(table.filter(pc.invert(gone)))
+            self.delivery = replace(self.delivery, refused=kept)
+            self._refuse(RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(gone).to_pylist())
+
+    def not_erased(self, table: Any) -> Any:
+        """Return the rows of a batch that were not erased; the others are refused without their text."""
+        import pyarrow.compute as pc
+
+        if not len(self._struck):
+            return table
+        gone = pc.is_in(table[LINE], value_set=self._struck)
+        self._refuse(RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(gone).to_pylist())
+        return table.filter(pc.invert(gone))
+
+    def add(self, table: Any, against: Mapping[int, Sequence[str]]) -> None:
+        """Take judged rows. `against`: the reasons against some of them, by position."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.delivery.fault:
+            return
+        seen = table.num_rows
+        if against:
+            places = sorted(against)
+            rows = table.take(pa.array(places, pa.int64())).to_pylist()
+            self._refuse(
+                RefusedRow(row[LINE], tuple(against[place]), staging.raw_text(row))
+                for place, row in zip(places, rows, strict=True)
+            )
+            good = np.ones(seen, bool)
+            good[places] = False
+            table = table.filter(pa.array(good))
+        if fault := _beyond(self.delivery.refused, self._limits):
+            self.close()
+            self.delivery = StagedDelivery(self.delivery.file, fault=fault)
+            return
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.delivery.file, table.schema, compression="lz4")
+        self._writer.write_table(table)
+        judged = self.delivery.judged + seen
+        self.delivery = replace(self.delivery, good=self.delivery.good + table.num_rows, judged=judged)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _refuse(self, rows: Iterable[RefusedRow]) -> None:
+        self.delivery = replace(self.delivery, refused=self.delivery.refused.plus(rows))
+
+
+def _beyond(refused: RefusedRows, limits: Limits) -> str | None:
+    if len(refused) > limits.refused:
+        return f"more than {limits.refused} rows have a fault, for example: {refused[0].reasons[0]}"
+    if refused.text_bytes > limits.refused_text:
+        example = "the faulty rows are too long to be stored one by one"
+        return f"more than {limits.refused} rows have a fault, for example: {example}"
+    return None
+
+
+def without(delivery: StagedDelivery, lines: Collection[int], folder: Path) -> StagedDelivery:
+    """Return a delivery without the rows on some lines, which count as never delivered; good rows are in `folder`."""
+    import pyarrow.compute as pc
+
+    if not lines or delivery.fault:
+        return delivery
+    (found,) = judged([delivery], lambda table: {}, Limits(), folder, [lines])
+    if found.fault:
+        return found
+    left = pc.not_equal(pc.list_element(found.refused.table[REASONS], 0), ERASED)
+    return replace(found, refused=RefusedRows(found.refused.table.filter(left)))
+
+
+def decide(
+    deliveries: Sequence[StagedDelivery],
+    known: Sequence[Path],
+    pipeline: Pipeline,
+    folder: Path,
+    resources: Resources,
+    limits: Limits,
+    part_bytes: int = 64 << 20,
+    *,
+    hold_back: bool = True,
+) -> TakenIn:
+    """Accept the first row of each key that is not among `known` rows, and write these rows to parts in `folder`.
+
+    Held back are deliveries with too many refused rows (`max_quarantined`), unless `hold_back` is false.
+    """
     while True:  # again without a delivery that repeats too many keys: another row may be the first of its key then
-        found, written = _judged(staged, frozenset(), known, pipeline, folder, resources, limits, part_bytes)
-        if all(delivery.fault == before.fault for delivery, before in zip(found, staged, strict=True)):
+        found, written = _decided(deliveries, frozenset(), known, pipeline, folder, resources, limits, part_bytes)
+        if all(now.fault == before.fault for now, before in zip(found, deliveries, strict=True)):
             break
-        staged = [
-            Staged(before.file, fault=delivery.fault) if delivery.fault else before
-            for delivery, before in zip(found, staged, strict=True)
+        deliveries = [
+            StagedDelivery(before.file, fault=now.fault) if now.fault else before
+            for now, before in zip(found, deliveries, strict=True)
         ]
     held = held_back([(delivery.delivered, len(delivery.refused)) for delivery in found], pipeline.max_quarantined)
-    if not held:
-        return TakenIn(found, held, written)
-    left, written = _judged(staged, held, known, pipeline, folder, resources, limits, part_bytes)
+    if not held or not hold_back:
+        return TakenIn(found, frozenset(), written)
+    left, written = _decided(deliveries, held, known, pipeline, folder, resources, limits, part_bytes)
     return TakenIn([found[i] if i in held else delivery for i, delivery in enumerate(left)], held, written)
 
 
-def rows_of(file: Path, pipeline: Pipeline, limits: Limits) -> Iterator[TextRows]:
-    """Yield the rows of a delivery by the ending of its name. Raises Unreadable."""
-    name, columns, size = file.name.lower(), list(pipeline.columns), file.stat().st_size
-    if name.endswith(".parquet"):
-        yield from parquet_rows.read(file, columns, limits)
-        return
-    with file.open("rb") as stream:
-        if name.endswith((".csv", ".csv.gz")):
-            yield from csv_rows.read(stream, size, pipeline.source, columns, limits)
-        elif name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
-            yield from json_rows.read(stream, size, pipeline.source, columns, limits, pipeline.columns)
-        else:
-            raise Unreadable("the file's name ends in none of .csv, .jsonl, .ndjson (or these with .gz) and .parquet")
+def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = None) -> Iterator[TextRows]:
+    """Yield the rows of a delivery by its format, which the end of its name tells. Raises Unreadable.
+
+    `name`: of the delivery as received; by default that of the file.
+    """
+    columns, size = list(pipeline.columns), file.stat().st_size
+    match formats.of_name(name or file.name):
+        case "parquet":
+            yield from parquet_rows.read(file, columns, limits)
+        case "csv":
+            with file.open("rb") as stream:
+                yield from csv_rows.read(stream, size, pipeline.source, columns, limits)
+        case "jsonl":
+            with file.open("rb") as stream:
+                yield from json_rows.read(stream, size, pipeline.source, columns, limits, pipeline.columns)
+        case None:
+            raise Unreadable(f"the file's name ends in none of {', '.join(formats.ALL_ENDINGS)}")
 
 
-def _judged(
-    staged: Sequence[Staged],
+def _decided(
+    deliveries: Sequence[StagedDelivery],
     without: frozenset[int],
     known: Sequence[Path],
     pipeline: Pipeline,
@@ -89,55 +286,87 @@ def _judged(
     resources: Resources,
     limits: Limits,
     part_bytes: int,
-) -> tuple[list[Staged], list[WrittenPart]]:
+) -> tuple[list[StagedDelivery], list[WrittenPart]]:
     """Return the deliveries with rows of repeated keys refused, and the parts of the others."""
-    used = [i for i, delivery in enumerate(staged) if i not in without and delivery.good]
-    found = [
-        Staged(delivery.file, delivery.good, delivery.judged, list(delivery.refused), delivery.fault)
-        for delivery in staged
-    ]
+    used = [i for i, delivery in enumerate(deliveries) if i not in without and delivery.good]
+    found = list(deliveries)
     if not used:
         return found, []
     columns = snapshot_columns(pipeline)
-    folders = sorted({folder, *(file.parent for file in known)})
+    folders = sorted({folder, *(file.parent for file in known), *(deliveries[i].file.parent for i in used)})
     with opened(resources, folders) as connection:
-        keys.judge(connection, [staged[i].file for i in used], known, list(columns), pipeline.key)
-        repeated = keys.count(connection)
-        for position, rows in repeated.items():
-            if rows + len(staged[used[position]].refused) > limits.refused:
+        keys.judge(connection, [deliveries[i].file for i in used], known, list(columns), pipeline.key)
+        repeats = keys.count(connection)
+        for position, rows in repeats.items():
+            if rows + len(deliveries[used[position]].refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
-                found[used[position]] = Staged(found[used[position]].file, fault=fault)
-        if any(delivery.fault != before.fault for delivery, before in zip(found, staged, strict=True)):
+                found[used[position]] = StagedDelivery(found[used[position]].file, fault=fault)
+        if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
             return found, []
-        for repeat in keys.repeated(connection, list(columns), pipeline.key) if repeated else ():
-            target = found[used[repeat.delivery]]
-            target.refused.append(repeat.row)
-            target.good -= 1
+        if repeats:
+            _refuse_repeated(found, used, keys.repeated(connection, list(columns), pipeline.key), repeats)
         written = parts.write(
             connection,
             keys.ACCEPTED,
             columns,
             pipeline.key,
-            parts.month(pipeline.partition_by),
+            parts.period_of(pipeline),
             folder,
             most=part_bytes,
         )
-    for target in found:
-        target.refused.sort(key=lambda row: row.line)
     return found, written
 
 
-def held_rows(staged: Staged) -> Iterator[RefusedRow]:
-    """Yield all rows of a held-back delivery the refused ones, then the good ones as held back.
+def _refuse_repeated(
+    found: list[StagedDelivery], used: Sequence[int], repeated: Iterator[keys.Repeated], repeats: dict[int, int]
+) -> None:
+    """Add the rows of repeated keys to the refused ones; they come in order of their deliveries."""
+    waiting = next(repeated, None)
 
-    The good rows are read from the staged file in batches.
+    def of(position: int) -> Iterator[RefusedRow]:
+        nonlocal waiting
+        while waiting is not None and waiting.delivery == position:
+            yield waiting.row
+            waiting = next(repeated, None)
+
+    for position in sorted(repeats):
+        delivery = found[used[position]]
+        refused = delivery.refused.plus(of(position))
+        found[used[position]] = replace(delivery, good=delivery.good - repeats[position], refused=refused)
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """All rows of a held-back delivery in order of lines: the refused ones, and the good ones as held back.
+
+    The good rows are read from the staged file, as often as somebody iterates.
     """
-    import pyarrow.parquet as pq
 
-    yield from staged.refused
-    refused = {row.line for row in staged.refused}
-    with pq.ParquetFile(staged.file) as file:
-        for batch in file.iter_batches(10_000):
-            for row in batch.to_pylist():
-                if row[LINE] not in refused:
+    delivery: StagedDelivery
+    resources: Resources
+
+    def __len__(self) -> int:
+        return self.delivery.delivered
+
+    def __iter__(self) -> Iterator[RefusedRow]:
+        refused = iter(self.delivery.refused)
+        waiting = next(refused, None)
+        for row in self._staged():
+            while waiting is not None and waiting.line < row.line:
+                yield waiting
+                waiting = next(refused, None)
+            if waiting is not None and waiting.line == row.line:
+                continue  # its key is repeated
+            yield row
+        if waiting is not None:
+            yield waiting
+            yield from refused
+
+    def _staged(self) -> Iterator[RefusedRow]:
+        if not self.delivery.file.exists():
+            return
+        with opened(self.resources, [self.delivery.file.parent]) as connection:
+            query = f"SELECT * FROM {parquet([self.delivery.file])} ORDER BY {LINE}"  # noqa: S608 - our own names
+            for batch in batches(connection, query, 10_000):
+                for row in batch.to_pylist():
                     yield RefusedRow(row[LINE], (HELD,), staging.raw_text(row))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rempart import canonical_json
 from rempart.errors import IntegrityError
 from rempart.ingestion.engine.database import batches
-from rempart.ingestion.snapshots import SnapshotColumn
+from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,9 +36,12 @@ _TEXT_SQL = {
     "string": "{0}",
     "category": "{0}",
     "date": "CAST({0} - DATE '1970-01-01' AS VARCHAR)",
+    "timestamp": "CAST(epoch_us({0}) AS VARCHAR)",
+    "decimal": "CAST({0} AS VARCHAR)",
 }
-"""The text of a value. A number is the integer of its 64 bits (-0 counts as 0), a date its days since 1970. A new type
-needs its text here and in `_text`."""
+"""The text of a value. A number is the integer of its 64 bits (-0 counts as 0), a date its days since 1970, a timestamp
+its microseconds since 1970 in UTC, a decimal its digits with all its decimal places, an array the netstrings of its
+items. A new type needs its text here and in `_text`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def content_id(
     columns: Mapping[str, SnapshotColumn],
     key: Sequence[str],
     partition_by: str,
+    partition_every: str,
     partitions: Iterable[PartitionContent],
 ) -> str:
     """Return the id of a snapshot's content: 32 hex digits. The order of the partitions makes no difference."""
@@ -62,6 +66,7 @@ def content_id(
         "columns": [[name, column.type, column.nullable] for name, column in columns.items()],
         "key": list(key),
         "partition_by": partition_by,
+        "partition_every": partition_every,
         "partitions": sorted([p.partition, p.rows, p.sha256] for p in partitions if p.rows),
     }
     return hashlib.sha256(canonical_json.encode(content)).hexdigest()[:32]
@@ -76,10 +81,18 @@ def row_digest_sql(columns: Mapping[str, SnapshotColumn]) -> str:
     """Return the SQL expression of a row's digest."""
     values = []
     for name, column in columns.items():
-        text = _TEXT_SQL[column.type].format(quote(name))
+        text = _text_sql(column.type, quote(name))
         values += [f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':', '-')", text]
     # `concat` leaves nulls out, and copies a row's text once; a chain of || copies it for every column
     return f"unhex(sha256(concat({', '.join(values)})))"
+
+
+def _text_sql(type_: str, value: str) -> str:
+    if type_.startswith("array("):
+        item = _TEXT_SQL[type_[len("array(") : -1]].format("item")
+        netstring = f"CAST(strlen({item}) AS VARCHAR) || ':' || {item}"
+        return f"array_to_string(list_transform({value}, lambda item: {netstring}), '')"
+    return _TEXT_SQL[type_.partition("(")[0]].format(value)
 
 
 def by_duckdb(
@@ -144,15 +157,42 @@ def _text(values: pa.Array, type_: str) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    match type_:
+    match type_.partition("(")[0]:
         case "number":
             values = pc.add(pc.cast(values, pa.float64()), 0.0).view(pa.int64())
         case "boolean":
             values = pc.cast(values, pa.int8())
         case "date":
             values = pc.cast(pc.cast(values, pa.date32()), pa.int32())
+        case "timestamp":
+            values = pc.cast(pc.cast(values, pa.timestamp("us", "UTC")), pa.int64())
+        case "decimal":
+            return _decimal_text(values)
+        case "array":
+            return _array_text(values, type_[len("array(") : -1])
         case "integer" | "string" | "category":
             pass
         case _:
             raise ValueError(f"type {type_} has no canonical text")
     return pc.cast(values, pa.string())
+
+
+def _decimal_text(values: pa.Array) -> pa.Array:
+    """Return decimals with all their places, as DuckDB does; Arrow's own text has an exponent for some."""
+    import pyarrow as pa
+
+    texts = (None if value is None else f"{value:f}" for value in values.to_pylist())
+    if values.type.precision == values.type.scale:  # no digit before the decimal point
+        texts = (text and text.replace("0.", ".", 1) for text in texts)
+    return pa.array(texts, pa.string())
+
+
+def _array_text(values: pa.Array, items: str) -> pa.Array:
+    import pyarrow as pa
+
+    texts = iter(_text(values.flatten(), items).to_pylist())
+    lengths = [None if row is None else len(row) for row in values.to_pylist()]
+    netstrings = (f"{len(text.encode())}:{text}" for text in texts)
+    return pa.array(
+        [None if length is None else "".join(itertools.islice(netstrings, length)) for length in lengths], pa.string()
+    )

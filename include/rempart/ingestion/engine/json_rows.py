@@ -14,7 +14,7 @@ from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.json_arrow import ArrowLines
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
-from rempart.ingestion.reading import EMPTY
+from rempart.ingestion.reading import EMPTY, check_format
 from rempart.ingestion.unpacking import Unreadable, unpacked
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Source
@@ -40,7 +40,8 @@ def read(
     Numbers keep their text, null is null, and a column that an object lacks is null. An object with a field that is
     not in the schema is refused.
     """
-    text = unpacked(stream, size)
+    text = unpacked(stream, size, limits.bytes, limits.ratio)
+    check_format(text.peek(16)[:16], "JSON Lines")
     if text.peek(3).startswith(UTF8_BOM):
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, "utf-8", limits)

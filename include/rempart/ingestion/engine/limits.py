@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rempart.ingestion import reading
+from rempart.ingestion import reading, unpacking
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,11 @@ class Limits:
 
     `rows`, `lines`: of a file. `refused`: rows that are refused one by one; `refused_text`: their text in bytes.
     `text`: characters of a line, and of a row of several lines. `columns`: fields of a line. `block`: bytes that are
-    read at once.
+    read at once. `bytes`: of a file, unpacked; `ratio`: factor by which a packed file may grow.
     """
 
+    bytes: int = unpacking.MAX_BYTES
+    ratio: int = unpacking.MAX_RATIO
     rows: int = reading.MAX_ROWS
     lines: int = reading.MAX_LINES
     columns: int = reading.MAX_COLUMNS

@@ -42,6 +42,8 @@ def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows
         for batch in opened.iter_batches(_ROWS, columns=list(columns)):
             yield TextRows(_rows(batch, columns, first))
             first += batch.num_rows
+    except MemoryError:  # Arrow's own is an ArrowException too
+        raise
     except (pa.ArrowException, OSError):
         raise Unreadable("the Parquet file is damaged, or holds values that are no text") from None
 

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import IntegrityError
 from rempart.ingestion.engine.database import batches
 from rempart.ingestion.engine.identity import quote
-from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema
+from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
+from rempart.settings.columns import Period
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import duckdb
 
 _GROUP = 131_072
 """Rows of a row group."""
+_LETTERS = {"month": len("YYYY-MM"), "day": len("YYYY-MM-DD"), "hour": len("YYYY-MM-DD HH")}
 
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """A part on disk. `partition`: `YYYY-MM`."""
+    """A part on disk. `partition`: the name of its period, such as `YYYY-MM`."""
 
     partition: str
     file: Path
@@ -32,9 +35,18 @@ class WrittenPart:
     sha256: str
 
 
-def month(column: str) -> str:
-    """Return the SQL of a row's partition, `YYYY-MM`, from a date column."""
-    return f"left(CAST({quote(column)} AS VARCHAR), 7)"
+def period(column: str, type_: str, every: Period = "month") -> str:
+    """Return the SQL of a row's partition (in UTC) from a date or timestamp column, as `snapshots.partitions` does."""
+    name = quote(column)
+    if type_ == "timestamp":  # the text of a time with a zone would be in the zone of the session
+        name = f"make_timestamp(epoch_us({name}))"
+    text = f"left(CAST({name} AS VARCHAR), {_LETTERS[every]})"
+    return f"replace({text}, ' ', 'T')" if every == "hour" else text
+
+
+def period_of(pipeline: Pipeline) -> str:
+    """Return the SQL of a row's partition in a pipeline's snapshot."""
+    return period(pipeline.partition_by, pipeline.columns[pipeline.partition_by].type, pipeline.partition_every)
 
 
 def write(
@@ -54,6 +66,7 @@ def write(
     names = ", ".join(map(quote, columns))
     ordered = ", ".join(map(quote, key))
     query = f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
+    folder.mkdir(exist_ok=True)
     writer = _Writer(folder, arrow_schema(columns), most, key)
     for batch in batches(connection, query, _GROUP):
         for name, rows in _runs(batch):

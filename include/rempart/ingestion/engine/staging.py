@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.ingestion import cells
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
-from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
+from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
 

@@ -1,1 +1,1 @@
-"""How text becomes numbers, dates, instants and arrays in a source's dialect, and how a dialect is recognised. Pure."""
+"""Turn the text of cells into values of their types, the schema of a snapshot among them; formats of deliveries."""

@@ -100,4 +100,4 @@ def _alike(form: str, other: str) -> bool:
 
 
 def _has_offset(value: str) -> bool:
-    return bool(re.search(r"(Z|[+-][0-9]{2}:?[0-9]{2})$", value))
+    return bool(re.search(r"(Z|[+-][0-9]{2}:?[0-9]{2})\Z", value))

@@ -20,11 +20,13 @@ from rempart.cli import app
 from rempart.errors import BackupError, ErasedMeanwhile, SiteError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_report
+from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.ingestion.quarantine import look
 from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.shared import erasures
 from rempart.ingestion import snapshots
+from rempart.ingestion.content.growth import KnownRows
 from rempart.settings.pipeline import Pipeline
 from tests.erasable import HEADER, ROWS, Lake, id_of
 from tests.unit.flows.erasure.booked import OTHER, VICTIM, WHO, erase, new_lake, without_features
@@ -165,17 +167,16 @@ def test_without_the_register_of_the_backup_site_nothing_is_erased(lake: Lake) -
 
 
 def test_an_ingestion_that_began_before_commits_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = snapshots.load_table
+    real = ingest_run.known_rows
 
-    def meanwhile(*given: object) -> pa.Table:
-        monkeypatch.setattr(snapshots, "load_table", real)
+    def meanwhile(*given: object) -> KnownRows:
+        monkeypatch.setattr(ingest_run, "known_rows", real)
         erase(lake, WHO)
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(snapshots, "load_table", lambda *given: meanwhile(*given))
+    monkeypatch.setattr(ingest_run, "known_rows", meanwhile)
     with pytest.raises((ErasedMeanwhile, SiteError)):
         lake.take_in("three", ROWS[14:16])
-    monkeypatch.setattr(snapshots, "load_table", real)
     again = ingest(lake.platform, lake.pipeline)
     assert again.accepted == 2 and again.total_rows == 15
     assert flow.again(lake.platform)[0].found == {} and lake.holders(WHO, "primary") == []

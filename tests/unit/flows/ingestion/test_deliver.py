@@ -143,7 +143,7 @@ def test_another_delimiter_is_recognized(platform: Platform, make: Make) -> None
     ("name", "body", "why"),
     [
         ("empty.csv", b"", "the file is empty"),
-        ("table.xlsx", b"PK\x03\x04", "ends neither in .csv nor in .csv.gz"),
+        ("table.xlsx", b"PK\x03\x04", "ends in none of .csv, .csv.gz and .csv.zst"),
         ("table.csv", b"PAR1xxxx", "the file is Parquet, not CSV"),
         ("broken.csv.gz", b"\x1f\x8bnonsense", "the gzip file is damaged"),
     ],

@@ -14,13 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.flows.ingestion.judge_rows import judge_within_limit
 from rempart.ingestion import reading
-from rempart.ingestion.engine.deliveries import TakenIn, held_rows, take_in
+from rempart.ingestion.engine.deliveries import HeldRows, TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
 from rempart.settings.pipeline import Pipeline
 from tests.unit.ingestion.conftest import HEADER, READINGS
+from tests.unit.ingestion.oracle.judge_rows import judge_within_limit
 
 # the expectations have tests of their own; here a pattern, which needs no Great Expectations, stands for all of them
 PIPELINE = Pipeline.model_validate(
@@ -95,11 +95,12 @@ def test_the_same_rows_are_accepted_and_refused_for_the_same_reasons(bodies: lis
         want = _judged(current, bodies)
         found = taken_in(folder, {f"{i}.csv": body for i, body in enumerate(bodies)}, known)
         assert found.held == want.held
+        resources = Resources(200 << 20, 1, folder / "spill")
         assert accepted(found) == sorted((tuple(row.values()) for row in want.accepted.to_pylist()), key=repr)
         for number, (ours, theirs) in enumerate(zip(found.deliveries, want.refused, strict=True)):
             assert ours.judged == want.judged[number]
-            refused = held_rows(ours) if number in found.held else ours.refused
-            assert sorted(refused, key=lambda row: row.line) == list(theirs)
+            refused = HeldRows(ours, resources) if number in found.held else ours.refused
+            assert list(refused) == list(theirs) and len(refused) == len(theirs)
 
 
 def _judged(current: pa.Table | None, bodies: Sequence[bytes]):  # type: ignore[no-untyped-def] # the oracle's own type

@@ -1,4 +1,4 @@
-"""Decide which rows are accepted or refused, and which deliveries are held back as a whole. Pure."""
+"""The oracle of the engine: rows in memory, judged one after the other as ingestion did before it had an engine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rempart.ingestion import acceptance, cells, reading, snapshots
 from rempart.ingestion.expectations import broken
 from rempart.ingestion.reading import Rows
-from rempart.ingestion.refused import Reasons, RefusedRows, shared
 from rempart.settings.pipeline import Pipeline
+from tests.unit.ingestion.oracle.first_of_each_key import judge_keys
+from tests.unit.ingestion.oracle.refused_rows import Reasons, RefusedRows, shared
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,7 +113,7 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
             refuse(int(rows_here[i]), tuple(reasons))
     left = np.flatnonzero(good)
     candidates = whole.take(pa.array(left)).cast(snapshots.arrow_schema(snapshots.snapshot_columns(pipeline)))
-    first, repeated = acceptance.judge_keys(current, candidates, pipeline.key)
+    first, repeated = judge_keys(current, candidates, pipeline.key)
     for i, reason in repeated.items():
         refuse(int(left[i]), (reason,))
     for number, (rows, faults) in enumerate(zip(read, against, strict=True)):

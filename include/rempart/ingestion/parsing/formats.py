@@ -1,0 +1,34 @@
+"""Formats of deliveries, by the end of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rempart.settings.sources import Format
+
+PACKED = ("", ".gz", ".zst")
+"""Ends of a name that tell how a text file is packed."""
+ENDINGS: Mapping[Format, Sequence[str]] = {
+    "csv": tuple(f".csv{packed}" for packed in PACKED),
+    "jsonl": tuple(f"{end}{packed}" for end in (".jsonl", ".ndjson") for packed in PACKED),
+    "parquet": (".parquet",),
+}
+ALL_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
+
+
+def of_name(name: str) -> Format | None:
+    """Return the format that a file's name tells."""
+    lower = name.lower()
+    return next((found for found, endings in ENDINGS.items() if lower.endswith(tuple(endings))), None)
+
+
+def wrong_name(name: str, declared: Format) -> str | None:
+    """Return the fault of a delivery whose name tells another format than the pipeline declares."""
+    if of_name(name) == declared:
+        return None
+    *others, last = ENDINGS[declared]
+    return (
+        f"the file's name ends in none of {', '.join(others)} and {last}"
+        if others
+        else (f"the file's name does not end in {last}")
+    )
