@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, SourceUnavailable
@@ -48,7 +48,7 @@ class Postgresql:
                 client_encoding="utf8",
                 **connection.tls(),
             )
-        with opened, _named(connection):
+        with closing(opened), _named(connection):  # not its own exit: a rollback within COPY waits for ever
             opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             milliseconds = max(1, round(relation.timeout.total_seconds() * 1000))
             for setting, value in (
@@ -61,7 +61,6 @@ class Postgresql:
             ):
                 opened.execute("SELECT set_config(%s, %s, true)", [setting, value])
             yield PostgresqlReading(opened, relation)
-            opened.execute("ROLLBACK")
 
 
 class PostgresqlReading:
