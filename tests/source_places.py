@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rempart.ingestion.sources.bucket import Bucket
+from rempart.ingestion.sources.bucket import BucketFiles
 from rempart.ingestion.sources.port import Origin
 from rempart.ingestion.sources.web.client import Client
 from rempart.ingestion.sources.web.source import Http
@@ -67,11 +67,11 @@ def over_http(rows: Rows) -> Http:
     return Http(pipeline, pipeline.source, Origin("this-machine", "api", "FR", "FR"), client, delivery_bytes=90)
 
 
-def in_bucket(rows: Rows) -> Bucket:
+def in_bucket(rows: Rows) -> BucketFiles:
     """Rows in files of a bucket, one each."""
     site = MemorySite("acme")
     site.ensure_bucket("shared", versioned=False)
     site.write("shared", "rows/_SUCCESS", b"")
     for name, number in rows:
         site.write("shared", f"rows/2025/{number}.csv", f"{name},{number}\n".encode())
-    return Bucket(site, "shared", "rows/", Origin("acme", "acme/shared/rows/", "US", "US"))
+    return BucketFiles(site, "shared", "rows/", Origin("acme", "acme/shared/rows/", "US", "US"))

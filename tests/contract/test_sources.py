@@ -134,8 +134,8 @@ def test_every_registered_kind_is_held_to_this_suite() -> None:
 @kinds
 def test_the_same_content_and_state_give_the_same_bytes(opened: Callable[..., Source]) -> None:
     first, second = MemorySink(), MemorySink()
-    extracted, again = opened(ROWS).extract({}, first, NOW), opened(ROWS).extract({}, second, NOW.replace(year=2027))
-    assert (first.stored, extracted) == (second.stored, again)
+    early, late = opened(ROWS).extract({}, first, NOW), opened(ROWS).extract({}, second, NOW.replace(year=2027))
+    assert (first.stored, early) == (second.stored, late)
     assert first.stored
 
 

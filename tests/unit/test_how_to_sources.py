@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart.ingestion.sources.bucket import Bucket, open_bucket
+from rempart.ingestion.sources.bucket import BucketFiles, open_bucket
 from rempart.ingestion.sources.port import Surroundings
 from rempart.ingestion.sources.registry import opener_of
 from rempart.settings.config import Config, Connection, operators_dir, project_root
@@ -107,5 +107,5 @@ def test_the_example_of_a_bucket_is_allowed_by_the_policy_of_the_page() -> None:
     theirs.ensure_bucket(opened.bucket, versioned=False)
     theirs.write(opened.bucket, f"{opened.folder}a.csv", b"meter,day\n")
     theirs.write(opened.bucket, "readings/2025/b.csv", b"meter,day\n")
-    assert len(Bucket(theirs, opened.bucket, opened.folder, opened.origin).extract({}, sink, NOW).deliveries) == 1
+    assert len(BucketFiles(theirs, opened.bucket, opened.folder, opened.origin).extract({}, sink, NOW).deliveries) == 1
     assert own["source"]["site"] == "haven"

@@ -49,7 +49,7 @@ class Readable(Protocol):
     ) -> AbstractContextManager[BinaryIO]: ...
 
 
-def open_bucket(pipeline: Pipeline, around: Surroundings) -> Bucket:
+def open_bucket(pipeline: Pipeline, around: Surroundings) -> BucketFiles:
     """Open the bucket of a pipeline's source. Raises PlacementDenied, ConnectionMissing, PipelineError, SiteError."""
     from rempart.sites.s3.reader import S3Reader
 
@@ -74,11 +74,11 @@ def open_bucket(pipeline: Pipeline, around: Surroundings) -> Bucket:
     reader = S3Reader(source.site, connection, site.region, decision, most_listed=most)
     where = f"{source.site}/{source.bucket}/{source.folder or ''}"
     origin = origins.origin(config, places.placement(decision.place, site), where)
-    return Bucket(reader, source.bucket, source.folder or "", origin)
+    return BucketFiles(reader, source.bucket, source.folder or "", origin)
 
 
 @dataclass(frozen=True)
-class Bucket:
+class BucketFiles:
     """A folder of a bucket, opened for one extraction."""
 
     site: Readable

@@ -14,7 +14,7 @@ import yaml
 
 from rempart.errors import ConnectionMissing, IngestError, IntegrityError, PipelineError, PlacementDenied
 from rempart.ingestion.sources import bucket as sources
-from rempart.ingestion.sources.bucket import Bucket, open_bucket
+from rempart.ingestion.sources.bucket import BucketFiles, open_bucket
 from rempart.ingestion.sources.port import Delivery, Origin, Surroundings
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, project_root
@@ -50,7 +50,7 @@ def site() -> MemorySite:
 
 def take(site: MemorySite, state: Any = (), **more: Any) -> tuple[list[bytes], dict[str, str], bool]:
     sink = Sink()
-    got = Bucket(site, "shared", "", ORIGIN, **more).extract(dict(state), sink, NOW)
+    got = BucketFiles(site, "shared", "", ORIGIN, **more).extract(dict(state), sink, NOW)
     assert [delivery.key for delivery in got.deliveries] == list(sink.stored)
     return list(sink.stored.values()), dict(got.state), got.complete
 
@@ -89,7 +89,7 @@ def test_every_key_has_a_plain_name(site: MemorySite, key: str) -> None:
 
     site.write("shared", key, b"x")
     sink = Sink()
-    if Bucket(site, "shared", "", ORIGIN).extract({}, sink, NOW).deliveries:
+    if BucketFiles(site, "shared", "", ORIGIN).extract({}, sink, NOW).deliveries:
         (name,) = sink.stored
         assert re.fullmatch(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*", name) and len(name) < 110
         assert name.endswith(".gz") == key.endswith(".gz")
@@ -130,7 +130,7 @@ def test_an_altered_body_is_never_delivered(body: bytes, record: str, says: str)
     site.body, site.record = body, record
     sink = Sink()
     with pytest.raises(IntegrityError, match=says):
-        Bucket(site, "shared", "", ORIGIN).extract({}, sink, NOW)
+        BucketFiles(site, "shared", "", ORIGIN).extract({}, sink, NOW)
     assert sink.stored == {}
 
 

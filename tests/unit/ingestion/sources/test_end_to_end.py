@@ -18,7 +18,7 @@ from rempart.flows.ingestion.extract import extract
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
-from rempart.ingestion.sources.bucket import Bucket
+from rempart.ingestion.sources.bucket import BucketFiles
 from rempart.ingestion.sources.port import Origin
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
@@ -153,7 +153,7 @@ def test_files_of_a_bucket(deaths: list[tuple[int, bool]]) -> None:
     for n in range(3):
         theirs.write("shared", f"year/{n}/readings.csv", f"{HEADER}m{n},{TEXT}\n".encode())
     platform, declared = fresh(), pipeline(kind="site", site="acme", bucket="shared")
-    source = Bucket(theirs, "shared", "year/", Origin("acme", "acme/shared/year/", "DE", "US"), at_once=2)
+    source = BucketFiles(theirs, "shared", "year/", Origin("acme", "acme/shared/year/", "DE", "US"), at_once=2)
     run_killed(platform, declared, deaths, source=source)
     assert meters(platform) == ["m0", "m1", "m2"]
     theirs.write("shared", "year/3/readings.csv", f"{HEADER}m3,{TEXT}\n".encode())
@@ -196,7 +196,7 @@ def test_a_platform_elsewhere_reads_nothing_through_the_state_of_another(tmp_pat
     theirs = MemorySite("acme")
     theirs.ensure_bucket("shared", versioned=False)
     theirs.write("shared", "readings.csv", f"{HEADER}m1,{TEXT}\n".encode())
-    source = Bucket(theirs, "shared", "", Origin("acme", "acme/shared/", "DE", "US"))
+    source = BucketFiles(theirs, "shared", "", Origin("acme", "acme/shared/", "DE", "US"))
     declared = pipeline(kind="site", site="acme", bucket="shared")
     for platform in (fresh(), replace(fresh(), clock=lambda: NOW)):
         run_killed(platform, declared, [], source=source)

@@ -198,14 +198,14 @@ def test_rows_can_be_csv_of_all_declared_columns() -> None:
         sink = MemorySink()
         opened(service, format="csv").extract({}, sink, NOW)
     ((name, text),) = sink.stored.items()
-    one, two = csv.DictReader(io.StringIO(text.decode()))
-    assert (one["country"], one["lead_time"], two["country"], two["booking_id"]) == (
+    first, second = csv.DictReader(io.StringIO(text.decode()))
+    assert (first["country"], first["lead_time"], second["country"], second["booking_id"]) == (
         "F,R\\ud800",
         "1.10",
         "",
         '[1,"x"]',
     )
-    assert list(one) == list(pipeline().columns) and name.endswith(".csv")
+    assert list(first) == list(pipeline().columns) and name.endswith(".csv")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class _Number(float):
 
 
 @dataclass(frozen=True)
-class Page:
+class RowsPage:
     """One parsed answer: the rows, and the whole of which they are a part."""
 
     rows: list[Mapping[str, Any]]
@@ -38,7 +38,7 @@ class Page:
         return found
 
 
-def parse(body: bytes, records: str | None) -> Page:
+def parse(body: bytes, records: str | None) -> RowsPage:
     """Parse an answer. `records` is the path of the list of rows (`a.b`); without it the answer is the list.
 
     Raises NotRows.
@@ -51,16 +51,16 @@ def parse(body: bytes, records: str | None) -> Page:
         raise NotRows("the answer is nested too deeply") from None
     except (ValueError, UnicodeDecodeError):  # the cause would quote the answer
         raise NotRows("the answer is not JSON" + (", but HTML" if body.lstrip()[:1] == b"<" else "")) from None
-    rows = Page([], whole).field(records) if records else whole
+    rows = RowsPage([], whole).field(records) if records else whole
     if not isinstance(rows, list):
         where = f"field '{records}'" if records else "the answer"
         raise NotRows(f"{where} is no list of rows")
     if not all(isinstance(row, dict) for row in rows):
         raise NotRows("a row is not an object with names and values")
-    return Page(rows, whole)
+    return RowsPage(rows, whole)
 
 
-def lines(page: Page, columns: Collection[str]) -> Iterator[bytes]:
+def lines(page: RowsPage, columns: Collection[str]) -> Iterator[bytes]:
     """Yield each row as one line, without a line end: its values of these columns, in the order of the columns."""
     for row in page.rows:
         taken = {name: row[name] for name in columns if name in row}
@@ -71,7 +71,7 @@ def lines(page: Page, columns: Collection[str]) -> Iterator[bytes]:
             yield _text(taken, ascii_only=True).encode()
 
 
-def cells(page: Page, columns: Collection[str]) -> Iterator[list[str | None]]:
+def cells(page: RowsPage, columns: Collection[str]) -> Iterator[list[str | None]]:
     """Yield each row as the texts of these columns; None for no value. An array or object is its JSON."""
     for row in page.rows:
         yield [_cell(row.get(name)) for name in columns]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-from rempart.ingestion.sources.web.json_rows import NotRows, Page
+from rempart.ingestion.sources.web.json_rows import NotRows, RowsPage
 from rempart.settings.sources import HttpSource
 
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
@@ -39,7 +39,7 @@ def first(source: HttpSource, since: str | None) -> str:
     return with_parameters(source.url, parameters) if parameters else source.url
 
 
-def following(source: HttpSource, url: str, gave: str, page: Page, link: str) -> str | None:
+def following(source: HttpSource, url: str, gave: str, page: RowsPage, link: str) -> str | None:
     """Return the address of the page after this one, or None after the last.
 
     `url`: the address that was asked for; `gave`: the one that answered, after redirects; `link`: its Link header.

@@ -175,7 +175,7 @@ class Pages:
 
     def rows(self) -> Iterator[tuple[int | None, bytes]]:
         """Yield each row of the pages: its cursor, and its declared columns as one line."""
-        source, guard = self._source, _Guard(self._source.url)
+        source, guard = self._source, _CircleCheck(self._source.url)
         for number in range(self._most):
             here = self.next or ""
             answer = self._client.page(here, None if number else self._version.conditions())
@@ -201,7 +201,7 @@ class Pages:
             if self.next is None or self._bytes >= RUN_BYTES or self._client.seconds >= RUN_SECONDS:
                 return
 
-    def _lines(self, page: json_rows.Page) -> Iterator[bytes]:
+    def _lines(self, page: json_rows.RowsPage) -> Iterator[bytes]:
         columns = self._pipeline.columns
         if self._source.format == "csv":
             return map(csv_deliveries.line, json_rows.cells(page, columns))
@@ -226,14 +226,14 @@ class Pages:
         return {name: value for name, value in found.items() if value}
 
 
-def union(one: str, other: str) -> str:
+def union(before: str, after: str) -> str:
     """Return the digests of both, as `RowMemory` keeps them."""
-    packed = base64.b64decode(one) + base64.b64decode(other)
+    packed = base64.b64decode(before) + base64.b64decode(after)
     found = sorted({packed[i : i + DIGEST] for i in range(0, len(packed), DIGEST)})
     return base64.b64encode(b"".join(found)).decode()
 
 
-class _Guard:
+class _CircleCheck:
     """Refuses a service that leads in a circle, repeats a page, or gives empty pages without an end."""
 
     def __init__(self, url: str) -> None:
