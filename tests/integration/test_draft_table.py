@@ -9,12 +9,13 @@ from dataclasses import replace
 import psycopg
 import pytest
 import yaml
+from psycopg import sql
 
+from rempart.backup.databases import postgresql
 from rempart.errors import DatabaseUnavailable, PipelineError
-from rempart.features.databases import FeatureDatabases
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import tables
-from rempart.settings.config import Connection
+from rempart.settings.config import Connection, environment_connections
 from rempart.settings.pipeline import Pipeline
 
 pytestmark = pytest.mark.stores
@@ -22,9 +23,13 @@ CANARY = "CANARY-buyer-5d1e"
 
 
 @pytest.fixture(scope="module")
-def shop(feature_databases: FeatureDatabases) -> Iterator[Connection]:
+def shop() -> Iterator[Connection]:
     """A table `shop.orders` of 300,000 rows and a view of some; the connection's role may read these only."""
-    owner, role, password = feature_databases.offline, f"reader_{secrets.token_hex(4)}", secrets.token_hex(8)
+    drill, name = environment_connections("pg_drill"), f"scratch_{secrets.token_hex(4)}_shop"
+    reader = replace(environment_connections("pg_continuity"), schema=name)
+    owner, role = replace(drill, schema=name), reader.login
+    with psycopg.connect(drill.postgresql_url(), autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
     with psycopg.connect(owner.postgresql_url(), autocommit=True) as opened:
         opened.execute(f"""
             CREATE SCHEMA shop;
@@ -44,14 +49,13 @@ def shop(feature_databases: FeatureDatabases) -> Iterator[Connection]:
             CREATE VIEW shop.few AS SELECT order_no * 2 + line AS id, placed, total FROM shop.orders LIMIT 50;
             CREATE TABLE shop.secret (at date);
             ANALYZE shop.orders;
-            CREATE ROLE {role} LOGIN PASSWORD '{password}';
+            GRANT CONNECT ON DATABASE {name} TO {role};
             GRANT USAGE ON SCHEMA shop TO {role};
             GRANT SELECT ON shop.orders, shop.few TO {role};
         """)
-    yield replace(owner, login=role, password=password)
-    with psycopg.connect(owner.postgresql_url(), autocommit=True) as opened:
-        opened.execute("DROP SCHEMA shop CASCADE")
-        opened.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    yield reader
+    with psycopg.connect(drill.postgresql_url(), autocommit=True) as server:
+        postgresql.drop_database(server, name)
 
 
 def test_the_catalogue_gives_types_and_key(shop: Connection) -> None:

@@ -126,8 +126,10 @@ class PostgresqlReading:
             )
             if order == "cursor":
                 by = [sql.SQL("{} NULLS LAST").format(column), *by]  # as an index has it
+        # a text that kept its column's name would be what ORDER BY sorts by
+        texts = [sql.SQL("{} AS {}").format(self._text(name), sql.Identifier(f"text of {name}")) for name in names]
         statement = sql.SQL("COPY (SELECT {}, {} FROM {} WHERE {} ORDER BY {}) TO STDOUT (FORMAT csv)").format(
-            marker, sql.SQL(", ").join(map(self._text, names)), self._from, where, sql.SQL(", ").join(by)
+            marker, sql.SQL(", ").join(texts), self._from, where, sql.SQL(", ").join(by)
         )
         with _named(None), self._opened.cursor() as reader, reader.copy(statement) as copy:
             for row in _rows(copy):

@@ -69,7 +69,7 @@ class SqlExtraction:
             late = key_comparison.compare(known, self._keys(reading, memory.cursor), absent.append)
             texts = list(map(self._texts, late))
             made = csv_deliveries.deliver(sink, _stem("late", state), self._header, self._late(reading, texts))
-        return Extraction(made, state, absent_keys=absent)
+        return Extraction(made, state, absent_keys=tuple(absent))
 
     @property
     def _header(self) -> bytes:
