@@ -32,7 +32,7 @@ def look(
     """Return which objects of a snapshot are missing: `current.json`, its manifest, its parts. No part is read."""
     from rempart.errors import RempartError
 
-    found = time_limit.answers({"site": lambda: _look(open_platform(), pipeline, snapshot)}, seconds)["site"]
+    found = time_limit.answers({"site": lambda: objects_of(open_platform(), pipeline, snapshot)}, seconds)["site"]
     if isinstance(found, SnapshotObjects):
         return found
     if not isinstance(found, (RempartError, OSError)):  # TimeoutError is an OSError
@@ -40,7 +40,8 @@ def look(
     return SnapshotObjects(silent=found.what if isinstance(found, RempartError) else str(found))
 
 
-def _look(platform: Platform, pipeline: Pipeline, snapshot: str) -> SnapshotObjects:
+def objects_of(platform: Platform, pipeline: Pipeline, snapshot: str) -> SnapshotObjects:
+    """Look at the active site, however long it takes. Raises SiteError, IntegrityError."""
     from rempart.errors import ObjectMissing
     from rempart.ingestion import snapshots
 

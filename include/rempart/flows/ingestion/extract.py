@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
@@ -63,6 +65,10 @@ class ExtractResult:
             yield "a limit of the source ended the extraction; the next run goes on"
 
 
+Committing = Callable[[], AbstractContextManager[object]]
+"""Opens the time in which a run writes what counts."""
+
+
 def nothing() -> ExtractResult:
     """Return the result of a run that extracts nothing."""
     return ExtractResult(0, 0)
@@ -81,6 +87,7 @@ def extract(
         return nothing()
     with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE):
         run = ingest_run.begin(platform, pipeline)
+        committing = partial(platform.committing, run.active)
         before = current_snapshot.current(run, accepted_loss)
         pending = source_state.read_pending(run.site, run.lake, pipeline.name)
         if pending is not None and pending.whole:
@@ -89,23 +96,23 @@ def extract(
             if unfinished and _still_there(run, unfinished):
                 return ExtractResult(0, 0, waiting=len(unfinished))
             if not unfinished and _holds(run, before, pending):
-                _finish(platform, run, before, pending.after)
+                _finish(committing, run, before, pending.after)
                 pending = None
-        if pending is not None:  # interrupted, or its deliveries are gone: take them anew
+        if pending is not None:  # interrupted, or its deliveries are gone: take them again
             _clear(run, pending.folder)
         stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
         if source is None and opener is not None:
             source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record))
         assert source is not None  # noqa: S101 - one of both is there
-        return _extract(platform, run, before, stand, source)
+        return _extract(committing, run, before, stand, source)
 
 
 def _extract(
-    platform: Platform, run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source
+    committing: Committing, run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source
 ) -> ExtractResult:
     number = stand.number + 1
     folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
-    with platform.committing(run.active):
+    with committing():
         source_state.write_pending(run.site, run.lake, run.pipeline.name, Pending(folder, False))
     with spool_folder() as spool:
         sink = LandingSink(run, folder, spool)
@@ -120,20 +127,20 @@ def _extract(
         if after == stand:
             source_state.drop_pending(run.site, run.lake, run.pipeline.name)
         else:
-            _finish(platform, run, before, after)
+            _finish(committing, run, before, after)
         return result
     pending = Pending(folder, True, tuple(made), after, _evidence(run, source, number, result, made))
-    with platform.committing(run.active):
+    with committing():
         source_state.write_pending(run.site, run.lake, run.pipeline.name, pending)
     _tell(run, pending)
     if not made:
-        _finish(platform, run, before, after)
+        _finish(committing, run, before, after)
     return result
 
 
-def _finish(platform: Platform, run: IngestionRun, snapshot: Snapshot | None, stand: Stand) -> None:
+def _finish(committing: Committing, run: IngestionRun, snapshot: Snapshot | None, stand: Stand) -> None:
     """Make a state count from the current snapshot on."""
-    with platform.committing(run.active):
+    with committing():
         source_state.write_stand(run.site, run.lake, run.pipeline.name, snapshot, stand)
         source_state.drop_pending(run.site, run.lake, run.pipeline.name)
 

@@ -15,7 +15,7 @@ from rempart.ingestion.snapshots import Snapshot
 from rempart.sites.once import put_again, read_named
 from rempart.sites.port import Site
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _MEMORY = 256 << 20
 
 
@@ -50,7 +50,7 @@ def publish(site: Site, bucket: str, snapshot: Snapshot, parts: Mapping[str, Pat
         )
     except (RempartError, duckdb.Error) as error:  # DuckDB's message may quote a value
         cause = error.what if isinstance(error, RempartError) else f"DuckDB answered {type(error).__name__}"
-        log.warning("no data profile of snapshot %s of '%s': %s", snapshot.id, snapshot.pipeline, cause)
+        logger.warning("no data profile of snapshot %s of '%s': %s", snapshot.id, snapshot.pipeline, cause)
         return None
     return where
 

@@ -41,7 +41,7 @@ HIDDEN = "(hidden)"
 HEAD = 5
 _EXAMPLES = 3
 _MEMORY = 512 << 20
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Told = Callable[[str, str], None]
 """Takes the name of a stage and what it did; an empty text at its start."""
 

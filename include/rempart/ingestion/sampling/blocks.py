@@ -14,7 +14,7 @@ from typing import Any
 
 from rempart.ingestion.unpacking import Unreadable
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _HEAD = 1 << 20
 """Bytes at the start of a file that are always read."""
 _BLOCK = 1 << 18
@@ -95,7 +95,7 @@ def _streamed(file: Path, given: int, most: int) -> Lines:
             before = block
             number += 1
             if number % 16 == 0:
-                log.info("read %.1f of %.1f MB of %s", min(position(), given) / 1e6, given / 1e6, file.name)
+                logger.info("read %.1f of %.1f MB of %s", min(position(), given) / 1e6, given / 1e6, file.name)
     if every == 1 and size <= _FARTHEST:
         return Lines(head + b"".join(run.block for run in kept), size, whole=True)
     body, places, here = _to_line_end(head), [(1, 1)], 1 + head.count(b"\n")
