@@ -145,10 +145,10 @@ class SqlSourceSuite:
 
     def test_the_same_rows_are_the_same_bytes(self, server: Server) -> None:
         server.put([order(n, NOW - timedelta(seconds=n % 3)) for n in range(50)])
-        one, two = Landing(), Landing()
-        first = opened(pipeline(), server.reader).extract({}, one, NOW)
-        assert opened(pipeline(), server.reader).extract({}, two, NOW + timedelta(days=1)) == first
-        assert one.stored == two.stored
+        early, late = Landing(), Landing()
+        first = opened(pipeline(), server.reader).extract({}, early, NOW)
+        assert opened(pipeline(), server.reader).extract({}, late, NOW + timedelta(days=1)) == first
+        assert early.stored == late.stored
 
     def test_a_commit_within_the_overlap_is_taken_and_no_row_twice(self, server: Server) -> None:
         spec, first, second, third = pipeline(), Landing(), Landing(), Landing()
