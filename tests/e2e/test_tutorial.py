@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.full, pytest.mark.kills_processes]
 """It needs no server of the test stack, and runs among the last tests, when the test stack's Airflow is done."""
 
 PAGES = ("first-pipeline.md", "break-and-restore.md")
+PREDICT = "../how-to/predict.md"
+MLFLOW = "127.0.0.1:15000"
+"""Where a reader finds MLflow; the test's stack has moved ports."""
 AWAIT_DAG = """
 from rempart.airflow_api import AirflowApi
 from rempart.settings import config
@@ -40,6 +43,7 @@ class Project:
     def __init__(self, root: Path, var: Path, offset: int) -> None:
         kept = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE", "VIRTUAL_ENV")
         self.root = root
+        self.mlflow = f"127.0.0.1:{15000 + offset}"
         self._environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -96,7 +100,7 @@ def execute(project: Project, page: str) -> None:
     """Run a page; the first block that does not do what the page says fails the test."""
     for block in commands(page):
         program = ["bash", "-e"] if block.language == "sh" else [sys.executable, "-"]
-        code, output = project.run(program, block.text)
+        code, output = project.run(program, block.text.replace(MLFLOW, project.mlflow))
         told = f"{page}:\n{block.text}\nexit code {code}, output:\n{output}"
         assert (code != 0) == (block.mark == "fails"), told
         missing = unlike(output, block.shown) if block.shown is not None else None
@@ -122,6 +126,10 @@ def finished(project: Project) -> Project:
 
 def test_the_tutorial_does_what_it_says(finished: Project) -> None:
     assert "bike_rentals" in typed(finished, "pipeline list")
+
+
+def test_the_champion_predicts_in_a_program_of_its_reader(finished: Project) -> None:
+    execute(finished, PREDICT)
 
 
 def typed(project: Project, command: str, code: int = 0) -> str:

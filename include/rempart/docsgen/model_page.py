@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ _UNITS = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its path in the file, and what the page says of it."""
+    """One key: its path in the file, and what the page says of it.
+
+    `group`: the kind of section that has the key, such as `source.kind: sql`; empty if there is only one kind.
+    """
 
     path: str
     kind: str
     default: str
     meaning: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,10 @@ def model_page(head: str, schema: Mapping[str, Any], example: str, texts: Texts,
         parts.append(f"\n## {name}\n\n{own.meaning}\n\n- Type: {own.kind}\n- Default: {own.default}\n")
         if text := fragment(example, name) or texts.examples.get(name, ""):
             parts.append(f"\n<!-- checked as {section} -->\n```yaml\n{text.rstrip()}\n```\n")
-        if below:
+        for group, keys in groupby(below, key=lambda key: key.group):
+            parts.append(f"\n### {group}\n" if group else "")
             parts.append("\n| key | type | default | meaning |\n|---|---|---|---|\n")
-            parts += [f"| `{k.path}` | {_cell(k.kind)} | {_cell(k.default)} | {_cell(k.meaning)} |\n" for k in below]
+            parts += [f"| `{k.path}` | {_cell(k.kind)} | {_cell(k.default)} | {_cell(k.meaning)} |\n" for k in keys]
     return "".join(parts)
 
 
@@ -82,6 +88,7 @@ def _keys(
     path: str,
     node: Mapping[str, Any],
     required: bool,
+    group: str = "",
 ) -> Iterator[Key]:
     sections = list(_sections(schema, node))
     own = texts.keys.get(".".join(place)) or texts.keys.get(f"*.{place[1]}")
@@ -89,11 +96,13 @@ def _keys(
     if not meaning:
         raise ConfigError(f"{TEXTS} lacks {'.'.join(place)}, which its model does not describe", "Add its meaning.")
     kind, default = _kind(schema, node), "required" if required else _default(node)
-    yield Key(path, f"{kind}{_limits(node)}", default, " ".join(meaning.split()))
+    yield Key(path, f"{kind}{_limits(node)}", default, " ".join(meaning.split()), group)
     for label, branch in sections:
-        needed = branch.get("required", ())
-        for key, below in branch.get("properties", {}).items():
-            yield from _keys(schema, texts, (branch["title"], key), f"{path}{label}.{key}", below, key in needed)
+        needed, keys = branch.get("required", ()), branch.get("properties", {})
+        constant = keys.get("kind", {}).get("const") if len(sections) > 1 else None
+        inner = group or (f"{path}{label}.kind: {constant}" if constant else "")
+        for key, below in keys.items():
+            yield from _keys(schema, texts, (branch["title"], key), f"{path}{label}.{key}", below, key in needed, inner)
 
 
 def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Writes the generated parts of docs/reference; with --check, fails when a file is not what it would write.
 
 Editors use the JSON Schemas to complete and check a file as it is written; what spans several keys (a leak from the
-future, an unknown column) only `rempart config check` says.
+future, an unknown column) only `rempart pipeline check` says.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ means, and what holds if you omit it.
 
 [Add a pipeline](../how-to/add-a-pipeline.md) leads through the first file. The examples are the shipped pipeline,
 `include/pipelines/hotel_bookings.yaml`. An editor completes keys by [pipeline.schema.json](pipeline.schema.json).
-`rempart config check` also finds what spans several keys, such as a feature that is known only later than its moment.
+`rempart pipeline check NAME` also finds what spans several keys, such as a feature that is known only later than its
+moment. This version refuses `source.kind: derived`, and `on_conflict: newest` or `history`. A source with a `cursor`
+therefore needs `on_conflict: refuse`.
 """
 
 

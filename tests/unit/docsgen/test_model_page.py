@@ -31,6 +31,13 @@ def test_each_key_of_each_section_is_in_a_table(name: str) -> None:
     assert keys - shown == set()
 
 
+def test_sections_of_several_kinds_have_a_heading_and_name_each_key_once() -> None:
+    text = read("docs/reference/pipeline-file.md")
+    for kind in ("row", "trailing"):
+        section = text.partition(f"\n### features.NAME.kind: {kind}\n")[2].partition("\n#")[0]
+        assert section.count("| `features.NAME.at` |") == 1 == section.count(f"| `features.NAME.kind` | `{kind}` |")
+
+
 def test_a_row_says_type_default_and_meaning() -> None:
     text = read("docs/reference/configuration.md")
     assert "| `backup.keep.hourly` | whole number, at least 1 | `24` | Hours of which" in text
