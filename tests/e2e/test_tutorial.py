@@ -177,6 +177,6 @@ def test_a_delivery_that_is_held_back_ends_the_run_with_the_next_command(finishe
     (finished.root / "held.csv").write_text("\n".join([names, *bad]) + "\n")
     typed(finished, "pipeline deliver bike_rentals held.csv")
     told = typed(finished, "pipeline run bike_rentals --follow", code=1)
-    assert "ingest       FAILED after" in told and "3 of 3 rows went to quarantine" in told
+    assert "ingest       FAILED after" in told and "3 of 3 rows were refused" in told
     assert "What to do: Run `rempart quarantine show bike_rentals`" in told
-    assert "quarantine" in typed(finished, "quarantine show bike_rentals")
+    assert "rempart quarantine again bike_rentals" in typed(finished, "quarantine show bike_rentals")

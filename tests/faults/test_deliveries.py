@@ -288,7 +288,7 @@ def test_a5_rows_that_a_wrong_rule_refused_are_taken_in_again_once_it_is_correct
 def test_a5_too_many_refused_rows_turn_the_run_red_and_lose_nothing(house: House) -> None:
     house.pipeline = house.pipeline.model_copy(update={"max_quarantined": 0.05})
     result = house.take_in(week=[change(ROWS[0], adults="0"), change(ROWS[1], adults="0"), *ROWS[2:]])
-    with pytest.raises(IngestError, match="2 of 20 rows went to quarantine"):
+    with pytest.raises(IngestError, match="2 of 20 rows were refused"):
         check_quarantine(house.pipeline, result)
     assert result.snapshot is None
     assert house.outcomes()["week"]["quarantined"] == 20

@@ -17,6 +17,7 @@ from rempart.sites.once import gives_back, put_again
 from rempart.sites.port import Site
 
 HELD_BACK = "held back"
+REFUSED = "refused"
 """Outcome of a held-back delivery: no row is accepted, because too many were refused."""
 
 
@@ -156,7 +157,7 @@ def _by_reason(refused: Iterable[RefusedRow]) -> dict[str, int]:
 
 
 def _verdict(accepted: int, refused: Refused, fault: str | None) -> str:
-    return "refused" if fault or not accepted else "accepted in part" if refused else "accepted"
+    return REFUSED if fault or not accepted else "accepted in part" if refused else "accepted"
 
 
 def outcome_key(pipeline: str, sha256: str) -> str:

@@ -186,8 +186,7 @@ def _learning(s: Survey) -> Iterator[str]:
     yield ("  own:                          # CHECK: remove columns that are not known in time or should not decide")
     yield "    kind: row"
     yield "    at: event"
-    left_out = ", ".join(dict.fromkeys((*s.key, s.target.name)))
-    yield f"    columns: {_list(inputs)}    # left out: {left_out}; add a key column that is a group"
+    yield f"    columns: {_list(inputs)}    # left out: {_left_out(s)}"
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
@@ -198,14 +197,24 @@ def _learning(s: Survey) -> Iterator[str]:
         yield f"    mean: [{target}]"
     yield ""
     yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: the column to predict"
-    yield (
-        f"holdout: {{column: {time}, start: {s.split_day.isoformat()}}}    # CHECK: models are tested from this date"
-    )
+    tested = "models are tested on the newest days, and do not learn from them"
+    fixed = "With `start: DATE`, rows from that date on are never learned from, until you move it"
+    yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
     yield "trainer: {use: gradient_boosting}"
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
-    guess = "the score of a constant prediction on these rows, wrong ones included; set a stricter limit"
-    yield f"  limit: {_number(s.limit)}    # CHECK: about {guess}"
+    guess = "about the score of a constant prediction on these rows, wrong ones included"
+    worst = "set the error from which on a model is of no use to you"
+    yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
     yield f"  baseline_by: [{_word(groups[0]) if groups else s.time + '.month'}]"
+
+
+def _left_out(s: Survey) -> str:
+    """Return the columns that are no inputs, and which of them a person may add."""
+    names = ", ".join(dict.fromkeys((*s.key, s.target.name)))
+    groups = [c.name for c in s.columns if c.name in s.key and c.type == "category"]
+    if groups:
+        return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"
+    return f"{names}. A number that differs in each row, such as an invoice's, teaches a model nothing"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rempart.errors import DatabaseUnavailable, PipelineError
 from rempart.flows.ingestion.deliver import PlannedFile
 from rempart.flows.ingestion.deliver import State as DeliveryState
 from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.reading import EMPTY
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.web.facts import CockpitFacts, Unknown
@@ -74,6 +76,9 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
     note()
     watched.promotion("1")
     note()
+    empty = {"outcome": "refused", "delivered": 0, "accepted": 0, "quarantined": 0, "fault": EMPTY}
+    watched.delivery("ef" * 32, ago=timedelta(hours=1), **empty)
+    note()
     watched.delivery("cd" * 32, outcome="held back")
     note()
     run = f"rempart pipeline run {MODEL} --follow"
@@ -83,6 +88,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("No model was trained on the current snapshot.", run),
         ("The gate did not judge version 1 yet.", run),
         ("The gate refused version 1: read why.", f"rempart model show {MODEL}"),
+        ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         ("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {MODEL} FILE"),
         ("A delivery is held back: decide about its rows.", f"rempart quarantine show {MODEL}"),
     ]
@@ -100,6 +106,14 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
         "Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4; the gate asks for: limit 25, baseline 31.92" in lines
     )
     assert DELIVERY[:12] in "\n".join(lines)
+
+
+def test_the_good_rows_that_wait_are_counted_beside_the_reasons() -> None:
+    watched = Watched()
+    watched.delivery(outcome="held back", accepted=0, quarantined=20, reasons={HELD: 17, RULES[0]: 3})
+    lines = list(pipelines.state_lines(state(watched.facts()), "landing"))
+    at = lines.index("Quarantine: 20 rows, 1 delivery held back")
+    assert lines[at + 1 : at + 3] == [f"        3 x {RULES[0]}", "       17 good rows held back with them"]
 
 
 def test_a_silent_ledger_is_unknown_and_never_nothing() -> None:
@@ -152,7 +166,16 @@ def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_row
     assert told.startswith("hotel_bookings: 3 rows of 1 delivery in quarantine")
     assert f"Delivery {DELIVERY}\n        2 x {RULES[0]}\n        1 x too few fields" in told
     assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
-    assert "quarantine accept" not in told
+    assert "quarantine accept" not in told and "quarantine again" not in told
+    assert "rempart stack password airflow" in told and "OF ROWS leaves out rows" in told
+
+
+def test_a_delivery_without_a_good_row_comes_with_both_remedies() -> None:
+    watched = Watched()
+    watched.delivery(outcome="refused", accepted=0, quarantined=20, reasons={RULES[0]: 20})
+    told = told_quarantine(watched)
+    assert "Deliver corrected rows as a new file" in told
+    assert f"    rempart quarantine again {MODEL} {DELIVERY[:12]}" in told and "quarantine accept" not in told
 
 
 def test_good_rows_of_a_held_back_delivery_come_with_the_command_that_accepts_them() -> None:

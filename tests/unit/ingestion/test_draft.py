@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,36 @@ def test_types_key_time_and_target_are_guessed_and_it_loads(tmp_path: Path) -> N
     assert text.count("# CHECK") > 8
 
 
+def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learned_from(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
+    holdout = load(text).holdout
+    assert (holdout.start, holdout.last) == (None, timedelta(days=16)), "a fifth of 84 days"
+    (line,) = [line for line in text.splitlines() if line.startswith("holdout:")]
+    assert "do not learn from them" in line and "until you move it" in line
+    one_day = load(draft_pipeline(write(tmp_path / "day.csv", "day,kwh\n2025-01-01,1\n")))
+    assert one_day.holdout.last == timedelta(days=1)
+
+
+def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_input(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
+    assert "set the error from which on a model is of no use to you" in text
+    assert "# left out: reading_id, kwh. A number that differs in each row" in text
+    rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
+    stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
+    assert "# left out: station, day, hours. Add station if" in stations
+
+
+def test_a_header_is_quoted_with_names_that_would_do_and_a_first_row_never(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as error:
+        draft_pipeline(write(tmp_path / "x.csv", 'day,"Site Name",Énergie (kWh)\n2025-01-01,Lyon,1.5\n'))
+    assert "2 (Site Name), 3 (Énergie (kWh)) have" in error.value.what
+    assert error.value.hint == "Rename them in the first line: Site Name as site_name, Énergie (kWh) as energie_kwh."
+    for rows in ("Mustermann,Köln,x\nMeier,Bonn,y\n", "Mustermann,NA,x\nMeier,3,y\n", "Mustermann,,x\nMeier,3,y\n"):
+        with pytest.raises(PipelineError) as error:
+            draft_pipeline(write(tmp_path / "x.csv", rows))
+        assert "Mustermann" not in f"{error.value.what} {error.value.hint}"
+
+
 def test_no_free_text_of_the_file_enters_the_draft(tmp_path: Path) -> None:
     assert "person" not in draft_pipeline(write(tmp_path / "e.csv", ENERGY_HEADER + ENERGY)).replace("personal", "")
     assert "devin_rivera" not in draft_pipeline(project_root() / "data" / "hotel_bookings.csv.gz")
@@ -79,7 +110,7 @@ def test_the_sample_drafts_into_a_pipeline_that_loads() -> None:
     [
         ("", "the file is empty"),
         ("day,kwh\n", "a header but no rows"),
-        ("Day,Kwh\n2025-01-01,1\n", "names of columns 1, 2"),
+        ("Day,Kwh\n2025-01-01,1\n", r"names of columns 1 \(Day\), 2 \(Kwh\) have"),
         ("a,b\n1,2\n", "no column holds dates"),
         ("day\n2025-01-01\n2025-01-02\n", "to predict"),
         ("day,kwh,kwh\n2025-01-01,1,2\n", "occur twice"),

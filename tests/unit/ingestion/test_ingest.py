@@ -108,10 +108,11 @@ def test_a8_too_much_quarantine_turns_the_run_red_and_publishes_nothing(
     strict = readings.model_copy(update={"max_quarantined": 0.4})
     deliver("1.csv", A, BAD)
     result = ingest(platform, strict)
-    with pytest.raises(IngestError, match="1 of 2 rows went to quarantine") as error:
+    with pytest.raises(IngestError, match="1 of 2 rows were refused") as error:
         check_quarantine(strict, result)
     assert "kwh out of range" in str(error.value)
     assert "900" not in str(error.value)
+    assert "1.csv: 1 of 2 (" in str(error.value) and "1 refused + 1 good rows held back" in str(error.value)
     assert result.held[0][:12] in str(error.value)
     remedy = error.value.hint
     assert remedy.startswith("Run `rempart quarantine show readings`"), "the next command comes first"

@@ -140,7 +140,7 @@ def test_a8_more_refused_than_allowed_publishes_nothing_until_the_pipeline_is_co
     assert in_quarantine(platform)[2] == HELD
     fewer = take_in(platform, allowing(strict, 1000), sha)
     assert (fewer.changed, fewer.total_rows, fewer.held) == (False, 2, (sha,))
-    with pytest.raises(IngestError, match="1 of 3 rows went to quarantine"):
+    with pytest.raises(IngestError, match="1 of 3 rows were refused"):
         check_quarantine(strict, fewer)
     assert platform.ledger.find("acceptance") == []
     whole = take_in(platform, allowing(strict, 10_000), sha)

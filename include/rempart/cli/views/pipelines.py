@@ -85,6 +85,8 @@ def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
         f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
     )
     yield from (f"  {count:>7,} x {reason}" for reason, count in state.rules.items())
+    if state.held_rows:
+        yield f"  {state.held_rows:>7,} good rows held back with them"
     yield _champion(state)
 
 

@@ -41,6 +41,9 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
             yield f"  {delivery.good:>7,} good rows wait. Correct the pipeline file and ingest again, or accept them:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
             yield f"    rempart quarantine accept {name} {delivery.sha256[:12]}"
+        elif delivery.refused:
+            yield "  No row was accepted. Deliver corrected rows as a new file, or correct the pipeline file and run:"
+            yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
     shares = [rule for rule in quality.expectations if rule.judged]
     if shares:
         yield ""
@@ -48,5 +51,8 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
             ("EXPECTATION", "BROKEN BY", "OF ROWS"),
             ((rule.reason, f"{rule.unexpected:,}", f"{rule.judged:,}") for rule in shares),
         )
+        yield "OF ROWS leaves out rows that were refused before, such as those with a value of the wrong type."
     yield ""
-    yield f"To look at the rows, open {cockpit} and choose a delivery. A script triggers preview_quarantine_{name}."
+    yield f"To look at the rows, open {cockpit} and choose a delivery."
+    yield "  Log in as admin, with the password of `rempart stack password airflow`, or as a user of your own."
+    yield f"  A script triggers preview_quarantine_{name}."

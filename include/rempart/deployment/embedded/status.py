@@ -40,6 +40,14 @@ def _members(stack: Stack) -> dict[str, list[psutil.Process]]:
     return members
 
 
+def _started(process: psutil.Process, now: float) -> float:
+    """Return when a process began, in seconds since the epoch; `now` if it is gone."""
+    try:
+        return process.create_time()
+    except psutil.Error:  # gone since
+        return now
+
+
 def _resident(processes: Sequence[psutil.Process]) -> int:
     total = 0
     for process in processes:
@@ -59,7 +67,8 @@ def services(stack: Stack, now: float) -> list[ServiceStatus]:
     for name in (*stack.services, "watchdog", "supervisor"):
         own = members.get(name, [])
         if name == "supervisor":
-            state, pid, started = ("RUNNING" if states else "STOPPED"), (own[0].pid if own else 0), now
+            state, pid = ("RUNNING" if states else "STOPPED"), (own[0].pid if own else 0)
+            started = _started(own[0], now) if own else now
         elif name in states:
             state, pid, started = states[name].state, states[name].pid, float(states[name].started)
         else:

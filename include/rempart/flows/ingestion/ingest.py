@@ -195,7 +195,7 @@ def result_of(
         accepted,
         quarantined,
         after.rows if after else 0,
-        tuple(f"{o['file']}: {o['quarantined']} of {o['delivered']} ({_why(o)})" for o in worst),
+        tuple(f"{o['file']}: {_refused(o)} of {o['delivered']} ({_why(o)})" for o in worst),
         tuple(str(o["sha256"]) for o in outcomes if o.get("held")),
         sum(o["reasons"].get(HELD, 0) for o in outcomes),
         tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
@@ -223,15 +223,23 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
     if result.held:
         short = [sha256[:12] for sha256 in result.held[:5]]
         named = ", ".join(short) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
-        held = f" Held back with them: {result.held_rows} good rows of {named}."
+        held = (
+            f" In quarantine: {result.quarantined - result.held_rows} refused + {result.held_rows} good rows held back "
+            f"(of {named}) = {result.quarantined}."
+        )
     refused = result.quarantined - result.held_rows
     raise IngestError(
-        f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows went to quarantine, more than "
+        f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows were refused, more than "
         f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted. "
         f"{'; '.join(result.worst)}.{held}",
         f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
         "corrected rows as a new file, ingest again after you corrected the pipeline file, or accept the good rows.",
     )
+
+
+def _refused(outcome: Mapping[str, Any]) -> int:
+    """Return the rows in quarantine for a reason of their own, without good rows that are held back with them."""
+    return int(outcome["quarantined"]) - int(outcome["reasons"].get(HELD, 0))
 
 
 def _why(outcome: Mapping[str, Any]) -> str:

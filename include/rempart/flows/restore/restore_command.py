@@ -149,7 +149,8 @@ def doubts(found_points: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
 def lines(result: RestoreResult) -> Iterator[str]:
     """Yield the result of a restore as lines for people."""
     yield "steps: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.steps.items())
+    took = f"{result.rto_seconds:.{1 if result.rto_seconds < 10 else 0}f} s"
     yield (
         f"restore point {result.point} is restored: {len(result.databases)} databases, {result.objects} objects, "
-        f"in {result.rto_seconds:.0f} s; the restore point was {result.rpo_seconds:.0f} s old"
+        f"in {took}; the restore point was {result.rpo_seconds:.0f} s old"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ CSV, JSONL, PARQUET = (
 ENDINGS = "Pass a .csv, .jsonl, .ndjson (plain, .gz or .zst) or .parquet file."
 _NAME = r"[a-z][a-z0-9_]{0,49}"
 _RENAME = "Rename them in the first line, such as booking_id."
+_MISSING = {"na", "nan", "null", "none", "nil"}
 
 
 def of_file(file: Path) -> Sample:
@@ -54,14 +56,39 @@ def _refused(
     return PipelineError(f"draft a pipeline from {file.name}: {why}", hint)
 
 
-def check_names(what: str, names: Sequence[str], hint: str = _RENAME) -> None:
-    """Raise PipelineError if a name cannot be a column; it is not quoted, since it may be a value."""
-    if wrong := [str(i) for i, name in enumerate(names, 1) if not re.fullmatch(_NAME, name)]:
-        raise PipelineError(
-            f"draft a pipeline from {what}: the names of columns {', '.join(wrong[:20])} have characters other than "
-            "lower case letters, digits and _",
-            hint,
-        )
+def check_names(what: str, names: Sequence[str], hint: str = _RENAME, *, quoted: bool = False) -> None:
+    """Raise PipelineError if a name cannot be a column.
+
+    Only with `quoted` the message contains the names: else they may be values, of a file without a header.
+    """
+    wrong = {i: name for i, name in enumerate(names, 1) if not re.fullmatch(_NAME, name)}
+    if not wrong:
+        return
+    told = [f"{i} ({_printable(name)})" if quoted else str(i) for i, name in wrong.items()]
+    if quoted:
+        better = [f"{_printable(name)} as {to}" for name in wrong.values() if (to := proposed_name(name))]
+        hint = f"{hint.split(', such as')[0]}: {', '.join(better[:20])}." if better else hint
+    raise PipelineError(
+        f"draft a pipeline from {what}: the names of columns {', '.join(told[:20])} have characters other than "
+        "lower case letters, digits and _",
+        hint,
+    )
+
+
+def proposed_name(name: str) -> str:
+    """Return a column's name like this one, such as `site_name` for `Site Name`; empty if no letter is left. Pure."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_0123456789")[:50]
+
+
+def is_header(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Return whether the first line surely has names: text everywhere, above a number or a date in the second. Pure."""
+    texts = all(re.match(r"[^\W\d]", cell) and cell.lower() not in _MISSING for cell in first)
+    return texts and len(first) == len(second) and any(re.fullmatch(r"-?\d[\d.,:/T+ -]*", cell) for cell in second)
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name[:60])
 
 
 def _csv(file: Path) -> Sample:
@@ -75,7 +102,8 @@ def _csv(file: Path) -> Sample:
         raise Unreadable("the file is empty")
     delimiter = max(",;\t|", key=line.count)
     header = [name.strip('"') for name in line.split(delimiter)]
-    check_names(file.name, header)
+    second = [cell.strip('"') for cell in first[1].split(delimiter)] if len(first) > 1 else []
+    check_names(file.name, header, quoted=is_header(header, second))
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
     tables, rows = [], 0
     for batch in csv_rows.read(io.BytesIO(read.body), len(read.body), source, header, Limits()):
@@ -187,7 +215,7 @@ def _parquet(file: Path) -> Sample:
     try:
         with pq.ParquetFile(file) as opened:
             rows, schema = opened.metadata.num_rows, opened.schema_arrow
-            check_names(file.name, schema.names, "Rename these columns, such as booking_id.")
+            check_names(file.name, schema.names, "Rename these columns, such as booking_id.", quoted=True)
             if not rows:
                 raise Unreadable("the file has no rows")
             declared = {field.name: _declared_arrow(file, field) for field in schema}

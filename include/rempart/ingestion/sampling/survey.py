@@ -39,7 +39,7 @@ class Survey:
     key_certain: bool
     time: str
     first_day: date
-    split_day: date
+    last_days: int
     target: ColumnFacts
     limit: float
     every: Period
@@ -91,7 +91,7 @@ def survey(sample: Sample, name: str | None = None) -> Survey:
         certain,
         times[0].name,
         days[0],
-        split if split > days[0] else days[0] + timedelta(days=1),
+        max(1, (days[-1] - max(split, days[0] + timedelta(days=1))).days),
         target,
         _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
         partition_period(sample.rows / months, timed=times[0].type == "timestamp"),

@@ -31,7 +31,7 @@ class PipelineState:
     """A pipeline. `error`: fault of its file and the remedy. `known`: whether the ledger answered.
 
     `newest`: its newest deliveries. `rules`: rows in quarantine by reason, most first; a row with two reasons counts
-    under both.
+    under both. `held_rows`: good rows in quarantine only because their delivery is held back.
     """
 
     name: str
@@ -47,6 +47,7 @@ class PipelineState:
     snapshot: SnapshotEntry | None
     quarantined: int
     held_back: int
+    held_rows: int
     rules: Mapping[str, int]
     model: ModelState | None
     next: NextStep
@@ -87,6 +88,7 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                 snapshot,
                 found[name].quarantined,
                 held,
+                sum(delivery.good for delivery in told if delivery.held_back),
                 dict(sorted(rules.items(), key=lambda item: (-item[1], item[0]))),
                 model,
                 next_step(name, file, known=known, told=told, snapshot=snapshot, model=model),
@@ -123,4 +125,7 @@ def next_step(
         return NextStep(f"The gate did not judge version {newest.version} yet.", run)
     if newest.standing == "refused":
         return NextStep(f"The gate refused version {newest.version}: read why.", f"rempart model show {name}")
+    if told and told[0].refused:
+        refused = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
+        return NextStep(refused, f"rempart quarantine show {name}")
     return NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")

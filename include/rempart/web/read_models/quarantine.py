@@ -9,7 +9,8 @@ from typing import Any
 
 from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
-from rempart.ingestion.deliveries import HELD_BACK
+from rempart.ingestion.deliveries import HELD_BACK, REFUSED
+from rempart.ingestion.reading import EMPTY, NO_ROWS
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 
@@ -39,6 +40,11 @@ class Delivery:
     def held_back(self) -> bool:
         """Return whether its good rows wait in quarantine until a person accepts the delivery."""
         return self.outcome == HELD_BACK
+
+    @property
+    def refused(self) -> bool:
+        """Return whether no row was accepted although the delivery has content."""
+        return self.outcome == REFUSED and self.fault not in (EMPTY, NO_ROWS)
 
     @property
     def good(self) -> int:

@@ -6,8 +6,10 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from rempart.deployment.embedded import status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.setup import paths
 from rempart.errors import StackError
@@ -30,6 +32,17 @@ class Double:
         raise xmlrpc.client.Fault(self._fault, f"FAULT: {name}")
 
     stopProcess = startProcess  # noqa: N815
+
+
+def test_the_supervisor_runs_since_its_process_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = supervisor(tmp_path, monkeypatch, "RUNNING", 0)
+    me = psutil.Process()
+    monkeypatch.setattr(status, "Supervisor", lambda stack: found)
+    monkeypatch.setattr(status, "_members", lambda stack: {"supervisor": [me]})
+    monkeypatch.setattr(Supervisor, "runs", lambda self: True)
+    stack = paths.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), 0, "python")
+    (line,) = [line for line in status.services(stack, me.create_time() + 75) if line.name == "supervisor"]
+    assert (line.state, line.pid, line.seconds) == ("RUNNING", me.pid, 75)
 
 
 def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, fault: int) -> Supervisor:

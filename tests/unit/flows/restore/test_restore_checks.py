@@ -65,6 +65,7 @@ def test_the_end_is_told_in_seconds() -> None:
         "steps: objects 1.2 s",
         "restore point p is restored: 1 databases, 3 objects, in 61 s; the restore point was 300 s old",
     ]
+    assert "objects, in 0.4 s;" in list(lines(dataclasses.replace(result, rto_seconds=0.4)))[1]
 
 
 def test_a_bringer_does_nothing_for_nothing() -> None:
