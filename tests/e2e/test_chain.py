@@ -325,7 +325,7 @@ def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) ->
         assert [line for line in told if line.startswith("Rempart: ") and message in line], (dag_id, told)
         assert not [line for line in told if CANARY in line]
     assert [note for note in notes(f"validate_model_{PIPELINE}") if "was refused" in note]
-    run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 16})
+    run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 32})
     with pytest.raises(AirflowApiError):
         api.follow(f"materialize_features_{PIPELINE}", run, lambda line: None)
     assert notes(f"materialize_features_{PIPELINE}")[0].startswith("Rempart: materialize failed: ")
