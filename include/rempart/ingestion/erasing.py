@@ -1,7 +1,8 @@
 """Remove the rows of some keys from an object: bytes in, bytes out; for a delivery file in, file out.
 
 A delivery loses the lines of these rows and keeps all others byte for byte; a quarantine file, a part of a snapshot and
-a training set lose their rows. An unreadable object cannot be searched: it is counted, and a person must check it.
+a training set lose their rows. A delivery that cannot be searched has a `fault`: ingestion refuses it, and an erasure
+stays pending until a person has checked it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Cut:
     """Rest of an object after `rows` were removed: `body`, or for a delivery `file`; both None if nothing was removed.
 
     `lines` of a delivery were removed, and `header` are its columns. `unread` rows had no readable key and were not
-    searched.
+    searched. `fault`: why the delivery as a whole could not be searched.
     """
 
     body: bytes | None = None
@@ -50,6 +51,7 @@ class Cut:
     lines: frozenset[int] = frozenset()
     file: Path | None = None
     header: Sequence[str] = ()
+    fault: str | None = None
 
 
 def kind_of(key: str, pipeline: str) -> Kind | None:
@@ -140,9 +142,9 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
                     cut.take(batch)
                     batch.clear()
             cut.take(batch)
-        except Unreadable:
+        except Unreadable as fault:
             stream.seek(0)
-            return Cut(unread=max(1, line_count(stream, size)))
+            return Cut(unread=max(1, line_count(stream, size)), fault=str(fault))
     if not cut.rows:
         return Cut(unread=cut.unread, header=cut.header)
     return Cut(None, cut.rows, cut.unread, frozenset(cut.lines), out, cut.header)
@@ -154,8 +156,8 @@ def _cut_parquet(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
 
     keys = file.with_name(f"{file.name}.keys")
     try:
-        if isolated.keys(file, pipeline.key, keys):
-            return Cut(unread=1)
+        if fault := isolated.keys(file, pipeline.key, keys):
+            return Cut(unread=1, fault=fault)
         lines, unread = list[int](), 0
         with pq.ParquetFile(keys) as opened:
             for batch in opened.iter_batches(_BATCH):
@@ -166,8 +168,8 @@ def _cut_parquet(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
                 lines += [numbers[row] for row in sorted(struck)]
     finally:
         keys.unlink(missing_ok=True)
-    if lines and out is not None and isolated.cut(file, lines, out):
-        return Cut(unread=len(lines))
+    if lines and out is not None and (fault := isolated.cut(file, lines, out)):
+        return Cut(unread=len(lines), fault=fault)
     if not lines:
         return Cut(unread=unread, header=tuple(pipeline.key))
     return Cut(None, len(lines), unread, frozenset(lines), out, tuple(pipeline.key))

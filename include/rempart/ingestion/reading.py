@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from rempart.ingestion.parsing import formats
-from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
+from rempart.ingestion.unpacking import Unreadable, unlimited, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class _Remembered(_Lines):
 
 def text_lines(stream: BinaryIO, size: int, encoding: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a delivery of `size` bytes with their numbers and line ends. Raises Unreadable."""
-    lines = _Lines(io.TextIOWrapper(unpacked(stream, size), encoding=encoding, newline=""), encoding, LONGEST)
+    lines = _Lines(io.TextIOWrapper(unlimited(stream, size), encoding=encoding, newline=""), encoding, LONGEST)
     while lines.peek(0) is not None:
         number = lines.number
         yield number, lines.take(1)
@@ -312,7 +312,7 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
 
     `width` columns make a row. Raises Unreadable for a file that is not text, or has a line that is too long to hold.
     """
-    text = io.TextIOWrapper(unpacked(stream, size), encoding=source.encoding, newline="")
+    text = io.TextIOWrapper(unlimited(stream, size), encoding=source.encoding, newline="")
     lines = _Remembered(text, source.encoding, LONGEST)
     while (line := lines.peek(0)) is not None and not line.strip("\ufeff\r\n"):
         lines.take(1)

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.ingestion import erasing, landing, reading, snapshots
+from rempart.ingestion import erasing, landing, reading, snapshots, unpacking
 from rempart.ingestion.engine import identity, staging
 from rempart.ingestion.engine.deliveries import StagedDelivery, judged, without
 from rempart.ingestion.engine.deliveries import rows_of as rows_of_file
@@ -116,7 +116,18 @@ def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
     nameless = delivery([fields(7, "a", "b")], ["number", *COLUMNS[1:]])
     assert (cut_delivery(nameless, STAYS, gone({7})).rows, 1) == (0, 1)
     assert cut_delivery(nameless, STAYS, gone({7})).unread == 1
-    assert cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7})).unread
+    torn = cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7}))
+    assert torn.unread and torn.fault == "the gzip file is truncated"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_delivery_beyond_the_limits_of_ingestion_is_searched(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    """`ingestion.largest_delivery` and `unpacking_ratio` may have let it in."""
+    monkeypatch.setattr(unpacking, "MAX_BYTES", 1000)
+    monkeypatch.setattr(unpacking, "RATIO_FROM", 1000)
+    body = delivery([fields(7, "x" * 200_000, "b"), fields(8, "a", "b")])
+    cut = cut_delivery(gzip.compress(body) if packed else body, STAYS, gone({7}))
+    assert (cut.rows, cut.unread, cut.fault) == (1, 0, None)
 
 
 @settings(max_examples=60)

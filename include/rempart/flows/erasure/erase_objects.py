@@ -62,10 +62,11 @@ class HeldVersion:
 
 @dataclass
 class Scan:
-    """Result of a search: `held` versions in order of deletion; unsearchable rows, by object."""
+    """Result of a search: `held` versions in order of deletion; unsearchable rows, and faults of files, by object."""
 
     held: list[HeldVersion] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     succeeded: dict[str, Snapshot] = field(default_factory=dict)
 
@@ -127,9 +128,8 @@ class Search:
             kind = erasing.kind_of(info.key, self.pipeline.name)
             if kind and not info.marker and not (kind == "manifest" and info.key.startswith("conflicts/")):
                 work.setdefault(kind, []).append((info, current))
-        for kind in sorted(
-            work, key=lambda of_kind: -ORDER[of_kind]
-        ):  # the delivery determines how its quarantine is read
+        # the delivery determines how its quarantine is read
+        for kind in sorted(work, key=lambda of_kind: -ORDER[of_kind]):
             if kind == "manifest":
                 continue
             todo = [job for job in work[kind] if kind not in _OWN_NAME or (job[0].key, job[0].size) not in self._clean]
@@ -142,7 +142,9 @@ class Search:
                 return info, current, hashlib.sha256(body).hexdigest(), self._cut(site, kind, fetched, body)
 
             for info, current, digest, cut in bounded_map(todo, look, WORKERS):
-                if cut.unread:
+                if cut.fault:
+                    scan.faults[info.key] = cut.fault
+                elif cut.unread:
                     scan.unread[info.key] = cut.unread
                 if cut.body is None and cut.file is None:
                     self._clean.add((info.key, info.size))
