@@ -81,7 +81,7 @@ def _renumbered(rows: Iterator[TextRows], removed: Sequence[int]) -> Iterator[Te
 
 
 def _keys(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the key columns of a Parquet delivery as text to `out` (Parquet), with `LINE`."""
+    """Write the key columns of a Parquet delivery to `out` (Parquet), as ingestion judges them, with `LINE`."""
     parquet_cut.write_keys(Path(order["file"]), order["key"], Path(order["out"]))
     return {}
 

@@ -52,12 +52,13 @@ def _rows(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table
     import numpy as np
     import pyarrow as pa
 
-    made = {name: _column(batch[name]) for name in columns}
+    made = {name: column(batch[name]) for name in columns}
     lines = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
     return pa.table({**made, LINE: lines, RAW: pa.nulls(batch.num_rows, pa.string())})
 
 
-def _column(values: pa.Array) -> pa.Array:
+def column(values: pa.Array) -> pa.Array:
+    """Return a column of a file as the engine judges it: with its own type, or as text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
