@@ -167,7 +167,7 @@ def test_parts_of_other_rows_are_refused_although_the_manifest_names_them(
         snapshots.load_table(site, "lake", shown)
 
 
-def test_a_partition_whose_rows_were_altered_is_not_added_to(
+def test_a_partition_whose_rows_were_altered_is_not_added_to_nor_brought_to_another_schema(
     platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
 ) -> None:
     swapped = replace(snapshot.parts[0], sha256=snapshot.parts[1].sha256, key=snapshot.parts[1].key)
@@ -176,6 +176,10 @@ def test_a_partition_whose_rows_were_altered_is_not_added_to(
     deliver("2.csv", "m9,2026-01-09,1,1,base,")
     with pytest.raises(IntegrityError, match="rows do not match the hash"):
         ingest(platform, readings)
+    wider = with_columns(readings, roof=Column(type="integer", known="read", nullable=True))
+    deliver("2.csv", "m9,2026-01-09,1,1,base,,5", header="meter,day,kwh,people,tariff,note,roof\n")
+    with pytest.raises(IntegrityError, match="rows do not match the hash"):
+        ingest(platform, wider)
 
 
 days = st.dates(date(2026, 1, 1), date(2026, 3, 31))

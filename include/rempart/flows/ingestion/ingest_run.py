@@ -108,7 +108,10 @@ def judged(
 
 
 def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Path) -> KnownRows:
-    """Fetch the parts of the current snapshot, in the current schema and without erased rows. Raises IngestError."""
+    """Fetch the parts of the current snapshot, in the current schema and without erased rows.
+
+    Raises IngestError, and IntegrityError if rows that are rewritten differ from the manifest.
+    """
     if before is None:
         return KnownRows()
     place = folder / "known"
@@ -117,10 +120,12 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
     for part in before.parts:
         file = place / f"{part.sha256}.parquet"
         landing.fetch(run.site, run.lake, part.key, file, part.sha256)
-        current = same_form and not run.erased
-        if not current and _brought_up_to_date(run, before, file) and same_form:
-            changed.add(part.partition)
         files[part.sha256] = file
+    if run.erased or not same_form:
+        growth.check(before, files, resources(run.config, folder))  # rows that differ get no new hash
+        for part in before.parts:
+            if _brought_up_to_date(run, before, files[part.sha256]) and same_form:
+                changed.add(part.partition)
     return KnownRows(files, frozenset(changed), same_form)
 
 
