@@ -24,6 +24,7 @@ from rempart.flows.ingestion import ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.content import growth
 from rempart.ingestion.engine import identity
 from rempart.ingestion.engine.database import literal, opened, parquet
 from rempart.ingestion.engine.limits import Resources
@@ -230,6 +231,9 @@ class Search:
 
         def content(before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
             if before.id in stands:
+                had = [part for part in before.parts if part.partition == partition]
+                if self._content(site, before, partition, had) not in before.partitions:
+                    raise growth.differing(self.pipeline.name, partition)
                 return self._content(site, before, partition, parts)
             return PartitionContent(partition, sum(part.rows for part in parts), "")  # it has no replacement
 
@@ -246,7 +250,7 @@ class Search:
             scan.held.append(held)
 
     def _content(self, site: Site, before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
-        """Return the content of a partition after rows were removed from its parts."""
+        """Return the content of a partition that has these parts."""
         known = tuple(sorted(part.sha256 for part in parts))
         if known not in self._contents:
             for part in parts:
