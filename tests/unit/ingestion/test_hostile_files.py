@@ -20,10 +20,12 @@ from bench import hostile_files
 from rempart.errors import PipelineError
 from rempart.flows.ingestion import ingest_run
 from rempart.ingestion import isolated, reading, reading_process
+from rempart.ingestion.engine import parquet_rows
 from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.expectations import broken, build
 from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Expectation, Pipeline
 from rempart.settings.sources import FilesSource
@@ -104,6 +106,14 @@ def parquet(table: pa.Table, **more: Any) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **more)
     return bytes(sink.getvalue())
+
+
+def test_the_values_of_a_parquet_file_count_as_its_size_unpacked(tmp_path: Path) -> None:
+    body = parquet(pa.table({"a": ["x" * 1000] * 2000, "b": ["y"] * 2000}))
+    assert len(body) < 1 << 16
+    (tmp_path / "file").write_bytes(body)
+    with pytest.raises(Unreadable, match="larger than 1 MiB unpacked"):
+        list(parquet_rows.read(tmp_path / "file", ["a", "b"], Limits(bytes=1 << 20)))
 
 
 def one_long_text(rows: int) -> bytes:

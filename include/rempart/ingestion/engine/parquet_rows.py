@@ -37,10 +37,14 @@ def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows
     for field in opened.schema_arrow:
         if pa.types.is_nested(field.type):
             raise Unreadable(f"column '{field.name}' holds lists or structures")
-    first = 1
+    first, given = 1, 0
     try:
         for batch in opened.iter_batches(_ROWS, columns=list(columns)):
-            yield TextRows(_rows(batch, columns, first))
+            rows = _rows(batch, columns, first)
+            given += rows.select(list(columns)).nbytes
+            if given > limits.bytes:
+                raise Unreadable(f"the file is larger than {limits.bytes >> 20} MiB unpacked")
+            yield TextRows(rows)
             first += batch.num_rows
     except MemoryError:  # Arrow's own is an ArrowException too
         raise
