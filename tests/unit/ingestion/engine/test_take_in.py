@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import reading
-from rempart.ingestion.engine import deliveries
-from rempart.ingestion.engine.batches import LINE, RAW
+from rempart.ingestion.engine import deliveries, staging
+from rempart.ingestion.engine.batches import LINE, RAW, TextRows
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery, TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
@@ -175,3 +175,9 @@ def test_fewer_rows_are_judged_together_where_they_are_long(tmp_path: Path, monk
 
     (found,) = deliveries.judged([StagedDelivery(tmp_path / "staged", 20)], judge, LIMITS, tmp_path / "judged")
     assert (found.good, seen) == (20, [6, 6, 6, 2])
+
+
+def test_batches_of_long_rows_are_typed_before_many_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_BYTES", 5_000)
+    batch = TextRows(pa.table({"note": ["x" * 1000] * 2}))
+    assert [gathered.table.num_rows for gathered in staging._gathered([batch] * 10)] == [6, 6, 6, 2]
