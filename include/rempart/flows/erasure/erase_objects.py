@@ -20,7 +20,7 @@ from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
 from rempart.flows.erasure.erase_stores import ErasureStores
-from rempart.flows.ingestion import ingest_run
+from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import deliveries, erasing, landing, snapshots
@@ -294,9 +294,8 @@ def store(site: Site, bucket: str, held: Sequence[HeldVersion]) -> list[dict[str
             kept = {name: value for name, value in before.metadata.items() if name != "sha256"}
             if held_object.kind == "delivery":
                 kept["delivery"] = _delivery(before)
-            wanted = (
-                None if held_object.kind == "manifest" else file_sha256(held_object.file)
-            )  # one may have been there
+            # a manifest may have been there
+            wanted = None if held_object.kind == "manifest" else file_sha256(held_object.file)
             if held_object.to == held_object.info.key or not _is_there(site, bucket, held_object.to):
                 site.write_file(
                     bucket, held_object.to, held_object.file, metadata=kept, content_type=before.content_type
@@ -388,6 +387,9 @@ def repoint(
         return None
     # the ingestion that wrote it may have been killed
     ingest_run.conclude(ledger, pipeline, site, bucket, before.deliveries)
+    known = ledger.find("snapshot", pipeline.name, limit=current_snapshot.ALL)
+    if all(record.body.get("snapshot") != before.id for record in known):
+        ingest_run.tell_snapshot(ledger, pipeline, site.name, bucket, before)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)

@@ -211,6 +211,11 @@ def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, 
 
 
 def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
+    """Write evidence of a snapshot that this run has committed."""
+    tell_snapshot(run.ledger, run.pipeline, run.site.name, run.lake, snapshot)
+
+
+def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snapshot: snapshots.Snapshot) -> None:
     """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
     first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
     total = {name: sum(delivery[name] for delivery in first) for name in ("delivered", "accepted", "quarantined")}
@@ -218,8 +223,8 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
     body = {
         "snapshot": snapshot.id,
         "previous": snapshot.previous,
-        "site": run.site.name,
-        "bucket": run.lake,
+        "site": site,
+        "bucket": lake,
         "deliveries": len(first),
         "rows": snapshot.rows,
         "sources": [delivery["sha256"] for delivery in snapshot.deliveries[:SOURCES]],
@@ -227,7 +232,7 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
         "accepted": total["accepted"] + added,
         "quarantined": total["quarantined"] - added,
     }
-    run.ledger.append("snapshot", run.pipeline.name, body)
+    ledger.append("snapshot", pipeline.name, body)
 
 
 def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
