@@ -130,6 +130,14 @@ def test_a_delivery_beyond_the_limits_of_ingestion_is_searched(monkeypatch: pyte
     assert (cut.rows, cut.unread, cut.fault) == (1, 0, None)
 
 
+def test_a_json_line_with_two_keys_counts_as_unread_and_one_with_another_field_twice_is_found() -> None:
+    source = STAYS.source.model_copy(update={"format": "jsonl"})
+    twice = [b'{"stay": 7, "stay": 8}', b'{"stay": 7, "room": "a", "room": {"stay": 1}}']
+    lines = [*twice, b'{"stay": 8}', b"[7]", b"7", b""]
+    cut = cut_delivery(b"\n".join(lines), STAYS.model_copy(update={"source": source}), gone({7}))
+    assert (cut.rows, cut.unread, cut.lines) == (1, 3, {2})
+
+
 @settings(max_examples=60)
 @given(text=st.lists(st.sampled_from(["\r\n", "\n", "\r", '"', "a,b", "\ufeff", ",", "x", "1"]), max_size=30))
 def test_the_pieces_of_a_delivery_are_its_whole_text(text: list[str]) -> None:
