@@ -134,6 +134,7 @@ def _running() -> _Reader:
         [sys.executable, "-P", "-m", "rempart.ingestion.reading_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # an error may quote a value
         text=True,
         env=environment,
         cwd=tempfile.gettempdir(),

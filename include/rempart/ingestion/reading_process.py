@@ -122,7 +122,7 @@ def main() -> None:
             answer = {"fault": str(fault)}
         except MemoryError:
             answer = {"fault": BEYOND}
-        except (ValueError, TypeError, OSError, RecursionError) as cause:  # a message may quote the file
+        except Exception as cause:  # whatever a file brings about; a message may quote it
             answer = {"fault": f"the file cannot be read ({type(cause).__name__})"}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -159,6 +159,16 @@ def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
     assert read(b"a,b\n7,8\n").cells == [["7", "8"]]
 
 
+def test_the_reader_survives_an_error_of_any_kind_and_writes_no_value_of_a_file(
+    read: Callable[..., ReadFile], tmp_path: Path
+) -> None:
+    pid = isolated.idle()
+    (tmp_path / "file").write_bytes(b"")
+    assert isolated._ask({"do": "canary"}, tmp_path / "file") == {"fault": "the file cannot be read (KeyError)"}
+    assert read(b"a,b\n1,2\n").cells == [["1", "2"]] and isolated.idle() == pid
+    assert Path(f"/proc/{pid}/fd/2").readlink() == Path("/dev/null")
+
+
 def test_a7_the_reader_has_a_memory_limit_and_no_secret(
     read: Callable[..., ReadFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
