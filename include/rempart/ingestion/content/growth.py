@@ -59,6 +59,17 @@ def check(before: Snapshot, files: Mapping[str, Path], resources: Resources) -> 
                 raise differing(before.pipeline, content.partition)
 
 
+def repeats(pipeline: Pipeline, files: Mapping[str, Path], resources: Resources) -> bool:
+    """Return whether two rows in some parts have one key, by the pipeline's `key`."""
+    if not files:
+        return False
+    keys = ", ".join(map(identity.quote, pipeline.key))
+    rows = parquet(list(files.values()))
+    query = f"SELECT EXISTS (SELECT 1 FROM {rows} GROUP BY {keys} HAVING count(*) > 1)"  # noqa: S608 - our own names
+    with opened(resources, sorted({file.parent for file in files.values()})) as connection:
+        return connection.execute(query).fetchall() == [(True,)]
+
+
 def has_same_form(before: Snapshot, pipeline: Pipeline) -> bool:
     """Return whether a snapshot has the schema, the key and the partition that the pipeline declares."""
     return (list(before.columns.items()), before.key, before.partition_by, before.partition_every) == (
