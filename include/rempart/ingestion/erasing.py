@@ -35,6 +35,8 @@ IsErased = Callable[[Sequence[Any]], bool]
 ContentOf = Callable[[Snapshot, str, Sequence[Part]], PartitionContent]
 _BATCH = 5_000
 """Lines or rows of a delivery that are judged at once."""
+_CHARACTERS = 4 << 20
+"""Characters of lines at which fewer are judged at once."""
 _TEXT = ("string", "category")
 """Types whose values keep blanks around them."""
 _CONFLICT = re.compile(r"conflicts/[^/]+/")
@@ -139,11 +141,14 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
         else:
             pieces, cut.header = json_lines.pieces(stream, size, pipeline.key), tuple(pipeline.key)
         try:
+            waiting = 0
             for piece in pieces:
                 batch.append(piece)
-                if len(batch) >= _BATCH:
+                waiting += len(piece.text)
+                if len(batch) >= _BATCH or waiting >= _CHARACTERS:
                     cut.take(batch)
                     batch.clear()
+                    waiting = 0
             cut.take(batch)
         except Unreadable as fault:
             stream.seek(0)
@@ -262,7 +267,7 @@ def _fields(text: str, delimiter: str) -> Sequence[str]:
     try:
         return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except (csv.Error, StopIteration):
-        return text.split(delimiter)
+        return text.split(delimiter, reading.MAX_COLUMNS)
 
 
 def _struck(

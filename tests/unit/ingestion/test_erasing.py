@@ -172,6 +172,31 @@ def test_a_delivery_is_not_held_in_memory_while_rows_are_taken_out(tmp_path: Pat
     assert large < small + (2 << 20), f"{small >> 20} MiB of 6,000 rows, {large >> 20} MiB of 18,000"
 
 
+def test_long_lines_and_blank_ones_do_not_wait_for_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing, "_CHARACTERS", 5_000)
+    took: list[int] = []
+    take = erasing._Cutting.take
+
+    def counted(cut: erasing._Cutting, batch: Sequence[reading.Piece]) -> None:
+        took.append(len(batch))
+        take(cut, batch)
+
+    monkeypatch.setattr(erasing._Cutting, "take", counted)
+    rows = [fields(i, "x" * 2_000, "b") for i in range(6)]
+    (tmp_path / "delivery").write_bytes(delivery(rows))
+    assert erasing.cut_delivery(tmp_path / "delivery", STAYS, gone({5})).lines == {7}
+    assert took == [4, 3, 0]
+    text = b"a,b\n" + b"\n" * 50_000 + b"1,2\n"
+    tracemalloc.start()
+    count = sum(1 for _ in reading.pieces(io.BytesIO(text), len(text), STAYS.source, 2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 50_002 and peak < 2 << 20
+    wide = b"a,b\n" + b"," * (2 * reading.MAX_COLUMNS) + b"\n"
+    *_, last = reading.pieces(io.BytesIO(wide), len(wide), STAYS.source, 2)
+    assert len(last.fields or ()) == reading.MAX_COLUMNS + 1
+
+
 @settings(max_examples=40)
 @given(rows=LINES, struck=GONE)
 def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], struck: set[int]) -> None:
