@@ -53,7 +53,7 @@ def test_a_delivery_that_cannot_be_searched_is_neither_taken_in_nor_stored(
 
 
 def test_a_delivery_that_cannot_be_searched_is_not_taken_in_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake.take_in("two", ROWS[10:12] + ["short"])
+    lake.take_in("two", [*ROWS[10:12], "short"])
     home = lake.site("primary")
     (sha,) = (o["sha256"] for o in deliveries.outcomes(home, lake.bucket, lake.pipeline.name) if o["quarantined"])
     lake.replicate()
