@@ -1,7 +1,8 @@
 """Remove the rows of some keys from an object: bytes in, bytes out; for a delivery file in, file out.
 
 A delivery loses the lines of these rows and keeps all others byte for byte; a quarantine file, a part of a snapshot and
-a training set lose their rows. An unreadable object cannot be searched: it is counted, and a person must check it.
+a training set lose their rows. A delivery that cannot be searched has a `fault`: ingestion refuses it, and an erasure
+stays pending until a person has checked it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 from rempart.ingestion import cells, isolated, reading, snapshots
 from rempart.ingestion.content import json_lines
 from rempart.ingestion.engine.deliveries import ERASED
-from rempart.ingestion.reading import Piece
+from rempart.ingestion.parsing.typed import iso
+from rempart.ingestion.reading import LINE, Piece
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
 from rempart.ingestion.unpacking import Unreadable, line_count, packing
 from rempart.settings.pipeline import Pipeline
@@ -33,6 +35,10 @@ IsErased = Callable[[Sequence[Any]], bool]
 ContentOf = Callable[[Snapshot, str, Sequence[Part]], PartitionContent]
 _BATCH = 5_000
 """Lines or rows of a delivery that are judged at once."""
+_CHARACTERS = 4 << 20
+"""Characters of lines at which fewer are judged at once."""
+_TEXT = ("string", "category")
+"""Types whose values keep blanks around them."""
 _CONFLICT = re.compile(r"conflicts/[^/]+/")
 
 
@@ -41,7 +47,7 @@ class Cut:
     """Rest of an object after `rows` were removed: `body`, or for a delivery `file`; both None if nothing was removed.
 
     `lines` of a delivery were removed, and `header` are its columns. `unread` rows had no readable key and were not
-    searched.
+    searched. `fault`: why the delivery as a whole could not be searched.
     """
 
     body: bytes | None = None
@@ -50,6 +56,7 @@ class Cut:
     lines: frozenset[int] = frozenset()
     file: Path | None = None
     header: Sequence[str] = ()
+    fault: str | None = None
 
 
 def kind_of(key: str, pipeline: str) -> Kind | None:
@@ -134,15 +141,18 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
         else:
             pieces, cut.header = json_lines.pieces(stream, size, pipeline.key), tuple(pipeline.key)
         try:
+            waiting = 0
             for piece in pieces:
                 batch.append(piece)
-                if len(batch) >= _BATCH:
+                waiting += len(piece.text)
+                if len(batch) >= _BATCH or waiting >= _CHARACTERS:
                     cut.take(batch)
                     batch.clear()
+                    waiting = 0
             cut.take(batch)
-        except Unreadable:
+        except Unreadable as fault:
             stream.seek(0)
-            return Cut(unread=max(1, line_count(stream, size)))
+            return Cut(unread=max(1, line_count(stream, size)), fault=str(fault))
     if not cut.rows:
         return Cut(unread=cut.unread, header=cut.header)
     return Cut(None, cut.rows, cut.unread, frozenset(cut.lines), out, cut.header)
@@ -150,27 +160,39 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
 
 def _cut_parquet(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | None) -> Cut:
     """Cut a Parquet delivery. A process of its own reads and writes it, and this one sees the keys only."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     keys = file.with_name(f"{file.name}.keys")
     try:
-        if isolated.keys(file, pipeline.key, keys):
-            return Cut(unread=1)
+        if fault := isolated.keys(file, pipeline.key, keys):
+            return Cut(unread=1, fault=fault)
         lines, unread = list[int](), 0
         with pq.ParquetFile(keys) as opened:
             for batch in opened.iter_batches(_BATCH):
-                *texts, numbers = (column.to_pylist() for column in batch.columns)
-                rows = [["" if text is None else text for text in row] for row in zip(*texts, strict=True)]
-                struck, without_key = _struck(rows, pipeline.key, pipeline, gone)
-                unread += without_key
-                lines += [numbers[row] for row in sorted(struck)]
+                typed = typed_keys(_trimmed(pa.Table.from_batches([batch]), pipeline), pipeline)
+                unread += typed.count(None)
+                numbers = batch[LINE].to_pylist()
+                lines += [line for line, key in zip(numbers, typed, strict=True) if key is not None and gone(key)]
     finally:
         keys.unlink(missing_ok=True)
-    if lines and out is not None and isolated.cut(file, lines, out):
-        return Cut(unread=len(lines))
+    if lines and out is not None and (fault := isolated.cut(file, lines, out)):
+        return Cut(unread=len(lines), fault=fault)
     if not lines:
         return Cut(unread=unread, header=tuple(pipeline.key))
     return Cut(None, len(lines), unread, frozenset(lines), out, tuple(pipeline.key))
+
+
+def _trimmed(keys: pa.Table, pipeline: Pipeline) -> pa.Table:
+    """Return keys without blanks around the texts of numbers, dates and times."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in pipeline.key:
+        if pa.types.is_string(keys[name].type) and pipeline.columns[name].type not in _TEXT:
+            place = keys.column_names.index(name)
+            keys = keys.set_column(place, name, pc.utf8_trim_whitespace(keys[name]))
+    return keys
 
 
 @dataclass
@@ -195,7 +217,7 @@ class _Cutting:
             if delivered_line.fields is not None and not delivered_line.header
         ]
         struck, unread = _struck([batch[i].fields or () for i in rows], self.header, self.pipeline, self.gone)
-        self.unread += unread
+        self.unread += len(unread)
         self.rows += len(struck)
         out = {rows[row] for row in struck}
         for i, delivered_line in enumerate(batch):
@@ -230,42 +252,48 @@ def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline
     else:
         rows, header = [json_lines.key_texts(text, pipeline.key) for text in raw], tuple(pipeline.key)
     struck, unread = _struck(rows, header or tuple(pipeline.columns), pipeline, gone)
-    unread -= sum(not text for text in raw)  # of rows that were erased before
+    if pipeline.source.format == "parquet":  # typed values were written in ISO form
+        as_iso = pipeline.model_copy(update={"source": iso(pipeline.source)})
+        more, lacking = _struck(rows, tuple(pipeline.key), as_iso, gone)
+        struck, unread = struck | more, unread & lacking
+    unread -= {row for row, text in enumerate(raw) if not text}  # rows that were erased before
     if not struck:
-        return Cut(unread=max(0, unread))
+        return Cut(unread=len(unread))
     left = table.filter(pa.array([row not in struck for row in range(table.num_rows)], pa.bool_()))
-    return Cut(_parquet(left), len(struck), max(0, unread))
+    return Cut(_parquet(left), len(struck), len(unread))
 
 
 def _fields(text: str, delimiter: str) -> Sequence[str]:
     try:
         return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except (csv.Error, StopIteration):
-        return text.split(delimiter)
+        return text.split(delimiter, reading.MAX_COLUMNS)
 
 
 def _struck(
     rows: Sequence[Sequence[str]], header: Sequence[str], pipeline: Pipeline, gone: IsErased
-) -> tuple[set[int], int]:
-    """Return which text rows were erased, and the number of rows without a readable key."""
+) -> tuple[set[int], set[int]]:
+    """Return which text rows were erased, and which have no readable key."""
     if not set(pipeline.key) <= set(header):
-        return set(), len(rows)
+        return set(), set(range(len(rows)))
     places = [list(header).index(column) for column in pipeline.key]
-    short = [row for row, fields in enumerate(rows) if len(fields) <= max(places)]
-    lacking = set(short)
-    readable = [row for row in range(len(rows)) if row not in lacking]
-    text = [pipeline.columns[column].type in ("string", "category") for column in pipeline.key]
+    short = {row for row, fields in enumerate(rows) if len(fields) <= max(places)}
+    readable = [row for row in range(len(rows)) if row not in short]
+    text = [pipeline.columns[column].type in _TEXT for column in pipeline.key]
     cut_out = [[rows[row][place] for place in places] for row in readable]
     typed = typed_keys(
         [[c if t else c.strip() for c, t in zip(values_of_key, text, strict=True)] for values_of_key in cut_out],
         pipeline,
     )
-    unread = len(short) + sum(values is None for values in typed)
+    unread = short | {row for row, values in zip(readable, typed, strict=True) if values is None}
     return {row for row, values in zip(readable, typed, strict=True) if values is not None and gone(values)}, unread
 
 
-def typed_keys(rows: Sequence[Sequence[str]], pipeline: Pipeline) -> list[tuple[Any, ...] | None]:
-    """Return typed keys of rows given as text in the order of the pipeline's `key`; None for an invalid key."""
+def typed_keys(rows: Sequence[Sequence[str]] | pa.Table, pipeline: Pipeline) -> list[tuple[Any, ...] | None]:
+    """Return typed keys of rows; None for an invalid key.
+
+    `rows`: text in the order of the pipeline's `key`, or a table that has these columns with types of their own.
+    """
     columns = {name: pipeline.columns[name] for name in pipeline.key}
     table, against = cells.convert(rows, columns, required=pipeline.key, dialect=pipeline.source)
     return [None if row in against else values for row, values in enumerate(keys_of(table, pipeline.key))]

@@ -65,7 +65,7 @@ def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) 
 
 
 def keys(file: Path, key: Sequence[str], out: Path) -> str | None:
-    """Write the key columns of a Parquet delivery as text to `out`, with their lines; a fault."""
+    """Write the key columns of a Parquet delivery to `out`, as ingestion judges them, with their lines; a fault."""
     order = {"do": "keys", "file": str(file.absolute()), "key": list(key), "out": str(out.absolute())}
     fault: str | None = _ask(order, file)["fault"]
     return fault
@@ -134,6 +134,7 @@ def _running() -> _Reader:
         [sys.executable, "-P", "-m", "rempart.ingestion.reading_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # an error may quote a value
         text=True,
         env=environment,
         cwd=tempfile.gettempdir(),

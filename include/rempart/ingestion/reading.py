@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from rempart.ingestion.parsing import formats
-from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
+from rempart.ingestion.unpacking import Unreadable, unlimited, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class _Remembered(_Lines):
 
 def text_lines(stream: BinaryIO, size: int, encoding: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a delivery of `size` bytes with their numbers and line ends. Raises Unreadable."""
-    lines = _Lines(io.TextIOWrapper(unpacked(stream, size), encoding=encoding, newline=""), encoding, LONGEST)
+    lines = _Lines(io.TextIOWrapper(unlimited(stream, size), encoding=encoding, newline=""), encoding, LONGEST)
     while lines.peek(0) is not None:
         number = lines.number
         yield number, lines.take(1)
@@ -312,23 +312,23 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
 
     `width` columns make a row. Raises Unreadable for a file that is not text, or has a line that is too long to hold.
     """
-    text = io.TextIOWrapper(unpacked(stream, size), encoding=source.encoding, newline="")
+    text = io.TextIOWrapper(unlimited(stream, size), encoding=source.encoding, newline="")
     lines = _Remembered(text, source.encoding, LONGEST)
     while (line := lines.peek(0)) is not None and not line.strip("\ufeff\r\n"):
-        lines.take(1)
+        blank = Piece(lines.number, lines.take(1))
+        lines.taken.clear()
+        yield blank
     mark, header = lines.strip_mark(), True
-    for record in _records(lines, source.delimiter, width):
+    for record in _records(lines, source.delimiter, width, blanks=True):
         for number, taken in lines.taken:
-            if number != record.line:
+            if number != record.line or not record.raw:
                 yield Piece(number, taken)
             elif header:
                 yield Piece(number, mark + taken, record.fields, header=True)
             else:
-                yield Piece(number, taken, record.fields or record.raw.split(source.delimiter))
+                yield Piece(number, taken, record.fields or record.raw.split(source.delimiter, MAX_COLUMNS))
         lines.taken.clear()
-        header = False
-    for number, taken in lines.taken:
-        yield Piece(number, taken)
+        header = header and not record.raw
 
 
 @dataclass(frozen=True)
@@ -340,13 +340,13 @@ class _Record:
     many_fields: bool = False
 
 
-def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[_Record]:
+def _records(lines: _Lines, delimiter: str, width: int, blanks: bool = False) -> Iterator[_Record]:
     """Yield lines as records. A quote that opens a record of wrong width, or never closes, costs its own line only."""
     while (line := lines.peek(0)) is not None:
         number, plain = lines.number, line.rstrip("\r\n")
         if '"' not in line:
             lines.take(1)
-            if plain:
+            if plain or blanks:
                 many = line.count(delimiter) >= MAX_COLUMNS
                 yield _Record(number, plain, () if many else plain.split(delimiter), many_fields=many)
             continue

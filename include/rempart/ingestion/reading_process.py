@@ -81,7 +81,7 @@ def _renumbered(rows: Iterator[TextRows], removed: Sequence[int]) -> Iterator[Te
 
 
 def _keys(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the key columns of a Parquet delivery as text to `out` (Parquet), with `LINE`."""
+    """Write the key columns of a Parquet delivery to `out` (Parquet), as ingestion judges them, with `LINE`."""
     parquet_cut.write_keys(Path(order["file"]), order["key"], Path(order["out"]))
     return {}
 
@@ -122,7 +122,7 @@ def main() -> None:
             answer = {"fault": str(fault)}
         except MemoryError:
             answer = {"fault": BEYOND}
-        except (ValueError, TypeError, OSError, RecursionError) as cause:  # a message may quote the file
+        except Exception as cause:  # whatever a file brings about; a message may quote it
             answer = {"fault": f"the file cannot be read ({type(cause).__name__})"}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -85,6 +86,14 @@ def unpacked(stream: BinaryIO, size: int, most: int | None = None, ratio: int = 
     return io.BufferedReader(_Bounded(opened, packed, MAX_BYTES if most is None else most, ratio), 1 << 16)
 
 
+def unlimited(stream: BinaryIO, size: int) -> io.BufferedReader:
+    """Return the text of a delivery of `size` bytes, however large, to search it for erased rows.
+
+    Ingestion may have read it with other limits than today's. Raises Unreadable for a damaged file, as `unpacked`.
+    """
+    return unpacked(stream, size, sys.maxsize, sys.maxsize)
+
+
 @contextmanager
 def packing(file: BinaryIO, start: bytes) -> Iterator[Any]:
     """Provide a stream that writes to a file as the delivery was packed that begins with `start`."""
@@ -104,7 +113,7 @@ def line_count(stream: BinaryIO, size: int) -> int:
     """Return how many line feeds a delivery holds, as far as it can be unpacked."""
     count = 0
     with suppress(Unreadable):
-        text = unpacked(stream, size)
+        text = unlimited(stream, size)
         while block := text.read(1 << 20):
             count += block.count(b"\n")
     return count

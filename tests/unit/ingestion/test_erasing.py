@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.ingestion import erasing, landing, reading, snapshots
+from rempart.ingestion import erasing, landing, reading, snapshots, unpacking
 from rempart.ingestion.engine import identity, staging
 from rempart.ingestion.engine.deliveries import StagedDelivery, judged, without
 from rempart.ingestion.engine.deliveries import rows_of as rows_of_file
@@ -116,7 +116,26 @@ def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
     nameless = delivery([fields(7, "a", "b")], ["number", *COLUMNS[1:]])
     assert (cut_delivery(nameless, STAYS, gone({7})).rows, 1) == (0, 1)
     assert cut_delivery(nameless, STAYS, gone({7})).unread == 1
-    assert cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7})).unread
+    torn = cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7}))
+    assert torn.unread and torn.fault == "the gzip file is truncated"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_delivery_beyond_the_limits_of_ingestion_is_searched(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    """`ingestion.largest_delivery` and `unpacking_ratio` may have let it in."""
+    monkeypatch.setattr(unpacking, "MAX_BYTES", 1000)
+    monkeypatch.setattr(unpacking, "RATIO_FROM", 1000)
+    body = delivery([fields(7, "x" * 200_000, "b"), fields(8, "a", "b")])
+    cut = cut_delivery(gzip.compress(body) if packed else body, STAYS, gone({7}))
+    assert (cut.rows, cut.unread, cut.fault) == (1, 0, None)
+
+
+def test_a_json_line_with_two_keys_counts_as_unread_and_one_with_another_field_twice_is_found() -> None:
+    source = STAYS.source.model_copy(update={"format": "jsonl"})
+    twice = [b'{"stay": 7, "stay": 8}', b'{"stay": 7, "room": "a", "room": {"stay": 1}}']
+    lines = [*twice, b'{"stay": 8}', b"[7]", b"7", b""]
+    cut = cut_delivery(b"\n".join(lines), STAYS.model_copy(update={"source": source}), gone({7}))
+    assert (cut.rows, cut.unread, cut.lines) == (1, 3, {2})
 
 
 @settings(max_examples=60)
@@ -151,6 +170,31 @@ def test_a_delivery_is_not_held_in_memory_while_rows_are_taken_out(tmp_path: Pat
 
     small, large = peak(written(6_000)), peak(written(18_000))
     assert large < small + (2 << 20), f"{small >> 20} MiB of 6,000 rows, {large >> 20} MiB of 18,000"
+
+
+def test_long_lines_and_blank_ones_do_not_wait_for_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing, "_CHARACTERS", 5_000)
+    took: list[int] = []
+    take = erasing._Cutting.take
+
+    def counted(cut: erasing._Cutting, batch: Sequence[reading.Piece]) -> None:
+        took.append(len(batch))
+        take(cut, batch)
+
+    monkeypatch.setattr(erasing._Cutting, "take", counted)
+    rows = [fields(i, "x" * 2_000, "b") for i in range(6)]
+    (tmp_path / "delivery").write_bytes(delivery(rows))
+    assert erasing.cut_delivery(tmp_path / "delivery", STAYS, gone({5})).lines == {7}
+    assert took == [4, 3, 0]
+    text = b"a,b\n" + b"\n" * 50_000 + b"1,2\n"
+    tracemalloc.start()
+    count = sum(1 for _ in reading.pieces(io.BytesIO(text), len(text), STAYS.source, 2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 50_002 and peak < 2 << 20
+    wide = b"a,b\n" + b"," * (2 * reading.MAX_COLUMNS) + b"\n"
+    *_, last = reading.pieces(io.BytesIO(wide), len(wide), STAYS.source, 2)
+    assert len(last.fields or ()) == reading.MAX_COLUMNS + 1
 
 
 @settings(max_examples=40)

@@ -20,10 +20,12 @@ from bench import hostile_files
 from rempart.errors import PipelineError
 from rempart.flows.ingestion import ingest_run
 from rempart.ingestion import isolated, reading, reading_process
+from rempart.ingestion.engine import parquet_rows
 from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.expectations import broken, build
 from rempart.ingestion.refused import RefusedRows
+from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Expectation, Pipeline
 from rempart.settings.sources import FilesSource
@@ -106,6 +108,14 @@ def parquet(table: pa.Table, **more: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
+def test_the_values_of_a_parquet_file_count_as_its_size_unpacked(tmp_path: Path) -> None:
+    body = parquet(pa.table({"a": ["x" * 1000] * 2000, "b": ["y"] * 2000}))
+    assert len(body) < 1 << 16
+    (tmp_path / "file").write_bytes(body)
+    with pytest.raises(Unreadable, match="larger than 1 MiB unpacked"):
+        list(parquet_rows.read(tmp_path / "file", ["a", "b"], Limits(bytes=1 << 20)))
+
+
 def one_long_text(rows: int) -> bytes:
     """A small Parquet file whose rows all name one text of 8 MiB in its dictionary."""
     text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * (8 << 20)]))
@@ -147,6 +157,16 @@ def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
     assert "the time to read the file exceeds" in read(b"a,b\n" + b"5,6\n" * 100_000).fault
     monkeypatch.undo()
     assert read(b"a,b\n7,8\n").cells == [["7", "8"]]
+
+
+def test_the_reader_survives_an_error_of_any_kind_and_writes_no_value_of_a_file(
+    read: Callable[..., ReadFile], tmp_path: Path
+) -> None:
+    pid = isolated.idle()
+    (tmp_path / "file").write_bytes(b"")
+    assert isolated._ask({"do": "canary"}, tmp_path / "file") == {"fault": "the file cannot be read (KeyError)"}
+    assert read(b"a,b\n1,2\n").cells == [["1", "2"]] and isolated.idle() == pid
+    assert Path(f"/proc/{pid}/fd/2").readlink() == Path("/dev/null")
 
 
 def test_a7_the_reader_has_a_memory_limit_and_no_secret(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 from rempart.backup.keys import age
 from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMissing, SiteUnavailable
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
-from rempart.flows.ingestion.quarantine import MAX_ROWS, look
+from rempart.flows.ingestion.quarantine import MAX_ROWS, held, look
 from rempart.flows.ingestion.reingest import reingest, take_in
+from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.acceptance import HELD
@@ -34,6 +36,7 @@ from rempart.ingestion.refused import RefusedRows
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Expectation, Pipeline
+from tests.unit.ingestion.conftest import NOW
 from tests.unit.ingestion.test_ingest_faults import CutOff
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
@@ -348,3 +351,23 @@ def test_a_look_that_cannot_be_is_no_look(
     assert not platform.ledger.find("look")
     with pytest.raises(ObjectMissing):
         platform.sites["primary"].read("lake", landing.quarantine_key("readings", sha))
+
+
+class ForwardOnly(io.BytesIO):
+    """A stream as S3 gives it."""
+
+    def seek(self, *given: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+def test_after_an_erasure_a_quarantine_is_read_without_going_back_in_a_stream(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver("1.csv", A, BAD)
+    ingest(platform, readings)
+    site, nobody = platform.sites["primary"], Erased("readings", frozenset({"e"}), ((b"key", frozenset()),))
+    monkeypatch.setattr(
+        site, "open", lambda bucket, key, **more: contextlib.nullcontext(ForwardOnly(site.read(bucket, key)))
+    )
+    found = held(readings, site, "lake", outcome(platform)["sha256"], nobody, NOW.date())
+    assert [row.raw for row in found.rows] == [BAD]

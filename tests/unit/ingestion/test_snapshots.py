@@ -155,6 +155,17 @@ def test_a_schema_change_that_needs_a_decision_is_refused(
     assert "readings.yaml" in error.value.hint
 
 
+def test_another_key_that_earlier_rows_have_twice_is_refused_and_one_that_they_have_once_is_taken(
+    platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
+) -> None:
+    deliver("2.csv", "m9,2026-03-09,1,1,base,note 9")
+    with pytest.raises(IngestError, match=f"{snapshot.id} .*several rows with one key") as error:
+        ingest(platform, readings.model_copy(update={"key": ["meter"]}))
+    assert "key: [meter, day]" in error.value.hint
+    assert snapshots.current(site, "lake", "readings") == snapshot
+    assert ingest(platform, readings.model_copy(update={"key": ["day", "meter"]})).total_rows == snapshot.rows + 1
+
+
 def test_parts_of_other_rows_are_refused_although_the_manifest_names_them(
     site: Site, snapshot: snapshots.Snapshot
 ) -> None:
@@ -167,7 +178,7 @@ def test_parts_of_other_rows_are_refused_although_the_manifest_names_them(
         snapshots.load_table(site, "lake", shown)
 
 
-def test_a_partition_whose_rows_were_altered_is_not_added_to(
+def test_a_partition_whose_rows_were_altered_is_not_added_to_nor_brought_to_another_schema(
     platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
 ) -> None:
     swapped = replace(snapshot.parts[0], sha256=snapshot.parts[1].sha256, key=snapshot.parts[1].key)
@@ -176,6 +187,10 @@ def test_a_partition_whose_rows_were_altered_is_not_added_to(
     deliver("2.csv", "m9,2026-01-09,1,1,base,")
     with pytest.raises(IntegrityError, match="rows do not match the hash"):
         ingest(platform, readings)
+    wider = with_columns(readings, roof=Column(type="integer", known="read", nullable=True))
+    deliver("2.csv", "m9,2026-01-09,1,1,base,,5", header="meter,day,kwh,people,tariff,note,roof\n")
+    with pytest.raises(IntegrityError, match="rows do not match the hash"):
+        ingest(platform, wider)
 
 
 days = st.dates(date(2026, 1, 1), date(2026, 3, 31))

@@ -145,7 +145,7 @@ def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: in
         scan = _search(stores, pipeline, gone, folder).all(stores.sites)
     found = places(scan) | _feature_rows(stores.features(), pipeline, gone)
     silent = {**stores.shut, **scan.silent}
-    return ErasureResult(pipeline.name, True, subjects, found, silent=silent, unread=scan.unread)
+    return ErasureResult(pipeline.name, True, subjects, found, silent=silent, unread=scan.unread, faults=scan.faults)
 
 
 def apply(
@@ -211,6 +211,7 @@ def _apply(
         {**silent, **stores.shut, **scan.silent, **failed},
         scan.unread,
         left,
+        scan.faults,
     )
     _record(ledger, result, who)
     return result
@@ -223,7 +224,8 @@ def _search(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, folder: P
 
 def _record(ledger: Ledger, result: ErasureResult, who: erasures.Erased) -> None:
     """Record the outcome as evidence, unless the previous run had the same outcome and this one found nothing."""
-    pending = sorted({*(f"{key}, locked until {at:%Y-%m-%d}" for key, at in result.locked.items()), *result.silent})
+    locked = (f"{key}, locked until {at:%Y-%m-%d}" for key, at in result.locked.items())
+    pending = sorted({*locked, *(f"{key}, not searched" for key in result.faults), *result.silent})
     body = {
         "state": "ended",
         "erasures": sorted(who.entries),

@@ -20,7 +20,7 @@ from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
 from rempart.flows.erasure.erase_stores import ErasureStores
-from rempart.flows.ingestion import ingest_run
+from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import deliveries, erasing, landing, snapshots
@@ -62,10 +62,11 @@ class HeldVersion:
 
 @dataclass
 class Scan:
-    """Result of a search: `held` versions in order of deletion; unsearchable rows, by object."""
+    """Result of a search: `held` versions in order of deletion; unsearchable rows, and faults of files, by object."""
 
     held: list[HeldVersion] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     succeeded: dict[str, Snapshot] = field(default_factory=dict)
 
@@ -127,9 +128,8 @@ class Search:
             kind = erasing.kind_of(info.key, self.pipeline.name)
             if kind and not info.marker and not (kind == "manifest" and info.key.startswith("conflicts/")):
                 work.setdefault(kind, []).append((info, current))
-        for kind in sorted(
-            work, key=lambda of_kind: -ORDER[of_kind]
-        ):  # the delivery determines how its quarantine is read
+        # the delivery determines how its quarantine is read
+        for kind in sorted(work, key=lambda of_kind: -ORDER[of_kind]):
             if kind == "manifest":
                 continue
             todo = [job for job in work[kind] if kind not in _OWN_NAME or (job[0].key, job[0].size) not in self._clean]
@@ -142,7 +142,9 @@ class Search:
                 return info, current, hashlib.sha256(body).hexdigest(), self._cut(site, kind, fetched, body)
 
             for info, current, digest, cut in bounded_map(todo, look, WORKERS):
-                if cut.unread:
+                if cut.fault:
+                    scan.faults[info.key] = cut.fault
+                elif cut.unread:
                     scan.unread[info.key] = cut.unread
                 if cut.body is None and cut.file is None:
                     self._clean.add((info.key, info.size))
@@ -244,7 +246,7 @@ class Search:
             scan.held.append(held)
 
     def _content(self, site: Site, before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
-        """Return the content of a partition after rows were removed from its parts."""
+        """Return the content of a partition that has these parts."""
         known = tuple(sorted(part.sha256 for part in parts))
         if known not in self._contents:
             for part in parts:
@@ -288,9 +290,8 @@ def store(site: Site, bucket: str, held: Sequence[HeldVersion]) -> list[dict[str
             kept = {name: value for name, value in before.metadata.items() if name != "sha256"}
             if held_object.kind == "delivery":
                 kept["delivery"] = _delivery(before)
-            wanted = (
-                None if held_object.kind == "manifest" else file_sha256(held_object.file)
-            )  # one may have been there
+            # a manifest may have been there
+            wanted = None if held_object.kind == "manifest" else file_sha256(held_object.file)
             if held_object.to == held_object.info.key or not _is_there(site, bucket, held_object.to):
                 site.write_file(
                     bucket, held_object.to, held_object.file, metadata=kept, content_type=before.content_type
@@ -382,6 +383,9 @@ def repoint(
         return None
     # the ingestion that wrote it may have been killed
     ingest_run.conclude(ledger, pipeline, site, bucket, before.deliveries)
+    known = ledger.find("snapshot", pipeline.name, limit=current_snapshot.ALL)
+    if all(record.body.get("snapshot") != before.id for record in known):
+        ingest_run.tell_snapshot(ledger, pipeline, site.name, bucket, before)
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)

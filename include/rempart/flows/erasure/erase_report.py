@@ -15,7 +15,7 @@ class ErasureResult:
 
     `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
     lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
-    `left`: unlocked rows that a second search still found.
+    `left`: unlocked rows that a second search still found. `faults`: why a delivery could not be searched, by object.
     """
 
     pipeline: str
@@ -28,11 +28,12 @@ class ErasureResult:
     silent: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     left: int = 0
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pending(self) -> bool:
         """Return whether a later run has work left."""
-        return bool(self.locked or self.silent or self.left)
+        return bool(self.locked or self.silent or self.left or self.faults)
 
 
 def places(scan: Scan) -> dict[str, int]:
@@ -53,6 +54,8 @@ def lines(result: ErasureResult) -> Iterator[str]:
         yield f"no row of '{result.pipeline}' was found"
     for name, why in sorted(result.silent.items()):
         yield f"PENDING: site '{name}' could not be searched or cleaned ({why})"
+    for key, why in sorted(result.faults.items()):
+        yield f"PENDING: {key} could not be searched ({why}); check it yourself, and delete it if it has such rows"
     if result.dry_run:
         yield (
             f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them; "

@@ -158,7 +158,8 @@ def _take_in(
 def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelivery, frozenset[int]]:
     """Store a delivery as received, without erased rows. Return its typed rows, and the lines of erased ones.
 
-    An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again.
+    An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again. Raises IngestError for
+    a readable one that cannot be searched for erased rows.
     """
     pipeline = run.pipeline
     rows = ingest_run.read(run, file, arrival.name, file.parent)
@@ -166,6 +167,12 @@ def _land(run: IngestionRun, arrival: Arrival, file: Path) -> tuple[StagedDelive
     kept, stored, struck = {"retain-until": until.isoformat()}, arrival, frozenset[int]()
     if run.erased and not rows.fault:
         cut = erasing.cut_delivery(file, pipeline, run.erased.has, file.with_name(f"{file.name}.cut"))
+        if cut.fault:
+            raise IngestError(
+                f"Delivery {arrival.name} ({arrival.sha256[:12]}) of '{pipeline.name}' cannot be searched for erased "
+                f"rows: {cut.fault}. Nothing was ingested",
+                "Take it out of the landing bucket, or deliver its rows in smaller files, and run again.",
+            )
         if cut.file is not None:
             kept["delivery"], struck = arrival.sha256, cut.lines
             stored = replace(arrival, sha256=file_sha256(cut.file))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rempart.coordination.active import Active
-from rempart.errors import ConfigError
+from rempart.errors import ConfigError, IngestError
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
@@ -108,7 +108,10 @@ def judged(
 
 
 def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Path) -> KnownRows:
-    """Fetch the parts of the current snapshot, in the current schema and without erased rows. Raises IngestError."""
+    """Fetch the parts of the current snapshot, in the current schema and without erased rows.
+
+    Raises IngestError, and IntegrityError if rows that are rewritten differ from the manifest.
+    """
     if before is None:
         return KnownRows()
     place = folder / "known"
@@ -117,10 +120,19 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
     for part in before.parts:
         file = place / f"{part.sha256}.parquet"
         landing.fetch(run.site, run.lake, part.key, file, part.sha256)
-        current = same_form and not run.erased
-        if not current and _brought_up_to_date(run, before, file) and same_form:
-            changed.add(part.partition)
         files[part.sha256] = file
+    if run.erased or not same_form:
+        growth.check(before, files, resources(run.config, folder))  # rows that differ get no new hash
+        for part in before.parts:
+            if _brought_up_to_date(run, before, files[part.sha256]) and same_form:
+                changed.add(part.partition)
+    if before.key != tuple(run.pipeline.key) and growth.repeats(run.pipeline, files, resources(run.config, folder)):
+        raise IngestError(
+            f"Snapshot {before.id} of '{run.pipeline.name}' has several rows with one key, now that `key` is "
+            f"{', '.join(run.pipeline.key)}. Nothing was ingested",
+            f"Set `key: [{', '.join(before.key)}]` in {run.pipeline.name}.yaml again, "
+            "or give the new key to a new pipeline.",
+        )
     return KnownRows(files, frozenset(changed), same_form)
 
 
@@ -206,6 +218,11 @@ def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, 
 
 
 def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
+    """Write evidence of a snapshot that this run has committed."""
+    tell_snapshot(run.ledger, run.pipeline, run.site.name, run.lake, snapshot)
+
+
+def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snapshot: snapshots.Snapshot) -> None:
     """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
     first = [delivery for delivery in snapshot.deliveries if not deliveries.attempt(delivery)]
     total = {name: sum(delivery[name] for delivery in first) for name in ("delivered", "accepted", "quarantined")}
@@ -213,8 +230,8 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
     body = {
         "snapshot": snapshot.id,
         "previous": snapshot.previous,
-        "site": run.site.name,
-        "bucket": run.lake,
+        "site": site,
+        "bucket": lake,
         "deliveries": len(first),
         "rows": snapshot.rows,
         "sources": [delivery["sha256"] for delivery in snapshot.deliveries[:SOURCES]],
@@ -222,7 +239,7 @@ def append_snapshot(run: IngestionRun, snapshot: snapshots.Snapshot) -> None:
         "accepted": total["accepted"] + added,
         "quarantined": total["quarantined"] - added,
     }
-    run.ledger.append("snapshot", run.pipeline.name, body)
+    ledger.append("snapshot", pipeline.name, body)
 
 
 def _tell(ledger: Ledger, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:

@@ -7,6 +7,7 @@ copies in Airflow and its backups become unreadable when that key is gone.
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from rempart.sites.port import Site
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
 """Limits of one look: rows, their bytes in total, and characters of one row."""
+_START = 1 << 20
+"""Bytes of a delivery in which its header is."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ def held(pipeline: Pipeline, site: Site, lake: str, sha256: str, erased: Erased 
     if erased:
         raw, read_by = landing.raw_of(site, lake, pipeline.name, sha256), deliveries.read_by(outcome, pipeline)
         header = None
-        if raw and read_by.source.format == "csv":
-            with site.open(lake, raw.key) as stream:
-                header = erasing.header_of(stream, raw.size, read_by)
+        if raw and raw.size and read_by.source.format == "csv":
+            start = site.read_part(lake, raw.key, 0, min(raw.size, _START))  # a stream of S3 cannot seek
+            header = erasing.header_of(io.BytesIO(start), len(start), read_by)
         body = erasing.cut_quarantine(body, header, read_by, erased.has).body or body
     return HeldDelivery(outcome, landing.refused_rows(body), until)
 

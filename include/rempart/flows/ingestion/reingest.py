@@ -157,8 +157,9 @@ def _judged(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, folder:
     read = ingest_run.read(run, file, name, folder)
     _check_readable(run, held_delivery, sha256, read.fault)
     if run.erased:
-        lines = erasing.cut_delivery(file, pipeline, run.erased.has).lines
-        read = engine.without(read, lines, folder / "left")
+        cut = erasing.cut_delivery(file, pipeline, run.erased.has)
+        _check_readable(run, held_delivery, sha256, cut.fault)
+        read = engine.without(read, cut.lines, folder / "left")
     if not held_delivery.outcome["fault"]:
         read = only_quarantined(read, held_delivery.rows, folder / "again", ingest_run.resources(run.config, folder))
     (found,) = ingest_run.judged(run, [read], folder)

@@ -120,6 +120,6 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
                 told, False, f"{done.left + len(here)} rows or objects are still found; {', '.join(here[:3])}"
             )
             continue
-        rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked})
+        rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked, *done.faults})
         waits = f"; pending, run `rempart pipeline erase --again`: {', '.join(later[:3])}" if later else ""
         yield RestoreCheck(told, True, f"no row is found ({rows} rows were erased){waits}")

@@ -46,6 +46,30 @@ class KnownRows:
     same_form: bool = True
 
 
+def check(before: Snapshot, files: Mapping[str, Path], resources: Resources) -> None:
+    """Check the rows of each partition of a snapshot. `files`: its parts as stored, by their SHA-256.
+
+    Raises IntegrityError if the rows of a partition differ from the hash in the manifest.
+    """
+    had = _by_partition(before.parts)
+    with opened(resources, sorted({file.parent for file in files.values()})) as connection:
+        for content in before.partitions:
+            rows = parquet([files[part.sha256] for part in had[content.partition]])
+            if identity.by_duckdb(connection, rows, before.columns, literal(content.partition)) != [content]:
+                raise differing(before.pipeline, content.partition)
+
+
+def repeats(pipeline: Pipeline, files: Mapping[str, Path], resources: Resources) -> bool:
+    """Return whether two rows in some parts have one key, by the pipeline's `key`."""
+    if not files:
+        return False
+    keys = ", ".join(map(identity.quote, pipeline.key))
+    rows = parquet(list(files.values()))
+    query = f"SELECT EXISTS (SELECT 1 FROM {rows} GROUP BY {keys} HAVING count(*) > 1)"  # noqa: S608 - our own names
+    with opened(resources, sorted({file.parent for file in files.values()})) as connection:
+        return connection.execute(query).fetchall() == [(True,)]
+
+
 def has_same_form(before: Snapshot, pipeline: Pipeline) -> bool:
     """Return whether a snapshot has the schema, the key and the partition that the pipeline declares."""
     return (list(before.columns.items()), before.key, before.partition_by, before.partition_every) == (

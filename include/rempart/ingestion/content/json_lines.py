@@ -19,12 +19,22 @@ def pieces(stream: BinaryIO, size: int, key: Sequence[str]) -> Iterator[Piece]:
 
 
 def key_texts(line: str, key: Sequence[str]) -> Sequence[str]:
-    """Return the key of a row as text, as the columns of a CSV file would have it; nothing if it cannot be read."""
+    """Return the key of a row as text, as the columns of a CSV file would have it.
+
+    Nothing if it cannot be read, or if a line has two values of a key column.
+    """
     try:
-        found = json.loads(line.lstrip("\ufeff"), parse_int=str, parse_float=str, parse_constant=str)
+        found = json.loads(
+            line.lstrip("\ufeff"), parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=tuple
+        )
     except (ValueError, RecursionError):
         return ()
-    return [_text(found.get(name)) for name in key] if isinstance(found, dict) else ()
+    if not isinstance(found, tuple):
+        return ()
+    values = [[value for of, value in found if of == name] for name in key]
+    if any(len(given) > 1 for given in values):  # either may be the key of the person
+        return ()
+    return [_text(given[0]) if given else "" for given in values]
 
 
 def _text(value: Any) -> str:

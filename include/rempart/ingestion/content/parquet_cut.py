@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rempart.ingestion.engine import parquet_rows
 from rempart.ingestion.reading import LINE
 from rempart.ingestion.unpacking import Unreadable
 
@@ -18,19 +19,29 @@ _ROWS = 20_000
 
 
 def write_keys(file: Path, key: Sequence[str], out: Path) -> None:
-    """Write the key columns as text, and the number of each row in the delivery as received. Raises Unreadable."""
+    """Write the key columns as ingestion judges them, and the number of each row in the delivery as received.
+
+    Raises Unreadable.
+    """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    schema = pa.schema([*((name, pa.string()) for name in key), (LINE, pa.int64())])
-    with pq.ParquetWriter(out, schema, compression="lz4") as writer:
+    empty = _keys(_opened(file).schema_arrow.empty_table(), key).append_column(LINE, pa.array([], pa.int64()))
+    with pq.ParquetWriter(out, empty.schema, compression="lz4") as writer:
         for batch, lines in _batches(file, key):
-            try:
-                texts = [pc.cast(batch[name], pa.string()) for name in key]
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                raise Unreadable("the key columns hold values that are no text") from None
-            writer.write_batch(pa.record_batch([*texts, lines], schema=schema))
+            writer.write_table(_keys(pa.Table.from_batches([batch]), key).append_column(LINE, lines))
+
+
+def _keys(table: pa.Table, key: Sequence[str]) -> pa.Table:
+    """Return the key columns of some rows. Raises Unreadable."""
+    import pyarrow as pa
+
+    if not set(key) <= set(table.column_names):
+        raise Unreadable("the file lacks key columns")
+    try:
+        return pa.table({name: parquet_rows.column(table[name].combine_chunks()) for name in key})
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise Unreadable("the key columns hold values that are no text") from None
 
 
 def write_without(file: Path, gone: Collection[int], out: Path) -> None:
@@ -94,8 +105,6 @@ def _batches(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[pa.Rec
     import pyarrow as pa
 
     opened = _opened(file)
-    if columns is not None and not set(columns) <= set(opened.schema_arrow.names):
-        raise Unreadable("the file lacks key columns")
     removed, first = _removed(opened), 1
     try:
         for batch in opened.iter_batches(_ROWS, columns=None if columns is None else list(columns)):

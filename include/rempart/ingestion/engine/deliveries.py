@@ -25,6 +25,8 @@ ERASED = "erased"
 """Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
 _ROWS = 50_000
 """Rows that are judged together."""
+_BYTES = 64 << 20
+"""Bytes of rows beyond which fewer are judged together."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,20 @@ def judged(
         for judged_delivery in found[:done]:
             judged_delivery.close()
 
+    rows = size = 0
     for i, delivery in enumerate(deliveries):
         if delivery.fault:
             continue
         with pq.ParquetFile(delivery.file) as source:
             waiting.append((i, source.schema_arrow.empty_table()))  # so that there is a file
-            for batch in source.iter_batches(_ROWS):
-                waiting.append((i, found[i].not_erased(pa.Table.from_batches([batch]))))
-                if sum(table.num_rows for _, table in waiting) >= _ROWS:
-                    judge_waiting(i)
+            for group in range(source.num_row_groups):  # staged with a limit of bytes: a batch spans no two of them
+                for batch in source.iter_batches(_ROWS, row_groups=[group]):
+                    table = found[i].not_erased(pa.Table.from_batches([batch]))
+                    waiting.append((i, table))
+                    rows, size = rows + table.num_rows, size + table.nbytes
+                    if rows >= _ROWS or size >= _BYTES:
+                        judge_waiting(i)
+                        rows = size = 0
     judge_waiting(len(found))
     return [judged_delivery.delivery for judged_delivery in found]
 
@@ -210,9 +217,13 @@ def _beyond(refused: RefusedRows, limits: Limits) -> str | None:
     if len(refused) > limits.refused:
         return f"more than {limits.refused} rows have a fault, for example: {refused[0].reasons[0]}"
     if refused.text_bytes > limits.refused_text:
-        example = "the faulty rows are too long to be stored one by one"
-        return f"more than {limits.refused} rows have a fault, for example: {example}"
+        return _too_long(limits)
     return None
+
+
+def _too_long(limits: Limits) -> str:
+    example = "the faulty rows are too long to be stored one by one"
+    return f"more than {limits.refused} rows have a fault, for example: {example}"
 
 
 def without(delivery: StagedDelivery, lines: Collection[int], folder: Path) -> StagedDelivery:
@@ -297,9 +308,14 @@ def _decided(
     with opened(resources, folders) as connection:
         keys.judge(connection, [deliveries[i].file for i in used], known, list(columns), pipeline.key)
         repeats = keys.count(connection)
-        for position, rows in repeats.items():
-            if rows + len(deliveries[used[position]].refused) > limits.refused:
+        for position, (rows, text) in repeats.items():
+            refused = deliveries[used[position]].refused
+            fault: str | None = None
+            if rows + len(refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
+            elif text + refused.text_bytes > limits.refused_text:
+                fault = _too_long(limits)
+            if fault:
                 found[used[position]] = StagedDelivery(found[used[position]].file, fault=fault)
         if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
             return found, []
@@ -318,7 +334,10 @@ def _decided(
 
 
 def _refuse_repeated(
-    found: list[StagedDelivery], used: Sequence[int], repeated: Iterator[keys.Repeated], repeats: dict[int, int]
+    found: list[StagedDelivery],
+    used: Sequence[int],
+    repeated: Iterator[keys.Repeated],
+    repeats: Mapping[int, tuple[int, int]],
 ) -> None:
     """Add the rows of repeated keys to the refused ones; they come in order of their deliveries."""
     waiting = next(repeated, None)
@@ -332,7 +351,7 @@ def _refuse_repeated(
     for position in sorted(repeats):
         delivery = found[used[position]]
         refused = delivery.refused.plus(of(position))
-        found[used[position]] = replace(delivery, good=delivery.good - repeats[position], refused=refused)
+        found[used[position]] = replace(delivery, good=delivery.good - repeats[position][0], refused=refused)
 
 
 @dataclass(frozen=True)

@@ -82,12 +82,16 @@ def repeated(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], key:
             yield _repeated(row)
 
 
-def count(connection: duckdb.DuckDBPyConnection) -> dict[int, int]:
-    """Return how many rows of each delivery are not accepted, before any of them is made an object."""
+def count(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
+    """Return how many rows of each delivery are not accepted, and the bytes of their text as received.
+
+    Nothing of them is made an object. Rows of Parquet have no such text.
+    """
     total = connection.execute(
-        f"SELECT _row >> {_LINES}, count(*) FROM staged ANTI JOIN new ON staged._row = new._first GROUP BY 1"  # noqa: S608
+        f"SELECT _row >> {_LINES}, count(*), coalesce(sum(strlen({RAW})), 0) FROM staged "  # noqa: S608
+        "ANTI JOIN new ON staged._row = new._first GROUP BY 1"
     ).fetchall()
-    return {int(number): int(rows) for number, rows in total}
+    return {int(number): (int(rows), int(text)) for number, rows, text in total}
 
 
 def _repeated(row: dict[str, Any]) -> Repeated:

@@ -14,7 +14,8 @@ class Limits:
 
     `rows`, `lines`: of a file. `refused`: rows that are refused one by one; `refused_text`: their text in bytes.
     `text`: characters of a line, and of a row of several lines. `columns`: fields of a line. `block`: bytes that are
-    read at once. `bytes`: of a file, unpacked; `ratio`: factor by which a packed file may grow.
+    read at once. `bytes`: of a file, unpacked, or of a Parquet file's values in memory; `ratio`: factor by which a
+    packed file may grow.
     """
 
     bytes: int = unpacking.MAX_BYTES

@@ -37,10 +37,14 @@ def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows
     for field in opened.schema_arrow:
         if pa.types.is_nested(field.type):
             raise Unreadable(f"column '{field.name}' holds lists or structures")
-    first = 1
+    first, given = 1, 0
     try:
         for batch in opened.iter_batches(_ROWS, columns=list(columns)):
-            yield TextRows(_rows(batch, columns, first))
+            rows = _rows(batch, columns, first)
+            given += rows.select(list(columns)).nbytes
+            if given > limits.bytes:
+                raise Unreadable(f"the file is larger than {limits.bytes >> 20} MiB unpacked")
+            yield TextRows(rows)
             first += batch.num_rows
     except MemoryError:  # Arrow's own is an ArrowException too
         raise
@@ -52,12 +56,13 @@ def _rows(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table
     import numpy as np
     import pyarrow as pa
 
-    made = {name: _column(batch[name]) for name in columns}
+    made = {name: column(batch[name]) for name in columns}
     lines = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
     return pa.table({**made, LINE: lines, RAW: pa.nulls(batch.num_rows, pa.string())})
 
 
-def _column(values: pa.Array) -> pa.Array:
+def column(values: pa.Array) -> pa.Array:
+    """Return a column of a file as the engine judges it: with its own type, or as text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -22,6 +22,8 @@ Judge = Callable[[Any], Mapping[int, Sequence[str]]]
 """Returns the reasons against rows of a typed table by position, such as `expectations.broken`."""
 _ROWS = 50_000
 """Rows that are judged together."""
+_BYTES = 16 << 20
+"""Bytes of rows beyond which fewer are typed and written together."""
 
 
 @dataclass
@@ -80,14 +82,14 @@ def _gathered(batches: Iterable[TextRows]) -> Iterator[TextRows]:
 
     alike: dict[tuple[str, ...], list[pa.Table]] = {}
     refused: list[RefusedRow] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
         alike.setdefault(tuple(map(str, batch.table.schema.types)), []).append(batch.table)
         refused += batch.refused
-        rows += batch.table.num_rows
-        if rows + len(refused) >= _ROWS:
+        rows, size = rows + batch.table.num_rows, size + batch.table.nbytes
+        if rows + len(refused) >= _ROWS or size >= _BYTES:
             yield from _joined(alike, refused)
-            alike, refused, rows = {}, [], 0
+            alike, refused, rows, size = {}, [], 0, 0
     yield from _joined(alike, refused)
 
 

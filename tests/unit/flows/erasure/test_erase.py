@@ -95,6 +95,23 @@ def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: L
     assert sorted(lines, key=len) == [[HEADER, *ROWS[10:14]], [HEADER, *[row for row in ROWS[:10] if row != VICTIM]]]
 
 
+def test_a_snapshot_whose_ingestion_was_killed_before_its_evidence_has_evidence_after_an_erasure(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*given: object) -> None:
+        raise SiteError("killed", "Run again.")
+
+    with monkeypatch.context() as during, pytest.raises(SiteError, match="killed"):
+        during.setattr(ingest_run, "append_snapshot", killed)
+        lake.take_in("three", ROWS[14:16])
+    was = current(lake)
+    lake.replicate()
+    assert not erase(lake, WHO).pending
+    after, before = (record.body for record in lake.platform.ledger.find("snapshot", limit=2))
+    assert (before["snapshot"], before["deliveries"], before["accepted"]) == (was.id, 1, 2)
+    assert (after["replaced"], after["snapshot"]) == (was.id, current(lake).id)
+
+
 def test_it_is_recorded_under_pseudonyms_signed_and_locked(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     erase(lake, WHO)

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import reading
-from rempart.ingestion.engine.deliveries import HeldRows, TakenIn, take_in
+from rempart.ingestion.engine import deliveries, staging
+from rempart.ingestion.engine.batches import LINE, RAW, TextRows
+from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery, TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
 from rempart.settings.pipeline import Pipeline
@@ -150,3 +153,31 @@ def test_a_delivery_with_too_many_repeated_keys_is_refused_as_a_whole(tmp_path: 
     assert "same key" in (found.deliveries[0].fault or "")
     assert [delivery.good for delivery in found.deliveries] == [0, 1]
     assert len(accepted(found)) == 1
+
+
+def test_a_delivery_whose_rows_of_repeated_keys_are_too_long_is_refused_as_a_whole(tmp_path: Path) -> None:
+    row = f"m1,2026-01-01,1,1,base,{'x' * 100}\n"
+    bodies = {"a.csv": (HEADER + row * 5).encode(), "b.csv": (HEADER + row).encode()}
+    found = taken_in(tmp_path, bodies, limits=Limits(refused_text=300))
+    assert "too long to be stored" in (found.deliveries[0].fault or "")
+    assert [delivery.good for delivery in found.deliveries] == [0, 1]
+
+
+def test_fewer_rows_are_judged_together_where_they_are_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "_BYTES", 5_000)
+    rows = pa.table({"note": ["x" * 1000] * 20, LINE: pa.array(range(20), pa.int64()), RAW: [""] * 20})
+    pq.write_table(rows, tmp_path / "staged", row_group_size=2)
+    seen: list[int] = []
+
+    def judge(table: pa.Table) -> Mapping[int, Sequence[str]]:
+        seen.append(table.num_rows)
+        return {}
+
+    (found,) = deliveries.judged([StagedDelivery(tmp_path / "staged", 20)], judge, LIMITS, tmp_path / "judged")
+    assert (found.good, seen) == (20, [6, 6, 6, 2])
+
+
+def test_batches_of_long_rows_are_typed_before_many_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_BYTES", 5_000)
+    batch = TextRows(pa.table({"note": ["x" * 1000] * 2}))
+    assert [gathered.table.num_rows for gathered in staging._gathered([batch] * 10)] == [6, 6, 6, 2]
