@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.errors import IngestError, IntegrityError, LeaseHeld
+from rempart.errors import IngestError, IntegrityError, LeaseHeld, LeaseLost
 from rempart.flows.ingestion import extract as flow
 from rempart.flows.ingestion import ingest_run, source_state
 from rempart.flows.ingestion.extract import due, extract, known_keys
 from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared.leases import holder
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sources.database import Relation
@@ -186,6 +187,29 @@ def test_two_at_once_wait_for_each_other(
     monkeypatch.setattr(flow, "PATIENCE", 0)
     with platform.continuity.hold_lease("extract readings", "another"), pytest.raises(LeaseHeld):
         extract(platform, readings, source=source_of(table, readings))
+
+
+def test_a_run_that_lost_its_lease_meanwhile_commits_nothing(
+    platform: Platform, readings: Pipeline, table: Table
+) -> None:
+    source = source_of(table, readings)
+
+    class Paused:
+        origin = ORIGIN
+
+        def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:
+            taken = source.extract(state, sink, now)
+            platform.continuity.take("extract readings", holder(), 60, again=True)
+            return taken
+
+        def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
+            raise NotImplementedError
+
+    with pytest.raises(LeaseLost):
+        extract(platform, readings, source=Paused())
+    pending = source_state.read_pending(platform.sites["primary"], "lake", "readings")
+    assert pending is not None and not pending.whole
+    assert not platform.ledger.find("extraction", "readings")
 
 
 def test_a_site_that_returns_other_bytes_is_an_error(

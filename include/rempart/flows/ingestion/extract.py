@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from rempart.coordination.lease import Lease
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
@@ -80,14 +81,14 @@ def extract(
     """Extract what is new at the pipeline's source. Without one, and without news, nothing changes.
 
     `source` replaces the one that the pipeline file declares. Raises SourceUnavailable, IngestError, PlacementDenied,
-    ConnectionMissing, SiteError, SiteFenced, LeaseHeld.
+    ConnectionMissing, SiteError, SiteFenced, LeaseHeld, LeaseLost.
     """
     opener = opener_of(pipeline)
     if opener is None and source is None:
         return nothing()
-    with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE):
+    with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE) as lease:
         run = ingest_run.begin(platform, pipeline)
-        committing = partial(platform.committing, run.active)
+        committing = partial(_committing, platform, run, lease)
         before = current_snapshot.current(run, accepted_loss)
         pending = source_state.read_pending(run.site, run.lake, pipeline.name)
         if pending is not None and pending.whole:
@@ -99,12 +100,20 @@ def extract(
                 _finish(committing, run, before, pending.after)
                 pending = None
         if pending is not None:  # interrupted, or its deliveries are gone: take them again
-            _clear(run, pending.folder)
+            with committing():
+                _clear(run, pending.folder)
         stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
         if source is None and opener is not None:
             source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record))
         assert source is not None  # noqa: S101 - one of both is there
         return _extract(committing, run, before, stand, source)
+
+
+@contextmanager
+def _committing(platform: Platform, run: IngestionRun, lease: Lease) -> Iterator[None]:
+    """Keep the lease of this extraction, and the active site, while the block writes. Raises LeaseLost, SiteFenced."""
+    with platform.continuity.still(lease), platform.committing(run.active):
+        yield
 
 
 def _extract(
@@ -125,7 +134,8 @@ def _extract(
     result = ExtractResult(len(made), sum(delivery.bytes for delivery in made), 0, absent, taken.complete)
     if not made and compared is None:
         if after == stand:
-            source_state.drop_pending(run.site, run.lake, run.pipeline.name)
+            with committing():
+                source_state.drop_pending(run.site, run.lake, run.pipeline.name)
         else:
             _finish(committing, run, before, after)
         return result
