@@ -220,6 +220,23 @@ def test_a_site_that_returns_other_bytes_is_an_error(
         extract(platform, readings, source=source_of(table, readings))
 
 
+def test_what_a_source_left_without_naming_it_is_not_ingested(platform: Platform, readings: Pipeline) -> None:
+    class Forgetful:
+        origin = ORIGIN
+
+        def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:
+            if not state:
+                sink.deliver("forgotten.csv", iter([b"x"]))
+            return Extraction([], {"read": "once"})
+
+        def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
+            raise NotImplementedError
+
+    extract(platform, readings, source=Forgetful())
+    extract(platform, readings, source=Forgetful())
+    assert landed(platform) == {}
+
+
 def test_a_name_that_leads_elsewhere_is_refused(platform: Platform, readings: Pipeline) -> None:
     class Elsewhere:
         origin = ORIGIN

@@ -123,6 +123,7 @@ def _extract(
     folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
     with committing():
         source_state.write_pending(run.site, run.lake, run.pipeline.name, Pending(folder, False))
+        _clear(run, folder)  # what a source left there without naming it
     with spool_folder() as spool:
         sink = LandingSink(run, folder, spool)
         compared = _compare(run, before, stand, source, sink)

@@ -230,6 +230,12 @@ def test_rows_can_be_csv_of_all_declared_columns() -> None:
         (lambda asked: as_json([1]), {}, "a row is not an object"),
         (lambda asked: Reply(status=401), {}, "status 401"),
         (lambda asked: Reply(status=404), {}, "status 404"),
+        (lambda asked: Reply(status=304), {}, "status 304"),  # without a version that was asked for
+        (
+            lambda asked: Reply(status=304) if asked.query["page"] == "2" else by_page(asked),
+            {"pagination": {"by": "page", "parameter": "page"}},
+            "status 304",
+        ),
         (
             lambda asked: as_json([{"seen": "soon"}]),
             {"cursor": {"column": "seen"}, "cursor_parameter": "since"},

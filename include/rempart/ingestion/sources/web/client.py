@@ -168,12 +168,15 @@ class Client:
         """Return the seconds since the client was made."""
         return self._clock() - self._began
 
-    def page(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """Return an answer with status 200 or 304, whole. Raises IngestError, SourceUnavailable, PlacementDenied."""
+    def page(self, url: str, conditions: Mapping[str, str] | None = None) -> Answer:
+        """Return an answer with status 200, or 304 to `conditions`, whole.
+
+        Raises IngestError, SourceUnavailable, PlacementDenied.
+        """
         for attempt in range(TRIES):
             until = self._clock() + PAGE_SECONDS
             try:
-                with self.opened(url, {"Accept": "application/json"} | dict(headers or {})) as answer:
+                with self.opened(url, {"Accept": "application/json"} | dict(conditions or {})) as answer:
                     status, given = answer.status_code, dict(answer.headers)
                     body = b"" if status in AGAIN else self._read(url, answer, until)
             except CutShort as cut:
@@ -182,7 +185,7 @@ class Client:
             if status in AGAIN:
                 self.wait(url, given, attempt, f"status {status}")
                 continue
-            if status not in (200, 304):
+            if status != 200 and not (status == 304 and conditions):
                 refuse(url, status)
             return Answer(str(answer.url), status, {name.lower(): value for name, value in given.items()}, body)
         raise AssertionError("wait raises at the last attempt")

@@ -96,15 +96,14 @@ def download(client: Client, url: str, file: Path, known: Version) -> Downloaded
     file.write_bytes(b"")
     for _ in range(PIECES):
         done = file.stat().st_size
-        asked = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        conditions = {} if done or starts else known.conditions()
+        asked = {"Accept": "*/*", "Accept-Encoding": "identity", **conditions}
         if done and version.validator:
             asked |= {"Range": f"bytes={done}-", "If-Range": version.validator}
-        elif not done and not starts:
-            asked |= known.conditions()
         try:
             with client.opened(url, asked) as answer:
                 status, given = answer.status_code, {name.lower(): value for name, value in answer.headers.items()}
-                if status == 304 and not done:
+                if status == 304 and conditions:
                     return None
                 if status == 206 and "range" in map(str.lower, asked) and _goes_on(given, version, done):
                     pass
