@@ -37,6 +37,8 @@ from rempart.sites.spool import spool_folder
 logger = logging.getLogger(__name__)
 LISTED = 500
 """Deliveries that a record of evidence names by their SHA-256."""
+DESCENT = 1000
+"""Snapshots that are searched at most for one that the current snapshot descends from."""
 _NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 
 
@@ -141,7 +143,10 @@ def _extract(
             _finish(committing, run, before, after)
         return result
     pending = Pending(folder, True, tuple(made), after, _evidence(run, source, number, result, made))
+    lost = list(_lost(run, before, made))
     with committing():
+        for key in lost:
+            run.site.delete(run.lake, key)
         source_state.write_pending(run.site, run.lake, run.pipeline.name, pending)
     _tell(run, pending)
     if not made:
@@ -236,17 +241,45 @@ def _unfinished(run: IngestionRun, pending: Pending) -> list[Delivery]:
 
 def _holds(run: IngestionRun, current: Snapshot | None, pending: Pending) -> bool:
     """Return whether the current snapshot holds what was ingested: not after a restore or failover went back."""
-    for delivery in pending.deliveries:
-        name = deliveries.read(run.site, run.lake, run.pipeline.name, delivery.sha256)["snapshot"]
-        if name is None or (current is not None and current.id == name):
-            continue
-        try:
-            taken_in = snapshots.read(run.site, run.lake, run.pipeline.name, name)
-        except ObjectMissing:  # an erasure replaced it
-            continue
-        if current is None or current.created_at < taken_in.created_at:
+    outcomes = (
+        deliveries.read(run.site, run.lake, run.pipeline.name, delivery.sha256) for delivery in pending.deliveries
+    )
+    return not any(_is_behind(run, current, name) for name in {outcome["snapshot"] for outcome in outcomes})
+
+
+def _is_behind(run: IngestionRun, current: Snapshot | None, name: str | None) -> bool:
+    """Return whether the current snapshot is without the rows of another one, `name`: it does not descend from it."""
+    if current is not None and current.id == name:
+        return False
+    taken_in = _manifest(run, name)
+    if taken_in is None:  # without rows, or an erasure replaced it
+        return False
+    found = current
+    for _ in range(DESCENT):
+        if found is None or found.created_at < taken_in.created_at:
+            return True
+        if found.id == name:
             return False
-    return True
+        earlier = _manifest(run, found.previous)
+        if earlier is None and found.previous is not None:  # an erasure replaced it
+            return False
+        found = earlier
+    return False
+
+
+def _manifest(run: IngestionRun, name: str | None) -> Snapshot | None:
+    try:
+        return snapshots.read(run.site, run.lake, run.pipeline.name, name) if name else None
+    except ObjectMissing:
+        return None
+
+
+def _lost(run: IngestionRun, before: Snapshot | None, made: Sequence[Delivery]) -> Iterator[str]:
+    """Yield the keys of outcomes whose snapshot a restore or failover left behind: their rows are ingested again."""
+    for delivery in made:
+        outcome = deliveries.recorded(run.site, run.lake, run.pipeline.name, delivery.sha256)
+        if outcome is not None and _is_behind(run, before, outcome.get("snapshot")):
+            yield deliveries.outcome_key(run.pipeline.name, delivery.sha256)
 
 
 def _still_there(run: IngestionRun, unfinished: Sequence[Delivery]) -> bool:
