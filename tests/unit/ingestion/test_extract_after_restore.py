@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -54,3 +55,15 @@ def test_rows_that_a_restore_left_behind_come_again(platform: Platform, readings
     assert extract(platform, readings, source=source_of(table, readings)).deliveries == 1  # the bytes are known
     ingest(platform, readings)
     assert sorted(meters(platform)) == sorted(table.rows)
+
+
+def test_a_snapshot_built_after_a_restore_takes_no_stand_that_was_left_behind(
+    platform: Platform, readings: Pipeline, table: Table, deliver: Callable[..., None]
+) -> None:
+    platform, old = with_two_snapshots(platform, readings, table)
+    goes_back(platform, old)
+    deliver("by-hand.csv", "m8,2026-01-01,1,,base,")
+    ingest(platform, readings)  # its snapshot is later than that with m7, and does not descend from it
+    assert extract(platform, readings, source=source_of(table, readings)).deliveries == 1
+    assert ingest(platform, readings).accepted == 1
+    assert sorted(meters(platform)) == sorted([*table.rows, "m8"])
