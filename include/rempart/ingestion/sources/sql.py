@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _AT_A_TIME = 10_000
 _CHOSEN = 500
 """Rows that are asked for by their keys in one statement."""
-_SERVERS = ("postgres", "postgresql", "mysql", "mariadb")
+_PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+"""Types of connections that are read, with their usual ports."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,10 @@ def open_source(pipeline: Pipeline, around: Surroundings) -> Source:
     if not isinstance(source, SqlSource):
         raise PipelineError(f"Pipeline '{pipeline.name}': its source is of kind {source.kind}", "Use `kind: sql`.")
     connection = around.connections(source.connection)
-    if connection.conn_type not in _SERVERS:
+    if connection.conn_type not in _PORTS:
         raise ConfigError(
             f"Connection '{connection.name}' is of type '{connection.conn_type}', which kind `sql` does not read",
-            f"Use a connection of type {', '.join(_SERVERS)}.",
+            f"Use a connection of type {', '.join(_PORTS)}.",
         )
     origin = _origin(pipeline, connection, around)
     column = source.cursor.column if source.cursor else None
@@ -155,16 +156,24 @@ def _database(connection: Connection) -> Database:
 
 
 def _origin(pipeline: Pipeline, connection: Connection, around: Surroundings) -> Origin:
-    """Ask the policy about the connection, and return where it leads. Raises PlacementDenied."""
+    """Ask the policy about the connection, and return where it leads. Raises PlacementDenied.
+
+    A database is written to by others, so it is never an origin alone: the policy must allow both.
+    """
     config, on = around.config, around.now.date()
     decision = places.decide_connection(config, pipeline.classification, connection.name, on=on)
     place = config.connections.get(connection.name)
-    hosts = [places.split_host(host)[0].lower() for host in place.hosts] if place else []
-    if place and connection.host.lower() not in hosts:
-        fact = f"it leads to '{connection.host}', which is not among its hosts: {', '.join(hosts) or 'none'}"
-        remedy = f"Correct the connection, or connections.{connection.name}.hosts in rempart.yaml."
-        reason = Reason(False, f"connections.{connection.name}", fact, remedy)
-        decision = verdict(pipeline.classification, "connection", decision.place, (*decision.reasons, reason))
+    if place:
+        label = f"connection '{connection.name}'"
+        reading = places.decide_origin_connection(config, pipeline.classification, connection.name, on=on)
+        reasons = [*reading.reasons, *decision.reasons]
+        port = connection.port or _PORTS[connection.conn_type]
+        if not places.is_declared_host(place.hosts, connection.host, port):
+            named = ", ".join(place.hosts) or "none"
+            fact = f"it leads to '{connection.host}' port {port}, which is not among its hosts: {named}"
+            remedy = f"Correct the connection, or connections.{connection.name}.hosts in rempart.yaml."
+            reasons.append(Reason(False, f"connections.{connection.name}", fact, remedy))
+        decision = verdict(pipeline.classification, "origin", label, dict.fromkeys(reasons))
     around.record(decision)
     if place is None:
         raise ConfigError(
