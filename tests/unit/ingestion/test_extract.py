@@ -164,6 +164,19 @@ def test_late_and_deleted_rows_are_found_by_comparing_keys(
     assert extract(later, readings, source=source).absent == 1
 
 
+def test_a_row_within_the_overlap_is_not_also_taken_by_the_comparison(
+    platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of(table, readings)
+    monkeypatch.setattr(flow, "_schedule", lambda pipeline: "0 3 * * *")
+    extract(platform, readings, source=source)
+    ingest(platform, readings)
+    table.put("late", NOW - timedelta(minutes=65))  # the cursor is an hour ago, the overlap ten minutes
+    assert extract(platform, readings, source=source).deliveries == 1
+    taken = ingest(platform, readings)
+    assert (taken.accepted, taken.quarantined) == (1, 0)
+
+
 def test_a_snapshot_that_goes_back_takes_the_cursor_back(platform: Platform, readings: Pipeline, table: Table) -> None:
     source, site = source_of(table, readings), platform.sites["primary"]
     at = [NOW]

@@ -58,16 +58,16 @@ class SqlExtraction:
         return Extraction(made, memory.after())
 
     def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
-        """Extract rows up to the cursor that are not known, and return known keys that the database has no more."""
+        """Extract rows that are not known and that `extract` does not read, and return known keys that are gone."""
         memory = RowMemory(state, self.overlap, 0)
-        if memory.cursor is None:
+        if (since := memory.since) is None:
             raise CapabilityMissing(
                 "compare keys: the source has no cursor, or nothing was taken yet",
                 "Add `cursor` to `source`, and run the pipeline once before.",
             )
         absent: list[tuple[object, ...]] = []
         with self.database.reading(self.relation) as reading:
-            late = key_comparison.compare(known, self._keys(reading, memory.cursor), absent.append)
+            late = key_comparison.compare(known, self._keys(reading, since), absent.append)
             texts = list(map(self._texts, late))
             made = csv_deliveries.deliver(sink, _stem("late", state), self._header, self._late(reading, texts))
         return Extraction(made, state, absent_keys=tuple(absent))
@@ -76,8 +76,8 @@ class SqlExtraction:
     def _header(self) -> bytes:
         return csv_deliveries.header(list(self.relation.columns))
 
-    def _keys(self, reading: Reading, cursor: int) -> Iterator[tuple[tuple[object, ...], bool]]:
-        """Yield the keys at the database as ingestion types them, and whether each is at or before the cursor."""
+    def _keys(self, reading: Reading, since: int) -> Iterator[tuple[tuple[object, ...], bool]]:
+        """Yield the keys at the database as ingestion types them, and whether each is before what `extract` reads."""
         rows = reading.keys()
         while some := list(islice(rows, _AT_A_TIME)):
             table, faults = self._typed([csv_deliveries.cells(row) for _, row in some])
@@ -85,7 +85,7 @@ class SqlExtraction:
             for i, key in enumerate(zip(*columns, strict=True)):
                 micros = some[i][0]
                 if i not in faults:  # such a row is in quarantine, and in no snapshot
-                    yield key, micros is not None and micros <= cursor
+                    yield key, micros is not None and micros < since
 
     def _typed(self, cells: Sequence[Sequence[str]]) -> tuple[pa.Table, Mapping[int, object]]:
         from rempart.ingestion.cells import convert
