@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart import canonical_json
-from rempart.errors import CapabilityMissing, ConfigError, PipelineError
+from rempart.errors import CapabilityMissing, ConfigError, IngestError, PipelineError
 from rempart.ingestion.sources import csv_deliveries, key_comparison
 from rempart.ingestion.sources.database import Database, Reading, Relation
 from rempart.ingestion.sources.port import Extraction, Origin, Sink, Source, State, Surroundings
@@ -100,8 +100,17 @@ class SqlExtraction:
 
     def _late(self, reading: Reading, keys: Sequence[Sequence[str]]) -> Iterator[bytes]:
         for start in range(0, len(keys), _CHOSEN):
-            for _, row in reading.chosen(keys[start : start + _CHOSEN]):
+            asked = keys[start : start + _CHOSEN]
+            came = 0
+            for _, row in reading.chosen(asked):
+                came += 1
                 yield row
+            if came != len(asked):
+                raise IngestError(
+                    f"compare keys: the database has {len(asked)} late rows, and gave {came} when asked by their keys",
+                    "Declare the columns of `key` with the types that the database has; or write a query that gives "
+                    "them in the form that is declared (`source.query`).",
+                )
 
 
 def _stem(kind: str, state: State) -> str:

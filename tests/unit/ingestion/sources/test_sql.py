@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 
-from rempart.errors import PlacementDenied
-from rempart.ingestion.sources.port import Surroundings
-from rempart.ingestion.sources.sql import open_source
+from rempart.errors import IngestError, PlacementDenied
+from rempart.ingestion.sources.database import Relation
+from rempart.ingestion.sources.port import Origin, Surroundings
+from rempart.ingestion.sources.row_memory import Row
+from rempart.ingestion.sources.sql import SqlExtraction, open_source
 from rempart.settings import config as configuration
+from rempart.settings.columns import Column
 from rempart.settings.config import Config, Connection, project_root
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import Dialect
 from rempart.sovereignty.policy import Decision
 from rempart.sovereignty.sources import decide_source
+from tests.unit.ingestion.sources.test_bucket import Sink
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 HERE = {"operator": "this-machine", "service": "machine", "region": "local"}
@@ -76,3 +83,25 @@ def test_a_connection_leads_to_a_declared_host_and_port(hosts: list[str], port: 
         with pytest.raises(PlacementDenied, match="not among its hosts"):
             open_source(pipeline(), around(config(hosts), leading, recorded))
     assert [decision.allowed for decision in recorded] == [allowed]
+
+
+def test_late_rows_that_the_database_does_not_find_by_their_keys_are_an_error() -> None:
+    """A key that is written `007` in the database and declared as an integer is asked for as 7."""
+    columns = {"id": Column(type="integer", known="made")}
+    relation = Relation("t", None, columns, ["id"], "changed_at", timedelta(hours=1))
+
+    class Reading:
+        def keys(self) -> Iterator[Row]:
+            return iter([(0, b"007"), (0, b"8")])
+
+        def chosen(self, keys: Sequence[Sequence[str]]) -> Iterator[Row]:
+            return ((0, key.encode()) for (key,) in keys if key in ("007", "8"))
+
+    class Database:
+        @contextmanager
+        def reading(self, relation: Relation) -> Iterator[Any]:
+            yield Reading()
+
+    source = SqlExtraction(Database(), relation, Dialect(), Origin("acme", "t", "FR", "FR"), timedelta(minutes=1))
+    with pytest.raises(IngestError, match="has 2 late rows, and gave 1"):
+        source.compare_keys(iter([]), {"cursor": "86400000000"}, Sink())
