@@ -261,6 +261,16 @@ def test_a_page_larger_than_its_limit_is_refused(monkeypatch: pytest.MonkeyPatch
         opened(service).extract({}, MemorySink(), NOW)
 
 
+@pytest.mark.parametrize("packed", ["gzip, gzip", "deflate", "br", "zstd", "x-unknown"])
+def test_an_answer_that_is_packed_otherwise_or_twice_is_refused(packed: str) -> None:
+    import gzip
+
+    twice = Reply(gzip.compress(gzip.compress(b"[]")), headers={"Content-Encoding": packed})
+    with serving(lambda asked: twice) as service, pytest.raises(IngestError, match="is packed by"):
+        opened(service).extract({}, MemorySink(), NOW)
+    assert service.asked[0].headers["accept-encoding"] == "gzip"
+
+
 # --- patience ---------------------------------------------------------------------------------------------------------
 
 

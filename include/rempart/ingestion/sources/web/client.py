@@ -153,7 +153,7 @@ class Client:
             proxy=proxy,
             trust_env=proxy is None,
             timeout=httpx.Timeout(60.0, connect=15.0),
-            headers={"User-Agent": "rempart"},
+            headers={"User-Agent": "rempart", "Accept-Encoding": "gzip"},
             limits=httpx.Limits(max_connections=1),
         )
 
@@ -178,7 +178,7 @@ class Client:
             try:
                 with self.opened(url, {"Accept": "application/json"} | dict(conditions or {})) as answer:
                     status, given = answer.status_code, dict(answer.headers)
-                    body = b"" if status in AGAIN else self._read(url, answer, until)
+                    body = self._read(url, answer, until) if status == 200 else b""
             except CutShort as cut:
                 self.wait(url, {}, attempt, str(cut))
                 continue
@@ -191,6 +191,12 @@ class Client:
         raise AssertionError("wait raises at the last attempt")
 
     def _read(self, url: str, answer: httpx.Response, until: float) -> bytes:
+        packed = answer.headers.get("content-encoding", "identity").strip().lower()
+        if packed not in ("gzip", "identity", ""):  # several layers unpack a block to a million times its size
+            raise IngestError(
+                f"get {shown(url)}: the answer is packed by {packed[:40]!r}, and gzip was asked for",
+                "Ask the service's operator for gzip, once, or for no packing. Nothing was delivered.",
+            )
         body = bytearray()
         for block in self.blocks(answer, raw=False):
             body += block
