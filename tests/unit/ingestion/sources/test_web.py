@@ -224,6 +224,26 @@ def test_rows_can_be_csv_of_all_declared_columns() -> None:
         ),
         (lambda asked: Reply(b"<html>log in</html>"), {}, "not JSON, but HTML"),
         (lambda asked: Reply(b"[" * 100_000), {}, "nested too deeply|not JSON"),
+        (
+            lambda asked: Reply(b'[{"booking_id": ' + b"[" * 600 + b"]" * 600 + b"}]"),
+            {},
+            "nested too deeply",
+        ),
+        (
+            lambda asked: as_json(ROWS, Link="<https://[x>; rel=next"),
+            {"pagination": {"by": "link_header"}},
+            "is no address",
+        ),
+        (
+            lambda asked: as_json({"items": ROWS, "next": "https://[x"}),
+            {"records": "items", "pagination": {"by": "next_url", "field": "next"}},
+            "is no address",
+        ),
+        (
+            lambda asked: as_json({"items": ROWS, "next": "\ud800"}),
+            {"records": "items", "pagination": {"by": "cursor", "parameter": "at", "field": "next"}},
+            "is no address",
+        ),
         (lambda asked: Reply(b'[{"booking_id": NaN}]'), {}, "holds NaN"),
         (lambda asked: Reply(b'[{"a": 1, "a": 2}]'), {}, "a name twice"),
         (lambda asked: as_json({"items": 3}), {"records": "items"}, "is no list of rows"),

@@ -62,7 +62,15 @@ def test_a_redirect_to_the_same_server_keeps_the_secret_and_an_endless_one_ends(
 
 @pytest.mark.parametrize(
     "target",
-    ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//", "http://[::1", "gopher://x:1/"],
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "http://me:pw@127.0.0.1/",
+        "//",
+        "http://[::1",
+        "https://[x",
+        "gopher://x:1/",
+    ],
 )
 def test_nothing_but_plain_http_is_followed(target: str) -> None:
     elsewhere = Reply(status=302, headers={"Location": target})
@@ -118,3 +126,9 @@ def test_a_private_authority_counts_and_another_host_gets_no_secret(tmp_path: Pa
             assert "authorization" in service.asked[-1].headers
             home.page(f"{service.url}/moved")
             assert len(other.asked) == 1 and "authorization" not in other.asked[0].headers
+
+
+@pytest.mark.parametrize("url", ["https://[x", "https://xn--\u2100/", "https://a.example/" + "x" * 70_000])
+def test_an_address_that_cannot_be_read_is_refused(url: str) -> None:
+    with pytest.raises(IngestError, match="no plain HTTP address"):
+        client("http://127.0.0.1:9/").page(url)

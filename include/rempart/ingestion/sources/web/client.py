@@ -61,7 +61,10 @@ class CutShort(Exception):
 
 def shown(url: str) -> str:
     """Return an address for messages: without its query, which may hold a cursor or a token."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -73,11 +76,15 @@ def origin_of(url: str) -> tuple[str, str, int]:
     except ValueError:
         host, port = "", 0
     if not host or not port or parts.username is not None or any(sign <= " " for sign in url):
-        raise IngestError(
-            f"follow {shown(url)[:200]!r}: the service leads to something that is no plain HTTP address",
-            "Ask the service's operator. Nothing was delivered.",
-        )
+        raise _no_address(url)
     return parts.scheme, host.lower(), port
+
+
+def _no_address(url: str) -> IngestError:
+    return IngestError(
+        f"follow {shown(url)[:200]!r}: the service leads to something that is no plain HTTP address",
+        "Ask the service's operator. Nothing was delivered.",
+    )
 
 
 def credentials(connection: Connection | None) -> dict[str, str]:
@@ -237,7 +244,10 @@ class Client:
                 self._allowed.add((host, port))
             self._keep_pace()
             secret = self._secret if origin == self._home else {}
-            request = self._http.build_request("GET", url, headers={**headers, **secret})
+            try:
+                request = self._http.build_request("GET", url, headers={**headers, **secret})
+            except (httpx.InvalidURL, UnicodeError):
+                raise _no_address(url) from None
             request.extensions["trace"] = _peer_check(host, self._proxies)
             try:
                 answer = self._http.send(request, stream=True, follow_redirects=False, auth=None)
@@ -247,7 +257,10 @@ class Client:
                 if answer.status_code not in _MOVED:
                     yield answer
                     return
-                url = urljoin(url, answer.headers.get("location", ""))
+                try:
+                    url = urljoin(url, answer.headers.get("location", ""))
+                except ValueError:
+                    raise _no_address(url) from None
             finally:
                 answer.close()
         raise IngestError(f"get {shown(url)}: more than {REDIRECTS} redirects", "Correct source.url.")
