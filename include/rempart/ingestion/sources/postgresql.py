@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
-_REFUSED = re.compile(r"password authentication|pg_hba\.conf|does not exist|not permitted|permission denied|SSL|certif")
+_REFUSED = re.compile(
+    r"password authentication|pg_hba\.conf|does not exist|not permitted|permission denied|certif"
+    r"|does not support SSL|SSL error: (?:tlsv1|sslv3|ssl/tls)"
+)
+"""Texts of a server or of libpq that no retry changes. A TLS session that was lost is not among them."""
 _RETRIED = ("08", "40", "53", "57")
 """Classes of SQLSTATE that a retry can mend: connection, rollback, resources, and an operator's intervention."""
 _TIMED_OUT = "57014"
