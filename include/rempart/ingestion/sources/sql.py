@@ -23,6 +23,7 @@ from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import Dialect, SqlSource
 from rempart.sovereignty import places
+from rempart.sovereignty.egress import is_this_machine
 from rempart.sovereignty.policy import Reason, verdict
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _CHOSEN = 500
 """Rows that are asked for by their keys in one statement."""
 _PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 """Types of connections that are read, with their usual ports."""
+_VERIFIED = ("verify-ca", "verify-full")
+"""Modes of `sslmode` that check the server's certificate."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def open_source(pipeline: Pipeline, around: Surroundings) -> Source:
             f"Use a connection of type {', '.join(_PORTS)}.",
         )
     origin = _origin(pipeline, connection, around)
+    _check_tls(connection)
     column = source.cursor.column if source.cursor else None
     relation = Relation(
         source.table, query_of(source), pipeline.columns, pipeline.key, column, source.statement_timeout
@@ -162,6 +166,18 @@ def _database(connection: Connection) -> Database:
     from rempart.ingestion.sources.postgresql import Postgresql
 
     return Postgresql(connection)
+
+
+def _check_tls(connection: Connection) -> None:
+    """Raise ConfigError if rows of another machine would come without TLS, or from whoever answers."""
+    mode = str(connection.tls().get("sslmode", "prefer"))
+    if mode not in _VERIFIED and not is_this_machine(connection.host):
+        raise ConfigError(
+            f"Connection '{connection.name}' leads to another machine, '{connection.host}', and its `sslmode` is "
+            f"{mode}: a machine between them could read or change the rows",
+            "Set `sslmode: verify-full` in its extra, and the authority of the server's certificate as `sslrootcert`: "
+            "a file, or `system`.",
+        )
 
 
 def _origin(pipeline: Pipeline, connection: Connection, around: Surroundings) -> Origin:

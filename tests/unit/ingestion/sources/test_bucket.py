@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 import yaml
 
-from rempart.errors import ConnectionMissing, IngestError, IntegrityError, PipelineError, PlacementDenied
+from rempart.errors import ConfigError, ConnectionMissing, IngestError, IntegrityError, PipelineError, PlacementDenied
 from rempart.ingestion.sources import bucket as sources
 from rempart.ingestion.sources.bucket import BucketFiles, open_bucket
 from rempart.ingestion.sources.port import Delivery, Origin, Surroundings
@@ -201,6 +201,11 @@ def test_reading_from_another_operator_is_a_decision_in_evidence() -> None:
     assert opened.origin == Origin("aws", "acme/shared/year/", "DE, LU", "US")
     assert [(d.allowed, d.what, d.place) for d in recorded] == [(True, "origin", "origin 'acme'")]
     assert not hasattr(opened.site, "write") and not hasattr(opened.site, "delete")
+
+
+def test_a_bucket_of_another_machine_is_not_read_without_tls() -> None:
+    with pytest.raises(ConfigError, match="another machine without TLS"):
+        open_bucket(pipeline(), around(config(origins=WIDE), [], AWS.replace("https", "http")))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart.errors import IngestError, PlacementDenied
+from rempart.errors import ConfigError, IngestError, PlacementDenied
 from rempart.ingestion.sources.database import Relation
 from rempart.ingestion.sources.port import Origin, Surroundings
 from rempart.ingestion.sources.row_memory import Row
@@ -105,3 +105,19 @@ def test_late_rows_that_the_database_does_not_find_by_their_keys_are_an_error() 
     source = SqlExtraction(Database(), relation, Dialect(), Origin("acme", "t", "FR", "FR"), timedelta(minutes=1))
     with pytest.raises(IngestError, match="has 2 late rows, and gave 1"):
         source.compare_keys(iter([]), {"cursor": "86400000000"}, Sink())
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mysql"])
+@pytest.mark.parametrize("mode", [None, "disable", "prefer", "require", "verify-ca", "verify-full"])
+def test_another_machine_is_read_only_with_a_verified_certificate(
+    kind: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    extra = {"sslmode": mode} if mode else {}
+    leading = Connection("shop", kind, "db.example.eu", None, "reader", "secret", "shop", extra)
+    there = around(config(["db.example.eu"]), leading, [])
+    if mode in ("verify-ca", "verify-full"):
+        open_source(pipeline(), there)
+    else:
+        with pytest.raises(ConfigError, match="leads to another machine"):
+            open_source(pipeline(), there)

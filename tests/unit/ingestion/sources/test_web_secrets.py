@@ -103,6 +103,18 @@ def test_a_name_that_leads_to_this_machine_is_not_connected(monkeypatch: pytest.
         assert service.asked == []
 
 
+def test_no_proxy_gets_the_secret_of_a_service_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda asked: as_json([])) as proxy, serving(lambda asked: as_json([])) as service:
+        for variable in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(variable, proxy.url)
+        named = Connection("shop", "http", password="not-to-be-seen", extra={"proxy": proxy.url})
+        for connection in (TOKEN, named):
+            client(service.url, connection=connection).page(f"{service.url}/rows")
+        assert (len(service.asked), proxy.asked) == (2, [])
+
+
 def test_messages_and_logs_hold_no_query_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     with serving(lambda asked: Reply(status=403)) as service, pytest.raises(IngestError) as refused:
         client(service.url, connection=TOKEN).page(f"{service.url}/rows?since=a-value")

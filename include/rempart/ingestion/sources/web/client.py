@@ -130,8 +130,8 @@ class Client:
     """Sends GET requests of one source.
 
     `allow` is asked for each host and port, and raises PlacementDenied. `proxy`: the address of a proxy; without it
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment count. `ca_file`: a private authority, instead of the public
-    ones.
+    HTTPS_PROXY and NO_PROXY of the environment count. Plain HTTP goes through none. `ca_file`: a private authority,
+    instead of the public ones.
     """
 
     def __init__(
@@ -158,6 +158,7 @@ class Client:
         self._http = httpx.Client(
             verify=_trust(self._home[0], ca_file),
             proxy=proxy,
+            mounts={"http://": None},  # a service of this machine: no proxy gets its token in clear
             trust_env=proxy is None,
             timeout=httpx.Timeout(60.0, connect=15.0),
             headers={"User-Agent": "rempart", "Accept-Encoding": "gzip"},
