@@ -30,6 +30,8 @@ OBJECTS = 100_000
 """Most objects below the folder of a source."""
 AT_ONCE = 1_000
 """Most objects of one extraction; the next one goes on."""
+RUN_BYTES = 4 << 30
+"""Bytes after which an extraction ends with the object that it reads; the next one goes on."""
 OBJECT_BYTES = 4 << 30
 """Largest object."""
 _BLOCK = 1 << 20
@@ -110,12 +112,16 @@ class BucketFiles:
         new = [info for info in found if state.get(_mark(info.key)) != _version(info)]
         after = {mark: version for mark, version in state.items() if mark in marks}  # what is gone is forgotten
         deliveries = []
+        done = size = 0
         for info in new[: self.at_once]:
+            if size >= RUN_BYTES:
+                break
+            done, size = done + 1, size + info.size
             delivery = self._deliver(info, sink)
             if delivery is not None:
                 deliveries.append(delivery)
                 after[_mark(info.key)] = _version(info)
-        return Extraction(deliveries, after, complete=len(new) <= self.at_once)
+        return Extraction(deliveries, after, complete=done == len(new))
 
     def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
         raise CapabilityMissing(

@@ -77,6 +77,20 @@ def test_a_limit_ends_an_extraction_and_the_next_goes_on(site: MemorySite) -> No
     assert taken == [b"0", b"1", b"2", b"3", b"4"]
 
 
+def test_an_extraction_ends_after_so_many_bytes_and_the_next_goes_on(
+    site: MemorySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "RUN_BYTES", 3)
+    for number in range(3):
+        site.write("shared", f"{number}.csv", f"no{number}".encode())
+    bodies, state, complete = take(site)
+    assert (bodies, complete) == ([b"no0"], False)
+    bodies, state, complete = take(site, state)
+    assert (bodies, complete) == ([b"no1"], False)
+    bodies, state, complete = take(site, state)
+    assert (bodies, complete) == ([b"no2"], True)
+
+
 def test_markers_hidden_and_empty_objects_are_left_out(site: MemorySite) -> None:
     for key in ("folder/", "_SUCCESS", "x/.hidden.csv", "x/_temporary.csv"):
         site.write("shared", key, b"x" if "csv" in key else b"")
