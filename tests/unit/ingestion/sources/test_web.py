@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import IngestError, SourceUnavailable
+from rempart.ingestion.sources import row_memory
 from rempart.ingestion.sources.port import Delivery, Origin
 from rempart.ingestion.sources.web import client as web
 from rempart.ingestion.sources.web.client import Client
@@ -175,6 +176,44 @@ def test_a_limit_ends_an_extraction_and_the_next_goes_on() -> None:
             state, complete = dict(got.state), got.complete
         assert sink.rows == ROWS and rounds == 3
         assert opened(service, **source).extract(state, sink, NOW).deliveries == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_a_listing_whose_next_page_is_gone_begins_anew(status: int) -> None:
+    """The newest rows come first, so the highest cursor is known before most rows are read."""
+    gone: list[Reply] = []
+
+    def answers(asked: Request) -> Reply:
+        start = 2 * (int(asked.query["page"]) - 1)
+        return gone.pop() if gone else as_json(ROWS[::-1][start : start + 2])
+
+    source: dict[str, Any] = {
+        "pagination": {"by": "page", "parameter": "page"},
+        "cursor": {"column": "seen", "overlap": "3m"},
+        "cursor_parameter": "since",
+    }
+    with serving(answers) as service:
+        sink, whole = MemorySink(), opened(service, **source)
+        part = Http(whole.pipeline, whole.source, ORIGIN, whole.connect, pages=2).extract({}, sink, NOW)
+        assert not part.complete and "cursor" not in part.state
+        gone.append(Reply(status=status))
+        before = len(service.asked)
+        rest = opened(service, **source).extract(part.state, sink, NOW)
+        assert [asked.query for asked in service.asked[before : before + 2]] == [{"page": "3"}, {"page": "1"}]
+        assert rest.complete and sorted(row["booking_id"] for row in sink.rows) == list(range(7))
+        again = opened(service, **source).extract(rest.state, MemorySink(), NOW)
+        assert service.asked[-1].query["since"] == "2025-01-01T00:03:00Z"
+        assert set(again.state) == {"cursor", "rows"}
+
+
+def test_parts_of_a_listing_together_remember_no_more_rows_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_memory, "MOST", 5)
+    source: dict[str, Any] = {"pagination": {"by": "page", "parameter": "page"}}
+    with serving(by_page) as service:
+        whole = opened(service, **source)
+        state = Http(whole.pipeline, whole.source, ORIGIN, whole.connect, pages=2).extract({}, MemorySink(), NOW).state
+        with pytest.raises(IngestError, match="more than 5 rows"):
+            opened(service, **source).extract(state, MemorySink(), NOW)
 
 
 def test_numbers_keep_their_text_and_only_declared_columns_are_taken() -> None:

@@ -176,8 +176,8 @@ class Client:
         """Return the seconds since the client was made."""
         return self._clock() - self._began
 
-    def page(self, url: str, conditions: Mapping[str, str] | None = None) -> Answer:
-        """Return an answer with status 200, or 304 to `conditions`, whole.
+    def page(self, url: str, conditions: Mapping[str, str] | None = None, *, gone: Collection[int] = ()) -> Answer:
+        """Return an answer with status 200, or 304 to `conditions`, whole; or with one of the statuses `gone`.
 
         Raises IngestError, SourceUnavailable, PlacementDenied.
         """
@@ -193,7 +193,7 @@ class Client:
             if status in AGAIN:
                 self.wait(url, given, attempt, f"status {status}")
                 continue
-            if status != 200 and not (status == 304 and conditions):
+            if status != 200 and status not in gone and not (status == 304 and conditions):
                 refuse(url, status)
             return Answer(str(answer.url), status, {name.lower(): value for name, value in given.items()}, body)
         raise AssertionError("wait raises at the last attempt")
