@@ -65,6 +65,20 @@ def test_rows_are_whole_wherever_a_block_ends(rows: list[tuple[str, str | None]]
     assert [csv_deliveries.cells(line) for line in lines] == [[a, b or ""] for a, b in rows]
 
 
+def test_a_row_without_an_end_is_refused_before_all_of_it_came() -> None:
+    came = 0
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal came
+        for _ in range(100):
+            came += 1
+            yield b'"' + b"x" * (1 << 16) + b'"'
+
+    with pytest.raises(IngestError, match="a row has more than 1 MiB"):
+        list(_rows(blocks()))
+    assert came < 20
+
+
 keys = st.sets(st.tuples(st.integers(0, 9), texts), max_size=15)
 
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.errors import IngestError, IntegrityError, LeaseHeld
+from rempart.errors import IngestError, IntegrityError, LeaseHeld, LeaseLost
 from rempart.flows.ingestion import extract as flow
 from rempart.flows.ingestion import ingest_run, source_state
 from rempart.flows.ingestion.extract import due, extract, known_keys
 from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared.leases import holder
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sources.database import Relation
@@ -163,6 +164,19 @@ def test_late_and_deleted_rows_are_found_by_comparing_keys(
     assert extract(later, readings, source=source).absent == 1
 
 
+def test_a_row_within_the_overlap_is_not_also_taken_by_the_comparison(
+    platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of(table, readings)
+    monkeypatch.setattr(flow, "_schedule", lambda pipeline: "0 3 * * *")
+    extract(platform, readings, source=source)
+    ingest(platform, readings)
+    table.put("late", NOW - timedelta(minutes=65))  # the cursor is an hour ago, the overlap ten minutes
+    assert extract(platform, readings, source=source).deliveries == 1
+    taken = ingest(platform, readings)
+    assert (taken.accepted, taken.quarantined) == (1, 0)
+
+
 def test_a_snapshot_that_goes_back_takes_the_cursor_back(platform: Platform, readings: Pipeline, table: Table) -> None:
     source, site = source_of(table, readings), platform.sites["primary"]
     at = [NOW]
@@ -188,12 +202,52 @@ def test_two_at_once_wait_for_each_other(
         extract(platform, readings, source=source_of(table, readings))
 
 
+def test_a_run_that_lost_its_lease_meanwhile_commits_nothing(
+    platform: Platform, readings: Pipeline, table: Table
+) -> None:
+    source = source_of(table, readings)
+
+    class Paused:
+        origin = ORIGIN
+
+        def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:
+            taken = source.extract(state, sink, now)
+            platform.continuity.take("extract readings", holder(), 60, again=True)
+            return taken
+
+        def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
+            raise NotImplementedError
+
+    with pytest.raises(LeaseLost):
+        extract(platform, readings, source=Paused())
+    pending = source_state.read_pending(platform.sites["primary"], "lake", "readings")
+    assert pending is not None and not pending.whole
+    assert not platform.ledger.find("extraction", "readings")
+
+
 def test_a_site_that_returns_other_bytes_is_an_error(
     platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rempart.ingestion.landing.fetch", lambda *about: "0" * 64)
     with pytest.raises(IntegrityError, match="other bytes"):
         extract(platform, readings, source=source_of(table, readings))
+
+
+def test_what_a_source_left_without_naming_it_is_not_ingested(platform: Platform, readings: Pipeline) -> None:
+    class Forgetful:
+        origin = ORIGIN
+
+        def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:
+            if not state:
+                sink.deliver("forgotten.csv", iter([b"x"]))
+            return Extraction([], {"read": "once"})
+
+        def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
+            raise NotImplementedError
+
+    extract(platform, readings, source=Forgetful())
+    extract(platform, readings, source=Forgetful())
+    assert landed(platform) == {}
 
 
 def test_a_name_that_leads_elsewhere_is_refused(platform: Platform, readings: Pipeline) -> None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from rempart.coordination.lease import Lease
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
@@ -36,6 +37,8 @@ from rempart.sites.spool import spool_folder
 logger = logging.getLogger(__name__)
 LISTED = 500
 """Deliveries that a record of evidence names by their SHA-256."""
+DESCENT = 1000
+"""Snapshots that are searched at most for one that the current snapshot descends from."""
 _NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 
 
@@ -80,14 +83,14 @@ def extract(
     """Extract what is new at the pipeline's source. Without one, and without news, nothing changes.
 
     `source` replaces the one that the pipeline file declares. Raises SourceUnavailable, IngestError, PlacementDenied,
-    ConnectionMissing, SiteError, SiteFenced, LeaseHeld.
+    ConnectionMissing, SiteError, SiteFenced, LeaseHeld, LeaseLost.
     """
     opener = opener_of(pipeline)
     if opener is None and source is None:
         return nothing()
-    with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE):
+    with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE) as lease:
         run = ingest_run.begin(platform, pipeline)
-        committing = partial(platform.committing, run.active)
+        committing = partial(_committing, platform, run, lease)
         before = current_snapshot.current(run, accepted_loss)
         pending = source_state.read_pending(run.site, run.lake, pipeline.name)
         if pending is not None and pending.whole:
@@ -99,12 +102,20 @@ def extract(
                 _finish(committing, run, before, pending.after)
                 pending = None
         if pending is not None:  # interrupted, or its deliveries are gone: take them again
-            _clear(run, pending.folder)
+            with committing():
+                _clear(run, pending.folder)
         stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
         if source is None and opener is not None:
             source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record))
         assert source is not None  # noqa: S101 - one of both is there
         return _extract(committing, run, before, stand, source)
+
+
+@contextmanager
+def _committing(platform: Platform, run: IngestionRun, lease: Lease) -> Iterator[None]:
+    """Keep the lease of this extraction, and the active site, while the block writes. Raises LeaseLost, SiteFenced."""
+    with platform.continuity.still(lease), platform.committing(run.active):
+        yield
 
 
 def _extract(
@@ -114,6 +125,7 @@ def _extract(
     folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
     with committing():
         source_state.write_pending(run.site, run.lake, run.pipeline.name, Pending(folder, False))
+        _clear(run, folder)  # what a source left there without naming it
     with spool_folder() as spool:
         sink = LandingSink(run, folder, spool)
         compared = _compare(run, before, stand, source, sink)
@@ -125,12 +137,16 @@ def _extract(
     result = ExtractResult(len(made), sum(delivery.bytes for delivery in made), 0, absent, taken.complete)
     if not made and compared is None:
         if after == stand:
-            source_state.drop_pending(run.site, run.lake, run.pipeline.name)
+            with committing():
+                source_state.drop_pending(run.site, run.lake, run.pipeline.name)
         else:
             _finish(committing, run, before, after)
         return result
     pending = Pending(folder, True, tuple(made), after, _evidence(run, source, number, result, made))
+    lost = list(_lost(run, before, made))
     with committing():
+        for key in lost:
+            run.site.delete(run.lake, key)
         source_state.write_pending(run.site, run.lake, run.pipeline.name, pending)
     _tell(run, pending)
     if not made:
@@ -225,17 +241,45 @@ def _unfinished(run: IngestionRun, pending: Pending) -> list[Delivery]:
 
 def _holds(run: IngestionRun, current: Snapshot | None, pending: Pending) -> bool:
     """Return whether the current snapshot holds what was ingested: not after a restore or failover went back."""
-    for delivery in pending.deliveries:
-        name = deliveries.read(run.site, run.lake, run.pipeline.name, delivery.sha256)["snapshot"]
-        if name is None or (current is not None and current.id == name):
-            continue
-        try:
-            taken_in = snapshots.read(run.site, run.lake, run.pipeline.name, name)
-        except ObjectMissing:  # an erasure replaced it
-            continue
-        if current is None or current.created_at < taken_in.created_at:
+    outcomes = (
+        deliveries.read(run.site, run.lake, run.pipeline.name, delivery.sha256) for delivery in pending.deliveries
+    )
+    return not any(_is_behind(run, current, name) for name in {outcome["snapshot"] for outcome in outcomes})
+
+
+def _is_behind(run: IngestionRun, current: Snapshot | None, name: str | None) -> bool:
+    """Return whether the current snapshot is without the rows of another one, `name`: it does not descend from it."""
+    if current is not None and current.id == name:
+        return False
+    taken_in = _manifest(run, name)
+    if taken_in is None:  # without rows, or an erasure replaced it
+        return False
+    found = current
+    for _ in range(DESCENT):
+        if found is None or found.created_at < taken_in.created_at:
+            return True
+        if found.id == name:
             return False
-    return True
+        earlier = _manifest(run, found.previous)
+        if earlier is None and found.previous is not None:  # an erasure replaced it
+            return False
+        found = earlier
+    return False
+
+
+def _manifest(run: IngestionRun, name: str | None) -> Snapshot | None:
+    try:
+        return snapshots.read(run.site, run.lake, run.pipeline.name, name) if name else None
+    except ObjectMissing:
+        return None
+
+
+def _lost(run: IngestionRun, before: Snapshot | None, made: Sequence[Delivery]) -> Iterator[str]:
+    """Yield the keys of outcomes whose snapshot a restore or failover left behind: their rows are ingested again."""
+    for delivery in made:
+        outcome = deliveries.recorded(run.site, run.lake, run.pipeline.name, delivery.sha256)
+        if outcome is not None and _is_behind(run, before, outcome.get("snapshot")):
+            yield deliveries.outcome_key(run.pipeline.name, delivery.sha256)
 
 
 def _still_there(run: IngestionRun, unfinished: Sequence[Delivery]) -> bool:

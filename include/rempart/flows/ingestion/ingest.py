@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
-from rempart.flows.ingestion import current_snapshot, ingest_run
+from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.shared import erasures
@@ -76,6 +76,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         with platform.committing(run.active):
             erasures.check_same(run.ledger, pipeline.name, run.erased)
             if snapshot and snapshot is not before:
+                source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 snapshots.commit(run.site, run.lake, snapshot, added)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
             if snapshot and snapshot is not before:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError
-from rempart.flows.ingestion import current_snapshot, ingest_run
+from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import IngestionRun
@@ -126,6 +126,7 @@ def reingest(
                 _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
             if snapshot and snapshot is not before:
                 snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
+                source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 snapshots.commit(run.site, run.lake, snapshot, added)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])
             if snapshot and snapshot is not before:

@@ -106,6 +106,17 @@ def write_stand(site: Site, bucket: str, pipeline: str, snapshot: Snapshot | Non
         site.delete(bucket, key)
 
 
+def drop_later(site: Site, bucket: str, pipeline: str, snapshot: Snapshot | None) -> None:
+    """Delete stands later than the snapshot on which the next one is built. Raises SiteError.
+
+    They belong to snapshots that a restore or failover left behind, and would count for the next one by its time.
+    """
+    time = _time_of(snapshot)
+    for info in list(site.list(bucket, f"{folder(pipeline)}stands/")):
+        if _name(info.key) > time:
+            site.delete(bucket, info.key)
+
+
 def newest(keys: Sequence[str], time: str) -> str | None:
     """Return the key of the newest stand that is not later than a time. Pure."""
     return max((key for key in keys if _name(key) <= time), key=_name, default=None)

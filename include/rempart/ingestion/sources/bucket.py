@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
+from urllib.parse import urlsplit
 
-from rempart.errors import CapabilityMissing, IngestError, IntegrityError, ObjectMissing, PipelineError
+from rempart.errors import CapabilityMissing, ConfigError, IngestError, IntegrityError, ObjectMissing, PipelineError
 from rempart.ingestion.sources import origins
 from rempart.ingestion.sources.names import delivery_name
 from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, State, Surroundings
@@ -22,12 +23,15 @@ from rempart.settings.sources import FilesSource, SiteSource
 from rempart.sites.digests import Digests
 from rempart.sites.port import Checks, ObjectInfo
 from rempart.sovereignty import places
+from rempart.sovereignty.egress import is_this_machine
 from rempart.sovereignty.sources import source_fault
 
 OBJECTS = 100_000
 """Most objects below the folder of a source."""
 AT_ONCE = 1_000
 """Most objects of one extraction; the next one goes on."""
+RUN_BYTES = 4 << 30
+"""Bytes after which an extraction ends with the object that it reads; the next one goes on."""
 OBJECT_BYTES = 4 << 30
 """Largest object."""
 _BLOCK = 1 << 20
@@ -50,7 +54,9 @@ class Readable(Protocol):
 
 
 def open_bucket(pipeline: Pipeline, around: Surroundings) -> BucketFiles:
-    """Open the bucket of a pipeline's source. Raises PlacementDenied, ConnectionMissing, PipelineError, SiteError."""
+    """Open the bucket of a pipeline's source. Raises PlacementDenied, ConnectionMissing, ConfigError, PipelineError,
+    SiteError.
+    """
     from rempart.sites.s3.reader import S3Reader
 
     source, config = pipeline.source, around.config
@@ -71,10 +77,22 @@ def open_bucket(pipeline: Pipeline, around: Surroundings) -> BucketFiles:
         config, pipeline.classification, source.site, on=around.now.date(), endpoint=endpoint
     )
     around.record(decision)
+    if source.kind == "site":
+        _check_tls(connection.name, endpoint)
     reader = S3Reader(source.site, connection, site.region, decision, most_listed=most)
     where = f"{source.site}/{source.bucket}/{source.folder or ''}"
     origin = origins.origin(config, places.placement(decision.place, site), where)
     return BucketFiles(reader, source.bucket, source.folder or "", origin)
+
+
+def _check_tls(connection: str, endpoint: str) -> None:
+    """Raise ConfigError for a bucket of another machine that would be read without TLS."""
+    parts = urlsplit(endpoint)
+    if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
+        raise ConfigError(
+            f"Connection '{connection}': its endpoint is http://{parts.hostname}, another machine without TLS",
+            "Write the endpoint_url of its extra with https://.",
+        )
 
 
 @dataclass(frozen=True)
@@ -94,12 +112,16 @@ class BucketFiles:
         new = [info for info in found if state.get(_mark(info.key)) != _version(info)]
         after = {mark: version for mark, version in state.items() if mark in marks}  # what is gone is forgotten
         deliveries = []
+        done = size = 0
         for info in new[: self.at_once]:
+            if size >= RUN_BYTES:
+                break
+            done, size = done + 1, size + info.size
             delivery = self._deliver(info, sink)
             if delivery is not None:
                 deliveries.append(delivery)
                 after[_mark(info.key)] = _version(info)
-        return Extraction(deliveries, after, complete=len(new) <= self.at_once)
+        return Extraction(deliveries, after, complete=done == len(new))
 
     def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
         raise CapabilityMissing(

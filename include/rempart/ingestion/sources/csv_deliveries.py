@@ -65,7 +65,12 @@ def deliver(sink: Sink, stem: str, first: bytes, rows: Iterable[bytes]) -> list[
 def _check(row: bytes) -> None:
     """Refuse a row that the reader would not take as one row: its lines could pass as rows of their own."""
     if len(row) > LONGEST_ROW or row.count(b"\n") + row.count(b"\r") >= MOST_LINES:
-        raise IngestError(
-            f"extract: a row has more than {LONGEST_ROW >> 20} MiB or {MOST_LINES} lines of text. Nothing was taken",
-            "Leave out the column with the long text, or shorten it in a query (`source.query`).",
-        )
+        raise too_long()
+
+
+def too_long() -> IngestError:
+    """Return the error for a row that no delivery can hold."""
+    return IngestError(
+        f"extract: a row has more than {LONGEST_ROW >> 20} MiB or {MOST_LINES} lines of text. Nothing was taken",
+        "Leave out the column with the long text, or shorten it in a query (`source.query`).",
+    )

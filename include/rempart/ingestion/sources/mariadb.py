@@ -33,7 +33,15 @@ class Mariadb:
         import pymysql
         from pymysql.cursors import SSCursor
 
-        connection, context = self._connection, tls_context(self._connection)
+        connection = self._connection
+        try:
+            context = tls_context(connection)
+        except OSError as cause:  # an ssl.SSLError is one
+            raise IngestError(
+                f"extract from MariaDB (connection '{connection.name}'): its TLS files cannot be used "
+                f"({type(cause).__name__})",
+                "Correct the files that `sslrootcert`, `sslcert` and `sslkey` of the connection name.",
+            ) from None
         with _named(connection):
             opened = pymysql.connect(
                 host=connection.host,
@@ -168,6 +176,11 @@ def _named(connection: Connection | None) -> Iterator[None]:
         yield
     except pymysql.err.Error as cause:
         number = cause.args[0] if cause.args and isinstance(cause.args[0], int) else 0
+        if isinstance(getattr(cause, "original_exception", None), ssl.SSLCertVerificationError):
+            raise IngestError(
+                f"{where}: the server's certificate is not trusted, or is of another host",
+                "Name the authority's file as `sslrootcert` of the connection, and the host as the certificate does.",
+            ) from None
         if number in _TIMED_OUT:
             raise SourceUnavailable(
                 f"{where}: a statement was ended by the server, or took longer than `source.statement_timeout`",

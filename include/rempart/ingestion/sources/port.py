@@ -18,7 +18,7 @@ from rempart.sovereignty.policy import Decision
 State = Mapping[str, str]
 """Where the next extraction goes on: a cursor's value, an ETag, the SHA-256 of fetched objects. Empty at first.
 
-It is stored as JSON and may hold a value of the data, so erasure reaches it.
+It is stored as JSON. Erasure does not reach it, so it holds digests of rows, and no value of a row but the cursor.
 """
 
 

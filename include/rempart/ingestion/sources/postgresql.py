@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, SourceUnavailable
+from rempart.ingestion.sources import csv_deliveries
 from rempart.ingestion.sources.database import Order, Relation
 from rempart.ingestion.sources.row_memory import Row, moment
 from rempart.settings.columns import Column
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
-_REFUSED = re.compile(r"password authentication|pg_hba\.conf|does not exist|not permitted|permission denied|SSL|certif")
+_REFUSED = re.compile(
+    r"password authentication|pg_hba\.conf|does not exist|not permitted|permission denied|certif"
+    r"|does not support SSL|SSL error: (?:tlsv1|sslv3|ssl/tls)"
+)
+"""Texts of a server or of libpq that no retry changes. A TLS session that was lost is not among them."""
 _RETRIED = ("08", "40", "53", "57")
 """Classes of SQLSTATE that a retry can mend: connection, rollback, resources, and an operator's intervention."""
 _TIMED_OUT = "57014"
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
+_MARKER = 32
+"""Most bytes of the cursor that stands before a row, with its line end."""
 
 
 class Postgresql:
@@ -169,14 +176,21 @@ def _offset(kind: str) -> str:
 
 
 def _rows(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
-    """Yield whole rows: a quoted value may hold line ends, and a block may end anywhere."""
-    rest = b""
+    """Yield whole rows: a quoted value may hold line ends, and a block may end anywhere.
+
+    Raises IngestError for a row that is longer than a delivery can hold, before all of it came.
+    """
+    pieces: list[bytes] = []
+    size = quotes = 0
     for block in blocks:
         for piece in _LINES.findall(bytes(block)):
-            rest += piece
-            if piece.endswith(b"\n") and rest.count(b'"') % 2 == 0:
-                yield rest[:-1]
-                rest = b""
+            pieces.append(piece)
+            size, quotes = size + len(piece), quotes + piece.count(b'"')
+            if piece.endswith(b"\n") and quotes % 2 == 0:
+                yield b"".join(pieces)[:-1]
+                pieces, size, quotes = [], 0, 0
+            elif size > csv_deliveries.LONGEST_ROW + _MARKER:
+                raise csv_deliveries.too_long()
 
 
 @contextmanager

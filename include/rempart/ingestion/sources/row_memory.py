@@ -129,7 +129,7 @@ class RowMemory:
         if self._count > MOST:
             self._forget()
             if self._count > MOST:
-                raise _too_many(self.overlap)
+                raise too_many(self.overlap)
 
     def _forget(self) -> None:
         """Drop the digests of rows that the next extraction does not read again."""
@@ -154,7 +154,8 @@ def _sorted(packed: bytes) -> bytes:
     return np.sort(np.frombuffer(packed, dtype=f"S{DIGEST}")).tobytes()
 
 
-def _too_many(overlap: timedelta | None) -> IngestError:
+def too_many(overlap: timedelta | None) -> IngestError:
+    """Return the error for more rows than are remembered."""
     if overlap is None:
         return IngestError(
             f"extract: the table has more than {MOST} rows, and a source without a cursor is read whole each time",

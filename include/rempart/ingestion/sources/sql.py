@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart import canonical_json
-from rempart.errors import CapabilityMissing, ConfigError, PipelineError
+from rempart.errors import CapabilityMissing, ConfigError, IngestError, PipelineError
 from rempart.ingestion.sources import csv_deliveries, key_comparison
 from rempart.ingestion.sources.database import Database, Reading, Relation
 from rempart.ingestion.sources.port import Extraction, Origin, Sink, Source, State, Surroundings
@@ -23,6 +23,7 @@ from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import Dialect, SqlSource
 from rempart.sovereignty import places
+from rempart.sovereignty.egress import is_this_machine
 from rempart.sovereignty.policy import Reason, verdict
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 _AT_A_TIME = 10_000
 _CHOSEN = 500
 """Rows that are asked for by their keys in one statement."""
-_SERVERS = ("postgres", "postgresql", "mysql", "mariadb")
+_PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+"""Types of connections that are read, with their usual ports."""
+_VERIFIED = ("verify-ca", "verify-full")
+"""Modes of `sslmode` that check the server's certificate."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,16 @@ class SqlExtraction:
         return Extraction(made, memory.after())
 
     def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
-        """Extract rows up to the cursor that are not known, and return known keys that the database has no more."""
+        """Extract rows that are not known and that `extract` does not read, and return known keys that are gone."""
         memory = RowMemory(state, self.overlap, 0)
-        if memory.cursor is None:
+        if (since := memory.since) is None:
             raise CapabilityMissing(
                 "compare keys: the source has no cursor, or nothing was taken yet",
                 "Add `cursor` to `source`, and run the pipeline once before.",
             )
         absent: list[tuple[object, ...]] = []
         with self.database.reading(self.relation) as reading:
-            late = key_comparison.compare(known, self._keys(reading, memory.cursor), absent.append)
+            late = key_comparison.compare(known, self._keys(reading, since), absent.append)
             texts = list(map(self._texts, late))
             made = csv_deliveries.deliver(sink, _stem("late", state), self._header, self._late(reading, texts))
         return Extraction(made, state, absent_keys=tuple(absent))
@@ -75,8 +79,8 @@ class SqlExtraction:
     def _header(self) -> bytes:
         return csv_deliveries.header(list(self.relation.columns))
 
-    def _keys(self, reading: Reading, cursor: int) -> Iterator[tuple[tuple[object, ...], bool]]:
-        """Yield the keys at the database as ingestion types them, and whether each is at or before the cursor."""
+    def _keys(self, reading: Reading, since: int) -> Iterator[tuple[tuple[object, ...], bool]]:
+        """Yield the keys at the database as ingestion types them, and whether each is before what `extract` reads."""
         rows = reading.keys()
         while some := list(islice(rows, _AT_A_TIME)):
             table, faults = self._typed([csv_deliveries.cells(row) for _, row in some])
@@ -84,7 +88,7 @@ class SqlExtraction:
             for i, key in enumerate(zip(*columns, strict=True)):
                 micros = some[i][0]
                 if i not in faults:  # such a row is in quarantine, and in no snapshot
-                    yield key, micros is not None and micros <= cursor
+                    yield key, micros is not None and micros < since
 
     def _typed(self, cells: Sequence[Sequence[str]]) -> tuple[pa.Table, Mapping[int, object]]:
         from rempart.ingestion.cells import convert
@@ -99,8 +103,17 @@ class SqlExtraction:
 
     def _late(self, reading: Reading, keys: Sequence[Sequence[str]]) -> Iterator[bytes]:
         for start in range(0, len(keys), _CHOSEN):
-            for _, row in reading.chosen(keys[start : start + _CHOSEN]):
+            asked = keys[start : start + _CHOSEN]
+            came = 0
+            for _, row in reading.chosen(asked):
+                came += 1
                 yield row
+            if came != len(asked):
+                raise IngestError(
+                    f"compare keys: the database has {len(asked)} late rows, and gave {came} when asked by their keys",
+                    "Declare the columns of `key` with the types that the database has; or write a query that gives "
+                    "them in the form that is declared (`source.query`).",
+                )
 
 
 def _stem(kind: str, state: State) -> str:
@@ -126,12 +139,13 @@ def open_source(pipeline: Pipeline, around: Surroundings) -> Source:
     if not isinstance(source, SqlSource):
         raise PipelineError(f"Pipeline '{pipeline.name}': its source is of kind {source.kind}", "Use `kind: sql`.")
     connection = around.connections(source.connection)
-    if connection.conn_type not in _SERVERS:
+    if connection.conn_type not in _PORTS:
         raise ConfigError(
             f"Connection '{connection.name}' is of type '{connection.conn_type}', which kind `sql` does not read",
-            f"Use a connection of type {', '.join(_SERVERS)}.",
+            f"Use a connection of type {', '.join(_PORTS)}.",
         )
     origin = _origin(pipeline, connection, around)
+    _check_tls(connection)
     column = source.cursor.column if source.cursor else None
     relation = Relation(
         source.table, query_of(source), pipeline.columns, pipeline.key, column, source.statement_timeout
@@ -154,17 +168,37 @@ def _database(connection: Connection) -> Database:
     return Postgresql(connection)
 
 
+def _check_tls(connection: Connection) -> None:
+    """Raise ConfigError if rows of another machine would come without TLS, or from whoever answers."""
+    mode = str(connection.tls().get("sslmode", "prefer"))
+    if mode not in _VERIFIED and not is_this_machine(connection.host):
+        raise ConfigError(
+            f"Connection '{connection.name}' leads to another machine, '{connection.host}', and its `sslmode` is "
+            f"{mode}: a machine between them could read or change the rows",
+            "Set `sslmode: verify-full` in its extra, and the authority of the server's certificate as `sslrootcert`: "
+            "a file, or `system`.",
+        )
+
+
 def _origin(pipeline: Pipeline, connection: Connection, around: Surroundings) -> Origin:
-    """Ask the policy about the connection, and return where it leads. Raises PlacementDenied."""
+    """Ask the policy about the connection, and return where it leads. Raises PlacementDenied.
+
+    A database is written to by others, so it is never an origin alone: the policy must allow both.
+    """
     config, on = around.config, around.now.date()
     decision = places.decide_connection(config, pipeline.classification, connection.name, on=on)
     place = config.connections.get(connection.name)
-    hosts = [places.split_host(host)[0].lower() for host in place.hosts] if place else []
-    if place and connection.host.lower() not in hosts:
-        fact = f"it leads to '{connection.host}', which is not among its hosts: {', '.join(hosts) or 'none'}"
-        remedy = f"Correct the connection, or connections.{connection.name}.hosts in rempart.yaml."
-        reason = Reason(False, f"connections.{connection.name}", fact, remedy)
-        decision = verdict(pipeline.classification, "connection", decision.place, (*decision.reasons, reason))
+    if place:
+        label = f"connection '{connection.name}'"
+        reading = places.decide_origin_connection(config, pipeline.classification, connection.name, on=on)
+        reasons = [*reading.reasons, *decision.reasons]
+        port = connection.port or _PORTS[connection.conn_type]
+        if not places.is_declared_host(place.hosts, connection.host, port):
+            named = ", ".join(place.hosts) or "none"
+            fact = f"it leads to '{connection.host}' port {port}, which is not among its hosts: {named}"
+            remedy = f"Correct the connection, or connections.{connection.name}.hosts in rempart.yaml."
+            reasons.append(Reason(False, f"connections.{connection.name}", fact, remedy))
+        decision = verdict(pipeline.classification, "origin", label, dict.fromkeys(reasons))
     around.record(decision)
     if place is None:
         raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 import yaml
 
-from rempart.errors import ConnectionMissing, IngestError, IntegrityError, PipelineError, PlacementDenied
+from rempart.errors import ConfigError, ConnectionMissing, IngestError, IntegrityError, PipelineError, PlacementDenied
 from rempart.ingestion.sources import bucket as sources
 from rempart.ingestion.sources.bucket import BucketFiles, open_bucket
 from rempart.ingestion.sources.port import Delivery, Origin, Surroundings
@@ -75,6 +75,20 @@ def test_a_limit_ends_an_extraction_and_the_next_goes_on(site: MemorySite) -> No
         bodies, state, complete = take(site, state, at_once=2)
         taken += bodies
     assert taken == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_an_extraction_ends_after_so_many_bytes_and_the_next_goes_on(
+    site: MemorySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "RUN_BYTES", 3)
+    for number in range(3):
+        site.write("shared", f"{number}.csv", f"no{number}".encode())
+    bodies, state, complete = take(site)
+    assert (bodies, complete) == ([b"no0"], False)
+    bodies, state, complete = take(site, state)
+    assert (bodies, complete) == ([b"no1"], False)
+    bodies, state, complete = take(site, state)
+    assert (bodies, complete) == ([b"no2"], True)
 
 
 def test_markers_hidden_and_empty_objects_are_left_out(site: MemorySite) -> None:
@@ -201,6 +215,11 @@ def test_reading_from_another_operator_is_a_decision_in_evidence() -> None:
     assert opened.origin == Origin("aws", "acme/shared/year/", "DE, LU", "US")
     assert [(d.allowed, d.what, d.place) for d in recorded] == [(True, "origin", "origin 'acme'")]
     assert not hasattr(opened.site, "write") and not hasattr(opened.site, "delete")
+
+
+def test_a_bucket_of_another_machine_is_not_read_without_tls() -> None:
+    with pytest.raises(ConfigError, match="another machine without TLS"):
+        open_bucket(pipeline(), around(config(origins=WIDE), [], AWS.replace("https", "http")))
 
 
 @pytest.mark.parametrize(

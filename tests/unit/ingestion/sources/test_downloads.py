@@ -60,6 +60,20 @@ def test_what_is_unchanged_is_not_downloaded_again() -> None:
         assert file.extract(state, MemorySink(), NOW).deliveries == []
 
 
+@pytest.mark.parametrize("etag", ["\xe9", "x" * 2000])
+def test_a_version_that_no_header_can_carry_is_not_kept(etag: str) -> None:
+    with serving(lambda asked: Reply(BODY, headers={"ETag": etag})) as service:
+        file = opened(service, "/f.csv", download=True, format="csv")
+        state = file.extract({}, MemorySink(), NOW).state
+        assert list(state) == ["sha256"]
+        assert file.extract(state, MemorySink(), NOW).deliveries == []
+
+
+def test_a_file_that_was_never_read_is_not_unchanged() -> None:
+    with serving(lambda asked: Reply(status=304)) as service, pytest.raises(IngestError, match="status 304"):
+        opened(service, "/f.csv", download=True, format="csv").extract({}, MemorySink(), NOW)
+
+
 def test_a_file_that_changes_meanwhile_is_never_a_mixture() -> None:
     replies = [('"v1"', b"a" * 5000, 2000), ('"v2"', b"b" * 6000, 3000), ('"v2"', b"b" * 6000, None)]
 

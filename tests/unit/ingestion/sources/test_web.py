@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import IngestError, SourceUnavailable
+from rempart.ingestion.sources import row_memory
 from rempart.ingestion.sources.port import Delivery, Origin
 from rempart.ingestion.sources.web import client as web
 from rempart.ingestion.sources.web.client import Client
@@ -177,6 +178,44 @@ def test_a_limit_ends_an_extraction_and_the_next_goes_on() -> None:
         assert opened(service, **source).extract(state, sink, NOW).deliveries == []
 
 
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_a_listing_whose_next_page_is_gone_begins_anew(status: int) -> None:
+    """The newest rows come first, so the highest cursor is known before most rows are read."""
+    gone: list[Reply] = []
+
+    def answers(asked: Request) -> Reply:
+        start = 2 * (int(asked.query["page"]) - 1)
+        return gone.pop() if gone else as_json(ROWS[::-1][start : start + 2])
+
+    source: dict[str, Any] = {
+        "pagination": {"by": "page", "parameter": "page"},
+        "cursor": {"column": "seen", "overlap": "3m"},
+        "cursor_parameter": "since",
+    }
+    with serving(answers) as service:
+        sink, whole = MemorySink(), opened(service, **source)
+        part = Http(whole.pipeline, whole.source, ORIGIN, whole.connect, pages=2).extract({}, sink, NOW)
+        assert not part.complete and "cursor" not in part.state
+        gone.append(Reply(status=status))
+        before = len(service.asked)
+        rest = opened(service, **source).extract(part.state, sink, NOW)
+        assert [asked.query for asked in service.asked[before : before + 2]] == [{"page": "3"}, {"page": "1"}]
+        assert rest.complete and sorted(row["booking_id"] for row in sink.rows) == list(range(7))
+        again = opened(service, **source).extract(rest.state, MemorySink(), NOW)
+        assert service.asked[-1].query["since"] == "2025-01-01T00:03:00Z"
+        assert set(again.state) == {"cursor", "rows"}
+
+
+def test_parts_of_a_listing_together_remember_no_more_rows_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_memory, "MOST", 5)
+    source: dict[str, Any] = {"pagination": {"by": "page", "parameter": "page"}}
+    with serving(by_page) as service:
+        whole = opened(service, **source)
+        state = Http(whole.pipeline, whole.source, ORIGIN, whole.connect, pages=2).extract({}, MemorySink(), NOW).state
+        with pytest.raises(IngestError, match="more than 5 rows"):
+            opened(service, **source).extract(state, MemorySink(), NOW)
+
+
 def test_numbers_keep_their_text_and_only_declared_columns_are_taken() -> None:
     body = (
         b'[{"adr": 1, "booking_id": 12345678901234567890, "lead_time": 1.10, "country": "\\ud800", "secret": {"a": 1}}]'
@@ -224,12 +263,38 @@ def test_rows_can_be_csv_of_all_declared_columns() -> None:
         ),
         (lambda asked: Reply(b"<html>log in</html>"), {}, "not JSON, but HTML"),
         (lambda asked: Reply(b"[" * 100_000), {}, "nested too deeply|not JSON"),
+        (
+            lambda asked: Reply(b'[{"booking_id": ' + b"[" * 600 + b"]" * 600 + b"}]"),
+            {},
+            "nested too deeply",
+        ),
+        (
+            lambda asked: as_json(ROWS, Link="<https://[x>; rel=next"),
+            {"pagination": {"by": "link_header"}},
+            "is no address",
+        ),
+        (
+            lambda asked: as_json({"items": ROWS, "next": "https://[x"}),
+            {"records": "items", "pagination": {"by": "next_url", "field": "next"}},
+            "is no address",
+        ),
+        (
+            lambda asked: as_json({"items": ROWS, "next": "\ud800"}),
+            {"records": "items", "pagination": {"by": "cursor", "parameter": "at", "field": "next"}},
+            "is no address",
+        ),
         (lambda asked: Reply(b'[{"booking_id": NaN}]'), {}, "holds NaN"),
         (lambda asked: Reply(b'[{"a": 1, "a": 2}]'), {}, "a name twice"),
         (lambda asked: as_json({"items": 3}), {"records": "items"}, "is no list of rows"),
         (lambda asked: as_json([1]), {}, "a row is not an object"),
         (lambda asked: Reply(status=401), {}, "status 401"),
         (lambda asked: Reply(status=404), {}, "status 404"),
+        (lambda asked: Reply(status=304), {}, "status 304"),  # without a version that was asked for
+        (
+            lambda asked: Reply(status=304) if asked.query["page"] == "2" else by_page(asked),
+            {"pagination": {"by": "page", "parameter": "page"}},
+            "status 304",
+        ),
         (
             lambda asked: as_json([{"seen": "soon"}]),
             {"cursor": {"column": "seen"}, "cursor_parameter": "since"},
@@ -253,6 +318,16 @@ def test_a_page_larger_than_its_limit_is_refused(monkeypatch: pytest.MonkeyPatch
     packed = Reply(bomb, headers={"Content-Encoding": "gzip"})
     with serving(lambda asked: packed) as service, pytest.raises(IngestError, match="larger than 1 MiB"):
         opened(service).extract({}, MemorySink(), NOW)
+
+
+@pytest.mark.parametrize("packed", ["gzip, gzip", "deflate", "br", "zstd", "x-unknown"])
+def test_an_answer_that_is_packed_otherwise_or_twice_is_refused(packed: str) -> None:
+    import gzip
+
+    twice = Reply(gzip.compress(gzip.compress(b"[]")), headers={"Content-Encoding": packed})
+    with serving(lambda asked: twice) as service, pytest.raises(IngestError, match="is packed by"):
+        opened(service).extract({}, MemorySink(), NOW)
+    assert service.asked[0].headers["accept-encoding"] == "gzip"
 
 
 # --- patience ---------------------------------------------------------------------------------------------------------

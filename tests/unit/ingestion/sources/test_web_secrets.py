@@ -62,7 +62,15 @@ def test_a_redirect_to_the_same_server_keeps_the_secret_and_an_endless_one_ends(
 
 @pytest.mark.parametrize(
     "target",
-    ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/", "//", "http://[::1", "gopher://x:1/"],
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "http://me:pw@127.0.0.1/",
+        "//",
+        "http://[::1",
+        "https://[x",
+        "gopher://x:1/",
+    ],
 )
 def test_nothing_but_plain_http_is_followed(target: str) -> None:
     elsewhere = Reply(status=302, headers={"Location": target})
@@ -95,6 +103,18 @@ def test_a_name_that_leads_to_this_machine_is_not_connected(monkeypatch: pytest.
         assert service.asked == []
 
 
+def test_no_proxy_gets_the_secret_of_a_service_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda asked: as_json([])) as proxy, serving(lambda asked: as_json([])) as service:
+        for variable in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(variable, proxy.url)
+        named = Connection("shop", "http", password="not-to-be-seen", extra={"proxy": proxy.url})
+        for connection in (TOKEN, named):
+            client(service.url, connection=connection).page(f"{service.url}/rows")
+        assert (len(service.asked), proxy.asked) == (2, [])
+
+
 def test_messages_and_logs_hold_no_query_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     with serving(lambda asked: Reply(status=403)) as service, pytest.raises(IngestError) as refused:
         client(service.url, connection=TOKEN).page(f"{service.url}/rows?since=a-value")
@@ -118,3 +138,9 @@ def test_a_private_authority_counts_and_another_host_gets_no_secret(tmp_path: Pa
             assert "authorization" in service.asked[-1].headers
             home.page(f"{service.url}/moved")
             assert len(other.asked) == 1 and "authorization" not in other.asked[0].headers
+
+
+@pytest.mark.parametrize("url", ["https://[x", "https://xn--\u2100/", "https://a.example/" + "x" * 70_000])
+def test_an_address_that_cannot_be_read_is_refused(url: str) -> None:
+    with pytest.raises(IngestError, match="no plain HTTP address"):
+        client("http://127.0.0.1:9/").page(url)

@@ -61,7 +61,10 @@ class CutShort(Exception):
 
 def shown(url: str) -> str:
     """Return an address for messages: without its query, which may hold a cursor or a token."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -73,11 +76,15 @@ def origin_of(url: str) -> tuple[str, str, int]:
     except ValueError:
         host, port = "", 0
     if not host or not port or parts.username is not None or any(sign <= " " for sign in url):
-        raise IngestError(
-            f"follow {shown(url)[:200]!r}: the service leads to something that is no plain HTTP address",
-            "Ask the service's operator. Nothing was delivered.",
-        )
+        raise _no_address(url)
     return parts.scheme, host.lower(), port
+
+
+def _no_address(url: str) -> IngestError:
+    return IngestError(
+        f"follow {shown(url)[:200]!r}: the service leads to something that is no plain HTTP address",
+        "Ask the service's operator. Nothing was delivered.",
+    )
 
 
 def credentials(connection: Connection | None) -> dict[str, str]:
@@ -123,8 +130,8 @@ class Client:
     """Sends GET requests of one source.
 
     `allow` is asked for each host and port, and raises PlacementDenied. `proxy`: the address of a proxy; without it
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment count. `ca_file`: a private authority, instead of the public
-    ones.
+    HTTPS_PROXY and NO_PROXY of the environment count. Plain HTTP goes through none. `ca_file`: a private authority,
+    instead of the public ones.
     """
 
     def __init__(
@@ -151,9 +158,10 @@ class Client:
         self._http = httpx.Client(
             verify=_trust(self._home[0], ca_file),
             proxy=proxy,
+            mounts={"http://": None},  # a service of this machine: no proxy gets its token in clear
             trust_env=proxy is None,
             timeout=httpx.Timeout(60.0, connect=15.0),
-            headers={"User-Agent": "rempart"},
+            headers={"User-Agent": "rempart", "Accept-Encoding": "gzip"},
             limits=httpx.Limits(max_connections=1),
         )
 
@@ -168,26 +176,35 @@ class Client:
         """Return the seconds since the client was made."""
         return self._clock() - self._began
 
-    def page(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """Return an answer with status 200 or 304, whole. Raises IngestError, SourceUnavailable, PlacementDenied."""
+    def page(self, url: str, conditions: Mapping[str, str] | None = None, *, gone: Collection[int] = ()) -> Answer:
+        """Return an answer with status 200, or 304 to `conditions`, whole; or with one of the statuses `gone`.
+
+        Raises IngestError, SourceUnavailable, PlacementDenied.
+        """
         for attempt in range(TRIES):
             until = self._clock() + PAGE_SECONDS
             try:
-                with self.opened(url, {"Accept": "application/json"} | dict(headers or {})) as answer:
+                with self.opened(url, {"Accept": "application/json"} | dict(conditions or {})) as answer:
                     status, given = answer.status_code, dict(answer.headers)
-                    body = b"" if status in AGAIN else self._read(url, answer, until)
+                    body = self._read(url, answer, until) if status == 200 else b""
             except CutShort as cut:
                 self.wait(url, {}, attempt, str(cut))
                 continue
             if status in AGAIN:
                 self.wait(url, given, attempt, f"status {status}")
                 continue
-            if status not in (200, 304):
+            if status != 200 and status not in gone and not (status == 304 and conditions):
                 refuse(url, status)
             return Answer(str(answer.url), status, {name.lower(): value for name, value in given.items()}, body)
         raise AssertionError("wait raises at the last attempt")
 
     def _read(self, url: str, answer: httpx.Response, until: float) -> bytes:
+        packed = answer.headers.get("content-encoding", "identity").strip().lower()
+        if packed not in ("gzip", "identity", ""):  # several layers unpack a block to a million times its size
+            raise IngestError(
+                f"get {shown(url)}: the answer is packed by {packed[:40]!r}, and gzip was asked for",
+                "Ask the service's operator for gzip, once, or for no packing. Nothing was delivered.",
+            )
         body = bytearray()
         for block in self.blocks(answer, raw=False):
             body += block
@@ -228,7 +245,10 @@ class Client:
                 self._allowed.add((host, port))
             self._keep_pace()
             secret = self._secret if origin == self._home else {}
-            request = self._http.build_request("GET", url, headers={**headers, **secret})
+            try:
+                request = self._http.build_request("GET", url, headers={**headers, **secret})
+            except (httpx.InvalidURL, UnicodeError):
+                raise _no_address(url) from None
             request.extensions["trace"] = _peer_check(host, self._proxies)
             try:
                 answer = self._http.send(request, stream=True, follow_redirects=False, auth=None)
@@ -238,7 +258,10 @@ class Client:
                 if answer.status_code not in _MOVED:
                     yield answer
                     return
-                url = urljoin(url, answer.headers.get("location", ""))
+                try:
+                    url = urljoin(url, answer.headers.get("location", ""))
+                except ValueError:
+                    raise _no_address(url) from None
             finally:
                 answer.close()
         raise IngestError(f"get {shown(url)}: more than {REDIRECTS} redirects", "Correct source.url.")

@@ -60,10 +60,15 @@ def version_of(headers: Mapping[str, str]) -> Version:
     """Return the version that an answer with the whole file describes."""
     text = headers.get("content-length", "")
     return Version(
-        headers.get("etag", ""),
-        headers.get("last-modified", ""),
+        _plain(headers.get("etag", "")),
+        _plain(headers.get("last-modified", "")),
         int(text) if re.fullmatch("[0-9]{1,18}", text) else None,
     )
+
+
+def _plain(text: str) -> str:
+    """Return a text that a header of the next request can carry as it is, or nothing."""
+    return text if len(text) <= 1000 and text.isascii() and text.isprintable() else ""
 
 
 def digests_of(headers: Mapping[str, str]) -> dict[str, bytes]:
@@ -96,15 +101,14 @@ def download(client: Client, url: str, file: Path, known: Version) -> Downloaded
     file.write_bytes(b"")
     for _ in range(PIECES):
         done = file.stat().st_size
-        asked = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        conditions = {} if done or starts else known.conditions()
+        asked = {"Accept": "*/*", "Accept-Encoding": "identity", **conditions}
         if done and version.validator:
             asked |= {"Range": f"bytes={done}-", "If-Range": version.validator}
-        elif not done and not starts:
-            asked |= known.conditions()
         try:
             with client.opened(url, asked) as answer:
                 status, given = answer.status_code, {name.lower(): value for name, value in answer.headers.items()}
-                if status == 304 and not done:
+                if status == 304 and conditions:
                     return None
                 if status == 206 and "range" in map(str.lower, asked) and _goes_on(given, version, done):
                     pass
@@ -146,7 +150,7 @@ def download(client: Client, url: str, file: Path, known: Version) -> Downloaded
 def _goes_on(given: Mapping[str, str], version: Version, done: int) -> bool:
     """Return whether a partial answer is the rest of the same version, from the byte that was asked for."""
     found = _RANGE.fullmatch(given.get("content-range", ""))
-    same = given.get("etag", version.etag) == version.etag
+    same = "etag" not in given or version_of(given).etag == version.etag
     if not found or not same or int(found[1]) != done or int(found[2]) + 1 != int(found[3]):
         return False
     return version.length in (None, int(found[3]))

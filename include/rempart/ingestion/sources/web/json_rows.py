@@ -61,14 +61,17 @@ def parse(body: bytes, records: str | None) -> RowsPage:
 
 
 def lines(page: RowsPage, columns: Collection[str]) -> Iterator[bytes]:
-    """Yield each row as one line, without a line end: its values of these columns, in the order of the columns."""
+    """Yield each row as one line, without a line end: its values of these columns, in the order of the columns.
+
+    Raises NotRows, as `cells`.
+    """
     for row in page.rows:
         taken = {name: row[name] for name in columns if name in row}
-        text = _text(taken)
+        text = _written(taken)
         try:
             yield text.encode()
         except UnicodeEncodeError:  # half of a surrogate pair stays escaped
-            yield _text(taken, ascii_only=True).encode()
+            yield _written(taken, ascii_only=True).encode()
 
 
 def cells(page: RowsPage, columns: Collection[str]) -> Iterator[list[str | None]]:
@@ -80,7 +83,14 @@ def cells(page: RowsPage, columns: Collection[str]) -> Iterator[list[str | None]
 def _cell(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode() if value else value
-    return _text(value, ascii_only=True)
+    return _written(value, ascii_only=True)
+
+
+def _written(value: Any, *, ascii_only: bool = False) -> str:
+    try:
+        return _text(value, ascii_only=ascii_only)
+    except RecursionError:  # the parser goes deeper
+        raise NotRows("a value is nested too deeply") from None
 
 
 def _text(value: Any, *, ascii_only: bool = False) -> str:

@@ -46,6 +46,13 @@ def following(source: HttpSource, url: str, gave: str, page: RowsPage, link: str
 
     Raises NotRows for a field that leads nowhere.
     """
+    try:
+        return _following(source, url, gave, page, link)
+    except (ValueError, KeyError):  # the cause would quote the answer
+        raise NotRows("what leads to the next page is no address") from None
+
+
+def _following(source: HttpSource, url: str, gave: str, page: RowsPage, link: str) -> str | None:
     by = source.pagination
     if by.by == "link_header":
         found = next((target for target, rest in _LINK.findall(link) if _leads_on(rest)), None)

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from rempart.errors import CapabilityMissing, IngestError
 from rempart.ingestion.parsing import instants, recognise
-from rempart.ingestion.sources import csv_deliveries, origins
+from rempart.ingestion.sources import csv_deliveries, origins, row_memory
 from rempart.ingestion.sources.names import delivery_name
 from rempart.ingestion.sources.port import Delivery, Extraction, Origin, Sink, State, Surroundings
-from rempart.ingestion.sources.row_memory import DIGEST, ROWS, RowMemory, microseconds, moment
+from rempart.ingestion.sources.row_memory import CURSOR, DIGEST, ROWS, RowMemory, microseconds, moment
 from rempart.ingestion.sources.web import download as downloads
 from rempart.ingestion.sources.web import json_rows, paging
 from rempart.ingestion.sources.web.client import Answer, Client, origin_of, shown
@@ -42,6 +42,10 @@ DELIVERY_BYTES, DELIVERY_ROWS = 32 << 20, 250_000
 """A delivery of rows ends with the row that makes it so long."""
 NEXT = "next"
 """The address of the next page, in the state after an extraction that a limit ended."""
+HIGHEST = "highest"
+"""The highest cursor of a listing of which a part was read; until its end the cursor stays that of the one before."""
+_GONE = frozenset({400, 404, 410})
+"""Statuses by which a service tells that it knows the address of a next page no more."""
 _BLOCK = 1 << 20
 
 
@@ -121,7 +125,8 @@ class Http:
             )
         after = dict(memory.after())
         if pages.next is not None or NEXT in state:  # a part of a listing: what was taken before still counts
-            after |= {ROWS: union(state.get(ROWS, ""), after.get(ROWS, ""))}
+            known = union(state.get(ROWS, ""), after.get(ROWS, ""), self._overlap)
+            after = _part(state, after, complete=pages.next is None) | {ROWS: known}
         return Extraction(made, after | pages.state(), complete=pages.next is None)
 
     @property
@@ -160,7 +165,8 @@ class Pages:
     def __init__(self, opened: Http, client: Client, state: State, since: int | None) -> None:
         self._source, self._pipeline, self._most = opened.source, opened.pipeline, opened.pages
         self._client, self._version = client, downloads.Version(state.get("etag", ""), state.get("modified", ""))
-        self.next: str | None = state.get(NEXT) or paging.first(self._source, self._text(since))
+        self._first = paging.first(self._source, self._text(since))
+        self.next: str | None = state.get(NEXT) or self._first
         self.count = self.readable = self._bytes = 0
         self.unchanged = False
 
@@ -178,7 +184,11 @@ class Pages:
         source, guard = self._source, _CircleCheck(self._source.url)
         for number in range(self._most):
             here = self.next or ""
-            answer = self._client.page(here, None if number else self._version.conditions())
+            gone: frozenset[int] = _GONE if not number and here != self._first else frozenset()
+            answer = self._client.page(here, None if number else self._version.conditions(), gone=gone)
+            if answer.status in gone:  # the listing begins anew; rows that are remembered do not come again
+                here = self._first
+                answer = self._client.page(here)
             self.unchanged = answer.status == 304
             if self.unchanged:
                 self.next = None
@@ -226,11 +236,24 @@ class Pages:
         return {name: value for name, value in found.items() if value}
 
 
-def union(before: str, after: str) -> str:
-    """Return the digests of both, as `RowMemory` keeps them."""
+def union(before: str, after: str, overlap: timedelta | None) -> str:
+    """Return the digests of both, as `RowMemory` keeps them. Raises IngestError for too many."""
     packed = base64.b64decode(before) + base64.b64decode(after)
     found = sorted({packed[i : i + DIGEST] for i in range(0, len(packed), DIGEST)})
+    if len(found) > row_memory.MOST:
+        raise row_memory.too_many(overlap)
     return base64.b64encode(b"".join(found)).decode()
+
+
+def _part(state: State, after: State, *, complete: bool) -> dict[str, str]:
+    """Return the state after a part of a listing. One that begins anew asks from where the first part began."""
+    found = {name: value for name, value in after.items() if name != CURSOR}
+    read = [int(cursor) for cursor in (state.get(HIGHEST), after.get(CURSOR)) if cursor is not None]
+    if read:
+        found[CURSOR if complete else HIGHEST] = str(max(read))
+    if not complete and CURSOR in state:
+        found[CURSOR] = state[CURSOR]
+    return found
 
 
 class _CircleCheck:
