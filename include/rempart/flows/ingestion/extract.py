@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from rempart.coordination.lease import Lease
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
@@ -90,7 +89,9 @@ def extract(
         return nothing()
     with wait_for(platform.continuity, f"extract {pipeline.name}", PATIENCE) as lease:
         run = ingest_run.begin(platform, pipeline)
-        committing = partial(_committing, platform, run, lease)
+        committing = partial(
+            _committing, partial(platform.continuity.still, lease), partial(platform.committing, run.active)
+        )
         before = current_snapshot.current(run, accepted_loss)
         pending = source_state.read_pending(run.site, run.lake, pipeline.name)
         if pending is not None and pending.whole:
@@ -112,9 +113,9 @@ def extract(
 
 
 @contextmanager
-def _committing(platform: Platform, run: IngestionRun, lease: Lease) -> Iterator[None]:
+def _committing(held: Committing, active: Committing) -> Iterator[None]:
     """Keep the lease of this extraction, and the active site, while the block writes. Raises LeaseLost, SiteFenced."""
-    with platform.continuity.still(lease), platform.committing(run.active):
+    with held(), active():
         yield
 
 
