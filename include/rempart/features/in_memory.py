@@ -13,7 +13,6 @@ from rempart.features import tables
 from rempart.features.plan import ViewTable, rows_table, view_tables
 from rempart.features.training_set import kinds
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.spool import spool_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,16 +35,10 @@ def training_set(pipeline: Pipeline, table: pa.Table, *, memory: str = "512MB") 
     import duckdb
 
     views = view_tables(pipeline)
-    with (
-        spool_folder() as folder,
-        duckdb.connect(
-            ":memory:", config={"memory_limit": memory, "threads": 2, "temp_directory": str(folder)}
-        ) as connection,
-    ):
+    with duckdb.connect(":memory:", config={"memory_limit": memory, "threads": 2}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(_POSTGRESQL)
         connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
         _load(connection, pipeline, table)
         for view in views:
             selected = _sql(tables.select_view(pipeline, view))

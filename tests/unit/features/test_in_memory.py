@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from rempart.errors import FeatureError
-from rempart.features import in_memory
 from rempart.features.in_memory import training_set
 from rempart.settings.pipeline import Pipeline
 from tests.integration.test_features import arrow, booked, expected, random_rows, row
@@ -41,23 +39,6 @@ def test_no_leak_brute_force(seed: int) -> None:
 def test_a_row_without_a_moment_is_refused() -> None:
     with pytest.raises(FeatureError, match="1 rows are without a moment"):
         training_set(stays(), arrow([row(1, 0), row(2, 1) | {"arrival": None}]))
-
-
-def test_what_does_not_fit_in_memory_goes_to_a_private_folder_that_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Path, int, bool]] = []
-    load = in_memory._load
-
-    def look(connection: Any, *given: Any) -> None:
-        folder, locked = connection.execute(
-            "SELECT current_setting('temp_directory'), current_setting('lock_configuration')"
-        ).fetchone()
-        seen.append((Path(folder), Path(folder).stat().st_mode & 0o777, locked))
-        load(connection, *given)
-
-    monkeypatch.setattr(in_memory, "_load", look)
-    training_set(stays(), arrow([row(1, 0), row(2, 1)]))
-    ((folder, mode, locked),) = seen
-    assert (mode, locked) == (0o700, True) and not folder.exists()
 
 
 def timed() -> Pipeline:
