@@ -164,7 +164,7 @@ class _Growing:
         return [part_of(self.pipeline.name, part) for part in written]
 
     def joined(self, grown: Sequence[Part], all_of_them: bool, small_parts: int) -> list[Part]:
-        """Return the parts of a partition, its small ones joined if there are many, or all written anew."""
+        """Return the parts of a partition, its small ones joined if there are many, or all written again."""
         small = [part for part in grown if part.bytes < self.part_bytes // 2 or all_of_them]
         if not all_of_them and len(small) <= small_parts:
             return list(grown)

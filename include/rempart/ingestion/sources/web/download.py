@@ -22,7 +22,7 @@ DOWNLOAD_BYTES = 4 << 30
 DOWNLOAD_SECONDS = 3000.0
 """Longest time of a download."""
 STARTS = 5
-"""Most times that a download begins anew, because the file changed meanwhile."""
+"""Most times that a download starts from its beginning, because the file changed meanwhile."""
 PIECES = 50
 """Most requests of one download."""
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")

@@ -186,7 +186,7 @@ class Pages:
             here = self.next or ""
             gone: frozenset[int] = _GONE if not number and here != self._first else frozenset()
             answer = self._client.page(here, None if number else self._version.conditions(), gone=gone)
-            if answer.status in gone:  # the listing begins anew; rows that are remembered do not come again
+            if answer.status in gone:  # from its first page; rows that are remembered do not come again
                 here = self._first
                 answer = self._client.page(here)
             self.unchanged = answer.status == 304
@@ -246,7 +246,7 @@ def union(before: str, after: str, overlap: timedelta | None) -> str:
 
 
 def _part(state: State, after: State, *, complete: bool) -> dict[str, str]:
-    """Return the state after a part of a listing. One that begins anew asks from where the first part began."""
+    """Return the state after a part of a listing. One that starts again asks from where the first part began."""
     found = {name: value for name, value in after.items() if name != CURSOR}
     read = [int(cursor) for cursor in (state.get(HIGHEST), after.get(CURSOR)) if cursor is not None]
     if read:
