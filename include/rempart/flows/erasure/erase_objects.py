@@ -24,6 +24,7 @@ from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.content import growth
 from rempart.ingestion.engine import identity
 from rempart.ingestion.engine.database import literal, opened, parquet
 from rempart.ingestion.engine.limits import Resources
@@ -223,23 +224,26 @@ class Search:
                 read[info.key, info.version_id] = info, current, body, snapshots.parse(body, self.pipeline.name)
             except ValueError:
                 scan.unread[info.key] = 1
-        naming = {manifest.id: manifest for _, _, _, manifest in read.values()}
+        # newest first, so that of an id's versions the newest stays: the same rows may be in other parts by now
+        naming = {manifest.id: manifest for _, _, _, manifest in reversed(read.values())}
         stands = (
             {manifest.id for info, current, _, manifest in read.values() if current} if site.name == self.home else ()
         )
 
         def content(before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
             if before.id in stands:
+                had = [part for part in before.parts if part.partition == partition]
+                if self._content(site, before, partition, had) not in before.partitions:
+                    raise growth.differing(self.pipeline.name, partition)
                 return self._content(site, before, partition, parts)
             return PartitionContent(partition, sum(part.rows for part in parts), "")  # it has no replacement
 
         replacements = erasing.succeed(naming.values(), self._parts, content)
         for info, current, body, manifest in read.values():
-            if manifest.id not in replacements:
+            if manifest.id not in replacements and not any(part.sha256 in self._parts for part in manifest.parts):
                 continue
             held = HeldVersion(site.name, "manifest", info, hashlib.sha256(body).hexdigest(), 0, current)
-            if site.name == self.home and current:
-                after = replacements[manifest.id]
+            if site.name == self.home and current and (after := replacements.get(manifest.id)):
                 scan.succeeded[manifest.id] = after
                 to = f"{snapshots.folder(self.pipeline.name)}{after.id}.json"
                 held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from rempart.backup.keys import age
 from rempart.backup.points import erasures as register
 from rempart.cli import app
-from rempart.errors import BackupError, ErasedMeanwhile, SiteError
+from rempart.errors import BackupError, ErasedMeanwhile, IntegrityError, SiteError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_report
 from rempart.flows.ingestion import ingest_run
@@ -93,6 +93,27 @@ def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: L
     raw = [lake.site("primary").read(lake.bucket, info.key) for info in lake.site("primary").list(lake.bucket, "raw/")]
     lines = [(gzip.decompress(content) if content[:1] == b"\x1f" else content).decode().splitlines() for content in raw]
     assert sorted(lines, key=len) == [[HEADER, *ROWS[10:14]], [HEADER, *[row for row in ROWS[:10] if row != VICTIM]]]
+
+
+def test_a_snapshot_whose_rows_are_not_those_of_its_manifest_gets_no_successor(lake: Lake) -> None:
+    was, home = current(lake), lake.site("primary")
+    for part in was.parts:
+        table = pq.read_table(io.BytesIO(home.read(lake.bucket, part.key)))
+        ids = table["booking_id"].to_pylist()
+        if WHO in ids and len(ids) > 1:
+            break
+    ids[ids.index(WHO) - 1] = 1
+    place = table.column_names.index("booking_id")
+    table = table.set_column(place, table.schema.field(place), pa.array(ids, table.schema.field(place).type))
+    body = snapshots.encode(table, ["booking_id"])
+    digest = hashlib.sha256(body).hexdigest()
+    altered = replace(part, key=snapshots.part_key("hotel_bookings", digest), sha256=digest, bytes=len(body))
+    home.write(lake.bucket, altered.key, body)
+    manifest = replace(was, parts=tuple(altered if other is part else other for other in was.parts))
+    home.write(lake.bucket, f"snapshots/hotel_bookings/{was.id}.json", snapshots.manifest(manifest))
+    with pytest.raises(IntegrityError, match="rows do not match the hash"):
+        erase(lake, WHO)
+    assert current(lake).id == was.id
 
 
 def test_a_snapshot_whose_ingestion_was_killed_before_its_evidence_has_evidence_after_an_erasure(
