@@ -241,7 +241,8 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
         f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted. "
         f"{'; '.join(result.worst)}.{held}",
         f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
-        "corrected rows as a new file, ingest again after you corrected the pipeline file, or accept the good rows.",
+        "corrected rows as a new file, or ingest again after you corrected the pipeline file"
+        + (", or accept the good rows that are held back." if result.held_rows else "."),
     )
 
 
