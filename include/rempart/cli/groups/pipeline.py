@@ -154,21 +154,22 @@ def run_pipeline(
     from rempart.cli.views import names
     from rempart.settings import config, pipelines
 
-    pipelines.named(names.pipeline(name, pipelines.names()))
+    stages = run_follow.stages_of(pipelines.named(names.pipeline(name, pipelines.names())))
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
         typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
         sys.stdout.flush()
-        run = run_follow.start(api, name)
+        run = run_follow.start(api, name, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
         if not follow:
             typer.echo(f"started ingest_{name}: {page}")
-            typer.echo("New rows start features, training and gate by their assets.")
+            if len(stages) > 1:
+                typer.echo("New rows start features, training and gate by their assets.")
             typer.echo(f"The result, when they are done: rempart pipeline show {name}")
             return
-        with run_view.shown(tuple(run_follow.DAGS), lambda line: rendering.show([line])) as show:
-            _, results = run_follow.follow(api, name, run, show)
+        with run_view.shown(stages, lambda line: rendering.show([line])) as show:
+            _, results = run_follow.follow(api, name, run, show, stages=stages)
     except KeyboardInterrupt:
         typer.echo(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
@@ -273,7 +274,7 @@ def try_pipeline(
         tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
         json_documents.show(tried)
     else:
-        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
+        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.stages(spec)]) as shown:
             tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
         rendering.show(trying.lines(tried, spec))
     raise typer.Exit(0 if tried.good else 1)
