@@ -68,7 +68,7 @@ def test_without_a_model_nothing_trains(load_changed: Callable[[Change], pipelin
         without_model(data)
         data["schedules"]["train"] = "0 5 * * 0"
 
-    with pytest.raises(PipelineError, match="schedules.train: the pipeline has no model"):
+    with pytest.raises(PipelineError, match=r"schedules\.train: the pipeline has no model"):
         load_changed(trains)
 
 
