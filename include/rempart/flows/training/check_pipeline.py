@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import PipelineError, PlacementDenied, RempartError
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
+from rempart.ingestion.derived import inputs
 from rempart.models.encoding import features_of
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
@@ -45,12 +46,14 @@ def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:
 def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
     """Check the pipeline.
 
-    Raises PipelineError with every fault. Without `thorough`, skip Great Expectations (slow import).
+    Raises PipelineError with every fault. Without `thorough`, skip Great Expectations and the SQL of a derived pipeline
+    (slow imports).
     """
     steps: list[Callable[[], object]] = [
         lambda: view_tables(pipeline),
         lambda: check_trainer(pipeline),
         lambda: expectations.check_names(pipeline.expectations),
+        lambda: inputs.check(pipeline, thorough=thorough),
     ]
     if thorough:
         steps.append(lambda: expectations.build(pipeline.expectations))
