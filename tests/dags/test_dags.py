@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import pods
+from tests.derived_project import TRIPS, WEATHER, WET, write_project
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
@@ -68,8 +69,8 @@ print(json.dumps({
         "params": {k: d.params.get_param(k).serialize().get("schema", {})
                       | {"description": d.params.get_param(k).description} for k in d.params},
         "links": stored_links(d), "waits": waits(d),
-        "assets": sorted(str(asset.uri) for _, asset in d.timetable.asset_condition.iter_assets())
-                  if hasattr(d.timetable, "asset_condition") else [],
+        "assets": sorted(str(asset.uri) for asset in d.timetable.asset_condition.objects)
+                  if hasattr(getattr(d.timetable, "asset_condition", None), "objects") else [],
         "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
                    "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
     } for d in bag.dags.values()}}))
