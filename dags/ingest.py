@@ -1,7 +1,9 @@
 """Ingest every waiting delivery of a pipeline and make one snapshot.
 
 **Input**: files under the pipeline's prefix of the landing bucket. For a source of another kind than `files`, task
-`extract` writes them first: new rows of a database, for example.
+`extract` writes them first: new rows of a database, for example. A **derived** pipeline takes the rows of its SQL file
+over the current snapshots of its inputs, starts when one of them has a new snapshot, and its snapshot becomes exactly
+the new result.
 **Output**: the raw deliveries, the quarantine, and a new snapshot in the lake bucket; the asset `snapshot_<pipeline>`.
 
 Each delivery is checksummed and kept as received. Rows that break the schema or an expectation go to quarantine with
@@ -41,10 +43,16 @@ from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaul
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.sources import is_extracted
+from rempart.settings.sources import DerivedSource, is_extracted
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
+
+
+def starts_on(pipeline: Pipeline) -> Any:
+    if pipeline.schedules.ingest:
+        return at(pipeline.schedules.ingest)
+    return assets.any_snapshot(pipeline.source.inputs) if isinstance(pipeline.source, DerivedSource) else None
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -82,7 +90,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     with DAG(
         dag_id,
         doc_md=__doc__,
-        schedule=at(pipeline.schedules.ingest) if pipeline.schedules.ingest else None,
+        schedule=starts_on(pipeline),
         params=params,
         catchup=False,
         max_active_runs=1,

@@ -145,7 +145,7 @@ def buckets() -> set[str]:
 
 
 def relations() -> set[str]:
-    files = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "include/sql").glob("*.sql"))]
+    files = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "include/sql/platform").glob("*.sql"))]
     found = {" ".join(found) for text in [*files, *every_string()] for found in DEFINED.findall(text)}
     return {relation for relation in found if "{" not in relation}
 

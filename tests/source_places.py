@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
+from rempart.ingestion.derived.binding import bind
+from rempart.ingestion.engine.limits import Resources
+from rempart.ingestion.snapshots import SnapshotColumn, arrow_schema
 from rempart.ingestion.sources.bucket import BucketFiles
-from rempart.ingestion.sources.port import Origin
+from rempart.ingestion.sources.derived import Derived
+from rempart.ingestion.sources.port import Input, Origin
 from rempart.ingestion.sources.web.client import Client
 from rempart.ingestion.sources.web.source import Http
 from rempart.settings.config import project_root
@@ -75,3 +84,34 @@ def in_bucket(rows: Rows) -> BucketFiles:
     for name, number in rows:
         site.write("shared", f"rows/2025/{number}.csv", f"{name},{number}\n".encode())
     return BucketFiles(site, "shared", "rows/", Origin("acme", "acme/shared/rows/", "US", "US"))
+
+
+@dataclass
+class _Snapshots:
+    """The lake of `over_snapshots`."""
+
+    origin: Origin = Origin("acme-cloud", "primary/lake/snapshots", "FR", "FR")  # noqa: RUF009 - it is frozen
+    erasures: str = ""
+
+    def input(self, pipeline: ModelPipeline) -> Input:
+        raise NotImplementedError
+
+    def resources(self, folder: Path) -> Resources:
+        return Resources(64 << 20, 1, folder / "spill")
+
+
+def over_snapshots(rows: Rows) -> Derived:
+    """Rows of another pipeline's snapshot, derived by a query."""
+    columns = {"name": SnapshotColumn("string", False), "number": SnapshotColumn("integer", False)}
+
+    def parts(folder: Path) -> list[Path]:
+        folder.mkdir()
+        file = folder / "part.parquet"
+        made = [dict(zip(columns, row, strict=True)) for row in rows]
+        pq.write_table(pa.Table.from_pylist(made, schema=arrow_schema(columns)), file)
+        return [file]
+
+    query = bind("include/sql/x.sql", "SELECT name, number FROM numbered", {"numbered": columns})
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+    inputs = {"numbered": Input(digest, columns, parts)}
+    return Derived("include/sql/x.sql", query, inputs, ["name"], _Snapshots())

@@ -137,7 +137,7 @@ def with_faults(platform: Platform, before: Callable[[str], None]) -> Platform:
 def generations(owner: Connection) -> Iterator[Connection]:
     """A database of the test's own with the tables of continuity.sql; `owner` may create databases (`pg_drill`)."""
     name = f"scratch_{secrets.token_hex(4)}_continuity"
-    script = (ROOT / "include" / "sql" / "continuity.sql").read_text(encoding="utf-8")
+    script = (ROOT / "include" / "sql" / "platform" / "continuity.sql").read_text(encoding="utf-8")
     with psycopg.connect(owner.postgresql_url(), autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import pods
+from tests.derived_project import TRIPS, WEATHER, WET, write_project
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
@@ -68,6 +69,8 @@ print(json.dumps({
         "params": {k: d.params.get_param(k).serialize().get("schema", {})
                       | {"description": d.params.get_param(k).description} for k in d.params},
         "links": stored_links(d), "waits": waits(d),
+        "assets": sorted(str(asset.uri) for asset in d.timetable.asset_condition.objects)
+                  if hasattr(getattr(d.timetable, "asset_condition", None), "objects") else [],
         "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
                    "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
     } for d in bag.dags.values()}}))
@@ -124,6 +127,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shipped.replace("hotel_bookings", "bad_cron").replace('"0 4 * * *"', '"every morning"'),
         encoding="utf-8",
     )
+    write_project(folder, TRIPS, WEATHER, WET)
     (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
     return folder
 
@@ -136,6 +140,12 @@ def parsed(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict:
 def test_every_dag_of_the_catalogue_is_there_and_nothing_fails_to_import(parsed: dict) -> None:
     assert parsed["errors"] == {}
     assert set(parsed["dags"]) >= EXPECTED
+
+
+def test_a_derived_pipeline_starts_on_a_new_snapshot_of_any_of_its_inputs(parsed: dict) -> None:
+    found = parsed["dags"]["ingest_wet_trips"]
+    assert found["assets"] == ["rempart://trips/snapshot", "rempart://weather/snapshot"]
+    assert {task["id"] for task in found["tasks"]} >= {"extract", "ingest"} and "broken" not in found["tags"]
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:

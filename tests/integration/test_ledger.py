@@ -68,7 +68,7 @@ def connection(servers: Servers) -> Iterator[Connection]:
 
 def prepare(servers: Servers, database: str) -> None:
     with administer(servers, database) as session:
-        session.execute((ROOT / "include" / "sql" / "ledger.sql").read_text(encoding="utf-8"))
+        session.execute((ROOT / "include" / "sql" / "platform" / "ledger.sql").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

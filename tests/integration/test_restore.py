@@ -243,7 +243,7 @@ def test_an_administrator_who_is_no_superuser_restores_every_database(
             assert checks and not [check for check in checks if check.ok is False], checks
         # what no dump holds he gives again himself, by the same file
         with psycopg.connect(dataclasses.replace(dba, schema=f"ledger_{mark}").postgresql_url()) as session:
-            session.execute((stack.root / "include" / "sql" / "ledger.sql").read_text(encoding="utf-8"))
+            session.execute((stack.root / "include" / "sql" / "platform" / "ledger.sql").read_text(encoding="utf-8"))
             may = "SELECT has_table_privilege('ledger', 'public.evidence', 'INSERT'),"
             may += " has_table_privilege('ledger', 'public.evidence', 'UPDATE')"
             assert session.execute(may).fetchone() == (True, False)

@@ -172,7 +172,7 @@ def _row(row: tuple[Any, ...]) -> Active:
 
 @dataclass(frozen=True)
 class PostgresqlActiveSites:
-    """Active site in the database `continuity` (include/sql/continuity.sql); `first` is the site of an empty table."""
+    """Active site in the database `continuity` (include/sql/platform); `first` is the site of an empty table."""
 
     connection: Connection
     first: str

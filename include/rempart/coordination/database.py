@@ -1,4 +1,4 @@
-"""Sessions in the database `continuity` (include/sql/continuity.sql)."""
+"""Sessions in the database `continuity` (include/sql/platform/continuity.sql)."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
     except psycopg.Error as cause:
         raise ReplicationError(
             f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",
-            "Check the tables of include/sql/continuity.sql, and that the role owns its database.",
+            "Check the tables of include/sql/platform/continuity.sql, and that the role owns its database.",
         ) from cause

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,8 @@ class Snapshot:
     partitions: tuple[PartitionContent, ...] = ()
     deliveries: tuple[Mapping[str, Any], ...] = ()
     """Outcomes of the deliveries that this snapshot added (`deliveries.Outcome` as JSON)."""
+    derived_from: Mapping[str, str] = field(default_factory=dict)
+    """State of the source of a derived pipeline: the query, and the snapshots of its inputs."""
 
 
 def folder(pipeline: str) -> str:
@@ -102,6 +104,7 @@ def manifest(snapshot: Snapshot) -> bytes:
             },
             "parts": [[part.partition, part.sha256, part.rows, part.bytes] for part in snapshot.parts],
             "deliveries": list(snapshot.deliveries),
+            **({"derived_from": dict(snapshot.derived_from)} if snapshot.derived_from else {}),
         }
     )
 
@@ -158,6 +161,7 @@ def parse(body: bytes, pipeline_name: str) -> Snapshot:
             content["partition_every"],
             tuple(PartitionContent(partition, rows, sha256) for partition, rows, sha256 in content["partitions"]),
             tuple(found["deliveries"]),
+            dict(found.get("derived_from", {})),
         )
     except (KeyError, TypeError) as cause:
         raise ValueError("it is not a manifest") from cause
@@ -223,28 +227,28 @@ def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
     columns = snapshot_columns(pipeline)
     schema = arrow_schema(columns)
     arrays = []
-    for field in schema:
-        had, has = before.columns.get(field.name), columns[field.name]
-        where, remedy = f"Snapshot {before.id} of '{pipeline.name}'", f"schema.{field.name} in {pipeline.name}.yaml"
+    for wanted in schema:
+        had, has = before.columns.get(wanted.name), columns[wanted.name]
+        where, remedy = f"Snapshot {before.id} of '{pipeline.name}'", f"schema.{wanted.name} in {pipeline.name}.yaml"
         if had is None and not has.nullable:
             raise IngestError(
-                f"{where} lacks column '{field.name}', which is not nullable",
+                f"{where} lacks column '{wanted.name}', which is not nullable",
                 f"Set `nullable: true` at {remedy}: rows accepted earlier have no value there.",
             )
         if had is None:
-            arrays.append(pa.nulls(table.num_rows, field.type))
+            arrays.append(pa.nulls(table.num_rows, wanted.type))
             continue
-        if arrow_schema({field.name: had}).field(0).type != field.type:
+        if arrow_schema({wanted.name: had}).field(0).type != wanted.type:
             raise IngestError(
-                f"{where} has column '{field.name}' as {had.type}, but the pipeline declares {has.type}",
+                f"{where} has column '{wanted.name}' as {had.type}, but the pipeline declares {has.type}",
                 f"Keep the type at {remedy}, or deliver the values under another column name.",
             )
-        if not has.nullable and table[field.name].null_count:
+        if not has.nullable and table[wanted.name].null_count:
             raise IngestError(
-                f"{where} has empty values in column '{field.name}', which the pipeline now declares as not nullable",
+                f"{where} has empty values in column '{wanted.name}', which the pipeline now declares as not nullable",
                 f"Set `nullable: true` at {remedy}.",
             )
-        arrays.append(table[field.name])
+        arrays.append(table[wanted.name])
     return pa.table(arrays, schema=schema)
 
 

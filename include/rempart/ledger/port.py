@@ -14,6 +14,7 @@ Kind = Literal[
     "snapshot",
     "deliveries",
     "extraction",
+    "derivation",
     "look",
     "acceptance",
     "candidate",

@@ -60,7 +60,7 @@ class PostgresqlLedger:
             ) from cause
         except psycopg.Error as cause:
             raise LedgerError(
-                f"{where}: {type(cause).__name__}", "Check the ledger's tables (include/sql/ledger.sql)."
+                f"{where}: {type(cause).__name__}", "Check the ledger's tables (include/sql/platform/ledger.sql)."
             ) from cause
 
     def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAny
 
 
 @lru_cache(maxsize=4096)  # several DAGs of a pipeline name it
@@ -15,6 +16,11 @@ def _asset(kind: str, of: str) -> Asset:
 def snapshot(pipeline: str) -> Asset:
     """Return the asset for a new snapshot of the pipeline's data set."""
     return _asset("snapshot", pipeline)
+
+
+def any_snapshot(pipelines: Iterable[str]) -> AssetAny:
+    """Return the condition that one of these pipelines has a new snapshot."""
+    return AssetAny(*map(snapshot, pipelines))
 
 
 def features(pipeline: str) -> Asset:

@@ -124,7 +124,7 @@ def _fault(pipeline: Pipeline, current: Config) -> PipelineError | None:
     """Return why a pipeline cannot run. Judged again if its file, rempart.yaml or the day has changed."""
     facts = (pipeline, current, today())
     known = _judgements.get(pipeline.name)
-    if known is None or known[0] != facts:
+    if known is None or known[0] != facts or pipeline.source.kind == "derived":  # its inputs may have changed
         known = _judgements[pipeline.name] = (facts, _not_allowed(pipeline, current) or _cannot_run(pipeline))
     return known[1]
 

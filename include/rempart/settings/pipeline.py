@@ -36,6 +36,10 @@ OnConflict = Literal["refuse", "newest", "history"]
 with the times in which each was valid."""
 
 
+Part = Literal["model", "data"]
+"""What may count as less protected: the model, or the rows of a derived pipeline."""
+
+
 class Expectation(Strict):
     """A Great Expectations expectation on rows; a row that breaks it is quarantined. Other keys are its arguments."""
 
@@ -93,8 +97,12 @@ class Pipeline(Strict):
     description: str = ""
     owner: str | None = None
     classification: Classification
-    lowered: dict[Literal["model"], Lowered] = Field(
-        default_factory=dict, description=("Declared steps, each with evidence, that lower the classification.")
+    lowered: dict[Part, Lowered] = Field(
+        default_factory=dict,
+        description=(
+            "Declared steps, each with evidence, that lower the classification of the `model`, or of the `data` that "
+            "are derived from inputs."
+        ),
     )
     source: AnySource
     key: list[str] = Field(min_length=1, description="Columns that together identify a row.")
@@ -191,6 +199,7 @@ class Pipeline(Strict):
             yield from wrong("key", column, _KEYS)
         yield from wrong("partition_by", self.partition_by, _PERIODS[self.partition_every])
         yield from self._version_faults()
+        yield from self._derived_faults()
         for i, expectation in enumerate(self.expectations):
             for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
                 for named_column in column if isinstance(column, list) else [column]:
@@ -223,6 +232,14 @@ class Pipeline(Strict):
                 f"moments.{name}.at: clocks in {zone} were changed at {moment.at} on {day}, so that this time is "
                 "missing or exists twice; choose a time at which they are never changed"
             )
+
+    def _derived_faults(self) -> Iterator[str]:
+        """Yield what does not go with the kind of the source."""
+        derived = self.source.kind == "derived"
+        if "data" in self.lowered and not derived:
+            yield "lowered.data: only rows that are derived from inputs can need less protection than these"
+        if derived and self.on_conflict is not None:
+            yield "on_conflict: a derived delivery stands for all rows, and replaces the earlier ones; remove the key"
 
     def _version_faults(self) -> Iterator[str]:
         """Yield what is wrong with the columns that tell which row is newer."""

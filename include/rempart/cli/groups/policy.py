@@ -108,16 +108,29 @@ def policy_lower_classification(
         str, typer.Option(help=("Reason why it needs less protection than its data; no personal data here."))
     ],
     role: Annotated[str, typer.Option(help="Role of the person who decided: data-protection-officer.")],
+    part: Annotated[
+        str, typer.Option(help="What counts as less: `model`, or `data` (the rows of a derived pipeline).")
+    ] = "model",
 ) -> None:
     """Record that a pipeline's model counts as less protected than its data, and print the lines for its file.
+
+    With `--part data`: that derived rows count as less protected than their inputs.
 
     Example:
         rempart policy lower-classification sales --to internal --because "names nobody" --role data-protection-officer
     """
+    from typing import get_args
+
     from rempart.flows.shared.platform import open_platform
+    from rempart.ingestion.derived import inputs
     from rempart.settings import pipelines
+    from rempart.settings.pipeline import Part
     from rempart.sovereignty.classification import named
 
-    record = open_platform().lower(pipelines.named(pipeline), "model", named(to), because, role)
+    spec = pipelines.named(pipeline)
+    if part not in get_args(Part) or (part == "data" and spec.source.kind != "derived"):
+        raise typer.BadParameter("pass --part model; or --part data for a derived pipeline", param_hint="--part")
+    source = inputs.needed_classification(inputs.declared_inputs(spec, checked=False)) if part == "data" else None
+    record = open_platform().lower(spec, "data" if part == "data" else "model", named(to), because, role, source)
     typer.echo(f"recorded as number {record.seq}. In include/pipelines/{pipeline}.yaml:")
-    typer.echo(f"lowered: {{model: {{to: {to}, evidence: {record.seq}}}}}")
+    typer.echo(f"lowered: {{{part}: {{to: {to}, evidence: {record.seq}}}}}")

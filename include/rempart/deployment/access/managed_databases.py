@@ -61,7 +61,7 @@ def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) 
             f"GRANT CONNECT ON DATABASE {name} TO {name}, backup, CURRENT_USER;",
         ]
     for name in ("ledger", "continuity"):
-        text = (stack.root / "include" / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+        text = (stack.root / "include" / "sql" / "platform" / f"{name}.sql").read_text(encoding="utf-8")
         lines += ["", f"\\connect {name}", text.rstrip()]
     lines += [
         "",

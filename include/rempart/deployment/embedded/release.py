@@ -23,8 +23,8 @@ _RECORD, _CONFIGURATION = "release.json", "supervisord.conf"
 class Release:
     """A checkout of this project:
 
-    `packages` of its lock by name, the SHA-256 of each of the `scripts` in include/sql, the `point_format` of its
-    restore points and the `key_format` of the keys that open them. Unreadable parts are left out.
+    `packages` of its lock by name, the SHA-256 of each of the `scripts` in include/sql/platform, the `point_format` of
+    its restore points and the `key_format` of the keys that open them. Unreadable parts are left out.
     """
 
     root: Path
@@ -59,7 +59,7 @@ def of_checkout(root: Path, python: str) -> Release:
         form = re.search(r"^FORMAT = (\d+)", text(f"include/rempart/backup/{name}"), re.M)
         return int(form[1]) if form else None
 
-    scripts = sorted((root / "include" / "sql").glob("*.sql"))
+    scripts = sorted((root / "include" / "sql" / "platform").glob("*.sql"))
     return Release(
         root,
         python,

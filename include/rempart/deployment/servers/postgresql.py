@@ -154,7 +154,7 @@ def give_rights(stack: Stack, administrator: Connection) -> None:
                     sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, backup").format(database, sql.Identifier(name))
                 )
         for name in (database_name for database_name in ("ledger", "continuity") if database_name in there):
-            script = stack.root / "include" / "sql" / f"{name}.sql"
+            script = stack.root / "include" / "sql" / "platform" / f"{name}.sql"
             with connect(replace(administrator, schema=name)) as session:
                 session.execute(script.read_text(encoding="utf-8"))
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject) as cause:

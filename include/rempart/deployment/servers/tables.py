@@ -1,4 +1,4 @@
-"""Compare the tables of our own databases with the scripts in include/sql: a script creates tables and alters none."""
+"""Compare the tables of our own databases with their scripts in include/sql/platform: a script only creates tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OtherTable:
 
 def of_script(root: Path, database: str) -> Columns:
     """Return the columns that the script of a database creates, by table."""
-    text = (root / "include" / "sql" / f"{database}.sql").read_text(encoding="utf-8")
+    text = (root / "include" / "sql" / "platform" / f"{database}.sql").read_text(encoding="utf-8")
     return {name: frozenset(_COLUMN.findall(body)) for name, body in _TABLE.findall(text)}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from rempart.coordination.active import backup_site, is_open
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
-from rempart.flows.erasure import erase_listing, erase_objects
+from rempart.flows.erasure import erase_derived, erase_listing, erase_objects
 from rempart.flows.erasure.erase_objects import Search
-from rempart.flows.erasure.erase_report import ErasureResult, places
-from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
+from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult, places
+from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, with_features
+from rempart.flows.ingestion.extract import extract
+from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform
@@ -30,7 +33,7 @@ from rempart.flows.training.materialize import materialize_table
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
-from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
@@ -88,7 +91,8 @@ def erase(
         )
     wanted, stores = set(keys), open_stores(platform)
     if dry_run:
-        return look(stores, pipeline, lambda key: tuple(key) in wanted, len(wanted))
+        below = [DescendantResult(name) for name in erase_derived.descendants(stores, [pipeline.name])]
+        return replace(look(stores, pipeline, lambda key: tuple(key) in wanted, len(wanted)), descendants=below)
     config, register, secret_of = platform.config, erasures.open_register(platform), erasures.secrets_of(platform)
     must = backup_site(config, stores.active.site)
     entries = _converged(stores, register, platform.trusted_keys(), must)
@@ -99,7 +103,14 @@ def erase(
         logger.info("recorded %d rows as erased: no restore brings them back", len(fresh))
     silent = register.write(stores.sites, entries, must=must)
     mine = [entry for entry in entries if entry.pipeline == pipeline.name]
-    return apply(stores, pipeline, mine, secret_of, silent=silent)
+    done = apply(stores, pipeline, mine, secret_of, silent=silent)
+    return replace(done, descendants=erase_derived.follow(stores, [pipeline.name], partial(_derive, platform)))
+
+
+def _derive(platform: Platform, pipeline: Pipeline) -> None:
+    """Derive the rows of a pipeline again, and ingest them. Raises the errors of `extract` and `ingest`."""
+    extract(platform, pipeline)
+    ingest(platform, pipeline)
 
 
 def again(platform: Platform) -> list[ErasureResult]:
@@ -108,7 +119,8 @@ def again(platform: Platform) -> list[ErasureResult]:
     must = backup_site(platform.config, stores.active.site)
     entries = _converged(stores, register, platform.trusted_keys(), must)
     silent = register.write(stores.sites, entries, must=must)
-    return apply_all(stores, entries, erasures.secrets_of(platform), silent=silent)
+    derive = partial(_derive, platform)
+    return apply_all(stores, entries, erasures.secrets_of(platform), silent=silent, derive=derive)
 
 
 def apply_all(
@@ -117,15 +129,18 @@ def apply_all(
     secret_of: erasures.SecretOf,
     *,
     silent: Mapping[str, str] | None = None,
+    derive: erase_derived.Derive | None = None,
 ) -> list[ErasureResult]:
-    """Apply entries, pipeline by pipeline.
+    """Apply entries, pipeline by pipeline, and follow each in the pipelines that are derived from it.
 
-    Raises the errors of `erase`, and PipelineError for an invalid pipeline file.
+    Without `derive` these have no snapshot until their next run. Raises the errors of `erase`, and PipelineError for an
+    invalid pipeline file.
     """
-    return [
+    done = [
         apply(stores, named(name), [entry for entry in entries if entry.pipeline == name], secret_of, silent=silent)
         for name in sorted({entry.pipeline for entry in entries})
     ]
+    return [replace(of, descendants=erase_derived.follow(stores, [of.pipeline], derive)) for of in done]
 
 
 def _converged(
@@ -253,14 +268,8 @@ def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site
             f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
             f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
         )
-    if not isinstance(pipeline, ModelPipeline):
-        raise FeatureError(
-            f"The feature store has rows of '{pipeline.name}', but its file declares no features any more",
-            f"Put features, prediction, holdout and gate back into include/pipelines/{pipeline.name}.yaml, then run "
-            "`rempart pipeline erase --again`.",
-        )
     table = snapshots.load_table(site, bucket, current)
-    materialize_table(databases, pipeline, table, current.id, now)
+    materialize_table(databases, with_features(pipeline), table, current.id, now)
 
 
 def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:

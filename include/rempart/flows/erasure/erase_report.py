@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from rempart.flows.erasure.erase_objects import Scan
+
+
+@dataclass(frozen=True)
+class DescendantResult:
+    """What an erasure did in a pipeline that is derived from the erased one.
+
+    `deleted`: versions of objects. `withdrawn`: it has no snapshot until its next run. `locked`: versions under lock,
+    and until when. `pending`: what is left to do, and why.
+    """
+
+    pipeline: str
+    deleted: int = 0
+    withdrawn: bool = False
+    locked: Mapping[str, datetime] = field(default_factory=dict)
+    pending: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the result as lines for people."""
+        state = (
+            f"it has no snapshot until ingest_{self.pipeline} runs" if self.withdrawn else "its rows are derived again"
+        )
+        yield f"derived pipeline '{self.pipeline}': {self.deleted} older versions deleted; {state}"
+        for name, why in sorted(self.pending.items()):
+            yield f"PENDING: {name} ({why})"
+        for where, until in sorted(self.locked.items()):
+            yield f"PENDING: {where} is retained until {until:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True)
@@ -16,6 +42,7 @@ class ErasureResult:
     `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
     lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
     `left`: unlocked rows that a second search still found. `faults`: why a delivery could not be searched, by object.
+    `descendants`: derived pipelines, in which older versions are deleted.
     """
 
     pipeline: str
@@ -29,11 +56,13 @@ class ErasureResult:
     unread: Mapping[str, int] = field(default_factory=dict)
     left: int = 0
     faults: Mapping[str, str] = field(default_factory=dict)
+    descendants: Sequence[DescendantResult] = ()
 
     @property
     def pending(self) -> bool:
         """Return whether a later run has work left."""
-        return bool(self.locked or self.silent or self.left or self.faults)
+        below = any(done.pending or done.locked for done in self.descendants)
+        return bool(self.locked or self.silent or self.left or self.faults or below)
 
 
 def places(scan: Scan) -> dict[str, int]:
@@ -62,6 +91,11 @@ def lines(result: ErasureResult) -> Iterator[str]:
             "every version that holds one is deleted at every site; trailing aggregates are recomputed; models "
             "trained on them stay. Backups are not rewritten: a restore applies the erasure again."
         )
+        if result.descendants:
+            yield (
+                f"Derived from it: {', '.join(done.pipeline for done in result.descendants)}. Their rows would be "
+                "derived again, and all their older versions deleted."
+            )
         yield "Nothing was changed. Pass --yes to erase the rows."
         return
     yield f"{result.rewritten} objects rewritten, {result.deleted} versions deleted"
@@ -75,5 +109,7 @@ def lines(result: ErasureResult) -> Iterator[str]:
             f"{sum(result.unread.values())} refused rows have no readable key and were not searched; check them "
             f"yourself: {most}"
         )
+    for done in result.descendants:
+        yield from done.lines()
     if result.pending:
         yield "Run `rempart pipeline erase --again` later to finish the pending work."

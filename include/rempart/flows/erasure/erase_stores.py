@@ -8,13 +8,14 @@ from datetime import datetime
 from functools import partial
 
 from rempart.coordination.active import Active, ActiveSites
-from rempart.errors import RempartError
+from rempart.errors import FeatureError, RempartError
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.port import Ledger
 from rempart.replication.continuity import Continuity
 from rempart.settings.config import Config
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
@@ -61,4 +62,15 @@ def open_stores(platform: Platform, home: str | None = None) -> ErasureStores:
     features = partial(feature_databases, platform)
     return ErasureStores(
         home, active, found, shut, config, platform.ledger, platform.continuity, features, platform.clock
+    )
+
+
+def with_features(pipeline: Pipeline) -> ModelPipeline:
+    """Return the pipeline, whose rows the feature store holds, as one that declares features. Raises FeatureError."""
+    if isinstance(pipeline, ModelPipeline):
+        return pipeline
+    raise FeatureError(
+        f"The feature store has rows of '{pipeline.name}', but its file declares no features any more",
+        f"Put features, prediction, holdout and gate back into include/pipelines/{pipeline.name}.yaml, then run "
+        "`rempart pipeline erase --again`.",
     )

@@ -23,6 +23,7 @@ from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import DerivedSource
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3.site import file_sha256
 
@@ -122,6 +123,11 @@ def check(pipeline: Pipeline, files: Sequence[Path], largest: int = MAX_BYTES) -
 
     Raises IngestError with a line for each file at fault.
     """
+    if isinstance(pipeline.source, DerivedSource):
+        raise IngestError(
+            f"deliver to '{pipeline.name}': its rows are derived from {', '.join(pipeline.source.inputs)}",
+            f"Deliver to one of these. ingest_{pipeline.name} then derives the rows.",
+        )
     faults = [fault.line() for fault in _faults(pipeline, files, largest)]
     if faults:
         raise IngestError(

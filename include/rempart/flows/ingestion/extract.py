@@ -18,15 +18,16 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
-from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
+from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.source_state import Pending, Stand
 from rempart.flows.shared.leases import PATIENCE, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.snapshots import Snapshot
-from rempart.ingestion.sources.port import Delivery, Extraction, Source, Surroundings
+from rempart.ingestion.sources.port import Delivery, Extraction, Source, State, Surroundings
 from rempart.ingestion.sources.registry import opener_of
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import SqlSource
@@ -97,7 +98,7 @@ def extract(
         if pending is not None and pending.whole:
             _tell(run, pending)
             unfinished = _unfinished(run, pending)
-            if unfinished and _still_there(run, unfinished):
+            if unfinished and _still_there(run, unfinished) and not derived_run.is_stale(run, pending):
                 return ExtractResult(0, 0, waiting=len(unfinished))
             if not unfinished and _holds(run, before, pending):
                 _finish(committing, run, before, pending.after)
@@ -107,7 +108,8 @@ def extract(
                 _clear(run, pending.folder)
         stand = source_state.read_stand(run.site, run.lake, pipeline.name, before)
         if source is None and opener is not None:
-            source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record))
+            lake = derived_run.lake(platform, run)
+            source = opener(pipeline, Surroundings(run.config, platform.connections, run.now, platform.record, lake))
         assert source is not None  # noqa: S101 - one of both is there
         return _extract(committing, run, before, stand, source)
 
@@ -143,7 +145,7 @@ def _extract(
         else:
             _finish(committing, run, before, after)
         return result
-    pending = Pending(folder, True, tuple(made), after, _evidence(run, source, number, result, made))
+    pending = Pending(folder, True, tuple(made), after, _evidence(run, source, number, result, made, taken.state))
     lost = list(_lost(run, before, made))
     with committing():
         for key in lost:
@@ -204,7 +206,7 @@ def known_keys(run: IngestionRun, snapshot: Snapshot) -> Iterator[tuple[object, 
 
 
 def _evidence(
-    run: IngestionRun, source: Source, number: int, result: ExtractResult, made: Sequence[Delivery]
+    run: IngestionRun, source: Source, number: int, result: ExtractResult, made: Sequence[Delivery], state: State
 ) -> dict[str, object]:
     """Return the record of an extraction: what was taken, from whom, under whose law. It holds no value of a row."""
     origin = source.origin
@@ -222,6 +224,7 @@ def _evidence(
         "sources": [delivery.sha256 for delivery in made[:LISTED]],
         "absent": result.absent,
         "at": run.now.isoformat(),
+        **({"derived_from": dict(state)} if is_derived(run.pipeline) else {}),
     }
 
 
@@ -279,7 +282,11 @@ def _lost(run: IngestionRun, before: Snapshot | None, made: Sequence[Delivery]) 
     """Yield the keys of outcomes whose snapshot a restore or failover left behind: their rows are ingested again."""
     for delivery in made:
         outcome = deliveries.recorded(run.site, run.lake, run.pipeline.name, delivery.sha256)
-        if outcome is not None and _is_behind(run, before, outcome.get("snapshot")):
+        if outcome is None:
+            continue
+        named, current = outcome.get("snapshot"), before.id if before else None
+        # a derived delivery stands for the whole: it counts again if another one has replaced it since
+        if named != current if is_derived(run.pipeline) else _is_behind(run, before, named):
             yield deliveries.outcome_key(run.pipeline.name, delivery.sha256)
 
 

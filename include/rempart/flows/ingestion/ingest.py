@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
-from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
+from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.shared import erasures
@@ -70,14 +70,20 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
+        derived = derived_run.newest(run, before)
         known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
         plan = landing.plan(waiting, known)
+        derived_run.check_arrivals(run, plan.new)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
         with platform.committing(run.active):
             erasures.check_same(run.ledger, pipeline.name, run.erased)
+            derived_run.check_same(run, derived)
             if snapshot and snapshot is not before:
+                snapshot = derived_run.named(snapshot, before, derived)
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 snapshots.commit(run.site, run.lake, snapshot, added)
+            else:
+                derived_run.restate(run, before, derived, plan.known)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
             if snapshot and snapshot is not before:
                 ingest_run.append_snapshot(run, snapshot)
@@ -124,7 +130,7 @@ def _take_in(
     pipeline = run.pipeline
     landed = [_land(run, arrival, folder / arrival.sha256) for arrival in new]
     read = ingest_run.judged(run, [rows for rows, _ in landed], folder, [struck for _, struck in landed])
-    known = ingest_run.known_rows(run, before, folder)
+    known = derived_run.known_rows(run, before, folder)
     taken = ingest_run.decide(run, read, known, folder)
     refused: list[Sequence[RefusedRow] | HeldRows] = [delivery.refused for delivery in taken.deliveries]
     for i in taken.held:

@@ -238,6 +238,7 @@ def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snap
         "delivered": total["delivered"],
         "accepted": total["accepted"] + added,
         "quarantined": total["quarantined"] - added,
+        **({"derived_from": dict(snapshot.derived_from)} if snapshot.derived_from else {}),
     }
     ledger.append("snapshot", pipeline.name, body)
 

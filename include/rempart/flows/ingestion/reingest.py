@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError
-from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
+from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import IngestionRun
@@ -88,7 +88,8 @@ def reingest(
         return result_of(before, before, [found.outcome], bool(finished))
     with spool_folder() as folder:
         rows = _judged(run, found, sha256, folder)
-        known = ingest_run.known_rows(run, before, folder)
+        derived = derived_run.newest(run, before)
+        known = derived_run.known_again(run, before, derived, found.outcome, folder)
         taken = ingest_run.decide(run, [rows], known, folder, hold_back=False)
         (now,) = taken.deliveries
         _check_readable(run, found, sha256, now.fault)
@@ -122,10 +123,11 @@ def reingest(
             )
         with platform.committing(run.active):
             erasures.check_same(run.ledger, pipeline.name, run.erased)
+            derived_run.check_same(run, derived)
             if accepted_by:
                 _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
             if snapshot and snapshot is not before:
-                snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
+                snapshot = derived_run.named(replace(snapshot, deliveries=(outcome.as_json(),)), before, derived)
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 snapshots.commit(run.site, run.lake, snapshot, added)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])

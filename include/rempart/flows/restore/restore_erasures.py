@@ -14,10 +14,13 @@ from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.restore_plan import Selection, dataset_of
 from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.flows.erasure import erase
+from rempart.flows.erasure.erase_report import ErasureResult
 from rempart.flows.erasure.erase_stores import open_stores
 from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
+from rempart.ingestion.derived.inputs import ancestors, inputs_of
+from rempart.settings.pipelines import load_all
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +68,11 @@ def concerned(entries: Sequence[Erasure], selection: Selection) -> list[Erasure]
     return [entry for entry in entries if entry.pipeline in _datasets(selection)]
 
 
-def _datasets(selection: Selection) -> set[str | None]:
-    return {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
+def _datasets(selection: Selection) -> set[str]:
+    """Return the restored data sets, and those from which they are derived: their rows may be in derived ones."""
+    inputs, restored = inputs_of(load_all()), {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
+    names = {name for name in restored if name}
+    return names.union(*(ancestors(name, inputs) for name in names))
 
 
 def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, force: bool) -> None:
@@ -87,6 +93,12 @@ def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection:
             "data as soon as you have inspected it.",
         )
     logger.warning("%s: the side-by-side restore holds those rows again", told)
+
+
+def _below(done: ErasureResult) -> Iterator[str]:
+    """Yield what is left to do in derived pipelines."""
+    for below in done.descendants:
+        yield from below.pending
 
 
 def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure], home: str) -> Iterator[RestoreCheck]:
@@ -114,12 +126,13 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
         except RempartError as error:
             yield RestoreCheck(told, False, error.what)
             continue
-        here = [key for key in done.locked if key.endswith(f"at site '{home}'")]
+        locked = [*done.locked, *(key for below in done.descendants for key in below.locked)]
+        here = [key for key in locked if key.endswith(f"at site '{home}'")]
         if done.left or here:
             yield RestoreCheck(
                 told, False, f"{done.left + len(here)} rows or objects are still found; {', '.join(here[:3])}"
             )
             continue
-        rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked, *done.faults})
+        rows, later = sum(done.found.values()), sorted({*done.silent, *locked, *done.faults, *_below(done)})
         waits = f"; pending, run `rempart pipeline erase --again`: {', '.join(later[:3])}" if later else ""
         yield RestoreCheck(told, True, f"no row is found ({rows} rows were erased){waits}")

@@ -18,7 +18,7 @@ from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, Connections, witness
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import Part, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
@@ -154,6 +154,17 @@ class Platform:
         attested = next((record.body for record in records if record.seq == step.evidence), None)
         return derived(pipeline.classification, Lowering(part, step.to, step.evidence), attested)
 
+    def attest_derived(self, pipeline: Pipeline, inputs: Classification) -> None:
+        """Check that the ledger attests a lower classification of derived rows than that of the inputs, if declared.
+
+        Raises PlacementDenied.
+        """
+        if (step := pipeline.lowered.get("data")) is None:
+            return
+        records = self.ledger.find("classification", f"{pipeline.name}.data")
+        attested = next((record.body for record in records if record.seq == step.evidence), None)
+        derived(inputs, Lowering("data", step.to, step.evidence), attested)
+
     def database(self, name: str) -> Connection:
         """Return the connection of a platform database (`config.DATABASES`, `backup` or `drill`).
 
@@ -182,12 +193,18 @@ class Platform:
         return decide_server(self.config, classification, name, on=self.clock().date(), host=host)
 
     def lower(
-        self, pipeline: Pipeline, part: Literal["model"], to: Classification, because: str, role: str
+        self,
+        pipeline: Pipeline,
+        part: Part,
+        to: Classification,
+        because: str,
+        role: str,
+        source: Classification | None = None,
     ) -> Evidence:
         """Record the judgement that derived data has classification `to`, with the reason and the role (no personal
-        names).
+        names). `source`: classification of what it is derived from, if not the pipeline's own.
         """
-        body = {"from": pipeline.classification, "derived": part, "to": to, "because": because, "role": role}
+        body = {"from": source or pipeline.classification, "derived": part, "to": to, "because": because, "role": role}
         return self.ledger.append("classification", f"{pipeline.name}.{part}", body)
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import PipelineError, PlacementDenied, RempartError
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
+from rempart.ingestion.derived import inputs
 from rempart.models.encoding import features_of
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -46,9 +47,13 @@ def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:
 def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
     """Check the pipeline.
 
-    Raises PipelineError with every fault. Without `thorough`, skip Great Expectations (slow import).
+    Raises PipelineError with every fault. Without `thorough`, skip Great Expectations and the SQL of a derived pipeline
+    (slow imports).
     """
-    steps: list[Callable[[], object]] = [partial(expectations.check_names, pipeline.expectations)]
+    steps: list[Callable[[], object]] = [
+        partial(expectations.check_names, pipeline.expectations),
+        partial(inputs.check, pipeline, thorough=thorough),
+    ]
     if isinstance(pipeline, ModelPipeline):
         steps = [partial(view_tables, pipeline), partial(check_trainer, pipeline), *steps]
     if thorough:

@@ -118,7 +118,7 @@ def order(
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
     body, rows = frozen(table, pipeline.holdout)
-    dataset = _store(platform.config, pipeline, site, platform.clock(), body, table.num_rows)
+    dataset = _store(platform.config, pipeline, site, platform.clock(), body, table.num_rows, snapshot)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
         dataset.sha256[:16],
@@ -223,11 +223,15 @@ def _place(config: Config, name: str) -> JobSite:
     return JobSite(name=name, connection=site.connection, region=site.region)
 
 
-def _store(config: Config, pipeline: ModelPipeline, site: Site, now: datetime, body: bytes, rows: int) -> Dataset:
+def _store(
+    config: Config, pipeline: ModelPipeline, site: Site, now: datetime, body: bytes, rows: int, snapshot: str
+) -> Dataset:
     digest = hashlib.sha256(body).hexdigest()
     bucket, key = config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
     kept_until = now + config.retention[pipeline.classification].snapshots
-    site.write_new(bucket, key, body, metadata={"retain-until": kept_until.date().isoformat()})
+    # an erasure in the inputs of a derived pipeline finds the training sets of its snapshots by this name
+    kept = {"retain-until": kept_until.date().isoformat(), "snapshot": snapshot}
+    site.write_new(bucket, key, body, metadata=kept)
     return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 

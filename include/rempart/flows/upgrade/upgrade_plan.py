@@ -202,13 +202,16 @@ def _scripts(facts: UpgradeFacts) -> Iterator[UpgradeLine]:
     for name in sorted(was.keys() | now.keys()):
         if name not in now:
             yield UpgradeLine(
-                f"tables of {name}", "refuses", f"include/sql/{name}.sql is missing here", "complete the checkout"
+                f"tables of {name}",
+                "refuses",
+                f"include/sql/platform/{name}.sql is missing here",
+                "complete the checkout",
             )
         elif was.get(name) != now[name]:
             yield UpgradeLine(
                 f"tables of {name}",
                 "changes",
-                f"include/sql/{name}.sql differs",
+                f"include/sql/platform/{name}.sql differs",
                 "it runs at the start and only adds; read what it adds, because going back does not remove it",
             )
         else:

@@ -10,10 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from rempart.ingestion.engine.limits import Resources
+from rempart.ingestion.parsing.schema import SnapshotColumn
 from rempart.settings.config import Config, Connections
+from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty.policy import Decision
+
+if TYPE_CHECKING:
+    from rempart.ingestion.derived.inputs import Derivation
 
 State = Mapping[str, str]
 """Where the next extraction goes on: a cursor's value, an ETag, the SHA-256 of fetched objects. Empty at first.
@@ -56,16 +63,49 @@ class Extraction:
 
 
 @dataclass(frozen=True)
+class Input:
+    """The current rows of another pipeline. `parts` writes them to files in a folder, in the columns given here."""
+
+    snapshot: str
+    columns: Mapping[str, SnapshotColumn]
+    parts: Callable[[Path], Sequence[Path]] = field(repr=False)
+
+
+class Lake(Protocol):
+    """The snapshots of other pipelines, as a derived one reads them: without erased rows, and recorded as evidence."""
+
+    @property
+    def origin(self) -> Origin:
+        """Return where the snapshots are."""
+        ...
+
+    @property
+    def erasures(self) -> str:
+        """Return a digest of all erasures that the rows of the inputs respect."""
+        ...
+
+    def input(self, pipeline: Pipeline) -> Input:
+        """Return the current snapshot of a pipeline. Raises IngestError if it has none, SiteError."""
+        ...
+
+    def resources(self, folder: Path) -> Resources:
+        """Return what the engine may use; it spills to a folder below `folder`."""
+        ...
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What a source is opened with: the configuration, Airflow's connections, the time, and the record of decisions.
 
-    `record` writes a policy decision as evidence. It raises PlacementDenied for a denial.
+    `record` writes a policy decision as evidence. It raises PlacementDenied for a denial. `lake` opens the snapshots
+    of a derived pipeline's inputs.
     """
 
     config: Config
     connections: Connections
     now: datetime
     record: Callable[[Decision], None]
+    lake: Callable[[Derivation], Lake] | None = None
 
 
 class Sink(Protocol):

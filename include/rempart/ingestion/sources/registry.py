@@ -30,7 +30,19 @@ def _bucket(pipeline: Pipeline, around: Surroundings) -> Source:
     return open_bucket(pipeline, around)
 
 
-SOURCES: Mapping[Kind, Opener] = {"sql": _sql, "http": _http, "site": _bucket, "files": _bucket}
+def _derived(pipeline: Pipeline, around: Surroundings) -> Source:
+    from rempart.ingestion.sources.derived import open_derived
+
+    return open_derived(pipeline, around)
+
+
+SOURCES: Mapping[Kind, Opener] = {
+    "sql": _sql,
+    "http": _http,
+    "site": _bucket,
+    "files": _bucket,
+    "derived": _derived,
+}
 """How each kind is opened. A module of this room adds itself here, and its kind to tests/contract/test_sources.py."""
 
 

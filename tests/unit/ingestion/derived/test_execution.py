@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from rempart.errors import CapabilityMissing, IngestError
 from rempart.ingestion.derived.binding import Columns, bind
 from rempart.ingestion.derived.execution import execute
 from rempart.ingestion.engine.limits import Resources
-from rempart.ingestion.snapshots import Part, Snapshot, SnapshotColumn, arrow_schema
+from rempart.ingestion.snapshots import Snapshot, SnapshotColumn, arrow_schema
 from rempart.ingestion.sources.derived import Derived
-from rempart.ingestion.sources.port import Delivery, Origin
+from rempart.ingestion.sources.port import Delivery, Extraction, Input, Origin
 from tests.delta_tables import snapshot
 
 TRIPS = {
@@ -128,40 +128,61 @@ class Sink:
         return Delivery(name, len(self.stored[name]), hashlib.sha256(self.stored[name]).hexdigest())
 
 
-def opened(folder: Path, found: Snapshot, bodies: dict[str, bytes]) -> Derived:
-    folder.mkdir(exist_ok=True)
+@dataclass
+class Memory:
+    """A lake in memory."""
 
-    def fetch(part: Part, file: Path) -> None:
-        file.write_bytes(bodies[part.sha256])
+    origin: Origin = ORIGIN
+    erasures: str = "none"
+
+    def input(self, pipeline: Any) -> Input:
+        raise NotImplementedError
+
+    def resources(self, folder: Path) -> Resources:
+        return resources(folder)
+
+
+def opened(found: Snapshot, bodies: dict[str, bytes], lake: Memory | None = None) -> Derived:
+    def parts(folder: Path) -> list[Path]:
+        folder.mkdir()
+        files = [folder / f"{part.sha256}.parquet" for part in found.parts]
+        for part, file in zip(found.parts, files, strict=True):
+            file.write_bytes(bodies[part.sha256])
+        return files
 
     query = bind("include/sql/x.sql", "SELECT id, rider FROM trips", {"trips": found.columns})
-    return Derived("include/sql/x.sql", query, {"trips": found}, ["id"], fetch, folder, resources(folder), ORIGIN)
+    return Derived(
+        "include/sql/x.sql", query, {"trips": Input(found.id, found.columns, parts)}, ["id"], lake or Memory()
+    )
 
 
-def test_a_source_extracts_once_for_each_state_of_its_inputs(tmp_path: Path) -> None:
+def test_a_source_extracts_once_for_each_state_of_its_inputs() -> None:
     from tests.delta_tables import NOON, part, rows
 
     made = [part(rows(4, 5)), part(rows(1, 2))]
     bodies = {stored_part.sha256: body for stored_part, body in made}
     first = snapshot([stored_part for stored_part, _ in made])
     sink, again = Sink(), Sink()
-    extraction = opened(tmp_path / "a", first, bodies).extract({}, sink, NOON)
-    assert opened(tmp_path / "b", first, bodies).extract({}, again, NOON.replace(year=2030)) == extraction
+    extraction = opened(first, bodies).extract({}, sink, NOON)
+    assert opened(first, bodies).extract({}, again, NOON.replace(year=2030)) == extraction
     assert sink.stored == again.stored and len(sink.stored) == 1
     assert [row["id"] for row in pq.read_table(pa.BufferReader(next(iter(sink.stored.values())))).to_pylist()] == [
         1, 2, 4, 5,
     ]  # fmt: skip
-    assert opened(tmp_path / "c", first, bodies).extract(extraction.state, sink, NOON).deliveries == ()
+    assert opened(first, bodies).extract(extraction.state, sink, NOON).deliveries == []
     newer = replace(first, id="f" * 32, parts=first.parts[:1])
-    other = opened(tmp_path / "d", newer, bodies).extract(extraction.state, sink, NOON)
+    other = opened(newer, bodies).extract(extraction.state, sink, NOON)
     assert len(sink.stored) == 2 and other.state != extraction.state
-    with pytest.raises(CapabilityMissing, match="no longer derived"):
-        opened(tmp_path / "e", first, bodies).compare_keys(iter(()), {}, sink)
+    assert dict(opened(first, bodies, Memory(erasures="one")).state) != dict(extraction.state)
+    with pytest.raises(CapabilityMissing, match="each delivery holds all rows"):
+        opened(first, bodies).compare_keys(iter(()), {}, sink)
 
 
-def test_no_rows_are_no_delivery(tmp_path: Path) -> None:
+def test_no_rows_are_no_delivery() -> None:
     from tests.delta_tables import NOON
 
     sink = Sink()
-    found = opened(tmp_path, snapshot([]), {})
-    assert found.extract({}, sink, NOON).deliveries == () and not sink.stored
+    found = opened(snapshot([]), {})
+    assert found.extract({}, sink, NOON) == Extraction([], {}) and not sink.stored
+    with pytest.raises(IngestError, match="gave some before"):
+        found.extract({"query": "x"}, sink, NOON)

@@ -1,0 +1,211 @@
+"""An erasure in an input reaches every derived pipeline: no version of an object holds what the erased row gave."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from rempart.errors import ErasedMeanwhile, FeatureError
+from rempart.flows.erasure import erase as flow
+from rempart.flows.erasure import erase_derived, erase_report
+from rempart.flows.erasure.erase_stores import open_stores
+from rempart.flows.ingestion import extract as extract_flow
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared import erasures
+from rempart.ingestion import snapshots
+from tests.derived_project import DAILY, DAILY_SQL, TRIPS, WEATHER, WET, World, trip, weather, write_project
+from tests.erasable import in_two_memories
+from tests.unit.flows.erasure.booked import without_features
+
+KM = 777.0
+"""Kilometres of the erased trip; each sum that holds it is above 700, and one goes to quarantine."""
+PIPELINES = ("trips", "wet_trips", "daily")
+
+
+def no_features(*given: object) -> str:
+    raise FeatureError("no snapshot", "none")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    without_features(monkeypatch)
+    monkeypatch.setattr(erase_derived.offline, "loaded_snapshot", no_features)
+    lake = in_two_memories()
+    write_project(tmp_path, TRIPS, WEATHER, WET, DAILY, sql={"daily": DAILY_SQL})
+    write_project(tmp_path, TRIPS)
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    found = World(lake.platform)
+    found.deliver("weather", "one", weather(0.5, 0))
+    found.deliver("trips", "one", [trip(1, 0, KM, "Erika"), trip(2, 1, 3)])
+    for name in PIPELINES[1:]:
+        found.derive(name)
+    found.deliver("trips", "two", [trip(3, 0, 305)])
+    for name in PIPELINES[1:]:
+        found.derive(name)
+    assert holders(found)
+    return found
+
+
+def holders(world: World) -> list[str]:
+    """Versions of objects, at every site, that hold the erased kilometres alone or in a sum."""
+    return sorted({f"{site}/{key}" for site, key in _holders(world)})
+
+
+def _holders(world: World) -> Iterator[tuple[str, str]]:
+    for name, site in world.platform.sites.items():
+        for bucket in ("lake", "landing"):
+            for info in site.versions(bucket):
+                if info.marker:
+                    continue
+                body = site.read(bucket, info.key, version_id=info.version_id)
+                if b"Erika" in body or (body[:4] == b"PAR1" and _has_kilometres(body)):
+                    yield name, f"{bucket}/{info.key}"
+
+
+def _has_kilometres(body: bytes) -> bool:
+    table = pq.read_table(io.BytesIO(body))
+    if "km" in table.column_names:
+        return any(700 < km < 1900 for km in table["km"].to_pylist())
+    return "raw" in table.column_names and any("1082" in text for text in table["raw"].to_pylist())
+
+
+def erase(world: World, number: int = 1, **more: Any) -> erase_report.ErasureResult:
+    given = {"by": "data-protection-officer", "reason": "objection", "dry_run": False, **more}
+    return flow.erase(world.platform, world.pipeline("trips"), [(number,)], **given)
+
+
+def test_an_erased_trip_is_in_no_version_of_any_derived_object(world: World) -> None:
+    assert any("/raw/wet_trips/" in key for key in holders(world))
+    for part in ("snapshots/daily/parts/", "quarantine/wet_trips/"):
+        assert any(part in key for key in holders(world)), part
+    done = erase(world)
+    assert not done.pending and [below.pipeline for below in done.descendants] == ["wet_trips", "daily"]
+    assert all(below.deleted and not below.withdrawn for below in done.descendants)
+    assert holders(world) == []
+    assert [row[2] for row in world.rows()] == [305.0, 3.0] and [row[1] for row in world.rows("daily")] == [308.0]
+    told = list(erase_report.lines(done))
+    assert any("derived pipeline 'daily'" in line and "derived again" in line for line in told)
+    # a second run finds nothing, and a later one of the pipelines goes on as usual
+    again = erase(world)
+    assert [below.deleted for below in again.descendants] == [0, 0] and not again.pending
+    assert all(not below.deleted for result in flow.again(world.platform) for below in result.descendants)
+    world.deliver("trips", "three", [trip(5, 1, 1)])
+    world.derive()
+    assert [row[2] for row in world.rows()] == [305.0, 4.0]
+
+
+def test_a_dry_run_names_the_derived_pipelines_and_changes_nothing(world: World) -> None:
+    before = holders(world)
+    told = "\n".join(erase_report.lines(erase(world, dry_run=True)))
+    assert "Derived from it: wet_trips, daily." in told and holders(world) == before
+
+
+def test_what_cannot_be_derived_again_is_withdrawn_and_named(world: World, tmp_path: Path) -> None:
+    before = world.snapshot()
+    (tmp_path / "include/sql/wet_trips.sql").write_text("SELECT 1")
+    done = erase(world)
+    below = {result.pipeline: result for result in done.descendants}
+    assert done.pending and below["wet_trips"].withdrawn
+    assert "could not be derived again: include/sql/wet_trips.sql" in str(dict(below["wet_trips"].pending))
+    assert world.snapshot() is None and world.snapshot("daily") is None
+    assert holders(world) == []
+    # once the query is right, the next run begins without a snapshot
+    write_project(tmp_path, WET)
+    world.derive()
+    now = world.snapshot()
+    assert before and now and now.id != before.id and [row[2] for row in world.rows()] == [305.0, 3.0]
+
+
+def test_rows_that_wait_when_an_input_is_erased_are_derived_again(world: World) -> None:
+    world.deliver("trips", "three", [trip(5, 1, 4)])
+    spec = world.pipeline("wet_trips")
+    extract_flow.extract(world.platform, spec)
+    stores, register = open_stores(world.platform), erasures.open_register(world.platform)
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(flow.erase_derived, "follow", lambda *given: [])
+        erase(world)
+    with pytest.raises(ErasedMeanwhile, match="'wet_trips' were erased after its delivery was derived"):
+        ingest(world.platform, spec)
+    assert stores and register
+    world.derive()
+    assert [row[2] for row in world.rows()] == [305.0, 7.0]
+
+
+def test_a_restore_applies_the_erasure_to_derived_rows_before_they_are_read(world: World) -> None:
+    saved = [
+        (info.key, world.home.read("lake", info.key), world.home.head("lake", info.key).metadata)
+        for info in world.home.list("lake")
+    ]
+    erase(world)
+    for key, body, metadata in saved:  # an earlier state of the lake comes back
+        world.home.write("lake", key, body, metadata=metadata)
+    world.platform.ledger.append("restore", "a point", {"parts": ["bucket:lake"], "aside": False})
+    assert holders(world)
+    stores = open_stores(world.platform)
+    entries = erasures.on_record(world.platform.ledger)
+    (done,) = flow.apply_all(stores, entries, erasures.secrets_of(world.platform))
+    assert all(below.withdrawn for below in done.descendants) and not done.left
+    assert holders(world) == []
+    assert world.snapshot() is None
+    world.derive()
+    assert [row[2] for row in world.rows()] == [305.0, 3.0]
+
+
+def test_training_sets_and_profiles_of_older_snapshots_go(world: World) -> None:
+    before = world.snapshot()
+    assert before
+    world.home.write("lake", "training/wet_trips/a.parquet", b"x", metadata={"snapshot": before.id})
+    world.home.write("lake", f"profiles/wet_trips/{before.id}.html", b"x")
+    erase(world)
+    now = world.snapshot()
+    assert now
+    left = {info.key for info in world.home.list("lake") if info.key.startswith(("training/", "profiles/"))}
+    assert left == set()
+    world.home.write("lake", "training/wet_trips/b.parquet", b"x", metadata={"snapshot": now.id})
+    world.home.write("lake", f"profiles/wet_trips/{now.id}.html", b"x")
+    flow.again(world.platform)
+    left = {info.key for info in world.home.list("lake") if info.key.startswith(("training/", "profiles/"))}
+    assert left == {"training/wet_trips/b.parquet", f"profiles/wet_trips/{now.id}.html"}
+
+
+def test_a_pipeline_that_was_derived_once_is_followed_or_refused_by_name(world: World, tmp_path: Path) -> None:
+    (tmp_path / "include/pipelines/daily.yaml").unlink()
+    done = erase(world)
+    below = {result.pipeline: dict(result.pending) for result in done.descendants}
+    assert done.pending and "pipeline 'daily'" in below["daily"] and not below["wet_trips"]
+
+
+def test_without_any_row_left_a_derived_pipeline_has_no_snapshot(world: World) -> None:
+    for number in (1, 2):
+        erase(world, number)
+    done = erase(world, 3)
+    assert world.snapshot() is None and holders(world) == []
+    assert any("gives no row" in why for below in done.descendants for why in below.pending.values())
+    assert world.derive()[0].deliveries == 0
+
+
+def test_the_feature_stores_get_the_current_snapshot_or_are_emptied(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before, loaded = world.snapshot(), []
+    assert before
+    monkeypatch.setattr(
+        erase_derived.offline,
+        "loaded_snapshot",
+        lambda _, spec: before.id if spec.name == "wet_trips" else no_features(),
+    )
+    monkeypatch.setattr(
+        erase_derived, "materialize_table", lambda _, spec, table, name, at: loaded.append((name, table.num_rows))
+    )
+    erase(world)
+    now = world.snapshot()
+    assert now and loaded == [(now.id, 2)]
+    (tmp_path / "include/sql/wet_trips.sql").write_text("SELECT 1")
+    erase(world, 3)
+    assert loaded[1:] == [(erase_derived.WITHDRAWN, 0)]
+    assert snapshots.current(world.home, "lake", "wet_trips") is None
