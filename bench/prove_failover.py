@@ -21,8 +21,8 @@ from typing import Any
 
 from bench.prove_pods import own_stack, write
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.cli import demo_run as demo
 from rempart.cli import rendering
+from rempart.cli.demo import demo_run as demo
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import object_sites

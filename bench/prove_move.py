@@ -30,8 +30,8 @@ from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, opera
 from bench.seen import own_address
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
-from rempart.cli import demo_run as demo
 from rempart.cli import rendering
+from rempart.cli.demo import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import paths, preflight
 from rempart.flows.shared.platform import open_platform

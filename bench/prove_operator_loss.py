@@ -36,8 +36,8 @@ from rempart.backup.bundle import open_bundle
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.backup.points import points
-from rempart.cli import demo_run as demo
 from rempart.cli import rendering
+from rempart.cli.demo import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import launch, paths
 from rempart.flows.bundle.bundle import opener_sha256

@@ -28,8 +28,8 @@ from typing import Any
 from kubernetes.client import ApiException
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.cli import demo_run as demo
 from rempart.cli import rendering
+from rempart.cli.demo import demo_run as demo
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import open_platform

@@ -37,8 +37,8 @@ from bench.prove_failover import Check, check
 from bench.prove_pods import write
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
-from rempart.cli import demo_run as demo
 from rempart.cli import rendering
+from rempart.cli.demo import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import credentials, environment, launch, paths, services

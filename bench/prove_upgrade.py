@@ -27,7 +27,7 @@ from bench.prove_pods import write
 from bench.prove_restore import working
 from rempart.airflow_api import AirflowApi
 from rempart.backup.drill import airflow_schema
-from rempart.cli import demo_run as demo
+from rempart.cli.demo import demo_run as demo
 from rempart.flows.shared.platform import open_platform
 from rempart.flows.upgrade import upgrade_facts
 from rempart.ledger.port import Evidence
@@ -43,7 +43,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE", "HTTPS_PROXY
 _CHAIN = """
 import json, sys
 from rempart.settings import config
-from rempart.cli import demo_run as demo
+from rempart.cli.demo import demo_run as demo
 from rempart.airflow_api import AirflowApi
 from rempart.flows.shared.platform import open_platform
 run = demo.Demo(open_platform(), AirflowApi(config.environment_connections("airflow_api")), print)

@@ -123,6 +123,26 @@ class AirflowApi:
                     raise
             asked += 1
 
+    def put_connection(self, connection: Connection) -> None:
+        """Store a connection in Airflow, in the place of one with this name. Raises AirflowApiError."""
+        body: dict[str, Any] = {"connection_id": connection.name, "conn_type": connection.conn_type}
+        body |= {"host": connection.host, "port": connection.port, "schema": connection.schema}
+        body |= {"login": connection.login, "password": connection.password}
+        try:
+            try:
+                self._call("POST", "/api/v2/connections", json=body)
+            except AirflowApiError as error:
+                if error.status != HTTPStatus.CONFLICT:
+                    raise
+                self._call("PATCH", f"/api/v2/connections/{connection.name}", json=body)
+        except AirflowApiError as error:
+            if error.silent:
+                raise
+            raise AirflowApiError(  # Airflow's answer may repeat the request, and the secret in it
+                f"store connection '{connection.name}' in Airflow at {self.url}: HTTP {error.status}",
+                "Store it by hand under Admin > Connections.",
+            ) from None
+
     def run(
         self,
         dag_id: str,

@@ -25,7 +25,7 @@ import pytest
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
-from rempart.cli.demo_run import BAD_PARAMS
+from rempart.cli.demo.demo_run import BAD_PARAMS
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries

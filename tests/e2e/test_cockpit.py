@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, StorageState, expect, sync_playwright
 
 from rempart.airflow_api import AirflowApi
-from rempart.cli.demo_run import Demo
+from rempart.cli.demo.demo_run import Demo
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion.sample import deliveries
 from rempart.models import registry

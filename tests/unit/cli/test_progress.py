@@ -13,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from rempart.cli import demo_run, demo_stages, progress
+from rempart.cli import progress
+from rempart.cli.demo import demo_run, demo_stages
 from rempart.cli.progress import State, Step
 from rempart.deployment.setup import terminal, uv_output
 

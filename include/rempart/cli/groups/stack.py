@@ -261,13 +261,21 @@ def check_machine(as_json: AsJson = False) -> None:
 
 
 @group.command("demo")
-def demo() -> None:
+def demo(
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also flights from a database, joined with weather, and a model of late ones."),
+    ] = False,
+) -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json.
+
+    With --all, the files of data/flights are copied to include/pipelines and include/sql first.
 
     Example:
         rempart demo
+        rempart demo --all
     """
-    from rempart.cli import demo_run as main_job
+    from rempart.cli.demo import demo_run as main_job
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
@@ -276,7 +284,7 @@ def demo() -> None:
             lifecycle.up(stack)
         lifecycle.adopt_environment()
 
-    if not main_job.run(start_stack):
+    if not main_job.run(start_stack, flights=everything):
         raise typer.Exit(1)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from rempart.airflow_api import AirflowApi
 from rempart.cli import progress
-from rempart.cli.demo_stages import NextSteps, Stages, steps, summary
+from rempart.cli.demo import demo_flights
+from rempart.cli.demo.demo_stages import STAGES, NextSteps, Stages, steps, summary
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.settings import config, pipelines
@@ -175,11 +176,14 @@ class Demo:
         )
 
 
-def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> bool:
-    """Run the demo against this project's stack and write var/demo-report.json. Return whether every check passed."""
+def run(start_stack: Callable[[], None], out: Callable[[str], None] = print, *, flights: bool = False) -> bool:
+    """Run the demo against this project's stack and write var/demo-report.json. Return whether every check passed.
+
+    `flights`: run the second part, too.
+    """
     file = config.var_dir() / "demo-report.json"
     before = _before(time.time())
-    with progress.shown("", steps(_last(file))) as view:
+    with progress.shown("", steps(_last(file), {**STAGES, **demo_flights.STAGES} if flights else STAGES)) as view:
         stages = Stages(out, view, before)
         stages.ended("set-up", before, "the locked environment is installed")
         stages.begin("start", "PostgreSQL, two S3 sites, MLflow and Airflow")
@@ -192,6 +196,8 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
         try:
             demo.continuity(demo.chain())
             demo.refusal()
+            if flights:
+                demo_flights.Flights(demo).run()
             whole = True
         except RempartError as error:
             demo.failures.append(str(error))

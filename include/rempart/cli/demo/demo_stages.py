@@ -33,10 +33,10 @@ takes seconds or minutes, and is over when the first stage is shown.
 """
 
 
-def steps(last: Mapping[str, Any]) -> tuple[Step, ...]:
+def steps(last: Mapping[str, Any], stages: Mapping[str, float | None] = STAGES) -> tuple[Step, ...]:
     """Return the rows of the table. `last` is the report of the last demo; empty without one."""
     known = last.get("seconds", {}).get("stages", {})
-    return tuple(Step(name, usual=known.get(name, usual) if usual else None) for name, usual in STAGES.items())
+    return tuple(Step(name, usual=known.get(name, usual) if usual else None) for name, usual in stages.items())
 
 
 class Stages:
