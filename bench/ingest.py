@@ -78,7 +78,6 @@ def by_polars(file: Path, folder: Path) -> None:
 
 def ours(file: Path, folder: Path, before: Path | None) -> None:
     """Take a delivery in. `before`: the folder of an earlier run, whose rows are known."""
-    from rempart.ingestion import unpacking
     from rempart.ingestion.engine import deliveries, identity, parts
     from rempart.ingestion.engine.database import opened, parquet
     from rempart.ingestion.engine.limits import Limits, Resources
@@ -86,16 +85,14 @@ def ours(file: Path, folder: Path, before: Path | None) -> None:
     from rempart.ingestion.snapshots import snapshot_columns
     from rempart.settings.pipelines import named
 
-    unpacking.MAX_BYTES = 1 << 40
     pipeline = named("hotel_bookings")
     resources = Resources(MEMORY, THREADS, folder / "spill")
     earlier = json.loads((before / "snapshot.json").read_text()) if before else {"parts": [], "contents": []}
     known = [Path(file) for _, file in earlier["parts"]]
     started = time.perf_counter()
     with judging(pipeline.expectations, THREADS) as judge:
-        outcome = deliveries.take_in(
-            [file], known, pipeline, folder, resources, Limits(rows=1 << 40, lines=1 << 40), judge
-        )
+        limits = Limits(bytes=1 << 40, rows=1 << 40, lines=1 << 40)
+        outcome = deliveries.take_in([file], known, pipeline, folder, resources, limits, judge)
     taken = time.perf_counter()
     columns = snapshot_columns(pipeline)
     made = [(part.partition, str(part.file)) for part in outcome.parts]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
 from rempart.ingestion import patterns
+from rempart.ingestion.judging import loading
 from rempart.settings.pipeline import Expectation
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def _check_name(index: int, expectation: Expectation) -> None:
 
 def _class_of(index: int, expectation: Expectation) -> Any:
     _check_name(index, expectation)
-    import great_expectations.expectations as known
-
-    return getattr(known, "".join(word.capitalize() for word in expectation.expect.split("_")))
+    return getattr(
+        loading.great_expectations().expectations, "".join(word.capitalize() for word in expectation.expect.split("_"))
+    )
 
 
 def _argument(value: object) -> object:
@@ -154,8 +155,9 @@ def columns(expectation: Expectation) -> list[str]:
 
 def _add_broken(expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[int]]) -> None:
     """Add what Great Expectations finds: the rows that break each expectation."""
-    import great_expectations as gx
     import numpy as np
+
+    gx = loading.great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     objects = [_build(index, expectation) for index, expectation in expectations.items()]
