@@ -32,18 +32,19 @@ class Repeated:
 
 def judge(
     connection: duckdb.DuckDBPyConnection,
-    staged: Sequence[Path],
+    staged: Sequence[str],
     known: Sequence[Path],
     columns: Sequence[str],
     key: Sequence[str],
 ) -> None:
     """Judge the keys of the staged deliveries, in their order, against known rows; create the view `ACCEPTED`.
 
-    `known`: Parquet files with one row per key. A row is accepted if its key is in no known row and in no earlier one.
+    `staged`: the relation (SQL) of each delivery's rows. `known`: Parquet files with one row per key. A row is accepted
+    if its key is in no known row and in no earlier one.
     """
     numbered = " UNION ALL ".join(
-        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {parquet([file])}"  # noqa: S608
-        for number, file in enumerate(staged)
+        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {rows}"  # noqa: S608
+        for number, rows in enumerate(staged)
     )
     keys = ", ".join(map(quote, key))
     run = connection.execute
