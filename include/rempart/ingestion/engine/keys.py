@@ -36,8 +36,10 @@ def judge(
     known: Sequence[Path],
     columns: Sequence[str],
     key: Sequence[str],
-) -> None:
+) -> bool:
     """Judge the keys of the staged deliveries, in their order, against known rows; create the view `ACCEPTED`.
+
+    Return whether all rows are accepted.
 
     `staged`: the relation (SQL) of each delivery's rows. `known`: Parquet files with one row per key. A row is accepted
     if its key is in no known row and in no earlier one.
@@ -61,8 +63,10 @@ def judge(
         f"CREATE TEMP TABLE new AS SELECT _first FROM firsts ANTI JOIN met USING ({keys})"  # noqa: S608
     )
     every = "SELECT (SELECT count(*) FROM new) = (SELECT count(*) FROM staged)"
-    only = "" if run(every).fetchall() == [(True,)] else "SEMI JOIN new ON staged._row = new._first"
+    all_new = run(every).fetchall() == [(True,)]
+    only = "" if all_new else "SEMI JOIN new ON staged._row = new._first"
     run(f"CREATE VIEW {ACCEPTED} AS SELECT {names} FROM staged {only}")  # noqa: S608
+    return all_new
 
 
 def repeated(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], key: Sequence[str]) -> Iterator[Repeated]:
