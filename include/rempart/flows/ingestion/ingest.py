@@ -151,6 +151,7 @@ def _take_in(
         return _land(run, arrival, folder / arrival.sha256)
 
     landed = list(bounded_map(new, land, WORKERS))  # one delivery is read while others are stored
+    ingest_run.end_reading(sum(rows.delivered for rows, _ in landed))
     read = ingest_run.judged(run, [rows for rows, _ in landed], folder, [struck for _, struck in landed])
     known = ingest_run.known_rows(run, before, folder)
     taken = ingest_run.decide(run, read, known, folder)

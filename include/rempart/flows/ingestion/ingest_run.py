@@ -33,7 +33,7 @@ from rempart.sites.port import Site
 
 BLOCK = 2 << 20
 """Bytes of a delivery that the isolated process reads at once."""
-_ROWS = 50_000
+_ROWS, _MANY = 50_000, 500_000
 WORKERS = 8
 """Objects that are read or written at the same time: each request waits for the site."""
 RECORD = 200
@@ -100,6 +100,12 @@ def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Ma
 def read(run: IngestionRun, file: Path, name: str, folder: Path) -> StagedDelivery:
     """Read and type a delivery in a process of its own. `name` is that of the file as received."""
     return isolated.stage(file, name, run.pipeline, limits(run.config), folder / f"{file.name}.read")
+
+
+def end_reading(rows: int) -> None:
+    """End the process that reads deliveries if it has read many rows: what comes needs its memory, 0.3 GB."""
+    if rows > _MANY:
+        isolated.end()
 
 
 def judged(
