@@ -100,6 +100,8 @@ def ours(file: Path, folder: Path, place: Path) -> None:
 
     facts = json.loads(place.read_text())
     pipeline, now = named("hotel_bookings"), datetime.now(UTC)
+    source = pipeline.source.model_copy(update={"format": file.suffix[1:]})
+    pipeline = pipeline.model_copy(update={"source": source})
     most = {"memory": MEMORY >> 20, "threads": THREADS, "largest_delivery": 1 << 20}
     loaded = config.load()
     loaded = loaded.model_copy(
