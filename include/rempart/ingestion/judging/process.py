@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 from rempart.errors import PipelineError
 from rempart.ingestion import expectations
-from rempart.ingestion.judging import loading
 from rempart.ingestion.reading_process import limit_memory
 from rempart.settings.pipeline import Expectation
 
@@ -51,7 +50,7 @@ def main(memory: int) -> None:
     os.dup2(2, 1)  # whatever else is printed is no answer
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    loading.great_expectations()  # its own memory is not that of the rows
+    expectations.great_expectations()  # its own memory is not that of the rows
     limit_memory(memory)
     work(sys.stdin.buffer, answers)
 
