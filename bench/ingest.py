@@ -3,12 +3,13 @@
 make bench BENCH=ingest ARGS="1000000 csv parquet"
 
 The file holds the hotel bookings, multiplied with new ids. Ours is typed, judged by Great Expectations, deduplicated,
-written as parts by month and identified by the hash of its rows. Peers: DuckDB's conversion with its own types, and
-that of Polars where it is installed. Each runs in a process of its own, one after the other; the table has medians.
-Then one hundredth more rows, newest in time, are taken in beside the parts of the first run.
+written as parts by month, identified by the hash of its rows, and committed to an S3 site on this machine, each object
+read back: the steps of an ingestion run without its raw copy and its evidence. Peers: DuckDB's conversion with its own
+types, and that of Polars where it is installed. Each runs in a process of its own, one after the other; the table has
+medians. Then one hundredth more rows, newest in time, are taken in, beside the snapshot at the site.
 
-Seconds are those of the processors (user and system, of all processes of a case): other work on the machine disturbs
-them less than the clock. Memory is the peak of the PSS of all processes.
+Seconds are those of the processors (user and system, of all processes of a case, the S3 server apart): other work on
+the machine disturbs them less than the clock. Memory is the peak of the PSS of all processes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,26 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.measured_process import Run, measured
 from bench.report import Row, write
 
+if TYPE_CHECKING:
+    from rempart.settings.config import Connection
+
+SITE = "primary"
 ROUNDS, THREADS, MEMORY = 3, 2, 768 << 20
 SAMPLE = Path("data/hotel_bookings.csv.gz")
 FIRST_ID = 1_000_000
@@ -76,50 +86,67 @@ def by_polars(file: Path, folder: Path) -> None:
     scan[file.suffix](file).sink_parquet(folder / "peer.parquet", compression="zstd")
 
 
-def ours(file: Path, folder: Path, before: Path | None) -> None:
-    """Take a delivery in. `before`: the folder of an earlier run, whose rows are known."""
-    from rempart.ingestion import unpacking
-    from rempart.ingestion.engine import deliveries, identity, parts
-    from rempart.ingestion.engine.database import opened, parquet
-    from rempart.ingestion.engine.limits import Limits, Resources
-    from rempart.ingestion.judging.pool import judging
-    from rempart.ingestion.snapshots import snapshot_columns
+def ours(file: Path, folder: Path, place: Path) -> None:
+    """Take a delivery in, as an ingestion run does, and commit the snapshot. `place`: facts of the site."""
+    from rempart.coordination.active import Active
+    from rempart.flows.ingestion import ingest_run
+    from rempart.flows.ingestion.ingest_run import IngestionRun
+    from rempart.ingestion import snapshots
+    from rempart.settings import config
+    from rempart.settings.config import Connection
     from rempart.settings.pipelines import named
+    from rempart.sites.s3.site import S3Site
+    from rempart.sovereignty.places import decide_site
 
-    unpacking.MAX_BYTES = 1 << 40
-    pipeline = named("hotel_bookings")
-    resources = Resources(MEMORY, THREADS, folder / "spill")
-    earlier = json.loads((before / "snapshot.json").read_text()) if before else {"parts": [], "contents": []}
-    known = [Path(file) for _, file in earlier["parts"]]
-    started = time.perf_counter()
-    with judging(pipeline.expectations, THREADS) as judge:
-        outcome = deliveries.take_in(
-            [file], known, pipeline, folder, resources, Limits(rows=1 << 40, lines=1 << 40), judge
-        )
-    taken = time.perf_counter()
-    columns = snapshot_columns(pipeline)
-    made = [(part.partition, str(part.file)) for part in outcome.parts]
-    touched = {partition for partition, _ in made}
-    rows = [Path(file) for partition, file in [*earlier["parts"], *made] if partition in touched]
-    with opened(resources, [folder, *({before} if before else ())]) as connection:
-        found = identity.by_duckdb(connection, parquet(rows), columns, parts.period_of(pipeline))
-    contents = [identity.PartitionContent(*content) for content in earlier["contents"] if content[0] not in touched]
-    contents += found
-    done = time.perf_counter()
-    snapshot = identity.content_id(columns, pipeline.key, pipeline.partition_by, pipeline.partition_every, contents)
-    (folder / "snapshot.json").write_text(
-        json.dumps(
-            {
-                "parts": [*earlier["parts"], *made],
-                "contents": [[content.partition, content.rows, content.sha256] for content in contents],
-            }
-        )
+    facts = json.loads(place.read_text())
+    pipeline, now = named("hotel_bookings"), datetime.now(UTC)
+    source = pipeline.source.model_copy(update={"format": file.suffix[1:]})
+    pipeline = pipeline.model_copy(update={"source": source})
+    most = {"memory": MEMORY >> 20, "threads": THREADS, "largest_delivery": 1 << 20}
+    loaded = config.load()
+    loaded = loaded.model_copy(
+        update={
+            "ingestion": loaded.ingestion.model_copy(update=most),
+            "buckets": loaded.buckets.model_copy(update={"lake": facts["bucket"]}),
+        }
     )
-    delivery = outcome.deliveries[0]
+    connection = Connection(**facts["connection"])
+    endpoint = connection.extra["endpoint_url"]
+    permission = decide_site(loaded, pipeline.classification, "data", SITE, on=now.date(), endpoint=endpoint)
+    site = S3Site(SITE, connection, loaded.sites[SITE].region, permission)
+    site.ensure_bucket(facts["bucket"], versioned=True)
+    no_ledger: Any = None  # evidence is not measured
+    run = IngestionRun(no_ledger, loaded, pipeline, Active(0, SITE), site, now)
+    clock = [time.perf_counter()]
+    before = snapshots.current(site, facts["bucket"], pipeline.name)
+    read = ingest_run.read(run, file, file.name, folder)
+    ingest_run.end_reading(read.delivered)
+    clock.append(time.perf_counter())
+    (judged,) = ingest_run.judged(run, [read], folder)
+    clock.append(time.perf_counter())
+    known = ingest_run.known_rows(run, before, folder)
+    taken = ingest_run.decide(run, [judged], known, folder)
+    clock.append(time.perf_counter())
+    snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
+    clock.append(time.perf_counter())
+    ingest_run.commit(run, snapshot, added)
+    clock.append(time.perf_counter())
+    steps = zip(("read", "judge", "new rows", "identity", "commit"), clock[1:], clock, strict=False)
+    (delivery,) = taken.deliveries
     print(
-        f"snapshot {snapshot}: {sum(part.rows for part in outcome.parts)} rows in {len(outcome.parts)} parts, "
-        f"{len(delivery.refused)} refused, {delivery.fault}; {taken - started:.1f} s, identity {done - taken:.1f} s"
+        f"snapshot {snapshot.id}: {taken.accepted} rows in {len(added)} new parts, {len(delivery.refused)} refused, "
+        f"{delivery.fault}; " + ", ".join(f"{name} {after - began:.1f} s" for name, after, began in steps)
     )
+
+
+@contextmanager
+def stored(place: Path) -> Iterator[Connection]:
+    """Start an S3 site, SeaweedFS, and yield its connection. Its work is not measured."""
+    from rempart.settings import config
+    from tests.integration.own_servers import own_servers
+
+    with own_servers(place / "var", (f"site-{SITE}",)) as servers:
+        yield servers.connections(config.load().sites[SITE].connection)
 
 
 def main(rows: int, forms: list[str], rounds: int) -> None:
@@ -127,7 +154,7 @@ def main(rows: int, forms: list[str], rounds: int) -> None:
     table: list[Row] = []
     clock: dict[str, float] = {}
     peers = [name for name in NAMES if find_spec(name)]
-    with tempfile.TemporaryDirectory(prefix="rempart-bench-") as place:
+    with tempfile.TemporaryDirectory(prefix="rempart-bench-") as place, stored(Path(place)) as connection:
         whole, more = Path(place) / "bookings.csv", Path(place) / "more.csv"
         multiplied(rows, whole)
         multiplied(rows // 100, more, first=FIRST_ID + rows, only=NEWEST)
@@ -138,15 +165,17 @@ def main(rows: int, forms: list[str], rounds: int) -> None:
                 for who in runs:
                     folder = Path(place) / f"{who}-{form}-{number}"
                     folder.mkdir()
-                    before = str(Path(place) / f"ours-{form}-{number}") if who == "more" else ""
+                    facts = folder / "site.json"
+                    facts.write_text(json.dumps({"bucket": f"lake-{form}-{number}", "connection": asdict(connection)}))
                     command = [sys.executable, "-m", "bench.ingest", who, str(addition if who == "more" else file)]
-                    command += [str(folder), before]
+                    command += [str(folder), str(facts)]
                     run, output = measured(command, dict(os.environ), folder / "log", proportional=True)
                     print(
                         who, form, f"{run.cpu:.1f} s of processors, {run.seconds:.1f} s, {run.memory / 2**20:.0f} MiB"
                     )
                     print("   ", output.strip(), flush=True)
                     runs[who].append(run)
+                    shutil.rmtree(folder)
             table += _rows(f"{rows:,} rows, {form}", runs, peers)
             clock |= {f"{who}, {form}": statistics.median(run.seconds for run in some) for who, some in runs.items()}
     write("ingest" if rows == 1_000_000 else f"ingest_{rows}", table, load=[load, os.getloadavg()[0]], clock=clock)
@@ -169,8 +198,8 @@ if __name__ == "__main__":
             by_duckdb(Path(file), Path(folder))
         case ["polars", file, folder, _]:
             by_polars(Path(file), Path(folder))
-        case ["ours" | "more", file, folder, before]:
-            ours(Path(file), Path(folder), Path(before) if before else None)
+        case ["ours" | "more", file, folder, facts]:
+            ours(Path(file), Path(folder), Path(facts))
         case words:
             counts = [int(word) for word in words if word.isdigit()]
             chosen = [word for word in words if word in ("csv", "parquet", "jsonl")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from rempart.settings.sources import Dialect, Source
 from rempart.sites.once import gives_back, put_again
 from rempart.sites.port import Site
 
+_READERS = 8
+"""Outcomes that are read at the same time."""
 HELD_BACK = "held back"
 REFUSED = "refused"
 """Outcome of a held-back delivery: no row is accepted, because too many were refused."""
@@ -201,8 +204,10 @@ def _recorded(site: Site, bucket: str, key: str) -> Mapping[str, Any] | None:
 
 
 def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:
-    """Return the outcome of every delivery so far."""
-    return [json.loads(site.read(bucket, found.key)) for found in site.list(bucket, f"deliveries/{pipeline}/")]
+    """Return the outcome of every delivery so far, in order of their keys."""
+    keys = [found.key for found in site.list(bucket, f"deliveries/{pipeline}/")]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="outcomes") as pool:
+        return list(pool.map(lambda key: json.loads(site.read(bucket, key)), keys))
 
 
 def totals(site: Site, bucket: str, pipeline: str) -> dict[str, int]:

@@ -6,10 +6,18 @@ error texts.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from threading import RLock
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
 ROW = "_row"
 """Name of the index column: a row's position, which is no data."""
 
+LATER = frozenset({"altair", "scipy.stats"})
+"""Modules whose code runs when somebody first uses them, not when Great Expectations imports them."""
+_loading = RLock()
 ROW_LEVEL = frozenset(
     {
         "expect_column_pair_values_a_to_be_greater_than_b",
@@ -75,9 +86,9 @@ def _check_name(index: int, expectation: Expectation) -> None:
 
 def _class_of(index: int, expectation: Expectation) -> Any:
     _check_name(index, expectation)
-    import great_expectations.expectations as known
-
-    return getattr(known, "".join(word.capitalize() for word in expectation.expect.split("_")))
+    return getattr(
+        great_expectations().expectations, "".join(word.capitalize() for word in expectation.expect.split("_"))
+    )
 
 
 def _argument(value: object) -> object:
@@ -154,8 +165,9 @@ def columns(expectation: Expectation) -> list[str]:
 
 def _add_broken(expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[int]]) -> None:
     """Add what Great Expectations finds: the rows that break each expectation."""
-    import great_expectations as gx
     import numpy as np
+
+    gx = great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     objects = [_build(index, expectation) for index, expectation in expectations.items()]
@@ -216,3 +228,41 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.disabled, logger.level, logger.propagate = before
+
+
+class _Later(MetaPathFinder):
+    """Finds the modules of `LATER`, and defers their code to the first use of an attribute."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name in LATER else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def great_expectations() -> Any:
+    """Return the package, loaded with all its expectations, and without what judges no row.
+
+    Its import takes 2.5 s of processor time. Half of that is scipy.stats, altair, and the garbage collector, which
+    looks through new objects again and again and finds nothing to free.
+    """
+    with _loading:
+        if "great_expectations" not in sys.modules:
+            import pandas  # noqa: F401 - needed anyhow, and loaded as usual
+
+            with _deferred():
+                importlib.import_module("great_expectations")
+        return importlib.import_module("great_expectations")
+
+
+@contextmanager
+def _deferred() -> Iterator[None]:
+    finder, collects = _Later(), gc.isenabled()
+    sys.meta_path.insert(0, finder)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        sys.meta_path.remove(finder)

@@ -299,20 +299,27 @@ def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Pa
 
     Each object is read back before the next. Raises IntegrityError if the site returns other bytes, SiteError.
     """
-    kept = {"retain-until": snapshot.retain_until.isoformat()}
     for part, file in added:
-        keep_file(
-            site, bucket, part.key, file, part.sha256, metadata=kept, content_type="application/vnd.apache.parquet"
-        )
+        keep_part(site, bucket, snapshot, part, file)
     put_again(
         site,
         bucket,
         f"{folder(snapshot.pipeline)}{snapshot.id}.json",
         manifest(snapshot),
-        metadata=kept,
+        metadata=_kept(snapshot),
         content_type="application/json",
     )
     point_at(site, bucket, snapshot)
+
+
+def keep_part(site: Site, bucket: str, snapshot: Snapshot, part: Part, file: Path) -> None:
+    """Write a part of a snapshot and read it back. Raises IntegrityError if the site returns other bytes, SiteError."""
+    kind = "application/vnd.apache.parquet"
+    keep_file(site, bucket, part.key, file, part.sha256, metadata=_kept(snapshot), content_type=kind)
+
+
+def _kept(snapshot: Snapshot) -> dict[str, str]:
+    return {"retain-until": snapshot.retain_until.isoformat()}
 
 
 def point_at(site: Site, bucket: str, snapshot: Snapshot) -> None:

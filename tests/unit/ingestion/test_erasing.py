@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 
 from rempart.ingestion import erasing, landing, reading, snapshots, unpacking
 from rempart.ingestion.engine import identity, staging
-from rempart.ingestion.engine.deliveries import StagedDelivery, judged, without
+from rempart.ingestion.engine.database import opened
+from rempart.ingestion.engine.deliveries import StagedDelivery
 from rempart.ingestion.engine.deliveries import rows_of as rows_of_file
-from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.erasing import Cut, IsErased
+from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.reading import RefusedRow
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
@@ -96,10 +98,14 @@ def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
         read, lines = StagedDelivery.of(staged), cut_delivery(body, STAYS, gone(struck)).lines
         if read.fault:
             return
-        (after,) = judged([read], lambda table: {}, limits, file.with_name("j"), [lines])
-        left = pq.read_table(after.file)
-        without_them = without(read, lines, file.with_name("w"))
-        assert pq.read_table(without_them.file) == left
+        (after,) = typed_rows.judged([read], lambda table: {}, limits, file.with_name("j"), [lines])
+        without_them = typed_rows.without(read, lines, file.with_name("w"))
+        resources = Resources(64 << 20, 1, Path(place) / "spill")
+        with opened(resources, sorted(after.folders | without_them.folders)) as connection:
+            left, same = (
+                connection.sql(f"SELECT * FROM {found.rows}").to_arrow_table() for found in (after, without_them)
+            )
+        assert left == same
     assert after.delivered == read.delivered
     refused = [row for row in after.refused if row.reasons == (erasing.ERASED,)]
     assert len(refused) == sum(row[0] in struck for row in rows) == read.delivered - without_them.delivered

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from datetime import date
 from typing import Any
 
@@ -125,3 +127,13 @@ def test_values_reach_neither_logs_nor_output(
     assert output.out == ""
     assert output.err == ""
     assert CANARY not in caplog.text
+
+
+def test_what_judges_no_row_is_loaded_when_it_is_used() -> None:
+    code = (
+        "import gc, sys; from rempart.ingestion import expectations; expectations.great_expectations(); "
+        "print('scipy.stats._stats_py' in sys.modules, 'altair.vegalite' in sys.modules, gc.isenabled()); "
+        "from scipy import stats; print(float(stats.norm.cdf(0)))"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert asked.stdout.split() == ["False", "False", "True", "0.5"]

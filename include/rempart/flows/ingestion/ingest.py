@@ -8,6 +8,7 @@ evidence writes the missing evidence from it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
-from rempart.flows.ingestion.ingest_run import IngestionRun
+from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared import erasures
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
@@ -28,6 +30,7 @@ from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
 from rempart.replication.vouching import vouch
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
+from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
 
@@ -71,8 +74,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
         derived = derived_run.newest(run, before)
-        known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
-        plan = landing.plan(waiting, known)
+        plan = landing.plan(waiting, _known(run, waiting))
         derived_run.check_arrivals(run, plan.new)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
         with platform.committing(run.active):
@@ -81,14 +83,13 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
             if snapshot and snapshot is not before:
                 snapshot = derived_run.named(snapshot, before, derived)
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
-                snapshots.commit(run.site, run.lake, snapshot, added)
+                ingest_run.commit(run, snapshot, added)
             else:
                 derived_run.restate(run, before, derived, plan.known)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
             if snapshot and snapshot is not before:
                 ingest_run.append_snapshot(run, snapshot)
-            for arrival in (*plan.new, *plan.known):
-                landing.clear(run.site, run.inbox, arrival)
+            _clear(run, [*plan.new, *plan.known])
     return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
 
 
@@ -99,15 +100,16 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
     """
     record = last_record(run.ledger, run.site)
     proven = record is not None and record.outcome("MD5 ETags") == "proven"
-    arrivals: list[Arrival] = []
-    for info in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
-        file = folder / "arriving"
+    number = itertools.count()
+
+    def bring(info: ObjectInfo) -> Arrival | None:
+        file = folder / f"arriving-{next(number)}"
         try:
             head = run.site.head(run.inbox, info.key)
             landing.fetch(run.site, run.inbox, info.key, file)
             checks = run.site.checks(run.inbox, info.key)
         except ObjectMissing:  # taken back since the listing: not a delivery any more
-            continue
+            return None
         came, where = of_file(file, checks.part), f"get {run.inbox}/{info.key} at '{run.site.name}'"
         if came.size != head.size:
             raise IntegrityError(
@@ -117,8 +119,30 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
         # ignore the supplier's own metadata: a wrong checksum there would stop all deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
         file.rename(folder / came.sha256)
-        arrivals.append(Arrival(info.key, came.sha256, came.size, info.modified, head.etag))
-    return arrivals
+        return Arrival(info.key, came.sha256, came.size, info.modified, head.etag)
+
+    listed = landing.waiting(run.site, run.inbox, run.pipeline.source.prefix)
+    return [arrival for arrival in bounded_map(listed, bring, WORKERS) if arrival]
+
+
+def _known(run: IngestionRun, waiting: Sequence[Arrival]) -> set[str]:
+    """Return the SHA-256 of the deliveries that were ingested before."""
+
+    def known(sha256: str) -> bool:
+        return deliveries.is_known(run.site, run.lake, run.pipeline.name, sha256)
+
+    digests = sorted({arrival.sha256 for arrival in waiting})
+    return {sha256 for sha256, was in zip(digests, bounded_map(digests, known, WORKERS), strict=True) if was}
+
+
+def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
+    """Remove ingested files from the landing bucket."""
+
+    def clear(arrival: Arrival) -> None:
+        landing.clear(run.site, run.inbox, arrival)
+
+    for _ in bounded_map(arrivals, clear, WORKERS):
+        pass
 
 
 def _take_in(
@@ -128,7 +152,12 @@ def _take_in(
     if not new:
         return before, [], []
     pipeline = run.pipeline
-    landed = [_land(run, arrival, folder / arrival.sha256) for arrival in new]
+
+    def land(arrival: Arrival) -> tuple[StagedDelivery, frozenset[int]]:
+        return _land(run, arrival, folder / arrival.sha256)
+
+    landed = list(bounded_map(new, land, WORKERS))  # one delivery is read while others are stored
+    ingest_run.end_reading(sum(rows.delivered for rows, _ in landed))
     read = ingest_run.judged(run, [rows for rows, _ in landed], folder, [struck for _, struck in landed])
     known = derived_run.known_rows(run, before, folder)
     taken = ingest_run.decide(run, read, known, folder)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rempart.coordination.active import Active
 from rempart.errors import ConfigError, IngestError
 from rempart.flows.shared import erasures
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, expectations, isolated, landing, snapshots
@@ -22,6 +23,7 @@ from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine.deliveries import StagedDelivery, TakenIn
 from rempart.ingestion.engine.limits import Limits, Resources
+from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.judging.distinct import DistinctValues
 from rempart.ingestion.judging.pool import JudgePool
 from rempart.ledger.port import Ledger
@@ -31,7 +33,9 @@ from rempart.sites.port import Site
 
 BLOCK = 2 << 20
 """Bytes of a delivery that the isolated process reads at once."""
-_ROWS = 50_000
+_ROWS, _MANY = 50_000, 500_000
+WORKERS = 8
+"""Objects that are read or written at the same time: each request waits for the site."""
 RECORD = 200
 """Limit of deliveries in one record."""
 SOURCES = 500
@@ -98,13 +102,19 @@ def read(run: IngestionRun, file: Path, name: str, folder: Path) -> StagedDelive
     return isolated.stage(file, name, run.pipeline, limits(run.config), folder / f"{file.name}.read")
 
 
+def end_reading(rows: int) -> None:
+    """End the process that reads deliveries if it has read many rows: what comes needs its memory, 0.3 GB."""
+    if rows > _MANY:
+        isolated.end()
+
+
 def judged(
     run: IngestionRun, read: Sequence[StagedDelivery], folder: Path, struck: Sequence[Collection[int]] | None = None
 ) -> list[StagedDelivery]:
     """Judge deliveries by the expectations. `struck`: for each the lines of erased rows. Raises PipelineError."""
     with JudgePool(run.config.ingestion.threads) as pool:
         judge = DistinctValues(run.pipeline.expectations, pool.places)
-        return engine.judged(read, judge, limits(run.config), folder / "judged", struck)
+        return typed_rows.judged(read, judge, limits(run.config), folder / "judged", struck, columns=judge.columns)
 
 
 def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Path) -> KnownRows:
@@ -117,9 +127,13 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
     place = folder / "known"
     place.mkdir()
     same_form, files, changed = growth.has_same_form(before, run.pipeline), dict[str, Path](), set[str]()
-    for part in before.parts:
+
+    def bring(part: snapshots.Part) -> Path:
         file = place / f"{part.sha256}.parquet"
         landing.fetch(run.site, run.lake, part.key, file, part.sha256)
+        return file
+
+    for part, file in zip(before.parts, bounded_map(before.parts, bring, WORKERS), strict=True):
         files[part.sha256] = file
     if run.erased or not same_form:
         growth.check(before, files, resources(run.config, folder))  # rows that differ get no new hash
@@ -186,6 +200,17 @@ def draw_up(
     )
 
 
+def commit(run: IngestionRun, snapshot: snapshots.Snapshot, added: Sequence[tuple[snapshots.Part, Path]]) -> None:
+    """Write a snapshot to the site, as `snapshots.commit` does, with some parts at the same time."""
+
+    def keep_part(part: tuple[snapshots.Part, Path]) -> None:
+        snapshots.keep_part(run.site, run.lake, snapshot, *part)
+
+    for _ in bounded_map(added, keep_part, WORKERS):
+        pass
+    snapshots.commit(run.site, run.lake, snapshot, ())
+
+
 def resources(config: Config, folder: Path) -> Resources:
     """Return what the engine may use, by rempart.yaml; it spills to `folder`."""
     return Resources(config.ingestion.memory << 20, config.ingestion.threads, folder / "spill")
@@ -204,9 +229,13 @@ def conclude(ledger: Ledger, pipeline: Pipeline, site: Site, lake: str, outcomes
     The quarantine of a delivery that is ingested again replaces the previous one, which is deleted.
     """
     _tell(ledger, pipeline, site.name, outcomes)
-    for outcome in outcomes:
+
+    def record(outcome: Mapping[str, Any]) -> None:
         deliveries.record(site, lake, pipeline.name, outcome)
         drop_replaced(site, lake, pipeline.name, outcome)
+
+    for _ in bounded_map(outcomes, record, WORKERS):
+        pass
 
 
 def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, Any]) -> None:

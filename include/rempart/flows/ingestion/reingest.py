@@ -25,9 +25,9 @@ from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
-from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
+from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.landing import fetch
 from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.refused import RefusedRows
@@ -129,7 +129,7 @@ def reingest(
             if snapshot and snapshot is not before:
                 snapshot = derived_run.named(replace(snapshot, deliveries=(outcome.as_json(),)), before, derived)
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
-                snapshots.commit(run.site, run.lake, snapshot, added)
+                ingest_run.commit(run, snapshot, added)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])
             if snapshot and snapshot is not before:
                 ingest_run.append_snapshot(run, snapshot)
@@ -162,7 +162,7 @@ def _judged(run: IngestionRun, held_delivery: HeldDelivery, sha256: str, folder:
     if run.erased:
         cut = erasing.cut_delivery(file, pipeline, run.erased.has)
         _check_readable(run, held_delivery, sha256, cut.fault)
-        read = engine.without(read, cut.lines, folder / "left")
+        read = typed_rows.without(read, cut.lines, folder / "left")
     if not held_delivery.outcome["fault"]:
         read = only_quarantined(read, held_delivery.rows, folder / "again", ingest_run.resources(run.config, folder))
     (found,) = ingest_run.judged(run, [read], folder)

@@ -54,8 +54,7 @@ def check(before: Snapshot, files: Mapping[str, Path], resources: Resources) -> 
     had = _by_partition(before.parts)
     with opened(resources, sorted({file.parent for file in files.values()})) as connection:
         for content in before.partitions:
-            rows = parquet([files[part.sha256] for part in had[content.partition]])
-            if identity.by_duckdb(connection, rows, before.columns, literal(content.partition)) != [content]:
+            if _content(connection, content.partition, had[content.partition], files, before.columns) != [content]:
                 raise differing(before.pipeline, content.partition)
 
 
@@ -108,12 +107,15 @@ def draw_up(
         had = _by_partition(kept.parts if kept else ())
         contents = {content.partition: content for content in (kept.partitions if kept else ())}
         for partition in sorted({*new, *known.changed}):
-            if partition in contents and partition not in known.changed:
-                growing.check(contents[partition], had[partition])
+            is_kept = partition in contents and partition not in known.changed
             grown = [*had.get(partition, ()), *new.get(partition, ())]
-            grown = growing.joined(grown, partition in known.changed, small_parts)
+            joined = growing.joined(grown, partition in known.changed, small_parts)
+            found = growing.grown(contents[partition], had[partition], new[partition]) if is_kept else None
+            if found is None or joined != grown:
+                found = growing.content(partition, joined)
+            grown = joined
             contents.pop(partition, None)
-            contents |= {content.partition: content for content in growing.content(partition, grown)}
+            contents |= {content.partition: content for content in found}
             had[partition] = grown
     all_parts = tuple(part for partition in sorted(had) for part in had[partition])
     snapshot = Snapshot(
@@ -173,14 +175,45 @@ class _Growing:
 
     def content(self, partition: str, grown: Sequence[Part]) -> list[PartitionContent]:
         """Return the content of a partition, or nothing if no row is left."""
-        if not grown:
-            return []
-        rows = parquet([self.files[part.sha256] for part in grown])
-        return identity.by_duckdb(self.connection, rows, self.columns, literal(partition))
+        return _content(self.connection, partition, grown, self.files, self.columns)
 
-    def check(self, content: PartitionContent, had: Sequence[Part]) -> None:
-        if self.content(content.partition, had) != [content]:
+    def grown(
+        self, content: PartitionContent, had: Sequence[Part], new: Sequence[Part]
+    ) -> list[PartitionContent] | None:
+        """Check the rows that a partition had. Return its content with new rows, or None if there are too many.
+
+        Each row is hashed once. Raises IntegrityError if the rows that it had differ from the manifest's hash.
+        """
+        import numpy as np
+
+        if sum(part.rows for part in (*had, *new)) > identity.MOST_ROWS:
+            if self.content(content.partition, had) != [content]:
+                raise differing(self.pipeline.name, content.partition)
+            return None
+        before, more = (
+            identity.row_digests(self.connection, parquet([self.files[part.sha256] for part in some]), self.columns)
+            for some in (had, new)
+        )
+        if identity.of_digests(content.partition, before) != content:
             raise differing(self.pipeline.name, content.partition)
+        return [identity.of_digests(content.partition, np.concatenate([before, more]))]
+
+
+def _content(
+    connection: duckdb.DuckDBPyConnection,
+    partition: str,
+    some: Sequence[Part],
+    files: Mapping[str, Path],
+    columns: Mapping[str, SnapshotColumn],
+) -> list[PartitionContent]:
+    """Return the content of a partition in some parts, or nothing if there is none. `files`: by their SHA-256."""
+    if not some:
+        return []
+    rows = parquet([files[part.sha256] for part in some])
+    if sum(part.rows for part in some) > identity.MOST_ROWS:
+        return identity.by_duckdb(connection, rows, columns, literal(partition))
+    digests = identity.row_digests(connection, rows, columns)
+    return [identity.of_digests(partition, digests)] if len(digests) else []
 
 
 def part_of(pipeline: str, written: WrittenPart) -> Part:

@@ -33,14 +33,14 @@ def only_quarantined(
     pq.write_table(quarantined.table, before)
     pq.write_table(read.refused.table, now)
     good = 0
-    with opened(resources, sorted({file.parent, read.file.parent})) as connection:
-        _match(connection, read.file, now, before)
+    with opened(resources, sorted({file.parent, *read.folders})) as connection:
+        _match(connection, read.rows, now, before)
         with (
             pq.ParquetFile(read.file) as source,
             pq.ParquetWriter(file, source.schema_arrow, compression="lz4") as out,
         ):
             found = (
-                f"SELECT s.* REPLACE (p.now AS {LINE}) FROM {parquet([read.file])} s "  # noqa: S608 - our own names
+                f"SELECT s.* REPLACE (p.now AS {LINE}) FROM {read.rows} s "  # noqa: S608 - our own names
                 f"JOIN pairs p ON s.{LINE} = p.was ORDER BY p.now"
             )
             for batch in batches(connection, found, _ROWS):
@@ -50,11 +50,11 @@ def only_quarantined(
     return StagedDelivery(file, good, good, RefusedRows(refused).sorted())
 
 
-def _match(connection: duckdb.DuckDBPyConnection, good: Path, now: Path, before: Path) -> None:
+def _match(connection: duckdb.DuckDBPyConnection, good: str, now: Path, before: Path) -> None:
     """Create the table `pairs`: the line of a row in the file, and the line under which it is in quarantine."""
     last = f"row_number() OVER (PARTITION BY {RAW} ORDER BY {LINE} DESC) AS n"
     connection.execute(
-        f"CREATE VIEW here AS SELECT {LINE}, {RAW} FROM {parquet([good])} "  # noqa: S608 - our own names
+        f"CREATE VIEW here AS SELECT {LINE}, {RAW} FROM {good} "  # noqa: S608 - our own names
         f"UNION ALL SELECT {LINE}, {RAW} FROM {parquet([now])}"
     )
     connection.execute(

@@ -101,7 +101,9 @@ class _Split:
         if block.first + end - 1 > self._limits.lines:
             raise Unreadable(f"the file has more than {self._limits.lines} lines")
         plain[end:] = False
-        table = self._by_arrow(lines.filter(pa.array(plain)), block.first + np.flatnonzero(plain), refused)
+        table = self._by_arrow(
+            lines if plain.all() else lines.filter(pa.array(plain)), block.first + np.flatnonzero(plain), refused
+        )
         refused.sort(key=lambda row: row.line)
         self._count(table.num_rows + len(ruled), refused)
         return TextRows(pa.concat_tables([table, self._table(ruled)]) if ruled else table, refused)
@@ -117,7 +119,7 @@ class _Split:
         if len(self._delimiter.encode()) > 1:  # Arrow takes one byte
             return np.zeros(len(lines), bool), blank
         plain = ~blank
-        marked = pc.match_substring(lines, '"').to_numpy(zero_copy_only=False)
+        marked = _with_quotes(lines)
         if marked.any():
             some = pc.ascii_rtrim(lines.filter(pa.array(marked)), characters="\n")
             good = pc.match_substring_regex(some, self._pattern).to_numpy(zero_copy_only=False)
@@ -213,3 +215,15 @@ class _Split:
         self.refused += len(refused)
         if self.rows > self._limits.rows:
             raise Unreadable(f"the file has more than {self._limits.rows} rows")
+
+
+def _with_quotes(lines: pa.Array) -> Any:
+    """Return which lines have a quotation mark. Arrow's search for a text looks at each line by itself."""
+    import numpy as np
+
+    offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset : lines.offset + len(lines) + 1]
+    text = memoryview(lines.buffers()[2])[int(offsets[0]) : int(offsets[-1])]
+    marked = np.zeros(len(lines), bool)
+    places = np.flatnonzero(np.frombuffer(text, np.uint8) == ord('"'))
+    marked[np.searchsorted(offsets, places + int(offsets[0]), side="right") - 1] = True
+    return marked

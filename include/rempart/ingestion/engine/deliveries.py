@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rempart.ingestion.acceptance import HELD, held_back
 from rempart.ingestion.engine import csv_rows, json_rows, keys, parquet_rows, parts, staging
@@ -17,24 +15,23 @@ from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.engine.staging import Judge, Staged
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.parsing.schema import snapshot_columns
-from rempart.ingestion.refused import REASONS, RefusedRows
+from rempart.ingestion.refused import RefusedRows
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
 
 ERASED = "erased"
 """Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
-_ROWS = 50_000
-"""Rows that are judged together."""
-_BYTES = 64 << 20
-"""Bytes of rows beyond which fewer are judged together."""
+_FEW = 1_000
+"""Left-out lines that a query names one by one, so that the other rows stay in their order."""
 
 
 @dataclass(frozen=True)
 class StagedDelivery:
     """A delivery on disk as far as it was judged.
 
-    `file`: Parquet of its `good` rows (the schema's columns, `LINE`, `RAW`). `judged`: rows that the expectations saw.
-    A delivery with a `fault` is refused as a whole and has no rows.
+    `file`: Parquet of its `good` rows (the schema's columns, `LINE`, `RAW`). `left_out`: Parquet with the `LINE` of
+    rows in `file` that were refused later. `judged`: rows that the expectations saw. A delivery with a `fault` is
+    refused as a whole and has no rows.
     """
 
     file: Path
@@ -42,10 +39,29 @@ class StagedDelivery:
     judged: int = 0
     refused: RefusedRows = field(default_factory=lambda: RefusedRows.of(()))
     fault: str | None = None
+    left_out: Path | None = None
 
     @property
     def delivered(self) -> int:
         return self.good + len(self.refused)
+
+    @property
+    def rows(self) -> str:
+        """The relation (SQL) of the good rows."""
+        import pyarrow.parquet as pq
+
+        rows = parquet([self.file])
+        if self.left_out is None:
+            return rows
+        if pq.read_metadata(self.left_out).num_rows > _FEW:
+            return f"(SELECT r.* FROM {rows} r ANTI JOIN {parquet([self.left_out])} o ON r.{LINE} = o.{LINE})"  # noqa: S608
+        few = ", ".join(map(str, pq.read_table(self.left_out)[LINE].to_pylist()))
+        return f"(SELECT * FROM {rows} WHERE {LINE} NOT IN ({few}))"  # noqa: S608 - numbers; a join would mix the rows
+
+    @property
+    def folders(self) -> set[Path]:
+        """The folders in which the good rows are."""
+        return {self.file.parent, *({self.left_out.parent} if self.left_out else ())}
 
     @staticmethod
     def of(staged: Staged) -> StagedDelivery:
@@ -93,150 +109,10 @@ def take_in(
     )
 
 
-def judged(
-    deliveries: Sequence[StagedDelivery],
-    judge: Judge,
-    limits: Limits,
-    folder: Path,
-    struck: Sequence[Collection[int]] | None = None,
-) -> list[StagedDelivery]:
-    """Judge the typed rows of deliveries; the good ones are in new files in `folder`. Raises what `judge` raises.
-
-    `struck`: for each delivery the lines of erased rows; these are refused, without their text. Small deliveries are
-    judged together: each call of the expectations has its own cost.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder.mkdir(exist_ok=True)
-    found = [
-        _JudgedDelivery(delivery, folder / f"{i:06d}", limits, frozenset(struck[i]) if struck else frozenset())
-        for i, delivery in enumerate(deliveries)
-    ]
-    waiting: list[tuple[int, Any]] = []
-
-    def judge_waiting(done: int) -> None:
-        """Judge the waiting rows; nothing more comes of the deliveries before `done`."""
-        if waiting:
-            against = judge(pa.concat_tables([table for _, table in waiting]))
-            places, start = sorted(against), 0
-            for i, table in waiting:
-                end = start + table.num_rows
-                here = places[bisect_left(places, start) : bisect_left(places, end)]
-                found[i].add(table, {place - start: against[place] for place in here})
-                start = end
-            waiting.clear()
-        for judged_delivery in found[:done]:
-            judged_delivery.close()
-
-    rows = size = 0
-    for i, delivery in enumerate(deliveries):
-        if delivery.fault:
-            continue
-        with pq.ParquetFile(delivery.file) as source:
-            waiting.append((i, source.schema_arrow.empty_table()))  # so that there is a file
-            for group in range(source.num_row_groups):  # staged with a limit of bytes: a batch spans no two of them
-                for batch in source.iter_batches(_ROWS, row_groups=[group]):
-                    table = found[i].not_erased(pa.Table.from_batches([batch]))
-                    waiting.append((i, table))
-                    rows, size = rows + table.num_rows, size + table.nbytes
-                    if rows >= _ROWS or size >= _BYTES:
-                        judge_waiting(i)
-                        rows = size = 0
-    judge_waiting(len(found))
-    return [judged_delivery.delivery for judged_delivery in found]
-
-
-class _JudgedDelivery:
-    """Collects the rows of one delivery that were judged."""
-
-    def __init__(self, before: StagedDelivery, file: Path, limits: Limits, struck: frozenset[int]) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        self._limits, self._struck = limits, pa.array(sorted(struck), pa.int64())
-        self._writer: Any = None
-        self.delivery = before if before.fault else replace(before, file=file, good=0, judged=0)
-        if struck and not before.fault:
-            table = before.refused.table
-            gone = pc.is_in(table[LINE], value_set=self._struck)
-            kept = RefusedRows(table.filter(pc.invert(gone)))
-            self.delivery = replace(self.delivery, refused=kept)
-            self._refuse(RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(gone).to_pylist())
-
-    def not_erased(self, table: Any) -> Any:
-        """Return the rows of a batch that were not erased; the others are refused without their text."""
-        import pyarrow.compute as pc
-
-        if not len(self._struck):
-            return table
-        gone = pc.is_in(table[LINE], value_set=self._struck)
-        self._refuse(RefusedRow(line, (ERASED,), "") for line in table[LINE].filter(gone).to_pylist())
-        return table.filter(pc.invert(gone))
-
-    def add(self, table: Any, against: Mapping[int, Sequence[str]]) -> None:
-        """Take judged rows. `against`: the reasons against some of them, by position."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self.delivery.fault:
-            return
-        seen = table.num_rows
-        if against:
-            places = sorted(against)
-            rows = table.take(pa.array(places, pa.int64())).to_pylist()
-            self._refuse(
-                RefusedRow(row[LINE], tuple(against[place]), staging.raw_text(row))
-                for place, row in zip(places, rows, strict=True)
-            )
-            good = np.ones(seen, bool)
-            good[places] = False
-            table = table.filter(pa.array(good))
-        if fault := _beyond(self.delivery.refused, self._limits):
-            self.close()
-            self.delivery = StagedDelivery(self.delivery.file, fault=fault)
-            return
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self.delivery.file, table.schema, compression="lz4")
-        self._writer.write_table(table)
-        judged = self.delivery.judged + seen
-        self.delivery = replace(self.delivery, good=self.delivery.good + table.num_rows, judged=judged)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _refuse(self, rows: Iterable[RefusedRow]) -> None:
-        self.delivery = replace(self.delivery, refused=self.delivery.refused.plus(rows))
-
-
-def _beyond(refused: RefusedRows, limits: Limits) -> str | None:
-    if len(refused) > limits.refused:
-        return f"more than {limits.refused} rows have a fault, for example: {refused[0].reasons[0]}"
-    if refused.text_bytes > limits.refused_text:
-        return _too_long(limits)
-    return None
-
-
-def _too_long(limits: Limits) -> str:
+def too_long(limits: Limits) -> str:
+    """Return the fault of a delivery whose refused rows have too much text."""
     example = "the faulty rows are too long to be stored one by one"
     return f"more than {limits.refused} rows have a fault, for example: {example}"
-
-
-def without(delivery: StagedDelivery, lines: Collection[int], folder: Path) -> StagedDelivery:
-    """Return a delivery without the rows on some lines, which count as never delivered; good rows are in `folder`."""
-    import pyarrow.compute as pc
-
-    if not lines or delivery.fault:
-        return delivery
-    (found,) = judged([delivery], lambda table: {}, Limits(), folder, [lines])
-    if found.fault:
-        return found
-    left = pc.not_equal(pc.list_element(found.refused.table[REASONS], 0), ERASED)
-    return replace(found, refused=RefusedRows(found.refused.table.filter(left)))
 
 
 def decide(
@@ -304,17 +180,17 @@ def _decided(
     if not used:
         return found, []
     columns = snapshot_columns(pipeline)
-    folders = sorted({folder, *(file.parent for file in known), *(deliveries[i].file.parent for i in used)})
+    folders = sorted({folder, *(file.parent for file in known)}.union(*(deliveries[i].folders for i in used)))
     with opened(resources, folders) as connection:
-        keys.judge(connection, [deliveries[i].file for i in used], known, list(columns), pipeline.key)
-        repeats = keys.count(connection)
+        all_new = keys.judge(connection, [deliveries[i].rows for i in used], known, list(columns), pipeline.key)
+        repeats = {} if all_new else keys.count(connection)
         for position, (rows, text) in repeats.items():
             refused = deliveries[used[position]].refused
             fault: str | None = None
             if rows + len(refused) > limits.refused:
                 fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
             elif text + refused.text_bytes > limits.refused_text:
-                fault = _too_long(limits)
+                fault = too_long(limits)
             if fault:
                 found[used[position]] = StagedDelivery(found[used[position]].file, fault=fault)
         if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
@@ -384,8 +260,8 @@ class HeldRows:
     def _staged(self) -> Iterator[RefusedRow]:
         if not self.delivery.file.exists():
             return
-        with opened(self.resources, [self.delivery.file.parent]) as connection:
-            query = f"SELECT * FROM {parquet([self.delivery.file])} ORDER BY {LINE}"  # noqa: S608 - our own names
+        with opened(self.resources, sorted(self.delivery.folders)) as connection:
+            query = f"SELECT * FROM {self.delivery.rows} ORDER BY {LINE}"  # noqa: S608 - our own names
             for batch in batches(connection, query, 10_000):
                 for row in batch.to_pylist():
                     yield RefusedRow(row[LINE], (HELD,), staging.raw_text(row))

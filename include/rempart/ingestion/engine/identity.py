@@ -26,6 +26,7 @@ from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy.typing as npt
     import pyarrow as pa
 
 FORMAT = 2
@@ -42,6 +43,10 @@ _TEXT_SQL = {
 """The text of a value. A number is the integer of its 64 bits (-0 counts as 0), a date its days since 1970, a timestamp
 its microseconds since 1970 in UTC, a decimal its digits with all its decimal places, an array the netstrings of its
 items. A new type needs its text here and in `_text`."""
+
+
+MOST_ROWS = 2_000_000
+"""Rows of a partition up to which their digests are sorted in memory, 64 MB; DuckDB sorts more, and spills."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,36 @@ def by_duckdb(
     """
     query = f"SELECT {partition} AS p, {row_digest_sql(columns)} AS d FROM {relation} ORDER BY p, d"  # noqa: S608 - our names
     return list(_hashed(batches(connection, query, 100_000)))
+
+
+def row_digests(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, SnapshotColumn]
+) -> npt.NDArray[Any]:
+    """Return the digests of a relation's rows (SQL), each as four integers, in the order of the rows.
+
+    They are in memory: at most `MOST_ROWS` rows.
+    """
+    import numpy as np
+
+    found = []
+    for batch in batches(connection, f"SELECT {row_digest_sql(columns)} AS d FROM {relation}", 100_000):  # noqa: S608
+        digests = batch.column(0)
+        offsets = np.frombuffer(digests.buffers()[1], np.int32)[digests.offset :]
+        data = memoryview(digests.buffers()[2])[int(offsets[0]) : int(offsets[len(digests)])]
+        found.append(np.frombuffer(data, ">u8").reshape(-1, 4))
+    return np.concatenate([np.empty((0, 4), ">u8"), *found])
+
+
+def of_digests(partition: str, digests: npt.NDArray[Any]) -> PartitionContent:
+    """Return the content of one partition whose rows have these digests."""
+    import numpy as np
+
+    first = digests[:, 0].astype(np.uint64)
+    order = np.argsort(first)
+    first = first[order]
+    if (first[1:] == first[:-1]).any():  # the other integers decide
+        order = np.lexsort([digests[:, i] for i in (3, 2, 1, 0)])
+    return PartitionContent(partition, len(digests), hashlib.sha256(digests[order].astype(">u8").tobytes()).hexdigest())
 
 
 def _hashed(batches: Iterable[Any]) -> Iterator[PartitionContent]:

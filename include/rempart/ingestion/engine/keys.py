@@ -32,18 +32,21 @@ class Repeated:
 
 def judge(
     connection: duckdb.DuckDBPyConnection,
-    staged: Sequence[Path],
+    staged: Sequence[str],
     known: Sequence[Path],
     columns: Sequence[str],
     key: Sequence[str],
-) -> None:
+) -> bool:
     """Judge the keys of the staged deliveries, in their order, against known rows; create the view `ACCEPTED`.
 
-    `known`: Parquet files with one row per key. A row is accepted if its key is in no known row and in no earlier one.
+    Return whether all rows are accepted.
+
+    `staged`: the relation (SQL) of each delivery's rows. `known`: Parquet files with one row per key. A row is accepted
+    if its key is in no known row and in no earlier one.
     """
     numbered = " UNION ALL ".join(
-        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {parquet([file])}"  # noqa: S608
-        for number, file in enumerate(staged)
+        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {rows}"  # noqa: S608
+        for number, rows in enumerate(staged)
     )
     keys = ", ".join(map(quote, key))
     run = connection.execute
@@ -60,8 +63,10 @@ def judge(
         f"CREATE TEMP TABLE new AS SELECT _first FROM firsts ANTI JOIN met USING ({keys})"  # noqa: S608
     )
     every = "SELECT (SELECT count(*) FROM new) = (SELECT count(*) FROM staged)"
-    only = "" if run(every).fetchall() == [(True,)] else "SEMI JOIN new ON staged._row = new._first"
+    all_new = run(every).fetchall() == [(True,)]
+    only = "" if all_new else "SEMI JOIN new ON staged._row = new._first"
     run(f"CREATE VIEW {ACCEPTED} AS SELECT {names} FROM staged {only}")  # noqa: S608
+    return all_new
 
 
 def repeated(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], key: Sequence[str]) -> Iterator[Repeated]:

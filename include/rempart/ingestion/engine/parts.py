@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _GROUP = 131_072
 """Rows of a row group."""
+_WAITING = 192 << 20
+"""Bytes of rows that wait until their row group is full; beyond them the fullest partition gets a smaller one."""
+_MOST_OPEN = 128
+"""Partitions that are written at the same time. Rows of more partitions are sorted first."""
 _LETTERS = {"month": len("YYYY-MM"), "day": len("YYYY-MM-DD"), "hour": len("YYYY-MM-DD HH")}
 
 
@@ -61,30 +65,60 @@ def write(
 ) -> list[WrittenPart]:
     """Write the rows of a relation (SQL) to parts of about `most` bytes at most. `partition`: SQL of a row's partition.
 
-    A part ends at the first row group that exceeds `most`, so one row group is the smallest part.
+    A part ends at the first row group that exceeds `most`, so one row group is the smallest part. Rows that come in
+    order of their keys in each partition, as growing ids do, are written as they come; others are sorted by DuckDB.
     """
     names = ", ".join(map(quote, columns))
     ordered = ", ".join(map(quote, key))
-    query = f"SELECT {partition} AS _partition, {names} FROM {relation} ORDER BY _partition, {ordered}"  # noqa: S608
+    query = f"SELECT {partition} AS _partition, {names} FROM {relation}"  # noqa: S608 - our own names
     folder.mkdir(exist_ok=True)
     writer = _Writer(folder, arrow_schema(columns), most, key)
-    for batch in batches(connection, query, _GROUP):
-        for name, rows in _runs(batch):
-            writer.add(name, rows)
+    if all(writer.takes(batch) for batch in batches(connection, query, _GROUP)):
+        return writer.finish()
+    writer.drop()
+    writer = _Writer(folder, arrow_schema(columns), most, key)
+    for batch in batches(connection, f"{query} ORDER BY _partition, {ordered}", _GROUP):
+        if not writer.takes(batch, sorted_by_partition=True):
+            raise IntegrityError("write parts: DuckDB did not sort the rows", "Report this as a bug.")
     return writer.finish()
 
 
 def _runs(batch: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of each partition in a batch that is sorted by partition, without the partition's column."""
+    """Yield the rows of each partition in a batch, in their order, without the partition's column."""
     import numpy as np
     import pyarrow as pa
 
-    codes = batch.column(0).dictionary_encode().indices.to_numpy()
+    encoded = batch.column(0).dictionary_encode()
+    codes, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    table = pa.Table.from_batches([batch]).drop_columns(["_partition"])
+    if (codes[1:] < codes[:-1]).any():
+        order = np.argsort(codes, kind="stable")
+        codes, table = codes[order], table.take(pa.array(order))
     bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
     for start, end in itertools.pairwise(bounds):
         if start < end:
-            rows = batch.slice(start, end - start)
-            yield rows.column(0)[0].as_py(), pa.Table.from_batches([rows]).drop_columns(["_partition"])
+            yield names[codes[start]], table.slice(start, end - start)
+
+
+def _ascends(rows: Any, key: Sequence[str]) -> bool:
+    """Return whether no row's key is less than that of the row before. False if Arrow does not compare it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if rows.num_rows < 2:
+        return True
+    ordered: Any = None
+    try:
+        for name in reversed(key):
+            column = rows[name].combine_chunks()
+            before, after = column.slice(0, len(column) - 1), column.slice(1)
+            if ordered is None:
+                ordered = pc.greater_equal(after, before)
+            else:
+                ordered = pc.or_(pc.greater(after, before), pc.and_(pc.equal(after, before), ordered))
+    except pa.ArrowNotImplementedError:
+        return False
+    return bool(pc.all(ordered, skip_nulls=False).as_py())
 
 
 def _encoding(schema: Any, key: Sequence[str]) -> dict[str, Any]:
@@ -100,60 +134,111 @@ def _encoding(schema: Any, key: Sequence[str]) -> dict[str, Any]:
 
 
 class _Writer:
-    """Writes parts one after the other; at most one row group is in memory."""
+    """Writes parts of some partitions at the same time; `_WAITING` bytes of rows and one row group are in memory."""
 
     def __init__(self, folder: Path, schema: Any, most: int, key: Sequence[str]) -> None:
-        self._folder, self._schema, self._most = folder, schema, most
+        self._folder, self._schema, self._most, self._key = folder, schema, most, key
         self._how = _encoding(schema, key)
-        self._partition: str | None = None
-        self._waiting: list[Any] = []
-        self._open: tuple[Path, Any, Any] | None = None
-        self._rows = 0
+        self._open: dict[str, _Partition] = {}
         self._done: list[WrittenPart] = []
+        self._numbers = itertools.count()
 
-    def add(self, partition: str, rows: Any) -> None:
-        if partition != self._partition:
-            if self._partition is not None and partition < self._partition:
-                raise IntegrityError("write parts: DuckDB did not sort the rows", "Report this as a bug.")
-            self._close()
-            self._partition = partition
-        self._waiting.append(rows.cast(self._schema))
-        if sum(table.num_rows for table in self._waiting) >= _GROUP:
-            self._flush()
+    def takes(self, batch: Any, *, sorted_by_partition: bool = False) -> bool:
+        """Add the rows of a batch, whose first column is the partition. False if they are not in order.
+
+        `sorted_by_partition`: a partition ends where the next one begins.
+        """
+        for name, rows in _runs(batch):
+            if sorted_by_partition and name not in self._open:
+                if any(part.partition >= name for part in self._done) or any(other > name for other in self._open):
+                    return False
+                self._close()
+            if name not in self._open:
+                if len(self._open) >= _MOST_OPEN:
+                    return False
+                self._open[name] = _Partition(name)
+            if not self._open[name].takes(rows.cast(self._schema), self._key):
+                return False
+            while self._open[name].rows >= _GROUP:
+                self._write(self._open[name], _GROUP)
+        while sum(partition.bytes for partition in self._open.values()) > _WAITING:
+            fullest = max(self._open.values(), key=lambda partition: partition.bytes)
+            self._write(fullest, fullest.rows)
+        return True
 
     def finish(self) -> list[WrittenPart]:
+        """Return the parts, in order of their partitions."""
         self._close()
-        return self._done
+        return sorted(self._done, key=lambda part: part.partition)
 
-    def _flush(self) -> None:
+    def drop(self) -> None:
+        """Delete what was written."""
+        self._close()
+        for part in self._done:
+            part.file.unlink()
+
+    def _close(self) -> None:
+        for partition in self._open.values():
+            if partition.rows:
+                self._write(partition, partition.rows)
+            self._end(partition)
+        self._open = {}
+
+    def _write(self, partition: _Partition, rows: int) -> None:
+        """Write the first rows of a partition as a row group."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not self._waiting:
-            return
-        if self._open is None:
-            file = self._folder / f"part-{len(self._done):06d}.parquet"
+        if partition.file is None:
+            file = self._folder / f"part-{next(self._numbers):06d}.parquet"
             sink = pa.OSFile(str(file), "wb")
-            self._open = file, sink, pq.ParquetWriter(sink, self._schema, **self._how)
-        _, sink, writer = self._open
-        table = pa.concat_tables(self._waiting)
-        self._waiting = []
-        writer.write_table(table, row_group_size=_GROUP)
-        self._rows += table.num_rows
+            partition.file = file, sink, pq.ParquetWriter(sink, self._schema, **self._how)
+        _, sink, writer = partition.file
+        writer.write_table(partition.taken(rows), row_group_size=_GROUP)
+        partition.written += rows
         if sink.tell() >= self._most:
-            self._end()
+            self._end(partition)
 
-    def _close(self) -> None:
-        self._flush()
-        self._end()
-
-    def _end(self) -> None:
-        if self._open is None or self._partition is None:
+    def _end(self, partition: _Partition) -> None:
+        if partition.file is None:
             return
-        file, sink, writer = self._open
+        file, sink, writer = partition.file
         writer.close()
         sink.close()
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._done.append(WrittenPart(self._partition, file, self._rows, file.stat().st_size, digest))
-        self._open, self._rows = None, 0
+        self._done.append(WrittenPart(partition.name, file, partition.written, file.stat().st_size, digest))
+        partition.file, partition.written = None, 0
+
+
+class _Partition:
+    """Rows of one partition that wait to be written, and the part that is open. `bytes`: of the waiting rows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows = self.bytes = self.written = 0
+        self.file: tuple[Path, Any, Any] | None = None
+        self._waiting: list[Any] = []
+        self._last: Any = None
+
+    def takes(self, rows: Any, key: Sequence[str]) -> bool:
+        """Add rows. False if their keys descend."""
+        import pyarrow as pa
+
+        keys = rows.select(list(key))
+        if not _ascends(keys if self._last is None else pa.concat_tables([self._last, keys]), key):
+            return False
+        self._last = keys.slice(keys.num_rows - 1)
+        self._waiting.append(rows)
+        self.rows, self.bytes = self.rows + rows.num_rows, self.bytes + rows.nbytes
+        return True
+
+    def taken(self, rows: int) -> Any:
+        """Remove the first rows and return them."""
+        import pyarrow as pa
+
+        whole = pa.concat_tables(self._waiting)
+        rest = whole.slice(rows)
+        self._waiting = [rest] if rest.num_rows else []
+        self.rows, self.bytes = rest.num_rows, rest.nbytes
+        return whole.slice(0, rows)

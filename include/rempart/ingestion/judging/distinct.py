@@ -64,6 +64,11 @@ class DistinctValues:
             groups.setdefault(columns, _Group(columns, [])).indexes.append(index)
         self._groups = list(groups.values())
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are judged."""
+        return sorted({name for group in self._groups for name in group.columns})
+
     def __call__(self, table: pa.Table) -> dict[int, list[str]]:
         """Raises PipelineError if an expectation cannot be applied to its columns."""
         import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -56,6 +58,17 @@ def by_duckdb(parts: Sequence[pa.Table]) -> str:
         return id_of(identity.by_duckdb(connection, "rows", COLUMNS, MONTH))
 
 
+def in_memory(parts: Sequence[pa.Table]) -> str:
+    """The digests of each part by DuckDB, put together in memory."""
+    found: dict[str, list[Any]] = {}
+    with duckdb.connect() as connection:
+        for part in parts:
+            for month, rows in partitions(part, "day").items():
+                connection.register("rows", rows)
+                found.setdefault(month, []).append(identity.row_digests(connection, "rows", COLUMNS))
+    return id_of([identity.of_digests(month, np.concatenate(digests)) for month, digests in found.items()])
+
+
 def by_arrow(parts: Sequence[pa.Table]) -> str:
     found: dict[str, list[pa.Table]] = {}
     for part in parts:
@@ -71,7 +84,7 @@ def test_order_parts_and_engine_make_no_difference(rows: list[Row], chance: rand
     other = list(rows)
     chance.shuffle(other)
     parts = [table(other[i : i + size]) for i in range(0, len(other), size)]
-    assert by_arrow(parts) == by_duckdb(parts) == by_duckdb([table(rows)]) == whole
+    assert by_arrow(parts) == by_duckdb(parts) == by_duckdb([table(rows)]) == in_memory(parts) == whole
 
 
 @settings(max_examples=15, deadline=None)
@@ -107,6 +120,12 @@ def test_both_engines_agree_on_sized_types_times_and_arrays(rows: list[Row]) -> 
     with duckdb.connect() as connection:
         connection.register("rows", found)
         assert identity.by_duckdb(connection, "rows", columns, "'x'") == [identity.by_arrow([found], columns, "x")]
+
+
+def test_digests_are_sorted_by_all_their_bytes() -> None:
+    digests = np.array([[7, 0, 0, 9], [7, 0, 0, 2], [1 << 63, 0, 0, 0], [7, 0, 0, 3]], ">u8")
+    in_order = b"".join(sorted(row.tobytes() for row in digests))
+    assert identity.of_digests("2026-01", digests).sha256 == hashlib.sha256(in_order).hexdigest()
 
 
 @pytest.mark.parametrize("every", ["month", "day", "hour"])

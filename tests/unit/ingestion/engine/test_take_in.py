@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import reading
-from rempart.ingestion.engine import deliveries, staging
+from rempart.ingestion.engine import staging
 from rempart.ingestion.engine.batches import LINE, RAW, TextRows
-from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery, TakenIn, take_in
+from rempart.ingestion.engine.database import opened
+from rempart.ingestion.engine.deliveries import ERASED, HeldRows, StagedDelivery, TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
+from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
 from rempart.settings.pipeline import ModelPipeline
 from tests.unit.ingestion.conftest import HEADER, READINGS
@@ -164,7 +166,7 @@ def test_a_delivery_whose_rows_of_repeated_keys_are_too_long_is_refused_as_a_who
 
 
 def test_fewer_rows_are_judged_together_where_they_are_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliveries, "_BYTES", 5_000)
+    monkeypatch.setattr(typed_rows, "_BYTES", 5_000)
     rows = pa.table({"note": ["x" * 1000] * 20, LINE: pa.array(range(20), pa.int64()), RAW: [""] * 20})
     pq.write_table(rows, tmp_path / "staged", row_group_size=2)
     seen: list[int] = []
@@ -173,7 +175,7 @@ def test_fewer_rows_are_judged_together_where_they_are_long(tmp_path: Path, monk
         seen.append(table.num_rows)
         return {}
 
-    (found,) = deliveries.judged([StagedDelivery(tmp_path / "staged", 20)], judge, LIMITS, tmp_path / "judged")
+    (found,) = typed_rows.judged([StagedDelivery(tmp_path / "staged", 20)], judge, LIMITS, tmp_path / "judged")
     assert (found.good, seen) == (20, [6, 6, 6, 2])
 
 
@@ -181,3 +183,33 @@ def test_batches_of_long_rows_are_typed_before_many_are_gathered(monkeypatch: py
     monkeypatch.setattr(staging, "_BYTES", 5_000)
     batch = TextRows(pa.table({"note": ["x" * 1000] * 2}))
     assert [gathered.table.num_rows for gathered in staging._gathered([batch] * 10)] == [6, 6, 6, 2]
+
+
+@pytest.mark.parametrize("group", [2, 100])
+def test_judged_rows_stay_in_their_file_and_the_refused_ones_are_left_out(tmp_path: Path, group: int) -> None:
+    numbers = list(range(1, 13))
+    staged = pa.table(
+        {"n": numbers, LINE: pa.array([n + 1 for n in numbers], pa.int64()), RAW: [f"r{n}" for n in numbers]}
+    )
+    pq.write_table(staged, tmp_path / "staged", row_group_size=group)
+    seen: list[int] = []
+
+    def judge(table: pa.Table) -> Mapping[int, Sequence[str]]:
+        seen.extend(table["n"].to_pylist())
+        return {place: ["even"] for place, n in enumerate(table["n"].to_pylist()) if n % 2 == 0}
+
+    read = typed_rows.without(StagedDelivery(tmp_path / "staged", 12), [3, 13], tmp_path / "left")
+    assert (read.good, list(read.refused)) == (10, [])
+    (found,) = typed_rows.judged([read], judge, LIMITS, tmp_path / "judged", [[6]], columns=["n"])
+    assert seen == [1, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert [(row.line, row.reasons, row.raw) for row in found.refused] == [
+        (5, ("even",), "r4"),
+        (6, (ERASED,), ""),
+        *((n + 1, ("even",), f"r{n}") for n in (6, 8, 10)),
+    ]
+    assert (found.good, found.judged) == (5, 9)
+    resources = Resources(64 << 20, 1, tmp_path / "spill")
+    with opened(resources, sorted(found.folders)) as connection:
+        assert connection.execute(f"SELECT n FROM {found.rows} ORDER BY n").fetchall() == [
+            (n,) for n in (1, 3, 7, 9, 11)
+        ]
