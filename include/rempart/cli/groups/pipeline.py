@@ -58,6 +58,8 @@ def list_pipelines(as_json: AsJson = False) -> None:
 def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     """Show the state of a pipeline: deliveries, snapshot, quarantine by rule, champion, and what to do next.
 
+    Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
+
     It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
     an object is missing, or a source of these facts did not answer.
 
@@ -66,7 +68,7 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import facts, names, pipelines, snapshot_objects
+    from rempart.cli.views import derivations, facts, names, pipelines, snapshot_objects
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
     from rempart.settings import pipelines as files
@@ -84,10 +86,16 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
             state = replace(state, next=snapshot_objects.step(name))
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
-        json_documents.show({**document, "objects": snapshot_objects.as_json(objects)})
+        derived = None if state.error else derivations.as_json(files.named(name))
+        json_documents.show({**document, "objects": snapshot_objects.as_json(objects), "derived": derived})
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
-        lines = (*pipelines.state_lines(state, landing, told), *pipelines.unknown(moment(found, found.at)))
+        derived_lines = () if state.error else derivations.lines(files.named(name))
+        lines = (
+            *pipelines.state_lines(state, landing, told),
+            *derived_lines,
+            *pipelines.unknown(moment(found, found.at)),
+        )
         rendering.show(lines)
     seen = objects is None or not (objects.missing or objects.silent)
     raise typer.Exit(0 if facts.complete(found) and seen else 1)
@@ -222,6 +230,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     from datetime import UTC, datetime
 
     from rempart.cli import configuration
+    from rempart.cli.views import derivations
     from rempart.flows.training import check_pipeline
     from rempart.ingestion.draft import undecided
     from rempart.settings import pipelines
@@ -230,6 +239,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
+    rendering.show(list(derivations.lines(pipeline)))
     if marked := undecided(pipelines.text_of(name)):
         lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
         typer.echo(
@@ -252,7 +262,8 @@ def try_pipeline(
     """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
 
     Needs no running stack and no Airflow. Large files are sampled. Of personal data, keys and texts are hidden, and
-    refused rows are named by their line only. Exit code 1: the pipeline is wrong, or a file would not be accepted.
+    refused rows are named by their line only. A derived pipeline is tried on files of its inputs, each named after its
+    input. Exit code 1: the pipeline is wrong, or a file would not be accepted.
 
     Example:
         rempart pipeline try hotel_bookings
@@ -262,20 +273,21 @@ def try_pipeline(
     """
     from rempart.cli import progress
     from rempart.cli.views import names, trying
+    from rempart.flows.training import try_derived
     from rempart.flows.training import try_pipeline as flow
     from rempart.settings import config, pipelines
 
     json_documents.begin(as_json)
     config.load()
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
-    chosen = files or flow.shipped(name)
-    if as_json:
-        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
-        json_documents.show(tried)
-    else:
-        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
-            tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
-        rendering.show(trying.lines(tried, spec))
+    with try_derived.files_of(spec, files or ()) as chosen:
+        if as_json:
+            tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
+            json_documents.show(tried)
+        else:
+            with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
+                tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
+            rendering.show(trying.lines(tried, spec))
     raise typer.Exit(0 if tried.good else 1)
 
 
