@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 from rempart.cli import app
 from rempart.flows.shared.platform import Platform
+from rempart.ingestion.derived import inputs
+from rempart.settings import pipelines
 from rempart.settings.config import project_root
+from rempart.settings.sources import DerivedSource
 from tests.derived_project import NOW, TRIPS, WEATHER, World, trip, weather, write_project
 from tests.unit.ingestion.conftest import make_platform
 
@@ -41,22 +44,39 @@ def run(text: str) -> tuple[str, str]:
     return done.output, shown
 
 
+def files_of(project: Path) -> None:
+    """Write a file for each input."""
+    days = range(1, 6)
+    trips = [trip(10 * day + hour, hour, day + hour, day=day) for day in days for hour in range(4)]
+    hours = [row for day in days for row in weather(0, 1, 2, 3, day=day)]
+    for name, header, rows in (("trips", "trip,started,rider,km", trips), ("weather", "hour,rain", hours)):
+        (project / f"{name}.csv").write_text("\n".join([header, *rows, ""]))
+
+
 def test_the_check_prints_what_the_page_says(project: Path) -> None:
     printed, shown = run(block("console", "pipeline check"))
     assert printed.replace(f"{project}/", "") == shown
 
 
 def test_a_try_reads_a_file_of_each_input(project: Path) -> None:
-    days = range(1, 6)
-    trips = [trip(10 * day + hour, hour, day + hour, day=day) for day in days for hour in range(4)]
-    hours = [row for day in days for row in weather(0, 1, 2, 3, day=day)]
-    for name, header, rows in (("trips", "trip,started,rider,km", trips), ("weather", "hour,rain", hours)):
-        (project / f"{name}.csv").write_text("\n".join([header, *rows, ""]))
+    files_of(project)
     printed, _ = run(block("console", "pipeline try"))
     assert "wet_trips.parquet" in printed and "20" in printed
     (project / "other.csv").write_text("x\n1\n")
     done = CliRunner().invoke(app, ["pipeline", "try", "wet_trips", "other.csv"])
     assert done.exit_code and "is named after none of its inputs: trips, weather" in str(done.exception)
+
+
+def test_a_draft_is_made_from_the_query_and_a_file_of_each_input(project: Path) -> None:
+    (project / "include/pipelines/wet_trips.yaml").unlink()
+    files_of(project)
+    run(block("console", "pipeline new"))
+    spec = pipelines.named("wet_trips")
+    assert isinstance(spec.source, DerivedSource) and spec.source.inputs == ["trips", "weather"]
+    assert {name: column.type for name, column in spec.columns.items()} == {
+        "hour": "timestamp", "rain": "number", "km": "number", "trips": "integer",
+    }  # fmt: skip
+    inputs.check(spec)
 
 
 def test_a_file_cannot_be_delivered(project: Path) -> None:

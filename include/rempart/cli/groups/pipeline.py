@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -185,34 +185,51 @@ def run_pipeline(
 
 @group.command("new")
 def pipeline_new(
-    file: Annotated[
-        Path | None,
+    files: Annotated[
+        list[Path] | None,
         typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
     table: Annotated[str | None, typer.Option(help="Table of PostgreSQL instead of a file, as schema.name.")] = None,
     connection: Annotated[str | None, typer.Option(help="Airflow connection of the table's database.")] = None,
+    sql: Annotated[
+        str | None, typer.Option(help="SQL file of a derived pipeline, as include/sql/NAME.sql; with --input.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Pipeline whose rows the SQL file reads; may be repeated.")
+    ] = None,
 ) -> None:
     """Draft a pipeline file from one delivery or one table (types, key, time, target, ranges) for you to correct.
 
     A large file is sampled, and the first line of the draft says so. Of a table, types and the key are those of the
-    database's catalogue; a role that can only read is enough.
+    database's catalogue; a role that can only read is enough. A derived pipeline is drafted from a SQL file and one
+    file for each of its inputs, named after it.
 
     Example:
         rempart pipeline new sales.csv
         rempart pipeline new sales.jsonl.gz --name sales
         rempart pipeline new --table sales.orders --connection shop
+        rempart pipeline new --sql include/sql/wet_trips.sql --input trips --input weather trips.csv weather.csv
     """
     from rempart.ingestion.draft import save_draft
     from rempart.ingestion.sampling.tables import of_table
     from rempart.settings import config
 
-    if (file is None) == (table is None) or (table is None) != (connection is None):
-        raise typer.BadParameter("pass either a FILE, or --table schema.name with --connection NAME")
-    source: Any = file
-    if table is not None and connection is not None:
-        source = of_table(table, connection, config.environment_connections(connection))
-    draft = save_draft(source, name)
+    one_file = files is not None and len(files) == 1 and sql is None
+    if [one_file, table is not None, sql is not None].count(True) != 1 or (sql is None) != (not inputs):
+        raise typer.BadParameter(
+            "pass either a FILE, or --table schema.name with --connection NAME, or --sql FILE with --input PIPELINE"
+        )
+    if (table is None) != (connection is None):
+        raise typer.BadParameter("--table and --connection belong together")
+    if sql is not None:
+        from rempart.flows.training.draft_derived import save_derived_draft
+
+        draft = save_derived_draft(sql, inputs or [], files or [], name)
+    elif table is not None and connection is not None:
+        draft = save_draft(of_table(table, connection, config.environment_connections(connection)), name)
+    else:
+        draft = save_draft((files or [])[0], name)
     typer.echo(
         f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
     )
