@@ -98,7 +98,7 @@ def _lines(s: Survey) -> Iterator[str]:
     if "kind" not in s.sample.source:
         yield f"  prefix: {s.name}/"
     else:
-        yield f"  prefix: {s.name}/      # folder of the landing bucket for what is read from the table"
+        yield f"  prefix: {s.name}/      # folder of the landing bucket for what is extracted"
     yield from (f"  {key}: {value}" for key, value in s.sample.source.items())
     if s.sample.text:
         yield f"  null_values: {json.dumps(s.dialect.null_values)}"

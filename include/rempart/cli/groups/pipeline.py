@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,6 +58,8 @@ def list_pipelines(as_json: AsJson = False) -> None:
 def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     """Show a pipeline: files that wait, deliveries, snapshot, quarantine by rule, champion, and what to do next.
 
+    Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
+
     It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
     an object is missing, or a source of these facts did not answer.
 
@@ -66,7 +68,7 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import facts, names, pipelines, snapshot_objects, waiting
+    from rempart.cli.views import derivations, facts, names, pipelines, snapshot_objects, waiting
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
     from rempart.settings import pipelines as files
@@ -86,13 +88,18 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
             state = replace(state, next=snapshot_objects.step(name))
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
-        json_documents.show(
-            {**document, "waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
-        )
+        derived = None if state.error else derivations.as_json(files.named(name))
+        document |= {"waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
+        json_documents.show({**document, "derived": derived})
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
         waits_line = (waiting.line(waits),) if waits else ()
-        lines = (*pipelines.state_lines(state, landing, told, waits_line), *pipelines.unknown(moment(found, found.at)))
+        derived_lines = () if state.error else derivations.lines(files.named(name))
+        lines = (
+            *pipelines.state_lines(state, landing, told, waits_line),
+            *derived_lines,
+            *pipelines.unknown(moment(found, found.at)),
+        )
         rendering.show(lines)
     seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
     raise typer.Exit(0 if facts.complete(found) and seen else 1)
@@ -182,34 +189,51 @@ def run_pipeline(
 
 @group.command("new")
 def pipeline_new(
-    file: Annotated[
-        Path | None,
+    files: Annotated[
+        list[Path] | None,
         typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
     table: Annotated[str | None, typer.Option(help="Table of PostgreSQL instead of a file, as schema.name.")] = None,
     connection: Annotated[str | None, typer.Option(help="Airflow connection of the table's database.")] = None,
+    sql: Annotated[
+        str | None, typer.Option(help="SQL file of a derived pipeline, as include/sql/NAME.sql; with --input.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Pipeline whose rows the SQL file reads; may be repeated.")
+    ] = None,
 ) -> None:
     """Draft a pipeline file from one delivery or one table (types, key, time, target, ranges) for you to correct.
 
     A large file is sampled, and the first line of the draft says so. Of a table, types and the key are those of the
-    database's catalogue; a role that can only read is enough.
+    database's catalogue; a role that can only read is enough. A derived pipeline is drafted from a SQL file and one
+    file for each of its inputs, named after it.
 
     Example:
         rempart pipeline new sales.csv
         rempart pipeline new sales.jsonl.gz --name sales
         rempart pipeline new --table sales.orders --connection shop
+        rempart pipeline new --sql include/sql/wet_trips.sql --input trips --input weather trips.csv weather.csv
     """
     from rempart.ingestion.draft import save_draft
     from rempart.ingestion.sampling.tables import of_table
     from rempart.settings import config
 
-    if (file is None) == (table is None) or (table is None) != (connection is None):
-        raise typer.BadParameter("pass either a FILE, or --table schema.name with --connection NAME")
-    source: Any = file
-    if table is not None and connection is not None:
-        source = of_table(table, connection, config.environment_connections(connection))
-    draft = save_draft(source, name)
+    one_file = files is not None and len(files) == 1 and sql is None
+    if [one_file, table is not None, sql is not None].count(True) != 1 or (sql is None) != (not inputs):
+        raise typer.BadParameter(
+            "pass either a FILE, or --table schema.name with --connection NAME, or --sql FILE with --input PIPELINE"
+        )
+    if (table is None) != (connection is None):
+        raise typer.BadParameter("--table and --connection belong together")
+    if sql is not None:
+        from rempart.flows.training.draft_derived import save_derived_draft
+
+        draft = save_derived_draft(sql, inputs or [], files or [], name)
+    elif table is not None and connection is not None:
+        draft = save_draft(of_table(table, connection, config.environment_connections(connection)), name)
+    else:
+        draft = save_draft((files or [])[0], name)
     typer.echo(
         f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
     )
@@ -227,6 +251,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     from datetime import UTC, datetime
 
     from rempart.cli import configuration
+    from rempart.cli.views import derivations
     from rempart.flows.training import check_pipeline
     from rempart.ingestion.draft import undecided
     from rempart.settings import pipelines
@@ -235,6 +260,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
+    rendering.show(list(derivations.lines(pipeline)))
     if marked := undecided(pipelines.text_of(name)):
         lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
         typer.echo(
@@ -257,7 +283,8 @@ def try_pipeline(
     """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
 
     Needs no running stack and no Airflow. Large files are sampled. Of personal data, keys and texts are hidden, and
-    refused rows are named by their line only. Exit code 1: the pipeline is wrong, or a file would not be accepted.
+    refused rows are named by their line only. A derived pipeline is tried on files of its inputs, each named after its
+    input. Exit code 1: the pipeline is wrong, or a file would not be accepted.
 
     Example:
         rempart pipeline try hotel_bookings
@@ -267,20 +294,21 @@ def try_pipeline(
     """
     from rempart.cli import progress
     from rempart.cli.views import names, trying
+    from rempart.flows.training import try_derived
     from rempart.flows.training import try_pipeline as flow
     from rempart.settings import config, pipelines
 
     json_documents.begin(as_json)
     config.load()
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
-    chosen = files or flow.shipped(name)
-    if as_json:
-        tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
-        json_documents.show(tried)
-    else:
-        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.stages(spec)]) as shown:
-            tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
-        rendering.show(trying.lines(tried, spec))
+    with try_derived.files_of(spec, files or ()) as chosen:
+        if as_json:
+            tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
+            json_documents.show(tried)
+        else:
+            with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.stages(spec)]) as shown:
+                tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
+            rendering.show(trying.lines(tried, spec))
     raise typer.Exit(0 if tried.good else 1)
 
 

@@ -23,6 +23,7 @@ from rempart.flows.erasure.erase_stores import ErasureStores, with_features
 from rempart.flows.ingestion import current_snapshot, derived_run, source_state
 from rempart.flows.training.materialize import materialize_table
 from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion.delta import log
 from rempart.ingestion.derived.inputs import ancestors
 from rempart.ingestion.erasing import Kind
 from rempart.ingestion.snapshots import Snapshot
@@ -204,7 +205,7 @@ def _leaves(
     match folder:
         case "snapshots" if rest.startswith("parts/"):
             return None if key in clean.parts() else "part"
-        case "snapshots" if rest.startswith("_delta_log/"):
+        case "snapshots" if key.startswith(log.folder(name)):
             return "manifest" if tainted else None
         case "snapshots":
             return "manifest" if (info.key, info.version_id) in tainted else None

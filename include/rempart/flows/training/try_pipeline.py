@@ -143,7 +143,7 @@ def try_pipeline(
     told("judge rows", "")
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as name:
         folder = Path(name)
-        tried, parts = _judged(pipeline, files, folder, most)
+        tried, parts = judged(pipeline, files, folder, most)
         rows = pa.concat_tables(map(pq.read_table, parts)) if parts else None
         if page is not None:
             _profile(pipeline, parts, folder, page)
@@ -169,7 +169,7 @@ def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path
         parts,
         {name: column.full_type for name, column in pipeline.columns.items()},
         pipeline.key,
-        _resources(folder),
+        resources(folder),
         pipeline=pipeline.name,
         snapshot="(tried rows)",
         classification=pipeline.classification,
@@ -180,11 +180,12 @@ def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path
         raise IngestError(f"write {page}: {cause.strerror}", "Pass a file in a folder that you may write.") from cause
 
 
-def _resources(folder: Path) -> Resources:
+def resources(folder: Path) -> Resources:
+    """Return what the engine may use during a try."""
     return Resources(memory=_MEMORY, threads=2, spill=folder / "spill")
 
 
-def _judged(
+def judged(
     pipeline: Pipeline, files: Sequence[Path], folder: Path, most: int
 ) -> tuple[list[TriedFile], Sequence[Path]]:
     """Return what became of each file, and the parts with the accepted rows of all."""
@@ -192,7 +193,7 @@ def _judged(
     judge = partial(expectations.broken, pipeline.expectations)
     lenient = pipeline.model_copy(update={"max_quarantined": 1.0})  # a try goes on where ingestion would wait
     limits = Limits()
-    found = deliveries.take_in([t.file for t in taken], [], lenient, folder, _resources(folder), limits, judge)
+    found = deliveries.take_in([t.file for t in taken], [], lenient, folder, resources(folder), limits, judge)
     held = held_back([(d.delivered, len(d.refused)) for d in found.deliveries], pipeline.max_quarantined)
     hidden = is_personal(pipeline)
     tried = [

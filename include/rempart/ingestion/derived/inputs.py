@@ -113,6 +113,11 @@ def bound(pipeline: Pipeline, inputs: Mapping[str, Pipeline]) -> Derivation:
     return Derivation(sql, query, inputs)
 
 
+def all_inputs(pipeline: Pipeline) -> set[str]:
+    """Return the names of all pipelines from which a pipeline is derived, directly or not."""
+    return ancestors(pipeline.name, inputs_of({**load_all(), pipeline.name: pipeline}))
+
+
 def text_of(sql: str) -> str:
     """Return the text of a SQL file of this project. Raises PipelineError."""
     file = project_root() / sql

@@ -1,0 +1,52 @@
+"""Write what a pipeline is derived from: inputs, SQL file, columns and where their values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rempart.errors import RempartError
+from rempart.settings.pipeline import Pipeline
+
+
+def as_json(pipeline: Pipeline) -> dict[str, Any] | None:
+    """Return a derivation for a JSON document; None for a pipeline that is not derived.
+
+    `lineage` is null for a column whose origin cannot be told. Of a query that is not valid, `error` says why.
+    """
+    from rempart.flows.ingestion.derived_run import told
+    from rempart.ingestion.derived import inputs
+    from rempart.ingestion.derived.lineage import lineage
+    from rempart.ingestion.parsing.schema import snapshot_columns
+
+    if not inputs.is_derived(pipeline):
+        return None
+    try:
+        specs = inputs.declared_inputs(pipeline)
+        found = inputs.bound(pipeline, specs)
+    except RempartError as error:
+        return {"error": {"what": error.what, "hint": error.hint}}
+    columns = {name: snapshot_columns(spec) for name, spec in specs.items()}
+    return {
+        "inputs": {name: spec.classification for name, spec in specs.items()},
+        "sql": found.sql,
+        "columns": {name: column.type for name, column in found.query.columns.items()},
+        "lineage": told(lineage(found.query, columns)),
+    }
+
+
+def lines(pipeline: Pipeline) -> Iterator[str]:
+    """Yield a derivation as lines; nothing for a pipeline that is not derived."""
+    found = as_json(pipeline)
+    if found is None:
+        return
+    yield ""
+    if "error" in found:
+        yield f"Derived, but its query is not valid: {found['error']['what']}"
+        return
+    inputs = ", ".join(f"{name} ({level})" for name, level in found["inputs"].items())
+    yield f"Derived from {inputs} by {found['sql']}:"
+    for name, type_ in found["columns"].items():
+        sources = found["lineage"][name]
+        origin = "unknown origin" if sources is None else f"from {', '.join(sources)}" if sources else "from no column"
+        yield f"  {name} ({type_}): {origin}"
