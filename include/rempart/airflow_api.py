@@ -167,6 +167,19 @@ class AirflowApi:
                     raise
             time.sleep(1)
 
+    def unfinished_runs(self, dag_id: str) -> list[str]:
+        """Return the runs of a DAG that are queued or running, as texts; none if Airflow does not know the DAG."""
+        found: list[str] = []
+        for state in ("running", "queued"):
+            try:
+                runs = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=state)
+            except AirflowApiError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                continue
+            found += [f"{dag_id}, run {run['dag_run_id']} ({state})" for run in runs]
+        return found
+
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """Return the id of the newest run that was created at or after a time, if any."""
         runs = self._call(

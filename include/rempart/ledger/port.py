@@ -44,6 +44,7 @@ Kind = Literal[
     "configuration",
     "classification",
     "erasure",
+    "removal",
     "access",
     "checkpoint",
     "key",

@@ -163,3 +163,16 @@ def named(name: str) -> Pipeline:
     prefixes = _prefixes(_files(pipelines_dir()))
     check_prefix(file, prefixes, overlaps(prefixes))
     return pipeline
+
+
+def removed_dir() -> Path:
+    """Return the folder of the files of removed pipelines: erasures in their backups still need key and schema."""
+    return pipelines_dir() / "removed"
+
+
+def named_or_removed(name: str) -> Pipeline:
+    """Return the pipeline of that name, also if it was removed. Raises PipelineError."""
+    file = removed_dir() / f"{name}.yaml"
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) and file.is_file() and name not in names():
+        return load(file)
+    return named(name)

@@ -12,12 +12,13 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.lifecycle import remove
 from rempart.errors import BackupError
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows.",
+    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows, reset, remove.",
 )
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
@@ -350,3 +351,8 @@ def pipeline_erase(
             typer.echo(line)
     if any(erasure.pending and not erasure.dry_run for erasure in done):
         raise typer.Exit(1)
+
+
+group.command("reset")(remove.reset)
+group.command("rename")(remove.rename)
+group.command("remove")(remove.remove)

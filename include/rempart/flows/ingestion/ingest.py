@@ -18,7 +18,6 @@ from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import IngestionRun
-from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
@@ -74,7 +73,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         plan = landing.plan(waiting, known)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
         with platform.committing(run.active):
-            erasures.check_same(run.ledger, pipeline.name, run.erased)
+            run.check_unchanged()
             if snapshot and snapshot is not before:
                 source_state.drop_later(run.site, run.lake, pipeline.name, before)
                 snapshots.commit(run.site, run.lake, snapshot, added)
