@@ -70,8 +70,9 @@ def rename(
         f"'{old}' and cannot be renamed. Nothing was changed",
         f"1. Copy include/pipelines/{old}.yaml to include/pipelines/{new}.yaml; set `name: {new}` and, instead of "
         f"`{spec.source.prefix}`, a prefix of its own. 2. Deliver the files again (`rempart pipeline deliver {new} "
-        f"FILE`), or let its source be read; erase erased rows of '{old}' in '{new}' as well. 3. `rempart pipeline run {new} --follow`, and compare the snapshots: the "
-        f"same rows have the same id. 4. `rempart pipeline remove {old}` shows the plan for the old one.",
+        f"FILE`), or let its source be read; erase erased rows of '{old}' in '{new}' as well. 3. `rempart pipeline run "
+        f"{new} --follow`, and compare the snapshots: the same rows have the same id. 4. `rempart pipeline remove "
+        f"{old}` shows the plan for the old one.",
     )
 
 
