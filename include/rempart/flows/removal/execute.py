@@ -20,8 +20,8 @@ from rempart.flows.erasure import erase_objects
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.removal import facts as gathering
-from rempart.flows.removal.facts import Found, Runs
-from rempart.flows.removal.plan import Facts, Plan, plan
+from rempart.flows.removal.facts import FoundVersion, Runs
+from rempart.flows.removal.plan import PipelineContents, RemovalPlan, plan
 from rempart.flows.shared import removals
 from rempart.flows.shared.leases import wait_for
 from rempart.flows.shared.platform import Platform
@@ -68,7 +68,7 @@ class Removed:
             yield f"Run `rempart pipeline {self.what} {self.pipeline} --yes` again."
 
 
-def look(platform: Platform, pipeline: Pipeline, what: What, runs: Runs, *, accept_loss: bool = False) -> Plan:
+def look(platform: Platform, pipeline: Pipeline, what: What, runs: Runs, *, accept_loss: bool = False) -> RemovalPlan:
     """Return the plan, without changes. Raises the errors of `facts.gather`, PipelineError as `remove`."""
     _check_other(platform, pipeline.name, what)
     return plan(
@@ -118,7 +118,7 @@ def _resumes(platform: Platform, name: str) -> bool:
     return bool(begun and begun.body.get("accepted_loss"))
 
 
-def _check(found: Facts, *, accept_loss: bool) -> None:
+def _check(found: PipelineContents, *, accept_loss: bool) -> None:
     planned = plan(found, accept_loss=accept_loss)
     if planned.refusals:
         raise PipelineError(
@@ -127,7 +127,7 @@ def _check(found: Facts, *, accept_loss: bool) -> None:
         )
 
 
-def _begin(stores: ErasureStores, name: str, what: What, found: Facts) -> Removal:
+def _begin(stores: ErasureStores, name: str, what: What, found: PipelineContents) -> Removal:
     """Record the beginning while nobody commits, unless this removal has begun."""
     if (begun := removals.unfinished(stores.ledger, name)) and begun.what == what:
         return begun
@@ -148,7 +148,7 @@ def _record(stores: ErasureStores, name: str, removal: Removal, state: State, bo
     )
 
 
-def _put_back(home: Site, stores: ErasureStores, found: Facts) -> None:
+def _put_back(home: Site, stores: ErasureStores, found: PipelineContents) -> None:
     """Copy deliveries as they are stored, without erased rows, to the landing bucket. Repeating changes nothing."""
     inbox = stores.config.buckets.landing
     with spool_folder() as folder:
@@ -209,7 +209,7 @@ def _second_look(
             yield f"site '{name}': {len(still)} object versions, for example {still[0].bucket}/{still[0].info.key}"
 
 
-def _place(entry: Found, site: str) -> str:
+def _place(entry: FoundVersion, site: str) -> str:
     return f"{entry.bucket}/{entry.info.key} at site '{site}'"
 
 

@@ -11,7 +11,7 @@ from rempart.features import removal as feature_removal
 from rempart.flows.erasure.erase_listing import doubt, known
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import profile, source_state
-from rempart.flows.removal.plan import DELETED, Delivery, Facts, Objects, Part
+from rempart.flows.removal.plan import DELETED, Objects, Part, PipelineContents, PutBack
 from rempart.flows.shared import removals
 from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform
@@ -30,7 +30,7 @@ _ALL = 1000
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundVersion:
     """One object version to delete."""
 
     bucket: str
@@ -54,7 +54,7 @@ def prefix(pipeline: Pipeline, part: Part) -> str:
     return folders[part]
 
 
-def versions(stores: ErasureStores, site: Site, pipeline: Pipeline, what: What) -> list[Found]:
+def versions(stores: ErasureStores, site: Site, pipeline: Pipeline, what: What) -> list[FoundVersion]:
     """Return the versions that go at a site, in order of their deletion.
 
     The log of the Delta table and `current.json` go first. Raises SiteError, also if the listing lacks objects that are
@@ -71,7 +71,7 @@ def versions(stores: ErasureStores, site: Site, pipeline: Pipeline, what: What) 
     return found
 
 
-def _listed(stores: ErasureStores, site: Site, pipeline: Pipeline, part: Part) -> Iterator[Found]:
+def _listed(stores: ErasureStores, site: Site, pipeline: Pipeline, part: Part) -> Iterator[FoundVersion]:
     bucket = stores.config.buckets.landing if part == "landing" else stores.lake
     folder = prefix(pipeline, part)
     try:
@@ -85,7 +85,7 @@ def _listed(stores: ErasureStores, site: Site, pipeline: Pipeline, part: Part) -
             if (kind := erasing.kind_of(info.key, pipeline.name)) and _part_of(kind) == part
         ]
     for info in sorted(listed, key=lambda info: _rank(info.key, folder)):
-        yield Found(bucket, part, info)
+        yield FoundVersion(bucket, part, info)
 
 
 def _part_of(kind: erasing.Kind) -> Part:
@@ -100,7 +100,7 @@ def _rank(key: str, folder: str) -> int:
     return 1 if rest == "current.json" else 3 if rest.startswith("parts/") else 2
 
 
-def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: What, runs: Runs) -> Facts:
+def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: What, runs: Runs) -> PipelineContents:
     """Return the facts for a plan. A site that does not answer is one of them; other stores raise their errors.
 
     Raises SiteError for the active site, DatabaseUnavailable, FeatureError, TrackingUnavailable, TrackingRefused.
@@ -124,7 +124,7 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: 
     current = snapshots.current(home, stores.lake, name)
     offline, online = feature_removal.tables_of(stores.features(), name)
     model = model_removal.registered(platform.tracking(), name)
-    return Facts(
+    return PipelineContents(
         pipeline=name,
         what=what,
         active=stores.home,
@@ -150,7 +150,7 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: 
     )
 
 
-def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple[Delivery, ...], int, int]:
+def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple[PutBack, ...], int, int]:
     """Return the deliveries that are put back, in order of their arrival, and the lost ones with their rows.
 
     A source that is extracted has them still.
@@ -163,7 +163,7 @@ def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple
         stored[info.metadata.get("delivery") or info.key.split("/")[-2]] = info
     outcomes = deliveries.outcomes(home, stores.lake, pipeline.name)
     ordered = sorted(outcomes, key=lambda outcome: (str(outcome["landed_at"]), str(outcome["sha256"])))
-    again, lost, rows = list[Delivery](), 0, 0
+    again, lost, rows = list[PutBack](), 0, 0
     for number, outcome in enumerate(ordered, 1):
         if (info := stored.get(str(outcome["sha256"]))) is None:
             if outcome["accepted"]:
@@ -171,7 +171,7 @@ def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple
             continue
         _, _, digest, file = info.key.rsplit("/", 3)
         to = f"{pipeline.source.prefix}again-{number:06}/{file}"
-        again.append(Delivery(info.key, digest, to, info.size))
+        again.append(PutBack(info.key, digest, to, info.size))
     return tuple(again), lost, rows
 
 

@@ -44,7 +44,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class PutBack:
     """A delivery that is put back: its key, SHA-256 as stored, and the key under which it waits again."""
 
     key: str
@@ -54,7 +54,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PipelineContents:
     """What a pipeline has, and what happens to it now.
 
     `silent`: sites that did not answer, with the reason. `lost` deliveries were accepted (`lost_rows`) and are no
@@ -68,7 +68,7 @@ class Facts:
     objects: tuple[Objects, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
     extracted: bool = False
-    deliveries: tuple[Delivery, ...] = ()
+    deliveries: tuple[PutBack, ...] = ()
     lost: int = 0
     lost_rows: int = 0
     snapshot: str | None = None
@@ -87,7 +87,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RemovalPlan:
     """The plan, as lists of sentences. It is executed only if `refusals` is empty.
 
     `accepted_loss`: rows that cannot come back are accepted.
@@ -116,9 +116,9 @@ class Plan:
                 yield from (f"  {sentence}" for sentence in sentences)
 
 
-def plan(facts: Facts, *, accept_loss: bool = False) -> Plan:
+def plan(facts: PipelineContents, *, accept_loss: bool = False) -> RemovalPlan:
     """Return the plan for these facts."""
-    return Plan(
+    return RemovalPlan(
         facts.pipeline,
         facts.what,
         tuple(_deletes(facts)),
@@ -129,7 +129,7 @@ def plan(facts: Facts, *, accept_loss: bool = False) -> Plan:
     )
 
 
-def _deletes(facts: Facts) -> Iterator[str]:
+def _deletes(facts: PipelineContents) -> Iterator[str]:
     for part in DELETED[facts.what]:
         found = [entry for entry in facts.objects if entry.part == part and entry.versions]
         if found:
@@ -150,7 +150,7 @@ def _deletes(facts: Facts) -> Iterator[str]:
             )
 
 
-def _puts_back(facts: Facts) -> Iterator[str]:
+def _puts_back(facts: PipelineContents) -> Iterator[str]:
     if facts.what == "remove" or not facts.putting_back:
         return
     if facts.deliveries:
@@ -162,12 +162,12 @@ def _puts_back(facts: Facts) -> Iterator[str]:
         yield f"NOT {facts.lost} deliveries with {facts.lost_rows} accepted rows: their retention has ended"
 
 
-def _moves(facts: Facts) -> Iterator[str]:
+def _moves(facts: PipelineContents) -> Iterator[str]:
     if facts.what == "remove" and facts.file:
         yield f"{facts.file} to include/pipelines/removed/: later erasures in restored data need key and schema"
 
 
-def _keeps(facts: Facts) -> Iterator[str]:
+def _keeps(facts: PipelineContents) -> Iterator[str]:
     yield "every record of the ledger; what is done here is a new record"
     yield "recorded erasures: erased rows stay refused"
     if facts.points_until:
@@ -182,7 +182,7 @@ def _keeps(facts: Facts) -> Iterator[str]:
         yield "Airflow's history of the pipeline's runs; its DAGs go once Airflow has read the folder again"
 
 
-def _refusals(facts: Facts, accept_loss: bool) -> Iterator[str]:
+def _refusals(facts: PipelineContents, accept_loss: bool) -> Iterator[str]:
     for site, why in facts.silent.items():
         yield f"site '{site}' did not answer, so its copies would be left: {why}"
     if facts.runs is None:
