@@ -176,3 +176,8 @@ def named_or_removed(name: str) -> Pipeline:
     if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) and file.is_file() and name not in names():
         return load(file)
     return named(name)
+
+
+def watched() -> list[str]:
+    """Return the valid pipelines that start when a file lands."""
+    return [name for name, found in load_all().items() if isinstance(found, Pipeline) and found.schedules.on_delivery]

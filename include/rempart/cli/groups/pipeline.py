@@ -140,6 +140,10 @@ def run_pipeline(
         bool,
         typer.Option("--follow", "-f", help="Show each stage until the gate has decided. Ctrl-C leaves the run going."),
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Idempotency key: the same key names the same run, so a repeated command starts no other."),
+    ] = None,
 ) -> None:
     """Start a pipeline in Airflow: ingest, materialize, train, validate.
 
@@ -149,6 +153,7 @@ def run_pipeline(
     Example:
 
         rempart pipeline run hotel_bookings --follow
+        rempart pipeline run hotel_bookings --key nightly-2026-03-01
     """
     from rempart.airflow_api import AirflowApi
     from rempart.cli import run_follow, run_view
@@ -161,7 +166,7 @@ def run_pipeline(
     try:
         typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
         sys.stdout.flush()
-        run = run_follow.start(api, name)
+        run = run_follow.start(api, name, key)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
         if not follow:
             typer.echo(f"started ingest_{name}: {page}")
