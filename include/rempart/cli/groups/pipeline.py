@@ -12,7 +12,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.lifecycle import remove
+from rempart.cli.lifecycle import backfill, remove
 from rempart.errors import BackupError
 
 group = typer.Typer(
@@ -358,6 +358,7 @@ def pipeline_erase(
         raise typer.Exit(1)
 
 
+group.command("backfill")(backfill.backfill)
 group.command("reset")(remove.reset)
 group.command("rename")(remove.rename)
 group.command("remove")(remove.remove)
