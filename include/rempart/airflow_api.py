@@ -111,14 +111,36 @@ class AirflowApi:
         The id is chosen here, so a repeated request to a busy server starts one run only.
         """
         run = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
-        body, asked = {"dag_run_id": run, "logical_date": None, "conf": dict(conf or {})}, 1
+        self._post_run(dag_id, run, conf)
+        return run
+
+    def trigger_once(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None = None) -> bool:
+        """Start the DAG run with this id, unless it exists. Return whether it was started now.
+
+        Raises AirflowApiError, also if the run exists with other parameters.
+        """
+        if self._post_run(dag_id, run_id, conf, known=True):
+            return True
+        before = self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").get("conf") or {}
+        if before != dict(conf or {}):
+            raise AirflowApiError(
+                f"start run {run_id} of {dag_id}: this id belongs to a run with other parameters: {before}",
+                "Choose another key, or pass the same parameters.",
+            )
+        return False
+
+    def _post_run(self, dag_id: str, run_id: str, conf: Mapping[str, Any] | None, *, known: bool = False) -> bool:
+        """Post a run, again if a busy server does not answer. Return False if the run was there and may be `known`."""
+        body, asked = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}, 1
         while True:
             try:
                 self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
-                return run
+                return True
             except AirflowApiError as error:
                 if error.status == HTTPStatus.CONFLICT and asked > 1:
-                    return run  # it had taken the request that it did not answer
+                    return True  # it had taken the request that it did not answer
+                if error.status == HTTPStatus.CONFLICT and known:
+                    return False
                 if asked >= _ASKED_AGAIN or not isinstance(error.__cause__, httpx.ReadTimeout):
                     raise
             asked += 1
@@ -186,6 +208,19 @@ class AirflowApi:
                 if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
                     raise
             time.sleep(1)
+
+    def unfinished_runs(self, dag_id: str) -> list[str]:
+        """Return the runs of a DAG that are queued or running, as texts; none if Airflow does not know the DAG."""
+        found: list[str] = []
+        for state in ("running", "queued"):
+            try:
+                runs = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=state)
+            except AirflowApiError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                continue
+            found += [f"{dag_id}, run {run['dag_run_id']} ({state})" for run in runs]
+        return found
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """Return the id of the newest run that was created at or after a time, if any."""

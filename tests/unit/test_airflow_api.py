@@ -156,3 +156,29 @@ def test_a_list_is_read_to_its_last_page_however_small_the_servers_pages_are(mos
     told: list[str] = []
     api.follow("train", "run", told.append)
     assert told[0].count("success") == 250
+
+
+def test_a_keyed_run_is_started_once_and_not_with_other_parameters() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"dag_run_id": "key__1", "conf": {"a": 1}})
+        return httpx.Response(409, json={"detail": "exists"})
+
+    api, asked = asked_of(answer)
+    assert not api.trigger_once("d", "key__1", {"a": 1})
+    assert [request.method for request in asked] == ["POST", "GET"]
+    with pytest.raises(AirflowApiError, match="other parameters"):
+        api.trigger_once("d", "key__1", {"a": 2})
+    new, _ = asked_of(lambda request: httpx.Response(200, json={}))
+    assert new.trigger_once("d", "key__2")
+
+
+def test_the_runs_that_have_not_ended_are_told_and_an_unknown_dag_has_none() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "/gone/" in request.url.path:
+            return httpx.Response(404, json={"detail": "no such DAG"})
+        runs = [{"dag_run_id": "r"}] if request.url.params["state"] == "queued" else []
+        return httpx.Response(200, json={"dag_runs": runs, "total_entries": len(runs)})
+
+    api, _ = asked_of(answer)
+    assert api.unfinished_runs("d") == ["d, run r (queued)"] and api.unfinished_runs("gone") == []

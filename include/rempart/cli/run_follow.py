@@ -7,6 +7,7 @@ snapshot updates no asset, so the next stage is then started by REST, too.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ _ASSET_SECONDS = 300.0
 _SILENT_SECONDS, _ASKED_AGAIN_SECONDS = 120.0, 2.0
 
 
+_KEY = re.compile(r"[A-Za-z0-9_.~:+-]{1,100}")
 _SILENT = "Airflow does not answer; it is asked again"
 Answer = TypeVar("Answer")
 
@@ -38,15 +40,34 @@ def stages_of(pipeline: Pipeline) -> tuple[str, ...]:
     return tuple(DAGS) if isinstance(pipeline, ModelPipeline) else ("ingest",)
 
 
-def start(api: AirflowApi, pipeline: str, stages: Sequence[str] = tuple(DAGS)) -> str:
-    """Start the ingestion of a pipeline and return the run's id.
+def dag_ids(pipeline: str, stages: Sequence[str] = tuple(DAGS)) -> tuple[str, ...]:
+    """Return the DAGs of a pipeline's stages, in order."""
+    return tuple(f"{DAGS[stage]}_{pipeline}" for stage in stages)
+
+
+def start(api: AirflowApi, pipeline: str, key: str | None = None, stages: Sequence[str] = tuple(DAGS)) -> str:
+    """Start the ingestion of a pipeline and return the run's id. With a `key`, the run of that key, if there is one.
 
     Raises AirflowApiError, also if a DAG of the pipeline is paused: its runs would wait for ever.
     """
-    dag_ids = [f"{DAGS[stage]}_{pipeline}" for stage in stages]
-    for dag_id in dag_ids:
+    wanted = keyed_run(key) if key is not None else None
+    dags = dag_ids(pipeline, stages)
+    for dag_id in dags:
         api.await_dag(dag_id)
-    return api.trigger(dag_ids[0])
+    if wanted is not None:
+        api.trigger_once(dags[0], wanted)
+        return wanted
+    return api.trigger(dags[0])
+
+
+def keyed_run(key: str) -> str:
+    """Return the id of the run that an idempotency key names. Raises AirflowApiError for a key that no id can hold."""
+    if not _KEY.fullmatch(key):
+        raise AirflowApiError(
+            f"start a run with the key '{key[:60]}': a key has 1 to 100 letters, digits or characters of _ . ~ : + -",
+            "Choose another key, such as the number of the order or the day.",
+        )
+    return f"key__{key}"
 
 
 def follow(

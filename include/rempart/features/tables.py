@@ -11,7 +11,7 @@ from psycopg import sql
 from rempart.features.databases import Session
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
 from rempart.settings.columns import Moment
-from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
+from rempart.settings.pipeline import ModelPipeline, Pipeline, RowView, TrailingView
 
 _STATE = sql.SQL("""
     CREATE TABLE IF NOT EXISTS feature_loads (
@@ -214,7 +214,7 @@ def _select_trailing(pipeline: ModelPipeline, table: ViewTable, view: TrailingVi
     )
 
 
-def lock(session: Session, pipeline: ModelPipeline) -> None:
+def lock(session: Session, pipeline: Pipeline) -> None:
     """Lock the pipeline against other loads and materializations until the transaction ends.
 
     Create the state tables.

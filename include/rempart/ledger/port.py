@@ -45,6 +45,7 @@ Kind = Literal[
     "configuration",
     "classification",
     "erasure",
+    "removal",
     "access",
     "checkpoint",
     "key",

@@ -19,7 +19,7 @@ from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, Co
 from rempart.settings.learning import METRICS, Gate, Holdout, Metric, Prediction, RowView, TrailingView, Trainer, View
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
-from rempart.settings.sources import PREFIX, AnySource, Source
+from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
 
 __all__ = [
     "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "Lowered", "Metric",
@@ -78,6 +78,10 @@ class Schedules(Strict):
 
     ingest: str | None = None
     train: str | None = None
+    on_delivery: bool = Field(
+        default=False,
+        description="Start ingestion within ten seconds when a file lands under `source.prefix` (kind `files` only).",
+    )
 
     @field_validator("ingest", "train")
     @classmethod
@@ -134,6 +138,12 @@ class Pipeline(Strict):
         description="Share of refused rows above which deliveries are held back and the run fails.",
     )
     schedules: Schedules = Schedules()
+
+    @model_validator(mode="after")
+    def _files_land(self) -> Pipeline:
+        if self.schedules.on_delivery and is_extracted(self.source):
+            raise ValueError("schedules.on_delivery: this source delivers when it is read; write `schedules.ingest`")
+        return self
 
     @property
     def columns(self) -> dict[str, Column]:

@@ -174,3 +174,21 @@ def with_model(pipeline: Pipeline) -> ModelPipeline:
         f"Declare features, prediction, holdout and gate in include/pipelines/{pipeline.name}.yaml, or name a "
         "pipeline that has them.",
     )
+
+
+def removed_dir() -> Path:
+    """Return the folder of the files of removed pipelines: erasures in their backups still need key and schema."""
+    return pipelines_dir() / "removed"
+
+
+def named_or_removed(name: str) -> Pipeline:
+    """Return the pipeline of that name, also if it was removed. Raises PipelineError."""
+    file = removed_dir() / f"{name}.yaml"
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) and file.is_file() and name not in names():
+        return load(file)
+    return named(name)
+
+
+def watched() -> list[str]:
+    """Return the valid pipelines that start when a file lands."""
+    return [name for name, found in load_all().items() if isinstance(found, Pipeline) and found.schedules.on_delivery]

@@ -74,6 +74,17 @@ class CockpitFacts:
         """
         return () if isinstance(self.evidence, Unknown) else self.evidence.get(kind, ())
 
+    def standing(self, kind: Kind) -> tuple[Evidence, ...]:
+        """Return the records of a kind that still say what is there: those since the pipeline was reset or removed.
+
+        A reset keeps models, so their records stand.
+        """
+        undone: dict[str, int] = {}
+        for record in self.of("removal"):
+            if record.body.get("what") == "remove" or kind in ("snapshot", "deliveries"):
+                undone[record.subject] = max(record.seq, undone.get(record.subject, record.seq))
+        return tuple(record for record in self.of(kind) if record.seq >= undone.get(record.subject, record.seq))
+
     def unknown(self) -> dict[str, str]:
         """Return the sources without an answer, and why."""
         sources = {

@@ -12,12 +12,13 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.lifecycle import backfill, remove
 from rempart.errors import BackupError
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows.",
+    help="Pipelines: draft, check, try, deliver, run, look at their state, erase rows, reset, remove.",
 )
 
 PipelineName = Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")]
@@ -150,6 +151,10 @@ def run_pipeline(
         bool,
         typer.Option("--follow", "-f", help="Show each stage until the gate has decided. Ctrl-C leaves the run going."),
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Idempotency key: the same key names the same run, so a repeated command starts no other."),
+    ] = None,
 ) -> None:
     """Start a pipeline in Airflow: ingest, materialize, train, validate.
 
@@ -159,6 +164,7 @@ def run_pipeline(
     Example:
 
         rempart pipeline run hotel_bookings --follow
+        rempart pipeline run hotel_bookings --key nightly-2026-03-01
     """
     from rempart.airflow_api import AirflowApi
     from rempart.cli import run_follow, run_view
@@ -171,7 +177,7 @@ def run_pipeline(
     try:
         typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
         sys.stdout.flush()
-        run = run_follow.start(api, name, stages)
+        run = run_follow.start(api, name, key, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
         if not follow:
             typer.echo(f"started ingest_{name}: {page}")
@@ -383,3 +389,9 @@ def pipeline_erase(
             typer.echo(line)
     if any(erasure.pending and not erasure.dry_run for erasure in done):
         raise typer.Exit(1)
+
+
+group.command("backfill")(backfill.backfill)
+group.command("reset")(remove.reset)
+group.command("rename")(remove.rename)
+group.command("remove")(remove.remove)

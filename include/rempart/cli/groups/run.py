@@ -92,3 +92,23 @@ def run_wal_archive(
         signal.signal(number, lambda *_: stop.set())
     marks = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
     Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), stop, marks=marks).run()
+
+
+@group.command("landing-watch")
+def run_landing_watch() -> None:
+    """Start the ingestion of pipelines with `schedules.on_delivery` when files land, until the process is ended.
+
+    `rempart up` starts it if a pipeline declares that. Elsewhere, run it once; a second one starts no run twice.
+
+    Example:
+        rempart run landing-watch
+    """
+    from rempart.airflow_api import AirflowApi
+    from rempart.flows.events.landing_watch import LandingWatch
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import config
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    LandingWatch(open_platform(), AirflowApi(config.environment_connections("airflow_api")), stop).run()

@@ -332,6 +332,8 @@ def _start_servers(
         for change in roles.admit(stack, resolve):
             progress.line("airflow: %s", change)
         supervisor.launch(AIRFLOW_COMPONENTS)
+    if "landing-watch" in stack.services:
+        supervisor.launch(["landing-watch"])
     if "mlflow" in stack.services:
         _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)
     if stack.external("airflow"):
@@ -366,7 +368,7 @@ def down(stack: Stack) -> None:
         if supervisor.runs():
             supervisor.stop(["watchdog"])
             sites = [name for name in supervisor.states() if name.startswith("site-")]
-            archiver = [name for name in supervisor.states() if name == "wal-archive"]
+            archiver = [name for name in supervisor.states() if name in ("wal-archive", "landing-watch")]
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
                 progress.stopping(label)

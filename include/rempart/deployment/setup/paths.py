@@ -16,6 +16,7 @@ from rempart.deployment.setup import preflight
 from rempart.errors import ConfigError, StackError
 from rempart.settings import config as configuration
 from rempart.settings.config import Config
+from rempart.settings.pipelines import watched
 from rempart.settings.sections import External
 
 AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
@@ -158,6 +159,7 @@ class Stack:
         if not self.external("airflow"):
             names += AIRFLOW_COMPONENTS
             names += [WORKER] if self.containers else []
+            names += ["landing-watch"] if watched() and not self.containers else []
         return names
 
     def prepare(self) -> None:

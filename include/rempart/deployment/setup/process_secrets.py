@@ -80,6 +80,9 @@ HOLDS: Mapping[str, frozenset[str]] = {
         }
     ),  # it follows the active site
     "wal-archive": TASKS,
+    "landing-watch": frozenset(  # it lists the landing bucket at the active site, and starts runs
+        {"site keys", "continuity database", "ledger database", "signing key", "Airflow admin"}
+    ),
     "cli": TASKS,
     "prepare": TASKS | {"Airflow sessions", "database administrator"},
     "postgresql": frozenset(),

@@ -150,6 +150,10 @@ def wal_archive(stack: Stack) -> Service:
     return Service("wal-archive", (stack.python, "-m", "rempart.cli", "run", "wal-archive"))
 
 
+def landing_watch(stack: Stack) -> Service:
+    return Service("landing-watch", (stack.python, "-m", "rempart.cli", "run", "landing-watch"), stop_seconds=10)
+
+
 def airflow(stack: Stack, component: str) -> Service:
     verb = component.removeprefix("airflow-")
     # Logs lie on this machine, where the API server reads them: no log server, which would listen on every interface.
@@ -176,6 +180,8 @@ def service(stack: Stack, name: str) -> Service:
         return mlflow(stack)
     if name == "wal-archive":
         return wal_archive(stack)
+    if name == "landing-watch":
+        return landing_watch(stack)
     return watchdog(stack) if name == "watchdog" else airflow(stack, name)
 
 

@@ -34,7 +34,7 @@ from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.pipelines import named
+from rempart.settings.pipelines import named_or_removed
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
@@ -137,7 +137,13 @@ def apply_all(
     invalid pipeline file.
     """
     done = [
-        apply(stores, named(name), [entry for entry in entries if entry.pipeline == name], secret_of, silent=silent)
+        apply(
+            stores,
+            named_or_removed(name),
+            [entry for entry in entries if entry.pipeline == name],
+            secret_of,
+            silent=silent,
+        )
         for name in sorted({entry.pipeline for entry in entries})
     ]
     return [replace(of, descendants=erase_derived.follow(stores, [of.pipeline], derive)) for of in done]

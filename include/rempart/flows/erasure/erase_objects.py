@@ -322,16 +322,16 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
 
 
 def delete_versions(
-    stores: ErasureStores, held: Sequence[HeldVersion]
+    stores: ErasureStores, held: Sequence[HeldVersion], bucket: str | None = None
 ) -> tuple[int, dict[str, datetime], dict[str, str]]:
-    """Delete every version that holds erased rows. Return the count, the end of remaining locks, and failed sites.
+    """Delete these versions of objects, in the lake's bucket or another `bucket`.
 
-    Replication waits meanwhile, and its catalogues forget these objects, so that the deletion does not look like a
-    loss.
+    Return the count, the end of remaining locks, and failed sites. Replication waits meanwhile, and its catalogues
+    forget these objects, so that the deletion does not look like a loss.
     """
     if not held:
         return 0, {}, {}
-    sites, bucket = stores.sites, stores.lake
+    sites, bucket = stores.sites, bucket or stores.lake
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
     pairs = sorted(
         {pair for declared in stores.config.replication for pair in _directions(declared.source, declared.target)}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rempart.errors import IngestError
 from rempart.flows.ingestion.ingest_run import IngestionRun
+from rempart.flows.shared import removals
 from rempart.ingestion import snapshots
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Evidence
@@ -81,7 +82,7 @@ def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:
     ):
         return None
     if shown is None:
-        return newest
+        return None if removals.emptied_since(ledger, name, newest.seq) else newest
     if _went_back(run, newest):
         return None
     records = ledger.find("snapshot", name, limit=ALL)

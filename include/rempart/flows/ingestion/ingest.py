@@ -19,7 +19,6 @@ from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
-from rempart.flows.shared import erasures
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
@@ -78,7 +77,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         derived_run.check_arrivals(run, plan.new)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
         with platform.committing(run.active):
-            erasures.check_same(run.ledger, pipeline.name, run.erased)
+            run.check_unchanged()
             derived_run.check_same(run, derived)
             if snapshot and snapshot is not before:
                 snapshot = derived_run.named(snapshot, before, derived)

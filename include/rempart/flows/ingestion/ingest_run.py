@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rempart.coordination.active import Active
 from rempart.errors import ConfigError, IngestError
-from rempart.flows.shared import erasures
+from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
@@ -55,6 +55,15 @@ class IngestionRun:
     site: Site
     now: datetime
     erased: Erased | None = None
+    removal: int = 0
+
+    def check_unchanged(self) -> None:
+        """Check that nobody was erased, and the pipeline not reset, since the run began. Call it inside `committing`.
+
+        Raises ErasedMeanwhile, PipelineError.
+        """
+        erasures.check_same(self.ledger, self.pipeline.name, self.erased)
+        removals.check_same(self.ledger, self.pipeline.name, self.removal)
 
     @property
     def lake(self) -> str:
@@ -76,11 +85,15 @@ class IngestionRun:
 
 
 def begin(platform: Platform, pipeline: Pipeline) -> IngestionRun:
-    """Return the state of a new run. Raises SiteFenced, PlacementDenied, ConfigError, BackupError."""
+    """Return the state of a new run.
+
+    Raises SiteFenced, PlacementDenied, ConfigError, BackupError, and PipelineError while the pipeline is being reset.
+    """
     active, ledger = platform.active(), platform.ledger
+    removal = removals.check_open(ledger, pipeline.name)
     erased = erasures.erased(ledger, pipeline.name, erasures.secrets_of(platform))
     site = platform.active_site(pipeline.classification, active)
-    run = IngestionRun(ledger, platform.config, pipeline, active, site, platform.clock(), erased)
+    run = IngestionRun(ledger, platform.config, pipeline, active, site, platform.clock(), erased, removal)
     run.retain_until("snapshots")  # a missing rule is said before anything is written
     return run
 

@@ -22,7 +22,6 @@ from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
-from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.engine.again import only_quarantined
@@ -122,7 +121,7 @@ def reingest(
                 run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again, folder=folder
             )
         with platform.committing(run.active):
-            erasures.check_same(run.ledger, pipeline.name, run.erased)
+            run.check_unchanged()
             derived_run.check_same(run, derived)
             if accepted_by:
                 _tell_accepted(run, sha256, len(refused), delivered, accepted_by)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from rempart.coordination.active import ActiveSites
 from rempart.errors import RempartError
+from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Ledger
 from rempart.settings.config import Connection
@@ -25,10 +26,11 @@ FINISHED_WITHIN = timedelta(hours=1)
 
 
 def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
-    """Return promotions and rollbacks of a model, oldest first."""
+    """Return promotions and rollbacks of a model since its pipeline was last removed, oldest first."""
     promotions = ledger.find("promotion", name, limit=100_000)
     rollbacks = ledger.find("rollback", name, limit=100_000)
-    return sorted([*promotions, *rollbacks], key=lambda promotion: promotion.seq)
+    decided = removals.since([*promotions, *rollbacks], removals.removal_of(ledger, name))
+    return sorted(decided, key=lambda promotion: promotion.seq)
 
 
 def succession(decisions: Sequence[Evidence]) -> list[str]:
@@ -101,9 +103,12 @@ def lines(platform: Platform) -> list[str]:
 
     try:
         decided: dict[str, list[Evidence]] = {}
+        removed = removals.last_removed(platform.ledger)
         kinds: tuple[Literal["promotion"], Literal["rollback"]] = ("promotion", "rollback")
         for kind in kinds:
             for record in platform.ledger.find(kind, limit=100_000):
+                if record.seq < removed.get(record.subject, record.seq):
+                    continue
                 decided.setdefault(record.subject, []).append(record)
         ordered = {name: sorted(found, key=lambda record: record.seq) for name, found in decided.items()}
         ours = ordered.keys() | {record.subject for record in platform.ledger.find("candidate", limit=100_000)}

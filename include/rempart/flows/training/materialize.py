@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import FeatureError
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
-from rempart.flows.shared import erasures
+from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import ModelPipeline
 
@@ -50,6 +50,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     from rempart.ingestion import snapshots
 
     active = platform.active()
+    removal = removals.check_open(platform.ledger, pipeline.name)
     site = platform.active_site(pipeline.classification, active)
     bucket = platform.config.buckets.lake
     snapshot = (
@@ -66,6 +67,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run ingest_{pipeline.name}.")
     table = snapshots.load_table(site, bucket, snapshot)
     with platform.committing(active):
+        removals.check_same(platform.ledger, pipeline.name, removal)
         table = erasures.without_erased(platform.ledger, pipeline, table, erasures.secrets_of(platform))
         return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
 

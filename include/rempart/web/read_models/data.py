@@ -100,6 +100,6 @@ def _snapshots(facts: CockpitFacts) -> tuple[SnapshotEntry, ...]:
             int(record.body.get("accepted", 0)),
             int(record.body.get("quarantined", 0)),
         )
-        for record in facts.of("snapshot")
+        for record in facts.standing("snapshot")
         if "snapshot" in record.body
     )

@@ -101,12 +101,12 @@ class Comparison:
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
     kinds: tuple[Literal["promotion"], Literal["refusal"], Literal["rollback"]] = ("promotion", "refusal", "rollback")
-    decided = [record for kind in kinds for record in facts.of(kind)]
-    names = {record.subject for record in (*decided, *facts.of("candidate"))}
+    decided = [record for kind in kinds for record in facts.standing(kind)]
+    names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
         name: model_state(
             name,
-            [record for record in facts.of("candidate") if record.subject == name],
+            [record for record in facts.standing("candidate") if record.subject == name],
             [record for record in decided if record.subject == name],
         )
         for name in sorted(names)

@@ -122,7 +122,7 @@ def _alarm(record: Evidence) -> Alarm:
 def champions(facts: CockpitFacts) -> tuple[Champion, ...]:
     """Return each model's champion by the recorded decisions, by the model's name."""
     decisions: dict[str, list[Evidence]] = {}
-    for record in sorted([*facts.of("promotion"), *facts.of("rollback")], key=lambda record: record.seq):
+    for record in sorted([*facts.standing("promotion"), *facts.standing("rollback")], key=lambda record: record.seq):
         decisions.setdefault(record.subject, []).append(record)
     found = []
     for model, known in sorted(decisions.items()):

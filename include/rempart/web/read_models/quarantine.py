@@ -131,7 +131,7 @@ def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
 def rows(facts: CockpitFacts) -> dict[str, int]:
     """Return the number of rows in quarantine now, by pipeline, as far as the facts reach."""
     counts = _earlier(facts)
-    for pipeline in {record.subject for record in facts.of("deliveries")}:
+    for pipeline in {record.subject for record in facts.standing("deliveries")}:
         now = sum(delivery.quarantined for delivery in deliveries(facts, pipeline))
         counts[pipeline] = counts.get(pipeline, 0) + now
     return counts
@@ -146,7 +146,7 @@ def expectations(facts: CockpitFacts, pipeline: str) -> tuple[Expectation, ...]:
         if not delivery.get("again") and "unexpected" in delivery:
             first.setdefault(str(delivery["sha256"]), delivery)
     rules: dict[str, Mapping[str, Any]] = {}
-    for record in facts.of("deliveries"):
+    for record in facts.standing("deliveries"):
         if record.subject == pipeline:
             for rule in record.body["expectations"]:
                 rules.setdefault(str(rule["reason"]), rule)
@@ -182,16 +182,18 @@ def _result(delivery: Mapping[str, Any], unexpected: int) -> Result:
 
 def _told(facts: CockpitFacts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield outcomes of deliveries with the number of their record, newest first."""
-    for record in facts.of("deliveries"):
+    for record in facts.standing("deliveries"):
         if record.subject == pipeline:
             yield from ((record.seq, delivery) for delivery in record.body["deliveries"])
 
 
 def _earlier(facts: CockpitFacts) -> dict[str, int]:
     """Return the number of rows in quarantine from snapshots without evidence of their deliveries, by pipeline."""
-    told = {delivery.get("snapshot") for record in facts.of("deliveries") for delivery in record.body["deliveries"]}
+    told = {
+        delivery.get("snapshot") for record in facts.standing("deliveries") for delivery in record.body["deliveries"]
+    }
     counts: dict[str, int] = {}
-    for record in facts.of("snapshot"):
+    for record in facts.standing("snapshot"):
         if "snapshot" in record.body and record.body["snapshot"] not in told:
             counts[record.subject] = counts.get(record.subject, 0) + int(record.body.get("quarantined", 0))
     return counts

@@ -24,7 +24,7 @@ from rempart.web.read_models.overview import against
 Topic = Literal["snapshot", "quarantine", "candidate", "gate", "point", "drill", "replication", "usage", "placement"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 KINDS: Mapping[Topic, tuple[Kind, ...]] = {
-    "snapshot": ("snapshot",),
+    "snapshot": ("snapshot", "removal"),
     "quarantine": ("deliveries", "look", "acceptance"),
     "candidate": ("candidate",),
     "gate": ("promotion", "refusal", "rollback"),
@@ -215,6 +215,14 @@ def _acceptance(body: Body) -> Sentence:
     return "warning", {"delivery": str(body["delivery"])[:12], "by": str(body["by"]), **counts}, ()
 
 
+def _removal(body: Body) -> Sentence:
+    return (
+        ("good" if body["state"] == "ended" else "warning"),
+        {"what": str(body["what"]), "at": str(body["state"])},
+        (),
+    )
+
+
 def _usage(body: Body) -> Sentence:
     parts = [*body["buckets"].values(), *body["locks"].values()]
     blind = tuple(str(part["why"]) for part in parts if "why" in part)
@@ -287,6 +295,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "deliveries": _deliveries,
     "look": _look,
     "acceptance": _acceptance,
+    "removal": _removal,
     "usage": _usage,
     "candidate": _candidate,
     "promotion": _judged("good"),

@@ -1,0 +1,54 @@
+"""The command `rempart pipeline backfill`: the plan of a period first, and only with `--yes` its execution."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from rempart.cli import json_documents, rendering
+from rempart.cli.json_documents import AsJson
+
+
+def backfill(
+    name: Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")],
+    first: Annotated[
+        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day on which deliveries landed (UTC).")
+    ],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the deliveries of a period again by today's pipeline file, one run of Airflow after the other.
+
+    Rows in quarantine that are accepted now join a new snapshot; accepted rows stay. The same command goes on where it
+    was interrupted, and starts no run twice. Exit code 1: a run failed.
+
+    Example:
+        rempart pipeline backfill hotel_bookings --from 2026-03-01 --to 2026-03-31
+        rempart pipeline backfill hotel_bookings --from 2026-03-01 --to 2026-03-31 --yes
+    """
+    from rempart.airflow_api import AirflowApi
+    from rempart.cli.views import names
+    from rempart.flows.events import backfill as flow
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import config, pipelines
+
+    json_documents.begin(as_json)
+    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    planned = flow.look(open_platform(), spec, first.date(), last.date())
+    if not as_json:
+        rendering.show(planned.lines())
+    if not yes:
+        if as_json:
+            json_documents.show(planned)
+        else:
+            typer.echo("Nothing was changed. To execute the plan, add --yes.")
+        return
+    told: list[str] = []
+    tell = told.append if as_json else typer.echo
+    failed = flow.run(AirflowApi(config.environment_connections("airflow_api")), planned, tell)
+    if as_json:
+        json_documents.show({"plan": planned, "runs": told, "failed": list(failed)})
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,1 @@
+"""Start ingestion by events: a file that lands, and the periods of a back-fill."""

@@ -1,0 +1,273 @@
+"""Reset and removal at two sites in memory: what goes, what waits again, and what forbids them."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import io
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rempart.errors import PipelineError, SiteError
+from rempart.flows.erasure import erase as erasing
+from rempart.flows.ingestion import ingest_run
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.removal import execute, facts
+from rempart.flows.shared import removals
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import champions
+from rempart.ingestion import snapshots
+from rempart.models.removal import Registered
+from rempart.settings import pipelines
+from tests.erasable import ROWS, Lake
+from tests.unit.flows.erasure.booked import WHO, erase, new_lake, without_features
+
+NAME = "hotel_bookings"
+KEPT = ("raw/", "training/")
+
+
+class Stores:
+    """The feature store and MLflow, which are servers: integration tests have them."""
+
+    def __init__(self) -> None:
+        self.tables = ["hotel_bookings__rows"]
+        self.models = Registered(("1", "2"), model=True, experiment=True)
+
+    def drop(self, *given: object) -> int:
+        self.tables = []
+        return 1
+
+    def forget(self, *given: object) -> None:
+        self.models = Registered()
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Stores:
+    made = Stores()
+    without_features(monkeypatch)
+    monkeypatch.setattr(facts.feature_removal, "tables_of", lambda *given: (made.tables, []))
+    monkeypatch.setattr(facts.feature_removal, "remove", made.drop)
+    monkeypatch.setattr(facts.model_removal, "registered", lambda *given: made.models)
+    monkeypatch.setattr(facts.model_removal, "remove", made.forget)
+    monkeypatch.setattr(Platform, "tracking", lambda self: None)
+    return made
+
+
+@pytest.fixture(scope="module")
+def first() -> Lake:
+    with pytest.MonkeyPatch.context() as patched:
+        without_features(patched)
+        return new_lake()
+
+
+@pytest.fixture
+def lake(stores: Stores, first: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """A copy of the first lake, since its ingestions take seconds."""
+    for kind in (threading.Lock, threading.RLock):
+        monkeypatch.setitem(copyreg.dispatch_table, type(kind()), lambda _lock, kind=kind: (kind, ()))
+    made = copy.deepcopy(first)
+    table = io.BytesIO()
+    pq.write_table(pa.table({"booking_id": [1]}), table)
+    for name in ("primary", "haven"):
+        made.site(name).write(made.bucket, f"training/{NAME}/{'0' * 64}.parquet", table.getvalue())
+        made.site(name).write(made.bucket, f"profiles/{NAME}/x.html", b"a profile")
+        made.site(name).write(made.bucket, "snapshots/other/current.json", b"of another pipeline")
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / f"{NAME}.yaml").write_text(pipelines.text_of(NAME), encoding="utf-8")
+    monkeypatch.setattr(pipelines, "pipelines_dir", lambda: tmp_path)
+    return tmp_path
+
+
+def no_run() -> list[str]:
+    return []
+
+
+def keys(lake: Lake, site: str = "primary") -> set[str]:
+    """The keys of every version of the pipeline's objects, conflicts among them."""
+    return {info.key for info in lake.site(site).versions(lake.bucket) if NAME in info.key}
+
+
+def current(lake: Lake) -> snapshots.Snapshot | None:
+    return snapshots.current(lake.site("primary"), lake.bucket, NAME)
+
+
+def waiting(lake: Lake) -> list[str]:
+    return [info.key for info in lake.site("primary").list(lake.platform.config.buckets.landing, f"{NAME}/")]
+
+
+def change(lake: Lake, what: removals.What, runs: Callable[[], list[str]] = no_run) -> execute.Removed:
+    return execute.remove(lake.platform, lake.pipeline, what, runs)
+
+
+def test_a_plan_names_what_goes_and_stays_and_changes_nothing(lake: Lake) -> None:
+    before = [list(lake.site(name).versions(lake.bucket)) for name in ("primary", "haven")]
+    told = "\n".join(execute.look(lake.platform, lake.pipeline, "reset", no_run).lines())
+    assert "2 deliveries" in told and "snapshots/hotel_bookings/" in told and "hotel_bookings__rows" in told
+    assert "raw/hotel_bookings/" not in told and "restore points" in told and "every record of the ledger" in told
+    told = "\n".join(execute.look(lake.platform, lake.pipeline, "remove", no_run).lines())
+    assert "raw/hotel_bookings/" in told and "training/hotel_bookings/" in told and "2 versions" in told
+    assert [list(lake.site(name).versions(lake.bucket)) for name in ("primary", "haven")] == before
+    assert not lake.platform.ledger.find("removal")
+
+
+def test_after_a_reset_the_stored_deliveries_give_the_same_snapshot(lake: Lake, stores: Stores) -> None:
+    was = current(lake)
+    assert was is not None
+    done = change(lake, "reset")
+    assert not done.left and not done.locked and done.put_back == 2
+    for name in ("primary", "haven"):
+        assert all(key.startswith(KEPT) for key in keys(lake, name))
+        assert lake.site(name).read(lake.bucket, "snapshots/other/current.json")
+    assert stores.tables == [] and stores.models.model
+    again = ingest(lake.platform, lake.pipeline)
+    now = current(lake)
+    assert now is not None and (now.id, now.rows, again.deliveries) == (was.id, was.rows, 2)
+    assert again.quarantined == 1  # the second delivery of a booking is refused again, so the order was kept
+    states = [record.body["state"] for record in lake.platform.ledger.find("removal", NAME)]
+    assert states == ["ended", "deleting", "began"]
+    assert waiting(lake) == [] and not ingest(lake.platform, lake.pipeline).changed
+
+
+def test_a_reset_brings_no_erased_row_back(lake: Lake) -> None:
+    assert not erase(lake, WHO).pending
+    rows = getattr(current(lake), "rows", 0)
+    change(lake, "reset")
+    ingest(lake.platform, lake.pipeline)
+    assert getattr(current(lake), "rows", 0) == rows and lake.holders(WHO) == []
+
+
+class Dying:
+    """Raises after so many writes and deletions at the sites, as a killed process would end."""
+
+    def __init__(self, lake: Lake, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
+        self.left = left
+        for name in ("primary", "haven"):
+            site: Any = lake.site(name)
+            for act in ("write", "write_new", "delete"):
+                monkeypatch.setattr(site, act, self._counted(getattr(site, act)))
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **named: Any) -> Any:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return call(*given, **named)
+
+        return counted
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 9, 17])
+def test_an_interrupted_reset_is_completed_by_the_same_command(
+    lake: Lake, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = current(lake)
+    with monkeypatch.context() as during:
+        Dying(lake, during, steps)
+        with pytest.raises(KeyboardInterrupt):
+            change(lake, "reset")
+    with pytest.raises(PipelineError, match="has not ended"):
+        ingest(lake.platform, lake.pipeline)  # nobody builds on half of the data
+    assert not change(lake, "reset").left
+    assert len(waiting(lake)) == 2
+    ingest(lake.platform, lake.pipeline)
+    assert getattr(current(lake), "id", "") == getattr(was, "id", None)
+
+
+@pytest.mark.parametrize("steps", [0, 13])
+def test_a_removal_leaves_nothing_at_either_site_even_if_it_was_interrupted(
+    lake: Lake, stores: Stores, folder: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.site("primary").write(lake.platform.config.buckets.landing, f"{NAME}/late.csv", b"it waits")
+    with monkeypatch.context() as during:
+        Dying(lake, during, steps)
+        with pytest.raises(KeyboardInterrupt):
+            change(lake, "remove")
+    moved = pipelines.named_or_removed(NAME)
+    done = execute.remove(lake.platform, moved, "remove", no_run)
+    assert not done.left and keys(lake) == keys(lake, "haven") == set() and waiting(lake) == []
+    assert lake.site("haven").read(lake.bucket, "snapshots/other/current.json")
+    assert stores.models == Registered() and pipelines.names() == [] and (folder / "removed" / f"{NAME}.yaml").is_file()
+    assert lake.platform.ledger.find("snapshot", NAME)  # what was stays on record
+    told = "\n".join(execute.look(lake.platform, moved, "remove", no_run).lines())
+    assert "snapshots" not in told.split("kept:")[0]
+
+
+def test_a_champion_of_a_removed_pipeline_is_none_of_a_new_one_with_its_name(lake: Lake, folder: Path) -> None:
+    ledger = lake.platform.ledger
+    ledger.append("promotion", NAME, {"version": "1", "previous": None, "reasons": []})
+    change(lake, "reset")
+    assert champions.intended(champions.decisions_on(ledger, NAME)) == "1"
+    change(lake, "remove")
+    assert champions.intended(champions.decisions_on(ledger, NAME)) is None
+
+
+def test_a_run_that_began_before_a_reset_commits_nothing(lake: Lake) -> None:
+    run = ingest_run.begin(lake.platform, lake.pipeline)
+    change(lake, "reset")
+    with pytest.raises(PipelineError, match="nothing was committed"):
+        run.check_unchanged()
+
+
+def test_an_erasure_after_a_removal_still_finds_the_key_and_schema(lake: Lake, folder: Path) -> None:
+    erase(lake, WHO)
+    change(lake, "remove")
+    (result,) = erasing.again(lake.platform)
+    assert result.pipeline == NAME and not result.pending
+
+
+def silent_site(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    def gone(*given: Any, **named: Any) -> Any:
+        raise SiteError("no answer", "Wait.")
+
+    monkeypatch.setattr(lake.site("haven"), "versions", gone)
+    yield "site 'haven' did not answer"
+
+
+def unfinished_erasure(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    lake.platform.ledger.append("erasure", NAME, {"state": "registered", "id": "e", "pseudonyms": []})
+    yield "an erasure of rows of 'hotel_bookings' is in progress"
+
+
+def lost_delivery(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    home = lake.site("primary")
+    for info in list(home.versions(lake.bucket, f"raw/{NAME}/")):
+        home.delete(lake.bucket, info.key, version_id=info.version_id)
+    yield "accepted rows would be lost"
+
+
+@pytest.mark.parametrize("unsafe", [silent_site, unfinished_erasure, lost_delivery])
+def test_what_is_not_safe_is_refused_by_name_before_anything_changes(
+    lake: Lake, unsafe: Callable[[Lake, pytest.MonkeyPatch], Iterator[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (why,) = unsafe(lake, monkeypatch)
+    before = keys(lake)
+    with pytest.raises(PipelineError, match=why):
+        change(lake, "reset")
+    assert keys(lake) == before and not lake.platform.ledger.find("removal")
+
+
+def test_a_run_that_has_not_ended_is_named_also_if_it_began_after_the_plan(lake: Lake) -> None:
+    with pytest.raises(PipelineError, match="a run has not ended: train_x"):
+        change(lake, "reset", lambda: ["train_x"])
+    answers = iter([[], ["ingest_x"]])
+    with pytest.raises(PipelineError, match="a run began meanwhile: ingest_x"):
+        change(lake, "reset", lambda: next(answers))
+    assert current(lake) is not None
+    assert not change(lake, "reset").left
+
+
+def test_a_reset_is_not_begun_in_the_middle_of_a_removal(lake: Lake) -> None:
+    lake.platform.ledger.append("removal", NAME, {"id": "1", "what": "remove", "state": "deleting"})
+    with pytest.raises(PipelineError, match="a remove began"):
+        change(lake, "reset")
+    assert len(ROWS) > 10 and current(lake) is not None
