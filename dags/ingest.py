@@ -120,9 +120,11 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def check_quarantine(result: Any) -> None:
+            from rempart.flows.ingestion.delta_log import check_table
             from rempart.flows.ingestion.ingest import IngestResult, check_quarantine
 
             check_quarantine(runtime.pipeline(name), IngestResult(**result))
+            check_table(name, result["table_fault"])
 
         result = linked(ingest(), pages.DATA_REPORT, pages.PLACEMENT)
         if is_extracted(pipeline.source):

@@ -16,6 +16,7 @@ class ErasureResult:
     `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
     lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
     `left`: unlocked rows that a second search still found. `faults`: why a delivery could not be searched, by object.
+    `derived`: deleted versions of objects that were derived from snapshots, by kind.
     """
 
     pipeline: str
@@ -29,6 +30,7 @@ class ErasureResult:
     unread: Mapping[str, int] = field(default_factory=dict)
     left: int = 0
     faults: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pending(self) -> bool:
@@ -65,6 +67,9 @@ def lines(result: ErasureResult) -> Iterator[str]:
         yield "Nothing was changed. Pass --yes to erase the rows."
         return
     yield f"{result.rewritten} objects rewritten, {result.deleted} versions deleted"
+    if any(result.derived.values()):
+        told = ", ".join(f"{count} versions of {kind}" for kind, count in result.derived.items() if count)
+        yield f"derived from snapshots and deleted as well: {told}"
     for where, until in sorted(result.locked.items()):
         yield f"PENDING: {where} is retained until {until:%Y-%m-%d %H:%M} UTC"
     if result.left:

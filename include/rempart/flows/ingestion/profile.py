@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from rempart.errors import RempartError
+from rempart.flows.shared.removal import Removed, delete_below
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.profiles.measures import Profile, profile
 from rempart.ingestion.profiles.page import page
@@ -27,6 +29,11 @@ def folder(pipeline: str) -> str:
 def key(pipeline: str, snapshot: str) -> str:
     """Return the key of a snapshot's profile."""
     return f"{folder(pipeline)}{snapshot}.html"
+
+
+def delete(site: Site, bucket: str, pipeline: str, now: datetime) -> Removed:
+    """Delete a pipeline's profiles in every version. Raises SiteError."""
+    return delete_below(site, bucket, folder(pipeline), now)
 
 
 def publish(site: Site, bucket: str, snapshot: Snapshot, parts: Mapping[str, Path]) -> str | None:
