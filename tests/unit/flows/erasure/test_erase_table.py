@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import deltalake
 import pytest
 
 from rempart.errors import SiteError
@@ -68,6 +70,15 @@ def leftovers(made: Lake, *names: str) -> list[str]:
     return sorted(set(found))
 
 
+def read(made: Lake, folder: Path) -> set[int]:
+    """The bookings that a reader finds at the home site."""
+    for info in made.site("primary").list(made.bucket, log.root(NAME)):
+        file = folder / info.key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(made.site("primary").read(made.bucket, info.key))
+    return set(deltalake.DeltaTable(str(folder / log.root(NAME))).to_pyarrow_table()["booking_id"].to_pylist())
+
+
 def agrees(made: Lake) -> None:
     """Assert that the table at home is its current snapshot, and the log begins with it."""
     home = made.site("primary")
@@ -78,10 +89,12 @@ def agrees(made: Lake) -> None:
     assert len(list(home.versions(made.bucket, LOG))) == 2
 
 
-def test_no_version_of_the_log_names_an_erased_part_and_no_profile_is_left(lake: Lake) -> None:
+def test_no_version_of_the_log_names_an_erased_part_and_no_profile_is_left(lake: Lake, tmp_path: Path) -> None:
+    assert WHO in read(lake, tmp_path / "before")
     done = erase(lake, WHO)
     assert not done.pending and lake.holders(WHO) == [] and leftovers(lake) == []
     agrees(lake)
+    assert read(lake, tmp_path / "after") == read(lake, tmp_path / "before") - {WHO}
     assert not list(lake.site("haven").versions(lake.bucket, LOG))
     assert not [info for name in ("primary", "haven") for info in lake.site(name).versions(lake.bucket, "conflicts/")]
     ended = next(r.body for r in lake.platform.ledger.find("erasure") if r.body["state"] == "ended")
