@@ -27,10 +27,10 @@ with `again` whose checks have the same results.
 fault; nothing was committed or lost. If only `check_quarantine` is red, accepted rows are committed: read its message.
 If it names the Delta table, other tools still read an earlier snapshot: follow the message, and run again. Otherwise
 more rows were quarantined than `max_quarantined` allows, and the deliveries that it names are held back. Read the
-reasons on the cockpit's page of the pipeline. Then choose: have the file corrected and put it into the landing bucket; or, if a
-rule was wrong, correct the pipeline file and run again with `again`; or, if the good rows shall count as they are,
-accept the delivery on that page or run `rempart quarantine accept`. If the site shows no snapshot, or an earlier one
-than the ledger names, follow docs/runbooks/current-snapshot-is-gone.md.
+reasons on the cockpit's page of the pipeline. Then choose: have the file corrected and put it into the landing bucket;
+or, if a rule was wrong, correct the pipeline file and run again with `again`; or, if the good rows shall count as they
+are, accept the delivery on that page or run `rempart quarantine accept`. If the site shows no snapshot, or an earlier
+one than the ledger names, follow docs/runbooks/current-snapshot-is-gone.md.
 """
 
 from typing import Any

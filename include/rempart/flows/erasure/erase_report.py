@@ -61,7 +61,8 @@ def lines(result: ErasureResult) -> Iterator[str]:
     if result.dry_run:
         yield (
             f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them; "
-            "every version that holds one is deleted at every site; trailing aggregates are recomputed; models "
+            "every version that holds one is deleted at every site, and so are earlier versions of the open table and "
+            "data profiles; trailing aggregates are recomputed; models "
             "trained on them stay. Backups are not rewritten: a restore applies the erasure again."
         )
         yield "Nothing was changed. Pass --yes to erase the rows."
