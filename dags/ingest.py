@@ -4,7 +4,8 @@
 `extract` writes them first: new rows of a database, for example. A **derived** pipeline takes the rows of its SQL file
 over the current snapshots of its inputs, starts when one of them has a new snapshot, and its snapshot becomes exactly
 the new result.
-**Output**: the raw deliveries, the quarantine, and a new snapshot in the lake bucket; the asset `snapshot_<pipeline>`.
+**Output**: the raw deliveries, the quarantine, and a new snapshot in the lake bucket, which is also a new version of
+the pipeline's Delta table; the asset `snapshot_<pipeline>`.
 
 Each delivery is checksummed and kept as received. Rows that break the schema or an expectation go to quarantine with
 their reason and source line. No row is dropped: accepted + quarantined = delivered. A delivery that was ingested
@@ -25,12 +26,13 @@ without its rows and records that as evidence. It is valid for this snapshot alo
 with `again` whose checks have the same results.
 
 **When it fails**: `extract` names the source that did not answer, or refused. `ingest` names the delivery or site at
-fault; nothing was committed or lost. If only `check_quarantine` is red, more rows were quarantined than
-`max_quarantined` allows, and the deliveries that it names are held back. Read the reasons on the cockpit's page of the
-pipeline. Then choose: have the file corrected and put it into the landing bucket; or, if a rule was wrong, correct the
-pipeline file and run again with `again`; or, if the good rows shall count as they are, accept the delivery on that
-page or run `rempart quarantine accept`. If the site shows no snapshot, or an earlier one than the ledger names, follow
-docs/runbooks/current-snapshot-is-gone.md.
+fault; nothing was committed or lost. If only `check_quarantine` is red, accepted rows are committed: read its message.
+If it names the Delta table, other tools still read an earlier snapshot: follow the message, and run again. Otherwise
+more rows were quarantined than `max_quarantined` allows, and the deliveries that it names are held back. Read the
+reasons on the cockpit's page of the pipeline. Then choose: have the file corrected and put it into the landing bucket;
+or, if a rule was wrong, correct the pipeline file and run again with `again`; or, if the good rows shall count as they
+are, accept the delivery on that page or run `rempart quarantine accept`. If the site shows no snapshot, or an earlier
+one than the ledger names, follow docs/runbooks/current-snapshot-is-gone.md.
 """
 
 from typing import Any
@@ -128,9 +130,11 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def check_quarantine(result: Any) -> None:
+            from rempart.flows.ingestion.delta_log import check_table
             from rempart.flows.ingestion.ingest import IngestResult, check_quarantine
 
             check_quarantine(runtime.pipeline(name), IngestResult(**result))
+            check_table(name, result["table_fault"])
 
         result = linked(ingest(), pages.DATA_REPORT, pages.PLACEMENT)
         if is_extracted(pipeline.source):

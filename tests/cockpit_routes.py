@@ -14,6 +14,7 @@ READ: access.Capability = "read"
 EVIDENCE: access.Capability = "read_evidence"
 DRILL = f"/restore-points/{POINT}/drill"
 LOOK = f"/data/hotel_bookings/quarantine/{DELIVERY}"
+PROFILE = "/data/hotel_bookings/profile"
 ROUTES: dict[tuple[str, str], access.Capability] = {
     **{("GET", f"{prefix}/{page.name}"): page.right for page in collect() for prefix in ("", "/api")},
     ("GET", "/"): READ,
@@ -35,6 +36,9 @@ ROUTES: dict[tuple[str, str], access.Capability] = {
     ("GET", "/api/run?dag_id=restore_drill&run_id=r&task_id=drill"): READ,
     ("GET", "/data/hotel_bookings"): READ,
     ("GET", "/api/data/hotel_bookings"): READ,
+    ("GET", PROFILE): "operate",
+    ("POST", PROFILE): "operate",
+    ("GET", f"{PROFILE}/page"): "read_data",
     ("GET", f"{LOOK}/look"): "operate",
     ("POST", f"{LOOK}/look"): "operate",
     ("GET", f"{LOOK}/rows"): "read_data",

@@ -25,6 +25,7 @@ EXPECTED = {
     "materialize_features_hotel_bookings",
     "preview_quarantine_hotel_bookings",
     "probe_sites",
+    "profile_data_hotel_bookings",
     "replicate_primary_to_haven",
     "restore_drill",
     "restore_to_sandbox",

@@ -26,6 +26,7 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.cli.demo.demo_run import BAD_PARAMS
+from rempart.flows.ingestion import delta_log, profile
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
@@ -38,6 +39,7 @@ PIPELINE = "hotel_bookings"
 OF_PIPELINE = ("ingest", "materialize_features", "train", "validate_model", "preview_quarantine", "roll_back_model")
 DAGS = (
     *(f"{kind}_{PIPELINE}" for kind in OF_PIPELINE),
+    f"profile_data_{PIPELINE}",
     "replicate_primary_to_haven",
     "backup_platform",
     "restore_drill",
@@ -54,6 +56,7 @@ class Chain:
     """What the stages returned."""
 
     ingested: dict[str, Any]
+    profiled: dict[str, Any]
     features: dict[str, Any]
     trained: dict[str, Any]
     judged: dict[str, Any]
@@ -120,6 +123,7 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
         runs = api.get(f"/api/v2/dags/{ingest}/dagRuns?order_by=-run_after&limit=10")["dag_runs"]
         ingested = next(result for run in runs if (result := finish(ingest, "ingest", run["dag_run_id"]))["deliveries"])
     features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
+    profiled = by_asset(f"profile_data_{PIPELINE}", "profile")
     trained = by_asset(f"train_{PIPELINE}", "train")
     before = datetime.now(UTC)
     judged = by_asset(f"validate_model_{PIPELINE}", "validate")
@@ -138,7 +142,19 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     api.follow(f"train_{PIPELINE}", bad, lambda line: None)
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
     return Chain(
-        ingested, features, trained, judged, refused, copied, point, drilled, restored_aside, removed, looked, again
+        ingested,
+        profiled,
+        features,
+        trained,
+        judged,
+        refused,
+        copied,
+        point,
+        drilled,
+        restored_aside,
+        removed,
+        looked,
+        again,
     )
 
 
@@ -147,6 +163,13 @@ def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
     assert rows["delivered"] == 15402 + GOOD + BAD == rows["accepted"] + rows["quarantined"]
     assert rows["total_rows"] == rows["accepted"]
     assert rows["quarantined"] >= BAD
+
+
+def test_the_snapshot_is_a_table_and_its_profile_was_made_beside_the_chain(chain: Chain, platform: Platform) -> None:
+    assert chain.ingested["table_fault"] is None and chain.profiled["shown"] == chain.ingested["snapshot"]
+    site, lake = platform.active_site("personal"), platform.config.buckets.lake
+    assert delta_log.read(site, lake, PIPELINE)[0].snapshot == chain.ingested["snapshot"]
+    assert CANARY.encode() not in site.read(lake, profile.key(PIPELINE, chain.ingested["snapshot"]))
 
 
 def test_rows_in_quarantine_are_shown_to_who_has_the_key_and_that_is_evidence(chain: Chain, platform: Platform) -> None:

@@ -56,6 +56,8 @@ def read(pair: Platform) -> Callable[[str], list[int]]:
     """
     table = f"s3://{pair.config.buckets.lake}/{log.root(NAME).rstrip('/')}"
     code = "\nprint('=====')\n".join(block.replace(TABLE, table) for block in BLOCKS)
+    # threads of the readers may still run when Python ends, and abort it then
+    code += "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
 
     def run(name: str) -> list[int]:
         connection = environment_connections(f"s3_{name}")

@@ -60,7 +60,10 @@ class Cut:
 
 
 def kind_of(key: str, pipeline: str) -> Kind | None:
-    """Return the kind of a pipeline's rows in a lake object, or None."""
+    """Return the kind of a pipeline's rows in a lake object, or None.
+
+    The Delta log has no kind: it names parts, and an erasure writes it anew.
+    """
     key = _CONFLICT.sub("", key, count=1)
     if key.startswith(f"raw/{pipeline}/"):
         return "delivery"
@@ -71,7 +74,8 @@ def kind_of(key: str, pipeline: str) -> Kind | None:
     folder = snapshots.folder(pipeline)
     if key.startswith(f"{folder}parts/"):
         return "part"
-    return "manifest" if key.startswith(folder) and not key.endswith("/current.json") else None
+    other = key.endswith("/current.json") or key.startswith(f"{folder}_delta_log/")
+    return "manifest" if key.startswith(folder) and not other else None
 
 
 def keys_of(table: pa.Table, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:

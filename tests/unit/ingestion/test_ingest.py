@@ -20,6 +20,7 @@ from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteFenced
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion.delta import log
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.pipeline import Pipeline
 from tests.memory_site import MemorySite
@@ -46,7 +47,8 @@ def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
         "accepted": 3,
         "quarantined": 1,
     }
-    assert len([key for key in lake(platform) if key.startswith("snapshots/") and "/parts/" not in key]) == 2
+    assert len([key for key in lake(platform) if key.startswith("snapshots/") and "/parts/" not in key]) == 3
+    assert [key for key in lake(platform) if "_delta_log" in key] == [log.version_key("readings", 0)]
     assert not list(platform.sites["primary"].list("landing"))
     (evidence,) = platform.ledger.find("snapshot", "readings")
     taken = {key[:-5].rpartition("/")[2] for key in lake(platform) if key.startswith("deliveries/")}

@@ -55,7 +55,7 @@ def settled(platform: Platform) -> dict[str, object]:
     """Return the objects and records after a run, without times."""
     kept: dict[str, object] = {}
     for key, body in lake(platform).items():
-        value = json.loads(body) if key.endswith(".json") else body
+        value = json.loads(body) if key.endswith(".json") and "_delta_log" not in key else body
         if isinstance(value, dict):
             for counted in (value, *value.get("deliveries", ())):
                 counted.pop("landed_at", None)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.errors import ObjectMissing
 from rempart.flows.ingestion import profile as flow
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.profiles.measures import BARS, FEWEST, Bar, Profile, profile, step
@@ -145,7 +146,7 @@ def test_a_plot_of_one_bar_names_it() -> None:
     assert "a &amp; b: 1 rows" in drawn and 'aria-label="Rows by kind: 1 bars, the largest 1 rows"' in drawn
 
 
-def test_a_profile_is_stored_beside_its_snapshot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_profile_is_stored_beside_its_snapshot(tmp_path: Path) -> None:
     site, spec = memory_site(), pipeline()
     rows = table(60).select(["stay_id", "room", "breakfast", "agent", "arrival", "price"])
     rows = rows.append_column("lead", pa.array([1] * 60, pa.int64())).append_column("nights", pa.nulls(60, pa.int64()))
@@ -155,11 +156,12 @@ def test_a_profile_is_stored_beside_its_snapshot(tmp_path: Path, caplog: pytest.
     commit(site, "lake", snapshot, added)
     at_hand = tmp_path / "part.parquet"
     at_hand.write_bytes(added[0][1].read_bytes())
-    key = flow.publish(site, "lake", snapshot, {added[0][0].key: at_hand})
+    found = flow.measured(site, "lake", snapshot, {added[0][0].key: at_hand})
+    key = flow.store(site, "lake", snapshot, page(found).encode())
     assert key == f"profiles/stays_test/{snapshot.id}.html"
     body = site.read("lake", key).decode()
     assert "60 rows" in body and CANARY not in body
     assert site.head("lake", key).metadata["retain-until"] == "2027-01-01"
     site.delete("lake", added[1][0].key)
-    assert flow.publish(site, "lake", snapshot, {}) is None
-    assert "no data profile of snapshot" in caplog.text
+    with pytest.raises(ObjectMissing):
+        flow.measured(site, "lake", snapshot)

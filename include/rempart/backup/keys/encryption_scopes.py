@@ -22,6 +22,7 @@ _KEPT_AS: Mapping[str, Literal["raw", "quarantine", "snapshots"]] = {
     "quarantine": "quarantine",
     "snapshots": "snapshots",
     "training": "snapshots",
+    "profiles": "snapshots",
 }
 """Folders of the lake with one folder per pipeline, and the retention of their objects."""
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))

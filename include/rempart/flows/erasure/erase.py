@@ -20,10 +20,11 @@ from rempart.coordination.active import backup_site, is_open
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
-from rempart.flows.erasure import erase_derived, erase_listing, erase_objects
+from rempart.flows.erasure import erase_derived, erase_listing, erase_objects, erase_versions
 from rempart.flows.erasure.erase_objects import Search
 from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult, places
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, with_features
+from rempart.flows.erasure.erase_versions import in_snapshots
 from rempart.flows.ingestion.extract import extract
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
@@ -213,9 +214,11 @@ def _apply(
             )
         if erase_objects.repoint(ledger, home, bucket, pipeline, scan.succeeded):
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
+        table = erase_versions.restart_table(home, bucket, pipeline.name) if in_snapshots(scan.held) else None
     with stores.active_sites.committing(active):
         _strike_features(features, pipeline, home, bucket, stores.clock())
-    deleted, locked, failed = erase_objects.delete_versions(stores, scan.held)
+    deleted = erase_versions.delete_versions(stores, scan.held, pipeline.name, table)
+    locked, failed = deleted.locked, deleted.failed
     second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
     left = sum(
         f"{bucket}/{held_object.info.key} at site '{held_object.site}'" not in locked for held_object in second.held
@@ -226,13 +229,14 @@ def _apply(
         False,
         who.subjects,
         found,
-        deleted,
+        deleted.rows,
         len(told),
         locked,
         {**silent, **stores.shut, **scan.silent, **failed},
         scan.unread,
         left,
         scan.faults,
+        derived={"Delta log": deleted.log, "profiles": deleted.profiles},
     )
     _record(ledger, result, who)
     return result
@@ -252,6 +256,7 @@ def _record(ledger: Ledger, result: ErasureResult, who: erasures.Erased) -> None
         "erasures": sorted(who.entries),
         "found": dict(result.found),
         "deleted": result.deleted,
+        "derived": dict(result.derived),
         "rewritten": result.rewritten,
         "pending": pending,
         "unread": sum(result.unread.values()),

@@ -16,11 +16,11 @@ from typing import Any
 
 from rempart.errors import FeatureError, IntegrityError, ObjectMissing, RempartError, SiteError
 from rempart.features import offline
-from rempart.flows.erasure import erase_listing, erase_objects
+from rempart.flows.erasure import erase_listing, erase_objects, erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_report import DescendantResult
 from rempart.flows.erasure.erase_stores import ErasureStores, with_features
-from rempart.flows.ingestion import current_snapshot, derived_run, source_state
+from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, source_state
 from rempart.flows.training.materialize import materialize_table
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ingestion.delta import log
@@ -100,7 +100,10 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
         if current is not None and withdrawn:
             _withdraw(stores, name, current)
             held = [*_pointers(stores, name, silent), *held]
-        deleted, locked, refused = erase_objects.delete_versions(stores, held)
+        done = erase_versions.delete_versions(stores, held)
+        deleted, locked, refused = done.rows, done.locked, done.failed
+        if current is not None and not withdrawn:
+            delta_log.follow(home, bucket, current)  # its log went with the versions of older snapshots
         deleted += _clear_landing(stores, pipeline, clean, refused)
     _reload_features(stores, pipeline, clean)
     pending = {**stores.shut, **silent, **refused}

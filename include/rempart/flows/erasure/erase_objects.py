@@ -1,5 +1,4 @@
-"""Find erased rows in the lake's objects, in every version at every site; rewrite the objects, then delete old
-versions.
+"""Find erased rows in the lake's objects, in every version at every site, and rewrite the objects.
 
 The replacement of an object exists at the active site before anything is deleted. Replication copies it to the other
 sites.
@@ -10,19 +9,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
-from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import current_snapshot, ingest_run
 from rempart.flows.shared.bounded_map import bounded_map
-from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.content import growth
 from rempart.ingestion.engine import identity
@@ -319,60 +313,6 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
     except ObjectMissing:
         return False
     return True
-
-
-def delete_versions(
-    stores: ErasureStores, held: Sequence[HeldVersion], bucket: str | None = None
-) -> tuple[int, dict[str, datetime], dict[str, str]]:
-    """Delete these versions of objects, in the lake's bucket or another `bucket`.
-
-    Return the count, the end of remaining locks, and failed sites. Replication waits meanwhile, and its catalogues
-    forget these objects, so that the deletion does not look like a loss.
-    """
-    if not held:
-        return 0, {}, {}
-    sites, bucket = stores.sites, bucket or stores.lake
-    deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
-    pairs = sorted(
-        {pair for declared in stores.config.replication for pair in _directions(declared.source, declared.target)}
-    )
-    with ExitStack() as waiting:
-        leases = {
-            pair: waiting.enter_context(wait_for(stores.continuity, pair_lease(*pair), PATIENCE)) for pair in pairs
-        }
-        for name, site in sites.items():
-            mine = [held_version for held_version in held if held_version.site == name]
-            try:
-                for held_version in mine:
-                    if held_version.to == held_version.info.key and held_version.info.version_id in (None, "null"):
-                        continue  # in a bucket without versions, the replacement has overwritten it
-                    if until := delete_unless_locked(site, bucket, held_version.info, stores.clock()):
-                        locked[f"{bucket}/{held_version.info.key} at site '{name}'"] = until
-                    else:
-                        deleted += 1
-                _unmark(site, bucket, {held_version.info.key for held_version in mine})
-            except SiteError as error:
-                failed[name] = error.what
-        keys = sorted({held_version.info.key for held_version in held})
-        for pair, lease in leases.items():
-            if not set(pair) & failed.keys() and set(pair) <= sites.keys():
-                known = stores.continuity.catalogue(*pair)
-                known.forget(bucket, list(known.of_keys(bucket, keys)), lease)
-    return deleted, locked, failed
-
-
-def _directions(source: str, target: str) -> Iterator[tuple[str, str]]:
-    yield source, target
-    yield target, source
-
-
-def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
-    """Delete the delete markers of keys without any other version."""
-    for key in sorted(keys):
-        left = [version for version in site.versions(bucket, key) if version.key == key]
-        if all(version.marker for version in left):
-            for version in left:
-                site.delete(bucket, key, version_id=version.version_id)
 
 
 def repoint(

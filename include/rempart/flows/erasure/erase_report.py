@@ -42,7 +42,8 @@ class ErasureResult:
     `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
     lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
     `left`: unlocked rows that a second search still found. `faults`: why a delivery could not be searched, by object.
-    `descendants`: derived pipelines, in which older versions are deleted.
+    `descendants`: derived pipelines, in which older versions are deleted. `derived`: deleted versions of objects that
+    were derived from snapshots, by kind.
     """
 
     pipeline: str
@@ -57,6 +58,7 @@ class ErasureResult:
     left: int = 0
     faults: Mapping[str, str] = field(default_factory=dict)
     descendants: Sequence[DescendantResult] = ()
+    derived: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pending(self) -> bool:
@@ -88,7 +90,8 @@ def lines(result: ErasureResult) -> Iterator[str]:
     if result.dry_run:
         yield (
             f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them; "
-            "every version that holds one is deleted at every site; trailing aggregates are recomputed; models "
+            "every version that holds one is deleted at every site, and so are earlier versions of the open table and "
+            "data profiles; trailing aggregates are recomputed; models "
             "trained on them stay. Backups are not rewritten: a restore applies the erasure again."
         )
         if result.descendants:
@@ -99,6 +102,9 @@ def lines(result: ErasureResult) -> Iterator[str]:
         yield "Nothing was changed. Pass --yes to erase the rows."
         return
     yield f"{result.rewritten} objects rewritten, {result.deleted} versions deleted"
+    if any(result.derived.values()):
+        told = ", ".join(f"{count} versions of {kind}" for kind, count in result.derived.items() if count)
+        yield f"derived from snapshots and deleted as well: {told}"
     for where, until in sorted(result.locked.items()):
         yield f"PENDING: {where} is retained until {until:%Y-%m-%d %H:%M} UTC"
     if result.left:

@@ -1,7 +1,8 @@
 """Publish the newest snapshot as a version of the pipeline's Delta log, after its commit.
 
 The log is derived: it names parts that exist, and it may be behind the snapshot, never ahead. A version is written
-once, so of two writers one takes it, and the other starts again from what it finds.
+once, so of two writers one takes it, and the other starts again from what it finds. Each run of ingestion publishes
+what an earlier one left out.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from rempart.backup.points.pruning import delete_unless_locked
-from rempart.errors import IntegrityError, SiteError
+from rempart.errors import IngestError, IntegrityError, RempartError, SiteError
+from rempart.flows.shared.removal import Removed, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.delta import checkpoint, log
 from rempart.ingestion.delta.log import State
@@ -22,6 +23,34 @@ logger = logging.getLogger(__name__)
 
 TRIES = 5
 """Writers that may take the next version before ours."""
+
+
+def follow(site: Site, bucket: str, snapshot: Snapshot | None) -> str | None:
+    """Publish a committed snapshot; return why the table is behind, or None if it equals the snapshot.
+
+    The snapshot stands without its log: a lasting fault must not stop ingestion, and the caller reports it
+    (`check_table`). Each run of ingestion publishes again. A pipeline without a snapshot has no table. Raises a
+    transient error of the site.
+    """
+    if snapshot is None:
+        return None
+    try:
+        publish(site, bucket, snapshot)
+    except RempartError as error:
+        if error.transient:
+            raise
+        logger.warning("snapshot %s of '%s' is not in the Delta table: %s", snapshot.id, snapshot.pipeline, error)
+        return f"{error.what}. {error.hint}"
+    return None
+
+
+def check_table(pipeline: str, fault: str | None) -> None:
+    """Raise IngestError if the Delta table is behind the snapshot for this reason."""
+    if fault:
+        raise IngestError(
+            f"The newest snapshot of '{pipeline}' is committed, but its Delta table is behind: {fault}",
+            f"Remove the cause, and run ingest_{pipeline}: each run publishes the current snapshot again.",
+        )
 
 
 def publish(site: Site, bucket: str, snapshot: Snapshot) -> int:
@@ -77,11 +106,19 @@ def read(site: Site, bucket: str, name: str) -> tuple[State, list[int]]:
     return state, checkpoints
 
 
-def rebuild(site: Site, bucket: str, snapshot: Snapshot, now: datetime) -> list[str]:
+def rebuild(site: Site, bucket: str, snapshot: Snapshot, now: datetime) -> Removed:
     """Start the log again at its next version, from this snapshot alone, and delete what came before.
 
     For an erasure, before it deletes the parts: a reader sees the table before or after, and no earlier version is
-    left that names a deleted part. A damaged log is replaced. Return the deleted keys. Raises SiteError.
+    left that names a deleted part. A damaged log is replaced. Raises SiteError.
+    """
+    return drop_before(site, bucket, snapshot.pipeline, restart(site, bucket, snapshot), now)
+
+
+def restart(site: Site, bucket: str, snapshot: Snapshot) -> int:
+    """Write a version that names every data file of a snapshot, and its checkpoint; return its number.
+
+    Writes nothing if the log consists of such a version already. A damaged log is replaced. Raises SiteError.
     """
     name = snapshot.pipeline
     versions, checkpoints = checkpoint.listed(name, _keys(site, bucket, name))
@@ -99,16 +136,23 @@ def rebuild(site: Site, bucket: str, snapshot: Snapshot, now: datetime) -> list[
                 "Run the erasure again.",
             )
         _write_checkpoint(site, bucket, name, state)
-    kept = {log.version_key(name, state.version), checkpoint.checkpoint_key(name, state.version)}
-    return _delete(site, bucket, name, kept, now)
+    return state.version
 
 
-def withdraw(site: Site, bucket: str, name: str, now: datetime) -> list[str]:
+def drop_before(site: Site, bucket: str, name: str, version: int, now: datetime) -> Removed:
+    """Delete what the log has from before a version: its objects, their old versions, and copies of a conflict.
+
+    Raises SiteError.
+    """
+    return _delete(site, bucket, name, version, now)
+
+
+def withdraw(site: Site, bucket: str, name: str, now: datetime) -> Removed:
     """Delete the log at a site whose parts an erasure deletes. Replication brings the new one after its parts.
 
-    Return the deleted keys. Raises SiteError.
+    Raises SiteError.
     """
-    return _delete(site, bucket, name, set(), now)
+    return _delete(site, bucket, name, None, now)
 
 
 def _keys(site: Site, bucket: str, name: str) -> list[str]:
@@ -129,12 +173,11 @@ def _write_checkpoint(site: Site, bucket: str, name: str, state: State) -> None:
     keep(site, bucket, key, checkpoint.encode(state), metadata={}, content_type="application/vnd.apache.parquet")
 
 
-def _delete(site: Site, bucket: str, name: str, kept: set[str], now: datetime) -> list[str]:
-    """Delete every version of the log's objects but the kept ones, oldest table version first."""
-    deleted: dict[str, None] = {}
-    for info in list(site.versions(bucket, log.folder(name))):
-        if info.key not in kept:
-            if until := delete_unless_locked(site, bucket, info, now):
-                logger.warning("%s/%s at site '%s' is locked until %s", bucket, info.key, site.name, until)
-            deleted[info.key] = None
-    return list(deleted)
+def _delete(site: Site, bucket: str, name: str, first: int | None, now: datetime) -> Removed:
+    """Delete the log's objects in every version; from table version `first` on their newest versions stay."""
+
+    def kept(key: str) -> bool:
+        versions, checkpoints = checkpoint.listed(name, [key])
+        return first is not None and any(version >= first for version in versions + checkpoints)
+
+    return delete_below(site, bucket, log.folder(name), now, keep_newest=kept)

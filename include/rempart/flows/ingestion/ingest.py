@@ -1,9 +1,9 @@
 """Ingest every waiting delivery of a pipeline: store it raw, judge its rows, commit one snapshot.
 
 Order of the writes, so that the next run completes an interrupted one: raw deliveries, quarantine, parts, manifest,
-`current.json` (the commit), evidence of the deliveries, their outcomes, evidence of the snapshot; then the landing
-bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed snapshot without
-evidence writes the missing evidence from it.
+`current.json` (the commit), evidence of the deliveries, their outcomes, the Delta log, evidence of the snapshot; then
+the landing bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed snapshot
+without evidence writes the missing evidence from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
-from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
+from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
@@ -40,7 +40,7 @@ class IngestResult:
 
     `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
     `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
-    delivery with too many refused rows.
+    delivery with too many refused rows. `table_fault`: why the Delta table is behind the snapshot.
     """
 
     snapshot: str | None
@@ -55,6 +55,7 @@ class IngestResult:
     held_rows: int = 0
     unreadable: tuple[str, ...] = ()
     accepted_by: str | None = None
+    table_fault: str | None = None
 
 
 def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
@@ -69,6 +70,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
     with platform.committing(run.active):
+        behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
@@ -87,9 +89,10 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
                 derived_run.restate(run, before, derived, plan.known)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, outcomes)
             if snapshot and snapshot is not before:
+                behind = delta_log.follow(run.site, run.lake, snapshot)
                 ingest_run.append_snapshot(run, snapshot)
             _clear(run, [*plan.new, *plan.known])
-    return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
+    return result_of(before, snapshot, [*finished, *outcomes], bool(finished), table_fault=behind)
 
 
 def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
@@ -223,6 +226,7 @@ def result_of(
     outcomes: Sequence[Mapping[str, Any]],
     finished: bool,
     accepted_by: str | None = None,
+    table_fault: str | None = None,
 ) -> IngestResult:
     """Return the result of a run between two snapshots. `finished`: the run completed an earlier one."""
     delivered, accepted, quarantined = (
@@ -242,6 +246,7 @@ def result_of(
         sum(o["reasons"].get(HELD, 0) for o in outcomes),
         tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
         accepted_by,
+        table_fault,
     )
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from rempart.errors import IngestError
-from rempart.flows.ingestion import current_snapshot, derived_run, ingest_run, source_state
+from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import IngestionRun
@@ -79,12 +79,13 @@ def reingest(
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
     with platform.committing(run.active):
+        behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
     found = held_rows(pipeline, run.site, run.lake, sha256, run.erased, run.now.date())
     # leftovers of a run that was killed at this point
     ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)
     if not found.rows and not found.outcome["fault"]:
-        return result_of(before, before, [found.outcome], bool(finished))
+        return result_of(before, before, [found.outcome], bool(finished), table_fault=behind)
     with spool_folder() as folder:
         rows = _judged(run, found, sha256, folder)
         derived = derived_run.newest(run, before)
@@ -100,7 +101,7 @@ def reingest(
             taken, refused = replace(taken, parts=()), HeldRows(now, ingest_run.resources(run.config, folder))
         accepted_by = accepted_by if over else None
         if not taken.accepted and _verdicts(refused) == _verdicts(found.rows):
-            return result_of(before, before, [found.outcome], bool(finished))
+            return result_of(before, before, [found.outcome], bool(finished), table_fault=behind)
         snapshot, added = before, list[tuple[snapshots.Part, Path]]()
         if taken.accepted:
             snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
@@ -131,8 +132,9 @@ def reingest(
                 ingest_run.commit(run, snapshot, added)
             ingest_run.conclude(run.ledger, pipeline, run.site, run.lake, [outcome.as_json()])
             if snapshot and snapshot is not before:
+                behind = delta_log.follow(run.site, run.lake, snapshot)
                 ingest_run.append_snapshot(run, snapshot)
-    return result_of(before, snapshot, [outcome.as_json()], bool(finished), accepted_by)
+    return result_of(before, snapshot, [outcome.as_json()], bool(finished), accepted_by, behind)
 
 
 def _tell_accepted(run: IngestionRun, sha256: str, refused: int, delivered: int, by: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from rempart.coordination.active import is_open
 from rempart.errors import PipelineError, SiteError, SiteFenced
 from rempart.features import removal as feature_removal
-from rempart.flows.erasure import erase_objects
+from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores
 from rempart.flows.removal import facts as gathering
@@ -169,10 +169,9 @@ def _delete(platform: Platform, stores: ErasureStores, pipeline: Pipeline, began
     held = list(_held(stores, pipeline, what))
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
     for bucket in sorted({bucket for bucket, _ in held}):
-        counted, until, faults = erase_objects.delete_versions(
-            stores, [version for place, version in held if place == bucket], bucket
-        )
-        deleted, locked, failed = deleted + counted, locked | until, failed | faults
+        mine = [version for place, version in held if place == bucket]
+        done = erase_versions.delete_versions(stores, mine, bucket=bucket)
+        deleted, locked, failed = deleted + done.rows, locked | done.locked, failed | done.failed
     logger.info("deleted %d object versions of '%s'", deleted, name)
     feature_removal.remove(stores.features(), pipeline)
     if what == "remove":

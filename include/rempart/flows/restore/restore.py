@@ -25,7 +25,7 @@ from rempart.errors import BackupError
 from rempart.flows.restore import restore_active, restore_checks, restore_erasures
 from rempart.flows.restore.fill import empty, fill_databases, fill_objects, side_by_side
 from rempart.flows.restore.restore_databases import administrator, forget_replicas, give_rights
-from rempart.flows.restore.restore_objects import RestoredObjects
+from rempart.flows.restore.restore_objects import RestoredObjects, publish_tables
 from rempart.flows.restore.restore_refusals import (
     only_restore,
     refuse_nothing_here,
@@ -146,6 +146,7 @@ class _Restore:
                     self._objects(target)
                 refuse_red(self.checks, force=self.wish.force)
             self._erase_again(register)
+            self._publish_tables()
             self._keep(replace(self.progress, opened=True))
         with self._step("services"):
             if not lifecycle.works(self.stack):
@@ -194,6 +195,7 @@ class _Restore:
                 self._objects(target)
         if not aside:
             self._erase_again(restore_erasures.concerned(register, self.selection))
+            self._publish_tables()
         return self._end(platform)
 
     def _erase_again(self, register: Sequence[Erasure]) -> None:
@@ -211,6 +213,14 @@ class _Restore:
         for check in checks:
             self._add(check)
         refuse_red(checks, force=self.wish.force)
+
+    def _publish_tables(self) -> None:
+        """Bring the Delta tables to the restored snapshots."""
+        platform, objects = self.live(), self.selection.objects
+        if any(obj.bucket == "lake" for obj in objects):
+            site = platform.site(self._home, classification_of(load_all()))
+            for check in publish_tables(site, physical_bucket(platform.config, "lake"), objects):
+                self._add(check)
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:

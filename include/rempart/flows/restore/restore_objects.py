@@ -6,16 +6,19 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points.object_sources import Fetched, ObjectSources
 from rempart.backup.points.points import HeldObject
-from rempart.backup.points.restore_plan import Meter, weight
+from rempart.backup.points.restore_plan import Meter, dataset_of, weight
 from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
+from rempart.flows.ingestion import delta_log
 from rempart.flows.shared.bounded_map import bounded_map
+from rempart.ingestion import snapshots
 from rempart.replication.transfer import read_back, store_file, stored_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
@@ -112,6 +115,21 @@ class Bringer:
             return stored_sha256(self.target, bucket, held_object.key) == held_object.sha256
         except ObjectMissing:
             return False
+
+
+def publish_tables(site: Site, bucket: str, restored: Sequence[HeldObject]) -> Iterator[RestoreCheck]:
+    """Make the Delta table of each restored data set equal its current snapshot; yield a check of each.
+
+    A log may have later versions than the restore point: they stay, and another version follows them.
+    """
+    of_snapshots = {obj.key for obj in restored if obj.bucket == "lake" and obj.key.startswith("snapshots/")}
+    for name in sorted({dataset_of(key) or "" for key in of_snapshots}):
+        try:
+            fault = delta_log.follow(site, bucket, snapshots.current(site, bucket, name))
+        except RempartError as error:
+            fault = error.what
+        told = fault or "the newest version is the restored snapshot"
+        yield RestoreCheck(f"the Delta table of {name}", fault is None, told)
 
 
 def _told(failures: list[RempartError], total: int) -> RempartError:

@@ -78,6 +78,11 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
     return Data(moment(facts, now), tuple(told), found[page * PAGE : (page + 1) * PAGE], page, pages)
 
 
+def newest_snapshot(facts: CockpitFacts, pipeline: str) -> str | None:
+    """Return the id of a pipeline's newest snapshot on record, as far as the facts reach."""
+    return next((snapshot.id for snapshot in _snapshots(facts) if snapshot.pipeline == pipeline), None)
+
+
 def quarantined(facts: CockpitFacts) -> Mapping[str, int]:
     """Return the rows in quarantine, by pipeline, as far as the facts reach. 0 for a pipeline with snapshots and no
     such rows.

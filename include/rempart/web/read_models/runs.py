@@ -36,7 +36,15 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
 }
 NEWEST_OF_A_DAG = 5
 """Records of each topic that the page of a DAG shows."""
-OF_PIPELINES = ("ingest", "preview_quarantine", "materialize_features", "train", "validate_model", "roll_back_model")
+OF_PIPELINES = (
+    "ingest",
+    "profile_data",
+    "preview_quarantine",
+    "materialize_features",
+    "train",
+    "validate_model",
+    "roll_back_model",
+)
 OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill": "drill", "restore_to_sandbox": "point"}
 
 

@@ -54,6 +54,8 @@ def test_a_datasets_objects_are_kept_apart_by_how_long_they_are_kept() -> None:
         landing.quarantine_key("hotel_bookings", "ab" * 32): kept.quarantine,
         f"{snapshots.folder('hotel_bookings')}current.json": kept.snapshots,
         f"training/hotel_bookings/{'ab' * 32}.parquet": kept.snapshots,
+        f"profiles/hotel_bookings/{'ab' * 16}.html": kept.snapshots,
+        f"snapshots/hotel_bookings/_delta_log/{3:020d}.json": kept.snapshots,
     }
     for key, retention in keys.items():
         assert scope_of("lake", key) == EncryptionScope(

@@ -124,7 +124,7 @@ def test_a_damaged_log_is_named_and_mended_by_its_remedy_or_a_rebuild(site: Memo
     delta_log.rebuild(site, "lake", made[-1], NOON + timedelta(days=1))
     state, _ = delta_log.read(site, "lake", NAME)
     assert len(state.files) == 1 and state.snapshot == made[-1].id and not set(versions(site)) & set(before)
-    for key in delta_log.withdraw(site, "lake", NAME, NOON):
+    for key in delta_log.withdraw(site, "lake", NAME, NOON).keys:
         assert key not in versions(site)
     assert delta_log.publish(site, "lake", made[-1]) == 0
 
@@ -132,7 +132,7 @@ def test_a_damaged_log_is_named_and_mended_by_its_remedy_or_a_rebuild(site: Memo
 def test_a_withdrawn_log_leaves_no_version_behind(site: MemorySite) -> None:
     for number in range(3):
         delta_log.publish(site, "lake", stored(site, rows(number + 1), number=number))
-    assert len(delta_log.withdraw(site, "lake", NAME, NOON)) == 3
+    assert delta_log.withdraw(site, "lake", NAME, NOON).versions == 3
     assert not list(site.versions("lake", log.folder(NAME)))
     assert len(list(site.list("lake", snapshots.folder(NAME)))) == 3  # the parts stay
 
