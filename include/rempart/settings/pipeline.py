@@ -106,7 +106,7 @@ class Pipeline(Strict):
     on_conflict: OnConflict | None = Field(
         default=None,
         description=(
-            "Row whose key was accepted before with other values: `refuse` it, keep the `newest`, or keep the "
+            "Row whose key was accepted before with other values: `refuse` it, let the `newest` stand, or keep the "
             "`history`. Default: `newest` for a source with a cursor, else `refuse`."
         ),
     )

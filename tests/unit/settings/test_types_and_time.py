@@ -141,9 +141,11 @@ def test_what_this_version_does_not_run_is_refused_by_name() -> None:
     assert list(not_yet(load(SQL))) == []
     assert list(not_yet(load(replaced(**HTTP)))) == list(not_yet(load(replaced(**HTTP, format="csv")))) == []
     assert list(not_yet(load(replaced(kind="site", site="acme", bucket="shared")))) == []
-    assert [line.split(":")[0] for line in not_yet(load(column(type="timestamp"), CURSOR))] == ["on_conflict"]
+    assert list(not_yet(load(column(type="timestamp"), CURSOR))) == []
     assert list(not_yet(load(source(format="parquet")))) == list(not_yet(load(source(format="jsonl")))) == []
-    assert [line.split(":")[0] for line in not_yet(load(lambda d: d.update(on_conflict="newest")))] == ["on_conflict"]
+    assert list(not_yet(load(lambda d: d.update(on_conflict="newest")))) == []
+    kept = load(column(type="timestamp"), lambda d: d.update(on_conflict="history", version_by="seen"))
+    assert [line.split(":")[0] for line in not_yet(kept)] == ["on_conflict"]
 
 
 def test_offsets_and_zones() -> None:

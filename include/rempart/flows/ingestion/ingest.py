@@ -38,7 +38,7 @@ class IngestResult:
 
     `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
     `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
-    delivery with too many refused rows.
+    delivery with too many refused rows. `replaced`, `passed_over`: accepted rows, see `deliveries.Outcome`.
     """
 
     snapshot: str | None
@@ -53,6 +53,8 @@ class IngestResult:
     held_rows: int = 0
     unreadable: tuple[str, ...] = ()
     accepted_by: str | None = None
+    replaced: int = 0
+    passed_over: int = 0
 
 
 def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
@@ -148,6 +150,8 @@ def _take_in(
             rules=[expectation.reason for expectation in pipeline.expectations],
             source=pipeline.source,
             held=i in taken.held,
+            replaced=delivery.replaced if i not in taken.held else 0,
+            passed_over=delivery.passed_over if i not in taken.held else 0,
         ).as_json()
         for i, (arrival, delivery, rows) in enumerate(zip(new, taken.deliveries, refused, strict=True))
     ]
@@ -208,6 +212,7 @@ def result_of(
         sum(o["reasons"].get(HELD, 0) for o in outcomes),
         tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
         accepted_by,
+        *(sum(outcome[name] for outcome in outcomes) for name in ("replaced", "passed_over")),
     )
 
 

@@ -156,9 +156,15 @@ def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Pat
 
 
 def decide(
-    run: IngestionRun, found: Sequence[StagedDelivery], known: KnownRows, folder: Path, *, hold_back: bool = True
+    run: IngestionRun,
+    found: Sequence[StagedDelivery],
+    known: KnownRows,
+    folder: Path,
+    *,
+    hold_back: bool = True,
+    late: bool = False,
 ) -> TakenIn:
-    """Accept the first row of each new key. The new rows are in parts in `folder`."""
+    """Accept rows by the rule for their keys. The new rows are in parts in `folder`; `late` as in `engine.decide`."""
     return engine.decide(
         found,
         list(known.files.values()),
@@ -167,6 +173,7 @@ def decide(
         resources(run.config, folder),
         limits(run.config),
         hold_back=hold_back,
+        late=late,
     )
 
 
@@ -174,6 +181,7 @@ def draw_up(
     run: IngestionRun, before: snapshots.Snapshot | None, known: KnownRows, taken: TakenIn, folder: Path
 ) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, Path]]]:
     """Build the snapshot of the known and accepted rows with its new parts, without writing to the site."""
+    known = growth.without(before, known, taken.displaced, resources(run.config, folder))
     return growth.draw_up(
         run.pipeline,
         before,
@@ -239,6 +247,8 @@ def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snap
         "accepted": total["accepted"] + added,
         "quarantined": total["quarantined"] - added,
     }
+    if replaced := sum(delivery["replaced"] for delivery in snapshot.deliveries):
+        body["replaced_rows"] = replaced
     ledger.append("snapshot", pipeline.name, body)
 
 

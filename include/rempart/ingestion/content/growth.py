@@ -7,7 +7,7 @@ read, to hash them. When a partition has many small parts, these become one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -46,17 +46,37 @@ class KnownRows:
     same_form: bool = True
 
 
-def check(before: Snapshot, files: Mapping[str, Path], resources: Resources) -> None:
-    """Check the rows of each partition of a snapshot. `files`: its parts as stored, by their SHA-256.
+def check(
+    before: Snapshot, files: Mapping[str, Path], resources: Resources, only: Collection[str] | None = None
+) -> None:
+    """Check the rows of each partition of a snapshot, or of some. `files`: its parts as stored, by their SHA-256.
 
     Raises IntegrityError if the rows of a partition differ from the hash in the manifest.
     """
     had = _by_partition(before.parts)
     with opened(resources, sorted({file.parent for file in files.values()})) as connection:
         for content in before.partitions:
+            if only is not None and content.partition not in only:
+                continue
             rows = parquet([files[part.sha256] for part in had[content.partition]])
             if identity.by_duckdb(connection, rows, before.columns, literal(content.partition)) != [content]:
                 raise differing(before.pipeline, content.partition)
+
+
+def without(
+    before: Snapshot | None, known: KnownRows, displaced: Mapping[Path, Path], resources: Resources
+) -> KnownRows:
+    """Return the known rows without replaced ones. `displaced`: by files of known rows, files with those that stay.
+
+    Raises IntegrityError if the rows of a partition that is rewritten differ from the hash in the manifest.
+    """
+    if before is None or not displaced:
+        return known
+    touched = {part.partition for part in before.parts if known.files[part.sha256] in displaced}
+    if known.same_form:  # rows of another form, and of changed partitions, are checked already
+        check(before, known.files, resources, touched - known.changed)
+    files = {sha256: displaced.get(file, file) for sha256, file in known.files.items()}
+    return replace(known, files=files, changed=known.changed | touched)
 
 
 def repeats(pipeline: Pipeline, files: Mapping[str, Path], resources: Resources) -> bool:

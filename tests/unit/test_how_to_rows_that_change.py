@@ -1,0 +1,59 @@
+"""The example of docs/how-to/rows-that-change.md: its deliveries give its snapshot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import yaml
+
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import snapshots
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config as configuration
+from rempart.settings.pipeline import Pipeline
+from tests.memory_site import MemorySite
+from tests.unit.docsgen.blocks import Block, blocks
+from tests.unit.ingestion.conftest import READINGS, no_connection
+
+PAGE = "docs/how-to/rows-that-change.md"
+
+
+def platform() -> Platform:
+    site, config = MemorySite("primary"), configuration.load()
+    for bucket in ("landing", "lake"):
+        site.ensure_bucket(bucket, versioned=True)
+    clock: Callable[[], datetime] = lambda: datetime(2026, 3, 1, tzinfo=UTC)  # noqa: E731
+    return Platform(config, no_connection, clock, {config.active_site: site}, MemoryLedger(), MemoryContinuity())
+
+
+def texts(language: str) -> list[str]:
+    mine: list[Block] = [block for block in blocks() if block.page == PAGE and block.language == language]
+    return [block.text for block in mine if block.note.startswith("run by")]
+
+
+def shown(table: pa.Table) -> list[dict[str, Any]]:
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(table, sink)
+    return list(csv.DictReader(io.StringIO(sink.getvalue().decode())))
+
+
+def test_the_deliveries_of_the_page_give_its_snapshot() -> None:
+    made, pipeline = platform(), Pipeline.model_validate(yaml.safe_load(READINGS) | yaml.safe_load(texts("yaml")[0]))
+    first, second, result = texts("csv")
+    site = made.sites["primary"]
+    for number, body in enumerate((first, second)):
+        site.write("landing", f"readings/{number}.csv", body.encode())
+        done = ingest(made, pipeline)
+    assert (done.accepted, done.quarantined, done.replaced, done.passed_over) == (3, 0, 1, 1)
+    current = snapshots.current(site, "lake", "readings")
+    assert current is not None
+    got = [{**row, "kwh": float(row["kwh"])} for row in shown(snapshots.load_table(site, "lake", current))]
+    assert got == [{**row, "kwh": float(row["kwh"])} for row in csv.DictReader(io.StringIO(result))]
