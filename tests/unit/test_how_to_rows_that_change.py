@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import yaml
 
+from rempart.features.in_memory import training_set
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
@@ -47,7 +48,7 @@ def shown(table: pa.Table) -> list[dict[str, Any]]:
 
 def test_the_deliveries_of_the_page_give_its_snapshot() -> None:
     made, pipeline = platform(), Pipeline.model_validate(yaml.safe_load(READINGS) | yaml.safe_load(texts("yaml")[0]))
-    first, second, result = texts("csv")
+    first, second, result, _ = texts("csv")
     site = made.sites["primary"]
     for number, body in enumerate((first, second)):
         site.write("landing", f"readings/{number}.csv", body.encode())
@@ -57,3 +58,15 @@ def test_the_deliveries_of_the_page_give_its_snapshot() -> None:
     assert current is not None
     got = [{**row, "kwh": float(row["kwh"])} for row in shown(snapshots.load_table(site, "lake", current))]
     assert got == [{**row, "kwh": float(row["kwh"])} for row in csv.DictReader(io.StringIO(result))]
+
+
+def test_the_versions_of_the_page_are_kept_and_the_training_set_has_the_row_once() -> None:
+    sections = yaml.safe_load(READINGS) | yaml.safe_load(texts("yaml")[1])
+    made, pipeline, body = platform(), Pipeline.model_validate(sections), texts("csv")[3]
+    site = made.sites["primary"]
+    site.write("landing", "readings/1.csv", body.encode())
+    ingest(made, pipeline)
+    current = snapshots.current(site, "lake", "readings")
+    assert current is not None and current.rows == 2
+    (row,) = training_set(pipeline, snapshots.load_table(site, "lake", current)).to_pylist()
+    assert (row["meter"], row["kwh"], row["own__people"]) == ("m1", 11.5, 3)

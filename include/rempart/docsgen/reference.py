@@ -56,7 +56,7 @@ means, and what holds if you omit it.
 [Add a pipeline](../how-to/add-a-pipeline.md) leads through the first file. The examples are the shipped pipeline,
 `include/pipelines/hotel_bookings.yaml`. An editor completes keys by [pipeline.schema.json](pipeline.schema.json).
 `rempart pipeline check NAME` also finds what spans several keys, such as a feature that is known only later than its
-moment. This version refuses `source.kind: derived` and `on_conflict: history`.
+moment. This version refuses `source.kind: derived`.
 """
 
 

@@ -146,6 +146,12 @@ class Pipeline(Strict):
         cursor = getattr(self.source, "cursor", None)
         return self.version_by or (cursor.column if cursor else None)
 
+    @property
+    def row_key(self) -> list[str]:
+        """Return the columns that identify a row of a snapshot: the key, and the version where all are kept."""
+        version = self.version_column if self.conflict_rule == "history" else None
+        return self.key if version is None or version in self.key else [*self.key, version]
+
     @field_validator("features")
     @classmethod
     def _one_row_view(cls, views: dict[str, RowView | TrailingView]) -> dict[str, RowView | TrailingView]:

@@ -15,8 +15,3 @@ def not_yet(pipeline: Pipeline) -> Iterator[str]:
     source = pipeline.source
     if source.kind == "derived":
         yield "source.kind: this version does not run `derived` pipelines yet; deliver files instead"
-    if pipeline.conflict_rule == "history":
-        yield (
-            "on_conflict: this version does not keep versions of rows yet. Write `on_conflict: newest`, or "
-            "`on_conflict: refuse`: a row that changed after it was accepted then goes to quarantine"
-        )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import yaml
 
+from rempart.errors import IngestError
+from rempart.flows.ingestion import ingest_run
+from rempart.flows.ingestion.extract import known_keys
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.shared.platform import Platform
@@ -94,3 +98,23 @@ def test_after_a_restore_the_same_deliveries_come_to_the_same_snapshot(
     deliver("2.csv", CHANGED)
     again = ingest(platform, NEWEST)
     assert (again.snapshot, again.replaced, values(platform)) == (second.snapshot, 1, [5, 2])
+
+
+def test_all_versions_are_kept_and_a_source_has_each_key_once(platform: Platform, deliver: Callable[..., None]) -> None:
+    """The meter is the key, and a row is valid from its day."""
+    sections = yaml.safe_load(READINGS) | {"on_conflict": "history", "version_by": "day", "key": ["meter"]}
+    history = Pipeline.model_validate(sections)
+    later, other = "m1,2026-01-02,5,,base,", "m1,2026-01-02,6,,base,"
+    deliver("1.csv", A, later)
+    ingest(platform, history)
+    deliver("2.csv", later, other, "m1,2026-02-01,7,,base,")
+    done = ingest(platform, history)
+    assert (done.accepted, done.passed_over, done.quarantined, done.total_rows) == (2, 1, 1, 3)
+    assert values(platform) == [1, 5, 7]
+    with pytest.raises(IngestError, match="several rows with one key"):
+        deliver("3.csv", "m1,2026-03-01,8,,base,")
+        ingest(platform, history.model_copy(update={"on_conflict": "newest"}))
+    current = snapshots.current(platform.sites["primary"], "lake", "readings")
+    assert current is not None and current.key == ("meter", "day")
+    run = ingest_run.begin(platform, history)
+    assert list(known_keys(run, current)) == [("m1",)]

@@ -126,12 +126,12 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
         for part in before.parts:
             if _brought_up_to_date(run, before, files[part.sha256]) and same_form:
                 changed.add(part.partition)
-    if before.key != tuple(run.pipeline.key) and growth.repeats(run.pipeline, files, resources(run.config, folder)):
+    if before.key != tuple(run.pipeline.row_key) and growth.repeats(run.pipeline, files, resources(run.config, folder)):
         raise IngestError(
             f"Snapshot {before.id} of '{run.pipeline.name}' has several rows with one key, now that `key` is "
-            f"{', '.join(run.pipeline.key)}. Nothing was ingested",
-            f"Set `key: [{', '.join(before.key)}]` in {run.pipeline.name}.yaml again, "
-            "or give the new key to a new pipeline.",
+            f"{', '.join(run.pipeline.row_key)}. Nothing was ingested",
+            f"Set `key: [{', '.join(before.key)}]` in {run.pipeline.name}.yaml again (`on_conflict: history` adds the "
+            "column of `version_by` by itself), or give the new key to a new pipeline.",
         )
     return KnownRows(files, frozenset(changed), same_form)
 

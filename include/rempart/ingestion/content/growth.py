@@ -83,7 +83,7 @@ def repeats(pipeline: Pipeline, files: Mapping[str, Path], resources: Resources)
     """Return whether two rows in some parts have one key, by the pipeline's `key`."""
     if not files:
         return False
-    keys = ", ".join(map(identity.quote, pipeline.key))
+    keys = ", ".join(map(identity.quote, pipeline.row_key))
     rows = parquet(list(files.values()))
     query = f"SELECT EXISTS (SELECT 1 FROM {rows} GROUP BY {keys} HAVING count(*) > 1)"  # noqa: S608 - our own names
     with opened(resources, sorted({file.parent for file in files.values()})) as connection:
@@ -94,7 +94,7 @@ def has_same_form(before: Snapshot, pipeline: Pipeline) -> bool:
     """Return whether a snapshot has the schema, the key and the partition that the pipeline declares."""
     return (list(before.columns.items()), before.key, before.partition_by, before.partition_every) == (
         list(snapshot_columns(pipeline).items()),
-        tuple(pipeline.key),
+        tuple(pipeline.row_key),
         pipeline.partition_by,
         pipeline.partition_every,
     )
@@ -146,7 +146,7 @@ def draw_up(
         columns,
         pipeline.classification,
         retain_until,
-        tuple(pipeline.key),
+        tuple(pipeline.row_key),
         pipeline.partition_by,
         pipeline.partition_every,
         tuple(contents[partition] for partition in sorted(contents)),
@@ -176,7 +176,7 @@ class _Growing:
     def rewritten(self, files: Sequence[Path]) -> list[WrittenPart]:
         """Write the rows of some files as new parts."""
         place = self.folder / f"rewritten-{self._folders()}"
-        key, partition = self.pipeline.key, parts.period_of(self.pipeline)
+        key, partition = self.pipeline.row_key, parts.period_of(self.pipeline)
         return parts.write(self.connection, parquet(files), self.columns, key, partition, place, most=self.part_bytes)
 
     def parts_of(self, written: Sequence[WrittenPart]) -> list[Part]:

@@ -349,7 +349,7 @@ class _Decision:
                 connection,
                 keys.ACCEPTED,
                 snapshot_columns(pipeline),
-                pipeline.key,
+                pipeline.row_key,
                 parts.period_of(pipeline),
                 folder,
                 most=self.part_bytes,

@@ -1,11 +1,11 @@
-"""An erasure reaches a row that a newer one replaced: in old deliveries, parts and manifests, at both sites."""
+"""An erasure reaches all versions of a row: in old deliveries, parts and manifests, at both sites."""
 
 from __future__ import annotations
 
 import pytest
 
 from rempart.ingestion import snapshots
-from tests.erasable import ROWS, Lake, id_of, in_two_memories
+from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
 from tests.unit.flows.erasure.booked import VICTIM, WHO, erase, without_features
 
 
@@ -35,3 +35,19 @@ def test_replaced_rows_are_erased_also_where_an_earlier_state_of_the_data_came_b
     table = snapshots.load_table(lake.site("primary"), lake.bucket, now)
     assert set(table["booking_id"].to_pylist()) == {id_of(row) for row in ROWS[:7]} - {WHO}
     assert lake.take_in("five", [VICTIM]).accepted == 0
+
+
+def test_all_kept_versions_of_a_row_are_erased() -> None:
+    made = in_two_memories()
+    changes = {"on_conflict": "history", "version_by": "arrival_date"}
+    lake = Lake(made.platform, made.pipeline.model_copy(update=changes))
+    later = VICTIM.split(",")
+    later[HEADER.split(",").index("arrival_date")] = "2017-08-30"
+    lake.take_in("one", ROWS[:6])
+    assert lake.take_in("two", [",".join(later), VICTIM]).total_rows == 7
+    lake.replicate()
+    done = erase(lake, WHO)
+    assert not done.pending and done.subjects == 1
+    assert lake.holders(WHO) == []
+    now = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")
+    assert now and now.rows == 5

@@ -1,4 +1,4 @@
-"""`on_conflict: newest`, held to a dictionary: the newest row of each key stands, in whatever runs the rows come."""
+"""`on_conflict: newest` and `history`, held to a dictionary: in whatever runs the rows come, the same ones stand."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import IntegrityError
+from rempart.ingestion.acceptance import CONFLICT
 from rempart.ingestion.content import growth
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine.deliveries import TakenIn, take_in
@@ -44,6 +45,9 @@ gate: {metric: mae, limit: 10, baseline_by: [number]}
 Row = tuple[int, str, float | None, int]
 BY_PLACE = Pipeline.model_validate(yaml.safe_load(ORDERS))
 BY_VERSION = Pipeline.model_validate(yaml.safe_load(ORDERS) | {"version_by": "version"})
+
+
+HISTORY = Pipeline.model_validate(yaml.safe_load(ORDERS) | {"on_conflict": "history", "version_by": "day"})
 
 
 class Store:
@@ -182,3 +186,29 @@ def test_a_part_that_does_not_match_its_hash_is_not_rewritten(tmp_path: Path) ->
     pq.write_table(pq.read_table(store.files[part.sha256]).slice(0, 1), store.files[part.sha256])
     with pytest.raises(IntegrityError, match="do not match the hash"):
         store.run([[MOVED]])
+
+
+@settings(max_examples=8, deadline=None)
+@given(rows, st.data())
+def test_history_keeps_each_version_once_and_refuses_two_of_one_time(delivered: list[Row], data: st.DataObject) -> None:
+    stands: dict[tuple[int, str], Row] = {}
+    conflicts = equal = 0
+    for row in delivered:
+        first = stands.setdefault(row[:2], row)
+        conflicts += first != row
+        equal += first == row
+    cut = data.draw(st.integers(0, len(delivered)))
+    parts = [part for part in (delivered[:cut], delivered[cut:]) if part]
+    ids = set()
+    for runs in ([[delivered]], [parts], [[part] for part in parts]):
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(HISTORY, Path(folder))
+            taken = [delivery for run in runs for delivery in store.run(run).deliveries]
+            assert store.rows() == sorted(stands.values())
+            assert sum(len(delivery.refused) for delivery in taken) == conflicts
+            assert {reason for d in taken for row in d.refused for reason in row.reasons} <= {CONFLICT}
+            assert sum(delivery.passed_over for delivery in taken) == equal - len(stands)
+            assert sum(delivery.replaced for delivery in taken) == 0
+            assert store.snapshot is not None and store.snapshot.key == ("number", "day")
+            ids.add(store.snapshot.id)
+    assert len(ids) == 1

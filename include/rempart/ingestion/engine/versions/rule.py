@@ -31,8 +31,13 @@ def judge(
     columns = list(pipeline.columns)
     if pipeline.conflict_rule == "newest":
         return newest.judge(connection, staged, known, columns, pipeline.key, pipeline.version_column, late=late)
-    keys.judge(connection, staged, known, columns, pipeline.key)
-    return KeyVerdict(keys.not_accepted(connection))
+    keys.judge(connection, staged, known, columns, pipeline.row_key)
+    others = keys.not_accepted(connection)
+    if pipeline.conflict_rule == "refuse":
+        return KeyVerdict(others)
+    conflicts = keys.counted(connection, _conflicts(pipeline))
+    equal = {position: rows - conflicts.get(position, (0, 0))[0] for position, (rows, _) in others.items()}
+    return KeyVerdict(conflicts, passed_over={position: rows for position, rows in equal.items() if rows})
 
 
 def refused(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> Iterator[Repeated]:
@@ -40,7 +45,15 @@ def refused(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> Iterat
     columns = list(pipeline.columns)
     if pipeline.conflict_rule == "newest":
         return keys.read(connection, newest.repeated(columns))
-    return keys.read(connection, keys.repeated_sql(columns, pipeline.key))
+    if pipeline.conflict_rule == "history":
+        return keys.read(connection, f"{_conflicts(pipeline)} ORDER BY _row")
+    return keys.read(connection, keys.repeated_sql(columns, pipeline.row_key))
+
+
+def _conflicts(pipeline: Pipeline) -> str:
+    """Return the query of rows whose key and version another row has, with other values."""
+    every = keys.repeated_sql(list(pipeline.columns), pipeline.row_key)
+    return f"SELECT * FROM ({every}) WHERE NOT _same"  # noqa: S608 - our own names
 
 
 def without_replaced(
