@@ -70,3 +70,21 @@ def test_the_versions_of_the_page_are_kept_and_the_training_set_has_the_row_once
     assert current is not None and current.rows == 2
     (row,) = training_set(pipeline, snapshots.load_table(site, "lake", current)).to_pylist()
     assert (row["meter"], row["kwh"], row["own__people"]) == ("m1", 11.5, 3)
+
+
+def test_the_changed_columns_of_the_page_are_read() -> None:
+    made, sections = platform(), yaml.safe_load(READINGS)
+    site = made.sites["primary"]
+    site.write("landing", "readings/1.csv", b"meter,day,kwh,people,tariff,note\nm1,2026-01-01,12.5,2,base,x\n")
+    ingest(made, Pipeline.model_validate(sections))
+    change = yaml.safe_load(texts("yaml")[2])
+    kept = {name: column for name, column in sections["schema"].items() if name not in ("people", "note")}
+    sections |= change | {"schema": kept | change["schema"]}
+    sections["features"]["own"]["columns"] = ["persons", "tariff"]
+    site.write("landing", "readings/2.csv", b"meter,day,kwh,persons,tariff,roof\nm2,2026-01-01,8,2.5,base,7\n")
+    ingest(made, Pipeline.model_validate(sections))
+    current = snapshots.current(site, "lake", "readings")
+    assert current is not None
+    table = snapshots.load_table(site, "lake", current)
+    assert (table["persons"].to_pylist(), table["roof"].to_pylist()) == ([2.0, 2.5], [None, 7])
+    assert "note" not in table.column_names

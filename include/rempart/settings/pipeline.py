@@ -117,6 +117,10 @@ class Pipeline(Strict):
             "valid. Default: the source's cursor, else the order of the deliveries."
         ),
     )
+    removed_columns: list[str] = Field(
+        default_factory=list,
+        description="Columns of earlier rows that the schema no longer has. Without this, removing one is refused.",
+    )
     expectations: list[Expectation] = Field(default_factory=list)
     max_quarantined: float = Field(
         default=0.05,
@@ -215,6 +219,7 @@ class Pipeline(Strict):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
+        yield from self._rename_faults()
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)
             for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):
@@ -262,6 +267,20 @@ class Pipeline(Strict):
                 f"moments.{name}.at: clocks in {zone} were changed at {moment.at} on {day}, so that this time is "
                 "missing or exists twice; choose a time at which they are never changed"
             )
+
+    def _rename_faults(self) -> Iterator[str]:
+        """Yield what is wrong with declared changes of the schema."""
+        earlier = [column.renamed_from for column in self.columns.values() if column.renamed_from]
+        for name, column in self.columns.items():
+            if column.renamed_from and name in self.key:
+                yield f"schema.{name}.renamed_from: a key keeps its name, by which old deliveries are searched"
+            if column.renamed_from in self.columns:
+                yield f"schema.{name}.renamed_from: column '{column.renamed_from}' is still in the schema"
+            if column.renamed_from and earlier.count(column.renamed_from) > 1:
+                yield f"schema.{name}.renamed_from: '{column.renamed_from}' is the earlier name of two columns"
+        for name in self.removed_columns:
+            if name in self.columns or name in earlier:
+                yield f"removed_columns: column '{name}' is not removed: the schema names it"
 
     def _version_faults(self) -> Iterator[str]:
         """Yield what is wrong with the columns that tell which row is newer."""

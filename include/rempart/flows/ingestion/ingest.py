@@ -22,6 +22,7 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.content import evolution
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
@@ -68,6 +69,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
+    evolution.check(before, pipeline)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:

@@ -17,7 +17,7 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, expectations, isolated, landing, snapshots
-from rempart.ingestion.content import growth
+from rempart.ingestion.content import evolution, growth
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine.deliveries import StagedDelivery, TakenIn
@@ -146,7 +146,7 @@ def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Pat
     with pq.ParquetFile(file) as source, pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in source.iter_batches(_ROWS):
             read = pa.Table.from_batches([batch]).cast(snapshots.arrow_schema(before.columns))
-            table = snapshots.conform(read, before, run.pipeline)
+            table = evolution.conform(read, before, run.pipeline)
             if run.erased:
                 table, struck = erasing.split(table, run.pipeline.key, run.erased.has)
                 removed = removed or struck.num_rows > 0

@@ -27,6 +27,7 @@ from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.content import evolution
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
@@ -81,6 +82,7 @@ def reingest(
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
+    evolution.check(before, pipeline)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
     found = held_rows(pipeline, run.site, run.lake, sha256, run.erased, run.now.date())
