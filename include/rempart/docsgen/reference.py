@@ -59,10 +59,7 @@ means, and what holds if you omit it.
 moment.
 
 `features`, `prediction`, `holdout` and `gate` stand together, or not at all. A pipeline without them has no model: it
-ends at its snapshot, which others can [read](../how-to/read-snapshots.md).
-
-This version refuses `source.kind: derived`, and `on_conflict: newest` or `history`. A source with a `cursor`
-therefore needs `on_conflict: refuse`.
+ends at its snapshot, which others can [read](../how-to/read-snapshots.md) or [join](../how-to/join-two-pipelines.md).
 """
 
 

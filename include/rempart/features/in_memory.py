@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rempart.errors import FeatureError
-from rempart.features import tables
+from rempart.features import tables, versions
 from rempart.features.plan import ViewTable, rows_table, view_tables
 from rempart.features.training_set import kinds
+from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: str = "512
         connection.execute("SET enable_external_access = false")
         _load(connection, pipeline, table)
         for view in views:
-            selected = _sql(tables.select_view(pipeline, view))
+            selected = _sql(select_view(pipeline, view))
             columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
             connection.execute(f'CREATE TABLE "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
         joined = connection.sql(_joined(pipeline, views)).to_arrow_table()
-    if joined.num_rows != table.num_rows:
+    expected = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows
+    if joined.num_rows != expected:
         raise FeatureError(
-            f"build the training set of '{pipeline.name}': {table.num_rows} rows became {joined.num_rows}",
+            f"build the training set of '{pipeline.name}': {expected} rows became {joined.num_rows}",
             "Look for a view with two rows for one moment.",
         )
     import pyarrow as pa
@@ -92,7 +94,7 @@ def _joined(pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> str:
             f" AND r.event_timestamp >= v{i}.event_timestamp"
         )
     order = ", ".join(f'r."{column}"' for column in pipeline.key)
-    rows = f'(SELECT *, {keys} FROM "{rows_table(pipeline)}") r'  # noqa: S608 - names of a checked file
+    rows = f"(SELECT *, {keys} FROM {_sql(versions.examples(pipeline))} examples) r"  # noqa: S608 - names of a checked file
     return f"SELECT {', '.join(selected)} FROM {rows} {' '.join(joins)} ORDER BY {order}"  # noqa: S608
 
 

@@ -14,6 +14,7 @@ from rempart.errors import FeatureError
 from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import ViewTable, rows_table, view_tables
+from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class Load:
 def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, snapshot_id: str, at: datetime) -> Load:
     """Load exactly this snapshot into the offline store, in one transaction; only differing rows are written.
 
-    `table` has one row per key with the pipeline's columns (Arrow types as `ingestion.snapshots.load_table`). Changed
-    rows get the time `at` (UTC). Raises FeatureError (rows without a key or a moment, columns missing, names that are
-    too long or taken) and DatabaseUnavailable.
+    `table` has one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.load_table`).
+    Changed rows get the time `at` (UTC). Raises FeatureError (rows without a key or a moment, columns missing, names
+    that are too long or taken) and DatabaseUnavailable.
     """
     views = view_tables(pipeline)
     if missing := [column for column in pipeline.columns if column not in table.column_names]:
@@ -65,7 +66,7 @@ def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, 
                 )
             fresh = tables.name(view.fresh)
             opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(fresh, _typed(columns)))
-            opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + tables.select_view(pipeline, view))
+            opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + select_view(pipeline, view))
             written, deleted = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at)
             changed += written + deleted
             view_rows += _count(opened, view.table)
@@ -106,7 +107,7 @@ def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...
         table = rows_table(pipeline)
         if opened.execute("SELECT to_regclass(%s)", (f'public."{table}"',)).fetchone() == (None,):
             return []
-        query = sql.SQL("SELECT {} FROM {}").format(tables.names(pipeline.key), tables.name(table))
+        query = sql.SQL("SELECT DISTINCT {} FROM {}").format(tables.names(pipeline.key), tables.name(table))
         return opened.execute(query).fetchall()
 
 
@@ -140,13 +141,13 @@ def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, 
 def _load_rows(opened: Session, pipeline: ModelPipeline, table: pa.Table, at: datetime) -> int:
     columns = tables.rows_columns(pipeline)
     received = [column for column, _ in columns if column != "event_timestamp"]
-    tables.ensure(opened, rows_table(pipeline), columns, pipeline.key)
+    tables.ensure(opened, rows_table(pipeline), columns, pipeline.row_key)
     opened.execute(sql.SQL("CREATE TEMP TABLE received ({}) ON COMMIT DROP").format(_typed(columns)))
     copy = sql.SQL("COPY received ({}) FROM STDIN (FORMAT csv)").format(tables.names(received))
     with opened.cursor() as cursor, cursor.copy(copy) as stream:
         for block in _csv(table.select(received)):
             stream.write(block)
-    keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.key)
+    keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
     moments = [tables.day(pipeline, moment) for moment in {view.at for view in pipeline.features.values()}]
     moments.append(tables.day(pipeline, pipeline.prediction.at))
     timeless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(moment) for moment in moments)
@@ -154,7 +155,7 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, table: pa.Table, at: da
         sql.SQL(
             "SELECT count(*) FILTER (WHERE {keyless}), count(*) FILTER (WHERE {timeless}),"
             " count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM received) d) FROM received"
-        ).format(keyless=keyless, timeless=timeless, key=tables.names(pipeline.key))
+        ).format(keyless=keyless, timeless=timeless, key=tables.names(pipeline.row_key))
     ).fetchone()
     for count, what in zip(faults or (), ("without a key", "without a moment", "with a repeated key"), strict=False):
         if count:
@@ -165,7 +166,7 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, table: pa.Table, at: da
     opened.execute(
         sql.SQL("UPDATE received SET event_timestamp = {}").format(tables.instant(pipeline, pipeline.prediction.at))
     )
-    tables.replace_rows(opened, rows_table(pipeline), columns, pipeline.key, "received", at)
+    tables.replace_rows(opened, rows_table(pipeline), columns, pipeline.row_key, "received", at)
     return _count(opened, rows_table(pipeline))
 
 

@@ -56,10 +56,12 @@ class ViewTable:
     join_type: SqlType
     fields: tuple[Field, ...]
     ttl_days: int | None
+    versions: bool = False
 
     @property
     def primary_key(self) -> tuple[str, ...]:
-        return (self.join_key,) if self.ttl_days is None else (self.join_key, "event_timestamp")
+        alone = self.ttl_days is None and not self.versions
+        return (self.join_key,) if alone else (self.join_key, "event_timestamp")
 
     @property
     def fresh(self) -> str:
@@ -106,6 +108,7 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         join_type="bigint" if single_integer else "text",
         fields=tuple(fields),
         ttl_days=ttl_days,
+        versions=pipeline.conflict_rule == "history",
     )
 
 

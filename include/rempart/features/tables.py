@@ -9,9 +9,9 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from rempart.features.databases import Session
-from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
+from rempart.features.plan import SQL_TYPES, ViewTable
 from rempart.settings.columns import Moment
-from rempart.settings.pipeline import ModelPipeline, Pipeline, RowView, TrailingView
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _STATE = sql.SQL("""
     CREATE TABLE IF NOT EXISTS feature_loads (
@@ -31,17 +31,6 @@ _STATE = sql.SQL("""
         'The load up to which the view is in the online store. Kept here since Feast''s apply can reset its own.';
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
-
-_CALENDAR = {
-    "year": "YEAR",
-    "month": "MONTH",
-    "week": "WEEK",
-    "day_of_month": "DAY",
-    "day_of_week": "ISODOW",
-    "day_of_year": "DOY",
-    "hour": "HOUR",
-}
-"""EXTRACT's name of each calendar part; weeks are ISO 8601, Monday is day 1."""
 
 _ELAPSED: dict[str, LiteralString] = {
     "days": "make_interval(hours => 24 * {}::integer)",
@@ -140,78 +129,6 @@ def view_columns(table: ViewTable) -> Columns:
         *((field.name, field.type) for field in table.fields),
         ("event_timestamp", "timestamptz"),
     ]
-
-
-def select_view(pipeline: ModelPipeline, table: ViewTable) -> sql.Composed:
-    """Return the query of a view's table over the snapshot's rows."""
-    view = pipeline.features[table.view]
-    if isinstance(view, TrailingView):
-        return _select_trailing(pipeline, table, view)
-    return _select_row(pipeline, table, view)
-
-
-def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> sql.Composed:
-    features = [sql.SQL("{}::{}").format(name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]]
-    features += [
-        sql.SQL("EXTRACT({} FROM {})::bigint").format(sql.SQL(_CALENDAR[part]), _local(pipeline, column))
-        for column, parts in view.calendar.items()
-        for part in parts
-    ]
-    selected = [join_key(pipeline, table), *features, instant(pipeline, table.at)]
-    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(selected), name(rows_table(pipeline)))
-
-
-def _local(pipeline: ModelPipeline, column: str) -> sql.Composed:
-    """Return a date, or a timestamp as clocks in the source's time zone showed it."""
-    if pipeline.columns[column].type != "timestamp":
-        return sql.SQL("{}").format(name(column))
-    zone = pipeline.source.time_zone or "UTC"
-    return sql.SQL("({} AT TIME ZONE {})").format(name(column), sql.Literal(zone))
-
-
-def _select_trailing(pipeline: ModelPipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
-    """Return the query of aggregates over (day - days, day], dated the day after: day E sees only rows before E.
-
-    Sums are `numeric`, so exact: neither the order of rows nor rows that left the window affect the result.
-    """
-    daily = [
-        sql.SQL("{} AS entity").format(join_key(pipeline, table)),
-        sql.SQL("{} AS day").format(day(pipeline, table.at)),
-        sql.SQL("count(*) AS rows"),
-        *(
-            sql.SQL("sum({column}::numeric) AS {total}, count({column}) AS {count}").format(
-                column=name(column), total=name(f"sum {column}"), count=name(f"count {column}")
-            )
-            for column in view.mean
-        ),
-    ]
-    features: list[sql.Composable] = []
-    for days in view.days:
-        window = sql.Identifier(f"{days} days")
-        features += [
-            sql.SQL("(sum({total}) OVER {w})::float8 / NULLIF(sum({count}) OVER {w}, 0)::float8").format(
-                total=name(f"sum {column}"), count=name(f"count {column}"), w=window
-            )
-            for column in view.mean
-        ]
-        features.append(sql.SQL("(sum(rows) OVER {})::bigint").format(window))
-    windows = [
-        sql.SQL("{} AS (PARTITION BY entity ORDER BY day RANGE BETWEEN {} PRECEDING AND CURRENT ROW)").format(
-            sql.Identifier(f"{days} days"), sql.SQL("interval {}").format(sql.Literal(f"{days - 1} days"))
-        )
-        for days in view.days
-    ]
-    return sql.SQL(
-        "WITH daily AS (SELECT {daily} FROM {rows} WHERE {known} GROUP BY 1, 2)"
-        " SELECT entity, {features}, {timestamp} FROM daily WINDOW {windows}"
-    ).format(
-        daily=sql.SQL(", ").join(daily),
-        rows=name(rows_table(pipeline)),
-        known=sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(name(column)) for column in table.by),
-        features=sql.SQL(", ").join(features),
-        timestamp=midnight(sql.SQL("(day + 1)")),
-        windows=sql.SQL(", ").join(windows),
-    )
 
 
 def lock(session: Session, pipeline: Pipeline) -> None:

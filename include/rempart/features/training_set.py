@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from rempart.errors import FeatureError
-from rempart.features import offline, repository, tables
+from rempart.features import offline, repository, tables, versions
 from rempart.features.databases import FeatureDatabases, Session, session
-from rempart.features.plan import rows_table, view_tables
+from rempart.features.plan import view_tables
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def plain_columns(pipeline: ModelPipeline) -> list[str]:
 def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str]:
     """Return the training set and the id of its snapshot, read in one transaction: never of two snapshots.
 
-    One row per row of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
+    One row per key of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
     newest row at or before that moment. A concurrent load changes nothing. Raises FeatureError if rows were lost or
     multiplied, or nothing was loaded; DatabaseUnavailable.
@@ -48,8 +48,8 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Tabl
     with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         snapshot = offline.snapshot_in(opened, pipeline)
-        rows = tables.name(rows_table(pipeline))
-        span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {}").format(rows)
+        rows = versions.examples(pipeline)
+        span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {} examples").format(rows)
         expected, first, last = opened.execute(span).fetchone() or (0, None, None)
         joining = _joining_query(databases, pipeline, _entity_query(pipeline).as_string(opened), first, last)
         if joining is None or not expected:
@@ -133,4 +133,4 @@ def _entity_query(pipeline: ModelPipeline) -> sql.Composed:
         *(tables.name(column) for column in [*dict.fromkeys([*pipeline.key, *plain])] if column not in keys),
         tables.name("event_timestamp"),
     ]
-    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(selected), tables.name(rows_table(pipeline)))
+    return sql.SQL("SELECT {} FROM {} examples").format(sql.SQL(", ").join(selected), versions.examples(pipeline))

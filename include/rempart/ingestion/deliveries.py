@@ -37,7 +37,8 @@ class Outcome:
     `judged` rows were checked against the expectations; `unexpected` counts, by reason, the rows that broke each. The
     other rows had an earlier fault. `again` counts repeated ingestions, and `added` the rows that the last one
     accepted. `held`: its good rows are in quarantine too, until a person accepts them. `source`: the format and dialect
-    with which it was read last, and must be read again.
+    with which it was read last, and must be read again. With `on_conflict: newest`, `replaced` accepted rows took the
+    place of an older row of their key, and `passed_over` ones are not in the snapshot, since an equal or newer row is.
     """
 
     sha256: str
@@ -57,6 +58,8 @@ class Outcome:
     again: int = 0
     held: bool = False
     source: Mapping[str, Any] = field(default_factory=dict)
+    replaced: int = 0
+    passed_over: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,6 +76,8 @@ def outcome(
     rules: Sequence[str],
     source: Source,
     held: bool = False,
+    replaced: int = 0,
+    passed_over: int = 0,
 ) -> Outcome:
     """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
     expectations that `judged` rows were held against."""
@@ -94,6 +99,8 @@ def outcome(
         accepted,
         held=held,
         source=as_read(source),
+        replaced=replaced,
+        passed_over=passed_over,
     )
 
 
@@ -108,6 +115,8 @@ def outcome_again(
     rules: Sequence[str],
     source: Source,
     held: bool = False,
+    replaced: int = 0,
+    passed_over: int = 0,
 ) -> Outcome:
     """Return the outcome of a delivery that was ingested again, with `added` newly accepted rows."""
     accepted, reasons = delivered - len(refused), _by_reason(refused)
@@ -129,6 +138,8 @@ def outcome_again(
         attempt(before) + 1,
         held,
         as_read(source),
+        replaced,
+        passed_over,
     )
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
-from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.engine import identity
 from rempart.ingestion.engine.identity import PartitionContent
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema, snapshot_columns
 from rempart.settings.columns import Period
-from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file, put_again
 from rempart.sites.port import Site
 
@@ -215,41 +214,6 @@ def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
 
     found = list(tables(site, bucket, snapshot))
     return pa.concat_tables(found) if found else arrow_schema(snapshot.columns).empty_table()
-
-
-def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
-    """Convert rows accepted under an earlier schema to the present one. Raises IngestError if that needs a decision.
-
-    These rows get null in a new nullable column and lose a removed column; a new order of columns applies to them.
-    """
-    import pyarrow as pa
-
-    columns = snapshot_columns(pipeline)
-    schema = arrow_schema(columns)
-    arrays = []
-    for wanted in schema:
-        had, has = before.columns.get(wanted.name), columns[wanted.name]
-        where, remedy = f"Snapshot {before.id} of '{pipeline.name}'", f"schema.{wanted.name} in {pipeline.name}.yaml"
-        if had is None and not has.nullable:
-            raise IngestError(
-                f"{where} lacks column '{wanted.name}', which is not nullable",
-                f"Set `nullable: true` at {remedy}: rows accepted earlier have no value there.",
-            )
-        if had is None:
-            arrays.append(pa.nulls(table.num_rows, wanted.type))
-            continue
-        if arrow_schema({wanted.name: had}).field(0).type != wanted.type:
-            raise IngestError(
-                f"{where} has column '{wanted.name}' as {had.type}, but the pipeline declares {has.type}",
-                f"Keep the type at {remedy}, or deliver the values under another column name.",
-            )
-        if not has.nullable and table[wanted.name].null_count:
-            raise IngestError(
-                f"{where} has empty values in column '{wanted.name}', which the pipeline now declares as not nullable",
-                f"Set `nullable: true` at {remedy}.",
-            )
-        arrays.append(table[wanted.name])
-    return pa.table(arrays, schema=schema)
 
 
 def encode(table: pa.Table, key: Sequence[str]) -> bytes:

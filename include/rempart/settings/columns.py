@@ -43,6 +43,11 @@ class Column(Strict):
         max_length=1,
         description="Character between the items of an array in a text file. Default: the cell is a JSON array.",
     )
+    renamed_from: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9_]{0,49}$",
+        description="Earlier name of the column: rows that were accepted under it keep their values. Not for a key.",
+    )
     description: str = ""
 
     @property

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
 from rempart.settings import clock
 from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment, Name, Period
 from rempart.settings.learning import METRICS, Gate, Holdout, Metric, Prediction, RowView, TrailingView, Trainer, View
+from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
@@ -38,60 +39,6 @@ with the times in which each was valid."""
 
 Part = Literal["model", "data"]
 """What may count as less protected: the model, or the rows of a derived pipeline."""
-
-
-class Expectation(Strict):
-    """A Great Expectations expectation on rows; a row that breaks it is quarantined. Other keys are its arguments."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    expect: str = Field(
-        pattern=r"^expect_[a-z_]+$",
-        description=("Name of the expectation, such as expect_column_values_to_be_between."),
-    )
-    reason: str = Field(
-        description=(
-            "Reason that the quarantine gives for a row that breaks the expectation. It "
-            "must contain no value of the row."
-        )
-    )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class Lowered(Strict):
-    """A derived kind of data with a lower classification, and the ledger's record of the judgement."""
-
-    to: Classification
-    evidence: int = Field(
-        ge=1, description="Number of the ledger record that `rempart policy lower-classification` wrote."
-    )
-
-
-class Schedules(Strict):
-    """Cron expressions in UTC.
-
-    A new platform waits for the next time; without an expression the DAG starts by asset or REST.
-    """
-
-    ingest: str | None = None
-    train: str | None = None
-    on_delivery: bool = Field(
-        default=False,
-        description="Start ingestion within ten seconds when a file lands under `source.prefix` (kind `files` only).",
-    )
-
-    @field_validator("ingest", "train")
-    @classmethod
-    def _is_cron(cls, expression: str | None) -> str | None:
-        from croniter import croniter
-
-        # Airflow checks it only after the DAG file was read, and would then drop every DAG of that file
-        if expression is not None and not croniter.is_valid(expression):
-            raise ValueError(f"'{expression}' is not a cron expression: write five fields, such as \"0 4 * * *\"")
-        return expression
 
 
 class Pipeline(Strict):
@@ -119,7 +66,7 @@ class Pipeline(Strict):
     on_conflict: OnConflict | None = Field(
         default=None,
         description=(
-            "Row whose key was accepted before with other values: `refuse` it, keep the `newest`, or keep the "
+            "Row whose key was accepted before with other values: `refuse` it, let the `newest` stand, or keep the "
             "`history`. Default: `newest` for a source with a cursor, else `refuse`."
         ),
     )
@@ -129,6 +76,10 @@ class Pipeline(Strict):
             "Column that tells which of two rows with one key is newer; for `history` the time from which a row is "
             "valid. Default: the source's cursor, else the order of the deliveries."
         ),
+    )
+    removed_columns: list[str] = Field(
+        default_factory=list,
+        description="Columns of earlier rows that the schema no longer has. Without this, removing one is refused.",
     )
     expectations: list[Expectation] = Field(default_factory=list)
     max_quarantined: float = Field(
@@ -159,6 +110,12 @@ class Pipeline(Strict):
         """Return the column that tells which of two rows with one key is newer; None for the order of deliveries."""
         cursor = getattr(self.source, "cursor", None)
         return self.version_by or (cursor.column if cursor else None)
+
+    @property
+    def row_key(self) -> list[str]:
+        """Return the columns that identify a row of a snapshot: the key, and the version where all are kept."""
+        version = self.version_column if self.conflict_rule == "history" else None
+        return self.key if version is None or version in self.key else [*self.key, version]
 
     def reading_from(self, prefix: str) -> Pipeline:
         """Return the pipeline restricted to one folder below its own prefix. Raises PipelineError for any other prefix.
@@ -199,6 +156,7 @@ class Pipeline(Strict):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
+        yield from self._rename_faults()
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)
             for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):
@@ -250,6 +208,20 @@ class Pipeline(Strict):
             yield "lowered.data: only rows that are derived from inputs can need less protection than these"
         if derived and self.on_conflict is not None:
             yield "on_conflict: a derived delivery stands for all rows, and replaces the earlier ones; remove the key"
+
+    def _rename_faults(self) -> Iterator[str]:
+        """Yield what is wrong with declared changes of the schema."""
+        earlier = [column.renamed_from for column in self.columns.values() if column.renamed_from]
+        for name, column in self.columns.items():
+            if column.renamed_from and name in self.key:
+                yield f"schema.{name}.renamed_from: a key keeps its name, by which old deliveries are searched"
+            if column.renamed_from in self.columns:
+                yield f"schema.{name}.renamed_from: column '{column.renamed_from}' is still in the schema"
+            if column.renamed_from and earlier.count(column.renamed_from) > 1:
+                yield f"schema.{name}.renamed_from: '{column.renamed_from}' is the earlier name of two columns"
+        for name in self.removed_columns:
+            if name in self.columns or name in earlier:
+                yield f"removed_columns: column '{name}' is not removed: the schema names it"
 
     def _version_faults(self) -> Iterator[str]:
         """Yield what is wrong with the columns that tell which row is newer."""

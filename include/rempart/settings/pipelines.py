@@ -17,7 +17,6 @@ from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline, parsed
 from rempart.settings.schema import explain, read_yaml
-from rempart.settings.supported import not_yet
 
 
 def pipelines_dir() -> Path:
@@ -70,10 +69,6 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
             "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart pipeline "
             f"check {file.stem}`.",
         ) from cause
-    if missing := list(not_yet(pipeline)):
-        raise PipelineError(
-            f"{file}: {'; '.join(missing)}", "Remove these keys, or wait for a version that runs them (CHANGELOG.md)."
-        )
     if pipeline.name != file.stem:
         raise PipelineError(
             f"{file}: name: '{pipeline.name}' differs from the name of the file",

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from rempart.settings.clock import parse_offset, uncertain_day, zone_name
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
-from rempart.settings.supported import not_yet
 
 SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
 Change = Callable[[dict[str, Any]], object]
@@ -136,14 +135,12 @@ def test_a_cursor_means_newest_unless_said_otherwise() -> None:
     assert load(seen, CURSOR, lambda d: d.update(on_conflict="refuse")).conflict_rule == "refuse"
 
 
-def test_what_this_version_does_not_run_is_refused_by_name() -> None:
-    assert list(not_yet(load())) == []
-    assert list(not_yet(load(SQL))) == []
-    assert list(not_yet(load(replaced(**HTTP)))) == list(not_yet(load(replaced(**HTTP, format="csv")))) == []
-    assert list(not_yet(load(replaced(kind="site", site="acme", bucket="shared")))) == []
-    assert [line.split(":")[0] for line in not_yet(load(column(type="timestamp"), CURSOR))] == ["on_conflict"]
-    assert list(not_yet(load(source(format="parquet")))) == list(not_yet(load(source(format="jsonl")))) == []
-    assert [line.split(":")[0] for line in not_yet(load(lambda d: d.update(on_conflict="newest")))] == ["on_conflict"]
+def test_each_kind_of_source_and_rule_of_conflict_is_read() -> None:
+    for change in (replaced(**HTTP), replaced(kind="site", site="acme", bucket="shared"), source(format="parquet")):
+        assert load(change).conflict_rule == "refuse"
+    assert load(column(type="timestamp"), CURSOR).conflict_rule == "newest"
+    kept = load(column(type="timestamp"), lambda d: d.update(on_conflict="history", version_by="seen"))
+    assert kept.row_key == [*kept.key, "seen"]
 
 
 def test_offsets_and_zones() -> None:

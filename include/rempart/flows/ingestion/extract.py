@@ -193,14 +193,16 @@ def known_keys(run: IngestionRun, snapshot: Snapshot) -> Iterator[tuple[object, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    key = list(snapshot.key)
+    version = set(run.pipeline.row_key) - set(run.pipeline.key)  # a source has each row once
+    key = [name for name in snapshot.key if name not in version]
     tables = []
     with spool_folder() as folder:
         for part in snapshot.parts:
             file = folder / "part"
             landing.fetch(run.site, run.lake, part.key, file, part.sha256)
             tables.append(pq.read_table(file, columns=key))
-    table = pa.concat_tables(tables).sort_by([(name, "ascending") for name in key]) if tables else None
+    once = pa.concat_tables(tables).group_by(key).aggregate([]) if tables else None
+    table = once.sort_by([(name, "ascending") for name in key]) if once is not None else None
     for batch in table.to_batches(10_000) if table is not None else ():
         yield from zip(*(batch[name].to_pylist() for name in key), strict=True)
 

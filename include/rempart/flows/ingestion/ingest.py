@@ -23,6 +23,7 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.content import evolution
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
@@ -40,7 +41,8 @@ class IngestResult:
 
     `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
     `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
-    delivery with too many refused rows. `table_fault`: why the Delta table is behind the snapshot.
+    delivery with too many refused rows. `replaced`, `passed_over`: accepted rows, see `deliveries.Outcome`.
+    `table_fault`: why the Delta table is behind the snapshot.
     """
 
     snapshot: str | None
@@ -55,6 +57,8 @@ class IngestResult:
     held_rows: int = 0
     unreadable: tuple[str, ...] = ()
     accepted_by: str | None = None
+    replaced: int = 0
+    passed_over: int = 0
     table_fault: str | None = None
 
 
@@ -69,6 +73,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
+    evolution.check(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
@@ -185,6 +190,8 @@ def _take_in(
             rules=[expectation.reason for expectation in pipeline.expectations],
             source=pipeline.source,
             held=i in taken.held,
+            replaced=delivery.replaced if i not in taken.held else 0,
+            passed_over=delivery.passed_over if i not in taken.held else 0,
         ).as_json()
         for i, (arrival, delivery, rows) in enumerate(zip(new, taken.deliveries, refused, strict=True))
     ]
@@ -246,7 +253,9 @@ def result_of(
         sum(o["reasons"].get(HELD, 0) for o in outcomes),
         tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
         accepted_by,
-        table_fault,
+        replaced=sum(outcome["replaced"] for outcome in outcomes),
+        passed_over=sum(outcome["passed_over"] for outcome in outcomes),
+        table_fault=table_fault,
     )
 
 

@@ -18,7 +18,7 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, expectations, isolated, landing, snapshots
-from rempart.ingestion.content import growth
+from rempart.ingestion.content import evolution, growth
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine import deliveries as engine
 from rempart.ingestion.engine.deliveries import StagedDelivery, TakenIn
@@ -153,12 +153,12 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
         for part in before.parts:
             if _brought_up_to_date(run, before, files[part.sha256]) and same_form:
                 changed.add(part.partition)
-    if before.key != tuple(run.pipeline.key) and growth.repeats(run.pipeline, files, resources(run.config, folder)):
+    if before.key != tuple(run.pipeline.row_key) and growth.repeats(run.pipeline, files, resources(run.config, folder)):
         raise IngestError(
             f"Snapshot {before.id} of '{run.pipeline.name}' has several rows with one key, now that `key` is "
-            f"{', '.join(run.pipeline.key)}. Nothing was ingested",
-            f"Set `key: [{', '.join(before.key)}]` in {run.pipeline.name}.yaml again, "
-            "or give the new key to a new pipeline.",
+            f"{', '.join(run.pipeline.row_key)}. Nothing was ingested",
+            f"Set `key: [{', '.join(before.key)}]` in {run.pipeline.name}.yaml again (`on_conflict: history` adds the "
+            "column of `version_by` by itself), or give the new key to a new pipeline.",
         )
     return KnownRows(files, frozenset(changed), same_form)
 
@@ -173,7 +173,7 @@ def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Pat
     with pq.ParquetFile(file) as source, pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in source.iter_batches(_ROWS):
             read = pa.Table.from_batches([batch]).cast(snapshots.arrow_schema(before.columns))
-            table = snapshots.conform(read, before, run.pipeline)
+            table = evolution.conform(read, before, run.pipeline)
             if run.erased:
                 table, struck = erasing.split(table, run.pipeline.key, run.erased.has)
                 removed = removed or struck.num_rows > 0
@@ -183,9 +183,15 @@ def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Pat
 
 
 def decide(
-    run: IngestionRun, found: Sequence[StagedDelivery], known: KnownRows, folder: Path, *, hold_back: bool = True
+    run: IngestionRun,
+    found: Sequence[StagedDelivery],
+    known: KnownRows,
+    folder: Path,
+    *,
+    hold_back: bool = True,
+    late: bool = False,
 ) -> TakenIn:
-    """Accept the first row of each new key. The new rows are in parts in `folder`."""
+    """Accept rows by the rule for their keys. The new rows are in parts in `folder`; `late` as in `engine.decide`."""
     return engine.decide(
         found,
         list(known.files.values()),
@@ -194,6 +200,7 @@ def decide(
         resources(run.config, folder),
         limits(run.config),
         hold_back=hold_back,
+        late=late,
     )
 
 
@@ -201,6 +208,7 @@ def draw_up(
     run: IngestionRun, before: snapshots.Snapshot | None, known: KnownRows, taken: TakenIn, folder: Path
 ) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, Path]]]:
     """Build the snapshot of the known and accepted rows with its new parts, without writing to the site."""
+    known = growth.without(before, known, taken.displaced, resources(run.config, folder))
     return growth.draw_up(
         run.pipeline,
         before,
@@ -282,6 +290,8 @@ def tell_snapshot(ledger: Ledger, pipeline: Pipeline, site: str, lake: str, snap
         "quarantined": total["quarantined"] - added,
         **({"derived_from": dict(snapshot.derived_from)} if snapshot.derived_from else {}),
     }
+    if replaced := sum(delivery["replaced"] for delivery in snapshot.deliveries):
+        body["replaced_rows"] = replaced
     ledger.append("snapshot", pipeline.name, body)
 
 

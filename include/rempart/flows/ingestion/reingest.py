@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rempart.errors import IngestError
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
@@ -24,6 +26,7 @@ from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.content import evolution
 from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.judging import typed_rows
@@ -78,6 +81,7 @@ def reingest(
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
+    evolution.check(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
@@ -90,7 +94,8 @@ def reingest(
         rows = _judged(run, found, sha256, folder)
         derived = derived_run.newest(run, before)
         known = derived_run.known_again(run, before, derived, found.outcome, folder)
-        taken = ingest_run.decide(run, [rows], known, folder, hold_back=False)
+        late = pipeline.conflict_rule == "newest" and _others_are_later(run, found.outcome)
+        taken = ingest_run.decide(run, [rows], known, folder, hold_back=False, late=late)
         (now,) = taken.deliveries
         _check_readable(run, found, sha256, now.fault)
         refused: RefusedRows | HeldRows = now.refused
@@ -99,6 +104,7 @@ def reingest(
         held = over and accepted_by is None and len(refused) < rows.delivered
         if held:
             taken, refused = replace(taken, parts=()), HeldRows(now, ingest_run.resources(run.config, folder))
+            now = replace(now, replaced=0, passed_over=0)
         accepted_by = accepted_by if over else None
         if not taken.accepted and _verdicts(refused) == _verdicts(found.rows):
             return result_of(before, before, [found.outcome], bool(finished), table_fault=behind)
@@ -109,12 +115,14 @@ def reingest(
             found.outcome,
             delivered=delivered,
             refused=refused,
-            added=taken.accepted,
+            added=0 if held else now.good,
             snapshot=snapshot.id if snapshot else None,
             judged=now.judged,
             rules=[expectation.reason for expectation in pipeline.expectations],
             source=pipeline.source,
             held=held,
+            replaced=now.replaced,
+            passed_over=now.passed_over,
         )
         if len(refused):
             until = run.retain_until("quarantine") if found.outcome["fault"] else found.retain_until
@@ -178,6 +186,18 @@ def _check_readable(run: IngestionRun, held_delivery: HeldDelivery, sha256: str,
             f"{run.pipeline.name}.yaml says: {fault}. Nothing was changed",
             "Correct `source` or `schema` there and ingest it again, or deliver a corrected file.",
         )
+
+
+def _others_are_later(run: IngestionRun, outcome: Mapping[str, Any]) -> bool:
+    """Return whether accepted rows may have come after the refused rows of a delivery."""
+    if outcome["accepted"]:
+        return True
+    landed_at = datetime.fromisoformat(outcome["landed_at"])
+    return any(
+        other["accepted"] and datetime.fromisoformat(other["landed_at"]) >= landed_at
+        for other in deliveries.outcomes(run.site, run.lake, run.pipeline.name)
+        if other["sha256"] != outcome["sha256"]
+    )
 
 
 def _verdicts(rows: Iterable[RefusedRow]) -> str:

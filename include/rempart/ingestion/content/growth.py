@@ -7,7 +7,7 @@ read, to hash them. When a partition has many small parts, these become one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -46,23 +46,43 @@ class KnownRows:
     same_form: bool = True
 
 
-def check(before: Snapshot, files: Mapping[str, Path], resources: Resources) -> None:
-    """Check the rows of each partition of a snapshot. `files`: its parts as stored, by their SHA-256.
+def check(
+    before: Snapshot, files: Mapping[str, Path], resources: Resources, only: Collection[str] | None = None
+) -> None:
+    """Check the rows of each partition of a snapshot, or of some. `files`: its parts as stored, by their SHA-256.
 
     Raises IntegrityError if the rows of a partition differ from the hash in the manifest.
     """
     had = _by_partition(before.parts)
     with opened(resources, sorted({file.parent for file in files.values()})) as connection:
         for content in before.partitions:
+            if only is not None and content.partition not in only:
+                continue
             if _content(connection, content.partition, had[content.partition], files, before.columns) != [content]:
                 raise differing(before.pipeline, content.partition)
+
+
+def without(
+    before: Snapshot | None, known: KnownRows, displaced: Mapping[Path, Path], resources: Resources
+) -> KnownRows:
+    """Return the known rows without replaced ones. `displaced`: by files of known rows, files with those that stay.
+
+    Raises IntegrityError if the rows of a partition that is rewritten differ from the hash in the manifest.
+    """
+    if before is None or not displaced:
+        return known
+    touched = {part.partition for part in before.parts if known.files[part.sha256] in displaced}
+    if known.same_form:  # rows of another form, and of changed partitions, are checked already
+        check(before, known.files, resources, touched - known.changed)
+    files = {sha256: displaced.get(file, file) for sha256, file in known.files.items()}
+    return replace(known, files=files, changed=known.changed | touched)
 
 
 def repeats(pipeline: Pipeline, files: Mapping[str, Path], resources: Resources) -> bool:
     """Return whether two rows in some parts have one key, by the pipeline's `key`."""
     if not files:
         return False
-    keys = ", ".join(map(identity.quote, pipeline.key))
+    keys = ", ".join(map(identity.quote, pipeline.row_key))
     rows = parquet(list(files.values()))
     query = f"SELECT EXISTS (SELECT 1 FROM {rows} GROUP BY {keys} HAVING count(*) > 1)"  # noqa: S608 - our own names
     with opened(resources, sorted({file.parent for file in files.values()})) as connection:
@@ -73,7 +93,7 @@ def has_same_form(before: Snapshot, pipeline: Pipeline) -> bool:
     """Return whether a snapshot has the schema, the key and the partition that the pipeline declares."""
     return (list(before.columns.items()), before.key, before.partition_by, before.partition_every) == (
         list(snapshot_columns(pipeline).items()),
-        tuple(pipeline.key),
+        tuple(pipeline.row_key),
         pipeline.partition_by,
         pipeline.partition_every,
     )
@@ -128,7 +148,7 @@ def draw_up(
         columns,
         pipeline.classification,
         retain_until,
-        tuple(pipeline.key),
+        tuple(pipeline.row_key),
         pipeline.partition_by,
         pipeline.partition_every,
         tuple(contents[partition] for partition in sorted(contents)),
@@ -158,7 +178,7 @@ class _Growing:
     def rewritten(self, files: Sequence[Path]) -> list[WrittenPart]:
         """Write the rows of some files as new parts."""
         place = self.folder / f"rewritten-{self._folders()}"
-        key, partition = self.pipeline.key, parts.period_of(self.pipeline)
+        key, partition = self.pipeline.row_key, parts.period_of(self.pipeline)
         return parts.write(self.connection, parquet(files), self.columns, key, partition, place, most=self.part_bytes)
 
     def parts_of(self, written: Sequence[WrittenPart]) -> list[Part]:

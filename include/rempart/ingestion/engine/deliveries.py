@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rempart.ingestion.engine.database import batches, opened, parquet
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.engine.parts import WrittenPart
 from rempart.ingestion.engine.staging import Judge, Staged
+from rempart.ingestion.engine.versions import rule
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.parsing.schema import snapshot_columns
 from rempart.ingestion.refused import RefusedRows
@@ -31,7 +33,7 @@ class StagedDelivery:
 
     `file`: Parquet of its `good` rows (the schema's columns, `LINE`, `RAW`). `left_out`: Parquet with the `LINE` of
     rows in `file` that were refused later. `judged`: rows that the expectations saw. A delivery with a `fault` is
-    refused as a whole and has no rows.
+    refused as a whole and has no rows. `replaced`, `passed_over`: see `KeyVerdict`.
     """
 
     file: Path
@@ -40,6 +42,8 @@ class StagedDelivery:
     refused: RefusedRows = field(default_factory=lambda: RefusedRows.of(()))
     fault: str | None = None
     left_out: Path | None = None
+    replaced: int = 0
+    passed_over: int = 0
 
     @property
     def delivered(self) -> int:
@@ -73,12 +77,14 @@ class TakenIn:
     """What the engine made of some deliveries.
 
     `deliveries`: as staged, in their order, each with all its refused rows in order of lines. `held`: positions of
-    those of which no row is accepted. `parts`: the new rows.
+    those of which no row is accepted. `parts`: the new rows. `displaced`: by files of known rows, files without those
+    that new rows replace.
     """
 
     deliveries: Sequence[StagedDelivery]
     held: frozenset[int]
     parts: Sequence[WrittenPart]
+    displaced: Mapping[Path, Path] = field(default_factory=dict)
 
     @property
     def accepted(self) -> int:
@@ -125,13 +131,17 @@ def decide(
     part_bytes: int = 64 << 20,
     *,
     hold_back: bool = True,
+    late: bool = False,
 ) -> TakenIn:
-    """Accept the first row of each key that is not among `known` rows, and write these rows to parts in `folder`.
+    """Accept rows by the rule for their keys (`on_conflict`) and `known` rows, and write them to parts in `folder`.
 
-    Held back are deliveries with too many refused rows (`max_quarantined`), unless `hold_back` is false.
+    Held back are deliveries with too many refused rows (`max_quarantined`), unless `hold_back` is false. `late`: some
+    known rows may have come after these.
     """
+    using = _Decision(known, pipeline, folder, resources, limits, part_bytes, late)
     while True:  # again without a delivery that repeats too many keys: another row may be the first of its key then
-        found, written = _decided(deliveries, frozenset(), known, pipeline, folder, resources, limits, part_bytes)
+        taken = using.taken(deliveries, frozenset())
+        found = taken.deliveries
         if all(now.fault == before.fault for now, before in zip(found, deliveries, strict=True)):
             break
         deliveries = [
@@ -140,9 +150,9 @@ def decide(
         ]
     held = held_back([(delivery.delivered, len(delivery.refused)) for delivery in found], pipeline.max_quarantined)
     if not held or not hold_back:
-        return TakenIn(found, frozenset(), written)
-    left, written = _decided(deliveries, held, known, pipeline, folder, resources, limits, part_bytes)
-    return TakenIn([found[i] if i in held else delivery for i, delivery in enumerate(left)], held, written)
+        return taken
+    taken = using.taken(deliveries, held)
+    return replace(taken, deliveries=[found[i] if i in held else left for i, left in enumerate(taken.deliveries)])
 
 
 def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = None) -> Iterator[TextRows]:
@@ -164,70 +174,63 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = N
             raise Unreadable(f"the file's name ends in none of {', '.join(formats.ALL_ENDINGS)}")
 
 
-def _decided(
-    deliveries: Sequence[StagedDelivery],
-    without: frozenset[int],
-    known: Sequence[Path],
-    pipeline: Pipeline,
-    folder: Path,
-    resources: Resources,
-    limits: Limits,
-    part_bytes: int,
-) -> tuple[list[StagedDelivery], list[WrittenPart]]:
-    """Return the deliveries with rows of repeated keys refused, and the parts of the others."""
-    used = [i for i, delivery in enumerate(deliveries) if i not in without and delivery.good]
-    found = list(deliveries)
-    if not used:
-        return found, []
-    columns = snapshot_columns(pipeline)
-    folders = sorted({folder, *(file.parent for file in known)}.union(*(deliveries[i].folders for i in used)))
-    with opened(resources, folders) as connection:
-        all_new = keys.judge(connection, [deliveries[i].rows for i in used], known, list(columns), pipeline.key)
-        repeats = {} if all_new else keys.count(connection)
-        for position, (rows, text) in repeats.items():
-            refused = deliveries[used[position]].refused
-            fault: str | None = None
-            if rows + len(refused) > limits.refused:
-                fault = f"more than {limits.refused} rows have a fault, for example: an earlier row has the same key"
-            elif text + refused.text_bytes > limits.refused_text:
-                fault = too_long(limits)
-            if fault:
-                found[used[position]] = StagedDelivery(found[used[position]].file, fault=fault)
-        if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
-            return found, []
-        if repeats:
-            _refuse_repeated(found, used, keys.repeated(connection, list(columns), pipeline.key), repeats)
-        written = parts.write(
-            connection,
-            keys.ACCEPTED,
-            columns,
-            pipeline.key,
-            parts.period_of(pipeline),
-            folder,
-            most=part_bytes,
-        )
-    return found, written
+@dataclass(frozen=True)
+class _Decision:
+    """Judges the keys of staged rows. The arguments of `decide`."""
 
+    known: Sequence[Path]
+    pipeline: Pipeline
+    folder: Path
+    resources: Resources
+    limits: Limits
+    part_bytes: int
+    late: bool
 
-def _refuse_repeated(
-    found: list[StagedDelivery],
-    used: Sequence[int],
-    repeated: Iterator[keys.Repeated],
-    repeats: Mapping[int, tuple[int, int]],
-) -> None:
-    """Add the rows of repeated keys to the refused ones; they come in order of their deliveries."""
-    waiting = next(repeated, None)
+    def taken(self, deliveries: Sequence[StagedDelivery], without: frozenset[int]) -> TakenIn:
+        """Return the deliveries with the rows that their keys refuse, and the parts of the others.
 
-    def of(position: int) -> Iterator[RefusedRow]:
-        nonlocal waiting
-        while waiting is not None and waiting.delivery == position:
-            yield waiting.row
-            waiting = next(repeated, None)
-
-    for position in sorted(repeats):
-        delivery = found[used[position]]
-        refused = delivery.refused.plus(of(position))
-        found[used[position]] = replace(delivery, good=delivery.good - repeats[position][0], refused=refused)
+        If a delivery refuses too many, it is returned with its fault, and no part is written. No row is taken of
+        `without`.
+        """
+        used = [i for i, delivery in enumerate(deliveries) if i not in without and delivery.good]
+        found = list(deliveries)
+        if not used:
+            return TakenIn(found, without, [])
+        pipeline, folder = self.pipeline, self.folder
+        folders = {folder, *(file.parent for file in self.known)}.union(*(deliveries[i].folders for i in used))
+        with opened(self.resources, sorted(folders)) as connection:
+            staged = [deliveries[i].rows for i in used]
+            verdict = rule.judge(connection, staged, self.known, pipeline, late=self.late)
+            for position, (count, text) in verdict.refused.items():
+                before, fault = deliveries[used[position]], None
+                if count + len(before.refused) > self.limits.refused:
+                    why = "an earlier row has the same key"
+                    fault = f"more than {self.limits.refused} rows have a fault, for example: {why}"
+                elif text + before.refused.text_bytes > self.limits.refused_text:
+                    fault = too_long(self.limits)
+                if fault:
+                    found[used[position]] = StagedDelivery(before.file, fault=fault)
+            if any(now.fault != before.fault for now, before in zip(found, deliveries, strict=True)):
+                return TakenIn(found, without, [])
+            repeated = rule.refused(connection, pipeline) if verdict.refused else iter(())
+            for position, rows in itertools.groupby(repeated, lambda row: row.delivery):
+                delivery = found[used[position]]
+                refused = delivery.refused.plus(row.row for row in rows)
+                good = delivery.good - verdict.refused[position][0]
+                found[used[position]] = replace(delivery, good=good, refused=refused)
+            for position, i in enumerate(used):
+                counts = verdict.replaced.get(position, 0), verdict.passed_over.get(position, 0)
+                found[i] = replace(found[i], replaced=counts[0], passed_over=counts[1])
+            written = parts.write(
+                connection,
+                keys.ACCEPTED,
+                snapshot_columns(pipeline),
+                pipeline.row_key,
+                parts.period_of(pipeline),
+                folder,
+                most=self.part_bytes,
+            )
+            return TakenIn(found, without, written, rule.without_replaced(connection, verdict, pipeline, folder))
 
 
 @dataclass(frozen=True)

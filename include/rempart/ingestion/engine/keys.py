@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,21 @@ class Repeated:
     row: RefusedRow
 
 
+@dataclass(frozen=True)
+class KeyVerdict:
+    """What the keys of the staged rows say, by the position of their delivery.
+
+    `refused`: rows to refuse, and the bytes of their text as received. `replaced`: rows that take the place of a known
+    one. `passed_over`: good rows that do not count, since an equal or newer row with their key stands. `displaced`:
+    files of known rows of which some are replaced.
+    """
+
+    refused: Mapping[int, tuple[int, int]]
+    replaced: Mapping[int, int] = field(default_factory=dict)
+    passed_over: Mapping[int, int] = field(default_factory=dict)
+    displaced: Sequence[Path] = ()
+
+
 def judge(
     connection: duckdb.DuckDBPyConnection,
     staged: Sequence[str],
@@ -44,21 +59,13 @@ def judge(
     `staged`: the relation (SQL) of each delivery's rows. `known`: Parquet files with one row per key. A row is accepted
     if its key is in no known row and in no earlier one.
     """
-    numbered = " UNION ALL ".join(
-        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {rows}"  # noqa: S608
-        for number, rows in enumerate(staged)
-    )
     keys = ", ".join(map(quote, key))
     run = connection.execute
-    run(f"CREATE VIEW staged AS {numbered}")
+    number(connection, staged)
     run(f"CREATE TEMP TABLE firsts AS SELECT {keys}, min(_row) AS _first FROM staged GROUP BY {keys}")  # noqa: S608
     before = parquet(known) if known else "(FROM staged WHERE false)"
     names = ", ".join(map(quote, columns))
-    # the keys first: nearly always none is known, and the other columns of all known rows are not read
-    run(f"CREATE TEMP TABLE again AS SELECT {keys} FROM {before} SEMI JOIN firsts USING ({keys})")  # noqa: S608
-    some = run("SELECT count(*) > 0 FROM again").fetchall() == [(True,)]
-    source = f"{before} SEMI JOIN again USING ({keys})" if some else f"{before} LIMIT 0"
-    run(f"CREATE TEMP TABLE met AS SELECT {names} FROM {source}")  # noqa: S608
+    meet(connection, before, columns, key)
     run(
         f"CREATE TEMP TABLE new AS SELECT _first FROM firsts ANTI JOIN met USING ({keys})"  # noqa: S608
     )
@@ -69,34 +76,62 @@ def judge(
     return all_new
 
 
-def repeated(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], key: Sequence[str]) -> Iterator[Repeated]:
-    """Yield the rows that are not accepted, in order; after `judge`."""
+def number(connection: duckdb.DuckDBPyConnection, staged: Sequence[str]) -> None:
+    """Create the view `staged`: the rows of these relations (SQL), with a number that is in their order (`_row`)."""
+    numbered = " UNION ALL ".join(
+        f"SELECT *, CAST({number} AS BIGINT) << {_LINES} | {LINE} AS _row FROM {rows}"  # noqa: S608
+        for number, rows in enumerate(staged)
+    )
+    connection.execute(f"CREATE VIEW staged AS {numbered}")
+
+
+def meet(connection: duckdb.DuckDBPyConnection, before: str, columns: Sequence[str], key: Sequence[str]) -> None:
+    """Create the table `met`: these columns of the known rows (`before`, SQL) whose key is in the table `firsts`."""
+    run, keys, names = connection.execute, ", ".join(map(quote, key)), ", ".join(map(quote, columns))
+    # the keys first: nearly always none is known, and the other columns of all known rows are not read
+    run(f"CREATE TEMP TABLE again AS SELECT {keys} FROM {before} SEMI JOIN firsts USING ({keys})")  # noqa: S608
+    some = run("SELECT count(*) > 0 FROM again").fetchall() == [(True,)]
+    source = f"{before} SEMI JOIN again USING ({keys})" if some else f"{before} LIMIT 0"
+    run(f"CREATE TEMP TABLE met AS SELECT {names} FROM {source}")  # noqa: S608
+
+
+def repeated_sql(columns: Sequence[str], key: Sequence[str]) -> str:
+    """Return the query of the rows that are not accepted, in order, with `_same`: whether all their values are those of
+    the accepted row; after `judge`."""
     alike = " AND ".join(f"s.{quote(c)} IS NOT DISTINCT FROM o.{quote(c)}" for c in columns)
     names = ", ".join(f"s.{quote(c)}" for c in columns)
     same_key = " AND ".join(f"s.{quote(c)} = o.{quote(c)}" for c in key)
     of_first = " AND ".join(f"s.{quote(c)} = f.{quote(c)}" for c in key)
     rows = f"s._row, {names}, s.{LINE}, s.{RAW}, {alike} AS _same"
-    query = (
+    return (
         f"SELECT {rows} FROM staged s JOIN met o ON {same_key} "  # noqa: S608
         f"UNION ALL SELECT {rows} FROM staged s JOIN firsts f ON {of_first} JOIN new USING (_first) "
         "JOIN staged o ON o._row = f._first WHERE s._row > f._first "
         "ORDER BY _row"
     )
+
+
+def read(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Repeated]:
+    """Yield the rows of a query such as `repeated_sql`."""
     for batch in batches(connection, query, 10_000):
         for row in batch.to_pylist():
             yield _repeated(row)
 
 
-def count(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
-    """Return how many rows of each delivery are not accepted, and the bytes of their text as received.
+def counted(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[int, tuple[int, int]]:
+    """Return how many rows of a relation (SQL: `_row`, `RAW`) each delivery has, and the bytes of their text.
 
     Nothing of them is made an object. Rows of Parquet have no such text.
     """
     total = connection.execute(
-        f"SELECT _row >> {_LINES}, count(*), coalesce(sum(strlen({RAW})), 0) FROM staged "  # noqa: S608
-        "ANTI JOIN new ON staged._row = new._first GROUP BY 1"
+        f"SELECT _row >> {_LINES}, count(*), coalesce(sum(strlen({RAW})), 0) FROM ({relation}) GROUP BY 1"  # noqa: S608
     ).fetchall()
     return {int(number): (int(rows), int(text)) for number, rows, text in total}
+
+
+def not_accepted(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[int, int]]:
+    """Return the numbers of the rows that are not accepted, as `counted`; after `judge`."""
+    return counted(connection, "FROM staged ANTI JOIN new ON staged._row = new._first")
 
 
 def _repeated(row: dict[str, Any]) -> Repeated:

@@ -17,7 +17,7 @@ from rempart.errors import PipelineError
 from rempart.flows.events import landing_watch
 from rempart.flows.events.landing_watch import LandingWatch, Seen, decide
 from rempart.settings import pipelines
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.erasable import secrets_in_memory
 from tests.switchovers import in_memory
 
@@ -68,7 +68,10 @@ class House:
         self.airflow, self.seconds = Airflow(), 0.0
         found = pipelines.named(NAME)
         watched = found.model_copy(update={"schedules": found.schedules.model_copy(update={"on_delivery": True})})
-        self.pipelines: dict[str, Pipeline | PipelineError] = {NAME: watched, "wrong": PipelineError("no", "Mend it.")}
+        self.pipelines: dict[str, ModelPipeline | PipelineError] = {
+            NAME: watched,
+            "wrong": PipelineError("no", "Mend it."),
+        }
         self.watch = self.watcher()
 
     def watcher(self) -> LandingWatch:
@@ -181,7 +184,7 @@ def test_no_set_of_files_is_due_before_it_was_seen_twice_or_after_it_was_started
 def test_only_files_that_land_can_be_watched() -> None:
     found = pipelines.named(NAME).model_dump(by_alias=True, exclude_unset=True)
     found["schedules"] = {"on_delivery": True}
-    assert Pipeline.model_validate(found).schedules.on_delivery
+    assert ModelPipeline.model_validate(found).schedules.on_delivery
     found["source"] = {"prefix": "x/", "kind": "http", "url": "https://api.example.org/x", "format": "csv"}
     with pytest.raises(ValueError, match="on_delivery"):
-        Pipeline.model_validate(found)
+        ModelPipeline.model_validate(found)

@@ -1,0 +1,1 @@
+"""Which row stands for a key that comes more than once: by `on_conflict` of the pipeline file."""

@@ -1,0 +1,64 @@
+"""Sections of the pipeline file: expectations, a lowered classification, schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict, Field, field_validator
+
+from rempart.settings.schema import Strict
+from rempart.settings.sections import Classification
+
+
+class Expectation(Strict):
+    """A Great Expectations expectation on rows; a row that breaks it is quarantined. Other keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    expect: str = Field(
+        pattern=r"^expect_[a-z_]+$",
+        description=("Name of the expectation, such as expect_column_values_to_be_between."),
+    )
+    reason: str = Field(
+        description=(
+            "Reason that the quarantine gives for a row that breaks the expectation. It "
+            "must contain no value of the row."
+        )
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Lowered(Strict):
+    """A derived kind of data with a lower classification, and the ledger's record of the judgement."""
+
+    to: Classification
+    evidence: int = Field(
+        ge=1, description="Number of the ledger record that `rempart policy lower-classification` wrote."
+    )
+
+
+class Schedules(Strict):
+    """Cron expressions in UTC.
+
+    A new platform waits for the next time; without an expression the DAG starts by asset or REST.
+    """
+
+    ingest: str | None = None
+    train: str | None = None
+    on_delivery: bool = Field(
+        default=False,
+        description="Start ingestion within ten seconds when a file lands under `source.prefix` (kind `files` only).",
+    )
+
+    @field_validator("ingest", "train")
+    @classmethod
+    def _is_cron(cls, expression: str | None) -> str | None:
+        from croniter import croniter
+
+        # Airflow checks it only after the DAG file was read, and would then drop every DAG of that file
+        if expression is not None and not croniter.is_valid(expression):
+            raise ValueError(f"'{expression}' is not a cron expression: write five fields, such as \"0 4 * * *\"")
+        return expression

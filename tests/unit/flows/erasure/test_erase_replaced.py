@@ -1,0 +1,53 @@
+"""An erasure reaches all versions of a row: in old deliveries, parts and manifests, at both sites."""
+
+from __future__ import annotations
+
+import pytest
+
+from rempart.ingestion import snapshots
+from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
+from tests.unit.flows.erasure.booked import VICTIM, WHO, erase, without_features
+
+
+@pytest.fixture(autouse=True)
+def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    return without_features(monkeypatch)
+
+
+def test_replaced_rows_are_erased_also_where_an_earlier_state_of_the_data_came_back() -> None:
+    made = in_two_memories()
+    lake = Lake(made.platform, made.pipeline.model_copy(update={"on_conflict": "newest"}))
+    changed = VICTIM.split(",")
+    changed[1] = "99.5"
+    first = lake.take_in("one", ROWS[:6])
+    second = lake.take_in("two", [",".join(changed)])
+    assert (second.replaced, second.quarantined) == (1, 0)
+    lake.replicate()
+    assert lake.take_in("three", [VICTIM, ROWS[6]]).replaced == 1
+    lake.take_in("four", [",".join(changed)])
+    lake.replicate()
+    assert lake.holders(WHO, "primary") and lake.holders(WHO, "haven")
+    done = erase(lake, WHO)
+    assert not done.pending and done.subjects == 1
+    assert lake.holders(WHO) == []
+    now = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")
+    assert now and now.id != first.snapshot
+    table = snapshots.load_table(lake.site("primary"), lake.bucket, now)
+    assert set(table["booking_id"].to_pylist()) == {id_of(row) for row in ROWS[:7]} - {WHO}
+    assert lake.take_in("five", [VICTIM]).accepted == 0
+
+
+def test_all_kept_versions_of_a_row_are_erased() -> None:
+    made = in_two_memories()
+    changes = {"on_conflict": "history", "version_by": "arrival_date"}
+    lake = Lake(made.platform, made.pipeline.model_copy(update=changes))
+    later = VICTIM.split(",")
+    later[HEADER.split(",").index("arrival_date")] = "2017-08-30"
+    lake.take_in("one", ROWS[:6])
+    assert lake.take_in("two", [",".join(later), VICTIM]).total_rows == 7
+    lake.replicate()
+    done = erase(lake, WHO)
+    assert not done.pending and done.subjects == 1
+    assert lake.holders(WHO) == []
+    now = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")
+    assert now and now.rows == 5

@@ -1,0 +1,120 @@
+"""Runs of a pipeline with `on_conflict: newest`: what is counted, what comes back, and what an erasure reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from rempart.errors import IngestError
+from rempart.flows.ingestion import ingest_run
+from rempart.flows.ingestion.extract import known_keys
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.ingestion.reingest import reingest
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries, snapshots
+from rempart.ingestion.acceptance import CONFLICT
+from rempart.settings.pipeline import ModelPipeline
+from tests.unit.ingestion.conftest import READINGS
+from tests.unit.ingestion.test_reingest import allowing, in_quarantine, told
+
+NEWEST = ModelPipeline.model_validate(yaml.safe_load(READINGS) | {"on_conflict": "newest"})
+A, B, CHANGED, BAD = (
+    "m1,2026-01-01,1,,base,",
+    "m2,2026-01-01,2,3,night,",
+    "m1,2026-01-01,5,,base,",
+    "m2,2026-01-01,900,3,night,",
+)
+
+
+def values(platform: Platform) -> list[float]:
+    site = platform.sites["primary"]
+    current = snapshots.current(site, "lake", "readings")
+    assert current is not None
+    found: list[float] = snapshots.load_table(site, "lake", current)["kwh"].to_pylist()
+    return found
+
+
+def test_a_replaced_row_is_counted_and_is_not_in_quarantine(platform: Platform, deliver: Callable[..., None]) -> None:
+    deliver("1.csv", A, B)
+    first = ingest(platform, NEWEST)
+    deliver("2.csv", CHANGED, B)
+    second = ingest(platform, NEWEST)
+    assert (second.accepted, second.quarantined, second.total_rows, second.changed) == (2, 0, 2, True)
+    assert (second.replaced, second.passed_over) == (1, 1)
+    assert values(platform) == [5, 2]
+    assert [(d["replaced"], d["passed_over"], d["quarantined"]) for d in told(platform)] == [(0, 0, 0), (1, 1, 0)]
+    record = platform.ledger.find("snapshot", "readings")[0].body
+    assert (record["replaced_rows"], record["previous"], record["rows"]) == (1, first.snapshot, 2)
+    deliver("3.csv", A, "")  # an earlier state of the data is an earlier id, and a snapshot of its own
+    third = ingest(platform, NEWEST)
+    assert (third.snapshot, values(platform)) == (first.snapshot, [1, 2])
+    deliver("4.csv", CHANGED)
+    assert ingest(platform, NEWEST).snapshot == second.snapshot
+    assert not ingest(platform, NEWEST).changed
+
+
+def test_rows_from_quarantine_never_replace_what_may_be_newer(platform: Platform, deliver: Callable[..., None]) -> None:
+    deliver("1.csv", BAD)
+    ingest(platform, NEWEST)
+    deliver("2.csv", A, B)
+    ingest(platform, NEWEST)
+    (sha,) = (
+        d["sha256"] for d in deliveries.outcomes(platform.sites["primary"], "lake", "readings") if d["quarantined"]
+    )
+    again = reingest(platform, allowing(NEWEST, 1000), sha)
+    assert (again.changed, again.quarantined, values(platform)) == (False, 1, [1, 2])
+    assert in_quarantine(platform) == {2: CONFLICT}
+
+
+def test_rows_from_quarantine_of_the_last_delivery_do(platform: Platform, deliver: Callable[..., None]) -> None:
+    deliver("0.csv", A, B)
+    ingest(platform, NEWEST)
+    deliver("1.csv", BAD)
+    ingest(platform, NEWEST)
+    (sha,) = (
+        d["sha256"] for d in deliveries.outcomes(platform.sites["primary"], "lake", "readings") if d["quarantined"]
+    )
+    again = reingest(platform, allowing(NEWEST, 1000), sha)
+    assert (again.changed, again.quarantined, again.replaced, values(platform)) == (True, 0, 1, [1, 900])
+    assert told(platform)[-1]["added"] == 1
+
+
+def test_after_a_restore_the_same_deliveries_come_to_the_same_snapshot(
+    platform: Platform, deliver: Callable[..., None]
+) -> None:
+    site = platform.sites["primary"]
+    deliver("1.csv", A, B)
+    ingest(platform, NEWEST)
+    before = site.read("lake", "snapshots/readings/current.json")
+    deliver("2.csv", CHANGED)
+    second = ingest(platform, NEWEST)
+    site.write("lake", "snapshots/readings/current.json", before)
+    for known in deliveries.outcomes(site, "lake", "readings"):
+        if known["file"] == "2.csv":
+            site.delete("lake", deliveries.outcome_key("readings", known["sha256"]))
+    platform.ledger.append("restore", "point", {"ok": True, "aside": None, "parts": ["all"]})
+    deliver("2.csv", CHANGED)
+    again = ingest(platform, NEWEST)
+    assert (again.snapshot, again.replaced, values(platform)) == (second.snapshot, 1, [5, 2])
+
+
+def test_all_versions_are_kept_and_a_source_has_each_key_once(platform: Platform, deliver: Callable[..., None]) -> None:
+    """The meter is the key, and a row is valid from its day."""
+    sections = yaml.safe_load(READINGS) | {"on_conflict": "history", "version_by": "day", "key": ["meter"]}
+    history = ModelPipeline.model_validate(sections)
+    later, other = "m1,2026-01-02,5,,base,", "m1,2026-01-02,6,,base,"
+    deliver("1.csv", A, later)
+    ingest(platform, history)
+    deliver("2.csv", later, other, "m1,2026-02-01,7,,base,")
+    done = ingest(platform, history)
+    assert (done.accepted, done.passed_over, done.quarantined, done.total_rows) == (2, 1, 1, 3)
+    assert values(platform) == [1, 5, 7]
+    with pytest.raises(IngestError, match="several rows with one key"):
+        deliver("3.csv", "m1,2026-03-01,8,,base,")
+        ingest(platform, history.model_copy(update={"on_conflict": "newest"}))
+    current = snapshots.current(platform.sites["primary"], "lake", "readings")
+    assert current is not None and current.key == ("meter", "day")
+    run = ingest_run.begin(platform, history)
+    assert list(known_keys(run, current)) == [("m1",)]
