@@ -7,6 +7,7 @@ can only read, and delivers the weather as a file. All else runs in Airflow, as 
 from __future__ import annotations
 
 import gzip
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,25 @@ def install(root: Path) -> None:
                 f"The demo would copy data/flights/{name} to {target}, where a file with other content is",
                 "Rename that file, or run the demo without --all.",
             )
+
+
+def declare(file: Path, port: int) -> None:
+    """Add the place of the airport's database to rempart.yaml, with its one port, unless it is there.
+
+    Raises ConfigError if the file declares other connections: they are a person's.
+    """
+    text = file.read_text(encoding="utf-8")
+    place = f'{CONNECTION}: {{operator: this-machine, service: machine, region: local, hosts: ["127.0.0.1:{port}"]}}'
+    if place in text:
+        return
+    if re.search(r"^connections:", text, re.MULTILINE):
+        raise ConfigError(
+            f"{file} declares connections already, and not the airport's database on port {port}",
+            f"Add it by hand under connections, then run the demo again:  {place}",
+        )
+    part = file.with_suffix(".part")
+    part.write_text(f"{text}\n# Of the demo's second part.\nconnections:\n  {place}\n", encoding="utf-8")
+    part.replace(file)
 
 
 def rows(file: Path) -> Iterator[bytes]:
@@ -144,6 +164,7 @@ class Flights:
             )
         demo.stages.begin("airport", "a database with departures, a reader's login, a file with weather")
         install(root)
+        declare(root / "rempart.yaml", stack.ports["postgresql"])
         administrator = credentials.superuser(stack, config.read_env_file(stack.secrets))
         demo.api.put_connection(make_database(administrator, root / "data" / "flights" / f"{DEPARTURES}.csv.gz"))
         spec = pipelines.named(WEATHER)

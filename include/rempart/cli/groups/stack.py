@@ -269,7 +269,8 @@ def demo(
 ) -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json.
 
-    With --all, the files of data/flights are copied to include/pipelines and include/sql first.
+    With --all, the files of data/flights are copied to include/pipelines and include/sql first, and rempart.yaml gets
+    the connection of the airport's database.
 
     Example:
         rempart demo
