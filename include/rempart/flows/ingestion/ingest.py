@@ -70,7 +70,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
-        derived = derived_run.newest(run, before)
+        derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
         known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
         plan = landing.plan(waiting, known)
         derived_run.check_arrivals(run, plan.new)
