@@ -273,6 +273,12 @@ def test_vanished_rows_leave_both_stores(
     assert online_rows(feature_databases, pipeline, "stay", [{"stay": 2}])[0]["room"] is None
 
 
+def test_without_any_row_both_stores_are_empty_and_fill_again(refresh: Callable[..., MaterializeResult]) -> None:
+    full, empty = refresh(random_rows(3, 30)), refresh([], "withdrawn")
+    assert full.rows_online and (empty.rows_offline, empty.rows_online) == (0, 0)
+    assert refresh(random_rows(3, 30), "s2").rows_online == full.rows_online
+
+
 def test_a_changed_pipeline_rebuilds_its_views(
     feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,14 @@ WHOLE = KnownRows(same_form=False)
 
 @dataclass(frozen=True)
 class SiteLake:
-    """The snapshots of a derived pipeline's inputs at the active site. It implements `Lake`."""
+    """The snapshots of a derived pipeline's inputs at the active site. It implements `Lake`.
+
+    `erasures` is taken before an input is opened: an erasure that comes later makes the delivery stale.
+    """
 
     platform: Platform
     run: IngestionRun
+    erasures: str
 
     @property
     def origin(self) -> Origin:
@@ -55,11 +58,6 @@ class SiteLake:
         config, site = self.run.config, self.run.site.name
         decision = places.decide_site(config, self.run.pipeline.classification, "data", site, on=self.run.now.date())
         return origin(config, places.placement(decision.place, config.sites[site]), f"{site}/{self.run.lake}/snapshots")
-
-    @cached_property
-    def erasures(self) -> str:
-        """Return a digest of the erasures on record. It is taken before the first row is read."""
-        return mark(self.run.ledger, self.run.pipeline.name)
 
     def input(self, pipeline: Pipeline) -> Input:
         """Return the current snapshot of an input, checked against the evidence."""
@@ -88,7 +86,7 @@ def lake(platform: Platform, run: IngestionRun) -> Callable[[Derivation], Lake]:
     def opened(found: Derivation) -> Lake:
         platform.attest_derived(run.pipeline, files.needed_classification(found.inputs))
         record(run.ledger, run.pipeline, found)
-        return SiteLake(platform, run)
+        return SiteLake(platform, run, mark(run.ledger, run.pipeline.name))
 
     return opened
 

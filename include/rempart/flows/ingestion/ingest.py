@@ -79,7 +79,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
-        derived = derived_run.newest(run, before)
+        derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
         plan = landing.plan(waiting, _known(run, waiting))
         derived_run.check_arrivals(run, plan.new)
         snapshot, added, outcomes = _take_in(run, before, plan.new, folder)

@@ -14,6 +14,7 @@ from rempart.errors import ErasedMeanwhile, FeatureError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_derived, erase_report
 from rempart.flows.erasure.erase_stores import open_stores
+from rempart.flows.ingestion import derived_run
 from rempart.flows.ingestion import extract as extract_flow
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
@@ -209,3 +210,27 @@ def test_the_feature_stores_get_the_current_snapshot_or_are_emptied(
     erase(world, 3)
     assert loaded[1:] == [(erase_derived.WITHDRAWN, 0)]
     assert snapshots.current(world.home, "lake", "wet_trips") is None
+
+
+def test_rows_that_are_read_while_an_input_is_erased_do_not_count(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark of the erasures is taken before the first input is opened."""
+    world.deliver("trips", "three", [trip(5, 1, 4)])
+    begin, spec = derived_run.ingest_run.begin, world.pipeline("wet_trips")
+
+    def begin_and_erase(*given: Any) -> Any:
+        run = begin(*given)
+        if run.pipeline.name == "trips":  # its erased rows are known to this run: the next erasure is not
+            monkeypatch.setattr(derived_run.ingest_run, "begin", begin)
+            with pytest.MonkeyPatch.context() as during:
+                during.setattr(flow.erase_derived, "follow", lambda *given: [])
+                erase(world)
+        return run
+
+    monkeypatch.setattr(derived_run.ingest_run, "begin", begin_and_erase)
+    extract_flow.extract(world.platform, spec)
+    with pytest.raises(ErasedMeanwhile):
+        ingest(world.platform, spec)
+    world.derive()
+    assert [row[2] for row in world.rows()] == [305.0, 7.0]
