@@ -2,8 +2,8 @@
 
 Accepted rows stay. Newly accepted rows join a new snapshot; the others stay in quarantine, in an object of this
 attempt. Order of the writes: that object, parts, manifest, `current.json` (the commit), evidence, the outcome (which
-names the attempt and so the valid object); then the old object is deleted. After an interruption the old quarantine is
-valid or the next run completes this one, and no row is added twice.
+names the attempt and so the valid object); then the old object is deleted, and the Delta log follows. After an
+interruption the old quarantine is valid or the next run completes this one, and no row is added twice.
 """
 
 from __future__ import annotations
