@@ -11,7 +11,7 @@ from psycopg import sql
 from rempart.features.databases import Session
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
 from rempart.settings.columns import Moment
-from rempart.settings.pipeline import Pipeline, RowView, TrailingView
+from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
 
 _STATE = sql.SQL("""
     CREATE TABLE IF NOT EXISTS feature_loads (
@@ -60,7 +60,7 @@ def names(identifiers: Iterable[str], prefix: str | None = None) -> sql.Composed
     return sql.SQL(", ").join(sql.Identifier(prefix, i) if prefix else sql.Identifier(i) for i in identifiers)
 
 
-def day(pipeline: Pipeline, moment: str) -> sql.Composed:
+def day(pipeline: ModelPipeline, moment: str) -> sql.Composed:
     """Return the date (in UTC) of a moment of the row's life."""
     spec = pipeline.moments[moment]
     if not spec.is_day(pipeline.columns):
@@ -68,7 +68,7 @@ def day(pipeline: Pipeline, moment: str) -> sql.Composed:
     return _calendar_day(spec)
 
 
-def instant(pipeline: Pipeline, moment: str) -> sql.Composed:
+def instant(pipeline: ModelPipeline, moment: str) -> sql.Composed:
     """Return the instant of a moment of the row's life; of a whole day its midnight in UTC."""
     spec = pipeline.moments[moment]
     if spec.is_day(pipeline.columns):
@@ -106,7 +106,7 @@ def midnight(date: sql.Composable) -> sql.Composed:
     return sql.SQL("({}::timestamp AT TIME ZONE 'UTC')").format(date)
 
 
-def join_key(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
+def join_key(pipeline: ModelPipeline, table: ViewTable) -> sql.Composed:
     """Return the view's entity key, equal to the text of `plan.entity_key`. NULL if a part is NULL."""
     if table.join_type == "bigint":
         return sql.SQL("{}").format(name(table.by[0]))
@@ -122,13 +122,13 @@ def join_key(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
     return sql.SQL(" || '|' || ").join(escaped)
 
 
-def _text(pipeline: Pipeline, column: str) -> sql.Composed:
+def _text(pipeline: ModelPipeline, column: str) -> sql.Composed:
     if pipeline.columns[column].type == "timestamp":
         return sql.SQL("""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""").format(name(column))
     return sql.SQL("{}::text").format(name(column))
 
 
-def rows_columns(pipeline: Pipeline) -> Columns:
+def rows_columns(pipeline: ModelPipeline) -> Columns:
     """Return the stored columns of the snapshot's rows, without arrays, and their types."""
     stored = ((c, SQL_TYPES[spec.type]) for c, spec in pipeline.columns.items() if spec.type != "array")
     return [*stored, ("event_timestamp", "timestamptz")]
@@ -142,7 +142,7 @@ def view_columns(table: ViewTable) -> Columns:
     ]
 
 
-def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
+def select_view(pipeline: ModelPipeline, table: ViewTable) -> sql.Composed:
     """Return the query of a view's table over the snapshot's rows."""
     view = pipeline.features[table.view]
     if isinstance(view, TrailingView):
@@ -150,7 +150,7 @@ def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
     return _select_row(pipeline, table, view)
 
 
-def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Composed:
+def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> sql.Composed:
     features = [sql.SQL("{}::{}").format(name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]]
     features += [
         sql.SQL("EXTRACT({} FROM {})::bigint").format(sql.SQL(_CALENDAR[part]), _local(pipeline, column))
@@ -161,7 +161,7 @@ def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Comp
     return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(selected), name(rows_table(pipeline)))
 
 
-def _local(pipeline: Pipeline, column: str) -> sql.Composed:
+def _local(pipeline: ModelPipeline, column: str) -> sql.Composed:
     """Return a date, or a timestamp as clocks in the source's time zone showed it."""
     if pipeline.columns[column].type != "timestamp":
         return sql.SQL("{}").format(name(column))
@@ -169,7 +169,7 @@ def _local(pipeline: Pipeline, column: str) -> sql.Composed:
     return sql.SQL("({} AT TIME ZONE {})").format(name(column), sql.Literal(zone))
 
 
-def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
+def _select_trailing(pipeline: ModelPipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
     """Return the query of aggregates over (day - days, day], dated the day after: day E sees only rows before E.
 
     Sums are `numeric`, so exact: neither the order of rows nor rows that left the window affect the result.
@@ -214,7 +214,7 @@ def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -
     )
 
 
-def lock(session: Session, pipeline: Pipeline) -> None:
+def lock(session: Session, pipeline: ModelPipeline) -> None:
     """Lock the pipeline against other loads and materializations until the transaction ends.
 
     Create the state tables.
