@@ -17,11 +17,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import resource
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -117,26 +117,32 @@ def ours(file: Path, folder: Path, place: Path) -> None:
     site.ensure_bucket(facts["bucket"], versioned=True)
     no_ledger: Any = None  # evidence is not measured
     run = IngestionRun(no_ledger, loaded, pipeline, Active(0, SITE), site, now)
-    clock = [time.perf_counter()]
+    spent = [_spent()]
     before = snapshots.current(site, facts["bucket"], pipeline.name)
     read = ingest_run.read(run, file, file.name, folder)
     ingest_run.end_reading(read.delivered)
-    clock.append(time.perf_counter())
+    spent.append(_spent())
     (judged,) = ingest_run.judged(run, [read], folder)
-    clock.append(time.perf_counter())
+    spent.append(_spent())
     known = ingest_run.known_rows(run, before, folder)
     taken = ingest_run.decide(run, [judged], known, folder)
-    clock.append(time.perf_counter())
+    spent.append(_spent())
     snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
-    clock.append(time.perf_counter())
+    spent.append(_spent())
     ingest_run.commit(run, snapshot, added)
-    clock.append(time.perf_counter())
-    steps = zip(("read", "judge", "new rows", "identity", "commit"), clock[1:], clock, strict=False)
+    spent.append(_spent())
+    steps = zip(("read", "judge", "new rows", "identity", "commit"), spent[1:], spent, strict=False)
     (delivery,) = taken.deliveries
     print(
         f"snapshot {snapshot.id}: {taken.accepted} rows in {len(added)} new parts, {len(delivery.refused)} refused, "
         f"{delivery.fault}; " + ", ".join(f"{name} {after - began:.1f} s" for name, after, began in steps)
     )
+
+
+def _spent() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    own, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime
 
 
 @contextmanager

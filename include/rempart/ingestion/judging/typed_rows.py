@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart.ingestion.engine import staging
-from rempart.ingestion.engine.batches import LINE, RefusedRow
+from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow
 from rempart.ingestion.engine.deliveries import ERASED, StagedDelivery, too_long
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.staging import Judge
@@ -149,13 +149,16 @@ class _JudgedDelivery:
             return
         if against:
             places = sorted(against)
+            here, lines = pa.array(batch.in_group(places)), batch.rows[LINE].take(pa.array(places)).combine_chunks()
             with pq.ParquetFile(self._delivery.file) as source:
-                rows = source.read_row_group(batch.group).take(pa.array(batch.in_group(places)))
+                rows = source.read_row_group(batch.group, [RAW]).take(here)
+                if rows[RAW].null_count:  # a format without text: its values tell
+                    rows = source.read_row_group(batch.group).take(here)
             self._refuse(
-                RefusedRow(row[LINE], tuple(against[place]), staging.raw_text(row))
-                for place, row in zip(places, rows.to_pylist(), strict=True)
+                RefusedRow(line, tuple(against[place]), staging.raw_text(row))
+                for place, line, row in zip(places, lines.to_pylist(), rows.to_pylist(), strict=True)
             )
-            self._left_out.append(rows[LINE].combine_chunks())
+            self._left_out.append(lines)
         if fault := _beyond(self._delivery.refused, self._limits):
             self._delivery = StagedDelivery(self._delivery.file, fault=fault)
             return
