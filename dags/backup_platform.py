@@ -25,13 +25,13 @@ from rempart.orchestration import assets, dag_test, pages, runtime
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import load_all
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
 point = assets.restore_point()
-champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, Pipeline)]
+champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, ModelPipeline)]
 every = DeltaTriggerTimetable(config.load().backup.every)
 every_or_promoted = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
 

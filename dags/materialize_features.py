@@ -17,16 +17,16 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import parameter, pipeline_dags, task_defaults
+from rempart.orchestration.dags import model_dags, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
 
 
-def build(dag_id: str, pipeline: Pipeline) -> DAG:
+def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, features = pipeline.name, assets.features(pipeline.name)
     snapshot = parameter(
         None,
@@ -52,7 +52,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
             from rempart.flows.training.materialize import materialize
 
-            result = runtime.as_json(materialize(runtime.platform(), runtime.pipeline(name), params["snapshot"]))
+            result = runtime.as_json(materialize(runtime.platform(), runtime.model_pipeline(name), params["snapshot"]))
             outlet_events[features].extra = {"snapshot": result["snapshot"]}
             return result
 
@@ -60,7 +60,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-globals().update(pipeline_dags("materialize_features", build))
+globals().update(model_dags("materialize_features", build))
 
 if __name__ == "__main__":
     dag_test.run(globals())

@@ -17,16 +17,16 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import dag_test, pages, runtime
-from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.orchestration.dags import model_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
 
 
-def build(dag_id: str, pipeline: Pipeline) -> DAG:
+def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name = pipeline.name
     dry_run = Param(True, type="boolean", description="Only show the plan.")
     replaces = Param(
@@ -55,13 +55,13 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             from rempart.flows.training.validate import roll_back
 
             asked = {"dry_run": params["dry_run"], "replaces": params["replaces"]}
-            return runtime.as_json(roll_back(runtime.platform(), runtime.pipeline(name), **asked))
+            return runtime.as_json(roll_back(runtime.platform(), runtime.model_pipeline(name), **asked))
 
         linked(roll_back(), pages.MODEL_GATE)
     return dag
 
 
-globals().update(pipeline_dags("roll_back_model", build))
+globals().update(model_dags("roll_back_model", build))
 
 if __name__ == "__main__":
     dag_test.run(globals())

@@ -19,10 +19,10 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from rempart.orchestration import assets, dag_test
-from rempart.orchestration.dags import at, parameter, pipeline_dags, task_defaults
+from rempart.orchestration.dags import at, model_dags, parameter, task_defaults
 from rempart.orchestration.training.training import training_tasks
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty.dag_rules import tag_of
 from rempart.training.trainers.trainers import params_schema
 
@@ -30,7 +30,7 @@ settings = config.load()
 defaults = settings.dags
 
 
-def build(dag_id: str, pipeline: Pipeline) -> DAG:
+def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, candidate = pipeline.name, assets.candidate(pipeline.name)
     schedule: Any = assets.features(name)
     if pipeline.schedules.train:
@@ -58,7 +58,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-globals().update(pipeline_dags("train", build))
+globals().update(model_dags("train", build))
 
 if __name__ == "__main__":
     dag_test.run(globals())

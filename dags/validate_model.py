@@ -19,16 +19,16 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, dag_test, pages, runtime
-from rempart.orchestration.dags import parameter, pipeline_dags, task_defaults
+from rempart.orchestration.dags import model_dags, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
 
 
-def build(dag_id: str, pipeline: Pipeline) -> DAG:
+def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, champion = pipeline.name, assets.champion(pipeline.name)
     version = parameter(
         None,
@@ -54,7 +54,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def validate(params: Any = None) -> dict[str, Any]:
             from rempart.flows.training.validate import validate
 
-            return runtime.as_json(validate(runtime.platform(), runtime.pipeline(name), params["version"]))
+            return runtime.as_json(validate(runtime.platform(), runtime.model_pipeline(name), params["version"]))
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:
@@ -66,7 +66,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-globals().update(pipeline_dags("validate_model", build))
+globals().update(model_dags("validate_model", build))
 
 if __name__ == "__main__":
     dag_test.run(globals())

@@ -27,7 +27,7 @@ from rempart.flows.training import job_credentials, pod_job, train
 from rempart.ledger.memory import MemoryLedger
 from rempart.models.tracking import session
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Buckets
 from rempart.training.job import JobSpec, Param
 from rempart.training.kubernetes import pod
@@ -183,7 +183,7 @@ class Trial:
     """A pipeline, its platform and its clusters."""
 
     platform: Platform
-    pipeline: Pipeline
+    pipeline: ModelPipeline
     clusters: Mapping[str, Any]
     home: Path
     command: tuple[str, ...] = ()
@@ -239,7 +239,7 @@ class Trial:
         real = chosen.real()
         with (
             patch("rempart.orchestration.runtime.platform", lambda: self.platform),
-            patch("rempart.orchestration.runtime.pipeline", lambda name: self.pipeline),
+            patch("rempart.orchestration.runtime.model_pipeline", lambda name: self.pipeline),
             patch.object(pod, "COMMAND", self.command or COMMAND),
             patch.object(job_credentials, "grant", self._granted(job_credentials.grant)) if real else nullcontext(),
         ):

@@ -16,7 +16,7 @@ from rempart.ingestion.sources.port import Origin
 from rempart.ingestion.sources.web.client import Client
 from rempart.ingestion.sources.web.source import Http
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sources import HttpSource
 from tests.http_service import Reply, Request, Service, serving
 from tests.memory_site import MemorySite
@@ -45,12 +45,12 @@ def _service() -> Service:
     return stack.enter_context(serving(_answers))
 
 
-def http_pipeline(**source: Any) -> Pipeline:
+def http_pipeline(**source: Any) -> ModelPipeline:
     """The shipped pipeline with a column for the cursor, and this source."""
     data = yaml.safe_load((project_root() / "include" / "pipelines" / "hotel_bookings.yaml").read_text())
     data["schema"]["seen"] = {"known": "booking", "type": "timestamp"}
     data["source"] = {"kind": "http", "prefix": "hotel_bookings/", **source}
-    return Pipeline.model_validate(data)
+    return ModelPipeline.model_validate(data)
 
 
 def over_http(rows: Rows) -> Http:

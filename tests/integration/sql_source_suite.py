@@ -21,7 +21,7 @@ from rempart.ingestion.sources.port import Delivery, Extraction, Source, Surroun
 from rempart.ingestion.sources.registry import opener_of
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty.policy import Decision
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -88,8 +88,8 @@ def order(number: int, at: datetime = NOW, note: str | None = None) -> Row:
     return number, f"p{number}", date(2026, 1, 1), Decimal("12.50"), 0.1, number % 2 == 0, at, note
 
 
-def pipeline(source: str = "table: orders, cursor: {column: changed_at, overlap: 10m}") -> Pipeline:
-    return Pipeline.model_validate(yaml.safe_load(PIPELINE.format(source=source)))
+def pipeline(source: str = "table: orders, cursor: {column: changed_at, overlap: 10m}") -> ModelPipeline:
+    return ModelPipeline.model_validate(yaml.safe_load(PIPELINE.format(source=source)))
 
 
 def around(connection: Connection, record: Callable[[Decision], None] | None = None) -> Surroundings:
@@ -103,13 +103,13 @@ def _allowed(decision: Decision) -> None:
     """The decision itself is tested beside the servers."""
 
 
-def opened(spec: Pipeline, connection: Connection) -> Source:
+def opened(spec: ModelPipeline, connection: Connection) -> Source:
     opener = opener_of(spec)
     assert opener is not None
     return opener(spec, around(connection))
 
 
-def typed(spec: Pipeline, landing: Landing) -> pa.Table:
+def typed(spec: ModelPipeline, landing: Landing) -> pa.Table:
     """Read the deliveries as ingestion does. No row is refused."""
     tables = []
     for name in sorted(landing.stored):
@@ -121,7 +121,7 @@ def typed(spec: Pipeline, landing: Landing) -> pa.Table:
     return pa.concat_tables(tables) if tables else pa.table({name: [] for name in COLUMNS})
 
 
-def ids(spec: Pipeline, *landings: Landing) -> list[int]:
+def ids(spec: ModelPipeline, *landings: Landing) -> list[int]:
     return sorted(number for landing in landings for number in typed(spec, landing)["id"].to_pylist())
 
 

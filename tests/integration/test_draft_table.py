@@ -16,7 +16,7 @@ from rempart.errors import DatabaseUnavailable, PipelineError
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import tables
 from rempart.settings.config import Connection, environment_connections
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 pytestmark = pytest.mark.stores
 CANARY = "CANARY-buyer-5d1e"
@@ -62,7 +62,7 @@ def test_the_catalogue_gives_types_and_key(shop: Connection) -> None:
     text = draft_pipeline(tables.of_table("shop.orders", "shop_db", shop))
     assert text.startswith("# Drafted from a sample of 50,000 of about 300,000 rows of shop.orders."), text[:200]
     assert CANARY not in text and "  # cursor: {column: updated_at}    # CHECK" in text
-    spec = Pipeline.model_validate(yaml.safe_load(text))
+    spec = ModelPipeline.model_validate(yaml.safe_load(text))
     assert (spec.name, spec.key, spec.source.kind) == ("orders", ["order_no", "line"], "sql")
     assert (spec.source.connection, spec.source.table) == ("shop_db", "shop.orders")
     assert spec.source.time_zone == "UTC"  # of `shipped`, which has none: a question
@@ -88,7 +88,7 @@ def test_the_catalogue_gives_types_and_key(shop: Connection) -> None:
 def test_a_view_is_read_as_a_whole(shop: Connection) -> None:
     text = draft_pipeline(tables.of_table("shop.few", "shop_db", shop))
     assert "all 50 rows of shop.few" in text
-    assert Pipeline.model_validate(yaml.safe_load(text)).key == ["id"]
+    assert ModelPipeline.model_validate(yaml.safe_load(text)).key == ["id"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline, TrailingView
+from rempart.settings.pipeline import ModelPipeline, TrailingView
 from tests.memory_site import MemorySite
 from tests.snapshots_of_tables import Drawing
 from tests.unit.features.stays import stays
@@ -48,17 +48,17 @@ _names = itertools.count()
 
 
 @pytest.fixture
-def pipeline() -> Pipeline:
+def pipeline() -> ModelPipeline:
     """A pipeline of its own for each test, since all share the scratch databases."""
     return stays(f"stays{next(_names)}")
 
 
 @pytest.fixture
-def refresh(feature_databases: FeatureDatabases, pipeline: Pipeline) -> Callable[..., MaterializeResult]:
+def refresh(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> Callable[..., MaterializeResult]:
     """Load rows as a snapshot and materialize; each call is an hour after the one before."""
     hours = itertools.count()
 
-    def run(rows: Iterable[Row], snapshot: str = "s1", of: Pipeline = pipeline) -> MaterializeResult:
+    def run(rows: Iterable[Row], snapshot: str = "s1", of: ModelPipeline = pipeline) -> MaterializeResult:
         return materialize_table(feature_databases, of, arrow(rows), snapshot, NOW + timedelta(hours=next(hours)))
 
     return run
@@ -99,7 +99,7 @@ def booked(booking: Row) -> date:
     return day
 
 
-def expected(pipeline: Pipeline, name: str, rows: list[Row], entity: Row, at: date) -> Row | None:
+def expected(pipeline: ModelPipeline, name: str, rows: list[Row], entity: Row, at: date) -> Row | None:
     """Brute force: the view's features of an entity on day `at`, None if the group is unknown or too old by then."""
     view = pipeline.features[name]
     assert isinstance(view, TrailingView)
@@ -124,13 +124,13 @@ def query(databases: FeatureDatabases, text: str) -> list[tuple[Any, ...]]:
         return opened.execute(text).fetchall()
 
 
-def watermarks(databases: FeatureDatabases, pipeline: Pipeline) -> list[Any]:
+def watermarks(databases: FeatureDatabases, pipeline: ModelPipeline) -> list[Any]:
     return [w for (w,) in query(databases, f"SELECT watermark FROM feature_views WHERE pipeline = '{pipeline.name}'")]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_leak_brute_force(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult], seed: int
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult], seed: int
 ) -> None:
     rows = random_rows(seed, 250)
     refresh(rows)
@@ -158,7 +158,7 @@ def test_no_leak_brute_force(
 
 
 def test_the_future_does_not_change_the_past(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     rows = random_rows(3, 200)
     refresh(rows)
@@ -177,7 +177,7 @@ def test_the_future_does_not_change_the_past(
 
 
 def test_late_delivery_updates_the_right_rows(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     rows = [row(1, 0, price=100.0), row(2, 20, price=50.0), row(3, 21, price=10.0, house="red")]
     first = refresh(rows)
@@ -205,7 +205,7 @@ def test_late_delivery_updates_the_right_rows(
 
 
 def test_same_snapshot_twice_changes_nothing(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     rows = random_rows(4, 100)
     refresh(rows)
@@ -218,7 +218,7 @@ def test_same_snapshot_twice_changes_nothing(
 
 
 def test_apply_leaves_the_watermark_alone(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     refresh([row(1, 0)])
     before = watermarks(feature_databases, pipeline)
@@ -230,7 +230,7 @@ def test_apply_leaves_the_watermark_alone(
     assert online.materialize(feature_databases, pipeline).written == 0
 
 
-def test_a_clock_set_back_hides_nothing(feature_databases: FeatureDatabases, pipeline: Pipeline) -> None:
+def test_a_clock_set_back_hides_nothing(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
     materialize_table(feature_databases, pipeline, arrow([row(1, 0)]), "s1", NOW)
     earlier = NOW - timedelta(days=1)
     result = materialize_table(feature_databases, pipeline, arrow([row(1, 0), row(2, 1)]), "s2", earlier)
@@ -239,7 +239,7 @@ def test_a_clock_set_back_hides_nothing(feature_databases: FeatureDatabases, pip
 
 def test_nothing_written_is_an_error_and_moves_no_watermark(
     feature_databases: FeatureDatabases,
-    pipeline: Pipeline,
+    pipeline: ModelPipeline,
     refresh: Callable[..., MaterializeResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -252,7 +252,7 @@ def test_nothing_written_is_an_error_and_moves_no_watermark(
 
 
 def test_lost_online_entities_come_back(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     rows = random_rows(5, 50)
     online_before = refresh(rows).rows_online
@@ -263,7 +263,7 @@ def test_lost_online_entities_come_back(
 
 
 def test_vanished_rows_leave_both_stores(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     refresh([row(1, 0, price=100.0), row(2, 5, price=50.0), row(3, 6, house="red")])
     result = refresh([row(1, 0, price=100.0)], "s2")
@@ -274,7 +274,7 @@ def test_vanished_rows_leave_both_stores(
 
 
 def test_a_changed_pipeline_rebuilds_its_views(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     rows = random_rows(6, 60)
     refresh(rows)
@@ -301,7 +301,7 @@ def test_another_pipelines_tables_are_out_of_reach(feature_databases: FeatureDat
 
 
 def test_odd_values_survive(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     odd = ["", "NaN", "null", '"', "a,b", "line\nbreak", "\\.", "\\N", "é\u0301🏨", "'; DROP TABLE x; --"]
     rows = [row(i, i, room=text, house=text, price=0.1 + 0.2 * i) for i, text in enumerate(odd)]
@@ -324,7 +324,7 @@ def test_odd_values_survive(
     ],
 )
 def test_bad_rows_are_refused_without_quoting_them(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, rows: list[Row], says: str
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, rows: list[Row], says: str
 ) -> None:
     with pytest.raises(FeatureError, match=says) as caught:
         materialize_table(feature_databases, pipeline, arrow(rows), "s1", NOW)
@@ -336,7 +336,7 @@ def test_bad_rows_are_refused_without_quoting_them(
 
 
 def test_multiplied_rows_are_refused(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, refresh: Callable[..., MaterializeResult]
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, refresh: Callable[..., MaterializeResult]
 ) -> None:
     refresh([row(1, 0), row(2, 5)])
     table = f'"{pipeline.name}__trend"'
@@ -347,7 +347,7 @@ def test_multiplied_rows_are_refused(
         training_set.point_in_time(feature_databases, pipeline)[0]
 
 
-def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: Pipeline) -> None:
+def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
     for ask in (offline.loaded_snapshot, online.materialize, training_set.point_in_time):
         with pytest.raises(FeatureError, match="contains no snapshot"):
             ask(feature_databases, pipeline)
@@ -356,7 +356,7 @@ def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: 
 
 
 def test_no_database_is_transient_and_keeps_the_password(
-    feature_databases: FeatureDatabases, pipeline: Pipeline
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
 ) -> None:
     nowhere = Connection("pg_x", "postgres", "127.0.0.1", 1, "someone", "hunter2-secret", "nothing")
     broken = FeatureDatabases(nowhere, feature_databases.offline, feature_databases.online)
@@ -369,7 +369,7 @@ def test_no_database_is_transient_and_keeps_the_password(
 
 
 def test_flow_takes_the_current_snapshot_or_the_one_named(
-    feature_databases: FeatureDatabases, pipeline: Pipeline, tmp_path: Path
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, tmp_path: Path
 ) -> None:
     settings, drawing = config.load(), Drawing(pipeline, tmp_path)
     site = MemorySite()

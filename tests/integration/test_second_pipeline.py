@@ -19,7 +19,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.models import registry
 from rempart.models.tracking import session
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 pytestmark = [pytest.mark.tracking, pytest.mark.full]
 PAGE = (config.project_root() / "docs" / "how-to" / "add-a-pipeline.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def house(platform: Platform) -> Iterator[Platform]:
 def test_one_yaml_file_is_enough(house: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block("python"), "add-a-pipeline.md", "exec"), {"__name__": "page"})  # noqa: S102 - our own page
-    pipeline = Pipeline.model_validate(yaml.safe_load(block("yaml")))
+    pipeline = ModelPipeline.model_validate(yaml.safe_load(block("yaml")))
     site = house.active_site(pipeline.classification)
     delivery = (tmp_path / "energy_use.csv").read_bytes()
     site.write(house.config.buckets.landing, f"{pipeline.source.prefix}energy_use.csv", delivery)

@@ -19,7 +19,7 @@ from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.memory_site import MemorySite
 from tests.unit.docsgen.blocks import Block, blocks
 from tests.unit.ingestion.conftest import READINGS, no_connection
@@ -47,7 +47,10 @@ def shown(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def test_the_deliveries_of_the_page_give_its_snapshot() -> None:
-    made, pipeline = platform(), Pipeline.model_validate(yaml.safe_load(READINGS) | yaml.safe_load(texts("yaml")[0]))
+    made, pipeline = (
+        platform(),
+        ModelPipeline.model_validate(yaml.safe_load(READINGS) | yaml.safe_load(texts("yaml")[0])),
+    )
     first, second, result, _ = texts("csv")
     site = made.sites["primary"]
     for number, body in enumerate((first, second)):
@@ -62,7 +65,7 @@ def test_the_deliveries_of_the_page_give_its_snapshot() -> None:
 
 def test_the_versions_of_the_page_are_kept_and_the_training_set_has_the_row_once() -> None:
     sections = yaml.safe_load(READINGS) | yaml.safe_load(texts("yaml")[1])
-    made, pipeline, body = platform(), Pipeline.model_validate(sections), texts("csv")[3]
+    made, pipeline, body = platform(), ModelPipeline.model_validate(sections), texts("csv")[3]
     site = made.sites["primary"]
     site.write("landing", "readings/1.csv", body.encode())
     ingest(made, pipeline)
@@ -76,13 +79,13 @@ def test_the_changed_columns_of_the_page_are_read() -> None:
     made, sections = platform(), yaml.safe_load(READINGS)
     site = made.sites["primary"]
     site.write("landing", "readings/1.csv", b"meter,day,kwh,people,tariff,note\nm1,2026-01-01,12.5,2,base,x\n")
-    ingest(made, Pipeline.model_validate(sections))
+    ingest(made, ModelPipeline.model_validate(sections))
     change = yaml.safe_load(texts("yaml")[2])
     kept = {name: column for name, column in sections["schema"].items() if name not in ("people", "note")}
     sections |= change | {"schema": kept | change["schema"]}
     sections["features"]["own"]["columns"] = ["persons", "tariff"]
     site.write("landing", "readings/2.csv", b"meter,day,kwh,persons,tariff,roof\nm2,2026-01-01,8,2.5,base,7\n")
-    ingest(made, Pipeline.model_validate(sections))
+    ingest(made, ModelPipeline.model_validate(sections))
     current = snapshots.current(site, "lake", "readings")
     assert current is not None
     table = snapshots.load_table(site, "lake", current)

@@ -15,7 +15,7 @@ from rempart.ingestion.sources.port import Surroundings
 from rempart.ingestion.sources.registry import opener_of
 from rempart.settings.config import Config, Connection, operators_dir, project_root
 from rempart.settings.operators import merge, read_catalogue
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.schema import read_yaml
 from rempart.sovereignty.policy import Decision
 from tests.http_service import Reply, Request, serving
@@ -34,10 +34,10 @@ def examples(page: str, word: str) -> list[dict[str, Any]]:
     return [data for data in map(yaml.safe_load, blocks) if word in data]
 
 
-def pipeline(example: dict[str, Any], **source: str) -> Pipeline:
+def pipeline(example: dict[str, Any], **source: str) -> ModelPipeline:
     data = yaml.safe_load(READINGS)
     data["schema"]["changed_at"] = {"type": "timestamp", "known": "read", "nullable": "cursor" not in example["source"]}
-    return Pipeline.model_validate({**data, **example, "source": {**example["source"], **source}})
+    return ModelPipeline.model_validate({**data, **example, "source": {**example["source"], **source}})
 
 
 def around(page: str, recorded: list[Decision], hosts: list[str]) -> Surroundings:

@@ -28,7 +28,7 @@ def test_the_pipeline_file_is_valid_and_the_page_shows_it(tmp_path: Path, monkey
     shutil.copy(project_root() / "rempart.yaml", tmp_path)
     shutil.copy(FOLDER / "bike_rentals.yaml", tmp_path / "include" / "pipelines")
     monkeypatch.setenv("REMPART_HOME", str(tmp_path))
-    assert pipelines.named("bike_rentals").prediction.target == "hours_ridden"
+    assert pipelines.with_model(pipelines.named("bike_rentals")).prediction.target == "hours_ridden"
     shipped = iter((FOLDER / "bike_rentals.yaml").read_text(encoding="utf-8").splitlines())
     shown = PAGE.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0].splitlines()
     lines = [line.partition("  #")[0].rstrip() for line in shown if line]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli.run_view import RunState, Show, StageState
 from rempart.orchestration import run_notes
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 DAGS = {"ingest": "ingest", "materialize": "materialize_features", "train": "train", "validate": "validate_model"}
 """Stages in order: the task whose result counts, and the DAG without the name of its pipeline."""
@@ -32,19 +33,20 @@ class StageFailed(AirflowApiError):
     """Raised when a stage of a pipeline failed, with the error of its task."""
 
 
-def dag_ids(pipeline: str) -> tuple[str, ...]:
-    """Return the DAGs of a pipeline's stages, in order."""
-    return tuple(f"{dag}_{pipeline}" for dag in DAGS.values())
+def stages_of(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the stages of a pipeline, in order: a pipeline without a model ends at its snapshot."""
+    return tuple(DAGS) if isinstance(pipeline, ModelPipeline) else ("ingest",)
 
 
-def start(api: AirflowApi, pipeline: str) -> str:
+def start(api: AirflowApi, pipeline: str, stages: Sequence[str] = tuple(DAGS)) -> str:
     """Start the ingestion of a pipeline and return the run's id.
 
     Raises AirflowApiError, also if a DAG of the pipeline is paused: its runs would wait for ever.
     """
-    for dag_id in dag_ids(pipeline):
+    dag_ids = [f"{DAGS[stage]}_{pipeline}" for stage in stages]
+    for dag_id in dag_ids:
         api.await_dag(dag_id)
-    return api.trigger(dag_ids(pipeline)[0])
+    return api.trigger(dag_ids[0])
 
 
 def follow(
@@ -54,6 +56,7 @@ def follow(
     show: Show,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], object] = time.sleep,
+    stages: Sequence[str] = tuple(DAGS),
 ) -> tuple[RunState, dict[str, Mapping[str, Any]]]:
     """Follow a started ingestion and the stages after it. Return the last state and the result of each stage.
 
@@ -61,7 +64,7 @@ def follow(
     interrupted. Raises StageFailed with the error of the failed task, AirflowApiError if Airflow is silent for two
     minutes.
     """
-    state = RunState(pipeline, clock(), tuple(StageState(name) for name in DAGS))
+    state = RunState(pipeline, clock(), tuple(StageState(name) for name in stages))
     results: dict[str, Mapping[str, Any]] = {}
 
     def change(name: str, **to: Any) -> None:
@@ -94,8 +97,8 @@ def follow(
                 wait(_ASKED_AGAIN_SECONDS)
 
     before = datetime.now(UTC) - timedelta(seconds=1)
-    for name, dag in DAGS.items():
-        dag_id = f"{dag}_{pipeline}"
+    for name in stages:
+        dag_id = f"{DAGS[name]}_{pipeline}"
         if name != "ingest":
             if not results["ingest"]["snapshot"]:
                 change(name, condition="not run", words="there is no snapshot yet")
@@ -160,7 +163,9 @@ def conclusion(pipeline: str, results: Mapping[str, Mapping[str, Any]]) -> list[
     lines = []
     if ingested["quarantined"]:
         lines.append(f"rows in quarantine: {ingested['quarantined']:,}. See them: rempart quarantine show {pipeline}")
-    if judged is None:
+    if judged is None and ingested["snapshot"]:
+        lines.append(f"Snapshot {ingested['snapshot']} is current: rempart pipeline show {pipeline}")
+    elif judged is None:
         lines.append(f"No row is accepted yet. Deliver a file: rempart pipeline deliver {pipeline} FILE")
         lines.append(f"Is a delivery held back? rempart quarantine show {pipeline}")
     elif judged["promoted"]:

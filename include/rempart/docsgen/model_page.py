@@ -62,7 +62,9 @@ def model_page(head: str, schema: Mapping[str, Any], example: str, texts: Texts,
     for name, node in schema["properties"].items():
         rows = list(_keys(schema, texts, (section, name), name, node, name in schema.get("required", ())))
         own, below = rows[0], rows[1:]
-        parts.append(f"\n## {name}\n\n{own.meaning}\n\n- Type: {own.kind}\n- Default: {own.default}\n")
+        together = name in schema.get("dependentRequired", {}).get(name, ())
+        default = "required, if the pipeline has a model" if together else own.default
+        parts.append(f"\n## {name}\n\n{own.meaning}\n\n- Type: {own.kind}\n- Default: {default}\n")
         if text := fragment(example, name) or texts.examples.get(name, ""):
             parts.append(f"\n<!-- checked as {section} -->\n```yaml\n{text.rstrip()}\n```\n")
         for group, keys in groupby(below, key=lambda key: key.group):

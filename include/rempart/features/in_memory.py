@@ -13,7 +13,7 @@ from rempart.features import tables, versions
 from rempart.features.plan import ViewTable, rows_table, view_tables
 from rempart.features.training_set import kinds
 from rempart.features.views import select_view
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +28,7 @@ _POSTGRESQL = """
 """Functions of PostgreSQL that the offline store's SQL calls, and DuckDB lacks."""
 
 
-def training_set(pipeline: Pipeline, table: pa.Table, *, memory: str = "512MB") -> pa.Table:
+def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: str = "512MB") -> pa.Table:
     """Return the training set of accepted rows, as `training_set.point_in_time` does for a snapshot.
 
     Raises FeatureError if a row has no moment, or if a view has two rows for one moment.
@@ -58,7 +58,7 @@ def training_set(pipeline: Pipeline, table: pa.Table, *, memory: str = "512MB") 
     return joined.select(list(wanted)).cast(pa.schema(wanted.items()))
 
 
-def _load(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline, table: pa.Table) -> None:
+def _load(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, table: pa.Table) -> None:
     """Create the table of the rows, with the moment of the prediction."""
     rows = rows_table(pipeline)
     columns = [name for name, _ in tables.rows_columns(pipeline) if name != "event_timestamp"]
@@ -77,7 +77,7 @@ def _load(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline, table: pa.T
         )
 
 
-def _joined(pipeline: Pipeline, views: tuple[ViewTable, ...]) -> str:
+def _joined(pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> str:
     """Return the query that joins to each row the newest row of each view at or before its moment."""
     inputs = set(pipeline.model_inputs())
     keys = ", ".join(f'{_sql(tables.join_key(pipeline, view))} AS "entity {i}"' for i, view in enumerate(views))

@@ -15,7 +15,7 @@ from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import ViewTable, rows_table, view_tables
 from rempart.features.views import select_view
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,7 @@ class Load:
     changed: int
 
 
-def load(databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snapshot_id: str, at: datetime) -> Load:
+def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, snapshot_id: str, at: datetime) -> Load:
     """Load exactly this snapshot into the offline store, in one transaction; only differing rows are written.
 
     `table` has one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.load_table`).
@@ -111,7 +111,7 @@ def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...
         return opened.execute(query).fetchall()
 
 
-def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...]) -> None:
+def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> None:
     """Record this pipeline's tables, and drop those of removed views.
 
     Two pipelines can claim one table name (`hotel` with a view `room_price`, `hotel_room` with a view `price`). The
@@ -138,7 +138,7 @@ def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...])
             ) from cause
 
 
-def _load_rows(opened: Session, pipeline: Pipeline, table: pa.Table, at: datetime) -> int:
+def _load_rows(opened: Session, pipeline: ModelPipeline, table: pa.Table, at: datetime) -> int:
     columns = tables.rows_columns(pipeline)
     received = [column for column, _ in columns if column != "event_timestamp"]
     tables.ensure(opened, rows_table(pipeline), columns, pipeline.row_key)

@@ -13,7 +13,7 @@ from rempart.errors import FeatureError
 from rempart.features import quick_feast, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import Span, Step, ViewState, ViewTable, entity_key, next_step, view_tables
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ class Materialized:
 
 
 def materialize(
-    databases: FeatureDatabases, pipeline: Pipeline, *, online_store: str = repository.ONLINE_STORE
+    databases: FeatureDatabases, pipeline: ModelPipeline, *, online_store: str = repository.ONLINE_STORE
 ) -> Materialized:
     """Write to the online store the newest row of every entity that changed since the watermark; then move that.
 
@@ -69,7 +69,7 @@ def materialize(
 
 
 def online_rows(
-    databases: FeatureDatabases, pipeline: Pipeline, view: str, keys: Sequence[Mapping[str, Any]]
+    databases: FeatureDatabases, pipeline: ModelPipeline, view: str, keys: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return the newest features of entities, one dict per key in order: the key's columns and the view's features.
 
@@ -95,7 +95,7 @@ def online_rows(
 
 
 def _materialize_view(
-    databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable, offline: Session, store: Any
+    databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable, offline: Session, store: Any
 ) -> tuple[int, list[Step]]:
     """Write changed entities; if the online store then lacks some (it was restored or emptied), write all."""
     state = _state(offline, pipeline, table)
@@ -125,7 +125,7 @@ def _materialize_view(
     )
 
 
-def _state(offline: Session, pipeline: Pipeline, table: ViewTable) -> ViewState:
+def _state(offline: Session, pipeline: ModelPipeline, table: ViewTable) -> ViewState:
     loaded = offline.execute(
         "SELECT watermark FROM feature_views WHERE pipeline = %s AND view = %s", (pipeline.name, table.view)
     ).fetchone()
@@ -176,7 +176,7 @@ def _write(store: Any, table: ViewTable, batch: pd.DataFrame) -> int:
     return len(batch)
 
 
-def _online(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -> int:
+def _online(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable) -> int:
     """Count the entities in the online store.
 
     All features of an entity are written in one transaction, so counting one feature is enough.
@@ -189,7 +189,7 @@ def _online(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -
     return int(row[0]) if row else 0
 
 
-def _prune(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable, offline: Session) -> None:
+def _prune(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable, offline: Session) -> None:
     """Delete entities that left the offline store, and features that left the view."""
     quick_feast.load()
     from feast.infra.key_encoding_utils import serialize_entity_key

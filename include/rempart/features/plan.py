@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from rempart.errors import FeatureError
-from rempart.settings.pipeline import Pipeline, TrailingView
+from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView
 
 SqlType = Literal["bigint", "double precision", "boolean", "text", "date", "timestamptz"]
 
@@ -74,7 +74,7 @@ def rows_table(pipeline: Pipeline) -> str:
     return f"{pipeline.name}__rows"
 
 
-def view_tables(pipeline: Pipeline) -> tuple[ViewTable, ...]:
+def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
     """Return the offline table of each view, in the file's order. Raises FeatureError if a store cannot hold one."""
     tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
     if faults := [*_faults(pipeline, tables)]:
@@ -85,7 +85,7 @@ def view_tables(pipeline: Pipeline) -> tuple[ViewTable, ...]:
     return tables
 
 
-def _view_table(pipeline: Pipeline, name: str) -> ViewTable:
+def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
     view = pipeline.features[name]
     if isinstance(view, TrailingView):
         by = tuple(view.by)
@@ -112,12 +112,12 @@ def _view_table(pipeline: Pipeline, name: str) -> ViewTable:
     )
 
 
-def _feature_type(pipeline: Pipeline, column: str) -> SqlType:
+def _feature_type(pipeline: ModelPipeline, column: str) -> SqlType:
     declared = SQL_TYPES[pipeline.columns[column].type]
     return "text" if declared == "date" else declared
 
 
-def _faults(pipeline: Pipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
+def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
     for column in pipeline.columns:
         if column in RESERVED:
             yield f"schema.{column}: the name is reserved; rename the column"
@@ -143,7 +143,7 @@ def _faults(pipeline: Pipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
             yield f"{where}: '{longest}' has more than {LONGEST_IDENTIFIER} characters; shorten the names"
 
 
-def entity_key(table: ViewTable, pipeline: Pipeline, key: Mapping[str, Any]) -> int | str:
+def entity_key(table: ViewTable, pipeline: ModelPipeline, key: Mapping[str, Any]) -> int | str:
     """Return the value of `join_key` for the columns in `key`, equal to the text that `tables.join_key` makes in SQL.
 
     Raises FeatureError if a column is missing; never quotes a value.

@@ -11,14 +11,16 @@ from rempart.features import quick_feast
 from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, sslmode
 from rempart.features.plan import ViewTable, view_tables
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 ONLINE_STORE = "rempart.features.copy_online_store.CopyOnlineStore"
 """Feast's PostgreSQL online store, written by COPY (docs/adr/0004-features.md); "postgres" selects Feast's own."""
 
 
 @contextmanager
-def feature_store(databases: FeatureDatabases, pipeline: Pipeline, online_store: str = ONLINE_STORE) -> Iterator[Any]:
+def feature_store(
+    databases: FeatureDatabases, pipeline: ModelPipeline, online_store: str = ONLINE_STORE
+) -> Iterator[Any]:
     """Provide a `feast.FeatureStore` whose project is the pipeline, and close its connections at the end.
 
     Raises FeatureError and DatabaseUnavailable.
@@ -57,7 +59,7 @@ def feature_store(databases: FeatureDatabases, pipeline: Pipeline, online_store:
             connection.close()
 
 
-def apply(store: Any, pipeline: Pipeline) -> None:
+def apply(store: Any, pipeline: ModelPipeline) -> None:
     """Register the pipeline's entities and views and create the online tables; drop views that the pipeline lost.
 
     Idempotent. How far the online store is stands in our own table, so nothing that Feast does here can reset it.

@@ -11,7 +11,7 @@ from psycopg import sql
 from rempart.features.databases import Session
 from rempart.features.plan import SQL_TYPES, ViewTable
 from rempart.settings.columns import Moment
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 _STATE = sql.SQL("""
     CREATE TABLE IF NOT EXISTS feature_loads (
@@ -49,7 +49,7 @@ def names(identifiers: Iterable[str], prefix: str | None = None) -> sql.Composed
     return sql.SQL(", ").join(sql.Identifier(prefix, i) if prefix else sql.Identifier(i) for i in identifiers)
 
 
-def day(pipeline: Pipeline, moment: str) -> sql.Composed:
+def day(pipeline: ModelPipeline, moment: str) -> sql.Composed:
     """Return the date (in UTC) of a moment of the row's life."""
     spec = pipeline.moments[moment]
     if not spec.is_day(pipeline.columns):
@@ -57,7 +57,7 @@ def day(pipeline: Pipeline, moment: str) -> sql.Composed:
     return _calendar_day(spec)
 
 
-def instant(pipeline: Pipeline, moment: str) -> sql.Composed:
+def instant(pipeline: ModelPipeline, moment: str) -> sql.Composed:
     """Return the instant of a moment of the row's life; of a whole day its midnight in UTC."""
     spec = pipeline.moments[moment]
     if spec.is_day(pipeline.columns):
@@ -95,7 +95,7 @@ def midnight(date: sql.Composable) -> sql.Composed:
     return sql.SQL("({}::timestamp AT TIME ZONE 'UTC')").format(date)
 
 
-def join_key(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
+def join_key(pipeline: ModelPipeline, table: ViewTable) -> sql.Composed:
     """Return the view's entity key, equal to the text of `plan.entity_key`. NULL if a part is NULL."""
     if table.join_type == "bigint":
         return sql.SQL("{}").format(name(table.by[0]))
@@ -111,13 +111,13 @@ def join_key(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
     return sql.SQL(" || '|' || ").join(escaped)
 
 
-def _text(pipeline: Pipeline, column: str) -> sql.Composed:
+def _text(pipeline: ModelPipeline, column: str) -> sql.Composed:
     if pipeline.columns[column].type == "timestamp":
         return sql.SQL("""to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""").format(name(column))
     return sql.SQL("{}::text").format(name(column))
 
 
-def rows_columns(pipeline: Pipeline) -> Columns:
+def rows_columns(pipeline: ModelPipeline) -> Columns:
     """Return the stored columns of the snapshot's rows, without arrays, and their types."""
     stored = ((c, SQL_TYPES[spec.type]) for c, spec in pipeline.columns.items() if spec.type != "array")
     return [*stored, ("event_timestamp", "timestamptz")]
@@ -131,7 +131,7 @@ def view_columns(table: ViewTable) -> Columns:
     ]
 
 
-def lock(session: Session, pipeline: Pipeline) -> None:
+def lock(session: Session, pipeline: ModelPipeline) -> None:
     """Lock the pipeline against other loads and materializations until the transaction ends.
 
     Create the state tables.

@@ -11,7 +11,7 @@ from rempart.errors import FeatureError
 from rempart.features import offline, repository, tables, versions
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import view_tables
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,13 +20,13 @@ _ATTEMPTS = 5
 _BATCH = 10_000
 
 
-def plain_columns(pipeline: Pipeline) -> list[str]:
+def plain_columns(pipeline: ModelPipeline) -> list[str]:
     """Return columns of the snapshot stored with the features: key, target, holdout and the baseline's."""
     baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
     return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, pipeline.holdout.column, *baseline]))
 
 
-def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str]:
+def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str]:
     """Return the training set and the id of its snapshot, read in one transaction: never of two snapshots.
 
     One row per key of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
@@ -43,7 +43,7 @@ def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.T
     )
 
 
-def _read(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str] | None:
+def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str] | None:
     """Return the training set and its snapshot; None if Feast wrote its query for another snapshot."""
     with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -65,7 +65,9 @@ def _read(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, st
     return table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot
 
 
-def _joining_query(databases: FeatureDatabases, pipeline: Pipeline, entities: str, first: Any, last: Any) -> str | None:
+def _joining_query(
+    databases: FeatureDatabases, pipeline: ModelPipeline, entities: str, first: Any, last: Any
+) -> str | None:
     """Return Feast's query for the rows of `entities`; None if it limits the views to less than `first` to `last`.
 
     Feast reads the span of the event times itself, outside our transaction.
@@ -86,7 +88,7 @@ def _joining_query(databases: FeatureDatabases, pipeline: Pipeline, entities: st
         return str(job.to_sql())
 
 
-def _fetch(opened: Session, pipeline: Pipeline, query: str) -> pa.Table:
+def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
     """Yield the query's rows in batches, with the columns and types of the training set."""
     import pyarrow as pa
 
@@ -104,7 +106,7 @@ def _fetch(opened: Session, pipeline: Pipeline, query: str) -> pa.Table:
     return pa.Table.from_batches(batches, schema)
 
 
-def kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
+def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
     """Return the columns of the training set in order, with their Arrow types."""
     import pyarrow as pa
 
@@ -122,7 +124,7 @@ def kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
     return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
 
 
-def _entity_query(pipeline: Pipeline) -> sql.Composed:
+def _entity_query(pipeline: ModelPipeline) -> sql.Composed:
     """Return the query of entity rows: the plain columns, the moment, and the join key of each view."""
     plain = plain_columns(pipeline)
     keys = {view.join_key: tables.join_key(pipeline, view) for view in view_tables(pipeline)}

@@ -10,18 +10,18 @@ from psycopg import sql
 
 from rempart.features import tables
 from rempart.features.plan import rows_table
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 DAY = "_day"
 """Column of `of_days`: the day to which a row belongs. No column of a pipeline begins with _."""
 
 
-def version_of(pipeline: Pipeline) -> str | None:
+def version_of(pipeline: ModelPipeline) -> str | None:
     """Return the column with the time from which a row is valid; None for a pipeline without versions of rows."""
     return pipeline.version_column if pipeline.conflict_rule == "history" else None
 
 
-def examples(pipeline: Pipeline) -> sql.Composable:
+def examples(pipeline: ModelPipeline) -> sql.Composable:
     """Return the relation of the rows to learn from: one for each key, with its moment as `event_timestamp`.
 
     Of a key with versions, the newest one gives the key, the target, the column of the hold-out and the moment. All
@@ -52,7 +52,7 @@ def examples(pipeline: Pipeline) -> sql.Composable:
     )
 
 
-def visible(pipeline: Pipeline, moment: sql.Composable) -> sql.Composable:
+def visible(pipeline: ModelPipeline, moment: sql.Composable) -> sql.Composable:
     """Return the instant from which a row shows what it holds: its moment, and not before its version is valid."""
     version = version_of(pipeline)
     if version is None:
@@ -61,7 +61,7 @@ def visible(pipeline: Pipeline, moment: sql.Composable) -> sql.Composable:
 
 
 def newest_first(
-    pipeline: Pipeline, entity: sql.Composable, at: sql.Composable
+    pipeline: ModelPipeline, entity: sql.Composable, at: sql.Composable
 ) -> tuple[sql.Composable, sql.Composable]:
     """Return what stands after SELECT and at the end of a query, so that one row is left for an entity and instant."""
     version = version_of(pipeline)
@@ -73,7 +73,7 @@ def newest_first(
     )
 
 
-def of_days(pipeline: Pipeline, day: sql.Composable) -> sql.Composable:
+def of_days(pipeline: ModelPipeline, day: sql.Composable) -> sql.Composable:
     """Return the relation of rows to sum up by day: one for each key, and the day to which it belongs as `DAY`.
 
     Of several versions it is the one that was valid on the day; a version that became valid later, if it is the first,
@@ -94,5 +94,5 @@ def _of(relation: str, column: str) -> sql.Composable:
     return sql.Identifier(relation, column)
 
 
-def _instant(pipeline: Pipeline, version: str, column: sql.Composable) -> sql.Composable:
+def _instant(pipeline: ModelPipeline, version: str, column: sql.Composable) -> sql.Composable:
     return tables.midnight(column) if pipeline.columns[version].type == "date" else column

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from rempart.features import tables, versions
 from rempart.features.plan import ViewTable, rows_table
-from rempart.settings.pipeline import Pipeline, RowView, TrailingView
+from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
 
 _CALENDAR = {
     "year": "YEAR",
@@ -20,7 +20,7 @@ _CALENDAR = {
 """EXTRACT's name of each calendar part; weeks are ISO 8601, Monday is day 1."""
 
 
-def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
+def select_view(pipeline: ModelPipeline, table: ViewTable) -> sql.Composed:
     """Return the query of a view's table over the snapshot's rows."""
     view = pipeline.features[table.view]
     if isinstance(view, TrailingView):
@@ -28,7 +28,7 @@ def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
     return _select_row(pipeline, table, view)
 
 
-def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Composed:
+def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> sql.Composed:
     features = [
         sql.SQL("{}::{}").format(tables.name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]
     ]
@@ -43,7 +43,7 @@ def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Comp
     return sql.SQL("SELECT {}{} FROM {}{}").format(distinct, selected, tables.name(rows_table(pipeline)), order)
 
 
-def _local(pipeline: Pipeline, column: str) -> sql.Composed:
+def _local(pipeline: ModelPipeline, column: str) -> sql.Composed:
     """Return a date, or a timestamp as clocks in the source's time zone showed it."""
     if pipeline.columns[column].type != "timestamp":
         return sql.SQL("{}").format(tables.name(column))
@@ -51,7 +51,7 @@ def _local(pipeline: Pipeline, column: str) -> sql.Composed:
     return sql.SQL("({} AT TIME ZONE {})").format(tables.name(column), sql.Literal(zone))
 
 
-def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
+def _select_trailing(pipeline: ModelPipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
     """Return the query of aggregates over (day - days, day], dated the day after: day E sees only rows before E.
 
     Sums are `numeric`, so exact: neither the order of rows nor rows that left the window affect the result.

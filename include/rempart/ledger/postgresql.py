@@ -78,7 +78,7 @@ class PostgresqlLedger:
             query, values = f"{query} AND subject = %s", [*values, subject]
         records: list[Evidence] = []
         wanted, below = limit, ""
-        with self._session(f"find {kind} {subject or ''}") as session:
+        with self._session(f"find {kind} {subject or ''}".rstrip()) as session:
             keys = key_chain(session.execute(_KEYS).fetchall())
             while True:
                 rows = session.execute(f"{query} {below} ORDER BY seq DESC LIMIT {wanted:d}", values).fetchall()

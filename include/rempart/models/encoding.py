@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.errors import TrainingError
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class Feature:
         return cls(str(data["name"]), data["type"], tuple(data.get("values") or ()))
 
 
-def features_of(pipeline: Pipeline) -> tuple[Feature, ...]:
+def features_of(pipeline: ModelPipeline) -> tuple[Feature, ...]:
     """Return the pipeline's model inputs with their types."""
     features: dict[str, Feature] = {}
     for view_name, view in pipeline.features.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, get_parsing_context, task
 
@@ -18,7 +18,7 @@ from rempart.orchestration.policies.enforcement import refusal, today
 from rempart.orchestration.retries import RetryTransientErrors
 from rempart.settings import config
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, DagDefaults
 from rempart.sovereignty.classification import highest
@@ -28,6 +28,7 @@ DIALECT = {"$schema": "http://json-schema.org/draft-07/schema#"}
 """Dialect of a run parameter's schema. Airflow checks each schema itself whenever it reads a scheduled DAG, and
 jsonschema's default, the newest dialect, takes three times as long (0.3 ms for a parameter, 3 ms for a trainer's).
 """
+AnyPipeline = TypeVar("AnyPipeline", bound=Pipeline)
 LONGEST_TAG = 100
 """Characters of a tag that Airflow accepts."""
 
@@ -81,6 +82,11 @@ def is_wanted(dag_id: str) -> bool:
     return get_parsing_context().dag_id in (None, dag_id)
 
 
+def model_dags(stage: str, build: Callable[[str, ModelPipeline], DAG]) -> dict[str, DAG]:
+    """Build `<stage>_<pipeline>` as `pipeline_dags` does, for each pipeline with a model."""
+    return _dags(stage, ModelPipeline, build)
+
+
 def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str, DAG]:
     """Build `<stage>_<pipeline>` for each pipeline file whose data may be where it would come to rest.
 
@@ -89,6 +95,10 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
     rule, becomes a paused DAG that carries the error and its remedy. `build` makes its DAG with `auto_register=False`:
     Airflow must not find it before it was judged here.
     """
+    return _dags(stage, Pipeline, build)
+
+
+def _dags(stage: str, kind: type[AnyPipeline], build: Callable[[str, AnyPipeline], DAG]) -> dict[str, DAG]:
     dags, current = {}, config.load()
     for name, loaded in load_all(wanted=lambda name: is_wanted(_dag_id(stage, name))).items():
         dag_id = _dag_id(stage, name)
@@ -97,7 +107,7 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
             # one sign is enough: the first stage carries it
             if stage == "ingest":
                 dags[dag_id] = broken_dag(dag_id, name, fault)
-        elif isinstance(loaded, Pipeline):
+        elif isinstance(loaded, kind):
             dags[dag_id] = _built(dag_id, loaded, build)
     return dags
 
@@ -139,7 +149,7 @@ def _cannot_run(pipeline: Pipeline) -> PipelineError | None:
     return None
 
 
-def _built(dag_id: str, pipeline: Pipeline, build: Callable[[str, Pipeline], DAG]) -> DAG:
+def _built(dag_id: str, pipeline: AnyPipeline, build: Callable[[str, AnyPipeline], DAG]) -> DAG:
     where = f"include/pipelines/{pipeline.name}.yaml"
     try:
         dag = build(dag_id, pipeline)

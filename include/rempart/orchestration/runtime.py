@@ -15,7 +15,7 @@ from rempart.settings.config import Connection
 if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
     from rempart.ledger.attributed import Writer
-    from rempart.settings.pipeline import Pipeline
+    from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -65,6 +65,13 @@ def pipeline(name: str) -> Pipeline:
     from rempart.settings.pipelines import named
 
     return named(name)
+
+
+def model_pipeline(name: str) -> ModelPipeline:
+    """Return the pipeline from its file. Raises PipelineError if it has no model any more."""
+    from rempart.settings.pipelines import named, with_model
+
+    return with_model(named(name))
 
 
 def drill_id(dag_run: Any) -> str:

@@ -8,7 +8,7 @@ read, before any run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -23,7 +23,8 @@ from rempart.settings.sources import PREFIX, AnySource, Source
 
 __all__ = [
     "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "Lowered", "Metric",
-    "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source", "TrailingView", "Trainer", "View",
+    "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source", "TrailingView",
+    "Trainer", "View",
 ]  # fmt: skip
 
 _FEATURES = (*NUMERIC, "boolean", "string", "category", "date")
@@ -86,7 +87,7 @@ class Schedules(Strict):
 
 
 class Pipeline(Strict):
-    """A pipeline file, validated as a whole."""
+    """A pipeline file, validated as a whole. This part is common to all: how deliveries become a snapshot."""
 
     name: Name
     description: str = ""
@@ -128,11 +129,6 @@ class Pipeline(Strict):
         le=1,
         description="Share of refused rows above which deliveries are held back and the run fails.",
     )
-    features: dict[Name, View]
-    prediction: Prediction
-    holdout: Holdout
-    trainer: Trainer = Trainer()
-    gate: Gate
     schedules: Schedules = Schedules()
 
     @property
@@ -155,13 +151,6 @@ class Pipeline(Strict):
         """Return the columns that identify a row of a snapshot: the key, and the version where all are kept."""
         version = self.version_column if self.conflict_rule == "history" else None
         return self.key if version is None or version in self.key else [*self.key, version]
-
-    @field_validator("features")
-    @classmethod
-    def _one_row_view(cls, views: dict[str, RowView | TrailingView]) -> dict[str, RowView | TrailingView]:
-        if not any(view.kind == "row" for view in views.values()):
-            raise ValueError("declare at least one view of `kind: row`")
-        return views
 
     def reading_from(self, prefix: str) -> Pipeline:
         """Return the pipeline restricted to one folder below its own prefix. Raises PipelineError for any other prefix.
@@ -186,18 +175,6 @@ class Pipeline(Strict):
         order = list(self.moments)
         return order.index(self.columns[column].known) <= order.index(moment)
 
-    def model_inputs(self) -> list[str]:
-        """Return references (`view__feature`) of the model's inputs in order: numbers, booleans and closed categories.
-
-        Free text never enters a model: it may hold personal values, which the model file would contain.
-        """
-        return [
-            f"{name}__{feature}"
-            for name, view in self.features.items()
-            for feature in view.features()
-            if not (view.kind == "row" and feature in self.columns and self.columns[feature].type == "string")
-        ]
-
     @model_validator(mode="after")
     def _consistent(self) -> Pipeline:
         faults = list(self._faults())
@@ -208,12 +185,7 @@ class Pipeline(Strict):
     def _faults(self) -> Iterator[str]:
         columns, moments = self.columns, self.moments
 
-        def wrong(path: str, column: str, types: tuple[str, ...] = ()) -> Iterator[str]:
-            if column not in columns:
-                yield f"{path}: column '{column}' is not in the schema"
-            elif types and columns[column].type not in types:
-                yield f"{path}: column '{column}' must be {' or '.join(types)}, but it is {columns[column].type}"
-
+        wrong = self._wrong
         for column, spec in columns.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", column):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
@@ -229,29 +201,24 @@ class Pipeline(Strict):
         for column in self.key:
             yield from wrong("key", column, _KEYS)
         yield from wrong("partition_by", self.partition_by, _PERIODS[self.partition_every])
-        yield from wrong("holdout.column", self.holdout.column, TEMPORAL)
         yield from self._version_faults()
-        if self.holdout.column in columns and columns[self.holdout.column].nullable:
-            yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"
-        for name in [
-            moment for moment in moments if moment in {self.prediction.at, *(v.at for v in self.features.values())}
-        ]:
-            for used in moments[name].columns:
-                if used in columns and columns[used].nullable:
-                    yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
         for i, expectation in enumerate(self.expectations):
             for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
                 for named_column in column if isinstance(column, list) else [column]:
                     yield from wrong(f"expectations.{i}", named_column)
-        for column in self.gate.baseline_by:
-            if "." in column:
-                date_column, part = column.split(".", 1)
-                yield from wrong("gate.baseline_by", date_column, ("timestamp",) if part == "hour" else TEMPORAL)
-                if part not in CalendarPart.__args__:  # type: ignore[attr-defined] # Literal's own attribute
-                    yield f"gate.baseline_by: '{part}' is not a calendar part"
-            else:
-                yield from wrong("gate.baseline_by", column)
-        yield from self._leaks()
+        yield from self._without_model()
+
+    def _without_model(self) -> Iterator[str]:
+        """Yield what a pipeline without a model cannot have."""
+        if self.schedules.train:
+            yield "schedules.train: the pipeline has no model; declare features, prediction, holdout and gate"
+
+    def _wrong(self, path: str, column: str, types: tuple[str, ...] = ()) -> Iterator[str]:
+        """Yield that a column is not in the schema, or has none of these types."""
+        if column not in self.columns:
+            yield f"{path}: column '{column}' is not in the schema"
+        elif types and self.columns[column].type not in types:
+            yield f"{path}: column '{column}' must be {' or '.join(types)}, but it is {self.columns[column].type}"
 
     def _clock_faults(self, name: str, moment: Moment) -> Iterator[str]:
         """Yield what is wrong with the clock time of a moment."""
@@ -301,6 +268,61 @@ class Pipeline(Strict):
         if spec.nullable:
             yield f"{where}: column '{column}' is nullable, but every row needs its version"
 
+
+class ModelPipeline(Pipeline):
+    """A pipeline whose snapshots also become features and a model. Its keys follow those of every pipeline."""
+
+    features: dict[Name, View]
+    prediction: Prediction
+    holdout: Holdout
+    trainer: Trainer = Trainer()
+    gate: Gate
+
+    @field_validator("features")
+    @classmethod
+    def _one_row_view(cls, views: dict[str, RowView | TrailingView]) -> dict[str, RowView | TrailingView]:
+        if not any(view.kind == "row" for view in views.values()):
+            raise ValueError("declare at least one view of `kind: row`")
+        return views
+
+    def model_inputs(self) -> list[str]:
+        """Return references (`view__feature`) of the model's inputs in order: numbers, booleans and closed categories.
+
+        Free text never enters a model: it may hold personal values, which the model file would contain.
+        """
+        return [
+            f"{name}__{feature}"
+            for name, view in self.features.items()
+            for feature in view.features()
+            if not (view.kind == "row" and feature in self.columns and self.columns[feature].type == "string")
+        ]
+
+    def _without_model(self) -> Iterator[str]:
+        """Yield nothing: the pipeline has a model."""
+        yield from ()
+
+    def _faults(self) -> Iterator[str]:
+        columns, moments = self.columns, self.moments
+        yield from super()._faults()
+        yield from self._wrong("holdout.column", self.holdout.column, TEMPORAL)
+        if self.holdout.column in columns and columns[self.holdout.column].nullable:
+            yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"
+        for name in [
+            moment for moment in moments if moment in {self.prediction.at, *(v.at for v in self.features.values())}
+        ]:
+            for used in moments[name].columns:
+                if used in columns and columns[used].nullable:
+                    yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
+        for column in self.gate.baseline_by:
+            if "." in column:
+                date_column, part = column.split(".", 1)
+                yield from self._wrong("gate.baseline_by", date_column, ("timestamp",) if part == "hour" else TEMPORAL)
+                if part not in CalendarPart.__args__:  # type: ignore[attr-defined] # Literal's own attribute
+                    yield f"gate.baseline_by: '{part}' is not a calendar part"
+            else:
+                yield from self._wrong("gate.baseline_by", column)
+        yield from self._leaks()
+
     def _leaks(self) -> Iterator[str]:
         columns, target = self.columns, self.prediction.target
         if self.prediction.at not in self.moments:
@@ -348,3 +370,16 @@ class Pipeline(Strict):
                         f"features.{name}: column '{column}' is known only from '{columns[column].known}', later "
                         f"than the view's moment '{view.at}'"
                     )
+
+
+MODEL_KEYS = frozenset(ModelPipeline.model_fields) - frozenset(Pipeline.model_fields)
+"""Keys of the model's part. A file with one of them needs them all; one without any ends at its snapshot."""
+
+
+def parsed(content: Any) -> Pipeline:
+    """Return the pipeline of a file's content: a ModelPipeline if it has a key of the model's part.
+
+    Raises pydantic.ValidationError.
+    """
+    learns = isinstance(content, Mapping) and not MODEL_KEYS.isdisjoint(content)
+    return (ModelPipeline if learns else Pipeline).model_validate(content)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rempart.errors import PipelineError
 from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline, parsed
 from rempart.settings.schema import explain, read_yaml
 from rempart.settings.supported import not_yet
 
@@ -63,7 +63,7 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     if stamp is None:
         raise PipelineError(f"{file} does not exist, or is no regular file", _pipeline_hint(file))
     try:
-        pipeline = Pipeline.model_validate(read_yaml(file, PipelineError))
+        pipeline = parsed(read_yaml(file, PipelineError))
     except ValidationError as cause:
         raise PipelineError(
             f"The pipeline file is not valid:\n{explain(cause, file)}",
@@ -163,3 +163,14 @@ def named(name: str) -> Pipeline:
     prefixes = _prefixes(_files(pipelines_dir()))
     check_prefix(file, prefixes, overlaps(prefixes))
     return pipeline
+
+
+def with_model(pipeline: Pipeline) -> ModelPipeline:
+    """Return the pipeline as one with a model. Raises PipelineError if it ends at its snapshot."""
+    if isinstance(pipeline, ModelPipeline):
+        return pipeline
+    raise PipelineError(
+        f"Pipeline '{pipeline.name}' has no model: it ends at its snapshot",
+        f"Declare features, prediction, holdout and gate in include/pipelines/{pipeline.name}.yaml, or name a "
+        "pipeline that has them.",
+    )

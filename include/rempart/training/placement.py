@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification, Pool
 from rempart.sovereignty.places import decide_image, decide_pool, full_image
 from rempart.training.waiting import Waiting
@@ -106,7 +106,7 @@ class Plan:
         return next((option for option in self.options if option.pool == pool), None)
 
 
-def request_of(config: Config, pipeline: Pipeline) -> Request:
+def request_of(config: Config, pipeline: ModelPipeline) -> Request:
     """Return the request of a pipeline's jobs: from its trainer, else from `training` in rempart.yaml."""
     trainer, settings = pipeline.trainer, config.training
     order = trainer.gpu_pools or settings.gpu_pools or list(config.gpu_pools)

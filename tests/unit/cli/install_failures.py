@@ -121,7 +121,7 @@ def half_an_environment(project: Place) -> str:
     venv = project.folder / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "rempart").write_text("#!/elsewhere/.venv/bin/python\n")
-    here = bootstrap.Environment(str(venv), "requirements-dev.txt", "2.2 GB", download=", at most 0.5 GB to download")
+    here = bootstrap.Environment(str(venv), "requirements-dev.txt", "2.6 GB", download=", at most 0.7 GB to download")
     told = io.StringIO()
     with (
         patch.dict(bootstrap.ENVIRONMENTS, rempart=here),

@@ -252,7 +252,7 @@ def test_set_up_reads_what_uv_downloads_and_installs() -> None:
     assert state.shown(0) == ("downloaded 17 of 69 MB", pytest.approx(16.78, 0.01), pytest.approx(69.2, 0.01))
     state = state.after("Prepared 13 packages in 1.86s")
     assert state.shown(4) == ("installed 4 of 13 packages", 4, 13)
-    assert state.after("Installed 13 packages in 1.32s").shown(13)[0] == "compiling the modules"
+    assert state.after("Installed 13 packages in 1.32s").shown(13)[0] == "compiling the modules, about 20 s on 2 cores"
 
 
 def test_the_output_of_an_installer_is_shown_without_passwords_and_control_characters() -> None:

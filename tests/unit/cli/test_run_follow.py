@@ -112,7 +112,7 @@ def test_a_run_that_somebody_else_started_is_not_taken_for_ours() -> None:
 def test_the_first_line_comes_before_airflow_answers_and_an_interrupt_then_is_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(api: AirflowApi, pipeline: str) -> str:
+    def interrupted(api: AirflowApi, pipeline: str, stages: tuple[str, ...]) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_follow, "start", interrupted)

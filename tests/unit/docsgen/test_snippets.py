@@ -20,7 +20,7 @@ from rempart.errors import RempartError
 from rempart.flows.monitoring.watch_file import Watch
 from rempart.settings import operators
 from rempart.settings.config import Config, operators_dir
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.schema import read_yaml
 from tests.unit.docsgen.blocks import COMMANDS, ROOT, Block, blocks, calls, of_page, pages, read
 
@@ -80,7 +80,7 @@ def as_config(data: dict[str, Any]) -> None:
 def as_pipeline(data: dict[str, Any]) -> None:
     if "name" not in data or "source" not in data:
         data = {**read_yaml(ROOT / "include" / "pipelines" / "hotel_bookings.yaml"), **data}
-    Pipeline.model_validate(data)
+    ModelPipeline.model_validate(data)
 
 
 KINDS = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 
-def stays(name: str = "stays", **changes: Any) -> Pipeline:
+def stays(name: str = "stays", **changes: Any) -> ModelPipeline:
     """The pipeline; `changes` replace its top-level sections."""
     sections: dict[str, Any] = {
         "name": name,
@@ -46,4 +46,4 @@ def stays(name: str = "stays", **changes: Any) -> Pipeline:
         "holdout": {"column": "arrival", "last": "30d"},
         "gate": {"metric": "mae", "limit": 25.0, "baseline_by": ["room", "arrival.month"]},
     }
-    return Pipeline.model_validate(sections | changes)
+    return ModelPipeline.model_validate(sections | changes)

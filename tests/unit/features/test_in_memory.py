@@ -10,7 +10,7 @@ import pytest
 
 from rempart.errors import FeatureError
 from rempart.features.in_memory import training_set
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import arrow, booked, expected, random_rows, row
 from tests.unit.features.stays import stays
 
@@ -41,7 +41,7 @@ def test_a_row_without_a_moment_is_refused() -> None:
         training_set(stays(), arrow([row(1, 0), row(2, 1) | {"arrival": None}]))
 
 
-def timed() -> Pipeline:
+def timed() -> ModelPipeline:
     """Readings of sensors at clock times; the moment of the prediction is some hours and minutes before."""
     sections: dict[str, Any] = {
         "name": "readings",
@@ -65,7 +65,7 @@ def timed() -> Pipeline:
         "holdout": {"column": "taken", "last": "2d"},
         "gate": {"metric": "mae", "limit": 1.0, "baseline_by": ["taken.hour"]},
     }
-    return Pipeline.model_validate(sections)
+    return ModelPipeline.model_validate(sections)
 
 
 def test_clock_times_and_offsets_are_those_of_the_offline_store() -> None:

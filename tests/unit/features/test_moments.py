@@ -12,17 +12,17 @@ from rempart.errors import FeatureError
 from rempart.features import tables
 from rempart.features.plan import entity_key, view_tables
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
 
 
-def pipeline(moment: dict[str, Any], zone: str | None = "Europe/Berlin") -> Pipeline:
+def pipeline(moment: dict[str, Any], zone: str | None = "Europe/Berlin") -> ModelPipeline:
     data = yaml.safe_load(SHIPPED.read_text())
     data["source"]["time_zone"] = zone
     data["schema"]["seen"] = {"type": "timestamp", "known": "booking"}
     data["moments"]["arrival"] = moment
-    return Pipeline.model_validate(data)
+    return ModelPipeline.model_validate(data)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_timestamp_in_a_key_is_one_text_from_every_zone() -> None:
     data = yaml.safe_load(SHIPPED.read_text())
     data["schema"]["seen"] = {"type": "timestamp", "known": "booking"}
     data["key"] = ["seen"]
-    spec = Pipeline.model_validate(data)
+    spec = ModelPipeline.model_validate(data)
     (table, *_) = view_tables(spec)
     moment = datetime(2025, 3, 30, 1, 30, tzinfo=UTC)
     texts = {

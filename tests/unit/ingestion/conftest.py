@@ -13,7 +13,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.memory_site import MemorySite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -48,8 +48,8 @@ def no_connection(name: str) -> Connection:
 
 
 @pytest.fixture
-def readings() -> Pipeline:
-    return Pipeline.model_validate(yaml.safe_load(READINGS))
+def readings() -> ModelPipeline:
+    return ModelPipeline.model_validate(yaml.safe_load(READINGS))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rempart.errors import PipelineError
 from rempart.ingestion.draft import draft_pipeline, save_draft, undecided
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 
 def write(file: Path, text: str) -> Path:
@@ -25,8 +25,8 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def load(text: str) -> Pipeline:
-    return Pipeline.model_validate(yaml.safe_load(text))
+def load(text: str) -> ModelPipeline:
+    return ModelPipeline.model_validate(yaml.safe_load(text))
 
 
 ENERGY = "".join(

@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from rempart.ingestion import erasing
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.unit.features.stays import stays
 from tests.unit.ingestion.test_typed_snapshots import SPEC
 
 
-def of_parquet(pipeline: Pipeline, **source: Any) -> Pipeline:
+def of_parquet(pipeline: ModelPipeline, **source: Any) -> ModelPipeline:
     return pipeline.model_copy(
         update={"source": pipeline.source.model_copy(update={"format": "parquet", "decimal": ",", **source})}
     )
 
 
-READINGS = of_parquet(Pipeline.model_validate(SPEC))
+READINGS = of_parquet(ModelPipeline.model_validate(SPEC))
 STAYS = of_parquet(stays().model_copy(update={"key": ["price", "arrival"]}), dates="DD.MM.YYYY")
 LOCAL, FIRST = datetime(2026, 1, 1, 1, 30), datetime(2026, 1, 1, 0, 30, tzinfo=UTC)  # noqa: DTZ001 - of the zone
 STAY = (1.5, date(2026, 1, 2))
@@ -43,7 +43,7 @@ STAY = (1.5, date(2026, 1, 2))
     ids=["nanoseconds", "dates and floats", "text"],
 )
 def test_typed_keys_of_a_parquet_delivery_are_found(
-    tmp_path: Path, pipeline: Pipeline, rows: pa.Table, erased: tuple[Any, ...]
+    tmp_path: Path, pipeline: ModelPipeline, rows: pa.Table, erased: tuple[Any, ...]
 ) -> None:
     pq.write_table(rows, tmp_path / "delivery")
     cut = erasing.cut_delivery(tmp_path / "delivery", pipeline, lambda key: tuple(key) == erased, tmp_path / "rest")

@@ -17,14 +17,14 @@ from rempart.ingestion import snapshots
 from rempart.ingestion.content.evolution import evolution
 from rempart.ingestion.parsing.schema import SnapshotColumn, snapshot_columns
 from rempart.ingestion.snapshots import Snapshot
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.unit.ingestion.conftest import READINGS
 
 Sections = dict[str, Any]
 BASE = "m1,2026-01-01,1,3,base,x"
 
 
-def pipeline(**columns: Sections | None) -> Pipeline:
+def pipeline(**columns: Sections | None) -> ModelPipeline:
     """The readings with changed, added or (None) left out columns."""
     sections = yaml.safe_load(READINGS)
     for name, column in columns.items():
@@ -32,7 +32,7 @@ def pipeline(**columns: Sections | None) -> Pipeline:
             del sections["schema"][name]
         else:
             sections["schema"][name] = {"known": "read", **column}
-    return Pipeline.model_validate(sections)
+    return ModelPipeline.model_validate(sections)
 
 
 def current(platform: Platform) -> Snapshot:
@@ -126,7 +126,7 @@ def test_a_type_is_wider_if_it_holds_each_value(had: str, has: Sections, changes
     sections["prediction"]["target"] = "people"
     sections["schema"]["people"] = {"type": "integer", "known": "read"}
     sections["features"]["own"]["columns"] = ["tariff"]
-    made = Pipeline.model_validate(sections)
+    made = ModelPipeline.model_validate(sections)
     before = {name: dataclasses.replace(column) for name, column in snapshot_columns(made).items()}
     found = evolution(before | {"kwh": SnapshotColumn(had, False)}, made)
     assert (list(found.changes), list(found.faults)) == (changes, faults)
@@ -148,4 +148,4 @@ def test_a_contradictory_declaration_is_refused_when_the_file_is_read(
     for name, column in columns.items():
         sections["schema"][name] = {"known": "read", **(column or {})}
     with pytest.raises(ValidationError, match=says):
-        Pipeline.model_validate({**sections, "removed_columns": removed})
+        ModelPipeline.model_validate({**sections, "removed_columns": removed})

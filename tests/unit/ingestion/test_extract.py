@@ -23,7 +23,7 @@ from rempart.ingestion.sources.database import Relation
 from rempart.ingestion.sources.port import Extraction, Origin, Sink, State
 from rempart.ingestion.sources.row_memory import Row, microseconds
 from rempart.ingestion.sources.sql import SqlExtraction
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.memory_site import MemorySite
 from tests.unit.ingestion.conftest import NOW
 
@@ -63,7 +63,7 @@ class Table:
             yield microseconds(at), text.encode()
 
 
-def source_of(table: Table, pipeline: Pipeline) -> SqlExtraction:
+def source_of(table: Table, pipeline: ModelPipeline) -> SqlExtraction:
     relation = Relation("t", None, pipeline.columns, pipeline.key, "changed_at", timedelta(hours=1))
 
     class Database:
@@ -100,13 +100,13 @@ def meters(platform: Platform) -> list[str]:
     return snapshots.load_table(site, "lake", snapshot)["meter"].to_pylist() if snapshot else []
 
 
-def test_files_that_arrive_by_themselves_need_nothing(platform: Platform, readings: Pipeline) -> None:
+def test_files_that_arrive_by_themselves_need_nothing(platform: Platform, readings: ModelPipeline) -> None:
     assert extract(platform, readings) == flow.ExtractResult(0, 0)
     assert not list(platform.sites["primary"].list("lake"))
 
 
 def test_rows_become_a_delivery_and_the_cursor_counts_with_the_snapshot(
-    platform: Platform, readings: Pipeline, table: Table
+    platform: Platform, readings: ModelPipeline, table: Table
 ) -> None:
     source, site = source_of(table, readings), platform.sites["primary"]
     first = extract(platform, readings, source=source)
@@ -133,7 +133,7 @@ def test_rows_become_a_delivery_and_the_cursor_counts_with_the_snapshot(
     assert before and sorted(meters(platform)) == ["m0", "m1", "m2", "m3", "m4", "m9"]
 
 
-def test_what_was_taken_and_from_whom_is_evidence(platform: Platform, readings: Pipeline, table: Table) -> None:
+def test_what_was_taken_and_from_whom_is_evidence(platform: Platform, readings: ModelPipeline, table: Table) -> None:
     result = extract(platform, readings, source=source_of(table, readings))
     extract(platform, readings, source=source_of(table, readings))
     (record,) = platform.ledger.find("extraction", "readings")
@@ -144,7 +144,7 @@ def test_what_was_taken_and_from_whom_is_evidence(platform: Platform, readings: 
 
 
 def test_late_and_deleted_rows_are_found_by_comparing_keys(
-    platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, readings: ModelPipeline, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = source_of(table, readings)
     monkeypatch.setattr(flow, "_schedule", lambda pipeline: "0 3 * * *")
@@ -165,7 +165,7 @@ def test_late_and_deleted_rows_are_found_by_comparing_keys(
 
 
 def test_a_row_within_the_overlap_is_not_also_taken_by_the_comparison(
-    platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, readings: ModelPipeline, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = source_of(table, readings)
     monkeypatch.setattr(flow, "_schedule", lambda pipeline: "0 3 * * *")
@@ -177,7 +177,9 @@ def test_a_row_within_the_overlap_is_not_also_taken_by_the_comparison(
     assert (taken.accepted, taken.quarantined) == (1, 0)
 
 
-def test_a_snapshot_that_goes_back_takes_the_cursor_back(platform: Platform, readings: Pipeline, table: Table) -> None:
+def test_a_snapshot_that_goes_back_takes_the_cursor_back(
+    platform: Platform, readings: ModelPipeline, table: Table
+) -> None:
     source, site = source_of(table, readings), platform.sites["primary"]
     at = [NOW]
     platform = replace(platform, clock=lambda: at[0])
@@ -195,7 +197,7 @@ def test_a_snapshot_that_goes_back_takes_the_cursor_back(platform: Platform, rea
 
 
 def test_two_at_once_wait_for_each_other(
-    platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, readings: ModelPipeline, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow, "PATIENCE", 0)
     with platform.continuity.hold_lease("extract readings", "another"), pytest.raises(LeaseHeld):
@@ -203,7 +205,7 @@ def test_two_at_once_wait_for_each_other(
 
 
 def test_a_run_that_lost_its_lease_meanwhile_commits_nothing(
-    platform: Platform, readings: Pipeline, table: Table
+    platform: Platform, readings: ModelPipeline, table: Table
 ) -> None:
     source = source_of(table, readings)
 
@@ -226,14 +228,14 @@ def test_a_run_that_lost_its_lease_meanwhile_commits_nothing(
 
 
 def test_a_site_that_returns_other_bytes_is_an_error(
-    platform: Platform, readings: Pipeline, table: Table, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, readings: ModelPipeline, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rempart.ingestion.landing.fetch", lambda *about: "0" * 64)
     with pytest.raises(IntegrityError, match="other bytes"):
         extract(platform, readings, source=source_of(table, readings))
 
 
-def test_what_a_source_left_without_naming_it_is_not_ingested(platform: Platform, readings: Pipeline) -> None:
+def test_what_a_source_left_without_naming_it_is_not_ingested(platform: Platform, readings: ModelPipeline) -> None:
     class Forgetful:
         origin = ORIGIN
 
@@ -250,7 +252,7 @@ def test_what_a_source_left_without_naming_it_is_not_ingested(platform: Platform
     assert landed(platform) == {}
 
 
-def test_a_name_that_leads_elsewhere_is_refused(platform: Platform, readings: Pipeline) -> None:
+def test_a_name_that_leads_elsewhere_is_refused(platform: Platform, readings: ModelPipeline) -> None:
     class Elsewhere:
         origin = ORIGIN
 
@@ -331,7 +333,7 @@ def test_killed_anywhere_each_row_comes_once(deaths: list[tuple[int, bool, bool]
     assert refused == []
 
 
-def _fresh() -> tuple[Platform, Pipeline, list[datetime]]:
+def _fresh() -> tuple[Platform, ModelPipeline, list[datetime]]:
     import yaml
 
     from rempart.ledger.memory import MemoryLedger
@@ -346,10 +348,12 @@ def _fresh() -> tuple[Platform, Pipeline, list[datetime]]:
     platform = Platform(
         config, no_connection, lambda: at[0], {config.active_site: site}, MemoryLedger(), MemoryContinuity()
     )
-    return platform, Pipeline.model_validate(yaml.safe_load(READINGS)), at
+    return platform, ModelPipeline.model_validate(yaml.safe_load(READINGS)), at
 
 
-def test_keys_of_a_snapshot_come_in_order(platform: Platform, readings: Pipeline, deliver: Callable[..., None]) -> None:
+def test_keys_of_a_snapshot_come_in_order(
+    platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
+) -> None:
     deliver(
         "1.csv", "m2,2026-01-01,1,,base,", "m10,2026-02-01,1,,base,", "é,2026-01-01,1,,base,", "z,2026-01-01,1,,base,"
     )

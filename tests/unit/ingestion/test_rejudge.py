@@ -17,7 +17,7 @@ from rempart.flows.ingestion.reingest import take_in
 from rempart.flows.ingestion.rejudge import plan, rejudge
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.unit.ingestion.test_ingest_faults import CutOff
 from tests.unit.ingestion.test_reingest import CutOffLedger, all_outcomes, allowing
 
@@ -41,7 +41,7 @@ def state(platform: Platform) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_stricter_rule_takes_rows_out_and_a_laxer_one_in(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
 ) -> None:
     deliver("1.csv", A, B, SHORT)
     deliver("2.csv", C, A)
@@ -71,7 +71,7 @@ lines = st.lists(st.sampled_from([A, B, C, SHORT, "m1,2026-01-01,7,,base,", "m2,
 @given(st.lists(lines, min_size=1, max_size=3, unique_by=tuple), st.booleans(), st.sampled_from([10, 200]))
 def test_it_is_as_if_all_arrived_for_the_first_time(
     make_platform: Callable[[], Platform],
-    readings: Pipeline,
+    readings: ModelPipeline,
     deliver: Callable[..., None],
     bodies: list[list[str]],
     newest: bool,
@@ -93,7 +93,7 @@ def test_it_is_as_if_all_arrived_for_the_first_time(
 
 
 def test_cut_off_at_every_change_it_ends_as_if_never_cut(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
 ) -> None:
     def run(site_left: int, ledger_left: int) -> tuple[Any, ...]:
         site, ledger = CutOff(), CutOffLedger()
@@ -126,7 +126,7 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
 
 
 def test_what_cannot_be_judged_anew_is_refused_and_nothing_changes(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
 ) -> None:
     with pytest.raises(IngestError, match="has no snapshot"):
         rejudge(platform, readings)

@@ -15,11 +15,11 @@ from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, snapshots
 from rempart.ingestion.acceptance import CONFLICT
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.unit.ingestion.conftest import READINGS
 from tests.unit.ingestion.test_reingest import allowing, in_quarantine, told
 
-NEWEST = Pipeline.model_validate(yaml.safe_load(READINGS) | {"on_conflict": "newest"})
+NEWEST = ModelPipeline.model_validate(yaml.safe_load(READINGS) | {"on_conflict": "newest"})
 A, B, CHANGED, BAD = (
     "m1,2026-01-01,1,,base,",
     "m2,2026-01-01,2,3,night,",
@@ -103,7 +103,7 @@ def test_after_a_restore_the_same_deliveries_come_to_the_same_snapshot(
 def test_all_versions_are_kept_and_a_source_has_each_key_once(platform: Platform, deliver: Callable[..., None]) -> None:
     """The meter is the key, and a row is valid from its day."""
     sections = yaml.safe_load(READINGS) | {"on_conflict": "history", "version_by": "day", "key": ["meter"]}
-    history = Pipeline.model_validate(sections)
+    history = ModelPipeline.model_validate(sections)
     later, other = "m1,2026-01-02,5,,base,", "m1,2026-01-02,6,,base,"
     deliver("1.csv", A, later)
     ingest(platform, history)

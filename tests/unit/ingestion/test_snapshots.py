@@ -23,7 +23,7 @@ from rempart.errors import IngestError, IntegrityError
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
-from rempart.settings.pipeline import Column, Pipeline
+from rempart.settings.pipeline import Column, ModelPipeline
 from rempart.sites.port import Site
 from tests.memory_site import MemorySite
 from tests.snapshots_of_tables import Drawing
@@ -40,7 +40,9 @@ def site(platform: Platform) -> Site:
 
 
 @pytest.fixture
-def snapshot(platform: Platform, readings: Pipeline, site: Site, deliver: Callable[..., None]) -> snapshots.Snapshot:
+def snapshot(
+    platform: Platform, readings: ModelPipeline, site: Site, deliver: Callable[..., None]
+) -> snapshots.Snapshot:
     deliver("1.csv", *ROWS)
     ingest(platform, readings)
     found = snapshots.current(site, "lake", "readings")
@@ -64,7 +66,7 @@ def test_the_table_has_the_declared_types_and_every_row(site: Site, snapshot: sn
 
 
 def test_a_month_without_new_rows_keeps_its_part(
-    platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
 ) -> None:
     deliver("2.csv", "m9,2026-02-09,1,1,base,")
     assert ingest(platform, readings).changed
@@ -117,14 +119,14 @@ def test_before_the_first_there_is_none() -> None:
     assert snapshots.current(site, "lake", "readings") is None
 
 
-def with_columns(pipeline: Pipeline, **columns: Column | None) -> Pipeline:
+def with_columns(pipeline: ModelPipeline, **columns: Column | None) -> ModelPipeline:
     merged = {**pipeline.columns, **columns}
     kept = {name: column for name, column in merged.items() if column}
     return pipeline.model_copy(update={"schema_": kept})
 
 
 def test_a_new_nullable_column_is_null_in_earlier_rows(
-    platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
 ) -> None:
     wider = with_columns(readings, roof=Column(type="integer", known="read", nullable=True), note=None)
     deliver("2.csv", "m9,2026-03-09,1,1,base,5", header="meter,day,kwh,people,tariff,roof\n")
@@ -139,7 +141,7 @@ def test_a_new_nullable_column_is_null_in_earlier_rows(
 
 
 def test_another_key_that_earlier_rows_have_twice_is_refused_and_one_that_they_have_once_is_taken(
-    platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
 ) -> None:
     deliver("2.csv", "m9,2026-03-09,1,1,base,note 9")
     with pytest.raises(IngestError, match=f"{snapshot.id} .*several rows with one key") as error:
@@ -162,7 +164,7 @@ def test_parts_of_other_rows_are_refused_although_the_manifest_names_them(
 
 
 def test_a_partition_whose_rows_were_altered_is_not_added_to_nor_brought_to_another_schema(
-    platform: Platform, readings: Pipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
+    platform: Platform, readings: ModelPipeline, site: Site, snapshot: snapshots.Snapshot, deliver: Callable[..., None]
 ) -> None:
     swapped = replace(snapshot.parts[0], sha256=snapshot.parts[1].sha256, key=snapshot.parts[1].key)
     key = f"snapshots/readings/{snapshot.id}.json"
@@ -187,7 +189,7 @@ rows_of_some = st.lists(
 def test_the_same_rows_have_the_same_id_in_any_order_of_deliveries_and_after_compaction(
     rows: list[tuple[str, date, float]], random: Random, small_parts: int
 ) -> None:
-    spec = Pipeline.model_validate(yaml.safe_load(READINGS))
+    spec = ModelPipeline.model_validate(yaml.safe_load(READINGS))
     ids = set()
     for number in range(3):
         mixed = random.sample(rows, len(rows))
@@ -211,7 +213,7 @@ def test_the_same_rows_have_the_same_id_in_any_order_of_deliveries_and_after_com
 
 
 def table_of(rows: list[tuple[str, date, float]]) -> pa.Table:
-    spec = Pipeline.model_validate(yaml.safe_load(READINGS))
+    spec = ModelPipeline.model_validate(yaml.safe_load(READINGS))
     plain = [
         {"meter": meter, "day": day, "kwh": kwh, "people": None, "tariff": "base", "note": None}
         for meter, day, kwh in rows

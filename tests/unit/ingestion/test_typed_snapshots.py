@@ -11,7 +11,7 @@ import yaml
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, snapshots
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.unit.ingestion.conftest import READINGS
 
 SPEC = yaml.safe_load(READINGS) | {
@@ -48,11 +48,11 @@ ROWS = [
 
 
 @pytest.fixture
-def spec() -> Pipeline:
-    return Pipeline.model_validate(SPEC)
+def spec() -> ModelPipeline:
+    return ModelPipeline.model_validate(SPEC)
 
 
-def test_times_decimals_and_arrays_come_back_as_they_were_meant(platform: Platform, spec: Pipeline) -> None:
+def test_times_decimals_and_arrays_come_back_as_they_were_meant(platform: Platform, spec: ModelPipeline) -> None:
     site = platform.sites["primary"]
     site.write("landing", "readings/1.csv", (HEADER + "\n".join(ROWS) + "\n").encode())
     ingest(platform, spec)
@@ -92,7 +92,7 @@ def test_times_decimals_and_arrays_come_back_as_they_were_meant(platform: Platfo
     assert {"duplicate of an accepted row", "its key was accepted before with other values"} < set(first["reasons"])
     # the zone of today is another one: the delivery's own zone tells which row it is
     source = {**SPEC["source"], "time_zone": "UTC", "dates": "YYYY-MM-DD"}
-    today = Pipeline.model_validate({**SPEC, "source": source})
+    today = ModelPipeline.model_validate({**SPEC, "source": source})
     read_by = deliveries.read_by(first, today)
     (key,) = erasing.typed_keys([["m1", "01.01.2026 01:30:00"]], read_by)
     assert key == ("m1", datetime(2026, 1, 1, 0, 30, tzinfo=UTC))

@@ -21,7 +21,7 @@ from rempart.flows.training import check_pipeline
 from rempart.orchestration.run_parameters import unknown
 from rempart.settings import config, operators, pipelines, plain_yaml
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty import egress
 from rempart.web import wording
 
@@ -118,7 +118,7 @@ def test_a6_pipelines_whose_prefixes_overlap_are_refused_both(tmp_path: Path, ot
         error = found[name]
         assert isinstance(error, PipelineError)
         assert "overlaps with" in error.what
-    assert isinstance(found["apart"], Pipeline)
+    assert isinstance(found["apart"], ModelPipeline)
 
 
 def test_a6_an_overlap_counts_though_the_rest_of_the_other_file_is_not_valid(
@@ -133,7 +133,7 @@ def test_a6_an_overlap_counts_though_the_rest_of_the_other_file_is_not_valid(
 @pytest.mark.parametrize("prefix", ["/", "//", "a//b/", "/a/", "../", "a/../b/", "a", "x" * 300 + "/", "a/\n"])
 def test_a6_a_prefix_is_a_plain_folder(prefix: str) -> None:
     with pytest.raises(ValueError, match="prefix"):
-        Pipeline.model_validate(shipped(source=shipped()["source"] | {"prefix": prefix}))
+        ModelPipeline.model_validate(shipped(source=shipped()["source"] | {"prefix": prefix}))
 
 
 @pytest.mark.parametrize(

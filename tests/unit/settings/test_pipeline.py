@@ -36,11 +36,40 @@ def load_changed(tmp_path: Path) -> Callable[[Change], pipeline.Pipeline]:
 
 
 def test_the_shipped_pipeline_loads() -> None:
-    shipped = pipelines.load(SHIPPED)
+    shipped = pipelines.with_model(pipelines.load(SHIPPED))
     inputs = shipped.model_inputs()
     assert "booking__lead_time" in inputs
     assert "agent_trend__avg_price_per_room_mean_90d" in inputs
     assert not [line for line in inputs if "country" in line or line.endswith("__agent")]
+
+
+def without_model(data: dict[str, Any]) -> None:
+    for key in pipeline.MODEL_KEYS:
+        data.pop(key, None)
+    data["schedules"].pop("train")
+
+
+def test_a_pipeline_may_end_at_its_snapshot(load_changed: Callable[[Change], pipeline.Pipeline]) -> None:
+    feed = load_changed(without_model)
+    assert feed.schedules.ingest and not isinstance(feed, pipeline.ModelPipeline)
+    with pytest.raises(PipelineError, match="'hotel_bookings' has no model: it ends at its snapshot") as error:
+        pipelines.with_model(feed)
+    assert "Declare features, prediction, holdout and gate" in error.value.hint
+
+
+@pytest.mark.parametrize("key", sorted(pipeline.MODEL_KEYS - {"trainer"}))
+def test_the_keys_of_a_model_stand_together(load_changed: Callable[[Change], pipeline.Pipeline], key: str) -> None:
+    with pytest.raises(PipelineError, match=f"{key}: Field required|{key}.*missing|{key}"):
+        load_changed(lambda data: data.pop(key))
+
+
+def test_without_a_model_nothing_trains(load_changed: Callable[[Change], pipeline.Pipeline]) -> None:
+    def trains(data: dict[str, Any]) -> None:
+        without_model(data)
+        data["schedules"]["train"] = "0 5 * * 0"
+
+    with pytest.raises(PipelineError, match=r"schedules\.train: the pipeline has no model"):
+        load_changed(trains)
 
 
 LEAKS = [
@@ -192,7 +221,7 @@ def test_a_name_is_never_a_path(name: str) -> None:
 
 
 def test_moments_are_in_order_of_time() -> None:
-    shipped = pipelines.load(SHIPPED)
+    shipped = pipelines.with_model(pipelines.load(SHIPPED))
     assert shipped.known_by("lead_time", "booking")
     assert shipped.known_by("lead_time", "arrival")
     assert not shipped.known_by("assigned_room_type", "booking")

@@ -12,18 +12,18 @@ from pydantic import ValidationError
 
 from rempart.settings.clock import parse_offset, uncertain_day, zone_name
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.supported import not_yet
 
 SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
 Change = Callable[[dict[str, Any]], object]
 
 
-def load(*changes: Change) -> Pipeline:
+def load(*changes: Change) -> ModelPipeline:
     data = yaml.safe_load(SHIPPED.read_text())
     for change in changes:
         change(data)
-    return Pipeline.model_validate(data)
+    return ModelPipeline.model_validate(data)
 
 
 def source(**keys: object) -> Change:

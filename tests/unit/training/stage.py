@@ -13,7 +13,7 @@ from rempart.flows.training.train import train_on
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import JobResult, JobSpec
 from tests.memory_site import MemorySite
@@ -22,7 +22,7 @@ CANARY = "CANARY-agent-7f3a"
 """A personal value: it stands in the string column of the training set, and may appear nowhere but in the lake."""
 
 
-def pipeline(name="stays_test", task="regression", **changes) -> Pipeline:
+def pipeline(name="stays_test", task="regression", **changes) -> ModelPipeline:
     target = {"regression": "price", "classification": "season"}[task]
     gate = {"metric": "mae", "limit": 12} if task == "regression" else {"metric": "log_loss", "limit": 0.7}
     data = {
@@ -56,7 +56,7 @@ def pipeline(name="stays_test", task="regression", **changes) -> Pipeline:
         "trainer": {"params": {"max_iter": 60}, "timeout": "3m"},
         "gate": {**gate, "baseline_by": ["agent"], "baseline_margin": 0.1},
     }
-    return Pipeline.model_validate(data | changes)
+    return ModelPipeline.model_validate(data | changes)
 
 
 def table(rows=600, seed=1) -> pa.Table:
@@ -123,7 +123,7 @@ class Captures:
         raise Captured(spec)
 
 
-def ordered(platform: Platform, made: Pipeline, rows: pa.Table) -> JobSpec:
+def ordered(platform: Platform, made: ModelPipeline, rows: pa.Table) -> JobSpec:
     """The order for a job on these rows, whose training set is stored; nothing runs."""
     try:
         train_on(platform, made, rows, "s1", backend=Captures())

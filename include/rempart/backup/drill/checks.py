@@ -79,7 +79,7 @@ def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float
     infinite = sum(abs(a) == float("inf") for a in restored)
     if differing or infinite:
         return RestoreCheck(what, False, f"{differing + infinite} of {len(live)} predictions differ")
-    return RestoreCheck(what, True, f"{len(live)} predictions on held-out rows, all equal")
+    return RestoreCheck(what, True, f"{len(live)} predicted figures of held-out rows, all equal")
 
 
 def passed(checks: Iterable[RestoreCheck]) -> bool:

@@ -115,7 +115,8 @@ def roll_back_model(
     from rempart.flows.training import roll_back_to
     from rempart.settings import pipelines
 
-    spec, platform = pipelines.named(names.pipeline(name, pipelines.names())), open_platform()
+    spec = pipelines.with_model(pipelines.named(names.pipeline(name, pipelines.names())))
+    platform = open_platform()
     steps = roll_back_to.plan(platform, spec, to)
     for step in steps:
         typer.echo(f"model {name}: version {step.returns} becomes champion in place of version {step.replaces}")

@@ -56,7 +56,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
 
 @group.command("show")
 def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
-    """Show the state of a pipeline: deliveries, snapshot, quarantine by rule, champion, and what to do next.
+    """Show a pipeline: files that wait, deliveries, snapshot, quarantine by rule, champion, and what to do next.
 
     It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
     an object is missing, or a source of these facts did not answer.
@@ -66,7 +66,7 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import facts, names, pipelines, snapshot_objects
+    from rempart.cli.views import facts, names, pipelines, snapshot_objects, waiting
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
     from rempart.settings import pipelines as files
@@ -77,19 +77,24 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     found = facts.gather()
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
-    objects = None
+    objects, waits = None, None if state.error else waiting.look(open_platform, files.named(name))
+    if waits:
+        state = replace(state, next=waiting.step(waits, name, state.next))
     if state.snapshot and not state.error:
         objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
         if objects.missing:
             state = replace(state, next=snapshot_objects.step(name))
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
-        json_documents.show({**document, "objects": snapshot_objects.as_json(objects)})
+        json_documents.show(
+            {**document, "waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
+        )
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
-        lines = (*pipelines.state_lines(state, landing, told), *pipelines.unknown(moment(found, found.at)))
+        waits_line = (waiting.line(waits),) if waits else ()
+        lines = (*pipelines.state_lines(state, landing, told, waits_line), *pipelines.unknown(moment(found, found.at)))
         rendering.show(lines)
-    seen = objects is None or not (objects.missing or objects.silent)
+    seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
     raise typer.Exit(0 if facts.complete(found) and seen else 1)
 
 
@@ -127,9 +132,8 @@ def deliver_files(
         return
     with delivery.progress(planned, terminal=is_live(sys.stdout, os.environ), out=typer.echo) as told:
         done = deliver.send(platform, spec, planned, told)
-    waiting = sum(file.state != "ingested" for file in planned)
     scheduled = deliver.next_ingestion(spec, platform.clock())
-    rendering.show((*delivery.lines(done), *delivery.following(name, waiting, scheduled)))
+    rendering.show((*delivery.lines(done), *delivery.following(name, done.waiting, scheduled)))
 
 
 @group.command("run")
@@ -154,21 +158,22 @@ def run_pipeline(
     from rempart.cli.views import names
     from rempart.settings import config, pipelines
 
-    pipelines.named(names.pipeline(name, pipelines.names()))
+    stages = run_follow.stages_of(pipelines.named(names.pipeline(name, pipelines.names())))
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
         typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
         sys.stdout.flush()
-        run = run_follow.start(api, name)
+        run = run_follow.start(api, name, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
         if not follow:
             typer.echo(f"started ingest_{name}: {page}")
-            typer.echo("New rows start features, training and gate by their assets.")
+            if len(stages) > 1:
+                typer.echo("New rows start features, training and gate by their assets.")
             typer.echo(f"The result, when they are done: rempart pipeline show {name}")
             return
-        with run_view.shown(tuple(run_follow.DAGS), lambda line: rendering.show([line])) as show:
-            _, results = run_follow.follow(api, name, run, show)
+        with run_view.shown(stages, lambda line: rendering.show([line])) as show:
+            _, results = run_follow.follow(api, name, run, show, stages=stages)
     except KeyboardInterrupt:
         typer.echo(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
@@ -273,7 +278,7 @@ def try_pipeline(
         tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
         json_documents.show(tried)
     else:
-        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.STAGES]) as shown:
+        with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.stages(spec)]) as shown:
             tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
         rendering.show(trying.lines(tried, spec))
     raise typer.Exit(0 if tried.good else 1)

@@ -43,7 +43,10 @@ def ingest_again(
     typer.echo(
         f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
     )
-    typer.echo(f"Train on it: rempart pipeline run {pipeline} --follow")
+    if done["changed"]:
+        typer.echo(f"Train on it: rempart pipeline run {pipeline} --follow")
+    else:
+        typer.echo("Nothing changed: each of these rows has the same verdict as before.")
 
 
 @group.command("accept")

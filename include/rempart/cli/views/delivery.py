@@ -65,6 +65,7 @@ def plan_lines(planned: Sequence[PlannedFile]) -> Iterator[str]:
     for file in planned:
         yield f"{file.name}: {words.get(file.state, f'{size(file.size)} to upload to {file.key}')}"
     yield "Nothing was uploaded. Leave out --dry-run to deliver."
+    yield "Only the headers were checked. To judge the rows first, and store nothing: rempart pipeline try NAME FILE"
 
 
 FEW = 3
@@ -96,6 +97,7 @@ def following(pipeline: str, waiting: int, scheduled: tuple[datetime, timedelta]
     if not waiting:
         yield f"No delivery waits. State of the pipeline: rempart pipeline show {pipeline}"
         return
+    yield "Only the headers were checked: the ingestion judges each row, and keeps what it refuses in quarantine."
     files = "1 delivery waits" if waiting == 1 else f"{waiting} deliveries wait"
     if scheduled is None:
         yield f"{files}. The pipeline file has no schedule, so you start the ingestion:"

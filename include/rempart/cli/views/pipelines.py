@@ -50,8 +50,10 @@ def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
     )
 
 
-def state_lines(state: PipelineState, landing: str, objects: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the state of one pipeline. `objects`: lines about the objects of its snapshot."""
+def state_lines(
+    state: PipelineState, landing: str, objects: Iterable[str] = (), waiting: Iterable[str] = ()
+) -> Iterator[str]:
+    """Yield the state of one pipeline. `objects`, `waiting`: lines about its snapshot's objects, and what waits."""
     yield f"{state.name}: {state.description or 'no description'}"
     if state.error:
         yield f"  INVALID FILE: {state.error[0]}"
@@ -63,6 +65,8 @@ def state_lines(state: PipelineState, landing: str, objects: Iterable[str] = ())
                 ("ingests", f"{state.schedule} (UTC)" if state.schedule else "by hand: the file has no schedule"),
             ]
         )
+    yield ""
+    yield from waiting
     if state.known:
         yield from _known(state, objects)
     step = state.next
@@ -71,7 +75,6 @@ def state_lines(state: PipelineState, landing: str, objects: Iterable[str] = ())
 
 
 def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
-    yield ""
     yield f"Deliveries: {state.deliveries}" + (f", the newest {len(state.newest)}:" if state.newest else "")
     yield from (f"  {row}" for row in deliveries(state.newest))
     found = state.snapshot

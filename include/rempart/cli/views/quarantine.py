@@ -41,6 +41,7 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
             yield f"  {delivery.good:>7,} good rows wait. Correct the pipeline file and ingest again, or accept them:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
             yield f"    rempart quarantine accept {name} {delivery.sha256[:12]}"
+            yield "    If it was the wrong file, leave it: no row of it counts, and nothing waits for it."
         elif delivery.refused:
             yield "  No row was accepted. Deliver corrected rows as a new file, or correct the pipeline file and run:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"

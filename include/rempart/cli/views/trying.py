@@ -7,7 +7,7 @@ from typing import Any
 
 from rempart.cli.views import text
 from rempart.flows.training.try_pipeline import Baseline, Refusal, Tried, TriedFile
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
 
@@ -22,7 +22,7 @@ def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
         rows = [(column, *(_cell(row[column]) for row in tried.head)) for column in tried.columns]
         yield from (f"  {line}" for line in text.table(("COLUMN", *map(str, range(1, len(tried.head) + 1))), rows))
     yield ""
-    if tried.baseline:
+    if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
     yield from tried.open
     yield ""
@@ -63,7 +63,7 @@ def _cell(value: Any) -> str:
     return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 1]}…"
 
 
-def _baseline(found: Baseline, pipeline: Pipeline) -> Iterator[str]:
+def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
     by = ", ".join(pipeline.gate.baseline_by) or "nothing"
     target = pipeline.prediction.target
     yield (

@@ -61,7 +61,7 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    "rempart": Environment(".venv", "requirements-dev.txt", "2.2 GB", download=", at most 0.5 GB to download"),
+    "rempart": Environment(".venv", "requirements-dev.txt", "2.6 GB", download=", at most 0.7 GB to download"),
     "trainer": Environment(
         ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
     ),

@@ -42,7 +42,7 @@ class Sync:
     def shown(self, installed: int) -> tuple[str, float, float]:
         """Return what to show: a text, and how much is done of what. `installed` packages came since uv began."""
         if self.installed:
-            return "compiling the modules", 0.0, 0.0
+            return "compiling the modules, about 20 s on 2 cores", 0.0, 0.0
         if self.packages and (installed > 0 or self.prepared):
             return f"installed {installed} of {self.packages} packages", installed, self.packages
         if self.sizes:
@@ -53,7 +53,7 @@ class Sync:
 UNKNOWN = "Read the lines above; `make preflight` checks index, proxy and certificates."
 """The remedy where the output tells no cause that is known here."""
 _CAUSES = (
-    (r"No space left", "Free space on this disk (2.2 GB for .venv, and as much for uv's cache), then run it again."),
+    (r"No space left", "Free space on this disk (2.6 GB for .venv, and as much for uv's cache), then run it again."),
     (r"[Pp]ermission denied|Read-only file system", "Clone into a folder that you may write to, then run it again."),
     (r"[Hh]ash mismatch", "The index serves other files than the lock: set PIP_INDEX_URL to a faithful mirror."),
     (r"UnknownIssuer|certificate", "Set SSL_CERT_FILE and PIP_CERT to your organisation's CA bundle."),

@@ -30,7 +30,7 @@ from rempart.flows.training.materialize import materialize_table
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
@@ -252,6 +252,12 @@ def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site
         raise FeatureError(
             f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
             f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
+        )
+    if not isinstance(pipeline, ModelPipeline):
+        raise FeatureError(
+            f"The feature store has rows of '{pipeline.name}', but its file declares no features any more",
+            f"Put features, prediction, holdout and gate back into include/pipelines/{pipeline.name}.yaml, then run "
+            "`rempart pipeline erase --again`.",
         )
     table = snapshots.load_table(site, bucket, current)
     materialize_table(databases, pipeline, table, current.id, now)

@@ -37,7 +37,8 @@ class Acceptance:
     def lines(self) -> Iterator[str]:
         """Return the plan as text."""
         yield f"delivery {self.delivery} of {self.pipeline}: held back, more than max_quarantined ({self.limit:.1%})"
-        yield f"  {self.good} good rows of {self.delivered} join a new snapshot, and what depends on it runs"
+        yield f"  of {self.good} good rows of {self.delivered}, those whose key is new join a new snapshot"
+        yield "  rows with a key that was accepted before stay out; what depends on a new snapshot runs"
         yield f"  {self.refused} rows stay in quarantine:"
         yield from (f"    {count} x {reason}" for reason, count in self.reasons.items())
         yield "  the ledger records the acceptance, with the number of the user of connection airflow_api"
@@ -55,7 +56,8 @@ def plan(ledger: Ledger, pipeline: str, delivery: str) -> Acceptance:
     if found["outcome"] != HELD_BACK:
         raise IngestError(
             f"Delivery {delivery[:12]} of '{pipeline}' is not held back: it is {found['outcome']}",
-            "There is nothing to accept. To judge its quarantine by today's rules, take the delivery in again.",
+            "There is nothing to accept. To judge its quarantine by today's rules: "
+            f"`rempart quarantine again {pipeline} {delivery[:12]}`.",
         )
     reasons = {str(reason): int(count) for reason, count in found["reasons"].items() if reason != HELD}
     good, delivered = int(found["reasons"].get(HELD, 0)), int(found["delivered"])
@@ -95,4 +97,6 @@ def accept(airflow: Connection, planned: Acceptance) -> None:
     done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, logger.info)
     by = done["accepted_by"] or "nobody: the delivery is now within max_quarantined"
     published = f"{done['accepted']} rows are published in snapshot {done['snapshot']}"
+    if not done["changed"]:
+        published = f"no new row: snapshot {done['snapshot']} stays as it was"
     logger.info("accepted by %s: %s, %s stay in quarantine", by, published, done["quarantined"])

@@ -17,7 +17,7 @@ from typing import Literal
 from rempart.deployment.setup.terminal import printable
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteFenced
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries
+from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
@@ -77,12 +77,13 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Delivered:
-    """Result of a delivery: each file, and the place where it waits for ingestion."""
+    """Result of a delivery: each file, the place where it waits for ingestion, and how many files wait there."""
 
     pipeline: str
     site: str
     bucket: str
     files: tuple[PlannedFile, ...]
+    waiting: int = 0
 
 
 def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> HeaderFault | None:
@@ -227,7 +228,8 @@ def send(
             f"'{now.site}' now",
             "Deliver the same files again: files that are there already are not uploaded twice.",
         )
-    return Delivered(pipeline.name, site.name, bucket, tuple(planned))
+    waiting = landing.waiting(site, bucket, pipeline.source.prefix)
+    return Delivered(pipeline.name, site.name, bucket, tuple(planned), len(waiting))
 
 
 def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, progress: Progress) -> None:

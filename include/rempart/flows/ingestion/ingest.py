@@ -243,12 +243,14 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
             f"(of {named}) = {result.quarantined}."
         )
     refused = result.quarantined - result.held_rows
+    published = " and published: features and training go on with them" if result.accepted and result.changed else ""
     raise IngestError(
         f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows were refused, more than "
-        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted. "
+        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows; {result.accepted} are accepted{published}. "
         f"{'; '.join(result.worst)}.{held}",
         f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
-        "corrected rows as a new file, ingest again after you corrected the pipeline file, or accept the good rows.",
+        "corrected rows as a new file, or ingest again after you corrected the pipeline file"
+        + (", or accept the good rows that are held back." if result.held_rows else "."),
     )
 
 
@@ -259,4 +261,5 @@ def _refused(outcome: Mapping[str, Any]) -> int:
 
 def _why(outcome: Mapping[str, Any]) -> str:
     ordered = sorted(((r, n) for r, n in outcome["reasons"].items() if r != HELD), key=lambda item: -item[1])
-    return ", ".join(f"{count} × {reason}" for reason, count in ordered[:3])
+    more = f", and {len(ordered) - 3} more reasons" if len(ordered) > 3 else ""
+    return ", ".join(f"{count} × {reason}" for reason, count in ordered[:3]) + more

@@ -26,7 +26,7 @@ from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import verify
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
@@ -190,11 +190,12 @@ def online_features(databases: FeatureDatabases) -> Iterator[RestoreCheck]:
         if isinstance(pipeline, PipelineError):
             yield RestoreCheck(f"online features of {name}", None, "not run: its pipeline file does not load")
             continue
-        for table in view_tables(pipeline):
-            yield _view(databases, pipeline, table)
+        if isinstance(pipeline, ModelPipeline):
+            for table in view_tables(pipeline):
+                yield _view(databases, pipeline, table)
 
 
-def _view(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -> RestoreCheck:
+def _view(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable) -> RestoreCheck:
     what = f"online features of {pipeline.name}.{table.view} equal the newest offline ones"
     rows = newest(databases.offline, pipeline, table)
     if not rows:
@@ -215,7 +216,7 @@ def _same(left: Any, other: Any) -> bool:
 
 
 def newest(
-    offline: Connection, pipeline: Pipeline, table: ViewTable
+    offline: Connection, pipeline: ModelPipeline, table: ViewTable
 ) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Return key and features of the newest row of some entities in the offline store."""
     from psycopg import sql
@@ -239,7 +240,7 @@ def newest(
     return [(key_columns(pipeline, table, row[0]), dict(zip(fields, row[1:], strict=True))) for row in rows]
 
 
-def key_columns(pipeline: Pipeline, table: ViewTable, joined: int | str) -> dict[str, Any]:
+def key_columns(pipeline: ModelPipeline, table: ViewTable, joined: int | str) -> dict[str, Any]:
     """Return the columns that form a value of `join_key` (`features.plan.entity_key`)."""
     if isinstance(joined, int) or len(table.by) == 1:
         values: list[Any] = [joined]

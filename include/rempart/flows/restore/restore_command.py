@@ -81,6 +81,8 @@ class Prepared:
         manifest, parts = self.point.manifest, self.wish.parts
         yield from restore_report.explain(manifest, self.selection, self.point.platform.clock(), parts=not yes)
         yield from restore_report.left_out(parts)
+        if not self.wish.aside:
+            yield restore_report.undone(manifest, parts)
         for doubt in doubts(self.found, self.point):
             yield (
                 f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md,"

@@ -43,6 +43,16 @@ def left_out(parts: Iterable[Part]) -> Iterator[str]:
         )
 
 
+def undone(manifest: Manifest, parts: Iterable[Part]) -> str:
+    """Return what the restore of these parts takes back: changes that are newer than the point."""
+    since = f"newer than {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    databases = [part.name for part in parts if part.kind == "database"]
+    if databases or not [*parts]:
+        of = f"of {', '.join(databases)}" if databases else "of all databases: runs, models, champions, features"
+        return f"undone    changes {of}, if they are {since}; objects that are newer stay"
+    return f"undone    nothing: missing and damaged objects come back, and those {since} stay"
+
+
 def explain(manifest: Manifest, selection: Selection, now: datetime, *, parts: bool = True) -> Iterator[str]:
     """Yield the content of a restore point, by part unless `parts` is false, and what the restore would do."""
     old = now - manifest.created_at

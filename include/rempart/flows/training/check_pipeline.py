@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rempart.errors import PipelineError, PlacementDenied, RempartError
@@ -15,7 +16,7 @@ from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.models.encoding import features_of
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.sovereignty.sources import decide_source
 from rempart.training.trainers import trainers
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rempart.training.job import Param
 
 
-def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None) -> dict[str, Param]:
+def check_trainer(pipeline: ModelPipeline, params: Mapping[str, Param] | None = None) -> dict[str, Param]:
     """Return the trainer's parameters, with `params` over those of the pipeline.
 
     Raises TrainingError for a wrong one.
@@ -47,13 +48,11 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
 
     Raises PipelineError with every fault. Without `thorough`, skip Great Expectations (slow import).
     """
-    steps: list[Callable[[], object]] = [
-        lambda: view_tables(pipeline),
-        lambda: check_trainer(pipeline),
-        lambda: expectations.check_names(pipeline.expectations),
-    ]
+    steps: list[Callable[[], object]] = [partial(expectations.check_names, pipeline.expectations)]
+    if isinstance(pipeline, ModelPipeline):
+        steps = [partial(view_tables, pipeline), partial(check_trainer, pipeline), *steps]
     if thorough:
-        steps.append(lambda: expectations.build(pipeline.expectations))
+        steps.append(partial(expectations.build, pipeline.expectations))
     found: dict[str, str] = {}
     for step in steps:
         try:

@@ -11,7 +11,7 @@ from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +40,7 @@ def feature_databases(platform: Platform) -> FeatureDatabases:
     return FeatureDatabases(*(platform.database(f"feast_{name}") for name in ("registry", "offline", "online")))
 
 
-def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None = None) -> MaterializeResult:
+def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | None = None) -> MaterializeResult:
     """Load a snapshot (default: the current one) and write changes to the online store.
 
     If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing.
@@ -71,7 +71,7 @@ def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None 
 
 
 def materialize_table(
-    databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snapshot_id: str, at: datetime
+    databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, snapshot_id: str, at: datetime
 ) -> MaterializeResult:
     """Materialize a snapshot's rows in memory; `at` (UTC) is recorded as the time of the load."""
     load = offline.load(databases, pipeline, table, snapshot_id, at)

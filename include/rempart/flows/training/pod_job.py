@@ -20,7 +20,7 @@ from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.pool_capacity import known_free
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config, Connections
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sovereignty import pods
 from rempart.sovereignty.policy import Decision
 from rempart.training import permission
@@ -48,7 +48,7 @@ class Ordered:
     free: dict[str, int]
 
 
-def order(platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param] | None = None) -> Ordered:
+def order(platform: Platform, pipeline: ModelPipeline, *, params: Mapping[str, Param] | None = None) -> Ordered:
     """Freeze the training set, write the order, and return where the job may run.
 
     Raises PlacementDenied if no declared pool may run it, and the errors of `flows.training.train.train`.
@@ -59,7 +59,7 @@ def order(platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param]
     return place(platform, pipeline, spec)
 
 
-def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
+def place(platform: Platform, pipeline: ModelPipeline, spec: JobSpec) -> Ordered:
     """Write the order of a job and return where it may run. Raises PlacementDenied, SiteError."""
     config, ledger = platform.config, platform.ledger
     record = Record(platform.active_site(pipeline.classification), spec)
@@ -103,7 +103,7 @@ class PodJob:
     ledger: Ledger
     clock: Callable[[], datetime]
     record_decision: Callable[[Decision], None]
-    pipeline: Pipeline
+    pipeline: ModelPipeline
     record: Record
     plan: Plan
 
@@ -257,7 +257,7 @@ class PodJob:
 
 
 def ordered_job(
-    platform: Platform, pipeline: Pipeline, bucket: str, key: str, free: Mapping[str, int] | None = None
+    platform: Platform, pipeline: ModelPipeline, bucket: str, key: str, free: Mapping[str, int] | None = None
 ) -> PodJob:
     """Return the job of an order at the active site, with `free` as when it was ordered.
 
@@ -280,7 +280,7 @@ def ordered_job(
     )
 
 
-def finish(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> train.TrainResult:
+def finish(platform: Platform, pipeline: ModelPipeline, bucket: str, key: str) -> train.TrainResult:
     """Register the result of an ordered job. Raises TrainingError without a result, and the errors of `register`."""
     job = ordered_job(platform, pipeline, bucket, key)
     if (result := job.result()) is None:

@@ -12,7 +12,7 @@ from rempart.flows.training.champions import decisions_on, succession
 from rempart.flows.training.validate import RollbackResult
 from rempart.ledger.port import Evidence
 from rempart.models import registry
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def unfinished(decisions: Sequence[Evidence], alias: str | None) -> RollbackStep
     return RollbackStep(versions[-1], str(decisions[-1].body["replaces"]))
 
 
-def plan(platform: Platform, pipeline: Pipeline, version: str | None = None) -> tuple[RollbackStep, ...]:
+def plan(platform: Platform, pipeline: ModelPipeline, version: str | None = None) -> tuple[RollbackStep, ...]:
     """Return the rollbacks to a version; the files of each that returns are compared with its record.
 
     An interrupted rollback is finished first, not repeated. Nothing changes. Raises TrainingError, ModelRefused,
@@ -72,7 +72,7 @@ def plan(platform: Platform, pipeline: Pipeline, version: str | None = None) -> 
     return steps
 
 
-def execute(platform: Platform, pipeline: Pipeline, steps: Sequence[RollbackStep]) -> RollbackResult:
+def execute(platform: Platform, pipeline: ModelPipeline, steps: Sequence[RollbackStep]) -> RollbackResult:
     """Execute a plan, by the flow of the DAG `roll_back_model_*`. Each step is evidence.
 
     If another version became champion meanwhile, nothing more moves. Raises the errors of `plan`.

@@ -19,7 +19,7 @@ from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Holdout, Pipeline
+from rempart.settings.pipeline import Holdout, ModelPipeline
 from rempart.settings.sections import Classification
 from rempart.training import permission
 from rempart.training.backends import LocalBackend, TrainingBackend
@@ -62,7 +62,7 @@ class TrainResult:
 
 def train(
     platform: Platform,
-    pipeline: Pipeline,
+    pipeline: ModelPipeline,
     *,
     params: Mapping[str, Param] | None = None,
 ) -> TrainResult:
@@ -76,7 +76,7 @@ def train(
     return train_on(platform, pipeline, table, snapshot, params=params)
 
 
-def training_set(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str]:
+def training_set(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str]:
     """Return the point-in-time training set of the current feature store, and the snapshot it was loaded from.
 
     Raises TrainingError, FeatureError, DatabaseUnavailable.
@@ -91,7 +91,7 @@ def training_set(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Ta
 
 def train_on(
     platform: Platform,
-    pipeline: Pipeline,
+    pipeline: ModelPipeline,
     table: pa.Table,
     snapshot: str,
     *,
@@ -108,7 +108,7 @@ def train_on(
 
 def order(
     platform: Platform,
-    pipeline: Pipeline,
+    pipeline: ModelPipeline,
     table: pa.Table,
     snapshot: str,
     *,
@@ -130,7 +130,7 @@ def order(
 
 def register(
     platform: Platform,
-    pipeline: Pipeline,
+    pipeline: ModelPipeline,
     spec: JobSpec,
     result: JobResult,
     *,
@@ -223,7 +223,7 @@ def _place(config: Config, name: str) -> JobSite:
     return JobSite(name=name, connection=site.connection, region=site.region)
 
 
-def _store(config: Config, pipeline: Pipeline, site: Site, now: datetime, body: bytes, rows: int) -> Dataset:
+def _store(config: Config, pipeline: ModelPipeline, site: Site, now: datetime, body: bytes, rows: int) -> Dataset:
     digest = hashlib.sha256(body).hexdigest()
     bucket, key = config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
     kept_until = now + config.retention[pipeline.classification].snapshots
@@ -231,7 +231,7 @@ def _store(config: Config, pipeline: Pipeline, site: Site, now: datetime, body: 
     return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 
-def target_feature(pipeline: Pipeline) -> Feature:
+def target_feature(pipeline: ModelPipeline) -> Feature:
     name = pipeline.prediction.target
     column = pipeline.columns[name]
     if pipeline.prediction.task == "regression":
@@ -240,7 +240,7 @@ def target_feature(pipeline: Pipeline) -> Feature:
 
 
 def job_spec(
-    config: Config, pipeline: Pipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
+    config: Config, pipeline: ModelPipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
 ) -> JobSpec:
     """Return the order for a job."""
     return JobSpec(
@@ -267,7 +267,7 @@ def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
 
 def _record(
     ledger: Ledger,
-    pipeline: Pipeline,
+    pipeline: ModelPipeline,
     spec: JobSpec,
     result: JobResult,
     version: str,

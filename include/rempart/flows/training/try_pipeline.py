@@ -29,13 +29,14 @@ from rempart.ingestion.profiles.page import page as profile_page
 from rempart.ingestion.sampling import extract
 from rempart.models import metrics
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training.outputs import split_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGES = ("check", "judge rows", "build features", "score baseline")
+"""Of a pipeline without a model, only the first two run."""
 HIDDEN = "(hidden)"
 """Stands for a personal value."""
 HEAD = 5
@@ -106,8 +107,13 @@ class Tried:
 
     @property
     def good(self) -> bool:
-        """Return whether every file would be accepted, and a model could be judged."""
-        return self.baseline is not None and not any(file.fault or file.held_back for file in self.files)
+        """Return whether every file would be accepted, and a model, if there is one, could be judged."""
+        return not self.open and not any(file.fault or file.held_back for file in self.files)
+
+
+def stages(pipeline: Pipeline) -> Sequence[str]:
+    """Return the stages of a try."""
+    return STAGES if isinstance(pipeline, ModelPipeline) else STAGES[:2]
 
 
 def shipped(name: str) -> list[Path]:
@@ -144,6 +150,8 @@ def try_pipeline(
     told("judge rows", f"{sum(f.accepted for f in tried):,} of {sum(f.read for f in tried):,} rows accepted")
     if rows is None:
         return Tried(pipeline.name, tried, 0, (), (), None, ("No row was accepted: look at the reasons above.",))
+    if not isinstance(pipeline, ModelPipeline):
+        return Tried(pipeline.name, tried, 0, (), (), None, ())
     told("build features", "")
     training = in_memory.training_set(pipeline, rows)
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows")
@@ -233,7 +241,7 @@ def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[
     ]
 
 
-def _baseline(pipeline: Pipeline, training: pa.Table) -> tuple[Baseline | None, Sequence[str]]:
+def _baseline(pipeline: ModelPipeline, training: pa.Table) -> tuple[Baseline | None, Sequence[str]]:
     """Return the baseline's figure on the held-out rows, or why there is none."""
     try:
         body, rows = frozen(training, pipeline.holdout)

@@ -20,7 +20,7 @@ from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.training.entrypoint import split_rows
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RollbackResult:
     plan: str
 
 
-def validate(platform: Platform, pipeline: Pipeline, version: str | None = None) -> ValidationResult:
+def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = None) -> ValidationResult:
     """Judge a version (default: the newest candidate) on the held-out rows of its own frozen training set.
 
     The champion is measured on the same rows. The current champion stays champion. Raises TrainingError without a
@@ -200,7 +200,7 @@ def check_files(tracking: Connection, ledger: Ledger, name: str, version: str) -
 
 
 def roll_back(
-    platform: Platform, pipeline: Pipeline, *, dry_run: bool = True, replaces: str | None = None
+    platform: Platform, pipeline: ModelPipeline, *, dry_run: bool = True, replaces: str | None = None
 ) -> RollbackResult:
     """Move the alias `champion` back to the version that was promoted before the current one.
 

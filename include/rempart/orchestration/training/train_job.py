@@ -31,7 +31,7 @@ from rempart.training.kubernetes.facts import quotas_of
 from rempart.training.kubernetes.gang import Gang
 
 if TYPE_CHECKING:
-    from rempart.settings.pipeline import Pipeline
+    from rempart.settings.pipeline import ModelPipeline
 
 _KIND: dict[str, str] = {"group": shape.GROUP, "version": shape.VERSION, "plural": shape.PLURAL}
 LATE_SECONDS = 120
@@ -43,7 +43,7 @@ class TrainJobOperator(TrainingOperatorBase):
 
     thing = "TrainJob"
 
-    def __init__(self, *, pipeline: Pipeline, order: Any, poll: float = POLL_SECONDS, **provided: Any) -> None:
+    def __init__(self, *, pipeline: ModelPipeline, order: Any, poll: float = POLL_SECONDS, **provided: Any) -> None:
         plan = self._declare(pipeline, order)
         self.kubernetes_conn_id = self.kubernetes_conn_ids[0]
         self.image, self.poll = plan.options[0].image, poll

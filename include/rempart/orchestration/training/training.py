@@ -11,11 +11,11 @@ from airflow.sdk import Asset, task
 
 from rempart.orchestration import pages, runtime
 from rempart.orchestration.links import linked
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Training
 
 
-def training_tasks(pipeline: Pipeline, candidate: Asset, training: Training) -> None:
+def training_tasks(pipeline: ModelPipeline, candidate: Asset, training: Training) -> None:
     """Add the tasks of a pipeline's training to the DAG that is being defined."""
     if training.backend == "kubernetes":
         _in_pods(pipeline, candidate, training)
@@ -28,27 +28,29 @@ def _on_this_machine(name: str, candidate: Asset) -> None:
     def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.training.train import train
 
-        result = runtime.as_json(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
+        result = runtime.as_json(
+            train(runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"])
+        )
         outlet_events[candidate].extra = {"version": result["version"]}
         return result
 
     linked(train(), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
-def _in_pods(pipeline: Pipeline, candidate: Asset, training: Training) -> None:
+def _in_pods(pipeline: ModelPipeline, candidate: Asset, training: Training) -> None:
     name = pipeline.name
 
     @task
     def order(params: Any = None) -> dict[str, Any]:
         from rempart.flows.training.pod_job import order
 
-        return runtime.as_json(order(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
+        return runtime.as_json(order(runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"]))
 
     @task(outlets=[candidate])
     def train(ordered: Any, outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.training.pod_job import finish
 
-        result = finish(runtime.platform(), runtime.pipeline(name), ordered["bucket"], ordered["key"])
+        result = finish(runtime.platform(), runtime.model_pipeline(name), ordered["bucket"], ordered["key"])
         outlet_events[candidate].extra = {"version": result.version}
         return runtime.as_json(result)
 
@@ -58,7 +60,7 @@ def _in_pods(pipeline: Pipeline, candidate: Asset, training: Training) -> None:
     linked(run, pages.PLACEMENT) >> linked(train(ordered), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
-def operator_for(pipeline: Pipeline) -> Any:
+def operator_for(pipeline: ModelPipeline) -> Any:
     """Return the operator class of a pipeline's jobs.
 
     Imported only where pods run: it doubles the time to read a DAG file.

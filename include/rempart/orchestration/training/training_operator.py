@@ -34,7 +34,7 @@ from rempart.training.placement import GiveUp, Option, Plan, Resume, Start, Wait
 
 if TYPE_CHECKING:
     from rempart.flows.training.pod_job import PodJob
-    from rempart.settings.pipeline import Pipeline
+    from rempart.settings.pipeline import ModelPipeline
 
 PAUSES = (0.25, 0.5, 0.75, 1.5, 2.0)
 """Seconds between looks for a node. A free pool binds a pod at once: waited for here, it saves a deferral. The worker
@@ -103,7 +103,7 @@ class TrainingOperatorBase(BaseOperator):
 
     # the attempts, from pool to pool
 
-    def _declare(self, pipeline: Pipeline, order: Any) -> Plan:
+    def _declare(self, pipeline: ModelPipeline, order: Any) -> Plan:
         """Take the order, and name every cluster that may be asked: the policy judges each when the DAG is read.
 
         Raises PlacementDenied.
@@ -386,7 +386,7 @@ class TrainingOperatorBase(BaseOperator):
     def _job(self) -> PodJob:
         from rempart.flows.training.pod_job import ordered_job
 
-        pipeline, order = runtime.pipeline(self.pipeline), self.order
+        pipeline, order = runtime.model_pipeline(self.pipeline), self.order
         return ordered_job(runtime.platform(), pipeline, order["bucket"], order["key"], order.get("free"))
 
     @staticmethod

@@ -29,7 +29,7 @@ from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import Option
 
 if TYPE_CHECKING:
-    from rempart.settings.pipeline import Pipeline
+    from rempart.settings.pipeline import ModelPipeline
 
 
 class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
@@ -37,7 +37,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
 
     thing = "pod"
 
-    def __init__(self, *, pipeline: Pipeline, order: Any, **provided: Any) -> None:
+    def __init__(self, *, pipeline: ModelPipeline, order: Any, **provided: Any) -> None:
         plan = self._declare(pipeline, order)
         super().__init__(
             kubernetes_conn_id=self.kubernetes_conn_ids[0],

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.data import SnapshotEntry, data
 from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
@@ -79,7 +79,7 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                 spec.description if spec else "",
                 spec.classification if spec else None,
                 spec.source.prefix if spec else None,
-                spec.prediction.target if spec else None,
+                spec.prediction.target if isinstance(spec, ModelPipeline) else None,
                 spec.schedules.ingest if spec else None,
                 (file.what, file.hint) if isinstance(file, PipelineError) else None,
                 known,
@@ -119,6 +119,8 @@ def next_step(
     if snapshot is None:
         return NextStep("Nothing was delivered yet.", f"rempart pipeline deliver {name} FILE")
     newest = model.newest if model else None
+    if not isinstance(file, ModelPipeline):
+        return NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
     if newest is None or newest.snapshot != snapshot.id:
         return NextStep("No model was trained on the current snapshot.", run)
     if newest.standing == "not judged":

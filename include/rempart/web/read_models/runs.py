@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.ledger.attributed import run_name, writer
 from rempart.ledger.port import Evidence, Kind
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
@@ -113,11 +113,11 @@ def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> RunRecords:
             return by is None and record.body.get("classification") == handled
         return pipeline in (record.subject, record.body.get("pipeline"))
 
-    waits = _waits(facts, loaded, now) if isinstance(loaded, Pipeline) and dag == f"train_{pipeline}" else ()
+    waits = _waits(facts, loaded, now) if isinstance(loaded, ModelPipeline) and dag == f"train_{pipeline}" else ()
     return replace(_left(facts, now, dag, None, None, concerns, NEWEST_OF_A_DAG), waits=waits)
 
 
-def _waits(facts: CockpitFacts, pipeline: Pipeline, now: datetime) -> tuple[Message, ...]:
+def _waits(facts: CockpitFacts, pipeline: ModelPipeline, now: datetime) -> tuple[Message, ...]:
     if isinstance(facts.config, Unknown) or facts.config.training.backend != "kubernetes":
         return ()
     waiting = waiting_times(record.body for record in facts.of("placement"))

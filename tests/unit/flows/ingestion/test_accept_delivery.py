@@ -29,6 +29,7 @@ class Airflow:
 
     def __init__(self) -> None:
         self.started: list[tuple[str, Any]] = []
+        self.changed = True
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -37,7 +38,7 @@ class Airflow:
         if request.method == "POST":
             self.started.append((path, json.loads(request.content)["conf"]))
         found: dict[str, Any] = {"task_instances": [{"task_id": "ingest", "state": "success"}], "total_entries": 1}
-        value = {"accepted": 15, "quarantined": 5, "snapshot": "s2", "accepted_by": "user 1"}
+        value = {"accepted": 15, "quarantined": 5, "snapshot": "s2", "accepted_by": "user 1", "changed": self.changed}
         return httpx.Response(200, json={**found, "state": "success", "value": value})
 
 
@@ -75,7 +76,8 @@ def test_without_yes_the_plan_is_shown_and_nothing_starts(platform: Platform, ai
     told(platform)
     code, printed = rempart(DELIVERY)
     assert code == 0 and not airflow.started
-    assert "15 good rows of 20" in printed and "5 rows stay in quarantine" in printed and "5 x adults" in printed
+    assert "of 15 good rows of 20, those whose key is new" in printed
+    assert "5 rows stay in quarantine" in printed and "5 x adults" in printed
     assert "max_quarantined (5.0%)" in printed and "Nothing was changed" in printed and "--yes" in printed
 
 
@@ -121,3 +123,11 @@ def test_a_delivery_is_ingested_again_by_the_file_of_today(platform: Platform, a
     assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", {"again": DELIVERY})]
     assert "15 rows accepted, 5 in quarantine; snapshot s2" in done.output
     assert "rempart pipeline run hotel_bookings --follow" in done.output
+
+
+def test_a_run_that_changed_nothing_says_so(platform: Platform, airflow: Airflow) -> None:
+    told(platform)
+    airflow.changed = False
+    done = CliRunner().invoke(app, ["quarantine", "again", "hotel_bookings", DELIVERY[:12]])
+    assert "Nothing changed" in done.output and "Train on it" not in done.output
+    assert "no new row: snapshot s2 stays as it was" in rempart(DELIVERY, "--yes")[1]

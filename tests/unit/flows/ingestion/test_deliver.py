@@ -242,12 +242,13 @@ def test_a_delivery_to_a_platform_that_moved_meanwhile_does_not_count(
 def test_what_happens_next_names_the_dag_and_its_hour_or_the_command() -> None:
     scheduled = deliver.next_ingestion(PIPELINE, NOW)
     assert scheduled == (datetime(2026, 1, 6, 4, tzinfo=UTC), timedelta(hours=16))
-    first, command = view.following(PIPELINE.name, 2, scheduled)
+    checked, first, command = view.following(PIPELINE.name, 2, scheduled)
     assert "The DAG ingest_hotel_bookings ingests at 2026-01-06 04:00 UTC (in 16 h)" in first
+    assert checked.startswith("Only the headers were checked")
     assert command == "  rempart pipeline run hotel_bookings --follow"
     by_hand = PIPELINE.model_copy(update={"schedules": PIPELINE.schedules.model_copy(update={"ingest": None})})
     assert deliver.next_ingestion(by_hand, NOW) is None
-    assert "no schedule" in next(view.following("p", 1, None))
+    assert "no schedule" in [*view.following("p", 1, None)][1]
     assert list(view.following("p", 0, None)) == ["No delivery waits. State of the pipeline: rempart pipeline show p"]
 
 

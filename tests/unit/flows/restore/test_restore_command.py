@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rempart.backup.keys import age
+from rempart.backup.points.restore_plan import Part
 from rempart.cli import app
 from rempart.deployment.setup import paths
 from rempart.errors import BackupError, RempartError, StackError
-from rempart.flows.restore import restore_command
+from rempart.flows.restore import restore_command, restore_report
 from rempart.flows.restore.restore import RestoreResult
 from rempart.ledger.keys import to_pem
 from tests.restorable import ESCROW, NOW, SIGNER, House, house
@@ -57,7 +58,10 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     told = run()
     assert second in told[0] and told[-1] == "Nothing was changed. Pass --yes to restore."
     assert "Nothing was changed" not in run("--explain")[-1]
-    assert "1 objects" in run("--only", "dataset:bookings")[-2]
+    dataset = run("--only", "dataset:bookings")
+    assert "1 objects" in dataset[-3] and dataset[-2].startswith("undone    nothing: missing and damaged objects")
+    assert told[-2].startswith("undone    changes of all databases")
+    assert "undone" not in "\n".join(run("--only", "dataset:bookings", "--aside", "trial"))
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,10 @@ def test_the_end_of_a_restore_tells_which_exports_its_sites_lack(
     keys = ["--identity", str(tmp_path / "escrow.key"), "--trust", str(tmp_path / "public.pem")]
     answer = CliRunner().invoke(app, ["restore", *keys, *words, "--yes"], catch_exceptions=False)
     assert ("EXPORTS LOST" in answer.output.splitlines()) == (not words)
+
+
+def test_a_plan_says_what_it_takes_back(made: House) -> None:
+    made.point()
+    manifest = made.open().manifest
+    said = restore_report.undone(manifest, [Part("database", "airflow"), Part("bucket", "lake")])
+    assert said.startswith("undone    changes of airflow, if they are newer than 2099-03-01 1")

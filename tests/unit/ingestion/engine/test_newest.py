@@ -21,7 +21,7 @@ from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine.deliveries import TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import Snapshot
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 ORDERS = """
 name: orders
@@ -43,17 +43,17 @@ holdout: {column: day, start: 2026-02-01}
 gate: {metric: mae, limit: 10, baseline_by: [number]}
 """
 Row = tuple[int, str, float | None, int]
-BY_PLACE = Pipeline.model_validate(yaml.safe_load(ORDERS))
-BY_VERSION = Pipeline.model_validate(yaml.safe_load(ORDERS) | {"version_by": "version"})
+BY_PLACE = ModelPipeline.model_validate(yaml.safe_load(ORDERS))
+BY_VERSION = ModelPipeline.model_validate(yaml.safe_load(ORDERS) | {"version_by": "version"})
 
 
-HISTORY = Pipeline.model_validate(yaml.safe_load(ORDERS) | {"on_conflict": "history", "version_by": "day"})
+HISTORY = ModelPipeline.model_validate(yaml.safe_load(ORDERS) | {"on_conflict": "history", "version_by": "day"})
 
 
 class Store:
     """The snapshots of runs, one after the other, on disk."""
 
-    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+    def __init__(self, pipeline: ModelPipeline, folder: Path) -> None:
         self.pipeline, self.folder = pipeline, folder
         self.snapshot: Snapshot | None = None
         self.files: dict[str, Path] = {}
@@ -119,7 +119,7 @@ rows = st.lists(
 )
 
 
-def in_runs(pipeline: Pipeline, runs: Sequence[Sequence[Sequence[Row]]]) -> tuple[str, list[Row]]:
+def in_runs(pipeline: ModelPipeline, runs: Sequence[Sequence[Sequence[Row]]]) -> tuple[str, list[Row]]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(pipeline, Path(folder))
         for run in runs:

@@ -21,12 +21,12 @@ from rempart.ingestion.engine.batches import LINE, RAW, TextRows
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery, TakenIn, take_in
 from rempart.ingestion.engine.limits import Limits, Resources
 from rempart.ingestion.snapshots import arrow_schema, snapshot_columns
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.unit.ingestion.conftest import HEADER, READINGS
 from tests.unit.ingestion.oracle.judge_rows import judge_within_limit
 
 # the expectations have tests of their own; here a pattern, which needs no Great Expectations, stands for all of them
-PIPELINE = Pipeline.model_validate(
+PIPELINE = ModelPipeline.model_validate(
     yaml.safe_load(READINGS)
     | {
         "max_quarantined": 0.6,

@@ -18,11 +18,11 @@ from rempart.errors import PipelineError
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import files, sample
 from rempart.ingestion.sampling.survey import partition_period
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 
 
-def load(text: str) -> Pipeline:
-    return Pipeline.model_validate(yaml.safe_load(text))
+def load(text: str) -> ModelPipeline:
+    return ModelPipeline.model_validate(yaml.safe_load(text))
 
 
 def types(text: str) -> dict[str, str]:

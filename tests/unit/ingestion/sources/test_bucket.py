@@ -18,7 +18,7 @@ from rempart.ingestion.sources.bucket import BucketFiles, open_bucket
 from rempart.ingestion.sources.port import Delivery, Origin, Surroundings
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.schema import read_yaml
 from rempart.sites.port import Checks
 from rempart.sovereignty.policy import Decision
@@ -186,10 +186,10 @@ def config(**changes: Any) -> Config:
     return Config.model_validate(data)
 
 
-def pipeline(**source: Any) -> Pipeline:
+def pipeline(**source: Any) -> ModelPipeline:
     data = yaml.safe_load((project_root() / "include" / "pipelines" / "hotel_bookings.yaml").read_text())
     data["source"] = {"prefix": "hotel_bookings/", "kind": "site", "site": "acme", "bucket": "shared", **source}
-    return Pipeline.model_validate(data)
+    return ModelPipeline.model_validate(data)
 
 
 def around(settings: Config, recorded: list[Decision], endpoint: str) -> Surroundings:

@@ -24,7 +24,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.http_service import Reply, Request, serving
 from tests.memory_site import MemorySite
 from tests.unit.ingestion.conftest import HEADER, READINGS
@@ -53,8 +53,8 @@ def fresh(site: str | None = None, **origins: Any) -> Platform:
     return Platform(config, connections, lambda: NOW, {"primary": primary}, MemoryLedger(), MemoryContinuity())  # type: ignore[dict-item] # a double
 
 
-def pipeline(**source: Any) -> Pipeline:
-    return Pipeline.model_validate(
+def pipeline(**source: Any) -> ModelPipeline:
+    return ModelPipeline.model_validate(
         {**yaml.safe_load(READINGS), "source": {"prefix": "readings/", "format": "csv", **source}}
     )
 
@@ -90,7 +90,7 @@ def dying(platform: Platform, at: int, stored: bool) -> Callable[[], None]:
     return mend
 
 
-def run_killed(platform: Platform, declared: Pipeline, deaths: list[tuple[int, bool]], **more: Any) -> None:
+def run_killed(platform: Platform, declared: ModelPipeline, deaths: list[tuple[int, bool]], **more: Any) -> None:
     for at, stored in deaths:
         mend = dying(platform, at, stored)
         try:

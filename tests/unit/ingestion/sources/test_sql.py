@@ -18,7 +18,7 @@ from rempart.ingestion.sources.sql import SqlExtraction, open_source
 from rempart.settings import config as configuration
 from rempart.settings.columns import Column
 from rempart.settings.config import Config, Connection, project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sources import Dialect
 from rempart.sovereignty.policy import Decision
 from rempart.sovereignty.sources import decide_source
@@ -36,10 +36,10 @@ def config(hosts: list[str], **personal: Any) -> Config:
     return Config.model_validate(data)
 
 
-def pipeline() -> Pipeline:
+def pipeline() -> ModelPipeline:
     data = yaml.safe_load((project_root() / "include" / "pipelines" / "hotel_bookings.yaml").read_text())
     source = {"prefix": "hotel_bookings/", "kind": "sql", "connection": "shop", "table": "orders"}
-    return Pipeline.model_validate({**data, "source": source, "on_conflict": "refuse"})
+    return ModelPipeline.model_validate({**data, "source": source, "on_conflict": "refuse"})
 
 
 def around(settings: Config, connection: Connection, recorded: list[Decision]) -> Surroundings:

@@ -23,7 +23,7 @@ from rempart.ingestion.sources.web import client as web
 from rempart.ingestion.sources.web.client import Client
 from rempart.ingestion.sources.web.source import Http
 from rempart.settings.config import Connection, project_root
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sources import HttpSource
 from tests.http_service import Reply, Request, Service, serving
 
@@ -49,11 +49,11 @@ class MemorySink:
         return [json.loads(line) for body in self.stored.values() for line in body.splitlines()]
 
 
-def pipeline(**source: object) -> Pipeline:
+def pipeline(**source: object) -> ModelPipeline:
     data = yaml.safe_load(SHIPPED.read_text())
     data["schema"]["seen"] = {"known": "booking", "type": "timestamp"}
     data["source"] = {"kind": "http", "prefix": "hotel_bookings/", "url": "http://127.0.0.1:1/rows", **source}
-    return Pipeline.model_validate(data)
+    return ModelPipeline.model_validate(data)
 
 
 def client(url: str, *, waits: list[float] | None = None, **more: Any) -> Client:
