@@ -81,7 +81,7 @@ def outcome(
 ) -> Outcome:
     """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
     expectations that `judged` rows were held against."""
-    accepted, reasons = delivered - len(refused), _by_reason(refused)
+    accepted, reasons = delivered - len(refused), by_reason(refused)
     return Outcome(
         arrival.sha256,
         arrival.name,
@@ -119,7 +119,7 @@ def outcome_again(
     passed_over: int = 0,
 ) -> Outcome:
     """Return the outcome of a delivery that was ingested again, with `added` newly accepted rows."""
-    accepted, reasons = delivered - len(refused), _by_reason(refused)
+    accepted, reasons = delivered - len(refused), by_reason(refused)
     return Outcome(
         str(before["sha256"]),
         str(before["file"]),
@@ -162,7 +162,8 @@ def attempt(outcome_json: Mapping[str, Any]) -> int:
     return int(outcome_json.get("again", 0))
 
 
-def _by_reason(refused: Iterable[RefusedRow]) -> dict[str, int]:
+def by_reason(refused: Iterable[RefusedRow]) -> dict[str, int]:
+    """Count refused rows by reason; a row with two reasons counts under both."""
     reasons: dict[str, int] = {}
     for row in refused:
         for reason in row.reasons:

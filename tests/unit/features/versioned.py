@@ -8,14 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import FIRST_DAY, KINDS, booked, expected, row
 from tests.unit.features.stays import stays
 
 Row = dict[str, Any]
 
 
-def versioned(name: str = "stays") -> Pipeline:
+def versioned(name: str = "stays") -> ModelPipeline:
     """The stays of `stays`, whose rows are valid from `seen`."""
     schema = stays().model_dump(by_alias=True, exclude_unset=True)["schema"]
     seen = {"type": "timestamp", "known": "booking"}
@@ -53,7 +53,7 @@ def instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-def wanted(pipeline: Pipeline, rows: list[Row]) -> list[Row]:
+def wanted(pipeline: ModelPipeline, rows: list[Row]) -> list[Row]:
     """By brute force, for each stay: its moment, target, and what was valid and known at the moment."""
     versions: dict[int, list[Row]] = {}
     for version in sorted(rows, key=lambda r: (r["stay"], r["seen"])):
@@ -74,7 +74,7 @@ def _on_its_day(versions: list[Row]) -> Row:
     return chosen | {"arrival": day + timedelta(days=chosen["lead"])}
 
 
-def _example(pipeline: Pipeline, versions: list[Row], by_day: list[Row]) -> Row:
+def _example(pipeline: ModelPipeline, versions: list[Row], by_day: list[Row]) -> Row:
     newest = versions[-1]
     at = instant(booked(newest))
     valid = [version for version in versions if version["seen"] <= at][-1:]

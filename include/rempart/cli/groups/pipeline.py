@@ -327,6 +327,38 @@ def _lines(file: Path) -> list[str]:
         raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause
 
 
+@group.command("rejudge")
+def rejudge_pipeline(
+    name: PipelineName,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it, or with --dry-run, the plan is shown and nothing changes.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+) -> None:
+    """Judge all stored deliveries anew, by the pipeline file as it is now: after a rule changed.
+
+    The plan counts rows that were accepted and would be refused, and the other way round. Airflow carries it out: the
+    DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
+
+    Example:
+        rempart pipeline rejudge hotel_bookings
+        rempart pipeline rejudge hotel_bookings --yes
+    """
+    from rempart.flows.ingestion import accept_delivery, rejudge
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipelines
+
+    platform = open_platform()
+    rendering.show(rejudge.plan(platform, pipelines.named(name)).lines())
+    if dry_run or not yes:
+        typer.echo("Nothing was changed. Pass --yes to carry it out.")
+        return
+    done = accept_delivery.again(platform.connections("airflow_api"), name, rejudge.ALL)
+    typer.echo(
+        f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
+    )
+
+
 @group.command("erase")
 def pipeline_erase(
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline of the rows.")] = None,

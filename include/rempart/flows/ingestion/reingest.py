@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart.errors import IngestError
-from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, source_state
+from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, ingest_run, rejudge, source_state
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingestion.ingest_run import IngestionRun
@@ -46,7 +46,7 @@ def take_in(
     accept_loss: str | None = None,
     by: str | None = None,
 ) -> IngestResult:
-    """Ingest all waiting deliveries, or `again` the one with this SHA-256; `accept` too many refused rows.
+    """Ingest all waiting deliveries, or `again` the one with this SHA-256 or "all"; `accept` too many refused rows.
 
     `accept_loss`: the newest recorded snapshot, to continue although the site does not show it. `by`: the Airflow user
     name; evidence stores the number. Raises the errors of `ingest` and `reingest`.
@@ -56,6 +56,14 @@ def take_in(
             f"Pipeline '{pipeline.name}': accept_quarantined needs `again` to name a delivery: nothing was started",
             "Inspect a delivery on the cockpit's page of this pipeline first, and pass its SHA-256 as `again`.",
         )
+    if again == rejudge.ALL:
+        if accept or accept_loss:
+            raise IngestError(
+                f"Pipeline '{pipeline.name}': `again: all` takes no `accept_quarantined` and no `accept_loss`: nothing "
+                "was started",
+                "Judge all deliveries anew without it, then accept a held-back delivery by its SHA-256.",
+            )
+        return rejudge.rejudge(platform, pipeline)
     person = partial(user_number, platform.config.access, partial(platform.database, "airflow"), by)
     accepted_loss = AcceptedLoss(accept_loss, person()) if accept_loss else None
     if again is not None:

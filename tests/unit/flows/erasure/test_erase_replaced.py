@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rempart.flows.ingestion.rejudge import rejudge
 from rempart.ingestion import snapshots
 from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
 from tests.unit.flows.erasure.booked import VICTIM, WHO, erase, without_features
@@ -51,3 +52,18 @@ def test_all_kept_versions_of_a_row_are_erased() -> None:
     assert lake.holders(WHO) == []
     now = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")
     assert now and now.rows == 5
+
+
+def test_an_erased_row_does_not_come_back_when_all_deliveries_are_judged_anew() -> None:
+    made = in_two_memories()
+    lake = Lake(made.platform, made.pipeline.model_copy(update={"on_conflict": "newest"}))
+    lake.take_in("one", ROWS[:6])
+    erase(lake, WHO)
+    lake.take_in("two", ROWS[6:8])
+    before = snapshots.current(lake.site("primary"), lake.bucket, "hotel_bookings")
+    done = rejudge(lake.platform, lake.pipeline)
+    assert before and (done.changed, done.snapshot, done.total_rows) == (False, before.id, 7)
+    stricter = lake.pipeline.expectations[0].model_copy(update={"reason": "another reason"})
+    changed = lake.pipeline.model_copy(update={"expectations": [stricter, *lake.pipeline.expectations[1:]]})
+    assert rejudge(lake.platform, changed).total_rows == 7
+    assert lake.holders(WHO, "primary") == []
