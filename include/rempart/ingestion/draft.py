@@ -25,20 +25,22 @@ _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
 
 
-def draft_pipeline(source: Path | Sample, name: str | None = None) -> str:
+def draft_pipeline(source: Path | Sample, name: str | None = None, *, target: str | None = None) -> str:
     """Return YAML of a pipeline for deliveries like this file, or for the source of a sample; it loads unchanged.
 
-    Raises PipelineError.
+    `target`: the column to predict; without it, the draft guesses. Raises PipelineError.
     """
     if isinstance(source, Path):
         pipeline_name(source.name, name)  # before a large file is read
         source = of_file(source)
-    return "\n".join(_lines(survey(source, name))) + "\n"
+    return "\n".join(_lines(survey(source, name, target))) + "\n"
 
 
-def save_draft(source: Path | Sample, name: str | None = None, folder: Path | None = None) -> Path:
+def save_draft(
+    source: Path | Sample, name: str | None = None, folder: Path | None = None, *, target: str | None = None
+) -> Path:
     """Write the draft among the pipeline files and return its path; never over a file that is there."""
-    text = draft_pipeline(source, name)
+    text = draft_pipeline(source, name, target=target)
     file = (folder or pipelines_dir()) / f"{plain_yaml.load(text)['name']}.yaml"
     try:
         with file.open("x", encoding="utf-8") as new:
@@ -53,6 +55,15 @@ def save_draft(source: Path | Sample, name: str | None = None, folder: Path | No
 def undecided(text: str) -> list[int]:
     """Return the numbers of the lines of a pipeline file that a draft marked CHECK and nobody decided. Pure."""
     return [number for number, line in enumerate(text.splitlines(), 1) if re.search(r"# CHECK\b", line)]
+
+
+def reminder(text: str) -> str | None:
+    """Return a sentence about the CHECK lines of a pipeline file that nobody decided; None without such lines. Pure."""
+    if not (marked := undecided(text)):
+        return None
+    lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
+    some = "1 line" if len(marked) == 1 else f"{len(marked)} lines"
+    return f"It is still a draft: decide the {some} marked CHECK (line {lines}) and delete the marks."
 
 
 def _word(value: str) -> str:
@@ -196,7 +207,7 @@ def _learning(s: Survey) -> Iterator[str]:
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
-    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: the column to predict"
+    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
     tested = "models are tested on the newest days, and do not learn from them"
     fixed = "With `start: DATE`, rows from that date on are never learned from, until you move it"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
@@ -209,6 +220,14 @@ def _learning(s: Survey) -> Iterator[str]:
     worst = "set the error from which on a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
     yield f"  baseline_by: [{_word(groups[0]) if groups else s.time + '.month'}]"
+
+
+def _other_target(s: Survey) -> str:
+    """Return whether the target is a guess, and how to draft for another column."""
+    if s.target_chosen:
+        return "the column to predict, as you chose it; when is it asked for?"
+    another = "for another one, remove this file and draft again with `--target COLUMN`"
+    return f"the column to predict, a guess: {another}, which also sets task, metric, baseline and features"
 
 
 def _left_out(s: Survey) -> str:

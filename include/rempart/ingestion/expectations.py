@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
@@ -75,13 +76,21 @@ def _check_name(index: int, expectation: Expectation) -> None:
     if expectation.expect not in ROW_LEVEL:
         raise PipelineError(
             f"{where}: '{expectation.expect}' is not an expectation that checks each row by itself",
-            "Use one of: " + ", ".join(sorted(ROW_LEVEL)) + ". Repeated keys are refused without an expectation.",
+            _similar(expectation.expect, ROW_LEVEL)
+            + "Use one of: "
+            + ", ".join(sorted(ROW_LEVEL))
+            + ". Repeated keys are refused without an expectation.",
         )
     if "mostly" in expectation.arguments:
         raise PipelineError(
             f"expectations.{index}.mostly: each row is checked by itself, so a share cannot be allowed",
             "Remove `mostly`; `max_quarantined` limits the share of refused rows.",
         )
+
+
+def _similar(wrong: str, known: Iterable[str]) -> str:
+    close = get_close_matches(wrong, sorted(known), n=1)
+    return f"Did you mean {close[0]}? " if close else ""
 
 
 def _class_of(index: int, expectation: Expectation) -> Any:
@@ -117,6 +126,14 @@ def _build(index: int, expectation: Expectation) -> Any:
     try:
         return expectation_class(**{name: _argument(value) for name, value in expectation.arguments.items()})
     except (ValueError, TypeError) as cause:  # pydantic's error is a ValueError
+        known = set(getattr(expectation_class, "__fields__", {}))
+        if known and (unknown := [name for name in expectation.arguments if name not in known]):
+            raise PipelineError(
+                f"expectations.{index} (rule {index + 1}): '{expectation.expect}' has no argument "
+                + ", ".join(f"'{name}'" for name in unknown),
+                "".join(_similar(name, known) for name in unknown).strip()
+                or "Correct it as the documentation of Great Expectations describes that expectation.",
+            ) from cause
         raise PipelineError(
             f"expectations.{index}: the arguments of '{expectation.expect}' are not valid: {cause}",
             "Correct them as the documentation of Great Expectations describes that expectation.",

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import PipelineError
-from rempart.ingestion.draft import draft_pipeline, save_draft, undecided
+from rempart.ingestion.draft import draft_pipeline, reminder, save_draft, undecided
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
 
@@ -214,3 +214,40 @@ def test_lines_that_nobody_decided_are_found(tmp_path: Path) -> None:
     file.write_text("day,id,hours\n" + "".join(f"2026-01-{n:02},{n},{n}\n" for n in range(1, 29)))
     text = draft_pipeline(file)
     assert len(undecided(text)) >= 5 and "rempart pipeline check trips" in text.splitlines()[0]
+
+
+VISITS = "visit_id,day,clinic,waited,no_show\n" + "".join(
+    f"{n},2025-01-{n % 28 + 1:02},{'a_b' if n % 3 else 'c_d'},{n * 0.5},{'yes' if n % 4 else 'no'}\n" for n in range(84)
+)
+
+
+def test_a_class_in_the_last_column_is_predicted_and_no_feature(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "visits.csv", VISITS))
+    pipeline = load(text)
+    assert (pipeline.prediction.target, pipeline.prediction.task) == ("no_show", "classification")
+    assert pipeline.gate.metric == "log_loss"
+    assert "no_show" not in text.split("columns: ")[1].split("]")[0]
+    assert "draft again with `--target COLUMN`" in text
+
+
+def test_the_target_can_be_chosen(tmp_path: Path) -> None:
+    file = write(tmp_path / "visits.csv", VISITS)
+    text = draft_pipeline(file, target="waited")
+    pipeline = load(text)
+    assert (pipeline.prediction.target, pipeline.prediction.task, pipeline.gate.metric) == (
+        "waited",
+        "regression",
+        "mae",
+    )
+    assert "waited" not in text.split("columns: ")[1].split("]")[0] and "as you chose it" in text
+    for name, says in (("no_shw", "no such column"), ("visit_id", "part of the key"), ("day", "its type is date")):
+        with pytest.raises(PipelineError, match=says) as error:
+            draft_pipeline(file, target=name)
+        assert "--target no_show" in error.value.hint or "Pass one of: clinic, waited, no_show" in error.value.hint
+
+
+def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
+    assert reminder("key: [a]\n") is None
+    assert reminder("key: [a]  # CHECK: unique?\n") == (
+        "It is still a draft: decide the 1 line marked CHECK (line 1) and delete the marks."
+    )

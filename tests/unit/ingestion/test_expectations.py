@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import PipelineError
-from rempart.ingestion.expectations import ROW_LEVEL, broken, build
+from rempart.ingestion.expectations import ROW_LEVEL, broken, build, check_names
 from rempart.settings.pipeline import Expectation
 
 CANARY = "canary-7f3a"
@@ -93,7 +93,7 @@ def test_no_rows_and_no_expectations_are_no_work() -> None:
         (expect("expect_column_values_to_be_unique", column="n"), "not an expectation that checks each row by itself"),
         (expect("expect_column_mean_to_be_between", column="n", min_value=1), "checks each row by itself"),
         (expect("expect_column_values_to_be_between", column="n", min_value=1, mostly=0.9), "mostly"),
-        (expect("expect_column_values_to_be_between", column="n", minimum=1), "arguments"),
+        (expect("expect_column_values_to_be_between", column="n", minimum=1), "no argument"),
     ],
 )
 def test_what_cannot_judge_a_row_is_refused_with_a_remedy(expectation: Expectation, what: str) -> None:
@@ -137,3 +137,16 @@ def test_what_judges_no_row_is_loaded_when_it_is_used() -> None:
     )
     asked = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert asked.stdout.split() == ["False", "False", "True", "0.5"]
+
+
+def test_a_mistyped_rule_or_argument_gets_a_similar_name() -> None:
+    def rule(name: str, **arguments: object) -> Expectation:
+        return Expectation.model_validate({"expect": name, "column": "a", "reason": "x", **arguments})
+
+    with pytest.raises(PipelineError) as error:
+        check_names([rule("expect_column_values_to_be_betwen")])
+    assert error.value.hint.startswith("Did you mean expect_column_values_to_be_between? ")
+    with pytest.raises(PipelineError) as error:
+        build([rule("expect_column_values_to_be_between", max_valeu=1)])
+    assert "(rule 1)" in error.value.what and "no argument 'max_valeu'" in error.value.what
+    assert "extra fields" not in error.value.what and error.value.hint == "Did you mean max_value?"

@@ -129,19 +129,23 @@ def deliver_files(
     from rempart.deployment.setup.terminal import is_live
     from rempart.flows.ingestion import deliver
     from rempart.flows.shared.platform import open_platform
+    from rempart.ingestion.draft import reminder
     from rempart.settings import pipelines
 
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    draft = reminder(pipelines.text_of(name))
     deliver.check(spec, files)
     platform = open_platform()
     planned = deliver.plan(platform, spec, files)
     if dry_run:
-        rendering.show(delivery.plan_lines(planned))
+        rendering.show((*delivery.plan_lines(planned), *([draft] if draft else [])))
         return
     with delivery.progress(planned, terminal=is_live(sys.stdout, os.environ), out=typer.echo) as told:
         done = deliver.send(platform, spec, planned, told)
     scheduled = deliver.next_ingestion(spec, platform.clock())
-    rendering.show((*delivery.lines(done), *delivery.following(name, done.waiting, scheduled)))
+    rendering.show(
+        (*delivery.lines(done), *delivery.following(name, done.waiting, scheduled), *([draft] if draft else []))
+    )
 
 
 @group.command("run")
@@ -200,6 +204,7 @@ def pipeline_new(
         typer.Argument(help="A delivery: .csv, .jsonl or .ndjson (plain, .gz or .zst), or .parquet."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: name of the file or table.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column that the model shall predict; default: a guess.")] = None,
     table: Annotated[str | None, typer.Option(help="Table of PostgreSQL instead of a file, as schema.name.")] = None,
     connection: Annotated[str | None, typer.Option(help="Airflow connection of the table's database.")] = None,
     sql: Annotated[
@@ -218,6 +223,7 @@ def pipeline_new(
     Example:
         rempart pipeline new sales.csv
         rempart pipeline new sales.jsonl.gz --name sales
+        rempart pipeline new visits.csv --target no_show
         rempart pipeline new --table sales.orders --connection shop
         rempart pipeline new --sql include/sql/wet_trips.sql --input trips --input weather trips.csv weather.csv
     """
@@ -232,14 +238,16 @@ def pipeline_new(
         )
     if (table is None) != (connection is None):
         raise typer.BadParameter("--table and --connection belong together")
+    if target is not None and sql is not None:
+        raise typer.BadParameter("--target belongs to a FILE or a --table, and not to --sql")
     if sql is not None:
         from rempart.flows.training.draft_derived import save_derived_draft
 
         draft = save_derived_draft(sql, inputs or [], files or [], name)
     elif table is not None and connection is not None:
-        draft = save_draft(of_table(table, connection, config.environment_connections(connection)), name)
+        draft = save_draft(of_table(table, connection, config.environment_connections(connection)), name, target=target)
     else:
-        draft = save_draft((files or [])[0], name)
+        draft = save_draft((files or [])[0], name, target=target)
     typer.echo(
         f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
     )
@@ -259,7 +267,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     from rempart.cli import configuration
     from rempart.cli.views import derivations
     from rempart.flows.training import check_pipeline
-    from rempart.ingestion.draft import undecided
+    from rempart.ingestion.draft import reminder
     from rempart.settings import pipelines
 
     loaded, pipeline = configuration.check(), pipelines.named(name)
@@ -267,11 +275,8 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
     rendering.show(list(derivations.lines(pipeline)))
-    if marked := undecided(pipelines.text_of(name)):
-        lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
-        typer.echo(
-            f"It is still a draft: decide the {len(marked)} lines marked CHECK (line {lines}) and delete the marks."
-        )
+    if draft := reminder(pipelines.text_of(name)):
+        typer.echo(draft)
 
 
 @group.command("try")
@@ -302,6 +307,7 @@ def try_pipeline(
     from rempart.cli.views import names, trying
     from rempart.flows.training import try_derived
     from rempart.flows.training import try_pipeline as flow
+    from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
     json_documents.begin(as_json)
@@ -314,7 +320,8 @@ def try_pipeline(
         else:
             with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.stages(spec)]) as shown:
                 tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
-            rendering.show(trying.lines(tried, spec))
+            draft = reminder(pipelines.text_of(name))
+            rendering.show((*trying.lines(tried, spec), *([draft] if draft else [])))
     raise typer.Exit(0 if tried.good else 1)
 
 

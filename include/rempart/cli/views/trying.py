@@ -7,6 +7,7 @@ from typing import Any
 
 from rempart.cli.views import text
 from rempart.flows.training.try_pipeline import Baseline, Refusal, Tried, TriedFile
+from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
@@ -63,13 +64,24 @@ def _cell(value: Any) -> str:
     return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 1]}…"
 
 
+def _is_worse(found: Baseline) -> bool:
+    lower = LOWER_IS_BETTER[found.metric]
+    return found.value > found.overall if lower else found.value < found.overall
+
+
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
     by = ", ".join(pipeline.gate.baseline_by) or "nothing"
     target = pipeline.prediction.target
+    word = "mean" if pipeline.prediction.task == "regression" else "class shares"
     yield (
-        f"Baseline: {found.metric} of {target} is {found.value:.4g} with the mean by {by} "
-        f"({found.overall:.4g} with the mean of all)."
+        f"Baseline: {found.metric} of {target} is {found.value:.4g} with the {word} by {by} "
+        f"({found.overall:.4g} with the {word} of all)."
     )
+    if pipeline.gate.baseline_by and _is_worse(found):
+        yield (
+            f"  `baseline_by` makes the baseline worse than the {word} of all, so a model beats it too easily: "
+            "write `baseline_by: []`."
+        )
     yield (
         f"  Learnt from {text.counted(found.train_rows, 'row')}, measured on {found.holdout_rows:,} held-out rows. "
         f"The gate's limit is {found.limit:g}."

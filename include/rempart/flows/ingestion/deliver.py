@@ -173,9 +173,24 @@ def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
         return parquet_cut.names(file)
     with file.open("rb") as stream:
         if pipeline.source.format == "csv":
+            if _stray_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
+                raise Unreadable(
+                    "its header has a carriage return without a line feed, which would end the header there; "
+                    "write the file with one kind of line end"
+                )
+            stream.seek(0)
             return header_of(file.name, stream, size, pipeline.source)
         check_format(unpacked(stream, size).peek(16)[:16], "JSON Lines")
     return None
+
+
+def _stray_return(start: bytes) -> bool:
+    """Return whether the first line of a file that ends its lines with line feeds has a lone carriage return. Pure.
+
+    A file whose only line ends are carriage returns is read as such.
+    """
+    line, feed, _ = start.lstrip(b"\r\n").partition(b"\n")
+    return bool(feed) and b"\r" in line.removesuffix(b"\r")
 
 
 def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple[PlannedFile, ...]:

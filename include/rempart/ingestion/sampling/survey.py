@@ -15,6 +15,7 @@ from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number
 from rempart.ingestion.sampling.facts import ColumnFacts, column_facts, likeliest_key
 from rempart.ingestion.sampling.sample import Sample
+from rempart.ingestion.sampling.targets import chosen_target, likeliest_target
 from rempart.settings.columns import Period
 from rempart.settings.sources import Dialect
 
@@ -41,6 +42,7 @@ class Survey:
     first_day: date
     last_days: int
     target: ColumnFacts
+    target_chosen: bool
     limit: float
     every: Period
     rows_a_month: int
@@ -50,8 +52,11 @@ class Survey:
         return [c for c in self.columns if c.type in types and c.name not in self.key and c.name != self.target.name]
 
 
-def survey(sample: Sample, name: str | None = None) -> Survey:
-    """Look at a sample. Raises PipelineError where no pipeline can come of it."""
+def survey(sample: Sample, name: str | None = None, target_name: str | None = None) -> Survey:
+    """Look at a sample. `target_name`: the column to predict; None for a guess.
+
+    Raises PipelineError where no pipeline can come of it.
+    """
     pipeline = pipeline_name(sample.name, name, table="kind" in sample.source)
     guessed, table = _guessed(sample)
     dialect = guessed.dialect
@@ -67,16 +72,9 @@ def survey(sample: Sample, name: str | None = None) -> Survey:
             "on later rows.",
         )
     key, certain = (tuple(sample.key), True) if sample.key else likeliest_key(columns, table)
-    free = [c for c in columns if c.name not in key]
-    numbers = [c for c in free if c.type in ("number", "decimal")] or [c for c in free if c.type == "integer"]
-    classes = [c for c in free if c.type in ("category", "boolean")]
-    if not numbers and not classes:
-        raise PipelineError(
-            f"draft a pipeline from {sample.name}: it has no column of numbers or of a closed list of values to "
-            "predict",
-            "Add the column that the model shall predict.",
-        )
-    target = (numbers or classes)[-1]
+    target = likeliest_target(sample.name, columns, key) if target_name is None else None
+    if target is None:
+        target = chosen_target(sample.name, columns, key, target_name or "")
     texts = table[times[0].name].drop_null().unique().to_pylist()
     days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
     split = days[int(len(days) * 0.8)]
@@ -93,6 +91,7 @@ def survey(sample: Sample, name: str | None = None) -> Survey:
         days[0],
         max(1, (days[-1] - max(split, days[0] + timedelta(days=1))).days),
         target,
+        target_name is not None,
         _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
         partition_period(sample.rows / months, timed=times[0].type == "timestamp"),
         round(sample.rows / months),

@@ -281,3 +281,17 @@ def test_many_files_are_told_in_one_line(make: Make) -> None:
     files = tuple(deliver.PlannedFile(make(f"{i}.csv"), f"p/{i}.csv", 1_000, "0" * 64, "new") for i in range(9))
     (line,) = view.lines(deliver.Delivered("p", "primary", "landing", files))
     assert line == "delivered 9 files (9.0 kB) to landing/p/ at site 'primary', each read back with the right SHA-256"
+
+
+@pytest.mark.parametrize(
+    ("start", "stray"),
+    [
+        (b"a,b\r\n1,2\r\n", False),
+        (b"a,b\n1,2\n", False),
+        (b"a,b\r1,2\r", False),
+        (b"a,b\r,c\n1,2,3\n", True),
+        (b"a,b\r,c\r\n1,2,3\r\n", True),
+    ],
+)
+def test_a_lone_carriage_return_in_a_header_is_found(start: bytes, stray: bool) -> None:
+    assert deliver._stray_return(start) is stray
