@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from rempart.airflow_api import AirflowApi
+from rempart.cli.demo.demo_stages import Stages
 from rempart.deployment.setup import credentials, paths
 from rempart.errors import ConfigError
+from rempart.flows.shared.platform import Platform
 from rempart.settings import config
 from rempart.settings.config import Connection
-
-if TYPE_CHECKING:
-    from rempart.cli.demo.demo_run import Demo
 
 STAGES: dict[str, float | None] = {
     "airport": 2.0,
@@ -119,10 +119,31 @@ def make_database(administrator: Connection, file: Path) -> Connection:
     return login
 
 
+class RunningDemo(Protocol):
+    """The demo whose second part this is."""
+
+    platform: Platform
+    api: AirflowApi
+    stages: Stages
+    report: dict[str, Any]
+
+    def check(self, ok: bool, fact: str) -> None: ...
+
+    def run(
+        self,
+        stage: str,
+        dag_id: str,
+        task_id: str,
+        *,
+        conf: dict[str, Any] | None = None,
+        since: datetime | None = None,
+    ) -> dict[str, Any]: ...
+
+
 class Flights:
     """The stages of this part, on a demo that runs."""
 
-    def __init__(self, demo: Demo) -> None:
+    def __init__(self, demo: RunningDemo) -> None:
         self.demo = demo
         self.report: dict[str, Any] = {}
 

@@ -12,7 +12,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.lifecycle import backfill, remove
+from rempart.cli.lifecycle import backfill, rejudge, remove
 from rempart.errors import BackupError
 
 group = typer.Typer(
@@ -275,8 +275,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
     rendering.show(list(derivations.lines(pipeline)))
-    if draft := reminder(pipelines.text_of(name)):
-        typer.echo(draft)
+    rendering.show(filter(None, [reminder(pipelines.text_of(name))]))
 
 
 @group.command("try")
@@ -325,47 +324,6 @@ def try_pipeline(
     raise typer.Exit(0 if tried.good else 1)
 
 
-def _lines(file: Path) -> list[str]:
-    if str(file) == "-":
-        return sys.stdin.read().splitlines()
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause
-
-
-@group.command("rejudge")
-def rejudge_pipeline(
-    name: PipelineName,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it, or with --dry-run, the plan is shown and nothing changes.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
-) -> None:
-    """Judge all stored deliveries anew, by the pipeline file as it is now: after a rule changed.
-
-    The plan counts rows that were accepted and would be refused, and the other way round. Airflow carries it out: the
-    DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
-
-    Example:
-        rempart pipeline rejudge hotel_bookings
-        rempart pipeline rejudge hotel_bookings --yes
-    """
-    from rempart.flows.ingestion import accept_delivery, rejudge
-    from rempart.flows.shared.platform import open_platform
-    from rempart.settings import pipelines
-
-    platform = open_platform()
-    rendering.show(rejudge.plan(platform, pipelines.named(name)).lines())
-    if dry_run or not yes:
-        typer.echo("Nothing was changed. Pass --yes to carry it out.")
-        return
-    done = accept_delivery.again(platform.connections("airflow_api"), name, rejudge.ALL)
-    typer.echo(
-        f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
-    )
-
-
 @group.command("erase")
 def pipeline_erase(
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline of the rows.")] = None,
@@ -403,6 +361,7 @@ def pipeline_erase(
         rempart pipeline erase hotel_bookings --file keys.txt --role data-protection-officer --reason objection --yes
         rempart pipeline erase --again
     """
+    from rempart.cli.views import text
     from rempart.flows.erasure import erase as flow
     from rempart.flows.erasure import erase_report
     from rempart.flows.shared.platform import open_platform
@@ -421,7 +380,7 @@ def pipeline_erase(
                 "Run `rempart pipeline erase PIPELINE KEY`, or `rempart pipeline erase --again`.",
             )
         found = named(pipeline)
-        wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
+        wanted = flow.read_keys(found, [*(keys or ()), *(text.lines_of(file) if file else ())])
         done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes)]
     for erasure in done:
         for line in erase_report.lines(erasure):
@@ -430,6 +389,7 @@ def pipeline_erase(
         raise typer.Exit(1)
 
 
+group.command("rejudge")(rejudge.rejudge)
 group.command("backfill")(backfill.backfill)
 group.command("reset")(remove.reset)
 group.command("rename")(remove.rename)

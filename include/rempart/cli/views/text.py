@@ -1,11 +1,14 @@
-"""Form tables, times, durations and sizes for the terminal. Pure."""
+"""Form tables, times, durations and sizes for the terminal, and read lines that a person passes."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from rempart.deployment.setup.terminal import duration, printable
+from rempart.errors import BackupError
 
 UNKNOWN = "unknown"
 
@@ -52,3 +55,13 @@ def figures(metrics: Mapping[str, float | None], first: str | None = None) -> st
     """Return figures as text, the deciding one first."""
     ordered = sorted(metrics, key=lambda name: name != first)
     return ", ".join(f"{name} {number(metrics[name])}" for name in ordered) or "-"
+
+
+def lines_of(file: Path) -> list[str]:
+    """Return the lines of a text file, or of standard input for `-`. Raises BackupError."""
+    if str(file) == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause

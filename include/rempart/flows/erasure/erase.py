@@ -105,10 +105,10 @@ def erase(
     silent = register.write(stores.sites, entries, must=must)
     mine = [entry for entry in entries if entry.pipeline == pipeline.name]
     done = apply(stores, pipeline, mine, secret_of, silent=silent)
-    return replace(done, descendants=erase_derived.follow(stores, [pipeline.name], partial(_derive, platform)))
+    return replace(done, descendants=erase_derived.follow(stores, [pipeline.name], partial(derive_again, platform)))
 
 
-def _derive(platform: Platform, pipeline: Pipeline) -> None:
+def derive_again(platform: Platform, pipeline: Pipeline) -> None:
     """Derive the rows of a pipeline again, and ingest them. Raises the errors of `extract` and `ingest`."""
     extract(platform, pipeline)
     ingest(platform, pipeline)
@@ -120,7 +120,7 @@ def again(platform: Platform) -> list[ErasureResult]:
     must = backup_site(platform.config, stores.active.site)
     entries = _converged(stores, register, platform.trusted_keys(), must)
     silent = register.write(stores.sites, entries, must=must)
-    derive = partial(_derive, platform)
+    derive = partial(derive_again, platform)
     return apply_all(stores, entries, erasures.secrets_of(platform), silent=silent, derive=derive)
 
 

@@ -11,7 +11,7 @@ import logging
 from datetime import datetime
 
 from rempart.errors import IngestError, IntegrityError, RempartError, SiteError
-from rempart.flows.shared.removal import Removed, delete_below
+from rempart.flows.shared.removal import Deleted, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.delta import checkpoint, log
 from rempart.ingestion.delta.log import State
@@ -106,7 +106,7 @@ def read(site: Site, bucket: str, name: str) -> tuple[State, list[int]]:
     return state, checkpoints
 
 
-def rebuild(site: Site, bucket: str, snapshot: Snapshot, now: datetime) -> Removed:
+def rebuild(site: Site, bucket: str, snapshot: Snapshot, now: datetime) -> Deleted:
     """Start the log again at its next version, from this snapshot alone, and delete what came before.
 
     For an erasure, before it deletes the parts: a reader sees the table before or after, and no earlier version is
@@ -139,7 +139,7 @@ def restart(site: Site, bucket: str, snapshot: Snapshot) -> int:
     return state.version
 
 
-def drop_before(site: Site, bucket: str, name: str, version: int, now: datetime) -> Removed:
+def drop_before(site: Site, bucket: str, name: str, version: int, now: datetime) -> Deleted:
     """Delete what the log has from before a version: its objects, their old versions, and copies of a conflict.
 
     Raises SiteError.
@@ -147,7 +147,7 @@ def drop_before(site: Site, bucket: str, name: str, version: int, now: datetime)
     return _delete(site, bucket, name, version, now)
 
 
-def withdraw(site: Site, bucket: str, name: str, now: datetime) -> Removed:
+def withdraw(site: Site, bucket: str, name: str, now: datetime) -> Deleted:
     """Delete the log at a site whose parts an erasure deletes. Replication brings the new one after its parts.
 
     Raises SiteError.
@@ -173,7 +173,7 @@ def _write_checkpoint(site: Site, bucket: str, name: str, state: State) -> None:
     keep(site, bucket, key, checkpoint.encode(state), metadata={}, content_type="application/vnd.apache.parquet")
 
 
-def _delete(site: Site, bucket: str, name: str, first: int | None, now: datetime) -> Removed:
+def _delete(site: Site, bucket: str, name: str, first: int | None, now: datetime) -> Deleted:
     """Delete the log's objects in every version; from table version `first` on their newest versions stay."""
 
     def kept(key: str) -> bool:

@@ -19,7 +19,7 @@ from rempart.backup.keys import age
 from rempart.errors import IngestError, ObjectMissing
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.removal import Removed, delete_below
+from rempart.flows.shared.removal import Deleted, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.profiles.measures import Profile, profile
@@ -95,7 +95,7 @@ def make(
     return ProfileResult(tuple(made), shown, _sealed(pipeline.name, body, recipient))
 
 
-def delete(site: Site, bucket: str, pipeline: str, now: datetime) -> Removed:
+def delete(site: Site, bucket: str, pipeline: str, now: datetime) -> Deleted:
     """Delete a pipeline's profiles in every version. Raises SiteError."""
     return delete_below(site, bucket, folder(pipeline), now)
 

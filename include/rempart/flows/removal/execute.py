@@ -27,8 +27,10 @@ from rempart.flows.shared.leases import wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.removals import Removal, State, What
 from rempart.ingestion import landing
+from rempart.ledger.port import Ledger
 from rempart.models import removal as model_removal
 from rempart.settings import pipelines
+from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep_file
 from rempart.sites.port import Site
@@ -70,10 +72,10 @@ class Removed:
 
 def look(platform: Platform, pipeline: Pipeline, what: What, runs: Runs, *, accept_loss: bool = False) -> RemovalPlan:
     """Return the plan, without changes. Raises the errors of `facts.gather`, PipelineError as `remove`."""
-    _check_other(platform, pipeline.name, what)
+    _check_other(platform.ledger, pipeline.name, what)
     return plan(
         gathering.gather(platform, open_stores(platform), pipeline, what, runs),
-        accept_loss=accept_loss or _resumes(platform, pipeline.name),
+        accept_loss=accept_loss or _resumes(platform.ledger, pipeline.name),
     )
 
 
@@ -85,10 +87,10 @@ def remove(platform: Platform, pipeline: Pipeline, what: What, runs: Runs, *, ac
     """
     name = pipeline.name
     with wait_for(platform.continuity, f"extract {name}", PATIENCE):
-        _check_other(platform, name, what)
+        _check_other(platform.ledger, name, what)
         stores = open_stores(platform)
         found = gathering.gather(platform, stores, pipeline, what, runs)
-        _check(found, accept_loss=accept_loss or _resumes(platform, name))
+        _check(found, accept_loss=accept_loss or _resumes(platform.ledger, name))
         began = _begin(stores, name, what, found)
         if again := runs():
             raise PipelineError(
@@ -100,11 +102,11 @@ def remove(platform: Platform, pipeline: Pipeline, what: What, runs: Runs, *, ac
             if what == "reset":
                 _put_back(home, stores, found)
             began = _record(stores, name, began, "deleting", {"put_back": len(found.deliveries)})
-        return _delete(platform, stores, pipeline, began)
+        return _delete(platform.tracking(), stores, pipeline, began)
 
 
-def _check_other(platform: Platform, name: str, what: What) -> None:
-    begun = removals.unfinished(platform.ledger, name)
+def _check_other(ledger: Ledger, name: str, what: What) -> None:
+    begun = removals.unfinished(ledger, name)
     if begun and begun.what != what and (begun.what, what) != ("reset", "remove"):
         raise PipelineError(
             f"{what} '{name}': a {begun.what} began (evidence {begun.seq}) and has not ended",
@@ -112,9 +114,9 @@ def _check_other(platform: Platform, name: str, what: What) -> None:
         )
 
 
-def _resumes(platform: Platform, name: str) -> bool:
+def _resumes(ledger: Ledger, name: str) -> bool:
     """Return whether an interrupted reset was begun with an accepted loss."""
-    begun = removals.unfinished(platform.ledger, name)
+    begun = removals.unfinished(ledger, name)
     return bool(begun and begun.body.get("accepted_loss"))
 
 
@@ -162,7 +164,7 @@ def _put_back(home: Site, stores: ErasureStores, found: PipelineContents) -> Non
         logger.info("put %d deliveries back into %s", len(found.deliveries), inbox)
 
 
-def _delete(platform: Platform, stores: ErasureStores, pipeline: Pipeline, began: Removal) -> Removed:
+def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, began: Removal) -> Removed:
     name, what = pipeline.name, began.what
     if what == "remove":
         _move_file(name)
@@ -175,7 +177,7 @@ def _delete(platform: Platform, stores: ErasureStores, pipeline: Pipeline, began
     logger.info("deleted %d object versions of '%s'", deleted, name)
     feature_removal.remove(stores.features(), pipeline)
     if what == "remove":
-        model_removal.remove(platform.tracking(), name, began.id)
+        model_removal.remove(tracking, name, began.id)
     left = [f"site '{site}': {why}" for site, why in failed.items()]
     left += _second_look(stores, pipeline, what, locked, failed)
     evidence = began.seq

@@ -18,6 +18,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.removals import What
 from rempart.flows.training import champions
 from rempart.ingestion import deliveries, erasing, snapshots
+from rempart.ledger.port import Ledger
 from rempart.models import removal as model_removal
 from rempart.settings import pipelines
 from rempart.settings.pipeline import Pipeline
@@ -141,7 +142,7 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: 
         champion=champions.intended(champions.decisions_on(platform.ledger, name)),
         experiment=model.experiment,
         runs=_runs(runs),
-        erasure=_erasure(platform, name),
+        erasure=_erasure(platform.ledger, name),
         readers=tuple(_readers(name)),
         file=f"include/pipelines/{name}.yaml" if name in pipelines.names() else "",
         began=begun.seq if begun else None,
@@ -186,9 +187,9 @@ def _runs(runs: Runs) -> tuple[str, ...] | None:
         raise
 
 
-def _erasure(platform: Platform, name: str) -> str | None:
+def _erasure(ledger: Ledger, name: str) -> str | None:
     """Return why an erasure of the pipeline's rows is not complete, or None."""
-    records = platform.ledger.find("erasure", name, limit=_ALL)
+    records = ledger.find("erasure", name, limit=_ALL)
     if not records:
         return None
     ended = next((record for record in records if record.body["state"] == "ended"), None)

@@ -15,7 +15,7 @@ _CONFLICT = re.compile(r"conflicts/[^/]+/")
 
 
 @dataclass(frozen=True)
-class Removed:
+class Deleted:
     """Result of a deletion: keys of deleted versions and their number; for locked ones until when, by key."""
 
     keys: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Removed:
 
 def delete_below(
     site: Site, bucket: str, prefix: str, now: datetime, *, keep_newest: Callable[[str], bool] = lambda key: False
-) -> Removed:
+) -> Deleted:
     """Delete the versions of all objects below a prefix, by key. `keep_newest`: keys whose newest version stays.
 
     Raises SiteError.
@@ -41,4 +41,4 @@ def delete_below(
             locked.append((info.key, until))
         else:
             keys[info.key], count = None, count + 1
-    return Removed(tuple(keys), count, tuple(locked))
+    return Deleted(tuple(keys), count, tuple(locked))

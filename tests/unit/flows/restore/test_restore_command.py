@@ -114,5 +114,5 @@ def test_the_end_of_a_restore_tells_which_exports_its_sites_lack(
 def test_a_plan_says_what_it_takes_back(made: House) -> None:
     made.point()
     manifest = made.open().manifest
-    said = restore_report.undone(manifest, [Part("database", "airflow"), Part("bucket", "lake")])
-    assert said.startswith("undone    changes of airflow, if they are newer than 2099-03-01 1")
+    line = restore_report.undone(manifest, [Part("database", "airflow"), Part("bucket", "lake")])
+    assert line.startswith("undone    changes of airflow, if they are newer than 2099-03-01 1")

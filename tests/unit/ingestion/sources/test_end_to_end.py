@@ -110,7 +110,7 @@ deaths = st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=3)
 
 
 @settings(max_examples=6)
-@given(deaths=deaths, faults=st.lists(st.sampled_from([None, "cut", "500"]), max_size=6))
+@given(deaths=deaths, faults=st.lists(st.sampled_from([None, "cut", "500"]), max_size=4))
 def test_rows_of_an_api(deaths: list[tuple[int, bool]], faults: list[str | None]) -> None:
     rows = [{"meter": f"m{n}", "day": "2026-01-01", "kwh": n, "tariff": "base", "unknown": n} for n in range(7)]
     left = list(faults)
