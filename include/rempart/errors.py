@@ -27,7 +27,8 @@ RempartError(what, hint)
 ├── DatabaseUnavailable      transient: PostgreSQL did not answer
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
 │   ├── SourceUnavailable    transient: a source did not answer, or asked to wait
-│   └── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
+│   ├── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
+│   └── InputMissing         an input of a derived pipeline has no snapshot yet
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
@@ -75,6 +76,7 @@ __all__ = [
     "FailoverError",
     "FeatureError",
     "IngestError",
+    "InputMissing",
     "IntegrityError",
     "KeyDestroyed",
     "KeyMissing",
@@ -266,6 +268,10 @@ class ErasedMeanwhile(IngestError):
     """Raised when rows were erased during the run and the run could have restored them. Nothing was committed."""
 
     transient = True
+
+
+class InputMissing(IngestError):
+    """Raised when an input of a derived pipeline has no snapshot yet."""
 
 
 class FeatureError(RempartError):

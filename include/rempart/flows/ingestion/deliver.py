@@ -173,7 +173,7 @@ def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
         return parquet_cut.names(file)
     with file.open("rb") as stream:
         if pipeline.source.format == "csv":
-            if _stray_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
+            if _lone_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
                 raise Unreadable(
                     "its header has a carriage return without a line feed, which would end the header there; "
                     "write the file with one kind of line end"
@@ -184,7 +184,7 @@ def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
     return None
 
 
-def _stray_return(start: bytes) -> bool:
+def _lone_return(start: bytes) -> bool:
     """Return whether the first line of a file that ends its lines with line feeds has a lone carriage return. Pure.
 
     A file whose only line ends are carriage returns is read as such.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rempart.errors import ErasedMeanwhile, IngestError
+from rempart.errors import ErasedMeanwhile, IngestError, InputMissing
 from rempart.flows.ingestion import current_snapshot, ingest_run, source_state
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.source_state import Pending
@@ -64,7 +64,7 @@ class SiteLake:
         run = ingest_run.begin(self.platform, pipeline)
         found = current_snapshot.current(run)
         if found is None:
-            raise IngestError(
+            raise InputMissing(
                 f"derive '{self.run.pipeline.name}': its input '{pipeline.name}' has no snapshot yet",
                 f"Run ingest_{pipeline.name} first.",
             )

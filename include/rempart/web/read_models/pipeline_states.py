@@ -9,6 +9,7 @@ from datetime import datetime
 from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.sources import is_extracted
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.data import SnapshotEntry, data
 from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
@@ -116,11 +117,17 @@ def next_step(
         return NextStep("A delivery is held back: decide about its rows.", f"rempart quarantine show {name}")
     if snapshot is None and told:
         return NextStep("No row was accepted: look at the reasons.", f"rempart quarantine show {name}")
+    if snapshot is None and is_extracted(file.source):
+        return NextStep("Nothing was read from its source yet.", run)
     if snapshot is None:
         return NextStep("Nothing was delivered yet.", f"rempart pipeline deliver {name} FILE")
     newest = model.newest if model else None
+    if is_extracted(file.source):
+        idle = NextStep("Nothing to do. Its source is read again at the next run.", run)
+    else:
+        idle = NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
     if not isinstance(file, ModelPipeline):
-        return NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
+        return idle
     if newest is None or newest.snapshot != snapshot.id:
         return NextStep("No model was trained on the current snapshot.", run)
     if newest.standing == "not judged":
@@ -130,4 +137,4 @@ def next_step(
     if told and told[0].refused:
         refused = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
         return NextStep(refused, f"rempart quarantine show {name}")
-    return NextStep("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {name} FILE")
+    return idle

@@ -284,7 +284,7 @@ def test_many_files_are_told_in_one_line(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "stray"),
+    ("start", "is_found"),
     [
         (b"a,b\r\n1,2\r\n", False),
         (b"a,b\n1,2\n", False),
@@ -293,5 +293,5 @@ def test_many_files_are_told_in_one_line(make: Make) -> None:
         (b"a,b\r,c\r\n1,2,3\r\n", True),
     ],
 )
-def test_a_lone_carriage_return_in_a_header_is_found(start: bytes, stray: bool) -> None:
-    assert deliver._stray_return(start) is stray
+def test_a_lone_carriage_return_in_a_header_is_found(start: bytes, is_found: bool) -> None:
+    assert deliver._lone_return(start) is is_found
