@@ -232,7 +232,7 @@ def _other_target(s: Survey) -> str:
 
 def _left_out(s: Survey) -> str:
     """Return the columns that are no inputs, and which of them a person may add."""
-    names = ", ".join(dict.fromkeys((*s.key, s.target.name)))
+    names = ", ".join(dict.fromkeys((*s.key, s.target.name, *(c.name for c in s.named("string")))))
     groups = [c.name for c in s.columns if c.name in s.key and c.type == "category"]
     if groups:
         return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"

@@ -74,7 +74,7 @@ def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learne
 def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_input(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
     assert "set the error from which on a model is of no use to you" in text
-    assert "# left out: reading_id, kwh. A number that differs in each row" in text
+    assert "# left out: reading_id, kwh, remark. A number that differs in each row" in text
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
     assert "# left out: station, day, hours. Add station if" in stations
@@ -251,3 +251,15 @@ def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
     assert reminder("key: [a]  # CHECK: unique?\n") == (
         "It is still a draft: decide the 1 line marked CHECK (line 1) and delete the marks."
     )
+
+
+def test_a_few_cells_that_are_no_numbers_leave_a_column_of_numbers(tmp_path: Path) -> None:
+    cells = ["forty", "12km", *(str(20 + n % 50) for n in range(98))]
+    rows = [f"{n},2026-01-{1 + n % 28:02},{cell},{n % 7}.5" for n, cell in enumerate(cells)]
+    file = tmp_path / "visits.csv"
+    file.write_text("\n".join(["visit,day,age,minutes", *rows, ""]))
+    text = draft_pipeline(file)
+    assert "  age: {type: integer, known: event}    # CHECK: 2 of 100 cells are no whole number;" in text
+    assert "columns: [age]" in text and "column: age, min_value: 0, max_value: 69" in text
+    file.write_text("\n".join(["visit,day,age,minutes", *rows[:20], ""]))
+    assert "  age: {type: string" in draft_pipeline(file)

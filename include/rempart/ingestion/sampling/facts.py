@@ -6,10 +6,10 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number, pattern
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 20
 _EXACT = 15
 """Significant digits that a floating-point number always keeps."""
+_FEW_OTHERS = 0.05
+"""Share of the cells of a column of numbers that may be something else."""
 _SPARE = 3
 """Digits that a drafted decimal has before its mark, beyond those of the sample."""
 _KEYS: tuple[ColumnType, ...] = ("integer", "string", "date", "timestamp", "category")
@@ -79,6 +81,8 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
         return array
+    if declared is None and (found := _nearly_number(name, present, dialect)):
+        return replace(found, nullable=nullable, unique=unique)
     if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
         return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
     return ColumnFacts(name, "string", nullable, unique, note="" if distinct else "always empty in these rows")
@@ -118,6 +122,24 @@ def _number(name: str, distinct: Sequence[str], nullable: bool, unique: bool, di
         min(MAX_PRECISION, whole + scale + _SPARE),
         scale,
     )
+
+
+def _nearly_number(name: str, present: pa.ChunkedArray, dialect: Dialect) -> ColumnFacts | None:
+    """Return the facts about a column of numbers with a few other cells, which ingestion would refuse; else None."""
+    import pyarrow.compute as pc
+
+    known = re.compile(pattern(dialect.decimal, dialect.thousands)[1:-1])
+    counted: list[dict[str, Any]] = pc.value_counts(present).to_pylist()
+    numbers = [entry["values"] for entry in counted if known.fullmatch(entry["values"])]
+    others = sum(entry["counts"] for entry in counted if not known.fullmatch(entry["values"]))
+    if not numbers or others > _FEW_OTHERS * len(present):
+        return None
+    found = _number(name, numbers, False, False, dialect)
+    if found is None or found.type == "string":
+        return None
+    what = "whole number" if found.type == "integer" else "number"
+    told = f"{others:,} of {len(present):,} cells are no {what}; such rows go to quarantine"
+    return replace(found, note=f"{told}; {found.note}" if found.note else told)
 
 
 def _digits(text: str, mark: str) -> tuple[int, int]:
