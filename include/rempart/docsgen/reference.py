@@ -162,7 +162,8 @@ def _trainer_parameters() -> str:
     for trainer, built_in in BUILT_IN.items():
         for name, rule in built_in.schema("regression").items():
             kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
-            told = " or ".join({"integer": "whole number", "string": "text"}.get(kind, kind) for kind in kinds)
+            words = {"integer": "whole number", "string": "text"}
+            told = " or ".join(words.get(str(kind), str(kind)) for kind in kinds)
             told = " or ".join(f"`{value}`" for value in rule["enum"]) if "enum" in rule else told
             if "minimum" in rule:
                 told += f" from {rule['minimum']:g} to {rule['maximum']:g}"
