@@ -155,8 +155,8 @@ def _trainer_parameters() -> str:
     lines = [
         (
             "\n## Parameters of the built-in trainers\n\nThese stand under `trainer.params`; what is not given has the "
-            "trainer's default. Every trainer also takes `leave_out`: inputs that it does not get, as patterns with `*` "
-            "and commas between them.\n\n| trainer | parameter | value |\n|---|---|---|\n"
+            "trainer's default. Every trainer also takes `leave_out`: inputs that it does not get, as patterns with `*`"
+            " and commas between them.\n\n| trainer | parameter | value |\n|---|---|---|\n"
         )
     ]
     for trainer, built_in in BUILT_IN.items():
