@@ -25,6 +25,8 @@ from rempart.sites.spool import spool_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PUT_BACK = "again-"
+"""Begins the name of a folder with a delivery that a reset put back."""
 _TYPE = "application/octet-stream"
 _AT_A_TIME = 5_000
 """Rows of a row group: their reasons and text are in memory while it is written."""
@@ -55,10 +57,13 @@ class LandingPlan:
 
 
 def plan(arrivals: Sequence[Arrival], known: Collection[str]) -> LandingPlan:
-    """Order files oldest first (then by key), so that the first delivered of two rows with one key is accepted."""
+    """Order files oldest first (then by key), so that the first delivered of two rows with one key is accepted.
+
+    What a reset put back comes before: its deliveries are older than those that waited meanwhile.
+    """
     new: dict[str, Arrival] = {}
     repeated: list[Arrival] = []
-    for arrival in sorted(arrivals, key=lambda a: (a.landed_at, a.key)):
+    for arrival in sorted(arrivals, key=lambda a: (f"/{PUT_BACK}" not in a.key, a.landed_at, a.key)):
         if arrival.sha256 in known or arrival.sha256 in new:
             repeated.append(arrival)
         else:

@@ -208,6 +208,8 @@ def test_a_plan_takes_the_oldest_first_and_each_delivery_once(platform: Platform
     plan = landing.plan([late, early, again, known], {"3"})
     assert plan.new == (early, late)
     assert plan.known == (known, again)
+    put_back = arrival("again-000001/e", "5", 20)
+    assert landing.plan([early, put_back], ()).new == (put_back, early), "it is older than what waits"
 
 
 def test_a_current_snapshot_without_evidence_gets_it(

@@ -55,6 +55,22 @@ def test_a_replaced_row_is_counted_and_is_not_in_quarantine(platform: Platform, 
     assert not ingest(platform, NEWEST).changed
 
 
+def test_a_state_that_comes_back_is_no_loss_if_its_run_was_killed_before_it_was_recorded(
+    platform: Platform, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, row in enumerate((A, CHANGED)):
+        deliver(f"{number}.csv", row)
+        ingest(platform, NEWEST)
+    deliver("2.csv", A, "")
+    with monkeypatch.context() as killed:
+        killed.setattr(ingest_run, "append_snapshot", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(platform, NEWEST)
+    done = ingest(platform, NEWEST)
+    assert (done.changed, done.quarantined, values(platform)) == (True, 0, [1])
+    assert platform.ledger.find("snapshot", "readings")[0].body["snapshot"] == done.snapshot
+
+
 def test_rows_from_quarantine_never_replace_what_may_be_newer(platform: Platform, deliver: Callable[..., None]) -> None:
     deliver("1.csv", BAD)
     ingest(platform, NEWEST)

@@ -28,8 +28,8 @@ from rempart.ingestion.derived.inputs import ancestors
 from rempart.ingestion.erasing import Kind
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ingestion.sources import derived as source
+from rempart.settings import pipelines
 from rempart.settings.pipeline import Pipeline
-from rempart.settings.pipelines import named
 from rempart.sites.port import ObjectInfo, Site
 
 logger = logging.getLogger(__name__)
@@ -48,17 +48,21 @@ Derive = Callable[[Pipeline], object]
 class Clean:
     """What stays of a descendant: its snapshots whose rows respect every erasure, and what belongs to these."""
 
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    """Every version of each manifest: two of one snapshot may name other parts for the same rows."""
     newest: str = ""
     """Name of the newest delivery, if it is clean."""
     waiting: frozenset[str] = frozenset()
     """Keys of clean deliveries in the landing bucket."""
 
     def parts(self) -> set[str]:
-        return {part.key for found in self.snapshots.values() for part in found.parts}
+        return {part.key for found in self.snapshots for part in found.parts}
+
+    def ids(self) -> set[str]:
+        return {found.id for found in self.snapshots}
 
     def deliveries(self) -> set[str]:
-        return {str(outcome["sha256"]) for found in self.snapshots.values() for outcome in found.deliveries}
+        return {str(outcome["sha256"]) for found in self.snapshots for outcome in found.deliveries}
 
 
 def descendants(stores: ErasureStores, changed: Iterable[str]) -> list[str]:
@@ -78,7 +82,8 @@ def follow(stores: ErasureStores, changed: Iterable[str], derive: Derive | None 
     results = []
     for name in descendants(stores, changed):
         try:
-            results.append(_follow(stores, named(name), derive))
+            again = derive if name in pipelines.names() else None  # a removed one has nothing to derive
+            results.append(_follow(stores, pipelines.named_or_removed(name), again))
         except RempartError as error:
             results.append(DescendantResult(name, pending={f"pipeline '{name}'": error.what}))
     return results
@@ -96,7 +101,7 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
     with stores.active_sites.barrier(BARRIER_SECONDS):  # a commit may use a part again
         clean, held, silent = _search(stores, pipeline, mark)
         current = snapshots.current(home, bucket, name)
-        withdrawn = current is not None and current.id not in clean.snapshots
+        withdrawn = current is not None and current.id not in clean.ids()
         if current is not None and withdrawn:
             _withdraw(stores, name, current)
             held = [*_pointers(stores, name, silent), *held]
@@ -157,7 +162,7 @@ def _newest(stores: ErasureStores, pipeline: Pipeline, mark: str) -> Clean:
     if state.get(source.ERASURES) != mark:
         return Clean()
     waiting = frozenset(delivery.key for delivery in pending.deliveries) if pending else frozenset[str]()
-    return Clean({}, source.delivery_name(state), waiting)
+    return Clean([], source.delivery_name(state), waiting)
 
 
 def _listed(stores: ErasureStores, site: Site, name: str) -> list[ObjectInfo]:
@@ -186,7 +191,7 @@ def _manifests(
                 "Restore it from its replica or a restore point, or delete it.",
             ) from cause
         if _is_clean(found, mark):
-            clean.snapshots[found.id] = found
+            clean.snapshots.append(found)
         else:
             yield info.key, info.version_id
 
@@ -213,10 +218,10 @@ def _leaves(
         case "snapshots":
             return "manifest" if (info.key, info.version_id) in tainted else None
         case "profiles":
-            return None if last.removesuffix(".html") in clean.snapshots else "manifest"
+            return None if last.removesuffix(".html") in clean.ids() else "manifest"
         case "training":
             head = site.head(stores.lake, info.key, version_id=info.version_id)
-            return None if head.metadata.get("snapshot") in clean.snapshots else "training set"
+            return None if head.metadata.get("snapshot") in clean.ids() else "training set"
         case "raw":
             if not _DERIVED_NAME.fullmatch(last) or last == clean.newest:
                 return None
@@ -283,7 +288,7 @@ def _reload_features(stores: ErasureStores, pipeline: Pipeline, clean: Clean) ->
     home = stores.sites[stores.home]
     current = snapshots.current(home, stores.lake, pipeline.name)
     wanted = current.id if current else WITHDRAWN
-    if loaded in clean.snapshots or loaded == wanted:
+    if loaded in clean.ids() or loaded == wanted:
         return
     columns = snapshots.snapshot_columns(pipeline)
     table = (

@@ -83,8 +83,8 @@ def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:
         return None
     if shown is None:
         return None if removals.emptied_since(ledger, name, newest.seq) else newest
-    if _went_back(run, newest):
-        return None
+    if shown.previous == newest.body["snapshot"] or _went_back(run, newest):
+        return None  # after the newest on record, the site committed one that an interrupted run did not record
     records = ledger.find("snapshot", name, limit=ALL)
     before = {str(record.body["snapshot"]): record.body.get("previous") for record in records}
     if run.site.name != newest.body["site"] and newest.body["snapshot"] in _line(before, shown.id):

@@ -68,6 +68,7 @@ class SiteLake:
                 f"derive '{self.run.pipeline.name}': its input '{pipeline.name}' has no snapshot yet",
                 f"Run ingest_{pipeline.name} first.",
             )
+        check_clean(run.ledger, found)
 
         def parts(folder: Path) -> Sequence[Path]:
             folder.mkdir(parents=True)
@@ -183,6 +184,15 @@ def restate(run: IngestionRun, before: snapshots.Snapshot | None, found: Derived
 def is_clean(ledger: Ledger, pipeline: str, state: State) -> bool:
     """Return whether rows of this state respect every erasure that is on record for the pipeline's ancestors."""
     return state.get(derived.ERASURES) == mark(ledger, pipeline)
+
+
+def check_clean(ledger: Ledger, snapshot: snapshots.Snapshot) -> None:
+    """Check that a snapshot's rows, if derived, respect every erasure. Raises ErasedMeanwhile."""
+    if snapshot.derived_from and not is_clean(ledger, snapshot.pipeline, snapshot.derived_from):
+        raise ErasedMeanwhile(
+            f"Snapshot {snapshot.id} of '{snapshot.pipeline}' was derived before an erasure in its inputs",
+            "Complete the erasure: `rempart pipeline erase --again`.",
+        )
 
 
 def is_stale(run: IngestionRun, pending: Pending) -> bool:

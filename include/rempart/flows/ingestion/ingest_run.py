@@ -103,7 +103,7 @@ def finish(run: IngestionRun, current: snapshots.Snapshot | None) -> Sequence[Ma
     if current is None:
         return ()
     newest = run.ledger.find("snapshot", run.pipeline.name, limit=1)
-    if newest and newest[0].body.get("snapshot") == current.id:
+    if newest and newest[0].seq > run.removal and newest[0].body.get("snapshot") == current.id:
         return ()
     conclude(run.ledger, run.pipeline, run.site, run.lake, current.deliveries)
     append_snapshot(run, current)

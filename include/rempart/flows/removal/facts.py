@@ -17,7 +17,7 @@ from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.removals import What
 from rempart.flows.training import champions
-from rempart.ingestion import deliveries, erasing, snapshots
+from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ledger.port import Ledger
 from rempart.models import removal as model_removal
 from rempart.settings import pipelines
@@ -154,10 +154,13 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: 
 def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple[PutBack, ...], int, int]:
     """Return the deliveries that are put back, in order of their arrival, and the lost ones with their rows.
 
-    A source that is extracted has them still.
+    A source that is extracted has them still; but of a `history` it has only the present versions.
     """
     if is_extracted(pipeline.source):
-        return (), 0, 0
+        if pipeline.conflict_rule != "history":
+            return (), 0, 0
+        kept_rows = [int(outcome["accepted"]) for outcome in deliveries.outcomes(home, stores.lake, pipeline.name)]
+        return (), len([rows for rows in kept_rows if rows]), sum(kept_rows)
     stored: dict[str, ObjectInfo] = {}
     for listed in home.list(stores.lake, prefix(pipeline, "raw")):
         info = home.head(stores.lake, listed.key)
@@ -171,7 +174,7 @@ def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple
                 lost, rows = lost + 1, rows + int(outcome["accepted"])
             continue
         _, _, digest, file = kept.key.rsplit("/", 3)
-        to = f"{pipeline.source.prefix}again-{number:06}/{file}"
+        to = f"{pipeline.source.prefix}{landing.PUT_BACK}{number:06}/{file}"
         again.append(PutBack(kept.key, digest, to, kept.size))
     return tuple(again), lost, rows
 
@@ -189,7 +192,7 @@ def _runs(runs: Runs) -> tuple[str, ...] | None:
 
 def _erasure(ledger: Ledger, name: str) -> str | None:
     """Return why an erasure of the pipeline's rows is not complete, or None."""
-    records = ledger.find("erasure", name, limit=_ALL)
+    records = [r for r in ledger.find("erasure", name, limit=_ALL) if r.body["state"] != "derived"]
     if not records:
         return None
     ended = next((record for record in records if record.body["state"] == "ended"), None)

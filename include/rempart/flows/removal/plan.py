@@ -195,6 +195,6 @@ def _refusals(facts: PipelineContents, accept_loss: bool) -> Iterator[str]:
         yield f"its snapshots are inputs of {', '.join(facts.readers)}. Remove or change these first"
     if facts.lost and facts.putting_back and not accept_loss:
         yield (
-            f"{facts.lost_rows} accepted rows would be lost: their deliveries are no longer stored. Pass "
-            "--accept-loss to go on without them"
+            f"{facts.lost_rows} accepted rows would be lost, unless the source still has them: their deliveries are "
+            "not put back. Pass --accept-loss to go on without them"
         )

@@ -128,6 +128,9 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
             continue
         locked = [*done.locked, *(key for below in done.descendants for key in below.locked)]
         here = [key for key in locked if key.endswith(f"at site '{home}'")]
+        if blocked := [place for place in _below(done) if place.startswith("pipeline '") or place == home]:
+            yield RestoreCheck(told, False, f"derived rows may still be there: {', '.join(blocked[:3])}")
+            continue
         if done.left or here:
             yield RestoreCheck(
                 told, False, f"{done.left + len(here)} rows or objects are still found; {', '.join(here[:3])}"

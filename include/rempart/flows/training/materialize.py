@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import FeatureError
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
+from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import ModelPipeline
@@ -68,6 +69,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     table = snapshots.load_table(site, bucket, snapshot)
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)
+        derived_run.check_clean(platform.ledger, snapshot)
         table = erasures.without_erased(platform.ledger, pipeline, table, erasures.secrets_of(platform))
         return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
 

@@ -137,6 +137,31 @@ def test_rows_that_wait_when_an_input_is_erased_are_derived_again(world: World) 
     assert [row[2] for row in world.rows()] == [305.0, 7.0]
 
 
+def test_what_is_derived_from_a_derived_one_waits_for_the_erasure_in_both(world: World) -> None:
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(flow.erase_derived, "follow", lambda *given: [])
+        erase(world)  # killed before it followed its rows
+    stale = world.snapshot()
+    assert stale is not None
+    with pytest.raises(ErasedMeanwhile, match="'wet_trips' was derived before an erasure in its inputs"):
+        world.derive("daily")
+    with pytest.raises(ErasedMeanwhile, match="erase --again"):
+        derived_run.check_clean(world.platform.ledger, stale)
+    flow.again(world.platform)
+    assert holders(world) == []
+    world.derive("daily")
+
+
+def test_an_erasure_follows_into_a_removed_pipeline(world: World, tmp_path: Path) -> None:
+    for file in ("daily", "wet_trips"):
+        kept = tmp_path / "include/pipelines/removed" / f"{file}.yaml"
+        kept.parent.mkdir(exist_ok=True)
+        (tmp_path / f"include/pipelines/{file}.yaml").rename(kept)
+    done = erase(world)
+    assert not done.pending and all(below.deleted for below in done.descendants)
+    assert holders(world) == [] and world.snapshot() is None
+
+
 def test_a_restore_applies_the_erasure_to_derived_rows_before_they_are_read(world: World) -> None:
     saved = [
         (info.key, world.home.read("lake", info.key), world.home.head("lake", info.key).metadata)

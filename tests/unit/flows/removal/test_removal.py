@@ -138,6 +138,23 @@ def test_after_a_reset_the_stored_deliveries_give_the_same_snapshot(lake: Lake, 
     assert waiting(lake) == [] and not ingest(lake.platform, lake.pipeline).changed
 
 
+def test_a_run_that_is_killed_after_a_reset_is_completed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    was = current(lake)
+    change(lake, "reset")
+    with monkeypatch.context() as killed:
+        killed.setattr(ingest_run, "conclude", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(lake.platform, lake.pipeline)
+    done = ingest(lake.platform, lake.pipeline)
+    now = current(lake)
+    assert was and now and now.id == was.id and (done.accepted, done.quarantined) == (now.rows, 1)
+
+
+def test_an_erasure_that_was_followed_into_a_pipeline_is_over_there(lake: Lake) -> None:
+    lake.platform.ledger.append("erasure", NAME, {"state": "derived", "deleted": 1, "withdrawn": False, "pending": []})
+    assert not change(lake, "reset").left
+
+
 def test_a_reset_brings_no_erased_row_back(lake: Lake) -> None:
     assert not erase(lake, WHO).pending
     rows = getattr(current(lake), "rows", 0)
