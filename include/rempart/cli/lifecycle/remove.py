@@ -90,7 +90,7 @@ def _change(name: str, what: What, *, dry_run: bool, yes: bool, accept_loss: boo
     api = AirflowApi(config.environment_connections("airflow_api"))
 
     def runs() -> list[str]:
-        return [run for dag in dag_ids(name) for run in api.unfinished_runs(dag)]
+        return [run for dag in (*dag_ids(name), f"profile_data_{name}") for run in api.unfinished_runs(dag)]
 
     planned = execute.look(platform, spec, what, runs, accept_loss=accept_loss)
     if not yes:

@@ -88,14 +88,18 @@ def plan(
     last: date,
     file: str,
     is_stored: Callable[[str], bool],
+    removed: int = 0,
 ) -> BackfillPlan:
-    """Return the plan for a period of whole days, `last` included. `file`: the text of the pipeline file. Pure."""
+    """Return the plan for a period of whole days, `last` included. Pure.
+
+    `file`: the text of the pipeline file. `removed`: number of the newest reset's record: runs before it do not count.
+    """
     begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
     end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
     inside = [landed for outcome in outcomes if begin <= (landed := _landed(outcome)).landed_at < end]
     inside.sort(key=lambda landed: (landed.landed_at, landed.sha256))
     work = [landed for landed in inside if landed.quarantined or landed.unread]
-    key = hashlib.sha256(f"{file}\0{first}\0{last}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{file}\0{first}\0{last}\0{removed}".encode()).hexdigest()[:12]
     return BackfillPlan(
         pipeline,
         first,
@@ -132,7 +136,7 @@ def look(platform: Platform, pipeline: Pipeline, first: date, last: date) -> Bac
         return sha256 in stored or landing.raw_of(site, lake, name, sha256) is not None
 
     outcomes = newest_of(platform.ledger.find("deliveries", name, limit=ALL), removed).values()
-    return plan(name, outcomes, first, last, pipelines.text_of(name), is_stored)
+    return plan(name, outcomes, first, last, pipelines.text_of(name), is_stored, removed)
 
 
 def run(api: AirflowApi, planned: BackfillPlan, tell: Callable[[str], object]) -> Sequence[str]:

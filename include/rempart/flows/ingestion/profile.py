@@ -17,7 +17,8 @@ from pathlib import Path
 
 from rempart.backup.keys import age
 from rempart.errors import IngestError, ObjectMissing
-from rempart.flows.shared import erasures
+from rempart.flows.ingestion import derived_run
+from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.removal import Deleted, delete_below
 from rempart.ingestion import snapshots
@@ -68,7 +69,7 @@ def make(
     """
     if recipient:
         age.check_recipient(recipient, "recipient")
-    active = platform.active()
+    active, removal = platform.active(), removals.check_open(platform.ledger, pipeline.name)
     site, bucket = platform.active_site(pipeline.classification, active), platform.config.buckets.lake
     erased = erasures.erased(platform.ledger, pipeline.name, erasures.secrets_of(platform))
     made, shown, body = list[str](), None, b""
@@ -83,6 +84,8 @@ def make(
             body = page(measured(site, bucket, snapshot)).encode()
             with platform.committing(active):
                 erasures.check_same(platform.ledger, pipeline.name, erased)
+                removals.check_same(platform.ledger, pipeline.name, removal)
+                derived_run.check_clean(platform.ledger, snapshot)
                 store(site, bucket, snapshot, body)
             made.append(snapshot.id)
     if not recipient:

@@ -48,11 +48,11 @@ def test_an_unreadable_file_is_judged_again_and_one_that_is_gone_is_named() -> N
     assert "refused as a whole" in told and "deliver its 3 rows again" in told
 
 
-def test_another_pipeline_file_or_period_makes_other_runs() -> None:
-    def key(text: str, last: int) -> str:
-        return backfill.plan("p", [], NOON.date(), date(2026, 3, last), text, lambda sha256: True).key
+def test_another_pipeline_file_or_period_or_a_reset_makes_other_runs() -> None:
+    def key(text: str, last: int, removed: int = 0) -> str:
+        return backfill.plan("p", [], NOON.date(), date(2026, 3, last), text, lambda sha256: True, removed).key
 
-    assert key("a", 11) == key("a", 11) and len({key("a", 11), key("b", 11), key("a", 12)}) == 3
+    assert key("a", 11) == key("a", 11) and len({key("a", 11), key("b", 11), key("a", 12), key("a", 11, 5)}) == 4
 
 
 def test_outcomes_before_a_reset_do_not_count_and_the_newest_stands() -> None:
