@@ -45,7 +45,7 @@ def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, 
     if missing := [column for column in pipeline.columns if column not in table.column_names]:
         raise FeatureError(
             f"load snapshot {snapshot_id} of '{pipeline.name}': it lacks the columns {', '.join(missing)}",
-            f"Run ingest_{pipeline.name} again. It writes a snapshot with the present schema.",
+            f"Run `rempart pipeline run {pipeline.name}`. It writes a snapshot with the present schema.",
         )
     with session(databases.offline, f"load snapshot {snapshot_id} of '{pipeline.name}'") as opened:
         tables.lock(opened, pipeline)

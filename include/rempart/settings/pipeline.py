@@ -55,7 +55,12 @@ class Pipeline(Strict):
             "are derived from inputs."
         ),
     )
-    source: AnySource
+    source: AnySource = Field(
+        description=(
+            "Where rows come from: files, a database, an HTTP service, another operator's bucket, or snapshots of "
+            "other pipelines. `kind` decides which keys are allowed; default `files`."
+        )
+    )
     key: list[str] = Field(min_length=1, description="Columns that together identify a row.")
     moments: dict[Name, Moment] = Field(min_length=1, description="Moments in order of time, earliest first.")
     schema_: dict[str, Column] = Field(alias="schema")

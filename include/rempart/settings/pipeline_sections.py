@@ -41,7 +41,7 @@ class Lowered(Strict):
 
 
 class Schedules(Strict):
-    """Cron expressions in UTC.
+    """When the DAGs of the pipeline start: at times (cron, UTC), or when a file lands.
 
     A new platform waits for the next time; without an expression the DAG starts by asset or REST.
     """
@@ -50,7 +50,10 @@ class Schedules(Strict):
     train: str | None = None
     on_delivery: bool = Field(
         default=False,
-        description="Start ingestion within ten seconds when a file lands under `source.prefix` (kind `files` only).",
+        description=(
+            "Start ingestion when a file lands under `source.prefix` (kind `files` without `site`): within ten seconds,"
+            " or about a minute while more files come. A run under way ends first."
+        ),
     )
 
     @field_validator("ingest", "train")

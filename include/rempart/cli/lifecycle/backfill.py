@@ -20,9 +20,10 @@ def backfill(
     yes: Annotated[bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge the deliveries of a period again by today's pipeline file, one run of Airflow after the other.
+    """Judge the quarantined rows of a period's deliveries again, by today's pipeline file.
 
-    Rows in quarantine that are accepted now join a new snapshot; accepted rows stay. The same command goes on where it
+    Rows in quarantine that are accepted now join a new snapshot; accepted rows stay, unless `on_conflict: newest`
+    replaces one by a newer version. Airflow runs one delivery after the other. The same command goes on where it
     was interrupted, and starts no run twice. Exit code 1: a run failed.
 
     Example:

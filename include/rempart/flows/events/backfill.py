@@ -1,8 +1,9 @@
-"""Back-fill a period: judge the deliveries that landed in it again, by the pipeline file of today.
+"""Back-fill a period: judge the quarantined rows of its deliveries again, by the pipeline file of today.
 
 Rows that are accepted now leave quarantine and join a new snapshot, in the partitions of their own dates. Rows that
-were accepted before stay as they are. Each delivery is one run of Airflow, whose id is made from the delivery, the
-period and the pipeline file: the same command goes on where it was interrupted, and starts nothing twice.
+were accepted before stay, unless `on_conflict: newest` replaces one. Each delivery is one run of Airflow, whose id is
+made from the delivery, the period and the pipeline file: the same command goes on where it was interrupted, and
+starts nothing twice.
 """
 
 from __future__ import annotations
@@ -127,6 +128,11 @@ def look(platform: Platform, pipeline: Pipeline, first: date, last: date) -> Bac
     """Return the plan, without changes. Raises PipelineError, SiteError, DatabaseUnavailable."""
     if last < first:
         raise PipelineError(f"back-fill from {first} to {last}: the period ends before it begins", "Swap both days.")
+    if pipeline.source.kind == "derived":
+        raise PipelineError(
+            f"back-fill '{pipeline.name}': its rows are derived from other pipelines",
+            f"Run `rempart pipeline run {pipeline.name}`: it derives and judges all rows again.",
+        )
     name, lake = pipeline.name, platform.config.buckets.lake
     removed = removals.check_open(platform.ledger, name)
     site = platform.active_site(pipeline.classification)

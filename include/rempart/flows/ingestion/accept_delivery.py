@@ -38,7 +38,7 @@ class Acceptance:
         """Return the plan as text."""
         yield f"delivery {self.delivery} of {self.pipeline}: held back, more than max_quarantined ({self.limit:.1%})"
         yield f"  of {self.good} good rows of {self.delivered}, those whose key is new join a new snapshot"
-        yield "  rows with a key that was accepted before stay out; what depends on a new snapshot runs"
+        yield "  a row whose key was accepted before follows `on_conflict`; what depends on a new snapshot runs"
         yield f"  {self.refused} rows stay in quarantine:"
         yield from (f"    {count} x {reason}" for reason, count in self.reasons.items())
         yield "  the ledger records the acceptance, with the number of the user of connection airflow_api"

@@ -66,7 +66,7 @@ class SiteLake:
         if found is None:
             raise InputMissing(
                 f"derive '{self.run.pipeline.name}': its input '{pipeline.name}' has no snapshot yet",
-                f"Run ingest_{pipeline.name} first.",
+                f"Run `rempart pipeline run {pipeline.name}` first.",
             )
         check_clean(run.ledger, found)
 
@@ -158,7 +158,7 @@ def check_same(run: IngestionRun, found: DerivedFrom) -> None:
         raise ErasedMeanwhile(
             f"Rows of an input of '{run.pipeline.name}' were erased after its delivery was derived: nothing was "
             "committed",
-            f"Run ingest_{run.pipeline.name} again: it derives the rows again.",
+            f"Run `rempart pipeline run {run.pipeline.name}`: it derives the rows again.",
         )
 
 
@@ -238,6 +238,6 @@ def known_again(
         raise IngestError(
             f"Delivery {outcome['sha256'][:12]} of '{run.pipeline.name}' was derived from earlier snapshots of its "
             "inputs, and stands for all rows. Nothing was changed",
-            f"Run ingest_{run.pipeline.name}: it derives the rows from the current snapshots.",
+            f"Run `rempart pipeline run {run.pipeline.name}`: it derives the rows from the current snapshots.",
         )
     return WHOLE if outcome["outcome"] in (HELD_BACK, REFUSED) else ingest_run.known_rows(run, before, folder)

@@ -66,7 +66,7 @@ def check_same(ledger: Ledger, pipeline: str, before: int) -> None:
     if (found.seq if found else 0) != before:
         raise PipelineError(
             f"Pipeline '{pipeline}' was reset or removed while this ran: nothing was committed",
-            f"Run ingest_{pipeline} again, if the pipeline still exists.",
+            f"Run `rempart pipeline run {pipeline}`, if the pipeline still exists.",
         )
 
 

@@ -65,7 +65,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         )
     )
     if snapshot is None:
-        raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run ingest_{pipeline.name}.")
+        raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run `rempart pipeline run {pipeline.name}`.")
     table = snapshots.load_table(site, bucket, snapshot)
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)

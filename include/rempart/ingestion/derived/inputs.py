@@ -93,7 +93,8 @@ def declared_inputs(pipeline: Pipeline, loaded: Loaded | None = None, *, checked
             fault,
             f"Write `classification: {highest(levels.values())}`. If the derived rows need less protection, record the "
             f"decision: `rempart policy lower-classification {pipeline.name} --part data --to "
-            f"{pipeline.classification}`.",
+            f"{pipeline.classification} --because REASON --role data-protection-officer`. It prints the line to "
+            "write into the file.",
         )
     return inputs
 

@@ -107,7 +107,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _text(name: str, value: Any) -> str | None:
-    """Return a value as a CSV file would have it. Arrays and objects are refused until a column can be one."""
+    """Return a value as a CSV file would have it. Arrays and objects are refused: type `array` takes text."""
     match value:
         case None:
             return None

@@ -40,11 +40,6 @@ def open_derived(pipeline: Pipeline, around: Surroundings) -> Derived:
     return Derived(found.sql, found.query, inputs, pipeline.key, lake)
 
 
-def snapshots_in(state: State) -> dict[str, str]:
-    """Return the inputs' snapshots that a state names, by pipeline."""
-    return {name.removeprefix(_INPUT): found for name, found in state.items() if name.startswith(_INPUT)}
-
-
 def delivery_name(state: State) -> str:
     """Return the name of the delivery with the rows of a state."""
     return f"{hashlib.sha256(canonical_json.encode(dict(state))).hexdigest()[:32]}.parquet"
