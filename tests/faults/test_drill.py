@@ -38,6 +38,8 @@ def standing(
 ) -> Iterator[Platform]:
     """Three databases without MLflow's, for it may know models of other buckets; buckets and a ledger of the test's."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "continuity", "ledger"))
+    # the ledger's database is that of all tests: another one may have promoted a model that this MLflow does not hold
+    monkeypatch.setattr(flow.postgresql, "decided_champions", lambda session: {})
     with own_buckets(platform, "attack") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets})
         yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)

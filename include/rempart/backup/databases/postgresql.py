@@ -310,19 +310,22 @@ def identity(opened: Session) -> tuple[str, str]:
 def decided_champions(opened: Session) -> dict[str, str]:
     """Return each model's champion version by the valid decisions in the ledger's own database.
 
-    A promotion adds its version, a rollback removes the last one.
+    A promotion adds its version, a rollback removes the last one, and the removal of a pipeline removes them all.
     """
     keys = _ledger_keys(opened)
     if keys is None:
         return {}
     rows = opened.execute(
-        "SELECT record, sig FROM public.evidence WHERE kind IN ('promotion', 'rollback') ORDER BY seq"
+        "SELECT record, sig FROM public.evidence WHERE kind IN ('promotion', 'rollback', 'removal') ORDER BY seq"
     ).fetchall()
     versions: dict[str, list[str]] = {}
     for record in filter(None, (keys.read(text, sig) for text, sig in rows)):
         known = versions.setdefault(str(record["subject"]), [])
         if record["kind"] == "promotion":
             known.append(str(record["body"]["version"]))
+        elif record["kind"] == "removal":
+            if record["body"].get("what") == "remove":
+                known.clear()
         elif known:
             known.pop()
     return {model: known[-1] for model, known in versions.items() if known}
