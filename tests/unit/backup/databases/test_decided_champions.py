@@ -19,18 +19,18 @@ def test_a_removed_pipeline_has_no_champion_that_a_restore_point_could_lack(monk
         ("rollback", "kept", {"version": "1"}),
     ]
 
-    class Keys:
+    class FakeKeys:
         def read(self, text: str, sig: str) -> dict[str, Any]:
             kind, subject, body = told[int(text)]
             return {"kind": kind, "subject": subject, "body": body}
 
-    class Opened:
-        def execute(self, query: str) -> Opened:
+    class FakeSession:
+        def execute(self, query: str) -> FakeSession:
             assert "'removal'" in query
             return self
 
         def fetchall(self) -> list[tuple[str, str]]:
             return [(str(number), "") for number in range(len(told))]
 
-    monkeypatch.setattr(postgresql, "_ledger_keys", lambda opened: Keys())
-    assert postgresql.decided_champions(cast("Any", Opened())) == {"kept": "1"}
+    monkeypatch.setattr(postgresql, "_ledger_keys", lambda opened: FakeKeys())
+    assert postgresql.decided_champions(cast("Any", FakeSession())) == {"kept": "1"}
