@@ -114,7 +114,7 @@ def test_a_rebuilt_log_replaces_the_old_one_at_haven_before_data_files_are_hidde
         published(platform, rows(1, 2), rows(4 + number), number=number)
     replicate(platform, "primary", "haven")
     cut = stored(primary, rows(1), rows(6), number=9)
-    delta_log.rebuild(primary, "lake", cut, NOON)
+    delta_log.drop_before(primary, "lake", cut.pipeline, delta_log.restart(primary, "lake", cut), NOON)
     for info in list(primary.list("lake", f"{log.root(NAME)}parts/")):
         if info.key not in {part.key for part in cut.parts}:
             primary.delete("lake", info.key)

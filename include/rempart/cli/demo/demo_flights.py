@@ -38,6 +38,7 @@ WEATHER, DEPARTURES, JOINED = "airport_weather", "departures", "late_departures"
 DATABASE, READER = "airport", "airport_reader"
 CONNECTION = "airport_database"
 _BLOCK = 1 << 16
+_ASSET_SECONDS = 300.0
 _TABLE = """
 CREATE TABLE departures (
     flight_id bigint PRIMARY KEY, carrier text NOT NULL, flight_number integer NOT NULL, origin text NOT NULL,
@@ -129,40 +130,31 @@ class RunningDemo(Protocol):
 
     def check(self, ok: bool, fact: str) -> None: ...
 
-    def run(
-        self,
-        stage: str,
-        dag_id: str,
-        task_id: str,
-        *,
-        conf: dict[str, Any] | None = None,
-        since: datetime | None = None,
-    ) -> dict[str, Any]: ...
-
 
 class Flights:
     """The stages of this part, on a demo that runs."""
 
     def __init__(self, demo: RunningDemo) -> None:
         self.demo = demo
+        self.began = datetime.now(UTC) - timedelta(seconds=1)
         self.report: dict[str, Any] = {}
 
     def run(self) -> None:
         """Run the stages, and check what they give. Raises RempartError."""
         self.suppliers()
-        weather = self._ingest("weather", WEATHER)
-        since = datetime.now(UTC) - timedelta(seconds=1)
-        flights = self._ingest("departures", DEPARTURES)
-        fresh = weather["changed"] or flights["changed"]
-        joined = self._stage("join", f"ingest_{JOINED}", "ingest", since if fresh else None)
+        weather, weather_run = self._ingest("weather", WEATHER)
+        flights, flights_run = self._ingest("departures", DEPARTURES)
+        # each new snapshot of an input starts the join; the first finds one input alone, and is skipped
+        source = flights_run if flights["changed"] else weather_run if weather["changed"] else None
+        joined, run = self._stage("join", f"ingest_{JOINED}", "ingest", source)
         self.demo.stages.result(f"{joined['total_rows']} departures with the weather three hours before")
-        features = self._stage(
-            "late features", f"materialize_features_{JOINED}", "materialize", since if joined["changed"] else None
+        features, run = self._stage(
+            "late features", f"materialize_features_{JOINED}", "materialize", run if joined["changed"] else None
         )
         self.demo.stages.result(f"{features['rows_online']} rows online")
-        trained = self._stage("late model", f"train_{JOINED}", "train", since)
+        trained, run = self._stage("late model", f"train_{JOINED}", "train", run)
         self.demo.stages.result(f"version {trained['version']} is a candidate")
-        judged = self._stage("late gate", f"validate_model_{JOINED}", "validate", since)
+        judged, _ = self._stage("late gate", f"validate_model_{JOINED}", "validate", run)
         figure, naive = judged["metrics"]["log_loss"], judged["baselines"]["log_loss"]
         told = f"log_loss {figure:.3f}, naive baseline {naive:.3f}"
         verdict = "is champion" if judged["promoted"] else "is refused"
@@ -194,10 +186,23 @@ class Flights:
         demo.platform.active_site(spec.classification).write(landing, key, body)
         demo.stages.result("the airport's database and the weather's file are there")
 
-    def _ingest(self, stage: str, pipeline: str) -> dict[str, Any]:
-        found = self._stage(stage, f"ingest_{pipeline}", "ingest", None)
+    def _ingest(self, stage: str, pipeline: str) -> tuple[dict[str, Any], str]:
+        found, run = self._stage(stage, f"ingest_{pipeline}", "ingest", None)
         self.demo.stages.result(f"{found['total_rows']} rows in snapshot {str(found['snapshot'])[:12]}")
-        return found
+        return found, run
 
-    def _stage(self, stage: str, dag_id: str, task_id: str, since: datetime | None) -> dict[str, Any]:
-        return self.demo.run(stage, dag_id, task_id, since=since)
+    def _stage(self, stage: str, dag_id: str, task_id: str, source: str | None) -> tuple[dict[str, Any], str]:
+        """Follow a run to its end; return its task's result and its id.
+
+        The run is the one that the assets of run `source` started or, without one, it is started here.
+        """
+        api, stages = self.demo.api, self.demo.stages
+        if source is None:
+            stages.begin(stage, f"POST /api/v2/dags/{dag_id}/dagRuns {{}}")
+            api.await_dag(dag_id)
+            run = api.trigger(dag_id)
+        else:
+            stages.begin(stage, f"{dag_id}, started by its asset")
+            run = api.await_run(dag_id, self.began, _ASSET_SECONDS, source_run=source)
+        api.follow(dag_id, run, stages.event)
+        return api.result(dag_id, run, task_id), run

@@ -106,17 +106,10 @@ def read(site: Site, bucket: str, name: str) -> tuple[State, list[int]]:
     return state, checkpoints
 
 
-def rebuild(site: Site, bucket: str, snapshot: Snapshot, now: datetime) -> Deleted:
-    """Start the log again at its next version, from this snapshot alone, and delete what came before.
-
-    For an erasure, before it deletes the parts: a reader sees the table before or after, and no earlier version is
-    left that names a deleted part. A damaged log is replaced. Raises SiteError.
-    """
-    return drop_before(site, bucket, snapshot.pipeline, restart(site, bucket, snapshot), now)
-
-
 def restart(site: Site, bucket: str, snapshot: Snapshot) -> int:
     """Write a version that names every data file of a snapshot, and its checkpoint; return its number.
+
+    An erasure does it before it deletes parts: a reader sees the table before or after. `drop_before` removes the rest.
 
     Writes nothing if the log consists of such a version already. A damaged log is replaced. Raises SiteError.
     """

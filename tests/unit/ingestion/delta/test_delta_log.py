@@ -121,7 +121,9 @@ def test_a_damaged_log_is_named_and_mended_by_its_remedy_or_a_rebuild(site: Memo
         delta_log.publish(site, "lake", made[-1])
     assert "Delete every object under snapshots/trips/_delta_log/" in red.value.hint
     before = versions(site)
-    delta_log.rebuild(site, "lake", made[-1], NOON + timedelta(days=1))
+    delta_log.drop_before(
+        site, "lake", made[-1].pipeline, delta_log.restart(site, "lake", made[-1]), NOON + timedelta(days=1)
+    )
     state, _ = delta_log.read(site, "lake", NAME)
     assert len(state.files) == 1 and state.snapshot == made[-1].id and not set(versions(site)) & set(before)
     for key in delta_log.withdraw(site, "lake", NAME, NOON).keys:

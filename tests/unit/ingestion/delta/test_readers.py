@@ -89,7 +89,9 @@ def test_after_a_rebuild_readers_see_the_cut_rows_alone_and_nothing_of_before(si
         delta_log.publish(site, "lake", stored(site, rows(*ids), number=number))
     table = deltalake.DeltaTable(str(to_disk(site, tmp_path / "before")))
     cut = stored(site, rows(1, 4, 5), number=7)
-    deleted = delta_log.rebuild(site, "lake", cut, NOON + timedelta(hours=1))
+    deleted = delta_log.drop_before(
+        site, "lake", cut.pipeline, delta_log.restart(site, "lake", cut), NOON + timedelta(hours=1)
+    )
     assert deleted.keys == tuple(log.version_key(NAME, version) for version in range(3))
     assert {info.key for info in site.versions("lake", log.folder(NAME))} == {
         checkpoint.checkpoint_key(NAME, 3),
@@ -101,6 +103,6 @@ def test_after_a_rebuild_readers_see_the_cut_rows_alone_and_nothing_of_before(si
     to_disk(site, tmp_path / "before")  # a reader that goes on from where it was
     table.update_incremental()
     assert table.to_pyarrow_table().num_rows == 3
-    assert delta_log.rebuild(site, "lake", cut, NOON).versions == 0
+    assert delta_log.drop_before(site, "lake", cut.pipeline, delta_log.restart(site, "lake", cut), NOON).versions == 0
     assert delta_log.publish(site, "lake", stored(site, rows(1, 4, 5), rows(7), number=8)) == 4
     assert by_polars(to_disk(site, tmp_path / "after"))["id"].to_pylist() == [1, 4, 5, 7]
