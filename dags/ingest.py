@@ -18,7 +18,7 @@ quarantine, including the good ones, and none of them is published.
 again with the current pipeline file, and ingests no waiting delivery. Rows that are accepted now leave quarantine for
 a new snapshot. If too many rows are still refused, no row is published, unless the run has `accept_quarantined`. The
 acceptance is recorded as evidence, with the number of the user. With `again: all` the run judges all stored deliveries
-anew, as if they arrived for the first time: accepted rows that a changed rule refuses go to quarantine. Look at the
+again, as if they arrived for the first time: accepted rows that a changed rule refuses go to quarantine. Look at the
 plan first: `rempart pipeline rejudge`.
 
 `accept_loss` takes the id of the snapshot that the ledger names as the newest and the site has lost. The run continues
@@ -74,7 +74,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern=r"^([0-9a-f]{64}|all)\Z",
         description=(
             "SHA-256 of a delivery to check again after a fix of the pipeline, or `all`: judge all stored deliveries "
-            "anew. Empty: ingest the waiting deliveries."
+            "again. Empty: ingest the waiting deliveries."
         ),
     )
     accept = parameter(

@@ -17,7 +17,7 @@ def rejudge(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
 ) -> None:
-    """Judge all stored deliveries anew, by the pipeline file as it is now: after a rule changed.
+    """Judge all stored deliveries again, by the pipeline file as it is now: after a rule changed.
 
     The plan counts rows that were accepted and would be refused, and the other way round. Airflow carries it out: the
     DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
