@@ -194,16 +194,23 @@ class AirflowApi:
             time.sleep(5)
 
     def await_dag(self, dag_id: str) -> None:
-        """Wait for a DAG that Airflow has not read yet. Raises AirflowApiError, also if the DAG is paused."""
+        """Wait until Airflow has read a DAG and finds its file. Raises AirflowApiError, also if the DAG is paused."""
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
-                if self.get(f"/api/v2/dags/{dag_id}").get("is_paused"):
+                dag = self.get(f"/api/v2/dags/{dag_id}")
+                if dag.get("is_paused"):
                     raise AirflowApiError(
                         f"run {dag_id}: the DAG is paused, so the run would wait for ever",
                         f"Unpause it at {self.url}/dags/{dag_id} (the switch beside its name), then run it again.",
                     )
-                return
+                if not dag.get("is_stale"):
+                    return
+                if time.monotonic() > until:
+                    raise AirflowApiError(
+                        f"run {dag_id}: Airflow knows the DAG, and finds it in no file any more",
+                        "Check that its pipeline file is in include/pipelines, and that the DAG processor runs.",
+                    )
             except AirflowApiError as error:
                 if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
                     raise

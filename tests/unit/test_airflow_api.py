@@ -133,6 +133,23 @@ def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: 
     ]
 
 
+def test_a_dag_is_waited_for_until_airflow_has_read_it_and_finds_it_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    parsed = [httpx.Response(404), httpx.Response(200, json={"is_stale": True}), httpx.Response(200, json={})]
+    api, asked = asked_of(lambda request: parsed[len(asked) - 1])
+    api.await_dag("ingest_late")
+    assert len(asked) == 3
+
+
+def test_a_dag_whose_file_is_gone_is_not_waited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    api, _ = asked_of(lambda request: httpx.Response(200, json={"is_stale": True}))
+    with pytest.raises(AirflowApiError, match="finds it in no file any more"):
+        api.await_dag("ingest_late")
+
+
 @pytest.mark.parametrize("most", [100, 7])
 def test_a_list_is_read_to_its_last_page_however_small_the_servers_pages_are(most: int) -> None:
     """Airflow cuts `limit` to `api.maximum_page_limit`, and says nothing about it."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rempart.airflow_api import AirflowApi
+from rempart.cli import run_follow
 from rempart.cli.demo.demo_stages import Stages
 from rempart.deployment.setup import credentials, paths
 from rempart.errors import ConfigError
@@ -25,7 +26,7 @@ from rempart.settings import config
 from rempart.settings.config import Connection
 
 STAGES: dict[str, float | None] = {
-    "airport": 2.0,
+    "airport": 20.0,
     "weather": 20.0,
     "departures": 25.0,
     "join": 30.0,
@@ -166,7 +167,7 @@ class Flights:
         self.demo.check(judged["promoted"], f"{JOINED} version {judged['version']} is champion: {told}")
 
     def suppliers(self) -> None:
-        """Make the airport's database and its connection in Airflow, and put the weather into the landing bucket."""
+        """Make the airport's database and its connection in Airflow, deliver the weather, and wait for the new DAGs."""
         from rempart.settings import pipelines
 
         demo, root, stack = self.demo, config.project_root(), paths.current()
@@ -184,7 +185,17 @@ class Flights:
         body = (root / "data" / "flights" / f"{WEATHER}.parquet").read_bytes()
         landing, key = demo.platform.config.buckets.landing, f"{spec.source.prefix}{WEATHER}.parquet"
         demo.platform.active_site(spec.classification).write(landing, key, body)
-        demo.stages.result("the airport's database and the weather's file are there")
+        self._await_dags()
+        demo.stages.result("the airport's database and the weather's file are there, and Airflow has read their DAGs")
+
+    def _await_dags(self) -> None:
+        """Wait until Airflow has read each DAG of this part: an asset starts no DAG that Airflow does not know."""
+        for dag_id in (
+            *run_follow.dag_ids(WEATHER, ("ingest",)),
+            *run_follow.dag_ids(DEPARTURES, ("ingest",)),
+            *run_follow.dag_ids(JOINED),
+        ):
+            self.demo.api.await_dag(dag_id)
 
     def _ingest(self, stage: str, pipeline: str) -> tuple[dict[str, Any], str]:
         found, run = self._stage(stage, f"ingest_{pipeline}", "ingest", None)
@@ -199,7 +210,6 @@ class Flights:
         api, stages = self.demo.api, self.demo.stages
         if source is None:
             stages.begin(stage, f"POST /api/v2/dags/{dag_id}/dagRuns {{}}")
-            api.await_dag(dag_id)
             run = api.trigger(dag_id)
         else:
             stages.begin(stage, f"{dag_id}, started by its asset")
