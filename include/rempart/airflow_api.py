@@ -248,7 +248,7 @@ class AirflowApi:
                 return str(run["dag_run_id"])
         return None
 
-    def await_run(self, dag_id: str, since: datetime, timeout: float = 60, *, source_run: str | None = None) -> str:
+    def await_run(self, dag_id: str, since: datetime, timeout: float = 300, *, source_run: str | None = None) -> str:
         """Wait until an asset starts a run of this DAG; its id. With `source_run`, an asset that this run updated."""
         deadline = time.monotonic() + timeout
         while not (run := self.run_after(dag_id, since, source_run) if source_run else self.newest_run(dag_id, since)):

@@ -22,7 +22,6 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 DAGS = {"ingest": "ingest", "materialize": "materialize_features", "train": "train", "validate": "validate_model"}
 """Stages in order: the task whose result counts, and the DAG without the name of its pipeline."""
-_ASSET_SECONDS = 300.0
 _SILENT_SECONDS, _ASKED_AGAIN_SECONDS = 120.0, 2.0
 
 
@@ -150,7 +149,7 @@ def follow(
 
 
 def _next_run(api: AirflowApi, dag_id: str, since: datetime, source_run: str, told: Callable[[str], object]) -> str:
-    return api.await_run(dag_id, since, _ASSET_SECONDS, source_run=source_run)
+    return api.await_run(dag_id, since, source_run=source_run)
 
 
 def progress(tasks: str) -> str:

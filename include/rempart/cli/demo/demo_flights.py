@@ -39,7 +39,6 @@ WEATHER, DEPARTURES, JOINED = "airport_weather", "departures", "late_departures"
 DATABASE, READER = "airport", "airport_reader"
 CONNECTION = "airport_database"
 _BLOCK = 1 << 16
-_ASSET_SECONDS = 300.0
 _TABLE = """
 CREATE TABLE departures (
     flight_id bigint PRIMARY KEY, carrier text NOT NULL, flight_number integer NOT NULL, origin text NOT NULL,
@@ -213,6 +212,6 @@ class Flights:
             run = api.trigger(dag_id)
         else:
             stages.begin(stage, f"{dag_id}, started by its asset")
-            run = api.await_run(dag_id, self.began, _ASSET_SECONDS, source_run=source)
+            run = api.await_run(dag_id, self.began, source_run=source)
         api.follow(dag_id, run, stages.event)
         return api.result(dag_id, run, task_id), run
