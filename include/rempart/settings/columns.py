@@ -56,6 +56,11 @@ class Column(Strict):
         sizes = {"decimal": f"({self.precision},{self.scale})", "array": f"({self.items})"}
         return self.type + sizes.get(self.type, "")
 
+    @property
+    def takes_lists(self) -> bool:
+        """Return whether lists of JSON Lines and Parquet are taken over as they are."""
+        return self.type == "array" and self.separator is None
+
     @model_validator(mode="after")
     def _type_has_its_keys(self) -> Column:
         if (self.type == "category") != (self.values is not None):

@@ -108,12 +108,15 @@ def parquet(table: pa.Table, **more: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
+TEXTS = {name: Column(type="string", known="m") for name in ("a", "b")}
+
+
 def test_the_values_of_a_parquet_file_count_as_its_size_unpacked(tmp_path: Path) -> None:
     body = parquet(pa.table({"a": ["x" * 1000] * 2000, "b": ["y"] * 2000}))
     assert len(body) < 1 << 16
     (tmp_path / "file").write_bytes(body)
     with pytest.raises(Unreadable, match="larger than 1 MiB unpacked"):
-        list(parquet_rows.read(tmp_path / "file", ["a", "b"], Limits(bytes=1 << 20)))
+        list(parquet_rows.read(tmp_path / "file", TEXTS, Limits(bytes=1 << 20)))
 
 
 def one_long_text(rows: int) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -50,6 +54,42 @@ ROWS = [
 @pytest.fixture
 def spec() -> ModelPipeline:
     return ModelPipeline.model_validate(SPEC)
+
+
+def test_lists_of_json_and_parquet_are_arrays_and_make_the_same_snapshot(
+    platform: Platform, spec: ModelPipeline
+) -> None:
+    schema = {**SPEC["schema"], "levels": {"type": "array", "items": "number", "known": "read", "nullable": True}}
+    site, found = platform.sites["primary"], []
+    rows: list[dict[str, Any]] = [
+        {
+            "meter": f"m{i}",
+            "at": f"2026-01-01T00:{i}0:00Z",
+            "kwh": 1.5,
+            "price": "2.50",
+            "levels": levels,
+            "tariff": "base",
+        }
+        for i, levels in enumerate([[1.0, 2.5], [], None, [1.0, None]])
+    ]
+    table = pa.Table.from_pylist(rows)
+    at = pa.array([datetime(2026, 1, 1, 0, 10 * i, tzinfo=UTC) for i in range(4)], pa.timestamp("us", "UTC"))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.set_column(1, "at", at), sink)
+    for name, body in (
+        ("1.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()),
+        ("2.parquet", bytes(sink.getvalue())),
+    ):
+        source = {"prefix": "readings/", "format": name.partition(".")[2]}
+        site.write("landing", f"readings/{name}", body)
+        found.append(ingest(platform, ModelPipeline.model_validate({**SPEC, "schema": schema, "source": source})))
+    first, second = found
+    assert (first.accepted, first.quarantined, second.accepted) == (3, 1, 0)
+    assert second.snapshot == first.snapshot
+    snapshot = snapshots.current(site, "lake", "readings")
+    assert snapshot and snapshots.load_table(site, "lake", snapshot)["levels"].to_pylist() == [[1.0, 2.5], [], None]
+    reasons = [set(o["reasons"]) for o in deliveries.outcomes(site, "lake", "readings")]
+    assert all("levels: not an array of numbers" in told for told in reasons)
 
 
 def test_times_decimals_and_arrays_come_back_as_they_were_meant(platform: Platform, spec: ModelPipeline) -> None:

@@ -1,7 +1,7 @@
-"""The lines of JSON that Arrow's reader takes: flat objects whose values have one kind a column, such as strings.
+"""The lines of JSON that Arrow's reader takes: objects whose values have one kind a column, such as strings or lists.
 
 Arrow refuses a whole text for one line that it cannot read, so a text is halved until the rest is few lines. It refuses
-fields twice, unknown fields, nested values, NaN and half characters, as the rule of `json_rows` does.
+fields twice, unknown fields, other nested values, NaN and half characters, as the rule of `json_rows` does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.batches import LINE, RAW
 from rempart.ingestion.engine.lines import Block
-from rempart.ingestion.parsing import numbers, typed
+from rempart.ingestion.parsing import arrays, numbers, typed
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Source
 
@@ -31,6 +31,7 @@ class ArrowLines:
     def __init__(self, declared: Mapping[str, Column], source: Source) -> None:
         self._declared = declared
         self._kinds: dict[str, set[type]] = {name: set() for name in declared}
+        self._items: dict[str, set[type]] = {name: set() for name in declared}
         # a number of another dialect, or one that means a missing value, is decided by its text
         self._numbers = numbers.is_plain(source) and not any(map(typed.like_a_value, source.null_values))
         self._serves = True
@@ -95,6 +96,8 @@ class ArrowLines:
         for name, value in found.items():
             if name in self._kinds and value is not None:
                 self._kinds[name].add(type(value))
+                if isinstance(value, list):
+                    self._items[name].update(map(type, value))
 
     def _schema(self) -> pa.Schema | None:
         """Return the columns as Arrow shall read them, so that nothing of a value is lost; None if that cannot be."""
@@ -102,11 +105,20 @@ class ArrowLines:
 
         fields = []
         for name, column in self._declared.items():
-            kind = self._kind(self._kinds[name], column.type)
+            kind = self._list(name, column) if column.takes_lists else self._kind(self._kinds[name], column.type)
             if kind is None:
                 return None
             fields.append(pa.field(name, kind))
         return pa.schema(fields)
+
+    def _list(self, name: str, column: Column) -> pa.DataType | None:
+        import pyarrow as pa
+
+        assert column.items is not None  # noqa: S101 - the pipeline's validation
+        plain = {int, float} if column.items == "number" else {str}
+        if self._kinds[name] <= {list} and self._items[name] <= plain:
+            return arrays.arrow_type(column.items)
+        return pa.string() if self._kinds[name] <= {str} else None
 
     def _kind(self, kinds: set[type], declared: str) -> pa.DataType | None:
         import pyarrow as pa

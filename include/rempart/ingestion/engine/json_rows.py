@@ -1,4 +1,6 @@
-"""Read JSON Lines in batches: one object a line, each value plain; a faulty line costs itself only.
+"""Read JSON Lines in batches: one object a line; a faulty line costs itself only.
+
+A value is plain, or a list of plain values where the column is an `array`.
 
 `json_arrow` reads the lines that Arrow's reader takes, with typed columns. Every other line goes through the rule here,
 one at a time; its columns are text.
@@ -27,6 +29,10 @@ class _Faulty(ValueError):
     """Raised for a line that is refused; the message is the reason, without a value."""
 
 
+class _Number(str):
+    """The text of a number, which in a list is no string."""
+
+
 def read(
     stream: BinaryIO,
     size: int,
@@ -37,14 +43,15 @@ def read(
 ) -> Iterator[TextRows]:
     """Yield the rows of a file of `size` bytes. Raises Unreadable. Without `declared`, all columns are text.
 
-    Numbers keep their text, null is null, and a column that an object lacks is null. An object with a field that is
-    not in the schema is refused.
+    Numbers keep their text, null is null, and a column that an object lacks is null. A list is the text of its JSON. An
+    object with a field that is not in the schema is refused.
     """
     text = unpacked(stream, size, limits.bytes, limits.ratio)
     check_format(text.peek(16)[:16], "JSON Lines")
     if text.peek(3).startswith(UTF8_BOM):
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, "utf-8", limits)
+    lists = frozenset(name for name, column in (declared or {}).items() if column.takes_lists)
     rows = faulty = 0
     by_arrow = ArrowLines(declared, source) if declared else None
     while (block := blocks.next()) is not None:
@@ -52,7 +59,7 @@ def read(
         for table in typed:
             rows += table.num_rows
             yield TextRows(table)
-        found = _block(block, columns, others)
+        found = _block(block, columns, others, lists)
         rows += found.table.num_rows + len(found.refused)
         faulty += len(found.refused)
         if faulty > limits.refused:
@@ -65,7 +72,7 @@ def read(
         raise Unreadable(EMPTY)
 
 
-def _block(block: Block, columns: Sequence[str], indexes: Sequence[int]) -> TextRows:
+def _block(block: Block, columns: Sequence[str], indexes: Sequence[int], lists: frozenset[str]) -> TextRows:
     cells: list[list[str | None]] = [[] for _ in columns]
     lines, raws, refused = [], [], []
     known = frozenset(columns)
@@ -74,7 +81,7 @@ def _block(block: Block, columns: Sequence[str], indexes: Sequence[int]) -> Text
         if not raw.strip():
             continue
         try:
-            found = _parsed(raw, known)
+            found = _parsed(raw, known, lists)
         except _Faulty as fault:
             refused.append(RefusedRow(block.first + index, (str(fault),), raw))
             continue
@@ -85,9 +92,11 @@ def _block(block: Block, columns: Sequence[str], indexes: Sequence[int]) -> Text
     return TextRows(_table(columns, cells, lines, raws), refused)
 
 
-def _parsed(raw: str, known: frozenset[str]) -> dict[str, str | None]:
+def _parsed(raw: str, known: frozenset[str], lists: frozenset[str]) -> dict[str, str | None]:
     try:
-        found = json.loads(raw, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_object)
+        found = json.loads(
+            raw, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_object
+        )
     except _Faulty:
         raise
     except (ValueError, RecursionError):
@@ -96,7 +105,7 @@ def _parsed(raw: str, known: frozenset[str]) -> dict[str, str | None]:
         raise _Faulty("not a JSON object")
     if not found.keys() <= known:
         raise _Faulty("has a field that is not in the schema")
-    return {name: _text(name, value) for name, value in found.items()}
+    return {name: _text(name, value, name in lists) for name, value in found.items()}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -106,9 +115,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _text(name: str, value: Any) -> str | None:
-    """Return a value as a CSV file would have it. Arrays and objects are refused: type `array` takes text."""
+def _text(name: str, value: Any, lists: bool = False) -> str | None:
+    """Return a value as a CSV file would have it. Objects are refused, and lists unless the column takes them."""
     match value:
+        case list() if lists:
+            return f"[{', '.join(_item(name, item) for item in value)}]"
         case None:
             return None
         case bool():
@@ -120,6 +131,14 @@ def _text(name: str, value: Any) -> str | None:
                 raise _Faulty(f"{name}: not Unicode text") from None
             return value
     raise _Faulty(f"{name}: not a plain value")
+
+
+def _item(name: str, value: Any) -> str:
+    """Return an item of a list as JSON has it."""
+    text = _text(name, value)
+    if text is None:
+        return "null"
+    return text if isinstance(value, bool | _Number) else json.dumps(text)
 
 
 def _table(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.batches import LINE, RAW, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.reading import EMPTY
 from rempart.ingestion.unpacking import Unreadable, wrong_header
+from rempart.settings.columns import Column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
 _ROWS = 50_000
 
 
-def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows]:
+def read(file: Any, declared: Mapping[str, Column], limits: Limits) -> Iterator[TextRows]:
     """Yield the rows of a file (a path or a file that can seek). Raises Unreadable.
+
+    A column may be a list if it is declared as an `array` of such items, without a `separator`.
 
     `LINE` is the number of the row, from 1. `RAW` is null: a refused row's text is made when it is refused.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = list(declared)
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError):
@@ -35,13 +39,13 @@ def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows
     if not opened.metadata.num_rows:
         raise Unreadable(EMPTY)
     for field in opened.schema_arrow:
-        if pa.types.is_nested(field.type):
-            raise Unreadable(f"column '{field.name}' holds lists or structures")
+        if pa.types.is_nested(field.type) and not _listed(field.type, declared[field.name]):
+            raise Unreadable(f"column '{field.name}' holds lists or structures that its type does not take")
     first, given = 1, 0
     try:
-        for batch in opened.iter_batches(_ROWS, columns=list(columns)):
+        for batch in opened.iter_batches(_ROWS, columns=columns):
             rows = _rows(batch, columns, first)
-            given += rows.select(list(columns)).nbytes
+            given += rows.select(columns).nbytes
             if given > limits.bytes:
                 raise Unreadable(f"the file is larger than {limits.bytes >> 20} MiB unpacked")
             yield TextRows(rows)
@@ -50,6 +54,17 @@ def read(file: Any, columns: Sequence[str], limits: Limits) -> Iterator[TextRows
         raise
     except (pa.ArrowException, OSError):
         raise Unreadable("the Parquet file is damaged, or holds values that are no text") from None
+
+
+def _listed(kind: pa.DataType, column: Column) -> bool:
+    """Return whether a nested column is a list that its declared type takes."""
+    import pyarrow as pa
+
+    if not column.takes_lists or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    if column.items == "string":
+        return bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+    return bool(pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table:
@@ -73,6 +88,8 @@ def column(values: pa.Array) -> pa.Array:
         pa.types.is_date32,
         pa.types.is_timestamp,
         pa.types.is_decimal128,
+        pa.types.is_list,
+        pa.types.is_large_list,
     )
     if any(is_kind(values.type) for is_kind in kept):
         return values

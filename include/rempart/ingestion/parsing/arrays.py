@@ -1,4 +1,4 @@
-"""Arrays in a cell of text: a JSON array, or items between a declared separator. No item may be null."""
+"""Arrays: a list of JSON or Parquet, or a text with a JSON array or items between a separator. No item is null."""
 
 from __future__ import annotations
 
@@ -34,6 +34,28 @@ def arrays(text: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, 
     meant = [array(value, column.items, column.separator, dialect) for value in encoded.dictionary.to_pylist()]
     value = pa.array(meant, arrow_type(column.items)).take(encoded.indices)
     return value, [(pc.and_(pc.is_valid(text), pc.is_null(value)), FORM[column.items])]
+
+
+def typed(values: pa.Array, column: Column) -> tuple[pa.Array, list[tuple[Any, str]]] | None:
+    """Return lists as the column declares them, and the reason against these cells; None for a column of no lists."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    assert column.items is not None  # noqa: S101 - the pipeline's validation
+    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        return None
+    kind = arrow_type(column.items)
+    items = pc.list_flatten(values).cast(kind.value_type, safe=False)  # an integer is rounded as its text would be
+    good = pc.is_finite(items) if column.items == "number" else pc.invert(pc.match_substring(items, "\x00"))
+    bad = pc.invert(pc.fill_null(good, False))
+    wrong = np.zeros(len(values), bool)
+    wrong[pc.list_parent_indices(values).filter(bad).to_numpy()] = True
+    mask = pa.array(wrong)
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, items, mask=pc.or_(mask, pc.is_null(values)))
+    return lists.cast(kind), [(mask, FORM[column.items])]
 
 
 def array(text: str, items: Items, separator: str | None, dialect: Dialect) -> list[Any] | None:

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from rempart.ingestion.parsing import arrays
 from rempart.ingestion.parsing.instants import NO_ZONE, UNCERTAIN
 from rempart.settings.clock import resolve
 from rempart.settings.columns import Column
@@ -34,6 +35,8 @@ def iso(dialect: Dialect) -> Dialect:
 
 def column(values: pa.Array, declared: Column, dialect: Dialect) -> Typed | None:
     """Return a typed column as the declared one, or None if its text must decide. Null stays null."""
+    if declared.type == "array":
+        return arrays.typed(values, declared)
     if any(map(like_a_value, dialect.null_values)):  # such as -999 for a missing number
         return None
     rule = _RULES.get(declared.type)

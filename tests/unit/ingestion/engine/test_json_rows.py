@@ -26,6 +26,8 @@ COLUMNS = {
     "s": Column(type="string", known="m", nullable=True),
     "b": Column(type="boolean", known="m", nullable=True),
     "d": Column(type="date", known="m", nullable=True),
+    "a": Column(type="array", items="number", known="m", nullable=True),
+    "t": Column(type="array", items="string", known="m", nullable=True),
 }
 LIMITS = Limits()
 Found = tuple[dict[int, tuple[str, tuple[Any, ...], tuple[str, ...]]], list[tuple[int, tuple[str, ...], str]]]
@@ -65,7 +67,27 @@ number = st.sampled_from(
 text = st.sampled_from(
     ['"x"', '""', '"2020-01-01"', '"1"', r'"\u00e9\n\"\\"', r'"\ud800"', r'"\ud83d\ude00"', r'"\u0000"', '"\t"', '"é}"']
 )
-other = st.sampled_from(["null", "true", "false", "NaN", "-Infinity", "[1]", '{"a": 1}', "", "nul", "'x'", '"x', "{}"])
+other = st.sampled_from(
+    [
+        "null",
+        "true",
+        "false",
+        "NaN",
+        "-Infinity",
+        "[1]",
+        '[1, "1"]',
+        "[true]",
+        "[[1]]",
+        "[NaN]",
+        '[{"a": 1}]',
+        '{"a": 1}',
+        "",
+        "nul",
+        "'x'",
+        '"x',
+        "{}",
+    ]
+)
 usual = st.fixed_dictionaries(
     {},
     optional={
@@ -74,9 +96,11 @@ usual = st.fixed_dictionaries(
         '"s"': st.sampled_from(['"x"', "null", r'"\u00e9"']),
         '"b"': st.sampled_from(["true", "null"]),
         '"d"': st.sampled_from(['"2020-01-01"', "null", '"x"']),
+        '"a"': st.sampled_from(["[1, 2.5]", "[]", "null", '"[1]"', "[9007199254740993]", "[1, null]"]),
+        '"t"': st.sampled_from(['["x", "y"]', "[]", "null", r'["\u00e9", ""]', r'["\u0000"]']),
     },
 ).map(lambda row: list(row.items()))
-name = st.sampled_from(['"i"', '"n"', '"s"', '"b"', '"d"', r'"\u0069"', '"other"', "i", '""'])
+name = st.sampled_from(['"i"', '"n"', '"s"', '"b"', '"d"', '"a"', '"t"', r'"\u0069"', '"other"', "i", '""'])
 fields = usual | usual | usual | st.lists(st.tuples(name, number | text | other), max_size=4)
 
 
@@ -97,18 +121,32 @@ def test_the_same_rows_and_reasons_as_line_by_line(made: list[str], few: int, to
     body = "\n".join(["{}", *made]).encode()
     source = Source(prefix="x/", null_values=["", "7"] if tokens else [""])
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_arrow.ArrowLines, "read", lambda self, block: ([], range(len(block))))
+        line_by_line = read(body, source, COLUMNS)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_arrow, "_FEW", few)
         found = read(body, source, COLUMNS, replace(LIMITS, block=size))
-    assert found == read(body, source, None)
+    assert found == line_by_line
 
 
 def test_lines_of_one_kind_keep_their_types() -> None:
-    body = b'{"i": 1, "n": 1, "s": "x", "b": true, "d": "2020-01-01"}\n' * 100
+    body = b'{"i": 1, "n": 1, "s": "x", "b": true, "d": "2020-01-01", "a": [1, 2.5], "t": ["x"]}\n' * 100
     source = Source(prefix="x/")
     (batch,) = json_rows.read(io.BytesIO(body), len(body), source, list(COLUMNS), LIMITS, COLUMNS)
     assert batch.table.schema.types[:5] == [pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.string()]
+    assert batch.table.schema.types[5:7] == [pa.list_(pa.float64()), pa.list_(pa.string())]
     assert batch.table[RAW][99].as_py() == body.splitlines()[0].decode()
     assert batch.table.num_rows == 100
+
+
+def test_a_list_is_an_array_only_where_the_column_takes_lists() -> None:
+    body = b'{"a": [1, 2], "s": ["x"]}\n{"a": [1, 2]}\n{"a": "1|2"}'
+    rows, refused = read(body, Source(prefix="x/"), COLUMNS)
+    assert [reasons for _, reasons, _ in refused] == [("s: not a plain value",)]
+    assert rows[2][1][5] == "[1.0, 2.0]" and rows[3][2] == ("a: not an array of numbers",)
+    of_text = {**COLUMNS, "a": Column(type="array", items="number", separator="|", known="m", nullable=True)}
+    _, refused = read(body, Source(prefix="x/"), of_text)
+    assert refused[-1][1] == ("a: not a plain value",)
 
 
 def test_one_faulty_line_leaves_the_others_to_arrow() -> None:
