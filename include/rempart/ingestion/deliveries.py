@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from rempart import canonical_json
@@ -39,6 +40,7 @@ class Outcome:
     accepted. `held`: its good rows are in quarantine too, until a person accepts them. `source`: the format and dialect
     with which it was read last, and must be read again. With `on_conflict: newest`, `replaced` accepted rows took the
     place of an older row of their key, and `passed_over` ones are not in the snapshot, since an equal or newer row is.
+    `taken_at` and `position` tell its order (`in_order`): the run that took it in, and its place there.
     """
 
     sha256: str
@@ -60,6 +62,8 @@ class Outcome:
     source: Mapping[str, Any] = field(default_factory=dict)
     replaced: int = 0
     passed_over: int = 0
+    taken_at: str = ""
+    position: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,9 +82,12 @@ def outcome(
     held: bool = False,
     replaced: int = 0,
     passed_over: int = 0,
+    taken_at: datetime,
+    position: int,
+    before: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
-    expectations that `judged` rows were held against."""
+    expectations that `judged` rows were held against. `before`: its outcome when the same bytes came earlier."""
     accepted, reasons = delivered - len(refused), by_reason(refused)
     return Outcome(
         arrival.sha256,
@@ -96,12 +103,21 @@ def outcome(
         snapshot if accepted else None,
         judged,
         {rule: reasons.get(rule, 0) for rule in rules},
-        accepted,
+        accepted - int(before["accepted"]) if before else accepted,
+        again=attempt(before) + 1 if before else 0,
         held=held,
         source=as_read(source),
         replaced=replaced,
         passed_over=passed_over,
+        taken_at=taken_at.isoformat(),
+        position=position,
     )
+
+
+def in_order(outcome_json: Mapping[str, Any]) -> tuple[datetime, int, datetime]:
+    """Return what sorts outcomes in the order in which their deliveries were taken in."""
+    taken_at, landed_at = (datetime.fromisoformat(outcome_json[name]) for name in ("taken_at", "landed_at"))
+    return taken_at, int(outcome_json["position"]), landed_at
 
 
 def outcome_again(
@@ -140,6 +156,8 @@ def outcome_again(
         as_read(source),
         replaced,
         passed_over,
+        str(before["taken_at"]),
+        int(before["position"]),
     )
 
 

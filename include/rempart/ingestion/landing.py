@@ -6,6 +6,7 @@ A delivery is identified by its SHA-256: the same bytes under another name are t
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PUT_BACK = "again-"
-"""Begins the name of a folder with a delivery that a reset put back."""
+"""Begins the name of a folder with a delivery that a reset put back; its number follows."""
+ORDER = "order"
+"""Metadata of a file in the landing bucket: its place among the files that were delivered together."""
+_PUT_BACK = re.compile(rf"/{PUT_BACK}(\d{{6}})/[^/]+\Z")
+_LONGEST_NAME = 200
+"""Bytes of a name that are kept: a longer name would not fit into the keys that begin with more than its folder."""
 _TYPE = "application/octet-stream"
 _AT_A_TIME = 5_000
 """Rows of a row group: their reasons and text are in memory while it is written."""
@@ -34,18 +40,19 @@ _AT_A_TIME = 5_000
 
 @dataclass(frozen=True)
 class Arrival:
-    """One file in the landing bucket, as it was when read."""
+    """One file in the landing bucket, as it was when read. `order`: its place among files of the same moment."""
 
     key: str
     sha256: str
     size: int
     landed_at: datetime
     etag: str
+    order: int = 0
 
     @property
     def name(self) -> str:
-        """Return the file's name, without its folders."""
-        return self.key.rsplit("/", 1)[-1]
+        """Return the file's name, without its folders; of a long name the end, which tells the format."""
+        return self.key.rsplit("/", 1)[-1].encode()[-_LONGEST_NAME:].decode(errors="ignore")
 
 
 @dataclass(frozen=True)
@@ -56,19 +63,37 @@ class LandingPlan:
     known: tuple[Arrival, ...]
 
 
-def plan(arrivals: Sequence[Arrival], known: Collection[str]) -> LandingPlan:
-    """Order files oldest first (then by key), so that the first delivered of two rows with one key is accepted.
+def plan(arrivals: Sequence[Arrival], known: Collection[str], *, later_wins: bool = False) -> LandingPlan:
+    """Put files in order of their arrival: of two rows with one key, the first or the last one stands.
 
-    What a reset put back comes before: its deliveries are older than those that waited meanwhile.
+    What a reset put back comes before, in its order: its deliveries are older than those that waited meanwhile. Of
+    files with the same bytes the first counts; with `later_wins` the last.
     """
     new: dict[str, Arrival] = {}
     repeated: list[Arrival] = []
-    for arrival in sorted(arrivals, key=lambda a: (f"/{PUT_BACK}" not in a.key, a.landed_at, a.key)):
-        if arrival.sha256 in known or arrival.sha256 in new:
+    for arrival in sorted(arrivals, key=_place):
+        if arrival.sha256 in known:
             repeated.append(arrival)
-        else:
+        elif (earlier := new.get(arrival.sha256)) is None:
             new[arrival.sha256] = arrival
+        elif later_wins:
+            repeated.append(earlier)
+            del new[arrival.sha256]
+            new[arrival.sha256] = arrival
+        else:
+            repeated.append(arrival)
     return LandingPlan(tuple(new.values()), tuple(repeated))
+
+
+def _place(arrival: Arrival) -> tuple[bool, int, datetime, int, str]:
+    put_back = _PUT_BACK.search(arrival.key)
+    return put_back is None, int(put_back[1]) if put_back else 0, arrival.landed_at, arrival.order, arrival.key
+
+
+def order_of(metadata: Mapping[str, str]) -> int:
+    """Return the place of a file among those that were delivered together; 0 if its metadata do not tell."""
+    text = metadata.get(ORDER, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
 
 
 def raw_key(pipeline: str, arrival: Arrival) -> str:

@@ -117,6 +117,11 @@ class Pipeline(Strict):
         return self.version_by or (cursor.column if cursor else None)
 
     @property
+    def later_wins(self) -> bool:
+        """Return whether of two rows with one key the later delivered one stands."""
+        return self.conflict_rule == "newest" and self.version_column is None
+
+    @property
     def row_key(self) -> list[str]:
         """Return the columns that identify a row of a snapshot: the key, and the version where all are kept."""
         version = self.version_column if self.conflict_rule == "history" else None

@@ -12,11 +12,13 @@ from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.extract import known_keys
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.ingestion.reingest import reingest
+from rempart.flows.ingestion.rejudge import rejudge
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, snapshots
+from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ingestion.acceptance import CONFLICT
 from rempart.settings.pipeline import ModelPipeline
-from tests.unit.ingestion.conftest import READINGS
+from tests.memory_site import MemorySite
+from tests.unit.ingestion.conftest import HEADER, READINGS
 from tests.unit.ingestion.test_reingest import allowing, in_quarantine, told
 
 NEWEST = ModelPipeline.model_validate(yaml.safe_load(READINGS) | {"on_conflict": "newest"})
@@ -47,12 +49,87 @@ def test_a_replaced_row_is_counted_and_is_not_in_quarantine(platform: Platform, 
     assert [(d["replaced"], d["passed_over"], d["quarantined"]) for d in told(platform)] == [(0, 0, 0), (1, 1, 0)]
     record = platform.ledger.find("snapshot", "readings")[0].body
     assert (record["replaced_rows"], record["previous"], record["rows"]) == (1, first.snapshot, 2)
-    deliver("3.csv", A, "")  # an earlier state of the data is an earlier id, and a snapshot of its own
+    deliver("3.csv", A, B)  # an earlier state of the data is an earlier id, and a snapshot of its own
     third = ingest(platform, NEWEST)
     assert (third.snapshot, values(platform)) == (first.snapshot, [1, 2])
+    recorded = deliveries.outcomes(platform.sites["primary"], "lake", "readings")
+    (again,) = (d for d in recorded if d["file"] == "3.csv")
+    assert (again["again"], again["added"], again["replaced"], again["passed_over"]) == (1, 0, 1, 1)
+    assert platform.ledger.find("snapshot", "readings")[0].body["accepted"] == 0, "its rows were counted before"
     deliver("4.csv", CHANGED)
     assert ingest(platform, NEWEST).snapshot == second.snapshot
     assert not ingest(platform, NEWEST).changed
+
+
+def test_a_file_that_comes_again_among_waiting_ones_counts_in_its_last_place(
+    platform: Platform, deliver: Callable[..., None]
+) -> None:
+    for name, row in (("3.csv", A), ("2.csv", CHANGED), ("1.csv", A)):
+        deliver(name, row)
+    done = ingest(platform, NEWEST)
+    assert (done.deliveries, values(platform)) == (2, [1])
+    assert not rejudge(platform, NEWEST).changed
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_file_that_a_killed_run_left_does_not_count_again(
+    platform: Platform, deliver: Callable[..., None], monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    deliver("1.csv", A)
+    if left:
+        deliver("2.csv", CHANGED)
+    with monkeypatch.context() as killed:
+        killed.setattr("rempart.flows.ingestion.ingest._clear", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(platform, NEWEST)
+    if not left:
+        deliver("2.csv", CHANGED)
+    ingest(platform, NEWEST)
+    assert values(platform) == [5]
+
+
+def test_judging_again_and_rows_from_quarantine_keep_the_order_of_arrival(
+    platform: Platform, deliver: Callable[..., None]
+) -> None:
+    site = platform.sites["primary"]
+    assert isinstance(site, MemorySite)
+    moment = platform.clock()
+    site.clock = lambda: moment  # a site tells seconds, and a reset puts many files back in one
+    deliver("waited.csv", A)
+    deliver("again-000002/a.csv", A, "")
+    deliver("again-000001/z.csv", CHANGED)
+    deliver("again-2026-02/of_the_supplier.csv", CHANGED, "")  # no folder of a reset
+    deliver("again-000003/b.csv", BAD, A)
+    ingest(platform, NEWEST)
+    assert values(platform) == [1]
+    assert not rejudge(platform, NEWEST).changed
+    (bad,) = (d["sha256"] for d in deliveries.outcomes(site, "lake", "readings") if d["file"] == "b.csv")
+    assert not reingest(platform, allowing(NEWEST, 1000), bad).changed or values(platform) == [1, 900]
+    ordered = sorted(deliveries.outcomes(site, "lake", "readings"), key=deliveries.in_order)
+    assert [d["file"] for d in ordered] == ["z.csv", "a.csv", "b.csv", "of_the_supplier.csv", "waited.csv"]
+
+
+def test_files_delivered_together_arrive_in_the_given_order_though_a_site_tells_only_seconds(
+    platform: Platform,
+) -> None:
+    site = platform.sites["primary"]
+    assert isinstance(site, MemorySite)
+    moment = platform.clock()
+    site.clock = lambda: moment
+    for order, (name, row) in enumerate((("jan.csv", A), ("feb.csv", CHANGED))):
+        site.write("landing", f"readings/{name}", f"{HEADER}{row}\n".encode(), metadata={landing.ORDER: str(order)})
+    ingest(platform, NEWEST)
+    assert values(platform) == [5]
+
+
+@pytest.mark.fault("L6")
+def test_a_very_long_name_stops_no_other_delivery(platform: Platform, deliver: Callable[..., None]) -> None:
+    site, longest = platform.sites["primary"], 1024 - len("readings/.csv")
+    assert isinstance(site, MemorySite)
+    deliver(f"{'é' * (longest // 2)}.csv", A)
+    deliver("good.csv", B)
+    assert ingest(platform, NEWEST).accepted == 2
+    assert max(len(info.key.encode()) for info in site.list("lake", "")) <= 400
 
 
 def test_a_state_that_comes_back_is_no_loss_if_its_run_was_killed_before_it_was_recorded(

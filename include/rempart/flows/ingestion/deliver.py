@@ -204,7 +204,8 @@ def plan(platform: Platform, pipeline: Pipeline, files: Sequence[Path]) -> tuple
     planned = []
     for file in files:
         key, size, sha256 = pipeline.source.prefix + file.name, file.stat().st_size, file_sha256(file)
-        state: State = "ingested" if deliveries.is_known(site, buckets.lake, pipeline.name, sha256) else "new"
+        known = not pipeline.later_wins and deliveries.is_known(site, buckets.lake, pipeline.name, sha256)
+        state: State = "ingested" if known else "new"
         try:
             stands = site.head(buckets.landing, key)
         except ObjectMissing:
@@ -239,9 +240,9 @@ def send(
     """
     began = platform.active()
     site, bucket = platform.active_site(pipeline.classification, began), platform.config.buckets.landing
-    for file in planned:
+    for order, file in enumerate(planned):
         if file.state == "new":
-            _upload(site, bucket, pipeline, file, progress)
+            _upload(site, bucket, pipeline, file, order, progress)
             _check(site, bucket, file, progress)
     if (now := platform.active()) != began:
         raise SiteFenced(
@@ -253,8 +254,8 @@ def send(
     return Delivered(pipeline.name, site.name, bucket, tuple(planned), len(waiting))
 
 
-def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, progress: Progress) -> None:
-    metadata = {"sha256": planned.sha256}
+def _upload(site: Site, bucket: str, pipeline: Pipeline, planned: PlannedFile, order: int, progress: Progress) -> None:
+    metadata = {"sha256": planned.sha256, landing.ORDER: str(order)}
     if planned.size <= PART:
         body = b"".join(_read(planned))
         if hashlib.sha256(body).hexdigest() != planned.sha256:

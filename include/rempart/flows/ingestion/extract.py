@@ -8,11 +8,12 @@ leftovers of an extraction without a list are deleted, and one with a list is ne
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -317,6 +318,7 @@ class LandingSink:
     run: IngestionRun
     folder: str
     spool: Path
+    count: Iterator[int] = field(default_factory=itertools.count)
 
     def deliver(self, name: str, blocks: Iterator[bytes]) -> Delivery:
         """Store one delivery: on disk first, so that an interrupted source leaves no half of it. See `Sink`."""
@@ -330,7 +332,7 @@ class LandingSink:
             for block in blocks:
                 out.write(block)
         size, sha256 = file.stat().st_size, file_sha256(file)
-        site.write_file(bucket, key, file, metadata={"sha256": sha256})
+        site.write_file(bucket, key, file, metadata={"sha256": sha256, landing.ORDER: str(next(self.count))})
         file.unlink()
         stored = landing.fetch(site, bucket, key, file)
         if stored != sha256:

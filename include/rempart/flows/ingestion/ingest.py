@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.content import evolution
+from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
@@ -80,9 +82,10 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     with spool_folder() as folder:
         waiting = _arrivals(run, folder)
         derived = derived_run.newest(run, before) if waiting else derived_run.DerivedFrom()
-        plan = landing.plan(waiting, _known(run, waiting))
+        recorded = _recorded(run, waiting)
+        plan = landing.plan(waiting, recorded.keys() - _later(run, waiting, recorded), later_wins=pipeline.later_wins)
         derived_run.check_arrivals(run, plan.new)
-        snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
+        snapshot, added, outcomes = _take_in(run, before, plan.new, recorded, folder)
         with platform.committing(run.active):
             run.check_unchanged()
             derived_run.check_same(run, derived)
@@ -126,20 +129,45 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
         # ignore the supplier's own metadata: a wrong checksum there would stop all deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
         file.rename(folder / came.sha256)
-        return Arrival(info.key, came.sha256, came.size, info.modified, head.etag)
+        return Arrival(info.key, came.sha256, came.size, info.modified, head.etag, landing.order_of(head.metadata))
 
     listed = landing.waiting(run.site, run.inbox, run.pipeline.source.prefix)
     return [arrival for arrival in bounded_map(listed, bring, WORKERS) if arrival]
 
 
-def _known(run: IngestionRun, waiting: Sequence[Arrival]) -> set[str]:
-    """Return the SHA-256 of the deliveries that were ingested before."""
+def _recorded(run: IngestionRun, waiting: Sequence[Arrival]) -> dict[str, Mapping[str, Any]]:
+    """Return the outcomes of the deliveries that were ingested before, by their SHA-256."""
 
-    def known(sha256: str) -> bool:
-        return deliveries.is_known(run.site, run.lake, run.pipeline.name, sha256)
+    def recorded(sha256: str) -> Mapping[str, Any] | None:
+        return deliveries.recorded(run.site, run.lake, run.pipeline.name, sha256)
 
     digests = sorted({arrival.sha256 for arrival in waiting})
-    return {sha256 for sha256, was in zip(digests, bounded_map(digests, known, WORKERS), strict=True) if was}
+    found = zip(digests, bounded_map(digests, recorded, WORKERS), strict=True)
+    return {sha256: outcome for sha256, outcome in found if outcome is not None}
+
+
+def _later(run: IngestionRun, waiting: Sequence[Arrival], recorded: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the SHA-256 of known deliveries that count again: they came again, and later rows replace earlier ones.
+
+    A file that a killed run left in the landing bucket is as old as its outcome. A derived delivery stands for the
+    whole: `extract` decides whether it counts.
+    """
+    if not run.pipeline.later_wins or is_derived(run.pipeline):
+        return set()
+    return {
+        arrival.sha256
+        for arrival in waiting
+        if arrival.sha256 in recorded
+        and arrival.landed_at > datetime.fromisoformat(recorded[arrival.sha256]["landed_at"])
+    }
+
+
+def _taken_at(run: IngestionRun, before: snapshots.Snapshot | None) -> datetime:
+    """Return when this run takes deliveries in: after every earlier run, also where clocks differ."""
+    if before is None:
+        return run.now
+    earlier = max([before.created_at, *(deliveries.in_order(outcome)[0] for outcome in before.deliveries)])
+    return max(run.now, earlier + timedelta(microseconds=1))
 
 
 def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
@@ -153,7 +181,11 @@ def _clear(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
 
 
 def _take_in(
-    run: IngestionRun, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
+    run: IngestionRun,
+    before: snapshots.Snapshot | None,
+    new: Sequence[Arrival],
+    recorded: Mapping[str, Mapping[str, Any]],
+    folder: Path,
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, Path]], list[dict[str, Any]]]:
     """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes."""
     if not new:
@@ -174,8 +206,18 @@ def _take_in(
     for arrival, rows in zip(new, refused, strict=True):
         if len(rows):
             until = run.retain_until("quarantine")
-            landing.quarantine(run.site, run.lake, pipeline.name, arrival.sha256, rows, until, folder=folder)
-    snapshot = before
+            earlier = recorded.get(arrival.sha256)
+            landing.quarantine(
+                run.site,
+                run.lake,
+                pipeline.name,
+                arrival.sha256,
+                rows,
+                until,
+                deliveries.attempt(earlier) + 1 if earlier else 0,
+                folder=folder,
+            )
+    snapshot, taken_at = before, _taken_at(run, before)
     added: list[tuple[snapshots.Part, Path]] = []
     if taken.accepted:
         snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
@@ -192,6 +234,9 @@ def _take_in(
             held=i in taken.held,
             replaced=delivery.replaced if i not in taken.held else 0,
             passed_over=delivery.passed_over if i not in taken.held else 0,
+            taken_at=taken_at,
+            position=i,
+            before=recorded.get(arrival.sha256),
         ).as_json()
         for i, (arrival, delivery, rows) in enumerate(zip(new, taken.deliveries, refused, strict=True))
     ]

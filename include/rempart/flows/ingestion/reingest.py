@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -200,9 +199,8 @@ def _others_are_later(run: IngestionRun, outcome: Mapping[str, Any]) -> bool:
     """Return whether accepted rows may have come after the refused rows of a delivery."""
     if outcome["accepted"]:
         return True
-    landed_at = datetime.fromisoformat(outcome["landed_at"])
     return any(
-        other["accepted"] and datetime.fromisoformat(other["landed_at"]) >= landed_at
+        other["accepted"] and deliveries.in_order(other) >= deliveries.in_order(outcome)
         for other in deliveries.outcomes(run.site, run.lake, run.pipeline.name)
         if other["sha256"] != outcome["sha256"]
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +163,7 @@ def _judged(
     """Return all stored deliveries as they are judged now, in order of arrival, and the snapshot of their rows."""
     found = sorted(
         deliveries.outcomes(run.site, run.lake, run.pipeline.name),
-        key=lambda outcome: (datetime.fromisoformat(outcome["landed_at"]), outcome["file"], outcome["sha256"]),
+        key=deliveries.in_order,
     )
     read = [(outcome, rows) for outcome in found if (rows := _read(run, outcome, folder)) is not None]
     staged = ingest_run.judged(run, [rows for _, (rows, _) in read], folder)

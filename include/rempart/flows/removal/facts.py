@@ -166,7 +166,7 @@ def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple
         info = home.head(stores.lake, listed.key)
         stored[info.metadata.get("delivery") or info.key.split("/")[-2]] = info
     outcomes = deliveries.outcomes(home, stores.lake, pipeline.name)
-    ordered = sorted(outcomes, key=lambda outcome: (str(outcome["landed_at"]), str(outcome["sha256"])))
+    ordered = sorted(outcomes, key=deliveries.in_order)
     again, lost, rows = list[PutBack](), 0, 0
     for number, outcome in enumerate(ordered, 1):
         if (kept := stored.get(str(outcome["sha256"]))) is None:

@@ -16,7 +16,7 @@ from rempart.coordination.active import Active
 from rempart.errors import IngestError, IntegrityError, SiteFenced
 from rempart.flows.ingestion import deliver
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries
+from rempart.ingestion import deliveries, landing
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, pipelines
@@ -295,3 +295,21 @@ def test_many_files_are_told_in_one_line(make: Make) -> None:
 )
 def test_a_lone_carriage_return_in_a_header_is_found(start: bytes, is_found: bool) -> None:
     assert deliver._lone_return(start) is is_found
+
+
+def test_files_keep_the_order_in_which_they_are_named(platform: Platform, site: MemorySite, make: Make) -> None:
+    files = [make("jan.csv"), make("feb.csv", row="2")]
+    deliver.send(platform, PIPELINE, deliver.plan(platform, PIPELINE, files))
+    placed = {info.key.rsplit("/", 1)[-1]: site.head("landing", info.key).metadata for info in site.list("landing")}
+    assert {name: landing.order_of(metadata) for name, metadata in placed.items()} == {"jan.csv": 0, "feb.csv": 1}
+
+
+def test_where_later_rows_win_a_file_that_came_before_is_delivered_again(
+    platform: Platform, site: MemorySite, make: Make
+) -> None:
+    file = make()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    site.write(platform.config.buckets.lake, deliveries.outcome_key(PIPELINE.name, digest), b"{}")
+    newest = PIPELINE.model_copy(update={"on_conflict": "newest"})
+    assert [planned.state for planned in deliver.plan(platform, PIPELINE, [file])] == ["ingested"]
+    assert [planned.state for planned in deliver.plan(platform, newest, [file])] == ["new"]
