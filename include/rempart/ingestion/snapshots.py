@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Part", "PartitionContent", "Snapshot", "SnapshotColumn", "arrow_schema", "snapshot_columns"]
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def tables(site: Site, bucket: str, snapshot: Snapshot) -> Iterator[pa.Table]:
             for part in snapshot.parts
             if part.partition == content.partition
         ]
-        if identity.by_arrow(read, snapshot.columns, content.partition) != content:
+        if identity.by_arrow(read, snapshot.columns, snapshot.key, content.partition) != content:
             raise differing(f"read partition {content.partition} of snapshot {snapshot.id} at site '{site.name}'")
         table = pa.concat_tables(read)
         yield table.sort_by([(column, "ascending") for column in snapshot.key]) if len(read) > 1 else table
