@@ -161,18 +161,25 @@ def by_duckdb(
     raise IntegrityError("identify a snapshot: DuckDB did not sort the rows", "Report this as a bug.")
 
 
+def in_order(
+    tables: Iterable[pa.Table], columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+) -> OrderedRows | None:
+    """Return the hash of the rows of one partition, or None if they are not in ascending order of their keys."""
+    found = OrderedRows()
+    ascending = all(found.takes(*rows) for table in tables for rows in _keys_and_text(table, columns, key))
+    return found if ascending else None
+
+
 def by_arrow(
     tables: Sequence[pa.Table], columns: Mapping[str, SnapshotColumn], key: Sequence[str], partition: str
 ) -> PartitionContent:
     """Return the content of one partition, held in some tables in any order."""
     import pyarrow as pa
 
-    found = OrderedRows()
-    if not all(found.takes(*rows) for table in tables for rows in _keys_and_text(table, columns, key)):
-        read = [
-            keys.append_column("text", text) for table in tables for keys, text in _keys_and_text(table, columns, key)
-        ]
-        whole = pa.concat_tables(read)
+    found = in_order(tables, columns, key)
+    if found is None:
+        read = (rows for table in tables for rows in _keys_and_text(table, columns, key))
+        whole = pa.concat_tables([keys.append_column("text", text) for keys, text in read])
         whole = whole.sort_by([(name, "ascending") for name in whole.column_names])
         found = OrderedRows()
         for batch in whole.combine_chunks().to_batches(max_chunksize=_ROWS):
