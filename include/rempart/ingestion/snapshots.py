@@ -8,7 +8,7 @@ any kept manifest names it, even after its own `retain-until`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -30,6 +30,8 @@ __all__ = ["Part", "PartitionContent", "Snapshot", "SnapshotColumn", "arrow_sche
 FORMAT = 3
 _ROWS = 16_384
 """Rows of a snapshot that are read at the same time."""
+_GROUP = 131_072
+"""Rows of a row group."""
 
 
 @dataclass(frozen=True)
@@ -242,14 +244,24 @@ def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
     return rows(site, bucket, snapshot).read_all()
 
 
-def encode(table: pa.Table, key: Sequence[str]) -> bytes:
-    """Return a part's bytes: sorted by key, equal rows give equal bytes (for one version of Arrow)."""
+def encode(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    """Return rows as Parquet, in their order: equal rows give equal bytes, whatever the tables (for one Arrow version).
+
+    The rows of one row group are in memory.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = table.sort_by([(column, "ascending") for column in key]).combine_chunks().replace_schema_metadata(None)
     sink = pa.BufferOutputStream()
-    pq.write_table(ordered, sink, compression="zstd", version="2.6", row_group_size=1 << 20)
+    with pq.ParquetWriter(sink, schema, compression="zstd", version="2.6") as writer:
+        waiting = schema.empty_table()
+        for table in tables:
+            waiting = pa.concat_tables([waiting, table.cast(schema)])
+            while waiting.num_rows >= _GROUP:
+                writer.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
+                waiting = waiting.slice(_GROUP)
+        if waiting.num_rows:
+            writer.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
     return bytes(sink.getvalue())
 
 
