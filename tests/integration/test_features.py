@@ -56,12 +56,10 @@ def pipeline() -> ModelPipeline:
 @pytest.fixture
 def refresh(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> Callable[..., MaterializeResult]:
     """Load rows as a snapshot and materialize; each call is an hour after the one before."""
-    hours = itertools.count()
+    times = (NOW + timedelta(hours=number) for number in itertools.count())
 
     def run(rows: Iterable[Row], snapshot: str = "s1", of: ModelPipeline = pipeline) -> MaterializeResult:
-        return materialize_rows(
-            feature_databases, of, arrow(rows).to_reader(), snapshot, NOW + timedelta(hours=next(hours))
-        )
+        return materialize_rows(feature_databases, of, arrow(rows).to_reader(), snapshot, next(times))
 
     return run
 
