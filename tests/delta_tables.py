@@ -54,7 +54,7 @@ def rows(*ids: int) -> pa.Table:
 
 
 def part(table: pa.Table, partition: str = "2026-03") -> tuple[Part, bytes]:
-    body = snapshots.encode(table, ["id"])
+    body = snapshots.encode([table], table.schema)
     digest = hashlib.sha256(body).hexdigest()
     key = f"{snapshots.folder(NAME)}parts/{digest}.parquet"
     return Part(partition, key, digest, table.num_rows, len(body)), body

@@ -53,7 +53,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, others: tuple[int, int]
 ) -> None:
     databases = train.feature_databases(platform)
-    offline.load(databases, PIPELINE, rows(20, 100.0), "first", datetime(2030, 1, 1, tzinfo=UTC))
+    offline.load(databases, PIPELINE, rows(20, 100.0).to_reader(), "first", datetime(2030, 1, 1, tzinfo=UTC))
     online.materialize(databases, PIPELINE)
     alone, _ = train.training_set(train.feature_databases(platform), PIPELINE)
     opened, count = repository.feature_store, 0
@@ -64,7 +64,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
         nonlocal count
         count += 1
         if count == 1:
-            offline.load(databases, PIPELINE, rows(others[0], 55.0, others[1]), "second", datetime.now(UTC))
+            offline.load(databases, PIPELINE, rows(others[0], 55.0, others[1]).to_reader(), "second", datetime.now(UTC))
         with opened(databases, *args) as store:
             yield store
 

@@ -22,7 +22,7 @@ from rempart.flows.restore import restore_erasures
 from rempart.flows.restore.restore_source import Wish, find, open_point, plan
 from rempart.flows.shared import erasures
 from rempart.flows.shared.keys import open_keyring, own_identity
-from rempart.flows.training.materialize import materialize, materialize_table
+from rempart.flows.training.materialize import materialize, materialize_rows
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import sections
@@ -277,7 +277,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     assert there["primary"] == there["haven"] and lake.holders(WHO) == []
 
     # everything as it was at the point: its lake by the restore, its databases played here
-    materialize_table(feature_databases, lake.pipeline, old_rows, before.id, lake.platform.clock())
+    materialize_rows(feature_databases, lake.pipeline, old_rows.to_reader(), before.id, lake.platform.clock())
     assert features(lake, feature_databases, WHO)[0] == 1
     wish = Wish("haven", point=point_id, parts=(Part("dataset", "hotel_bookings"),), force=True)
     detached = dataclasses.replace(lake.platform, ledger_=MemoryLedger())

@@ -18,7 +18,7 @@ from rempart.features import in_memory, offline, online, repository, training_se
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import online_rows
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_table
+from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_rows
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
@@ -56,10 +56,10 @@ def pipeline() -> ModelPipeline:
 @pytest.fixture
 def refresh(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> Callable[..., MaterializeResult]:
     """Load rows as a snapshot and materialize; each call is an hour after the one before."""
-    hours = itertools.count()
+    times = (NOW + timedelta(hours=number) for number in itertools.count())
 
     def run(rows: Iterable[Row], snapshot: str = "s1", of: ModelPipeline = pipeline) -> MaterializeResult:
-        return materialize_table(feature_databases, of, arrow(rows), snapshot, NOW + timedelta(hours=next(hours)))
+        return materialize_rows(feature_databases, of, arrow(rows).to_reader(), snapshot, next(times))
 
     return run
 
@@ -231,9 +231,9 @@ def test_apply_leaves_the_watermark_alone(
 
 
 def test_a_clock_set_back_hides_nothing(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
-    materialize_table(feature_databases, pipeline, arrow([row(1, 0)]), "s1", NOW)
+    materialize_rows(feature_databases, pipeline, arrow([row(1, 0)]).to_reader(), "s1", NOW)
     earlier = NOW - timedelta(days=1)
-    result = materialize_table(feature_databases, pipeline, arrow([row(1, 0), row(2, 1)]), "s2", earlier)
+    result = materialize_rows(feature_databases, pipeline, arrow([row(1, 0), row(2, 1)]).to_reader(), "s2", earlier)
     assert result.rows_online == 2 + 1 + 1
 
 
@@ -301,9 +301,9 @@ def test_a_changed_pipeline_rebuilds_its_views(
 def test_another_pipelines_tables_are_out_of_reach(feature_databases: FeatureDatabases) -> None:
     row_view = {"kind": "row", "at": "booking", "columns": ["room"]}
     hotel, other = stays("hotel", features={"room_price": row_view}), stays("hotel_room", features={"price": row_view})
-    materialize_table(feature_databases, hotel, arrow([row(1, 0)]), "s1", NOW)
+    materialize_rows(feature_databases, hotel, arrow([row(1, 0)]).to_reader(), "s1", NOW)
     with pytest.raises(FeatureError, match="another pipeline's tables have these names"):
-        materialize_table(feature_databases, other, arrow([row(2, 0)]), "s1", NOW)
+        materialize_rows(feature_databases, other, arrow([row(2, 0)]).to_reader(), "s1", NOW)
 
 
 def test_odd_values_survive(
@@ -333,7 +333,7 @@ def test_bad_rows_are_refused_without_quoting_them(
     feature_databases: FeatureDatabases, pipeline: ModelPipeline, rows: list[Row], says: str
 ) -> None:
     with pytest.raises(FeatureError, match=says) as caught:
-        materialize_table(feature_databases, pipeline, arrow(rows), "s1", NOW)
+        materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), "s1", NOW)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert "canary" not in str(caught.value)
     assert str(10**18) not in str(caught.value)
@@ -366,7 +366,7 @@ def test_no_database_is_transient_and_keeps_the_password(
 ) -> None:
     nowhere = Connection("pg_x", "postgres", "127.0.0.1", 1, "someone", "hunter2-secret", "nothing")
     broken = FeatureDatabases(nowhere, feature_databases.offline, feature_databases.online)
-    offline.load(feature_databases, pipeline, arrow([row(1, 0)]), "s1", NOW)
+    offline.load(feature_databases, pipeline, arrow([row(1, 0)]).to_reader(), "s1", NOW)
     with pytest.raises(DatabaseUnavailable) as caught:
         online.materialize(broken, pipeline)
     assert "hunter2-secret" not in str(caught.value) + repr(broken)

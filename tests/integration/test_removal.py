@@ -13,7 +13,7 @@ from rempart.features import offline
 from rempart.features import removal as features
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.materialize import materialize_table
+from rempart.flows.training.materialize import materialize_rows
 from rempart.models import removal as models
 from rempart.models.tracking import session
 from tests.integration.test_features import arrow, row
@@ -34,7 +34,7 @@ def tables(databases: FeatureDatabases) -> set[str]:
 def test_the_feature_tables_of_one_pipeline_go_and_it_can_be_loaded_again(feature_databases: FeatureDatabases) -> None:
     gone, kept = stays(f"gone{secrets.token_hex(3)}"), stays(f"kept{secrets.token_hex(3)}")
     for pipeline in (gone, kept):
-        materialize_table(feature_databases, pipeline, arrow([row(1, 0), row(2, 3)]), "s1", NOW)
+        materialize_rows(feature_databases, pipeline, arrow([row(1, 0), row(2, 3)]).to_reader(), "s1", NOW)
     mine = {table for table in tables(feature_databases) if table.startswith(gone.name)}
     assert features.remove(feature_databases, gone) == len(mine) > 2
     assert features.remove(feature_databases, gone) == 0
@@ -45,7 +45,7 @@ def test_the_feature_tables_of_one_pipeline_go_and_it_can_be_loaded_again(featur
     assert gone.name not in projects and kept.name in projects
     with pytest.raises(FeatureError, match="contains no snapshot"):
         offline.loaded_snapshot(feature_databases, gone)
-    assert materialize_table(feature_databases, gone, arrow([row(1, 0)]), "s2", NOW).rows_online > 0
+    assert materialize_rows(feature_databases, gone, arrow([row(1, 0)]).to_reader(), "s2", NOW).rows_online > 0
     features.remove(feature_databases, gone)
     features.remove(feature_databases, kept)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,6 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH = 50_000
-
 
 @dataclass(frozen=True)
 class Load:
@@ -34,15 +32,18 @@ class Load:
     changed: int
 
 
-def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, snapshot_id: str, at: datetime) -> Load:
+def load(
+    databases: FeatureDatabases, pipeline: ModelPipeline, rows: pa.RecordBatchReader, snapshot_id: str, at: datetime
+) -> Load:
     """Load exactly this snapshot into the offline store, in one transaction; only differing rows are written.
 
-    `table` has one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.load_table`).
+    `rows` have one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.rows`). They are
+    read once, batch by batch; nothing is loaded if that fails.
     Changed rows get the time `at` (UTC). Raises FeatureError (rows without a key or a moment, columns missing, names
     that are too long or taken) and DatabaseUnavailable.
     """
     views = view_tables(pipeline)
-    if missing := [column for column in pipeline.columns if column not in table.column_names]:
+    if missing := [column for column in pipeline.columns if column not in rows.schema.names]:
         raise FeatureError(
             f"load snapshot {snapshot_id} of '{pipeline.name}': it lacks the columns {', '.join(missing)}",
             f"Run `rempart pipeline run {pipeline.name}`. It writes a snapshot with the present schema.",
@@ -55,7 +56,7 @@ def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, 
         if previous is not None:  # a clock set back must not hide this load behind the watermark
             at = max(at, previous[0] + timedelta(microseconds=1))
         _register(opened, pipeline, views)
-        rows = _load_rows(opened, pipeline, table, at)
+        count = _load_rows(opened, pipeline, rows, at)
         view_rows = changed = 0
         for view in views:
             columns = tables.view_columns(view)
@@ -79,7 +80,7 @@ def load(databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, 
             opened.execute(
                 sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
             )
-    return Load(snapshot_id, at, rows, view_rows, changed)
+    return Load(snapshot_id, at, count, view_rows, changed)
 
 
 def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
@@ -138,14 +139,14 @@ def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, 
             ) from cause
 
 
-def _load_rows(opened: Session, pipeline: ModelPipeline, table: pa.Table, at: datetime) -> int:
+def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchReader, at: datetime) -> int:
     columns = tables.rows_columns(pipeline)
     received = [column for column, _ in columns if column != "event_timestamp"]
     tables.ensure(opened, rows_table(pipeline), columns, pipeline.row_key)
     opened.execute(sql.SQL("CREATE TEMP TABLE received ({}) ON COMMIT DROP").format(_typed(columns)))
     copy = sql.SQL("COPY received ({}) FROM STDIN (FORMAT csv)").format(tables.names(received))
     with opened.cursor() as cursor, cursor.copy(copy) as stream:
-        for block in _csv(table.select(received)):
+        for block in _csv(rows, received):
             stream.write(block)
     keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
     moments = [tables.day(pipeline, moment) for moment in {view.at for view in pipeline.features.values()}]
@@ -179,12 +180,12 @@ def _count(opened: Session, table: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _csv(table: pa.Table) -> Iterator[Any]:
-    """Yield blocks of CSV in COPY's format. Strings are quoted, so that an empty string differs from NULL."""
+def _csv(rows: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield some columns as CSV in COPY's format. Strings are quoted, so that an empty string differs from NULL."""
     import pyarrow as pa
     import pyarrow.csv as csv
 
-    for batch in table.to_batches(max_chunksize=_BATCH):
+    for batch in rows:
         sink = pa.BufferOutputStream()
-        csv.write_csv(pa.Table.from_batches([batch]), sink, csv.WriteOptions(include_header=False))
+        csv.write_csv(pa.Table.from_batches([batch]).select(columns), sink, csv.WriteOptions(include_header=False))
         yield sink.getvalue().to_pybytes()

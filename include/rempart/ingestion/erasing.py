@@ -94,19 +94,22 @@ def split(table: pa.Table, key: Sequence[str], gone: IsErased) -> tuple[pa.Table
 
 
 def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: IsErased) -> Cut:
-    """Return a part or a training set (Parquet) without these rows."""
+    """Return a part or a training set (Parquet) without these rows, in their order. Some rows are in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(body))
-    if not set(key) <= set(table.column_names):  # of another time, with another key
-        return Cut(unread=table.num_rows)
-    left, _ = split(table, key, gone)
-    if left is table:
+    opened = pq.ParquetFile(pa.BufferReader(body))
+    schema = opened.schema_arrow.remove_metadata() if kind == "part" else opened.schema_arrow
+    if not set(key) <= set(schema.names):  # of another time, with another key
+        return Cut(unread=opened.metadata.num_rows)
+
+    def read(columns: Sequence[str] | None = None) -> Iterator[tuple[pa.Table, pa.Table]]:
+        for batch in opened.iter_batches(_BATCH, columns=columns):
+            yield split(pa.Table.from_batches([batch]), key, gone)
+
+    if not (struck := sum(erased.num_rows for _, erased in read(list(key)))):
         return Cut()
-    if kind == "part":
-        return Cut(snapshots.encode(left, key), table.num_rows - left.num_rows)
-    return Cut(_parquet(left), table.num_rows - left.num_rows)
+    return Cut(snapshots.encode((left for left, _ in read()), schema), struck)
 
 
 def _parquet(table: pa.Table) -> bytes:

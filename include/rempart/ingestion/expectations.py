@@ -272,6 +272,12 @@ def great_expectations() -> Any:
         return importlib.import_module("great_expectations")
 
 
+def load() -> None:
+    """Load Great Expectations without its log: a process that forks for each run does so once, for all of them."""
+    with _quiet():
+        great_expectations()
+
+
 @contextmanager
 def _deferred() -> Iterator[None]:
     finder, collects = _Later(), gc.isenabled()

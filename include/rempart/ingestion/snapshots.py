@@ -8,7 +8,7 @@ any kept manifest names it, even after its own `retain-until`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Part", "PartitionContent", "Snapshot", "SnapshotColumn", "arrow_schema", "snapshot_columns"]
-FORMAT = 2
+FORMAT = 3
+_ROWS = 16_384
+"""Rows of a snapshot that are read at the same time."""
+_GROUP = 131_072
+"""Rows of a row group."""
 
 
 @dataclass(frozen=True)
@@ -187,43 +191,77 @@ def _rows_by_partition(snapshot: Snapshot) -> dict[str, int]:
     return rows
 
 
-def tables(site: Site, bucket: str, snapshot: Snapshot) -> Iterator[pa.Table]:
-    """Yield the rows of one partition after the other, in order of time, rows in order of key.
+def rows(site: Site, bucket: str, snapshot: Snapshot) -> pa.RecordBatchReader:
+    """Return a reader of all rows, partitions in order of time, rows in order of key.
 
-    Raises IntegrityError if the rows are not those that the id names, ObjectMissing.
+    In memory are the parts of one partition as they are stored, and some of its rows; all its rows, if its parts hold
+    keys in turns. Reading raises IntegrityError before the first row of a partition whose rows are not those that the
+    id names, and ObjectMissing.
     """
+    import pyarrow as pa
+
+    schema = arrow_schema(snapshot.columns)
+    batches = (
+        batch
+        for content in snapshot.partitions
+        for table in _checked(site, bucket, snapshot, content)
+        for batch in table.to_batches(max_chunksize=_ROWS)
+    )
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _checked(site: Site, bucket: str, snapshot: Snapshot, content: PartitionContent) -> Iterator[pa.Table]:
+    """Yield the rows of a partition in order of key, after they were checked. Raises IntegrityError, ObjectMissing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = arrow_schema(snapshot.columns)
-    for content in snapshot.partitions:
-        read = [
-            pq.read_table(pa.BufferReader(site.read(bucket, part.key, sha256=part.sha256)), schema=schema)
-            for part in snapshot.parts
-            if part.partition == content.partition
-        ]
-        if identity.by_arrow(read, snapshot.columns, content.partition) != content:
-            raise differing(f"read partition {content.partition} of snapshot {snapshot.id} at site '{site.name}'")
-        table = pa.concat_tables(read)
-        yield table.sort_by([(column, "ascending") for column in snapshot.key]) if len(read) > 1 else table
+    bodies = [
+        site.read(bucket, part.key, sha256=part.sha256)
+        for part in snapshot.parts
+        if part.partition == content.partition
+    ]
+
+    def read() -> Iterator[pa.Table]:
+        for body in bodies:
+            for batch in pq.ParquetFile(pa.BufferReader(body)).iter_batches(_ROWS):
+                yield pa.Table.from_batches([batch]).cast(schema)
+
+    streamed = identity.in_order(read(), snapshot.columns, snapshot.key)
+    if streamed is not None:
+        found, ordered = streamed.content(content.partition), read()
+    else:
+        whole = pa.concat_tables(read()).sort_by([(column, "ascending") for column in snapshot.key])
+        found = identity.by_arrow([whole], snapshot.columns, snapshot.key, content.partition)
+        ordered = iter([whole])
+    if found != content:
+        raise differing(f"read partition {content.partition} of snapshot {snapshot.id} at site '{site.name}'")
+    yield from ordered
 
 
 def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
-    """Return all rows, partitions in order of time, rows in order of key. Raises IntegrityError, ObjectMissing."""
-    import pyarrow as pa
-
-    found = list(tables(site, bucket, snapshot))
-    return pa.concat_tables(found) if found else arrow_schema(snapshot.columns).empty_table()
+    """Return all rows of a snapshot that fits in memory, as `rows` does. Raises IntegrityError, ObjectMissing."""
+    return rows(site, bucket, snapshot).read_all()
 
 
-def encode(table: pa.Table, key: Sequence[str]) -> bytes:
-    """Return a part's bytes: sorted by key, equal rows give equal bytes (for one version of Arrow)."""
+def encode(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    """Return rows as Parquet, in their order: equal rows give equal bytes, whatever the tables (for one Arrow version).
+
+    The rows of one row group are in memory.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = table.sort_by([(column, "ascending") for column in key]).combine_chunks().replace_schema_metadata(None)
     sink = pa.BufferOutputStream()
-    pq.write_table(ordered, sink, compression="zstd", version="2.6", row_group_size=1 << 20)
+    with pq.ParquetWriter(sink, schema, compression="zstd", version="2.6") as writer:
+        waiting = schema.empty_table()
+        for table in tables:
+            waiting = pa.concat_tables([waiting, table.cast(schema)])
+            while waiting.num_rows >= _GROUP:
+                writer.write_table(waiting.slice(0, _GROUP).combine_chunks(), row_group_size=_GROUP)
+                waiting = waiting.slice(_GROUP)
+        if waiting.num_rows:
+            writer.write_table(waiting.combine_chunks(), row_group_size=_GROUP)
     return bytes(sink.getvalue())
 
 

@@ -277,7 +277,7 @@ def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list
         before: snapshots.Snapshot, partition: str, those: Sequence[snapshots.Part]
     ) -> snapshots.PartitionContent:
         tables = [pq.read_table(io.BytesIO(bodies[part.sha256])) for part in those]
-        return identity.by_arrow(tables, before.columns, partition)
+        return identity.by_arrow(tables, before.columns, before.key, partition)
 
     succeeded = erasing.succeed(made, parts, content)
     for snapshot in made:

@@ -54,7 +54,18 @@ def test_dates_are_partitioned_by_day() -> None:
 
 def test_a_part_keeps_decimals_instants_and_arrays() -> None:
     rows = table(FIRST, {**FIRST, "id": 2, "price": None, "marks": [], "tags": None})
-    assert pq.read_table(io.BytesIO(snapshots.encode(rows, ["id"])), schema=SCHEMA).equals(rows)
+    assert pq.read_table(io.BytesIO(snapshots.encode([rows], rows.schema)), schema=SCHEMA).equals(rows)
+
+
+def test_equal_rows_give_equal_bytes_in_whatever_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "_GROUP", 7)
+    rows = table(*({**FIRST, "id": number} for number in range(42)))
+    bodies = {
+        snapshots.encode([rows.slice(start, size) for start in range(0, 42, size)], SCHEMA) for size in (1, 3, 7, 42)
+    }
+    (body,) = bodies
+    assert pq.read_table(io.BytesIO(body), schema=SCHEMA).equals(rows)
+    assert pq.ParquetFile(io.BytesIO(body)).metadata.num_row_groups == 6
 
 
 def test_a_repeated_row_with_equal_arrays_is_a_duplicate_and_with_others_a_conflict() -> None:

@@ -23,7 +23,6 @@ from rempart.errors import IngestError, IntegrityError
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
-from rempart.ingestion.engine import identity
 from rempart.settings.pipeline import Column, ModelPipeline
 from rempart.sites.port import Site
 from tests.memory_site import MemorySite
@@ -195,9 +194,7 @@ def test_the_same_rows_have_the_same_id_in_any_order_of_deliveries_and_after_com
     for number in range(3):
         mixed = random.sample(rows, len(rows))
         cuts = sorted(random.randint(0, len(rows)) for _ in range(3))
-        with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
-            if number == 1:  # partitions that are too large for memory
-                patch.setattr(identity, "MOST_ROWS", 1)
+        with tempfile.TemporaryDirectory() as place:
             drawing = Drawing(spec, Path(place), small_parts=small_parts if number else 99)
             snapshot: snapshots.Snapshot | None = None
             for start, end in itertools.pairwise([0, *cuts, len(rows)]):

@@ -30,7 +30,7 @@ from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.materialize import materialize_table
+from rempart.flows.training.materialize import materialize_rows
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
@@ -279,8 +279,7 @@ def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site
             f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
             f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
         )
-    table = snapshots.load_table(site, bucket, current)
-    materialize_table(databases, with_features(pipeline), table, current.id, now)
+    materialize_rows(databases, with_features(pipeline), snapshots.rows(site, bucket, current), current.id, now)
 
 
 def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:

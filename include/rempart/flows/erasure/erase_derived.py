@@ -21,7 +21,7 @@ from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_report import DescendantResult
 from rempart.flows.erasure.erase_stores import ErasureStores, with_features
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, source_state
-from rempart.flows.training.materialize import materialize_table
+from rempart.flows.training.materialize import materialize_rows
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ingestion.delta import log
 from rempart.ingestion.derived.inputs import ancestors
@@ -291,8 +291,10 @@ def _reload_features(stores: ErasureStores, pipeline: Pipeline, clean: Clean) ->
     if loaded in clean.ids() or loaded == wanted:
         return
     columns = snapshots.snapshot_columns(pipeline)
-    table = (
-        snapshots.load_table(home, stores.lake, current) if current else snapshots.arrow_schema(columns).empty_table()
+    rows = (
+        snapshots.rows(home, stores.lake, current)
+        if current
+        else snapshots.arrow_schema(columns).empty_table().to_reader()
     )
     with stores.active_sites.committing(stores.active):
-        materialize_table(databases, with_features(pipeline), table, wanted, stores.clock())
+        materialize_rows(databases, with_features(pipeline), rows, wanted, stores.clock())

@@ -20,7 +20,7 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.content import growth
 from rempart.ingestion.engine import identity
-from rempart.ingestion.engine.database import literal, opened, parquet
+from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.erasing import Cut, IsErased, Kind
 from rempart.ingestion.snapshots import Part, PartitionContent, Snapshot
@@ -93,7 +93,7 @@ class Search:
     _parts: dict[str, Part] = field(default_factory=dict)
     _files: dict[str, Path] = field(default_factory=dict)
     _readers: dict[str, Pipeline] = field(default_factory=dict)
-    _contents: dict[tuple[str, ...], PartitionContent] = field(default_factory=dict)
+    _contents: dict[tuple[tuple[str, ...], tuple[str, ...]], PartitionContent] = field(default_factory=dict)
 
     def all(self, sites: Mapping[str, Site]) -> Scan:
         """Search every version at every site, the home site first.
@@ -246,16 +246,16 @@ class Search:
     def _content(self, site: Site, before: Snapshot, partition: str, parts: Sequence[Part]) -> PartitionContent:
         """Return the content of a partition that has these parts."""
         known = tuple(sorted(part.sha256 for part in parts))
-        if known not in self._contents:
+        if (before.key, known) not in self._contents:
             for part in parts:
                 if part.sha256 not in self._files:
                     self._files[part.sha256] = file = self._new_file()
                     landing.fetch(site, self.bucket, part.key, file, part.sha256)
             files = [self._files[sha256] for sha256 in known]
             with opened(Resources(_MEMORY, 1, self.folder / "spill"), [self.folder]) as connection:
-                (found,) = identity.by_duckdb(connection, parquet(files), before.columns, literal(partition))
-            self._contents[known] = found
-        return self._contents[known]
+                found = identity.by_duckdb(connection, parquet(files), before.columns, before.key)
+            self._contents[before.key, known] = found.content(partition)
+        return self._contents[before.key, known]
 
 
 def _delivery(info: ObjectInfo) -> str:

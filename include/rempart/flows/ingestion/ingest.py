@@ -22,7 +22,7 @@ from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
@@ -132,6 +132,8 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
         return Arrival(info.key, came.sha256, came.size, info.modified, head.etag, landing.order_of(head.metadata))
 
     listed = landing.waiting(run.site, run.inbox, run.pipeline.source.prefix)
+    if listed:
+        isolated.idle()  # it starts while the deliveries come
     return [arrival for arrival in bounded_map(listed, bring, WORKERS) if arrival]
 
 

@@ -103,10 +103,17 @@ def check_same(ledger: Ledger, pipeline: str, before: Erased | None) -> None:
         )
 
 
-def without_erased(ledger: Ledger, pipeline: Pipeline, table: pa.Table, secret_of: SecretOf) -> pa.Table:
-    """Return the rows of a table that were not erased."""
+def without_erased(
+    ledger: Ledger, pipeline: Pipeline, rows: pa.RecordBatchReader, secret_of: SecretOf
+) -> pa.RecordBatchReader:
+    """Return the rows that were not erased."""
+    import pyarrow as pa
+
     who = erased(ledger, pipeline.name, secret_of)
-    return erasing.split(table, pipeline.key, who.has)[0] if who else table
+    if not who:
+        return rows
+    kept = (erasing.split(pa.Table.from_batches([batch]), pipeline.key, who.has)[0] for batch in rows)
+    return pa.RecordBatchReader.from_batches(rows.schema, (batch for table in kept for batch in table.to_batches()))
 
 
 def secrets_of(platform: Platform) -> SecretOf:

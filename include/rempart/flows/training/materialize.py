@@ -66,19 +66,19 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     )
     if snapshot is None:
         raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run `rempart pipeline run {pipeline.name}`.")
-    table = snapshots.load_table(site, bucket, snapshot)
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)
         derived_run.check_clean(platform.ledger, snapshot)
-        table = erasures.without_erased(platform.ledger, pipeline, table, erasures.secrets_of(platform))
-        return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
+        rows = snapshots.rows(site, bucket, snapshot)
+        rows = erasures.without_erased(platform.ledger, pipeline, rows, erasures.secrets_of(platform))
+        return materialize_rows(feature_databases(platform), pipeline, rows, snapshot.id, platform.clock())
 
 
-def materialize_table(
-    databases: FeatureDatabases, pipeline: ModelPipeline, table: pa.Table, snapshot_id: str, at: datetime
+def materialize_rows(
+    databases: FeatureDatabases, pipeline: ModelPipeline, rows: pa.RecordBatchReader, snapshot_id: str, at: datetime
 ) -> MaterializeResult:
-    """Materialize a snapshot's rows in memory; `at` (UTC) is recorded as the time of the load."""
-    load = offline.load(databases, pipeline, table, snapshot_id, at)
+    """Materialize a snapshot's rows as they are read; `at` (UTC) is recorded as the time of the load."""
+    load = offline.load(databases, pipeline, rows, snapshot_id, at)
     done = online.materialize(databases, pipeline)
     return MaterializeResult(
         snapshot=snapshot_id,

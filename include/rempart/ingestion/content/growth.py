@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import IntegrityError
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine import identity, parts
-from rempart.ingestion.engine.database import literal, opened, parquet
+from rempart.ingestion.engine.database import opened, parquet
 from rempart.ingestion.engine.identity import PartitionContent
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.engine.parts import WrittenPart
@@ -58,7 +58,9 @@ def check(
         for content in before.partitions:
             if only is not None and content.partition not in only:
                 continue
-            if _content(connection, content.partition, had[content.partition], files, before.columns) != [content]:
+            if _content(connection, content.partition, had[content.partition], files, before.columns, before.key) != [
+                content
+            ]:
                 raise differing(before.pipeline, content.partition)
 
 
@@ -195,28 +197,22 @@ class _Growing:
 
     def content(self, partition: str, grown: Sequence[Part]) -> list[PartitionContent]:
         """Return the content of a partition, or nothing if no row is left."""
-        return _content(self.connection, partition, grown, self.files, self.columns)
+        return _content(self.connection, partition, grown, self.files, self.columns, self.pipeline.row_key)
 
-    def grown(
-        self, content: PartitionContent, had: Sequence[Part], new: Sequence[Part]
-    ) -> list[PartitionContent] | None:
-        """Check the rows that a partition had. Return its content with new rows, or None if there are too many.
+    def grown(self, content: PartitionContent, had: Sequence[Part], new: Sequence[Part]) -> list[PartitionContent]:
+        """Check the rows that a partition had. Return its content with new rows.
 
-        Each row is hashed once. Raises IntegrityError if the rows that it had differ from the manifest's hash.
+        Each row is hashed once if the new keys are beyond those before. Raises IntegrityError if the rows that it had
+        differ from the manifest's hash.
         """
-        import numpy as np
-
-        if sum(part.rows for part in (*had, *new)) > identity.MOST_ROWS:
-            if self.content(content.partition, had) != [content]:
-                raise differing(self.pipeline.name, content.partition)
-            return None
-        before, more = (
-            identity.row_digests(self.connection, parquet([self.files[part.sha256] for part in some]), self.columns)
-            for some in (had, new)
-        )
-        if identity.of_digests(content.partition, before) != content:
+        before, more = (parquet([self.files[part.sha256] for part in some]) for some in (had, new))
+        key = self.pipeline.row_key
+        found = identity.by_duckdb(self.connection, before, self.columns, key)
+        if found.content(content.partition) != content:
             raise differing(self.pipeline.name, content.partition)
-        return [identity.of_digests(content.partition, np.concatenate([before, more]))]
+        if found.reads(self.connection, more, self.columns, key):
+            return [found.content(content.partition)]
+        return self.content(content.partition, [*had, *new])
 
 
 def _content(
@@ -225,15 +221,13 @@ def _content(
     some: Sequence[Part],
     files: Mapping[str, Path],
     columns: Mapping[str, SnapshotColumn],
+    key: Sequence[str],
 ) -> list[PartitionContent]:
     """Return the content of a partition in some parts, or nothing if there is none. `files`: by their SHA-256."""
     if not some:
         return []
-    rows = parquet([files[part.sha256] for part in some])
-    if sum(part.rows for part in some) > identity.MOST_ROWS:
-        return identity.by_duckdb(connection, rows, columns, literal(partition))
-    digests = identity.row_digests(connection, rows, columns)
-    return [identity.of_digests(partition, digests)] if len(digests) else []
+    found = identity.by_duckdb(connection, parquet([files[part.sha256] for part in some]), columns, key)
+    return [found.content(partition)] if found.rows else []
 
 
 def part_of(pipeline: str, written: WrittenPart) -> Part:

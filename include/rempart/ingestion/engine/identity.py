@@ -1,14 +1,16 @@
-"""Identity of a snapshot, format 2: equal rows give equal ids, whatever their order, parts, deliveries and engine.
+"""Identity of a snapshot, format 3: equal rows give equal ids, whatever their order, parts, deliveries and engine.
 
 A row has canonical bytes, which no other row has: each value as a netstring (`length:text`), null as `-`, in the order
-of the schema. A partition is identified by its number of rows and the SHA-256 of its rows' sorted SHA-256 digests.
+of the schema. A partition is identified by its number of rows and the SHA-256 of its rows, one after the other in
+ascending order of their keys (null last), and of their bytes where keys are equal.
 
-If two different multisets of rows had one hash, their lists of digests would be two inputs with one SHA-256, or
-two rows would share a digest. No other assumption is needed. Hashes that add up row by row are quicker to update, but a
-plain sum modulo 2^256 (AdHash) is not collision-resistant: Wagner, "A Generalized Birthday Problem" (CRYPTO 2002),
-finds collisions in about 2^(2 * sqrt(256)) = 2^32 steps, and whoever delivers rows chooses them. LtHash (Lewi et al.,
-"Securing Update Propagation with Homomorphic Hashing", 2019) and MuHash (Bellare and Micciancio, EUROCRYPT 1997) are
-sound, but took 9 and 47 microseconds a row, where SHA-256 in DuckDB took 2 (one busy core).
+If two different multisets of rows had one hash, their rows in that order would be two inputs with one SHA-256. No other
+assumption is needed. A hash that adds up row by row would not need the order, but a plain sum modulo 2^256 (AdHash) is
+not collision-resistant: Wagner, "A Generalized Birthday Problem" (CRYPTO 2002), finds collisions in about
+2^(2 * sqrt(256)) = 2^32 steps, and whoever delivers rows chooses them. LtHash (Lewi et al., "Securing Update
+Propagation with Homomorphic Hashing", 2019) and MuHash (Bellare and Micciancio, EUROCRYPT 1997) are sound, but took 9
+and 47 microseconds a row. Parts are sorted by key, so their rows are hashed as they are read: 1 microsecond a row,
+where a SHA-256 of each row took 2 (one busy core).
 """
 
 from __future__ import annotations
@@ -26,10 +28,9 @@ from rempart.ingestion.parsing.schema import SnapshotColumn
 
 if TYPE_CHECKING:
     import duckdb
-    import numpy.typing as npt
     import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 _TEXT_SQL = {
     "integer": "CAST({0} AS VARCHAR)",
     "number": "CAST(CAST(CAST({0} + 0.0 AS BIT) AS BIGINT) AS VARCHAR)",
@@ -43,10 +44,8 @@ _TEXT_SQL = {
 """The text of a value. A number is the integer of its 64 bits (-0 counts as 0), a date its days since 1970, a timestamp
 its microseconds since 1970 in UTC, a decimal its digits with all its decimal places, an array the netstrings of its
 items. A new type needs its text here and in `_text`."""
-
-
-MOST_ROWS = 2_000_000
-"""Rows of a partition up to which their digests are sorted in memory, 64 MB; DuckDB sorts more, and spills."""
+_ROWS = 16_384
+"""Rows whose bytes are in memory at the same time."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,14 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def row_digest_sql(columns: Mapping[str, SnapshotColumn]) -> str:
-    """Return the SQL expression of a row's digest."""
+def row_text_sql(columns: Mapping[str, SnapshotColumn]) -> str:
+    """Return the SQL expression of a row's canonical bytes, as text."""
     values = []
     for name, column in columns.items():
         text = _text_sql(column.type, quote(name))
         values += [f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':', '-')", text]
     # `concat` leaves nulls out, and copies a row's text once; a chain of || copies it for every column
-    return f"unhex(sha256(concat({', '.join(values)})))"
+    return f"concat({', '.join(values)})"
 
 
 def _text_sql(type_: str, value: str) -> str:
@@ -100,92 +99,139 @@ def _text_sql(type_: str, value: str) -> str:
     return _TEXT_SQL[type_.partition("(")[0]].format(value)
 
 
+class OrderedRows:
+    """The hash of rows that come in ascending order of their keys, and their number."""
+
+    def __init__(self) -> None:
+        self.rows, self._sha256, self._last = 0, hashlib.sha256(), None
+
+    def takes(self, keys: pa.Table, text: pa.Array, *, repeated: bool = False) -> bool:
+        """Add rows. False, and nothing is added, if their keys do not ascend. `repeated`: keys may be equal or null."""
+        import pyarrow as pa
+
+        if not keys.num_rows:
+            return True
+        found = ascends(keys if self._last is None else pa.concat_tables([self._last, keys]), strictly=not repeated)
+        if found is False or (found is None and not repeated):
+            return False
+        self._last, self.rows = keys.slice(keys.num_rows - 1), self.rows + keys.num_rows
+        self._sha256.update(_bytes(text))
+        return True
+
+    def reads(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        relation: str,
+        columns: Mapping[str, SnapshotColumn],
+        key: Sequence[str],
+        *,
+        sort: int = 0,
+    ) -> bool:
+        """Add the rows of a relation (SQL). False if they are not in order: some may be added then.
+
+        `sort`: the number of columns by which DuckDB sorts: those of the key, or one more, the bytes of the rows.
+        """
+        import pyarrow as pa
+
+        query = f"SELECT {', '.join(map(quote, key))}, {row_text_sql(columns)} FROM {relation}"  # noqa: S608 - our names
+        if sort:
+            query += f" ORDER BY {', '.join(str(i + 1) for i in range(sort))}"
+        names = [str(i) for i in range(len(key))]
+        return all(
+            self.takes(pa.table(batch.columns[:-1], names), batch.columns[-1], repeated=sort > len(key))
+            for batch in batches(connection, query, _ROWS)
+        )
+
+    def content(self, partition: str) -> PartitionContent:
+        """Return the content of a partition that has the rows so far."""
+        return PartitionContent(partition, self.rows, self._sha256.hexdigest())
+
+
 def by_duckdb(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, SnapshotColumn], partition: str
-) -> list[PartitionContent]:
-    """Return the content of each partition of a relation (SQL). `partition`: SQL of a row's partition.
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+) -> OrderedRows:
+    """Return the hash of the rows of one partition (`relation`: SQL).
 
-    The digests are sorted by DuckDB, which spills, and hashed as they arrive.
+    DuckDB sorts them, and spills, if they are not in order of their keys, and once more if a key is repeated or null.
     """
-    query = f"SELECT {partition} AS p, {row_digest_sql(columns)} AS d FROM {relation} ORDER BY p, d"  # noqa: S608 - our names
-    return list(_hashed(batches(connection, query, 100_000)))
+    for sort in (0, len(key), len(key) + 1):
+        found = OrderedRows()
+        if found.reads(connection, relation, columns, key, sort=sort):
+            return found
+    raise IntegrityError("identify a snapshot: DuckDB did not sort the rows", "Report this as a bug.")
 
 
-def row_digests(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, SnapshotColumn]
-) -> npt.NDArray[Any]:
-    """Return the digests of a relation's rows (SQL), each as four integers, in the order of the rows.
-
-    They are in memory: at most `MOST_ROWS` rows.
-    """
-    import numpy as np
-
-    found = []
-    for batch in batches(connection, f"SELECT {row_digest_sql(columns)} AS d FROM {relation}", 100_000):  # noqa: S608
-        digests = batch.column(0)
-        offsets = np.frombuffer(digests.buffers()[1], np.int32)[digests.offset :]
-        data = memoryview(digests.buffers()[2])[int(offsets[0]) : int(offsets[len(digests)])]
-        found.append(np.frombuffer(data, ">u8").reshape(-1, 4))
-    return np.concatenate([np.empty((0, 4), ">u8"), *found])
+def in_order(
+    tables: Iterable[pa.Table], columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+) -> OrderedRows | None:
+    """Return the hash of the rows of one partition, or None if they are not in ascending order of their keys."""
+    found = OrderedRows()
+    ascending = all(found.takes(*rows) for table in tables for rows in _keys_and_text(table, columns, key))
+    return found if ascending else None
 
 
-def of_digests(partition: str, digests: npt.NDArray[Any]) -> PartitionContent:
-    """Return the content of one partition whose rows have these digests."""
-    import numpy as np
-
-    first = digests[:, 0].astype(np.uint64)
-    order = np.argsort(first)
-    first = first[order]
-    if (first[1:] == first[:-1]).any():  # the other integers decide
-        order = np.lexsort([digests[:, i] for i in (3, 2, 1, 0)])
-    return PartitionContent(partition, len(digests), hashlib.sha256(digests[order].astype(">u8").tobytes()).hexdigest())
-
-
-def _hashed(batches: Iterable[Any]) -> Iterator[PartitionContent]:
-    import numpy as np
-
-    name, rows, whole = "", 0, hashlib.sha256()
-    for batch in batches:
-        names, digests = batch.column(0), batch.column(1)
-        runs = names.dictionary_encode()
-        codes = runs.indices.to_numpy()
-        starts = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
-        offsets = np.frombuffer(digests.buffers()[1], np.int32)[digests.offset :]
-        data = memoryview(digests.buffers()[2])
-        first = np.frombuffer(data[int(offsets[0]) : int(offsets[len(codes)])], ">u8")[::4]
-        for start, end in itertools.pairwise(starts):
-            if start == end:
-                continue
-            here = names[start].as_py()
-            if (rows and here < name) or (first[start : end - 1] > first[start + 1 : end]).any():
-                raise IntegrityError("identify a snapshot: DuckDB did not sort the digests", "Report this as a bug.")
-            if rows and here != name:
-                yield PartitionContent(name, rows, whole.hexdigest())
-                rows, whole = 0, hashlib.sha256()
-            name, rows = here, rows + end - start
-            whole.update(data[int(offsets[start]) : int(offsets[end])])
-    if rows:
-        yield PartitionContent(name, rows, whole.hexdigest())
-
-
-def by_arrow(tables: Iterable[pa.Table], columns: Mapping[str, SnapshotColumn], partition: str) -> PartitionContent:
+def by_arrow(
+    tables: Sequence[pa.Table], columns: Mapping[str, SnapshotColumn], key: Sequence[str], partition: str
+) -> PartitionContent:
     """Return the content of one partition, held in some tables in any order."""
-    digests = sorted(digest for table in tables for digest in _digests(table, columns))
-    return PartitionContent(partition, len(digests), hashlib.sha256(b"".join(digests)).hexdigest())
+    import pyarrow as pa
+
+    found = in_order(tables, columns, key)
+    if found is None:
+        read = (rows for table in tables for rows in _keys_and_text(table, columns, key))
+        whole = pa.concat_tables([keys.append_column("text", text) for keys, text in read])
+        whole = whole.sort_by([(name, "ascending") for name in whole.column_names])
+        found = OrderedRows()
+        for batch in whole.combine_chunks().to_batches(max_chunksize=_ROWS):
+            found.takes(pa.Table.from_batches([batch]).drop_columns(["text"]), batch["text"], repeated=True)
+    return found.content(partition)
 
 
-def _digests(table: pa.Table, columns: Mapping[str, SnapshotColumn]) -> Iterator[bytes]:
+def ascends(keys: pa.Table, *, strictly: bool = False) -> bool | None:
+    """Return whether no row's key is less than that of the row before, or equal. None if Arrow cannot tell."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for batch in table.to_batches(max_chunksize=20_000):
+    if keys.num_rows < 2:
+        return True
+    ordered: Any = None
+    try:
+        for name in reversed(keys.column_names):
+            column = keys[name].combine_chunks()
+            before, after = column.slice(0, len(column) - 1), column.slice(1)
+            if ordered is None:
+                ordered = (pc.greater if strictly else pc.greater_equal)(after, before)
+            else:
+                ordered = pc.or_(pc.greater(after, before), pc.and_(pc.equal(after, before), ordered))
+    except pa.ArrowNotImplementedError:
+        return None
+    found: bool | None = pc.all(ordered, skip_nulls=False).as_py()
+    return found
+
+
+def _bytes(text: pa.Array) -> memoryview:
+    """Return the texts of an array without nulls, one after the other."""
+    import numpy as np
+
+    offsets = np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + len(text) + 1]
+    return memoryview(text.buffers()[2] or b"")[int(offsets[0]) : int(offsets[-1])]
+
+
+def _keys_and_text(
+    table: pa.Table, columns: Mapping[str, SnapshotColumn], key: Sequence[str]
+) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Yield the keys of some rows after the other, and their canonical bytes as text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = [str(i) for i in range(len(key))]
+    for batch in table.to_batches(max_chunksize=_ROWS):
         values = []
         for name, column in columns.items():
             text = _text(batch[name], column.type)
             size = pc.cast(pc.binary_length(text), pa.string())
             values.append(pc.fill_null(pc.binary_join_element_wise(size, text, ":"), "-"))
-        rows = pc.binary_join_element_wise(*values, "")
-        yield from (hashlib.sha256(row).digest() for row in pc.cast(rows, pa.binary()).to_pylist())
+        yield pa.table([batch[name] for name in key], names), pc.binary_join_element_wise(*values, "")
 
 
 def _text(values: pa.Array, type_: str) -> pa.Array:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IntegrityError
 from rempart.ingestion.engine.database import batches
-from rempart.ingestion.engine.identity import quote
+from rempart.ingestion.engine.identity import ascends, quote
 from rempart.ingestion.parsing.schema import SnapshotColumn, arrow_schema
 from rempart.settings.columns import Period
 from rempart.settings.pipeline import Pipeline
@@ -98,27 +98,6 @@ def _runs(batch: Any) -> Iterator[tuple[str, Any]]:
     for start, end in itertools.pairwise(bounds):
         if start < end:
             yield names[codes[start]], table.slice(start, end - start)
-
-
-def _ascends(rows: Any, key: Sequence[str]) -> bool:
-    """Return whether no row's key is less than that of the row before. False if Arrow does not compare it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if rows.num_rows < 2:
-        return True
-    ordered: Any = None
-    try:
-        for name in reversed(key):
-            column = rows[name].combine_chunks()
-            before, after = column.slice(0, len(column) - 1), column.slice(1)
-            if ordered is None:
-                ordered = pc.greater_equal(after, before)
-            else:
-                ordered = pc.or_(pc.greater(after, before), pc.and_(pc.equal(after, before), ordered))
-    except pa.ArrowNotImplementedError:
-        return False
-    return bool(pc.all(ordered, skip_nulls=False).as_py())
 
 
 def _encoding(schema: Any, key: Sequence[str]) -> dict[str, Any]:
@@ -226,7 +205,7 @@ class _Partition:
         import pyarrow as pa
 
         keys = rows.select(list(key))
-        if not _ascends(keys if self._last is None else pa.concat_tables([self._last, keys]), key):
+        if not ascends(keys if self._last is None else pa.concat_tables([self._last, keys])):
             return False
         self._last = keys.slice(keys.num_rows - 1)
         self._waiting.append(rows)

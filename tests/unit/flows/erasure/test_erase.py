@@ -105,7 +105,7 @@ def test_a_snapshot_whose_rows_are_not_those_of_its_manifest_gets_no_successor(l
     ids[ids.index(WHO) - 1] = 1
     place = table.column_names.index("booking_id")
     table = table.set_column(place, table.schema.field(place), pa.array(ids, table.schema.field(place).type))
-    body = snapshots.encode(table, ["booking_id"])
+    body = snapshots.encode([table], table.schema)
     digest = hashlib.sha256(body).hexdigest()
     altered = replace(part, key=snapshots.part_key("hotel_bookings", digest), sha256=digest, bytes=len(body))
     home.write(lake.bucket, altered.key, body)

@@ -226,7 +226,9 @@ def test_the_feature_stores_get_the_current_snapshot_or_are_emptied(
         lambda _, spec: before.id if spec.name == "wet_trips" else no_features(),
     )
     monkeypatch.setattr(
-        erase_derived, "materialize_table", lambda _, spec, table, name, at: loaded.append((name, table.num_rows))
+        erase_derived,
+        "materialize_rows",
+        lambda _, spec, rows, name, at: loaded.append((name, rows.read_all().num_rows)),
     )
     erase(world)
     now = world.snapshot()

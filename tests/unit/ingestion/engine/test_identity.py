@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -52,39 +52,78 @@ def id_of(partitions: Sequence[identity.PartitionContent]) -> str:
     return identity.content_id(COLUMNS, ["integer"], "day", "month", partitions)
 
 
-def by_duckdb(parts: Sequence[pa.Table]) -> str:
-    with duckdb.connect() as connection:
-        connection.register("rows", pa.concat_tables(parts))
-        return id_of(identity.by_duckdb(connection, "rows", COLUMNS, MONTH))
-
-
-def in_memory(parts: Sequence[pa.Table]) -> str:
-    """The digests of each part by DuckDB, put together in memory."""
-    found: dict[str, list[Any]] = {}
-    with duckdb.connect() as connection:
-        for part in parts:
-            for month, rows in partitions(part, "day").items():
-                connection.register("rows", rows)
-                found.setdefault(month, []).append(identity.row_digests(connection, "rows", COLUMNS))
-    return id_of([identity.of_digests(month, np.concatenate(digests)) for month, digests in found.items()])
-
-
-def by_arrow(parts: Sequence[pa.Table]) -> str:
+def months(parts: Sequence[pa.Table]) -> dict[str, list[pa.Table]]:
     found: dict[str, list[pa.Table]] = {}
     for part in parts:
         for month, rows in partitions(part, "day").items():
             found.setdefault(month, []).append(rows)
-    return id_of([identity.by_arrow(rows, COLUMNS, month) for month, rows in found.items()])
+    return found
+
+
+def by_duckdb(parts: Sequence[pa.Table], key: Sequence[str] = ("integer",)) -> str:
+    contents = []
+    with duckdb.connect() as connection:
+        for month, rows in months(parts).items():
+            connection.register("rows", pa.concat_tables(rows))
+            contents.append(identity.by_duckdb(connection, "rows", COLUMNS, key).content(month))
+    return id_of(contents)
+
+
+def by_arrow(parts: Sequence[pa.Table], key: Sequence[str] = ("integer",)) -> str:
+    return id_of([identity.by_arrow(rows, COLUMNS, key, month) for month, rows in months(parts).items()])
+
+
+def by_python(rows: Sequence[Row], key: Sequence[str]) -> str:
+    """The same, written as the docstring of `identity` says it."""
+
+    def value(cell: Any, kind: str) -> bytes:
+        if cell is None:
+            return b"-"
+        match kind:
+            case "number":
+                cell = struct.unpack(">q", struct.pack(">d", cell + 0.0))[0]
+            case "boolean":
+                cell = int(cell)
+            case "date":
+                cell = (cell - date(1970, 1, 1)).days
+        body = str(cell).encode()
+        return b"%d:%s" % (len(body), body)
+
+    found: dict[str, list[tuple[Any, bytes]]] = {}
+    for cells in rows:
+        body = b"".join(map(value, cells, (column.type for column in COLUMNS.values())))
+        by_name = dict(zip(COLUMNS, cells, strict=True))
+        order = [(by_name[name] is None, by_name[name]) for name in key]
+        found.setdefault(f"{by_name['day']:%m}-{by_name['day'].year}", []).append(
+            ([(null, 0 if null else cell) for null, cell in order], body)
+        )
+    return id_of(
+        [
+            identity.PartitionContent(
+                f"{int(name[3:]):04d}-{name[:2]}",
+                len(some),
+                hashlib.sha256(b"".join(body for _, body in sorted(some))).hexdigest(),
+            )
+            for name, some in found.items()
+        ]
+    )
+
+
+KEYS = [("integer",), ("string", "day"), ("number",), ("boolean", "date", "category")]
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(row, min_size=1, max_size=12), st.randoms(use_true_random=False), st.integers(1, 5))
 def test_order_parts_and_engine_make_no_difference(rows: list[Row], chance: random.Random, size: int) -> None:
-    whole = by_arrow([table(rows)])
     other = list(rows)
     chance.shuffle(other)
     parts = [table(other[i : i + size]) for i in range(0, len(other), size)]
-    assert by_arrow(parts) == by_duckdb(parts) == by_duckdb([table(rows)]) == in_memory(parts) == whole
+    for key in KEYS:
+        whole = by_python(rows, key)
+        assert by_arrow(parts, key) == by_duckdb(parts, key) == by_duckdb([table(rows)], key) == whole
+        assert by_arrow([table(rows)], key) == whole
+        in_order = pa.concat_tables(parts).sort_by([(name, "ascending") for name in key])
+        assert by_arrow([in_order], key) == by_duckdb([in_order], key) == whole
 
 
 @settings(max_examples=15, deadline=None)
@@ -119,13 +158,31 @@ def test_both_engines_agree_on_sized_types_times_and_arrays(rows: list[Row]) -> 
     )
     with duckdb.connect() as connection:
         connection.register("rows", found)
-        assert identity.by_duckdb(connection, "rows", columns, "'x'") == [identity.by_arrow([found], columns, "x")]
+        for key in [[name] for name in columns if not name.startswith("array")]:
+            whole = identity.by_duckdb(connection, "rows", columns, key).content("x")
+            assert whole == identity.by_arrow([found], columns, key, "x")
 
 
-def test_digests_are_sorted_by_all_their_bytes() -> None:
-    digests = np.array([[7, 0, 0, 9], [7, 0, 0, 2], [1 << 63, 0, 0, 0], [7, 0, 0, 3]], ">u8")
-    in_order = b"".join(sorted(row.tobytes() for row in digests))
-    assert identity.of_digests("2026-01", digests).sha256 == hashlib.sha256(in_order).hexdigest()
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 40), unique=True, max_size=20), st.integers(0, 20))
+def test_rows_go_on_where_their_keys_ascend_and_only_there(numbers: list[int], cut: int) -> None:
+    columns = {"a": SnapshotColumn("integer", False)}
+    some, more = ([*sorted(numbers[:cut])], [*sorted(numbers[cut:])])
+    with duckdb.connect() as connection:
+        for name, values in (("earlier", some), ("later", more), ("whole", numbers)):
+            connection.register(name, pa.table({"a": pa.array(values, pa.int64())}))
+        found = identity.by_duckdb(connection, "earlier", columns, ["a"])
+        goes_on = found.reads(connection, "later", columns, ["a"])
+        assert goes_on is (not some or not more or some[-1] < more[0])
+        if goes_on:
+            assert found.content("x") == identity.by_duckdb(connection, "whole", columns, ["a"]).content("x")
+
+
+def test_a_repeated_key_does_not_go_on() -> None:
+    columns = {"a": SnapshotColumn("integer", False)}
+    with duckdb.connect() as connection:
+        found = identity.by_duckdb(connection, "(SELECT 1::BIGINT AS a)", columns, ["a"])
+        assert not found.reads(connection, "(SELECT 1::BIGINT AS a)", columns, ["a"])
 
 
 @pytest.mark.parametrize("every", ["month", "day", "hour"])
@@ -163,7 +220,12 @@ def test_the_id_of_known_rows_never_changes() -> None:
         (7, -0.0, False, "é", None, date(1969, 12, 31), date(2024, 1, 1)),
         (8, 1.5, None, "", "x", None, date(1, 1, 1)),
     ]
-    assert by_arrow([table(rows)]) == by_duckdb([table(rows)]) == "22b005bef72257aa992dd98c0751b837"
+    assert (
+        by_arrow([table(rows)])
+        == by_duckdb([table(rows)])
+        == by_python(rows, ["integer"])
+        == "f6859ea8dbf696f052d452b8a157f4a8"
+    )
 
 
 @pytest.mark.parametrize("change", ["column", "key", "nullable", "partition"])
@@ -180,15 +242,15 @@ def test_the_schema_is_part_of_the_id(change: str) -> None:
 
 
 def test_sorting_in_threads_with_little_memory_gives_the_same(tmp_path: Path) -> None:
-    columns = {"a": SnapshotColumn("integer", False)}
-    made = "(SELECT CAST(range AS BIGINT) AS a FROM range(300000))"
-    partition = "CAST(a % 7 AS VARCHAR)"
-    with opened(Resources(64 << 20, 4, tmp_path), []) as small, duckdb.connect() as large:
-        found = [identity.by_duckdb(connection, made, columns, partition) for connection in (small, large)]
-    assert found[0] == found[1]
-    assert [(content.partition, content.rows) for content in found[0]] == [
-        (str(i), 42858 if i < 1 else 42857) for i in range(7)
-    ]
+    columns = {"a": SnapshotColumn("integer", False), "b": SnapshotColumn("string", False)}
+    made = "(SELECT CAST(hash(range) >> 2 AS BIGINT) AS a, repeat('x', 200) AS b FROM range(300000))"
+    in_order = f"(FROM {made} ORDER BY a)"
+    with opened(Resources(128 << 20, 4, tmp_path), []) as small, duckdb.connect() as large:
+        found = [identity.by_duckdb(some, made, columns, ["a"]).content("x") for some in (small, large)]
+        streamed = identity.OrderedRows()
+        assert streamed.reads(large, in_order, columns, ["a"])
+    assert found[0] == found[1] == streamed.content("x")
+    assert found[0].rows == 300_000
 
 
 def test_parts_are_sorted_by_partition_and_key_and_limited_in_size(tmp_path: Path) -> None:
