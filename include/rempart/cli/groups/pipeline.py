@@ -283,7 +283,10 @@ def try_pipeline(
     name: PipelineName,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Deliveries; default: the project's own file of this name below data/."),
+        typer.Argument(
+            help="Deliveries; default: the project's own file of this name below data/. Labels of another pipeline "
+            "are in a file of its name."
+        ),
     ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="Write a data profile of the accepted rows to this file (HTML).")
