@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from rempart.errors import LabelsMissing, PipelineError
 from rempart.features import in_memory
 from rempart.features.label_feed import LabelCounts, feed_of, target_column, told
+from rempart.flows.removal import facts
+from rempart.flows.removal.plan import PipelineContents, plan
 from rempart.flows.training import check_pipeline
 from rempart.flows.training.train import frozen, target_feature, without_late
 from rempart.settings import pipelines
@@ -205,3 +207,15 @@ def test_what_the_file_alone_tells_is_refused_when_it_is_read(project: Path, key
 def test_the_label_pipeline_of_each_pipeline_is_found() -> None:
     assert pipelines.labelled_by(pipelines.load_all()) == {"orders": "payments"}
     check_pipeline.check(orders(), thorough=False)
+
+
+def test_a_pipeline_that_delivers_labels_is_not_removed_while_another_names_it(project: Path) -> None:
+    def refusals() -> str:
+        found = PipelineContents("payments", "remove", "primary", readers=tuple(facts._readers("payments")))
+        return " ".join(plan(found).refusals)
+
+    assert "its snapshots are read by orders (it takes its labels from it). Remove or change these first" in refusals()
+    changed(project, "orders", holdout={})
+    assert "read by orders (its file is not valid)" in refusals()
+    (project / "include/pipelines/orders.yaml").unlink()
+    assert refusals() == ""

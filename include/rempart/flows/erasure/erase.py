@@ -21,7 +21,7 @@ from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.erasure import erase_derived, erase_labels, erase_listing, erase_objects, erase_versions
-from rempart.flows.erasure.erase_labels import Reader
+from rempart.flows.erasure.erase_labels import LabelledPipeline
 from rempart.flows.erasure.erase_objects import Scan, Search
 from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult, places
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, with_features
@@ -247,7 +247,7 @@ def _apply(
 
 
 def _searches(
-    stores: ErasureStores, pipeline: Pipeline, gone: IsErased, labelled: Sequence[Reader], folder: Path
+    stores: ErasureStores, pipeline: Pipeline, gone: IsErased, labelled: Sequence[LabelledPipeline], folder: Path
 ) -> list[Search]:
     """Return the searches of a pipeline's objects, and of training sets that have labels of it."""
     known = partial(erase_listing.known, stores.config, stores.continuity, pipeline.name)
@@ -308,7 +308,7 @@ def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
 
 
 def _feature_rows(
-    databases: FeatureDatabases, pipeline: Pipeline, gone: IsErased, labelled: Sequence[Reader]
+    databases: FeatureDatabases, pipeline: Pipeline, gone: IsErased, labelled: Sequence[LabelledPipeline]
 ) -> dict[str, int]:
     rows = {"feature stores, offline and online": sum(gone(key) for key in offline.keys(databases, pipeline))}
     for reader in labelled:

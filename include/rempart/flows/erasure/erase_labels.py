@@ -25,7 +25,7 @@ from rempart.settings.pipelines import named_or_removed
 
 
 @dataclass(frozen=True)
-class Reader:
+class LabelledPipeline:
     """A pipeline whose labels another one delivers, or once delivered, and which of its rows are erased."""
 
     pipeline: ModelPipeline
@@ -41,10 +41,10 @@ class Reader:
         return sum(self.gone(key) for key in offline.label_keys(databases, self.pipeline))
 
 
-def readers(stores: ErasureStores, source: Pipeline, gone: IsErased) -> list[Reader]:
+def readers(stores: ErasureStores, source: Pipeline, gone: IsErased) -> list[LabelledPipeline]:
     """Return every pipeline to which the labels of `source` go, or ever went. Raises PipelineError, FeatureError."""
     return [
-        Reader(_with_model(named_or_removed(name)), partial(_any_gone, source.key, sorted(keys), gone))
+        LabelledPipeline(_with_model(named_or_removed(name)), partial(_any_gone, source.key, sorted(keys), gone))
         for name, keys in sorted(labelled.readers(stores.ledger, source.name).items())
     ]
 
@@ -69,7 +69,9 @@ def _ordered(key: Sequence[str], order: Sequence[str], row: Sequence[object]) ->
     return (named.get(column) for column in key)
 
 
-def strike(stores: ErasureStores, databases: FeatureDatabases, source: Pipeline, found: Iterable[Reader]) -> None:
+def strike(
+    stores: ErasureStores, databases: FeatureDatabases, source: Pipeline, found: Iterable[LabelledPipeline]
+) -> None:
     """Load the current labels into the feature stores of their readers. Call it inside `committing`.
 
     A reader that takes its labels elsewhere by now has none of these. Raises FeatureError, SiteError.
