@@ -108,16 +108,11 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def extract(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
-            from rempart.errors import InputMissing
             from rempart.flows.ingestion.extract import extract, nothing
 
             again = params["again"] or params["accept_loss"]  # such a run is about what was taken before
-            try:
+            with runtime.waits(dag_run):  # the last input starts it again
                 result = nothing() if again else extract(runtime.platform(), runtime.pipeline(name))
-            except InputMissing as missing:
-                if dag_run.run_type != "asset_triggered":
-                    raise
-                raise AirflowSkipException(f"It waits: {missing.what}") from missing  # the last input starts it again
             return runtime.as_json(runtime.logged(result, lambda told: told.lines()))
 
         @task

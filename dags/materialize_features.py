@@ -1,6 +1,7 @@
 """Update the feature store to the newest snapshot of a pipeline.
 
-**Input**: the snapshot (the newest, or the one that the run names).
+**Input**: the snapshot (the newest, or the one that the run names). With `prediction.from` also the newest snapshot of
+the label pipeline, which starts this DAG as well; before the pipeline's own first snapshot such a run is skipped.
 **Output**: the offline tables and the online store of every feature view; the asset `features_<pipeline>`.
 
 The snapshot is loaded into PostgreSQL, each view is built as of its declared time, and changed rows are written to
@@ -28,6 +29,7 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, features = pipeline.name, assets.features(pipeline.name)
+    labels = pipeline.prediction.from_
     snapshot = parameter(
         None,
         type=["null", "string"],
@@ -37,7 +39,7 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     with DAG(
         dag_id,
         doc_md=__doc__,
-        schedule=assets.snapshot(name),
+        schedule=assets.any_snapshot([name, labels.pipeline]) if labels else assets.snapshot(name),
         params={"snapshot": snapshot},
         catchup=False,
         max_active_runs=1,
@@ -49,10 +51,12 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     ) as dag:
 
         @task(outlets=[features])
-        def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+        def materialize(params: Any = None, dag_run: Any = None, outlet_events: Any = None) -> dict[str, Any]:
             from rempart.flows.training.materialize import materialize
 
-            result = runtime.as_json(materialize(runtime.platform(), runtime.model_pipeline(name), params["snapshot"]))
+            with runtime.waits(dag_run):
+                loaded = materialize(runtime.platform(), runtime.model_pipeline(name), params["snapshot"])
+            result = runtime.as_json(loaded)
             outlet_events[features].extra = {"snapshot": result["snapshot"]}
             return result
 

@@ -28,8 +28,9 @@ RempartError(what, hint)
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
 │   ├── SourceUnavailable    transient: a source did not answer, or asked to wait
 │   ├── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
-│   └── InputMissing         an input of a derived pipeline has no snapshot yet
+│   └── InputMissing         a pipeline whose rows are needed has no snapshot yet
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
+│   └── LabelsMissing        no row has a label yet that another pipeline delivers
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
@@ -82,6 +83,7 @@ __all__ = [
     "KeyMissing",
     "KeyRotated",
     "KeyWrong",
+    "LabelsMissing",
     "LeaseHeld",
     "LeaseLost",
     "LedgerBroken",
@@ -271,11 +273,15 @@ class ErasedMeanwhile(IngestError):
 
 
 class InputMissing(IngestError):
-    """Raised when an input of a derived pipeline has no snapshot yet."""
+    """Raised when a pipeline whose rows are needed has no snapshot yet."""
 
 
 class FeatureError(RempartError):
     """Raised when the feature store would become wrong: a leak, lost rows, or no materialized rows."""
+
+
+class LabelsMissing(FeatureError):
+    """Raised when no row of a pipeline has a label yet that another pipeline delivers."""
 
 
 class TrainingError(RempartError):

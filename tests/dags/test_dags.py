@@ -14,6 +14,7 @@ import pytest
 
 from tests import pods
 from tests.derived_project import TRIPS, WEATHER, WET, write_project
+from tests.labelled_project import ORDERS, PAYMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
@@ -128,7 +129,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shipped.replace("hotel_bookings", "bad_cron").replace('"0 4 * * *"', '"every morning"'),
         encoding="utf-8",
     )
-    write_project(folder, TRIPS, WEATHER, WET)
+    write_project(folder, TRIPS, WEATHER, WET, ORDERS, PAYMENTS)
     (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
     return folder
 
@@ -147,6 +148,13 @@ def test_a_derived_pipeline_starts_on_a_new_snapshot_of_any_of_its_inputs(parsed
     found = parsed["dags"]["ingest_wet_trips"]
     assert found["assets"] == ["rempart://trips/snapshot", "rempart://weather/snapshot"]
     assert {task["id"] for task in found["tasks"]} >= {"extract", "ingest"} and "broken" not in found["tags"]
+
+
+def test_features_and_training_start_on_new_rows_and_on_new_labels(parsed: dict) -> None:
+    dags = parsed["dags"]
+    found = dags["materialize_features_orders"]["assets"]
+    assert found == ["rempart://orders/snapshot", "rempart://payments/snapshot"]
+    assert {"ingest_payments", "train_orders"} <= dags.keys() and "train_payments" not in dags
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from rempart.errors import DatabaseUnavailable, FeatureError
+from rempart.errors import DatabaseUnavailable, FeatureError, InputMissing
 from rempart.features import in_memory, offline, online, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import online_rows
@@ -383,7 +383,7 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(
     of = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
     sites, ledger = {settings.active_site: site}, MemoryLedger()
     platform = Platform(settings, of.__getitem__, lambda: NOW, sites, ledger, MemoryContinuity())
-    with pytest.raises(FeatureError, match="has no snapshot yet"):
+    with pytest.raises(InputMissing, match="has no snapshot yet"):
         materialize(platform, pipeline)
     first: snapshots.Snapshot | None = None
     before: snapshots.Snapshot | None = None

@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rempart.errors import FeatureError
-from rempart.features import tables, versions
-from rempart.features.plan import ViewTable, rows_table, view_tables
-from rempart.features.training_set import kinds
+from rempart.features import labels as label_rows
+from rempart.features import tables
+from rempart.features.label_feed import LabelsUsed
+from rempart.features.labels import Received
+from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
+from rempart.features.training_set import TrainingSet, kinds, no_example
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
 
@@ -33,6 +36,11 @@ def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: str = "512
 
     Raises FeatureError if a row has no moment, or if a view has two rows for one moment.
     """
+    return build(pipeline, table, None, memory=memory).table
+
+
+def build(pipeline: ModelPipeline, table: pa.Table, labels: Received | None, *, memory: str = "512MB") -> TrainingSet:
+    """Return the training set of accepted rows and labels. Raises the errors of `training_set`, and LabelsMissing."""
     import duckdb
 
     views = view_tables(pipeline)
@@ -45,8 +53,10 @@ def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: str = "512
             selected = _sql(select_view(pipeline, view))
             columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
             connection.execute(f'CREATE TABLE "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
+        used = _load_labels(connection, pipeline, labels) if labels else None
         joined = connection.sql(_joined(pipeline, views)).to_arrow_table()
-    expected = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows
+    keys = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows
+    expected = used.rows.labelled if used else keys
     if joined.num_rows != expected:
         raise FeatureError(
             f"build the training set of '{pipeline.name}': {expected} rows became {joined.num_rows}",
@@ -55,7 +65,25 @@ def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: str = "512
     import pyarrow as pa
 
     wanted = kinds(pipeline)
-    return joined.select(list(wanted)).cast(pa.schema(wanted.items()))
+    return TrainingSet(joined.select(list(wanted)).cast(pa.schema(wanted.items())), "", used)
+
+
+def _load_labels(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
+    """Create the table of the labels and return how many rows have one. Raises LabelsMissing."""
+    columns = label_rows.columns(pipeline, labels.feed)
+    typed = ", ".join(
+        f'"{name}"::{kind} AS "{name}"' for name, kind in label_rows.received_columns(pipeline, labels.feed)
+    )
+    connection.register("delivered_labels", label_rows.renamed(pipeline, labels))
+    connection.execute(f'CREATE TABLE "{label_rows.RECEIVED}" AS SELECT {typed} FROM delivered_labels')  # noqa: S608 - names of a checked file
+    stored = ", ".join(f'"{name}" {kind}' for name, kind in columns)
+    connection.execute(f'CREATE TABLE "{labels_table(pipeline)}" ({stored})')
+    connection.execute(f'INSERT INTO "{labels_table(pipeline)}" {_sql(label_rows.select(pipeline, labels))}')
+    counts = label_rows.counts(*connection.execute(_sql(label_rows.select_counts(pipeline))).fetchall())
+    used = LabelsUsed(labels.feed.source.name, labels.snapshot or "", counts)
+    if not counts.labelled:
+        raise no_example(pipeline, used)
+    return used
 
 
 def _load(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, table: pa.Table) -> None:
@@ -94,7 +122,7 @@ def _joined(pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> str:
             f" AND r.event_timestamp >= v{i}.event_timestamp"
         )
     order = ", ".join(f'r."{column}"' for column in pipeline.key)
-    rows = f"(SELECT *, {keys} FROM {_sql(versions.examples(pipeline))} examples) r"  # noqa: S608 - names of a checked file
+    rows = f"(SELECT *, {keys} FROM {_sql(label_rows.examples(pipeline))} examples) r"  # noqa: S608 - names of a checked file
     return f"SELECT {', '.join(selected)} FROM {rows} {' '.join(joins)} ORDER BY {order}"  # noqa: S608
 
 

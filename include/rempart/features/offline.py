@@ -11,36 +11,50 @@ import psycopg
 from psycopg import sql
 
 from rempart.errors import FeatureError
+from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
-from rempart.features.plan import ViewTable, rows_table, view_tables
+from rempart.features.label_feed import LabelsUsed, feed_of
+from rempart.features.labels import Received
+from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_BATCH = 50_000
+
 
 @dataclass(frozen=True)
 class Load:
-    """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it."""
+    """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it.
+
+    `labels`: how many rows have a label, if another pipeline delivers them.
+    """
 
     snapshot: str
     loaded_at: datetime
     rows: int
     view_rows: int
     changed: int
+    labels: LabelsUsed | None = None
 
 
 def load(
-    databases: FeatureDatabases, pipeline: ModelPipeline, rows: pa.RecordBatchReader, snapshot_id: str, at: datetime
+    databases: FeatureDatabases,
+    pipeline: ModelPipeline,
+    rows: pa.RecordBatchReader,
+    snapshot_id: str,
+    at: datetime,
+    labels: Received | None = None,
 ) -> Load:
     """Load exactly this snapshot into the offline store, in one transaction; only differing rows are written.
 
     `rows` have one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.rows`). They are
-    read once, batch by batch; nothing is loaded if that fails.
-    Changed rows get the time `at` (UTC). Raises FeatureError (rows without a key or a moment, columns missing, names
-    that are too long or taken) and DatabaseUnavailable.
+    read once, batch by batch; nothing is loaded if that fails. Changed rows get the time `at` (UTC). Without `labels`,
+    loaded labels of the rows stay. Raises FeatureError (rows without a key or a moment, columns missing, names that are
+    too long or taken) and DatabaseUnavailable.
     """
     views = view_tables(pipeline)
     if missing := [column for column in pipeline.columns if column not in rows.schema.names]:
@@ -76,11 +90,68 @@ def load(
             " SET snapshot = EXCLUDED.snapshot, loaded_at = EXCLUDED.loaded_at",
             {"pipeline": pipeline.name, "snapshot": snapshot_id, "at": at},
         )
+        changed += _load_labels(opened, pipeline, labels, at)
         if changed:  # Feast's joins need statistics at once
             opened.execute(
                 sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
             )
-    return Load(snapshot_id, at, count, view_rows, changed)
+        return Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline))
+
+
+def load_labels(databases: FeatureDatabases, pipeline: ModelPipeline, labels: Received, at: datetime) -> None:
+    """Load labels for the rows that are loaded; do nothing if none are. Raises the errors of `load`."""
+    with session(databases.offline, f"load the labels of '{pipeline.name}'") as opened:
+        tables.lock(opened, pipeline)
+        if opened.execute("SELECT 1 FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone():
+            _register(opened, pipeline, view_tables(pipeline))
+            _load_labels(opened, pipeline, labels, at)
+
+
+def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | None, at: datetime) -> int:
+    """Make the stored labels those of the received snapshot; without one, delete those whose row is gone.
+
+    Return the number of labels written or deleted.
+    """
+    feed = feed_of(pipeline)
+    if feed is None:
+        return 0
+    table, columns = labels_table(pipeline), label_rows.columns(pipeline, feed)
+    is_new = tables.ensure(opened, table, columns, pipeline.key)
+    state = (feed.source.name, labels.snapshot if labels else None, pipeline.name, is_new or labels is not None)
+    renewed = opened.execute(
+        "UPDATE feature_loads SET (label_pipeline, label_snapshot) = (%s, %s)"
+        " WHERE pipeline = %s AND (%s OR label_pipeline IS DISTINCT FROM %s)",
+        (*state, feed.source.name),
+    ).rowcount
+    if labels is None:
+        gone = sql.SQL("DELETE FROM {}").format(tables.name(table)) if renewed else label_rows.vanished(pipeline)
+        return opened.execute(gone).rowcount
+    received = label_rows.received_columns(pipeline, feed)
+    delivered = label_rows.renamed(pipeline, labels)
+    _receive(opened, label_rows.RECEIVED, received, delivered.to_reader(max_chunksize=_BATCH), delivered.column_names)
+    opened.execute(sql.SQL("CREATE TEMP TABLE fresh_labels ({}) ON COMMIT DROP").format(_typed(columns)))
+    opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
+    return sum(tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at))
+
+
+def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:
+    """Return the loaded labels of another pipeline as this session's transaction sees them, or None.
+
+    Raises FeatureError if labels of another pipeline than the file's are loaded.
+    """
+    labels = pipeline.prediction.from_
+    if labels is None:
+        return None
+    found = opened.execute(
+        "SELECT label_pipeline, label_snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
+    ).fetchone()
+    if found is None or found[0] != labels.pipeline:
+        raise FeatureError(
+            f"read the labels of '{pipeline.name}': those of pipeline '{labels.pipeline}' are not loaded",
+            f"Run materialize_features_{pipeline.name}.",
+        )
+    counts = label_rows.counts(opened.execute(label_rows.select_counts(pipeline)).fetchone())
+    return LabelsUsed(labels.pipeline, str(found[1] or ""), counts)
 
 
 def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
@@ -104,12 +175,20 @@ def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
 
 def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...]]:
     """Return the key of every row in the offline store; empty if nothing was loaded. Raises the errors of `load`."""
+    return _keys(databases, pipeline, rows_table(pipeline))
+
+
+def _keys(databases: FeatureDatabases, pipeline: Pipeline, table: str) -> list[tuple[Any, ...]]:
     with session(databases.offline, f"read the keys of '{pipeline.name}'") as opened:
-        table = rows_table(pipeline)
         if opened.execute("SELECT to_regclass(%s)", (f'public."{table}"',)).fetchone() == (None,):
             return []
         query = sql.SQL("SELECT DISTINCT {} FROM {}").format(tables.names(pipeline.key), tables.name(table))
         return opened.execute(query).fetchall()
+
+
+def label_keys(databases: FeatureDatabases, pipeline: ModelPipeline) -> list[tuple[Any, ...]]:
+    """Return the key of every stored label, in the order of the pipeline's key. Raises the errors of `load`."""
+    return _keys(databases, pipeline, labels_table(pipeline))
 
 
 def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> None:
@@ -119,6 +198,7 @@ def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, 
     second is refused, because the rows of the first would count as vanished.
     """
     owned: list[tuple[str, str, str | None]] = [("rows", rows_table(pipeline), None)]
+    owned += [("labels", labels_table(pipeline), None)] if pipeline.prediction.from_ else []
     owned += [(view.view, view.table, view.online_table) for view in views]
     lost = opened.execute(
         "DELETE FROM feature_views WHERE pipeline = %s AND view <> ALL(%s) RETURNING offline_table",
@@ -143,11 +223,7 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchRea
     columns = tables.rows_columns(pipeline)
     received = [column for column, _ in columns if column != "event_timestamp"]
     tables.ensure(opened, rows_table(pipeline), columns, pipeline.row_key)
-    opened.execute(sql.SQL("CREATE TEMP TABLE received ({}) ON COMMIT DROP").format(_typed(columns)))
-    copy = sql.SQL("COPY received ({}) FROM STDIN (FORMAT csv)").format(tables.names(received))
-    with opened.cursor() as cursor, cursor.copy(copy) as stream:
-        for block in _csv(rows, received):
-            stream.write(block)
+    _receive(opened, "received", columns, rows, received)
     keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
     moments = [tables.day(pipeline, moment) for moment in {view.at for view in pipeline.features.values()}]
     moments.append(tables.day(pipeline, pipeline.prediction.at))
@@ -169,6 +245,17 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchRea
     )
     tables.replace_rows(opened, rows_table(pipeline), columns, pipeline.row_key, "received", at)
     return _count(opened, rows_table(pipeline))
+
+
+def _receive(
+    opened: Session, name: str, columns: tables.Columns, rows: pa.RecordBatchReader, received: Sequence[str]
+) -> None:
+    """Copy the `received` columns of rows into a temporary table of `columns`, which may be more."""
+    opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(tables.name(name), _typed(columns)))
+    copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(tables.name(name), tables.names(received))
+    with opened.cursor() as cursor, cursor.copy(copy) as stream:
+        for block in _csv(rows, received):
+            stream.write(block)
 
 
 def _typed(columns: tables.Columns) -> sql.Composed:

@@ -74,6 +74,11 @@ def rows_table(pipeline: Pipeline) -> str:
     return f"{pipeline.name}__rows"
 
 
+def labels_table(pipeline: Pipeline) -> str:
+    """Return the table of the labels that another pipeline delivers for this pipeline's rows."""
+    return f"{pipeline.name}__labels"
+
+
 def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
     """Return the offline table of each view, in the file's order. Raises FeatureError if a store cannot hold one."""
     tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
@@ -123,7 +128,7 @@ def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[
             yield f"schema.{column}: the name is reserved; rename the column"
     for table in tables:
         where = f"features.{table.view}"
-        if table.view == "rows":
+        if table.view == "rows" or (table.view == "labels" and pipeline.prediction.from_):
             yield f"{where}: the name is reserved; rename the view"
         for column in table.by:
             if (declared := pipeline.columns[column].type) in ("number", "decimal", "array"):

@@ -17,7 +17,9 @@ _STATE = sql.SQL("""
     CREATE TABLE IF NOT EXISTS feature_loads (
         pipeline text PRIMARY KEY,
         snapshot text NOT NULL,
-        loaded_at timestamptz NOT NULL
+        loaded_at timestamptz NOT NULL,
+        label_pipeline text,
+        label_snapshot text
     );
     CREATE TABLE IF NOT EXISTS feature_views (
         pipeline text NOT NULL,

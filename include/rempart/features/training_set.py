@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
 
-from rempart.errors import FeatureError
-from rempart.features import offline, repository, tables, versions
+from rempart.errors import FeatureError, LabelsMissing
+from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
+from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.plan import view_tables
 from rempart.settings.pipeline import ModelPipeline
 
@@ -23,16 +24,26 @@ _BATCH = 10_000
 def plain_columns(pipeline: ModelPipeline) -> list[str]:
     """Return columns of the snapshot stored with the features: key, target, holdout and the baseline's."""
     baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
-    return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, pipeline.holdout.column, *baseline]))
+    known = [labels.KNOWN_AT] if pipeline.prediction.from_ else []
+    return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, pipeline.holdout.column, *baseline]))
 
 
-def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str]:
-    """Return the training set and the id of its snapshot, read in one transaction: never of two snapshots.
+class TrainingSet(NamedTuple):
+    """A training set, the id of the snapshot of its rows, and of its labels if another pipeline delivers them."""
+
+    table: pa.Table
+    snapshot: str
+    labels: LabelsUsed | None = None
+
+
+def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet:
+    """Return the training set and the ids of its snapshots, read in one transaction: never of two loads.
 
     One row per key of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
-    newest row at or before that moment. A concurrent load changes nothing. Raises FeatureError if rows were lost or
-    multiplied, or nothing was loaded; DatabaseUnavailable.
+    newest row at or before that moment. A concurrent load changes nothing. Rows without a label of another pipeline are
+    left out, and counted. Raises FeatureError if rows were lost or multiplied, or nothing was loaded; LabelsMissing;
+    DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
         if (training_rows := _read(databases, pipeline)) is not None:
@@ -43,12 +54,15 @@ def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple
     )
 
 
-def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str] | None:
-    """Return the training set and its snapshot; None if Feast wrote its query for another snapshot."""
+def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet | None:
+    """Return the training set; None if Feast wrote its query for another snapshot."""
     with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         snapshot = offline.snapshot_in(opened, pipeline)
-        rows = versions.examples(pipeline)
+        used = offline.labels_in(opened, pipeline)
+        if used and not used.rows.labelled:
+            raise no_example(pipeline, used)
+        rows = labels.examples(pipeline)
         span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {} examples").format(rows)
         expected, first, last = opened.execute(span).fetchone() or (0, None, None)
         joining = _joining_query(databases, pipeline, _entity_query(pipeline).as_string(opened), first, last)
@@ -62,7 +76,16 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Tabl
             "Do not train on it. Run the materialization again. If it fails again, look for a view with two rows "
             "for one moment.",
         )
-    return table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot
+    return TrainingSet(table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot, used)
+
+
+def no_example(pipeline: ModelPipeline, used: LabelsUsed) -> LabelsMissing:
+    """Return the error of a pipeline of whose rows none has a label yet."""
+    return LabelsMissing(
+        f"build the training set of '{pipeline.name}': {used.told()}",
+        f"Deliver labels to pipeline '{used.pipeline}': `rempart pipeline deliver {used.pipeline} FILE`. Check that "
+        "its key has the values of these rows, and that `known_at` is later than their moment.",
+    )
 
 
 def _joining_query(
@@ -119,6 +142,8 @@ def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
         "timestamptz": pa.timestamp("us", "UTC"),
     }
     declared = dict(tables.rows_columns(pipeline))
+    if feed := feed_of(pipeline):
+        declared |= dict(labels.columns(pipeline, feed))
     declared |= {f"{view.view}__{field.name}": field.type for view in view_tables(pipeline) for field in view.fields}
     ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
     return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
@@ -133,4 +158,4 @@ def _entity_query(pipeline: ModelPipeline) -> sql.Composed:
         *(tables.name(column) for column in [*dict.fromkeys([*pipeline.key, *plain])] if column not in keys),
         tables.name("event_timestamp"),
     ]
-    return sql.SQL("SELECT {} FROM {} examples").format(sql.SQL(", ").join(selected), versions.examples(pipeline))
+    return sql.SQL("SELECT {} FROM {} examples").format(sql.SQL(", ").join(selected), labels.examples(pipeline))

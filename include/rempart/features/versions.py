@@ -30,7 +30,8 @@ def examples(pipeline: ModelPipeline) -> sql.Composable:
     rows, version = tables.name(rows_table(pipeline)), version_of(pipeline)
     if version is None:
         return rows
-    newest = [*dict.fromkeys([*pipeline.key, pipeline.prediction.target, pipeline.holdout.column, "event_timestamp"])]
+    target = [pipeline.prediction.target] if pipeline.prediction.from_ is None else []
+    newest = [*dict.fromkeys([*pipeline.key, *target, pipeline.holdout.column, "event_timestamp"])]
     others = [column for column, _ in tables.rows_columns(pipeline) if column not in newest]
     same = sql.SQL(" AND ").join(sql.SQL("{} = {}").format(_of("r", c), _of("n", c)) for c in pipeline.key)
     return sql.SQL(

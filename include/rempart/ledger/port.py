@@ -15,6 +15,7 @@ Kind = Literal[
     "deliveries",
     "extraction",
     "derivation",
+    "labels",
     "look",
     "acceptance",
     "candidate",

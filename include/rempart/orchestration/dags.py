@@ -124,9 +124,15 @@ def _fault(pipeline: Pipeline, current: Config) -> PipelineError | None:
     """Return why a pipeline cannot run. Judged again if its file, rempart.yaml or the day has changed."""
     facts = (pipeline, current, today())
     known = _judgements.get(pipeline.name)
-    if known is None or known[0] != facts or pipeline.source.kind == "derived":  # its inputs may have changed
+    if known is None or known[0] != facts or _reads_others(pipeline):
         known = _judgements[pipeline.name] = (facts, _not_allowed(pipeline, current) or _cannot_run(pipeline))
     return known[1]
+
+
+def _reads_others(pipeline: Pipeline) -> bool:
+    """Return whether a pipeline's check reads files of other pipelines, which may have changed."""
+    labelled = isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_ is not None
+    return labelled or pipeline.source.kind == "derived"
 
 
 def _not_allowed(pipeline: Pipeline, current: Config) -> PipelineError | None:

@@ -89,19 +89,30 @@ def _snapshot(task_result: TaskResult) -> str:
 
 def _materialize(task_result: TaskResult) -> str:
     if not task_result["changed"]:
-        return f"The feature store already held snapshot {task_result['snapshot']}."
+        note = f"The feature store already held snapshot {task_result['snapshot']}."
+        return " ".join([note, *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
-    return f"{views} of snapshot {task_result['snapshot']}: {task_result['rows_online']:,} rows online."
+    note = f"{views} of snapshot {task_result['snapshot']}: {task_result['rows_online']:,} rows online."
+    return " ".join([note, *_labels(task_result)])
+
+
+def _labels(task_result: TaskResult) -> list[str]:
+    """Return a sentence about labels of another pipeline, if the result has them."""
+    from rempart.features.label_feed import told
+
+    labels = task_result.get("labels")
+    return [f"{told(labels['pipeline'], labels['rows'])}."] if labels else []
 
 
 def _train(task_result: TaskResult) -> str:
     pool = (task_result.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
-    return (
+    note = (
         f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
         f" {task_result['rows_holdout']:,} held "
         f"out; snapshot {task_result['snapshot']}."
     )
+    return " ".join([note, *_labels(task_result)])
 
 
 def _validate(task_result: TaskResult) -> str:

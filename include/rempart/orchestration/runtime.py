@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rempart.errors import ConnectionMissing
+from rempart.errors import ConnectionMissing, InputMissing, LabelsMissing
 from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
@@ -43,6 +44,22 @@ def airflow_connection(name: str) -> Connection:
         connection.schema or "",
         connection.extra_dejson,
     )
+
+
+@contextmanager
+def waits(dag_run: Any) -> Iterator[None]:
+    """Skip a run that an asset started before all that it needs has arrived: what is missing starts it again.
+
+    A run that a person or a schedule started raises InputMissing or LabelsMissing.
+    """
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    try:
+        yield
+    except (InputMissing, LabelsMissing) as missing:
+        if dag_run.run_type != "asset_triggered":
+            raise
+        raise AirflowSkipException(f"It waits: {missing.what}") from missing
 
 
 def platform() -> Platform:

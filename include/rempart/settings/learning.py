@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from rempart.canonical_json import LARGEST
-from rempart.settings.columns import CalendarPart
+from rempart.settings.columns import NUMERIC, CalendarPart, Column
 from rempart.settings.schema import Duration, Strict
 
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
@@ -47,12 +48,40 @@ class TrailingView(Strict):
 View = Annotated[RowView | TrailingView, Field(discriminator="kind")]
 
 
+class LabelSource(Strict):
+    """A pipeline whose rows are the labels: outcomes that become known after the rows they belong to."""
+
+    pipeline: str = Field(description="Pipeline that delivers the labels. It has `target` and `known_at` as columns.")
+    key: list[str] = Field(
+        default_factory=list,
+        description="Its columns that stand for this pipeline's `key`, in that order. Default: the same names.",
+    )
+    known_at: str = Field(
+        description="Its date or timestamp column with the time from which a label is known; of a date, from its end."
+    )
+
+
 class Prediction(Strict):
     """The prediction and its moment: it uses only what is known at that moment."""
 
-    target: str
+    target: str = Field(description="Column to predict: of the schema, or of the pipeline that `from` names.")
     task: Literal["regression", "classification"]
     at: str
+    from_: LabelSource | None = Field(
+        default=None,
+        alias="from",
+        description="Where the target comes from, if it is delivered by another pipeline. Default: the own rows.",
+    )
+
+    def target_faults(self, column: Column) -> Iterator[str]:
+        """Yield why a column cannot be the target."""
+        if column.type not in (NUMERIC if self.task == "regression" else ("category", "boolean")):
+            yield f"prediction.target: a {column.type} column cannot be the target of a {self.task}"
+        elif column.nullable:
+            yield (
+                f"prediction.target: column '{self.target}' is nullable, but a model cannot learn from a row without "
+                f"its target. Set schema.{self.target}.nullable: false; rows without the target then go to quarantine"
+            )
 
 
 class Holdout(Strict):

@@ -16,16 +16,27 @@ from pydantic import Field, field_validator, model_validator
 from rempart.errors import PipelineError
 from rempart.settings import clock
 from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment, Name, Period
-from rempart.settings.learning import METRICS, Gate, Holdout, Metric, Prediction, RowView, TrailingView, Trainer, View
+from rempart.settings.learning import (
+    METRICS,
+    Gate,
+    Holdout,
+    LabelSource,
+    Metric,
+    Prediction,
+    RowView,
+    TrailingView,
+    Trainer,
+    View,
+)
 from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
 
 __all__ = [
-    "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "Lowered", "Metric",
-    "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source", "TrailingView",
-    "Trainer", "View",
+    "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "LabelSource",
+    "Lowered", "Metric", "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source",
+    "TrailingView", "Trainer", "View",
 ]  # fmt: skip
 
 _FEATURES = (*NUMERIC, "boolean", "string", "category", "date")
@@ -312,15 +323,12 @@ class ModelPipeline(Pipeline):
         if self.prediction.at not in self.moments:
             yield (f"prediction.at: '{self.prediction.at}' is not declared under moments ({', '.join(self.moments)})")
             return
-        if target not in columns:
+        if self.prediction.from_ is not None:
+            yield from self._label_faults(self.prediction.from_)
+        elif target not in columns:
             yield f"prediction.target: column '{target}' is not in the schema"
-        elif columns[target].type not in (NUMERIC if self.prediction.task == "regression" else ("category", "boolean")):
-            yield f"prediction.target: a {columns[target].type} column cannot be the target of a {self.prediction.task}"
-        elif columns[target].nullable:
-            yield (
-                f"prediction.target: column '{target}' is nullable, but a model cannot learn from a row without "
-                f"its target. Set schema.{target}.nullable: false; rows without the target then go to quarantine"
-            )
+        else:
+            yield from self.prediction.target_faults(columns[target])
         if self.gate.metric not in METRICS[self.prediction.task]:
             yield f"gate.metric: '{self.gate.metric}' is not a metric of a {self.prediction.task}"
         order = list(self.moments)
@@ -354,6 +362,18 @@ class ModelPipeline(Pipeline):
                         f"features.{name}: column '{column}' is known only from '{columns[column].known}', later "
                         f"than the view's moment '{view.at}'"
                     )
+
+    def _label_faults(self, labels: LabelSource) -> Iterator[str]:
+        """Yield what is wrong with labels of another pipeline, as far as this file tells."""
+        if labels.pipeline == self.name:
+            yield "prediction.from.pipeline: it names this pipeline; omit `from` for a target of the own rows"
+        if self.prediction.target in self.columns:
+            yield (
+                f"prediction.target: column '{self.prediction.target}' of pipeline '{labels.pipeline}' is in the "
+                "schema of this one, too; rename one of them, or omit `from`"
+            )
+        if labels.key and len(labels.key) != len(self.key):
+            yield f"prediction.from.key: name {len(self.key)} columns, which stand for {', '.join(self.key)}"
 
 
 MODEL_KEYS = frozenset(ModelPipeline.model_fields) - frozenset(Pipeline.model_fields)

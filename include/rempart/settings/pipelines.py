@@ -184,6 +184,12 @@ def named_or_removed(name: str) -> Pipeline:
     return named(name)
 
 
+def labelled_by(loaded: Mapping[str, Pipeline | PipelineError]) -> dict[str, str]:
+    """Return the pipeline that delivers the labels of each pipeline that takes them from another."""
+    models = (found for found in loaded.values() if isinstance(found, ModelPipeline))
+    return {model.name: model.prediction.from_.pipeline for model in models if model.prediction.from_}
+
+
 def watched() -> list[str]:
     """Return the valid pipelines that start when a file lands."""
     return [name for name, found in load_all().items() if isinstance(found, Pipeline) and found.schedules.on_delivery]

@@ -100,6 +100,16 @@ class Permission(Strict):
     decision: str = Field(pattern=SHA256)
 
 
+class JobLabels(Strict):
+    """Labels that another pipeline delivered: its snapshot, and the rows of the training set's pipeline by the state of
+    their label.
+    """
+
+    pipeline: str
+    snapshot: str
+    rows: dict[str, int]
+
+
 class JobSpec(Strict):
     """One training job, version 2 of the contract. `nodes`: its processes, one on each node.
 
@@ -120,6 +130,7 @@ class JobSpec(Strict):
     tracking: Tracking
     output: Output
     snapshot: str
+    labels: JobLabels | None = None
     code_version: str
     python: str = Field(default=PYTHON, pattern=r"^3\.\d{1,3}$")
     permission: Permission | None = None

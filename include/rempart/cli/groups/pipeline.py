@@ -95,7 +95,8 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
         waits_line = (waiting.line(waits),) if waits else ()
-        derived_lines = () if state.error else derivations.lines(files.named(name))
+        spec = None if state.error else files.named(name)
+        derived_lines = (*derivations.lines(spec), *derivations.label_lines(spec)) if spec else ()
         lines = (
             *pipelines.state_lines(state, landing, told, waits_line),
             *derived_lines,
@@ -274,7 +275,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
-    rendering.show(list(derivations.lines(pipeline)))
+    rendering.show([*derivations.lines(pipeline), *derivations.label_lines(pipeline)])
     rendering.show(filter(None, [reminder(pipelines.text_of(name))]))
 
 
@@ -283,7 +284,10 @@ def try_pipeline(
     name: PipelineName,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Deliveries; default: the project's own file of this name below data/."),
+        typer.Argument(
+            help="Deliveries; default: the project's own file of this name below data/. Labels of another pipeline "
+            "are in a file of its name."
+        ),
     ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="Write a data profile of the accepted rows to this file (HTML).")

@@ -1,4 +1,4 @@
-"""Write what a pipeline is derived from: inputs, SQL file, columns and where their values come from."""
+"""Write what a pipeline takes from others: inputs, SQL file, columns and where their values come from; its labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rempart.errors import RempartError
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 
 def as_json(pipeline: Pipeline) -> dict[str, Any] | None:
@@ -50,3 +50,23 @@ def lines(pipeline: Pipeline) -> Iterator[str]:
         sources = found["lineage"][name]
         origin = "unknown origin" if sources is None else f"from {', '.join(sources)}" if sources else "from no column"
         yield f"  {name} ({type_}): {origin}"
+
+
+def label_lines(pipeline: Pipeline) -> Iterator[str]:
+    """Yield where the target comes from, if another pipeline delivers it; nothing else."""
+    from rempart.features.label_feed import feed_of
+
+    if not isinstance(pipeline, ModelPipeline) or (labels := pipeline.prediction.from_) is None:
+        return
+    yield ""
+    try:
+        feed = feed_of(pipeline)
+    except RempartError as error:
+        yield f"Labels of pipeline '{labels.pipeline}', but: {error.what}"
+        return
+    if feed:
+        key = ", ".join(f"{own} is {other}" for own, other in zip(pipeline.key, feed.key, strict=True))
+        yield (
+            f"Labels: column '{pipeline.prediction.target}' of pipeline '{feed.source.name}' "
+            f"({feed.source.classification}), known at '{labels.known_at}'; {key}"
+        )

@@ -66,6 +66,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
         entries += [
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
             ("training set", f"{version.dataset_sha256[:16]} of snapshot {version.snapshot}: {rows}"),
+            *([("labels", version.labels)] if version.labels else []),
             ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
             ("code", version.code_version),
             ("MLflow run", version.run_id),

@@ -61,7 +61,7 @@ def state_lines(
         yield from text.pairs(
             [
                 ("source", f"{landing}/{state.prefix} ({state.classification})"),
-                ("predicts", str(state.target)),
+                ("predicts", f"{state.target}, from pipeline '{state.labels}'" if state.labels else str(state.target)),
                 ("ingests", f"{state.schedule} (UTC)" if state.schedule else "by hand: the file has no schedule"),
             ]
         )
@@ -139,6 +139,7 @@ def as_json(state: PipelineState, landing: str) -> Mapping[str, Any]:
         "classification": state.classification,
         "source": f"{landing}/{state.prefix}" if state.prefix else None,
         "target": state.target,
+        "labels": state.labels,
         "schedule": state.schedule,
         "error": dict(zip(("what", "hint"), state.error, strict=True)) if state.error else None,
         "known": state.known,

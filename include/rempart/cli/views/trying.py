@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.features.label_feed import told
 from rempart.flows.training.try_pipeline import Baseline, Refusal, Tried, TriedFile
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -23,6 +24,8 @@ def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
         rows = [(column, *(_cell(row[column]) for row in tried.head)) for column in tried.columns]
         yield from (f"  {line}" for line in text.table(("COLUMN", *map(str, range(1, len(tried.head) + 1))), rows))
     yield ""
+    if tried.labels and isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_:
+        yield f"Labels: {told(pipeline.prediction.from_.pipeline, tried.labels)}."
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
     yield from tried.open

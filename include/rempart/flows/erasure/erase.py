@@ -20,8 +20,9 @@ from rempart.coordination.active import backup_site, is_open
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
-from rempart.flows.erasure import erase_derived, erase_listing, erase_objects, erase_versions
-from rempart.flows.erasure.erase_objects import Search
+from rempart.flows.erasure import erase_derived, erase_labels, erase_listing, erase_objects, erase_versions
+from rempart.flows.erasure.erase_labels import LabelledPipeline
+from rempart.flows.erasure.erase_objects import Scan, Search
 from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult, places
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, with_features
 from rempart.flows.erasure.erase_versions import in_snapshots
@@ -163,9 +164,10 @@ def _converged(
 
 def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: int) -> ErasureResult:
     """Find the rows, also in old versions of objects, without changes."""
+    labelled = erase_labels.readers(stores, pipeline, gone)
     with spool_folder() as folder:
-        scan = _search(stores, pipeline, gone, folder).all(stores.sites)
-    found = places(scan) | _feature_rows(stores.features(), pipeline, gone)
+        scan = _scan(_searches(stores, pipeline, gone, labelled, folder), stores.sites)
+    found = places(scan) | _feature_rows(stores.features(), pipeline, gone, labelled)
     silent = {**stores.shut, **scan.silent}
     return ErasureResult(pipeline.name, True, subjects, found, silent=silent, unread=scan.unread, faults=scan.faults)
 
@@ -194,9 +196,10 @@ def _apply(
 ) -> ErasureResult:
     active, bucket, sites = is_open(stores.active), stores.lake, stores.sites
     home, ledger, features = sites[stores.home], stores.ledger, stores.features()
-    search = _search(stores, pipeline, who.has, folder)
-    scan = search.all(sites)
-    found = places(scan) | _feature_rows(features, pipeline, who.has)
+    labelled = erase_labels.readers(stores, pipeline, who.has)
+    searches = _searches(stores, pipeline, who.has, labelled, folder)
+    scan = _scan(searches, sites)
+    found = places(scan) | _feature_rows(features, pipeline, who.has, labelled)
     told = erase_objects.store(home, bucket, scan.held)
     known = erasures.rewritten(ledger)
     news = [
@@ -217,13 +220,14 @@ def _apply(
         table = erase_versions.restart_table(home, bucket, pipeline.name) if in_snapshots(scan.held) else None
     with stores.active_sites.committing(active):
         _strike_features(features, pipeline, home, bucket, stores.clock())
+        erase_labels.strike(stores, features, pipeline, labelled)
     deleted = erase_versions.delete_versions(stores, scan.held, pipeline.name, table)
     locked, failed = deleted.locked, deleted.failed
-    second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
+    second = _scan(searches, {name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
     left = sum(
         f"{bucket}/{held_object.info.key} at site '{held_object.site}'" not in locked for held_object in second.held
     )
-    left += sum(_feature_rows(features, pipeline, who.has).values())
+    left += sum(_feature_rows(features, pipeline, who.has, labelled).values())
     result = ErasureResult(
         pipeline.name,
         False,
@@ -242,9 +246,21 @@ def _apply(
     return result
 
 
-def _search(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, folder: Path) -> Search:
+def _searches(
+    stores: ErasureStores, pipeline: Pipeline, gone: IsErased, labelled: Sequence[LabelledPipeline], folder: Path
+) -> list[Search]:
+    """Return the searches of a pipeline's objects, and of training sets that have labels of it."""
     known = partial(erase_listing.known, stores.config, stores.continuity, pipeline.name)
-    return Search(pipeline, stores.lake, gone, stores.home, known, folder)
+    own = Search(pipeline, stores.lake, gone, stores.home, known, folder)
+    return [own, *(reader.search(stores, folder) for reader in labelled)]
+
+
+def _scan(searches: Sequence[Search], sites: Mapping[str, Site]) -> Scan:
+    """Return what all searches found at these sites."""
+    scan = Scan()
+    for search in searches:
+        scan.add(search.all(sites))
+    return scan
 
 
 def _record(ledger: Ledger, result: ErasureResult, who: erasures.Erased) -> None:
@@ -290,6 +306,10 @@ def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
     return True
 
 
-def _feature_rows(databases: FeatureDatabases, pipeline: Pipeline, gone: IsErased) -> dict[str, int]:
-    rows = sum(gone(key) for key in offline.keys(databases, pipeline))
-    return {"feature stores, offline and online": rows} if rows else {}
+def _feature_rows(
+    databases: FeatureDatabases, pipeline: Pipeline, gone: IsErased, labelled: Sequence[LabelledPipeline]
+) -> dict[str, int]:
+    rows = {"feature stores, offline and online": sum(gone(key) for key in offline.keys(databases, pipeline))}
+    for reader in labelled:
+        rows[f"labels in the feature store of '{reader.pipeline.name}'"] = reader.labels(databases)
+    return {place: count for place, count in rows.items() if count}

@@ -65,6 +65,14 @@ class Scan:
     silent: dict[str, str] = field(default_factory=dict)
     succeeded: dict[str, Snapshot] = field(default_factory=dict)
 
+    def add(self, other: Scan) -> None:
+        """Add what another search found, in order of deletion."""
+        self.held = sorted([*self.held, *other.held], key=lambda held: (ORDER[held.kind], held.info.key))
+        self.unread |= other.unread
+        self.faults |= other.faults
+        self.silent |= other.silent
+        self.succeeded |= other.succeeded
+
     def rows(self) -> dict[tuple[str, Kind], tuple[int, int]]:
         """Return objects and rows by site and kind, including old versions."""
         counts: dict[tuple[str, Kind], tuple[int, int]] = {}
@@ -88,6 +96,8 @@ class Search:
     home: str
     known: Callable[[Site], Sequence[Version]]
     folder: Path
+    only: Kind | None = None
+    """Kind of the objects to search; None for all."""
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -121,7 +131,12 @@ class Search:
             current = info.key not in newest
             newest.add(info.key)
             kind = erasing.kind_of(info.key, self.pipeline.name)
-            if kind and not info.marker and not (kind == "manifest" and info.key.startswith("conflicts/")):
+            if (
+                kind
+                and self.only in (None, kind)
+                and not info.marker
+                and not (kind == "manifest" and info.key.startswith("conflicts/"))
+            ):
                 work.setdefault(kind, []).append((info, current))
         # the delivery determines how its quarantine is read
         for kind in sorted(work, key=lambda of_kind: -ORDER[of_kind]):

@@ -209,9 +209,14 @@ def pending(body: Mapping[str, Any]) -> bool:
 
 
 def _readers(name: str) -> Iterator[str]:
-    for other, found in sorted(pipelines.load_all().items()):
-        if not isinstance(found, RempartError) and isinstance(found.source, DerivedSource):
-            if name in found.source.inputs:
-                yield other
-        elif isinstance(found, RempartError) and other != name and f"- {name}\n" in pipelines.text_of(other):
-            yield f"{other} (its file is not valid)"
+    loaded = pipelines.load_all()
+    labelled = pipelines.labelled_by(loaded)
+    for other, found in sorted(loaded.items()):
+        if isinstance(found, RempartError):
+            named = (f"- {name}\n", f"pipeline: {name}\n", f"pipeline: {name},", f"pipeline: {name}}}")
+            if other != name and any(text in pipelines.text_of(other) for text in named):
+                yield f"{other} (its file is not valid)"
+        elif isinstance(found.source, DerivedSource) and name in found.source.inputs:
+            yield other
+        elif labelled.get(other) == name:
+            yield f"{other} (it takes its labels from it)"

@@ -192,7 +192,7 @@ def _refusals(facts: PipelineContents, accept_loss: bool) -> Iterator[str]:
     if facts.erasure:
         yield f"{facts.erasure}. Complete it first: `rempart pipeline erase --again`"
     if facts.what == "remove" and facts.readers:
-        yield f"its snapshots are inputs of {', '.join(facts.readers)}. Remove or change these first"
+        yield f"its snapshots are read by {', '.join(facts.readers)}. Remove or change these first"
     if facts.lost and facts.putting_back and not accept_loss:
         yield (
             f"{facts.lost_rows} accepted rows would be lost, unless the source still has them: their deliveries are "

@@ -20,7 +20,7 @@ from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion.derived.inputs import ancestors, inputs_of
-from rempart.settings.pipelines import load_all
+from rempart.settings.pipelines import labelled_by, load_all
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,14 @@ def concerned(entries: Sequence[Erasure], selection: Selection) -> list[Erasure]
 
 
 def _datasets(selection: Selection) -> set[str]:
-    """Return the restored data sets, and those from which they are derived: their rows may be in derived ones."""
+    """Return the restored data sets, those from which they are derived, and those that deliver their labels.
+
+    Their rows may be in derived data sets and in training sets.
+    """
     inputs, restored = inputs_of(load_all()), {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
     names = {name for name in restored if name}
-    return names.union(*(ancestors(name, inputs) for name in names))
+    labels = labelled_by(load_all())
+    return names.union(*(ancestors(name, inputs) for name in names), (labels[name] for name in names & labels.keys()))
 
 
 def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, force: bool) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rempart.errors import PipelineError, PlacementDenied, RempartError
+from rempart.features.label_feed import feed_of
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.ingestion.derived import inputs
@@ -55,7 +56,12 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
         partial(inputs.check, pipeline, thorough=thorough),
     ]
     if isinstance(pipeline, ModelPipeline):
-        steps = [partial(view_tables, pipeline), partial(check_trainer, pipeline), *steps]
+        steps = [
+            partial(view_tables, pipeline),
+            partial(check_trainer, pipeline),
+            partial(feed_of, pipeline),
+            *steps,
+        ]
     if thorough:
         steps.append(partial(expectations.build, pipeline.expectations))
     found: dict[str, str] = {}

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import FeatureError
+from rempart.errors import InputMissing
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
+from rempart.features.label_feed import LabelsUsed
+from rempart.features.labels import Received
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training import labelled
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class MaterializeResult:
     online.
 
     `from_time` and `to_time` (ISO 8601, UTC) span the event times written to the online store, or None. `changed`:
-    something was written to either store.
+    something was written to either store. `labels`: how many rows have a label, if another pipeline delivers them.
     """
 
     snapshot: str
@@ -34,6 +41,7 @@ class MaterializeResult:
     from_time: str | None
     to_time: str | None
     changed: bool
+    labels: LabelsUsed | None = None
 
 
 def feature_databases(platform: Platform) -> FeatureDatabases:
@@ -45,7 +53,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     """Load a snapshot (default: the current one) and write changes to the online store.
 
     If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing.
-    Raises FeatureError (also without a snapshot), SiteError, IntegrityError, PlacementDenied, SiteFenced,
+    Raises InputMissing without a snapshot, FeatureError, SiteError, IntegrityError, PlacementDenied, SiteFenced,
     DatabaseUnavailable, BackupError (the register's key is gone).
     """
     from rempart.ingestion import snapshots
@@ -65,20 +73,32 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         )
     )
     if snapshot is None:
-        raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run `rempart pipeline run {pipeline.name}`.")
+        raise InputMissing(f"'{pipeline.name}' has no snapshot yet", f"Run `rempart pipeline run {pipeline.name}`.")
+    labels = labelled.delivered(platform, pipeline, active)
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)
         derived_run.check_clean(platform.ledger, snapshot)
         rows = snapshots.rows(site, bucket, snapshot)
         rows = erasures.without_erased(platform.ledger, pipeline, rows, erasures.secrets_of(platform))
-        return materialize_rows(feature_databases(platform), pipeline, rows, snapshot.id, platform.clock())
+        received = labels.received(platform) if labels else None
+        return materialize_rows(feature_databases(platform), pipeline, rows, snapshot.id, platform.clock(), received)
 
 
 def materialize_rows(
-    databases: FeatureDatabases, pipeline: ModelPipeline, rows: pa.RecordBatchReader, snapshot_id: str, at: datetime
+    databases: FeatureDatabases,
+    pipeline: ModelPipeline,
+    rows: pa.RecordBatchReader,
+    snapshot_id: str,
+    at: datetime,
+    labels: Received | None = None,
 ) -> MaterializeResult:
-    """Materialize a snapshot's rows as they are read; `at` (UTC) is recorded as the time of the load."""
-    load = offline.load(databases, pipeline, rows, snapshot_id, at)
+    """Materialize a snapshot's rows as they are read; `at` (UTC) is recorded as the time of the load.
+
+    Without `labels`, those that are loaded stay.
+    """
+    load = offline.load(databases, pipeline, rows, snapshot_id, at, labels)
+    if load.labels:
+        logger.info("%s", load.labels.told())
     done = online.materialize(databases, pipeline)
     return MaterializeResult(
         snapshot=snapshot_id,
@@ -88,4 +108,5 @@ def materialize_rows(
         from_time=done.start.isoformat() if done.start else None,
         to_time=done.end.isoformat() if done.end else None,
         changed=bool(load.changed or done.written),
+        labels=load.labels,
     )

@@ -54,8 +54,8 @@ def order(platform: Platform, pipeline: ModelPipeline, *, params: Mapping[str, P
     Raises PlacementDenied if no declared pool may run it, and the errors of `flows.training.train.train`.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot = train.training_set(feature_databases(platform), pipeline)
-    spec = train.order(platform, pipeline, table, snapshot, params=params)
+    table, snapshot, labels = train.training_set(feature_databases(platform), pipeline)
+    spec = train.order(platform, pipeline, table, snapshot, params=params, labels=labels)
     return place(platform, pipeline, spec)
 
 

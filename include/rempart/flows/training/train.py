@@ -6,13 +6,15 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.features.databases import FeatureDatabases
+from rempart.features.label_feed import LabelsUsed, target_column, told
 from rempart.flows.shared.platform import Platform
+from rempart.flows.training import labelled
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.port import Ledger
@@ -26,6 +28,7 @@ from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
     FeatureSpec,
+    JobLabels,
     JobResult,
     JobSite,
     JobSpec,
@@ -39,6 +42,7 @@ from rempart.training.trainers import trainers
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from rempart.features.training_set import TrainingSet
     from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
@@ -46,7 +50,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A registered candidate. `metrics` are of the held-out rows, in the target's unit."""
+    """A registered candidate. `metrics` are of the held-out rows, in the target's unit.
+
+    `labels`: of another pipeline: its name, snapshot, and the rows by the state of their label.
+    """
 
     job_id: str
     run_id: str
@@ -58,6 +65,7 @@ class TrainResult:
     snapshot: str
     seconds: dict[str, float]
     placement: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
 
 
 def train(
@@ -72,21 +80,21 @@ def train(
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot = training_set(feature_databases(platform), pipeline)
-    return train_on(platform, pipeline, table, snapshot, params=params)
+    table, snapshot, labels = training_set(feature_databases(platform), pipeline)
+    return train_on(platform, pipeline, table, snapshot, params=params, labels=labels)
 
 
-def training_set(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[pa.Table, str]:
-    """Return the point-in-time training set of the current feature store, and the snapshot it was loaded from.
+def training_set(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet:
+    """Return the point-in-time training set of the current feature store, and the snapshots it was loaded from.
 
-    Raises TrainingError, FeatureError, DatabaseUnavailable.
+    Raises LabelsMissing, TrainingError, FeatureError, DatabaseUnavailable.
     """
     from rempart.features.training_set import point_in_time
 
     logger.info("joining the features as they were known at each row's moment")
-    table, snapshot = point_in_time(databases, pipeline)
-    logger.info("joined %d rows of snapshot %s", table.num_rows, snapshot)
-    return table, snapshot
+    found = point_in_time(databases, pipeline)
+    logger.info("joined %d rows of snapshot %s", found.table.num_rows, found.snapshot)
+    return found
 
 
 def train_on(
@@ -97,9 +105,10 @@ def train_on(
     *,
     params: Mapping[str, Param] | None = None,
     backend: TrainingBackend | None = None,
+    labels: LabelsUsed | None = None,
 ) -> TrainResult:
     """Train on a table with the columns of `features.training_set.point_in_time`. Raises the errors of `train`."""
-    spec = order(platform, pipeline, table, snapshot, params=params)
+    spec = order(platform, pipeline, table, snapshot, params=params, labels=labels)
     site = platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
@@ -113,19 +122,41 @@ def order(
     snapshot: str,
     *,
     params: Mapping[str, Param] | None = None,
+    labels: LabelsUsed | None = None,
 ) -> JobSpec:
     """Freeze a training set at the active site and write the order for its job. Raises the errors of `train`."""
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
-    body, rows = frozen(table, pipeline.holdout)
-    dataset = _store(platform.config, pipeline, site, platform.clock(), body, table.num_rows, snapshot)
+    learnable = without_late(pipeline, table)
+    used = _job_labels(labels, late=table.num_rows - learnable.num_rows) if labels else None
+    if used:
+        logger.info("%s", told(used.pipeline, used.rows))
+    body, rows = frozen(learnable, pipeline.holdout)
+    dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, snapshot, used)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
         dataset.sha256[:16],
         rows["train"],
         rows["holdout"],
     )
-    return job_spec(platform.config, pipeline, dataset, snapshot, merged)
+    return job_spec(platform.config, pipeline, dataset, snapshot, merged, used)
+
+
+def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
+    """Return the training set without labels that became known after the hold-out began; see `labelled.without_late`.
+
+    A table that cannot be split is returned as it is: `frozen` says why.
+    """
+    import pyarrow.compute as pc
+
+    dates = table.column(pipeline.holdout.column)
+    if dates.null_count or not table.num_rows:
+        return table
+    return labelled.without_late(pipeline, table, held_out_from(pipeline.holdout, pc.max(dates).as_py()))
+
+
+def _job_labels(labels: LabelsUsed, *, late: int) -> JobLabels:
+    return JobLabels(pipeline=labels.pipeline, snapshot=labels.snapshot, rows={**asdict(labels.rows), "late": late})
 
 
 def register(
@@ -153,6 +184,7 @@ def register(
             model_id=result.model_id,
             tags={
                 "snapshot": spec.snapshot,
+                **({"labels": f"{spec.labels.pipeline}/{spec.labels.snapshot}"} if spec.labels else {}),
                 "dataset_sha256": spec.dataset.sha256,
                 "code_version": spec.code_version,
                 "classification": classification,
@@ -173,6 +205,7 @@ def register(
         spec.snapshot,
         dict(result.seconds),
         dict(ran) if ran else None,
+        spec.labels.model_dump() if spec.labels else None,
     )
 
 
@@ -224,27 +257,41 @@ def _place(config: Config, name: str) -> JobSite:
 
 
 def _store(
-    config: Config, pipeline: ModelPipeline, site: Site, now: datetime, body: bytes, rows: int, snapshot: str
+    config: Config,
+    pipeline: ModelPipeline,
+    site: Site,
+    now: datetime,
+    body: bytes,
+    rows: int,
+    snapshot: str,
+    labels: JobLabels | None,
 ) -> Dataset:
     digest = hashlib.sha256(body).hexdigest()
     bucket, key = config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
     kept_until = now + config.retention[pipeline.classification].snapshots
     # an erasure in the inputs of a derived pipeline finds the training sets of its snapshots by this name
     kept = {"retain-until": kept_until.date().isoformat(), "snapshot": snapshot}
+    if labels:
+        kept["labels"] = f"{labels.pipeline}/{labels.snapshot}"
     site.write_new(bucket, key, body, metadata=kept)
     return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 
 def target_feature(pipeline: ModelPipeline) -> Feature:
     name = pipeline.prediction.target
-    column = pipeline.columns[name]
+    column = target_column(pipeline)
     if pipeline.prediction.task == "regression":
         return Feature(name, "number")
     return Feature(name, "category", tuple(column.values or ("false", "true")))
 
 
 def job_spec(
-    config: Config, pipeline: ModelPipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
+    config: Config,
+    pipeline: ModelPipeline,
+    dataset: Dataset,
+    snapshot: str,
+    params: Mapping[str, Param],
+    labels: JobLabels | None = None,
 ) -> JobSpec:
     """Return the order for a job."""
     return JobSpec(
@@ -259,6 +306,7 @@ def job_spec(
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,
+        labels=labels,
         code_version=trainers.code_version(pipeline.trainer.use),
     )
 
@@ -298,6 +346,7 @@ def _record(
             "rows_holdout": result.rows["holdout"],
         },
         "snapshot": spec.snapshot,
+        "labels": spec.labels.model_dump() if spec.labels else None,
         "task": spec.task,
         "target": spec.target.feature().as_json(),
         "features": [feature.as_json() for feature in seen],

@@ -25,16 +25,17 @@ from rempart.settings.pipeline import Pipeline
 def files_of(pipeline: Pipeline, files: Sequence[Path]) -> Iterator[list[Path]]:
     """Provide the files to try a pipeline on: those named, else the project's own.
 
-    For a derived pipeline the files are those of its inputs, each named after its input. Raises IngestError,
-    PipelineError.
+    For a derived pipeline the files are those of its inputs, each named after its input. A file with labels is named
+    after the pipeline that delivers them. Raises IngestError, PipelineError.
     """
+    files, labels = try_pipeline.parted(pipeline, files)
     if not inputs.is_derived(pipeline):
-        yield list(files) or try_pipeline.shipped(pipeline.name)
+        yield [*(files or try_pipeline.shipped(pipeline.name)), *labels]
         return
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as name:
         folder = Path(name) / "result"
         folder.mkdir()
-        yield [derived_rows(pipeline, files, Path(name), folder / f"{pipeline.name}.parquet")]
+        yield [derived_rows(pipeline, files, Path(name), folder / f"{pipeline.name}.parquet"), *labels]
 
 
 def derived_rows(pipeline: Pipeline, files: Sequence[Path], folder: Path, out: Path) -> Path:

@@ -10,20 +10,24 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rempart.errors import IngestError, RempartError
+from rempart.errors import IngestError, LabelsMissing, RempartError
 from rempart.features import in_memory
+from rempart.features.label_feed import feed_of
+from rempart.features.labels import Received
 from rempart.flows.training import check_pipeline
-from rempart.flows.training.train import frozen, target_feature
+from rempart.flows.training.train import frozen, target_feature, without_late
 from rempart.ingestion import expectations
 from rempart.ingestion.acceptance import held_back
 from rempart.ingestion.engine import deliveries
 from rempart.ingestion.engine.batches import RefusedRow
 from rempart.ingestion.engine.limits import Limits, Resources
+from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.profiles.measures import profile
 from rempart.ingestion.profiles.page import page as profile_page
 from rempart.ingestion.sampling import extract
@@ -95,7 +99,7 @@ class Baseline:
 @dataclass(frozen=True)
 class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
-    baseline, and the remedy."""
+    baseline, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these."""
 
     pipeline: str
     files: Sequence[TriedFile]
@@ -104,6 +108,7 @@ class Tried:
     head: Sequence[Mapping[str, Any]]
     baseline: Baseline | None
     open: Sequence[str]
+    labels: Mapping[str, int] | None = None
 
     @property
     def good(self) -> bool:
@@ -127,12 +132,27 @@ def shipped(name: str) -> list[Path]:
     return found[:1]
 
 
+def parted(pipeline: Pipeline, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files of a pipeline, and those with labels: named after the pipeline that delivers these."""
+    labels = pipeline.prediction.from_ if isinstance(pipeline, ModelPipeline) else None
+    named = {file for file in files if labels and file.name.split(".")[0] == labels.pipeline}
+    return [file for file in files if file not in named], [file for file in files if file in named]
+
+
 def try_pipeline(
-    pipeline: Pipeline, files: Sequence[Path], told: Told, *, page: Path | None = None, most: int = extract.MOST
+    pipeline: Pipeline,
+    files: Sequence[Path],
+    told: Told,
+    *,
+    page: Path | None = None,
+    most: int = extract.MOST,
+    now: datetime | None = None,
 ) -> Tried:
     """Try a pipeline on files, each sampled to its share of `most` bytes. `page`: file for the rows' data profile.
 
-    Raises PipelineError if the pipeline is wrong, as `check` does; IngestError if a file cannot be read; FeatureError.
+    Labels of another pipeline come from files of its name, below data/ if none is given; `now` (UTC) is the time at
+    which they are known. Raises PipelineError if the pipeline is wrong, as `check` does; IngestError if a file cannot
+    be read; FeatureError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -143,8 +163,12 @@ def try_pipeline(
     told("judge rows", "")
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as name:
         folder = Path(name)
-        tried, parts = judged(pipeline, files, folder, most)
+        own, labels = parted(pipeline, files)
+        tried, parts = judged(pipeline, own, folder, most)
         rows = pa.concat_tables(map(pq.read_table, parts)) if parts else None
+        received = None
+        if rows is not None and isinstance(pipeline, ModelPipeline):
+            received = _labels(pipeline, labels, folder, most, now or datetime.now(UTC), tried)
         if page is not None:
             _profile(pipeline, parts, folder, page)
     told("judge rows", f"{sum(f.accepted for f in tried):,} of {sum(f.read for f in tried):,} rows accepted")
@@ -153,14 +177,48 @@ def try_pipeline(
     if not isinstance(pipeline, ModelPipeline):
         return Tried(pipeline.name, tried, 0, (), (), None, ())
     told("build features", "")
-    training = in_memory.training_set(pipeline, rows)
+    try:
+        training, _, used = in_memory.build(pipeline, rows, received)
+    except LabelsMissing as missing:
+        return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
+    learnable = without_late(pipeline, training)
+    states = {**asdict(used.rows), "late": training.num_rows - learnable.num_rows} if used else None
+    training = learnable
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows")
     told("score baseline", "")
     baseline, left = _baseline(pipeline, training)
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
     return Tried(
-        pipeline.name, tried, training.num_rows, training.column_names, head(pipeline, training), baseline, left
+        pipeline.name, tried, training.num_rows, training.column_names, head(pipeline, training), baseline, left, states
     )
+
+
+def _labels(
+    pipeline: ModelPipeline, files: Sequence[Path], folder: Path, most: int, now: datetime, tried: list[TriedFile]
+) -> Received | None:
+    """Return the accepted labels of files of another pipeline, if it delivers them. What became of a file is added to
+    `tried`. Raises IngestError without a file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if (feed := feed_of(pipeline)) is None:
+        return None
+    name = feed.source.name
+    try:
+        chosen = list(files) or shipped(name)
+    except IngestError as cause:
+        raise IngestError(
+            f"try pipeline '{pipeline.name}': its labels come from '{name}', and neither a file nor data/ has them",
+            f"Pass a delivery of each, named after its pipeline: `rempart pipeline try {pipeline.name} "
+            f"{pipeline.name}.csv {name}.csv`.",
+        ) from cause
+    (place := folder / "labels").mkdir()
+    told, parts = judged(feed.source, chosen, place, most)
+    tried += told
+    tables = list(map(pq.read_table, parts))
+    rows = pa.concat_tables(tables) if tables else arrow_schema(snapshot_columns(feed.source)).empty_table()
+    return Received(feed, rows, None, now)
 
 
 def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path) -> None:

@@ -25,12 +25,12 @@ def training_tasks(pipeline: ModelPipeline, candidate: Asset, training: Training
 
 def _on_this_machine(name: str, candidate: Asset) -> None:
     @task(outlets=[candidate])
-    def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+    def train(params: Any = None, dag_run: Any = None, outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.training.train import train
 
-        result = runtime.as_json(
-            train(runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"])
-        )
+        with runtime.waits(dag_run):
+            trained = train(runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"])
+        result = runtime.as_json(trained)
         outlet_events[candidate].extra = {"version": result["version"]}
         return result
 
@@ -41,10 +41,12 @@ def _in_pods(pipeline: ModelPipeline, candidate: Asset, training: Training) -> N
     name = pipeline.name
 
     @task
-    def order(params: Any = None) -> dict[str, Any]:
+    def order(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
         from rempart.flows.training.pod_job import order
 
-        return runtime.as_json(order(runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"]))
+        with runtime.waits(dag_run):
+            placed = order(runtime.platform(), runtime.model_pipeline(name), params=params["trainer_params"])
+        return runtime.as_json(placed)
 
     @task(outlets=[candidate])
     def train(ordered: Any, outlet_events: Any = None) -> dict[str, Any]:

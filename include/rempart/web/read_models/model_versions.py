@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from rempart.features.label_feed import told
 from rempart.flows.training.champions import succession
 from rempart.ledger.attributed import Writer, writer
 from rempart.ledger.port import Evidence
@@ -49,6 +50,7 @@ class ModelVersion:
     rows_train: int
     rows_holdout: int
     snapshot: str
+    labels: str
     trainer: str
     params: Mapping[str, Any]
     seed: int | None
@@ -172,6 +174,7 @@ def _training(version: ModelVersion) -> dict[str, Any]:
         "seed": version.seed,
         "training set": version.dataset_sha256[:16],
         "snapshot": version.snapshot,
+        **({"labels": version.labels} if version.labels else {}),
         "rows to learn from": version.rows_train,
         "rows held out": version.rows_holdout,
         "code": version.code_version,
@@ -206,6 +209,7 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         int(dataset.get("rows_train", 0)),
         int(dataset.get("rows_holdout", 0)),
         str(body.get("snapshot") or ""),
+        _labels(body),
         str(trainer.get("use", "")),
         dict(trainer.get("params") or {}),
         trainer.get("seed"),
@@ -215,6 +219,14 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         writer(trained) if trained else None,
         tuple(_decision(record) for record in told),
     )
+
+
+def _labels(body: Mapping[str, Any]) -> str:
+    """Return the snapshot of labels of another pipeline, and how many rows have one; empty for a target of own rows."""
+    labels = body.get("labels")
+    if not labels:
+        return ""
+    return f"snapshot {labels['snapshot']} of '{labels['pipeline']}': {told(labels['pipeline'], labels['rows'])}"
 
 
 def _decision(record: Evidence) -> Decision:

@@ -40,6 +40,7 @@ class PipelineState:
     classification: str | None
     prefix: str | None
     target: str | None
+    labels: str | None
     schedule: str | None
     error: tuple[str, str] | None
     known: bool
@@ -81,6 +82,7 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                 spec.classification if spec else None,
                 spec.source.prefix if spec else None,
                 spec.prediction.target if isinstance(spec, ModelPipeline) else None,
+                spec.prediction.from_.pipeline if isinstance(spec, ModelPipeline) and spec.prediction.from_ else None,
                 spec.schedules.ingest if spec else None,
                 (file.what, file.hint) if isinstance(file, PipelineError) else None,
                 known,

@@ -1,0 +1,135 @@
+"""The SQL of labels that another pipeline delivers: which rows have one, and from when it is known.
+
+A label joins a row by its key. It counts if it became known after the moment of the row's prediction, and before its
+snapshot was written. A row without such a label is no example; it is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from rempart.features import tables, versions
+from rempart.features.label_feed import LabelCounts, LabelFeed
+from rempart.features.plan import SQL_TYPES, labels_table, rows_table
+from rempart.settings.pipeline import ModelPipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KNOWN_AT = "_known_at"
+"""Column with the instant from which a label is known. No column of a pipeline begins with _."""
+RECEIVED = "received_labels"
+
+
+@dataclass(frozen=True)
+class Received:
+    """Rows of the label pipeline: its name, its snapshot (None before the first), and the time of that snapshot."""
+
+    feed: LabelFeed
+    table: pa.Table
+    snapshot: str | None
+    as_of: datetime
+
+
+def columns(pipeline: ModelPipeline, feed: LabelFeed) -> tables.Columns:
+    """Return the stored columns of labels and their types: the key by the names of the rows, target, KNOWN_AT."""
+    return [*_raw(pipeline, feed)[:-1], (KNOWN_AT, "timestamptz")]
+
+
+def received_columns(pipeline: ModelPipeline, feed: LabelFeed) -> tables.Columns:
+    """Return the columns of RECEIVED and their types; KNOWN_AT as it was delivered."""
+    return _raw(pipeline, feed)
+
+
+def _raw(pipeline: ModelPipeline, feed: LabelFeed) -> tables.Columns:
+    return [
+        *((column, SQL_TYPES[pipeline.columns[column].type]) for column in pipeline.key),
+        (pipeline.prediction.target, SQL_TYPES[feed.target.type]),
+        (KNOWN_AT, SQL_TYPES[feed.known_at.type]),
+    ]
+
+
+def renamed(pipeline: ModelPipeline, labels: Received) -> pa.Table:
+    """Return the received labels with the columns of `received_columns`."""
+    import pyarrow as pa
+
+    assert pipeline.prediction.from_ is not None  # noqa: S101 - it has a feed
+    taken = [*labels.feed.key, pipeline.prediction.target, pipeline.prediction.from_.known_at]
+    names = [*pipeline.key, pipeline.prediction.target, KNOWN_AT]
+    return pa.Table.from_arrays([labels.table.column(column) for column in taken], names=names)
+
+
+def select(pipeline: ModelPipeline, labels: Received) -> sql.Composed:
+    """Return the query of the labels to store: those of loaded rows; without its value while a label is not known."""
+    begun: sql.Composable = tables.name(KNOWN_AT)
+    known = begun
+    if labels.feed.known_at.type == "date":  # a delivery of the day may have it, but a moment of the day may not
+        begun, known = tables.midnight(begun), tables.midnight(sql.SQL("({} + 1)").format(begun))
+    is_known = sql.SQL("{} <= {}").format(begun, sql.Literal(labels.as_of))
+    return sql.SQL(
+        "SELECT {key}, CASE WHEN {is_known} THEN {target} END, CASE WHEN {is_known} THEN {known} END"
+        " FROM {received} l WHERE EXISTS (SELECT 1 FROM {rows} r WHERE {same})"
+    ).format(
+        key=tables.names(pipeline.key),
+        is_known=is_known,
+        target=tables.name(pipeline.prediction.target),
+        known=known,
+        received=tables.name(RECEIVED),
+        rows=tables.name(rows_table(pipeline)),
+        same=_same(pipeline),
+    )
+
+
+def _same(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the condition that row `r` and label `l` have one key."""
+    return sql.SQL(" AND ").join(sql.SQL("r.{c} = l.{c}").format(c=tables.name(column)) for column in pipeline.key)
+
+
+def examples(pipeline: ModelPipeline) -> sql.Composable:
+    """Return the relation of the rows to learn from, with their moment as `event_timestamp`; see `versions.examples`.
+
+    With labels of another pipeline: only rows that have one, with the target and KNOWN_AT.
+    """
+    if pipeline.prediction.from_ is None:
+        return versions.examples(pipeline)
+    return sql.SQL(
+        "(SELECT r.*, l.{target}, l.{known} FROM {rows} r JOIN {labels} l ON {same}"
+        " WHERE l.{known} > r.event_timestamp)"
+    ).format(
+        target=tables.name(pipeline.prediction.target),
+        known=tables.name(KNOWN_AT),
+        rows=versions.examples(pipeline),
+        labels=tables.name(labels_table(pipeline)),
+        same=_same(pipeline),
+    )
+
+
+def select_counts(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the query of one row with the fields of LabelCounts in order."""
+    return sql.SQL(
+        "SELECT count(*) FILTER (WHERE l.{known} > r.event_timestamp), count(*) FILTER (WHERE l.{key} IS NULL),"
+        " count(*) FILTER (WHERE l.{key} IS NOT NULL AND l.{known} IS NULL),"
+        " count(*) FILTER (WHERE l.{known} <= r.event_timestamp) FROM {rows} r LEFT JOIN {labels} l ON {same}"
+    ).format(
+        known=tables.name(KNOWN_AT),
+        key=tables.name(pipeline.key[0]),
+        rows=versions.examples(pipeline),
+        labels=tables.name(labels_table(pipeline)),
+        same=_same(pipeline),
+    )
+
+
+def counts(row: tuple[Any, ...] | None) -> LabelCounts:
+    """Return the answer to `select_counts`."""
+    return LabelCounts(*(int(count) for count in row or (0, 0, 0, 0)))
+
+
+def vanished(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the statement that deletes stored labels of rows that are loaded no longer."""
+    return sql.SQL("DELETE FROM {labels} l WHERE NOT EXISTS (SELECT 1 FROM {rows} r WHERE {same})").format(
+        labels=tables.name(labels_table(pipeline)), rows=tables.name(rows_table(pipeline)), same=_same(pipeline)
+    )

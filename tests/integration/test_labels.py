@@ -1,0 +1,136 @@
+"""Labels in a feed of their own, on a real feature store: joined, told, corrected, and erased from either side."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from rempart.errors import InputMissing, LabelsMissing
+from rempart.features import in_memory, offline
+from rempart.features.databases import FeatureDatabases
+from rempart.features.training_set import point_in_time
+from rempart.flows.erasure import erase as erase_flow
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import train
+from rempart.flows.training.materialize import materialize, materialize_rows
+from rempart.settings.pipeline import ModelPipeline
+from rempart.training.job import JobSpec
+from tests.derived_project import World, write_project
+from tests.erasable import in_two_memories, secrets_in_memory
+from tests.labelled_project import ORDERS, PAYMENTS, csv, order, order_rows, orders, payment, received, spec
+
+pytestmark = pytest.mark.stores
+
+
+@pytest.fixture
+def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A platform with two sites in memory and a real feature store."""
+    platform = in_two_memories().platform
+    write_project(tmp_path, ORDERS, PAYMENTS, sql={})
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    stores = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
+    connections: Callable[[str], Any] = lambda name: stores.get(name) or secrets_in_memory(name)  # noqa: E731
+    return World(replace(platform, connections=connections))
+
+
+def ordered(platform: Platform, pipeline: ModelPipeline, databases: FeatureDatabases) -> JobSpec:
+    table, snapshot, labels = train.training_set(databases, pipeline)
+    return train.order(platform, pipeline, table, snapshot, labels=labels)
+
+
+def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_sets(
+    world: World, feature_databases: FeatureDatabases
+) -> None:
+    platform, days = world.platform, range(40)
+    world.deliver("payments", "early", csv([payment(999, 3)]))
+    with pytest.raises(InputMissing, match="'orders' has no snapshot yet"):
+        materialize(platform, orders())
+    world.deliver("orders", "one", csv(order(n, n, amount=100.0 + n) for n in days))
+    first = materialize(platform, orders())
+    assert first.labels is not None and first.labels.rows.missing == 40
+    with pytest.raises(LabelsMissing, match="40 not used, none was delivered"):
+        point_in_time(feature_databases, orders())
+
+    world.deliver("payments", "one", csv(payment(n, n + 1 if n != 5 else 35, paid=n % 3 > 0) for n in days if n != 7))
+    second = materialize(platform, orders())
+    assert second.labels is not None
+    assert (second.snapshot, second.labels.rows.labelled, second.labels.rows.missing) == (first.snapshot, 39, 1)
+    found = point_in_time(feature_databases, orders())
+    alone = in_memory.build(
+        orders(),
+        order_rows(order(n, n, amount=100.0 + n) for n in days),
+        received((payment(n, n + 1 if n != 5 else 35, paid=n % 3 > 0) for n in days if n != 7), 10_000),
+    )
+    assert found.table.to_pylist() == alone.table.to_pylist()
+    made = ordered(platform, orders(), feature_databases)
+    assert made.labels is not None and made.labels.snapshot == second.labels.snapshot != ""
+    assert made.labels.rows == {"labelled": 39, "missing": 1, "not_yet": 0, "too_early": 0, "late": 1}
+    assert made.dataset.rows == 38 and made.classification == "personal"
+    assert not materialize(platform, orders()).changed, "the same two snapshots change nothing"
+
+    # a label that is corrected, and one that arrives late
+    world.deliver("payments", "two", csv([payment(7, 8, paid=True), payment(1, 2, paid=False)]))
+    third = materialize(platform, orders())
+    assert third.changed and third.labels is not None and third.labels.rows.labelled == 40
+    rows = {row["order_id"]: row["paid"] for row in point_in_time(feature_databases, orders()).table.to_pylist()}
+    assert rows[7] is True and rows[1] is False
+    ordered(platform, orders(), feature_databases)
+    assert len(holders(world, 3)) == 2
+
+    # an erasure in the label pipeline: training sets and loaded labels are without it, the order itself stays
+    given = {"by": "data-protection-officer", "reason": "objection"}
+    told = erase_flow.erase(platform, spec("payments"), [(3,)], **given)
+    assert any("labels in the feature store of 'orders'" in place for place in told.found)
+    done = erase_flow.erase(platform, spec("payments"), [(3,)], dry_run=False, **given)
+    assert not done.pending and done.left == 0
+    assert holders(world, 3) == [] and len(holders(world, 4)) == 2
+    assert (3,) not in offline.label_keys(feature_databases, orders())
+    assert (
+        3 in loaded(world)
+        and materialize(platform, orders()).labels == point_in_time(feature_databases, orders()).labels
+    )
+
+    # an erasure in the other pipeline reaches them, too, and takes the label of its row along
+    done = erase_flow.erase(platform, orders(), [(4,)], dry_run=False, **given)
+    assert not done.pending and holders(world, 4) == [] and 4 not in loaded(world)
+    assert (4,) not in offline.label_keys(feature_databases, orders())
+    assert 4 in {row[0] for row in world.rows("payments")}
+
+
+def holders(world: World, number: int) -> list[str]:
+    """Versions of training sets that have a row of this order."""
+    found = []
+    for name, site in world.platform.sites.items():
+        for info in site.versions("lake", "training/orders/"):
+            body = b"" if info.marker else site.read("lake", info.key, version_id=info.version_id)
+            if body and number in pq.read_table(io.BytesIO(body))["order_id"].to_pylist():
+                found.append(f"{name}/{info.key}")
+    return found
+
+
+def loaded(world: World) -> set[int]:
+    """Numbers of the orders in the current snapshot."""
+    return {row[0] for row in world.rows("orders")}
+
+
+def test_labels_that_are_taken_elsewhere_now_are_forgotten(
+    world: World, feature_databases: FeatureDatabases, tmp_path: Path
+) -> None:
+    at = world.platform.clock()
+    rows = order_rows([order(1, 0), order(2, 1)])
+    materialize_rows(
+        feature_databases, orders(), rows.to_reader(), "s1", at, received([payment(1, 5), payment(2, 5)], 9)
+    )
+    assert point_in_time(feature_databases, orders()).table.num_rows == 2
+    write_project(tmp_path, ORDERS.replace("pipeline: payments", "pipeline: refunds"))
+    write_project(tmp_path, PAYMENTS.replace("payments", "refunds"))
+    with pytest.raises(Exception, match="those of pipeline 'refunds' are not loaded"):
+        point_in_time(feature_databases, orders())
+    again = materialize_rows(feature_databases, orders(), rows.to_reader(), "s1", at)
+    assert again.labels is not None and again.labels.rows.missing == 2
