@@ -269,6 +269,16 @@ def tracker(site: str) -> str:
     return f"s3_mlflow_{site}"
 
 
+LANDING_WATCH = "airflow_landing_watch"
+"""Connection of the landing watch to Airflow's API: its user may start the ingestion of pipelines, and nothing else."""
+LANDING_WATCH_USER = "landing-watch"
+
+
+def lister(site: str) -> str:
+    """Return the connection that can only list the landing bucket of a site. Only the landing watch uses it."""
+    return f"s3_landing_{site}"
+
+
 def project_root() -> Path:
     """Return the folder of rempart.yaml: `REMPART_HOME`, else the nearest folder upwards from the working directory."""
     if home := os.environ.get("REMPART_HOME"):
