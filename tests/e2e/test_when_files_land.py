@@ -119,12 +119,11 @@ class World:
         records = self.platform.ledger.find("deliveries", NAME, limit=1000)
         return sum(len(record.body["deliveries"]) for record in records)
 
-    def watch(self) -> int:
-        """The process of the landing watch that the supervisor started."""
+    def watch(self, after: int = 0) -> int:
+        """The process of the landing watch that the supervisor started, another one than before."""
         group = self.project.var / "stack" / "groups" / "landing-watch"
-        pid = int(group.read_text(encoding="utf-8").split()[0])
-        os.kill(pid, 0)
-        return pid
+        until(lambda: int(group.read_text(encoding="utf-8").split()[0]) != after, "the supervisor starts the watch")
+        return int(group.read_text(encoding="utf-8").split()[0])
 
     def looks(self, count: int = 3) -> None:
         """Let the watch look some more times. What must not happen is then looked for."""
@@ -168,10 +167,9 @@ def test_two_files_under_a_watch_that_is_killed_start_one_run_also_beside_a_seco
     with subprocess.Popen(command, cwd=world.project.root, env=world.project.environment) as second:
         try:
             world.ended("landed__", 2)
-            until(lambda: world.watch() != killed, "the supervisor starts the watch again")
-            again = world.watch()
+            again = world.watch(after=killed)
             os.kill(again, signal.SIGKILL)
-            until(lambda: world.watch() != again, "the supervisor starts the watch again")
+            world.watch(after=again)
             world.looks()
         finally:
             second.terminate()
