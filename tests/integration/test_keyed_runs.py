@@ -1,4 +1,4 @@
-"""Runs by REST at the real Airflow: a key names one run, a wrong conf makes none, and the landing watch has few rights."""
+"""Runs by REST at the real Airflow: a key names one run, a wrong conf makes none, and the watch has few rights."""
 
 from __future__ import annotations
 
