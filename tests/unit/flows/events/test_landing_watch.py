@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -178,16 +179,21 @@ def test_a_run_waits_until_airflow_has_read_what_its_snapshot_starts(
     assert len(house.looks(1)) == 1
 
 
-def test_each_look_touches_the_file_that_a_health_check_reads(house: House, tmp_path: Path) -> None:
-    house.watch.beat = tmp_path / landing_watch.BEAT
-    house.watch.stop.set()
-    house.watch.run()
-    assert not house.watch.beat.exists()
-    house.watch.stop.clear()
-    house.watch.seconds = lambda: 0.0
-    house.watch.pipelines = lambda: house.watch.stop.set() or {}
-    house.watch.run()
-    assert house.watch.beat.exists() and health_check.BEAT == landing_watch.BEAT
+def test_each_look_touches_the_file_that_a_health_check_reads(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMPART_VAR", str(tmp_path))
+    stop, beat = house.watch.stop, tmp_path / landing_watch.BEAT
+    assert health_check.main("landing-watch") == 1, "it has not looked yet"
+
+    def pipelines_of_the_last_look() -> Mapping[str, ModelPipeline | PipelineError]:
+        stop.set()
+        return {}
+
+    LandingWatch(house.platform, house.airflow, stop, pipelines=pipelines_of_the_last_look, beat=beat).run()
+    assert health_check.main("landing-watch") == 0
+    os.utime(beat, (0, 0))
+    assert health_check.main("landing-watch") == 1
 
 
 def test_a_reset_in_progress_starts_nothing(house: House) -> None:
