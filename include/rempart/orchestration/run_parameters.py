@@ -33,7 +33,7 @@ def contradictory(conf: Mapping[str, Any]) -> str | None:
     """Return the message about parameters of an ingestion that contradict each other, or None. Pure."""
     accept, accept_loss = bool(conf.get("accept_quarantined")), conf.get("accept_loss")
     refused = contradiction(conf.get("again"), accept=accept, accept_loss=accept_loss)
-    return " ".join(refused) if refused else None
+    return ". ".join(refused) if refused else None
 
 
 def install() -> None:
