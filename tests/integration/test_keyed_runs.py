@@ -19,7 +19,7 @@ from rempart.errors import SiteError
 from rempart.flows.events.landing_watch import landing_site
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
-from rempart.settings.config import LANDING_WATCH
+from rempart.settings.access import LANDING_WATCH
 
 pytestmark = pytest.mark.stack
 DAG_ID = "ingest_hotel_bookings"  # paused in tests: its runs wait

@@ -23,6 +23,9 @@ ROLES: tuple[RoleName, ...] = get_args(RoleName)
 RESERVED = frozenset({"fail_over", "fail_back"})
 """DAGs whose runs move the platform. In Airflow only roles with this right may start, clear or change them."""
 
+LANDING_WATCH = "airflow_landing_watch"
+"""Connection of the landing watch to Airflow's API: its user may start the ingestion of pipelines, and nothing else."""
+LANDING_WATCH_USER = "landing-watch"
 INGESTS = "ingest_"
 """Begins the name of each DAG that ingests a pipeline."""
 

@@ -235,8 +235,7 @@ class Connection:
         return found | ({"sslmode": max(modes, key=SSL_MODES.index)} if modes else {})
 
     def postgresql_url(self, driver: str = "postgresql") -> str:
-        """Return a URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`). It holds the password: never log
-        it.
+        """Return a URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`), with the password: never log it.
 
         asyncpg takes no TLS settings from it: see `rempart.orchestration.async_sessions`.
         """
@@ -267,11 +266,6 @@ TRACKED = "mlflow"
 def tracker(site: str) -> str:
     """Return the connection of MLflow's server for artifacts at a site: it reaches its own prefix only."""
     return f"s3_mlflow_{site}"
-
-
-LANDING_WATCH = "airflow_landing_watch"
-"""Connection of the landing watch to Airflow's API: its user may start the ingestion of pipelines, and nothing else."""
-LANDING_WATCH_USER = "landing-watch"
 
 
 def lister(site: str) -> str:

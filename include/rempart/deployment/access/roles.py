@@ -15,8 +15,8 @@ from rempart.deployment.access import people
 from rempart.deployment.access.people import Session
 from rempart.deployment.setup.paths import Stack
 from rempart.settings import access
-from rempart.settings.access import Permission, RoleName
-from rempart.settings.config import LANDING_WATCH, Connection, Connections
+from rempart.settings.access import LANDING_WATCH, Permission, RoleName
+from rempart.settings.config import Connection, Connections
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from rempart.deployment.setup import environment
 from rempart.deployment.setup.credentials import write_private
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
-from rempart.settings.config import LANDING_WATCH, Connection, Connections
+from rempart.settings.access import LANDING_WATCH
+from rempart.settings.config import Connection, Connections
 
 ERRORS = 20
 """Limit of import errors that are reported one by one."""

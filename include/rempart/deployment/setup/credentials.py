@@ -19,16 +19,8 @@ from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.settings import config as configuration
-from rempart.settings.config import (
-    DATABASES,
-    LANDING_WATCH,
-    LANDING_WATCH_USER,
-    Connection,
-    lister,
-    tracker,
-    watcher,
-    witness,
-)
+from rempart.settings.access import LANDING_WATCH, LANDING_WATCH_USER
+from rempart.settings.config import DATABASES, Connection, lister, tracker, watcher, witness
 from rempart.tracking_access.app import READER_PASSWORD
 
 _HEADER = "# Secrets of the platform, generated once. Do not commit, do not share.\n"

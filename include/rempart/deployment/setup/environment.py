@@ -12,7 +12,8 @@ from rempart.deployment.setup.credentials import connections
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import ConnectionMissing
 from rempart.models.tracking import address
-from rempart.settings.config import LANDING_WATCH_USER, Connection, Connections, tracker
+from rempart.settings.access import LANDING_WATCH_USER
+from rempart.settings.config import Connection, Connections, tracker
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.tracking_access.app import READER, READER_PASSWORD
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from rempart.backup.keys import keyring
 from rempart.ledger import keys
-from rempart.settings.config import DATABASES, LANDING_WATCH, WAL_ARCHIVE, Config, lister, tracker, watcher, witness
+from rempart.settings.access import LANDING_WATCH
+from rempart.settings.config import DATABASES, WAL_ARCHIVE, Config, lister, tracker, watcher, witness
 
 CONNECTION = "AIRFLOW_CONN_"
 

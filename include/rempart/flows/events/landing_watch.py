@@ -28,7 +28,8 @@ from rempart.errors import ConnectionMissing, PipelineError, RempartError
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import landing
-from rempart.settings.config import LANDING_WATCH, Connection, Connections, lister
+from rempart.settings.access import LANDING_WATCH
+from rempart.settings.config import Connection, Connections, lister
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification

@@ -19,8 +19,8 @@ from rempart.errors import AccessError
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.settings import access
-from rempart.settings.access import RoleName
-from rempart.settings.config import LANDING_WATCH_USER, Config, Connection
+from rempart.settings.access import LANDING_WATCH_USER, RoleName
+from rempart.settings.config import Config, Connection
 
 
 def new_password() -> str:
