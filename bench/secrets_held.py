@@ -11,6 +11,7 @@ from rempart.settings.config import Config
 SERVICES = {
     **{name: f"airflow-{name}" for name in ("api-server", "scheduler", "dag-processor", "triggerer")},
     "mlflow": "mlflow",
+    "landing-watch": "landing-watch",
 }
 _NAMES = (
     "cut -d= -f1 /var/lib/rempart/secrets.env; echo --;"

@@ -7,17 +7,12 @@ stack. The outputs are compared with the pages in outline (`tests.tutorial_pages
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from rempart.settings.config import project_root
-from tests.integration.own_servers import free_stack
+from tests.e2e.projects import Project
 from tests.tutorial_pages import Block, blocks, unlike
 
 pytestmark = [pytest.mark.full, pytest.mark.kills_processes]
@@ -34,58 +29,6 @@ from rempart.settings import config
 AirflowApi(config.environment_connections("airflow_api")).await_dag("ingest_bike_rentals")
 """
 """A reader takes minutes to decide, and Airflow reads the draft. A DAG that it first meets with a leak stays paused."""
-_NOT_COPIED = shutil.ignore_patterns("var", ".venv*", ".git", ".*_cache", "__pycache__")
-
-
-class Project:
-    """A copy of the project, in which a reader works."""
-
-    def __init__(self, root: Path, var: Path, offset: int) -> None:
-        kept = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE", "VIRTUAL_ENV")
-        self.root = root
-        self.mlflow = f"127.0.0.1:{15000 + offset}"
-        self._environment = {
-            **{name: os.environ[name] for name in kept if name in os.environ},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "include"),
-            "REMPART_HOME": str(root),
-            "REMPART_VAR": str(var),
-            "REMPART_PORT_OFFSET": str(offset),
-            "NO_COLOR": "1",
-            "COLUMNS": "200",
-        }
-
-    def run(self, command: list[str], text: str, seconds: float = 900) -> tuple[int, str]:
-        """Run a program on a text and return its exit code and everything that it wrote."""
-        done = subprocess.run(
-            [*command],
-            input=text,
-            cwd=self.root,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        return done.returncode, done.stdout
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A copy of the project whose stack runs; everything is stopped at the end."""
-    folder = tmp_path_factory.mktemp("tutorial")
-    root = folder / "rempart"
-    shutil.copytree(project_root(), root, ignore=_NOT_COPIED, symlinks=True)
-    (root / "include" / "pipelines" / "bike_rentals.yaml").unlink(missing_ok=True)
-    made = Project(root, folder / "var", free_stack(folder / "var").offset)
-    try:
-        code, output = made.run(["rempart", "up"], "")
-        assert code == 0, output
-        yield made
-    finally:
-        code, output = made.run(["rempart", "down"], "")
-        assert code == 0, output
 
 
 def commands(page: str) -> list[Block]:
@@ -125,30 +68,23 @@ def finished(project: Project) -> Project:
 
 
 def test_the_tutorial_does_what_it_says(finished: Project) -> None:
-    assert "bike_rentals" in typed(finished, "pipeline list")
+    assert "bike_rentals" in finished.typed("pipeline list")
 
 
 def test_the_champion_predicts_in_a_program_of_its_reader(finished: Project) -> None:
     execute(finished, PREDICT)
 
 
-def typed(project: Project, command: str, code: int = 0) -> str:
-    """The output of a command that must end with this exit code."""
-    ended, output = project.run(["rempart", *command.split()], "")
-    assert ended == code, f"rempart {command}: exit code {ended}\n{output}"
-    return output
-
-
 def test_two_versions_are_compared_and_the_first_is_champion_again_after_a_roll_back(finished: Project) -> None:
-    compared = json.loads(typed(finished, "model compare bike_rentals 1 2 --json"))
+    compared = json.loads(finished.typed("model compare bike_rentals 1 2 --json"))
     assert compared["model"] == "bike_rentals"
-    assert "mae" in typed(finished, "model compare bike_rentals 1 2")
-    assert "Version 2: champion" in typed(finished, "model show bike_rentals")
-    planned = typed(finished, "model roll-back bike_rentals")
+    assert "mae" in finished.typed("model compare bike_rentals 1 2")
+    assert "Version 2: champion" in finished.typed("model show bike_rentals")
+    planned = finished.typed("model roll-back bike_rentals")
     assert "version 1 becomes champion in place of version 2" in planned and "Nothing was changed." in planned
-    assert "Version 2: champion" in typed(finished, "model show bike_rentals")
-    assert "done: version 1 is champion" in typed(finished, "model roll-back bike_rentals --yes")
-    assert "Version 1: champion" in typed(finished, "model show bike_rentals")
+    assert "Version 2: champion" in finished.typed("model show bike_rentals")
+    assert "done: version 1 is champion" in finished.typed("model roll-back bike_rentals --yes")
+    assert "Version 1: champion" in finished.typed("model show bike_rentals")
 
 
 LOSE_A_PART = """
@@ -163,20 +99,20 @@ site.delete("lake", snapshots.current(site, "lake", "bike_rentals").parts[0].key
 def test_a_lost_part_of_the_snapshot_is_told_until_it_is_restored(finished: Project) -> None:
     code, output = finished.run([sys.executable, "-"], LOSE_A_PART)
     assert code == 0, output
-    told = typed(finished, "pipeline show bike_rentals", code=1)
+    told = finished.typed("pipeline show bike_rentals", code=1)
     assert "MISSING at site 'primary': 1 of the snapshot's objects" in told
     command = "restore --only dataset:bike_rentals"
     assert f"Bring them back: rempart {command}" in told
-    typed(finished, f"{command} --yes")
-    assert "MISSING" not in typed(finished, "pipeline show bike_rentals")
+    finished.typed(f"{command} --yes")
+    assert "MISSING" not in finished.typed("pipeline show bike_rentals")
 
 
 def test_a_delivery_that_is_held_back_ends_the_run_with_the_next_command(finished: Project) -> None:
     names, *rows = (finished.root / "data/tutorial/bike_rentals_january.csv").read_text().splitlines()[:4]
     bad = [",".join([*row.split(",")[:-1], "-1"]) for row in rows]
     (finished.root / "held.csv").write_text("\n".join([names, *bad]) + "\n")
-    typed(finished, "pipeline deliver bike_rentals held.csv")
-    told = typed(finished, "pipeline run bike_rentals --follow", code=1)
+    finished.typed("pipeline deliver bike_rentals held.csv")
+    told = finished.typed("pipeline run bike_rentals --follow", code=1)
     assert "ingest       FAILED after" in told and "3 of 3 rows were refused" in told
     assert "What to do: Run `rempart quarantine show bike_rentals`" in told
-    assert "rempart quarantine again bike_rentals" in typed(finished, "quarantine show bike_rentals")
+    assert "rempart quarantine again bike_rentals" in finished.typed("quarantine show bike_rentals")

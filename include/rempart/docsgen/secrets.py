@@ -11,6 +11,7 @@ PROCESSES = {
     "triggerer": "airflow-triggerer",
     "task": "airflow-workload",
     "MLflow": "mlflow",
+    "landing watch": "landing-watch",
     "object store": "site",
     "PostgreSQL": "postgresql",
 }
@@ -35,7 +36,7 @@ _NOTES = """
 - The preparing job (the container `airflow-init`, the job `rempart-prepare`) and the restore (the container `restore`,
   the job `rempart-restore`) also hold the password of the database's administrator. Both are short jobs.
 - The supervisor and the watchdog of the embedded stack hold the connections that you exported, to pass them on.
-- With `access: {auth_manager: simple}` the API server also holds the admin's password.
+- With `access: {auth_manager: simple}` the API server also holds the passwords of the admin and the landing watch.
 - In containers and on Kubernetes, an API server, DAG processor or triggerer is stopped if it tries to reach a host that
   the policy refuses, and its log says so. The ledger has no record of it, because these processes cannot sign one.
 """

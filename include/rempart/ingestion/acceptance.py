@@ -1,4 +1,4 @@
-"""Reasons against rows whose key is known, and the deliveries of which too many rows are refused."""
+"""Reasons against rows whose key is known, the deliveries of which too many rows are refused, and their acceptance."""
 
 from __future__ import annotations
 
@@ -8,6 +8,28 @@ DUPLICATE = "duplicate of an accepted row"
 CONFLICT = "its key was accepted before with other values"
 HELD = "held back: too many rows of its delivery were refused"
 """Reason of a good row in quarantine."""
+
+ALL = "all"
+"""Stands for all deliveries where a run ingests one again."""
+
+
+def contradiction(again: str | None, *, accept: bool, accept_loss: str | None) -> tuple[str, str] | None:
+    """Return why an ingestion cannot do both that it was asked for, and the remedy; None if it can. Pure.
+
+    `again`: SHA-256 of a delivery, or ALL. `accept`: publish although too many rows are refused. `accept_loss`: id of a
+    lost snapshot.
+    """
+    if accept and again is None:
+        return (
+            "accept_quarantined needs `again` to name a delivery: nothing was started",
+            "Inspect a delivery on the cockpit's page of this pipeline first, and pass its SHA-256 as `again`.",
+        )
+    if again == ALL and (accept or accept_loss):
+        return (
+            "`again: all` takes no `accept_quarantined` and no `accept_loss`: nothing was started",
+            "Judge all deliveries anew without it, then accept a held-back delivery by its SHA-256.",
+        )
+    return None
 
 
 def held_back(counts: Sequence[tuple[int, int]], limit: float) -> frozenset[int]:

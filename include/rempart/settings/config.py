@@ -235,8 +235,7 @@ class Connection:
         return found | ({"sslmode": max(modes, key=SSL_MODES.index)} if modes else {})
 
     def postgresql_url(self, driver: str = "postgresql") -> str:
-        """Return a URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`). It holds the password: never log
-        it.
+        """Return a URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`), with the password: never log it.
 
         asyncpg takes no TLS settings from it: see `rempart.orchestration.async_sessions`.
         """
@@ -267,6 +266,11 @@ TRACKED = "mlflow"
 def tracker(site: str) -> str:
     """Return the connection of MLflow's server for artifacts at a site: it reaches its own prefix only."""
     return f"s3_mlflow_{site}"
+
+
+def lister(site: str) -> str:
+    """Return the connection that can only list the landing bucket of a site. Only the landing watch uses it."""
+    return f"s3_landing_{site}"
 
 
 def project_root() -> Path:

@@ -45,12 +45,14 @@ PODS = {
     "triggerer": Pod({"tier": "airflow", "component": "triggerer"}),
     "task": Pod({"tier": "airflow", "component": "worker"}),
     "mlflow": Pod({"app.kubernetes.io/name": "mlflow"}),
+    "landing-watch": Pod({"app.kubernetes.io/name": "landing-watch"}),
     "prepare": Pod({"app.kubernetes.io/name": "rempart-prepare"}),
     "front": Pod({"app": "ingress"}, "ingress", {"rempart.eu/front": "true"}),
     "job": Pod({}, "training", {"rempart.eu/jobs": "true"}),
     "stranger": Pod({"tier": "airflow", "component": "worker"}, "other"),
 }
 OPEN = {
+    ("landing-watch", "api-server", 18080),
     ("task", "api-server", 18080),
     ("task", "mlflow", 15000),
     ("api-server", "mlflow", 15000),
@@ -62,6 +64,11 @@ OPEN = {
 
 def every(kind: str) -> list[dict[str, Any]]:
     return [document for file in FILES for document in documents(file) if document["kind"] == kind]
+
+
+def deployment(name: str) -> dict[str, Any]:
+    """The Deployment of that name."""
+    return next(found for found in every("Deployment") if found["metadata"]["name"] == name)
 
 
 @functools.cache

@@ -148,6 +148,8 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
         "AIRFLOW_CONN_BACKUP_KEY": {"scheduler", "worker", "cli", "airflow-init", "restore"},
         "AIRFLOW_CONN_S3_PRIMARY": {"scheduler", "worker", "cli", "airflow-init", "restore"},
         "AIRFLOW_CONN_S3_MLFLOW_PRIMARY": {"mlflow"},
+        "AIRFLOW_CONN_S3_LANDING_PRIMARY": {"landing-watch"},
+        "AIRFLOW_CONN_AIRFLOW_LANDING_WATCH": {"landing-watch", "airflow-init", "restore"},
         "REMPART_AIRFLOW_MLFLOW_PASSWORD": {"scheduler", "worker", "cli", "airflow-init", "restore", "mlflow"},
         "REMPART_AIRFLOW_API_SECRET": {"api-server", "airflow-init", "restore"},
         "REMPART_AIRFLOW_JWT_SECRET": {"api-server", "scheduler", "cli", "airflow-init", "restore"},

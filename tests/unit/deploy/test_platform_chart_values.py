@@ -20,6 +20,7 @@ from tests.unit.deploy.platform_files import (
     ROOT,
     TYPES,
     VALUES,
+    deployment,
     every,
 )
 
@@ -134,7 +135,7 @@ def test_a_drained_node_takes_neither_every_scheduler_nor_every_api_server() -> 
 
 
 def test_a_process_that_hangs_is_started_anew_and_one_that_starts_or_waits_is_not() -> None:
-    (mlflow,) = every("Deployment")
+    mlflow = deployment("mlflow")
     (container,) = mlflow["spec"]["template"]["spec"]["containers"]
     probes = {name: container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
     assert {health["httpGet"]["path"] for health in probes.values()} == {"/health"}

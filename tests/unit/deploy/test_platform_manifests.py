@@ -19,6 +19,7 @@ from tests.unit.deploy.platform_files import (
     FILES,
     MANAGED,
     VALUES,
+    deployment,
     every,
     given,
     pod_specs,
@@ -43,7 +44,7 @@ def test_a_misspelt_field_would_be_seen() -> None:
     assert list(unknown(pod, "V1Pod", "Pod")) == ["Pod.spec.containers.0.securityContext.readOnlyRootFileSystem"]
 
 
-@pytest.mark.parametrize("name", ["rempart-prepare", "mlflow", "task", *COMPONENTS])
+@pytest.mark.parametrize("name", ["rempart-prepare", "mlflow", "landing-watch", "task", *COMPONENTS])
 def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> None:
     spec = pod_specs()[name]
     assert violations(spec) == []
@@ -128,13 +129,13 @@ def test_the_overlay_names_images_by_digest_and_changes_what_is_there() -> None:
     used = {
         pod_spec["containers"][0]["image"]
         for name, pod_spec in pod_specs().items()
-        if name in ("rempart-prepare", "mlflow")
+        if name in ("rempart-prepare", "mlflow", "landing-watch")
     }
     assert {image["name"] for image in overlay["images"]} == used
     assert all(image["digest"].startswith("sha256:") for image in overlay["images"])
     (patch,) = overlay["patches"]
     (change,) = yaml.safe_load(patch["patch"])
-    (mlflow,) = every("Deployment")
+    mlflow = deployment("mlflow")
     args = mlflow["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[int(change["path"].rpartition("/")[2])].startswith("--allowed-hosts=")
     assert change["value"].startswith("--allowed-hosts=mlflow:15000,")
@@ -147,7 +148,7 @@ def test_kustomize_builds_the_overlay_and_the_secrets(tmp_path: Path) -> None:
         return list(yaml.safe_load_all(done.stdout))
 
     images = re.findall(r"image: (.+)", yaml.safe_dump_all(build(MANAGED)))
-    assert len(images) == 2 and all("@sha256:" in image for image in images)
+    assert len(set(images)) == 2 and all("@sha256:" in image for image in images)
     cluster.initialise(stack(tmp_path), given())
     secrets = build(tmp_path / cluster.FOLDER)
     assert {secret["metadata"]["name"] for secret in secrets} == {

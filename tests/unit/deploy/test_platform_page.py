@@ -66,7 +66,7 @@ def test_the_pages_patch_has_every_pod_of_ours_verify_the_databases_certificate(
         *(document for document in documents(RESTORE) if document["kind"] == "Job"),
     ]
     kind, name = (re.compile(patch["target"][key]) for key in ("kind", "name"))
-    assert len(ours) == 3
+    assert len(ours) == 4
     for resource in ours:
         assert kind.fullmatch(resource["kind"]) and name.fullmatch(resource["metadata"]["name"]), resource["metadata"]
         (container,) = resource["spec"]["template"]["spec"]["containers"]

@@ -19,6 +19,7 @@ from rempart.sovereignty import pods
 from tests.unit.deploy.platform_files import (
     PAGE,
     VALUES,
+    deployment,
     every,
     given,
     project,
@@ -126,7 +127,7 @@ def test_services_of_our_manifests_have_the_names_that_the_settings_use(made: di
     names = {name: inside.host(name) for name in ("mlflow", "airflow")}
     assert ports == {names[name].removesuffix(f".{cluster.NAMESPACE}.svc"): inside.ports[name] for name in names}
     assert ports["api-server"] == VALUES["ports"]["apiServer"]
-    (mlflow,) = every("Deployment")
+    mlflow = deployment("mlflow")
     (container,) = mlflow["spec"]["template"]["spec"]["containers"]
     told = CliRunner().invoke(app, ["run", "mlflow", "--help"]).output
     for option in (part.partition("=")[0] for part in container["args"] if part.startswith("--")):

@@ -66,15 +66,32 @@ def test_each_pod_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> No
         "secret-S3_WATCH_HAVEN": set(),
         "secret-S3_WITNESS_HAVEN": {"tasks", "prepare"},
         # the API server reads logs of tasks at the active site, the triggerer writes those of its triggers
-        "secret-S3_PRIMARY": {"tasks", "prepare", "mlflow", "api-server", "triggerer"},
+        "secret-S3_PRIMARY": {"tasks", "prepare", "mlflow", "landing-watch", "api-server", "triggerer"},
         "AIRFLOW_CONN_LEDGER_KEY=": {"tasks", "prepare"},
         "AIRFLOW_CONN_BACKUP_KEY=": {"tasks", "prepare"},
         "REMPART_AIRFLOW_API_SECRET=": {"api-server", "prepare"},
+    }
+    assert {name for name in read(made["landing-watch.env"]) if "S3" not in name} == {
+        "AIRFLOW_CONN_AIRFLOW_LANDING_WATCH",
+        "AIRFLOW_CONN_PG_CONTINUITY",
+        "AIRFLOW_CONN_PG_LEDGER",
     }
     for name in ("tasks.env", "mlflow.env", "api-server.env", "triggerer.env"):
         for variable, value in read(made[name]).items():
             if variable.startswith("AIRFLOW_CONN_"):
                 assert parse_connection("x", value).password, variable
+
+
+def test_a_key_that_lists_the_landing_bucket_takes_the_place_of_the_sites_own(tmp_path: Path) -> None:
+    limited = {"AIRFLOW_CONN_S3_LANDING_PRIMARY": "aws://lists:secret-landing@"}
+    cluster.initialise(stack(tmp_path), given() | limited)
+    folder = tmp_path / cluster.FOLDER
+    held = read_env_file(folder / "landing-watch.env")
+    assert "AIRFLOW_CONN_S3_PRIMARY" not in held and "AIRFLOW_CONN_S3_HAVEN" in held
+    assert {file.name for file in folder.iterdir() if "secret-landing" in file.read_text("utf-8")} == {
+        cluster.KEY,
+        "landing-watch.env",
+    }
 
 
 def test_the_files_are_closed_secrets_stay_and_what_is_given_again_is_taken(

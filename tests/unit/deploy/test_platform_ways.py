@@ -19,6 +19,7 @@ from tests.unit.deploy.platform_files import (
     OPEN,
     PODS,
     ROOT,
+    deployment,
     every,
     given,
     project,
@@ -72,7 +73,7 @@ def test_a_job_of_a_pool_in_this_cluster_reaches_the_tracking_server_by_its_name
     assert reaches(policies, job, PODS["mlflow"], 15000) and not reaches(policies, other, PODS["mlflow"], 15000)
     assert not reaches(policies, job, PODS["api-server"], 18080)
     inside = cluster.in_cluster(stack(tmp_path))
-    (mlflow,) = every("Deployment")
+    mlflow = deployment("mlflow")
     (allowed,) = [
         part
         for part in mlflow["spec"]["template"]["spec"]["containers"][0]["args"]

@@ -122,7 +122,8 @@ def test_the_policy_of_the_key_is_the_one_that_the_stack_gives() -> None:
     assert statement["Action"] == list(watch.actions)
     assert statement["Resource"] == [f"arn:aws:s3:::{place}" for place in watch.objects]
     assert [identity.name for identity in limited(settings, "primary", lambda name: Connection(name, "aws"))] == [
-        "mlflow"
+        "mlflow",
+        "landing",
     ]
 
 

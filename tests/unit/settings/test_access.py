@@ -35,8 +35,22 @@ def test_the_auditor_sees_evidence_and_the_audit_log_and_no_data() -> None:
 
 
 @pytest.mark.parametrize("name", access.ROLES)
-def test_everybody_finds_the_cockpit_in_the_navigation(name: access.RoleName) -> None:
-    assert ("can_read", "Plugins") in access.role(name).permissions
+def test_every_person_finds_the_cockpit_in_the_navigation(name: access.RoleName) -> None:
+    assert (("can_read", "Plugins") in access.role(name).permissions) is (name != "caller")
+
+
+def test_a_program_starts_ingestion_and_does_nothing_else() -> None:
+    role = access.role("caller")
+    assert role.capabilities == {"ingest"}
+    assert {access.needed("ingest_hotel_bookings", starts=True)} == role.capabilities
+    for dag_id in ("ingest_hotel_bookings", "train_hotel_bookings", "fail_over", None):
+        assert access.needed(dag_id) not in role.capabilities
+    assert access.needed("train_hotel_bookings", starts=True) not in role.capabilities
+    assert {name for name in access.ROLES if "ingest" in access.role(name).capabilities} == {
+        "caller",
+        "operator",
+        "admin",
+    }
 
 
 def test_the_admin_may_all_that_any_other_may() -> None:

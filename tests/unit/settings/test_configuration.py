@@ -18,7 +18,7 @@ from rempart.audit import licences
 from rempart.errors import ConfigError, PipelineError, TrainingError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.training import check_pipeline
-from rempart.orchestration.run_parameters import unknown
+from rempart.orchestration.run_parameters import contradictory, unknown
 from rempart.settings import config, operators, pipelines, plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline
@@ -183,6 +183,17 @@ def test_a6_a_parameter_that_a_dag_does_not_have_is_named() -> None:
     assert message is not None
     assert "Unknown run parameter 'dryrun': nothing was started" in message
     assert "dry_run, to" in message
+
+
+def test_parameters_that_contradict_each_other_are_refused_before_a_run_is_made() -> None:
+    assert contradictory({}) is contradictory({"again": "all"}) is contradictory({"accept_loss": "0" * 32}) is None
+    assert contradictory({"again": "0" * 64, "accept_quarantined": True}) is None
+    alone: list[dict[str, object]] = [{"accept_quarantined": True}, {"accept_quarantined": True, "again": None}]
+    for conf in alone:
+        assert "accept_quarantined needs `again`" in str(contradictory(conf))
+    for more in ({"accept_quarantined": True}, {"accept_loss": "0" * 32}):
+        told = str(contradictory({"again": "all", **more}))
+        assert "takes no `accept_quarantined` and no `accept_loss`: nothing was started" in told
 
 
 ASK = """

@@ -50,7 +50,7 @@ def run_airflow(
 
     stack = paths.current()
     if stack.cluster:
-        cluster.write_user(stack, component)
+        cluster.write_users(stack, component)
     launch.run(stack, f"airflow-{component}")
 
 
@@ -98,17 +98,17 @@ def run_wal_archive(
 def run_landing_watch() -> None:
     """Start the ingestion of pipelines with `schedules.on_delivery` when files land, until the process is ended.
 
-    `rempart up` starts it if a pipeline declares that. Elsewhere, run it once; a second one starts no run twice.
+    `rempart up` starts it if a pipeline declares that; docker-compose.yml and deploy/kubernetes have it, too. A second
+    one starts no run twice.
 
     Example:
         rempart run landing-watch
     """
-    from rempart.airflow_api import AirflowApi
-    from rempart.flows.events.landing_watch import LandingWatch
+    from rempart.flows.events import landing_watch
     from rempart.flows.shared.platform import open_platform
-    from rempart.settings import config
+    from rempart.settings.config import var_dir
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    LandingWatch(open_platform(), AirflowApi(config.environment_connections("airflow_api")), stop).run()
+    landing_watch.open_watch(open_platform(), stop, beat=var_dir() / landing_watch.BEAT).run()

@@ -10,6 +10,8 @@ import typer
 from rempart.cli import json_documents, panels
 from rempart.cli.json_documents import AsJson
 
+ROLES = "viewer, auditor, caller, operator or admin."
+
 group = typer.Typer(no_args_is_help=True, rich_help_panel=panels.GOVERN, help="Users of Airflow, each with a role.")
 
 Name = Annotated[str, typer.Argument(help="Name of the user.")]
@@ -56,7 +58,7 @@ def list_users(as_json: AsJson = False) -> None:
 @group.command("add")
 def add_user(
     name: Name,
-    role: Annotated[str, typer.Option(help="viewer, auditor, operator or admin.")],
+    role: Annotated[str, typer.Option(help=ROLES)],
     ask: Ask = False,
 ) -> None:
     """Add a person. The password is generated and shown once, unless you give one.
@@ -111,7 +113,7 @@ def change_password(name: Name, ask: Ask = False) -> None:
 
 
 @group.command("role")
-def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, auditor, operator or admin.")]) -> None:
+def change_role(name: Name, role: Annotated[str, typer.Argument(help=ROLES)]) -> None:
     """Set another role; it applies within half a minute.
 
     Example:

@@ -46,7 +46,7 @@ def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
         f"{state.snapshot.id[:12]} {text.counted(state.snapshot.rows, 'row')}" if state.snapshot else "none",
         f"version {state.champion.version}" if state.champion else "none",
         text.counted(state.quarantined, "row") + (f", {state.held_back} held back" if state.held_back else ""),
-        state.schedule or "by hand",
+        state.schedule or state.event or "by hand",
     )
 
 
@@ -62,7 +62,7 @@ def state_lines(
             [
                 ("source", f"{landing}/{state.prefix} ({state.classification})"),
                 ("predicts", f"{state.target}, from pipeline '{state.labels}'" if state.labels else str(state.target)),
-                ("ingests", f"{state.schedule} (UTC)" if state.schedule else "by hand: the file has no schedule"),
+                ("ingests", _ingests(state)),
             ]
         )
     yield ""
@@ -72,6 +72,11 @@ def state_lines(
     step = state.next
     yield ""
     yield f"Next: {step.sentence}" + (f"\n  {step.command}" if step.command else "")
+
+
+def _ingests(state: PipelineState) -> str:
+    told = [f"{state.schedule} (UTC)"] if state.schedule else []
+    return " and ".join([*told, *([state.event] if state.event else [])]) or "by hand: the file has no schedule"
 
 
 def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
@@ -141,6 +146,7 @@ def as_json(state: PipelineState, landing: str) -> Mapping[str, Any]:
         "target": state.target,
         "labels": state.labels,
         "schedule": state.schedule,
+        "event": state.event,
         "error": dict(zip(("what", "hint"), state.error, strict=True)) if state.error else None,
         "known": state.known,
         "deliveries": state.deliveries if state.known else None,

@@ -1,4 +1,4 @@
-"""Write the roles of rempart.settings.access, and the platform's admin, into the tables of Airflow's FAB auth manager.
+"""Write the roles of rempart.settings.access, and Rempart's own accounts, into the tables of Airflow's FAB.
 
 Pure: it computes the differences between the table and the database. A team's own roles stay unchanged.
 """
@@ -15,7 +15,7 @@ from rempart.deployment.access import people
 from rempart.deployment.access.people import Session
 from rempart.deployment.setup.paths import Stack
 from rempart.settings import access
-from rempart.settings.access import Permission
+from rempart.settings.access import LANDING_WATCH, Permission, RoleName
 from rempart.settings.config import Connection, Connections
 
 
@@ -55,11 +55,12 @@ def admit(stack: Stack, resolve: Connections) -> list[str]:
     """Return the result of `synchronise` if Airflow uses FAB. Raises DatabaseUnavailable, AccessError."""
     if stack.config.access.auth_manager != "fab":
         return []
-    return synchronise(resolve("pg_airflow"), resolve("airflow_api"))
+    own: dict[RoleName, Connection] = {"admin": resolve("airflow_api"), "caller": resolve(LANDING_WATCH)}
+    return synchronise(resolve("pg_airflow"), own)
 
 
-def synchronise(database: Connection, admin: Connection) -> list[str]:
-    """Write roles and the platform's admin. Return what was corrected, and people with roles that are not ours.
+def synchronise(database: Connection, own: Mapping[RoleName, Connection]) -> list[str]:
+    """Write roles, and Rempart's `own` accounts. Return what was corrected, and people with roles that are not ours.
 
     Changes nothing if all is in place. Raises DatabaseUnavailable, AccessError without the tables.
     """
@@ -71,7 +72,8 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
             _write(session, [change for change in changes if change.given is given], given=given)
         lines = [f"created roles {', '.join(missing)}"] if missing else []
         lines += [change.line() for change in changes if change.role not in missing]
-        lines += _platform_admin(session, admin)
+        for role, account in own.items():
+            lines += _own_account(session, account, role)
         session.execute("DELETE FROM session WHERE expiry < timezone('utc', now())")  # each look at the login makes one
         for person in people.listed(session):
             if others := set(person.roles) - set(access.ROLES):
@@ -79,19 +81,19 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
     return lines
 
 
-def _platform_admin(session: Session, admin: Connection) -> list[str]:
-    """Ensure Rempart's own user: existing, active, with its generated password and only its role."""
-    person = next((person for person in people.listed(session) if person.name == admin.login), None)
+def _own_account(session: Session, account: Connection, role: RoleName) -> list[str]:
+    """Ensure a user of Rempart's own: existing, active, with its generated password and only its role."""
+    person = next((person for person in people.listed(session) if person.name == account.login), None)
     if person is None:
-        people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
-        return [f"created user {admin.login}, which Rempart itself uses"]
+        people.insert(session, people.next_number(session), account.login, role, account.password)
+        return [f"created user {account.login}, which Rempart itself uses"]
     lines = []
-    if person.roles != ("admin",):
-        people.set_role(session, person, "admin")
-        lines.append(f"user {admin.login} had roles {', '.join(person.roles) or 'none'}; set to admin")
-    if not person.active or not check_password_hash(people.password_hash(session, person), admin.password):
-        people.set_password(session, person, admin.password)
-        lines.append(f"user {admin.login} was inactive or had another password; active again with its own password")
+    if person.roles != (role,):
+        people.set_role(session, person, role)
+        lines.append(f"user {account.login} had roles {', '.join(person.roles) or 'none'}; set to {role}")
+    if not person.active or not check_password_hash(people.password_hash(session, person), account.password):
+        people.set_password(session, person, account.password)
+        lines.append(f"user {account.login} was inactive or had another password; active again with its own password")
     return lines
 
 

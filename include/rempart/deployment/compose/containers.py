@@ -25,7 +25,7 @@ from rempart.deployment.setup.paths import Stack
 from rempart.deployment.setup.preflight import certificate_file
 from rempart.errors import RempartError, StackError
 from rempart.settings import config as configuration
-from rempart.settings.config import Connection, tracker, watcher, witness
+from rempart.settings.config import Connection, lister, tracker, watcher, witness
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ SECRETS = {
     "cli": "cli",
     "init": "prepare",
     "mlflow": "mlflow",
+    "landing-watch": "landing-watch",
 }
 """Files of secrets, `<name>.env`, and the process that each is for; `local-tasks`: a scheduler that runs the tasks."""
 _WEED = {
@@ -280,7 +281,7 @@ def _of_the_team(stack: Stack) -> set[str]:
     """Return the variables of external services' connections."""
     names = [declared.connection for name in stack.config.services if (declared := stack.external(name))]
     for site in (name for name in stack.config.sites if stack.external(name)):
-        names += [stack.config.sites[site].connection, witness(site), watcher(site), tracker(site)]
+        names += [stack.config.sites[site].connection, witness(site), watcher(site), tracker(site), lister(site)]
     return {f"AIRFLOW_CONN_{name.upper()}" for name in names}
 
 
@@ -299,7 +300,7 @@ def prepare(stack: Stack, patience: float = 60.0) -> None:
     start_stores(stack, patience)
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
-    airflow_server.write_user(stack, resolve("airflow_api"))
+    airflow_server.write_users(stack, resolve)
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
         airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
     logger.info("airflow: database migrated")

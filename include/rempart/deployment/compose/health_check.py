@@ -19,6 +19,9 @@ from rempart.deployment.setup.preflight import CONTAINERS, DEFAULT_PORTS, OPTION
 
 _BEATS = "/0.celeryev/worker.heartbeat"
 """The broker's channel in which Celery's workers say every two seconds that they work."""
+LANDING_WATCH, BEAT = "landing-watch", "landing-watch.beat"
+LOOKS_WITHIN = 120.0
+"""Seconds within which the landing watch looks again, unless a server keeps it waiting."""
 _PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD="  # noqa: S105 # a name
 
 
@@ -60,9 +63,11 @@ def _password() -> str:
 
 
 def is_healthy(service: str) -> bool:
-    """Check MLflow by its own answer, a worker by its heartbeat, other components of Airflow by the API server's
-    report.
+    """Check MLflow by its own answer, a worker by its heartbeat, the landing watch by the time of its last look, other
+    components of Airflow by the API server's report.
     """
+    if service == LANDING_WATCH:
+        return time.time() - (Path(os.environ["REMPART_VAR"]) / BEAT).stat().st_mtime < LOOKS_WITHIN
     if service == "worker":
         return beats(("broker", OPTIONAL_PORTS["broker"]), _password(), socket.gethostname())
     if service == "mlflow":

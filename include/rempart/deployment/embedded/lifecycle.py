@@ -171,7 +171,7 @@ def _write_settings(stack: Stack, resolve: Connections, secrets: dict[str, str])
     if "mlflow" in stack.services:
         mlflow_server.write_authentication(stack, resolve("pg_mlflow"))
     if not stack.external("airflow"):
-        airflow_server.write_user(stack, resolve("airflow_api"))
+        airflow_server.write_users(stack, resolve)
 
 
 def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:

@@ -31,8 +31,9 @@ from rempart.tracking_access.app import READER_PASSWORD
 logger = logging.getLogger(__name__)
 
 FOLDER = "kubernetes"
+_COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow", "landing-watch")
 SECRETS = {
-    **{name: name for name in ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow")},
+    **{name: name for name in _COMPONENTS},
     "prepare": "init",
 }
 """Secrets, each named rempart-<name>, and the file of secrets in containers that holds the same."""
@@ -193,11 +194,11 @@ def initialise(stack: Stack, inherited: Mapping[str, str], *, restored: Mapping[
     return folder
 
 
-def write_user(stack: Stack, component: str) -> None:
-    """Write the admin's password for the simple auth manager, where only the API server reads it."""
+def write_users(stack: Stack, component: str) -> None:
+    """Write the passwords for the simple auth manager, where only the API server reads them."""
     if component == "api-server" and stack.config.access.auth_manager == "simple":
         secrets = configuration.read_env_file(stack.secrets)
-        airflow_server.write_user(stack, credentials.connections(stack, secrets)("airflow_api"))
+        airflow_server.write_users(stack, credentials.connections(stack, secrets))
 
 
 def prepare(stack: Stack) -> None:

@@ -22,7 +22,8 @@ from rempart.deployment.setup import environment
 from rempart.deployment.setup.credentials import write_private
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
-from rempart.settings.config import Connection
+from rempart.settings.access import LANDING_WATCH
+from rempart.settings.config import Connection, Connections
 
 ERRORS = 20
 """Limit of import errors that are reported one by one."""
@@ -30,14 +31,18 @@ FAB = "apache-airflow-providers-fab"
 """Package with its own tables in Airflow's database, which `airflow db migrate` makes and migrates too."""
 
 
-def write_user(stack: Stack, connection: Connection) -> None:
-    """Write the admin's password for Airflow's simple auth manager; with FAB its hash is in the database."""
+def write_users(stack: Stack, resolve: Connections) -> None:
+    """Write the passwords of the admin and of the landing watch for Airflow's simple auth manager.
+
+    With FAB their hashes are in the database.
+    """
     stack.airflow_home.mkdir(parents=True, exist_ok=True)
     file = stack.airflow_home / "passwords.json"
     if stack.config.access.auth_manager != "simple":
         file.unlink(missing_ok=True)
         return
-    text = json.dumps({connection.login: connection.password})
+    accounts = [resolve(name) for name in ("airflow_api", LANDING_WATCH)]
+    text = json.dumps({account.login: account.password for account in accounts})
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         write_private(file, text)
 

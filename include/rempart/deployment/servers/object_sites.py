@@ -50,7 +50,7 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
     """Return the limited identities of a site.
 
     The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats; MLflow works
-    below its own prefix.
+    below its own prefix; the landing watch lists the landing bucket.
     """
     names, narrow = settings.buckets, list[Limited]()
     heartbeats = f"{names.backups}/{PREFIX}*"
@@ -63,7 +63,11 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
         narrow.append(Limited("watch", resolve(config.watcher(site)), ("s3:GetObject",), (heartbeats,)))
     own = (names.artifacts, f"{config.TRACKED}/")
     works = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
-    return [*narrow, Limited("mlflow", resolve(config.tracker(site)), works, ("/".join(own) + "*",), own)]
+    return [
+        *narrow,
+        Limited("mlflow", resolve(config.tracker(site)), works, ("/".join(own) + "*",), own),
+        Limited("landing", resolve(config.lister(site)), (), (), (names.landing, "")),
+    ]
 
 
 def identities(site: str, connection: Connection, others: Sequence[Limited] = ()) -> dict[str, Any]:
@@ -77,7 +81,8 @@ def identities(site: str, connection: Connection, others: Sequence[Limited] = ()
     }
     for other in others:
         resources = [f"arn:aws:s3:::{place}" for place in other.objects]
-        allow: list[dict[str, Any]] = [{"Effect": "Allow", "Action": list(other.actions), "Resource": resources}]
+        does = {"Effect": "Allow", "Action": list(other.actions), "Resource": resources}
+        allow: list[dict[str, Any]] = [does] if resources else []
         if other.lists:
             bucket, prefix = other.lists
             below = {"StringLike": {"s3:prefix": [f"{prefix}*"]}}

@@ -19,7 +19,8 @@ from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.settings import config as configuration
-from rempart.settings.config import DATABASES, Connection, tracker, watcher, witness
+from rempart.settings.access import LANDING_WATCH, LANDING_WATCH_USER
+from rempart.settings.config import DATABASES, Connection, lister, tracker, watcher, witness
 from rempart.tracking_access.app import READER_PASSWORD
 
 _HEADER = "# Secrets of the platform, generated once. Do not commit, do not share.\n"
@@ -115,7 +116,8 @@ def plan(
             connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         if site == stack.config.backup.site:
             connection(watcher(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
-        connection(tracker(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
+        for limited in (tracker(site), lister(site)):
+            connection(limited, "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
             kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
         if stack.job_role(site):
@@ -138,6 +140,7 @@ def plan(
         kept("REMPART_AIRFLOW_JWT_SECRET", new_signing_key)
         kept("REMPART_AIRFLOW_API_SECRET")
         connection("airflow_api", "http", "admin", service="airflow", schema="http")
+        connection(LANDING_WATCH, "http", LANDING_WATCH_USER, service="airflow", schema="http")
     if stack.containers:  # made whether its profile is chosen or not, so that choosing it changes no file of others
         kept("REMPART_AIRFLOW_BROKER_PASSWORD")
         connection("monitoring", "http", "admin", service="monitoring", schema="http")

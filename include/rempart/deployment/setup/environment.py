@@ -12,6 +12,7 @@ from rempart.deployment.setup.credentials import connections
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import ConnectionMissing
 from rempart.models.tracking import address
+from rempart.settings.access import LANDING_WATCH_USER
 from rempart.settings.config import Connection, Connections, tracker
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.tracking_access.app import READER, READER_PASSWORD
@@ -217,7 +218,7 @@ def people(stack: Stack, address: str) -> dict[str, str]:
     """Return the auth manager's settings for Airflow's pages at `address`."""
     if stack.config.access.auth_manager == "simple":
         return {
-            "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"admin:admin,{LANDING_WATCH_USER}:user",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(stack.airflow_home / "passwords.json"),
         }
     seconds = int(stack.config.access.session.total_seconds())

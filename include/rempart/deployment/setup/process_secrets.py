@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from rempart.backup.keys import keyring
 from rempart.ledger import keys
-from rempart.settings.config import DATABASES, WAL_ARCHIVE, Config, tracker, watcher, witness
+from rempart.settings.access import LANDING_WATCH
+from rempart.settings.config import DATABASES, WAL_ARCHIVE, Config, lister, tracker, watcher, witness
 
 CONNECTION = "AIRFLOW_CONN_"
 
@@ -30,6 +31,7 @@ KINDS = (
     Kind("site keys", "each site: list, read and write every bucket"),
     Kind("checkpoint key", "adds checkpoints at the second site, and nothing else"),
     Kind("watch key", "reads heartbeats"),
+    Kind("landing keys", "lists the landing bucket at a site: names, sizes and times of files, and no content"),
     Kind("job keys", "what jobs in pools get at a site with `job_credentials: {kind: connection}`"),
     Kind("ledger database", "reads the ledger, and inserts rows that count for nothing without the signing key"),
     Kind("continuity database", "leases, catalogues, and which site is the active one"),
@@ -45,6 +47,7 @@ KINDS = (
     Kind("Airflow tokens", "signs tokens of Airflow's API and of tasks: who has it can be anybody there"),
     Kind("Airflow sessions", "signs the cookies of Airflow's pages"),
     Kind("Airflow admin", "everything on Airflow's pages and API"),
+    Kind("Airflow landing watch", "starts the ingestion of pipelines in Airflow's API, and reads the state of runs"),
     Kind("broker", "the queue of Celery's workers"),
     Kind("monitoring", "pushes and reads metrics"),
     Kind("pool clusters", "the namespaces in which jobs run"),
@@ -57,6 +60,8 @@ AIRFLOW = frozenset({"Airflow database", "Fernet key", "monitoring"})
 """Secrets that each of Airflow's components needs."""
 TASKS = frozenset(secret_kind.name for secret_kind in KINDS) - {
     "Airflow sessions",
+    "Airflow landing watch",
+    "landing keys",
     "MLflow sessions",
     "MLflow site keys",
     "database administrator",
@@ -81,10 +86,10 @@ HOLDS: Mapping[str, frozenset[str]] = {
     ),  # it follows the active site
     "wal-archive": TASKS,
     "landing-watch": frozenset(  # it lists the landing bucket at the active site, and starts runs
-        {"site keys", "continuity database", "ledger database", "signing key", "Airflow admin"}
+        {"landing keys", "continuity database", "ledger database", "Airflow landing watch"}
     ),
     "cli": TASKS,
-    "prepare": TASKS | {"Airflow sessions", "database administrator"},
+    "prepare": TASKS | {"Airflow sessions", "Airflow landing watch", "database administrator"},
     "postgresql": frozenset(),
     "site": frozenset({"site servers"}),
     "watchdog": frozenset(secret_kind.name for secret_kind in KINDS),  # it becomes `rempart up`
@@ -112,6 +117,7 @@ _CONNECTIONS = {
     keyring.CONNECTION: "backup key",
     "mlflow": "MLflow admin",
     "airflow_api": "Airflow admin",
+    LANDING_WATCH: "Airflow landing watch",
     "monitoring": "monitoring",
     "pg_airflow": "Airflow database",
     "pg_mlflow": "MLflow database",
@@ -129,10 +135,12 @@ def held(process: str, config: Config, executor: str = "LocalExecutor", *, clust
     if name == "airflow-scheduler" and executor == "LocalExecutor":
         secret_kinds |= TASKS
     if name == "airflow-api-server" and config.access.auth_manager == "simple":
-        secret_kinds |= {"Airflow admin"}
-    external = {site for site in config.sites if (service := config.services.get(site)) and service.external}
-    if name == "mlflow" and external:  # where nobody gave it a key of its own: see `given`
+        secret_kinds |= {"Airflow admin", "Airflow landing watch"}
+    external = {service for service, declared in config.services.items() if declared.external}
+    if name in ("mlflow", "landing-watch") and external & config.sites.keys():  # without a key of its own: see `given`
         secret_kinds |= {"site keys"}
+    if name == "landing-watch" and "airflow" in external:
+        secret_kinds |= {"Airflow admin"}
     return secret_kinds | IN_PODS.get(name, frozenset()) if cluster else secret_kinds
 
 
@@ -157,6 +165,7 @@ def kind(variable: str, config: Config) -> str | None:
         },
         **{watcher(site).lower(): "watch key" for site in config.sites},
         **{tracker(site).lower(): "MLflow site keys" for site in config.sites},
+        **{lister(site).lower(): "landing keys" for site in config.sites},
         **{witness(site).lower(): "checkpoint key" for site in config.sites},
         **{site.connection.lower(): "site keys" for site in sites},
     }
@@ -169,10 +178,11 @@ def kind(variable: str, config: Config) -> str | None:
 def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
     """Return only the secrets of these kinds: an undeclared kind is given to nobody."""
     given_secrets = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
-    if {"MLflow site keys", "site keys"} <= kinds:
-        limited = [site for name, site in config.sites.items() if f"{CONNECTION}{tracker(name).upper()}" in secrets]
-        for place in limited:
-            given_secrets.pop(f"{CONNECTION}{place.connection.upper()}", None)
+    for limited, connection in (("MLflow site keys", tracker), ("landing keys", lister)):
+        if {limited, "site keys"} <= kinds:
+            for name, place in config.sites.items():
+                if f"{CONNECTION}{connection(name).upper()}" in secrets:
+                    given_secrets.pop(f"{CONNECTION}{place.connection.upper()}", None)
     return given_secrets
 
 

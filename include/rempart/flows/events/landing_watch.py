@@ -3,6 +3,9 @@
 The id of the run is made from the waiting files: their names, checksums and times. So the same files start one run,
 however often and by however many watchers they are seen, and a restart needs no memory. Files that land while no
 watcher runs still wait at the next look.
+
+The watch has few rights: it lists the landing bucket, reads which site is active and which pipeline is being reset, and
+starts ingestion in Airflow as a user of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +17,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 
 from rempart import canonical_json
-from rempart.airflow_api import AirflowApiError
-from rempart.errors import PipelineError, RempartError
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.coordination.active import is_open
+from rempart.errors import ConnectionMissing, PipelineError, RempartError
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import landing
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.access import LANDING_WATCH
+from rempart.settings.config import Connection, Connections, lister
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
-from rempart.sites.port import ObjectInfo
+from rempart.settings.sections import Classification
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sovereignty.places import decide_site
 
 logger = logging.getLogger(__name__)
 EVERY_SECONDS = 5.0
@@ -34,6 +44,10 @@ LONGEST_SECONDS = 60.0
 AGAIN = timedelta(hours=1)
 """Time after which files that wait still, because their run failed, start another run."""
 MOST_RUNS = 24
+STAGES = ("materialize_features", "train", "validate_model")
+"""DAGs that start after the ingestion of a pipeline with a model. An event before Airflow reads them starts nothing."""
+BEAT = "landing-watch.beat"
+"""File whose time of change says when the watch last looked: a health check reads it."""
 
 
 class Runs(Protocol):
@@ -83,15 +97,57 @@ def run_id(files: str, attempt: int) -> str:
     return f"landed__{files}__{attempt}"
 
 
+def landing_site(platform: Platform, classification: Classification) -> Site:
+    """Return the active site for a look at its landing bucket, which takes nothing in: no decision is recorded.
+
+    The connection may only list that bucket, if the site has one like that. Raises SiteFenced, PlacementDenied,
+    DatabaseUnavailable.
+    """
+    from rempart.sites.s3.site import S3Site
+
+    name = is_open(platform.active()).site
+    place = platform.config.sites[name]
+    connection = None if name in platform.sites else _first(platform.connections, lister(name), place.connection)
+    endpoint = connection.extra.get("endpoint_url") if connection else None
+    today = platform.clock().date()
+    decision = decide_site(platform.config, classification, "data", name, on=today, endpoint=endpoint)
+    if not decision.allowed:
+        raise decision.refusal()
+    if connection is None:
+        return platform.sites[name]
+    return S3Site(name, connection, place.region, decision, most_listed=place.most_listed)
+
+
+def open_watch(platform: Platform, stop: threading.Event, beat: Path | None = None) -> LandingWatch:
+    """Return the watch of a platform, as its own user of Airflow, or as the one of an external Airflow.
+
+    Raises ConnectionMissing.
+    """
+    airflow = AirflowApi(_first(platform.connections, LANDING_WATCH, "airflow_api"))
+    return LandingWatch(platform, airflow, stop, beat=beat)
+
+
+def _first(resolve: Connections, limited: str, otherwise: str) -> Connection:
+    """Return the connection with few rights, or the other one for a server of the team's own."""
+    try:
+        return resolve(limited)
+    except ConnectionMissing:
+        return resolve(otherwise)
+
+
 @dataclass
 class LandingWatch:
-    """Looks at the landing prefix of each pipeline with `schedules.on_delivery`, until `stop` is set."""
+    """Looks at the landing prefix of each pipeline with `schedules.on_delivery`, until `stop` is set.
+
+    `beat`: file that each look touches.
+    """
 
     platform: Platform
     runs: Runs
     stop: threading.Event
     seconds: Callable[[], float] = time.monotonic
     pipelines: Callable[[], Mapping[str, Pipeline | PipelineError]] = load_all
+    beat: Path | None = None
     seen: dict[str, Seen] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
 
@@ -100,6 +156,8 @@ class LandingWatch:
         logger.info("watching the landing bucket every %.0f s", EVERY_SECONDS)
         while not self.stop.is_set():
             self.look()
+            if self.beat:
+                self.beat.touch()
             self.stop.wait(EVERY_SECONDS)
 
     def look(self) -> None:
@@ -118,7 +176,7 @@ class LandingWatch:
 
     def _look(self, pipeline: Pipeline) -> str | None:
         """Return the id of the run that this look started, if any."""
-        site = self.platform.active_site(pipeline.classification)
+        site = landing_site(self.platform, pipeline.classification)
         waiting = landing.waiting(site, self.platform.config.buckets.landing, pipeline.source.prefix)
         seen, due = decide(self.seen.get(pipeline.name, Seen()), digest(waiting), self.seconds())
         self.seen[pipeline.name] = seen
@@ -127,11 +185,25 @@ class LandingWatch:
         if removals.unfinished(self.platform.ledger, pipeline.name):
             return None  # a reset puts deliveries back: they are taken in once it has ended
         dag_id = f"ingest_{pipeline.name}"
-        if self.runs.get(f"/api/v2/dags/{dag_id}").get("is_paused"):
+        if self._dag(dag_id, dag_id).get("is_paused"):
             raise AirflowApiError(f"start {dag_id}: the DAG is paused", "Unpause it: the files are taken in then.")
+        for stage in STAGES if isinstance(pipeline, ModelPipeline) else ():
+            self._dag(f"{stage}_{pipeline.name}", dag_id)
         if self.runs.unfinished_runs(dag_id):
             return None  # a queued run takes these files; after a running one they are looked at again
         return self._start(dag_id, seen)
+
+    def _dag(self, dag_id: str, wanted: str) -> dict[str, Any]:
+        """Return a DAG. Raises AirflowApiError, also while Airflow has not read its file."""
+        try:
+            return self.runs.get(f"/api/v2/dags/{dag_id}")
+        except AirflowApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            raise AirflowApiError(
+                f"start {wanted}: Airflow has not read {dag_id} yet, and would not start it on the new snapshot",
+                "Airflow reads new files within half a minute. If it does not, look at the import errors on its page.",
+            ) from error
 
     def _start(self, dag_id: str, seen: Seen) -> str | None:
         for attempt in range(1, MOST_RUNS + 1):

@@ -6,7 +6,7 @@ Evidence names a person by the number that `rempart users list` shows, because t
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from rempart.errors import AccessError
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.settings import access
-from rempart.settings.access import RoleName
+from rempart.settings.access import LANDING_WATCH_USER, RoleName
 from rempart.settings.config import Config, Connection
 
 
@@ -30,11 +30,11 @@ def new_password() -> str:
 
 @dataclass(frozen=True)
 class Users:
-    """Context of changes to users. `own` is the name of Rempart's own account; `airflow` is Airflow's database."""
+    """Context of changes to users. `own` has the names of Rempart's own accounts; `airflow` is Airflow's database."""
 
     config: Config
     ledger: Callable[[], Ledger]
-    own: Callable[[], str]
+    own: Callable[[], Collection[str]]
     airflow: Callable[[], Connection]
 
 
@@ -43,7 +43,7 @@ def users_of(platform: Platform) -> Users:
     return Users(
         platform.config,
         lambda: platform.ledger,
-        lambda: platform.connections("airflow_api").login,
+        lambda: (platform.connections("airflow_api").login, LANDING_WATCH_USER),
         partial(platform.database, "airflow"),
     )
 
@@ -99,7 +99,7 @@ def change_role(users: Users, name: str, role: str) -> None:
 @contextmanager
 def _changing(users: Users, name: str) -> Iterator[tuple[Session, Person]]:
     _answers(users.config)
-    if name == users.own():
+    if name in users.own():
         raise AccessError(
             f"User '{name}' is Rempart's own account",
             "Run `rempart users add` to add a user of your own; `rempart stack password airflow` shows the password of "

@@ -24,7 +24,7 @@ from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion import acceptance, deliveries, erasing, landing, snapshots
 from rempart.ingestion.content import evolution
 from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
@@ -50,18 +50,9 @@ def take_in(
     `accept_loss`: the newest recorded snapshot, to continue although the site does not show it. `by`: the Airflow user
     name; evidence stores the number. Raises the errors of `ingest` and `reingest`.
     """
-    if accept and again is None:
-        raise IngestError(
-            f"Pipeline '{pipeline.name}': accept_quarantined needs `again` to name a delivery: nothing was started",
-            "Inspect a delivery on the cockpit's page of this pipeline first, and pass its SHA-256 as `again`.",
-        )
+    if refused := acceptance.contradiction(again, accept=accept, accept_loss=accept_loss):
+        raise IngestError(f"Pipeline '{pipeline.name}': {refused[0]}", refused[1])
     if again == rejudge.ALL:
-        if accept or accept_loss:
-            raise IngestError(
-                f"Pipeline '{pipeline.name}': `again: all` takes no `accept_quarantined` and no `accept_loss`: nothing "
-                "was started",
-                "Judge all deliveries anew without it, then accept a held-back delivery by its SHA-256.",
-            )
         return rejudge.rejudge(platform, pipeline)
     person = partial(user_number, platform.config.access, partial(platform.database, "airflow"), by)
     accepted_loss = AcceptedLoss(accept_loss, person()) if accept_loss else None

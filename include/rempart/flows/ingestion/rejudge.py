@@ -18,7 +18,7 @@ from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.ingestion.quarantine import HeldDelivery
 from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion import acceptance, deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.content import evolution
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
@@ -28,8 +28,7 @@ from rempart.ingestion.refused import RefusedRows
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 
-ALL = "all"
-"""Stands for all deliveries where a run ingests one again."""
+ALL = acceptance.ALL
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 
 _BLOCK = 8 << 20
-_INPUT = "input "
+INPUT = "input "
+"""Begins the name of an input in a state; its value is the input's snapshot."""
 ERASURES = "erasures"
 
 
@@ -64,7 +65,7 @@ class Derived:
     def state(self) -> State:
         """Return what the rows are derived from."""
         query = hashlib.sha256(self.query.text.encode()).hexdigest()
-        named = {f"{_INPUT}{name}": found.snapshot for name, found in sorted(self.inputs.items())}
+        named = {f"{INPUT}{name}": found.snapshot for name, found in sorted(self.inputs.items())}
         return {"query": query, ERASURES: self.lake.erasures} | named
 
     def extract(self, state: State, sink: Sink, now: datetime) -> Extraction:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.errors import PipelineError
+from rempart.ingestion.sources.derived import INPUT
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import DerivedSource
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import quarantine
 from rempart.web.read_models.messages import Moment, moment
@@ -81,6 +84,26 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
 def newest_snapshot(facts: CockpitFacts, pipeline: str) -> str | None:
     """Return the id of a pipeline's newest snapshot on record, as far as the facts reach."""
     return next((snapshot.id for snapshot in _snapshots(facts) if snapshot.pipeline == pipeline), None)
+
+
+def newer_inputs(facts: CockpitFacts, pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the inputs of a derived pipeline with a newer snapshot than its rows were derived from.
+
+    Its DAG starts on a new snapshot of an input. A snapshot that was published while the DAG was paused, or before
+    Airflow read its file, starts nothing. Empty as far as the facts do not reach.
+    """
+    if not isinstance(pipeline.source, DerivedSource):
+        return ()
+    derived = [
+        record
+        for record in (*facts.standing("extraction"), *facts.standing("snapshot"))
+        if record.subject == pipeline.name and "derived_from" in record.body
+    ]
+    if not derived:
+        return ()
+    state = max(derived, key=lambda record: record.seq).body["derived_from"]
+    now = {name: newest_snapshot(facts, name) for name in pipeline.source.inputs}
+    return tuple(name for name, snapshot in now.items() if snapshot and snapshot != state.get(f"{INPUT}{name}"))
 
 
 def quarantined(facts: CockpitFacts) -> Mapping[str, int]:

@@ -9,9 +9,9 @@ from datetime import datetime
 from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
 from rempart.settings.pipeline import ModelPipeline, Pipeline
-from rempart.settings.sources import is_extracted
+from rempart.settings.sources import DerivedSource, is_extracted
 from rempart.web.facts import CockpitFacts, Unknown
-from rempart.web.read_models.data import SnapshotEntry, data
+from rempart.web.read_models.data import SnapshotEntry, data, newer_inputs
 from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
 from rempart.web.read_models.quarantine import Delivery, deliveries
 
@@ -29,7 +29,8 @@ class NextStep:
 
 @dataclass(frozen=True)
 class PipelineState:
-    """A pipeline. `error`: fault of its file and the remedy. `known`: whether the ledger answered.
+    """A pipeline. `schedule`: cron expression, and `event`: what else starts its ingestion. `error`: fault of its file
+    and the remedy. `known`: whether the ledger answered.
 
     `newest`: its newest deliveries. `rules`: rows in quarantine by reason, most first; a row with two reasons counts
     under both. `held_rows`: good rows in quarantine only because their delivery is held back.
@@ -42,6 +43,7 @@ class PipelineState:
     target: str | None
     labels: str | None
     schedule: str | None
+    event: str | None
     error: tuple[str, str] | None
     known: bool
     deliveries: int
@@ -84,6 +86,7 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                 spec.prediction.target if isinstance(spec, ModelPipeline) else None,
                 spec.prediction.from_.pipeline if isinstance(spec, ModelPipeline) and spec.prediction.from_ else None,
                 spec.schedules.ingest if spec else None,
+                _event(spec) if spec else None,
                 (file.what, file.hint) if isinstance(file, PipelineError) else None,
                 known,
                 len(told),
@@ -94,10 +97,27 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                 sum(delivery.good for delivery in told if delivery.held_back),
                 dict(sorted(rules.items(), key=lambda item: (-item[1], item[0]))),
                 model,
-                next_step(name, file, known=known, told=told, snapshot=snapshot, model=model),
+                next_step(
+                    name,
+                    file,
+                    known=known,
+                    told=told,
+                    snapshot=snapshot,
+                    model=model,
+                    newer=newer_inputs(facts, spec) if spec else (),
+                ),
             )
         )
     return tuple(states)
+
+
+def _event(pipeline: Pipeline) -> str | None:
+    """Return which event starts the ingestion of a pipeline, beside its schedule."""
+    if pipeline.schedules.on_delivery:
+        return "when a file lands"
+    if isinstance(pipeline.source, DerivedSource) and not pipeline.schedules.ingest:
+        return f"on a new snapshot of {' or '.join(pipeline.source.inputs)}"
+    return None
 
 
 def next_step(
@@ -108,8 +128,12 @@ def next_step(
     told: tuple[Delivery, ...],
     snapshot: SnapshotEntry | None,
     model: ModelState | None,
+    newer: tuple[str, ...] = (),
 ) -> NextStep:
-    """Return what a person should do about a pipeline now: the first step that is not done yet."""
+    """Return what a person should do about a pipeline now: the first step that is not done yet.
+
+    `newer`: its inputs with a newer snapshot than it was derived from.
+    """
     run = f"rempart pipeline run {name} --follow"
     if isinstance(file, PipelineError):
         return NextStep("Correct the pipeline file.", f"rempart pipeline check {name}")
@@ -123,6 +147,9 @@ def next_step(
         return NextStep("Nothing was read from its source yet.", run)
     if snapshot is None:
         return NextStep("Nothing was delivered yet.", f"rempart pipeline deliver {name} FILE")
+    if newer:
+        have = "has a newer snapshot" if len(newer) == 1 else "have newer snapshots"
+        return NextStep(f"{' and '.join(newer)} {have} than its rows were derived from.", run)
     newest = model.newest if model else None
     if is_extracted(file.source):
         idle = NextStep("Nothing to do. Its source is read again at the next run.", run)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.providers.fab.auth_manager.fab_auth_manager import FabAuthManager
 from fastapi import HTTPException, status
 from limits import parse
@@ -18,7 +19,7 @@ from rempart.web.security.secure_cookies import SecureCookies
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
-    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
     from airflow.providers.fab.auth_manager.models import User
 
 MARK = "key"
@@ -73,17 +74,21 @@ class AuthManager(FabAuthManager):
         access_entity: DagAccessEntity | None = None,
         details: DagDetails | None = None,
     ) -> bool:
-        """Decide as FAB does, but let only users with the failover right change a DAG that moves the platform."""
+        """Decide as FAB does, but let only users with the failover right change a DAG that moves the platform, and
+        users with the right to ingest start nothing else.
+        """
         allowed: bool = super().is_authorized_dag(
             method=method, user=user, access_entity=access_entity, details=details
         )
         if not allowed or method == "GET":
             return allowed
-        return access.needed(details.id if details else None) in access.capabilities(user)
+        starts = method == "POST" and access_entity == DagAccessEntity.RUN
+        return access.needed(details.id if details else None, starts=starts) in access.capabilities(user)
 
     def get_authorized_dag_ids(self, *, user: User, method: ResourceMethod = "GET", **more: Any) -> set[str]:
         """Return the DAGs that a user may change, all in one call, by the same rule."""
         found: set[str] = super().get_authorized_dag_ids(user=user, method=method, **more)
-        if method == "GET" or "fail_over" in access.capabilities(user):
+        has = access.capabilities(user)
+        if method == "GET" or "fail_over" in has:
             return found
-        return found - access.RESERVED
+        return found - access.RESERVED if "operate" in has else set()

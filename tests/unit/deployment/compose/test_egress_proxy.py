@@ -97,7 +97,9 @@ def test_credentials_are_kept_where_the_others_are_and_reach_who_works_with_them
     written = init(at_scaleway(tmp_path), tmp_path, KEYS)
     folder = tmp_path / "var" / "compose"
     holders = {file.name for file in folder.iterdir() if SECRET in file.read_text("utf-8")}
-    assert holders == {f"{name}.env" for name in ("secrets", "tasks", "local-tasks", "cli", "init", "mlflow")}
+    assert holders == {
+        f"{name}.env" for name in ("secrets", "tasks", "local-tasks", "cli", "init", "mlflow", "landing-watch")
+    }
     assert SECRET not in json.dumps(written)
     before = (folder / "tasks.env").read_text("utf-8")
     init(at_scaleway(tmp_path), tmp_path, {})  # `make images` runs it where they may not be set

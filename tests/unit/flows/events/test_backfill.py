@@ -75,6 +75,7 @@ class Airflow:
         assert dag_id == "ingest_p"
 
     def trigger_once(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> bool:
+        assert not run_id.startswith(("manual__", "scheduled__", "backfill__", "asset_triggered__")), "Airflow's own"
         if run_id in self.runs:
             return False
         self.runs[run_id] = "queued"

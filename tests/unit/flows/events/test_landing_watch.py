@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.airflow_api import AirflowApiError
+from rempart.deployment.compose import health_check
 from rempart.errors import PipelineError
 from rempart.flows.events import landing_watch
 from rempart.flows.events.landing_watch import LandingWatch, Seen, decide
@@ -30,13 +33,18 @@ class Airflow:
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
         self.paused, self.silent = False, False
+        self.unread: set[str] = set()
         self.ended = datetime(2099, 1, 1, tzinfo=UTC)
 
     def get(self, path: str) -> dict[str, Any]:
         if self.silent:
             raise AirflowApiError("no answer", "Wait.")
         run = path.rsplit("/", 1)[-1]
-        if run == DAG:
+        if run in self.unread:
+            missing = AirflowApiError("HTTP 404", "Look at it.")
+            missing.status = 404
+            raise missing
+        if "/dagRuns/" not in path:
             return {"is_paused": self.paused}
         return {"dag_run_id": run, "state": self.states[run], "end_date": self.ended.isoformat()}
 
@@ -158,6 +166,34 @@ def test_a_paused_dag_and_a_silent_airflow_are_told_once_and_nothing_is_lost(
     house.airflow.silent = house.airflow.paused = False
     assert len(house.looks(1)) == 1
     assert [record.levelname for record in caplog.records].count("WARNING") == 2
+
+
+def test_a_run_waits_until_airflow_has_read_what_its_snapshot_starts(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.airflow.unread = {f"train_{NAME}"}
+    house.land("a.csv")
+    assert house.looks(5) == []
+    assert caplog.text.count(f"Airflow has not read train_{NAME} yet") == 1
+    house.airflow.unread = set()
+    assert len(house.looks(1)) == 1
+
+
+def test_each_look_touches_the_file_that_a_health_check_reads(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMPART_VAR", str(tmp_path))
+    stop, beat = house.watch.stop, tmp_path / landing_watch.BEAT
+    assert health_check.main("landing-watch") == 1, "it has not looked yet"
+
+    def pipelines_of_the_last_look() -> Mapping[str, ModelPipeline | PipelineError]:
+        stop.set()
+        return {}
+
+    LandingWatch(house.platform, house.airflow, stop, pipelines=pipelines_of_the_last_look, beat=beat).run()
+    assert health_check.main("landing-watch") == 0
+    os.utime(beat, (0, 0))
+    assert health_check.main("landing-watch") == 1
 
 
 def test_a_reset_in_progress_starts_nothing(house: House) -> None:

@@ -1,0 +1,24 @@
+"""A project of its own with a running stack, for the tests that change its pipeline files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.projects import Project
+from tests.integration.own_servers import free_stack
+
+
+@pytest.fixture(scope="package")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A copy of the project whose stack runs; everything is stopped at the end."""
+    folder = tmp_path_factory.mktemp("project")
+    made = Project(folder / "rempart", folder / "var", free_stack(folder / "var").offset)
+    made.copy()
+    (made.root / "include" / "pipelines" / "bike_rentals.yaml").unlink(missing_ok=True)
+    try:
+        made.typed("up")
+        yield made
+    finally:
+        made.typed("down")
