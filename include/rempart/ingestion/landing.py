@@ -6,10 +6,11 @@ A delivery is identified by its SHA-256: the same bytes under another name are t
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PUT_BACK = "again-"
-"""Begins the name of a folder with a delivery that a reset put back."""
+"""Begins the name of a folder with a delivery that a reset put back. It goes on with the moment of its arrival."""
+_MOMENT = "%Y-%m-%dT%H%M%S.%f"
+_PUT_BACK = re.compile(rf"/{PUT_BACK}(\d{{4}}-\d\d-\d\dT\d{{6}}\.\d{{6}})-[0-9a-f]{{12}}/[^/]+$")
+EXTRACTED = "extract-"
+"""Begins the name of a folder with the deliveries of an extraction."""
 _TYPE = "application/octet-stream"
 _AT_A_TIME = 5_000
 """Rows of a row group: their reasons and text are in memory while it is written."""
@@ -57,18 +62,29 @@ class LandingPlan:
 
 
 def plan(arrivals: Sequence[Arrival], known: Collection[str]) -> LandingPlan:
-    """Order files oldest first (then by key), so that the first delivered of two rows with one key is accepted.
-
-    What a reset put back comes before: its deliveries are older than those that waited meanwhile.
-    """
+    """Order files oldest first (then by name), so that the first delivered of two rows with one key is accepted."""
     new: dict[str, Arrival] = {}
     repeated: list[Arrival] = []
-    for arrival in sorted(arrivals, key=lambda a: (f"/{PUT_BACK}" not in a.key, a.landed_at, a.key)):
+    for arrival in sorted(arrivals, key=lambda a: (a.landed_at, a.name, a.key)):
         if arrival.sha256 in known or arrival.sha256 in new:
             repeated.append(arrival)
         else:
             new[arrival.sha256] = arrival
     return LandingPlan(tuple(new.values()), tuple(repeated))
+
+
+def put_back_key(prefix: str, arrived: datetime, sha256: str, file: str) -> str:
+    """Return the key under which a delivery waits again, always the same. It tells the moment of its arrival (UTC)."""
+    return f"{prefix}{PUT_BACK}{arrived.astimezone(UTC):{_MOMENT}}-{sha256[:12]}/{file}"
+
+
+def landed_at(info: ObjectInfo) -> datetime:
+    """Return when a waiting file arrived; of one that a reset put back, when it arrived at first."""
+    found = _PUT_BACK.search(info.key)
+    try:
+        return datetime.strptime(found[1], _MOMENT).replace(tzinfo=UTC) if found else info.modified
+    except ValueError:  # a supplier's folder with such a name
+        return info.modified
 
 
 def raw_key(pipeline: str, arrival: Arrival) -> str:

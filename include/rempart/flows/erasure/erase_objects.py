@@ -121,7 +121,7 @@ class Search:
             current = info.key not in newest
             newest.add(info.key)
             kind = erasing.kind_of(info.key, self.pipeline.name)
-            if kind and not info.marker and not (kind == "manifest" and info.key.startswith("conflicts/")):
+            if kind and not info.marker and not (kind == "manifest" and info.key.startswith(erasing.CONFLICTS)):
                 work.setdefault(kind, []).append((info, current))
         # the delivery determines how its quarantine is read
         for kind in sorted(work, key=lambda of_kind: -ORDER[of_kind]):
@@ -154,7 +154,7 @@ class Search:
             f"quarantine/{name}/",
             f"training/{name}/",
             snapshots.folder(name),
-            "conflicts/",
+            erasing.CONFLICTS,
         ):
             yield from site.versions(self.bucket, prefix)
 
@@ -198,7 +198,7 @@ class Search:
     def _held(self, site: str, kind: Kind, info: ObjectInfo, digest: str, cut: Cut, current: bool) -> HeldVersion:
         file = self._kept(cut)
         after, to = file_sha256(file), info.key
-        if not info.key.startswith("conflicts/"):
+        if not info.key.startswith(erasing.CONFLICTS):
             to = _renamed(kind, info.key, after)
         rows = _rows(file) if kind in ("part", "training set") else 1
         if kind == "part":

@@ -125,7 +125,7 @@ def _extract(
     committing: Committing, run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source
 ) -> ExtractResult:
     number = stand.number + 1
-    folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
+    folder = f"{run.pipeline.source.prefix}{landing.EXTRACTED}{number:08}/"
     with committing():
         source_state.write_pending(run.site, run.lake, run.pipeline.name, Pending(folder, False))
         _clear(run, folder)  # what a source left there without naming it
@@ -299,7 +299,7 @@ def _still_there(run: IngestionRun, unfinished: Sequence[Delivery]) -> bool:
 
 def _clear(run: IngestionRun, folder: str) -> None:
     """Delete what an interrupted extraction left in its folder of the landing bucket."""
-    if not folder.startswith(f"{run.pipeline.source.prefix}extract-"):
+    if not folder.startswith(f"{run.pipeline.source.prefix}{landing.EXTRACTED}"):
         raise IngestError(
             f"extract {run.pipeline.name}: the last extraction wrote to {folder[:80]}, which is not a folder below "
             f"`source.prefix` ({run.pipeline.source.prefix})",

@@ -23,7 +23,6 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.acceptance import HELD
-from rempart.ingestion.content import evolution
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
@@ -73,7 +72,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
-    evolution.check(before, pipeline)
+    derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
@@ -126,7 +125,7 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
         # ignore the supplier's own metadata: a wrong checksum there would stop all deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
         file.rename(folder / came.sha256)
-        return Arrival(info.key, came.sha256, came.size, info.modified, head.etag)
+        return Arrival(info.key, came.sha256, came.size, landing.landed_at(info), head.etag)
 
     listed = landing.waiting(run.site, run.inbox, run.pipeline.source.prefix)
     return [arrival for arrival in bounded_map(listed, bring, WORKERS) if arrival]
