@@ -103,6 +103,16 @@ def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | 
     return next((obj for obj in kept if obj.metadata.get("delivery") == sha256), None)
 
 
+def names_of(stored: ObjectInfo) -> tuple[str, ...]:
+    """Return the SHA-256 of a stored delivery as it was received, and as it is stored since an erasure. Pure.
+
+    `stored` has its metadata. After a reset it is taken in as it is stored, so that its outcome has either.
+    """
+    digest = stored.key.split("/")[-2]
+    received = stored.metadata.get("delivery")
+    return (received, digest) if received else (digest,)
+
+
 def quarantine_key(pipeline: str, sha256: str, again: int = 0) -> str:
     """Return the key of a delivery's refused rows; each repeated ingestion has its own object."""
     return f"quarantine/{pipeline}/{sha256}{f'-{again}' if again else ''}.parquet"

@@ -176,18 +176,11 @@ def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[PutBa
     for listed in home.list(stores.lake, prefix(pipeline, "raw")):
         info = home.head(stores.lake, listed.key)
         if not (once_derived and derived.is_derived_name(info.key.rsplit("/", 1)[-1])):
-            at = min((arrived[sha256] for sha256 in _names(info) if sha256 in arrived), default=info.modified)
+            at = min((arrived[sha256] for sha256 in landing.names_of(info) if sha256 in arrived), default=info.modified)
             _, _, digest, file = info.key.rsplit("/", 3)
             to = landing.put_back_key(pipeline.source.prefix, at, digest, file)
-            found.setdefault(_names(info)[-1], PutBack(info.key, digest, to, info.size))
+            found.setdefault(landing.names_of(info)[-1], PutBack(info.key, digest, to, info.size))
     return tuple(sorted(found.values(), key=lambda delivery: delivery.to))
-
-
-def _names(stored: ObjectInfo) -> tuple[str, ...]:
-    """Return the SHA-256 of a delivery as it was received, and as it is stored since an erasure."""
-    digest = stored.key.split("/")[-2]
-    received = stored.metadata.get("delivery")
-    return (received, digest) if received else (digest,)
 
 
 def _arrivals(ledger: Ledger, name: str) -> dict[str, datetime]:
@@ -208,7 +201,7 @@ def _lost(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[int, i
     stored = set[str]()
     if not is_extracted(pipeline.source):
         for listed in home.list(stores.lake, prefix(pipeline, "raw")):
-            stored.update(_names(home.head(stores.lake, listed.key)))
+            stored.update(landing.names_of(home.head(stores.lake, listed.key)))
     elif pipeline.conflict_rule != "history":
         return 0, 0
     rows = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.features.databases import FeatureDatabases
+from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases
@@ -144,6 +145,7 @@ def register(
     _verify(platform.active_site(pipeline.classification, active), spec, result)
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
+        removals.check_trained(platform.ledger, pipeline.name, spec.snapshot)
         version = registry.register(
             platform.tracking(),
             pipeline.name,

@@ -101,7 +101,7 @@ def test_a_part_concerns_its_own_dataset_and_the_ledger_all(came_back: tuple[Lak
     ledger = SimpleNamespace(name="ledger")
 
     def concerned(databases: Any = (), objects: Any = (), whole: bool = False) -> list[Erasure]:
-        return restore_erasures.concerned(entries, Selection(databases, objects, whole, {}))
+        return restore_erasures.concerned(entries, Selection(databases, objects, whole, {}), MemoryLedger())
 
     assert concerned(objects=(held,)) == [] and concerned() == []
     assert concerned(objects=(held, SimpleNamespace(bucket="lake", key="raw/hotel_bookings/1/a.csv"))) == [mine]
