@@ -169,7 +169,9 @@ def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: in
         landed = erase_landing.search(stores, pipeline, gone, folder)
     found = places(scan) | landed.places() | _feature_rows(stores.features(), pipeline, gone)
     silent, faults = {**stores.shut, **scan.silent, **landed.silent}, {**scan.faults, **landed.faults}
-    return ErasureResult(pipeline.name, True, subjects, found, silent=silent, unread=scan.unread, faults=faults)
+    return ErasureResult(
+        pipeline.name, True, subjects, found, silent=silent, unread=scan.unread | landed.unread, faults=faults
+    )
 
 
 def apply(
@@ -241,7 +243,7 @@ def _apply(
         len(told),
         locked,
         {**silent, **stores.shut, **scan.silent, **landed.silent, **failed},
-        scan.unread,
+        {**scan.unread, **landed.unread},
         left,
         {**scan.faults, **landed.faults},
         derived={"Delta log": deleted.log, "profiles": deleted.profiles, "states of the source": deleted.states},

@@ -22,9 +22,12 @@ from rempart.sites.port import Site
 
 @dataclass
 class LandingScan:
-    """Result of a search: `held` versions; why files could not be searched, by object, and sites, by name."""
+    """Result of a search: `held` versions; rows without a readable key, and why files could not be searched, by object;
+    why sites could not, by name.
+    """
 
     held: list[HeldVersion] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
 
@@ -55,6 +58,8 @@ def search(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, folder: Pa
                 digest = landing.fetch(site, bucket, info.key, file, version_id=info.version_id)
                 cut = erasing.cut_delivery(file, pipeline, gone, left)
                 file.unlink()
+                if cut.unread and not cut.fault:
+                    scan.unread[f"{bucket}/{info.key}"] = cut.unread
                 if cut.fault:
                     scan.faults[f"{bucket}/{info.key}"] = cut.fault
                 elif cut.file is not None:
