@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PUT_BACK = "again-"
 """Begins the name of a folder with a delivery that a reset put back. It goes on with the moment of its arrival."""
 _MOMENT = "%Y-%m-%dT%H%M%S.%f"
-_PUT_BACK = re.compile(rf"/{PUT_BACK}(\d{{4}}-\d\d-\d\dT\d{{6}}\.\d{{6}})-[0-9a-f]{{12}}/[^/]+$")
+_PUT_BACK = re.compile(rf"/{PUT_BACK}(\d{{4}}-\d\d-\d\dT\d{{6}}\.\d{{6}})-[0-9a-f]{{12}}/[^/]+\Z")
 EXTRACTED = "extract-"
 """Begins the name of a folder with the deliveries of an extraction."""
 _TYPE = "application/octet-stream"

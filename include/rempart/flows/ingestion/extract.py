@@ -125,7 +125,7 @@ def _extract(
     committing: Committing, run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source
 ) -> ExtractResult:
     number = stand.number + 1
-    folder = f"{run.pipeline.source.prefix}{landing.EXTRACTED}{number:08}/"
+    folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
     with committing():
         source_state.write_pending(run.site, run.lake, run.pipeline.name, Pending(folder, False))
         _clear(run, folder)  # what a source left there without naming it
