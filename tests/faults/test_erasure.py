@@ -107,11 +107,11 @@ def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said(capl
     entries = restore_erasures.register_of(point, force=False)
     wish = Wish("haven", parts=(Part("dataset", "bookings"),), aside="replica_of")
     with pytest.raises(BackupError, match="1 erasures are newer than the point"):
-        restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), force=False)
-    restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), force=True)
+        restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), MemoryLedger(), force=False)
+    restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), MemoryLedger(), force=True)
     assert "holds those rows again" in caplog.text
     models = plan(point, Wish("haven", parts=(Part("bucket", "artifacts"),)))
-    restore_erasures.refuse_side_by_side(point, entries, models, force=False)
+    restore_erasures.refuse_side_by_side(point, entries, models, MemoryLedger(), force=False)
 
 
 def register_scope():

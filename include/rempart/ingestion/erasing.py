@@ -39,7 +39,9 @@ _CHARACTERS = 4 << 20
 """Characters of lines at which fewer are judged at once."""
 _TEXT = ("string", "category")
 """Types whose values keep blanks around them."""
-_CONFLICT = re.compile(r"conflicts/[^/]+/")
+CONFLICTS = "conflicts/"
+"""Begins the keys of the copies that a reconciliation of two sites kept aside, in each bucket."""
+_CONFLICT = re.compile(r"^(conflicts/[^/]+/)+")
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ class Cut:
     fault: str | None = None
 
 
+def original(key: str) -> str:
+    """Return the key of an object of which a reconciliation kept this copy; of another object its own key. Pure."""
+    return _CONFLICT.sub("", key)
+
+
 def kind_of(key: str, pipeline: str) -> Kind | None:
     """Return the kind of a pipeline's rows in a lake object, or None.
 
     The Delta log has no kind: it names parts, and an erasure writes it anew.
     """
-    key = _CONFLICT.sub("", key, count=1)
+    key = original(key)
     if key.startswith(f"raw/{pipeline}/"):
         return "delivery"
     if key.startswith(f"quarantine/{pipeline}/"):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PUT_BACK = "again-"
-"""Begins the name of a folder with a delivery that a reset put back; its number follows."""
+"""Begins the name of a folder with a delivery that a reset put back. It goes on with the moment of its arrival."""
+_MOMENT = "%Y-%m-%dT%H%M%S.%f"
+_PUT_BACK = re.compile(rf"/{PUT_BACK}(\d{{4}}-\d\d-\d\dT\d{{6}}\.\d{{6}})-[0-9a-f]{{12}}/[^/]+\Z")
+EXTRACTED = "extract-"
+"""Begins the name of a folder with the deliveries of an extraction."""
 ORDER = "order"
 """Metadata of a file in the landing bucket: its place among the files that were delivered together."""
-_PUT_BACK = re.compile(rf"/{PUT_BACK}(\d{{6}})/[^/]+\Z")
 _LONGEST_NAME = 200
 """Bytes of a name that are kept: a longer name would not fit into the keys that begin with more than its folder."""
 _TYPE = "application/octet-stream"
@@ -66,12 +69,11 @@ class LandingPlan:
 def plan(arrivals: Sequence[Arrival], known: Collection[str], *, later_wins: bool = False) -> LandingPlan:
     """Put files in order of their arrival: of two rows with one key, the first or the last one stands.
 
-    What a reset put back comes before, in its order: its deliveries are older than those that waited meanwhile. Of
-    files with the same bytes the first counts; with `later_wins` the last.
+    Of files with the same bytes the first counts; with `later_wins` the last.
     """
     new: dict[str, Arrival] = {}
     repeated: list[Arrival] = []
-    for arrival in sorted(arrivals, key=_place):
+    for arrival in sorted(arrivals, key=lambda a: (a.landed_at, a.order, a.key)):
         if arrival.sha256 in known:
             repeated.append(arrival)
         elif (earlier := new.get(arrival.sha256)) is None:
@@ -85,9 +87,18 @@ def plan(arrivals: Sequence[Arrival], known: Collection[str], *, later_wins: boo
     return LandingPlan(tuple(new.values()), tuple(repeated))
 
 
-def _place(arrival: Arrival) -> tuple[bool, int, datetime, int, str]:
-    put_back = _PUT_BACK.search(arrival.key)
-    return put_back is None, int(put_back[1]) if put_back else 0, arrival.landed_at, arrival.order, arrival.key
+def put_back_key(prefix: str, arrived: datetime, sha256: str, file: str) -> str:
+    """Return the key under which a delivery waits again, always the same. It tells the moment of its arrival (UTC)."""
+    return f"{prefix}{PUT_BACK}{arrived.astimezone(UTC):{_MOMENT}}-{sha256[:12]}/{file}"
+
+
+def landed_at(info: ObjectInfo) -> datetime:
+    """Return when a waiting file arrived; of one that a reset put back, when it arrived at first."""
+    found = _PUT_BACK.search(info.key)
+    try:
+        return datetime.strptime(found[1], _MOMENT).replace(tzinfo=UTC) if found else info.modified
+    except ValueError:  # a supplier's folder with such a name
+        return info.modified
 
 
 def order_of(metadata: Mapping[str, str]) -> int:
@@ -110,6 +121,16 @@ def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | 
         return site.head(bucket, info.key)
     kept = (site.head(bucket, info.key) for info in site.list(bucket, folder))
     return next((obj for obj in kept if obj.metadata.get("delivery") == sha256), None)
+
+
+def names_of(stored: ObjectInfo) -> tuple[str, ...]:
+    """Return the SHA-256 of a stored delivery as it was received, and as it is stored since an erasure. Pure.
+
+    `stored` has its metadata. After a reset it is taken in as it is stored, so that its outcome has either.
+    """
+    digest = stored.key.split("/")[-2]
+    received = stored.metadata.get("delivery")
+    return (received, digest) if received else (digest,)
 
 
 def quarantine_key(pipeline: str, sha256: str, again: int = 0) -> str:

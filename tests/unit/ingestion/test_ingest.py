@@ -23,6 +23,7 @@ from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ingestion.delta import log
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.port import ObjectInfo
 from tests.memory_site import MemorySite
 from tests.unit.ingestion.deliveries import BAD, A, B, C, lake, rows
 
@@ -208,8 +209,9 @@ def test_a_plan_takes_the_oldest_first_and_each_delivery_once(platform: Platform
     plan = landing.plan([late, early, again, known], {"3"})
     assert plan.new == (early, late)
     assert plan.known == (known, again)
-    put_back = arrival("again-000001/e", "5", 20)
-    assert landing.plan([early, put_back], ()).new == (put_back, early), "it is older than what waits"
+    back = ObjectInfo(landing.put_back_key("x/", now, "5" * 64, "e"), 1, now + timedelta(minutes=20))
+    assert landing.landed_at(back) == now, "it is older than what waits"
+    assert landing.landed_at(replace(back, key="x/again-0000-13-01T250000.000000-555555555555/e")) == back.modified
 
 
 def test_a_current_snapshot_without_evidence_gets_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import yaml
@@ -96,10 +97,14 @@ def test_judging_again_and_rows_from_quarantine_keep_the_order_of_arrival(
     moment = platform.clock()
     site.clock = lambda: moment  # a site tells seconds, and a reset puts many files back in one
     deliver("waited.csv", A)
-    deliver("again-000002/a.csv", A, "")
-    deliver("again-000001/z.csv", CHANGED)
+
+    def put_back(second: int, name: str) -> str:
+        return landing.put_back_key("", moment - timedelta(seconds=9 - second), "0" * 64, name)
+
+    deliver(put_back(2, "a.csv"), A, "")
+    deliver(put_back(1, "z.csv"), CHANGED)
     deliver("again-2026-02/of_the_supplier.csv", CHANGED, "")  # no folder of a reset
-    deliver("again-000003/b.csv", BAD, A)
+    deliver(put_back(3, "b.csv"), BAD, A)
     ingest(platform, NEWEST)
     assert values(platform) == [1]
     assert not rejudge(platform, NEWEST).changed

@@ -9,15 +9,17 @@ import typer
 
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.lifecycle.remove import DryRun, Name, Yes, check_one
 
 
 def backfill(
-    name: Annotated[str, typer.Argument(help="Name of the pipeline, as in include/pipelines/NAME.yaml.")],
+    name: Name,
     first: Annotated[
         datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day on which deliveries landed (UTC).")
     ],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Execute the plan. Without it the plan is shown.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge the quarantined rows of a period's deliveries again, by today's pipeline file.
@@ -36,6 +38,7 @@ def backfill(
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config, pipelines
 
+    check_one(dry_run, yes)
     json_documents.begin(as_json)
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
     planned = flow.look(open_platform(), spec, first.date(), last.date())

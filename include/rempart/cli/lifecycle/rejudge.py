@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from rempart.cli import rendering
-from rempart.cli.lifecycle.remove import Name
+from rempart.cli import json_documents, rendering
+from rempart.cli.json_documents import AsJson
+from rempart.cli.lifecycle.remove import DryRun, Name, Yes, check_one
 
 
-def rejudge(
-    name: Name,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it, or with --dry-run, the plan is shown and nothing changes.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
-) -> None:
+def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Judge all stored deliveries again, by the pipeline file as it is now: after a rule changed.
 
     The plan counts rows that were accepted and would be refused, and the other way round. Airflow carries it out: the
@@ -31,12 +24,22 @@ def rejudge(
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import pipelines
 
+    check_one(dry_run, yes)
+    json_documents.begin(as_json)
     platform = open_platform()
-    rendering.show(flow.plan(platform, pipelines.named(name)).lines())
-    if dry_run or not yes:
-        typer.echo("Nothing was changed. Pass --yes to carry it out.")
+    planned = flow.plan(platform, pipelines.named(name))
+    if not as_json:
+        rendering.show(planned.lines())
+    if not yes:
+        if as_json:
+            json_documents.show(planned)
+        else:
+            typer.echo("Nothing was changed. To execute the plan, add --yes.")
         return
     done = accept_delivery.again(platform.connections("airflow_api"), name, flow.ALL)
-    typer.echo(
-        f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
-    )
+    if as_json:
+        json_documents.show({"plan": planned, "result": done})
+    else:
+        typer.echo(
+            f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
+        )

@@ -19,6 +19,12 @@ AcceptLoss = Annotated[
 ]
 
 
+def check_one(dry_run: bool, yes: bool) -> None:
+    """Raise BadParameter if a plan is to be shown only, and executed."""
+    if dry_run and yes:
+        raise typer.BadParameter("pass either --dry-run or --yes")
+
+
 def reset(
     name: Name, dry_run: DryRun = False, yes: Yes = False, accept_loss: AcceptLoss = False, as_json: AsJson = False
 ) -> None:
@@ -83,8 +89,7 @@ def _change(name: str, what: What, *, dry_run: bool, yes: bool, accept_loss: boo
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config, pipelines
 
-    if dry_run and yes:
-        raise typer.BadParameter("pass either --dry-run or --yes")
+    check_one(dry_run, yes)
     json_documents.begin(as_json)
     spec, platform = pipelines.named_or_removed(name), open_platform()
     api = AirflowApi(config.environment_connections("airflow_api"))

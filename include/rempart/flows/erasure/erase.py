@@ -20,12 +20,19 @@ from rempart.coordination.active import backup_site, is_open
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
-from rempart.flows.erasure import erase_derived, erase_labels, erase_listing, erase_objects, erase_versions
+from rempart.flows.erasure import (
+    erase_derived,
+    erase_labels,
+    erase_landing,
+    erase_listing,
+    erase_objects,
+    erase_versions,
+)
 from rempart.flows.erasure.erase_labels import LabelledPipeline
 from rempart.flows.erasure.erase_objects import Scan, Search
 from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult, places
 from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, with_features
-from rempart.flows.erasure.erase_versions import in_snapshots
+from rempart.flows.erasure.erase_versions import Derived, in_snapshots
 from rempart.flows.ingestion.extract import extract
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
@@ -37,6 +44,7 @@ from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import named_or_removed
+from rempart.settings.sources import is_extracted
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
@@ -167,9 +175,12 @@ def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: in
     labelled = erase_labels.readers(stores, pipeline, gone)
     with spool_folder() as folder:
         scan = _scan(_searches(stores, pipeline, gone, labelled, folder), stores.sites)
-    found = places(scan) | _feature_rows(stores.features(), pipeline, gone, labelled)
-    silent = {**stores.shut, **scan.silent}
-    return ErasureResult(pipeline.name, True, subjects, found, silent=silent, unread=scan.unread, faults=scan.faults)
+        landed = erase_landing.search(stores, pipeline, gone, folder)
+    found = places(scan) | landed.places() | _feature_rows(stores.features(), pipeline, gone, labelled)
+    silent, faults = {**stores.shut, **scan.silent, **landed.silent}, {**scan.faults, **landed.faults}
+    return ErasureResult(
+        pipeline.name, True, subjects, found, silent=silent, unread=scan.unread | landed.unread, faults=faults
+    )
 
 
 def apply(
@@ -199,7 +210,6 @@ def _apply(
     labelled = erase_labels.readers(stores, pipeline, who.has)
     searches = _searches(stores, pipeline, who.has, labelled, folder)
     scan = _scan(searches, sites)
-    found = places(scan) | _feature_rows(features, pipeline, who.has, labelled)
     told = erase_objects.store(home, bucket, scan.held)
     known = erasures.rewritten(ledger)
     news = [
@@ -218,29 +228,36 @@ def _apply(
         if erase_objects.repoint(ledger, home, bucket, pipeline, scan.succeeded):
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
         table = erase_versions.restart_table(home, bucket, pipeline.name) if in_snapshots(scan.held) else None
+    landed = erase_landing.search(stores, pipeline, who.has, folder)
+    erase_landing.store(stores, landed)
+    found = places(scan) | landed.places() | _feature_rows(features, pipeline, who.has, labelled)
     with stores.active_sites.committing(active):
         _strike_features(features, pipeline, home, bucket, stores.clock())
         erase_labels.strike(stores, features, pipeline, labelled)
-    deleted = erase_versions.delete_versions(stores, scan.held, pipeline.name, table)
-    locked, failed = deleted.locked, deleted.failed
+    derived = Derived(pipeline, in_snapshots(scan.held), table, is_extracted(pipeline.source)) if scan.held else None
+    condemned = erase_versions.condemn(stores, pipeline.name, scan.held, derived)
+    deleted = erase_versions.delete_versions(stores, scan.held, derived, condemned=condemned)
+    waiting = erase_versions.delete_versions(stores, landed.held, bucket=stores.config.buckets.landing)
+    locked, failed = deleted.locked | waiting.locked, deleted.failed | waiting.failed
     second = _scan(searches, {name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
     left = sum(
         f"{bucket}/{held_object.info.key} at site '{held_object.site}'" not in locked for held_object in second.held
     )
     left += sum(_feature_rows(features, pipeline, who.has, labelled).values())
+    left += len(erase_landing.search(stores, pipeline, who.has, folder).held) - len(waiting.locked)
     result = ErasureResult(
         pipeline.name,
         False,
         who.subjects,
         found,
-        deleted.rows,
+        deleted.rows + waiting.rows,
         len(told),
         locked,
-        {**silent, **stores.shut, **scan.silent, **failed},
-        scan.unread,
+        {**silent, **stores.shut, **scan.silent, **landed.silent, **failed},
+        {**scan.unread, **landed.unread},
         left,
-        scan.faults,
-        derived={"Delta log": deleted.log, "profiles": deleted.profiles},
+        {**scan.faults, **landed.faults},
+        derived={"Delta log": deleted.log, "profiles": deleted.profiles, "states of the source": deleted.states},
     )
     _record(ledger, result, who)
     return result

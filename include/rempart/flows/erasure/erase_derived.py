@@ -9,7 +9,6 @@ cannot be derived again at once, as during a restore, the descendant has no snap
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +20,9 @@ from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_report import DescendantResult
 from rempart.flows.erasure.erase_stores import ErasureStores, with_features
 from rempart.flows.ingestion import current_snapshot, delta_log, derived_run, source_state
+from rempart.flows.shared.deletion import versions_below
 from rempart.flows.training.materialize import materialize_rows
-from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.delta import log
 from rempart.ingestion.derived.inputs import ancestors
 from rempart.ingestion.erasing import Kind
@@ -38,7 +38,6 @@ BARRIER_SECONDS = 300.0
 """Seconds for which the deletion waits for running commits."""
 WITHDRAWN = "withdrawn"
 """Stands for the snapshot in a feature store that was emptied."""
-_DERIVED_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
 _FOLDERS = ("snapshots", "training", "quarantine", "raw", "deliveries", "profiles")
 Derive = Callable[[Pipeline], object]
 """Derives a pipeline's rows again and ingests them. Raises RempartError."""
@@ -105,10 +104,14 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
         if current is not None and withdrawn:
             _withdraw(stores, name, current)
             held = [*_pointers(stores, name, silent), *held]
-        done = erase_versions.delete_versions(stores, held)
-        deleted, locked, refused = done.rows, done.locked, done.failed
-        if current is not None and not withdrawn:
-            delta_log.follow(home, bucket, current)  # its log went with the versions of older snapshots
+        stays = None if withdrawn else current
+        derived = None
+        if erase_versions.in_snapshots(held) or delta_log.is_behind(home, bucket, name, stays):
+            table = delta_log.restart(home, bucket, stays) if stays else None
+            derived = erase_versions.Derived(pipeline, True, table)
+        condemned = erase_versions.condemn(stores, name, held, derived)
+        done = erase_versions.delete_versions(stores, held, derived, condemned=condemned)
+        deleted, locked, refused = done.rows + done.log + done.profiles, done.locked, done.failed
         deleted += _clear_landing(stores, pipeline, clean, refused)
     _reload_features(stores, pipeline, clean)
     pending = {**stores.shut, **silent, **refused}
@@ -168,7 +171,7 @@ def _newest(stores: ErasureStores, pipeline: Pipeline, mark: str) -> Clean:
 def _listed(stores: ErasureStores, site: Site, name: str) -> list[ObjectInfo]:
     """Return every version of a descendant's objects at a site. Raises SiteError if the listing hides one."""
     wanted = erase_listing.known(stores.config, stores.continuity, name, site)
-    prefixes = (*(f"{folder}/{name}/" for folder in _FOLDERS), "conflicts/")
+    prefixes = (*(f"{folder}/{name}/" for folder in _FOLDERS), erasing.CONFLICTS)
     found = [info for prefix in prefixes for info in site.versions(stores.lake, prefix)]
     erase_listing.doubt(site, stores.lake, wanted, found)
     return [info for info in found if not info.marker]
@@ -180,8 +183,9 @@ def _manifests(
     """Yield the versions of manifests that go. Those that stay are added to `clean`."""
     folder = snapshots.folder(name)
     for info in listed:
-        below = info.key.removeprefix(folder)
-        if below == info.key or "/" in below or below == "current.json":
+        key = erasing.original(info.key)
+        below = key.removeprefix(folder)
+        if below == key or "/" in below or below == "current.json":
             continue
         try:
             found = snapshots.parse(site.read(stores.lake, info.key, version_id=info.version_id), name)
@@ -205,7 +209,7 @@ def _leaves(
     tainted: set[tuple[str, str | None]],
 ) -> Kind | None:
     """Return the kind of an object that goes, and None for one that stays."""
-    key = re.sub(r"^conflicts/[^/]+/", "", info.key)
+    key = erasing.original(info.key)
     folder, _, rest = key.partition(f"/{name}/")
     if folder not in _FOLDERS or not rest:
         return None
@@ -214,7 +218,7 @@ def _leaves(
         case "snapshots" if rest.startswith("parts/"):
             return None if key in clean.parts() else "part"
         case "snapshots" if key.startswith(log.folder(name)):
-            return "manifest" if tainted else None
+            return None  # it begins again
         case "snapshots":
             return "manifest" if (info.key, info.version_id) in tainted else None
         case "profiles":
@@ -223,7 +227,7 @@ def _leaves(
             head = site.head(stores.lake, info.key, version_id=info.version_id)
             return None if head.metadata.get("snapshot") in clean.ids() else "training set"
         case "raw":
-            if not _DERIVED_NAME.fullmatch(last) or last == clean.newest:
+            if not source.is_derived_name(last) or last == clean.newest:
                 return None
             head = site.head(stores.lake, info.key, version_id=info.version_id)
             sha256 = head.metadata.get("delivery") or rest.split("/")[0]
@@ -239,7 +243,7 @@ def _was_derived(stores: ErasureStores, name: str, sha256: str, clean: Clean) ->
     """Return whether a delivery was derived from rows that may be erased by now; True if that is unknown."""
     outcome = deliveries.recorded(stores.sites[stores.home], stores.lake, name, sha256)
     file = str(outcome["file"]) if outcome else "0" * 32 + ".parquet"
-    return file != clean.newest and _DERIVED_NAME.fullmatch(file) is not None
+    return file != clean.newest and source.is_derived_name(file)
 
 
 def _withdraw(stores: ErasureStores, name: str, current: Snapshot) -> None:
@@ -254,7 +258,7 @@ def _pointers(stores: ErasureStores, name: str, silent: Mapping[str, str]) -> It
     """Yield every version of `current.json`, at each site that was searched."""
     for site in stores.sites.values():
         if site.name not in silent:
-            for info in site.versions(stores.lake, f"{snapshots.folder(name)}current.json"):
+            for info in versions_below(site, stores.lake, f"{snapshots.folder(name)}current.json"):
                 if not info.marker:
                     yield HeldVersion(site.name, "manifest", info, "", 0, False)
 
@@ -267,7 +271,7 @@ def _clear_landing(stores: ErasureStores, pipeline: Pipeline, clean: Clean, refu
     bucket, deleted = stores.config.buckets.landing, 0
     for name, site in stores.sites.items():
         try:
-            for info in list(site.versions(bucket, f"{pipeline.source.prefix}extract-")):
+            for info in versions_below(site, bucket, f"{pipeline.source.prefix}{landing.EXTRACTED}"):
                 if info.key not in clean.waiting:
                     site.delete(bucket, info.key, version_id=info.version_id)
                     deleted += not info.marker

@@ -135,7 +135,7 @@ class Search:
                 kind
                 and self.only in (None, kind)
                 and not info.marker
-                and not (kind == "manifest" and info.key.startswith("conflicts/"))
+                and not (kind == "manifest" and info.key.startswith(erasing.CONFLICTS))
             ):
                 work.setdefault(kind, []).append((info, current))
         # the delivery determines how its quarantine is read
@@ -169,7 +169,7 @@ class Search:
             f"quarantine/{name}/",
             f"training/{name}/",
             snapshots.folder(name),
-            "conflicts/",
+            erasing.CONFLICTS,
         ):
             yield from site.versions(self.bucket, prefix)
 
@@ -213,7 +213,7 @@ class Search:
     def _held(self, site: str, kind: Kind, info: ObjectInfo, digest: str, cut: Cut, current: bool) -> HeldVersion:
         file = self._kept(cut)
         after, to = file_sha256(file), info.key
-        if not info.key.startswith("conflicts/"):
+        if not info.key.startswith(erasing.CONFLICTS):
             to = _renamed(kind, info.key, after)
         rows = _rows(file) if kind in ("part", "training set") else 1
         if kind == "part":

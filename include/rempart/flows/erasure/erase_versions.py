@@ -6,7 +6,7 @@ brings the new one after its parts. Profiles hold no row, but figures of erased 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,21 +15,40 @@ from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import SiteError
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_stores import ErasureStores
-from rempart.flows.ingestion import delta_log, profile
+from rempart.flows.ingestion import delta_log, profile, source_state
+from rempart.flows.shared import erasures
+from rempart.flows.shared.deletion import Deleted, versions_below
 from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.ingestion import snapshots
+from rempart.ingestion.delta import log
+from rempart.replication.catalogue import Catalogue
+from rempart.replication.plan import Replica
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What goes with a pipeline's rows. `of_snapshots`: the Delta log and profiles; `table`: the home's new version of
+    the log, None without one. `of_source`: what the states of its source tell of single rows.
+    """
+
+    pipeline: Pipeline
+    of_snapshots: bool
+    table: int | None = None
+    of_source: bool = False
 
 
 @dataclass
 class DeletedVersions:
-    """Numbers of deleted versions: of objects with rows, of the Delta log, of profiles. `locked`: until when the others
-    are locked, by place; `failed`: why a site could not be cleaned.
+    """Numbers of deleted versions: of objects with rows, of the Delta log, of profiles, of states of the source.
+    `locked`: until when the others are locked, by place; `failed`: why a site could not be cleaned.
     """
 
     rows: int = 0
     log: int = 0
     profiles: int = 0
+    states: int = 0
     locked: dict[str, datetime] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
@@ -49,38 +68,54 @@ def restart_table(site: Site, bucket: str, pipeline: str) -> int | None:
     return None if current is None else delta_log.restart(site, bucket, current)
 
 
+def condemn(stores: ErasureStores, pipeline: str, held: Sequence[HeldVersion], derived: Derived | None) -> set[str]:
+    """Record the keys of the lake that go, before the first of them is deleted. Return all on record for the pipeline.
+
+    Whoever completes a killed erasure does not find them any more, and must forget them in the catalogues. Raises
+    SiteError, DatabaseUnavailable.
+    """
+    keys = {version.info.key for version in held}
+    if derived is not None:
+        folders = (log.folder(pipeline), profile.folder(pipeline)) if derived.of_snapshots else ()
+        for folder in (*folders, *((source_state.folder(pipeline),) if derived.of_source else ())):
+            keys.update(info.key for info in versions_below(stores.sites[stores.home], stores.lake, folder))
+    records = stores.ledger.find("erasure", pipeline, limit=erasures.ALL)
+    known = {str(key) for record in records for key in record.body.get("condemned", ())}
+    if fresh := sorted(keys - known):
+        stores.ledger.append("erasure", pipeline, {"state": "condemned", "condemned": fresh})
+    return known | keys
+
+
 def delete_versions(
     stores: ErasureStores,
     held: Sequence[HeldVersion],
-    pipeline: str | None = None,
-    table: int | None = None,
+    derived: Derived | None = None,
     *,
     bucket: str | None = None,
+    condemned: Collection[str] = (),
 ) -> DeletedVersions:
-    """Delete these versions of objects, in the lake's bucket or another `bucket`.
+    """Delete these versions of objects, in the lake's bucket or another `bucket`, and what was `derived` from them.
 
-    With a `pipeline`, what was derived from its snapshots goes as well; `table`: the home's new version of its log.
     Replication waits meanwhile, and its catalogues forget these objects, so that the deletion does not look like a
-    loss.
+    loss. `condemned`: keys that a command, perhaps a killed one, was to delete: their rows in a catalogue are forgotten
+    where its source has no such version any more.
     """
     done = DeletedVersions()
-    if not held:
+    bucket = bucket or stores.lake
+    condemned = set(condemned) & set(catalogued(stores, bucket)) if condemned else set()
+    if not (held or derived or condemned):
         return done
-    sites, bucket, derived = stores.sites, bucket or stores.lake, in_snapshots(held)
-    pairs = sorted(
-        {pair for declared in stores.config.replication for pair in _directions(declared.source, declared.target)}
-    )
+    sites = stores.sites
     with ExitStack() as waiting:
         leases = {
-            pair: waiting.enter_context(wait_for(stores.continuity, pair_lease(*pair), PATIENCE)) for pair in pairs
+            pair: waiting.enter_context(wait_for(stores.continuity, pair_lease(*pair), PATIENCE))
+            for pair in _pairs(stores)
         }
         for name, site in sites.items():
             mine = [held_version for held_version in held if held_version.site == name]
             try:
-                if pipeline is not None and derived:
-                    _delete_derived(
-                        site, bucket, pipeline, table if name == stores.home else None, stores.clock(), done
-                    )
+                if derived is not None:
+                    _delete_derived(site, bucket, derived, name == stores.home, stores.clock(), done)
                 for held_version in mine:
                     if held_version.to == held_version.info.key and held_version.info.version_id in (None, "null"):
                         continue  # in a bucket without versions, the replacement has overwritten it
@@ -96,20 +131,50 @@ def delete_versions(
             if not set(pair) & done.failed.keys() and set(pair) <= sites.keys():
                 known = stores.continuity.catalogue(*pair)
                 known.forget(bucket, list(known.of_keys(bucket, keys)), lease)
+                known.forget(bucket, list(_gone(sites[pair[0]], bucket, known, condemned - set(keys))), lease)
     return done
 
 
+def catalogued(stores: ErasureStores, bucket: str) -> Iterator[str]:
+    """Yield the keys of a bucket in all catalogues. Raises DatabaseUnavailable."""
+    for pair in _pairs(stores):
+        yield from (row.key for row in stores.continuity.catalogue(*pair).rows(bucket))
+
+
+def _gone(site: Site, bucket: str, known: Catalogue, keys: Collection[str]) -> Iterator[Replica]:
+    """Yield the rows of these keys whose version is no longer at the source."""
+    there = {key: {info.version_id for info in site.versions(bucket, key) if info.key == key} for key in sorted(keys)}
+    for row in known.of_keys(bucket, sorted(keys)):
+        if not there[row.key] or (row.version and row.version not in there[row.key]):
+            yield row
+
+
+def _pairs(stores: ErasureStores) -> list[tuple[str, str]]:
+    return sorted(
+        {pair for declared in stores.config.replication for pair in _directions(declared.source, declared.target)}
+    )
+
+
 def _delete_derived(
-    site: Site, bucket: str, pipeline: str, table: int | None, now: datetime, done: DeletedVersions
+    site: Site, bucket: str, derived: Derived, is_home: bool, now: datetime, done: DeletedVersions
 ) -> None:
-    if table is None:
-        log = delta_log.withdraw(site, bucket, pipeline, now)
-    else:
-        log = delta_log.drop_before(site, bucket, pipeline, table, now)
-    profiles = profile.delete(site, bucket, pipeline, now)
-    done.log += log.versions
+    name = derived.pipeline.name
+    versions = profiles = states = Deleted()
+    if derived.of_snapshots and is_home and derived.table is not None:
+        versions = delta_log.drop_before(site, bucket, name, derived.table, now)
+    elif derived.of_snapshots:
+        versions = delta_log.withdraw(site, bucket, name, now)
+    if derived.of_snapshots:
+        profiles = profile.delete(site, bucket, name, now)
+    if derived.of_source and is_home:
+        current = snapshots.current(site, bucket, name)
+        states = source_state.forget_rows(site, bucket, derived.pipeline, current, now)
+    elif derived.of_source:
+        states = source_state.forget_all(site, bucket, name, now)
+    done.log += versions.versions
     done.profiles += profiles.versions
-    for removed in (log, profiles):
+    done.states += states.versions
+    for removed in (versions, profiles, states):
         done.keys.update(removed.keys)
         done.locked.update({f"{bucket}/{key} at site '{site.name}'": until for key, until in removed.locked})
 

@@ -13,6 +13,7 @@ from rempart.errors import IngestError
 from rempart.flows.ingestion.ingest_run import IngestionRun
 from rempart.flows.shared import removals
 from rempart.ingestion import snapshots
+from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Evidence
 
@@ -34,9 +35,11 @@ def current(run: IngestionRun, accepted: AcceptedLoss | None = None) -> Snapshot
     """Return the current snapshot, or None before the first.
 
     Raises IngestError if evidence names a newer snapshot than the site shows, unless a person accepted the loss of
-    exactly that snapshot, which is recorded. Raises SiteError, IntegrityError.
+    exactly that snapshot, which is recorded. Raises IngestError if a pipeline that is not derived any more still has
+    derived rows. Raises SiteError, IntegrityError.
     """
     shown = snapshots.current(run.site, run.lake, run.pipeline.name)
+    _check_kind(run, shown)
     lost = _lost(run, shown)
     if lost is not None:  # an erasure may have committed between the look at the site and the look at evidence
         shown = snapshots.current(run.site, run.lake, run.pipeline.name)
@@ -56,6 +59,16 @@ def current(run: IngestionRun, accepted: AcceptedLoss | None = None) -> Snapshot
     body = {"lost": lost.body["snapshot"], "shown": now, "site": run.site.name, "bucket": run.lake}
     run.ledger.append("acceptance", name, {**body, "by": accepted.by})
     return shown
+
+
+def _check_kind(run: IngestionRun, shown: Snapshot | None) -> None:
+    """Check that derived rows get no other rows beside them: an erasure in their inputs would not reach the mixture."""
+    if shown is not None and shown.derived_from and not is_derived(run.pipeline):
+        raise IngestError(
+            f"Snapshot {shown.id} of '{run.pipeline.name}' was derived from other pipelines, and {run.pipeline.name}."
+            "yaml does not derive its rows any more. Nothing was ingested",
+            f"Begin its data again: `rempart pipeline reset {run.pipeline.name}`. Or set `source` back.",
+        )
 
 
 def _lost(run: IngestionRun, shown: Snapshot | None) -> Evidence | None:

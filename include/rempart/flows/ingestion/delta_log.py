@@ -11,7 +11,7 @@ import logging
 from datetime import datetime
 
 from rempart.errors import IngestError, IntegrityError, RempartError, SiteError
-from rempart.flows.shared.removal import Deleted, delete_below
+from rempart.flows.shared.deletion import Deleted, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.delta import checkpoint, log
 from rempart.ingestion.delta.log import State
@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 TRIES = 5
 """Writers that may take the next version before ours."""
+
+
+class LogTorn(IntegrityError):
+    """Versions of a Delta log are missing between others: a deletion was interrupted, or somebody deleted them."""
 
 
 def follow(site: Site, bucket: str, snapshot: Snapshot | None) -> str | None:
@@ -57,11 +61,15 @@ def publish(site: Site, bucket: str, snapshot: Snapshot) -> int:
     """Make the Delta table equal to a committed snapshot. Return the number of its version.
 
     Safe to repeat: nothing is written if the table already equals the snapshot. If another writer takes the version,
-    the table gets the snapshot that is current by then. Raises IntegrityError for a damaged log, SiteError.
+    the table gets the snapshot that is current by then. A torn log goes on with a version that names every file.
+    Raises IntegrityError for a damaged log, SiteError.
     """
     name, wanted = snapshot.pipeline, snapshot
     for _ in range(TRIES):
-        state, checkpoints = read(site, bucket, name)
+        try:
+            state, checkpoints = read(site, bucket, name)
+        except LogTorn:
+            return restart(site, bucket, wanted)
         body = log.commit(state, wanted)
         if body is None or _write(site, bucket, name, state.version + 1, body):
             state = log.apply(state, body) if body else state
@@ -78,23 +86,27 @@ def publish(site: Site, bucket: str, snapshot: Snapshot) -> int:
 def read(site: Site, bucket: str, name: str) -> tuple[State, list[int]]:
     """Return the state of the table after its newest version, and its checkpoints.
 
-    Reads the newest checkpoint and the versions since. Raises IntegrityError for a damaged log, SiteError.
+    Reads the newest checkpoint and the versions since. Raises LogTorn if it lacks versions, IntegrityError for a
+    damaged log, SiteError.
     """
     versions, checkpoints = checkpoint.listed(name, _keys(site, bucket, name))
-    if not versions:
+    if not versions and not checkpoints:
         return State(), []
-    newest = versions[-1]
-    checkpoints = [version for version in checkpoints if version <= newest]
-    state, start = State(), 0
+    newest = max(versions + checkpoints)
+    start = max(checkpoints, default=0)
+    needed = list(range(start, newest + 1))
+    if versions[-len(needed) :] != needed:
+        raise LogTorn(
+            f"read the Delta log {bucket}/{log.folder(name)} at site '{site.name}': of versions {start} to {newest} "
+            "some are missing",
+            "Run the pipeline: its next run writes a version that names every file. No row is in the log.",
+        )
+    state = State()
     try:
         if checkpoints:
-            start = checkpoints[-1]
             state = checkpoint.decode(
                 site.read(bucket, checkpoint.checkpoint_key(name, start)), start - 1
             )  # the version itself follows: it tells its snapshot, and adds the same files again
-        needed = list(range(start, newest + 1))
-        if versions[-len(needed) :] != needed:
-            raise ValueError(f"of versions {start} to {newest} some are missing")
         for version in needed:
             state = log.apply(state, site.read(bucket, log.version_key(name, version)))
     except ValueError as cause:
@@ -126,10 +138,23 @@ def restart(site: Site, bucket: str, snapshot: Snapshot) -> int:
             raise SiteError(
                 f"write version {state.version} of the Delta log of '{name}' to {bucket} at site '{site.name}': "
                 "another writer took it",
-                "Run the erasure again.",
+                "Run the same command again.",
             )
         _write_checkpoint(site, bucket, name, state)
     return state.version
+
+
+def is_behind(site: Site, bucket: str, name: str, snapshot: Snapshot | None) -> bool:
+    """Return whether the log differs from a snapshot, or is damaged; without a snapshot, whether any of it is left.
+
+    Raises SiteError.
+    """
+    if snapshot is None:
+        return any(True for _ in site.versions(bucket, log.folder(name)))
+    try:
+        return log.commit(read(site, bucket, name)[0], snapshot) is not None
+    except IntegrityError:
+        return True
 
 
 def drop_before(site: Site, bucket: str, name: str, version: int, now: datetime) -> Deleted:

@@ -20,6 +20,7 @@ from rempart.flows.ingestion.source_state import Pending
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, snapshots
+from rempart.ingestion.content import evolution
 from rempart.ingestion.content.growth import KnownRows
 from rempart.ingestion.deliveries import HELD_BACK, REFUSED
 from rempart.ingestion.derived import inputs as files
@@ -213,6 +214,12 @@ def check_arrivals(run: IngestionRun, arrivals: Sequence[Arrival]) -> None:
             f"but {run.inbox}/{foreign[0]} waits for it, which was not derived. Nothing was ingested",
             "Delete the file from the landing bucket, or deliver it to one of the inputs.",
         )
+
+
+def check_schema(before: snapshots.Snapshot | None, pipeline: Pipeline) -> None:
+    """Raise IngestError if earlier rows do not fit the schema. Of a derived pipeline no earlier row stays."""
+    if not is_derived(pipeline):
+        evolution.check(before, pipeline)
 
 
 def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Path) -> KnownRows:

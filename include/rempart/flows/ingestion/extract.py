@@ -300,7 +300,7 @@ def _still_there(run: IngestionRun, unfinished: Sequence[Delivery]) -> bool:
 
 def _clear(run: IngestionRun, folder: str) -> None:
     """Delete what an interrupted extraction left in its folder of the landing bucket."""
-    if not folder.startswith(f"{run.pipeline.source.prefix}extract-"):
+    if not folder.startswith(f"{run.pipeline.source.prefix}{landing.EXTRACTED}"):
         raise IngestError(
             f"extract {run.pipeline.name}: the last extraction wrote to {folder[:80]}, which is not a folder below "
             f"`source.prefix` ({run.pipeline.source.prefix})",

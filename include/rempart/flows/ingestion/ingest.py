@@ -24,7 +24,6 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
-from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
@@ -75,7 +74,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
-    evolution.check(before, pipeline)
+    derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)
@@ -129,7 +128,8 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
         # ignore the supplier's own metadata: a wrong checksum there would stop all deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
         file.rename(folder / came.sha256)
-        return Arrival(info.key, came.sha256, came.size, info.modified, head.etag, landing.order_of(head.metadata))
+        order = landing.order_of(head.metadata)
+        return Arrival(info.key, came.sha256, came.size, landing.landed_at(info), head.etag, order)
 
     listed = landing.waiting(run.site, run.inbox, run.pipeline.source.prefix)
     if listed:

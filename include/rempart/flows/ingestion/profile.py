@@ -19,8 +19,8 @@ from rempart.backup.keys import age
 from rempart.errors import IngestError, ObjectMissing
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
+from rempart.flows.shared.deletion import Deleted, delete_below
 from rempart.flows.shared.platform import Platform
-from rempart.flows.shared.removal import Deleted, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.engine.limits import Resources
 from rempart.ingestion.profiles.measures import Profile, profile

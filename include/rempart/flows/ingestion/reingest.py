@@ -25,7 +25,6 @@ from rempart.flows.ingestion.quarantine import HeldDelivery, user_number
 from rempart.flows.ingestion.quarantine import held as held_rows
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import acceptance, deliveries, erasing, landing, snapshots
-from rempart.ingestion.content import evolution
 from rempart.ingestion.engine.again import only_quarantined
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.judging import typed_rows
@@ -79,7 +78,7 @@ def reingest(
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
-    evolution.check(before, pipeline)
+    derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
         behind = delta_log.follow(run.site, run.lake, before)
         finished = ingest_run.finish(run, before)

@@ -26,6 +26,7 @@ from rempart.ingestion.engine.versions.moved import Moved, moved
 from rempart.ingestion.judging import typed_rows
 from rempart.ingestion.refused import RefusedRows
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sources import is_extracted
 from rempart.sites.spool import spool_folder
 
 ALL = acceptance.ALL
@@ -49,7 +50,10 @@ class JudgedAnew:
 
 @dataclass(frozen=True)
 class RejudgePlan:
-    """What judging anew changes: rows that leave and join the accepted ones, by delivery and reason; no values."""
+    """What judging anew changes: rows that leave and join the accepted ones, by delivery and reason; no values.
+
+    `waiting`: stored deliveries that no run has judged since a reset.
+    """
 
     pipeline: str
     deliveries: int
@@ -61,6 +65,7 @@ class RejudgePlan:
     same: bool
     reasons: Mapping[str, tuple[int, int]]
     held: tuple[str, ...]
+    waiting: int = 0
 
     def lines(self) -> Iterator[str]:
         """Return the plan as text."""
@@ -73,6 +78,11 @@ class RejudgePlan:
             if before != now
         )
         yield from (f"  delivery {sha256[:12]} is held back: too many of its rows are refused" for sha256 in self.held)
+        if self.waiting:
+            yield (
+                f"  NOT judged: {self.waiting:,} stored deliveries without an outcome. A run takes them in; if they do "
+                f"not wait in the landing bucket any more, `rempart pipeline reset {self.pipeline}` puts them back"
+            )
         rows = f"{self.rows_before:,} rows before, {self.rows:,} now"
         yield f"  the snapshot stays: {self.rows:,} rows" if self.same else f"  a new snapshot: {rows}"
 
@@ -98,6 +108,17 @@ def plan(platform: Platform, pipeline: Pipeline) -> RejudgePlan:
         after.id == before.id,
         reasons,
         tuple(str(d.before.outcome["sha256"]) for d in anew if d.held),
+        0 if is_extracted(pipeline.source) else _without_outcome(run),
+    )
+
+
+def _without_outcome(run: IngestionRun) -> int:
+    """Return the number of stored deliveries that no run has judged since a reset."""
+    listed = run.site.list(run.lake, f"raw/{run.pipeline.name}/")
+    names = [landing.names_of(run.site.head(run.lake, info.key)) for info in listed]
+    return sum(
+        not any(deliveries.is_known(run.site, run.lake, run.pipeline.name, sha256) for sha256 in known)
+        for known in names
     )
 
 

@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError, ObjectMissing
+from rempart.flows.shared.deletion import Deleted, delete_below
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ingestion.sources.port import Delivery, State
+from rempart.ingestion.sources.row_memory import ROWS
+from rempart.ingestion.sources.web.source import NEXT
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import put_again
 from rempart.sites.port import Site
 
@@ -58,6 +62,34 @@ class Pending:
 
 def folder(pipeline: str) -> str:
     return f"sources/{pipeline}/"
+
+
+def forget_rows(site: Site, bucket: str, pipeline: Pipeline, snapshot: Snapshot | None, now: datetime) -> Deleted:
+    """Delete all that states tell of single rows: every version but the newest of what counts, which is stored without.
+
+    So rows within the overlap are delivered again; where the first row of a key stands (`on_conflict: refuse`) they
+    would all be refused, so that their digests stay in what counts. `snapshot`: the current one; without a current
+    one nothing counts. Raises IntegrityError, SiteError.
+    """
+    name = pipeline.name
+    if pipeline.conflict_rule != "refuse":
+        if pending := read_pending(site, bucket, name):
+            write_pending(site, bucket, name, replace(pending, after=_forgetful(pending.after)))
+        if (stand := read_stand(site, bucket, name, snapshot)) != Stand():
+            write_stand(site, bucket, name, snapshot, _forgetful(stand))
+    names = [info.key for info in site.list(bucket, f"{folder(name)}stands/")]
+    counting = {f"{folder(name)}pending.json", newest(names, _time_of(snapshot)) or ""}
+    return delete_below(site, bucket, folder(name), now, keep_newest=counting.__contains__)
+
+
+def forget_all(site: Site, bucket: str, pipeline: str, now: datetime) -> Deleted:
+    """Delete the states of a pipeline at a site to which replication brings what counts. Raises SiteError."""
+    return delete_below(site, bucket, folder(pipeline), now)
+
+
+def _forgetful(stand: Stand) -> Stand:
+    """Return a stand without digests of rows and without the address of a page."""
+    return replace(stand, state={name: value for name, value in stand.state.items() if name not in (ROWS, NEXT)})
 
 
 def read_pending(site: Site, bucket: str, pipeline: str) -> Pending | None:

@@ -97,10 +97,9 @@ def remove(platform: Platform, pipeline: Pipeline, what: What, runs: Runs, *, ac
                 f"{what} '{name}': a run began meanwhile: {', '.join(again)}. Nothing was deleted",
                 f"Wait for its end, then run `rempart pipeline {what} {name} --yes` again.",
             )
+        if what == "reset":  # also before the rest of an interrupted deletion: the copies may be gone again
+            _put_back(stores.sites[stores.home], stores, found)
         if began.state == "began":
-            home = stores.sites[stores.home]
-            if what == "reset":
-                _put_back(home, stores, found)
             began = _record(stores, name, began, "deleting", {"put_back": len(found.deliveries)})
         return _delete(platform.tracking(), stores, pipeline, began)
 
@@ -170,9 +169,10 @@ def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, beg
         _move_file(name)
     held = list(_held(stores, pipeline, what))
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
-    for bucket in sorted({bucket for bucket, _ in held}):
+    for bucket in sorted({gathering.bucket_of(stores, part) for part in gathering.parts_of(pipeline, what)}):
         mine = [version for place, version in held if place == bucket]
-        done = erase_versions.delete_versions(stores, mine, bucket=bucket)
+        condemned = gathering.catalogued(stores, pipeline, what, bucket)  # also what a killed command had deleted
+        done = erase_versions.delete_versions(stores, mine, bucket=bucket, condemned=condemned)
         deleted, locked, failed = deleted + done.rows, locked | done.locked, failed | done.failed
     logger.info("deleted %d object versions of '%s'", deleted, name)
     feature_removal.remove(stores.features(), pipeline)

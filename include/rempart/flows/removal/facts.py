@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rempart.errors import ObjectMissing, RempartError, SiteError
 from rempart.features import removal as feature_removal
+from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_listing import doubt, known
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import profile, source_state
 from rempart.flows.removal.plan import DELETED, Objects, Part, PipelineContents, PutBack
 from rempart.flows.shared import removals
+from rempart.flows.shared.deletion import versions_below
 from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.removals import What
 from rempart.flows.training import champions
 from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.ingestion.sources import derived
 from rempart.ledger.port import Ledger
 from rempart.models import removal as model_removal
 from rempart.settings import pipelines
@@ -28,6 +32,8 @@ from rempart.sites.port import ObjectInfo, Site
 Runs = Callable[[], Sequence[str]]
 """Returns the DAG runs of the pipeline that have not ended. Raises AirflowApiError."""
 _ALL = 1000
+_DELIVERIES = 1_000_000
+"""More records than a ledger holds of the deliveries of a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,12 @@ class FoundVersion:
     bucket: str
     part: Part
     info: ObjectInfo
+
+
+def parts_of(pipeline: Pipeline, what: What) -> tuple[Part, ...]:
+    """Return the parts that go, in order of their deletion."""
+    extracted = is_extracted(pipeline.source)
+    return tuple(part for part in DELETED[what] if part != "extracted" or extracted)
 
 
 def prefix(pipeline: Pipeline, part: Part) -> str:
@@ -50,6 +62,7 @@ def prefix(pipeline: Pipeline, part: Part) -> str:
         "profiles": profile.folder(name),
         "raw": f"raw/{name}/",
         "training": f"training/{name}/",
+        "extracted": f"{pipeline.source.prefix}{landing.EXTRACTED}",
         "landing": pipeline.source.prefix,
     }
     return folders[part]
@@ -61,11 +74,11 @@ def versions(stores: ErasureStores, site: Site, pipeline: Pipeline, what: What) 
     The log of the Delta table and `current.json` go first. Raises SiteError, also if the listing lacks objects that are
     on record.
     """
-    parts = DELETED[what]
+    parts = parts_of(pipeline, what)
     wanted = [
         version
         for version in known(stores.config, stores.continuity, pipeline.name, site)
-        if any(version[0].startswith(prefix(pipeline, part)) for part in parts)
+        if any(erasing.original(version[0]).startswith(prefix(pipeline, part)) for part in parts)
     ]
     found = [entry for part in parts for entry in _listed(stores, site, pipeline, part)]
     doubt(site, stores.lake, wanted, [entry.info for entry in found if entry.bucket == stores.lake])
@@ -73,25 +86,24 @@ def versions(stores: ErasureStores, site: Site, pipeline: Pipeline, what: What) 
 
 
 def _listed(stores: ErasureStores, site: Site, pipeline: Pipeline, part: Part) -> Iterator[FoundVersion]:
-    bucket = stores.config.buckets.landing if part == "landing" else stores.lake
-    folder = prefix(pipeline, part)
+    bucket, folder = bucket_of(stores, part), prefix(pipeline, part)
     try:
-        listed = list(site.versions(bucket, folder))
+        listed = versions_below(site, bucket, folder)
     except ObjectMissing:  # the other site has no such bucket
         return
-    if part in ("snapshots", "raw", "training", "quarantine"):
-        listed += [
-            info
-            for info in site.versions(bucket, "conflicts/")
-            if (kind := erasing.kind_of(info.key, pipeline.name)) and _part_of(kind) == part
-        ]
-    for info in sorted(listed, key=lambda info: _rank(info.key, folder)):
+    for info in sorted(listed, key=lambda info: _rank(erasing.original(info.key), folder)):
         yield FoundVersion(bucket, part, info)
 
 
-def _part_of(kind: erasing.Kind) -> Part:
-    parts: Mapping[erasing.Kind, Part] = {"delivery": "raw", "training set": "training", "quarantine": "quarantine"}
-    return parts.get(kind, "snapshots")
+def catalogued(stores: ErasureStores, pipeline: Pipeline, what: What, bucket: str) -> set[str]:
+    """Return the keys in the catalogues that go with a pipeline's parts in a bucket. Raises DatabaseUnavailable."""
+    folders = tuple(prefix(pipeline, part) for part in parts_of(pipeline, what) if bucket_of(stores, part) == bucket)
+    return {key for key in erase_versions.catalogued(stores, bucket) if erasing.original(key).startswith(folders)}
+
+
+def bucket_of(stores: ErasureStores, part: Part) -> str:
+    """Return the bucket of a part."""
+    return stores.config.buckets.landing if part in ("extracted", "landing") else stores.lake
 
 
 def _rank(key: str, folder: str) -> int:
@@ -116,12 +128,13 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: 
                 raise
             silent[site_name] = error.what
             continue
-        for part in DELETED[what]:
+        for part in parts_of(pipeline, what):
             mine = [entry.info for entry in found if entry.part == part]
             objects.append(Objects(site_name, part, prefix(pipeline, part), len(mine), sum(i.size for i in mine)))
     begun = removals.unfinished(platform.ledger, name)
-    putting_back = what == "reset" and (begun is None or begun.state == "began")
-    again, lost, lost_rows = _again(home, stores, pipeline) if putting_back else ((), 0, 0)
+    again = _again(home, stores, pipeline) if what == "reset" else ()
+    complete = what == "reset" and (begun is None or begun.state == "began")  # outcomes go with the deletion
+    lost, lost_rows = _lost(home, stores, pipeline) if complete else (0, 0)
     current = snapshots.current(home, stores.lake, name)
     offline, online = feature_removal.tables_of(stores.features(), name)
     model = model_removal.registered(platform.tracking(), name)
@@ -146,37 +159,65 @@ def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: 
         readers=tuple(_readers(name)),
         file=f"include/pipelines/{name}.yaml" if name in pipelines.names() else "",
         began=begun.seq if begun else None,
-        putting_back=putting_back,
         points_until=(stores.clock() + kept_for(platform.config.backup.keep)).date(),
     )
 
 
-def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[tuple[PutBack, ...], int, int]:
-    """Return the deliveries that are put back, in order of their arrival, and the lost ones with their rows.
+def _again(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[PutBack, ...]:
+    """Return every stored delivery, in order of its arrival. A source that is extracted has them still.
 
-    A source that is extracted has them still; but of a `history` it has only the present versions.
+    Not only those with an outcome: after an earlier reset the put-back copy is all that a delivery has beside it.
     """
     if is_extracted(pipeline.source):
-        if pipeline.conflict_rule != "history":
-            return (), 0, 0
-        kept_rows = [int(outcome["accepted"]) for outcome in deliveries.outcomes(home, stores.lake, pipeline.name)]
-        return (), len([rows for rows in kept_rows if rows]), sum(kept_rows)
-    stored: dict[str, ObjectInfo] = {}
+        return ()
+    arrived = _arrivals(stores.ledger, pipeline.name)
+    once_derived = bool(stores.ledger.find("derivation", pipeline.name, limit=1))
+    stored = dict[str, ObjectInfo]()
     for listed in home.list(stores.lake, prefix(pipeline, "raw")):
         info = home.head(stores.lake, listed.key)
-        stored[info.metadata.get("delivery") or info.key.split("/")[-2]] = info
-    outcomes = deliveries.outcomes(home, stores.lake, pipeline.name)
-    ordered = sorted(outcomes, key=deliveries.in_order)
-    again, lost, rows = list[PutBack](), 0, 0
-    for number, outcome in enumerate(ordered, 1):
-        if (kept := stored.get(str(outcome["sha256"]))) is None:
-            if outcome["accepted"]:
-                lost, rows = lost + 1, rows + int(outcome["accepted"])
-            continue
-        _, _, digest, file = kept.key.rsplit("/", 3)
-        to = f"{pipeline.source.prefix}{landing.PUT_BACK}{number:06}/{file}"
-        again.append(PutBack(kept.key, digest, to, kept.size))
-    return tuple(again), lost, rows
+        if not (once_derived and derived.is_derived_name(info.key.rsplit("/", 1)[-1])):
+            stored.setdefault(landing.names_of(info)[-1], info)
+
+    def order(info: ObjectInfo) -> tuple[datetime, int, datetime]:
+        known = (arrived[name] for name in landing.names_of(info) if name in arrived)
+        return max(known, default=(datetime.max.replace(tzinfo=UTC), 0, info.modified))
+
+    again, last = list[PutBack](), datetime.min.replace(tzinfo=UTC)
+    for info in sorted(stored.values(), key=lambda info: (order(info), info.key)):
+        last = max(order(info)[-1], last + timedelta(microseconds=1))  # a site tells seconds: the key tells the order
+        _, _, digest, file = info.key.rsplit("/", 3)
+        to = landing.put_back_key(pipeline.source.prefix, last, digest, file)
+        again.append(PutBack(info.key, digest, to, info.size))
+    return tuple(again)
+
+
+def _arrivals(ledger: Ledger, name: str) -> dict[str, tuple[datetime, int, datetime]]:
+    """Return the order of each delivery (`deliveries.in_order`) by SHA-256. Evidence has it after a reset, too."""
+    found = dict[str, tuple[datetime, int, datetime]]()
+    for record in removals.since(ledger.find("deliveries", name, limit=_DELIVERIES), removals.removal_of(ledger, name)):
+        for outcome in record.body["deliveries"]:
+            order, sha256 = deliveries.in_order(outcome), str(outcome["sha256"])
+            found[sha256] = max(order, found.get(sha256, order))
+    return found
+
+
+def _lost(home: Site, stores: ErasureStores, pipeline: Pipeline) -> tuple[int, int]:
+    """Return the number of deliveries that do not come back, and of their accepted rows.
+
+    Of a `history` an extracted source has only the present versions.
+    """
+    stored = set[str]()
+    if not is_extracted(pipeline.source):
+        for listed in home.list(stores.lake, prefix(pipeline, "raw")):
+            stored.update(landing.names_of(home.head(stores.lake, listed.key)))
+    elif pipeline.conflict_rule != "history":
+        return 0, 0
+    rows = [
+        int(outcome["accepted"])
+        for outcome in deliveries.outcomes(home, stores.lake, pipeline.name)
+        if outcome["accepted"] and str(outcome["sha256"]) not in stored
+    ]
+    return len(rows), sum(rows)
 
 
 def _runs(runs: Runs) -> tuple[str, ...] | None:
@@ -192,7 +233,7 @@ def _runs(runs: Runs) -> tuple[str, ...] | None:
 
 def _erasure(ledger: Ledger, name: str) -> str | None:
     """Return why an erasure of the pipeline's rows is not complete, or None."""
-    records = [r for r in ledger.find("erasure", name, limit=_ALL) if r.body["state"] != "derived"]
+    records = [r for r in ledger.find("erasure", name, limit=_ALL) if r.body["state"] not in ("derived", "condemned")]
     if not records:
         return None
     ended = next((record for record in records if record.body["state"] == "ended"), None)

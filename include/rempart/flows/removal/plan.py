@@ -13,19 +13,21 @@ from typing import Literal
 from rempart.deployment.setup.terminal import size
 from rempart.flows.shared.removals import What
 
-Part = Literal["snapshots", "quarantine", "outcomes", "source", "profiles", "raw", "training", "landing"]
+Part = Literal["snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing"]
 
 DELETED: Mapping[What, tuple[Part, ...]] = {
-    "reset": ("snapshots", "quarantine", "outcomes", "source", "profiles"),
+    "reset": ("snapshots", "quarantine", "outcomes", "source", "profiles", "extracted"),
     "remove": ("snapshots", "quarantine", "outcomes", "source", "profiles", "raw", "training", "landing"),
 }
-"""Parts in the order of their deletion: what names other objects goes before them."""
+"""Parts in the order of their deletion: what names other objects goes before them. A source that is read again from its
+first row on leaves no extracted delivery; of a pipeline to which files are delivered, each waiting file stays."""
 WORDS: Mapping[Part, str] = {
     "snapshots": "snapshots with their Delta log",
     "quarantine": "quarantine",
     "outcomes": "outcomes of deliveries",
     "source": "cursor and state of the source",
     "profiles": "data profiles",
+    "extracted": "extracted deliveries that wait in the landing bucket",
     "raw": "deliveries as received",
     "training": "training sets",
     "landing": "deliveries that wait in the landing bucket",
@@ -82,7 +84,6 @@ class PipelineContents:
     readers: tuple[str, ...] = ()
     file: str = ""
     began: int | None = None
-    putting_back: bool = True
     points_until: date | None = None
 
 
@@ -151,7 +152,7 @@ def _deletes(facts: PipelineContents) -> Iterator[str]:
 
 
 def _puts_back(facts: PipelineContents) -> Iterator[str]:
-    if facts.what == "remove" or not facts.putting_back:
+    if facts.what == "remove":
         return
     if facts.deliveries:
         total = size(sum(delivery.bytes for delivery in facts.deliveries))
@@ -193,7 +194,7 @@ def _refusals(facts: PipelineContents, accept_loss: bool) -> Iterator[str]:
         yield f"{facts.erasure}. Complete it first: `rempart pipeline erase --again`"
     if facts.what == "remove" and facts.readers:
         yield f"its snapshots are read by {', '.join(facts.readers)}. Remove or change these first"
-    if facts.lost and facts.putting_back and not accept_loss:
+    if facts.lost and not accept_loss:
         yield (
             f"{facts.lost_rows} accepted rows would be lost, unless the source still has them: their deliveries are "
             "not put back. Pass --accept-loss to go on without them"

@@ -177,13 +177,15 @@ class _Restore:
         if databases and not aside:
             refuse_running(self.stack)
         register = restore_erasures.register_of(self.point, force=self.wish.force)
-        if aside:
-            restore_erasures.refuse_side_by_side(self.point, register, self.selection, force=self.wish.force)
         if not (self.runs or lifecycle.works(self.stack)):
             refuse_nothing_here(self.stack)
             with self._step("stores"):
                 lifecycle.start_stores(self.stack)
         platform = self.live()
+        if aside:
+            restore_erasures.refuse_side_by_side(
+                self.point, register, self.selection, platform.ledger, force=self.wish.force
+            )
         target = self._target(platform)
         if databases and not self.progress.filled:
             with self._step("databases"):
@@ -194,7 +196,7 @@ class _Restore:
             with self._step("objects"):
                 self._objects(target)
         if not aside:
-            self._erase_again(restore_erasures.concerned(register, self.selection))
+            self._erase_again(restore_erasures.concerned(register, self.selection, platform.ledger))
             self._publish_tables()
         return self._end(platform)
 

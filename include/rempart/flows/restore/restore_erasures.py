@@ -16,11 +16,13 @@ from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.flows.erasure import erase
 from rempart.flows.erasure.erase_report import ErasureResult
 from rempart.flows.erasure.erase_stores import open_stores
+from rempart.flows.ingestion import derived_run
 from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion.derived.inputs import ancestors, inputs_of
-from rempart.settings.pipelines import labelled_by, load_all
+from rempart.flows.training.labelled import ALL
+from rempart.ingestion.derived.inputs import ancestors
+from rempart.ledger.port import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -59,32 +61,38 @@ def register_of(point: OpenPoint, *, force: bool) -> list[Erasure]:
     return kept
 
 
-def concerned(entries: Sequence[Erasure], selection: Selection) -> list[Erasure]:
+def concerned(entries: Sequence[Erasure], selection: Selection, ledger: Ledger) -> list[Erasure]:
     """Return the entries that the restored parts may undo: those of the restored data sets, or all if the feature
-    stores or the ledger are restored.
+    stores or the ledger are restored. `ledger` tells from what the data sets were derived. Raises DatabaseUnavailable.
     """
     if selection.whole or any(database.name in (*_FEATURES, "ledger") for database in selection.databases):
         return list(entries)
-    return [entry for entry in entries if entry.pipeline in _datasets(selection)]
+    concerns = _datasets(selection, ledger)
+    return [entry for entry in entries if entry.pipeline in concerns]
 
 
-def _datasets(selection: Selection) -> set[str]:
-    """Return the restored data sets, those from which they are derived, and those that deliver their labels.
+def _datasets(selection: Selection, ledger: Ledger) -> set[str]:
+    """Return the restored data sets, those from which they were ever derived, and those that ever delivered labels.
 
     Their rows may be in derived data sets and in training sets.
     """
-    inputs, restored = inputs_of(load_all()), {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
-    names = {name for name in restored if name}
-    labels = labelled_by(load_all())
-    return names.union(*(ancestors(name, inputs) for name in names), (labels[name] for name in names & labels.keys()))
+    restored = {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
+    names, inputs = {name for name in restored if name}, derived_run.recorded_inputs(ledger)
+    labels = {str(entry.body["pipeline"]) for entry in ledger.find("labels", limit=ALL) if entry.subject in names}
+    return names.union(labels, *(ancestors(name, inputs) for name in names))
 
 
-def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, force: bool) -> None:
+def refuse_side_by_side(
+    point: OpenPoint, entries: Sequence[Erasure], selection: Selection, ledger: Ledger, *, force: bool
+) -> None:
     """Check that a side-by-side restore brings back no rows that were erased since the restore point.
 
     Raises BackupError, because erasures are not applied side by side. With `force` it is only a warning.
     """
-    features, datasets = any(database.name in _FEATURES for database in selection.databases), _datasets(selection)
+    features, datasets = (
+        any(database.name in _FEATURES for database in selection.databases),
+        _datasets(selection, ledger),
+    )
     newer = [entry for entry in entries if entry.at >= point.manifest.created_at]
     back = [entry.id for entry in newer if features or entry.pipeline in datasets]
     if not back:

@@ -16,6 +16,8 @@ from rempart.ledger.port import Evidence, Ledger
 What = Literal["reset", "remove"]
 State = Literal["began", "deleting", "ended"]
 _RECENT = 50
+_SNAPSHOTS = 100_000
+"""More snapshots than a ledger holds of a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,23 @@ def check_same(ledger: Ledger, pipeline: str, before: int) -> None:
         raise PipelineError(
             f"Pipeline '{pipeline}' was reset or removed while this ran: nothing was committed",
             f"Run `rempart pipeline run {pipeline}`, if the pipeline still exists.",
+        )
+
+
+def check_trained(ledger: Ledger, pipeline: str, snapshot: str) -> None:
+    """Check that a model may join those of the pipeline: none was removed since its snapshot was made.
+
+    Call it inside `Platform.committing`. Raises PipelineError.
+    """
+    check_open(ledger, pipeline)
+    removed = removal_of(ledger, pipeline)
+    if removed is None:
+        return
+    made = since(ledger.find("snapshot", pipeline, limit=_SNAPSHOTS), removed)
+    if all(snapshot not in (record.body.get("snapshot"), record.body.get("replaced")) for record in made):
+        raise PipelineError(
+            f"Pipeline '{pipeline}' was removed after snapshot {snapshot} was made: its model was not registered",
+            f"Run `rempart pipeline run {pipeline}`, if there is a new pipeline of that name.",
         )
 
 

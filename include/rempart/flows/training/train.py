@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import TrainingError
 from rempart.features.databases import FeatureDatabases
 from rempart.features.label_feed import LabelsUsed, target_column, told
+from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.check_pipeline import check_trainer
@@ -175,6 +176,7 @@ def register(
     _verify(platform.active_site(pipeline.classification, active), spec, result)
     classification = platform.classification(pipeline, "model")
     with platform.committing(active):
+        removals.check_trained(platform.ledger, pipeline.name, spec.snapshot)
         version = registry.register(
             platform.tracking(),
             pipeline.name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.shared import erasures
+from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.champions import decisions_on, return_to, succession
@@ -61,7 +61,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     PlacementDenied, DatabaseUnavailable, LedgerError.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
-    named = version is not None
+    removal, named = removals.check_open(platform.ledger, name), version is not None
     if (version := version or registry.candidate(tracking, name)) is None:
         raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
     ledger = platform.ledger
@@ -103,6 +103,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     }
     if verdict.passed:
         with platform.committing(active):
+            removals.check_same(ledger, name, removal)
             ledger.append("promotion", name, body)
             registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
@@ -211,6 +212,7 @@ def roll_back(
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     ledger = platform.ledger
+    removal = removals.check_open(ledger, name)
     decisions = decisions_on(ledger, name)
     versions, alias = succession(decisions), registry.champion(tracking, name)
     current, moved = (versions[-1] if versions else None), bool(versions) and alias != versions[-1]
@@ -240,6 +242,7 @@ def roll_back(
     if dry_run:
         return RollbackResult(True, False, target, replaced, plan)
     with platform.committing(active):
+        removals.check_same(ledger, name, removal)
         if (seen := decisions_on(ledger, name)) and seen[-1].seq != decisions[-1].seq:
             raise ModelRefused(
                 f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",

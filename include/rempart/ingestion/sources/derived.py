@@ -8,6 +8,7 @@ holds all rows, so it stands for the whole: see `rempart.flows.ingestion.derived
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,6 +40,11 @@ def open_derived(pipeline: Pipeline, around: Surroundings) -> Derived:
     lake = around.lake(found)
     inputs = {name: lake.input(spec) for name, spec in found.inputs.items()}
     return Derived(found.sql, found.query, inputs, pipeline.key, lake)
+
+
+def is_derived_name(file: str) -> bool:
+    """Return whether a delivery has a name as `delivery_name` gives it. Pure."""
+    return re.fullmatch(r"[0-9a-f]{32}\.parquet", file) is not None
 
 
 def delivery_name(state: State) -> str:

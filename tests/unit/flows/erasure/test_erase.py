@@ -151,6 +151,7 @@ def test_it_is_recorded_under_pseudonyms_signed_and_locked(lake: Lake, caplog: p
     assert {record.body["state"] for record in lake.platform.ledger.find("erasure")} == {
         "registered",
         "rewritten",
+        "condemned",
         "ended",
     }
 

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from rempart.errors import ErasedMeanwhile, FeatureError
+from rempart.errors import ErasedMeanwhile, FeatureError, IngestError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_derived, erase_report
 from rempart.flows.erasure.erase_stores import open_stores
-from rempart.flows.ingestion import derived_run
+from rempart.flows.ingestion import delta_log, derived_run, profile
 from rempart.flows.ingestion import extract as extract_flow
 from rempart.flows.ingestion.ingest import ingest
-from rempart.flows.shared import erasures
+from rempart.flows.shared import deletion, erasures
 from rempart.ingestion import snapshots
-from tests.derived_project import DAILY, DAILY_SQL, TRIPS, WEATHER, WET, World, trip, weather, write_project
+from tests.derived_project import (
+    DAILY,
+    DAILY_SQL,
+    SQL,
+    TRIPS,
+    WEATHER,
+    WET,
+    World,
+    changed,
+    trip,
+    weather,
+    write_project,
+)
 from tests.erasable import in_two_memories
 from tests.unit.flows.erasure.booked import without_features
 
@@ -261,3 +275,94 @@ def test_rows_that_are_read_while_an_input_is_erased_do_not_count(
         ingest(world.platform, spec)
     world.derive()
     assert [row[2] for row in world.rows()] == [305.0, 7.0]
+
+
+@pytest.mark.parametrize("left", [0, 1, 3, 5])
+def test_a_log_that_was_torn_by_a_kill_is_whole_after_the_erasure(
+    world: World, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    budget = {"wet_trips": left, "daily": 99}
+    real = deletion.delete_unless_locked
+
+    def dying(site: Any, bucket: str, info: Any, now: Any) -> Any:
+        for name in budget:
+            if f"snapshots/{name}/_delta_log/" in info.key:
+                if not budget[name]:
+                    raise KeyboardInterrupt
+                budget[name] -= 1
+        return real(site, bucket, info, now)
+
+    with monkeypatch.context() as during:
+        during.setattr(deletion, "delete_unless_locked", dying)
+        try:
+            erase(world)
+        except KeyboardInterrupt:
+            assert holders(world)
+    flow.again(world.platform)
+    assert holders(world) == []
+    for name in PIPELINES[1:]:
+        state, _ = delta_log.read(world.home, "lake", name)
+        now = world.snapshot(name)
+        assert now and state.snapshot == now.id and not delta_log.is_behind(world.home, "lake", name, now)
+
+
+def test_a_torn_log_is_found_by_the_repeated_erasure_and_by_the_next_commit(world: World) -> None:
+    erase(world)
+    world.deliver("trips", "three", [trip(5, 1, 4)])
+    world.derive()
+    for mend in (lambda: flow.again(world.platform), world.derive):
+        first, *_ = world.home.list("lake", "snapshots/wet_trips/_delta_log/")
+        for info in list(world.home.list("lake", "snapshots/wet_trips/_delta_log/")):
+            if info.key.endswith(".parquet") or info.key == first.key:
+                world.home.delete("lake", info.key)
+        world.deliver("trips", f"more-{first.key[-20:]}", [trip(6 + len(world.rows()), len(world.rows()), 1)])
+        mend()
+        state, _ = delta_log.read(world.home, "lake", "wet_trips")
+        now = world.snapshot()
+        assert now and state.snapshot == now.id
+
+
+def test_a_pipeline_that_stops_being_derived_waits_for_its_reset(world: World, tmp_path: Path) -> None:
+    write_project(tmp_path, changed(WET, source={"prefix": "wet_trips/"}), sql={})
+    with pytest.raises(IngestError, match="does not derive its rows any more") as refused:
+        world.deliver("wet_trips", "own", ["2026-02-01T00:00:00Z,1,1,1"])
+    assert "rempart pipeline reset wet_trips" in refused.value.hint
+    done = erase(world)
+    below = {result.pipeline: result for result in done.descendants}
+    assert below["wet_trips"].withdrawn and "could not be derived again" in str(dict(below["wet_trips"].pending))
+    assert holders(world) == [] and world.snapshot() is None
+    assert world.deliver("wet_trips", "own", ["2026-02-01T00:00:00Z,1,1,1"]).total_rows == 1
+
+
+def test_another_schema_of_a_derived_pipeline_needs_no_declaration(world: World, tmp_path: Path) -> None:
+    columns = {name: column for name, column in yaml.safe_load(WET)["schema"].items() if name != "trips"}
+    columns["rain"] = {"type": "string", "known": "begin"}
+    wet = changed(WET, schema=columns, features={"own": {"kind": "row", "at": "begin", "calendar": {"hour": ["hour"]}}})
+    query = SQL.replace(", count(*) AS trips", "").replace("w.rain, sum", "CAST(w.rain AS VARCHAR) AS rain, sum")
+    write_project(tmp_path, wet, sql={"wet_trips": query})
+    before = len(world.rows()[0])
+    world.derive()
+    assert len(world.rows()[0]) == before - 1
+
+
+def test_parts_stay_that_any_clean_version_of_a_manifest_names(world: World) -> None:
+    """Two versions of one snapshot's manifest may name other parts for the same rows, after a compaction."""
+    erase(world)
+    now = world.snapshot()
+    assert now
+    (part, *_), manifest = now.parts, f"{snapshots.folder('wet_trips')}{now.id}.json"
+    other = replace(part, key=f"{snapshots.folder('wet_trips')}parts/{'0' * 64}.parquet", sha256="0" * 64)
+    world.home.write("lake", other.key, b"the same rows in another file")
+    newest = world.home.read("lake", manifest)
+    world.home.write("lake", manifest, snapshots.manifest(replace(now, parts=(other,))))
+    world.home.write("lake", manifest, newest)
+    flow.again(world.platform)
+    assert world.home.read("lake", other.key) and world.home.read("lake", part.key)
+
+
+def test_nothing_is_measured_of_rows_that_wait_for_an_erasure(world: World) -> None:
+    with pytest.MonkeyPatch.context() as during:
+        during.setattr(flow.erase_derived, "follow", lambda *given: [])
+        erase(world)
+    with pytest.raises(ErasedMeanwhile, match="erase --again"):
+        profile.make(world.platform, world.pipeline("wet_trips"), [None])

@@ -2,90 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import copyreg
-import io
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from rempart.errors import PipelineError, SiteError
 from rempart.flows.erasure import erase as erasing
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.ingest import ingest
-from rempart.flows.removal import execute, facts
+from rempart.flows.removal import execute
 from rempart.flows.shared import removals
-from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.ingestion import snapshots
 from rempart.models.removal import Registered
 from rempart.settings import pipelines
 from tests.erasable import ROWS, Lake
-from tests.unit.flows.erasure.booked import WHO, erase, new_lake, without_features
+from tests.unit.flows.erasure.booked import WHO, erase
+from tests.unit.flows.removal.stores import Stores
 
 NAME = "hotel_bookings"
 KEPT = ("raw/", "training/")
-
-
-class Stores:
-    """The feature store and MLflow, which are servers: integration tests have them."""
-
-    def __init__(self) -> None:
-        self.tables = ["hotel_bookings__rows"]
-        self.models = Registered(("1", "2"), model=True, experiment=True)
-
-    def drop(self, *given: object) -> int:
-        self.tables = []
-        return 1
-
-    def forget(self, *given: object) -> None:
-        self.models = Registered()
-
-
-@pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> Stores:
-    made = Stores()
-    without_features(monkeypatch)
-    monkeypatch.setattr(facts.feature_removal, "tables_of", lambda *given: (made.tables, []))
-    monkeypatch.setattr(facts.feature_removal, "remove", made.drop)
-    monkeypatch.setattr(facts.model_removal, "registered", lambda *given: made.models)
-    monkeypatch.setattr(facts.model_removal, "remove", made.forget)
-    monkeypatch.setattr(Platform, "tracking", lambda self: None)
-    return made
-
-
-@pytest.fixture(scope="module")
-def first() -> Lake:
-    with pytest.MonkeyPatch.context() as patched:
-        without_features(patched)
-        return new_lake()
-
-
-@pytest.fixture
-def lake(stores: Stores, first: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A copy of the first lake, since its ingestions take seconds."""
-    for kind in (threading.Lock, threading.RLock):
-        monkeypatch.setitem(copyreg.dispatch_table, type(kind()), lambda _lock, kind=kind: (kind, ()))
-    made = copy.deepcopy(first)
-    table = io.BytesIO()
-    pq.write_table(pa.table({"booking_id": [1]}), table)
-    for name in ("primary", "haven"):
-        made.site(name).write(made.bucket, f"training/{NAME}/{'0' * 64}.parquet", table.getvalue())
-        made.site(name).write(made.bucket, f"profiles/{NAME}/x.html", b"a profile")
-        made.site(name).write(made.bucket, "snapshots/other/current.json", b"of another pipeline")
-    return made
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / f"{NAME}.yaml").write_text(pipelines.text_of(NAME), encoding="utf-8")
-    monkeypatch.setattr(pipelines, "pipelines_dir", lambda: tmp_path)
-    return tmp_path
 
 
 def no_run() -> list[str]:

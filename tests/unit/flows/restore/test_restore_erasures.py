@@ -13,6 +13,7 @@ from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.restore_plan import Selection
 from rempart.errors import DatabaseUnavailable
 from rempart.flows.erasure import erase as flow
+from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult
 from rempart.flows.restore import restore_erasures
 from rempart.flows.shared import erasures
 from rempart.flows.shared.keys import open_keyring
@@ -101,8 +102,24 @@ def test_a_part_concerns_its_own_dataset_and_the_ledger_all(came_back: tuple[Lak
     ledger = SimpleNamespace(name="ledger")
 
     def concerned(databases: Any = (), objects: Any = (), whole: bool = False) -> list[Erasure]:
-        return restore_erasures.concerned(entries, Selection(databases, objects, whole, {}))
+        return restore_erasures.concerned(entries, Selection(databases, objects, whole, {}), MemoryLedger())
 
     assert concerned(objects=(held,)) == [] and concerned() == []
     assert concerned(objects=(held, SimpleNamespace(bucket="lake", key="raw/hotel_bookings/1/a.csv"))) == [mine]
+    known = MemoryLedger()
+    known.append("derivation", "another", {"inputs": ["hotel_bookings"], "sql": "x.sql"})  # not any more
+    once = restore_erasures.concerned(entries, Selection((), (held,), False, {}), known)  # type: ignore[arg-type]
+    assert once == [mine]
     assert concerned(databases=(ledger,)) == concerned(whole=True) == [mine]
+
+
+@pytest.mark.parametrize(("where", "ok"), [("pipeline 'daily'", False), ("primary", False), ("haven", True)])
+def test_derived_rows_that_may_be_there_keep_the_service_closed(
+    came_back: tuple[Lake, list[Erasure], Any], monkeypatch: pytest.MonkeyPatch, where: str, ok: bool
+) -> None:
+    lake, entries, point = came_back
+    below = DescendantResult("daily", pending={where: "it did not answer"})
+    done = ErasureResult("hotel_bookings", False, 1, {}, descendants=[below])
+    monkeypatch.setattr(flow, "apply_all", lambda *given, **named: [done])
+    ((found, told),) = applied(lake.platform, point, entries)
+    assert found is ok and where in told and ("derived rows may still be there" in told) is not ok

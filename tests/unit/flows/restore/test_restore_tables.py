@@ -29,7 +29,7 @@ def test_a_restored_snapshot_is_the_next_version_of_its_table_and_a_damaged_log_
     state, _ = delta_log.read(home, lake.bucket, NAME)
     assert first and (state.version, state.snapshot) == (2, first.id)
     assert len(state.files) == len(first.parts)
-    home.delete(lake.bucket, log.version_key(NAME, 1))
+    home.write(lake.bucket, log.version_key(NAME, 1), b"<Error/>")
     (check,) = publish_tables(home, lake.bucket, held)
-    assert check.ok is False and "some are missing" in check.detail
+    assert check.ok is False and "read the Delta log" in check.detail
     assert not list(publish_tables(home, lake.bucket, [obj for obj in held if not obj.key.startswith("snapshots/")]))

@@ -106,17 +106,13 @@ def test_a_checkpoint_that_a_kill_prevented_is_written_by_the_next_run(
     assert checkpoint.checkpoint_key(NAME, checkpoint.EVERY) in versions(site)
 
 
-@pytest.mark.parametrize("damage", ["a gap", "other bytes", "a bad checkpoint"])
+@pytest.mark.parametrize("damage", ["other bytes", "a bad checkpoint"])
 def test_a_damaged_log_is_named_and_mended_by_its_remedy_or_a_rebuild(site: MemorySite, damage: str) -> None:
     made = [stored(site, rows(n + 1), number=n) for n in range(12)]
     for found in made:
         delta_log.publish(site, "lake", found)
-    if damage == "a gap":
-        site.delete("lake", log.version_key(NAME, 11))
-        site.write("lake", log.version_key(NAME, 12), b"{}")
-    else:
-        key = log.version_key(NAME, 11) if damage == "other bytes" else checkpoint.checkpoint_key(NAME, 10)
-        site.write("lake", key, b"<Error/>")
+    key = log.version_key(NAME, 11) if damage == "other bytes" else checkpoint.checkpoint_key(NAME, 10)
+    site.write("lake", key, b"<Error/>")
     with pytest.raises(IntegrityError, match="read the Delta log lake/snapshots/trips/_delta_log/") as red:
         delta_log.publish(site, "lake", made[-1])
     assert "Delete every object under snapshots/trips/_delta_log/" in red.value.hint
@@ -129,6 +125,25 @@ def test_a_damaged_log_is_named_and_mended_by_its_remedy_or_a_rebuild(site: Memo
     for key in delta_log.withdraw(site, "lake", NAME, NOON).keys:
         assert key not in versions(site)
     assert delta_log.publish(site, "lake", made[-1]) == 0
+
+
+@pytest.mark.parametrize("kept", [[12], [10, 11], [3, 12], []])
+def test_a_torn_log_goes_on_with_a_version_that_names_every_file(site: MemorySite, kept: list[int]) -> None:
+    """A deletion was killed: versions are missing. Without any version a checkpoint is left."""
+    made = [stored(site, rows(n + 1), number=n) for n in range(13)]
+    for found in made:
+        delta_log.publish(site, "lake", found)
+    for number in set(range(13)) - set(kept):
+        site.delete("lake", log.version_key(NAME, number))
+    if len(kept) == 1:
+        site.delete("lake", checkpoint.checkpoint_key(NAME, 10))
+    assert delta_log.is_behind(site, "lake", NAME, made[-1])
+    version = delta_log.publish(site, "lake", made[-1])
+    state, checkpoints = delta_log.read(site, "lake", NAME)
+    assert (state.version, state.snapshot, len(state.files)) == (version, made[-1].id, 1)
+    assert version in checkpoints or kept == [10, 11]
+    assert not delta_log.is_behind(site, "lake", NAME, made[-1]) and delta_log.is_behind(site, "lake", NAME, None)
+    assert delta_log.publish(site, "lake", made[-1]) == version
 
 
 def test_a_withdrawn_log_leaves_no_version_behind(site: MemorySite) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.backup.points.pruning import delete_unless_locked
-from rempart.sites.port import Site
-
-_CONFLICTS = "conflicts/"
-_CONFLICT = re.compile(r"conflicts/[^/]+/")
+from rempart.ingestion import erasing
+from rempart.sites.port import ObjectInfo, Site
 
 
 @dataclass(frozen=True)
@@ -23,6 +20,15 @@ class Deleted:
     locked: tuple[tuple[str, datetime], ...] = ()
 
 
+def versions_below(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
+    """Return every version of the objects below a prefix, and of their copies that a reconciliation kept aside.
+
+    Raises SiteError.
+    """
+    aside = (info for info in site.versions(bucket, erasing.CONFLICTS) if erasing.original(info.key).startswith(prefix))
+    return [*site.versions(bucket, prefix), *aside]
+
+
 def delete_below(
     site: Site, bucket: str, prefix: str, now: datetime, *, keep_newest: Callable[[str], bool] = lambda key: False
 ) -> Deleted:
@@ -30,8 +36,7 @@ def delete_below(
 
     Raises SiteError.
     """
-    copies = (info for info in site.versions(bucket, _CONFLICTS) if _CONFLICT.sub("", info.key, 1).startswith(prefix))
-    oldest_first = [*site.versions(bucket, prefix), *copies][::-1]
+    oldest_first = versions_below(site, bucket, prefix)[::-1]
     newest = {info.key: info for info in oldest_first}
     keys, locked, count = dict[str, None](), list[tuple[str, datetime]](), 0
     for info in sorted(oldest_first, key=lambda info: info.key):  # so no hidden version shows
