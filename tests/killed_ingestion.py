@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rempart.settings.config import Config, Connection, project_root
 from rempart.settings.pipeline import Pipeline
@@ -37,23 +37,28 @@ class Job:
     home: Path = field(default_factory=project_root)
 
 
+Point = tuple[Literal["effects", "writes"], int]
+"""Where an attempt dies: at the n-th effect, or at the n-th of those that write to the site. There are far fewer."""
+
+
 class Countdown:
-    """Kills this process at an effect; `at` 0 kills it never."""
+    """Kills this process at a point, if there is one."""
 
-    def __init__(self, at: int) -> None:
-        self.at, self.count, self._lock = at, 0, threading.Lock()
+    def __init__(self, at: Point | None) -> None:
+        self.at, self.counts, self._lock = at, {"effects": 0, "writes": 0}, threading.Lock()
 
-    def step(self) -> None:
+    def step(self, *, write: bool = False) -> None:
         with self._lock:
-            self.count += 1
-            if self.count == self.at:
+            self.counts["effects"] += 1
+            self.counts["writes"] += write
+            if self.at and self.counts[self.at[0]] == self.at[1] and (write or self.at[0] == "effects"):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def effect(self, owner: Any, *names: str) -> None:
+    def effect(self, owner: Any, *names: str, write: bool = False) -> None:
         """Count a call before it is made, and once it has returned."""
         for name in names:
             place = next(cls for cls in owner.__mro__ if name in vars(cls))
-            setattr(place, name, self._call(getattr(place, name)))
+            setattr(place, name, self._call(getattr(place, name), write))
 
     def stream(self, owner: Any, *names: str) -> None:
         """Count each piece that a generator gives."""
@@ -61,12 +66,12 @@ class Countdown:
             place = next(cls for cls in owner.__mro__ if name in vars(cls))
             setattr(place, name, self._pieces(getattr(place, name)))
 
-    def _call(self, real: Callable[..., Any]) -> Callable[..., Any]:
+    def _call(self, real: Callable[..., Any], write: bool) -> Callable[..., Any]:
         @wraps(real)
         def call(*args: Any, **more: Any) -> Any:
-            self.step()
+            self.step(write=write)
             found = real(*args, **more)
-            self.step()
+            self.step(write=write)
             return found
 
         return call
@@ -93,7 +98,8 @@ def _count(down: Countdown) -> None:
     from rempart.ingestion.sources.web import client, source
     from rempart.sites.s3.site import S3Site
 
-    down.effect(S3Site, "read", "fetch", "head", "checks", "open", "write", "write_new", "write_file", "delete")
+    down.effect(S3Site, "read", "fetch", "head", "checks", "open")
+    down.effect(S3Site, "write", "write_new", "write_file", "delete", write=True)
     down.stream(S3Site, "list")
     down.effect(psycopg.Connection, "execute")
     down.stream(PostgresqlReading, "_copy")
@@ -108,8 +114,8 @@ def _count(down: Countdown) -> None:
     sql.SqlExtraction = lambda *given: real(*given[:-1], most=BYTES)  # type: ignore[misc,assignment] # only here
 
 
-def run(job: Job, at: int) -> dict[str, Any]:
-    """Extract and ingest once. Die at effect number `at`. Return what a person would see, and the number of effects."""
+def run(job: Job, at: Point | None) -> dict[str, Any]:
+    """Extract and ingest once. Die at a point. Return what a person would see, and the counts of effects and writes."""
     from rempart.flows.ingestion.extract import extract
     from rempart.flows.ingestion.ingest import ingest
     from rempart.flows.shared.platform import Platform
@@ -127,12 +133,12 @@ def run(job: Job, at: int) -> dict[str, Any]:
         "new": extracted.deliveries + ingested.deliveries,
         "complete": extracted.complete and not extracted.waiting,
         "changed": ingested.changed,
-        "effects": down.count,
+        "counts": down.counts,
     }
 
 
 def serve() -> None:
-    """Fork for each order of the parent: the file of a job, and the number of the fatal effect."""
+    """Fork for each order of the parent: the file of a job, and the point at which it dies."""
     import great_expectations  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
@@ -148,7 +154,7 @@ def serve() -> None:
         if not (child := os.fork()):
             try:
                 job = pickle.loads(Path(order["job"]).read_bytes())  # noqa: S301 - the parent wrote it
-                result = run(job, order["at"])
+                result = run(job, order["at"] and tuple(order["at"]))
                 Path(order["result"]).write_text(json.dumps(result))
                 os._exit(0)
             except BaseException:
@@ -166,8 +172,8 @@ class Runner:
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process, self._folder = process, folder
 
-    def attempt(self, job: Job, at: int = 0) -> dict[str, Any] | None:
-        """Return what an attempt gave, or None if it was killed at effect number `at`."""
+    def attempt(self, job: Job, at: Point | None = None) -> dict[str, Any] | None:
+        """Return what an attempt gave, or None if it was killed at the point."""
         file, result = self._folder / "job", self._folder / "result"
         file.write_bytes(pickle.dumps(job))
         result.unlink(missing_ok=True)

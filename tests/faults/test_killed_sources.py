@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import pyarrow.parquet as pq
@@ -27,11 +27,11 @@ from rempart.sites.port import Site
 from tests import killed_ingestion, mariadb_server
 from tests.faults import killed_places as places
 from tests.integration.own_servers import Servers, own_servers
-from tests.killed_ingestion import Job, Runner
+from tests.killed_ingestion import Job, Point, Runner
 
 ROUNDS = int(os.environ.get("REMPART_TEST_ROUNDS") or 2)
-KILLS = 3
-"""Attempts that are killed in each round, with a change before each."""
+KILLS = 4
+"""Attempts that are killed in each round, with a change before each: one at any effect, the others at a write."""
 QUIET = 12
 """Runs by which an extraction in parts has ended."""
 SERVICES = ("postgresql", "site-primary", "site-haven")
@@ -61,19 +61,19 @@ class World:
     def name(self) -> str:
         return self.job.pipeline.name
 
-    def attempt(self, at: int = 0) -> dict[str, Any] | None:
+    def attempt(self, at: Point | None = None) -> dict[str, Any] | None:
         return self.runner.attempt(self.job, at)
 
-    def settle(self) -> int:
-        """Run until nothing is new. Return the effects of the longest run."""
-        effects = 0
+    def settle(self) -> dict[str, int]:
+        """Run until nothing is new. Return the counts of effects and writes of the first of these runs."""
+        counts: dict[str, int] = {}
         for _ in range(QUIET):
             found = self.attempt()
             assert found is not None
-            effects = max(effects, found["effects"])
+            counts = counts or found["counts"]
             if found["complete"] and not found["new"]:
                 assert not found["changed"]
-                return effects
+                return counts
         raise AssertionError(f"after {QUIET} runs something is still new")
 
     def rows(self) -> list[tuple[Any, ...]]:
@@ -101,7 +101,9 @@ class World:
         rows = self.rows()
         assert Counter(rows) == Counter(self.place.good())
         refused = self.refused()
-        assert {meter for file in refused for meter in file} == self.place.bad()
+        found = {meter for file in refused for meter in file}
+        # a row that was refused in an earlier delivery of all rows, and is good now, stays in that one's quarantine
+        assert found >= self.place.bad() if repeats else found == self.place.bad()
         assert all(len(file) == len(set(file)) for file in refused)
         assert repeats or sum(map(len, refused)) == len(self.place.bad())
         assert list(self.site.list("landing", self.job.pipeline.source.prefix)) == []
@@ -239,18 +241,19 @@ def test_x1_a_source_that_is_killed_anywhere_loses_nothing_and_gives_nothing_twi
         known = {name: servers.connections(name) for name in NAMES} | (more or {})
         return Job(places.declared(servers.stack.config, **declared), spec, known)
 
-    draw, killed, points = random.Random(opened.__name__), 0, list[int]()  # noqa: S311 - a fixed seed
+    draw, killed, points = random.Random(opened.__name__), 0, list[Point]()  # noqa: S311 - a fixed seed
     with ExitStack() as stack:
         made, place = opened(servers, job, stack, tmp_path)
         world = World(servers, runner, made, place)
         place.change(draw)
-        effects = world.settle()
+        counts = world.settle()
         world.check(repeats=opened in REPEATING)
         for _ in range(ROUNDS):
-            for _ in range(KILLS):
+            for number in range(KILLS):
                 place.change(draw)
-                points.append(draw.randint(1, effects))
+                of: Literal["effects", "writes"] = "effects" if number == 0 else "writes"
+                points.append((of, draw.randint(1, counts[of])))
                 killed += world.attempt(points[-1]) is None
-            effects = world.settle()
+            counts = world.settle()
             world.check(repeats=opened in REPEATING)
-    assert killed >= ROUNDS, f"too few attempts were killed at {points}"
+    assert killed >= ROUNDS * KILLS // 2, f"{killed} attempts were killed, of those at {points}"

@@ -1,4 +1,7 @@
-"""Two models over one data set: two derived pipelines over one that takes the rows; and what two sources share."""
+"""Two models over one data set: two derived pipelines over one that takes the rows; and what two sources share.
+
+docs/how-to/join-two-pipelines.md tells it.
+"""
 
 from __future__ import annotations
 
