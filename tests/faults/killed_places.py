@@ -123,7 +123,7 @@ class Place(Protocol):
 
 
 @dataclass
-class _Held:
+class _WithRows:
     pipeline: Pipeline
     rows: Rows = field(default_factory=Rows)
 
@@ -135,7 +135,7 @@ class _Held:
 
 
 @dataclass
-class PostgresqlTable(_Held):
+class PostgresqlTable(_WithRows):
     owner: Connection = field(kw_only=True)
 
     def change(self, draw: random.Random) -> None:
@@ -148,7 +148,7 @@ class PostgresqlTable(_Held):
 
 
 @dataclass
-class MariadbTable(_Held):
+class MariadbTable(_WithRows):
     server: MariadbServer = field(kw_only=True)
 
     def change(self, draw: random.Random) -> None:
@@ -157,7 +157,7 @@ class MariadbTable(_Held):
 
 
 @dataclass
-class Bucket(_Held):
+class Bucket(_WithRows):
     """Files in a bucket: each has what changed; now and then one comes again under another name."""
 
     site: Site = field(kw_only=True)
@@ -172,7 +172,7 @@ class Bucket(_Held):
 
 
 @dataclass
-class Derived(_Held):
+class Derived(_WithRows):
     """The rows of a query over another pipeline, which takes its files undisturbed. `take` ingests them."""
 
     base: Bucket = field(kw_only=True)
@@ -206,7 +206,7 @@ def derived(folder: Path, base: Bucket, take: Any) -> Derived:
 
 
 @dataclass
-class Api(_Held):
+class Api(_WithRows):
     """An HTTP service. `draw` decides which answers are faults."""
 
     draw: random.Random = field(kw_only=True)
