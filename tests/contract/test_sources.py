@@ -104,7 +104,7 @@ def opened_sql(rows: list[tuple[str, int]]) -> Source:
     columns = {name: Column(type="string", known="made") for name in ("name", "number")}
     relation = Relation("rows", None, columns, ["name"], "number", timedelta(hours=1))
     return SqlExtraction(
-        Rows(rows), relation, Dialect(), Origin("acme-cloud", "rows", "FR", "FR"), timedelta(minutes=1)
+        Rows(rows), relation, Dialect(), Origin("acme-cloud", "rows", "FR", "FR"), timedelta(minutes=1), 1 << 30
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -60,6 +60,14 @@ class Server(Protocol):
     def put(self, rows: Sequence[Row]) -> None: ...
 
     def execute(self, statement: str) -> None: ...
+
+    def read_columns_alone(self, columns: Sequence[str]) -> Connection:
+        """The connection of a role whose only right is to read these columns of `orders`."""
+        ...
+
+    def write_as_reader(self) -> None:
+        """Try to write with the connection's role. Raises the driver's error."""
+        ...
 
 
 class Killed(BaseException):
@@ -213,9 +221,49 @@ class SqlSourceSuite:
         assert opened(spec, server.reader).extract(state, Landing(), NOW).deliveries == []
         assert ids(spec, landing) == [0, 1, 2, 3]
 
-    def test_nothing_can_be_written(self, server: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(IngestError):
+    def test_a_table_that_is_missing_is_an_error(self, server: Server) -> None:
+        with pytest.raises(IngestError) as caught:
             opened(pipeline("table: missing"), server.reader).extract({}, Landing(), NOW)
+        assert not caught.value.transient
+
+    def test_a_role_that_can_only_read_is_enough(self, server: Server) -> None:
+        server.put([order(n) for n in range(3)])
+        with pytest.raises(Exception, match=r"denied"):
+            server.write_as_reader()
+        reader = server.read_columns_alone(COLUMNS)
+        spec, landing = pipeline(), Landing()
+        state = opened(spec, reader).extract({}, landing, NOW).state
+        assert ids(spec, landing) == [0, 1, 2]
+        known = iter([(n, f"p{n}") for n in range(3)])
+        assert opened(spec, reader).compare_keys(known, state, Landing()) == Extraction([], state)
+
+    def test_a_column_that_the_role_may_not_read_is_named_as_a_missing_right(self, server: Server) -> None:
+        reader = server.read_columns_alone(COLUMNS[:-1])
+        with pytest.raises(IngestError, match="may not read the table or query") as caught:
+            opened(pipeline(), reader).extract({}, Landing(), NOW)
+        assert not caught.value.transient and "GRANT SELECT" in caught.value.hint
+
+    @pytest.mark.parametrize("cursor", [", cursor: {column: changed_at, overlap: 10m}", ""])
+    def test_a_run_ends_at_its_size_between_two_cursors_and_the_next_goes_on(self, server: Server, cursor: str) -> None:
+        long = "x" * 300_000
+        server.put([order(n, NOW - timedelta(hours=n // 3), long) for n in range(12)])  # three rows with each cursor
+        spec = pipeline(f"table: orders, largest_run: 1{cursor}")
+        state: Mapping[str, str] = {}
+        taken = []
+        for number in range(1, 5):
+            landing = Landing()
+            found = opened(spec, server.reader).extract(state, landing, NOW)
+            taken.append(ids(spec, landing))
+            state = found.state
+            if number == 1:
+                server.put([order(50, NOW + timedelta(minutes=1)), order(51, NOW - timedelta(minutes=1))])
+            if found.complete:
+                break
+        if cursor:
+            assert taken == [[6, 7, 8, 9, 10, 11], [0, 1, 2, 3, 4, 5, 51], [50]]
+        assert found.complete and len(taken) > 1
+        assert sorted(number for some in taken for number in some) == [*range(12), 50, 51]
+        assert opened(spec, server.reader).extract(state, Landing(), NOW).deliveries == []
 
     def test_a_refused_password_is_an_error_that_names_no_secret(self, server: Server) -> None:
         wrong = replace(server.reader, password="a-wrong-secret")

@@ -34,6 +34,15 @@ class PostgresqlServer:
         with psycopg.connect(self.owner.postgresql_url()) as opened:
             opened.execute(statement.encode())
 
+    def read_columns_alone(self, columns: Sequence[str]) -> Connection:
+        reader = self.reader.login
+        self.execute(f"REVOKE ALL ON orders FROM {reader}; GRANT SELECT ({', '.join(columns)}) ON orders TO {reader}")
+        return self.reader
+
+    def write_as_reader(self) -> None:
+        with psycopg.connect(self.reader.postgresql_url()) as opened:
+            opened.execute("DELETE FROM orders")
+
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[PostgresqlServer]:
@@ -46,7 +55,6 @@ def database() -> Iterator[PostgresqlServer]:
     found = PostgresqlServer(replace(drill, schema=name), shop)
     found.execute(TABLE)
     found.execute(f"GRANT CONNECT ON DATABASE {name} TO {reader.login}")
-    found.execute(f"GRANT SELECT ON orders TO {reader.login}")
     yield found
     with psycopg.connect(drill.postgresql_url(), autocommit=True) as server:
         postgresql.drop_database(server, name)
@@ -56,6 +64,8 @@ class TestPostgresql(SqlSourceSuite):
     @pytest.fixture
     def server(self, database: PostgresqlServer) -> PostgresqlServer:
         database.execute("TRUNCATE orders")
+        database.execute(f"REVOKE ALL ON orders FROM {database.reader.login}")
+        database.execute(f"GRANT SELECT ON orders TO {database.reader.login}")
         return database
 
     def test_rows_that_change_during_the_extraction_do_not_mix(self, server: PostgresqlServer) -> None:
@@ -88,7 +98,11 @@ class TestPostgresql(SqlSourceSuite):
         with pytest.raises(IngestError, match="SQLSTATE 25006"):
             opened(pipeline("table: writing"), server.reader).extract({}, Landing(), NOW)
 
-    def test_a_table_of_another_role_is_refused(self, server: PostgresqlServer) -> None:
+    @pytest.mark.parametrize("table", ["hidden", "closed.orders"])
+    def test_a_table_or_schema_of_another_role_is_refused(self, server: PostgresqlServer, table: str) -> None:
         server.execute("CREATE TABLE IF NOT EXISTS hidden (LIKE orders)")
-        with pytest.raises(IngestError, match="InsufficientPrivilege"):
-            opened(pipeline("table: hidden"), server.reader).extract({}, Landing(), NOW)
+        server.execute("CREATE SCHEMA IF NOT EXISTS closed; CREATE TABLE IF NOT EXISTS closed.orders (LIKE orders)")
+        server.execute(f"GRANT SELECT ON closed.orders TO {server.reader.login}")
+        with pytest.raises(IngestError, match=r"may not read the table or query \(SQLSTATE 42501\)") as caught:
+            opened(pipeline(f"table: {table}"), server.reader).extract({}, Landing(), NOW)
+        assert not caught.value.transient and "GRANT SELECT" in caught.value.hint

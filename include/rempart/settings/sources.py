@@ -144,6 +144,14 @@ class SqlSource(Source):
     statement_timeout: Duration = Field(
         default="1h", validate_default=True, description="Longest time of one statement at the database."
     )
+    largest_run: int = Field(
+        default=4096,
+        ge=1,
+        description=(
+            "Size in MiB of the new rows that one run takes. The next run goes on. Rows with the same value of the "
+            "cursor stay together."
+        ),
+    )
 
     @property
     def incremental(self) -> bool:

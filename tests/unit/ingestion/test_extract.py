@@ -78,7 +78,7 @@ def source_of(table: Table, pipeline: ModelPipeline) -> SqlExtraction:
 
             return One()
 
-    return SqlExtraction(Database(), relation, pipeline.source, ORIGIN, timedelta(minutes=10))
+    return SqlExtraction(Database(), relation, pipeline.source, ORIGIN, timedelta(minutes=10), 1 << 30)
 
 
 @pytest.fixture

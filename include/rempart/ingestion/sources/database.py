@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol
 
+from rempart.errors import IngestError
 from rempart.ingestion.sources.row_memory import Row
 from rempart.settings.columns import Column
 
@@ -48,3 +49,12 @@ class Database(Protocol):
     def reading(self, relation: Relation) -> AbstractContextManager[Reading]:
         """Open a read-only transaction. Raises SourceUnavailable, IngestError."""
         ...
+
+
+def forbidden(where: str, code: str) -> IngestError:
+    """Return the error for a right that the role lacks. `where` names the attempt, `code` the server's answer."""
+    return IngestError(
+        f"{where}: the role of the connection may not read the table or query ({code})",
+        "Grant it the right to read, and no other: `GRANT SELECT ON <table> TO <role>`, on each table that a query "
+        "reads. A schema of PostgreSQL also needs `GRANT USAGE ON SCHEMA <schema> TO <role>`.",
+    )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, SourceUnavailable
+from rempart.ingestion.sources import database
 from rempart.ingestion.sources.csv_deliveries import line
 from rempart.ingestion.sources.database import Order, Relation
 from rempart.ingestion.sources.row_memory import Row, moment
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _RETRIED = {1040, 1053, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
 """Errors that a retry can mend: too many connections, a shutdown, a lock, a long statement, a lost connection."""
 _TIMED_OUT = {1317, 1969, 3024}
+_FORBIDDEN = {1044, 1142, 1143, 1370}
+"""Errors of a right that the role lacks: on a database, a table, a column, a routine."""
 
 
 class Mariadb:
@@ -191,6 +194,8 @@ def _named(connection: Connection | None) -> Iterator[None]:
                 f"{where}: no answer, or one that ended early (error {number})",
                 "Check that the server runs and can be reached from here, then run again.",
             ) from None
+        if number in _FORBIDDEN:
+            raise database.forbidden(where, f"error {number}") from None
         raise IngestError(
             f"{where}: the server answered {type(cause).__name__} (error {number})",
             "Check login, password, database and TLS settings of the connection; that the table or query gives all "

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, SourceUnavailable
-from rempart.ingestion.sources import csv_deliveries
+from rempart.ingestion.sources import csv_deliveries, database
 from rempart.ingestion.sources.database import Order, Relation
 from rempart.ingestion.sources.row_memory import Row, moment
 from rempart.settings.columns import Column
@@ -25,7 +25,7 @@ _REFUSED = re.compile(
 """Texts of a server or of libpq that no retry changes. A TLS session that was lost is not among them."""
 _RETRIED = ("08", "40", "53", "57")
 """Classes of SQLSTATE that a retry can mend: connection, rollback, resources, and an operator's intervention."""
-_TIMED_OUT = "57014"
+_TIMED_OUT, _FORBIDDEN = "57014", "42501"
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 _MARKER = 32
 """Most bytes of the cursor that stands before a row, with its line end."""
@@ -212,6 +212,8 @@ def _named(connection: Connection | None) -> Iterator[None]:
     except psycopg.Error as cause:
         if (cause.sqlstate or "").startswith(_RETRIED):
             raise _unavailable(where, cause) from None
+        if cause.sqlstate == _FORBIDDEN:
+            raise database.forbidden(where, f"SQLSTATE {_FORBIDDEN}") from None
         raise IngestError(
             f"{where}: the server answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",
             "Check that the table or query gives all columns of the pipeline's schema, and that the role may read it.",

@@ -58,11 +58,10 @@ class Digests(Sequence[bytes]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._packed[index * DIGEST : (index + 1) * DIGEST]
 
-    def __contains__(self, digest: object) -> bool:
-        if not isinstance(digest, bytes):
-            return False
+    def place(self, digest: bytes) -> int | None:
+        """Return the index of a digest, or None."""
         place = bisect_left(self, digest)
-        return place < len(self) and self[place] == digest
+        return place if place < len(self) and self[place] == digest else None
 
 
 def digest(row: bytes) -> bytes:
@@ -75,16 +74,19 @@ class RowMemory:
     """Rows taken before `state`, and the state after this extraction.
 
     `overlap`: None for a source that is read whole. `latest` is the highest cursor that counts, so that a row from the
-    future does not hide the rows before it.
+    future does not hide the rows before it. `complete` is False once a limit ended the extraction.
     """
 
     state: State
     overlap: timedelta | None
     latest: int
+    complete: bool = True
     _read: dict[int | None, bytearray] = field(default_factory=dict)
     """Digests of the rows read, by the minute of their cursor, oldest first."""
     _count: int = 0
     _highest: int | None = None
+    _unread: bytearray = field(default_factory=bytearray)
+    """One for each digest of `state` whose row did not come yet, zero for the others."""
 
     def __post_init__(self) -> None:
         self._highest = self.cursor
@@ -103,17 +105,31 @@ class RowMemory:
         assert self.overlap is not None  # noqa: S101 - there is a cursor
         return (highest - self.overlap // _MICROSECOND) // _MINUTE
 
-    def new(self, rows: Iterable[Row]) -> Iterator[bytes]:
+    def new(self, rows: Iterable[Row], most: int | None = None) -> Iterator[bytes]:
         """Yield the rows that were not taken before. Rows come in ascending order of their cursor.
 
-        Raises IngestError for more rows to remember than `MOST`.
+        After `most` bytes of them it ends, but never between two rows with the same cursor. Raises IngestError for more
+        rows to remember than `MOST`.
         """
-        known = Digests(base64.b64decode(self.state.get(ROWS, "")))
+        known = Digests(self._known)
+        self._unread = bytearray(b"\1") * len(known)
+        taken, last = 0, None
         for micros, row in rows:
             own = digest(row)
+            place = known.place(own)
+            if place is not None:
+                self._unread[place] = 0
+            elif most is not None and taken >= most and (micros is None or micros != last):
+                self.complete = False
+                return
             self._remember(micros, own)
-            if own not in known:
+            if place is None:
+                taken, last = taken + len(row) + 1, micros
                 yield row
+
+    @property
+    def _known(self) -> bytes:
+        return base64.b64decode(self.state.get(ROWS, ""))
 
     def _remember(self, micros: int | None, own: bytes) -> None:
         minute = None
@@ -140,10 +156,16 @@ class RowMemory:
             self._count -= len(self._read.pop(minute)) // DIGEST
 
     def after(self) -> State:
-        """Return the state once all rows of `new` were taken."""
+        """Return the state once all rows of `new` were taken. Raises IngestError for too many rows to remember.
+
+        Of an extraction that a limit ended, it also holds the digests whose rows are still to be read again.
+        """
         self._forget()
         found = {} if self._highest is None else {CURSOR: str(self._highest)}
-        if packed := b"".join(self._read.values()):
+        ahead = b"" if self.complete else _chosen(self._known, self._unread)
+        if self._count + len(ahead) // DIGEST > MOST:
+            raise too_many(self.overlap)
+        if packed := b"".join([*self._read.values(), ahead]):
             found[ROWS] = base64.b64encode(_sorted(packed)).decode()
         return found
 
@@ -152,6 +174,13 @@ def _sorted(packed: bytes) -> bytes:
     import numpy as np
 
     return np.sort(np.frombuffer(packed, dtype=f"S{DIGEST}")).tobytes()
+
+
+def _chosen(packed: bytes, flags: bytearray) -> bytes:
+    import numpy as np
+
+    chosen = np.frombuffer(flags, dtype=np.bool_)
+    return np.frombuffer(packed, dtype=f"S{DIGEST}")[chosen].tobytes() if packed else b""
 
 
 def too_many(overlap: timedelta | None) -> IngestError:

@@ -40,13 +40,17 @@ _VERIFIED = ("verify-ca", "verify-full")
 
 @dataclass(frozen=True)
 class SqlExtraction:
-    """A database as a source. `overlap`: time before the cursor that is read again; None without a cursor."""
+    """A database as a source. `overlap`: time before the cursor that is read again; None without a cursor.
+
+    `most`: bytes of rows after which an extraction ends, with all rows of the last cursor; the next one goes on.
+    """
 
     database: Database
     relation: Relation
     dialect: Dialect
     place: Origin
     overlap: timedelta | None
+    most: int
 
     @property
     def origin(self) -> Origin:
@@ -56,9 +60,9 @@ class SqlExtraction:
         """Extract rows that were not taken before. See `Source.extract`."""
         memory = RowMemory(state, self.overlap, microseconds(now.astimezone(UTC)))
         with self.database.reading(self.relation) as reading:
-            rows = memory.new(reading.rows(since=memory.since))
+            rows = memory.new(reading.rows(since=memory.since), self.most)
             made = csv_deliveries.deliver(sink, _stem("rows", state), self._header, rows)
-        return Extraction(made, memory.after())
+        return Extraction(made, memory.after(), complete=memory.complete)
 
     def compare_keys(self, known: Iterator[tuple[object, ...]], state: State, sink: Sink) -> Extraction:
         """Extract rows that are not known and that `extract` does not read, and return known keys that are gone."""
@@ -155,7 +159,7 @@ def open_source(pipeline: Pipeline, around: Surroundings) -> Source:
         overlap = timedelta(days=-(-(overlap or timedelta()) // timedelta(days=1)))
     elif overlap is not None and source.time_zone:
         overlap += timedelta(hours=1)  # local clocks are set back by it
-    return SqlExtraction(_database(connection), relation, source, origin, overlap)
+    return SqlExtraction(_database(connection), relation, source, origin, overlap, source.largest_run << 20)
 
 
 def _database(connection: Connection) -> Database:

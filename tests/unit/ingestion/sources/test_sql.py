@@ -102,7 +102,9 @@ def test_late_rows_that_the_database_does_not_find_by_their_keys_are_an_error() 
         def reading(self, relation: Relation) -> Iterator[Any]:
             yield Reading()
 
-    source = SqlExtraction(Database(), relation, Dialect(), Origin("acme", "t", "FR", "FR"), timedelta(minutes=1))
+    source = SqlExtraction(
+        Database(), relation, Dialect(), Origin("acme", "t", "FR", "FR"), timedelta(minutes=1), 1 << 30
+    )
     with pytest.raises(IngestError, match="has 2 late rows, and gave 1"):
         source.compare_keys(iter([]), {"cursor": "86400000000"}, Sink())
 
