@@ -3,8 +3,9 @@
 A profile is one HTML page: rows, empty and distinct values, lengths and distributions by column. It has no key, no
 text and no value of a person.
 
-**Input**: a snapshot at the active site. **Output**: `profiles/<pipeline>/<snapshot>.html` in the lake bucket, if it is
-missing. With `recipient`, the page, packed and encrypted with age for the recipient, as the XCom of `profile`.
+**Input**: a snapshot at the active site. **Output**: `profiles/<pipeline>/<classification>/<snapshot>.html` in the lake
+bucket, if it is missing. The classification is the higher of the snapshot's and the pipeline's. With `recipient`, the
+page, packed and encrypted with age for the recipient, as the XCom of `profile`.
 
 The asset `snapshot_<pipeline>` starts this DAG. The web server cannot reach a site, so the cockpit's page of the
 pipeline starts it, too: it makes a key for one look and keeps it for 30 minutes in the browser that asked. A script

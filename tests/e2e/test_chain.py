@@ -169,7 +169,7 @@ def test_the_snapshot_is_a_table_and_its_profile_was_made_beside_the_chain(chain
     assert chain.ingested["table_fault"] is None and chain.profiled["shown"] == chain.ingested["snapshot"]
     site, lake = platform.active_site("personal"), platform.config.buckets.lake
     assert delta_log.read(site, lake, PIPELINE)[0].snapshot == chain.ingested["snapshot"]
-    assert CANARY.encode() not in site.read(lake, profile.key(PIPELINE, chain.ingested["snapshot"]))
+    assert CANARY.encode() not in site.read(lake, profile.key(PIPELINE, chain.ingested["snapshot"], "personal"))
 
 
 def test_rows_in_quarantine_are_shown_to_who_has_the_key_and_that_is_evidence(chain: Chain, platform: Platform) -> None:

@@ -76,9 +76,16 @@ def _ingest(task_result: TaskResult) -> str:
         return f"Nothing new was delivered; {_snapshot(task_result)}"
     return (
         f"{task_result['delivered']:,} rows delivered, {task_result['accepted']:,} accepted,"
-        f" {task_result['quarantined']:,} in quarantine; "
+        f" {task_result['quarantined']:,} in quarantine"
+        f"{changes(task_result.get('replaced', 0), task_result.get('passed_over', 0))}; "
         f"{_snapshot(task_result)}"
     )
+
+
+def changes(replaced: int, passed_over: int) -> str:
+    """Return how many accepted rows replaced older ones, or do not count, with a leading comma; empty if none. Pure."""
+    told = ((replaced, "replaced older rows"), (passed_over, "passed over for equal or newer rows"))
+    return "".join(f", {count:,} {words}" for count, words in told if count)
 
 
 def _snapshot(task_result: TaskResult) -> str:

@@ -267,10 +267,6 @@ class DerivedSource(Source):
         ),
     )
 
-    @property
-    def incremental(self) -> bool:
-        return True
-
     @model_validator(mode="after")
     def _inputs_differ(self) -> DerivedSource:
         if len(set(self.inputs)) < len(self.inputs):

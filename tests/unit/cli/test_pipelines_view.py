@@ -108,6 +108,13 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
     assert DELIVERY[:12] in "\n".join(lines)
 
 
+def test_accepted_rows_that_do_not_count_are_told_with_their_delivery() -> None:
+    watched = Watched()
+    watched.delivery(passed_over=4)
+    told = "\n".join(pipelines.state_lines(state(watched.facts()), "landing"))
+    assert "accepted in part, 4 passed over for equal or newer rows" in told and "replaced" not in told
+
+
 def test_the_good_rows_that_wait_are_counted_beside_the_reasons() -> None:
     watched = Watched()
     watched.delivery(outcome="held back", accepted=0, quarantined=20, reasons={HELD: 17, RULES[0]: 3})

@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 from rempart.errors import ObjectMissing
 from rempart.flows.ingestion import profile as flow
 from rempart.ingestion.engine.limits import Resources
-from rempart.ingestion.profiles.measures import BARS, FEWEST, Bar, Profile, profile, step
+from rempart.ingestion.profiles.measures import (
+    BARS,
+    FEWEST,
+    MOST_BARS,
+    Bar,
+    ColumnProfile,
+    Profile,
+    profile,
+    rounded,
+    shown,
+    step,
+)  # fmt: skip
 from rempart.ingestion.profiles.page import page, plot
 from rempart.ingestion.snapshots import commit
 from tests.snapshots_of_tables import Drawing
@@ -96,10 +107,61 @@ def test_nothing_rare_of_personal_data_is_told(tmp_path: Path, classification: s
     assert found.guarded and all(column.low is None and column.high is None for column in found.columns)
     assert all(bar.rows >= FEWEST for column in found.columns for bar in column.bars)
     room = next(column for column in found.columns if column.name == "room")
-    assert {bar.label for bar in room.bars} == {"<plain>", "sea"} and room.left_out is None
+    # 3 rows are royal: with all others shown, the total would tell it
+    assert {bar.label: bar.rows for bar in room.bars} == {"sea": 200} and room.left_out == 200
     for secret in (CANARY, "agent-", "987654", "royal"):
         assert secret not in text and secret not in str(found.as_json())
-    assert f"fewer than {FEWEST} rows" in text
+    assert f"fewer than {FEWEST} rows" in text and f"rounded to {FEWEST}" in text
+    counts = [n for c in found.columns for n in (c.nulls, c.left_out, *(bar.rows for bar in c.bars))]
+    assert all(count % FEWEST == 0 for count in [found.rows, *counts])
+    assert all(column.mean_length is None for column in found.columns) and room.longest is None
+
+
+BARS_OF = st.lists(st.integers(1, 40), max_size=6).map(lambda rows: [Bar(str(i), n) for i, n in enumerate(rows)])
+
+
+@given(BARS_OF, st.integers(0, 40))
+def test_what_no_bar_shows_is_nothing_or_many_rows(bars: list[Bar], beside: int) -> None:
+    kept, left = shown(bars, beside)
+    assert left + sum(bar.rows for bar in kept) == beside + sum(bar.rows for bar in bars)
+    assert set(kept) <= set(bars) and all(bar.rows >= FEWEST for bar in kept)
+    assert left == 0 or left >= FEWEST or not kept
+
+
+@given(st.integers(0, 10**9))
+def test_a_rounded_count_is_near_and_tells_no_single_row(rows: int) -> None:
+    assert rounded(rows) % FEWEST == 0 and abs(rounded(rows) - rows) <= FEWEST // 2
+
+
+def profile_of(folder: Path, column: pa.Array, type_: str) -> ColumnProfile:
+    pq.write_table(pa.table({"v": column}), folder / "v.parquet")
+    resources = Resources(memory=128 << 20, threads=1, spill=folder / "spill")
+    told = {"pipeline": "stays", "snapshot": "s1", "classification": "internal"}
+    return profile([folder / "v.parquet"], {"v": type_}, [], resources, **told).columns[0]
+
+
+WIDEST = 1.7e308
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-WIDEST] * 300 + [WIDEST] * 300 + [i * 1.5 for i in range(5000)],
+        [i / 1e9 for i in range(5000)] + [WIDEST],
+        [float(10**17 + 16 * i) for i in range(1000)],
+        [5e-324 * i for i in range(50)],
+        [0.0] * 50 + [1e-322] * 50,
+    ],
+)
+def test_a_distribution_of_any_numbers_has_few_bars(tmp_path: Path, values: list[float]) -> None:
+    found = profile_of(tmp_path, pa.array(values), "number")
+    assert 0 < len(found.bars) <= BARS + 2 and sum(bar.rows for bar in found.bars) + found.left_out == len(values)
+    assert not [bar for bar in found.bars if "inf" in bar.label]
+
+
+def test_a_distribution_over_all_years_has_few_bars(tmp_path: Path) -> None:
+    found = profile_of(tmp_path, pa.array([date(year, 1, 1) for year in range(1, 10_000)], pa.date32()), "date")
+    assert 0 < len(found.bars) <= MOST_BARS and sum(bar.rows for bar in found.bars) == 9999
 
 
 class Page(HTMLParser):
@@ -135,10 +197,11 @@ def test_no_rows_are_a_page_too(tmp_path: Path) -> None:
     assert found.rows == 0 and "no rows" in page(found)
 
 
-@given(st.floats(-1e12, 1e12), st.floats(0, 1e12))
-def test_a_distribution_has_few_bars_of_round_width(low: float, span: float) -> None:
-    width = step(low, low + span, whole=False)
-    assert width > 0 and span / width <= BARS * (1 + 1e-6)
+@given(st.floats(-WIDEST, WIDEST), st.floats(-WIDEST, WIDEST))
+def test_a_distribution_has_few_bars_of_round_width(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    width = step(low, high, whole=False)
+    assert width > 0 and high / width - low / width <= BARS * (1 + 1e-6)
 
 
 def test_a_plot_of_one_bar_names_it() -> None:
@@ -158,7 +221,7 @@ def test_a_profile_is_stored_beside_its_snapshot(tmp_path: Path) -> None:
     at_hand.write_bytes(added[0][1].read_bytes())
     found = flow.measured(site, "lake", snapshot, {added[0][0].key: at_hand})
     key = flow.store(site, "lake", snapshot, page(found).encode())
-    assert key == f"profiles/stays_test/{snapshot.id}.html"
+    assert key == f"profiles/stays_test/{snapshot.classification}/{snapshot.id}.html"
     body = site.read("lake", key).decode()
     assert "60 rows" in body and CANARY not in body
     assert site.head("lake", key).metadata["retain-until"] == "2027-01-01"

@@ -17,6 +17,7 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Classification
 from tests.unit.ingestion.deliveries import BAD, A, B, C
 
 
@@ -36,7 +37,7 @@ def test_each_snapshot_gets_its_profile_once_and_a_missing_one_is_made_by_the_ne
     site = platform.sites["primary"]
     assert profile.make(platform, readings, [*ids, "f" * 32]).made == tuple(ids)  # one was replaced by an erasure
     before = list(site.versions("lake", "profiles/"))
-    assert [info.key for info in before] == sorted(f"profiles/readings/{name}.html" for name in ids)
+    assert [info.key for info in before] == sorted(f"profiles/readings/personal/{name}.html" for name in ids)
     for wanted in (ids, [None], [ids[0]]):
         assert profile.make(platform, readings, wanted).made == ()
     assert before == list(site.versions("lake", "profiles/"))
@@ -51,14 +52,28 @@ def test_a_look_is_for_one_key_and_names_what_is_not_there(
     key = age.new_identity()
     found = profile.make(platform, readings, [ids[0]], key.recipient)
     packed = base64.b64decode(found.sealed or "")
-    stored = platform.sites["primary"].read("lake", profile.key("readings", ids[0]))
-    assert gzip.decompress(age.decrypt(packed, key, "the profile")) == stored and b"1 rows" in stored
+    stored = platform.sites["primary"].read("lake", profile.key("readings", ids[0], "personal"))
+    assert gzip.decompress(age.decrypt(packed, key, "the profile")) == stored and b"<p>0 rows, " in stored
     with pytest.raises(KeyWrong):
         age.decrypt(packed, age.new_identity(), "the profile")
     with pytest.raises(IngestError, match="has no such snapshot"):
         profile.make(platform, readings, ["f" * 32], key.recipient)
     with pytest.raises(ConfigError):
         profile.make(platform, readings, [None], "age1nobody")
+
+
+@pytest.mark.parametrize(("first", "then"), [("internal", "personal"), ("personal", "internal")])
+def test_a_page_is_guarded_by_the_higher_of_the_snapshots_and_the_pipelines_classification(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None], first: Classification, then: Classification
+) -> None:
+    deliver("1.csv", A, B)
+    before, now = (readings.model_copy(update={"classification": name}) for name in (first, then))
+    snapshot = ingest(platform, before).snapshot or ""
+    assert profile.make(platform, before, [None]).made == (snapshot,)
+    profile.make(platform, now, [None])
+    text = platform.sites["primary"].read("lake", profile.key("readings", snapshot, "personal")).decode()
+    assert "may be personal" in text and "<dt>range</dt>" not in text
+    assert profile.make(platform, now, [snapshot]).made == ()
 
 
 def test_a_page_that_is_too_large_is_not_returned(

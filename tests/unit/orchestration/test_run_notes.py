@@ -41,6 +41,14 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows.",
         ),
         (
+            "ingest",
+            INGESTED | {"replaced": 2, "passed_over": 1200},
+            (
+                "15,402 rows delivered, 15,389 accepted, 13 in quarantine, 2 replaced older rows, "
+                "1,200 passed over for equal or newer rows; snapshot 0a1b has 15,389 rows."
+            ),
+        ),
+        (
             "extract",
             {"deliveries": 2, "bytes": 5_200_000, "waiting": 0, "absent": 3, "complete": True},
             "2 deliveries (5.2 MB) were taken from the source. 3 rows are no longer at the source.",

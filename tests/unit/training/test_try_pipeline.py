@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rempart.cli.views import trying
 from rempart.errors import IngestError, PipelineError
 from rempart.flows.training import try_pipeline as flow
+from rempart.ingestion.sampling import extract, files
 from rempart.settings.pipeline import Pipeline
 from tests.unit.training import stage
 
@@ -136,10 +139,35 @@ def test_a_wrong_pipeline_is_answered_as_check_does(file: Path) -> None:
 def test_a_profile_of_the_accepted_rows_is_written(file: Path, tmp_path: Path) -> None:
     flow.try_pipeline(pipeline(), [file], told()[1], page=tmp_path / "profile.html")
     text = (tmp_path / "profile.html").read_text()
-    assert "Data profile of stays_test" in text and "397 rows" in text and CANARY not in text
+    assert "Data profile of stays_test" in text and "400 rows" in text and CANARY not in text
 
 
 def test_the_shipped_file_is_found_by_name() -> None:
     assert [file.name for file in flow.shipped("hotel_bookings")] == ["hotel_bookings.csv.gz"]
     with pytest.raises(IngestError, match="no file was named"):
         flow.shipped("nosuch")
+
+
+def test_a_personal_column_is_hidden_whatever_its_name(file: Path) -> None:
+    changes = {"stay_id": "stay__id", "agent": "agent__of__stay"}
+    schema = pipeline().model_dump(mode="json", by_alias=True, exclude_none=True)["schema"]
+    spec = pipeline(
+        schema={changes.get(name, name): column for name, column in schema.items()},
+        key=["stay__id"],
+        features={"stay": {"kind": "row", "at": "booking", "columns": ["lead", "agent__of__stay"]}},
+        gate={"metric": "mae", "limit": 12, "baseline_by": ["season"]},
+    )
+    text = file.read_text()
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    file.write_text(text)
+    found = tried(spec, file)
+    assert {row["stay__id"] for row in found.head} == {flow.HIDDEN} and CANARY not in str(found.head)
+
+
+def test_a_parquet_file_that_unpacks_to_much_more_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_MEMORY", 1 << 20)
+    table = pa.table({"id": range(5000), "text": pa.array(["x" * 2000] * 5000)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    taken = extract.take(tmp_path / "x.parquet", tmp_path / "sample")
+    assert not taken.whole and 500 < pq.read_metadata(taken.file).num_rows < 600

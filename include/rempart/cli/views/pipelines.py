@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.orchestration import run_notes
 from rempart.web.read_models.messages import Moment
 from rempart.web.read_models.pipeline_states import PipelineState
 from rempart.web.read_models.quarantine import Delivery
@@ -125,7 +126,9 @@ def deliveries(found: Sequence[Delivery]) -> Iterator[str]:
                 f"{delivery.delivered:,}",
                 f"{delivery.accepted:,}",
                 f"{delivery.quarantined:,}",
-                delivery.outcome + (f": {delivery.fault}" if delivery.fault else ""),
+                delivery.outcome
+                + (f": {delivery.fault}" if delivery.fault else "")
+                + run_notes.changes(delivery.replaced, delivery.passed_over),
             )
             for delivery in found
         ),

@@ -11,7 +11,7 @@ import base64
 import gzip
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import put_again, read_named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
+from rempart.sovereignty.classification import ORDER
 
 logger = logging.getLogger(__name__)
 _MEMORY = 256 << 20
@@ -54,9 +55,9 @@ def folder(pipeline: str) -> str:
     return f"profiles/{pipeline}/"
 
 
-def key(pipeline: str, snapshot: str) -> str:
-    """Return the key of a snapshot's profile."""
-    return f"{folder(pipeline)}{snapshot}.html"
+def key(pipeline: str, snapshot: str, classification: str) -> str:
+    """Return the key of a snapshot's profile, made for data of this classification."""
+    return f"{folder(pipeline)}{classification}/{snapshot}.html"
 
 
 def make(
@@ -64,7 +65,8 @@ def make(
 ) -> ProfileResult:
     """Make the missing profiles of these snapshots, by id (None: the current one); for a recipient return the last.
 
-    A snapshot that was replaced since is left out. Raises IngestError if a look finds no snapshot or its page is too
+    A page is guarded by the higher of two classifications: the snapshot's, and the one the pipeline has now. A snapshot
+    that was replaced since is left out. Raises IngestError if a look finds no snapshot or its page is too
     large, ErasedMeanwhile, SiteFenced, PlacementDenied, ConfigError, SiteError, IntegrityError.
     """
     if recipient:
@@ -77,7 +79,7 @@ def make(
         if (snapshot := _find(site, bucket, pipeline, name)) is None:
             logger.info("no profile of snapshot %s of '%s': it is not at the site any more", name, pipeline.name)
             continue
-        shown, where = snapshot.id, key(pipeline.name, snapshot.id)
+        shown, where = snapshot.id, key(pipeline.name, snapshot.id, snapshot.classification)
         try:
             body = site.read(bucket, where)
         except ObjectMissing:
@@ -105,7 +107,7 @@ def delete(site: Site, bucket: str, pipeline: str, now: datetime) -> Deleted:
 
 def store(site: Site, bucket: str, snapshot: Snapshot, body: bytes) -> str:
     """Store a snapshot's profile, read back. Return its key. Raises SiteError, IntegrityError."""
-    where = key(snapshot.pipeline, snapshot.id)
+    where = key(snapshot.pipeline, snapshot.id, snapshot.classification)
     kept = {"retain-until": snapshot.retain_until.isoformat()}
     put_again(site, bucket, where, body, metadata=kept, content_type="text/html; charset=utf-8")
     logger.info("stored the data profile of snapshot %s of '%s' (%d bytes)", snapshot.id, snapshot.pipeline, len(body))
@@ -145,12 +147,13 @@ def measured(site: Site, bucket: str, snapshot: Snapshot, parts: Mapping[str, Pa
 
 
 def _find(site: Site, bucket: str, pipeline: Pipeline, name: str | None) -> Snapshot | None:
-    if name is None:
-        return snapshots.current(site, bucket, pipeline.name)
+    """Return a snapshot with the higher of its classification and the pipeline's present one; None if it is gone."""
     try:
-        return snapshots.read(site, bucket, pipeline.name, name)
+        found = snapshots.read(site, bucket, pipeline.name, name) if name else None
+        found = found or snapshots.current(site, bucket, pipeline.name)
     except ObjectMissing:
         return None
+    return found and replace(found, classification=max(found.classification, pipeline.classification, key=ORDER.index))
 
 
 def _sealed(pipeline: str, body: bytes, recipient: str) -> str:

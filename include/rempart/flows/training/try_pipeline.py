@@ -293,7 +293,8 @@ def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[
     if is_personal(pipeline):
         texts = {name for name, column in pipeline.columns.items() if column.type in ("string", "array")}
         secret = texts | set(pipeline.key)
-        hidden = {name for name in training.column_names if name.rpartition("__")[2] in secret}
+        ends = tuple(f"__{column}" for column in secret)  # of features; a column's own name may hold `__`, too
+        hidden = {name for name in training.column_names if name in secret or name.endswith(ends)}
     return [
         {name: HIDDEN if name in hidden and value is not None else value for name, value in row.items()}
         for row in training.slice(0, rows).to_pylist()

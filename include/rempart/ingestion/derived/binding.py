@@ -131,10 +131,15 @@ def _functions() -> Functions:
     with duckdb.connect(":memory:") as connection:
         rows = connection.execute("SELECT lower(function_name), function_type, stability FROM duckdb_functions()")
         found = rows.fetchall()
+        views = connection.execute(
+            "SELECT lower(view_name) FROM duckdb_views() WHERE schema_name <> 'information_schema'"
+        ).fetchall()
     return Functions(
         frozenset(name for name, type_, stability in found if type_ == "scalar" and stability == "CONSISTENT"),
         frozenset(name for name, type_, _ in found if type_ == "macro"),
         frozenset(name for name, type_, _ in found if type_ == "aggregate"),
+        frozenset(name for name, type_, _ in found if type_ == "table" and name.startswith(("duckdb_", "pragma_")))
+        | frozenset(name for (name,) in views),
     )
 
 

@@ -59,11 +59,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Functions:
-    """Functions of DuckDB by what they are: `consistent` results depend on the arguments alone."""
+    """Functions of DuckDB by what they are: `consistent` results depend on the arguments alone.
+
+    `catalogue`: names of DuckDB's views and functions that list what it holds.
+    """
 
     consistent: Collection[str]
     macros: Collection[str]
     aggregates: Collection[str]
+    catalogue: Collection[str]
 
 
 def faults(tree: Mapping[str, Any], inputs: Collection[str], functions: Functions) -> Iterator[Fault]:
@@ -88,9 +92,12 @@ def _walk(node: Any, tables: frozenset[str], functions: Functions) -> Iterator[F
     at = place if isinstance(place, int) and place < 1 << 62 else None
     kind, class_ = node.get("type"), node.get("class")
     if isinstance(ctes := node.get("cte_map"), Mapping):
-        tables |= {str(entry["key"]).lower() for entry in ctes.get("map", [])}
-    if node.get("cte_name"):
-        tables |= {str(node["cte_name"]).lower()}
+        for entry in ctes.get("map", []):  # in order: a body sees the names before its own
+            name = str(entry["key"]).lower()
+            if name in functions.catalogue:
+                yield Fault(f"'{name}' is a view or function of DuckDB; give the WITH table another name", at)
+            yield from _walk(entry["value"], tables, functions)
+            tables |= {name}
     if node.get("sample"):
         yield Fault("it takes a sample, which is another one in each run", at)
     if isinstance(modifiers := node.get("modifiers"), list):
@@ -116,17 +123,40 @@ def _walk(node: Any, tables: frozenset[str], functions: Functions) -> Iterator[F
             names = node.get("column_names", [])
             if len(names) == 1 and str(names[0]).lower() in CONSTANTS:
                 yield Fault(f"{names[0]} differs from run to run", at)
-    for value in node.values():
-        yield from _walk(value, tables, functions)
+    for key, value in node.items():
+        if key == "cte_map":
+            continue
+        own = {str(node["cte_name"]).lower()} if kind == "RECURSIVE_CTE_NODE" and key == "right" else set()
+        yield from _walk(value, tables | own, functions)
 
 
 def _modified(modifiers: list[Mapping[str, Any]]) -> Iterator[str]:
     kinds = {modifier.get("type") for modifier in modifiers}
-    ordered = any(modifier.get("type") == "ORDER_MODIFIER" and modifier.get("orders") for modifier in modifiers)
+    ordered = any(
+        modifier.get("type") == "ORDER_MODIFIER" and _orders(modifier.get("orders"), positions=True)
+        for modifier in modifiers
+    )
     if kinds & {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"} and not ordered:
-        yield "it has LIMIT or OFFSET without ORDER BY, so other rows may come in each run"
+        yield "it has LIMIT or OFFSET without ORDER BY of a column, so other rows may come in each run"
     if any(modifier.get("distinct_on_targets") for modifier in modifiers) and not ordered:
-        yield "it has DISTINCT ON without ORDER BY, so other rows may come in each run"
+        yield "it has DISTINCT ON without ORDER BY of a column, so other rows may come in each run"
+
+
+def _orders(orders: Any, *, positions: bool = False) -> bool:
+    """Return whether ORDER BY orders rows: one of its expressions reads a column. `positions`: 1 is the first one."""
+    return any(
+        _reads(order["expression"])
+        or (positions and (order["expression"].get("literal") or {}).get("kind") == "INTEGER")
+        for order in orders or ()
+    )
+
+
+def _reads(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_reads, node))
+    if not isinstance(node, Mapping):
+        return False
+    return node.get("class") in ("COLUMN_REF", "STAR") or any(map(_reads, node.values()))
 
 
 def _table(node: Mapping[str, Any], tables: frozenset[str], at: int | None) -> Iterator[Fault]:
@@ -143,19 +173,29 @@ def _function(node: Mapping[str, Any], functions: Functions, at: int | None) -> 
     yield from _known(name, functions, at)
     if name == "age" and len(node.get("arguments", [])) == 1:
         yield Fault("age() with one argument counts until today", at)
-    if name in ORDERED and not (node.get("order_bys") or {}).get("orders"):
-        yield Fault(f"{name}() depends on the order of rows: write {name}(... ORDER BY ...)", at)
+    if name in ORDERED and not _orders((node.get("order_bys") or {}).get("orders")):
+        yield Fault(f"{name}() depends on the order of rows: write {name}(... ORDER BY ...) of a column", at)
 
 
 def _window(node: Mapping[str, Any], functions: Functions, at: int | None) -> Iterator[Fault]:
     name = str(node.get("function_name", "")).lower()
+    ordered = _orders(node.get("orders"))
+    if not ordered and (frame := _counted_frame(node)):
+        yield Fault(f"{name}() OVER (... {frame} ...) counts rows in no order: add ORDER BY of a column", at)
+    ordered = ordered or _orders(node.get("arg_orders"))
     if name in POSITIONS:
-        if not node.get("orders") and not node.get("arg_orders"):
-            yield Fault(f"{name}() OVER (...) needs ORDER BY", at)
+        if not ordered:
+            yield Fault(f"{name}() OVER (...) needs ORDER BY of a column", at)
         return
     yield from _known(name, functions, at)
-    if name in ORDERED and not node.get("orders") and not node.get("arg_orders"):
-        yield Fault(f"{name}() OVER (...) depends on the order of rows: it needs ORDER BY", at)
+    if name in ORDERED and not ordered:
+        yield Fault(f"{name}() OVER (...) depends on the order of rows: it needs ORDER BY of a column", at)
+
+
+def _counted_frame(node: Mapping[str, Any]) -> str | None:
+    """Return how a window's frame counts (ROWS or GROUPS); None for one that takes peers or the whole partition."""
+    bounds = f"{node.get('start')} {node.get('end')}"
+    return next((unit for unit in ("ROWS", "GROUPS") if f"_{unit}" in bounds), None)
 
 
 def _known(name: str, functions: Functions, at: int | None) -> Iterator[Fault]:

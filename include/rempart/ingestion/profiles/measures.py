@@ -2,14 +2,15 @@
 
 DuckDB reads the parts within a memory limit: aggregates are sketches, and a distribution is a few dozen bars. Keys,
 texts and arrays have no distribution in any profile. Of personal and sensitive data no lowest and highest value is
-told, and a bar of fewer than `FEWEST` rows is left out.
+told, a bar of fewer than `FEWEST` rows is left out, and numbers of rows are rounded to `FEWEST`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ FEWEST = 10
 """Rows of a bar of personal data. Fewer could tell something about one person."""
 BARS = 20
 """Bars of a distribution of numbers, about; of a closed list, at most."""
+MOST_BARS = 120
+"""Bars of any distribution, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Bar:
 class ColumnProfile:
     """Facts about a column. `distinct` is an estimate. `shortest`, `mean_length`, `longest`: characters of a text.
 
-    `low` and `high`: smallest and largest value. `left_out`: rows that no bar shows; None if they are so few that
-    their number is not told.
+    `low` and `high`: smallest and largest value. `left_out`: rows with a value that no bar shows.
     """
 
     name: str
@@ -51,12 +53,12 @@ class ColumnProfile:
     low: str | None = None
     high: str | None = None
     bars: tuple[Bar, ...] = ()
-    left_out: int | None = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Facts about a snapshot. `guarded`: it may hold personal values, so that rare ones are left out."""
+    """Facts about a snapshot. `guarded`: it may hold personal values; rare ones are left out, counts are rounded."""
 
     pipeline: str
     snapshot: str
@@ -89,10 +91,50 @@ def profile(
         figures = _figures(connection, relation, columns)
         rows = int(figures["rows"])
         found = tuple(
-            _column(connection, relation, figures, i, name, type_, rows, plain=name not in key, guarded=guarded)
+            _column(connection, relation, figures, i, name, type_, rows, plain=name not in key)
             for i, (name, type_) in enumerate(columns.items())
         )
+    if guarded:
+        rows, found = rounded(rows), tuple(map(_guarded, found))
     return Profile(pipeline, snapshot, classification, rows, guarded, found)
+
+
+def _guarded(column: ColumnProfile) -> ColumnProfile:
+    """Return what may be told about a column of personal data. Pure."""
+    bars, left = shown(column.bars, column.left_out)
+    closed = column.type == "category"  # a mean of lengths, or the lengths of a few values, would tell their shares
+    return replace(
+        column,
+        nulls=rounded(column.nulls),
+        distinct=column.distinct if column.bars and column.distinct <= BARS else rounded(column.distinct),
+        shortest=None if closed else column.shortest,
+        mean_length=None,
+        longest=None if closed else column.longest,
+        low=None,
+        high=None,
+        bars=tuple(Bar(bar.label, rounded(bar.rows)) for bar in bars),
+        left_out=rounded(left),
+    )
+
+
+def shown(bars: Sequence[Bar], left: int) -> tuple[list[Bar], int]:
+    """Return the bars of personal data that are shown, and the number of rows beside them. Pure.
+
+    Small bars are hidden. If they hold fewer than `FEWEST` rows together, the smallest of the others is hidden as well:
+    the total would tell their number.
+    """
+    kept = [bar for bar in bars if bar.rows >= FEWEST]
+    left += sum(bar.rows for bar in bars if bar.rows < FEWEST)
+    if 0 < left < FEWEST and kept:
+        smallest = min(kept, key=lambda bar: bar.rows)
+        kept.remove(smallest)
+        left += smallest.rows
+    return kept, left
+
+
+def rounded(rows: int) -> int:
+    """Return a number of rows of personal data to the nearest `FEWEST`: two snapshots differ by no single row. Pure."""
+    return (rows + FEWEST // 2) // FEWEST * FEWEST
 
 
 def _quote(name: str) -> str:
@@ -136,7 +178,6 @@ def _column(
     rows: int,
     *,
     plain: bool,
-    guarded: bool,
 ) -> ColumnProfile:
     known, distinct = int(figures[f"known{i}"]), int(figures[f"distinct{i}"])
     if not known:
@@ -148,10 +189,10 @@ def _column(
     if not plain or type_ == "string" or type_.startswith("array"):
         return ColumnProfile(name, type_, rows - known, min(distinct, known), **lengths)
     low = high = None
-    column = _quote(name)
+    column, width = _quote(name), 1.0
     if _is_number(type_):
         low, high = _short(figures[f"min{i}"]), _short(figures[f"max{i}"])
-        bins = _number_bins(column, *figures[f"most{i}"], whole=type_ == "integer")
+        bins, width = _number_bins(column, *figures[f"most{i}"], whole=type_ == "integer")
     elif type_ in ("date", "timestamp"):
         first, last = figures[f"min{i}"], figures[f"max{i}"]
         low, high = (str(first)[:10], str(last)[:10]) if type_ == "date" else (str(first), str(last))
@@ -160,39 +201,39 @@ def _column(
         bins = f"{column}::VARCHAR"
     counted = connection.execute(
         f"SELECT bin, count(*) AS rows FROM (SELECT {bins} AS bin FROM {relation}) "  # noqa: S608 - names are quoted
-        "WHERE bin IS NOT NULL GROUP BY bin ORDER BY " + ("bin" if low is not None else f"rows DESC, bin LIMIT {BARS}")
+        "WHERE bin IS NOT NULL GROUP BY bin ORDER BY "
+        + (f"bin LIMIT {MOST_BARS}" if low is not None else f"rows DESC, bin LIMIT {BARS}")
     ).fetchall()
-    bars = tuple(Bar(_label(bin_), int(count)) for bin_, count in counted if count >= FEWEST or not guarded)
-    left = known - sum(bar.rows for bar in bars)
+    bars = tuple(Bar(_label(bin_, width), int(count)) for bin_, count in counted)
     return ColumnProfile(
         name,
         type_,
         rows - known,
         min(distinct, known),
         **lengths,
-        low=None if guarded else low,
-        high=None if guarded else high,
+        low=low,
+        high=high,
         bars=bars,
-        left_out=None if guarded and 0 < left < FEWEST else left,
+        left_out=known - sum(bar.rows for bar in bars),
     )
 
 
 def step(low: float, high: float, *, whole: bool) -> float:
     """Return the width of a bar: 1, 2 or 5 times a power of ten. Pure."""
-    width = (high - low) / BARS
-    if not math.isfinite(width) or width <= 0:
+    width = high / BARS - low / BARS  # the difference itself may be too large for a float
+    if not sys.float_info.min <= width < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(width))
     nice = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width * (1 - 1e-9))
     return max(1.0, nice) if whole else nice
 
 
-def _number_bins(column: str, low: float, high: float, *, whole: bool) -> str:
-    """Return the SQL of the lower edge of a number's bar; null outside of the bars."""
+def _number_bins(column: str, low: float, high: float, *, whole: bool) -> tuple[str, float]:
+    """Return the SQL of the number of a value's bar, null outside of the bars, and the width of a bar."""
     width = step(low, high, whole=whole)
     first, last = math.floor(low / width), math.floor(high / width)
     number = f"floor({column}::DOUBLE / {width!r})"
-    return f"CASE WHEN {number} BETWEEN {first} AND {last} THEN {number} * {width!r} END"
+    return f"CASE WHEN {number} BETWEEN {first} AND {last} THEN {number} END", width
 
 
 def _time_bins(column: str, days: float) -> str:
@@ -203,15 +244,18 @@ def _time_bins(column: str, days: float) -> str:
             (2, "hour", "%Y-%m-%d %H:00"),
             (62, "day", "%Y-%m-%d"),
             (1280, "month", "%Y-%m"),
-            (math.inf, "year", "%Y"),
+            (36525, "year", "%Y"),
+            (math.inf, "century", "%Y"),
         )
         if days <= most
     )
     return f"strftime(date_trunc('{unit}', {column}), '{form}')"
 
 
-def _label(found: Any) -> str:
-    return _short(found) if isinstance(found, float) else str(found)
+def _label(found: Any, width: float) -> str:
+    """Return the label of a bar: the lower edge of a number's, within the numbers that there are."""
+    most = sys.float_info.max
+    return _short(min(max(found * width, -most), most)) if isinstance(found, float) else str(found)
 
 
 def _short(value: float) -> str:

@@ -47,29 +47,31 @@ def _lines(found: Profile) -> Iterator[str]:
     if found.guarded:
         yield (
             "<p>The data may be personal. Keys and texts have counts and lengths only. No smallest or largest value "
-            f"is shown, and bars of fewer than {FEWEST} rows are left out.</p>"
+            f"is shown. Numbers of rows are rounded to {FEWEST}. Bars of fewer than {FEWEST} rows are left out, and "
+            "the smallest other bar where their number could be computed.</p>"
         )
     for heading, columns in sections(found):
         yield f"<h2>{heading}</h2><section>"
         for column in columns:
-            yield from _column(column, found.rows)
+            yield from _column(column, found)
         yield "</section>"
     yield "</body></html>"
 
 
-def _column(column: ColumnProfile, rows: int) -> Iterator[str]:
+def _column(column: ColumnProfile, found: Profile) -> Iterator[str]:
+    rows, few = found.rows, found.guarded and not column.distinct
     yield f"<article><h3>{html.escape(column.name)} <small>{html.escape(column.type)}</small></h3><dl>"
     facts = [
         ("empty", f"{column.nulls / rows:.1%} ({column.nulls:,} rows)" if rows else "no rows"),
-        ("distinct values", f"about {column.distinct:,}"),
+        ("distinct values", f"fewer than {FEWEST}" if few else f"about {column.distinct:,}"),
     ]
     if column.longest is not None:
-        facts.append(("length", f"{column.shortest} to {column.longest}, on average {column.mean_length:g}"))
+        mean = "" if column.mean_length is None else f", on average {column.mean_length:g}"
+        facts.append(("length", f"{column.shortest} to {column.longest}{mean}"))
     if column.low is not None:
         facts.append(("range", f"{column.low} to {column.high}"))
-    if column.bars and column.left_out != 0:
-        left = f"fewer than {FEWEST}" if column.left_out is None else f"{column.left_out:,}"
-        facts.append(("not in the plot", f"{left} rows"))
+    if column.bars and column.left_out:
+        facts.append(("not in the plot", f"{column.left_out:,} rows"))
     yield from (f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in facts)
     yield "</dl>"
     if column.bars:

@@ -8,7 +8,6 @@ from pathlib import Path
 from rempart.errors import IngestError
 from rempart.ingestion.sampling import blocks
 from rempart.ingestion.sampling.files import CSV, ENDINGS, JSONL, PARQUET, spread
-from rempart.ingestion.sampling.sample import MOST_ROWS
 from rempart.ingestion.unpacking import Unreadable
 
 MOST = 8 << 20
@@ -58,8 +57,8 @@ def _parquet(file: Path, target: Path) -> Extract:
 
     try:
         with pq.ParquetFile(file) as opened, pq.ParquetWriter(target, opened.schema_arrow) as writer:
-            for batch in spread(opened, opened.metadata.num_rows):
-                writer.write_batch(batch)
-            return Extract(target, opened.metadata.num_rows <= MOST_ROWS)
+            taken = pa.Table.from_batches(spread(opened, rows := opened.metadata.num_rows), opened.schema_arrow)
+            writer.write_table(taken)
+            return Extract(target, taken.num_rows == rows)
     except pa.ArrowException:
         raise Unreadable("the file is not Parquet, or it is damaged") from None

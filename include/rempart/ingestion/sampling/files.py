@@ -14,13 +14,15 @@ from rempart.errors import PipelineError
 from rempart.ingestion.engine import csv_rows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.sampling import blocks
-from rempart.ingestion.sampling.sample import MOST_BYTES, MOST_ROWS, Declared, Sample
+from rempart.ingestion.sampling.sample import MOST_BYTES, MOST_MEMORY, MOST_ROWS, Declared, Sample
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.sources import Dialect, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_BATCH = 64
+"""Rows of a Parquet file that are unpacked at once."""
 _PACKED = ("", ".gz", ".zst")
 CSV, JSONL, PARQUET = (
     tuple(f".csv{packed}" for packed in _PACKED),
@@ -230,14 +232,18 @@ def _parquet(file: Path) -> Sample:
 
 
 def spread(opened: Any, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield all rows of a small file, else the first ones of row groups at equal distances."""
-    if rows <= MOST_ROWS:
-        yield from opened.iter_batches(MOST_ROWS)
-        return
+    """Yield all rows of a small file, else the first ones of row groups at equal distances; up to `MOST_MEMORY`."""
     groups = opened.num_row_groups
-    chosen = sorted({number * groups // 10 for number in range(10)})
-    for group in chosen:
-        yield next(iter(opened.iter_batches(MOST_ROWS // len(chosen), row_groups=[group])))
+    small = rows <= MOST_ROWS
+    chosen = [list(range(groups))] if small else [[group] for group in sorted({i * groups // 10 for i in range(10)})]
+    for some in chosen:
+        rows_left, bytes_left = MOST_ROWS // len(chosen), MOST_MEMORY // len(chosen)
+        for batch in opened.iter_batches(_BATCH, row_groups=some):
+            taken = batch.slice(0, rows_left)
+            yield taken
+            rows_left, bytes_left = rows_left - taken.num_rows, bytes_left - batch.nbytes
+            if rows_left <= 0 or bytes_left <= 0:
+                break
 
 
 def _declared_arrow(file: Path, field: pa.Field) -> Declared | None:

@@ -15,6 +15,8 @@ MOST_ROWS = 50_000
 """Rows of a sample."""
 MOST_BYTES = 8 << 20
 """Bytes of text in a sample."""
+MOST_MEMORY = 64 << 20
+"""Bytes in memory of a Parquet file's rows in a sample: a value that repeats takes no room in the file."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Delivery:
     quarantined: int
     reasons: Mapping[str, int]
     again: int
+    replaced: int = 0
+    passed_over: int = 0
 
     @property
     def held_back(self) -> bool:
@@ -211,4 +213,6 @@ def _delivery(seq: int, delivery: Mapping[str, Any]) -> Delivery:
         int(delivery["quarantined"]),
         dict(delivery["reasons"]),
         int(delivery.get("again", 0)),
+        int(delivery.get("replaced", 0)),
+        int(delivery.get("passed_over", 0)),
     )

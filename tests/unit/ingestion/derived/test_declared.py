@@ -65,7 +65,7 @@ def test_the_section_names_inputs_and_a_file() -> None:
     source: Any = TypeAdapter(AnySource)
     section = {"kind": "derived", "prefix": "x/", "inputs": ["trips", "weather"], "sql": "include/sql/x.sql"}
     found = source.validate_python(section)
-    assert isinstance(found, DerivedSource) and found.incremental and found.format == "parquet"
+    assert isinstance(found, DerivedSource) and not found.incremental and found.format == "parquet"
     for change in (
         {"inputs": []},
         {"inputs": ["trips", "trips"]},

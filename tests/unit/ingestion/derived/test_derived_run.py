@@ -142,6 +142,16 @@ def test_a_delivery_of_earlier_inputs_is_not_ingested_again(world: World) -> Non
         reingest(world.platform, world.pipeline("wet_trips"), outcome.key.rsplit("/", 1)[1].removesuffix(".json"))
 
 
+def test_a_join_that_repeats_a_key_sends_the_other_rows_to_quarantine(world: World, tmp_path: Path) -> None:
+    repeated = "SELECT w.hour, w.rain, t.km, 1::BIGINT AS trips FROM trips AS t CROSS JOIN weather AS w"
+    write_project(tmp_path, changed(WET, max_quarantined=1), sql={"wet_trips": repeated})
+    _, result = world.derive()
+    assert (result.delivered, result.accepted, result.quarantined, result.passed_over) == (6, 2, 4, 0)
+    (record,) = world.platform.ledger.find("deliveries", "wet_trips")
+    (delivery,) = record.body["deliveries"]
+    assert delivery["reasons"] == {"its key was accepted before with other values": 4}
+
+
 def test_a_file_that_was_not_derived_is_refused(world: World) -> None:
     world.home.write("landing", "wet_trips/foreign.csv", b"hour,rain,km,trips\n")
     with pytest.raises(IngestError, match=r"wet_trips/foreign\.csv waits for it, which was not derived"):

@@ -165,6 +165,14 @@ def test_a_large_file_is_sampled_and_the_draft_says_so(tmp_path: Path, monkeypat
     assert "a sample of 100 of about 5,000 rows" in draft_pipeline(tmp_path / "x.parquet")
 
 
+def test_a_parquet_file_that_unpacks_to_much_more_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_MEMORY", 1 << 20)
+    days, text = [date(2025, 1, 1 + i % 28) for i in range(5000)], pa.array(["x" * 2000] * 5000)
+    pq.write_table(pa.table({"at": days, "size": [i * 0.5 for i in range(5000)], "text": text}), tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").stat().st_size < 100_000
+    assert "a sample of 576 of about 5,000 rows" in draft_pipeline(tmp_path / "x.parquet")
+
+
 def test_dense_data_get_shorter_partitions(tmp_path: Path) -> None:
     assert [partition_period(n, timed=True) for n in (2_000_000, 3_000_000, 90_000_000)] == ["month", "day", "hour"]
     assert partition_period(90_000_000, timed=False) == "day"

@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+MOST_PARTS = 2_000_000
+"""Most commas, brackets and braces of an answer: an answer at this limit takes about half a GiB."""
+
 
 class NotRows(Exception):
     """Raised when an answer holds no list of rows; the message tells why and quotes no value."""
@@ -15,6 +18,7 @@ class NotRows(Exception):
 class _Number(float):
     """A number with a fraction or an exponent, as it was written: a float would round it."""
 
+    __slots__ = ("text",)
     text: str
 
     def __new__(cls, text: str) -> _Number:
@@ -41,8 +45,10 @@ class RowsPage:
 def parse(body: bytes, records: str | None) -> RowsPage:
     """Parse an answer. `records` is the path of the list of rows (`a.b`); without it the answer is the list.
 
-    Raises NotRows.
+    Raises NotRows, before it is parsed if it has more than `MOST_PARTS` parts.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_PARTS:
+        raise NotRows(f"the answer has more than {MOST_PARTS:,} values; ask for smaller pages (`pagination.size`)")
     try:
         whole = json.loads(body, parse_float=_Number, parse_constant=_refuse, object_pairs_hook=_once)
     except NotRows:
