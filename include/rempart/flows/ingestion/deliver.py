@@ -172,16 +172,16 @@ def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
     if pipeline.source.format == "parquet":
         return parquet_cut.names(file)
     with file.open("rb") as stream:
-        if pipeline.source.format == "csv":
-            if _lone_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
-                raise Unreadable(
-                    "its header has a carriage return without a line feed, which would end the header there; "
-                    "write the file with one kind of line end"
-                )
-            stream.seek(0)
-            return header_of(file.name, stream, size, pipeline.source)
-        check_format(unpacked(stream, size).peek(16)[:16], "JSON Lines")
-    return None
+        if pipeline.source.format != "csv":
+            check_format(unpacked(stream, size).peek(16)[:16], "JSON Lines")
+            return None
+        if _lone_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
+            raise Unreadable(
+                "its header has a carriage return without a line feed, which would end the header there; "
+                "write the file with one kind of line end"
+            )
+    with file.open("rb") as stream:  # again: what unpacked it may have closed it
+        return header_of(file.name, stream, size, pipeline.source)
 
 
 def _lone_return(start: bytes) -> bool:
