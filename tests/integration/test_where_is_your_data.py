@@ -21,7 +21,6 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
 from typer.testing import CliRunner
 
 from rempart.cli import app
@@ -311,7 +310,8 @@ class TestPostgresql:
     def test_a_query(self, postgresql: Postgresql, project: Project) -> None:
         postgresql.execute(
             "CREATE TABLE energy.raw_readings (meter_id text, day date, watt_hours bigint, changed_at timestamptz)",
-            "INSERT INTO energy.raw_readings VALUES ('m1', '2026-01-01', 12500, now()), ('m2', '2026-01-01', NULL, now())",
+            "INSERT INTO energy.raw_readings VALUES ('m1', '2026-01-01', 12500, now())",
+            "INSERT INTO energy.raw_readings VALUES ('m2', '2026-01-01', NULL, now())",
             "GRANT SELECT ON energy.raw_readings TO rempart_reader",
         )
         project.use(TABLE, number=1)

@@ -61,15 +61,15 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
 
     Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
 
-    It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
-    an object is missing, or a source of these facts did not answer.
+    It looks whether the objects of the current snapshot are at the active site, and whether the champion's files can be
+    loaded, for at most ten seconds each. Exit code 1: something is missing, or a source of these facts did not answer.
 
     Example:
 
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
-    from rempart.cli.views import derivations, facts, names, pipelines, snapshot_objects, waiting
+    from rempart.cli.views import derivations, facts, model_files, names, pipelines, snapshot_objects, waiting
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
     from rempart.settings import pipelines as files
@@ -87,23 +87,27 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
         objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
         if objects.missing:
             state = replace(state, next=snapshot_objects.step(name))
+    model = model_files.look(open_platform, name, state.champion.version) if state.champion else None
+    if model and model.fault:
+        state = replace(state, next=model_files.STEP)
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
         derived = None if state.error else derivations.as_json(files.named(name))
         document |= {"waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
+        document |= {"model_files": model_files.as_json(model)}
         json_documents.show({**document, "derived": derived})
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
         waits_line = (waiting.line(waits),) if waits else ()
         derived_lines = () if state.error else derivations.lines(files.named(name))
         lines = (
-            *pipelines.state_lines(state, landing, told, waits_line),
+            *pipelines.state_lines(state, landing, told, waits_line, model_files.lines(model) if model else ()),
             *derived_lines,
             *pipelines.unknown(moment(found, found.at)),
         )
         rendering.show(lines)
     seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
-    raise typer.Exit(0 if facts.complete(found) and seen else 1)
+    raise typer.Exit(0 if facts.complete(found) and seen and model in (None, model_files.ModelFiles()) else 1)
 
 
 @group.command("deliver")
@@ -270,7 +274,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     from rempart.ingestion.draft import reminder
     from rempart.settings import pipelines
 
-    loaded, pipeline = configuration.check(), pipelines.named(name)
+    loaded, pipeline = configuration.check(), check_pipeline.load(name)
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
@@ -304,14 +308,14 @@ def try_pipeline(
     """
     from rempart.cli import progress
     from rempart.cli.views import names, trying
-    from rempart.flows.training import try_derived
+    from rempart.flows.training import check_pipeline, try_derived
     from rempart.flows.training import try_pipeline as flow
     from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
     json_documents.begin(as_json)
     config.load()
-    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    spec = check_pipeline.load(names.pipeline(name, pipelines.names()))
     with try_derived.files_of(spec, files or ()) as chosen:
         if as_json:
             tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)

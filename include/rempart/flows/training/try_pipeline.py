@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, RempartError
 from rempart.features import in_memory
+from rempart.flows.ingestion import deliver
 from rempart.flows.training import check_pipeline
 from rempart.flows.training.train import frozen, target_feature
 from rempart.ingestion import expectations
@@ -30,6 +31,7 @@ from rempart.ingestion.sampling import extract
 from rempart.models import metrics
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.sources import DerivedSource
 from rempart.training.outputs import split_rows
 
 if TYPE_CHECKING:
@@ -204,11 +206,17 @@ def judged(
             staged.good,
             list(_refusals(staged.refused, sample, hidden=hidden)),
             i in held,
-            staged.fault,
+            staged.fault and _fault(pipeline, file, staged.fault),
         )
         for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
     ]
     return tried, [part.file for part in found.parts]
+
+
+def _fault(pipeline: Pipeline, file: Path, told: str) -> str:
+    """Return why a file is refused as a whole: with the names in its header, which ingestion does not repeat."""
+    found = None if isinstance(pipeline.source, DerivedSource) else deliver.file_fault(pipeline, file)
+    return found.what() if found else told
 
 
 def _refusals(refused: Iterable[RefusedRow], sample: extract.Extract, *, hidden: bool) -> Iterator[Refusal]:
