@@ -62,7 +62,7 @@ def explain(error: ValidationError, file: Path) -> str:
             continue
         # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
         loc = fault["loc"][:1] + fault["loc"][2:] if fault["loc"][:1] == ("source",) else fault["loc"]
-        path = told_path(*loc) or "(whole file)"
+        path = f"{told_path(*loc)}: " if loc else ""
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             meant = unknown[fault["loc"]]
@@ -70,7 +70,7 @@ def explain(error: ValidationError, file: Path) -> str:
         elif fault["type"] == "missing":
             message = "required key is missing: add it"
         # a section that is checked as a whole tells each fault with its own path
-        lines += [f"{file}: {path}: {line}" for line in message.split("\n")]
+        lines += [f"{file}: {path}{line}" for line in message.split("\n")]
     return "\n".join(lines)
 
 
