@@ -57,7 +57,7 @@ def load(name: str) -> Pipeline:
     try:
         return pipelines.named(name)
     except PipelineError as error:
-        rules = _rule_faults(name)
+        rules = _rule_faults(name) if name in pipelines.names() else []
         if not rules:
             raise
         file = pipelines.pipelines_dir() / f"{name}.yaml"
