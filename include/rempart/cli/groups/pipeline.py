@@ -61,8 +61,8 @@ def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
 
     Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
 
-    It looks whether the objects of the current snapshot are at the active site, and whether the champion's files can be
-    loaded, for at most ten seconds each. Exit code 1: something is missing, or a source of these facts did not answer.
+    It looks for the current snapshot's objects at the active site (ten seconds at most), and compares the champion's
+    files with their record (a minute at most). Exit code 1: something is missing, or a source did not answer.
 
     Example:
 
