@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
+import pytest
 
 from rempart.settings.config import Connection
 
 PROGRAM = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
-MISSING = "there is no mariadbd (.ci/tools brings Debian's), so NOT tested"
+needs_mariadb = pytest.mark.skipif(
+    PROGRAM is None, reason="there is no mariadbd (.ci/tools brings Debian's), so NOT tested"
+)
 USERS = """
 CREATE DATABASE shop CHARACTER SET utf8mb4;
 FLUSH PRIVILEGES;
 CREATE USER 'owner'@'127.0.0.1' IDENTIFIED BY 'an owner';
-GRANT ALL ON shop.* TO 'owner'@'127.0.0.1';
+GRANT ALL ON *.* TO 'owner'@'127.0.0.1' WITH GRANT OPTION;
 CREATE USER 'reader'@'127.0.0.1' IDENTIFIED BY 'a reader';
 GRANT SELECT ON shop.* TO 'reader'@'127.0.0.1';
-GRANT GRANT OPTION ON shop.* TO 'owner'@'127.0.0.1';
-GRANT CREATE USER ON *.* TO 'owner'@'127.0.0.1';
 """
 PORTS = range(24100, 24200)
 

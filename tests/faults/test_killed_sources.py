@@ -220,7 +220,7 @@ KINDS = [
         mariadb,
         marks=[
             pytest.mark.full,
-            pytest.mark.skipif(mariadb_server.PROGRAM is None, reason=mariadb_server.MISSING),
+            mariadb_server.needs_mariadb,
         ],
     ),
     landing,

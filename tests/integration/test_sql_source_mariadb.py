@@ -14,10 +14,7 @@ from rempart.settings.config import Connection
 from tests import mariadb_server
 from tests.integration.sql_source_suite import COLUMNS, NOW, Landing, Row, SqlSourceSuite, opened, order, pipeline
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.skipif(mariadb_server.PROGRAM is None, reason=mariadb_server.MISSING),
-]
+pytestmark = [pytest.mark.full, mariadb_server.needs_mariadb]
 TABLE = """CREATE TABLE orders (id bigint, part varchar(50), day date, price decimal(12, 2), weight double,
     paid boolean, changed_at timestamp(6) NOT NULL, note mediumtext, PRIMARY KEY (id, part))
     CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"""

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.training.train import train_on
+from rempart.flows.training.train import candidate_record, train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
@@ -241,6 +242,19 @@ def test_a_rollback_killed_half_way_is_finished_not_repeated(fast, monkeypatch):
     roll_back(platform, pipeline, dry_run=False)
     assert registry.champion(platform.tracking(), pipeline.name) == versions[1]
     assert len(platform.ledger.find("rollback", pipeline.name)) == 1
+
+
+def test_a_look_at_a_champion_whose_files_are_lost_names_one_and_the_remedy(fast):
+    platform, pipeline, train = fast
+    version = train().version
+    assert model_files.look(lambda: platform, pipeline.name, version, 120) == model_files.ModelFiles()
+    record = candidate_record(platform.ledger, pipeline.name, version)
+    site, bucket = platform.active_site("internal"), platform.config.buckets.artifacts
+    for info in [info for info in site.list(bucket) if record["model_id"] in info.key]:
+        site.delete(bucket, info.key)
+    found = model_files.look(lambda: platform, pipeline.name, version, 120)
+    assert found.fault and "' is missing" in found.fault
+    assert "rempart restore --only bucket:artifacts" in "".join(model_files.lines(found))
 
 
 def test_a_version_without_evidence_is_not_opened(fast):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import PipelineError
 from rempart.ingestion import patterns
 from rempart.settings.pipeline import Expectation
+from rempart.settings.schema import told_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,14 +66,8 @@ With a check such as uniqueness, outliers or order, the result of a row would de
 """
 
 
-def check_names(expectations: Sequence[Expectation]) -> None:
-    """Check that each expectation judges rows independently. Raises PipelineError. Great Expectations is not loaded."""
-    for index, expectation in enumerate(expectations):
-        _check_name(index, expectation)
-
-
 def _check_name(index: int, expectation: Expectation) -> None:
-    where = f"expectations.{index}.expect"
+    where = told_path("expectations", index, "expect")
     if expectation.expect not in ROW_LEVEL:
         raise PipelineError(
             f"{where}: '{expectation.expect}' is not an expectation that checks each row by itself",
@@ -83,7 +78,7 @@ def _check_name(index: int, expectation: Expectation) -> None:
         )
     if "mostly" in expectation.arguments:
         raise PipelineError(
-            f"expectations.{index}.mostly: each row is checked by itself, so a share cannot be allowed",
+            f"{told_path('expectations', index, 'mostly')}: each row is checked by itself, so no share is allowed",
             "Remove `mostly`; `max_quarantined` limits the share of refused rows.",
         )
 
@@ -113,12 +108,22 @@ def _argument(value: object) -> object:
     return value
 
 
-def build(expectations: Sequence[Expectation]) -> list[Any]:
-    """Return the Great Expectations objects. Raises PipelineError for an unknown name or wrong arguments."""
-    for i, expectation in enumerate(expectations):
-        patterns.check(i, expectation)
+def faults(rules: Mapping[int, Expectation], *, thorough: bool = True) -> list[PipelineError]:
+    """Return what is wrong with each rule, by its position in the file: a name that is not allowed, or its arguments.
+
+    Without `thorough` the arguments are not checked, and Great Expectations is not loaded.
+    """
+    found = []
     with _quiet():
-        return [_build(i, expectation) for i, expectation in enumerate(expectations)]
+        for index, expectation in rules.items():
+            try:
+                _check_name(index, expectation)
+                if thorough:
+                    patterns.check(index, expectation)
+                    _build(index, expectation)
+            except PipelineError as error:
+                found.append(error)
+    return found
 
 
 def _build(index: int, expectation: Expectation) -> Any:
@@ -129,13 +134,13 @@ def _build(index: int, expectation: Expectation) -> Any:
         known = set(getattr(expectation_class, "__fields__", {}))
         if known and (unknown := [name for name in expectation.arguments if name not in known]):
             raise PipelineError(
-                f"expectations.{index} (rule {index + 1}): '{expectation.expect}' has no argument "
+                f"{told_path('expectations', index)}: '{expectation.expect}' has no argument "
                 + ", ".join(f"'{name}'" for name in unknown),
                 "".join(_similar(name, known) for name in unknown).strip()
                 or "Correct it as the documentation of Great Expectations describes that expectation.",
             ) from cause
         raise PipelineError(
-            f"expectations.{index}: the arguments of '{expectation.expect}' are not valid: {cause}",
+            f"{told_path('expectations', index)}: the arguments of '{expectation.expect}' are not valid: {cause}",
             "Correct them as the documentation of Great Expectations describes that expectation.",
         ) from cause
 
@@ -212,7 +217,8 @@ def _add_broken(expectations: Mapping[int, Expectation], table: pa.Table, agains
             continue
         if not found:  # it could not be evaluated; its message may quote values
             raise PipelineError(
-                f"expectations.{index}: '{expectation.expect}' cannot be applied to {', '.join(columns(expectation))}",
+                f"{told_path('expectations', index)}: '{expectation.expect}' cannot be applied to "
+                + ", ".join(columns(expectation)),
                 "Check that its arguments fit the type of the column (a number for a number, a date for a date).",
             )
         against[index] = sorted({int(entry[ROW]) for entry in found})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
 from rempart.settings.pipeline import Expectation
+from rempart.settings.schema import told_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,7 @@ def check(index: int, expectation: Expectation) -> None:
     if expectation.expect not in NAMES:
         _check_schema(index, expectation.arguments)
         return
-    where = f"expectations.{index}"
+    where = told_path("expectations", index)
     if unknown := sorted(set(expectation.arguments) - _ARGUMENTS):
         raise PipelineError(
             f"{where}: '{unknown[0]}' is not an argument of '{expectation.expect}'",
@@ -66,7 +67,8 @@ def _check_schema(index: int, arguments: Any) -> None:
     found = [key for key in _keys(arguments.get("json_schema")) if key in ("pattern", "patternProperties", "format")]
     if found:
         raise PipelineError(
-            f"expectations.{index}.json_schema: '{found[0]}' is not allowed, because its run time has no limit",
+            f"{told_path('expectations', index, 'json_schema')}: '{found[0]}' is not allowed, because its run time "
+            "has no limit",
             "Remove it, and check the column with expect_column_values_to_match_regex.",
         )
 
@@ -95,7 +97,8 @@ def broken(index: int, expectation: Expectation, table: pa.Table) -> list[int]:
     text = table[expectation.arguments["column"]]
     if not (pa.types.is_string(text.type) or pa.types.is_large_string(text.type)):
         raise PipelineError(
-            f"expectations.{index}: '{expectation.expect}' cannot be applied to {expectation.arguments['column']}",
+            f"{told_path('expectations', index)}: '{expectation.expect}' cannot be applied to "
+            f"{expectation.arguments['column']}",
             "A pattern fits a column of type string or category.",
         )
     matches = [pc.fill_null(pc.match_substring_regex(text, pattern), False) for pattern in _patterns(expectation)]

@@ -78,6 +78,13 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     return model
 
 
+def verify(tracking: Connection, record: Mapping[str, Any]) -> None:
+    """Compare the files of a version with its `candidate` evidence body. Raises the errors of `load`."""
+    name, version = str(record["name"]), str(record["version"])
+    with session(tracking, f"look at model {name} version {version}") as client:
+        _verified_model(client, name, version, record)
+
+
 def _verified_model(
     client: MlflowClient, name: str, version: str, record: Mapping[str, Any]
 ) -> tuple[bytes, tuple[str, ...]]:

@@ -99,7 +99,7 @@ def _materialize(task_result: TaskResult) -> str:
         note = f"The feature store already held snapshot {task_result['snapshot']}."
         return " ".join([note, *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
-    note = f"{views} of snapshot {task_result['snapshot']}: {task_result['rows_online']:,} rows online."
+    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}."
     return " ".join([note, *_labels(task_result)])
 
 
@@ -109,6 +109,13 @@ def _labels(task_result: TaskResult) -> list[str]:
 
     labels = task_result.get("labels")
     return [f"{told(labels['pipeline'], labels['rows'])}."] if labels else []
+
+
+def online(features: TaskResult) -> str:
+    """Return how many rows are online and why: each view has one for each of its keys or groups, not for each row."""
+    views = int(features["views"])
+    each = "one for each key" if views == 1 else f"one for each key or group in each of {views} views"
+    return f"{features['rows_online']:,} rows online, {each}"
 
 
 def _train(task_result: TaskResult) -> str:

@@ -22,7 +22,7 @@ from rempart.errors import ConfigError, ConnectionMissing
 from rempart.settings.columns import Name
 from rempart.settings.operators import Operator, merge, named_operators, read_catalogue
 from rempart.settings.policy.rules import OriginPlace, Place, PolicyRule
-from rempart.settings.schema import Strict, explain, read_yaml
+from rempart.settings.schema import Strict, explain, read_yaml, told_path
 from rempart.settings.sections import (
     Access,
     AuditConfig,
@@ -162,15 +162,15 @@ class Config(Strict):
             if chosen:
                 known(f"evidence.{key}", chosen, self.sites, "sites")
         for i, pair in enumerate(self.replication):
-            known(f"replication.{i}.source", pair.source, self.sites, "sites")
-            known(f"replication.{i}.target", pair.target, self.sites, "sites")
+            known(told_path("replication", i, "source"), pair.source, self.sites, "sites")
+            known(told_path("replication", i, "target"), pair.target, self.sites, "sites")
             if pair.source == pair.target:
-                raise ValueError(f"replication.{i}.target: a site cannot replicate to itself")
+                raise ValueError(f"{told_path('replication', i, 'target')}: a site cannot replicate to itself")
         for name, pool in self.gpu_pools.items():
             if pool.registry:
                 known(f"gpu_pools.{name}.registry", pool.registry, self.registries, "registries")
         for i, chosen_pool in enumerate(self.training.gpu_pools):
-            known(f"training.gpu_pools.{i}", chosen_pool, self.gpu_pools, "gpu_pools")
+            known(told_path("training.gpu_pools", i), chosen_pool, self.gpu_pools, "gpu_pools")
         if self.training.backend == "kubernetes":
             if not self.gpu_pools:
                 raise ValueError("training.backend: kubernetes needs a pool: declare a pool under gpu_pools")

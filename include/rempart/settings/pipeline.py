@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -29,7 +30,7 @@ from rempart.settings.learning import (
     View,
 )
 from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules
-from rempart.settings.schema import Strict
+from rempart.settings.schema import Strict, told_path
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
 
@@ -165,7 +166,7 @@ class Pipeline(Strict):
     def _consistent(self) -> Pipeline:
         faults = list(self._faults())
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
     def _faults(self) -> Iterator[str]:
@@ -192,7 +193,7 @@ class Pipeline(Strict):
         for i, expectation in enumerate(self.expectations):
             for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
                 for named_column in column if isinstance(column, list) else [column]:
-                    yield from wrong(f"expectations.{i}", named_column)
+                    yield from wrong(told_path("expectations", i), named_column)
         yield from self._without_model()
 
     def _without_model(self) -> Iterator[str]:
@@ -203,9 +204,14 @@ class Pipeline(Strict):
     def _wrong(self, path: str, column: str, types: tuple[str, ...] = ()) -> Iterator[str]:
         """Yield that a column is not in the schema, or has none of these types."""
         if column not in self.columns:
-            yield f"{path}: column '{column}' is not in the schema"
+            yield f"{path}: {self._no_column(column)}"
         elif types and self.columns[column].type not in types:
             yield f"{path}: column '{column}' must be {' or '.join(types)}, but it is {self.columns[column].type}"
+
+    def _no_column(self, column: str) -> str:
+        """Return that a column is not in the schema, with the one that may be meant."""
+        close = get_close_matches(column, self.columns, n=1)
+        return f"column '{column}' is not in the schema" + (f" (did you mean '{close[0]}'?)" if close else "")
 
     def _clock_faults(self, name: str, moment: Moment) -> Iterator[str]:
         """Yield what is wrong with the clock time of a moment."""
@@ -255,7 +261,7 @@ class Pipeline(Strict):
                 yield "version_by: `on_conflict: history` needs the column with the time from which a row is valid"
             return
         if (spec := self.columns.get(column)) is None:
-            yield f"{where}: column '{column}' is not in the schema"
+            yield f"{where}: {self._no_column(column)}"
             return
         types = TEMPORAL if rule == "history" or not self.version_by else (*TEMPORAL, "integer")
         if spec.type not in types:
@@ -326,7 +332,7 @@ class ModelPipeline(Pipeline):
         if self.prediction.from_ is not None:
             yield from self._label_faults(self.prediction.from_)
         elif target not in columns:
-            yield f"prediction.target: column '{target}' is not in the schema"
+            yield f"prediction.target: {self._no_column(target)}"
         else:
             yield from self.prediction.target_faults(columns[target])
         if self.gate.metric not in METRICS[self.prediction.task]:
@@ -354,7 +360,7 @@ class ModelPipeline(Pipeline):
                 used, types = [*view.by, *view.mean], dict.fromkeys(view.mean, NUMERIC)
             for column in used:
                 if column not in columns:
-                    yield f"features.{name}: column '{column}' is not in the schema"
+                    yield f"features.{name}: {self._no_column(column)}"
                 elif column in types and columns[column].type not in types[column]:
                     yield f"features.{name}: column '{column}' must be {' or '.join(types[column])}"
                 elif columns[column].known in self.moments and not self.known_by(column, view.at):

@@ -37,6 +37,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+def told_path(*path: int | str) -> str:
+    """Return a path in a file as a person counts: `expectations, rule 1.reason` for the first entry of that list."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f", {'rule' if text == 'expectations' else 'entry'} {part + 1}"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
 def explain(error: ValidationError, file: Path) -> str:
     """Return one line per fault: the file, the path in it, the error.
 
@@ -51,14 +62,15 @@ def explain(error: ValidationError, file: Path) -> str:
             continue
         # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
         loc = fault["loc"][:1] + fault["loc"][2:] if fault["loc"][:1] == ("source",) else fault["loc"]
-        path = ".".join(str(part) for part in loc) or "(whole file)"
+        path = f"{told_path(*loc)}: " if loc else ""
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             meant = unknown[fault["loc"]]
             message = "unknown key: remove it, or correct its spelling" + (f" (did you mean {meant}?)" if meant else "")
         elif fault["type"] == "missing":
             message = "required key is missing: add it"
-        lines.append(f"{file}: {path}: {message}")
+        # a section that is checked as a whole tells each fault with its own path
+        lines += [f"{file}: {path}{line}" for line in message.split("\n")]
     return "\n".join(lines)
 
 

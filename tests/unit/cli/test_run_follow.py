@@ -161,7 +161,9 @@ def test_each_stage_is_told_with_its_seconds_and_its_result_in_words() -> None:
     done = [line for line in told if "done in" in line]
     assert [line.split()[2] for line in done] == ["ingest", "materialize", "train", "validate"]
     assert "100 rows delivered, 98 accepted, 2 in quarantine" in done[0]
-    assert "77 rows online" in done[1] and "Version 4 was trained" in done[2]
+    assert (
+        "77 rows online, one for each key or group in each of 3 views" in done[1] and "Version 4 was trained" in done[2]
+    )
     assert "Version 4 is the champion: passed: mae 1 is at most 2" in done[3]
     assert airflow.triggered == ["ingest_p"], "assets start the rest"
     last = run_follow.conclusion("p", results)

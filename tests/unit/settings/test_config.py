@@ -52,9 +52,13 @@ def external(url: str, **place: str) -> Any:
         (lambda d: d["backup"].update(site="gone"), "backup.site", "not one of sites"),
         (lambda d: d["backup"].update(every="2h"), "backup.every", "longer than backup.rpo_objective"),
         (lambda d: d["backup"].update(locked="15d"), "backup.locked", "backup.keep.daily"),
-        (lambda d: d["replication"][0].update(target="gone"), "replication.0.target", "not one of sites"),
-        (lambda d: d["replication"][0].update(target="primary"), "replication.0.target", "cannot replicate to itself"),
-        (lambda d: d["replication"][0].update(every="5 minutes"), "replication.0.every", "write a duration as"),
+        (lambda d: d["replication"][0].update(target="gone"), "replication, entry 1.target", "not one of sites"),
+        (
+            lambda d: d["replication"][0].update(target="primary"),
+            "replication, entry 1.target",
+            "cannot replicate to itself",
+        ),
+        (lambda d: d["replication"][0].update(every="5 minutes"), "replication, entry 1.every", "write a duration as"),
         (
             lambda d: d["backup"].update(point_in_time={"base_every": "8d"}),
             "backup.point_in_time",

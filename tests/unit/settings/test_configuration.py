@@ -172,6 +172,36 @@ def test_a9_what_a_training_would_refuse_is_refused_when_the_file_is_checked(
         check_pipeline.check(pipelines.load(tmp_path / "hotel_bookings.yaml"), thorough=False)
 
 
+def test_faults_of_columns_and_of_rules_are_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = shipped()
+    data["features"]["booking"]["columns"].append("assigned_room_type")
+    data["partition_by"] = "arival_date"
+    data["expectations"] = [
+        {"expect": "expect_column_values_to_be_betwen", "column": "adults", "reason": "x"},
+        {"expect": "expect_column_values_to_be_in_set", "column": "adults", "valeu_set": [1], "reason": "x"},
+    ]
+    folder = tmp_path / "include" / "pipelines"
+    folder.mkdir(parents=True)
+    save(folder, hotel_bookings=data)
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    with pytest.raises(PipelineError) as error:
+        check_pipeline.load("hotel_bookings")
+    _, *faults = error.value.what.splitlines()
+    file = folder / "hotel_bookings.yaml"
+    for fault, what in zip(
+        faults,
+        (
+            "partition_by: column 'arival_date' is not in the schema (did you mean 'arrival_date'?)",
+            "features.booking: column 'assigned_room_type' is known only from 'arrival', later than the view's moment",
+            "expectations, rule 1.expect: 'expect_column_values_to_be_betwen' is not an expectation",
+            "expectations, rule 2: 'expect_column_values_to_be_in_set' has no argument 'valeu_set'",
+        ),
+        strict=True,
+    ):
+        assert fault.startswith(f"{file}: ") and what in fault
+    assert "Did you mean value_set?" in error.value.hint
+
+
 def test_a9_a_run_with_a_wrong_parameter_is_refused_before_anything_is_read() -> None:
     with pytest.raises(TrainingError, match="matches no feature"):
         check_pipeline.check_trainer(pipelines.load(SHIPPED), {"leave_out": "nothing_*"})

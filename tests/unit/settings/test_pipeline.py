@@ -107,8 +107,11 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         (lambda d: d["schema"].update({"Adults Only": d["schema"]["adults"]}), "use lower case letters"),
         (lambda d: d["schema"]["meal"].pop("values"), "`values` and `type: category` belong together"),
         (lambda d: d["schema"]["adults"].update(type="int"), "schema.adults.type"),
-        (lambda d: d["expectations"][0].update(column="nope"), "expectations.0: column 'nope' is not in the schema"),
-        (lambda d: d["expectations"][0].pop("reason"), "expectations.0.reason: required key is missing"),
+        (
+            lambda d: d["expectations"][0].update(column="nope"),
+            "expectations, rule 1: column 'nope' is not in the schema",
+        ),
+        (lambda d: d["expectations"][0].pop("reason"), "expectations, rule 1.reason: required key is missing"),
         (lambda d: d["prediction"].update(target="meal"), "a category column cannot be the target of a regression"),
         (lambda d: d["prediction"].update(target="nope"), "prediction.target: column 'nope' is not in the schema"),
         (lambda d: d["prediction"].update(at="checkout"), "prediction.at: 'checkout' is not declared under moments"),

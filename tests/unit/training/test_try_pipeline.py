@@ -114,8 +114,11 @@ def test_a_file_that_is_refused_as_a_whole_and_too_few_rows(tmp_path: Path) -> N
     wrong.write_text("a,b\n1,2\n")
     few.write_text(HEADER + line(1))
     found = tried(pipeline(), wrong)
-    assert found.files[0].fault and "missing columns" in found.files[0].fault and not found.good
+    assert found.files[0].fault and "names none of the pipeline's columns" in found.files[0].fault and not found.good
     assert "No row was accepted" in "\n".join(trying.lines(found, pipeline()))
+    wrong.write_text(HEADER.replace("nights", "nigths", 1) + line(1))
+    (file,) = tried(pipeline(), wrong).files
+    assert file.fault == "it lacks column 'nights'; column 'nigths' is not in the pipeline file"
     found = tried(pipeline(), few)
     assert found.baseline is None and not found.good
     assert any("No baseline" in line and "held-out" in line for line in trying.lines(found, pipeline()))

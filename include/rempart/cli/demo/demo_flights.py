@@ -22,6 +22,7 @@ from rempart.cli.demo.demo_stages import Stages
 from rempart.deployment.setup import credentials, paths
 from rempart.errors import ConfigError
 from rempart.flows.shared.platform import Platform
+from rempart.orchestration import run_notes
 from rempart.settings import config
 from rempart.settings.config import Connection
 
@@ -151,7 +152,7 @@ class Flights:
         features, run = self._stage(
             "late features", f"materialize_features_{JOINED}", "materialize", run if joined["changed"] else None
         )
-        self.demo.stages.result(f"{features['rows_online']} rows online")
+        self.demo.stages.result(run_notes.online(features))
         trained, run = self._stage("late model", f"train_{JOINED}", "train", run)
         self.demo.stages.result(f"version {trained['version']} is a candidate")
         judged, _ = self._stage("late gate", f"validate_model_{JOINED}", "validate", run)

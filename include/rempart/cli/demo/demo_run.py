@@ -21,7 +21,9 @@ from rempart.cli import progress
 from rempart.cli.demo import demo_flights
 from rempart.cli.demo.demo_stages import STAGES, NextSteps, Stages, steps, summary
 from rempart.errors import RempartError
+from rempart.flows.backup.point_report import size
 from rempart.flows.shared.platform import Platform, open_platform
+from rempart.orchestration import run_notes
 from rempart.settings import config, pipelines
 
 PIPELINE = "hotel_bookings"
@@ -95,7 +97,7 @@ class Demo:
         # an unchanged snapshot starts nothing: a warm demo starts the next stage itself, and assets do the rest
         by_asset = since if ingested["changed"] else None
         features = self.run("features", f"materialize_features_{PIPELINE}", "materialize", since=by_asset)
-        self.stages.result(f"{features['rows_online']} rows online in {features['views']} views")
+        self.stages.result(run_notes.online(features))
         trained = self.run("train", f"train_{PIPELINE}", "train", since=since)
         self.stages.result(f"version {trained['version']} is a candidate")
         judged = self.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
@@ -120,7 +122,7 @@ class Demo:
             rows["delivered"] == rows["accepted"] + rows["quarantined"] == 15402,
             f"delivered {counted}",
         )
-        self.check(features["rows_online"] > 0, f"{features['rows_online']} rows online in {features['views']} views")
+        self.check(features["rows_online"] > 0, run_notes.online(features))
         self.check(
             judged["promoted"] and judged["version"] == trained["version"],
             f"version {judged['version']} is champion: mae {judged['metrics']['mae']:.2f}, "
@@ -143,7 +145,10 @@ class Demo:
     def continuity(self, since: datetime) -> None:
         """Check the restore point that the promotion started, the replica, and the drill."""
         point = self.run("backup", "backup_platform", "back_up", since=since)
-        self.stages.result(f"restore point {point['id']}, {point['bytes'] / 1e6:.1f} MB")
+        self.stages.result(
+            f"restore point {point['id']}: it holds {point['databases']} databases ({size(point['bytes'])}) and "
+            f"{point['objects']} objects"
+        )
         self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
         pair = self.platform.config.replication[0]
         copied = self.run("replicate", f"replicate_{pair.source}_to_{pair.target}", "conclude")

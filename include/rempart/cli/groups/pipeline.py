@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.lifecycle import backfill, rejudge, remove
+from rempart.cli.lifecycle import backfill, rejudge, remove, show
 from rempart.errors import BackupError
 
 group = typer.Typer(
@@ -55,56 +54,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
     raise typer.Exit(0 if facts.complete(found) else 1)
 
 
-@group.command("show")
-def show_pipeline(name: PipelineName, as_json: AsJson = False) -> None:
-    """Show a pipeline: files that wait, deliveries, snapshot, quarantine by rule, champion, and what to do next.
-
-    Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
-
-    It looks whether the objects of the current snapshot are at the active site, for at most ten seconds. Exit code 1:
-    an object is missing, or a source of these facts did not answer.
-
-    Example:
-
-        rempart pipeline show hotel_bookings
-        rempart pipeline show hotel_bookings --json
-    """
-    from rempart.cli.views import derivations, facts, names, pipelines, snapshot_objects, waiting
-    from rempart.flows.shared.platform import open_platform
-    from rempart.settings import config
-    from rempart.settings import pipelines as files
-    from rempart.web.read_models.messages import moment
-    from rempart.web.read_models.pipeline_states import pipeline_states
-
-    json_documents.begin(as_json)
-    found = facts.gather()
-    states = {state.name: state for state in pipeline_states(found, found.at)}
-    state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
-    objects, waits = None, None if state.error else waiting.look(open_platform, files.named(name))
-    if waits:
-        state = replace(state, next=waiting.step(waits, name, state.next))
-    if state.snapshot and not state.error:
-        objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
-        if objects.missing:
-            state = replace(state, next=snapshot_objects.step(name))
-    if as_json:
-        document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
-        derived = None if state.error else derivations.as_json(files.named(name))
-        document |= {"waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
-        json_documents.show({**document, "derived": derived})
-    else:
-        told = snapshot_objects.lines(objects, name) if objects else ()
-        waits_line = (waiting.line(waits),) if waits else ()
-        spec = None if state.error else files.named(name)
-        derived_lines = (*derivations.lines(spec), *derivations.label_lines(spec)) if spec else ()
-        lines = (
-            *pipelines.state_lines(state, landing, told, waits_line),
-            *derived_lines,
-            *pipelines.unknown(moment(found, found.at)),
-        )
-        rendering.show(lines)
-    seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
-    raise typer.Exit(0 if facts.complete(found) and seen else 1)
+group.command("show")(show.show)
 
 
 @group.command("deliver")
@@ -271,7 +221,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     from rempart.ingestion.draft import reminder
     from rempart.settings import pipelines
 
-    loaded, pipeline = configuration.check(), pipelines.named(name)
+    loaded, pipeline = configuration.check(), check_pipeline.load(name)
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     typer.echo(f"pipeline {name}: valid")
@@ -308,14 +258,14 @@ def try_pipeline(
     """
     from rempart.cli import progress
     from rempart.cli.views import names, trying
-    from rempart.flows.training import try_derived
+    from rempart.flows.training import check_pipeline, try_derived
     from rempart.flows.training import try_pipeline as flow
     from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
     json_documents.begin(as_json)
     config.load()
-    spec = pipelines.named(names.pipeline(name, pipelines.names()))
+    spec = check_pipeline.load(names.pipeline(name, pipelines.names()))
     with try_derived.files_of(spec, files or ()) as chosen:
         if as_json:
             tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)

@@ -1,1 +1,1 @@
-"""Commands of the group `pipeline` that change a pipeline as a whole, or start its runs by events and periods."""
+"""Commands of the group `pipeline` that show or change a pipeline as a whole, or start its runs by periods."""

@@ -52,9 +52,16 @@ def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
 
 
 def state_lines(
-    state: PipelineState, landing: str, objects: Iterable[str] = (), waiting: Iterable[str] = ()
+    state: PipelineState,
+    landing: str,
+    objects: Iterable[str] = (),
+    waiting: Iterable[str] = (),
+    model: Iterable[str] = (),
 ) -> Iterator[str]:
-    """Yield the state of one pipeline. `objects`, `waiting`: lines about its snapshot's objects, and what waits."""
+    """Yield the state of one pipeline.
+
+    `objects`, `waiting`, `model`: lines about its snapshot's objects, what waits, and the champion's files.
+    """
     yield f"{state.name}: {state.description or 'no description'}"
     if state.error:
         yield f"  INVALID FILE: {state.error[0]}"
@@ -70,6 +77,7 @@ def state_lines(
     yield from waiting
     if state.known:
         yield from _known(state, objects)
+        yield from model
     step = state.next
     yield ""
     yield f"Next: {step.sentence}" + (f"\n  {step.command}" if step.command else "")

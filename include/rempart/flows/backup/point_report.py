@@ -47,20 +47,25 @@ def list_lines(survey: Survey) -> Iterator[str]:
     if not survey.points:
         yield f"Site '{survey.site}' holds no restore point."
     else:
-        together = size(sum(point.bytes for point in survey.points))
-        yield f"{len(survey.points)} restore points at site '{survey.site}', {together}, newest first"
-        yield f"{'id':<34}{'age':>9}{'size':>12}  {'drill':<18}kept because"
+        yield f"{len(survey.points)} restore points at site '{survey.site}', newest first"
+        yield "restores: size of the databases and objects that a point brings back; points share them at the site"
+        yield "own: size of what belongs to this point alone, such as its manifest"
+        yield f"{'id':<34}{'age':>9}{'restores':>12}{'own':>12}  {'drill':<18}kept because"
     for status in survey.points:
         why = ", ".join(status.reasons) or "NOT KEPT: the next prune deletes it"
         yield (
-            f"{status.id:<34}{age(survey.at - status.created_at):>9}{size(status.bytes):>12} "
-            f" {_drill(status, survey.at):<18}{why}"
+            f"{status.id:<34}{age(survey.at - status.created_at):>9}{_restores(status):>12}"
+            f"{size(status.bytes):>12}  {_drill(status, survey.at):<18}{why}"
         )
         for doubt in status.doubts:
             yield f"    {doubt}"
     for point, count in survey.leftovers.items():
         yield f"{point}: {size(count)} of an interrupted backup or prune: the next prune deletes it"
     yield from _hidden_lines(survey.hidden)
+
+
+def _restores(point: PointStatus) -> str:
+    return "-" if point.restores is None else size(point.restores)
 
 
 def _drill(point: PointStatus, now: datetime) -> str:
@@ -86,7 +91,8 @@ def explain_lines(survey: Survey, point: str) -> Iterator[str]:
         )
     yield f"{status.id} at site '{survey.site}'"
     yield f"made      {status.created_at:%Y-%m-%d %H:%M:%S} UTC, {age(survey.at - status.created_at)} ago"
-    yield f"holds     {status.databases} databases and names {status.objects} objects; {size(status.bytes)} of its own"
+    yield f"holds     {status.databases} databases and {status.objects} objects: it restores {_restores(status)}"
+    yield f"own       {size(status.bytes)}, such as its manifest; the rest is shared with other points at the site"
     yield f"drill     {_drill(status, survey.at) if status.proof else 'never drilled'}"
     for doubt in status.doubts:
         yield f"in doubt  {doubt}"

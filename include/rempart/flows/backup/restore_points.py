@@ -27,6 +27,9 @@ ALL = 100_000
 class PointStatus:
     """One restore point: `bytes` under its prefix, databases in its manifest, objects in its evidence.
 
+    `restores`: bytes of the databases and objects that it brings back, which points share at the site; None without
+    evidence.
+
     `reasons` tell why it is kept; without any, the next prune deletes it. `doubts` tell why it may be unusable. `proof`
     is the newest drill: its verdict and time.
     """
@@ -34,6 +37,7 @@ class PointStatus:
     id: str
     created_at: datetime
     bytes: int
+    restores: int | None
     databases: int
     objects: int
     reasons: tuple[str, ...]
@@ -80,6 +84,13 @@ def survey(platform: Platform, where: str | None = None) -> Survey:
     return survey_of(open_store(platform, where))
 
 
+def _restores(record: Evidence | None) -> int | None:
+    """Return the bytes that a restore point brings back, by its evidence."""
+    if record is None or "object_bytes" not in record.body:
+        return None
+    return int(record.body["bytes"]) + int(record.body["object_bytes"])
+
+
 def survey_of(store: PointStore) -> Survey:
     """Survey the restore points of a site."""
     site, bucket, now = store.site, store.bucket, store.clock()
@@ -108,6 +119,7 @@ def survey_of(store: PointStore) -> Survey:
                 point,
                 points.created_at(point),
                 folders[point].bytes,
+                _restores(records[point]),
                 needs[point].databases if point in needs else 0,
                 int(record.body.get("objects", 0)) if (record := records[point]) else 0,
                 plan.keep.get(point, ()),

@@ -51,6 +51,10 @@ class HeaderFault:
     other: str = ""
 
     def line(self) -> str:
+        """Return the file and its fault as text."""
+        return f"{self.file}: {self.what()}"
+
+    def what(self) -> str:
         """Return the fault as text."""
         told = [
             self.missing and f"it lacks {_columns(self.missing)}",
@@ -58,7 +62,7 @@ class HeaderFault:
             self.twice and f"{_columns(self.twice)} occurs twice",
             self.other,
         ]
-        return f"{self.file}: {'; '.join(part for part in told if part)}"
+        return "; ".join(part for part in told if part)
 
 
 @dataclass(frozen=True)
@@ -146,23 +150,24 @@ def _faults(pipeline: Pipeline, files: Sequence[Path], largest: int) -> Iterator
         if not file.name.isprintable() or file.name.startswith("."):
             yield HeaderFault(repr(file.name), other="a delivery's name has no control character and no leading dot")
             continue
-        try:
-            found = file.stat()
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe cannot be read twice
-                yield HeaderFault(str(file), other="it is no regular file")
-                continue
-            size = found.st_size
-            header = _header(file, size, pipeline)
-        except Unreadable as fault:
-            yield HeaderFault(file.name, other=str(fault))
-            continue
-        except OSError as error:
-            yield HeaderFault(str(file), other=f"it cannot be read ({error.strerror or type(error).__name__})")
-            continue
-        if size > largest:
-            yield HeaderFault(file.name, other=f"it is larger than {largest >> 20} MiB; deliver it in parts")
-        elif header is not None and (wrong := header_fault(file.name, header, pipeline)):
-            yield wrong
+        if fault := file_fault(pipeline, file, largest):
+            yield fault
+
+
+def file_fault(pipeline: Pipeline, file: Path, largest: int = MAX_BYTES) -> HeaderFault | None:
+    """Return why a file as a whole cannot be a delivery of a pipeline, or None. Its rows are not looked at."""
+    try:
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe cannot be read twice
+            return HeaderFault(str(file), other="it is no regular file")
+        header = _header(file, found.st_size, pipeline)
+    except Unreadable as fault:
+        return HeaderFault(file.name, other=str(fault))
+    except OSError as error:
+        return HeaderFault(str(file), other=f"it cannot be read ({error.strerror or type(error).__name__})")
+    if found.st_size > largest:
+        return HeaderFault(file.name, other=f"it is larger than {largest >> 20} MiB; deliver it in parts")
+    return header_fault(file.name, header, pipeline) if header is not None else None
 
 
 def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
@@ -172,16 +177,16 @@ def _header(file: Path, size: int, pipeline: Pipeline) -> Sequence[str] | None:
     if pipeline.source.format == "parquet":
         return parquet_cut.names(file)
     with file.open("rb") as stream:
-        if pipeline.source.format == "csv":
-            if _lone_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
-                raise Unreadable(
-                    "its header has a carriage return without a line feed, which would end the header there; "
-                    "write the file with one kind of line end"
-                )
-            stream.seek(0)
-            return header_of(file.name, stream, size, pipeline.source)
-        check_format(unpacked(stream, size).peek(16)[:16], "JSON Lines")
-    return None
+        if pipeline.source.format != "csv":
+            check_format(unpacked(stream, size).peek(16)[:16], "JSON Lines")
+            return None
+        if _lone_return(unpacked(stream, size).peek(_BLOCK)[:_BLOCK]):
+            raise Unreadable(
+                "its header has a carriage return without a line feed, which would end the header there; "
+                "write the file with one kind of line end"
+            )
+    with file.open("rb") as stream:  # again: what unpacked it may have closed it
+        return header_of(file.name, stream, size, pipeline.source)
 
 
 def _lone_return(start: bytes) -> bool:

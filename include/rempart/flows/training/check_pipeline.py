@@ -6,19 +6,24 @@ pipeline's own files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rempart.errors import PipelineError, PlacementDenied, RempartError
+from pydantic import ValidationError
+
+from rempart.errors import ConfigError, PipelineError, PlacementDenied, RempartError
 from rempart.features.label_feed import feed_of
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.ingestion.derived import inputs
 from rempart.models.encoding import features_of
+from rempart.settings import pipelines
 from rempart.settings.config import Config
-from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipeline import Expectation, ModelPipeline, Pipeline
+from rempart.settings.schema import read_yaml
 from rempart.sovereignty.sources import decide_source
 from rempart.training.trainers import trainers
 
@@ -45,31 +50,57 @@ def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:
         raise PlacementDenied(f"include/pipelines/{pipeline.name}.yaml: source: {refusal.what}", refusal.hint)
 
 
+def load(name: str) -> Pipeline:
+    """Return a pipeline of the project. Raises PipelineError with the faults of its file, those of its rules included.
+
+    `check` finds what else is wrong with a file that can be read.
+    """
+    try:
+        return pipelines.named(name)
+    except PipelineError as error:
+        rules = _rule_faults(name) if name in pipelines.names() else []
+        if not rules:
+            raise
+        file = pipelines.pipelines_dir() / f"{name}.yaml"
+        told = [error.what, *(f"{file}: {fault.what}" for fault in rules)]
+        raise PipelineError("\n".join(told), _together([error, *rules])) from error
+
+
+def _rule_faults(name: str) -> list[PipelineError]:
+    """Return what is wrong with the rules of a file that is not valid, as far as it can be read."""
+    try:
+        entries = read_yaml(pipelines.pipelines_dir() / f"{name}.yaml").get("expectations")
+    except ConfigError:
+        return []
+    rules = {}
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        with suppress(ValidationError):  # the file's own faults name it
+            rules[index] = Expectation.model_validate(entry)
+    return expectations.faults(rules)
+
+
+def _together(errors: Sequence[RempartError]) -> str:
+    return " / ".join(dict.fromkeys(error.hint for error in errors))
+
+
 def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
     """Check the pipeline.
 
     Raises PipelineError with every fault. Without `thorough`, skip Great Expectations and the SQL of a derived pipeline
     (slow imports).
     """
-    steps: list[Callable[[], object]] = [
-        partial(expectations.check_names, pipeline.expectations),
-        partial(inputs.check, pipeline, thorough=thorough),
-    ]
+    steps: list[Callable[[], object]] = [partial(inputs.check, pipeline, thorough=thorough)]
     if isinstance(pipeline, ModelPipeline):
-        steps = [
-            partial(view_tables, pipeline),
-            partial(check_trainer, pipeline),
-            partial(feed_of, pipeline),
-            *steps,
-        ]
-    if thorough:
-        steps.append(partial(expectations.build, pipeline.expectations))
-    found: dict[str, str] = {}
+        own = (partial(view_tables, pipeline), partial(check_trainer, pipeline), partial(feed_of, pipeline))
+        steps = [*own, *steps]
+    found: list[RempartError] = []
     for step in steps:
         try:
             step()
         except RempartError as error:
-            found[error.what] = error.hint
+            found.append(error)
+    found += expectations.faults(dict(enumerate(pipeline.expectations)), thorough=thorough)
     if found:
         where = f"include/pipelines/{pipeline.name}.yaml"
-        raise PipelineError("\n".join(f"{where}: {what}" for what in found), " / ".join(dict.fromkeys(found.values())))
+        told = dict.fromkeys(f"{where}: {error.what}" for error in found)
+        raise PipelineError("\n".join(told), _together(found))

@@ -20,6 +20,7 @@ from rempart.errors import IngestError, LabelsMissing, RempartError
 from rempart.features import in_memory
 from rempart.features.label_feed import feed_of
 from rempart.features.labels import Received
+from rempart.flows.ingestion import deliver
 from rempart.flows.training import check_pipeline
 from rempart.flows.training.train import frozen, target_feature, without_late
 from rempart.ingestion import expectations
@@ -34,6 +35,7 @@ from rempart.ingestion.sampling import extract
 from rempart.models import metrics
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.sources import DerivedSource
 from rempart.training.outputs import split_rows
 
 if TYPE_CHECKING:
@@ -262,11 +264,17 @@ def judged(
             staged.good,
             list(_refusals(staged.refused, sample, hidden=hidden)),
             i in held,
-            staged.fault,
+            staged.fault and _fault(pipeline, file, staged.fault),
         )
         for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
     ]
     return tried, [part.file for part in found.parts]
+
+
+def _fault(pipeline: Pipeline, file: Path, told: str) -> str:
+    """Return why a file is refused as a whole: with the names in its header, which ingestion does not repeat."""
+    found = None if isinstance(pipeline.source, DerivedSource) else deliver.file_fault(pipeline, file)
+    return found.what() if found else told
 
 
 def _refusals(refused: Iterable[RefusedRow], sample: extract.Extract, *, hidden: bool) -> Iterator[Refusal]:

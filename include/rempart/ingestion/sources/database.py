@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Literal, Protocol
 
 from rempart.errors import IngestError
@@ -25,6 +26,23 @@ class Relation:
     key: Sequence[str]
     cursor: str | None
     timeout: timedelta
+
+    @property
+    def names(self) -> list[str]:
+        """Return the columns that are read: those of the pipeline, and the cursor's."""
+        return list(dict.fromkeys([*self.columns, *([self.cursor] if self.cursor else [])]))
+
+
+def check_columns(relation: Relation, found: Collection[str], where: str) -> None:
+    """Check that a table or query has every column that is read. `where`: what failed, on what. Raises IngestError."""
+    if missing := [name for name in relation.names if name not in found]:
+        named = ", ".join(f"'{name}'" for name in missing)
+        close = {name: get_close_matches(name, found, n=1) for name in missing}
+        meant = "".join(f"Did you mean '{other[0]}' for '{name}'? " for name, other in close.items() if other)
+        raise IngestError(
+            f"{where}: the table or query has no column {named}",
+            f"{meant}Give it that name by a SELECT in `source.query`, or correct `schema` in the pipeline file.",
+        )
 
 
 class Reading(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import IngestError, SourceUnavailable
 from rempart.ingestion.sources import database
 from rempart.ingestion.sources.csv_deliveries import line
-from rempart.ingestion.sources.database import Order, Relation
+from rempart.ingestion.sources.database import Order, Relation, check_columns
 from rempart.ingestion.sources.row_memory import Row, moment
 from rempart.settings.config import Connection
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _RETRIED = {1040, 1053, 1205, 1213, 1317, 1969, 2002, 2003, 2006, 2013, 2055, 3024}
 """Errors that a retry can mend: too many connections, a shutdown, a lock, a long statement, a lost connection."""
+_REFUSED = {1045, 1698}
+_NO_COLUMN = 1054
 _TIMED_OUT = {1317, 1969, 3024}
 _FORBIDDEN = {1044, 1142, 1143, 1370}
 """Errors of a right that the role lacks: on a database, a table, a column, a routine."""
@@ -70,7 +72,7 @@ class Mariadb:
                     _limit_time(cursor, relation)
                     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                     cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-                yield MariadbReading(opened, relation)
+                yield MariadbReading(opened, relation, connection)
             finally:
                 opened.close()
 
@@ -104,20 +106,29 @@ def tls_context(connection: Connection) -> ssl.SSLContext | None:
 class MariadbReading:
     """One transaction of a MariaDB server."""
 
-    def __init__(self, opened: pymysql.Connection[Any], relation: Relation) -> None:
+    def __init__(self, opened: pymysql.Connection[Any], relation: Relation, connection: Connection) -> None:
         from pymysql.constants import FIELD_TYPE
+        from pymysql.err import Error
 
         self._opened, self._relation = opened, relation
         self._from = (
             ".".join(map(_name, relation.table.split("."))) if relation.table else f"({relation.query}) AS source"
         )
-        names = list(dict.fromkeys([*relation.columns, *([relation.cursor] if relation.cursor else [])]))
-        with opened.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(map(_name, names))} FROM {self._from} LIMIT 0")  # noqa: S608 - names
+        try:
+            self._types = self._described(", ".join(map(_name, relation.names)))
+        except Error as cause:
+            if cause.args[:1] == (_NO_COLUMN,):
+                check_columns(relation, self._described("*"), _where(connection))
+            raise
+        self._instant, self._day = FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATE
+
+    def _described(self, selected: str) -> dict[str, int]:
+        """Return the name and type of each selected column."""
+        with self._opened.cursor() as cursor:
+            cursor.execute(f"SELECT {selected} FROM {self._from} LIMIT 0")  # noqa: S608 - names only
             described = cursor.description
             cursor.fetchall()
-        self._types = {column[0]: column[1] for column in described}
-        self._instant, self._day = FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATE
+        return {column[0]: column[1] for column in described}
 
     def rows(self, *, since: int | None = None) -> Iterator[Row]:
         cursor = self._relation.cursor
@@ -169,12 +180,16 @@ def _name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _where(connection: Connection | None) -> str:
+    return f"extract from MariaDB (connection '{connection.name}')" if connection else "extract from MariaDB"
+
+
 @contextmanager
 def _named(connection: Connection | None) -> Iterator[None]:
     """Turn errors of the driver into ours, without the server's text: it may hold values."""
     import pymysql
 
-    where = f"extract from MariaDB (connection '{connection.name}')" if connection else "extract from MariaDB"
+    where = _where(connection)
     try:
         yield
     except pymysql.err.Error as cause:
@@ -196,6 +211,11 @@ def _named(connection: Connection | None) -> Iterator[None]:
             ) from None
         if number in _FORBIDDEN:
             raise database.forbidden(where, f"error {number}") from None
+        if number in _REFUSED:
+            raise IngestError(
+                f"{where}: the server refused the login or password (error {number})",
+                "Correct login and password of the connection. A role that can read the table is enough.",
+            ) from None
         raise IngestError(
             f"{where}: the server answered {type(cause).__name__} (error {number})",
             "Check login, password, database and TLS settings of the connection; that the table or query gives all "

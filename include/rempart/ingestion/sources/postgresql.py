@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, SourceUnavailable
 from rempart.ingestion.sources import csv_deliveries, database
-from rempart.ingestion.sources.database import Order, Relation
+from rempart.ingestion.sources.database import Order, Relation, check_columns
 from rempart.ingestion.sources.row_memory import Row, moment
 from rempart.settings.columns import Column
 from rempart.settings.config import Connection
@@ -67,23 +67,28 @@ class Postgresql:
                 ("bytea_output", "hex"),
             ):
                 opened.execute("SELECT set_config(%s, %s, true)", [setting, value])
-            yield PostgresqlReading(opened, relation)
+            yield PostgresqlReading(opened, relation, connection)
 
 
 class PostgresqlReading:
     """One transaction of a PostgreSQL server."""
 
-    def __init__(self, opened: psycopg.Connection[Any], relation: Relation) -> None:
-        from psycopg import sql
+    def __init__(self, opened: psycopg.Connection[Any], relation: Relation, connection: Connection) -> None:
+        from psycopg import errors, sql
 
         self._opened, self._relation = opened, relation
         if relation.table is not None:
             self._from: sql.Composable = sql.Identifier(*relation.table.split("."))
         else:
             self._from = sql.SQL("({}) AS source").format(sql.SQL(relation.query or ""))
-        names = list(dict.fromkeys([*relation.columns, *([relation.cursor] if relation.cursor else [])]))
-        selected = sql.SQL(", ").join(map(sql.Identifier, names))
-        found = opened.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(selected, self._from))
+        selected = sql.SQL(", ").join(map(sql.Identifier, relation.names))
+        try:
+            found = opened.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(selected, self._from))
+        except errors.UndefinedColumn:
+            opened.execute("ROLLBACK")
+            described = opened.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(self._from)).description
+            check_columns(relation, [column.name for column in described or ()], _where(connection))
+            raise
         kinds = opened.adapters.types
         self._types = {
             column.name: (kind.name if (kind := kinds.get(column.type_code)) else "", column.type_code)
@@ -193,12 +198,16 @@ def _rows(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
                 raise csv_deliveries.too_long()
 
 
+def _where(connection: Connection | None) -> str:
+    return f"extract from PostgreSQL (connection '{connection.name}')" if connection else "extract from PostgreSQL"
+
+
 @contextmanager
 def _named(connection: Connection | None) -> Iterator[None]:
     """Turn errors of PostgreSQL into ours, without the server's text: it may hold values."""
     import psycopg
 
-    where = f"extract from PostgreSQL (connection '{connection.name}')" if connection else "extract from PostgreSQL"
+    where = _where(connection)
     try:
         yield
     except psycopg.OperationalError as cause:

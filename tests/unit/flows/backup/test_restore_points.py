@@ -65,6 +65,16 @@ def test_the_list_says_of_each_point_why_it_is_kept_and_which_go(platform: Platf
     assert "NOT KEPT" in lines[six[4]] and "NOT KEPT" in lines[six[5]]
 
 
+def test_what_a_point_restores_is_told_beside_what_is_its_own(platform: Platform, six: list[str]) -> None:
+    (record,) = platform.ledger.find("restore-point", six[0])
+    platform.ledger.append("restore-point", six[0], {**record.body, "bytes": 3 << 20, "object_bytes": 5 << 20})
+    own = point_report.size(restore_points.survey(platform).points[0].bytes)
+    (line,) = (line for line in listed(platform).splitlines() if line.startswith(six[0]))
+    assert line.split()[3:7] == ["8.0", "MiB", *own.split()]
+    text = "\n".join(point_report.explain_lines(restore_points.survey(platform), six[0]))
+    assert "it restores 8.0 MiB" in text and f"own       {own}" in text
+
+
 def test_an_empty_site_says_so(platform: Platform) -> None:
     assert listed(platform) == "Site 'haven' holds no restore point."
     assert prune(platform, dry_run=False).kept == 0

@@ -1,0 +1,66 @@
+"""Show one pipeline: its state, its objects, and what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import typer
+
+from rempart.cli import json_documents, rendering
+from rempart.cli.json_documents import AsJson
+from rempart.cli.lifecycle.remove import Name
+
+
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show a pipeline: files that wait, deliveries, snapshot, quarantine by rule, champion, and what to do next.
+
+    Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
+
+    It looks for the current snapshot's objects at the active site (ten seconds at most), and compares the champion's
+    files with their record (a minute at most). Exit code 1: something is missing, or a source did not answer.
+
+    Example:
+
+        rempart pipeline show hotel_bookings
+        rempart pipeline show hotel_bookings --json
+    """
+    from rempart.cli.views import derivations, facts, model_files, names, pipelines, snapshot_objects, waiting
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings import config
+    from rempart.settings import pipelines as files
+    from rempart.web.read_models.messages import moment
+    from rempart.web.read_models.pipeline_states import pipeline_states
+
+    json_documents.begin(as_json)
+    found = facts.gather()
+    states = {state.name: state for state in pipeline_states(found, found.at)}
+    state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
+    objects, waits = None, None if state.error else waiting.look(open_platform, files.named(name))
+    if waits:
+        state = replace(state, next=waiting.step(waits, name, state.next))
+    if state.snapshot and not state.error:
+        objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
+        if objects.missing:
+            state = replace(state, next=snapshot_objects.step(name))
+    model = model_files.look(open_platform, name, state.champion.version) if state.champion else None
+    if model and model.fault:
+        state = replace(state, next=model_files.STEP)
+    if as_json:
+        document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
+        derived = None if state.error else derivations.as_json(files.named(name))
+        document |= {"waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
+        document |= {"model_files": model_files.as_json(model)}
+        json_documents.show({**document, "derived": derived})
+    else:
+        told = snapshot_objects.lines(objects, name) if objects else ()
+        waits_line = (waiting.line(waits),) if waits else ()
+        spec = None if state.error else files.named(name)
+        derived_lines = (*derivations.lines(spec), *derivations.label_lines(spec)) if spec else ()
+        lines = (
+            *pipelines.state_lines(state, landing, told, waits_line, model_files.lines(model) if model else ()),
+            *derived_lines,
+            *pipelines.unknown(moment(found, found.at)),
+        )
+        rendering.show(lines)
+    seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
+    raise typer.Exit(0 if facts.complete(found) and seen and model in (None, model_files.ModelFiles()) else 1)
