@@ -24,7 +24,7 @@ plan first: `rempart pipeline rejudge`.
 `accept_loss` takes the id of the snapshot that the ledger names as the newest and the site has lost. The run continues
 without its rows and records that as evidence. It is valid for this snapshot alone.
 
-**Run again** at any time: a run without new deliveries changes nothing and starts nothing. The same is true for a run
+**Run again** at any time: a run without new deliveries or a changed schema changes nothing. The same is true for a run
 with `again` whose checks have the same results.
 
 **When it fails**: `extract` names the source that did not answer, or refused. `ingest` names the delivery or site at

@@ -1,7 +1,7 @@
 """The SQL of rows with versions (`on_conflict: history`): what was valid at a moment, and never what came later.
 
-A version is valid from the time in `version_by` until that of the next version of its key. Whatever a feature shows of
-it is dated no earlier than that time, so the point-in-time join finds the version that was valid.
+A version is valid from the time in `version_by` until that of the next version of its key. A feature is dated by this
+time, and not by the moment of its row, which a version may move: the point-in-time join finds the valid version.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from rempart.features import tables
 from rempart.features.plan import rows_table
 from rempart.settings.pipeline import ModelPipeline
 
-DAY = "_day"
-"""Column of `of_days`: the day to which a row belongs. No column of a pipeline begins with _."""
+DAY, FIRST, PAST = "_day", "_first", "_past"
+"""Columns of `counted`: the day of a row, the first day that counts it, and the first that no longer does (null for
+none). No column of a pipeline begins with _."""
 
 
 def version_of(pipeline: ModelPipeline) -> str | None:
@@ -53,42 +54,37 @@ def examples(pipeline: ModelPipeline) -> sql.Composable:
     )
 
 
-def visible(pipeline: ModelPipeline, moment: sql.Composable) -> sql.Composable:
-    """Return the instant from which a row shows what it holds: its moment, and not before its version is valid."""
-    version = version_of(pipeline)
-    if version is None:
-        return moment
-    return sql.SQL("greatest({}, {})").format(moment, _instant(pipeline, version, tables.name(version)))
+def shown_from(pipeline: ModelPipeline, moment: sql.Composable) -> sql.Composable:
+    """Return the instant from which a row shows what it holds: its moment; for a version, the start of its validity.
 
-
-def newest_first(
-    pipeline: ModelPipeline, entity: sql.Composable, at: sql.Composable
-) -> tuple[sql.Composable, sql.Composable]:
-    """Return what stands after SELECT and at the end of a query, so that one row is left for an entity and instant."""
-    version = version_of(pipeline)
-    if version is None:
-        return sql.SQL(""), sql.SQL("")
-    return (
-        sql.SQL("DISTINCT ON ({}, {}) ").format(entity, at),
-        sql.SQL(" ORDER BY {}, {}, {} DESC").format(entity, at, tables.name(version)),
-    )
-
-
-def of_days(pipeline: ModelPipeline, day: sql.Composable) -> sql.Composable:
-    """Return the relation of rows to sum up by day: one for each key, and the day to which it belongs as `DAY`.
-
-    Of several versions it is the one that was valid on the day; a version that became valid later, if it is the first,
-    belongs to the day on which it did.
+    So a version takes the place of the one before it, also if it moves the moment of its row.
     """
-    rows, version = tables.name(rows_table(pipeline)), version_of(pipeline)
-    if version is None:
-        return sql.SQL("(SELECT *, {} AS {} FROM {}) r").format(day, tables.name(DAY), rows)
-    valid_from = sql.SQL("({} AT TIME ZONE 'UTC')::date").format(_instant(pipeline, version, tables.name(version)))
-    at = sql.SQL("greatest({}, {})").format(day, valid_from)
-    key = tables.names(pipeline.key)
+    version = version_of(pipeline)
+    return moment if version is None else _instant(pipeline, version, tables.name(version))
+
+
+def counted(pipeline: ModelPipeline, version: str, day: sql.Composable) -> sql.Composable:
+    """Return the relation of rows to sum up by day: each version with `DAY`, `FIRST` and `PAST`.
+
+    A version counts on each day at whose start (UTC) it is valid, after the day that it names itself.
+    """
+    column = tables.name(version)
+    start: sql.Composable = column
+    if pipeline.columns[version].type == "timestamp":
+        start = sql.SQL("(({} AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date").format(column)
     return sql.SQL(
-        "(SELECT DISTINCT ON ({key}) *, {at} AS {day} FROM {rows} ORDER BY {key}, {at}, {version} DESC) r"
-    ).format(key=key, at=at, day=tables.name(DAY), rows=rows, version=tables.name(version))
+        "(SELECT *, {at} AS {day}, greatest({start}, {at} + 1) AS {first},"
+        " lead({start}) OVER (PARTITION BY {key} ORDER BY {version}) AS {past} FROM {rows}) r"
+    ).format(
+        at=day,
+        day=tables.name(DAY),
+        start=start,
+        first=tables.name(FIRST),
+        past=tables.name(PAST),
+        key=tables.names(pipeline.key),
+        version=column,
+        rows=tables.name(rows_table(pipeline)),
+    )
 
 
 def _of(relation: str, column: str) -> sql.Composable:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.pipeline import ModelPipeline, TrailingView
 from tests.integration.test_features import FIRST_DAY, KINDS, booked, expected, row
 from tests.unit.features.stays import stays
 
@@ -28,7 +28,7 @@ def arrow(rows: list[Row]) -> pa.Table:
 
 
 def random_versions(seed: int, count: int) -> list[Row]:
-    """One to three versions of each stay: values, groups and the arrival itself may change."""
+    """One to three versions of each stay: values, groups and the arrival itself may change, to earlier and later."""
     dice = random.Random(seed)  # noqa: S311 - test data
     rows = []
     for stay in range(count):
@@ -37,7 +37,7 @@ def random_versions(seed: int, count: int) -> list[Row]:
         for hour in hours:
             made = row(
                 stay,
-                day + dice.choice([0, 0, 1, 4]),
+                day + dice.choice([0, 0, 1, 4, -6]),
                 lead=dice.choice([0, 3, 9]),
                 price=dice.choice([None, round(dice.uniform(1, 300), 2)]),
                 nights=dice.choice([None, 1, 2, 7]),
@@ -53,43 +53,53 @@ def instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
+def valid(versions: list[Row], at: datetime) -> Row | None:
+    """The version of one stay that is valid at an instant: from its own time until that of the next one."""
+    ends = [version["seen"] for version in versions[1:]] + [datetime.max.replace(tzinfo=UTC)]
+    found = [version for version, end in zip(versions, ends, strict=True) if version["seen"] <= at < end]
+    assert len(found) < 2
+    return found[0] if found else None
+
+
 def wanted(pipeline: ModelPipeline, rows: list[Row]) -> list[Row]:
-    """By brute force, for each stay: its moment, target, and what was valid and known at the moment."""
-    versions: dict[int, list[Row]] = {}
+    """By brute force, for each stay: its moment, target, and what was valid at the moment."""
+    stays: dict[int, list[Row]] = {}
     for version in sorted(rows, key=lambda r: (r["stay"], r["seen"])):
-        versions.setdefault(version["stay"], []).append(version)
-    by_day = [_on_its_day(some) for some in versions.values()]
-    return [_example(pipeline, some, by_day) for some in versions.values()]
+        stays.setdefault(version["stay"], []).append(version)
+    return [_example(pipeline, versions, list(stays.values())) for versions in stays.values()]
 
 
-def _visible(version: Row) -> datetime:
-    return max(instant(booked(version)), version["seen"])
-
-
-def _on_its_day(versions: list[Row]) -> Row:
-    """The version that counts for the trailing features, as if it was booked on the day to which it belongs."""
-    days = [max(booked(version), version["seen"].date()) for version in versions]
-    day = min(days)
-    chosen = [version for version, its in zip(versions, days, strict=True) if its == day][-1]
-    return chosen | {"arrival": day + timedelta(days=chosen["lead"])}
-
-
-def _example(pipeline: ModelPipeline, versions: list[Row], by_day: list[Row]) -> Row:
+def _example(pipeline: ModelPipeline, versions: list[Row], stays: list[list[Row]]) -> Row:
     newest = versions[-1]
     at = instant(booked(newest))
-    valid = [version for version in versions if version["seen"] <= at][-1:]
-    shown = sorted((v for v in versions if _visible(v) <= at), key=lambda v: (_visible(v), v["seen"]))[-1:]
+    then = valid(versions, at)
     made: Row = {"stay": newest["stay"], "event_timestamp": at, "price": newest["price"], "arrival": newest["arrival"]}
-    made["room"] = valid[0]["room"] if valid else None
+    made["room"] = then["room"] if then else None
     for column in ("nights", "returning", "room"):
-        made[f"stay__{column}"] = shown[0][column] if shown else None
-    made["stay__arrival_month"] = shown[0]["arrival"].month if shown else None
-    made["stay__arrival_day_of_week"] = shown[0]["arrival"].isoweekday() if shown else None
+        made[f"stay__{column}"] = then[column] if then else None
+    made["stay__arrival_month"] = then["arrival"].month if then else None
+    made["stay__arrival_day_of_week"] = then["arrival"].isoweekday() if then else None
     for view in ("trend", "rooms"):
-        found = expected(pipeline, view, by_day, valid[0], at.date()) if valid else None
+        found = trailing(pipeline, view, stays, then, at.date()) if then else None
         for feature in pipeline.features[view].features():
             made[f"{view}__{feature}"] = (found or {}).get(feature)
     return made
+
+
+def trailing(pipeline: ModelPipeline, name: str, stays: list[list[Row]], entity: Row, day: date) -> Row | None:
+    """A group's figures on a day: those of the last day on which its rows changed, for as long as the view shows."""
+    view = pipeline.features[name]
+    assert isinstance(view, TrailingView)
+
+    def group(at: date) -> list[Row]:
+        then = [valid(versions, instant(at)) for versions in stays]
+        return [r for r in then if r and booked(r) < at and all(r[c] == entity[c] for c in view.by)]
+
+    shown = [day - timedelta(days=n) for n in range(max(view.days) + 2)]
+    for changed in shown:
+        if group(changed) != group(changed - timedelta(days=1)):
+            return expected(pipeline, name, group(changed), entity, changed)
+    return None
 
 
 def rounded(rows: list[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rempart.errors import IngestError
 from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.ingestion.rejudge import rejudge
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.content.evolution import evolution
@@ -67,6 +68,47 @@ def test_added_renamed_and_widened_columns_are_read_and_have_the_id_of_the_rows_
     assert ingest(fresh, changed).snapshot == after.snapshot
     site = platform.sites["primary"]
     assert snapshots.load_table(site, "lake", snapshots.read(site, "lake", "readings", str(before))).num_rows == 1
+
+
+def test_a_declared_change_makes_a_snapshot_also_if_nothing_waits_or_no_row_is_accepted(
+    platform: Platform, make_platform: Callable[[], Platform], deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", BASE)
+    before = ingest(platform, pipeline())
+    renamed = pipeline(note=None, remark={"type": "string", "nullable": True, "renamed_from": "note"})
+    after = ingest(platform, renamed)
+    assert after.changed and current(platform).previous == before.snapshot
+    assert [r["remark"] for r in rows(platform)] == ["x"]
+    assert not ingest(platform, renamed).changed
+    fresh = make_platform()
+    deliver("1.csv", BASE, header="meter,day,kwh,people,tariff,remark\n", to=fresh)
+    assert ingest(fresh, renamed).snapshot == after.snapshot
+    deliver("2.csv", "m9,2026-01-02,-5,1,base,", header="meter,day,kwh,people,tariff,note\n")
+    refused = ingest(
+        platform,
+        pipeline(
+            note=None,
+            remark={"type": "string", "nullable": True, "renamed_from": "note"},
+            roof={"type": "integer", "nullable": True},
+        ),
+    )
+    assert (refused.accepted, refused.changed, current(platform).columns["roof"].type) == (0, True, "integer")
+
+
+def test_a_value_that_is_listed_no_more_is_refused_until_all_is_judged_anew(
+    platform: Platform, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", BASE, "m2,2026-01-01,2,3,night,")
+    ingest(platform, pipeline())
+    fewer = pipeline(tariff={"type": "category", "values": ["base"]})
+    fewer = fewer.model_copy(update={"max_quarantined": 1.0})
+    deliver("2.csv", "m3,2026-01-01,1,,base,")
+    before = current(platform)
+    with pytest.raises(IngestError, match="`values` does not list: tariff in 1 rows") as error:
+        ingest(platform, fewer)
+    assert "rejudge readings" in error.value.hint and current(platform) == before
+    assert (rejudge(platform, fewer).quarantined, ingest(platform, fewer).accepted) == (1, 1)
+    assert [r["tariff"] for r in rows(platform)] == ["base", "base"]
 
 
 @pytest.mark.parametrize(

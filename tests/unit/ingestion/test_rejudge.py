@@ -125,6 +125,28 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
     assert cuts >= 4
 
 
+def changed(readings: ModelPipeline, **sections: Any) -> ModelPipeline:
+    plain = readings.model_dump(by_alias=True, exclude_unset=True, mode="json")
+    return ModelPipeline.model_validate({**plain, "key": ["meter"], **sections})
+
+
+def test_all_versions_can_be_kept_from_now_on_and_not_be_forgotten_again(
+    platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
+) -> None:
+    newest = changed(readings, on_conflict="newest")
+    for number, row in enumerate(("m1,2026-01-01,1,,base,", "m1,2026-01-05,2,,base,"), 1):
+        deliver(f"{number}.csv", row)
+        ingest(platform, newest)
+    told = rejudge(platform, changed(readings, on_conflict="history", version_by="day"))
+    assert (told.replaced, told.total_rows) == (0, 2)
+    assert {found["file"]: found["replaced"] for found in all_outcomes(platform)} == {"1.csv": 0, "2.csv": 0}
+    before = state(platform)
+    for judge in (plan, rejudge):
+        with pytest.raises(IngestError, match="several rows with one key"):
+            judge(platform, newest)
+    assert state(platform) == before
+
+
 def test_what_cannot_be_judged_anew_is_refused_and_nothing_changes(
     platform: Platform, readings: ModelPipeline, deliver: Callable[..., None]
 ) -> None:

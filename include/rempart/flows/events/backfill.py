@@ -2,8 +2,8 @@
 
 Rows that are accepted now leave quarantine and join a new snapshot, in the partitions of their own dates. Rows that
 were accepted before stay, unless `on_conflict: newest` replaces one. Each delivery is one run of Airflow, whose id is
-made from the delivery, the period and the pipeline file: the same command goes on where it was interrupted, and
-starts nothing twice.
+made from the delivery and its last outcome, the period and the pipeline file: the same command goes on where it was
+interrupted, and tells no result that another run has changed since.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.errors import PipelineError
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import landing
+from rempart.ingestion import deliveries, landing
 from rempart.ingestion.acceptance import HELD
 from rempart.ledger.port import Evidence
 from rempart.settings import pipelines
@@ -33,7 +33,7 @@ MOST_RUNS = 20
 class Landed:
     """A delivery of the period: when it landed, its rows, those in quarantine, and their main reasons.
 
-    `unread`: the file was refused as a whole, and nobody counted its rows.
+    `unread`: the file was refused as a whole, and nobody counted its rows. `again`: how often its outcome has changed.
     """
 
     sha256: str
@@ -42,6 +42,7 @@ class Landed:
     quarantined: int
     reasons: tuple[str, ...]
     unread: bool = False
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _landed(outcome: Mapping[str, Any]) -> Landed:
         int(outcome["quarantined"]),
         tuple(f"{count} × {reason}" for count, reason in reasons[:3]),
         unread=outcome["fault"] is not None and not outcome["delivered"],
+        again=deliveries.attempt(outcome),
     )
 
 
@@ -170,7 +172,7 @@ def run(api: AirflowApi, planned: BackfillPlan, tell: Callable[[str], object]) -
 def _start(api: AirflowApi, dag_id: str, key: str, landed: Landed) -> str:
     # Airflow keeps ids that begin with `backfill__` for backfills of its own, and refuses them with 400
     for attempt in range(1, MOST_RUNS + 1):
-        run_id = f"period__{key}__{landed.sha256}__{attempt}"
+        run_id = f"period__{key}__{landed.sha256}__{landed.again}__{attempt}"
         if api.trigger_once(dag_id, run_id, {"again": landed.sha256}):
             return run_id
         if api.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"] != "failed":

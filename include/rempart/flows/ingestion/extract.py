@@ -30,6 +30,7 @@ from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.snapshots import Snapshot
 from rempart.ingestion.sources.port import Delivery, Extraction, Source, State, Surroundings
 from rempart.ingestion.sources.registry import opener_of
+from rempart.ingestion.sources.row_memory import ROWS
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import SqlSource
 from rempart.sites.s3.site import file_sha256
@@ -125,6 +126,7 @@ def _committing(held: Committing, active: Committing) -> Iterator[None]:
 def _extract(
     committing: Committing, run: IngestionRun, before: Snapshot | None, stand: Stand, source: Source
 ) -> ExtractResult:
+    _check_columns(run.pipeline, stand)
     number = stand.number + 1
     folder = f"{run.pipeline.source.prefix}extract-{number:08}/"
     with committing():
@@ -137,7 +139,7 @@ def _extract(
     made = [*(compared.deliveries if compared else ()), *taken.deliveries]
     absent = len(compared.absent_keys) if compared else None
     at = run.now.isoformat() if compared else stand.compared_at
-    after = Stand(number if made else stand.number, dict(taken.state), at)
+    after = Stand(number if made else stand.number, dict(taken.state), at, list(run.pipeline.columns))
     result = ExtractResult(len(made), sum(delivery.bytes for delivery in made), 0, absent, taken.complete)
     if not made and compared is None:
         if after == stand:
@@ -156,6 +158,27 @@ def _extract(
     if not made:
         _finish(committing, run, before, after)
     return result
+
+
+def _check_columns(pipeline: Pipeline, stand: Stand) -> None:
+    """Raise IngestError if known rows would come again, in other columns, only to be refused.
+
+    A source that remembers rows does so by their text, which has the pipeline's columns in their order.
+    """
+    columns = {name: spec.renamed_from for name, spec in pipeline.columns.items()}
+    if pipeline.source.format == "csv":  # the text of a row does not have their names
+        known = [name if name in stand.columns else earlier or name for name, earlier in columns.items()]
+    else:
+        known = list(columns)
+    refuses = pipeline.conflict_rule == "refuse" and not is_derived(pipeline)
+    if not refuses or not stand.state.get(ROWS) or known == list(stand.columns):
+        return
+    raise IngestError(
+        f"extract {pipeline.name}: its columns changed, so each known row comes again, and `on_conflict: refuse` would "
+        "refuse all of them. Nothing was taken",
+        f"Set `on_conflict: newest` in {pipeline.name}.yaml, at least for the next run: known rows then get the new "
+        "columns (docs/how-to/rows-that-change.md).",
+    )
 
 
 def _finish(committing: Committing, run: IngestionRun, snapshot: Snapshot | None, stand: Stand) -> None:

@@ -24,6 +24,7 @@ from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
 from rempart.ingestion.engine.deliveries import HeldRows, StagedDelivery
 from rempart.ingestion.landing import Arrival
@@ -64,7 +65,9 @@ class IngestResult:
 
 
 def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
-    """Ingest all waiting deliveries and commit at most one new snapshot. Without new deliveries nothing changes.
+    """Ingest all waiting deliveries and commit at most one new snapshot.
+
+    Without new deliveries nothing changes, unless the schema did.
 
     After an error the last snapshot stays current; a new run completes the work, at another site if that is active by
     then. Erased rows are refused and not stored. If more rows are refused than `max_quarantined` allows, the deliveries
@@ -189,10 +192,14 @@ def _take_in(
     recorded: Mapping[str, Mapping[str, Any]],
     folder: Path,
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, Path]], list[dict[str, Any]]]:
-    """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes."""
-    if not new:
-        return before, [], []
+    """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes.
+
+    A declared change of the schema makes a snapshot, also without new rows: what reads it expects the present columns.
+    """
     pipeline = run.pipeline
+    changes = () if before is None or is_derived(pipeline) else evolution.evolution(before.columns, pipeline).changes
+    if not new and not changes:
+        return before, [], []
 
     def land(arrival: Arrival) -> tuple[StagedDelivery, frozenset[int]]:
         return _land(run, arrival, folder / arrival.sha256)
@@ -221,7 +228,7 @@ def _take_in(
             )
     snapshot, taken_at = before, _taken_at(run, before)
     added: list[tuple[snapshots.Part, Path]] = []
-    if taken.accepted:
+    if taken.accepted or changes:
         snapshot, added = ingest_run.draw_up(run, before, known, taken, folder)
     outcomes = [
         deliveries.outcome(

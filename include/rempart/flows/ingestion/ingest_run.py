@@ -137,22 +137,24 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
     """
     if before is None:
         return KnownRows()
-    place = folder / "known"
-    place.mkdir()
-    same_form, files, changed = growth.has_same_form(before, run.pipeline), dict[str, Path](), set[str]()
-
-    def bring(part: snapshots.Part) -> Path:
-        file = place / f"{part.sha256}.parquet"
-        landing.fetch(run.site, run.lake, part.key, file, part.sha256)
-        return file
-
-    for part, file in zip(before.parts, bounded_map(before.parts, bring, WORKERS), strict=True):
-        files[part.sha256] = file
+    same_form, files, changed = growth.has_same_form(before, run.pipeline), _parts(run, before, folder), set[str]()
     if run.erased or not same_form:
         growth.check(before, files, resources(run.config, folder))  # rows that differ get no new hash
         for part in before.parts:
             if _brought_up_to_date(run, before, files[part.sha256]) and same_form:
                 changed.add(part.partition)
+    _check_key(run, before, files, folder)
+    evolution.check_values(before, run.pipeline, list(files.values()), resources(run.config, folder))
+    return KnownRows(files, frozenset(changed), same_form)
+
+
+def check_key(run: IngestionRun, before: snapshots.Snapshot, folder: Path) -> None:
+    """Raise IngestError if the pipeline's key is another one than the snapshot's, and several rows have it."""
+    if before.key != tuple(run.pipeline.row_key):
+        _check_key(run, before, _parts(run, before, folder), folder)
+
+
+def _check_key(run: IngestionRun, before: snapshots.Snapshot, files: Mapping[str, Path], folder: Path) -> None:
     if before.key != tuple(run.pipeline.row_key) and growth.repeats(run.pipeline, files, resources(run.config, folder)):
         raise IngestError(
             f"Snapshot {before.id} of '{run.pipeline.name}' has several rows with one key, now that `key` is "
@@ -160,7 +162,20 @@ def known_rows(run: IngestionRun, before: snapshots.Snapshot | None, folder: Pat
             f"Set `key: [{', '.join(before.key)}]` in {run.pipeline.name}.yaml again (`on_conflict: history` adds the "
             "column of `version_by` by itself), or give the new key to a new pipeline.",
         )
-    return KnownRows(files, frozenset(changed), same_form)
+
+
+def _parts(run: IngestionRun, before: snapshots.Snapshot, folder: Path) -> dict[str, Path]:
+    """Fetch the parts of a snapshot, by their SHA-256."""
+    place = folder / "known"
+    place.mkdir()
+
+    def bring(part: snapshots.Part) -> Path:
+        file = place / f"{part.sha256}.parquet"
+        landing.fetch(run.site, run.lake, part.key, file, part.sha256)
+        return file
+
+    found = bounded_map(before.parts, bring, WORKERS)
+    return {part.sha256: file for part, file in zip(before.parts, found, strict=True)}
 
 
 def _brought_up_to_date(run: IngestionRun, before: snapshots.Snapshot, file: Path) -> bool:

@@ -47,6 +47,20 @@ class JudgedAnew:
     def accepted(self) -> int:
         return self.after.delivered - len(self.refused)
 
+    @property
+    def replaced(self) -> int:
+        return 0 if self.held else self.after.replaced
+
+    @property
+    def passed_over(self) -> int:
+        return 0 if self.held else self.after.passed_over
+
+    @property
+    def changed(self) -> bool:
+        """Return whether the outcome of the delivery is another one than before."""
+        had, now = self.before.outcome, (self.held, self.replaced, self.passed_over)
+        return self.moved.changed or (had.get("held", False), had["replaced"], had["passed_over"]) != now
+
 
 @dataclass(frozen=True)
 class RejudgePlan:
@@ -135,7 +149,7 @@ def rejudge(platform: Platform, pipeline: Pipeline) -> IngestResult:
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:
         anew, after, added = _judged(run, before, folder)
-        changed = [d for d in anew if d.moved.changed or d.held != d.before.outcome.get("held", False)]
+        changed = [d for d in anew if d.changed]
         outcomes = [_outcome(run, d, after.id).as_json() for d in changed]
         for delivery, outcome in zip(changed, outcomes, strict=True):
             if len(delivery.refused):
@@ -181,6 +195,7 @@ def _judged(
     run: IngestionRun, before: snapshots.Snapshot, folder: Path
 ) -> tuple[list[JudgedAnew], snapshots.Snapshot, list[tuple[snapshots.Part, Path]]]:
     """Return all stored deliveries as they are judged now, in order of arrival, and the snapshot of their rows."""
+    ingest_run.check_key(run, before, folder)
     found = sorted(
         deliveries.outcomes(run.site, run.lake, run.pipeline.name),
         key=deliveries.in_order,
@@ -264,8 +279,8 @@ def _outcome(run: IngestionRun, delivery: JudgedAnew, snapshot: str) -> deliveri
         rules=[expectation.reason for expectation in run.pipeline.expectations],
         source=delivery.source.source,
         held=delivery.held,
-        replaced=0 if delivery.held else delivery.after.replaced,
-        passed_over=0 if delivery.held else delivery.after.passed_over,
+        replaced=delivery.replaced,
+        passed_over=delivery.passed_over,
     )
 
 

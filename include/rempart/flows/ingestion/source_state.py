@@ -39,11 +39,15 @@ _FIRST = "0001-01-01T000000.000000"
 
 @dataclass(frozen=True)
 class Stand:
-    """The state after an extraction, and when keys were last compared (ISO 8601, empty if never)."""
+    """The state after an extraction, and when keys were last compared (ISO 8601, empty if never).
+
+    `columns`: those of the extracted rows, in their order.
+    """
 
     number: int = 0
     state: State = field(default_factory=dict, repr=False)
     compared_at: str = ""
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,14 @@ def test_the_same_command_starts_no_run_twice_and_repeats_failed_ones() -> None:
     assert backfill.run(failing, planned, told.append) == [] and len(failing.runs) == 6
 
 
+def test_a_file_that_is_put_back_is_judged_by_a_run_of_its_own_once_another_has_changed_the_delivery() -> None:
+    airflow: Any = Airflow()
+    for again, file in enumerate(("first", "second", "first")):
+        found = [outcome(1, NOON) | {"again": again}]
+        planned = backfill.plan("p", found, NOON.date(), NOON.date(), file, lambda sha256: True)
+        assert backfill.run(airflow, planned, lambda line: None) == [] and len(airflow.runs) == again + 1
+
+
 def test_a_plan_of_a_lake_changes_nothing_and_a_period_that_ends_before_it_begins_is_refused() -> None:
     lake = new_lake()
     today = datetime.now(UTC).date()  # the site in memory has the real clock
