@@ -133,31 +133,6 @@ def test_rows_become_a_delivery_and_the_cursor_counts_with_the_snapshot(
     assert before and sorted(meters(platform)) == ["m0", "m1", "m2", "m3", "m4", "m9"]
 
 
-def test_changed_columns_do_not_send_known_rows_to_quarantine(
-    platform: Platform, readings: ModelPipeline, table: Table
-) -> None:
-    def whole(pipeline: ModelPipeline) -> SqlExtraction:
-        return replace(source_of(table, pipeline), overlap=None)
-
-    def with_roof(**sections: Any) -> ModelPipeline:
-        plain = readings.model_dump(by_alias=True, exclude_unset=True, mode="json")
-        roof = {"type": "integer", "known": "read", "nullable": True}
-        return ModelPipeline.model_validate({**plain, "schema": {**plain["schema"], "roof": roof}, **sections})
-
-    extract(platform, readings, source=whole(readings))
-    ingest(platform, readings)
-    for meter in table.rows:
-        table.put(meter, NOW, "2026-01-01,1,,base,,7")
-    with pytest.raises(IngestError, match="its columns changed") as error:
-        extract(platform, with_roof(), source=whole(with_roof()))
-    assert "on_conflict: newest" in error.value.hint and not landed(platform)
-    newest = with_roof(on_conflict="newest")
-    extract(platform, newest, source=whole(newest))
-    told = ingest(platform, newest)
-    assert (told.accepted, told.replaced, told.quarantined) == (5, 5, 0)
-    assert extract(platform, with_roof(), source=whole(with_roof())).deliveries == 0
-
-
 def test_what_was_taken_and_from_whom_is_evidence(platform: Platform, readings: ModelPipeline, table: Table) -> None:
     result = extract(platform, readings, source=source_of(table, readings))
     extract(platform, readings, source=source_of(table, readings))
