@@ -53,19 +53,24 @@ def list_models(as_json: AsJson = False) -> None:
 def show_model(name: ModelName, as_json: AsJson = False) -> None:
     """Show a model's versions: figures, training set, code, the gate's decision, who promoted it, and the evidence.
 
+    The champion's files are compared with their record (a minute at most). Exit code 1: nobody can load it.
+
     Example:
 
         rempart model show hotel_bookings
     """
-    from rempart.cli.views import facts, models, names
+    from rempart.cli.views import facts, model_files, models, names
+    from rempart.flows.shared.platform import open_platform
 
     json_documents.begin(as_json)
     found = facts.gather()
     state = names.model(name, found)
+    files = model_files.look(open_platform, name, state.champion.version) if state.champion else None
     if as_json:
-        json_documents.show({"at": found.at, **asdict(state)})
-        return
-    rendering.show(models.state_lines(state))
+        json_documents.show({"at": found.at, **asdict(state), "model_files": model_files.as_json(files)})
+    else:
+        rendering.show([*models.state_lines(state), *(model_files.lines(files) if files else ())])
+    raise typer.Exit(0 if files in (None, model_files.ModelFiles()) else 1)
 
 
 @group.command("compare")

@@ -124,6 +124,7 @@ def run_pipeline(
     from rempart.airflow_api import AirflowApi
     from rempart.cli import run_follow, run_view
     from rempart.cli.views import names
+    from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
 
     stages = run_follow.stages_of(pipelines.named(names.pipeline(name, pipelines.names())))
@@ -145,7 +146,7 @@ def run_pipeline(
     except KeyboardInterrupt:
         typer.echo(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
-    rendering.show(run_follow.conclusion(name, results))
+    rendering.show([*run_follow.conclusion(name, results), *filter(None, [reminder(pipelines.text_of(name))])])
 
 
 @group.command("new")

@@ -44,7 +44,8 @@ def ingest_again(
         f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
     )
     if done["changed"]:
-        typer.echo(f"Train on it: rempart pipeline run {pipeline} --follow")
+        typer.echo("The new snapshot starts features, training and gate, if the pipeline has a model.")
+        typer.echo(f"The result, when they are done: rempart pipeline show {pipeline}")
     else:
         typer.echo("Nothing changed: each of these rows has the same verdict as before.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from rempart.cli.views import text
@@ -62,8 +63,10 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    shown = value.isoformat() if hasattr(value, "isoformat") else str(value)
-    shown = shown.replace("T00:00:00+00:00", "")
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        shown = f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z".removesuffix(" 00:00:00Z")
+    else:
+        shown = value.isoformat() if hasattr(value, "isoformat") else str(value)
     return shown if len(shown) <= _WIDEST else f"{shown[: _WIDEST - 1]}…"
 
 

@@ -7,6 +7,7 @@ name.
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,12 +109,21 @@ def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> Header
 
 
 def _no_column(header: Sequence[str], pipeline: Pipeline) -> str:
+    meant = {_plain(column): column for column in pipeline.columns}
+    if meant.keys() <= set(map(_plain, header)):  # all of them: no row of values
+        line = pipeline.source.delimiter.join(meant.get(_plain(column), column) for column in header)
+        return f"its columns are spelled in another way. Its first line should be: {printable(line[:1000], keep='')}"
     declared = pipeline.source.delimiter
     first = declared.join(header)
     for other in _DELIMITERS:
         if other != declared and set(first.split(other)) & set(pipeline.columns):
             return f"its columns are separated by {other!r}, but the pipeline file declares {declared!r}"
     return "its first line names none of the pipeline's columns; a delivery begins with a header"
+
+
+def _plain(column: str) -> str:
+    """Return a column's name without what differs between two spellings of it."""
+    return re.sub(r"[^a-z0-9]", "", column.casefold())
 
 
 def _columns(names: Sequence[str]) -> str:

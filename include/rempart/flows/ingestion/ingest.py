@@ -22,7 +22,7 @@ from rempart.flows.ingestion.current_snapshot import AcceptedLoss
 from rempart.flows.ingestion.ingest_run import WORKERS, IngestionRun
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion import acceptance, deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.content import evolution
 from rempart.ingestion.derived.inputs import is_derived
@@ -345,7 +345,18 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
         f"{'; '.join(result.worst)}.{held}",
         f"Run `rempart quarantine show {pipeline.name}`: it has the reasons, and the commands for each choice. Deliver "
         "corrected rows as a new file, or ingest again after you corrected the pipeline file"
-        + (", or accept the good rows that are held back." if result.held_rows else "."),
+        + (", or accept the good rows that are held back." if result.held_rows else ".")
+        + _repeats(pipeline, result),
+    )
+
+
+def _repeats(pipeline: Pipeline, result: IngestResult) -> str:
+    """Return what to do if the refused rows repeat earlier ones, or nothing."""
+    if pipeline.conflict_rule != "refuse" or not any(acceptance.DUPLICATE in told for told in result.worst):
+        return ""
+    return (
+        f" If deliveries repeat earlier rows, as a full export does: set `on_conflict: newest` in "
+        f"{pipeline.name}.yaml, then run `rempart quarantine again {pipeline.name} SHA-256`."
     )
 
 

@@ -16,9 +16,11 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.champions import decisions_on, return_to, succession
 from rempart.flows.training.train import candidate_record
+from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
+from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.entrypoint import split_rows
@@ -56,9 +58,9 @@ class RollbackResult:
 def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = None) -> ValidationResult:
     """Judge a version (default: the newest candidate) on the held-out rows of its own frozen training set.
 
-    The champion is measured on the same rows. The current champion stays champion. Raises TrainingError without a
-    candidate, ModelRefused if a model differs from its record, TrackingUnavailable, SiteError, IntegrityError,
-    PlacementDenied, DatabaseUnavailable, LedgerError.
+    The champion is measured on the same rows. No model of a pipeline file that is still a draft passes. The current
+    champion stays champion. Raises TrainingError without a candidate, ModelRefused if a model differs from its record,
+    TrackingUnavailable, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     removal, named = removals.check_open(platform.ledger, name), version is not None
@@ -84,6 +86,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     theirs, faults = _champions(ledger, tracking, record, current, holdout, truth, named=named)
     if not named and (undone := _undone(decisions, version)):
         faults = (*faults, undone)
+    faults = (*faults, *draft_faults(name))
     verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
     if faults:
         verdict = gate.GateVerdict(False, (*verdict.reasons, *faults))
@@ -111,6 +114,12 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         ledger.append("refusal", name, _finite(body))
     registry.refuse(tracking, name, version, verdict.reasons)
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
+
+
+def draft_faults(name: str) -> tuple[str, ...]:
+    """Return why the file of a pipeline promotes no model: nobody decided what its draft only guessed."""
+    told = draft.reminder(pipelines.text_of(name)) if name in pipelines.names() else None
+    return (f"include/pipelines/{name}.yaml: {told}",) if told else ()
 
 
 def _champions(

@@ -122,12 +122,12 @@ def test_a_delivery_is_ingested_again_by_the_file_of_today(platform: Platform, a
     assert done.exit_code == 0, done.output
     assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", {"again": DELIVERY})]
     assert "15 rows accepted, 5 in quarantine; snapshot s2" in done.output
-    assert "rempart pipeline run hotel_bookings --follow" in done.output
+    assert "rempart pipeline show hotel_bookings" in done.output
 
 
 def test_a_run_that_changed_nothing_says_so(platform: Platform, airflow: Airflow) -> None:
     told(platform)
     airflow.changed = False
     done = CliRunner().invoke(app, ["quarantine", "again", "hotel_bookings", DELIVERY[:12]])
-    assert "Nothing changed" in done.output and "Train on it" not in done.output
+    assert "Nothing changed" in done.output and "The new snapshot" not in done.output
     assert "no new row: snapshot s2 stays as it was" in rempart(DELIVERY, "--yes")[1]

@@ -98,6 +98,11 @@ def test_a_file_without_a_header_is_named_without_the_values_of_its_first_row(pl
     assert "its first line names none of the pipeline's columns" in error.what and "Dupont" not in str(error)
 
 
+def test_a_header_that_is_spelled_in_another_way_is_told_as_it_should_be(platform: Platform, make: Make) -> None:
+    error = refused(platform, make(header=[*(name.title().replace("_", " ") for name in HEADER), "Remark"]))
+    assert f"Its first line should be: {','.join(HEADER)},Remark" in error.what
+
+
 def test_a_row_that_happens_to_hold_a_columns_name_is_not_repeated_either(platform: Platform, make: Make) -> None:
     error = refused(platform, make(header=[HEADER[0], "Dupont", "1 rue de la Paix"]))
     assert "it lacks columns" in error.what and "columns that the pipeline file does not have: 2" in error.what
