@@ -114,6 +114,6 @@ def test_while_a_point_is_restored_nothing_else_works_on_the_databases(tmp_path:
     done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
     built = list(yaml.safe_load_all(done.stdout))
     assert [resource["metadata"]["name"] for resource in built if resource["kind"] == "Job"] == ["rempart-restore"]
-    assert [resource["spec"]["replicas"] for resource in built if resource["kind"] == "Deployment"] == [0]
+    assert [resource["spec"]["replicas"] for resource in built if resource["kind"] == "Deployment"] == [0, 0]
     images = re.findall(r"image: (.+)", done.stdout)
-    assert len(images) == 2 and all("@sha256:" in image for image in images)
+    assert len(images) == 3 and all("@sha256:" in image for image in images)

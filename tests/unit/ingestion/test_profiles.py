@@ -121,9 +121,9 @@ BARS_OF = st.lists(st.integers(1, 40), max_size=6).map(lambda rows: [Bar(str(i),
 
 
 @given(BARS_OF, st.integers(0, 40))
-def test_what_no_bar_shows_is_nothing_or_many_rows(bars: list[Bar], beside: int) -> None:
-    kept, left = shown(bars, beside)
-    assert left + sum(bar.rows for bar in kept) == beside + sum(bar.rows for bar in bars)
+def test_what_no_bar_shows_is_nothing_or_many_rows(bars: list[Bar], rest: int) -> None:
+    kept, left = shown(bars, rest)
+    assert left + sum(bar.rows for bar in kept) == rest + sum(bar.rows for bar in bars)
     assert set(kept) <= set(bars) and all(bar.rows >= FEWEST for bar in kept)
     assert left == 0 or left >= FEWEST or not kept
 
@@ -198,8 +198,8 @@ def test_no_rows_are_a_page_too(tmp_path: Path) -> None:
 
 
 @given(st.floats(-WIDEST, WIDEST), st.floats(-WIDEST, WIDEST))
-def test_a_distribution_has_few_bars_of_round_width(one: float, other: float) -> None:
-    low, high = sorted((one, other))
+def test_a_distribution_has_few_bars_of_round_width(first: float, second: float) -> None:
+    low, high = sorted((first, second))
     width = step(low, high, whole=False)
     assert width > 0 and high / width - low / width <= BARS * (1 + 1e-6)
 

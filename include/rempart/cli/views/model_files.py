@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from rempart.cli.views import time_limit
 from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Ledger
+from rempart.settings.config import Connection
 from rempart.web.read_models.pipeline_states import NextStep
 
 AT_MOST = 60.0
@@ -26,7 +28,11 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
     """Return what is wrong with the files of a version. They are read, and compared with its evidence."""
     from rempart.errors import ModelRefused, RempartError
 
-    found = time_limit.answers({"MLflow": lambda: _verify(open_platform(), pipeline, version)}, seconds)["MLflow"]
+    def verified() -> None:
+        platform = open_platform()
+        _verify(platform.ledger, platform.tracking(), pipeline, version)
+
+    found = time_limit.answers({"MLflow": verified}, seconds)["MLflow"]
     if not isinstance(found, BaseException):
         return ModelFiles()
     if isinstance(found, ModelRefused):
@@ -36,15 +42,15 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
     return ModelFiles(silent=found.what if isinstance(found, RempartError) else str(found))
 
 
-def _verify(platform: Platform, pipeline: str, version: str) -> None:
+def _verify(ledger: Ledger, tracking: Connection, pipeline: str, version: str) -> None:
     from rempart.errors import ModelRefused
     from rempart.flows.training.train import candidate_record
     from rempart.models import loading
 
-    record = candidate_record(platform.ledger, pipeline, version)
+    record = candidate_record(ledger, pipeline, version)
     if record is None:
         raise ModelRefused(f"Model {pipeline} version {version}: no evidence names its files", STEP.sentence)
-    loading.verify(platform.tracking(), record)
+    loading.verify(tracking, record)
 
 
 def lines(found: ModelFiles) -> Iterator[str]:

@@ -29,7 +29,7 @@ class _Faulty(ValueError):
     """Raised for a line that is refused; the message is the reason, without a value."""
 
 
-class _Number(str):
+class _NumberText(str):
     """The text of a number, which in a list is no string."""
 
 
@@ -95,7 +95,7 @@ def _block(block: Block, columns: Sequence[str], indexes: Sequence[int], lists: 
 def _parsed(raw: str, known: frozenset[str], lists: frozenset[str]) -> dict[str, str | None]:
     try:
         found = json.loads(
-            raw, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_object
+            raw, parse_int=_NumberText, parse_float=_NumberText, parse_constant=_NumberText, object_pairs_hook=_object
         )
     except _Faulty:
         raise
@@ -138,7 +138,7 @@ def _item(name: str, value: Any) -> str:
     text = _text(name, value)
     if text is None:
         return "null"
-    return text if isinstance(value, bool | _Number) else json.dumps(text)
+    return text if isinstance(value, bool | _NumberText) else json.dumps(text)
 
 
 def _table(

@@ -106,7 +106,7 @@ def test_a_private_key_in_rempart_yaml_is_refused_and_not_shown(tmp_path: Path) 
     data["backup"]["recipients"] = [OWN.secret]
     (tmp_path / "include").symlink_to(ROOT / "include")
     (tmp_path / "rempart.yaml").write_text(json.dumps(data, default=str))
-    with pytest.raises(ConfigError, match=r"backup\.recipients\.0") as error:
+    with pytest.raises(ConfigError, match=r"backup\.recipients, entry 1") as error:
         config.load(tmp_path / "rempart.yaml")
     assert OWN.secret not in str(error.value)
 
