@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rempart.errors import PipelineError
-from rempart.ingestion.sampling.facts import ColumnFacts
+from rempart.ingestion.sampling.facts import ColumnFacts, Outlier
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
@@ -96,7 +96,7 @@ def _number(value: float) -> str:
 
 def _lines(s: Survey) -> Iterator[str]:
     check = "decide it, then run `rempart pipeline check"
-    origin = f"{s.sample.told} of {_comment(s.sample.name)}"
+    origin = f"{s.sample.told} of {_comment(s.sample.name)}{s.sample.left_out}"
     yield f"# Drafted from {origin}. Each line marked CHECK is a guess: {check} {s.name}`."
     yield f"name: {s.name}"
     yield "description: To be written      # CHECK: what is predicted, for whom"
@@ -115,11 +115,10 @@ def _lines(s: Survey) -> Iterator[str]:
         yield f"  null_values: {json.dumps(s.dialect.null_values)}"
     yield from _dialect(s)
     yield ""
-    doubt = "does it identify a row in all deliveries?" if s.key_certain else "no column identifies a row in these rows"
-    if s.sample.key:
-        doubt = "the primary key of the table"
-    others = [c.name for c in s.columns if c.unique and c.name not in s.key and c.type != "number"]
-    yield f"key: {_list(s.key)}    # CHECK: {doubt}" + (f" Also unique here: {', '.join(others)}" if others else "")
+    yield f"key: {_list(s.key.columns)}    # CHECK: {_doubt(s)}"
+    if "kind" not in s.sample.source:
+        repeats = "does a delivery repeat rows of an earlier one, such as a full export? Then newest"
+        yield f"on_conflict: refuse    # CHECK: {repeats}"
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
     yield f"  event: {{column: {_word(s.time)}}}"
@@ -137,6 +136,19 @@ def _lines(s: Survey) -> Iterator[str]:
     yield from _learning(s)
 
 
+def _doubt(s: Survey) -> str:
+    """Return why the key may be another one."""
+    doubts = ["does it identify a row in all deliveries?"]
+    if s.sample.key:
+        doubts = ["the primary key of the table"]
+    elif not s.key.certain:
+        doubts = ["no column identifies a row in these rows"]
+    if s.key.note:
+        doubts.append(f"{s.key.note}.")
+    others = [c.name for c in s.columns if c.unique and c.name not in s.key.columns and c.type != "number"]
+    return " ".join(doubts) + (f" Also unique here: {', '.join(others)}" if others else "")
+
+
 def _dialect(s: Survey) -> Iterator[str]:
     """Yield how the source writes numbers and times, where it differs from the defaults."""
     check = {
@@ -151,7 +163,7 @@ def _dialect(s: Survey) -> Iterator[str]:
 
 
 def _column(column: ColumnFacts, s: Survey) -> str:
-    needed = column.name in (*s.key, s.time, s.target.name)
+    needed = column.name in (*s.key.columns, s.time, s.target.name)
     parts = [f"type: {column.type}", "known: event"]
     if column.type == "decimal":
         parts += [f"precision: {column.precision}", f"scale: {column.scale}"]
@@ -176,15 +188,26 @@ def _expectations(s: Survey) -> Iterator[str]:
     yield "expectations:                   # CHECK: ranges are those of these rows, rounded outwards"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
-        if column.low is None or column.high is None or column.name in s.key:
+        if column.low is None or column.high is None or column.name in s.key.columns:
             continue
         low = 0 if column.low >= 0 else _outwards(column.low, up=False)
         high = max(_outwards(column.high, up=True), low)
         limits = f"min_value: {_number(low)}, max_value: {_number(high)}"
-        yield f"  - {{{between}, column: {_word(column.name)}, {limits}, reason: {column.name} is out of range}}"
+        told = f"    # CHECK: {_outliers(column.outliers)}" if column.outliers else ""
+        yield f"  - {{{between}, column: {_word(column.name)}, {limits}, reason: {column.name} is out of range}}{told}"
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: 2100-12-31"
     yield f"  - {{{between}, column: {_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
+
+
+def _outliers(outliers: Sequence[Outlier]) -> str:
+    """Return what lies outside the range, rounded as ranges are: an exact number may tell of one person."""
+    told = []
+    for outlier in outliers:
+        up = outlier.end == "largest"
+        value, near = (_number(_outwards(number, up)) for number in (outlier.value, outlier.next))
+        told.append(f"{outlier.end} value {value}, next {near}")
+    return f"{', '.join(told)}; such a row goes to quarantine"
 
 
 def _learning(s: Survey) -> Iterator[str]:
@@ -232,8 +255,8 @@ def _other_target(s: Survey) -> str:
 
 def _left_out(s: Survey) -> str:
     """Return the columns that are no inputs, and which of them a person may add."""
-    names = ", ".join(dict.fromkeys((*s.key, s.target.name, *(c.name for c in s.named("string")))))
-    groups = [c.name for c in s.columns if c.name in s.key and c.type == "category"]
+    names = ", ".join(dict.fromkeys((*s.key.columns, s.target.name, *(c.name for c in s.named("string")))))
+    groups = [c.name for c in s.columns if c.name in s.key.columns and c.type == "category"]
     if groups:
         return f"{names}. Add {groups[0]} if the model shall tell its values apart, as with stations or shops"
-    return f"{names}. A number that differs in each row, such as an invoice's, teaches a model nothing"
+    return f"{names}. A number that differs in each row, such as an invoice number, teaches a model nothing"

@@ -263,3 +263,21 @@ def test_a_few_cells_that_are_no_numbers_leave_a_column_of_numbers(tmp_path: Pat
     assert "columns: [age]" in text and "column: age, min_value: 0, max_value: 69" in text
     file.write_text("\n".join(["visit,day,age,minutes", *rows[:20], ""]))
     assert "  age: {type: string" in draft_pipeline(file)
+
+
+def test_a_file_asks_whether_deliveries_repeat_rows(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
+    line = text.splitlines()[text.splitlines().index("on_conflict: refuse    # CHECK: " + REPEATS)]
+    assert text.index("\nkey: ") < text.index(line) < text.index("\nmoments:")
+    assert load(text).on_conflict == "refuse"
+
+
+REPEATS = "does a delivery repeat rows of an earlier one, such as a full export? Then newest"
+
+
+def test_a_pipeline_is_named_after_a_file_with_umlauts_in_full(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "Größe der Straße.csv", ENERGY_HEADER + ENERGY))
+    assert load(text).name == "groesse_der_strasse"
+    with pytest.raises(PipelineError) as error:
+        draft_pipeline(write(tmp_path / "x.csv", "Größe der Straße,ÜBERSTUNDEN,day\n1,2,2025-01-01\n"))
+    assert "Größe der Straße as groesse_der_strasse, ÜBERSTUNDEN as ueberstunden." in error.value.hint

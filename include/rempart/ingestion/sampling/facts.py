@@ -1,15 +1,14 @@
-"""Facts about the columns of a sample: type, nulls, range, closed lists, and the likeliest key."""
+"""Facts about the columns of a sample: type, nulls, range and closed lists."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number, pattern
@@ -23,17 +22,25 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 20
 _EXACT = 15
 """Significant digits that a floating-point number always keeps."""
-_FEW_OTHERS = 0.05
-"""Share of the cells of a column of numbers that may be something else."""
+_FEWEST = 10
+"""Distinct numbers from which on one may be an outlier."""
 _SPARE = 3
 """Digits that a drafted decimal has before its mark, beyond those of the sample."""
-_KEYS: tuple[ColumnType, ...] = ("integer", "string", "date", "timestamp", "category")
 _SEPARATORS = ("|", ";")
 
 
 @dataclass(frozen=True)
+class Outlier:
+    """The `smallest` or `largest` number of a column, in one cell only and far from the `next` one."""
+
+    end: Literal["smallest", "largest"]
+    value: float
+    next: float
+
+
+@dataclass(frozen=True)
 class ColumnFacts:
-    """Facts about one column. `low` and `high`: of numbers. `precision` and `scale`: of a decimal."""
+    """Facts about one column. `low` and `high`: of numbers, without outliers. `precision` and `scale`: of a decimal."""
 
     name: str
     type: ColumnType
@@ -47,20 +54,23 @@ class ColumnFacts:
     scale: int = 0
     items: Literal["number", "string"] | None = None
     separator: str | None = None
+    outliers: tuple[Outlier, ...] = ()
 
 
 def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect) -> ColumnFacts:
-    """Return the facts about a column of text. Empty cells are null; every other value decides about the type."""
+    """Return the facts about a column of text. Empty cells are null; the other values decide about the type.
+
+    A few cells may be no number or no time, which the note tells: ingestion refuses their rows.
+    """
     import pyarrow.compute as pc
 
     present = column.drop_null()
-    distinct: list[str] = pc.unique(present).to_pylist()
+    distinct = {entry["values"]: entry["counts"] for entry in pc.value_counts(present).to_pylist()}
     nullable, unique = len(present) < len(column), 0 < len(distinct) == len(column)
     stated = re.fullmatch(r"(\w+)(?:\((\d+),(\d+)\)|\((\w+)\))?", declared.type) if declared else None
     if declared and stated and stated[1] != "string":
         type_: ColumnType = stated[1]  # type: ignore[assignment] # a source declares no other type
-        numbers = [known for value in distinct if (known := number(value, Dialect())) is not None]
-        low, high = (min(numbers), max(numbers)) if numbers and stated[1] in _RANGED else (None, None)
+        low, high, outliers = _range(distinct, Dialect()) if stated[1] in _RANGED else (None, None, ())
         return ColumnFacts(
             name,
             type_,
@@ -72,16 +82,17 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
             precision=int(stated[2] or 0),
             scale=int(stated[3] or 0),
             items=stated[4],  # type: ignore[arg-type] # number or string
+            outliers=outliers,
         )
     if declared is None and (found := _number(name, distinct, nullable, unique, dialect)):
         return found
     if time := recognise.time_in(distinct, dialect):
-        return ColumnFacts(name, time, nullable, unique)
+        return ColumnFacts(name, time[0], nullable, unique, note=_others(len(present) - time[1], len(present), time[0]))
     if declared is None and distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
         return array
-    if declared is None and (found := _nearly_number(name, present, dialect)):
+    if declared is None and (found := _nearly_number(name, distinct, dialect)):
         return replace(found, nullable=nullable, unique=unique)
     if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
         return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
@@ -91,23 +102,22 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
 _RANGED = ("integer", "number", "decimal")
 
 
-def _number(name: str, distinct: Sequence[str], nullable: bool, unique: bool, dialect: Dialect) -> ColumnFacts | None:
+def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, dialect: Dialect) -> ColumnFacts | None:
     """Return the facts about a column of numbers, or None. Digits that a float would lose make it a decimal."""
     known = re.compile(pattern(dialect.decimal, dialect.thousands)[1:-1])
     if not distinct or not all(map(known.fullmatch, distinct)):
         return None
-    numbers = [value for text in distinct if (value := number(text, dialect)) is not None]
-    if len(numbers) < len(distinct):
+    if any(number(text, dialect) is None for text in distinct):
         return None
-    low, high = min(numbers), max(numbers)
+    low, high, outliers = _range(distinct, dialect)
     powers = any("e" in text.lower() for text in distinct)
     parts = [_digits(text, dialect.decimal) for text in distinct]
     whole, scale = max(w for w, _ in parts), max(s for _, s in parts)
     if powers or any(dialect.decimal in text for text in distinct):
         if powers or whole + scale > MAX_PRECISION or all(_float_keeps(text, dialect) for text in distinct):
-            return ColumnFacts(name, "number", nullable, unique, (), low, high)
+            return ColumnFacts(name, "number", nullable, unique, (), low, high, outliers=outliers)
     elif whole <= 18:
-        return ColumnFacts(name, "integer", nullable, unique, (), low, high)
+        return ColumnFacts(name, "integer", nullable, unique, (), low, high, outliers=outliers)
     elif unique or whole > MAX_PRECISION:
         return ColumnFacts(name, "string", nullable, unique, note="digits without end: an identifier?")
     return ColumnFacts(
@@ -121,24 +131,55 @@ def _number(name: str, distinct: Sequence[str], nullable: bool, unique: bool, di
         "more digits than a `number` keeps",
         min(MAX_PRECISION, whole + scale + _SPARE),
         scale,
+        outliers=outliers,
     )
 
 
-def _nearly_number(name: str, present: pa.ChunkedArray, dialect: Dialect) -> ColumnFacts | None:
-    """Return the facts about a column of numbers with a few other cells, which ingestion would refuse; else None."""
-    import pyarrow.compute as pc
+def _range(cells: recognise.Cells, dialect: Dialect) -> tuple[float | None, float | None, tuple[Outlier, ...]]:
+    """Return the smallest and the largest number without an outlier, and the outliers.
 
+    An outlier is one cell of many, farther from the next number than all others are from each other; or the only
+    negative one, farther from zero than the next one.
+    """
+    counted: Counter[float] = Counter()
+    for text, count in cells.items():
+        if (value := number(text, dialect)) is not None:
+            counted[value] += count
+    numbers = sorted(counted)
+    if not numbers:
+        return None, None, ()
+    if len(numbers) < _FEWEST or not recognise.few(1, counted.total()):
+        return numbers[0], numbers[-1], ()
+    (low, second), (last, high) = numbers[:2], numbers[-2:]
+    outliers = []
+    if counted[low] == 1 and (second - low > last - second or low < 0 <= second < -low):
+        outliers.append(Outlier("smallest", low, second))
+        low = second
+    if counted[high] == 1 and high - last > last - low:
+        outliers.append(Outlier("largest", high, last))
+        high = last
+    return low, high, tuple(outliers)
+
+
+def _others(count: int, cells: int, what: str) -> str:
+    """Return a note about cells that are something else; empty without such cells."""
+    if not count:
+        return ""
+    return f"{count:,} of {cells:,} cells {'is' if count == 1 else 'are'} no {what}; such rows go to quarantine"
+
+
+def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> ColumnFacts | None:
+    """Return the facts about a column of numbers with a few other cells, which ingestion would refuse; else None."""
     known = re.compile(pattern(dialect.decimal, dialect.thousands)[1:-1])
-    counted: list[dict[str, Any]] = pc.value_counts(present).to_pylist()
-    numbers = [entry["values"] for entry in counted if known.fullmatch(entry["values"])]
-    others = sum(entry["counts"] for entry in counted if not known.fullmatch(entry["values"]))
-    if not numbers or others > _FEW_OTHERS * len(present):
+    numbers = {text: count for text, count in cells.items() if known.fullmatch(text)}
+    total = sum(cells.values())
+    others = total - sum(numbers.values())
+    if not numbers or not recognise.few(others, total):
         return None
     found = _number(name, numbers, False, False, dialect)
     if found is None or found.type == "string":
         return None
-    what = "whole number" if found.type == "integer" else "number"
-    told = f"{others:,} of {len(present):,} cells are no {what}; such rows go to quarantine"
+    told = _others(others, total, "whole number" if found.type == "integer" else "number")
     return replace(found, note=f"{told}; {found.note}" if found.note else told)
 
 
@@ -174,20 +215,3 @@ def _array(name: str, distinct: Collection[str], nullable: bool, dialect: Dialec
         if separator != dialect.delimiter and numbers and any(len(cell) > 1 for cell in cells):
             return ColumnFacts(name, "array", nullable, False, items="number", separator=separator)
     return None
-
-
-def likeliest_key(columns: Sequence[ColumnFacts], table: pa.Table) -> tuple[tuple[str, ...], bool]:
-    """Return the likeliest key (a unique column, else two or three unique together), and whether it is unique here."""
-    alone = [c for c in columns if c.unique and c.type in _KEYS]
-    if alone:
-        return (min(alone, key=lambda c: "id" not in c.name.split("_")).name,), True  # else the leftmost
-    parts = [c.name for c in columns if not c.nullable and c.type in (*_KEYS, "boolean")][:12]
-    sizes: Mapping[str, int] = {name: len(table[name].unique()) for name in parts}
-    for size in (2, 3):
-        for group in combinations(parts, size):
-            if math.prod(sizes[name] for name in group) < table.num_rows:
-                continue
-            if table.select(list(group)).group_by(list(group)).aggregate([]).num_rows == table.num_rows:
-                return group, True
-    usable = [c.name for c in columns if c.type in _KEYS] or [columns[0].name]
-    return (usable[0],), False

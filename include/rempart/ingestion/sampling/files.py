@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.engine import csv_rows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.sampling import blocks
+from rempart.ingestion.sampling.names import proposed_name
 from rempart.ingestion.sampling.sample import MOST_BYTES, MOST_MEMORY, MOST_ROWS, Declared, Sample
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.sources import Dialect, Source
@@ -77,12 +77,6 @@ def check_names(what: str, names: Sequence[str], hint: str = _RENAME, *, quoted:
     )
 
 
-def proposed_name(name: str) -> str:
-    """Return a column's name like this one, such as `site_name` for `Site Name`; empty if no letter is left. Pure."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_0123456789")[:50]
-
-
 def is_header(first: Sequence[str], second: Sequence[str]) -> bool:
     """Return whether the first line surely has names: text everywhere, above a number or a date in the second. Pure."""
     texts = all(re.match(r"[^\W\d]", cell) and cell.lower() not in _MISSING for cell in first)
@@ -107,10 +101,11 @@ def _csv(file: Path) -> Sample:
     second = [cell.strip('"') for cell in first[1].split(delimiter)] if len(first) > 1 else []
     check_names(file.name, header, quoted=is_header(header, second))
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
-    tables, rows = [], 0
+    tables, rows, refused = [], 0, 0
     for batch in csv_rows.read(io.BytesIO(read.body), len(read.body), source, header, Limits()):
         tables.append(batch.table.select(header))
         rows += batch.table.num_rows
+        refused += len(batch.refused)
     if not rows:
         raise _refused(file, "no row has as many fields as the first line")
     about = rows if read.whole else round(rows * read.size / max(1, len(read.body)))
@@ -121,7 +116,10 @@ def _csv(file: Path) -> Sample:
         "delimiter": json.dumps(delimiter),
     }
     dialect = Dialect(encoding=source.encoding, delimiter=delimiter)
-    return Sample(file.name, table, dialect, lines, about, read.whole and rows == table.num_rows)
+    whole = read.whole and rows == table.num_rows
+    if not read.whole and b'"' in read.body:
+        refused = 0  # the blocks of a sample may begin and end within a quoted field of several lines
+    return Sample(file.name, table, dialect, lines, about, whole, refused=refused)
 
 
 def thinned(table: pa.Table, most: int) -> pa.Table:
@@ -164,9 +162,8 @@ def _json_lines(file: Path) -> Sample:
         declared[name] = _declared_json(file, name, values)
         columns[name] = pa.array([_json_text(value) for value in values], pa.string())
     known = {name: kind for name, kind in declared.items() if kind is not None}
-    return Sample(
-        file.name, pa.table(columns), Dialect(), {"format": "jsonl"}, about, read.whole and len(kept) == about, known
-    )
+    whole, form = read.whole and len(kept) == about, {"format": "jsonl"}
+    return Sample(file.name, pa.table(columns), Dialect(), form, about, whole, known, refused=lines - len(found))
 
 
 class _Number(str):

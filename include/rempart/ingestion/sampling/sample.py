@@ -49,10 +49,21 @@ class Sample:
     key: Sequence[str] = ()
     text: bool = True
     """Whether the cells are text whose dialect has to be found, as in CSV."""
+    refused: int = 0
+    """Rows that were read and cannot be split into their columns."""
 
     @property
     def told(self) -> str:
         """Return how much of the source was read, as words for the draft's comment."""
         if self.whole:
-            return f"all {self.table.num_rows:,} rows"
+            return f"all {self.table.num_rows:,} {'readable ' if self.refused else ''}rows"
         return f"a sample of {self.table.num_rows:,} of about {self.rows:,} rows"
+
+    @property
+    def left_out(self) -> str:
+        """Return how many rows could not be read, as words that follow the source's name; empty without such rows."""
+        if not self.refused:
+            return ""
+        rows = "1 row" if self.refused == 1 else f"{self.refused:,} rows"
+        why = "no JSON object" if self.source.get("format") == "jsonl" else "such as too many or too few fields"
+        return f", without {rows} that cannot be read ({why})"

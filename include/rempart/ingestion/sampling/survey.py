@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from rempart.errors import PipelineError
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number
-from rempart.ingestion.sampling.facts import ColumnFacts, column_facts, likeliest_key
+from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
+from rempart.ingestion.sampling.keys import Key, likeliest_key
+from rempart.ingestion.sampling.names import plain_name
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.targets import chosen_target, likeliest_target
 from rempart.settings.columns import Period
@@ -36,8 +38,7 @@ class Survey:
     dialect: Dialect
     uncertain: Collection[str]
     columns: tuple[ColumnFacts, ...]
-    key: tuple[str, ...]
-    key_certain: bool
+    key: Key
     time: str
     first_day: date
     last_days: int
@@ -49,7 +50,9 @@ class Survey:
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types that are neither key nor target."""
-        return [c for c in self.columns if c.type in types and c.name not in self.key and c.name != self.target.name]
+        return [
+            c for c in self.columns if c.type in types and c.name not in self.key.columns and c.name != self.target.name
+        ]
 
 
 def survey(sample: Sample, name: str | None = None, target_name: str | None = None) -> Survey:
@@ -71,10 +74,10 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
             "Add a date column with the time of each row: snapshots are stored by month, and models are tested "
             "on later rows.",
         )
-    key, certain = (tuple(sample.key), True) if sample.key else likeliest_key(columns, table)
-    target = likeliest_target(sample.name, columns, key) if target_name is None else None
+    key = Key(tuple(sample.key)) if sample.key else likeliest_key(columns, table, target_name)
+    target = likeliest_target(sample.name, columns, key.columns) if target_name is None else None
     if target is None:
-        target = chosen_target(sample.name, columns, key, target_name or "")
+        target = chosen_target(sample.name, columns, key.columns, target_name or "")
     texts = table[times[0].name].drop_null().unique().to_pylist()
     days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
     split = days[int(len(days) * 0.8)]
@@ -86,7 +89,6 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         guessed.uncertain,
         columns,
         key,
-        certain,
         times[0].name,
         days[0],
         max(1, (days[-1] - max(split, days[0] + timedelta(days=1))).days),
@@ -108,7 +110,7 @@ def partition_period(rows_a_month: float, *, timed: bool) -> Period:
 def pipeline_name(source: str, name: str | None, *, table: bool = False) -> str:
     """Return the name of the pipeline of a file or a table. Raises PipelineError if it has no usable one."""
     stem = source.lower().rsplit(".", 1)[-1] if table else source.lower().split(".", 1)[0]
-    found = name or re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
+    found = name or plain_name(stem)
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", found):
         raise PipelineError(
             f"name a pipeline after {source}: its name has no usable characters",
@@ -123,12 +125,13 @@ def _guessed(sample: Sample) -> tuple[recognise.Guess, pa.Table]:
     import pyarrow.compute as pc
 
     table = sample.table
-    distinct = {name: set(table[name].drop_null().unique().to_pylist()) for name in table.column_names}
-    tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in distinct.values())]
+    counted = {name: pc.value_counts(table[name].drop_null()).to_pylist() for name in table.column_names}
+    cells = {name: {each["values"]: each["counts"] for each in counts} for name, counts in counted.items()}
+    tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in cells.values())]
     nulls = ["", *(tokens if sample.text else ())]
     looked_at = [
-        values - set(nulls)
-        for name, values in distinct.items()
+        {value: count for value, count in values.items() if value not in nulls}
+        for name, values in cells.items()
         if name not in sample.declared or sample.declared[name].type in ("string", "timestamp")
     ]
     base = sample.dialect.model_copy(update={"null_values": nulls})
@@ -141,12 +144,12 @@ def _guessed(sample: Sample) -> tuple[recognise.Guess, pa.Table]:
     return guessed, pa.table(columns)
 
 
-def _is_null_token(token: str, values: Collection[str]) -> bool:
+def _is_null_token(token: str, cells: recognise.Cells) -> bool:
     """Return whether a value means null in a column of numbers or dates."""
-    if token not in values:
+    if token not in cells:
         return False
-    rest = {value for value in values if value not in (token, "")}
-    return bool(rest) and all(recognise.is_value(value) for value in rest)
+    rest = {value: count for value, count in cells.items() if value not in (token, "")}
+    return recognise.fitting(rest, recognise.is_value) > 0
 
 
 def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -> float:

@@ -1,0 +1,114 @@
+"""A few broken cells change the comments of a draft, and nothing else."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rempart.ingestion.draft import draft_pipeline
+from rempart.settings.pipeline import ModelPipeline
+
+RANGE = "- {expect: expect_column_values_to_be_between, column: minuten"
+HEADER = ["auftragnr", "eingang_am", "faellig", "ort", "preis", "minuten"]
+
+
+def orders() -> list[list[str]]:
+    """400 rows as a German export has them."""
+    draw = random.Random(1)  # noqa: S311
+    return [
+        [
+            f"A{1000 + n}",
+            f"{1 + n % 28:02d}.{1 + n // 28 % 12:02d}.{2024 + n // 336} {n % 24:02d}:30",
+            f"{1 + n % 28:02d}.03.2024",
+            draw.choice(["Köln", "Bonn", "Ulm"]),
+            f"{draw.randint(150, 48000) / 10:.1f}".replace(".", ","),
+            str(15 + n % 100),
+        ]
+        for n in range(400)
+    ]
+
+
+def draft(folder: Path, rows: list[list[str]]) -> str:
+    file = folder / "orders.csv"
+    file.write_bytes("\r\n".join(";".join(row) for row in [HEADER, *rows, []]).encode("cp1252"))
+    text = draft_pipeline(file)
+    ModelPipeline.model_validate(yaml.safe_load(text))
+    return text
+
+
+def decided(text: str) -> str:
+    return re.sub(r" +# CHECK.*", "", text)
+
+
+def comment(text: str, line: str) -> str:
+    return next(found for found in text.splitlines() if found.strip().startswith(line)).partition("# ")[2]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "line", "says"),
+    [
+        ("faellig", "31.02.2024", "faellig:", "CHECK: 1 of 400 cells is no date; such rows go to quarantine"),
+        ("faellig", "2024-03-01", "faellig:", "CHECK: 1 of 400 cells is no date; such rows go to quarantine"),
+        ("eingang_am", "gestern", "eingang_am:", "CHECK: 1 of 400 cells is no timestamp; such rows go to quarantine"),
+        ("preis", "k.A.", "preis:", "CHECK: 1 of 400 cells is no number; such rows go to quarantine"),
+        ("minuten", "15 min", "minuten:", "CHECK: 1 of 400 cells is no whole number; such rows go to quarantine"),
+        ("auftragnr", "", "key:", "auftragnr: 1 cell is empty; such rows go to quarantine."),
+        ("auftragnr", "A1001", "key:", "auftragnr: 1 value is repeated; such rows go to quarantine."),
+        ("minuten", "-45", RANGE, "smallest value -45, next 15;"),
+        ("minuten", "9999", RANGE, "largest value 10000, next 120;"),
+    ],
+)
+def test_one_broken_cell_is_told(tmp_path: Path, column: str, cell: str, line: str, says: str) -> None:
+    rows = orders()
+    whole = draft(tmp_path, rows)
+    rows[200][HEADER.index(column)] = cell
+    text = draft(tmp_path, rows)
+    assert says in comment(text, line) and says not in comment(whole, line)
+    assert decided(text).splitlines()[1:] == decided(whole).splitlines()[1:]
+
+
+broken = st.tuples(st.integers(0, 399), st.sampled_from([0, 2, 5]), st.sampled_from(["?", "31.02.2024", "x y"]))
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(broken, max_size=8))
+def test_a_few_broken_cells_change_comments_only(tmp_path: Path, faults: list[tuple[int, int, str]]) -> None:
+    rows = orders()
+    whole = draft(tmp_path, rows)
+    for row, column, cell in faults:
+        rows[row][column] = cell
+    assert decided(draft(tmp_path, rows)).splitlines()[1:] == decided(whole).splitlines()[1:]
+
+
+def test_more_than_a_few_make_another_column(tmp_path: Path) -> None:
+    rows = orders()
+    for row in rows[:21]:
+        row[2] = "offen"
+    assert "  faellig: {type: string" in draft(tmp_path, rows)
+
+
+def test_a_missing_value_stays_one_beside_a_broken_date(tmp_path: Path) -> None:
+    rows = orders()
+    rows[7][2], rows[8][2] = "NA", "31.02.2024"
+    text = draft(tmp_path, rows)
+    assert 'null_values: ["", "NA"]' in text
+    assert "  faellig: {type: date, known: event, nullable: true}    # CHECK: 1 of 399 cells is no date" in text
+
+
+def test_rows_that_cannot_be_split_are_counted(tmp_path: Path) -> None:
+    rows = orders()
+    assert draft(tmp_path, rows).startswith("# Drafted from all 400 rows of orders.csv. ")
+    told = "cannot be read (such as too many or too few fields). "
+    first = draft(tmp_path, [*rows, ["A1", "x"]]).splitlines()[0]
+    assert first.startswith(f"# Drafted from all 400 readable rows of orders.csv, without 1 row that {told}")
+    first = draft(tmp_path, [["A1"], *rows, ["a"] * 9]).splitlines()[0]
+    assert first.startswith(f"# Drafted from all 400 readable rows of orders.csv, without 2 rows that {told}")
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(f'{{"day": "2025-01-{n:02d}", "size": {n}}}\n' for n in range(1, 29)) + "no\n")
+    assert "of x.jsonl, without 1 row that cannot be read (no JSON object). " in draft_pipeline(file)
