@@ -7,7 +7,6 @@ name.
 from __future__ import annotations
 
 import hashlib
-import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
+from rempart.ingestion.sampling.names import plain_name
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
@@ -123,7 +123,7 @@ def _no_column(header: Sequence[str], pipeline: Pipeline) -> str:
 
 def _plain(column: str) -> str:
     """Return a column's name without what differs between two spellings of it."""
-    return re.sub(r"[^a-z0-9]", "", column.casefold())
+    return plain_name(column).replace("_", "")
 
 
 def _columns(names: Sequence[str]) -> str:
