@@ -55,7 +55,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
     databases = train.feature_databases(platform)
     offline.load(databases, PIPELINE, rows(20, 100.0).to_reader(), "first", datetime(2030, 1, 1, tzinfo=UTC))
     online.materialize(databases, PIPELINE)
-    alone, _ = train.training_set(train.feature_databases(platform), PIPELINE)
+    alone, _, _ = train.training_set(train.feature_databases(platform), PIPELINE)
     opened, count = repository.feature_store, 0
 
     @contextmanager
@@ -69,7 +69,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
             yield store
 
     monkeypatch.setattr(repository, "feature_store", copy_in_parallel)
-    table, snapshot = train.training_set(train.feature_databases(platform), PIPELINE)
+    table, snapshot, _ = train.training_set(train.feature_databases(platform), PIPELINE)
     if snapshot == "first":
         assert table.equals(alone)
     else:  # what Feast limited its query to did not cover the first: it was read anew
