@@ -47,7 +47,8 @@ def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: paths.Stack)
     wait_for("scheduler", lambda: is_back(stack, "airflow-scheduler", old), 60)
     wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
     lifecycle.up(stack)
-    assert psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid).children(recursive=True)
+    new = psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid)
+    wait_for("workers of the new scheduler", lambda: bool(new.children(recursive=True)), 120)  # it loads packages first
 
 
 def test_every_killed_process_returns(stack: paths.Stack) -> None:
