@@ -29,7 +29,7 @@ ROWS, BYTES = 4, 400
 
 @dataclass(frozen=True)
 class Job:
-    """What an attempt runs. `home` is the project's folder."""
+    """Arguments of one attempt. `home` is the project's folder."""
 
     config: Config
     pipeline: Pipeline

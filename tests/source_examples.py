@@ -37,7 +37,7 @@ def texts(title: str, language: str, begins: str = "") -> list[str]:
 
 
 def seen(title: str, mark: str) -> str:
-    """What the page shows of a failure."""
+    """Return the lines that the page shows of a failure."""
     (found,) = re.findall(rf"^<!-- seen: {mark} -->\n```text\n(.*?)^```$", SECTIONS[title], re.MULTILINE | re.DOTALL)
     return str(found)
 

@@ -65,7 +65,7 @@ def typed(api: AirflowApi) -> Iterator[list[str]]:
 
 
 def by_curl(connection: str, command: str) -> str:
-    """What a command of the page prints, with the token of a user."""
+    """Run a command of the page with the token of a user, and return its output."""
     account = config.environment_connections(connection)
     api = AirflowApi(account)
     api.get(f"/api/v2/dags/{DAG_ID}")

@@ -53,7 +53,8 @@ def list_models(as_json: AsJson = False) -> None:
 def show_model(name: ModelName, as_json: AsJson = False) -> None:
     """Show a model's versions: figures, training set, code, the gate's decision, who promoted it, and the evidence.
 
-    The champion's files are compared with their record (a minute at most). Exit code 1: nobody can load it.
+    The champion's files are compared with their record (a minute at most). Exit code 1: nobody can load it, or MLflow
+    did not answer.
 
     Example:
 

@@ -29,8 +29,10 @@ from rempart.sites.port import Site
 
 @dataclass(frozen=True)
 class Derived:
-    """What goes with a pipeline's rows. `of_snapshots`: the Delta log and profiles; `table`: the home's new version of
-    the log, None without one. `of_source`: what the states of its source tell of single rows.
+    """Objects that are deleted together with rows of a pipeline.
+
+    `of_snapshots`: delete the Delta log and profiles. `table`: the new version of the log at the home site, or None.
+    `of_source`: delete what the states of the source tell of single rows.
     """
 
     pipeline: Pipeline
