@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _KEYS: tuple[ColumnType, ...] = ("integer", "string", "date", "timestamp", "category")
 _TIMES = ("date", "timestamp")
 _PREDICTED = ("integer", "number", "decimal", "boolean", "category")
-_IDENTIFIER = re.compile(r"((?<!pa)id|nr|no|number|nummer|key|code)$")
+_IDENTIFIER = re.compile(r"((?<!pa)id|nr|no|number|nummer|key|code)\Z")
 
 
 @dataclass(frozen=True)
