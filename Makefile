@@ -76,7 +76,7 @@ test: preflight setup ## the tests of each change, in three processes, beside a 
 	@$(BIN)/python -m pytest -n 3 -m "not full" $(ARGS)
 
 test-full: preflight setup ## every test: those of `make test`, and the long ones
-	@REMPART_TEST_EXAMPLES=50 $(BIN)/python -m pytest -n 3 $(ARGS)
+	@REMPART_TEST_EXAMPLES=50 $(BIN)/python -m pytest -n 4 $(ARGS)
 
 test-unit: setup ## those of `make test` that need no server
 	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
@@ -86,8 +86,7 @@ test-k8s: setup ## the tests of jobs in pods on the cluster of KUBECONFIG (docs/
 
 lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
+	@$(BIN)/mypy & strict=$$!; $(BIN)/mypy --config-file tests/mypy.ini; tests=$$?; wait $$strict && exit $$tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m rempart.docsgen.reference --check
 	@$(BIN)/rempart audit run --only licences

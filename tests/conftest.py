@@ -1,6 +1,6 @@
 """The servers of the tests marked `stores`, `tracking` or `stack`, as far as they need them (tests/levels.py).
 
-They have their own state (var/test) and their own ports, so a running demo is never touched. `make test` runs two
+They have their own state (var/test) and their own ports, so a running demo is never touched. `make test` runs three
 processes of tests side by side, each with servers of its own; all tests of Airflow are in one of them.
 """
 
@@ -39,6 +39,7 @@ OFFSET = str(int(os.environ.get("REMPART_TEST_PORT_OFFSET") or 2000) + 500 * WOR
 for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "MLFLOW_", "FEAST_"))]:
     del os.environ[variable]
 os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes of tests share the cores: threads that spin would take them
 
 from rempart.coordination.active import ActiveSites, MemoryActiveSites  # noqa: E402
 from rempart.coordination.lease import Lease  # noqa: E402

@@ -340,7 +340,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: paths.Stack, anyones: 
         "HOME": str(anyones),
         "REMPART_HOME": str(anyones),
         "REMPART_VAR": str(anyones / "var"),
-        "REMPART_PORT_OFFSET": "3500",
+        "REMPART_PORT_OFFSET": "3700",
         **{name: secrets[name] for name in ("AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_AIRFLOW_API")},
     }
 
