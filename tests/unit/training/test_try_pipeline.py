@@ -80,6 +80,37 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
 
 
+def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "secret")
+    stages, say = told()
+    found = flow.try_pipeline(pipeline(), [file], say, train=True)
+    assert [stage for stage, text in stages if not text] == list(flow.stages(pipeline(), train=True))
+    assert found.good and found.baseline and found.model and set(found.model.metrics) >= {"mae", "rmse"}
+    assert found.model.metrics["mae"] < found.baseline.value
+    shown = "\n".join(trying.lines(found, pipeline()))
+    assert f"Model: mae {found.model.metrics['mae']:.4g}" in shown and "This is no verdict of the gate" in shown
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        ({"use": "include/trainers/ridge.py:fit", "timeout": "1s"}, "longer than 0:00:01"),
+        (
+            {"use": "include/trainers/ridge.py:fit", "params": {"alpha": "no"}},
+            "run the trainer include/trainers/ridge.py:fit",
+        ),
+    ],
+)
+def test_a_training_that_fails_or_takes_too_long_leaves_the_rest_of_the_try(
+    file: Path, trainer: dict[str, object], says: str
+) -> None:
+    found = flow.try_pipeline(pipeline(trainer=trainer), [file], told()[1], train=True)
+    assert found.baseline and not found.model and not found.good
+    assert says in found.open[0] and CANARY not in str(found.open)
+
+
 def test_of_data_that_are_not_personal_rows_are_shown(file: Path) -> None:
     found = tried(pipeline(classification="internal"), file)
     (examples,) = [r.examples for r in found.files[0].refusals if "whole number" in r.reason]
