@@ -164,7 +164,7 @@ def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_
     platform, pipeline, numbers = world.platform, orders(), range(300)
     amounts = {n: float(n * 37 % 100) for n in numbers}
     world.deliver("orders", "one", csv(order(n, n * 40 / 300, amount=amounts[n]) for n in numbers))
-    paid = [payment(n, 35 if n == 5 else n * 40 / 300 + 1, paid=amounts[n] < 50) for n in numbers if n % 10]
+    paid = [payment(n, 35 if n == 5 else n * 40 / 300 + 0.01, paid=amounts[n] < 50) for n in numbers if n % 10]
     world.deliver("payments", "one", csv(paid))
     materialize(platform, pipeline)
     table, snapshot, labels = train.training_set(feature_databases, pipeline)
@@ -189,4 +189,5 @@ def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_
     assert (record["labels"]["pipeline"], record["labels"]["snapshot"]) == ("payments", snapshots["payments"].id)
     with session(platform.tracking()) as client:
         tags = client.get_model_version("orders", champion).tags
-    assert (tags["snapshot"], tags["labels"]) == (snapshots["orders"].id, f"payments/{snapshots['payments'].id}")
+    named = tags[f"{registry.TAG}snapshot"], tags[f"{registry.TAG}labels"]
+    assert named == (snapshots["orders"].id, f"payments/{snapshots['payments'].id}")

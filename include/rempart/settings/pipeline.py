@@ -8,7 +8,6 @@ read, before any run.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -180,7 +179,9 @@ class Pipeline(Strict):
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
         yield from self._rename_faults()
-        yield from self._header_faults()
+        for name, column in self.source.header.items():
+            yield from wrong(f"source.header.{name}", column)
+        yield from self.source.doubled_names(columns)
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)
             for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):
@@ -251,18 +252,6 @@ class Pipeline(Strict):
         for name in self.removed_columns:
             if name in self.columns or name in earlier:
                 yield f"removed_columns: column '{name}' is not removed: the schema names it"
-
-    def _header_faults(self) -> Iterator[str]:
-        """Yield what is wrong with names of the source's files."""
-        for name, column in self.source.header.items():
-            yield from self._wrong(f"source.header.{name}", column)
-        meant = Counter(self.source.header.values())
-        for column in (column for column, times in meant.items() if times > 1):
-            yield f"source.header: column '{column}' has {meant[column]} names; keep the one that the files have"
-        given = self.source.names(self.columns)
-        for name, column in self.source.header.items():
-            if name in self.columns and given[name] == name and column != name:
-                yield f"source.header.{name}: column '{name}' of the schema has this name, too; rename one of them"
 
     def _version_faults(self) -> Iterator[str]:
         """Yield what is wrong with the columns that tell which row is newer."""

@@ -86,7 +86,8 @@ def described(model: type[BaseModel], loc: Sequence[int | str]) -> str | None:
         if named or isinstance(part, int):  # a name that the writer of the file chose, or a place in a list
             named = False
             continue
-        fields = [field for one in sections for name, field in one.model_fields.items() if part in (name, field.alias)]
+        keys = [key for section in sections for key in section.model_fields.items()]
+        fields = [field for name, field in keys if part in (name, field.alias)]
         if not fields:
             return None
         sections = {found for field in fields for found in _sections_in(field.annotation)}

@@ -7,7 +7,8 @@ section has a prefix. See docs/adr/0092.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -62,6 +63,16 @@ class Dialect(Strict):
         """Return the name that the source gives each of these columns of the schema, in their order."""
         given = {column: name for name, column in self.header.items()}
         return {column: given.get(column, column) for column in columns}
+
+    def doubled_names(self, columns: Collection[str]) -> Iterator[str]:
+        """Yield which of these columns of the schema has two names in the files, or one that another column has."""
+        meant = Counter(self.header.values())
+        for column in (column for column, times in meant.items() if times > 1):
+            yield f"source.header: column '{column}' has {meant[column]} names; keep the one that the files have"
+        names = self.names(columns)
+        for name, column in self.header.items():
+            if name in columns and names[name] == name != column:
+                yield f"source.header.{name}: column '{name}' of the schema has this name, too; rename one of them"
 
     @model_validator(mode="after")
     def _marks_differ(self) -> Dialect:

@@ -24,8 +24,9 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 def taken_in(platform: Platform, pipeline: Pipeline) -> Delivery:
     ingest(platform, pipeline)
     (found,) = deliveries.outcomes(platform.sites["primary"], "lake", "readings")
-    counts = (int(found[name]) for name in ("delivered", "accepted", "quarantined"))
-    return Delivery(found["sha256"], AT, 1, found["outcome"], found["fault"], *counts, found["reasons"], 0)
+    delivered, accepted, quarantined = (int(found[name]) for name in ("delivered", "accepted", "quarantined"))
+    sha256, outcome, fault, reasons = (found[name] for name in ("sha256", "outcome", "fault", "reasons"))
+    return Delivery(sha256, AT, 1, outcome, fault, delivered, accepted, quarantined, reasons, 0)
 
 
 def test_the_first_lines_of_each_reason_are_those_of_the_file(

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from rempart.cli.views import site_variables
+from rempart.cli import site_variables
 from rempart.errors import ConfigError
 from rempart.settings import config
 from rempart.settings.config import Connection, project_root

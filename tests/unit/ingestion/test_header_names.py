@@ -23,6 +23,7 @@ from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.engine import json_rows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.sources import csv_deliveries
+from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import ModelPipeline, Pipeline, Source
 from tests.unit.ingestion.conftest import READINGS
 from tests.unit.ingestion.test_formats import ROWS, in_quarantine, taken_in, text
@@ -100,17 +101,16 @@ def test_a_database_gives_the_names_of_the_schema() -> None:
 
 def test_a_column_that_took_the_name_of_a_field_later_is_missing_in_earlier_files() -> None:
     source = Source(prefix="x/", header={"a": "b"})
-    with pytest.raises(Exception, match="missing columns: a"):
+    with pytest.raises(Unreadable, match="missing columns: a"):
         list(json_rows.read(io.BytesIO(b'{"a": 1}\n'), 9, source, ["a", "b"], Limits()))
 
 
 def lines(form: str, given: Mapping[str, str]) -> bytes:
-    rows = [{"order": n, "at": f"2025-{1 + n // 28:02}-{1 + n % 28:02}", "price": n * 0.5 + 1} for n in range(84)]
-    named = [{given[name]: value for name, value in row.items()} for row in rows]
+    day = [f"2025-{1 + n // 28:02}-{1 + n % 28:02}" for n in range(84)]
+    named = [{given["order"]: n, given["at"]: day[n], given["price"]: n * 0.5 + 1} for n in range(84)]
     if form == "csv":
-        return b"\n".join(
-            csv_deliveries.line([str(c) for c in row]) for row in [list(named[0]), *(list(r.values()) for r in named)]
-        )
+        made: list[list[Any]] = [list(named[0]), *(list(row.values()) for row in named)]
+        return b"\n".join(csv_deliveries.line([str(cell) for cell in row]) for row in made)
     if form == "jsonl":
         return "".join(json.dumps(row) + "\n" for row in named).encode()
     sink = pa.BufferOutputStream()

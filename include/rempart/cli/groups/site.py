@@ -66,7 +66,7 @@ def site_env(name: Annotated[str, typer.Argument(help="Name of a site, as under 
         rempart site env primary
         eval "$(rempart site env primary)"
     """
-    from rempart.cli.views import site_variables
+    from rempart.cli import site_variables
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
