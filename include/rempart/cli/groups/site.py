@@ -60,11 +60,11 @@ def _tell_switchover(result: SwitchoverResult) -> None:
 def site_env(name: Annotated[str, typer.Argument(help="Name of a site, as under sites in rempart.yaml.")]) -> None:
     """Print a site's address and key as environment variables, for boto3, Polars, DuckDB and other S3 clients.
 
-    The key may read and write all buckets of the platform there. For a program that only reads, make a key of its own.
+    A shell takes them by `eval "$(...)"`. The key may read and write all buckets of the platform there. For a program
+    that only reads, make a key of its own.
 
     Example:
         rempart site env primary
-        eval "$(rempart site env primary)"
     """
     from rempart.cli import site_variables
     from rempart.flows.shared.platform import open_platform
