@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,16 @@ from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
 from rempart.flows.training.materialize import materialize, materialize_rows
+from rempart.flows.training.validate import validate
+from rempart.models import registry
+from rempart.models.tracking import session
+from rempart.settings.config import environment_connections
 from rempart.settings.pipeline import ModelPipeline
 from rempart.training.job import JobSpec
 from tests.derived_project import World, write_project
 from tests.erasable import in_two_memories, secrets_in_memory
 from tests.labelled_project import ORDERS, PAYMENTS, csv, order, order_rows, orders, payment, received, spec
+from tests.unit.training.stage import InProcess
 
 pytestmark = pytest.mark.stores
 
@@ -35,7 +40,10 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
     write_project(tmp_path, ORDERS, PAYMENTS, sql={})
     monkeypatch.setenv("REMPART_HOME", str(tmp_path))
     stores = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
-    connections: Callable[[str], Any] = lambda name: stores.get(name) or secrets_in_memory(name)  # noqa: E731
+
+    def connections(name: str) -> Any:
+        return stores.get(name) or (environment_connections(name) if name == "mlflow" else secrets_in_memory(name))
+
     return World(replace(platform, connections=connections))
 
 
@@ -134,3 +142,52 @@ def test_labels_that_are_taken_elsewhere_now_are_forgotten(
         point_in_time(feature_databases, orders())
     again = materialize_rows(feature_databases, orders(), rows.to_reader(), "s1", at)
     assert again.labels is not None and again.labels.rows.missing == 2
+
+
+@pytest.fixture
+def model_of_orders(world: World) -> Iterator[None]:
+    """Removes the model and the experiment of the test from the stack's MLflow."""
+    yield
+    with session(world.platform.tracking()) as client:
+        if client.search_registered_models(filter_string="name = 'orders'"):
+            client.delete_registered_model("orders")
+        if experiment := client.get_experiment_by_name("orders"):
+            client.delete_experiment(experiment.experiment_id)
+
+
+@pytest.mark.tracking
+@pytest.mark.usefixtures("model_of_orders")
+def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_the_rows_without(
+    world: World, feature_databases: FeatureDatabases
+) -> None:
+    """Cheap orders are paid. Of 300, every tenth has no label, and one of January is paid in February."""
+    platform, pipeline, numbers = world.platform, orders(), range(300)
+    amounts = {n: float(n * 37 % 100) for n in numbers}
+    world.deliver("orders", "one", csv(order(n, n * 40 / 300, amount=amounts[n]) for n in numbers))
+    paid = [payment(n, 35 if n == 5 else n * 40 / 300 + 0.01, paid=amounts[n] < 50) for n in numbers if n % 10]
+    world.deliver("payments", "one", csv(paid))
+    materialize(platform, pipeline)
+    table, snapshot, labels = train.training_set(feature_databases, pipeline)
+    backend = InProcess(platform.active_site("personal"), platform.connections)
+    trained = train.train_on(platform, pipeline, table, snapshot, labels=labels, backend=backend)
+    assert trained.labels is not None
+    assert trained.labels["rows"] == {"labelled": 270, "missing": 30, "not_yet": 0, "too_early": 0, "late": 1}
+    learned = platform.active_site("personal").read("lake", f"training/orders/{trained.dataset_sha256}.parquet")
+    examples = set(pq.read_table(io.BytesIO(learned))["order_id"].to_pylist())
+    assert examples == {n for n in numbers if n % 10 and n != 5}
+    assert trained.rows_train + trained.rows_holdout == len(examples) == 269
+
+    judged = validate(platform, pipeline)
+    assert judged.promoted, judged.reasons
+    assert judged.metrics["log_loss"] < judged.baselines["log_loss"]
+    champion = registry.champion(platform.tracking(), "orders")
+    assert champion == trained.version
+    record = train.candidate_record(platform.ledger, "orders", champion)
+    snapshots = {name: world.snapshot(name) for name in ("orders", "payments")}
+    assert record and snapshots["orders"] and snapshots["payments"]
+    assert record["snapshot"] == snapshots["orders"].id
+    assert (record["labels"]["pipeline"], record["labels"]["snapshot"]) == ("payments", snapshots["payments"].id)
+    with session(platform.tracking()) as client:
+        tags = client.get_model_version("orders", champion).tags
+    named = tags[f"{registry.TAG}snapshot"], tags[f"{registry.TAG}labels"]
+    assert named == (snapshots["orders"].id, f"payments/{snapshots['payments'].id}")

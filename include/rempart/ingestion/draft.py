@@ -16,13 +16,11 @@ from pathlib import Path
 from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import ColumnFacts, Outlier
 from rempart.ingestion.sampling.files import of_file
+from rempart.ingestion.sampling.names import header_entries, yaml_word
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
 from rempart.settings.pipelines import pipelines_dir
-
-_PLAIN = re.compile(r"[a-z][a-z0-9_]*")
-_YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
 
 
 def draft_pipeline(source: Path | Sample, name: str | None = None, *, target: str | None = None) -> str:
@@ -66,19 +64,13 @@ def reminder(text: str) -> str | None:
     return f"It is still a draft: decide the {some} marked CHECK (line {lines}) and delete the marks."
 
 
-def _word(value: str) -> str:
-    if _PLAIN.fullmatch(value) and value not in _YAML_WORDS:
-        return value
-    return json.dumps(value, ensure_ascii=not value.isprintable())  # a quoted YAML scalar reads JSON's escapes
-
-
 def _comment(text: str) -> str:
     """Return a text that stays in one comment line."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _list(values: Sequence[str]) -> str:
-    return "[" + ", ".join(_word(value) for value in values) + "]"
+    return "[" + ", ".join(yaml_word(value) for value in values) + "]"
 
 
 def _outwards(value: float, up: bool) -> float:
@@ -111,6 +103,9 @@ def _lines(s: Survey) -> Iterator[str]:
     else:
         yield f"  prefix: {s.name}/      # folder of the landing bucket for what is extracted"
     yield from (f"  {key}: {value}" for key, value in s.sample.source.items())
+    if entries := list(header_entries(s.sample.header)):
+        yield "  header:    # names in the files, which stay as they are, and those of the schema"
+        yield from (f"    {entry}" for entry in entries)
     if s.sample.text:
         yield f"  null_values: {json.dumps(s.dialect.null_values)}"
     yield from _dialect(s)
@@ -121,15 +116,15 @@ def _lines(s: Survey) -> Iterator[str]:
         yield f"on_conflict: refuse    # CHECK: {repeats}"
     yield ""
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
-    yield f"  event: {{column: {_word(s.time)}}}"
+    yield f"  event: {{column: {yaml_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
-    yield f"partition_by: {_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
+    yield f"partition_by: {yaml_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
     if s.every != "month":
         yield f"partition_every: {s.every}    # CHECK: there are about {s.rows_a_month:,} rows a month"
     yield ""
     yield ("schema:                         # CHECK: `known` of each column: the moment from which its value is known")
     for column in s.columns:
-        yield f"  {_word(column.name)}: {_column(column, s)}"
+        yield f"  {yaml_word(column.name)}: {_column(column, s)}"
     yield ""
     yield from _expectations(s)
     yield ""
@@ -192,11 +187,11 @@ def _expectations(s: Survey) -> Iterator[str]:
             continue
         low = 0 if column.low >= 0 else _outwards(column.low, up=False)
         high = max(_outwards(column.high, up=True), low)
-        limits = f"min_value: {_number(low)}, max_value: {_number(high)}"
+        limits = f"column: {yaml_word(column.name)}, min_value: {_number(low)}, max_value: {_number(high)}"
         told = f"    # CHECK: {_outliers(column.outliers)}" if column.outliers else ""
-        yield f"  - {{{between}, column: {_word(column.name)}, {limits}, reason: {column.name} is out of range}}{told}"
+        yield f"  - {{{between}, {limits}, reason: {column.name} is out of range}}{told}"
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: 2100-12-31"
-    yield f"  - {{{between}, column: {_word(s.time)}, {span}, reason: {s.time} is out of range}}"
+    yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
 
 
@@ -215,7 +210,7 @@ def _learning(s: Survey) -> Iterator[str]:
     groups = [c.name for c in s.named("category")]
     numeric = s.target.type in ("number", "integer", "decimal")
     task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
-    target, time = _word(s.target.name), _word(s.time)
+    target, time = yaml_word(s.target.name), yaml_word(s.time)
     yield "features:"
     yield ("  own:                          # CHECK: remove columns that are not known in time or should not decide")
     yield "    kind: row"
@@ -226,7 +221,7 @@ def _learning(s: Survey) -> Iterator[str]:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
         yield "    at: event"
-        yield f"    by: [{_word(groups[0])}]    # CHECK: remove `trend` if the target is known later than `at`"
+        yield f"    by: [{yaml_word(groups[0])}]    # CHECK: remove `trend` if the target is known later than `at`"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
@@ -242,7 +237,7 @@ def _learning(s: Survey) -> Iterator[str]:
     guess = "about the score of a constant prediction on these rows, wrong ones included"
     worst = "set the error from which on a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
-    yield f"  baseline_by: [{_word(groups[0]) if groups else s.time + '.month'}]"
+    yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
 
 
 def _other_target(s: Survey) -> str:

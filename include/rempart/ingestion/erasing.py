@@ -153,7 +153,8 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
         if pipeline.source.format == "csv":
             pieces = reading.pieces(stream, size, pipeline.source, len(pipeline.columns))
         else:
-            pieces, cut.header = json_lines.pieces(stream, size, pipeline.key), tuple(pipeline.key)
+            cut.header = _key_names(pipeline)
+            pieces = json_lines.pieces(stream, size, cut.header)
         try:
             waiting = 0
             for piece in pieces:
@@ -179,7 +180,7 @@ def _cut_parquet(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
 
     keys = file.with_name(f"{file.name}.keys")
     try:
-        if fault := isolated.keys(file, pipeline.key, keys):
+        if fault := isolated.keys(file, pipeline.source.names(pipeline.key), keys):
             return Cut(unread=1, fault=fault)
         lines, unread = list[int](), 0
         with pq.ParquetFile(keys) as opened:
@@ -193,8 +194,13 @@ def _cut_parquet(file: Path, pipeline: Pipeline, gone: IsErased, out: Path | Non
     if lines and out is not None and (fault := isolated.cut(file, lines, out)):
         return Cut(unread=len(lines), fault=fault)
     if not lines:
-        return Cut(unread=unread, header=tuple(pipeline.key))
-    return Cut(None, len(lines), unread, frozenset(lines), out, tuple(pipeline.key))
+        return Cut(unread=unread, header=_key_names(pipeline))
+    return Cut(None, len(lines), unread, frozenset(lines), out, _key_names(pipeline))
+
+
+def _key_names(pipeline: Pipeline) -> Sequence[str]:
+    """Return the names that deliveries give the key."""
+    return tuple(pipeline.source.names(pipeline.key).values())
 
 
 def _trimmed(keys: pa.Table, pipeline: Pipeline) -> pa.Table:
@@ -252,7 +258,7 @@ def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
 
 
 def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: IsErased) -> Cut:
-    """Return a quarantine file without these rows; `header`: its delivery's columns (default: the schema's).
+    """Return a quarantine file without these rows; `header`: its delivery's names of columns (default: as declared).
 
     The format and the dialect of the rows are those of the pipeline's source.
     """
@@ -264,11 +270,13 @@ def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline
     if pipeline.source.format == "csv":
         rows = [_fields(text, pipeline.source.delimiter) if text else () for text in raw]
     else:
-        rows, header = [json_lines.key_texts(text, pipeline.key) for text in raw], tuple(pipeline.key)
-    struck, unread = _struck(rows, header or tuple(pipeline.columns), pipeline, gone)
+        # rows of Parquet have no text of their own: they were written under the names of the schema
+        names = _key_names(pipeline) if pipeline.source.format == "jsonl" else pipeline.key
+        rows, header = [json_lines.key_texts(text, names) for text in raw], _key_names(pipeline)
+    struck, unread = _struck(rows, header or tuple(pipeline.source.names(pipeline.columns).values()), pipeline, gone)
     if pipeline.source.format == "parquet":  # typed values were written in ISO form
         as_iso = pipeline.model_copy(update={"source": iso(pipeline.source)})
-        more, lacking = _struck(rows, tuple(pipeline.key), as_iso, gone)
+        more, lacking = _struck(rows, header or (), as_iso, gone)
         struck, unread = struck | more, unread & lacking
     unread -= {row for row, text in enumerate(raw) if not text}  # rows that were erased before
     if not struck:
@@ -287,10 +295,11 @@ def _fields(text: str, delimiter: str) -> Sequence[str]:
 def _struck(
     rows: Sequence[Sequence[str]], header: Sequence[str], pipeline: Pipeline, gone: IsErased
 ) -> tuple[set[int], set[int]]:
-    """Return which text rows were erased, and which have no readable key."""
-    if not set(pipeline.key) <= set(header):
+    """Return which text rows were erased, and which have no readable key. `header`: the delivery's names."""
+    names = _key_names(pipeline)
+    if not set(names) <= set(header):
         return set(), set(range(len(rows)))
-    places = [list(header).index(column) for column in pipeline.key]
+    places = [list(header).index(name) for name in names]
     short = {row for row, fields in enumerate(rows) if len(fields) <= max(places)}
     readable = [row for row in range(len(rows)) if row not in short]
     text = [pipeline.columns[column].type in _TEXT for column in pipeline.key]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,9 +64,12 @@ def stage(file: Path, name: str, pipeline: Pipeline, limits: Limits, out: Path) 
     return StagedDelivery(out, answer["good"], answer["good"], refused)
 
 
-def keys(file: Path, key: Sequence[str], out: Path) -> str | None:
-    """Write the key columns of a Parquet delivery to `out`, as ingestion judges them, with their lines; a fault."""
-    order = {"do": "keys", "file": str(file.absolute()), "key": list(key), "out": str(out.absolute())}
+def keys(file: Path, key: Mapping[str, str], out: Path) -> str | None:
+    """Write the key columns of a Parquet delivery to `out`, as ingestion judges them, with their lines; a fault.
+
+    `key`: each column's name in the delivery.
+    """
+    order = {"do": "keys", "file": str(file.absolute()), "key": dict(key), "out": str(out.absolute())}
     fault: str | None = _ask(order, file)["fault"]
     return fault
 

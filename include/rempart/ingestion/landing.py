@@ -238,6 +238,16 @@ def refused_rows(body: bytes) -> RefusedRows:
     return RefusedRows(pa.table([table["source_line"], reasons, raw], schema=schema())).sorted()
 
 
+def refused_lines(site: Site, bucket: str, key: str) -> list[tuple[int, str]]:
+    """Return line and reasons of each row in a quarantine object. Raises ObjectMissing, IntegrityError, SiteError."""
+    import pyarrow.parquet as pq
+
+    with spool_folder() as folder:
+        fetch(site, bucket, key, folder / "quarantine.parquet")
+        table = pq.read_table(folder / "quarantine.parquet", columns=["source_line", "reason"])
+    return list(zip(table["source_line"].to_pylist(), table["reason"].to_pylist(), strict=True))
+
+
 def _no_text() -> pa.Array:
     import pyarrow as pa
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from rempart.ingestion.parsing import formats
-from rempart.ingestion.unpacking import Unreadable, unlimited, unpacked, wrong_header
+from rempart.ingestion.unpacking import Unreadable, names_in, unlimited, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -184,9 +184,10 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
     lines = _opened(name, stream, size, source)
     records = _records(lines, source.delimiter, len(columns))
     header = next(records).fields
-    if wrong := wrong_header(header, columns, source.delimiter):
+    names = list(names_in(source, columns).values())
+    if wrong := wrong_header(header, names, source.delimiter):
         raise Unreadable(wrong)
-    if not (yield from _select(records, [header.index(column) for column in columns])):
+    if not (yield from _select(records, [header.index(name) for name in names])):
         raise Unreadable(NO_ROWS)
 
 

@@ -1,4 +1,4 @@
-"""A delivery's bytes, unpacked if they are gzip or zstd, within its limits; and what is wrong with a header."""
+"""A delivery's bytes, unpacked if they are gzip or zstd, within its limits; the names in its header."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
+
+from rempart.settings.sources import Dialect
 
 MAX_BYTES = 1 << 29
 """Largest delivery, unpacked (512 MiB), unless rempart.yaml says otherwise."""
@@ -119,8 +121,23 @@ def line_count(stream: BinaryIO, size: int) -> int:
     return count
 
 
+def names_in(source: Dialect, columns: Iterable[str]) -> dict[str, str]:
+    """Return the name that a delivery gives each of these columns of the schema, in their order.
+
+    Raises Unreadable if two columns have one name: the delivery was read before one of them was added.
+    """
+    names = source.names(columns)
+    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+    if absent := [column for column, name in names.items() if name in twice and column == name]:
+        raise Unreadable(f"missing columns: {', '.join(absent)}")
+    return names
+
+
 def wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
-    """Return what is wrong with the header of a delivery, or None. It quotes no value of the file."""
+    """Return what is wrong with the header of a delivery, or None. It quotes no value of the file.
+
+    `columns`: the names that the delivery should have.
+    """
     missing = [column for column in columns if column not in header]
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]
     twice = [column for column in columns if header.count(column) > 1]

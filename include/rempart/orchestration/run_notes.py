@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rempart.backup.drill.checks import passed_of
 from rempart.deployment.setup.terminal import size
 
 MARK = "Rempart: "
@@ -178,11 +179,10 @@ def _prune(task_result: TaskResult) -> str | None:
 
 
 def _drill(task_result: TaskResult) -> str:
-    passed = sum(check["ok"] is True for check in task_result["checks"])
+    passed, count = passed_of(check["ok"] for check in task_result["checks"])
     verdict = "proved itself" if task_result["ok"] else "failed its proof"
     return (
-        f"Restore point {task_result['point_id']} {verdict}: {passed} of {len(task_result['checks'])} checks"
-        f" passed, restored in "
+        f"Restore point {task_result['point_id']} {verdict}: {passed} of {count} checks passed, restored in "
         f"{task_result['rto_seconds']:.0f} s."
     )
 

@@ -179,6 +179,9 @@ class Pipeline(Strict):
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
         yield from self._rename_faults()
+        for name, column in self.source.header.items():
+            yield from wrong(f"source.header.{name}", column)
+        yield from self.source.doubled_names(columns)
         for name, moment in moments.items():
             yield from wrong(f"moments.{name}.column", moment.column, TEMPORAL)
             for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):

@@ -16,7 +16,7 @@ from rempart.errors import PipelineError
 from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline, parsed
-from rempart.settings.schema import explain, read_yaml
+from rempart.settings.schema import explain, keys_at_fault, read_yaml
 
 
 def pipelines_dir() -> Path:
@@ -64,10 +64,11 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     try:
         pipeline = parsed(read_yaml(file, PipelineError))
     except ValidationError as cause:
+        anchors = ", ".join(f"#{key}" for key in keys_at_fault(cause, ModelPipeline))
         raise PipelineError(
-            f"The pipeline file is not valid:\n{explain(cause, file)}",
-            "Correct each line above (format: docs/reference/pipeline.schema.json), then run `rempart pipeline "
-            f"check {file.stem}`.",
+            f"The pipeline file is not valid:\n{explain(cause, file, ModelPipeline)}",
+            f"Correct each line above, then run `rempart pipeline check {file.stem}`. Each key has a line in "
+            f"docs/reference/pipeline-file.md{anchors and ' '}{anchors}.",
         ) from cause
     if pipeline.name != file.stem:
         raise PipelineError(

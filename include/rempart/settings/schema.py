@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -48,10 +48,11 @@ def told_path(*path: int | str) -> str:
     return text
 
 
-def explain(error: ValidationError, file: Path) -> str:
+def explain(error: ValidationError, file: Path, model: type[BaseModel] | None = None) -> str:
     """Return one line per fault: the file, the path in it, the error.
 
-    An unknown key that is spelled like a key that is missing there is one fault.
+    An unknown key that is spelled like a key that is missing there is one fault. `model`: the file's, to add what a key
+    at fault means, on a line of its own.
     """
     lines, faults = [], error.errors()
     unknown = {fault["loc"]: _meant(fault["loc"], faults) for fault in faults if fault["type"] == "extra_forbidden"}
@@ -71,7 +72,50 @@ def explain(error: ValidationError, file: Path) -> str:
             message = "required key is missing: add it"
         # a section that is checked as a whole tells each fault with its own path
         lines += [f"{file}: {path}{line}" for line in message.split("\n")]
+        at = (*loc[:-1], unknown[fault["loc"]]) if fault["loc"] in unknown else loc
+        if model and (meaning := described(model, at)):
+            lines.append(f"    {at[-1]}: {meaning}")
     return "\n".join(lines)
+
+
+def described(model: type[BaseModel], loc: Sequence[int | str]) -> str | None:
+    """Return the description of the key at a path of a file; None if its section says nothing of it. Pure."""
+    sections: set[type[BaseModel]] = {model}
+    named = False
+    for part in loc:
+        if named or isinstance(part, int):  # a name that the writer of the file chose, or a place in a list
+            named = False
+            continue
+        keys = [key for section in sections for key in section.model_fields.items()]
+        fields = [field for name, field in keys if part in (name, field.alias)]
+        if not fields:
+            return None
+        sections = {found for field in fields for found in _sections_in(field.annotation)}
+        named = any(get_origin(kind) is dict for field in fields for kind in _kinds(field.annotation))
+    told = {field.description for field in fields} if loc and not named else set()
+    return told.pop() if len(told) == 1 else None
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield a type and all types within it."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+def _sections_in(annotation: Any) -> set[type[BaseModel]]:
+    return {kind for kind in _kinds(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)}
+
+
+def keys_at_fault(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return the top-level keys of a file that its faults name, in order. Pure."""
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    found = []
+    for fault in error.errors():
+        whole = fault["msg"].removeprefix("Value error, ").split("\n")
+        paths = [str(fault["loc"][0])] if fault["loc"] else [re.split(r"[.:,]", line, maxsplit=1)[0] for line in whole]
+        found += [_meant(fault["loc"], error.errors()) if path not in known else path for path in paths]
+    return [key for key in dict.fromkeys(found) if key in known]
 
 
 def _meant(loc: Sequence[int | str], faults: Sequence[ErrorDetails]) -> str:

@@ -7,6 +7,8 @@ section has a prefix. See docs/adr/0092.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -28,7 +30,7 @@ DateFormat = Literal[
 
 
 class Dialect(Strict):
-    """How a source writes text, numbers, dates and times. Declared once, for all columns."""
+    """How a source writes names of columns, text, numbers, dates and times. Declared once, for all columns."""
 
     encoding: Literal["utf-8", "latin-1", "cp1252"] = Field(default="utf-8", description="Encoding of the text.")
     delimiter: str = Field(default=",", min_length=1, max_length=1, description="Character between two values.")
@@ -48,6 +50,29 @@ class Dialect(Strict):
             "makes ambiguous or missing are refused. Without it, each timestamp needs an offset."
         ),
     )
+
+    header: dict[str, str] = Field(
+        default_factory=dict,
+        description=(
+            "Names in the files (CSV header, fields of JSON, columns of Parquet) that differ from the schema's, as in "
+            '`{"Order ID": order_id}`. Files are stored as they came.'
+        ),
+    )
+
+    def names(self, columns: Iterable[str]) -> dict[str, str]:
+        """Return the name that the source gives each of these columns of the schema, in their order."""
+        given = {column: name for name, column in self.header.items()}
+        return {column: given.get(column, column) for column in columns}
+
+    def doubled_names(self, columns: Collection[str]) -> Iterator[str]:
+        """Yield which of these columns of the schema has two names in the files, or one that another column has."""
+        meant = Counter(self.header.values())
+        for column in (column for column, times in meant.items() if times > 1):
+            yield f"source.header: column '{column}' has {meant[column]} names; keep the one that the files have"
+        names = self.names(columns)
+        for name, column in self.header.items():
+            if name in columns and names[name] == name != column:
+                yield f"source.header.{name}: column '{name}' of the schema has this name, too; rename one of them"
 
     @model_validator(mode="after")
     def _marks_differ(self) -> Dialect:
@@ -106,18 +131,20 @@ class Cursor(Strict):
     )
 
 
-_TEXT_KEYS = ("encoding", "delimiter", "null_values", "decimal", "thousands", "dates")
+_TEXT_KEYS = ("encoding", "delimiter", "null_values", "decimal", "thousands", "dates", "header")
 
 
 def _without_text_keys(schema: dict[str, Any]) -> None:
-    """Remove the keys of text from a schema: a database gives typed values."""
+    """Remove the keys of text from a schema: a database gives typed values under the names of the schema."""
     for key in _TEXT_KEYS:
         schema["properties"].pop(key)
 
 
 def _check_no_text_keys(source: Source) -> None:
     if text := source.model_fields_set.intersection(_TEXT_KEYS):
-        raise ValueError(f"{', '.join(sorted(text))}: a database gives typed values; remove it")
+        raise ValueError(
+            f"{', '.join(sorted(text))}: a database gives typed values under the schema's names; remove it"
+        )
 
 
 class SqlSource(Source):

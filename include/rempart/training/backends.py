@@ -195,12 +195,15 @@ def places(nodes: int) -> Iterator[list[Place]]:
 
 
 def _entry_point(spec: JobSpec) -> tuple[str, ...]:
-    python = sys.executable
-    built_in = trainers.BUILT_IN.get(spec.trainer.use)
-    needs_torch = spec.nodes > 1 or (built_in is not None and built_in.needs_torch)
-    if needs_torch and (own := project_root() / ".venv-trainer" / "bin" / "python").is_file():
-        python = str(own)
-    return python, "-m", "rempart.training.entrypoint"
+    return python_of(spec.trainer.use, spec.nodes), "-m", "rempart.training.entrypoint"
+
+
+def python_of(use: str, nodes: int = 1) -> str:
+    """Return this Python; for a PyTorch trainer that of the trainer's own environment, if there is one."""
+    built_in = trainers.BUILT_IN.get(use)
+    needs_torch = nodes > 1 or (built_in is not None and built_in.needs_torch)
+    own = project_root() / ".venv-trainer" / "bin" / "python"
+    return str(own) if needs_torch and own.is_file() else sys.executable
 
 
 def as_json(connection: Connection) -> str:

@@ -175,9 +175,9 @@ def no_csv(project: Place) -> str:
     return error_of(lambda: draft.save_draft(project.folder / "your.csv"))
 
 
-@mistake(DATA, "Its columns have names with blanks or capitals", "Rename them in the first line")
-def column_names(project: Place) -> str:
-    return drafted(project, "your.csv", b"Booking ID,Arrival\n1,2024-01-01\n")
+@mistake(DATA, "It has no header: the first line is a row", "Rename them in the first line")
+def no_header(project: Place) -> str:
+    return drafted(project, "your.csv", b"1,2024-01-01\n2,2024-01-02\n")
 
 
 @mistake(DATA, "It has no column with dates", "date column")

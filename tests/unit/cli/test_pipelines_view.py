@@ -15,6 +15,7 @@ import typer
 
 from rempart.cli import json_documents
 from rempart.cli.views import delivery, names, pipelines, quarantine, site_list, text
+from rempart.cli.views.refused_lines import RefusedLines
 from rempart.cli.views.site_list import SiteEntry
 from rempart.deployment.setup.terminal import size
 from rempart.errors import DatabaseUnavailable, PipelineError
@@ -134,7 +135,7 @@ def test_a_silent_ledger_is_unknown_and_never_nothing() -> None:
     document = pipelines.as_json(found, "landing")
     assert {document[name] for name in ("deliveries", "quarantined", "held_back", "rules", "champion")} == {None}
     quality = quarantines.quality(facts, MODEL, NOW)
-    assert quality and quarantine.as_json(quality)["quarantined"] is None
+    assert quality and quarantine.as_json(quality, RefusedLines())["quarantined"] is None
 
 
 def test_a_faulty_file_is_listed_with_its_fault() -> None:
@@ -163,7 +164,7 @@ def test_the_document_of_a_pipeline_has_what_the_page_has() -> None:
 def told_quarantine(watched: Watched) -> str:
     quality = quarantines.quality(watched.facts(), MODEL, NOW)
     assert quality
-    return "\n".join(quarantine.lines(quality, f"http://airflow/rempart/data/{MODEL}"))
+    return "\n".join(quarantine.lines(quality, f"http://airflow/rempart/data/{MODEL}", RefusedLines()))
 
 
 def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_rows() -> None:

@@ -80,11 +80,10 @@ def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_i
     assert "# left out: station, day, hours. Add station if" in stations
 
 
-def test_a_header_is_quoted_with_names_that_would_do_and_a_first_row_never(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError) as error:
-        draft_pipeline(write(tmp_path / "x.csv", 'day,"Site Name",Énergie (kWh)\n2025-01-01,Lyon,1.5\n'))
-    assert "2 (Site Name), 3 (Énergie (kWh)) have" in error.value.what
-    assert error.value.hint == "Rename them in the first line: Site Name as site_name, Énergie (kWh) as energie_kwh."
+def test_names_of_a_header_are_mapped_and_a_first_row_is_never_quoted(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "x.csv", 'day,"Site, Name",Énergie (kWh)\n2025-01-01,Lyon,1.5\n'))
+    assert load(text).source.header == {"Site, Name": "site_name", "Énergie (kWh)": "energie_kwh"}
+    assert list(load(text).columns) == ["day", "site_name", "energie_kwh"]
     for rows in ("Mustermann,Köln,x\nMeier,Bonn,y\n", "Mustermann,NA,x\nMeier,3,y\n", "Mustermann,,x\nMeier,3,y\n"):
         with pytest.raises(PipelineError) as error:
             draft_pipeline(write(tmp_path / "x.csv", rows))
@@ -110,7 +109,7 @@ def test_the_sample_drafts_into_a_pipeline_that_loads() -> None:
     [
         ("", "the file is empty"),
         ("day,kwh\n", "a header but no rows"),
-        ("Day,Kwh\n2025-01-01,1\n", r"names of columns 1 \(Day\), 2 \(Kwh\) have"),
+        ("1 Day,Kwh\n2025-01-01,1\n", "names of columns 1, 2 have"),
         ("a,b\n1,2\n", "no column holds dates"),
         ("day\n2025-01-01\n2025-01-02\n", "to predict"),
         ("day,kwh,kwh\n2025-01-01,1,2\n", "occur twice"),
@@ -278,6 +277,5 @@ REPEATS = "does a delivery repeat rows of an earlier one, such as a full export?
 def test_a_pipeline_is_named_after_a_file_with_umlauts_in_full(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "Größe der Straße.csv", ENERGY_HEADER + ENERGY))
     assert load(text).name == "groesse_der_strasse"
-    with pytest.raises(PipelineError) as error:
-        draft_pipeline(write(tmp_path / "x.csv", "Größe der Straße,ÜBERSTUNDEN,day\n1,2,2025-01-01\n"))
-    assert "Größe der Straße as groesse_der_strasse, ÜBERSTUNDEN as ueberstunden." in error.value.hint
+    text = draft_pipeline(write(tmp_path / "x.csv", "Größe der Straße,ÜBERSTUNDEN,day\n1,2,2025-01-01\n"))
+    assert load(text).source.header == {"Größe der Straße": "groesse_der_strasse", "ÜBERSTUNDEN": "ueberstunden"}

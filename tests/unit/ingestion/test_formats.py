@@ -138,7 +138,7 @@ def test_rows_of_a_parquet_delivery_keep_their_numbers_when_others_are_cut(
         pq.write_table(pa.table({"k": pa.array(range(1, rows + 1), pa.int64())}), before)
         parquet_cut.write_without(before, set(first), middle)
         parquet_cut.write_without(middle, set(then), after)
-        parquet_cut.write_keys(after, ["k"], before)
+        parquet_cut.write_keys(after, {"k": "k"}, before)
         found = pq.read_table(before)
         left = [number for number in range(1, rows + 1) if number not in {*first, *then}]
         assert found["k"].to_pylist() == left

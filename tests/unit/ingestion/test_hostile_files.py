@@ -116,7 +116,7 @@ def test_the_values_of_a_parquet_file_count_as_its_size_unpacked(tmp_path: Path)
     assert len(body) < 1 << 16
     (tmp_path / "file").write_bytes(body)
     with pytest.raises(Unreadable, match="larger than 1 MiB unpacked"):
-        list(parquet_rows.read(tmp_path / "file", TEXTS, Limits(bytes=1 << 20)))
+        list(parquet_rows.read(tmp_path / "file", TEXTS, FilesSource(prefix="x/"), Limits(bytes=1 << 20)))
 
 
 def one_long_text(rows: int) -> bytes:

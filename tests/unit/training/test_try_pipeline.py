@@ -14,6 +14,7 @@ from rempart.errors import IngestError, PipelineError
 from rempart.flows.training import try_pipeline as flow
 from rempart.ingestion.sampling import extract, files
 from rempart.settings.pipeline import Pipeline
+from rempart.training import backends
 from tests.unit.training import stage
 
 CANARY = "CANARY-agent-7f3a"
@@ -78,6 +79,40 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     shown = "\n".join(trying.lines(found, pipeline()))
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
+
+
+def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "secret")
+    stages, say = told()
+    found = flow.try_pipeline(pipeline(), [file], say, train=True)
+    assert [stage for stage, text in stages if not text] == list(flow.stages(pipeline(), train=True))
+    assert found.good and found.baseline and found.model and set(found.model.metrics) >= {"mae", "rmse"}
+    assert found.model.metrics["mae"] < found.baseline.value
+    shown = "\n".join(trying.lines(found, pipeline()))
+    assert f"Model: mae {found.model.metrics['mae']:.4g}" in shown and "This is no verdict of the gate" in shown
+
+
+def test_a_training_that_fails_leaves_the_rest_of_the_try_and_quotes_no_value(file: Path) -> None:
+    trainer = {"use": "include/trainers/ridge.py:fit", "params": {"alpha": "no"}}
+    found = flow.try_pipeline(pipeline(trainer=trainer), [file], told()[1], train=True)
+    assert found.baseline and not found.model and not found.good
+    assert "run the trainer include/trainers/ridge.py:fit: it raised" in found.open[0] and CANARY not in str(found.open)
+
+
+@pytest.mark.parametrize(
+    ("does", "says"), [("exec sleep 600", "longer than 0:00:01"), ("exit 9", "ended with status 9")]
+)
+def test_a_training_that_does_not_end_or_ends_its_process_is_told(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, timeout: str, says: str
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ncat > /dev/null\n{does}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(backends, "python_of", lambda use: str(program))
+    found = flow.try_pipeline(pipeline(trainer={"timeout": timeout}), [file], told()[1], train=True)
+    assert found.baseline and not found.model and says in found.open[0]
 
 
 def test_of_data_that_are_not_personal_rows_are_shown(file: Path) -> None:

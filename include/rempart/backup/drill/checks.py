@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rempart.backup.points.points import Dump
+if TYPE_CHECKING:
+    from rempart.backup.points.points import Dump
 
 _MARKS = {True: "ok", False: "FAILED", None: "not run"}
 _LABELS = {"feast_online": "online features", "ledger": "evidence"}
@@ -86,6 +88,12 @@ def passed(checks: Iterable[RestoreCheck]) -> bool:
     """Return whether no check failed and at least one ran."""
     outcomes = [check.ok for check in checks]
     return False not in outcomes and True in outcomes
+
+
+def passed_of(outcomes: Iterable[bool | None]) -> tuple[int, int]:
+    """Return how many checks of a drill passed, and of how many: its two objectives (RPO, RTO) are checks, too."""
+    known = list(outcomes)
+    return known.count(True), len(known)
 
 
 def within(what: str, seconds: float | None, objective: timedelta) -> RestoreCheck:

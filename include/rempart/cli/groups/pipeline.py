@@ -243,6 +243,10 @@ def try_pipeline(
     profile: Annotated[
         Path | None, typer.Option(help="Write a data profile of the accepted rows to this file (HTML).")
     ] = None,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Also train the model on these rows, and show its scores. No gate judges it."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge rows of files, build their training set and score the baseline, in seconds. Nothing is stored.
@@ -255,6 +259,7 @@ def try_pipeline(
         rempart pipeline try hotel_bookings
         rempart pipeline try energy_use energy_use.csv
         rempart pipeline try energy_use energy_use.csv --profile energy_use.html
+        rempart pipeline try energy_use energy_use.csv --train
         rempart pipeline try energy_use 2026-01.csv.gz 2026-02.csv.gz --json
     """
     from rempart.cli import progress
@@ -269,11 +274,12 @@ def try_pipeline(
     spec = check_pipeline.load(names.pipeline(name, pipelines.names()))
     with try_derived.files_of(spec, files or ()) as chosen:
         if as_json:
-            tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile)
+            tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile, train=train)
             json_documents.show(tried)
         else:
-            with progress.shown(f"try {name}", [progress.Step(stage) for stage in flow.stages(spec)]) as shown:
-                tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile)
+            steps = [progress.Step(stage) for stage in flow.stages(spec, train=train)]
+            with progress.shown(f"try {name}", steps) as shown:
+                tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile, train=train)
             draft = reminder(pipelines.text_of(name))
             rendering.show((*trying.lines(tried, spec), *([draft] if draft else [])))
     raise typer.Exit(0 if tried.good else 1)

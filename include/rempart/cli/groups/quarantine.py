@@ -85,21 +85,32 @@ def show_quarantine(
 ) -> None:
     """Count a pipeline's quarantined rows by delivery and rule, without their values, and say how to look at rows.
 
-    Exit code 1: a source of these facts did not answer.
+    The first lines of each rule are those of the file as delivered (a CSV header is line 1). Exit code 1: a source of
+    these facts did not answer.
 
     Example:
 
         rempart quarantine show hotel_bookings
     """
-    from rempart.cli.views import facts, names, pipelines, quarantine
+    from rempart.cli.views import facts, names, pipelines, quarantine, refused_lines
+    from rempart.errors import PipelineError
+    from rempart.flows.shared.platform import open_platform
+    from rempart.settings.pipelines import named
     from rempart.settings.pipelines import names as pipeline_names
     from rempart.web.read_models import quarantine as quarantines
 
     json_documents.begin(as_json)
     found = facts.gather()
     quality = quarantines.quality(found, names.pipeline(pipeline, pipeline_names()), found.at)
+    places = refused_lines.RefusedLines()
+    if quality is not None:
+        try:
+            places = refused_lines.look(open_platform, named(pipeline), quality.in_quarantine)
+        except PipelineError as fault:
+            places = refused_lines.RefusedLines(silent=fault.what)
     if as_json:
-        json_documents.show(quarantine.as_json(quality) if quality else None)
+        json_documents.show(quarantine.as_json(quality, places) if quality else None)
     elif quality is not None:
-        rendering.show((*quarantine.lines(quality, facts.cockpit(pipeline)), *pipelines.unknown(quality.moment)))
-    raise typer.Exit(0 if facts.complete(found) else 1)
+        told = quarantine.lines(quality, facts.cockpit(pipeline), places)
+        rendering.show((*told, *pipelines.unknown(quality.moment)))
+    raise typer.Exit(0 if facts.complete(found) and not places.silent else 1)

@@ -56,6 +56,24 @@ def _tell_switchover(result: SwitchoverResult) -> None:
         typer.echo("Nothing was changed. Pass --yes to execute the plan.")
 
 
+@group.command("env")
+def site_env(name: Annotated[str, typer.Argument(help="Name of a site, as under sites in rempart.yaml.")]) -> None:
+    """Print a site's address and key as environment variables, for boto3, Polars, DuckDB and other S3 clients.
+
+    A shell takes them by `eval "$(...)"`. The key may read and write all buckets of the platform there. For a program
+    that only reads, make a key of its own.
+
+    Example:
+        rempart site env primary
+    """
+    from rempart.cli import site_variables
+    from rempart.flows.shared.platform import open_platform
+
+    platform = open_platform()
+    site = site_variables.chosen(platform.config, name)
+    rendering.show(site_variables.lines(platform.connections(site.connection), site.region))
+
+
 @group.command("replicate")
 def site_replicate(
     source: Annotated[str, typer.Argument(help="Site to copy from, as under replication in rempart.yaml.")],

@@ -164,7 +164,7 @@ def down() -> None:
 
 @group.command("status")
 def status(as_json: AsJson = False) -> None:
-    """Show every service with its process, port and memory.
+    """Show every service with its process, port and memory; of a stopped stack only that, and how to start it.
 
     Exit code 1 if a service is stopped, backups have no site, restore points do not cover a store that a champion
     needs, or a model's champion alias was moved in MLflow.
@@ -172,7 +172,7 @@ def status(as_json: AsJson = False) -> None:
     Example:
         rempart status
     """
-    from rempart.deployment.embedded.status import all_run, services
+    from rempart.deployment.embedded.status import all_run, none_runs, services
     from rempart.deployment.setup import paths
     from rempart.flows.backup import stores_not_held
     from rempart.flows.monitoring import rpo
@@ -182,7 +182,10 @@ def status(as_json: AsJson = False) -> None:
 
     json_documents.begin(as_json)
     platform = open_platform()
-    lines = services(paths.current(), time.time())
+    lines = services(stack := paths.current(), time.time())
+    if none_runs(stack, lines) and not as_json:
+        typer.echo("The stack is stopped. `rempart up` starts its services, and ends what an earlier run left.")
+        raise typer.Exit(1)
     rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
     aliases = champions.lines(platform)

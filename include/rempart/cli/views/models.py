@@ -68,13 +68,19 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             ("training set", f"{version.dataset_sha256[:16]} of snapshot {version.snapshot}: {rows}"),
             *([("labels", version.labels)] if version.labels else []),
             ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
-            ("code", version.code_version),
+            ("code", _code(version.code_version)),
             ("MLflow run", version.run_id),
         ]
     yield from text.pairs(entries)
     for decision in version.decisions:
         yield f"  {_told(decision)} {text.moment(decision.at)} by {by(decision.by)}, evidence {decision.seq}"
         yield from (f"    {reason}" for reason in decision.reasons)
+
+
+def _code(version: str) -> str:
+    """Return in words which code trained a version: equal hashes, equal code and libraries."""
+    release, _, digest = version.partition("+")
+    return f"Rempart {release}, trainer's code and libraries {digest}" if digest else version
 
 
 def _told(decision: Decision) -> str:

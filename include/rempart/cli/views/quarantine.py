@@ -7,18 +7,22 @@ from dataclasses import asdict
 from typing import Any
 
 from rempart.cli.views import pipelines, text
+from rempart.cli.views.refused_lines import RefusedLines
 from rempart.ingestion.acceptance import HELD
 from rempart.web.read_models.quarantine import Quality
 
 _OF_THE_LEDGER = ("deliveries", "quarantined", "earlier", "in_quarantine", "taken_again", "expectations")
 
 
-def as_json(quality: Quality) -> Mapping[str, Any]:
-    """Return a pipeline's quarantine for a JSON document. What only the ledger knows is null while it is silent."""
-    return asdict(quality) | ({} if quality.known else dict.fromkeys(_OF_THE_LEDGER))
+def as_json(quality: Quality, places: RefusedLines) -> Mapping[str, Any]:
+    """Return a pipeline's quarantine for a JSON document. What only the ledger knows is null while it is silent, and
+    `lines`, by delivery and reason, while the site is.
+    """
+    told = asdict(quality) | ({} if quality.known else dict.fromkeys(_OF_THE_LEDGER))
+    return told | {"lines": None if places.silent else places.places}
 
 
-def lines(quality: Quality, cockpit: str) -> Iterator[str]:
+def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]:
     """Yield a pipeline's quarantine. `cockpit`: the address of the cockpit's page of the pipeline."""
     name = quality.pipeline
     if not quality.known:
@@ -36,7 +40,10 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
         yield ""
         yield f"Delivery {delivery.sha256}"
         reasons = sorted(delivery.reasons.items(), key=lambda item: (-item[1], item[0]))
-        yield from (f"  {count:>7,} x {reason}" for reason, count in reasons if reason != HELD)
+        at = places.places.get(delivery.sha256, {})
+        for reason, count in reasons:
+            if reason != HELD:
+                yield f"  {count:>7,} x {reason}{text.places(at.get(reason, ()), count)}"
         if delivery.held_back:
             yield f"  {delivery.good:>7,} good rows wait. Correct the pipeline file and ingest again, or accept them:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
@@ -45,6 +52,9 @@ def lines(quality: Quality, cockpit: str) -> Iterator[str]:
         elif delivery.refused:
             yield "  No row was accepted. Deliver corrected rows as a new file, or correct the pipeline file and run:"
             yield f"    rempart quarantine again {name} {delivery.sha256[:12]}"
+    if places.silent:
+        yield ""
+        yield f"UNKNOWN: on which lines of a delivery these rows are: {places.silent}"
     shares = [rule for rule in quality.expectations if rule.judged]
     if shares:
         yield ""

@@ -46,6 +46,12 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def places(lines: Sequence[int], count: int) -> str:
+    """Return the known lines of so many rows of a file, as ` (line 3, 5, ...)`; empty if none is known."""
+    shown = ", ".join(map(str, lines)) + (", ..." if count > len(lines) else "")
+    return f" (line {shown})" if lines else ""
+
+
 def number(value: float | None) -> str:
     """Return a figure with four significant digits."""
     return "-" if value is None else f"{value:.4g}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rempart.cli.views import text
 from rempart.features.label_feed import told
-from rempart.flows.training.try_pipeline import Baseline, Refusal, Tried, TriedFile
+from rempart.flows.training.try_pipeline import Baseline, Tried, TriedFile
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
@@ -29,6 +29,10 @@ def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
         yield f"Labels: {told(pipeline.prediction.from_.pipeline, tried.labels)}."
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
+    if tried.model and isinstance(pipeline, ModelPipeline):
+        figures = text.figures(tried.model.metrics, pipeline.gate.metric)
+        yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
+        yield "  This is no verdict of the gate. It judges the model of a run, by all rules and against the champion."
     yield from tried.open
     yield ""
     if tried.good:
@@ -45,17 +49,11 @@ def _file(file: TriedFile) -> Iterator[str]:
     refused = file.read - file.accepted
     yield f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
     for refusal in file.refusals:
-        yield f"  {refusal.rows:>7,} x {refusal.reason}{_places(refusal)}"
+        numbers = [example.line for example in refusal.examples if example.line is not None]
+        yield f"  {refusal.rows:>7,} x {refusal.reason}{text.places(numbers, refusal.rows)}"
         yield from (f"              {example.text}" for example in refusal.examples if example.text is not None)
     if file.held_back:
         yield "  It would be HELD BACK: more rows are refused than `max_quarantined` allows."
-
-
-def _places(refusal: Refusal) -> str:
-    """Return the lines of the examples."""
-    numbers = [str(example.line) for example in refusal.examples if example.line is not None]
-    more = ", ..." if refusal.rows > len(numbers) else ""
-    return f" (line {', '.join(numbers)}{more})" if numbers else ""
 
 
 def _cell(value: Any) -> str:

@@ -90,5 +90,11 @@ def services(stack: Stack, now: float) -> list[ServiceStatus]:
     return lines
 
 
+def none_runs(stack: Stack, lines: Sequence[ServiceStatus]) -> bool:
+    """Return whether the stack's own PostgreSQL and all other services of this machine are stopped."""
+    own = [line.state for line in lines if line.state != "EXTERNAL"]
+    return not stack.containers and "postgresql" in stack.services and set(own) == {"STOPPED"}
+
+
 def all_run(lines: Sequence[ServiceStatus]) -> bool:
     return all(line.state in ("RUNNING", "EXTERNAL") for line in lines)

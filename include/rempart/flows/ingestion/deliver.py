@@ -21,7 +21,7 @@ from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
-from rempart.ingestion.sampling.names import plain_name
+from rempart.ingestion.sampling.names import header_entries, plain_name
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
@@ -97,26 +97,43 @@ def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> Header
 
     If few columns fit, the first line may be a row, whose values are not repeated.
     """
-    columns = list(pipeline.columns)
+    columns = list(pipeline.source.names(pipeline.columns).values())
     missing = tuple(column for column in columns if column not in header)
+    extra = tuple(column for column in header if column not in columns)
+    if spelled := _spelled(missing, extra, pipeline):
+        entries = printable(", ".join(header_entries(spelled)), keep="")
+        left = tuple(column for column in extra if column not in spelled)
+        told = f"it spells columns in another way. In the pipeline file, add to `source`: header: {{{entries}}}"
+        return HeaderFault(name, extra=left, other=told)
     if len(missing) == len(columns):
         return HeaderFault(name, other=_no_column(header, pipeline))
-    extra = tuple(column for column in header if column not in columns)
     twice = tuple(column for column in columns if header.count(column) > 1)
     if 2 * len(missing) > len(columns):
         return HeaderFault(name, missing, (), twice, f"columns that the pipeline file does not have: {len(extra)}")
     return HeaderFault(name, missing, extra, twice) if missing or extra or twice else None
 
 
+def _spelled(missing: Sequence[str], extra: Sequence[str], pipeline: Pipeline) -> dict[str, str]:
+    """Return the map of header names with which a file has all columns; empty if it lacks one. Pure."""
+    spelled, others = dict(pipeline.source.header), dict[str, list[str]]()
+    for other in extra:
+        others.setdefault(_plain(other), []).append(other)
+    for column, name in pipeline.source.names(pipeline.columns).items():
+        if name not in missing:
+            continue
+        meant = {*others.get(_plain(name), ()), *others.get(_plain(column), ())}
+        if len(meant) != 1 or not meant.isdisjoint(spelled):
+            return {}
+        spelled.pop(name, None)
+        spelled[meant.pop()] = column
+    return spelled if missing else {}
+
+
 def _no_column(header: Sequence[str], pipeline: Pipeline) -> str:
-    meant = {_plain(column): column for column in pipeline.columns}
-    if meant.keys() <= set(map(_plain, header)):  # all of them: no row of values
-        line = pipeline.source.delimiter.join(meant.get(_plain(column), column) for column in header)
-        return f"its columns are spelled in another way. Its first line should be: {printable(line[:1000], keep='')}"
     declared = pipeline.source.delimiter
     first = declared.join(header)
     for other in _DELIMITERS:
-        if other != declared and set(first.split(other)) & set(pipeline.columns):
+        if other != declared and set(first.split(other)) & set(pipeline.source.names(pipeline.columns).values()):
             return f"its columns are separated by {other!r}, but the pipeline file declares {declared!r}"
     return "its first line names none of the pipeline's columns; a delivery begins with a header"
 

@@ -12,7 +12,7 @@ from rempart.ingestion.derived.binding import bind
 from rempart.ingestion.derived.inputs import text_of
 from rempart.ingestion.draft import save_draft
 from rempart.ingestion.parsing.schema import snapshot_columns
-from rempart.ingestion.sampling.files import of_file
+from rempart.ingestion.sampling.files import check_names, of_file
 from rempart.settings.pipelines import named
 
 
@@ -29,5 +29,6 @@ def save_derived_draft(sql: str, inputs: Sequence[str], files: Sequence[Path], n
         out = Path(folder) / f"{called}.parquet"
         try_derived.write_rows(called, sql, query, specs, files, Path(folder), out, key=())
         sample = of_file(out)
+    check_names(sql, list(sample.header), "Name them in the SQL file, such as `AS booking_id`.")
     source = {"kind": "derived", "inputs": f"[{', '.join(inputs)}]", "sql": sql}
     return save_draft(replace(sample, name=sql, source=source), called)

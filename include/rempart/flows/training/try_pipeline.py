@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ from rempart.features import in_memory
 from rempart.features.label_feed import feed_of
 from rempart.features.labels import Received
 from rempart.flows.ingestion import deliver
-from rempart.flows.training import check_pipeline
+from rempart.flows.training import check_pipeline, try_training
 from rempart.flows.training.train import frozen, target_feature, without_late
+from rempart.flows.training.try_training import TriedModel
 from rempart.ingestion import expectations
 from rempart.ingestion.acceptance import held_back
 from rempart.ingestion.engine import deliveries
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 STAGES = ("check", "judge rows", "build features", "score baseline")
 """Of a pipeline without a model, only the first two run."""
+TRAIN = "train model"
+"""The stage after them, if it is asked for."""
 HIDDEN = "(hidden)"
 """Stands for a personal value."""
 HEAD = 5
@@ -101,7 +104,8 @@ class Baseline:
 @dataclass(frozen=True)
 class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
-    baseline, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these."""
+    baseline or model, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these.
+    `model`: if one was trained."""
 
     pipeline: str
     files: Sequence[TriedFile]
@@ -111,6 +115,7 @@ class Tried:
     baseline: Baseline | None
     open: Sequence[str]
     labels: Mapping[str, int] | None = None
+    model: TriedModel | None = None
 
     @property
     def good(self) -> bool:
@@ -118,9 +123,9 @@ class Tried:
         return not self.open and not any(file.fault or file.held_back for file in self.files)
 
 
-def stages(pipeline: Pipeline) -> Sequence[str]:
+def stages(pipeline: Pipeline, *, train: bool = False) -> Sequence[str]:
     """Return the stages of a try."""
-    return STAGES if isinstance(pipeline, ModelPipeline) else STAGES[:2]
+    return (*STAGES, *([TRAIN] if train else [])) if isinstance(pipeline, ModelPipeline) else STAGES[:2]
 
 
 def shipped(name: str) -> list[Path]:
@@ -149,12 +154,13 @@ def try_pipeline(
     page: Path | None = None,
     most: int = extract.MOST,
     now: datetime | None = None,
+    train: bool = False,
 ) -> Tried:
     """Try a pipeline on files, each sampled to its share of `most` bytes. `page`: file for the rows' data profile.
 
     Labels of another pipeline come from files of its name, below data/ if none is given; `now` (UTC) is the time at
-    which they are known. Raises PipelineError if the pipeline is wrong, as `check` does; IngestError if a file cannot
-    be read; FeatureError.
+    which they are known. `train`: train a model, too, in a process of its own. Raises PipelineError if the pipeline is
+    wrong, as `check` does; IngestError if a file cannot be read; FeatureError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -190,9 +196,23 @@ def try_pipeline(
     told("score baseline", "")
     baseline, left = _baseline(pipeline, training)
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
-    return Tried(
+    found = Tried(
         pipeline.name, tried, training.num_rows, training.column_names, head(pipeline, training), baseline, left, states
     )
+    return _with_model(found, pipeline, training, told) if train and baseline else found
+
+
+def _with_model(tried: Tried, pipeline: ModelPipeline, training: pa.Table, told: Told) -> Tried:
+    """Return a try with the scores of a model, or with why there are none."""
+    told(TRAIN, "")
+    metric = pipeline.gate.metric
+    try:
+        model = try_training.train(pipeline, frozen(training, pipeline.holdout)[0])
+    except RempartError as error:
+        told(TRAIN, "failed")
+        return replace(tried, open=(*tried.open, f"No model: {error.what}.", error.hint))
+    told(TRAIN, f"{metric} {model.metrics[metric]:.4g}")
+    return replace(tried, model=model)
 
 
 def _labels(

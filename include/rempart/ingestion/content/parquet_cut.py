@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,28 +18,28 @@ REMOVED = b"rempart.removed"
 _ROWS = 20_000
 
 
-def write_keys(file: Path, key: Sequence[str], out: Path) -> None:
+def write_keys(file: Path, key: Mapping[str, str], out: Path) -> None:
     """Write the key columns as ingestion judges them, and the number of each row in the delivery as received.
 
-    Raises Unreadable.
+    `key`: the name of each column in the delivery. Raises Unreadable.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     empty = _keys(_opened(file).schema_arrow.empty_table(), key).append_column(LINE, pa.array([], pa.int64()))
     with pq.ParquetWriter(out, empty.schema, compression="lz4") as writer:
-        for batch, lines in _batches(file, key):
+        for batch, lines in _batches(file, list(key.values())):
             writer.write_table(_keys(pa.Table.from_batches([batch]), key).append_column(LINE, lines))
 
 
-def _keys(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """Return the key columns of some rows. Raises Unreadable."""
+def _keys(table: pa.Table, key: Mapping[str, str]) -> pa.Table:
+    """Return the key columns of some rows under the names of the schema. Raises Unreadable."""
     import pyarrow as pa
 
-    if not set(key) <= set(table.column_names):
+    if not set(key.values()) <= set(table.column_names):
         raise Unreadable("the file lacks key columns")
     try:
-        return pa.table({name: parquet_rows.column(table[name].combine_chunks()) for name in key})
+        return pa.table({column: parquet_rows.column(table[name].combine_chunks()) for column, name in key.items()})
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise Unreadable("the key columns hold values that are no text") from None
 

@@ -14,7 +14,7 @@ from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
 from rempart.ingestion.reading import EMPTY, NO_ROWS, check_format
-from rempart.ingestion.unpacking import Unreadable, unpacked, wrong_header
+from rempart.ingestion.unpacking import Unreadable, names_in, unpacked, wrong_header
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def read(stream: BinaryIO, size: int, source: Source, columns: Sequence[str], li
         text.read(len(UTF8_BOM))
     blocks = Blocks(text, source.encoding, limits)
     header = _header(blocks, source.delimiter, len(columns), limits)
-    if wrong := wrong_header(header, columns, source.delimiter):
+    names = list(names_in(source, columns).values())
+    if wrong := wrong_header(header, names, source.delimiter):
         raise Unreadable(wrong)
-    split = _Split(source.delimiter, header, columns, limits)
+    split = _Split(source.delimiter, columns, [header.index(name) for name in names], limits)
     while (block := blocks.next()) is not None:
         yield split.block(block, blocks)
     if not split.rows:
@@ -71,9 +72,8 @@ def _header(blocks: Blocks, delimiter: str, width: int, limits: Limits) -> Seque
 class _Split:
     """Splits the blocks of one file; counts its rows and refused rows."""
 
-    def __init__(self, delimiter: str, header: Sequence[str], columns: Sequence[str], limits: Limits) -> None:
-        self._delimiter, self._columns, self._limits = delimiter, columns, limits
-        self._order = [list(header).index(column) for column in columns]
+    def __init__(self, delimiter: str, columns: Sequence[str], order: Sequence[int], limits: Limits) -> None:
+        self._delimiter, self._columns, self._order, self._limits = delimiter, columns, order, limits
         self._pattern = quoted.well_formed(delimiter)
         self.rows = self.refused = 0
 

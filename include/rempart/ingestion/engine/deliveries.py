@@ -163,7 +163,7 @@ def rows_of(file: Path, pipeline: Pipeline, limits: Limits, name: str | None = N
     columns, size = list(pipeline.columns), file.stat().st_size
     match formats.of_name(name or file.name):
         case "parquet":
-            yield from parquet_rows.read(file, pipeline.columns, limits)
+            yield from parquet_rows.read(file, pipeline.columns, pipeline.source, limits)
         case "csv":
             with file.open("rb") as stream:
                 yield from csv_rows.read(stream, size, pipeline.source, columns, limits)

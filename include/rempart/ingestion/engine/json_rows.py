@@ -17,7 +17,7 @@ from rempart.ingestion.engine.json_arrow import ArrowLines
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.engine.lines import UTF8_BOM, Block, Blocks
 from rempart.ingestion.reading import EMPTY, check_format
-from rempart.ingestion.unpacking import Unreadable, unpacked
+from rempart.ingestion.unpacking import Unreadable, names_in, unpacked
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import Source
 
@@ -53,13 +53,15 @@ def read(
     blocks = Blocks(text, "utf-8", limits)
     lists = frozenset(name for name, column in (declared or {}).items() if column.takes_lists)
     rows = faulty = 0
-    by_arrow = ArrowLines(declared, source) if declared else None
+    given = names_in(source, columns)
+    known = {name: column for column, name in given.items()}
+    by_arrow = ArrowLines({given[name]: column for name, column in declared.items()}, source) if declared else None
     while (block := blocks.next()) is not None:
         typed, others = by_arrow.read(block) if by_arrow else ([], range(len(block)))
         for table in typed:
             rows += table.num_rows
-            yield TextRows(table)
-        found = _block(block, columns, others, lists)
+            yield TextRows(table.rename_columns([*columns, LINE, RAW]))
+        found = _block(block, known, others, lists)
         rows += found.table.num_rows + len(found.refused)
         faulty += len(found.refused)
         if faulty > limits.refused:
@@ -72,10 +74,11 @@ def read(
         raise Unreadable(EMPTY)
 
 
-def _block(block: Block, columns: Sequence[str], indexes: Sequence[int], lists: frozenset[str]) -> TextRows:
+def _block(block: Block, known: Mapping[str, str], indexes: Sequence[int], lists: frozenset[str]) -> TextRows:
+    """Return the rows of some lines. `known`: the columns of the schema by the names that the file gives them."""
+    columns = list(known.values())
     cells: list[list[str | None]] = [[] for _ in columns]
     lines, raws, refused = [], [], []
-    known = frozenset(columns)
     for index in indexes:
         raw = block.line(index).rstrip("\r\n")
         if not raw.strip():
@@ -92,7 +95,7 @@ def _block(block: Block, columns: Sequence[str], indexes: Sequence[int], lists: 
     return TextRows(_table(columns, cells, lines, raws), refused)
 
 
-def _parsed(raw: str, known: frozenset[str], lists: frozenset[str]) -> dict[str, str | None]:
+def _parsed(raw: str, known: Mapping[str, str], lists: frozenset[str]) -> dict[str, str | None]:
     try:
         found = json.loads(
             raw, parse_int=_NumberText, parse_float=_NumberText, parse_constant=_NumberText, object_pairs_hook=_object
@@ -103,9 +106,9 @@ def _parsed(raw: str, known: frozenset[str], lists: frozenset[str]) -> dict[str,
         raise _Faulty("not a JSON value") from None
     if not isinstance(found, dict):
         raise _Faulty("not a JSON object")
-    if not found.keys() <= known:
+    if not found.keys() <= known.keys():
         raise _Faulty("has a field that is not in the schema")
-    return {name: _text(name, value, name in lists) for name, value in found.items()}
+    return {known[name]: _text(known[name], value, known[name] in lists) for name, value in found.items()}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

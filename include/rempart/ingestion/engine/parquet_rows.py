@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion.engine.batches import LINE, RAW, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.reading import EMPTY
-from rempart.ingestion.unpacking import Unreadable, wrong_header
+from rempart.ingestion.unpacking import Unreadable, names_in, wrong_header
 from rempart.settings.columns import Column
+from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _ROWS = 50_000
 
 
-def read(file: Any, declared: Mapping[str, Column], limits: Limits) -> Iterator[TextRows]:
+def read(file: Any, declared: Mapping[str, Column], source: Source, limits: Limits) -> Iterator[TextRows]:
     """Yield the rows of a file (a path or a file that can seek). Raises Unreadable.
 
     A column may be a list if it is declared as an `array` of such items, without a `separator`.
@@ -27,26 +28,27 @@ def read(file: Any, declared: Mapping[str, Column], limits: Limits) -> Iterator[
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = list(declared)
+    columns = names_in(source, declared)
+    given = {name: column for column, name in columns.items()}
     try:
         opened = pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError):
         raise Unreadable("the file is not Parquet, or it is damaged") from None
-    if wrong := wrong_header(opened.schema_arrow.names, columns, ","):
+    if wrong := wrong_header(opened.schema_arrow.names, list(given), ","):
         raise Unreadable(wrong)
     if opened.metadata.num_rows > limits.rows:
         raise Unreadable(f"the file has more than {limits.rows} rows")
     if not opened.metadata.num_rows:
         raise Unreadable(EMPTY)
     for field in opened.schema_arrow:
-        if pa.types.is_nested(field.type) and not _listed(field.type, declared[field.name]):
+        if pa.types.is_nested(field.type) and not _listed(field.type, declared[given[field.name]]):
             raise Unreadable(f"column '{field.name}' holds lists or structures that its type does not take")
-    first, given = 1, 0
+    first, size = 1, 0
     try:
-        for batch in opened.iter_batches(_ROWS, columns=columns):
+        for batch in opened.iter_batches(_ROWS, columns=list(given)):
             rows = _rows(batch, columns, first)
-            given += rows.select(columns).nbytes
-            if given > limits.bytes:
+            size += rows.drop_columns([LINE, RAW]).nbytes
+            if size > limits.bytes:
                 raise Unreadable(f"the file is larger than {limits.bytes >> 20} MiB unpacked")
             yield TextRows(rows)
             first += batch.num_rows
@@ -67,11 +69,12 @@ def _listed(kind: pa.DataType, column: Column) -> bool:
     return bool(pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
 
 
-def _rows(batch: pa.RecordBatch, columns: Sequence[str], first: int) -> pa.Table:
+def _rows(batch: pa.RecordBatch, columns: Mapping[str, str], first: int) -> pa.Table:
+    """Return a batch's rows under the names of the schema. `columns`: the file's name of each."""
     import numpy as np
     import pyarrow as pa
 
-    made = {name: column(batch[name]) for name in columns}
+    made = {name: column(batch[given]) for name, given in columns.items()}
     lines = pa.array(np.arange(first, first + batch.num_rows), pa.int64())
     return pa.table({**made, LINE: lines, RAW: pa.nulls(batch.num_rows, pa.string())})
 

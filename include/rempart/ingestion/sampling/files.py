@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import PipelineError
 from rempart.ingestion.engine import csv_rows
 from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.reading import header_of
 from rempart.ingestion.sampling import blocks
-from rempart.ingestion.sampling.names import proposed_name
+from rempart.ingestion.sampling.names import columns_of
 from rempart.ingestion.sampling.sample import MOST_BYTES, MOST_MEMORY, MOST_ROWS, Declared, Sample
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.sources import Dialect, Source
@@ -58,18 +59,14 @@ def _refused(
     return PipelineError(f"draft a pipeline from {file.name}: {why}", hint)
 
 
-def check_names(what: str, names: Sequence[str], hint: str = _RENAME, *, quoted: bool = False) -> None:
+def check_names(what: str, names: Sequence[str], hint: str = _RENAME) -> None:
     """Raise PipelineError if a name cannot be a column.
 
-    Only with `quoted` the message contains the names: else they may be values, of a file without a header.
+    The message does not contain the names: they may be values, of a file without a header.
     """
-    wrong = {i: name for i, name in enumerate(names, 1) if not re.fullmatch(_NAME, name)}
-    if not wrong:
+    told = [str(i) for i, name in enumerate(names, 1) if not re.fullmatch(_NAME, name)]
+    if not told:
         return
-    told = [f"{i} ({_printable(name)})" if quoted else str(i) for i, name in wrong.items()]
-    if quoted:
-        better = [f"{_printable(name)} as {to}" for name in wrong.values() if (to := proposed_name(name))]
-        hint = f"{hint.split(', such as')[0]}: {', '.join(better[:20])}." if better else hint
     raise PipelineError(
         f"draft a pipeline from {what}: the names of columns {', '.join(told[:20])} have characters other than "
         "lower case letters, digits and _",
@@ -83,10 +80,6 @@ def is_header(first: Sequence[str], second: Sequence[str]) -> bool:
     return texts and len(first) == len(second) and any(re.fullmatch(r"-?\d[\d.,:/T+ -]*", cell) for cell in second)
 
 
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[:60])
-
-
 def _csv(file: Path) -> Sample:
     import pyarrow as pa
 
@@ -97,13 +90,17 @@ def _csv(file: Path) -> Sample:
     if not line:
         raise Unreadable("the file is empty")
     delimiter = max(",;\t|", key=line.count)
-    header = [name.strip('"') for name in line.split(delimiter)]
-    second = [cell.strip('"') for cell in first[1].split(delimiter)] if len(first) > 1 else []
-    check_names(file.name, header, quoted=is_header(header, second))
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
+    header = header_of(file.name, io.BytesIO(read.body), len(read.body), source)
+    second = [cell.strip('"') for cell in first[1].split(delimiter)] if len(first) > 1 else []
+    if not is_header(header, second):
+        check_names(file.name, header)
+    names = columns_of(header)
+    columns = [names[name] for name in header]
+    source = source.model_copy(update={"header": names})
     tables, rows, refused = [], 0, 0
-    for batch in csv_rows.read(io.BytesIO(read.body), len(read.body), source, header, Limits()):
-        tables.append(batch.table.select(header))
+    for batch in csv_rows.read(io.BytesIO(read.body), len(read.body), source, columns, Limits()):
+        tables.append(batch.table.select(columns))
         rows += batch.table.num_rows
         refused += len(batch.refused)
     if not rows:
@@ -119,7 +116,7 @@ def _csv(file: Path) -> Sample:
     whole = read.whole and rows == table.num_rows
     if not read.whole and b'"' in read.body:
         refused = 0  # the blocks of a sample may begin and end within a quoted field of several lines
-    return Sample(file.name, table, dialect, lines, about, whole, refused=refused)
+    return Sample(file.name, table, dialect, lines, about, whole, refused=refused, header=names)
 
 
 def thinned(table: pa.Table, most: int) -> pa.Table:
@@ -153,17 +150,18 @@ def _json_lines(file: Path) -> Sample:
     if not found:
         raise Unreadable("no line is a JSON object" if lines else "the file is empty")
     names = list(dict.fromkeys(name for row in found for name in row))
-    check_names(file.name, names, "Rename the fields, such as booking_id.")
     about = len(found) if read.whole else round(len(found) * read.size / max(1, len(read.body)))
     kept = found[:: -(-len(found) // MOST_ROWS)]
-    declared, columns = {}, {}
+    header, declared, columns = columns_of(names), {}, {}
     for name in names:
         values = [row.get(name) for row in kept]
-        declared[name] = _declared_json(file, name, values)
-        columns[name] = pa.array([_json_text(value) for value in values], pa.string())
+        declared[header[name]] = _declared_json(file, name, values)
+        columns[header[name]] = pa.array([_json_text(value) for value in values], pa.string())
     known = {name: kind for name, kind in declared.items() if kind is not None}
     whole, form = read.whole and len(kept) == about, {"format": "jsonl"}
-    return Sample(file.name, pa.table(columns), Dialect(), form, about, whole, known, refused=lines - len(found))
+    return Sample(
+        file.name, pa.table(columns), Dialect(), form, about, whole, known, refused=lines - len(found), header=header
+    )
 
 
 class _Number(str):
@@ -214,18 +212,19 @@ def _parquet(file: Path) -> Sample:
     try:
         with pq.ParquetFile(file) as opened:
             rows, schema = opened.metadata.num_rows, opened.schema_arrow
-            check_names(file.name, schema.names, "Rename these columns, such as booking_id.", quoted=True)
+            if len(set(schema.names)) < len(schema.names):
+                raise Unreadable("a column occurs twice")
             if not rows:
                 raise Unreadable("the file has no rows")
-            declared = {field.name: _declared_arrow(file, field) for field in schema}
+            header = columns_of(schema.names)
+            declared = {header[field.name]: _declared_arrow(file, field) for field in schema}
             table = pa.Table.from_batches(list(spread(opened, rows)), schema)
     except pa.ArrowException:
         raise Unreadable("the file is not Parquet, or it is damaged") from None
-    columns = {name: arrow_text(table[name]) for name in schema.names}
+    columns = {column: arrow_text(table[name]) for name, column in header.items()}
     known = {name: kind for name, kind in declared.items() if kind is not None}
-    return Sample(
-        file.name, pa.table(columns), Dialect(), {"format": "parquet"}, rows, table.num_rows == rows, known, text=False
-    )
+    form, whole = {"format": "parquet"}, table.num_rows == rows
+    return Sample(file.name, pa.table(columns), Dialect(), form, rows, whole, known, text=False, header=header)
 
 
 def spread(opened: Any, rows: int) -> Iterator[pa.RecordBatch]:

@@ -1,10 +1,13 @@
-"""Names of columns and pipelines, made of what people call them."""
+"""Names of columns and pipelines, made of what people call them; and the map from those to these."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
 _LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l"})
 
 
@@ -18,3 +21,35 @@ def plain_name(text: str) -> str:
 def proposed_name(name: str) -> str:
     """Return a column's name like this one, such as `site_name` for `Site Name`; empty if no letter is left. Pure."""
     return plain_name(name).strip("_0123456789")[:50]
+
+
+def columns_of(names: Iterable[str]) -> dict[str, str]:
+    """Return a column's name for each name, in order, no two alike: a name that can be a column stays. Pure."""
+    given = list(names)
+    columns = {name: name if _NAME.fullmatch(name) else "" for name in given}
+    taken = set(columns.values())
+    for i, name in enumerate(given, 1):
+        if columns[name]:
+            continue
+        proposed = proposed_name(name) or f"column_{i}"
+        again = 1
+        while (free := proposed if again == 1 else f"{proposed[:46]}_{again}") in taken:
+            again += 1
+        columns[name] = free
+        taken.add(free)
+    return columns
+
+
+def header_entries(columns: Mapping[str, str]) -> Iterator[str]:
+    """Yield entries of `source.header` as YAML, such as `"Order ID": order_id`; none for a name that stays. Pure."""
+    yield from (f"{yaml_text(name)}: {yaml_word(column)}" for name, column in columns.items() if name != column)
+
+
+def yaml_word(text: str) -> str:
+    """Return a text as a YAML scalar, in quotes where these are needed. Pure."""
+    return text if re.fullmatch(r"[a-z][a-z0-9_]*", text) and text not in _YAML_WORDS else yaml_text(text)
+
+
+def yaml_text(text: str) -> str:
+    """Return a text as a quoted YAML scalar. Pure."""
+    return '"' + "".join(f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08X}" for c in text) + '"'

@@ -51,6 +51,8 @@ class Sample:
     """Whether the cells are text whose dialect has to be found, as in CSV."""
     refused: int = 0
     """Rows that were read and cannot be split into their columns."""
+    header: Mapping[str, str] = field(default_factory=dict)
+    """The table's columns by the names that the source gives them. Empty if these are the same."""
 
     @property
     def told(self) -> str:

@@ -34,8 +34,8 @@ def cells(row: bytes) -> list[str]:
 
 
 def header(columns: Sequence[str]) -> bytes:
-    """Return the first line of a delivery. Names of columns need no quotes."""
-    return ",".join(columns).encode()
+    """Return the first line of a delivery."""
+    return line(columns)
 
 
 def deliver(sink: Sink, stem: str, first: bytes, rows: Iterable[bytes]) -> list[Delivery]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from rempart.backup.databases.not_held import is_whole, of_record
+from rempart.backup.drill.checks import passed_of
 from rempart.ledger.attributed import run_name, writer
 from rempart.ledger.port import Evidence, Kind
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -269,7 +270,8 @@ def _prune(body: Body) -> Sentence:
 def _drill(body: Body) -> Sentence:
     checks = body.get("checks") or ()
     red = tuple(f"{check['what']}: {check.get('detail', '')}" for check in checks if check["ok"] is not True)
-    counts = {"passed_count": len(checks) - len(red), "checks_count": len(checks)}
+    passed, count = passed_of(check["ok"] for check in checks)
+    counts = {"passed_count": passed, "checks_count": count}
     return ("good" if body["ok"] is True else "bad"), {"rto_seconds": float(body["rto_seconds"]), **counts}, red
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.databases.postgresql import find_tools, first_error, libpq_environment
-from rempart.backup.drill.checks import RestoreCheck, equal_count, equal_predictions, equal_tables, passed
+from rempart.backup.drill.checks import RestoreCheck, equal_count, equal_predictions, equal_tables, passed, passed_of
 from rempart.backup.drill.tracking_server import marked_processes
 from rempart.settings.config import TLS, Connection, parse_connection
 
@@ -106,3 +106,9 @@ def test_the_programs_use_a_libpq_with_tls_that_is_as_new_as_they_are():
 def test_only_the_drills_own_processes_are_its_own():
     blocks = {1: b"A=1\0REMPART_DRILL=x-1\0", 2: b"REMPART_DRILL=x-12\0", 3: b"NOTE=REMPART_DRILL=x-1\0", 4: b""}
     assert marked_processes("x-1", blocks) == [1]
+
+
+@given(st.lists(st.sampled_from([True, False, None])))
+def test_a_check_that_did_not_run_counts_and_did_not_pass(outcomes):
+    count, of = passed_of(iter(outcomes))
+    assert of == len(outcomes) and count + outcomes.count(False) + outcomes.count(None) == of

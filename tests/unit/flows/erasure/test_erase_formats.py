@@ -25,17 +25,23 @@ def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
     return without_features(monkeypatch)
 
 
+OTHER_NAME = "Booking.ID (No)"
+
+
 def packed(body: bytes, packing: str) -> bytes:
     if packing == ".zst":
         return bytes(pa.compress(body, codec="zstd", asbytes=True))
     return gzip.compress(body) if packing == ".gz" else body
 
 
-def encoded(rows: Sequence[str], form: str) -> bytes:
-    plain = [dict(zip(HEADER.split(","), row, strict=True)) for row in csv.reader(rows)]
+def encoded(rows: Sequence[str], form: str, header: str = HEADER) -> bytes:
+    plain = [dict(zip(header.split(","), row, strict=True)) for row in csv.reader(rows)]
     if form == "csv":
-        return "\n".join([HEADER, *rows, ""]).encode()
-    typed: list[dict[str, Any]] = [{**row, "booking_id": int(row["booking_id"])} for row in plain]
+        return "\n".join([header, *rows, ""]).encode()
+    typed: list[dict[str, Any]] = [
+        {name: int(value) if name in ("booking_id", OTHER_NAME) else value for name, value in row.items()}
+        for row in plain
+    ]
     if form == "jsonl":
         return "".join(json.dumps(row) + "\n" for row in typed).encode()
     sink = pa.BufferOutputStream()
@@ -55,7 +61,7 @@ def text_of(body: bytes) -> str:
 
 
 def holders(lake: Lake) -> list[str]:
-    wanted = re.compile(rf"booking_id[\"']*: [\"']*{WHO}\b|(^|\n|': '){WHO},")
+    wanted = re.compile(rf"(booking_id|{re.escape(OTHER_NAME)})[\"']*: [\"']*{WHO}\b|(^|\n|': '){WHO},")
     found = []
     for name in ("primary", "haven"):
         site = lake.site(name)
@@ -103,6 +109,27 @@ def test_a_booking_is_erased_from_every_format_and_its_neighbours_stay(form: str
     outcomes = {o["file"]: o for o in deliveries.outcomes(lake.site("primary"), lake.bucket, "hotel_bookings")}
     third = outcomes[f"three.{form}{packing}"]
     assert (third["accepted"], third["reasons"]) == (1, {"erased": 1})
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_booking_is_erased_from_files_with_other_names_also_after_these_changed(form: str) -> None:
+    lake, renamed = in_two_memories(), HEADER.replace("booking_id", OTHER_NAME).replace("adults", "Adults")
+    today = lake.pipeline
+    names = {OTHER_NAME: "booking_id", "Adults": "adults"}
+    as_then = {"format": form, "header": names}
+    lake.pipeline = today.model_copy(update={"source": today.source.model_copy(update=as_then)})
+    changed = VICTIM.split(",")
+    changed[1] = "99.5"
+    land(lake, f"one.{form}", encoded(ROWS[:10], form, renamed))
+    land(lake, f"two.{form}", encoded([",".join(changed), *ROWS[10:14]], form, renamed))
+    lake.pipeline = today  # later files have the names of the schema
+    lake.replicate()
+    assert {holder.split("/")[1] for holder in holders(lake)} == {"raw", "quarantine", "snapshots"}
+    done = erase(lake, WHO)
+    assert not done.pending and not done.unread and holders(lake) == []
+    raw = [lake.site("primary").read(lake.bucket, i.key) for i in lake.site("primary").list(lake.bucket, "raw/")]
+    text = "\n".join(map(text_of, raw))
+    assert OTHER_NAME in text and all(str(id_of(row)) in text for row in ROWS[:14] if id_of(row) != WHO)
 
 
 def test_an_old_delivery_is_cut_with_the_dialect_with_which_it_was_read() -> None:

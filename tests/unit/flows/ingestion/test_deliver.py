@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rempart.cli.views import delivery as view
 from rempart.coordination.active import Active
@@ -100,7 +102,20 @@ def test_a_file_without_a_header_is_named_without_the_values_of_its_first_row(pl
 
 def test_a_header_that_is_spelled_in_another_way_is_told_as_it_should_be(platform: Platform, make: Make) -> None:
     error = refused(platform, make(header=[*(name.title().replace("_", " ") for name in HEADER), "Remark"]))
-    assert f"Its first line should be: {','.join(HEADER)},Remark" in error.what
+    assert "column 'Remark' is not in the pipeline file; it spells columns in another way" in error.what
+    entries = re.search(r"add to `source`: header: (\{.*\})$", error.what, re.MULTILINE)
+    assert entries
+    names = yaml.safe_load(entries[1])
+    assert set(names.values()) == set(HEADER) and names["Booking Id"] == "booking_id"
+    declared = PIPELINE.model_copy(update={"source": PIPELINE.source.model_copy(update={"header": names})})
+    assert deliver.header_fault("w.csv", list(names), declared) is None
+    # a part of the names, and a supplier that changes them again
+    some = [HEADER[0].upper(), *HEADER[1:]]
+    fault = deliver.header_fault("w.csv", some, PIPELINE)
+    assert fault and f'header: {{"{HEADER[0].upper()}": {HEADER[0]}}}' in fault.line()
+    first, *others = names
+    again = deliver.header_fault("w.csv", [HEADER[0], *others], declared)
+    assert again and f'"{first}"' not in again.other and all(f'"{name}"' in again.other for name in others)
 
 
 def test_a_row_that_happens_to_hold_a_columns_name_is_not_repeated_either(platform: Platform, make: Make) -> None:

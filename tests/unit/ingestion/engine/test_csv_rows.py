@@ -80,7 +80,15 @@ def files(draw: st.DrawFn) -> tuple[bytes, Source]:
     """Hostile text behind a mostly right header."""
     delimiter = draw(st.sampled_from([",", ",", ";", "\t", "|", " ", "^", "]", "-", "\\", "§"]))
     encoding = draw(st.sampled_from(["utf-8", "utf-8", "latin-1", "cp1252"]))
-    header = draw(st.sampled_from([f"a{delimiter}b", f"b{delimiter}a", f'"a"{delimiter}b', f"a{delimiter}a", "", "a"]))
+    header = draw(
+        st.sampled_from(
+            [
+                *(f"a{delimiter}b", f"b{delimiter}a", f'"a"{delimiter}b', f"a{delimiter}a", "", "a"),
+                *(f'"A,\n""1"""{delimiter}b', f"É{delimiter}b", f"b{delimiter}É"),
+            ]
+        )
+    )
+    names = draw(st.sampled_from([{}, {}, {"a": "b", "b": "a"}, {'A,\n"1"': "a"}, {"É": "a"}, {"": "b"}]))
     start = (
         draw(st.sampled_from(["", "", "", "\ufeff", "\n\r\n"])) + header + draw(st.sampled_from(["\n", "\r\n", "\r"]))
     )
@@ -88,7 +96,7 @@ def files(draw: st.DrawFn) -> tuple[bytes, Source]:
     body = text.encode(encoding, errors="ignore")
     if draw(st.integers(0, 30)) == 0:
         body += b"\xff\x81"
-    return body, Source(prefix="x/", delimiter=delimiter, encoding=encoding)
+    return body, Source(prefix="x/", delimiter=delimiter, encoding=encoding, header=names)
 
 
 @settings(max_examples=300, deadline=None)

@@ -104,6 +104,9 @@ name = st.sampled_from(['"i"', '"n"', '"s"', '"b"', '"d"', '"a"', '"t"', r'"\u00
 fields = usual | usual | usual | st.lists(st.tuples(name, number | text | other), max_size=4)
 
 
+NAMES = st.sampled_from([{}, {}, {"i": "n", "n": "i"}, {"other": "s"}, {"": "t", "a": "s", "s": "a"}])
+
+
 @st.composite
 def lines(draw: st.DrawFn) -> str:
     colon, comma = draw(st.sampled_from([(":", ","), (": ", ", "), (" :", " ,")]))
@@ -113,13 +116,18 @@ def lines(draw: st.DrawFn) -> str:
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(lines(), min_size=1, max_size=12), st.sampled_from([1, 3, 64]), st.booleans(), st.integers(1, 200))
-@example(['{"i":1}{"i":2}', '{"i":', "3}"], 1, False, 200)
-@example(['{"i": 1}'] * 3 + ['{"i": 1.0}', '{"i": "1"}'], 1, False, 200)
-@example(['{"n": 1}', '{"n": 1e400}', '{"n": -0}'], 1, False, 200)
-def test_the_same_rows_and_reasons_as_line_by_line(made: list[str], few: int, tokens: bool, size: int) -> None:
+@given(
+    st.lists(lines(), min_size=1, max_size=12), st.sampled_from([1, 3, 64]), st.booleans(), st.integers(1, 200), NAMES
+)
+@example(['{"i":1}{"i":2}', '{"i":', "3}"], 1, False, 200, {})
+@example(['{"i": 1}'] * 3 + ['{"i": 1.0}', '{"i": "1"}'], 1, False, 200, {})
+@example(['{"n": 1}', '{"n": 1e400}', '{"n": -0}'], 1, False, 200, {})
+@example(['{"i": 1}'] * 3 + ['{"i": 1.0}', '{"i": "1"}'], 1, False, 200, {"i": "n", "n": "i"})
+def test_the_same_rows_and_reasons_as_line_by_line(
+    made: list[str], few: int, tokens: bool, size: int, names: dict[str, str]
+) -> None:
     body = "\n".join(["{}", *made]).encode()
-    source = Source(prefix="x/", null_values=["", "7"] if tokens else [""])
+    source = Source(prefix="x/", null_values=["", "7"] if tokens else [""], header=names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_arrow.ArrowLines, "read", lambda self, block: ([], range(len(block))))
         line_by_line = read(body, source, COLUMNS)

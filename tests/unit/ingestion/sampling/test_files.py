@@ -111,7 +111,7 @@ def test_text_in_json_is_no_number_and_a_missing_field_is_null(tmp_path: Path) -
     [
         ('{"day": "2025-01-01", "who": {"name": "Mustermann"}}', "'who' holds objects"),
         ('{"day": "2025-01-01", "who": [1, "Mustermann"]}', "mixed or nested"),
-        ('{"Mustermann": 1}', "names of columns 1"),
+        ('{"Mustermann": 1}', "no column holds dates"),
         ("Mustermann", "no line is a JSON object"),
     ],
 )

@@ -140,8 +140,8 @@ class Http:
 
     @property
     def _header(self) -> bytes:
-        columns = list(self.pipeline.columns)
-        return csv_deliveries.header(columns) + b"\n" if self.source.format == "csv" else b""
+        names = list(self.source.names(self.pipeline.columns).values())
+        return csv_deliveries.header(names) + b"\n" if self.source.format == "csv" else b""
 
     def _deliveries(self, lines: Iterator[bytes], sink: Sink, file: Path) -> Iterator[Delivery]:
         while True:
@@ -164,6 +164,7 @@ class Pages:
 
     def __init__(self, opened: Http, client: Client, state: State, since: int | None) -> None:
         self._source, self._pipeline, self._most = opened.source, opened.pipeline, opened.pages
+        self._names = opened.source.names(opened.pipeline.columns)
         self._client, self._version = client, downloads.Version(state.get("etag", ""), state.get("modified", ""))
         self._first = paging.first(self._source, self._text(since))
         self.next: str | None = state.get(NEXT) or self._first
@@ -197,7 +198,7 @@ class Pages:
                 page = json_rows.parse(answer.body, source.records)
                 guard.check(here, answer, len(page.rows))
                 for row, line in zip(page.rows, self._lines(page), strict=True):
-                    at = self._cursor(row.get(source.cursor.column)) if source.cursor else None
+                    at = self._cursor(row.get(self._names[source.cursor.column])) if source.cursor else None
                     self.count, self.readable = self.count + 1, self.readable + (at is not None)
                     yield at, line
                 self.next = paging.following(source, here, answer.url, page, answer.headers.get("link", ""))
@@ -212,10 +213,10 @@ class Pages:
                 return
 
     def _lines(self, page: json_rows.RowsPage) -> Iterator[bytes]:
-        columns = self._pipeline.columns
+        names = self._names.values()
         if self._source.format == "csv":
-            return map(csv_deliveries.line, json_rows.cells(page, columns))
-        return json_rows.lines(page, columns)
+            return map(csv_deliveries.line, json_rows.cells(page, names))
+        return json_rows.lines(page, names)
 
     def _cursor(self, value: object) -> int | None:
         if not isinstance(value, str) or self._source.cursor is None:

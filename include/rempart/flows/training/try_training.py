@@ -1,0 +1,79 @@
+"""Train a pipeline's model on the training set of a try, without a stack or a site, and score it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rempart.errors import TrainingError
+from rempart.flows.training.check_pipeline import check_trainer
+from rempart.flows.training.train import target_feature
+from rempart.models.encoding import features_of
+from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.telemetry import TELEMETRY_OFF
+from rempart.training import backends
+from rempart.training.job import FeatureSpec, TrainerSpec
+from rempart.training.trial import TrialAnswer, TrialOrder
+
+_SECRET = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "AWS_")
+"""Begins the names of variables that a trainer does not get."""
+
+
+@dataclass(frozen=True)
+class TriedModel:
+    """Scores of a model that was trained in a try, on the held-out rows, and how long the training took."""
+
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+def train(pipeline: ModelPipeline, body: bytes) -> TriedModel:
+    """Train once on a frozen training set, at most as long as `trainer.timeout`. Raises TrainingError."""
+    params = check_trainer(pipeline)
+    trainer = TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed)
+    python = backends.python_of(trainer.use)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}
+    environment |= {**TELEMETRY_OFF, "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
+    began, limit = time.monotonic(), pipeline.trainer.timeout
+    with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
+        file = Path(folder, "training.parquet")
+        file.write_bytes(body)
+        order = TrialOrder(
+            file=str(file),
+            task=pipeline.prediction.task,
+            target=FeatureSpec.of(target_feature(pipeline)),
+            features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
+            trainer=trainer,
+        )
+        try:
+            done = subprocess.run(
+                [python, "-m", "rempart.training.trial"],
+                input=order.model_dump_json().encode(),
+                capture_output=True,
+                env=environment,
+                timeout=limit.total_seconds(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TrainingError(
+                f"try to train {pipeline.name}: it was ended because it ran longer than {limit}",
+                "Raise trainer.timeout in the pipeline, or try with fewer rows.",
+            ) from None
+    last = (done.stdout.splitlines() or [b""])[-1]
+    try:
+        answer = TrialAnswer.model_validate_json(last)
+    except ValidationError:  # an error of the trainer may quote values, and is not repeated
+        raise TrainingError(
+            f"try to train {pipeline.name}: the trainer's process ended with status {done.returncode}",
+            "Check trainer.use and trainer.params, and that the machine has enough memory.",
+        ) from None
+    if answer.fault:
+        raise TrainingError(answer.fault, answer.hint)
+    return TriedModel(answer.metrics, time.monotonic() - began)
