@@ -21,11 +21,14 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.engine import json_rows
+from rempart.ingestion.engine.deliveries import rows_of
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.sources import csv_deliveries
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import ModelPipeline, Pipeline, Source
+from tests.http_service import serving
 from tests.unit.ingestion.conftest import READINGS
+from tests.unit.ingestion.sources import test_web
 from tests.unit.ingestion.test_formats import ROWS, in_quarantine, taken_in, text
 from tests.unit.ingestion.test_reingest import allowing
 
@@ -148,3 +151,24 @@ def test_parquet_with_a_column_twice_is_no_crash(tmp_path: Path) -> None:
 
 def test_the_header_is_no_part_of_a_pipeline_without_one(readings: Pipeline) -> None:
     assert readings.source.names(readings.columns) == {name: name for name in readings.columns}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_rows_are_delivered_under_the_names_of_the_service_and_read_by_the_map(form: str, tmp_path: Path) -> None:
+    rows = [{"Booking, ID": n, "seen-at": f"2025-01-01T00:{n:02}:00Z", "booking_id": "other"} for n in range(3)]
+    source: dict[str, Any] = {
+        "format": form,
+        "header": {"Booking, ID": "booking_id", "seen-at": "seen"},
+        "cursor": {"column": "seen", "overlap": "3m"},
+        "cursor_parameter": "since",
+    }
+    with serving(lambda asked: test_web.as_json(rows)) as service:
+        sink = test_web.MemorySink()
+        state = test_web.opened(service, **source).extract({}, sink, test_web.NOW).state
+        test_web.opened(service, **source).extract(state, test_web.MemorySink(), test_web.NOW)
+        assert service.asked[-1].query["since"] == "2024-12-31T23:59:00Z"
+    ((name, body),) = sink.stored.items()
+    assert b"Booking, ID" in body and b"other" not in body
+    (file := tmp_path / name).write_bytes(body)
+    (batch,) = rows_of(file, test_web.pipeline(**source), Limits())
+    assert [str(value) for value in batch.table["booking_id"].to_pylist()] == ["0", "1", "2"] and not batch.refused

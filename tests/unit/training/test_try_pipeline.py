@@ -102,7 +102,8 @@ def test_a_training_that_fails_leaves_the_rest_of_the_try_and_quotes_no_value(fi
 
 
 @pytest.mark.parametrize(
-    ("does", "says"), [("exec sleep 600", "longer than 0:00:01"), ("exit 9", "ended with status 9")]
+    ("does", "timeout", "says"),
+    [("exec sleep 600", "1s", "longer than 0:00:01"), ("exit 9", "10m", "ended with status 9")],
 )
 def test_a_training_that_does_not_end_or_ends_its_process_is_told(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, timeout: str, says: str

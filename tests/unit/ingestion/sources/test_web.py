@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import IngestError, SourceUnavailable
-from rempart.ingestion.engine.deliveries import rows_of
-from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.sources import row_memory
 from rempart.ingestion.sources.port import Delivery, Origin
 from rempart.ingestion.sources.web import client as web
@@ -131,27 +128,6 @@ def test_every_row_of_every_page_comes_once(answers: Callable[[Request], Reply],
         assert sink.rows == ROWS and first.complete
         again = opened(service, **source).extract(first.state, sink, NOW)
         assert (again.deliveries, again.state) == ([], first.state)
-
-
-@pytest.mark.parametrize("form", ["jsonl", "csv"])
-def test_rows_are_delivered_under_the_names_of_the_service_and_read_by_the_map(form: str, tmp_path: Path) -> None:
-    rows = [{"Booking, ID": n, "seen-at": f"2025-01-01T00:{n:02}:00Z", "booking_id": "other"} for n in range(3)]
-    source: dict[str, Any] = {
-        "format": form,
-        "header": {"Booking, ID": "booking_id", "seen-at": "seen"},
-        "cursor": {"column": "seen", "overlap": "3m"},
-        "cursor_parameter": "since",
-    }
-    with serving(lambda asked: as_json(rows)) as service:
-        sink = MemorySink()
-        state = opened(service, **source).extract({}, sink, NOW).state
-        opened(service, **source).extract(state, MemorySink(), NOW)
-        assert service.asked[-1].query["since"] == "2024-12-31T23:59:00Z"
-    ((name, body),) = sink.stored.items()
-    assert b"Booking, ID" in body and b"other" not in body
-    (file := tmp_path / name).write_bytes(body)
-    (batch,) = rows_of(file, pipeline(**source), Limits())
-    assert [str(value) for value in batch.table["booking_id"].to_pylist()] == ["0", "1", "2"] and not batch.refused
 
 
 def test_a_whole_listing_delivers_new_and_changed_rows_only() -> None:
