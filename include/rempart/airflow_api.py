@@ -19,6 +19,7 @@ from rempart.settings.config import Connection
 logger = logging.getLogger(__name__)
 
 TERMINAL = frozenset({"success", "failed"})
+_TOLD_AGAIN_SECONDS = 60
 _ASKED_AGAIN = 3
 _LOGIN = "/auth/token"
 PAGE = 100
@@ -262,15 +263,19 @@ class AirflowApi:
         return run
 
     def follow(self, dag_id: str, run_id: str, tell: Callable[[str], object], timeout: float = 900) -> float:
-        """Wait for a run to end, telling each change of state; its duration in seconds. Raises when it failed."""
+        """Wait for a run to end, telling each change of state, and each minute without one; its duration in seconds.
+
+        Raises AirflowApiError when it failed.
+        """
         started, last = time.monotonic(), ""
+        told_at = started
         while True:
             state = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
             tasks = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
             line = ", ".join(f"{t['task_id']} {t['state'] or 'waiting'}" for t in tasks)
-            if line != last:
+            if line != last or time.monotonic() - told_at >= _TOLD_AGAIN_SECONDS:
                 tell(line)
-                last = line
+                last, told_at = line, time.monotonic()
             if state in TERMINAL:
                 break
             if time.monotonic() - started > timeout:

@@ -22,6 +22,9 @@ from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
 from rempart.settings.pipelines import pipelines_dir
 
+_FEW_ROWS = 20_000
+"""Rows up to which a draft proposes small trees."""
+
 
 def draft_pipeline(source: Path | Sample, name: str | None = None, *, target: str | None = None) -> str:
     """Return YAML of a pipeline for deliveries like this file, or for the source of a sample; it loads unchanged.
@@ -176,6 +179,8 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         notes.append("arrays are stored, and no feature")
     if column.type == "string":
         notes.append("free text never enters a model")
+    if "nullable: true" in parts and column.type in ("date", "timestamp"):
+        notes.append("empty in some rows, so no moment may use it")
     return "{" + ", ".join(parts) + "}" + (f"    # CHECK: {'; '.join(notes)}" if notes else "")
 
 
@@ -230,7 +235,7 @@ def _learning(s: Survey) -> Iterator[str]:
     fixed = "With `start: DATE`, rows from that date on are never learned from, until you move it"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
-    yield "trainer: {use: gradient_boosting}"
+    yield _trainer(s.sample.rows)
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
@@ -238,6 +243,13 @@ def _learning(s: Survey) -> Iterator[str]:
     worst = "set the error from which on a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
+
+
+def _trainer(rows: int) -> str:
+    if rows > _FEW_ROWS:
+        return "trainer: {use: gradient_boosting}"
+    small = "params: {max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6}"
+    return f"trainer: {{use: gradient_boosting, {small}}}    # small trees: large ones learn few rows by heart"
 
 
 def _other_target(s: Survey) -> str:

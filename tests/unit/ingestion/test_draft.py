@@ -279,3 +279,18 @@ def test_a_pipeline_is_named_after_a_file_with_umlauts_in_full(tmp_path: Path) -
     assert load(text).name == "groesse_der_strasse"
     text = draft_pipeline(write(tmp_path / "x.csv", "Größe der Straße,ÜBERSTUNDEN,day\n1,2,2025-01-01\n"))
     assert load(text).source.header == {"Größe der Straße": "groesse_der_strasse", "ÜBERSTUNDEN": "ueberstunden"}
+
+
+def test_digits_that_begin_with_zero_stay_text_and_few_rows_get_small_trees(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 28 + 1:02}/01/2025,0{1000 + i},{'yes' if i % 4 == 0 else 'no'}" for i in range(200)]
+    text = draft_pipeline(write(tmp_path / "customers.csv", "\n".join(["no,begins,postcode,cancelled", *rows])))
+    pipeline = load(text)
+    assert pipeline.columns["postcode"].type == "string" and "digits that begin with 0" in text
+    assert pipeline.trainer.params["max_leaf_nodes"] == 6
+    assert pipeline.gate.limit == pytest.approx(0.562, abs=0.001)  # of a quarter: not of equally likely classes
+
+
+def test_two_forms_of_dates_in_a_file_are_told(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 28 + 1:02}/01/2025,2025-02-{i % 28 + 1:02} 08:{i % 60:02}:00,{i % 7}" for i in range(200)]
+    text = draft_pipeline(write(tmp_path / "readings.csv", "\n".join(["no,begins,taken_at,value", *rows])))
+    assert "dates written DD/MM/YYYY, but `dates` is YYYY-MM-DD" in text

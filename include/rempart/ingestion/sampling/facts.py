@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number, pattern
 from rempart.ingestion.sampling.sample import Declared
 from rempart.settings.columns import MAX_PRECISION, ColumnType
-from rempart.settings.sources import Dialect
+from rempart.settings.sources import DateFormat, Dialect
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +60,8 @@ class ColumnFacts:
 def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect) -> ColumnFacts:
     """Return the facts about a column of text. Empty cells are null; the other values decide about the type.
 
-    A few cells may be no number or no time, which the note tells: ingestion refuses their rows.
+    A few cells may be no number or no time, which the note tells: ingestion refuses their rows. Digits that begin with
+    a zero, such as a postcode, are no number: it would lose the zero.
     """
     import pyarrow.compute as pc
 
@@ -84,7 +85,8 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
             items=stated[4],  # type: ignore[arg-type] # number or string
             outliers=outliers,
         )
-    if declared is None and (found := _number(name, distinct, nullable, unique, dialect)):
+    zeros = any(map(_LEADING_ZERO.fullmatch, distinct))
+    if declared is None and not zeros and (found := _number(name, distinct, nullable, unique, dialect)):
         return found
     if time := recognise.time_in(distinct, dialect):
         return ColumnFacts(name, time[0], nullable, unique, note=_others(len(present) - time[1], len(present), time[0]))
@@ -92,12 +94,26 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
         return array
-    if declared is None and (found := _nearly_number(name, distinct, dialect)):
+    if declared is None and not zeros and (found := _nearly_number(name, distinct, dialect)):
         return replace(found, nullable=nullable, unique=unique)
     if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
         return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
-    return ColumnFacts(name, "string", nullable, unique, note="" if distinct else "always empty in these rows")
+    return ColumnFacts(name, "string", nullable, unique, note=_of_text(distinct, dialect, zeros))
 
+
+def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
+    """Return why a column is text, where its cells look like something else. Pure."""
+    if not cells:
+        return "always empty in these rows"
+    if zeros:
+        return "digits that begin with 0: kept as text"
+    for form in get_args(DateFormat):
+        if time := recognise.time_in(cells, Dialect(dates=form)):
+            return f"{time[0]}s written {form}, but `dates` is {dialect.dates}: write all of a file in the same form"
+    return ""
+
+
+_LEADING_ZERO = re.compile(r"0[0-9]+")
 
 _RANGED = ("integer", "number", "decimal")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -153,9 +154,11 @@ def _is_null_token(token: str, cells: recognise.Cells) -> bool:
 
 
 def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -> float:
-    """Return the score of a constant guess: mean absolute deviation, or the log loss of equally likely classes."""
+    """Return the score of a constant guess: mean absolute deviation, or the log loss of the classes' shares."""
     if target.type in ("number", "integer", "decimal"):
         numbers = [known for value in values if (known := number(value, dialect)) is not None] or [0.0]
         centre = fmean(numbers)
         return float(f"{fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
-    return round(math.log(max(2, len(target.values))), 3)
+    counts = Counter(values)
+    loss = -sum(n * math.log(n / counts.total()) for n in counts.values()) / (counts.total() or 1)
+    return round(loss if len(counts) > 1 else math.log(2), 3)
