@@ -30,6 +30,8 @@ from rempart.settings.telemetry import TELEMETRY_OFF
 logger = logging.getLogger(__name__)
 
 _LATE_SECONDS, _AGAIN_SECONDS = 20.0, 30.0
+_PATIENCE = 600.0
+"""For MLflow and Airflow: minutes on a busy machine. A process that died is told at once."""
 
 
 class ServiceLog:
@@ -335,7 +337,7 @@ def _start_servers(
     if "landing-watch" in stack.services:
         supervisor.launch(["landing-watch"])
     if "mlflow" in stack.services:
-        _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)
+        _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), _PATIENCE)
     if stack.external("airflow"):
         progress.ready("airflow", f"external, {external.check(stack, 'airflow', resolve)}")
         return
@@ -346,7 +348,7 @@ def _start_servers(
         checks.append(airflow_server.check(resolve("airflow_api"), since, airflow_server.expects_dags(stack)))
         return f"all components send heartbeats, {checks[-1].dags} DAGs parsed"
 
-    _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, 180)
+    _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, _PATIENCE)
     for line in checks[-1].import_errors:
         logger.warning("airflow: IMPORT ERROR in %s", line)
 
