@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rempart.settings.telemetry import TELEMETRY_OFF
+
 ROOT = Path(__file__).parents[2]
 IN_A_FORKED_PROCESS = """
 import json, os, runpy, sys
@@ -41,3 +43,33 @@ def test_a_forked_process_imports_nothing_of_the_platform_again(tmp_path: Path, 
     )
     imported = json.loads(done.stdout.splitlines()[-1])
     assert [name for name in imported if name.partition(".")[0] in ("rempart", "boto3", "botocore", "psycopg")] == []
+
+
+IN_A_TASK = """
+import gc, json, os, sys
+import airflow.settings, airflow.sdk, airflow.executors.local_executor
+
+forked = os.fork()
+if forked:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
+before = set(sys.modules)
+from airflow.sdk.listener import get_listener_manager
+get_listener_manager()
+import great_expectations, mlflow, onnx, mlflow.store.artifact.artifact_repository_registry
+from rempart.features import copy_online_store, quick_feast, repository
+quick_feast.load()
+import rempart.flows.ingestion.reingest, rempart.flows.training.materialize, rempart.flows.training.train
+import rempart.flows.training.validate
+print(json.dumps([gc.get_freeze_count() > len(gc.get_objects()), sorted(set(sys.modules) - before)]), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_task_of_a_pipeline_imports_no_package_again_and_the_collector_passes_them_over(tmp_path: Path) -> None:
+    env = os.environ | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    env |= {"REMPART_HOME": str(ROOT), "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"), **TELEMETRY_OFF}
+    command = [sys.executable, "-c", IN_A_TASK]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    passed_over, imported = json.loads(done.stdout.splitlines()[-1])
+    assert imported == []
+    assert passed_over, "the packages are no frozen objects: each task looks through them, and copies their memory"

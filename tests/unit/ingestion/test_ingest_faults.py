@@ -131,8 +131,14 @@ class Lying(MemorySite):
     def open(self, bucket: str, key: str, **named: Any) -> Any:
         if bucket != "landing" or not self.reads_wrong:
             return super().open(bucket, key, **named)
-        body = self.read(bucket, key)
-        return contextlib.nullcontext(io.BytesIO(body[:-9] if self.reads_wrong == "cut" else body.replace(b"3", b"4")))
+        return contextlib.nullcontext(io.BytesIO(self._wrong(self.read(bucket, key))))
+
+    def fetch(self, bucket: str, key: str, **named: Any) -> Any:
+        info, body = super().fetch(bucket, key, **named)
+        return info, self._wrong(body) if bucket == "landing" and self.reads_wrong else body
+
+    def _wrong(self, body: bytes) -> bytes:
+        return body[:-9] if self.reads_wrong == "cut" else body.replace(b"3", b"4")
 
 
 def lying(platform: Platform) -> tuple[Platform, Lying]:
@@ -173,10 +179,17 @@ def test_p7_a_delivery_waits_where_it_landed_until_all_that_is_kept_of_it_was_re
     assert not list(site.list("landing"))
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("wrong", ["cut", "altered"])
 def test_i3_a_delivery_that_comes_otherwise_than_it_is_stored_is_not_taken_in(
-    platform: Platform, readings: Pipeline, deliver: Callable[..., None], wrong: str
+    platform: Platform,
+    readings: Pipeline,
+    deliver: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    large: bool,
 ) -> None:
+    monkeypatch.setattr("rempart.flows.ingestion.ingest.AT_ONCE", 0 if large else 8 << 20)
     dishonest, site = lying(platform)
     deliver("1.csv", B, to=dishonest)
     site.reads_wrong = wrong

@@ -32,6 +32,7 @@ from rempart.ingestion.reading import EMPTY, NO_ROWS, RefusedRow
 from rempart.replication.vouching import vouch
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
+from rempart.sites.once import AT_ONCE
 from rempart.sites.port import ObjectInfo
 from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
@@ -117,8 +118,7 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
     def bring(info: ObjectInfo) -> Arrival | None:
         file = folder / f"arriving-{next(number)}"
         try:
-            head = run.site.head(run.inbox, info.key)
-            landing.fetch(run.site, run.inbox, info.key, file)
+            head = _brought(run, info, file)
             checks = run.site.checks(run.inbox, info.key)
         except ObjectMissing:  # taken back since the listing: not a delivery any more
             return None
@@ -138,6 +138,17 @@ def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:
     if listed:
         isolated.idle()  # it starts while the deliveries come
     return [arrival for arrival in bounded_map(listed, bring, WORKERS) if arrival]
+
+
+def _brought(run: IngestionRun, info: ObjectInfo, file: Path) -> ObjectInfo:
+    """Fetch a waiting file and return its facts: a small one in one request, a large one in constant memory."""
+    if info.size <= AT_ONCE:
+        head, body = run.site.fetch(run.inbox, info.key, listed=info)  # its writer's record is not ours
+        file.write_bytes(body)
+        return head
+    head = run.site.head(run.inbox, info.key)
+    landing.fetch(run.site, run.inbox, info.key, file)
+    return head
 
 
 def _recorded(run: IngestionRun, waiting: Sequence[Arrival]) -> dict[str, Mapping[str, Any]]:

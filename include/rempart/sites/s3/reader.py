@@ -133,6 +133,8 @@ class S3Reader:
         return bool(self._call("versioning", bucket, "", ask).get("Status") == "Enabled")
 
     def head(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
+        if not tags and (found := self._bulk.head(bucket, key, version_id)):
+            return found
         extra = {"VersionId": version_id} if version_id else {}
         return self._call(
             "head",

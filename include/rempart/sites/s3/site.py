@@ -169,6 +169,9 @@ class S3Site(S3Reader):
     ) -> bool:
         digest = hashlib.sha256(body).hexdigest()
         extra: dict[str, Any] = {"IfNoneMatch": "*", **lock_until(retain_until)}
+        kept = {**(metadata or {}), "sha256": digest}
+        if retain_until is None and self._bulk.put(bucket, key, body, kept, content_type, new=True):
+            return True
 
         def put() -> bool:
             try:
