@@ -6,6 +6,7 @@ of nine places. A test holds both to the same rows.
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 from rempart.errors import FeatureError
@@ -45,7 +46,12 @@ def build(pipeline: ModelPipeline, table: pa.Table, labels: Received | None, *, 
     import duckdb
 
     views = view_tables(pipeline)
-    with duckdb.connect(":memory:", config={"memory_limit": memory, "threads": 2}) as connection:
+    with (
+        tempfile.TemporaryDirectory(prefix="rempart-") as spill,
+        duckdb.connect(
+            ":memory:", config={"memory_limit": memory, "threads": 2, "temp_directory": spill}
+        ) as connection,
+    ):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(_POSTGRESQL)
         connection.execute("SET enable_external_access = false")

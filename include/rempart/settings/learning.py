@@ -186,7 +186,7 @@ class TrailingView(Strict):
                 yield from _aggregate_faults(made, spec)
         features = self.features()
         for feature in sorted({name for name in features if features.count(name) > 1}):
-            yield f"two features have the name '{feature}'; name each column, value and window once"
+            yield f"windows: two features have the name '{feature}'; name each column, value and window once"
 
 
 def _aggregate_faults(made: Aggregate, column: Column) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -42,6 +43,16 @@ AGGREGATES: dict[str, Any] = {
     "distinct": ["channel", "fraud"],
     "share": ["fraud", "channel=web"],
     "since_last": True,
+}
+
+
+VALUES: dict[str, list[Any]] = {
+    "amount": [None, 0.1, 2.5, -7.25, 1e6],
+    "units": [None, 1, 2, 40],
+    "channel": [None, "web", "shop", "fair"],
+    "weight": [None, 0.5, 3.0],
+    "fraud": [None, True, False],
+    "paid": [1.0, 10.0, 12.5],
 }
 
 
@@ -90,6 +101,30 @@ def orders(name: str = "orders", *, at: str = "order", history: bool = False, **
 
 def arrow(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(KINDS.items()))
+
+
+def random_orders(dice: random.Random, count: int, *, versions: bool) -> list[Row]:
+    """Orders of few times, so that moments are equal, or at the ends of windows, or a tick beside them."""
+
+    def any_time() -> datetime:
+        beside = dice.choice([timedelta(), timedelta(), timedelta(minutes=30), TICK, -TICK])
+        return START + timedelta(hours=6 * dice.randrange(20)) + beside
+
+    made: dict[tuple[int, datetime], Row] = {}
+    for number in range(count):
+        for _ in range(dice.choice([1, 2, 3]) if versions else 1):
+            ordered, seen, shipped = any_time(), any_time(), dice.choice([None, any_time()])
+            made[number, seen] = {
+                "order": number,
+                "ordered": ordered,
+                "day": ordered.date(),
+                "shipped": shipped and shipped.date(),
+                "settled": dice.choice([None, any_time()]),
+                "seen": seen,
+                "shop": dice.choice([None, "a", "a", "b"]),
+                **{name: dice.choice(values) for name, values in VALUES.items()},
+            }
+    return list(made.values())
 
 
 def midnight(day: date) -> datetime:
