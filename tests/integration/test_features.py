@@ -27,8 +27,6 @@ from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline, TrailingView
 from tests.memory_site import MemorySite
 from tests.snapshots_of_tables import Drawing
-from tests.unit.features import aggregated
-from tests.unit.features.aggregated import orders
 from tests.unit.features.stays import stays
 
 pytestmark = pytest.mark.stores
@@ -105,15 +103,14 @@ def expected(pipeline: ModelPipeline, name: str, rows: list[Row], entity: Row, a
     """Brute force: the view's features of an entity on day `at`, None if the group is unknown or too old by then."""
     view = pipeline.features[name]
     assert isinstance(view, TrailingView)
-    assert view.days is not None
     if any(entity[column] is None for column in view.by):
         return None
     group = [r for r in rows if all(r[c] == entity[c] for c in view.by) and booked(r) < at]
     last = max(map(booked, group), default=None)
-    if last is None or last + timedelta(days=1) < at - timedelta(days=max(view.days) + 1):
+    if last is None or last + timedelta(days=1) < at - timedelta(days=max(view.days or ()) + 1):
         return None
     result: Row = {}
-    for days in view.days:
+    for days in view.days or ():
         window = [r for r in group if last - timedelta(days=days) < booked(r) <= last]
         for column in view.mean:
             values = [r[column] for r in window if r[column] is not None]
@@ -158,42 +155,6 @@ def test_no_leak_brute_force(
             for feature in pipeline.features[view].features():
                 value, found = wanted.get(feature), made[f"{view}__{feature}"]
                 assert found == (value if value is None else pytest.approx(value, rel=1e-12)), (feature, given["stay"])
-
-
-@pytest.mark.parametrize("history", [False, True])
-def test_each_aggregate_is_that_of_the_training_set_without_a_server(
-    feature_databases: FeatureDatabases, *, history: bool
-) -> None:
-    """Both run one SQL; tests/unit/features/test_aggregates.py holds it to the definition."""
-    dice = random.Random(7)  # noqa: S311 - test data
-    for number, view in enumerate(({"windows": ["30m", "2d"]}, {"windows": ["2d"], "at": "day"}, {"days": [1, 3]})):
-        pipeline = orders(f"orders{number}{'h' * history}", history=history, **view)
-        rows = aggregated.random_orders(dice, 60, versions=history)
-        materialize_rows(feature_databases, pipeline, aggregated.arrow(rows).to_reader(), "s1", NOW)
-        stored = training_set.point_in_time(feature_databases, pipeline)[0].to_pylist()
-        tried = in_memory.training_set(pipeline, aggregated.arrow(rows)).to_pylist()
-        assert len(stored) == len(tried)
-        assert all(map(aggregated.same, stored, tried))
-
-
-def test_what_left_a_window_leaves_the_online_store_as_time_passes(feature_databases: FeatureDatabases) -> None:
-    pipeline, start = orders("orders_online", windows=["6h", "2d"]), aggregated.START
-    rows = aggregated.random_orders(random.Random(3), 2, versions=False)  # noqa: S311 - test data
-    for number, row in enumerate(rows):
-        row |= {"shop": "a", "units": number, "ordered": start + timedelta(hours=10 * number), "day": start.date()}
-
-    def told(hours: int) -> tuple[Any, ...]:
-        at = start + timedelta(hours=hours)
-        materialize_rows(feature_databases, pipeline, aggregated.arrow(rows).to_reader(), "s1", at)
-        (found,) = online_rows(feature_databases, pipeline, "past", [{"shop": "a"}], at)
-        return tuple(found[name] for name in ("rows_6h", "rows_2d", "days_since_last", "units_last_2d"))
-
-    assert told(0) == (None, None, None, None), "the first row counts only after its moment"
-    assert told(1) == (1, 1, 1 / 24, 0)
-    assert told(8) == (0, 1, 8 / 24, 0)
-    assert told(12) == (1, 2, 2 / 24, 1)
-    assert told(49) == (0, 1, 39 / 24, 1)
-    assert told(80) == (0, 0, None, None)
 
 
 def test_the_future_does_not_change_the_past(

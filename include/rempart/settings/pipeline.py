@@ -353,7 +353,7 @@ class ModelPipeline(Pipeline):
 
     def _trailing_faults(self, name: str, view: TrailingView) -> Iterator[str]:
         """Yield what is wrong with a trailing view. A column that is known later counts only from then on."""
-        labels = self.prediction.from_
+        labels, at = self.prediction.from_, self.moments[view.at]
         for column in dict.fromkeys([*view.by, *(made.column for made in view.aggregates() if made.column)]):
             if labels is not None and column == self.prediction.target:
                 yield (
@@ -363,13 +363,10 @@ class ModelPipeline(Pipeline):
             else:
                 yield from self._wrong(f"features.{name}", column)
         yield from self._unknown_yet(name, view.at, view.by)
-        yield from (f"features.{name}.{fault}" for fault in view.faults(self.columns, self.moments[view.at]))
+        yield from (f"features.{name}.{fault}" for fault in view.faults(self.columns, at))
 
     def delayed_until(self, view: TrailingView, column: str) -> str | None:
-        """Return the moment from which a value counts in a trailing view; None if it counts with its row.
-
-        A value of the target never counts before the moment of its row's own prediction.
-        """
+        """Return the moment from which a value counts in a view, of the target not before its prediction, or None."""
         order = list(self.moments)
         known = order.index(self.columns[column].known)
         if column == self.prediction.target and self.prediction.from_ is None:

@@ -104,11 +104,11 @@ def arrow(rows: list[Row]) -> pa.Table:
 
 
 def random_orders(dice: random.Random, count: int, *, versions: bool) -> list[Row]:
-    """Orders of few times, so that moments are equal, or at the ends of windows, or a tick beside them."""
+    """Orders of few times, so that moments are equal, or at the ends of windows, or a tick offset them."""
 
     def any_time() -> datetime:
-        beside = dice.choice([timedelta(), timedelta(), timedelta(minutes=30), TICK, -TICK])
-        return START + timedelta(hours=6 * dice.randrange(20)) + beside
+        offset = dice.choice([timedelta(), timedelta(), timedelta(minutes=30), TICK, -TICK])
+        return START + timedelta(hours=6 * dice.randrange(20)) + offset
 
     made: dict[tuple[int, datetime], Row] = {}
     for number in range(count):
@@ -274,9 +274,9 @@ class Definition:
         return midnight(at.date()) if self.whole else at
 
 
-def same(one: Row, other: Row) -> bool:
+def same(left: Row, right: Row) -> bool:
     """Whether two sets of features are equal, floats to rounding."""
-    return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -25,7 +25,7 @@ PIPELINES = [
 """Instants and days, windows of both kinds, with and without versions of rows."""
 
 TIMES = st.builds(
-    lambda hours, beside: START + timedelta(hours=6 * hours) + beside,
+    lambda hours, offset: START + timedelta(hours=6 * hours) + offset,
     st.integers(0, 9),
     st.sampled_from([timedelta(), timedelta(), timedelta(minutes=30), TICK, -TICK]),
 )

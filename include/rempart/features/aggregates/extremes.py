@@ -20,7 +20,7 @@ LAST_ROW = f"last {SINCE_LAST}"
 
 
 @dataclass
-class Group:
+class SpanSet:
     """What one set of spans gives: all values that are known from one moment, in one window.
 
     `best`: by feature, the function (min or max) and what it compares; `latest`: features that are a column's value in
@@ -33,12 +33,12 @@ class Group:
     latest: dict[str, str] = field(default_factory=dict)
 
 
-def groups(made: Trailing) -> list[Group]:
+def groups(made: Trailing) -> list[SpanSet]:
     """Return the groups of a view's aggregates; none if it has no aggregate of this kind."""
-    found: dict[tuple[str, str], Group] = {}
+    found: dict[tuple[str, str], SpanSet] = {}
 
-    def group(delay: str, window: str) -> Group:
-        return found.setdefault((delay, window), Group(delay, window))
+    def group(delay: str, window: str) -> SpanSet:
+        return found.setdefault((delay, window), SpanSet(delay, window))
 
     for aggregate in made.view.aggregates():
         column = aggregate.column or ""
@@ -54,7 +54,7 @@ def groups(made: Trailing) -> list[Group]:
     return list(found.values())
 
 
-def parts(groups: list[Group]) -> Iterator[tuple[str, sql.Composable]]:
+def parts(groups: list[SpanSet]) -> Iterator[tuple[str, sql.Composable]]:
     """Yield names and queries of what leads from `spans` and `steps` to `best N`, one for each group."""
     if groups:
         yield (
@@ -104,7 +104,7 @@ def parts(groups: list[Group]) -> Iterator[tuple[str, sql.Composable]]:
         )
 
 
-def joins(groups: list[Group]) -> tuple[dict[str, sql.Composable], sql.Composable]:
+def joins(groups: list[SpanSet]) -> tuple[dict[str, sql.Composable], sql.Composable]:
     """Return each feature's value, and the joins that give them to the rows `p` of `steps`."""
     values: dict[str, sql.Composable] = {}
     joined: list[sql.Composable] = []
