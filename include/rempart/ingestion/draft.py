@@ -226,7 +226,7 @@ def _learning(s: Survey) -> Iterator[str]:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
         yield "    at: event"
-        yield f"    by: [{_word(groups[0])}]    # CHECK: remove `trend` if the target is known later than `at`"
+        yield f"    by: [{_word(groups[0])}]    # CHECK: if the target is known later than `at`, name that moment as its `known`"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
