@@ -107,10 +107,10 @@ def expected(pipeline: ModelPipeline, name: str, rows: list[Row], entity: Row, a
         return None
     group = [r for r in rows if all(r[c] == entity[c] for c in view.by) and booked(r) < at]
     last = max(map(booked, group), default=None)
-    if last is None or last + timedelta(days=1) < at - timedelta(days=max(view.days) + 1):
+    if last is None or last + timedelta(days=1) < at - timedelta(days=max(view.days or ()) + 1):
         return None
     result: Row = {}
-    for days in view.days:
+    for days in view.days or ():
         window = [r for r in group if last - timedelta(days=days) < booked(r) <= last]
         for column in view.mean:
             values = [r[column] for r in window if r[column] is not None]

@@ -6,6 +6,7 @@ of nine places. A test holds both to the same rows.
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 from rempart.errors import FeatureError
@@ -14,7 +15,7 @@ from rempart.features import tables
 from rempart.features.label_feed import LabelsUsed
 from rempart.features.labels import Received
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
-from rempart.features.training_set import TrainingSet, kinds, no_example
+from rempart.features.training_set import TrainingSet, no_example, stored_kinds, with_ages
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _POSTGRESQL = """
     CREATE MACRO make_interval(days := 0, hours := 0, mins := 0, secs := 0) AS
         to_days(days::integer) + to_hours(hours) + to_minutes(mins) + to_seconds(secs);
+    CREATE MACRO numeric_mul(a, b) AS a::DOUBLE * b::DOUBLE;
     CREATE MACRO to_char(moment, form) AS strftime(moment, '%Y-%m-%dT%H:%M:%S.%fZ');
 """
 """Functions of PostgreSQL that the offline store's SQL calls, and DuckDB lacks."""
@@ -44,7 +46,12 @@ def build(pipeline: ModelPipeline, table: pa.Table, labels: Received | None, *, 
     import duckdb
 
     views = view_tables(pipeline)
-    with duckdb.connect(":memory:", config={"memory_limit": memory, "threads": 2}) as connection:
+    with (
+        tempfile.TemporaryDirectory(prefix="rempart-") as spill,
+        duckdb.connect(
+            ":memory:", config={"memory_limit": memory, "threads": 2, "temp_directory": spill}
+        ) as connection,
+    ):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(_POSTGRESQL)
         connection.execute("SET enable_external_access = false")
@@ -64,8 +71,9 @@ def build(pipeline: ModelPipeline, table: pa.Table, labels: Received | None, *, 
         )
     import pyarrow as pa
 
-    wanted = kinds(pipeline)
-    return TrainingSet(joined.select(list(wanted)).cast(pa.schema(wanted.items())), "", used)
+    wanted = stored_kinds(pipeline)
+    stored = joined.select(list(wanted)).cast(pa.schema(wanted.items()))
+    return TrainingSet(with_ages(pipeline, stored), "", used)
 
 
 def _load_labels(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
@@ -115,7 +123,7 @@ def _joined(pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> str:
         selected += [
             f'CASE WHEN {young} THEN v{i}."{field.name}" END AS "{view.view}__{field.name}"'
             for field in view.fields
-            if f"{view.view}__{field.name}" in inputs
+            if f"{view.view}__{view.feature(field.name)}" in inputs
         ]
         joins.append(
             f'ASOF LEFT JOIN "{view.table}" v{i} ON r."entity {i}" = v{i}."{view.join_key}"'

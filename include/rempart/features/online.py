@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -12,7 +12,8 @@ from psycopg import sql
 from rempart.errors import FeatureError
 from rempart.features import quick_feast, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
-from rempart.features.plan import Span, Step, ViewState, ViewTable, entity_key, next_step, view_tables
+from rempart.features.plan import LAST_ROW_AT, Span, Step, ViewState, ViewTable, entity_key, next_step, view_tables
+from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def materialize(
         repository.apply(store, pipeline)
         online, steps = 0, []
         for table in view_tables(pipeline):
-            counted, done = _materialize_view(databases, pipeline, table, offline, store)
+            counted, done = _materialize_view(databases, pipeline, table, offline, store, load[0])
             online += counted
             steps += done
             offline.execute(
@@ -69,12 +70,29 @@ def materialize(
 
 
 def online_rows(
-    databases: FeatureDatabases, pipeline: ModelPipeline, view: str, keys: Sequence[Mapping[str, Any]]
+    databases: FeatureDatabases,
+    pipeline: ModelPipeline,
+    view: str,
+    keys: Sequence[Mapping[str, Any]],
+    at: datetime | None = None,
 ) -> list[dict[str, Any]]:
     """Return the newest features of entities, one dict per key in order: the key's columns and the view's features.
 
-    Features of an unknown entity are None. Raises FeatureError and DatabaseUnavailable.
+    `at` is the moment of the prediction, until which `days_since_last` counts; default: now. Features of an unknown
+    entity are None. Raises FeatureError and DatabaseUnavailable.
     """
+    table, rows = stored_rows(databases, pipeline, view, keys)
+    if table.has_age:
+        moment = at or datetime.now(UTC)
+        for row in rows:
+            row[SINCE_LAST] = table.age(row.pop(LAST_ROW_AT), moment)
+    return rows
+
+
+def stored_rows(
+    databases: FeatureDatabases, pipeline: ModelPipeline, view: str, keys: Sequence[Mapping[str, Any]]
+) -> tuple[ViewTable, list[dict[str, Any]]]:
+    """Return the view's table, and `online_rows` with the fields of the store. Raises the errors of `online_rows`."""
     table = next((table for table in view_tables(pipeline) if table.view == view), None)
     if table is None:
         raise FeatureError(
@@ -82,28 +100,31 @@ def online_rows(
         )
     entities = [{table.join_key: entity_key(table, pipeline, key)} for key in keys]
     if not entities:
-        return []
+        return table, []
     with repository.feature_store(databases, pipeline) as store:
         answer = store.get_online_features(
             features=[f"{view}:{field.name}" for field in table.fields], entity_rows=entities
         ).to_dict()
     features = [field.name for field in table.fields]
-    return [
+    return table, [
         {column: key[column] for column in table.by} | {feature: answer[feature][i] for feature in features}
         for i, key in enumerate(keys)
     ]
 
 
 def _materialize_view(
-    databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable, offline: Session, store: Any
+    databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable, offline: Session, store: Any, at: datetime
 ) -> tuple[int, list[Step]]:
-    """Write changed entities; if the online store then lacks some (it was restored or emptied), write all."""
-    state = _state(offline, pipeline, table)
+    """Write changed entities; if the online store then lacks some (it was restored or emptied), write all.
+
+    `at` is the time of the load: values that hold only later are not written.
+    """
+    state = _state(offline, pipeline, table, at)
     done: list[Step] = []
     for everything in (False, True):
         step = next_step(state, everything=everything)
         if step is not None:
-            written = sum(_write(store, table, batch) for batch in _newest(offline, table, step.since))
+            written = sum(_write(store, table, batch) for batch in _newest(offline, table, step.since, at))
             if written != step.entities:
                 raise FeatureError(
                     f"materialize view '{table.view}' of '{pipeline.name}': {written} of {step.entities} entities "
@@ -113,7 +134,7 @@ def _materialize_view(
             done.append(step)
         online = _online(databases, pipeline, table)
         if online > state.all.entities or (step is not None and step.since is None):
-            _prune(databases, pipeline, table, offline)
+            _prune(databases, pipeline, table, offline, at)
             online = _online(databases, pipeline, table)
         if online == state.all.entities:
             return online, done
@@ -125,40 +146,62 @@ def _materialize_view(
     )
 
 
-def _state(offline: Session, pipeline: ModelPipeline, table: ViewTable) -> ViewState:
+def _state(offline: Session, pipeline: ModelPipeline, table: ViewTable, at: datetime) -> ViewState:
     loaded = offline.execute(
         "SELECT watermark FROM feature_views WHERE pipeline = %s AND view = %s", (pipeline.name, table.view)
     ).fetchone()
     watermark = loaded[0] if loaded else None
     row = offline.execute(
         sql.SQL(
-            "WITH entities AS (SELECT max(event_timestamp) AS newest, max(loaded_at) AS loaded FROM {} GROUP BY {})"
-            " SELECT count(*), min(newest), max(newest), count(*) FILTER (WHERE loaded > {since}),"
-            " min(newest) FILTER (WHERE loaded > {since}), max(newest) FILTER (WHERE loaded > {since}) FROM entities"
-        ).format(tables.name(table.table), tables.name(table.join_key), since=sql.Literal(watermark))
+            "WITH entities AS (SELECT max(event_timestamp) FILTER (WHERE {holds}) AS newest, max(loaded_at) AS loaded"
+            " FROM {table} GROUP BY {key}), told AS (SELECT newest, {changed} AS changed FROM entities"
+            " WHERE newest IS NOT NULL)"
+            " SELECT count(*), min(newest), max(newest), count(*) FILTER (WHERE changed),"
+            " min(newest) FILTER (WHERE changed), max(newest) FILTER (WHERE changed) FROM told"
+        ).format(
+            holds=tables.holds(table, at),
+            table=tables.name(table.table),
+            key=tables.name(table.join_key),
+            changed=_changed(table, watermark, sql.SQL("loaded"), sql.SQL("newest")),
+        )
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate gives one row
     return ViewState(watermark, Span(*row[:3]), Span(*row[3:]))
 
 
-def _newest(offline: Session, table: ViewTable, since: datetime | None) -> Iterator[pd.DataFrame]:
-    """Yield data frames with the newest row of each entity for which a row was loaded after `since`."""
+def _changed(
+    table: ViewTable, since: datetime | None, loaded: sql.Composable, newest: sql.Composable
+) -> sql.Composable:
+    """Return the condition that an entity differs from what was written at `since`: by a load, or as time passed."""
+    conditions = sql.SQL("{} > {}").format(loaded, sql.Literal(since))
+    if not table.passing:
+        return conditions
+    return sql.SQL("({} OR {} > {})").format(conditions, newest, sql.Literal(since))
+
+
+def _newest(offline: Session, table: ViewTable, since: datetime | None, at: datetime) -> Iterator[pd.DataFrame]:
+    """Yield data frames with the row that holds at `at` of each entity that changed after `since`."""
     import pandas as pd
     import pyarrow as pa
 
     arrow = {"bigint": pa.int64(), "double precision": pa.float64(), "boolean": pa.bool_(), "text": pa.string()}
     columns = [(c, arrow.get(t, pa.timestamp("us", "UTC"))) for c, t in tables.view_columns(table)]
+    holds = tables.holds(table, at)
     changed: sql.Composable = sql.SQL("")
     if since is not None:
-        changed = sql.SQL("WHERE {key} IN (SELECT {key} FROM {table} WHERE loaded_at > {since})").format(
-            key=tables.name(table.join_key), table=tables.name(table.table), since=sql.Literal(since)
+        later = _changed(
+            table, since, sql.SQL("max(loaded_at)"), sql.SQL("max(event_timestamp) FILTER (WHERE {})").format(holds)
+        )
+        changed = sql.SQL("AND {key} IN (SELECT {key} FROM {table} GROUP BY {key} HAVING {later})").format(
+            key=tables.name(table.join_key), table=tables.name(table.table), later=later
         )
     query = sql.SQL(
-        "SELECT DISTINCT ON ({key}) {columns} FROM {table} {changed} ORDER BY {key}, event_timestamp DESC"
+        "SELECT DISTINCT ON ({key}) {columns} FROM {table} WHERE {holds} {changed} ORDER BY {key}, event_timestamp DESC"
     ).format(
         key=tables.name(table.join_key),
         columns=tables.names(column for column, _ in columns),
         table=tables.name(table.table),
+        holds=holds,
         changed=changed,
     )
     with offline.cursor(name="newest") as cursor:
@@ -189,7 +232,9 @@ def _online(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTab
     return int(row[0]) if row else 0
 
 
-def _prune(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable, offline: Session) -> None:
+def _prune(
+    databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable, offline: Session, at: datetime
+) -> None:
     """Delete entities that left the offline store, and features that left the view."""
     quick_feast.load()
     from feast.infra.key_encoding_utils import serialize_entity_key
@@ -198,7 +243,9 @@ def _prune(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTabl
 
     kind = "int64_val" if table.join_type == "bigint" else "string_val"
     entities = offline.execute(
-        sql.SQL("SELECT DISTINCT {} FROM {}").format(tables.name(table.join_key), tables.name(table.table))
+        sql.SQL("SELECT DISTINCT {} FROM {} WHERE {}").format(
+            tables.name(table.join_key), tables.name(table.table), tables.holds(table, at)
+        )
     )
     with session(databases.online, f"prune view '{table.view}' of '{pipeline.name}'") as online:
         online.execute("CREATE TEMP TABLE kept (entity_key bytea PRIMARY KEY) ON COMMIT DROP")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from rempart.errors import FeatureError
+from rempart.settings.learning import SINCE_LAST, Aggregate
 from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView
 
 SqlType = Literal["bigint", "double precision", "boolean", "text", "date", "timestamptz"]
@@ -23,6 +24,12 @@ SQL_TYPES: Mapping[str, SqlType] = {
     "timestamp": "timestamptz",
 }
 """PostgreSQL's type of each column type. The feature store has no arrays, and its decimals are numbers of 15 digits."""
+
+DAY = 24 * 3600 * 1_000_000
+"""Microseconds of a day."""
+
+LAST_ROW_AT = "last_row_at"
+"""Field from which `days_since_last` is made when a row is read: microseconds since 1970 of an entity's last row."""
 
 RESERVED = ("event_timestamp", "entity_timestamp", "created_timestamp", "loaded_at")
 """Column names that the feature store needs for itself."""
@@ -45,6 +52,9 @@ class ViewTable:
 
     `by` are the columns that identify its entity, stored as one column, `join_key`: Feast's point-in-time join
     concatenates several without a separator and would confuse ("ab", "c") with ("a", "bc").
+    `dated`: an entity has a row for each time from which its values hold. `passing`: such times may be in the future,
+    since values leave a window as time passes. `whole_days`: they are midnights (UTC). `has_age`: `days_since_last` is
+    made from the field `last_row_at` when a row is read.
     """
 
     view: str
@@ -56,12 +66,31 @@ class ViewTable:
     join_type: SqlType
     fields: tuple[Field, ...]
     ttl_days: int | None
-    versions: bool = False
+    dated: bool = False
+    passing: bool = False
+    whole_days: bool = False
+    has_age: bool = False
 
     @property
     def primary_key(self) -> tuple[str, ...]:
-        alone = self.ttl_days is None and not self.versions
-        return (self.join_key,) if alone else (self.join_key, "event_timestamp")
+        return (self.join_key, "event_timestamp") if self.dated else (self.join_key,)
+
+    @property
+    def features(self) -> Mapping[str, SqlType]:
+        """Return the features that a reader gets, and their types."""
+        ages: dict[str, SqlType] = {SINCE_LAST: "double precision"}
+        return {f.name: f.type for f in self.fields if self.feature(f.name) == f.name} | (ages if self.has_age else {})
+
+    def feature(self, field: str) -> str:
+        """Return the feature that a field gives."""
+        return SINCE_LAST if self.has_age and field == LAST_ROW_AT else field
+
+    def age(self, last_row_at: int | None, at: datetime) -> float | None:
+        """Return the days from the last row of an entity to the instant `at`; whole ones if its moment is a day."""
+        if last_row_at is None:
+            return None
+        now = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        return ((now - now % DAY if self.whole_days else now) - last_row_at) / DAY
 
     @property
     def fresh(self) -> str:
@@ -92,16 +121,19 @@ def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
 
 def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
     view = pipeline.features[name]
+    ttl_days = None
+    passing = whole = has_age = False
     if isinstance(view, TrailingView):
         by = tuple(view.by)
-        counts = {f"rows_{days}d" for days in view.days}
-        fields = [Field(f, "bigint" if f in counts else "double precision") for f in view.features()]
-        ttl_days: int | None = max(view.days) + 1
+        fields = [Field(made.feature, _aggregate_type(pipeline, made)) for made in view.aggregates()]
+        fields += [Field(LAST_ROW_AT, "bigint")] if view.since_last else []
+        ttl_days = None if view.days is None else max(view.days) + 1
+        has_age = view.since_last
+        passing, whole = view.days is None, bool(view.days) or pipeline.moments[view.at].is_day(pipeline.columns)
     else:
         by = tuple(pipeline.key)
         fields = [Field(c, _feature_type(pipeline, c)) for c in view.columns]
         fields += [Field(f, "bigint") for f in view.features()[len(view.columns) :]]
-        ttl_days = None
     single_integer = len(by) == 1 and pipeline.columns[by[0]].type == "integer"
     return ViewTable(
         view=name,
@@ -113,8 +145,19 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         join_type="bigint" if single_integer else "text",
         fields=tuple(fields),
         ttl_days=ttl_days,
-        versions=pipeline.conflict_rule == "history",
+        dated=view.kind == "trailing" or pipeline.conflict_rule == "history",
+        passing=passing,
+        whole_days=whole,
+        has_age=has_age,
     )
+
+
+def _aggregate_type(pipeline: ModelPipeline, made: Aggregate) -> SqlType:
+    if made.function in ("rows", "count", "distinct"):
+        return "bigint"
+    if made.function in ("min", "max", "last") and made.column:
+        return SQL_TYPES[pipeline.columns[made.column].type]
+    return "double precision"
 
 
 def _feature_type(pipeline: ModelPipeline, column: str) -> SqlType:
@@ -141,7 +184,7 @@ def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[
             table.table,
             table.join_key,
             f"{table.view}__entity_row_unique_id",  # a column of Feast's point-in-time join
-            *(f"{table.view}__{field.name}" for field in table.fields),
+            *(f"{table.view}__{name}" for name in (*table.features, *(field.name for field in table.fields))),
             key=len,
         )
         if len(longest) > LONGEST_IDENTIFIER:

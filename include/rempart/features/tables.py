@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from psycopg import sql
@@ -131,6 +131,11 @@ def view_columns(table: ViewTable) -> Columns:
         *((field.name, field.type) for field in table.fields),
         ("event_timestamp", "timestamptz"),
     ]
+
+
+def holds(table: ViewTable, at: datetime | None) -> sql.Composable:
+    """Return the condition of rows whose values hold at `at`; all, of a view whose values stay until the next load."""
+    return sql.SQL("event_timestamp <= {}").format(sql.Literal(at)) if table.passing else sql.SQL("true")
 
 
 def lock(session: Session, pipeline: Pipeline) -> None:

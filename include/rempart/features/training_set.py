@@ -11,7 +11,8 @@ from rempart.errors import FeatureError, LabelsMissing
 from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.label_feed import LabelsUsed, feed_of
-from rempart.features.plan import view_tables
+from rempart.features.plan import DAY, LAST_ROW_AT, view_tables
+from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _joining_query(
         f"{view.view}:{field.name}"
         for view in view_tables(pipeline)
         for field in view.fields
-        if f"{view.view}__{field.name}" in inputs
+        if f"{view.view}__{view.feature(field.name)}" in inputs
     ]
     with repository.feature_store(databases, pipeline) as store, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pandas only supports SQLAlchemy")
@@ -115,7 +116,7 @@ def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
     """Yield the query's rows in batches, with the columns and types of the training set."""
     import pyarrow as pa
 
-    types = kinds(pipeline)
+    types = stored_kinds(pipeline)
     schema = pa.schema(types.items())
     batches = []
     with opened.cursor("training_set") as cursor:
@@ -126,7 +127,7 @@ def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
         while rows := cursor.fetchmany(_BATCH):
             arrays = [pa.array([row[i] for row in rows], kind) for i, kind in zip(places, types.values(), strict=True)]
             batches.append(pa.record_batch(arrays, schema=schema))
-    return pa.Table.from_batches(batches, schema)
+    return with_ages(pipeline, pa.Table.from_batches(batches, schema))
 
 
 def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
@@ -144,9 +145,37 @@ def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
     declared = dict(tables.rows_columns(pipeline))
     if feed := feed_of(pipeline):
         declared |= dict(labels.columns(pipeline, feed))
-    declared |= {f"{view.view}__{field.name}": field.type for view in view_tables(pipeline) for field in view.fields}
+    declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}
     ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
     return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
+
+
+def stored_kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
+    """Return `kinds` as the join gives them: the tick of an entity's last row in place of the time since then."""
+    import pyarrow as pa
+
+    ages = {
+        f"{view.view}__{SINCE_LAST}": f"{view.view}__{LAST_ROW_AT}" for view in view_tables(pipeline) if view.has_age
+    }
+    return {ages.get(name, name): pa.int64() if name in ages else kind for name, kind in kinds(pipeline).items()}
+
+
+def with_ages(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
+    """Return a table of `stored_kinds` with the days from each entity's last row to the row's own moment."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for view in view_tables(pipeline):
+        stored = f"{view.view}__{LAST_ROW_AT}"
+        if not view.has_age or stored not in table.column_names:
+            continue
+        moment = table["event_timestamp"]
+        if view.whole_days:
+            moment = pc.floor_temporal(moment, unit="day")
+        elapsed = pc.subtract(moment.cast(pa.int64()), table[stored])
+        days = pc.divide(elapsed.cast(pa.float64(), safe=False), float(DAY))
+        table = table.set_column(table.column_names.index(stored), f"{view.view}__{SINCE_LAST}", days)
+    return table
 
 
 def _entity_query(pipeline: ModelPipeline) -> sql.Composed:

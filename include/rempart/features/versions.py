@@ -12,10 +12,6 @@ from rempart.features import tables
 from rempart.features.plan import rows_table
 from rempart.settings.pipeline import ModelPipeline
 
-DAY, FIRST, PAST = "_day", "_first", "_past"
-"""Columns of `counted`: the day of a row, the first day that counts it, and the first that no longer does (null for
-none). No column of a pipeline begins with _."""
-
 
 def version_of(pipeline: ModelPipeline) -> str | None:
     """Return the column with the time from which a row is valid; None for a pipeline without versions of rows."""
@@ -61,30 +57,6 @@ def shown_from(pipeline: ModelPipeline, moment: sql.Composable) -> sql.Composabl
     """
     version = version_of(pipeline)
     return moment if version is None else _instant(pipeline, version, tables.name(version))
-
-
-def counted(pipeline: ModelPipeline, version: str, day: sql.Composable) -> sql.Composable:
-    """Return the relation of rows to sum up by day: each version with `DAY`, `FIRST` and `PAST`.
-
-    A version counts on each day at whose start (UTC) it is valid, after the day that it names itself.
-    """
-    column = tables.name(version)
-    start: sql.Composable = column
-    if pipeline.columns[version].type == "timestamp":
-        start = sql.SQL("(({} AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date").format(column)
-    return sql.SQL(
-        "(SELECT *, {at} AS {day}, greatest({start}, {at} + 1) AS {first},"
-        " lead({start}) OVER (PARTITION BY {key} ORDER BY {version}) AS {past} FROM {rows}) r"
-    ).format(
-        at=day,
-        day=tables.name(DAY),
-        start=start,
-        first=tables.name(FIRST),
-        past=tables.name(PAST),
-        key=tables.names(pipeline.key),
-        version=column,
-        rows=tables.name(rows_table(pipeline)),
-    )
 
 
 def _of(relation: str, column: str) -> sql.Composable:

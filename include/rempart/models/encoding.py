@@ -53,7 +53,7 @@ def features_of(pipeline: ModelPipeline) -> tuple[Feature, ...]:
     features: dict[str, Feature] = {}
     for view_name, view in pipeline.features.items():
         for feature in view.features():
-            column = pipeline.columns.get(feature) if view.kind == "row" else None
+            column = pipeline.columns.get(view.column_of(feature) or "")
             reference = f"{view_name}__{feature}"
             if column is not None and column.type == "category":
                 features[reference] = Feature(reference, "category", tuple(column.values or ()))

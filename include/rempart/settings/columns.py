@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import time, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rempart.settings import clock
 from rempart.settings.clock import Offset
 from rempart.settings.schema import Strict
 
@@ -121,8 +122,37 @@ class Moment(Strict):
         """Return the clock time on the day of a date column."""
         return time.fromisoformat(self.at) if self.at else None
 
+    def clock_faults(self, columns: Mapping[str, Column], zone: str | None) -> Iterator[str]:
+        """Yield what is wrong with the clock time, with its key. `zone` is the time zone of the source."""
+        if self.at is None or self.clock is None or self.column not in columns:
+            return
+        if columns[self.column].type != "date":
+            yield f"at: a clock time belongs to a date column, and '{self.column}' is none"
+        elif zone is None:
+            yield "at: declare source.time_zone, the zone of the clock"
+        elif day := clock.uncertain_day(self.clock, zone):
+            yield (
+                f"at: clocks in {zone} were changed at {self.at} on {day}, so that this time is "
+                "missing or exists twice; choose a time at which they are never changed"
+            )
+
     def is_day(self, columns: dict[str, Column]) -> bool:
         """Return whether the moment is a whole day: of a date column, earlier by whole days or not at all."""
         fixed = self.minus or timedelta()
         plain = not (self.at or self.minus_hours or self.minus_minutes or fixed % timedelta(days=1))
         return plain and columns[self.column].type == "date"
+
+
+def rename_faults(columns: Mapping[str, Column], key: Sequence[str], removed: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with declared changes of a schema."""
+    earlier = [column.renamed_from for column in columns.values() if column.renamed_from]
+    for name, column in columns.items():
+        if column.renamed_from and name in key:
+            yield f"schema.{name}.renamed_from: a key keeps its name, by which old deliveries are searched"
+        if column.renamed_from in columns:
+            yield f"schema.{name}.renamed_from: column '{column.renamed_from}' is still in the schema"
+        if column.renamed_from and earlier.count(column.renamed_from) > 1:
+            yield f"schema.{name}.renamed_from: '{column.renamed_from}' is the earlier name of two columns"
+    for name in removed:
+        if name in columns or name in earlier:
+            yield f"removed_columns: column '{name}' is not removed: the schema names it"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rempart.canonical_json import LARGEST
-from rempart.settings.columns import NUMERIC, CalendarPart, Column
+from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment
 from rempart.settings.schema import Duration, Strict
 
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
@@ -31,18 +33,175 @@ class RowView(Strict):
     def features(self) -> list[str]:
         return [*self.columns, *(f"{column}_{part}" for column, parts in self.calendar.items() for part in parts)]
 
+    def column_of(self, feature: str) -> str | None:
+        """Return the column whose values a feature has; None for one that is computed."""
+        return feature if feature in self.columns else None
+
+
+Function = Literal["sum", "mean", "min", "max", "std", "count", "last", "distinct", "share", "rows"]
+"""What a trailing feature tells of the rows in its window."""
+
+_STORED: tuple[ColumnType, ...] = (*NUMERIC, "boolean", "string", "category", *TEMPORAL)
+_TYPES: dict[Function, tuple[ColumnType, ...]] = {
+    **dict.fromkeys(("sum", "mean", "min", "max", "std"), NUMERIC),
+    **dict.fromkeys(("count", "distinct"), _STORED),
+    "last": (*NUMERIC, "boolean", "category"),
+}
+"""Types of columns of which there is an aggregate."""
+_WINDOW_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+LONGEST_WINDOW = timedelta(days=100 * 365)
+
+
+def window_length(window: str) -> timedelta:
+    """Return the length of a window such as `30m`, `6h`, `7d`, `8w` or `2y`. A year is 365 days."""
+    number, unit = int(window[:-1]), window[-1]
+    return timedelta(days=365 * number) if unit == "y" else timedelta(**{_WINDOW_UNITS[unit]: number})
+
+
+def _checked_window(window: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}[mhdwy]", window) or window_length(window) > LONGEST_WINDOW:
+        raise ValueError("write a window as a number and a unit, up to 100y: 30m, 6h, 7d, 8w or 2y")
+    return window
+
+
+Window = Annotated[str, AfterValidator(_checked_window)]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One feature of a trailing view: a function of a column's values in a window.
+
+    `value`: the category of which it is the share. `rows` has no column.
+    """
+
+    feature: str
+    function: Function
+    window: str
+    column: str | None = None
+    value: str | None = None
+
+
+SINCE_LAST = "days_since_last"
+"""Feature of `since_last`, in days, with a fraction where the moment is a timestamp."""
+
 
 class TrailingView(Strict):
-    """Mean and count over other rows of the same group, in the days before a moment, that day excluded."""
+    """Aggregates over other rows of the same group that lie in windows before a moment.
+
+    `windows` end at the moment itself, and take no row of that moment. `days` count whole days, and end with the last
+    day on which something of the group became known: a row for each group and such day.
+    """
 
     kind: Literal["trailing"]
     at: str
     by: list[str] = Field(min_length=1)
-    days: list[int] = Field(min_length=1)
-    mean: list[str] = Field(min_length=1, description="Columns whose trailing mean is a feature.")
+    windows: list[Window] | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "Lengths of the windows before the moment, from minutes to years: `30m`, `6h`, `7d`, `8w`, `2y`. Whole "
+            "days where the moment is a date. Give either `windows` or `days`."
+        ),
+    )
+    days: list[Annotated[int, Field(ge=1, le=LONGEST_WINDOW.days)]] | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "Lengths of windows in whole days that end with the last day on which something of the group became known."
+        ),
+    )
+    sum: list[str] = Field(default_factory=list, description="Columns whose trailing sum is a feature.")
+    mean: list[str] = Field(default_factory=list, description="Columns whose trailing mean is a feature.")
+    min: list[str] = Field(default_factory=list, description="Columns whose smallest value is a feature.")
+    max: list[str] = Field(default_factory=list, description="Columns whose largest value is a feature.")
+    std: list[str] = Field(
+        default_factory=list,
+        description="Columns whose standard deviation (of a sample) is a feature; empty for fewer than two values.",
+    )
+    count: list[str] = Field(default_factory=list, description="Columns whose number of values is a feature.")
+    last: list[str] = Field(
+        default_factory=list,
+        description="Columns whose value in the latest row is a feature; of rows of one moment, in the greatest key.",
+    )
+    distinct: list[str] = Field(
+        default_factory=list, description="Columns whose number of different values is a feature."
+    )
+    share: list[str] = Field(
+        default_factory=list,
+        description=(
+            "Boolean columns of which the share of `true`, and `COLUMN=VALUE` of categories of which the share of that "
+            "value, is a feature. Rows without a value do not count."
+        ),
+    )
+    since_last: bool = Field(
+        default=False,
+        description="Whether the time since the last row in the longest window is a feature: `days_since_last`.",
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_window(self) -> TrailingView:
+        if (self.windows is None) == (self.days is None):
+            raise ValueError("give either `windows` (such as [30m, 7d, 2y]) or `days` (such as [90, 365])")
+        return self
+
+    @property
+    def spans(self) -> list[str]:
+        """Return the windows; those of `days` as `90d`."""
+        return self.windows or [f"{days}d" for days in self.days or ()]
+
+    @property
+    def longest(self) -> timedelta:
+        return max(map(window_length, self.spans))
+
+    def aggregates(self) -> list[Aggregate]:
+        """Return the features in order, without `days_since_last`."""
+        return [made for window in self.spans for made in self._of(window)]
+
+    def _of(self, window: str) -> Iterator[Aggregate]:
+        for function in _TYPES:
+            for column in getattr(self, function):
+                yield Aggregate(f"{column}_{function}_{window}", function, window, column)
+        for named in self.share:
+            column, _, value = named.partition("=")
+            told = "_".join([column, *re.findall("[a-z0-9]+", value.lower())])
+            yield Aggregate(f"{told}_share_{window}", "share", window, column, value or None)
+        yield Aggregate(f"rows_{window}", "rows", window)
 
     def features(self) -> list[str]:
-        return [name for days in self.days for name in (*(f"{c}_mean_{days}d" for c in self.mean), f"rows_{days}d")]
+        return [*(made.feature for made in self.aggregates()), *([SINCE_LAST] if self.since_last else [])]
+
+    def column_of(self, feature: str) -> str | None:
+        """Return the column whose values a feature has; None for one that is computed."""
+        return next((m.column for m in self.aggregates() if m.feature == feature and m.function == "last"), None)
+
+    def faults(self, columns: dict[str, Column], moment: Moment) -> Iterator[str]:
+        """Yield what is wrong with windows and aggregates, as far as the columns exist."""
+        if self.windows and moment.column in columns and moment.is_day(columns):
+            for window in self.windows:
+                if window_length(window) % timedelta(days=1):
+                    yield f"windows: '{window}' is no whole number of days, but '{self.at}' is a day; write 1d or more"
+        for made in self.aggregates():
+            spec = columns.get(made.column or "")
+            if made.window == self.spans[0] and spec is not None:
+                yield from _aggregate_faults(made, spec)
+        features = self.features()
+        for feature in sorted({name for name in features if features.count(name) > 1}):
+            yield f"windows: two features have the name '{feature}'; name each column, value and window once"
+
+
+def _aggregate_faults(made: Aggregate, column: Column) -> Iterator[str]:
+    """Yield why there is no such aggregate of a column."""
+    if made.function != "share":
+        if column.type not in _TYPES[made.function]:
+            yield f"{made.function}: column '{made.column}' must be {' or '.join(_TYPES[made.function])}"
+    elif made.value is None:
+        if column.type != "boolean":
+            yield (
+                f"share: column '{made.column}' is {column.type}; name a boolean column, or write COLUMN=VALUE of a "
+                "category"
+            )
+    elif made.value not in (column.values or ()):
+        yield f"share: '{made.value}' is not one of the `values` of column '{made.column}'"
 
 
 View = Annotated[RowView | TrailingView, Field(discriminator="kind")]

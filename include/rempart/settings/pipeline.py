@@ -15,8 +15,17 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
-from rempart.settings import clock
-from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment, Name, Period
+from rempart.settings.columns import (
+    NUMERIC,
+    TEMPORAL,
+    CalendarPart,
+    Column,
+    ColumnType,
+    Moment,
+    Name,
+    Period,
+    rename_faults,
+)
 from rempart.settings.learning import (
     METRICS,
     Gate,
@@ -178,7 +187,7 @@ class Pipeline(Strict):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
             if spec.known not in moments:
                 yield f"schema.{column}.known: '{spec.known}' is not declared under moments ({', '.join(moments)})"
-        yield from self._rename_faults()
+        yield from rename_faults(columns, self.key, self.removed_columns)
         for name, column in self.source.header.items():
             yield from wrong(f"source.header.{name}", column)
         yield from self.source.doubled_names(columns)
@@ -187,7 +196,7 @@ class Pipeline(Strict):
             for unit, offset in zip(("days", "hours", "minutes"), moment.offsets, strict=True):
                 if offset:
                     yield from wrong(f"moments.{name}.minus_{unit}", offset, ("integer",))
-            yield from self._clock_faults(name, moment)
+            yield from (f"moments.{name}.{fault}" for fault in moment.clock_faults(columns, self.source.time_zone))
         for column in self.key:
             yield from wrong("key", column, _KEYS)
         yield from wrong("partition_by", self.partition_by, _PERIODS[self.partition_every])
@@ -216,21 +225,6 @@ class Pipeline(Strict):
         close = get_close_matches(column, self.columns, n=1)
         return f"column '{column}' is not in the schema" + (f" (did you mean '{close[0]}'?)" if close else "")
 
-    def _clock_faults(self, name: str, moment: Moment) -> Iterator[str]:
-        """Yield what is wrong with the clock time of a moment."""
-        if moment.at is None or moment.clock is None or moment.column not in self.columns:
-            return
-        zone = self.source.time_zone
-        if self.columns[moment.column].type != "date":
-            yield f"moments.{name}.at: a clock time belongs to a date column, and '{moment.column}' is none"
-        elif zone is None:
-            yield f"moments.{name}.at: declare source.time_zone, the zone of the clock"
-        elif day := clock.uncertain_day(moment.clock, zone):
-            yield (
-                f"moments.{name}.at: clocks in {zone} were changed at {moment.at} on {day}, so that this time is "
-                "missing or exists twice; choose a time at which they are never changed"
-            )
-
     def _derived_faults(self) -> Iterator[str]:
         """Yield what does not go with the kind of the source."""
         derived = self.source.kind == "derived"
@@ -238,20 +232,6 @@ class Pipeline(Strict):
             yield "lowered.data: only rows that are derived from inputs can need less protection than these"
         if derived and self.on_conflict is not None:
             yield "on_conflict: a derived delivery stands for all rows, and replaces the earlier ones; remove the key"
-
-    def _rename_faults(self) -> Iterator[str]:
-        """Yield what is wrong with declared changes of the schema."""
-        earlier = [column.renamed_from for column in self.columns.values() if column.renamed_from]
-        for name, column in self.columns.items():
-            if column.renamed_from and name in self.key:
-                yield f"schema.{name}.renamed_from: a key keeps its name, by which old deliveries are searched"
-            if column.renamed_from in self.columns:
-                yield f"schema.{name}.renamed_from: column '{column.renamed_from}' is still in the schema"
-            if column.renamed_from and earlier.count(column.renamed_from) > 1:
-                yield f"schema.{name}.renamed_from: '{column.renamed_from}' is the earlier name of two columns"
-        for name in self.removed_columns:
-            if name in self.columns or name in earlier:
-                yield f"removed_columns: column '{name}' is not removed: the schema names it"
 
     def _version_faults(self) -> Iterator[str]:
         """Yield what is wrong with the columns that tell which row is newer."""
@@ -350,27 +330,51 @@ class ModelPipeline(Pipeline):
                     f"features.{name}.at: '{view.at}' is later than the moment of the prediction, "
                     f"'{self.prediction.at}'"
                 )
-            types: dict[str, tuple[str, ...]]
-            if view.kind == "row":
-                used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, TEMPORAL)
-                types |= dict.fromkeys(view.columns, _FEATURES)
-                for column, parts in view.calendar.items():
-                    if "hour" in parts and column in columns and columns[column].type == "date":
-                        yield f"features.{name}.calendar: column '{column}' is a date, which has no hour"
-                if target in used:
-                    yield f"features.{name}: the target '{target}' cannot be a feature of the same row"
-            else:
-                used, types = [*view.by, *view.mean], dict.fromkeys(view.mean, NUMERIC)
+            if view.kind == "trailing":
+                yield from self._trailing_faults(name, view)
+                continue
+            used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, TEMPORAL)
+            types |= dict.fromkeys(view.columns, _FEATURES)
+            for column, parts in view.calendar.items():
+                if "hour" in parts and column in columns and columns[column].type == "date":
+                    yield f"features.{name}.calendar: column '{column}' is a date, which has no hour"
+            if target in used:
+                yield f"features.{name}: the target '{target}' cannot be a feature of the same row"
             for column in used:
-                if column not in columns:
-                    yield f"features.{name}: {self._no_column(column)}"
-                elif column in types and columns[column].type not in types[column]:
-                    yield f"features.{name}: column '{column}' must be {' or '.join(types[column])}"
-                elif columns[column].known in self.moments and not self.known_by(column, view.at):
-                    yield (
-                        f"features.{name}: column '{column}' is known only from '{columns[column].known}', later "
-                        f"than the view's moment '{view.at}'"
-                    )
+                yield from self._wrong(f"features.{name}", column, types.get(column, ()))
+            yield from self._unknown_yet(name, view.at, used)
+
+    def _unknown_yet(self, view: str, at: str, used: list[str]) -> Iterator[str]:
+        """Yield the columns that are known only after the moment of a view."""
+        for column in used:
+            spec = self.columns.get(column)
+            if spec is not None and spec.known in self.moments and not self.known_by(column, at):
+                yield (
+                    f"features.{view}: column '{column}' is known only from '{spec.known}', later than the view's "
+                    f"moment '{at}'"
+                )
+
+    def _trailing_faults(self, name: str, view: TrailingView) -> Iterator[str]:
+        """Yield what is wrong with a trailing view. A column that is known later counts only from then on."""
+        labels, at = self.prediction.from_, self.moments[view.at]
+        for column in dict.fromkeys([*view.by, *(made.column for made in view.aggregates() if made.column)]):
+            if labels is not None and column == self.prediction.target:
+                yield (
+                    f"features.{name}: '{column}' comes from pipeline '{labels.pipeline}', and no moment of this file "
+                    "tells when it is known; aggregate a column of the schema"
+                )
+            else:
+                yield from self._wrong(f"features.{name}", column)
+        yield from self._unknown_yet(name, view.at, view.by)
+        yield from (f"features.{name}.{fault}" for fault in view.faults(self.columns, at))
+
+    def delayed_until(self, view: TrailingView, column: str) -> str | None:
+        """Return the moment from which a value counts in a view, of the target not before its prediction, or None."""
+        order = list(self.moments)
+        known = order.index(self.columns[column].known)
+        if column == self.prediction.target and self.prediction.from_ is None:
+            known = max(known, order.index(self.prediction.at))
+        return None if known <= order.index(view.at) else order[known]
 
     def _label_faults(self, labels: LabelSource) -> Iterator[str]:
         """Yield what is wrong with labels of another pipeline, as far as this file tells."""

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from rempart.settings.pipeline import ModelPipeline, TrailingView
-from tests.integration.test_features import FIRST_DAY, KINDS, booked, expected, row
+from tests.integration.test_features import FIRST_DAY, KINDS, booked, row
 from tests.unit.features.stays import stays
 
 Row = dict[str, Any]
@@ -95,11 +95,28 @@ def trailing(pipeline: ModelPipeline, name: str, stays: list[list[Row]], entity:
         then = [valid(versions, instant(at)) for versions in stays]
         return [r for r in then if r and booked(r) < at and all(r[c] == entity[c] for c in view.by)]
 
-    shown = [day - timedelta(days=n) for n in range(max(view.days) + 2)]
-    for changed in shown:
-        if group(changed) != group(changed - timedelta(days=1)):
-            return expected(pipeline, name, group(changed), entity, changed)
+    if any(entity[column] is None for column in view.by):
+        return None
+    longest = timedelta(days=max(view.days or ()))
+    for changed in (day - timedelta(days=n) for n in range(longest.days + 2)):
+        now, before = group(changed), group(changed - timedelta(days=1))
+        begun = [r for r in now if r not in before and booked(r) >= changed - longest]
+        replaced = [r for r in before if r not in now and booked(r) >= changed - timedelta(days=1) - longest]
+        if begun or replaced:
+            return _figures(view, now, changed)
     return None
+
+
+def _figures(view: TrailingView, rows: list[Row], at: date) -> Row:
+    """The figures of rows in the windows that end at a day."""
+    made: Row = {}
+    for days in view.days or ():
+        window = [r for r in rows if booked(r) >= at - timedelta(days=days)]
+        for column in view.mean:
+            values = [r[column] for r in window if r[column] is not None]
+            made[f"{column}_mean_{days}d"] = sum(values) / len(values) if values else None
+        made[f"rows_{days}d"] = len(window)
+    return made
 
 
 def rounded(rows: list[Row]) -> list[Row]:

@@ -17,6 +17,7 @@ from rempart.features import online
 from rempart.features.databases import FeatureDatabases
 from rempart.features.databases import session as feature_session
 from rempart.features.plan import ViewTable, view_tables
+from rempart.features.tables import holds
 from rempart.features.tables import name as quoted
 from rempart.features.tables import names as quoted_names
 from rempart.flows.shared import erasures
@@ -200,7 +201,7 @@ def _view(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable
     rows = newest(databases.offline, pipeline, table)
     if not rows:
         return RestoreCheck(what, None, "not run: nothing was materialized")
-    found = online.online_rows(databases, pipeline, table.view, [key for key, _ in rows])
+    _, found = online.stored_rows(databases, pipeline, table.view, [key for key, _ in rows])
     fields = [field.name for field in table.fields]
     wrong = sum(
         any(not _same(got[field], wanted[field]) for field in fields)
@@ -226,14 +227,19 @@ def newest(
         row = opened.execute("SELECT to_regclass(%s)", [f'public."{table.table}"']).fetchone()
         if not row or row[0] is None:
             return []
+        mark = opened.execute(
+            "SELECT watermark FROM feature_views WHERE pipeline = %s AND view = %s", (pipeline.name, table.view)
+        ).fetchone()
         query = sql.SQL(
-            "SELECT DISTINCT ON ({key}) {columns} FROM {table} ORDER BY {key}, event_timestamp DESC LIMIT {n}"
+            "SELECT DISTINCT ON ({key}) {columns} FROM {table} WHERE {holds} ORDER BY {key}, event_timestamp DESC"
+            " LIMIT {n}"
         )
         rows = opened.execute(
             query.format(
                 key=quoted(table.join_key),
                 columns=quoted_names([table.join_key, *fields]),
                 table=quoted(table.table),
+                holds=holds(table, mark[0] if mark else None),
                 n=sql.Literal(ROWS),
             )
         ).fetchall()

@@ -1,0 +1,164 @@
+"""The time in which a value counts in a window, in ticks: days or microseconds since 1970, in UTC.
+
+A row of tick `a` counts at the ticks `a + 1` to `a + window`. A value that is known later, at tick `k`, counts from
+`k + 1` on; a version of a row only while it is valid. So each value has a first tick, and a tick from which it counts
+no longer. Whole numbers have no time zone, no calendar and no rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from psycopg import sql
+
+from rempart.features import tables, versions
+from rempart.features.plan import DAY, ViewTable, rows_table
+from rempart.settings.learning import window_length
+from rempart.settings.pipeline import ModelPipeline, TrailingView
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """A trailing view of a pipeline, and its table."""
+
+    pipeline: ModelPipeline
+    view: TrailingView
+    table: ViewTable
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the aggregated columns."""
+        return list(dict.fromkeys(made.column for made in self.view.aggregates() if made.column))
+
+    def delay(self, column: str | None) -> str:
+        """Return the moment from which a column's values count; "" for their row's own, and for rows."""
+        return (self.pipeline.delayed_until(self.view, column) if column else None) or ""
+
+    @property
+    def delays(self) -> list[str]:
+        """Return the moments of all columns; "" comes first."""
+        return list(dict.fromkeys(["", *map(self.delay, self.columns)]))
+
+    @property
+    def longest(self) -> str:
+        return max(self.view.spans, key=window_length)
+
+    def ticks(self, window: str) -> int:
+        unit = timedelta(days=1) if self.table.whole_days else timedelta(microseconds=1)
+        return window_length(window) // unit
+
+
+def first(delay: str) -> sql.Identifier:
+    """Return the column of `select` with the first tick at which values count that are known at the moment `delay`."""
+    return sql.Identifier(f"first {delay}")
+
+
+def end(window: str) -> sql.Identifier:
+    """Return the column of `select` with the tick from which a row no longer counts in a window."""
+    return sql.Identifier(f"end {window}")
+
+
+def value(column: str) -> sql.Identifier:
+    """Return the column of `select` with the value of a column of the pipeline."""
+    return sql.Identifier(f"value {column}")
+
+
+def select(made: Trailing) -> sql.Composed:
+    """Return the query of all rows that belong to a group: `entity`, `moment`, `place`, `past`, values, ticks.
+
+    `place` numbers the rows of a group in order of their ticks, and of their keys in one tick.
+    """
+    pipeline, whole = made.pipeline, made.table.whole_days
+    version = versions.version_of(pipeline)
+    inner = [
+        sql.SQL("{} AS entity").format(tables.join_key(pipeline, made.table)),
+        sql.SQL("{} AS moment").format(_tick(pipeline, made.view.at, whole=whole)),
+        *(sql.SQL("{} AS {}").format(tables.name(c), value(c)) for c in made.columns),
+        *(sql.SQL("{} AS {}").format(_tick(pipeline, d, whole=whole), first(d)) for d in made.delays if d),
+        *(sql.SQL("{} AS {}").format(_ordered(pipeline, c), sql.Identifier(f"key {c}")) for c in pipeline.row_key),
+        *_validity(pipeline, version, whole=whole),
+    ]
+    begun = sql.SQL("moment + 1") if version is None else sql.SQL("greatest(moment + 1, valid)")
+    outer = [
+        sql.SQL("entity, moment, past"),
+        sql.SQL("row_number() OVER (PARTITION BY entity ORDER BY moment, {}) AS place").format(
+            tables.names(f"key {column}" for column in pipeline.row_key)
+        ),
+        *(sql.SQL("{}").format(value(column)) for column in made.columns),
+        sql.SQL("{} AS {}").format(begun, first("")),
+        *(
+            sql.SQL("CASE WHEN {f} IS NOT NULL THEN greatest({begun}, {f} + 1) END AS {f}").format(
+                f=first(delay), begun=begun
+            )
+            for delay in made.delays
+            if delay
+        ),
+        *(
+            sql.SQL("least(moment + {} + 1, past) AS {}").format(sql.Literal(made.ticks(window)), end(window))
+            for window in made.view.spans
+        ),
+    ]
+    return sql.SQL("SELECT {} FROM (SELECT {} FROM {}) r WHERE entity IS NOT NULL").format(
+        sql.SQL(", ").join(outer), sql.SQL(", ").join(inner), tables.name(rows_table(pipeline))
+    )
+
+
+def _validity(pipeline: ModelPipeline, version: str | None, *, whole: bool) -> list[sql.Composable]:
+    """Return the ticks from which and until which a row is valid (null: for ever); of `whole` days, their starts."""
+    if version is None:
+        return [sql.SQL("NULL::bigint AS past")]
+    column: sql.Composable = tables.name(version)
+    date = pipeline.columns[version].type == "date"
+    if whole and not date:
+        column = sql.SQL("(({} AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date").format(column)
+    tick = _days(column) if whole else _microseconds(tables.midnight(column) if date else column)
+    return [
+        sql.SQL("{} AS valid").format(tick),
+        sql.SQL("lead({}) OVER (PARTITION BY {} ORDER BY {}) AS past").format(
+            tick, tables.names(pipeline.key), tables.name(version)
+        ),
+    ]
+
+
+def _ordered(pipeline: ModelPipeline, column: str) -> sql.Composable:
+    """Return a column of the key, so that both engines order it by code points."""
+    is_text = pipeline.columns[column].type in ("string", "category")
+    return sql.SQL('{} COLLATE "C"' if is_text else "{}").format(tables.name(column))
+
+
+def _tick(pipeline: ModelPipeline, moment: str, *, whole: bool) -> sql.Composable:
+    """Return the tick of a moment; of a day in microseconds, its last one."""
+    if whole:
+        return _days(tables.day(pipeline, moment))
+    if pipeline.moments[moment].is_day(pipeline.columns):
+        return sql.SQL("(({} + 1) * {} - 1)").format(_days(tables.day(pipeline, moment)), sql.Literal(DAY))
+    return _microseconds(tables.instant(pipeline, moment))
+
+
+def _days(date: sql.Composable) -> sql.Composable:
+    return sql.SQL("({} - date '1970-01-01')::bigint").format(date)
+
+
+def _microseconds(instant: sql.Composable) -> sql.Composable:
+    # seconds and their parts apart: DuckDB's seconds are floats, which hold no microseconds of far times
+    return sql.SQL(
+        "(EXTRACT(EPOCH FROM date_trunc('second', {i}))::bigint * 1000000 + EXTRACT(MICROSECONDS FROM {i})::bigint"
+        " % 1000000)"
+    ).format(i=instant)
+
+
+def instant(tick: sql.Composable, *, whole: bool) -> sql.Composed:
+    """Return the instant of a tick; of a day its midnight in UTC."""
+    if whole:
+        return tables.midnight(sql.SQL("(date '1970-01-01' + {}::integer)").format(tick))
+    # in two parts: an interval is multiplied by a small whole number, and a fraction would be rounded
+    return sql.SQL(
+        "(timestamptz '1970-01-01 00:00:00+00' + make_interval(secs => ({t} - {t} % 1000000) / 1000000)"
+        " + ({t} % 1000000)::integer * interval '1 microsecond')"
+    ).format(t=tick)
+
+
+def microseconds(tick: sql.Composable, *, whole: bool) -> sql.Composable:
+    """Return the microseconds since 1970 of a tick."""
+    return sql.SQL("({} * {})").format(tick, sql.Literal(DAY)) if whole else tick
