@@ -47,13 +47,14 @@ def entities_pipeline() -> ModelPipeline:
         "stay": {"type": "integer", "known": "booking"},
         "lead": {"type": "integer", "known": "booking"},
         "arrival": {"type": "date", "known": "booking"},
+        "price": {"type": "number", "known": "booking"},
     }
     schema |= {column: {"type": column.partition("_")[0], "known": "booking"} for column in COLUMNS}
     return stays(
         "bench",
         schema=schema,
         features={"entity": {"kind": "row", "at": "booking", "columns": COLUMNS}},
-        prediction={"target": "number_0", "task": "regression", "at": "booking"},
+        prediction={"target": "price", "task": "regression", "at": "booking"},
         gate={"metric": "mae", "limit": 25.0, "baseline_by": ["string_0"]},
     )
 
@@ -65,6 +66,7 @@ def rows(entities: int, changed: int = 0) -> pa.Table:
         "stay": np.arange(entities),
         "lead": dice.integers(0, 300, entities),
         "arrival": np.datetime64("2025-01-01") + dice.integers(0, 300, entities),
+        "price": dice.uniform(0, 1000, entities),
     }
     other = np.arange(entities) < changed
     for column in COLUMNS:

@@ -77,7 +77,7 @@ def newest(view: ViewTable, since: datetime | None = None) -> sql.Composed:
     columns = tables.names(column for column, _ in view.online.columns)
     if not view.has_history:
         return sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, table, loaded)
-    changed = sql.SQL("true")
+    changed: sql.Composable = sql.SQL("true")
     if since is not None:
         changed = sql.SQL("{key} IN (SELECT {key} FROM {table} WHERE {loaded})").format(
             key=key, table=table, loaded=loaded
