@@ -185,7 +185,7 @@ def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritt
 
 
 def online_features(databases: FeatureDatabases) -> Iterator[RestoreCheck]:
-    """Compare some entities of each view, read through Feast, with the newest rows of the offline store."""
+    """Compare some entities of each view in the online store with the newest rows of the offline store."""
     for name, pipeline in load_all().items():
         if isinstance(pipeline, PipelineError):
             yield RestoreCheck(f"online features of {name}", None, "not run: its pipeline file does not load")
