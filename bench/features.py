@@ -163,8 +163,8 @@ def reads(databases: FeatureDatabases, pipeline: ModelPipeline, entities: int) -
             for place, what in enumerate(("median", "99th percentile")):
                 for way, name in (("direct", "without Feast"), ("feast", "through Feast")):
                     case = f"{asked} entities read {name}, {what}"
-                    values = (round(told[side][place], 3) for side in (way, "stock"))
-                    found.append(Row(case, "ms", *values, "stock Feast", "lower"))
+                    mine, other = (round(told[side][place], 3) for side in (way, "stock"))
+                    found.append(Row(case, "ms", mine, other, "stock Feast", "lower"))
     return found
 
 
