@@ -5,7 +5,8 @@ the label pipeline, which starts this DAG as well; before the pipeline's own fir
 **Output**: the offline tables and the online store of every feature view; the asset `features_<pipeline>`.
 
 The snapshot is loaded into PostgreSQL, each view is built as of its declared time, and changed rows are written to
-the online store. The watermark moves only after the online rows were counted.
+the online store, all views in one transaction. The watermark moves only after the online rows were compared with the
+offline rows. A view whose columns changed gets a table of its own; the former one stays until the next run.
 
 **Run again** at any time: rows that exist are not written again.
 

@@ -41,8 +41,8 @@ def registry_url(connection: Connection) -> str:
 
 
 @contextmanager
-def session(connection: Connection, doing: str) -> Iterator[Session]:
-    """Open one transaction in UTC, committed at the end.
+def session(connection: Connection, doing: str, *, autocommit: bool = False) -> Iterator[Session]:
+    """Open one transaction in UTC, committed at the end; with `autocommit` each statement is one.
 
     Raises DatabaseUnavailable if PostgreSQL does not answer, FeatureError for refusals, without a cause: PostgreSQL
     quotes the offending values in its messages, and these may be personal.
@@ -57,6 +57,7 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
             dbname=connection.schema,
             **(connection.tls() | {"sslmode": sslmode(connection)}),
             connect_timeout=10,
+            autocommit=autocommit,
             application_name="rempart",
             options="-c timezone=UTC -c datestyle=ISO -c search_path=public",
         ) as opened:

@@ -194,23 +194,23 @@ def label_keys(databases: FeatureDatabases, pipeline: ModelPipeline) -> list[tup
 def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, ...]) -> None:
     """Record this pipeline's tables, and drop those of removed views.
 
-    Two pipelines can claim one table name (`hotel` with a view `room_price`, `hotel_room` with a view `price`). The
+    Two pipelines can claim one table name (`hotel` with a view `room__price`, `hotel__room` with a view `price`). The
     second is refused, because the rows of the first would count as vanished.
     """
-    owned: list[tuple[str, str, str | None]] = [("rows", rows_table(pipeline), None)]
-    owned += [("labels", labels_table(pipeline), None)] if pipeline.prediction.from_ else []
-    owned += [(view.view, view.table, view.online_table) for view in views]
+    owned = [("rows", rows_table(pipeline))]
+    owned += [("labels", labels_table(pipeline))] if pipeline.prediction.from_ else []
+    owned += [(view.view, view.table) for view in views]
     lost = opened.execute(
         "DELETE FROM feature_views WHERE pipeline = %s AND view <> ALL(%s) RETURNING offline_table",
-        (pipeline.name, [view for view, _, _ in owned]),
+        (pipeline.name, [view for view, _ in owned]),
     ).fetchall()
     for (table,) in lost:
         opened.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables.name(table)))
-    for view, offline_table, online_table in owned:
+    for view, offline_table in owned:
         try:
             opened.execute(
-                "INSERT INTO feature_views VALUES (%s, %s, %s, %s) ON CONFLICT (pipeline, view) DO NOTHING",
-                (pipeline.name, view, offline_table, online_table),
+                "INSERT INTO feature_views VALUES (%s, %s, %s) ON CONFLICT (pipeline, view) DO NOTHING",
+                (pipeline.name, view, offline_table),
             )
         except psycopg.errors.UniqueViolation as cause:
             raise FeatureError(

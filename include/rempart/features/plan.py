@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from rempart import canonical_json
 from rempart.errors import FeatureError
 from rempart.settings.learning import SINCE_LAST, Aggregate
 from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView
@@ -47,6 +49,34 @@ class Field:
 
 
 @dataclass(frozen=True)
+class OnlineTable:
+    """The online table of a view: one row for each entity, with its key, its features and the event time.
+
+    The table's name depends on its columns. So a view whose columns change gets a table of its own, and readers of the
+    former columns keep theirs.
+    """
+
+    pipeline: str
+    view: str
+    key: str
+    key_type: SqlType
+    fields: tuple[Field, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the table's name: at most 63 ASCII characters, the last 8 of them a hash of names and types."""
+        fields = sorted([field.name, field.type] for field in self.fields)
+        told = canonical_json.encode([self.pipeline, self.view, self.key, self.key_type, fields])
+        return f"{f'{self.pipeline}_{self.view}'[:54]}_{hashlib.sha256(told).hexdigest()[:8]}"
+
+    @property
+    def columns(self) -> tuple[tuple[str, SqlType], ...]:
+        """Return the names and types of all columns; the key is the first, the event time the last."""
+        features = ((field.name, field.type) for field in self.fields)
+        return ((self.key, self.key_type), *features, ("event_timestamp", "timestamptz"))
+
+
+@dataclass(frozen=True)
 class ViewTable:
     """The offline table of one feature view.
 
@@ -59,13 +89,13 @@ class ViewTable:
 
     view: str
     table: str
-    online_table: str
     at: str
     by: tuple[str, ...]
     join_key: str
     join_type: SqlType
     fields: tuple[Field, ...]
     ttl_days: int | None
+    online: OnlineTable
     dated: bool = False
     passing: bool = False
     whole_days: bool = False
@@ -134,17 +164,18 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         by = tuple(pipeline.key)
         fields = [Field(c, _feature_type(pipeline, c)) for c in view.columns]
         fields += [Field(f, "bigint") for f in view.features()[len(view.columns) :]]
-    single_integer = len(by) == 1 and pipeline.columns[by[0]].type == "integer"
+    join_key = "__".join(by)
+    join_type: SqlType = "bigint" if len(by) == 1 and pipeline.columns[by[0]].type == "integer" else "text"
     return ViewTable(
         view=name,
         table=f"{pipeline.name}__{name}",
-        online_table=f"{pipeline.name}_{name}",  # Feast's choice (feast.infra.online_stores.helpers.compute_table_id)
         at=view.at,
         by=by,
-        join_key="__".join(by),
-        join_type="bigint" if single_integer else "text",
+        join_key=join_key,
+        join_type=join_type,
         fields=tuple(fields),
         ttl_days=ttl_days,
+        online=OnlineTable(pipeline.name, name, join_key, join_type, tuple(fields)),
         dated=view.kind == "trailing" or pipeline.conflict_rule == "history",
         passing=passing,
         whole_days=whole,
@@ -180,7 +211,6 @@ def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[
         if clash := {field.name for field in table.fields} & {table.join_key, *RESERVED}:
             yield f"{where}: {', '.join(sorted(clash))} cannot be a feature of this view"
         longest = max(
-            f"{table.online_table}_fts_idx",  # an index that Feast makes
             table.table,
             table.join_key,
             f"{table.view}__entity_row_unique_id",  # a column of Feast's point-in-time join

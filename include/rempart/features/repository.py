@@ -13,8 +13,8 @@ from rempart.features.plan import ViewTable, view_tables
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
 
-ONLINE_STORE = "rempart.features.copy_online_store.CopyOnlineStore"
-"""Feast's PostgreSQL online store, written by COPY (docs/adr/0004-features.md); "postgres" selects Feast's own."""
+ONLINE_STORE = "rempart.features.online_store.feast_store.RowOnlineStore"
+"""One typed row for each entity (docs/adr/0107-online-store.md); "postgres" selects Feast's own."""
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def feature_store(
 
 
 def apply(store: Any, pipeline: ModelPipeline) -> None:
-    """Register the pipeline's entities and views and create the online tables; drop views that the pipeline lost.
+    """Register the pipeline's entities and views, and create online tables that are missing; drop views that it lost.
 
     Idempotent. How far the online store is stands in our own table, so nothing that Feast does here can reset it.
     """

@@ -25,7 +25,6 @@ _STATE = sql.SQL("""
         pipeline text NOT NULL,
         view text NOT NULL,
         offline_table text NOT NULL UNIQUE,
-        online_table text UNIQUE,
         watermark timestamptz,
         PRIMARY KEY (pipeline, view)
     );

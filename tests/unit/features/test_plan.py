@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import FeatureError
-from rempart.features.plan import Span, ViewState, entity_key, next_step, view_tables
+from rempart.features.plan import (
+    LONGEST_IDENTIFIER,
+    Field,
+    OnlineTable,
+    Span,
+    SqlType,
+    ViewState,
+    entity_key,
+    next_step,
+    view_tables,
+)
 from rempart.settings.pipeline import Pipeline
 from tests.unit.features.stays import stays
 
@@ -128,3 +138,28 @@ def test_online_store_follows_any_sequence_of_loads(loads: list[dict[tuple[str, 
             online |= {entity: (newest[entity], offline[entity, newest[entity]][0]) for entity in written}
         watermark = at
         assert online == {entity: (day, offline[entity, day][0]) for entity, day in newest.items()}
+
+
+kinds: st.SearchStrategy[SqlType] = st.sampled_from(("bigint", "double precision", "boolean", "text"))
+columns = st.dictionaries(st.from_regex(r"[a-z_]{1,40}", fullmatch=True), kinds, min_size=1, max_size=4)
+
+
+@given(columns, columns, st.from_regex(r"[a-z_]{1,40}", fullmatch=True))
+def test_an_online_table_is_named_by_its_columns(
+    left: dict[str, SqlType], right: dict[str, SqlType], pipeline: str
+) -> None:
+    def named(columns: dict[str, SqlType], pipeline: str = pipeline) -> str:
+        fields = tuple(Field(name, kind) for name, kind in columns.items())
+        return OnlineTable(pipeline, "stay", "key", "bigint", fields).name
+
+    assert (named(left) == named(right)) == (left == right)
+    assert named(left) == named(dict(reversed(left.items()))), "the order of the columns does not count"
+    assert named(left) != named(left, pipeline + "_")
+    assert len(named(left)) <= LONGEST_IDENTIFIER
+
+
+def test_names_that_only_run_together_are_of_different_tables() -> None:
+    fields = (Field("price", "double precision"),)
+    hotel = OnlineTable("hotel", "room_price", "key", "bigint", fields)
+    assert hotel.name[:-8] == OnlineTable("hotel_room", "price", "key", "bigint", fields).name[:-8]
+    assert hotel.name != OnlineTable("hotel_room", "price", "key", "bigint", fields).name

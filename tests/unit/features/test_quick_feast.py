@@ -14,7 +14,7 @@ typechecked = typeguard.typechecked
 from rempart.features import quick_feast
 quick_feast.load()
 import feast
-from rempart.features import copy_online_store
+from rempart.features.online_store import feast_store
 assert typeguard.typechecked is typechecked, "others keep their checks"
 assert feast.Entity(name="stay", join_keys=["stay"]).join_key == "stay"
 print(len(instrumented))

@@ -312,7 +312,8 @@ def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site
             f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
             f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
         )
-    materialize_rows(databases, with_features(pipeline), snapshots.rows(site, bucket, current), current.id, now)
+    rows = snapshots.rows(site, bucket, current)
+    materialize_rows(databases, with_features(pipeline), rows, current.id, now, keep_former=False)
 
 
 def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:

@@ -301,4 +301,4 @@ def _reload_features(stores: ErasureStores, pipeline: Pipeline, clean: Clean) ->
         else snapshots.arrow_schema(columns).empty_table().to_reader()
     )
     with stores.active_sites.committing(stores.active):
-        materialize_rows(databases, with_features(pipeline), rows, wanted, stores.clock())
+        materialize_rows(databases, with_features(pipeline), rows, wanted, stores.clock(), keep_former=False)

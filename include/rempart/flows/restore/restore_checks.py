@@ -186,7 +186,7 @@ def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritt
 
 
 def online_features(databases: FeatureDatabases) -> Iterator[RestoreCheck]:
-    """Compare some entities of each view, read through Feast, with the newest rows of the offline store."""
+    """Compare some entities of each view in the online store with the newest rows of the offline store."""
     for name, pipeline in load_all().items():
         if isinstance(pipeline, PipelineError):
             yield RestoreCheck(f"online features of {name}", None, "not run: its pipeline file does not load")
@@ -201,7 +201,7 @@ def _view(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable
     rows = newest(databases.offline, pipeline, table)
     if not rows:
         return RestoreCheck(what, None, "not run: nothing was materialized")
-    _, found = online.stored_rows(databases, pipeline, table.view, [key for key, _ in rows])
+    found = online.stored_rows(databases, pipeline, table.view, [key for key, _ in rows])
     fields = [field.name for field in table.fields]
     wrong = sum(
         any(not _same(got[field], wanted[field]) for field in fields)

@@ -126,6 +126,16 @@ def test_each_poison_is_doubted(name: str) -> None:
     assert why in "; ".join(judge(manifest(), poisoned, PROMOTED))
 
 
+def test_a_view_with_other_columns_loses_no_rows() -> None:
+    """Its former online table goes with the materialization after the next."""
+    tables = {"public.hotel_stay_0a1b2c3d": 5000}, {"public.hotel_stay_44445555": 4900}
+    before, after = (with_rows(manifest(number), "feast_online", rows) for number, rows in enumerate(tables))
+    both = with_rows(manifest(1), "feast_online", tables[0] | tables[1])
+    assert not judge(before, both, PROMOTED) and not judge(both, after, PROMOTED)
+    fewer = with_rows(manifest(1), "feast_online", {"public.hotel_stay_44445555": 49})
+    assert "public.hotel_stay 49 instead of 5000" in "; ".join(judge(before, fewer, PROMOTED))
+
+
 @given(histories(), st.integers(1, 4))
 def test_points_that_keep_what_an_attack_left_are_doubted_too(history: list[Manifest], more: int) -> None:
     clean = manifest(0, count=20, champions=history[-1].champions)

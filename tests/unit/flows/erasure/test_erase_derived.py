@@ -242,7 +242,7 @@ def test_the_feature_stores_get_the_current_snapshot_or_are_emptied(
     monkeypatch.setattr(
         erase_derived,
         "materialize_rows",
-        lambda _, spec, rows, name, at: loaded.append((name, rows.read_all().num_rows)),
+        lambda _, spec, rows, name, at, keep_former: loaded.append((name, rows.read_all().num_rows)),
     )
     erase(world)
     now = world.snapshot()

@@ -1,0 +1,173 @@
+"""Writes online tables set by set: blocks of bytes go from one database to the other, then one statement merges them.
+
+No value becomes a Python object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg import sql
+
+from rempart.features import tables
+from rempart.features.databases import Session
+from rempart.features.online_store import generations
+from rempart.features.plan import Field, OnlineTable, ViewTable
+
+BLOCK = 1 << 18
+"""Bytes that are sent at once. PostgreSQL gives each row as a message of its own."""
+INCOMING = "incoming"
+
+Copied = Callable[[int], None]
+"""Called with the number of rows copied so far."""
+
+
+def write(
+    offline: Session, online: Session, view: ViewTable, at: datetime, since: datetime | None, copied: Copied
+) -> int:
+    """Write the row that holds at `at` of every entity that changed after `since`; None means of all entities.
+
+    A new table is filled, an existing one changed where it differs. Return the number of entities read. Other sessions
+    see nothing of it before the transaction of `online` ends.
+    """
+    table, query = view.online, newest(view, at, since)
+    if generations.create(online, table):
+        count = pipe(offline, query, online, table.name, copied, freeze=True)
+        generations.add_key(online, table)
+        return count
+    with_incoming(online, table)
+    count = pipe(offline, query, online, INCOMING, copied)
+    merge(online, table)
+    return count
+
+
+def prune(offline: Session, online: Session, view: ViewTable, at: datetime) -> int:
+    """Delete entities that have no row in the offline store that holds at `at`. Return their number."""
+    key = tables.name(view.join_key)
+    online.execute("DROP TABLE IF EXISTS pg_temp.kept")
+    online.execute(sql.SQL("CREATE TEMP TABLE kept ({} {}) ON COMMIT DROP").format(key, sql.SQL(view.join_type)))
+    keys = sql.SQL("SELECT DISTINCT {} FROM {} WHERE {}").format(key, tables.name(view.table), tables.holds(view, at))
+    pipe(offline, keys, online, "kept", lambda rows: None)
+    return online.execute(
+        sql.SQL("DELETE FROM {} o WHERE NOT EXISTS (SELECT FROM kept k WHERE k.{key} = o.{key})").format(
+            tables.name(view.online.name), key=key
+        )
+    ).rowcount
+
+
+def digest(opened: Session, table: OnlineTable, rows: sql.Composable) -> tuple[int, Any]:
+    """Return the number of rows and the sum of their hashes, which does not depend on their order.
+
+    `rows` are a table or a query in brackets, with the columns of `table`. PostgreSQL computes each row's hash from its
+    binary values, as it does for hash partitions, so the two databases agree.
+    """
+    found = opened.execute(
+        sql.SQL("SELECT count(*), sum(hash_record_extended(ROW({}), 0)) FROM {} digested").format(
+            tables.names(column for column, _ in table.columns), rows
+        )
+    ).fetchone()
+    assert found is not None  # noqa: S101 - an aggregate gives one row
+    return int(found[0]), found[1]
+
+
+def newest(view: ViewTable, at: datetime, since: datetime | None = None) -> sql.Composed:
+    """Return the query of the row that holds at `at` of each entity that changed after `since`, by default of all.
+
+    It has the columns of the online table.
+    """
+    key, table, holds = tables.name(view.join_key), tables.name(view.table), tables.holds(view, at)
+    columns = tables.names(column for column, _ in view.online.columns)
+    loaded = sql.SQL("true") if since is None else sql.SQL("loaded_at > {}").format(sql.Literal(since))
+    if not view.dated:
+        return sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, table, loaded)
+    of_changed: sql.Composable = sql.SQL("true")
+    if since is not None and view.passing:
+        newest_at = sql.SQL("max(event_timestamp) FILTER (WHERE {})").format(holds)
+        of_changed = sql.SQL("{key} IN (SELECT {key} FROM {table} GROUP BY {key} HAVING {later})").format(
+            key=key, table=table, later=changed(view, since, sql.SQL("max(loaded_at)"), newest_at)
+        )
+    elif since is not None:
+        of_changed = sql.SQL("{key} IN (SELECT {key} FROM {table} WHERE {loaded})").format(
+            key=key, table=table, loaded=loaded
+        )
+    # both descending: the order of the primary key, backwards
+    return sql.SQL(
+        "SELECT DISTINCT ON ({key}) {columns} FROM {table} WHERE {holds} AND {of_changed}"
+        " ORDER BY {key} DESC, event_timestamp DESC"
+    ).format(key=key, columns=columns, table=table, holds=holds, of_changed=of_changed)
+
+
+def changed(
+    view: ViewTable, since: datetime | None, loaded: sql.Composable, newest_at: sql.Composable
+) -> sql.Composable:
+    """Return the condition that an entity differs from what was written at `since`: by a load, or as time passed."""
+    by_load = sql.SQL("{} > {}").format(loaded, sql.Literal(since))
+    if not view.passing:
+        return by_load
+    return sql.SQL("({} OR {} > {})").format(by_load, newest_at, sql.Literal(since))
+
+
+def select(table: OnlineTable, fields: Sequence[Field] | None = None) -> sql.Composed:
+    """Return the query of entities: key, features (by default all), event time. Its parameter is an array of keys."""
+    features = table.fields if fields is None else fields
+    return sql.SQL("SELECT {columns} FROM {table} WHERE {key} = ANY(%s::{type}[])").format(
+        columns=tables.names([table.key, *(field.name for field in features), "event_timestamp"]),
+        table=tables.name(table.name),
+        key=tables.name(table.key),
+        type=sql.SQL(table.key_type),
+    )
+
+
+def with_incoming(online: Session, table: OnlineTable) -> None:
+    """Create the temporary table `incoming` with the table's columns, empty."""
+    online.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(tables.name(INCOMING)))
+    online.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(tables.name(INCOMING), tables.name(table.name))
+    )
+
+
+def merge(online: Session, table: OnlineTable) -> int:
+    """Insert the rows of `incoming`, and update those that differ. Return the number of rows written."""
+    columns = [column for column, _ in table.columns]
+    return online.execute(
+        sql.SQL(
+            "INSERT INTO {table} AS old ({columns}) SELECT {columns} FROM {incoming}"
+            " ON CONFLICT ({key}) DO UPDATE SET ({others}) = ROW({new})"
+            " WHERE ROW({current}) IS DISTINCT FROM ROW({new})"
+        ).format(
+            table=tables.name(table.name),
+            incoming=tables.name(INCOMING),
+            columns=tables.names(columns),
+            key=tables.name(table.key),
+            others=tables.names(columns[1:]),
+            new=tables.names(columns[1:], "excluded"),
+            current=tables.names(columns[1:], "old"),
+        )
+    ).rowcount
+
+
+def pipe(
+    source: Session, query: sql.Composable, target: Session, table: str, copied: Copied, *, freeze: bool = False
+) -> int:
+    """Copy a query's rows from one session into a table of another, as blocks of bytes. Return the number of rows.
+
+    `freeze`: the table was created in the same transaction, so its rows need no later mark of visibility.
+    """
+    out = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
+    into = sql.SQL("COPY {} FROM STDIN (FORMAT binary{})").format(
+        tables.name(table), sql.SQL(", FREEZE" if freeze else "")
+    )
+    block, rows = bytearray(), 0
+    with source.cursor() as reading, target.cursor() as writing:
+        with reading.copy(out) as given, writing.copy(into) as taken:
+            for message in given:
+                block += message
+                rows += 1
+                if len(block) >= BLOCK:
+                    taken.write(bytes(block))
+                    block.clear()
+                    copied(rows)
+            taken.write(bytes(block))
+        return writing.rowcount

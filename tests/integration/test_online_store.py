@@ -1,0 +1,219 @@
+"""The online store on real databases: equal to the offline store after every accident, and never seen half written."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+from rempart.errors import FeatureError
+from rempart.features import online, removal, repository
+from rempart.features.databases import FeatureDatabases, session
+from rempart.features.online import online_rows, read_rows
+from rempart.features.online_store import generations, writing
+from rempart.features.plan import view_tables
+from rempart.flows.training.materialize import MaterializeResult, materialize_rows
+from rempart.settings.pipeline import ModelPipeline
+from tests.integration.test_features import NOW, Row, arrow, random_rows, row
+from tests.unit.features.stays import stays
+
+pytestmark = pytest.mark.stores
+
+_names, _hours = count(), count()
+STAYS = [{"stay": stay} for stay in range(4)]
+
+
+@pytest.fixture
+def pipeline() -> ModelPipeline:
+    return stays(f"online{next(_names)}")
+
+
+def refresh(databases: FeatureDatabases, pipeline: ModelPipeline, rows: list[Row], **options: Any) -> MaterializeResult:
+    at = NOW + timedelta(hours=next(_hours))
+    return materialize_rows(databases, pipeline, arrow(rows).to_reader(), f"s{at:%d%H}", at, **options)
+
+
+def with_column(pipeline: ModelPipeline, columns: list[str]) -> ModelPipeline:
+    features = pipeline.model_dump()["features"]
+    features["stay"]["columns"] = columns
+    return stays(pipeline.name, features=features)
+
+
+def online_tables(databases: FeatureDatabases, pipeline: ModelPipeline) -> set[str]:
+    """The pipeline's tables that are there, as PostgreSQL lists them."""
+    with psycopg.connect(databases.online.postgresql_url()) as opened:
+        found = opened.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE %s", (f"{pipeline.name}\\_%",))
+        return {table for (table,) in found}
+
+
+def names(pipeline: ModelPipeline) -> dict[str, str]:
+    return {table.view: table.online.name for table in view_tables(pipeline)}
+
+
+def test_feast_reads_what_the_direct_path_reads(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    rows = [*random_rows(11, 40), row(77, 3, room="é🏨 ' ; --", nights=None, returning=None)]
+    refresh(feature_databases, pipeline, rows)
+    keys = {
+        "stay": [{"stay": given["stay"]} for given in rows] + [{"stay": 10_000}],
+        "trend": [{"house": house} for house in ("a", "a|", "a\\|b", "", "nowhere")],
+    }
+    with repository.feature_store(feature_databases, pipeline) as store:
+        for view, asked in keys.items():
+            fields = [field.name for table in view_tables(pipeline) if table.view == view for field in table.fields]
+            told = store.get_online_features([f"{view}:{field}" for field in fields], asked).to_dict()
+            direct = online_rows(feature_databases, pipeline, view, asked)
+            assert [{name: told[name][i] for name in told} for i in range(len(asked))] == direct
+            assert direct[-1] == asked[-1] | dict.fromkeys(fields)
+            assert any(None not in answer.values() for answer in direct)
+
+
+def test_what_feast_writes_is_read_and_the_next_materialization_puts_it_right(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    import pandas as pd
+
+    rows = [row(stay, stay, nights=2) for stay in range(4)]
+    refresh(feature_databases, pipeline, rows)
+    before = online_rows(feature_databases, pipeline, "stay", STAYS)
+    written = {"stay": [1, 900], "nights": [99, 98], "returning": [True, False], "room": ["z", None]}
+    frame = pd.DataFrame(
+        written | {"arrival_month": [1, 2], "arrival_day_of_week": [3, 4], "event_timestamp": [NOW] * 2}
+    )
+    with repository.feature_store(feature_databases, pipeline) as store:
+        store.write_to_online_store("stay", frame)
+    altered, added = online_rows(feature_databases, pipeline, "stay", [{"stay": 1}, {"stay": 900}])
+    assert (altered["nights"], altered["room"], added["nights"], added["room"]) == (99, "z", 98, None)
+    assert refresh(feature_databases, pipeline, rows).changed, "the content is compared, not only the count"
+    assert online_rows(feature_databases, pipeline, "stay", STAYS) == before
+    assert online_rows(feature_databases, pipeline, "stay", [{"stay": 900}])[0]["nights"] is None
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+STEPS = {
+    "after the copy": (writing, "merge"),
+    "after the merge": (writing, "prune"),
+    "before the switch": (generations, "switch"),
+    "before a former table goes": (generations, "drop"),
+    "before Feast's registry": (repository, "apply"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_readers_see_one_generation_and_the_next_run_repairs(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    refresh(feature_databases, pipeline, [row(stay, stay, nights=1) for stay in range(4)])
+    rows = [row(stay, stay, nights=2) for stay in range(3)]  # one stay is gone
+
+    def dies(*given: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*STEPS[step], dies)
+        with pytest.raises(Killed):
+            refresh(feature_databases, pipeline, rows)
+    nights = [answer["nights"] for answer in online_rows(feature_databases, pipeline, "stay", STAYS)]
+    assert nights == ([2, 2, 2, None] if step == "before Feast's registry" else [1, 1, 1, 1])
+    assert refresh(feature_databases, pipeline, rows).rows_online == 3 + 1 + 1
+    nights = [answer["nights"] for answer in online_rows(feature_databases, pipeline, "stay", STAYS)]
+    assert nights == [2, 2, 2, None]
+    assert online_tables(feature_databases, pipeline) == set(names(pipeline).values())
+
+
+def test_killed_in_the_first_load_nothing_is_left(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generations, "add_key", dies)
+        with pytest.raises(Killed):
+            refresh(feature_databases, pipeline, [row(1, 0)])
+    assert online_tables(feature_databases, pipeline) == set()
+    with pytest.raises(FeatureError, match="the online store has no table with its columns"):
+        online_rows(feature_databases, pipeline, "stay", STAYS)
+
+
+def test_a_reader_at_the_same_time_sees_one_generation(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    stays_read = [{"stay": stay} for stay in range(300)]
+
+    def rows(nights: int) -> list[Row]:
+        return [row(stay, stay % 9, nights=nights) for stay in range(300)]
+
+    refresh(feature_databases, pipeline, rows(0))
+    seen: list[set[Any]] = []
+    over = threading.Event()
+
+    def read() -> None:
+        with session(feature_databases.online, "read", autocommit=True) as opened:
+            while not over.is_set():
+                seen.append({answer["nights"] for answer in read_rows(opened, pipeline, "stay", stays_read)})
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for nights in (1, 2, 3):
+            refresh(feature_databases, pipeline, rows(nights))
+            with psycopg.connect(feature_databases.online.postgresql_url()) as opened:  # all is compared and merged
+                opened.execute(f"DELETE FROM online_tables WHERE name = '{names(pipeline)['stay']}'")
+    finally:
+        over.set()
+        reader.join()
+    assert {0, 1, 2} <= {nights for answer in seen for nights in answer} <= {0, 1, 2, 3}
+    assert all(len(answer) == 1 for answer in seen), "never a mixture, and never an empty store"
+
+
+def test_a_view_with_other_columns_has_a_table_of_its_own_beside_the_former(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    old, new = pipeline, with_column(pipeline, ["nights", "house"])
+    refresh(feature_databases, old, [row(1, 0, nights=5), row(2, 1)])
+    refresh(feature_databases, new, [row(1, 0, nights=6, house="red"), row(2, 1)])
+    (former,), (current,) = (online_rows(feature_databases, of, "stay", [{"stay": 1}]) for of in (old, new))
+    assert (former["nights"], former["room"]) == (5, "a"), "the model of the former columns reads what it knows"
+    assert (current["nights"], current["house"]) == (6, "red")
+    assert online_tables(feature_databases, new) == {*names(old).values(), *names(new).values()}
+    assert set(removal.tables_of(feature_databases, new.name)[1]) == online_tables(feature_databases, new)
+
+    refresh(feature_databases, old, [row(1, 0, nights=7)])  # and back: the former table is stale
+    assert online_rows(feature_databases, old, "stay", [{"stay": 1}, {"stay": 2}])[0]["nights"] == 7
+    assert online_rows(feature_databases, old, "stay", [{"stay": 2}])[0]["nights"] is None
+    refresh(feature_databases, old, [row(1, 0, nights=7)])
+    assert online_tables(feature_databases, new) == set(names(old).values()), "it goes with the next materialization"
+
+
+@pytest.mark.fault("K5")
+def test_an_erasure_leaves_no_former_table(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    refresh(feature_databases, pipeline, [row(1, 0), row(2, 1)])
+    other = with_column(pipeline, ["nights"])
+    refresh(feature_databases, other, [row(2, 1)], keep_former=False)
+    assert online_tables(feature_databases, other) == set(names(other).values())
+
+
+def test_a_removal_drops_both_generations(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    other = with_column(pipeline, ["nights"])
+    for changed in (pipeline, other):
+        refresh(feature_databases, changed, [row(1, 0)])
+    assert len(online_tables(feature_databases, other)) == 4
+    removal.remove(feature_databases, other)
+    assert online_tables(feature_databases, other) == set()
+
+
+def test_a_removed_view_leaves_the_online_store(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    refresh(feature_databases, pipeline, [row(1, 0)])
+    features = pipeline.model_dump()["features"]
+    del features["rooms"]
+    less = stays(pipeline.name, features=features)
+    refresh(feature_databases, less, [row(1, 0)])
+    assert online_tables(feature_databases, less) == set(names(less).values())
+    assert online.materialize(feature_databases, less).written == 0
