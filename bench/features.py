@@ -112,7 +112,7 @@ def stock(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
 
 def read_bytes(databases: FeatureDatabases, pipeline: ModelPipeline) -> bytes:
     (view,) = view_tables(pipeline)
-    query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(writing.newest(view))
+    query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(writing.newest(view, AT))
     with session(databases.offline, "read") as opened, opened.cursor() as cursor, cursor.copy(query) as copy:
         return b"".join(copy)
 

@@ -179,9 +179,7 @@ class Pipeline(Strict):
         return self
 
     def _faults(self) -> Iterator[str]:
-        columns, moments = self.columns, self.moments
-
-        wrong = self._wrong
+        columns, moments, wrong = self.columns, self.moments, self._wrong
         for column, spec in columns.items():
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", column):
                 yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
