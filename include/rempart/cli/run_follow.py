@@ -156,8 +156,8 @@ def _next_run(api: AirflowApi, dag_id: str, since: datetime, source_run: str, to
 def progress(tasks: str, seconds: float = 0) -> str:
     """Return which tasks of a run work now, from the states of all its tasks, and for how many minutes. Pure."""
     running = [task.removesuffix(" running") for task in tasks.split(", ") if task.endswith(" running")]
-    said = f"task {', '.join(running)} runs" if running else "waits for Airflow's scheduler"
-    return f"{said}, {int(seconds // 60)} min so far" if seconds >= 60 else said
+    work = f"task {', '.join(running)} runs" if running else "waits for Airflow's scheduler"
+    return f"{work}, {int(seconds // 60)} min so far" if seconds >= 60 else work
 
 
 def failed(api: AirflowApi, dag_id: str, run_id: str, error: AirflowApiError) -> AirflowApiError:
