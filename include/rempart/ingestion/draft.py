@@ -240,7 +240,7 @@ def _learning(s: Survey) -> Iterator[str]:
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
-    guess = "about the score of a constant prediction on these rows, wrong ones included"
+    guess = "a quarter more than a constant prediction scores on these rows, wrong ones included"
     worst = "set the error from which on a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"

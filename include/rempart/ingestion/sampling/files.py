@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -92,7 +93,7 @@ def _csv(file: Path) -> Sample:
     delimiter = max(",;\t|", key=line.count)
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
     header = header_of(file.name, io.BytesIO(read.body), len(read.body), source)
-    second = [cell.strip('"') for cell in first[1].split(delimiter)] if len(first) > 1 else []
+    second = next(csv.reader(first[1:2], delimiter=delimiter), [])
     if not is_header(header, second):
         check_names(file.name, header)
     names = columns_of(header)

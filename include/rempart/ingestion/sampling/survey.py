@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
+_WORSE = 1.25
 DENSE = 2_000_000
 """Rows of a partition above which shorter periods are proposed: a late row rewrites its partition."""
 
@@ -154,11 +155,14 @@ def _is_null_token(token: str, cells: recognise.Cells) -> bool:
 
 
 def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -> float:
-    """Return the score of a constant guess: mean absolute deviation, or the log loss of the classes' shares."""
+    """Return a quarter more than the score of a constant guess: newer rows may be harder to predict.
+
+    The score is the mean absolute deviation, or the log loss of the classes' shares.
+    """
     if target.type in ("number", "integer", "decimal"):
         numbers = [known for value in values if (known := number(value, dialect)) is not None] or [0.0]
         centre = fmean(numbers)
-        return float(f"{fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
+        return float(f"{_WORSE * fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
     counts = Counter(values)
     loss = -sum(n * math.log(n / counts.total()) for n in counts.values()) / (counts.total() or 1)
-    return round(loss if len(counts) > 1 else math.log(2), 3)
+    return round(_WORSE * (loss if len(counts) > 1 else math.log(2)), 3)
