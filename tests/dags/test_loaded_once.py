@@ -56,7 +56,7 @@ before = set(sys.modules)
 from airflow.sdk.listener import get_listener_manager
 get_listener_manager()
 import great_expectations, mlflow, onnx, mlflow.store.artifact.artifact_repository_registry
-from rempart.features import quick_feast, repository
+from rempart.features import indexed_store, quick_feast, repository
 from rempart.features.online_store import feast_store
 quick_feast.load()
 import rempart.flows.ingestion.reingest, rempart.flows.training.materialize, rempart.flows.training.train

@@ -15,6 +15,7 @@ from rempart.settings.pipeline import ModelPipeline
 
 ONLINE_STORE = "rempart.features.online_store.feast_store.RowOnlineStore"
 """One typed row for each entity (docs/adr/0107-online-store.md); "postgres" selects Feast's own."""
+OFFLINE_STORE = "rempart.features.indexed_store.IndexedOfflineStore"
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def feature_store(
                     "sqlalchemy_config_kwargs": {"echo": False, "hide_parameters": True, "pool_size": 1},
                 },
                 offline_store={
-                    "type": "postgres",
+                    "type": OFFLINE_STORE,
                     "entity_select_mode": "embed_query",  # the other mode leaves a table behind when it is killed
                     **_server(databases.offline),
                 },

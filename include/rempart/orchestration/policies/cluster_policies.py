@@ -66,7 +66,8 @@ def _load_once() -> None:
             import_module(name)
         import_module("rempart.ingestion.expectations").load()
         import_module("rempart.features.quick_feast").load()
-        import_module("rempart.features.online_store.feast_store")  # after Feast, which it imports
+        import_module("rempart.features.indexed_store")  # after Feast, which both import
+        import_module("rempart.features.online_store.feast_store")
         import_module("airflow.sdk.listener").get_listener_manager()  # it loads the plugins
     if len(sys.modules) > loaded:
         gc.freeze()  # each task would look through these objects again (0.3 s), and copy their memory
