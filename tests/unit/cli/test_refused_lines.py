@@ -13,6 +13,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries
 from rempart.ingestion.acceptance import HELD
 from rempart.settings.pipeline import Pipeline
+from rempart.sites.port import Site
 from rempart.web.read_models.messages import Moment
 from rempart.web.read_models.quarantine import Delivery, Quality
 from tests.unit.ingestion.conftest import deliver, make_platform, platform, readings
@@ -36,7 +37,7 @@ def test_the_first_lines_of_each_reason_are_those_of_the_file(
         "1.csv", "m1,2026-01-01,1,,base,", *(f"m{n},2026-01-02,{n}00,,no,Dupont" for n in range(1, 9)), "m1,x,1,,base,"
     )
     delivery = taken_in(platform, readings)
-    found = refused_lines.look(lambda: platform, readings, [delivery])
+    found = refused_lines.look(lambda: (platform.sites["primary"], "lake"), "readings", [delivery])
     assert found.places[delivery.sha256] == {
         "tariff: not among the declared values": [3, 4, 5, 6, 7],
         "day: not a date written YYYY-MM-DD": [11],
@@ -59,14 +60,14 @@ def test_a_delivery_whose_quarantine_is_gone_has_no_lines_and_a_silent_site_is_t
     site = platform.sites["primary"]
     for info in list(site.list("lake", "quarantine/")):
         site.delete("lake", info.key)
-    gone = refused_lines.look(lambda: platform, readings, [delivery])
+    gone = refused_lines.look(lambda: (platform.sites["primary"], "lake"), "readings", [delivery])
     assert gone == RefusedLines()
     assert "(line" not in "\n".join(quarantine.lines(quality(delivery), "", gone))
 
-    def silent() -> Platform:
+    def silent() -> tuple[Site, str]:
         raise SiteError("site 'primary' does not answer", "Start it.")
 
-    found = refused_lines.look(silent, readings, [delivery])
+    found = refused_lines.look(silent, "readings", [delivery])
     assert found.silent == "site 'primary' does not answer"
     assert "UNKNOWN: on which lines" in "\n".join(quarantine.lines(quality(delivery), "", found))
     assert quarantine.as_json(quality(delivery), found)["lines"] is None

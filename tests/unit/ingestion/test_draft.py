@@ -287,7 +287,7 @@ def test_digits_that_begin_with_zero_stay_text_and_few_rows_get_small_trees(tmp_
     pipeline = load(text)
     assert pipeline.columns["postcode"].type == "string" and "digits that begin with 0" in text
     assert pipeline.trainer.params["max_leaf_nodes"] == 6
-    assert pipeline.gate.limit == pytest.approx(1.25 * 0.562, abs=0.001)  # of a quarter, not of equally likely classes
+    assert pipeline.gate.limit == pytest.approx(1.25 * 0.562, abs=0.005)  # of a quarter, not of equally likely classes
 
 
 def test_a_comma_within_quotes_is_no_end_of_a_field_where_a_header_is_looked_for(tmp_path: Path) -> None:

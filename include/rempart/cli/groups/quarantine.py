@@ -97,6 +97,7 @@ def show_quarantine(
     from rempart.flows.shared.platform import open_platform
     from rempart.settings.pipelines import named
     from rempart.settings.pipelines import names as pipeline_names
+    from rempart.sites.port import Site
     from rempart.web.read_models import quarantine as quarantines
 
     json_documents.begin(as_json)
@@ -105,7 +106,13 @@ def show_quarantine(
     places = refused_lines.RefusedLines()
     if quality is not None:
         try:
-            places = refused_lines.look(open_platform, named(pipeline), quality.in_quarantine)
+            classification = named(pipeline).classification
+
+            def lake() -> tuple[Site, str]:
+                platform = open_platform()
+                return platform.active_site(classification), platform.config.buckets.lake
+
+            places = refused_lines.look(lake, pipeline, quality.in_quarantine)
         except PipelineError as fault:
             places = refused_lines.RefusedLines(silent=fault.what)
     if as_json:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rempart.cli.views import time_limit
-from rempart.flows.shared.platform import Platform
 from rempart.ingestion.acceptance import HELD
-from rempart.settings.pipeline import Pipeline
+from rempart.sites.port import Site
 from rempart.web.read_models.quarantine import Delivery
 
 AT_MOST = 10.0
@@ -31,14 +30,14 @@ class RefusedLines:
 
 
 def look(
-    open_platform: Callable[[], Platform], pipeline: Pipeline, found: Sequence[Delivery], seconds: float = AT_MOST
+    open_lake: Callable[[], tuple[Site, str]], pipeline: str, found: Sequence[Delivery], seconds: float = AT_MOST
 ) -> RefusedLines:
-    """Return the lines of the newest of these deliveries."""
+    """Return the lines of the newest of these deliveries. `open_lake`: the active site and the lake's bucket."""
     from rempart.errors import RempartError
 
     if not found:
         return RefusedLines()
-    answer = time_limit.answers({"site": lambda: _places(open_platform(), pipeline, found)}, seconds)["site"]
+    answer = time_limit.answers({"site": lambda: _places(*open_lake(), pipeline, found)}, seconds)["site"]
     if not isinstance(answer, BaseException):
         return RefusedLines(answer)
     if not isinstance(answer, (RempartError, OSError)):  # TimeoutError is an OSError
@@ -46,14 +45,13 @@ def look(
     return RefusedLines(silent=answer.what if isinstance(answer, RempartError) else str(answer))
 
 
-def _places(platform: Platform, pipeline: Pipeline, found: Sequence[Delivery]) -> dict[str, Places]:
+def _places(site: Site, bucket: str, pipeline: str, found: Sequence[Delivery]) -> dict[str, Places]:
     from rempart.errors import ObjectMissing
     from rempart.ingestion import landing
 
-    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
     places: dict[str, Places] = {}
     for delivery in found[:DELIVERIES]:
-        key = landing.quarantine_key(pipeline.name, delivery.sha256, delivery.again)
+        key = landing.quarantine_key(pipeline, delivery.sha256, delivery.again)
         try:
             places[delivery.sha256] = first(landing.refused_lines(site, bucket, key), delivery.reasons)
         except ObjectMissing:

@@ -162,7 +162,7 @@ def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -
     if target.type in ("number", "integer", "decimal"):
         numbers = [known for value in values if (known := number(value, dialect)) is not None] or [0.0]
         centre = fmean(numbers)
-        return float(f"{_WORSE * fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
+        return float(f"{_WORSE * fmean(abs(n - centre) for n in numbers) or 1.0:.2g}")
     counts = Counter(values)
     loss = -sum(n * math.log(n / counts.total()) for n in counts.values()) / (counts.total() or 1)
-    return round(_WORSE * (loss if len(counts) > 1 else math.log(2)), 3)
+    return round(_WORSE * (loss if len(counts) > 1 else math.log(2)), 2)
