@@ -151,6 +151,10 @@ class DiskSite(MemorySite):
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as stream:
             yield stream
 
+    def fetch(self, bucket: str, key: str, **asked: Any) -> tuple[ObjectInfo, bytes]:
+        info, body = super().fetch(bucket, key, **asked)
+        return info, body.read_bytes() if isinstance(body, Path) else body
+
 
 def resident(*pids: int) -> int:
     """Resident bytes of some processes; those that have ended have none."""
