@@ -76,12 +76,14 @@ def group(nodeid: str) -> str:
         room = re.match(r"tests/unit/\w+/", path)
         return IMPORTED if uses(path, "airflow") else room.group() if room else path
     if uses(path, "kills_processes"):
-        return "kills"
+        return PROJECT if path.startswith("tests/e2e/") else "kills"
     return "airflow" if uses(path, "stack") else path
 
 
 IMPORTED = "airflow imported"
 """Unit tests that import Airflow in their own process."""
+PROJECT = "a project of their own"
+"""Tests whose stack belongs to a copy of the project."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -98,7 +100,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of Airflow come first, then those that need no server; those that kill the stack's processes come last.
+    """Tests of Airflow come first, then those of a project's copy, which take minutes, too, then those that need no
+    server; those that kill the stack's processes come last.
 
     Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without, and
     no module imports it at its top.
@@ -109,12 +112,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
         level = _level(item)
         if "kills_processes" in item.keywords:
-            return 6
+            return 2 if group(item.nodeid) == PROJECT else 7
         if level == "stack":
             return int("switches_site" in item.keywords)
         if item.nodeid.startswith(("tests/unit/", "tests/dags/", "tests/plugins/")):
-            return 3 if group(item.nodeid) == IMPORTED else 2
-        return 5 if level == "stores" else 4
+            return 4 if group(item.nodeid) == IMPORTED else 3
+        return 6 if level == "stores" else 5
 
     items.sort(key=rank)
 
