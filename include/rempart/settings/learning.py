@@ -39,7 +39,7 @@ class RowView(Strict):
 
 
 Function = Literal["sum", "mean", "min", "max", "std", "count", "last", "distinct", "share", "rows"]
-"""What a trailing feature tells of the rows in its window."""
+"""How a trailing feature is made of the rows in its window."""
 
 _STORED: tuple[ColumnType, ...] = (*NUMERIC, "boolean", "string", "category", *TEMPORAL)
 _TYPES: dict[Function, tuple[ColumnType, ...]] = {

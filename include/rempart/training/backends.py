@@ -153,13 +153,21 @@ class LocalBackend:
         return processes, os.fdopen(reading, "rb")
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
-        """Return this process's environment without Airflow's settings and connections, with the job's connections."""
-        others = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "PET_")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
+        """Return the environment of a trainer's process, with the job's connections."""
         names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
         given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.connections(name)) for name in names}
-        fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
-        return {**kept, **given, **TELEMETRY_OFF, **fixed}
+        return {**bare_environment(), **given}
+
+
+def bare_environment(*without: str) -> dict[str, str]:
+    """Return this process's environment for a trainer: without Airflow's settings and connections.
+
+    `without`: beginnings of further names that it does not get.
+    """
+    others = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "PET_", *without)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+    return {**kept, **TELEMETRY_OFF, **fixed}
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Definition:
             yield key, at, known[-1]["shop"] if known else None
 
     def features(self, shop: str | None, at: datetime) -> Row:
-        """What a prediction at an instant is given."""
+        """The features of a prediction at an instant, by the definition."""
         unknown = dict.fromkeys(self.view.features())
         now = at
         if self.whole:

@@ -72,7 +72,7 @@ def test_mapped_names_give_the_same_snapshot_and_reasons_and_the_file_stays(
     assert outcome["source"]["header"] == NAMES
     raw = landing.raw_of(site, "lake", "readings", outcome["sha256"])
     assert raw and site.read("lake", raw.key) == renamed(form)
-    # judged anew by a file whose names are those of the schema now: by the names with which it was read
+    # the pipeline file has no map any more, and the old delivery is still read with the map of its time
     again = rejudge(mapped, allowing(declared(form, {}), 1000))
     assert (again.total_rows, len(in_quarantine(mapped))) == (3, 2)
 

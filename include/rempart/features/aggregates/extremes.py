@@ -21,7 +21,7 @@ LAST_ROW = f"last {SINCE_LAST}"
 
 @dataclass
 class SpanSet:
-    """What one set of spans gives: all values that are known from one moment, in one window.
+    """The features that are made of the same spans: of values known from the same moment, in the same window.
 
     `best`: by feature, the function (min or max) and what it compares; `latest`: features that are a column's value in
     the row of that place.

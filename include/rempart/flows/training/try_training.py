@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
@@ -17,13 +16,9 @@ from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.train import target_feature
 from rempart.models.encoding import features_of
 from rempart.settings.pipeline import ModelPipeline
-from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.training import backends
 from rempart.training.job import FeatureSpec, TrainerSpec
 from rempart.training.trial import TrialAnswer, TrialOrder
-
-_SECRET = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "AWS_")
-"""Begins the names of variables that a trainer does not get."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,6 @@ def train(pipeline: ModelPipeline, body: bytes) -> TriedModel:
     params = check_trainer(pipeline)
     trainer = TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed)
     python = backends.python_of(trainer.use)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}
-    environment |= {**TELEMETRY_OFF, "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "Agg"}
     began, limit = time.monotonic(), pipeline.trainer.timeout
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as folder:
         file = Path(folder, "training.parquet")
@@ -57,7 +50,7 @@ def train(pipeline: ModelPipeline, body: bytes) -> TriedModel:
                 [python, "-m", "rempart.training.trial"],
                 input=order.model_dump_json().encode(),
                 capture_output=True,
-                env=environment,
+                env=backends.bare_environment("AWS_"),  # it reads a local file, and needs no key of a site
                 timeout=limit.total_seconds(),
                 check=False,
             )
