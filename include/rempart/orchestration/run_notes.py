@@ -76,8 +76,8 @@ def _ingest(task_result: TaskResult) -> str:
     if not task_result["deliveries"]:
         return f"Nothing new was delivered; {_snapshot(task_result)}"
     return (
-        f"{task_result['delivered']:,} rows delivered, {task_result['accepted']:,} accepted,"
-        f" {task_result['quarantined']:,} in quarantine"
+        f"{task_result['delivered']:,} rows delivered{pace(task_result['delivered'], task_result.get('seconds'))},"
+        f" {task_result['accepted']:,} accepted, {task_result['quarantined']:,} in quarantine"
         f"{changes(task_result.get('replaced', 0), task_result.get('passed_over', 0))}; "
         f"{_snapshot(task_result)}"
     )
@@ -87,6 +87,13 @@ def changes(replaced: int, passed_over: int) -> str:
     """Return how many accepted rows replaced older ones, or do not count, with a leading comma; empty if none. Pure."""
     told = ((replaced, "replaced older rows"), (passed_over, "passed over for equal or newer rows"))
     return "".join(f", {count:,} {words}" for count, words in told if count)
+
+
+def pace(rows: int, seconds: float | None) -> str:
+    """Return ` in SECONDS s (RATE rows/s)`, with a leading space; empty if the duration is unknown. Pure."""
+    if not seconds or seconds <= 0:
+        return ""
+    return f" in {seconds:,.{1 if seconds < 10 else 0}f} s" + (f" ({rows / seconds:,.0f} rows/s)" if rows else "")
 
 
 def _snapshot(task_result: TaskResult) -> str:
@@ -100,7 +107,9 @@ def _materialize(task_result: TaskResult) -> str:
         note = f"The feature store already held snapshot {task_result['snapshot']}."
         return " ".join([note, *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
-    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}."
+    written = task_result.get("rows_written", 0)
+    wrote = f"{written:,} rows written{pace(written, task_result.get('seconds'))}"
+    note = f"{views} of snapshot {task_result['snapshot']}: {wrote}, {online(task_result)}."
     return " ".join([note, *_labels(task_result)])
 
 
@@ -122,9 +131,10 @@ def online(features: TaskResult) -> str:
 def _train(task_result: TaskResult) -> str:
     pool = (task_result.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
+    seconds = (task_result.get("seconds") or {}).get("train")
     note = (
-        f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
-        f" {task_result['rows_holdout']:,} held "
+        f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows"
+        f"{pace(task_result['rows_train'], seconds)}, {task_result['rows_holdout']:,} held "
         f"out; snapshot {task_result['snapshot']}."
     )
     return " ".join([note, *_labels(task_result)])
@@ -204,6 +214,15 @@ def _verify(task_result: TaskResult) -> str:
     )
 
 
+def _compare(task_result: TaskResult) -> str | None:
+    if not task_result["pipelines"]:
+        return None
+    return (
+        f"{task_result['compared']:,} online entities of {task_result['views']} feature views have the values of their"
+        " snapshots."
+    )
+
+
 def _probe(task_result: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
         f"{len(lacking)} capabilities of {site} are not proven" for site, lacking in task_result.items()
@@ -234,6 +253,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "report": _drill,
     "restore_to_sandbox": _restore_to_sandbox,
     "verify": _verify,
+    "compare_features": _compare,
     "probe": _probe,
     "export": _export,
     "fail_over": _switchover,
