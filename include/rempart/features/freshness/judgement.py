@@ -34,7 +34,7 @@ class ViewContent:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ViewFreshness:
     """A view's freshness. `age`: None unless the time of the newest value is known; `limit`: None if none is set."""
 
     state: Freshness
@@ -42,19 +42,19 @@ class Judged:
     limit: timedelta | None
 
 
-def judge(content: ViewContent | None, limit: timedelta | None, now: datetime, *, known: bool = True) -> Judged:
+def judge(content: ViewContent | None, limit: timedelta | None, now: datetime, *, known: bool = True) -> ViewFreshness:
     """Return the freshness of a view at `now` (UTC).
 
     `content` is None if no materialization is on record. `known` is false if the records could not be read: then the
     state is unknown.
     """
     if not known:
-        return Judged("unknown", None, limit)
+        return ViewFreshness("unknown", None, limit)
     if content is None or content.loaded_at is None:
-        return Judged("never loaded", None, limit)
+        return ViewFreshness("never loaded", None, limit)
     if content.valued_at is None or content.loaded_at - now > CLOCKS_DIFFER:
-        return Judged("unknown", None, limit)
+        return ViewFreshness("unknown", None, limit)
     age = max(now - content.valued_at, timedelta())
     if limit is None:
-        return Judged("no limit", age, None)
-    return Judged("fresh" if age <= limit else "stale", age, limit)
+        return ViewFreshness("no limit", age, None)
+    return ViewFreshness("fresh" if age <= limit else "stale", age, limit)

@@ -26,14 +26,14 @@ SAMPLED = "sampled"
 
 
 @dataclass(frozen=True)
-class Sample:
+class EntitySample:
     """Choice of entities: at most `size` of each side, those whose keys have the smallest hashes under `seed`."""
 
     seed: int
     size: int
 
 
-def of_rows(opened: Session, pipeline: ModelPipeline, view: ViewTable, sample: Sample) -> list[Entity]:
+def of_rows(opened: Session, pipeline: ModelPipeline, view: ViewTable, sample: EntitySample) -> list[Entity]:
     """Return the sampled entities of the snapshot's rows."""
     entities = sql.SQL("SELECT DISTINCT {} AS entity FROM {}").format(
         tables.join_key(pipeline, view), _all_rows(pipeline)
@@ -41,7 +41,7 @@ def of_rows(opened: Session, pipeline: ModelPipeline, view: ViewTable, sample: S
     return _smallest(opened, entities, sample)
 
 
-def of_online(opened: Session, view: ViewTable, sample: Sample) -> list[Entity]:
+def of_online(opened: Session, view: ViewTable, sample: EntitySample) -> list[Entity]:
     """Return the sampled entities of the online table."""
     entities = sql.SQL("SELECT {} AS entity FROM {}").format(
         tables.name(view.online.key), tables.name(view.online.name)
@@ -49,7 +49,7 @@ def of_online(opened: Session, view: ViewTable, sample: Sample) -> list[Entity]:
     return _smallest(opened, entities, sample)
 
 
-def _smallest(opened: Session, entities: sql.Composable, sample: Sample) -> list[Entity]:
+def _smallest(opened: Session, entities: sql.Composable, sample: EntitySample) -> list[Entity]:
     found = opened.execute(
         sql.SQL(
             "SELECT entity FROM ({}) e WHERE entity IS NOT NULL"

@@ -14,7 +14,7 @@ from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.freshness import sampling
 from rempart.features.freshness.comparison import ViewSkew, compare
 from rempart.features.freshness.content import StoreState, read_state, state_in
-from rempart.features.freshness.sampling import Sample
+from rempart.features.freshness.sampling import EntitySample
 from rempart.features.plan import ViewTable, view_tables
 from rempart.settings.pipeline import ModelPipeline
 
@@ -30,7 +30,7 @@ class PipelineSkew:
 
 
 def compare_stores(
-    databases: FeatureDatabases, pipeline: ModelPipeline, sample: Sample, at: datetime
+    databases: FeatureDatabases, pipeline: ModelPipeline, sample: EntitySample, at: datetime
 ) -> PipelineSkew | None:
     """Compare each view's online rows with those of the loaded snapshot; None if nothing was loaded.
 
@@ -71,7 +71,7 @@ def _compare_view(
     online: Session,
     pipeline: ModelPipeline,
     view: ViewTable,
-    sample: Sample,
+    sample: EntitySample,
     state: StoreState,
     at: datetime,
 ) -> ViewSkew:

@@ -11,7 +11,7 @@ from rempart.errors import FeatureError, LoadedMeanwhile
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
-from rempart.features.freshness.sampling import Sample
+from rempart.features.freshness.sampling import EntitySample
 from rempart.features.freshness.skew import PipelineSkew, compare_stores
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import feature_databases
@@ -41,7 +41,7 @@ def compare_all(platform: Platform, seed: int, size: int = SIZE) -> FeatureCompa
     failed does not stop the others. Raises FeatureError afterwards if values differ, LoadedMeanwhile if a pipeline
     could not be compared; DatabaseUnavailable, PlacementDenied.
     """
-    databases, sample = feature_databases(platform), Sample(seed, size)
+    databases, sample = feature_databases(platform), EntitySample(seed, size)
     found: list[PipelineSkew] = []
     faults: list[FeatureError] = []
     for pipeline in load_all().values():
@@ -64,7 +64,7 @@ def compare_all(platform: Platform, seed: int, size: int = SIZE) -> FeatureCompa
 
 
 def compare_one(
-    platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, sample: Sample
+    platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, sample: EntitySample
 ) -> PipelineSkew | None:
     """Compare one pipeline and record the result; None, without a record, if it was never loaded.
 
