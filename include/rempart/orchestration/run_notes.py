@@ -76,10 +76,10 @@ def _ingest(task_result: TaskResult) -> str:
     if not task_result["deliveries"]:
         return f"Nothing new was delivered; {_snapshot(task_result)}"
     return (
-        f"{task_result['delivered']:,} rows delivered{pace(task_result['delivered'], task_result.get('seconds'))},"
-        f" {task_result['accepted']:,} accepted, {task_result['quarantined']:,} in quarantine"
+        f"{task_result['delivered']:,} rows delivered, {task_result['accepted']:,} accepted,"
+        f" {task_result['quarantined']:,} in quarantine"
         f"{changes(task_result.get('replaced', 0), task_result.get('passed_over', 0))}; "
-        f"{_snapshot(task_result)}"
+        f"{_snapshot(task_result)}{pace(task_result['delivered'], task_result.get('seconds'))}"
     )
 
 
@@ -90,10 +90,11 @@ def changes(replaced: int, passed_over: int) -> str:
 
 
 def pace(rows: int, seconds: float | None) -> str:
-    """Return ` in SECONDS s (RATE rows/s)`, with a leading space; empty if the duration is unknown. Pure."""
+    """Return how long a task worked on rows, with a leading space; empty if the duration is unknown. Pure."""
     if not seconds or seconds <= 0:
         return ""
-    return f" in {seconds:,.{1 if seconds < 10 else 0}f} s" + (f" ({rows / seconds:,.0f} rows/s)" if rows else "")
+    took = f" It took {seconds:,.{1 if seconds < 10 else 0}f} s"
+    return f"{took}, {rows / seconds:,.0f} rows/s." if rows else f"{took}."
 
 
 def _snapshot(task_result: TaskResult) -> str:
@@ -108,8 +109,8 @@ def _materialize(task_result: TaskResult) -> str:
         return " ".join([note, *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
     written = task_result.get("rows_written", 0)
-    wrote = f"{written:,} rows written{pace(written, task_result.get('seconds'))}"
-    note = f"{views} of snapshot {task_result['snapshot']}: {wrote}, {online(task_result)}."
+    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}; {written:,} rows written."
+    note += pace(written, task_result.get("seconds"))
     return " ".join([note, *_labels(task_result)])
 
 
@@ -133,9 +134,9 @@ def _train(task_result: TaskResult) -> str:
     where = f" in pool {pool}" if pool else ""
     seconds = (task_result.get("seconds") or {}).get("train")
     note = (
-        f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows"
-        f"{pace(task_result['rows_train'], seconds)}, {task_result['rows_holdout']:,} held "
-        f"out; snapshot {task_result['snapshot']}."
+        f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
+        f" {task_result['rows_holdout']:,} held "
+        f"out; snapshot {task_result['snapshot']}.{pace(task_result['rows_train'], seconds)}"
     )
     return " ".join([note, *_labels(task_result)])
 

@@ -78,27 +78,27 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "ingest",
             INGESTED | {"seconds": 4.25},
             (
-                "15,402 rows delivered in 4.2 s (3,624 rows/s), 15,389 accepted, 13 in quarantine; "
-                "snapshot 0a1b has 15,389 rows."
+                "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows. "
+                "It took 4.2 s, 3,624 rows/s."
             ),
         ),
         (
             "materialize",
             MATERIALIZED,
             (
-                "3 feature views of snapshot 0a1b: 30,000 rows written in 12 s (2,500 rows/s), 45,000 rows online, "
-                "one for each key or group in each of 3 views."
+                "3 feature views of snapshot 0a1b: 45,000 rows online, one for each key or group in each of 3 views; "
+                "30,000 rows written. It took 12 s, 2,500 rows/s."
             ),
         ),
         (
             "materialize",
             MATERIALIZED | {"rows_written": 0, "seconds": 0.2, "views": 1},
-            ("1 feature view of snapshot 0a1b: 0 rows written in 0.2 s, 45,000 rows online, one for each key."),
+            "1 feature view of snapshot 0a1b: 45,000 rows online, one for each key; 0 rows written. It took 0.2 s.",
         ),
         (
             "train",
             TRAINED,
-            "Version 4 was trained on 800 rows in 2.0 s (400 rows/s), 180 held out; snapshot 0a1b.",
+            "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. It took 2.0 s, 400 rows/s.",
         ),
         ("compare_features", COMPARED, "2,000 online entities of 3 feature views have the values of their snapshots."),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
