@@ -58,8 +58,10 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
         yield "Read by: no champion"
     for user in view.users or ():
         of = f"{len(user.features)} of {text.counted(len(view.features), 'feature')}"
-        yield f"Read by: {user.model} version {user.version}, {of}, trained on snapshot {user.snapshot or text.UNKNOWN}"
-        yield f"  {', '.join(user.features)}"
+        yield f"Read by: {user.model} version {user.version}, {of}: {', '.join(user.features)}"
+        yield from text.pairs(
+            [("trained on snapshot", user.snapshot or text.UNKNOWN), ("MLflow run", user.run_id or text.UNKNOWN)]
+        )
 
 
 def _feature(feature: CatalogueFeature) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def test_a_view_is_shown_with_origin_snapshots_and_the_features_that_are_read(fo
     assert view
     told = "\n".join(feature_lines.lines(view, "s1"))
     assert "newest snapshot  s2" in told and "loaded snapshot  s1" in told
-    assert "Read by: hotel_bookings version 1, 1 of 4 features, trained on snapshot s1\n  rows_90d" in told
+    assert "Read by: hotel_bookings version 1, 1 of 4 features: rows_90d\n  trained on snapshot  s1" in told
     (mean,) = (line for line in told.splitlines() if line.startswith("avg_price_per_room_mean_90d"))
     assert mean.split()[1:] == ["number", "avg_price_per_room", "hotel_bookings.avg_price_per_room"]
     assert "the number of rows" in told

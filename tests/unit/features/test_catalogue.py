@@ -40,7 +40,12 @@ def test_a_view_is_told_with_owner_key_moment_features_and_types() -> None:
     features = stays().model_dump()["features"]
     features["trend"] |= {"description": "Prices of the house"}
     found = view(listed(stays(owner="revenue", features=features), snapshots={"stays": "s7"}), "stays.trend")
-    assert (found.owner, found.classification, found.kind, found.moment) == ("revenue", "personal", "trailing", "booking")
+    assert (found.owner, found.classification, found.kind, found.moment) == (
+        "revenue",
+        "personal",
+        "trailing",
+        "booking",
+    )
     assert (found.key, found.moment_columns) == ({"house": "string"}, ("arrival", "lead"))
     assert (found.description, found.snapshot) == ("Prices of the house", "s7")
     assert {feature.name: feature.type for feature in found.features}["price_mean_3d"] == "number"
@@ -75,11 +80,12 @@ def test_every_feature_of_the_shipped_pipeline_has_an_origin() -> None:
 
 
 def test_a_champion_is_a_user_of_the_views_that_it_reads_with_the_features_that_it_reads() -> None:
-    champion = ChampionInputs("stays", "3", "s1", ("stay__nights", "stay__room", "rooms__rows_5d"))
-    other = ChampionInputs("others", "1", "s1", ("trend__rows_3d",))
+    champion = ChampionInputs("stays", "3", "s1", "r7", ("stay__nights", "stay__room", "rooms__rows_5d"))
+    other = ChampionInputs("others", "1", "s1", "r8", ("trend__rows_3d",))
     found = listed(stays(), champions=(champion, other))
     (user,) = view(found, "stays.stay").users or ()
-    assert (user.model, user.version, user.snapshot, user.features) == ("stays", "3", "s1", ("nights", "room"))
+    assert (user.model, user.version, user.snapshot, user.run_id) == ("stays", "3", "s1", "r7")
+    assert user.features == ("nights", "room")
     assert view(found, "stays.trend").users == ()
     assert view(listed(stays(), champions=None), "stays.stay").users is None
 

@@ -25,13 +25,14 @@ _TYPES: Mapping[SqlType, str] = {
 
 @dataclass(frozen=True)
 class ChampionInputs:
-    """A model's champion: its version, the snapshot on which it was trained, and references (`view__feature`) of all
-    features that it reads.
+    """A model's champion: its version, the snapshot on which it was trained, its run in MLflow, and references
+    (`view__feature`) of all features that it reads.
     """
 
     model: str
     version: str
     snapshot: str
+    run_id: str
     references: tuple[str, ...]
 
 
@@ -65,11 +66,12 @@ class CatalogueFeature:
 
 @dataclass(frozen=True)
 class ViewUser:
-    """A champion that reads features of a view, and the snapshot on which it was trained."""
+    """A champion that reads features of a view, the snapshot on which it was trained, and its run in MLflow."""
 
     model: str
     version: str
     snapshot: str
+    run_id: str
     features: tuple[str, ...]
 
 
@@ -164,4 +166,4 @@ def _users(pipeline: ModelPipeline, view: str, champions: Iterable[ChampionInput
             prefix = f"{view}__"
             read = tuple(name.removeprefix(prefix) for name in champion.references if name.startswith(prefix))
             if read:
-                yield ViewUser(champion.model, champion.version, champion.snapshot, read)
+                yield ViewUser(champion.model, champion.version, champion.snapshot, champion.run_id, read)

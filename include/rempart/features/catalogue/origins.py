@@ -14,7 +14,7 @@ Lineage = Mapping[str, tuple[str, ...] | None]
 """`pipeline.column` of each value that a derived column is made of, by column; None where it cannot be told."""
 
 
-def columns_of(pipeline: ModelPipeline, view_name: str) -> dict[str, tuple[str, ...]]:
+def columns_of(pipeline: ModelPipeline, view_name: str) -> Mapping[str, tuple[str, ...]]:
     """Return the columns of the pipeline's rows of which each feature of a view is made; none for a number of rows."""
     view = pipeline.features[view_name]
     if isinstance(view, TrailingView):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rempart.web import sources
 from rempart.web.page import Page
 from rempart.web.read_models.catalogue import views
+from rempart.web.wording import Language
 
 
 def read_features() -> views.Features:
@@ -12,7 +15,7 @@ def read_features() -> views.Features:
     return views.features(sources.newest(), sources.now())
 
 
-TEXTS = {
+TEXTS: Mapping[Language, Mapping[str, str]] = {
     "en": {
         "features.note": "What a model can read. Champions and snapshots are those on record in the ledger.",
         "features.view": "View",

@@ -44,9 +44,9 @@ def of_facts(facts: CockpitFacts) -> Catalogue:
 
 def _champions(facts: CockpitFacts) -> tuple[ChampionInputs, ...]:
     return tuple(
-        ChampionInputs(state.model, state.champion.version, state.champion.snapshot, state.champion.features)
+        ChampionInputs(state.model, champion.version, champion.snapshot, champion.run_id, champion.features)
         for state in model_states(facts).values()
-        if state.champion
+        if (champion := state.champion)
     )
 
 
