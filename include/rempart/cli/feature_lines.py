@@ -50,7 +50,9 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
         ]
     )
     yield ""
-    yield from text.table(("FEATURE", "TYPE", "MADE OF", "DELIVERED AS"), map(_feature, view.features))
+    shown = 4 if view.is_derived else 3
+    rows = (_feature(feature)[:shown] for feature in view.features)
+    yield from text.table(("FEATURE", "TYPE", "MADE OF", "DELIVERED AS")[:shown], rows)
     yield ""
     if view.users is None:
         yield "Read by: unknown, because the ledger did not answer"

@@ -11,14 +11,17 @@ from typer.testing import CliRunner
 
 from rempart.cli import app, feature_lines, json_documents
 from rempart.cli.views import facts as gathered
+from rempart.features.catalogue.entries import CatalogueFacts, catalogue
 from rempart.flows.training import materialize
 from rempart.web import page, pages
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.catalogue.views import features, of_facts
 from rempart.web.wording import LANGUAGES, Texts
 from tests.cockpit import NOW, Watched
+from tests.derived_project import WET
 from tests.unit.cli.test_models_view import MODEL, candidate
 from tests.unit.cli.test_pipelines_view import snapshot
+from tests.unit.features.test_catalogue import parsed
 
 READ = [{"name": "booking__adults"}, {"name": "agent_trend__rows_90d"}]
 SILENT = Unknown("the ledger: no answer")
@@ -57,8 +60,16 @@ def test_a_view_is_shown_with_origin_snapshots_and_the_features_that_are_read(fo
     assert "newest snapshot  s2" in told and "loaded snapshot  s1" in told
     assert "Read by: hotel_bookings version 1, 1 of 4 features: rows_90d\n  trained on snapshot  s1" in told
     (mean,) = (line for line in told.splitlines() if line.startswith("avg_price_per_room_mean_90d"))
-    assert mean.split()[1:] == ["number", "avg_price_per_room", "hotel_bookings.avg_price_per_room"]
-    assert "the number of rows" in told
+    assert mean.split()[1:] == ["number", "avg_price_per_room"]
+    assert "the number of rows" in told and "DELIVERED AS" not in told
+
+
+def test_a_derived_view_is_shown_with_what_was_delivered() -> None:
+    derived = parsed(WET)
+    lineage = {"wet_trips": {"rain": ("weather.rain",)}}
+    for known, wanted in ((lineage, "weather.rain"), ({}, "unknown")):
+        (view,) = catalogue({derived.name: derived}, CatalogueFacts("mlops", derived=known)).views
+        assert f"rain     number  rain     {wanted}" in list(feature_lines.lines(view, "none"))
 
 
 def test_users_are_unknown_while_the_ledger_is_silent_and_never_none(found: CockpitFacts) -> None:

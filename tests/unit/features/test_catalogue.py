@@ -56,6 +56,8 @@ def test_each_feature_names_the_columns_that_it_is_made_of() -> None:
     found = listed(stays())
     made = {feature.name: feature.columns for feature in view(found, "stays.stay").features}
     assert (made["nights"], made["arrival_month"]) == (("nights",), ("arrival",))
+    types = {feature.name: feature.type for feature in view(found, "stays.stay").features}
+    assert (types["returning"], types["room"], types["arrival_month"]) == ("boolean", "string", "integer")
     made = {feature.name: feature.columns for feature in view(found, "stays.trend").features}
     assert (made["price_mean_10d"], made["rows_3d"]) == (("price",), ())
     (sources,) = (f.sources for f in view(found, "stays.trend").features if f.name == "price_mean_10d")

@@ -9,7 +9,7 @@ from rempart.errors import FeatureError, PipelineError
 from rempart.features.catalogue import origins
 from rempart.features.catalogue.origins import Lineage
 from rempart.features.plan import SqlType, ViewTable, view_tables
-from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline, View
 from rempart.settings.sections import Classification
 
 _TYPES: Mapping[SqlType, str] = {
@@ -20,7 +20,7 @@ _TYPES: Mapping[SqlType, str] = {
     "date": "date",
     "timestamptz": "timestamp",
 }
-"""Name of each stored type in the catalogue."""
+"""Name of the type of a computed feature in the catalogue. One that has a column's values has the column's type."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class CatalogueFacts:
 class CatalogueFeature:
     """A feature. `columns`: of which columns of the pipeline's rows it is made.
 
-    `sources`: of which delivered columns (`pipeline.column`) these are made, which differs from `columns` for a derived
-    pipeline. Both are None where it cannot be told.
+    `sources`: of which delivered columns (`pipeline.column`) these are made; of a derived pipeline they are others'.
+    Both are None where it cannot be told.
     """
 
     name: str
@@ -80,13 +80,14 @@ class CatalogueView:
     """A feature view. `key`: type of each column that identifies its entity. `snapshot`: newest of the pipeline's rows.
 
     `moment_columns`: columns of which its moment is made. `users`: champions that read at least one feature of it; None
-    if the ledger did not answer.
+    if the ledger did not answer. `is_derived`: whether the pipeline's rows are derived from others.
     """
 
     name: str
     pipeline: str
     view: str
     kind: str
+    is_derived: bool
     description: str
     owner: str
     classification: Classification
@@ -135,6 +136,7 @@ def _entry(pipeline: ModelPipeline, table: ViewTable, facts: CatalogueFacts) -> 
         pipeline=pipeline.name,
         view=table.view,
         kind=view.kind,
+        is_derived=pipeline.source.kind == "derived",
         description=view.description,
         owner=pipeline.owner or facts.owner,
         classification=pipeline.classification,
@@ -143,11 +145,18 @@ def _entry(pipeline: ModelPipeline, table: ViewTable, facts: CatalogueFacts) -> 
         moment_columns=tuple(pipeline.moments[table.at].columns),
         snapshot=facts.snapshots.get(pipeline.name),
         features=tuple(
-            CatalogueFeature(name, _TYPES[kind], made := columns.get(name), _sources(pipeline, made, facts))
+            CatalogueFeature(
+                name, _type(pipeline, view, name, kind), made := columns.get(name), _sources(pipeline, made, facts)
+            )
             for name, kind in table.features.items()
         ),
         users=None if facts.champions is None else tuple(_users(pipeline, table.view, facts.champions)),
     )
+
+
+def _type(pipeline: ModelPipeline, view: View, feature: str, stored: SqlType) -> str:
+    column = pipeline.columns.get(view.column_of(feature) or "")
+    return column.full_type if column else _TYPES[stored]
 
 
 def _sources(pipeline: ModelPipeline, columns: Iterable[str] | None, facts: CatalogueFacts) -> tuple[str, ...] | None:

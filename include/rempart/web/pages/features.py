@@ -32,6 +32,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "features.sources": "Delivered as",
         "features.rows": "the number of rows",
         "features.user": "{model} {version}: {count} of {all} features, trained on",
+        "features.mlflow": "MLflow run",
         "features.invalid": "Pipeline {pipeline} is not valid: {why}",
     },
     "fr": {
@@ -50,6 +51,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "features.sources": "Livrée comme",
         "features.rows": "le nombre de lignes",
         "features.user": "{model} {version} : {count} variables sur {all}, entraîné sur",
+        "features.mlflow": "Exécution MLflow",
         "features.invalid": "Le pipeline {pipeline} n’est pas valide : {why}",
     },
 }
