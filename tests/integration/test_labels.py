@@ -60,7 +60,6 @@ def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_
     with pytest.raises(InputMissing, match="'orders' has no snapshot yet"):
         materialize(platform, orders())
     world.deliver("orders", "one", csv(order(n, n, amount=100.0 + n) for n in days))
-    assert loaded_snapshot(platform, "orders") is None
     first = materialize(platform, orders())
     assert loaded_snapshot(platform, "orders") == first.snapshot
     assert first.labels is not None and first.labels.rows.missing == 40
