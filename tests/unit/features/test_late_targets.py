@@ -62,7 +62,9 @@ def table(rows: list[dict[str, Any]], closed: str = "date") -> pa.Table:
     instant = pa.timestamp("us", "UTC")
     schema = pa.schema([*kinds.items(), ("closed_on", instant), ("paid", pa.float64()), ("seen", instant)])
     made = pa.Table.from_pylist(rows, schema=schema)
-    return made.set_column(3, "closed_on", made["closed_on"].cast(pa.date32(), safe=False)) if closed == "date" else made
+    return (
+        made.set_column(3, "closed_on", made["closed_on"].cast(pa.date32(), safe=False)) if closed == "date" else made
+    )
 
 
 def learned(pipeline: ModelPipeline, rows: pa.Table) -> set[int]:
