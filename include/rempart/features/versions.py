@@ -30,7 +30,9 @@ def examples(pipeline: ModelPipeline, computed: Mapping[str, sql.Composable]) ->
     rows, version = tables.name(rows_table(pipeline)), version_of(pipeline)
     added = [sql.SQL("{} AS {}").format(made, tables.name(column)) for column, made in computed.items()]
     if version is None:
-        return sql.SQL("(SELECT {} FROM {})").format(sql.SQL(", ").join([sql.SQL("*"), *added]), rows) if added else rows
+        return (
+            sql.SQL("(SELECT {} FROM {})").format(sql.SQL(", ").join([sql.SQL("*"), *added]), rows) if added else rows
+        )
     target = [pipeline.prediction.target] if pipeline.prediction.from_ is None else []
     newest = [*dict.fromkeys([*pipeline.key, *target, pipeline.holdout.column, "event_timestamp"])]
     others = [column for column, _ in tables.rows_columns(pipeline) if column not in newest]
