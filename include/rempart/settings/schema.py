@@ -162,9 +162,9 @@ def _meant(loc: tuple[int | str, ...], faults: Sequence[ErrorDetails], model: ty
         str(fault["loc"][-1]) for fault in faults if fault["type"] == "missing" and fault["loc"][:-1] == loc[:-1]
     ]
     sections = _descend(model, _in_file(loc)[:-1])[0] if model else set()
-    beside = sorted(field.alias or name for section in sections for name, field in section.model_fields.items())
+    of_section = sorted(field.alias or name for section in sections for name, field in section.model_fields.items())
     every = _keys(Strict)
-    for known in (missing, beside, [] if written in every else sorted(every)):
+    for known in (missing, of_section, [] if written in every else sorted(every)):
         if found := get_close_matches(written, known, n=1, cutoff=0.75):
             return found[0]
     return ""

@@ -74,7 +74,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     import numpy as np
 
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    ranks: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
+    return ranks[places]
 
 
 def _follows(values: np.ndarray, target: np.ndarray) -> bool:
