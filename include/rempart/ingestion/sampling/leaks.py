@@ -66,7 +66,8 @@ def _numbers(cells: pa.ChunkedArray, dialect: Dialect) -> np.ndarray:
     encoded = cells.combine_chunks().dictionary_encode(null_encoding="encode")
     known = [None if text is None else number(text, dialect) for text in encoded.dictionary.to_pylist()]
     values = np.array([np.nan if value is None else value for value in known], dtype=float)
-    return values[encoded.indices.to_numpy(zero_copy_only=False)]
+    cell_values: np.ndarray = values[encoded.indices.to_numpy(zero_copy_only=False)]
+    return cell_values
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -74,8 +75,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     import numpy as np
 
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
-    return ranks[places]
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _follows(values: np.ndarray, target: np.ndarray) -> bool:
