@@ -43,9 +43,8 @@ def test_a_training_set_tells_when_the_target_of_a_row_became_known(
     feature_databases: FeatureDatabases, name: str, closed: str, keys: dict[str, Any]
 ) -> None:
     pipeline = claims(closed, name=name, **keys)
-    rows = table([claim(n // 2, n // 2, None if n % 7 == 0 else n / 2 + 3.25, seen=n) for n in range(60)], closed)
-    if not keys:
-        rows = rows.take(range(0, 60, 2))
+    given = range(60) if keys else range(0, 60, 2)  # two versions of each claim, or one
+    rows = table([claim(n // 2, n // 2, None if n % 7 == 0 else n / 2 + 3.25, seen=n) for n in given], closed)
     materialize_rows(feature_databases, pipeline, rows.to_reader(), "v1", NOW)
     made = training_set.point_in_time(feature_databases, pipeline).table
     assert made["_known_at"].null_count and made.equals(in_memory.training_set(pipeline, rows))
