@@ -25,7 +25,7 @@ _BATCH = 10_000
 def plain_columns(pipeline: ModelPipeline) -> list[str]:
     """Return columns of the snapshot stored with the features: key, target, holdout and the baseline's."""
     baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
-    known = [labels.KNOWN_AT] if pipeline.prediction.from_ else []
+    known = [labels.KNOWN_AT] if labels.tells_known_at(pipeline) else []
     return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, pipeline.holdout.column, *baseline]))
 
 
@@ -142,7 +142,7 @@ def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
         "date": pa.date32(),
         "timestamptz": pa.timestamp("us", "UTC"),
     }
-    declared = dict(tables.rows_columns(pipeline))
+    declared = {**dict(tables.rows_columns(pipeline)), labels.KNOWN_AT: "timestamptz"}
     if feed := feed_of(pipeline):
         declared |= dict(labels.columns(pipeline, feed))
     declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gzip
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rempart.cli.views import trying
 from rempart.errors import IngestError, PipelineError
 from rempart.flows.training import try_pipeline as flow
+from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import extract, files
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
 from tests.unit.training import stage
 
@@ -210,3 +213,28 @@ def test_a_parquet_file_that_unpacks_to_much_more_is_sampled(tmp_path: Path, mon
     pq.write_table(table, tmp_path / "x.parquet")
     taken = extract.take(tmp_path / "x.parquet", tmp_path / "sample")
     assert not taken.whole and 500 < pq.read_metadata(taken.file).num_rows < 600
+
+
+def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Path) -> None:
+    """As docs/how-to/add-a-pipeline.md says of a target that comes later than its row."""
+    first = date(2026, 1, 1)
+    rows = ["claim,declared_on,rooms,closed_on,paid"]
+    for n in range(200):
+        closed = f"{first + timedelta(days=n + 15)},{n % 9 * 100 + 1}" if n < 190 else ","
+        rows.append(f"S{n},{first + timedelta(days=n)},{n % 9},{closed}")
+    file = tmp_path / "claims.csv"
+    file.write_text("\n".join([*rows, ""]))
+    text = draft_pipeline(file)
+    assert "  rooms: {type: integer, known: event}    # CHECK: rooms alone almost determines paid: is it known" in text
+    draft = yaml.safe_load(text)
+    draft["moments"]["closed"] = {"column": "closed_on"}
+    draft["schema"] |= {"closed_on": {"type": "date", "known": "closed"}, "paid": {"type": "number", "known": "closed"}}
+    draft |= {"holdout": {"column": "declared_on", "last": "29d"}, "max_quarantined": 0.1}
+    spec = ModelPipeline.model_validate(draft)
+    found = tried(spec, file)
+    (read,) = found.files
+    assert (read.accepted, {refusal.rows for refusal in read.refusals}, read.held_back) == (190, {10}, False)
+    assert found.baseline is not None and (found.baseline.train_rows, found.baseline.holdout_rows) == (145, 30)
+    assert found.late == 15, "claims of the days 145 to 159 were closed on day 160 or later"
+    shown = list(trying.lines(found, spec))
+    assert "15 rows not used: paid became known only after the hold-out began." in shown

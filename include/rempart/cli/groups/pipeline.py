@@ -225,9 +225,9 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     loaded, pipeline = configuration.check(), check_pipeline.load(name)
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
-    typer.echo(f"pipeline {name}: valid")
+    draft = reminder(pipelines.text_of(name))
+    typer.echo(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
     rendering.show([*derivations.lines(pipeline), *derivations.label_lines(pipeline)])
-    rendering.show(filter(None, [reminder(pipelines.text_of(name))]))
 
 
 @group.command("try")

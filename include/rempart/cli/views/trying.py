@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.features.label_feed import told
+from rempart.features.label_feed import told, told_late
 from rempart.flows.training.try_pipeline import Baseline, Tried, TriedFile
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -27,6 +27,8 @@ def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
     yield ""
     if tried.labels and isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_:
         yield f"Labels: {told(pipeline.prediction.from_.pipeline, tried.labels)}."
+    elif tried.late and isinstance(pipeline, ModelPipeline):
+        yield f"{told_late(tried.late, pipeline.prediction.target)}."
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
     if tried.model and isinstance(pipeline, ModelPipeline):

@@ -99,10 +99,11 @@ def readers(ledger: Ledger, source: str) -> dict[str, set[tuple[str, ...]]]:
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Table:
-    """Return a training set without rows to learn from whose label became known only after the hold-out began.
+    """Return a training set without rows to learn from whose target became known only after the hold-out began.
 
-    A model that is trained when the hold-out begins could not have known them, and they may tell of its time. `start`:
-    first held-out date or instant. Held-out rows stay. A training set without known_at is returned as it is.
+    A model that is trained when the hold-out begins could not have known them, and they may tell of its time. A row
+    does not count either if nothing tells when its target became known. `start`: first held-out date or instant.
+    Held-out rows stay. A training set without KNOWN_AT is returned as it is.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -113,4 +114,4 @@ def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Ta
     instant = start if isinstance(start, datetime) else datetime(start.year, start.month, start.day, tzinfo=UTC)
     held = pc.greater_equal(dates, pa.scalar(start, dates.type))
     in_time = pc.less_equal(known, pa.scalar(instant, known.type))
-    return table.filter(pc.or_(held, in_time))
+    return table.filter(pc.or_kleene(held, in_time))

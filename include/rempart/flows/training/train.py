@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.features.databases import FeatureDatabases
-from rempart.features.label_feed import LabelsUsed, target_column, told
+from rempart.features.label_feed import LabelsUsed, target_column, told, told_late
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
@@ -132,6 +132,8 @@ def order(
     used = _job_labels(labels, late=table.num_rows - learnable.num_rows) if labels else None
     if used:
         logger.info("%s", told(used.pipeline, used.rows))
+    elif late := table.num_rows - learnable.num_rows:
+        logger.info("%s", told_late(late, pipeline.prediction.target))
     body, rows = frozen(learnable, pipeline.holdout)
     dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, snapshot, used)
     logger.info(
@@ -144,7 +146,7 @@ def order(
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
-    """Return the training set without labels that became known after the hold-out began; see `labelled.without_late`.
+    """Return the training set without targets that became known after the hold-out began; see `labelled.without_late`.
 
     A table that cannot be split is returned as it is: `frozen` says why.
     """

@@ -105,7 +105,7 @@ class Baseline:
 class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
     baseline or model, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these.
-    `model`: if one was trained."""
+    `model`: if one was trained. `late`: rows before the hold-out whose target became known only after it began."""
 
     pipeline: str
     files: Sequence[TriedFile]
@@ -116,6 +116,7 @@ class Tried:
     open: Sequence[str]
     labels: Mapping[str, int] | None = None
     model: TriedModel | None = None
+    late: int = 0
 
     @property
     def good(self) -> bool:
@@ -190,14 +191,16 @@ def try_pipeline(
     except LabelsMissing as missing:
         return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
     learnable = without_late(pipeline, training)
-    states = {**asdict(used.rows), "late": training.num_rows - learnable.num_rows} if used else None
+    late = training.num_rows - learnable.num_rows
+    states = {**asdict(used.rows), "late": late} if used else None
     training = learnable
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows")
     told("score baseline", "")
     baseline, left = _baseline(pipeline, training)
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
+    first = head(pipeline, training)
     found = Tried(
-        pipeline.name, tried, training.num_rows, training.column_names, head(pipeline, training), baseline, left, states
+        pipeline.name, tried, training.num_rows, training.column_names, first, baseline, left, states, late=late
     )
     return _with_model(found, pipeline, training, told) if train and baseline else found
 
