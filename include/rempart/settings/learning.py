@@ -11,31 +11,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rempart.canonical_json import LARGEST
-from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment
+from rempart.settings.columns import NUMERIC, TEMPORAL, Column, ColumnType, Moment
+from rempart.settings.expressions.row_view import RowView, made_column
 from rempart.settings.schema import Duration, Strict
 
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
 METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
 """Metrics of each task. All are computed; the gate names the metric that decides."""
-
-
-class RowView(Strict):
-    """Columns of the row itself, as known at a moment."""
-
-    kind: Literal["row"]
-    at: str
-    columns: list[str] = Field(default_factory=list)
-    calendar: dict[str, list[CalendarPart]] = Field(
-        default_factory=dict,
-        description="Calendar parts of date and timestamp columns; of a timestamp in the source's time zone.",
-    )
-
-    def features(self) -> list[str]:
-        return [*self.columns, *(f"{column}_{part}" for column, parts in self.calendar.items() for part in parts)]
-
-    def column_of(self, feature: str) -> str | None:
-        """Return the column whose values a feature has; None for one that is computed."""
-        return feature if feature in self.columns else None
 
 
 Function = Literal["sum", "mean", "min", "max", "std", "count", "last", "distinct", "share", "rows"]
@@ -170,9 +152,16 @@ class TrailingView(Strict):
     def features(self) -> list[str]:
         return [*(made.feature for made in self.aggregates()), *([SINCE_LAST] if self.since_last else [])]
 
-    def column_of(self, feature: str) -> str | None:
-        """Return the column whose values a feature has; None for one that is computed."""
-        return next((m.column for m in self.aggregates() if m.feature == feature and m.function == "last"), None)
+    def types(self, columns: dict[str, Column]) -> dict[str, Column]:
+        """Return each feature as a column of its type."""
+        found: dict[str, Column] = {}
+        for made in self.aggregates():
+            if made.column and made.function in ("min", "max", "last"):
+                found[made.feature] = columns[made.column]
+            else:
+                whole = made.function in ("rows", "count", "distinct")
+                found[made.feature] = made_column("integer" if whole else "number")
+        return found | ({SINCE_LAST: made_column("number")} if self.since_last else {})
 
     def faults(self, columns: dict[str, Column], moment: Moment) -> Iterator[str]:
         """Yield what is wrong with windows and aggregates, as far as the columns exist."""
@@ -231,6 +220,20 @@ class Prediction(Strict):
         alias="from",
         description="Where the target comes from, if it is delivered by another pipeline. Default: the own rows.",
     )
+
+    def label_faults(self, pipeline: str, key: list[str], columns: dict[str, Column]) -> Iterator[str]:
+        """Yield what is wrong with labels of another pipeline, as far as this file tells."""
+        if (labels := self.from_) is None:
+            return
+        if labels.pipeline == pipeline:
+            yield "prediction.from.pipeline: it names this pipeline; omit `from` for a target of the own rows"
+        if self.target in columns:
+            yield (
+                f"prediction.target: column '{self.target}' of pipeline '{labels.pipeline}' is in the schema of this "
+                "one, too; rename one of them, or omit `from`"
+            )
+        if labels.key and len(labels.key) != len(key):
+            yield f"prediction.from.key: name {len(key)} columns, which stand for {', '.join(key)}"
 
     def target_faults(self, column: Column) -> Iterator[str]:
         """Yield why a column cannot be the target."""
