@@ -10,8 +10,8 @@ from psycopg import sql
 from rempart.errors import FeatureError, LabelsMissing
 from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
-from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.expressions import across
+from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
 from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline

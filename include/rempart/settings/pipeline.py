@@ -257,7 +257,7 @@ class ModelPipeline(Pipeline):
     """A pipeline whose snapshots also become features and a model. Its keys follow those of every pipeline."""
 
     features: dict[Name, View]
-    expressions: dict[Name, str] = {}
+    expressions: dict[Name, str] = Field(default_factory=dict)
     prediction: Prediction
     holdout: Holdout
     trainer: Trainer = Trainer()

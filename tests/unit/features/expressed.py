@@ -29,7 +29,9 @@ TYPES: dict[str, str] = {
     "begun": "timestamp",
     "left": "timestamp",
 }
-COLUMNS = {name: Column.model_validate({"type": kind, "known": "now", "nullable": True}) for name, kind in TYPES.items()}
+COLUMNS = {
+    name: Column.model_validate({"type": kind, "known": "now", "nullable": True}) for name, kind in TYPES.items()
+}
 PARTS = ["year", "month", "week", "day_of_month", "day_of_week", "day_of_year"]
 TEXTS = ["a", "it's", "größe", ""]
 
@@ -39,12 +41,14 @@ def _days(first: int, last: int) -> st.SearchStrategy[date]:
 
 
 _NUMBERS = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, 1e30, 2e30, -1e30, 1e-30, 1e-31, 5e-324, math.inf, math.nan]),
+    st.sampled_from(
+        [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, 1e30, 2e30, -1e30, 1e-30, 1e-31, 5e-324, math.inf, math.nan]
+    ),
     st.floats(-1e6, 1e6),
     st.floats(),
 )
 _INTEGERS = st.one_of(st.integers(-5, 5), st.sampled_from([10**15, 10**15 + 1, -(10**15), 2**63 - 1, -(2**63)]))
-_INSTANTS = st.datetimes(datetime(1999, 12, 30), datetime(2030, 1, 2), timezones=st.just(UTC))
+_INSTANTS = _days(-7300, 3700).flatmap(lambda day: st.times().map(lambda clock: datetime.combine(day, clock, UTC)))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "number": _NUMBERS,
     "integer": _INTEGERS,
@@ -93,9 +97,7 @@ def _conditions(numbers: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         _shaped("{} between {} and {}", numbers, numbers, numbers),
         _shaped("{} in ({}, {})", numbers, numbers, numbers),
     )
-    return st.one_of(
-        leaves, _shaped("({}) and not ({})", leaves, leaves), _shaped("({}) or ({})", leaves, leaves)
-    )
+    return st.one_of(leaves, _shaped("({}) and not ({})", leaves, leaves), _shaped("({}) or ({})", leaves, leaves))
 
 
 def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -235,6 +237,7 @@ _ONE: dict[str, Callable[..., Any]] = {
     "log10": lambda x: math.log10(x) if x > 0 else None,
     "sqrt": lambda x: math.sqrt(x) if x >= 0 else None,
     "days_between": _between,
+    "days_since": _between,
     "date": lambda when: _local(when).date(),  # type: ignore[attr-defined] # of an instant
 }
 

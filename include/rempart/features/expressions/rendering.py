@@ -1,8 +1,8 @@
 """Write the SQL of a checked expression. Each operator is written so that both engines give the same value.
 
-Three differences decide the form. A division by zero is an error in PostgreSQL, and so is a number out of range: divisors become
-NULL, and columns come in within limits that `settings.expressions.checking` follows through the calculation. PostgreSQL
-rounds halves to even, and DuckDB away from zero: `round` is made of `floor`. LEAST and GREATEST pass over NULL in both.
+A division by zero is an error in PostgreSQL, and so is a number out of range: divisors of 0 become NULL, and columns
+come in within limits that `settings.expressions.checking` follows through the calculation. PostgreSQL rounds halves to
+even, and DuckDB away from zero: `round` is made of `floor`. LEAST and GREATEST pass over NULL in both.
 """
 
 from __future__ import annotations
@@ -151,7 +151,10 @@ def _column(made: Typed) -> sql.Composable:
         return sql.SQL("CASE WHEN {c} BETWEEN -({l}::bigint) AND {l}::bigint THEN {c} END").format(c=column, l=limit)
     if made.type != "number":
         return column
-    (least, most), form = made.limits, "CASE WHEN {c} BETWEEN {a} AND {b} THEN {z} WHEN {c} BETWEEN {d} AND {e} THEN {c} END"
+    (least, most), form = (
+        made.limits,
+        "CASE WHEN {c} BETWEEN {a} AND {b} THEN {z} WHEN {c} BETWEEN {d} AND {e} THEN {c} END",
+    )
     near, far = 10.0**least, 10.0**most
     return sql.SQL(form).format(
         c=column, a=_number(-near), b=_number(near), z=_number(0.0), d=_number(-far), e=_number(far)

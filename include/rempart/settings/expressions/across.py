@@ -20,9 +20,7 @@ class Typing(Protocol):
     def types(self, columns: dict[str, Column]) -> dict[str, Column]: ...
 
 
-def inputs(
-    texts: Mapping[str, str], views: Mapping[str, Typing], columns: dict[str, Column]
-) -> dict[str, Column]:
+def inputs(texts: Mapping[str, str], views: Mapping[str, Typing], columns: dict[str, Column]) -> dict[str, Column]:
     """Return the inputs of a model in order, as `view__feature`, each as a column of its type; no free text.
 
     Raises ExpressionFault.

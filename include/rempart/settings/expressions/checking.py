@@ -1,7 +1,7 @@
 """Give each part of an expression its type, and refuse what has none. Pure.
 
-Numbers carry limits, as powers of ten: columns come in with at most 1e30, so what a calculation can reach is known before any row
-is. So no result is infinite, and PostgreSQL, which stops at a number out of range, never meets one.
+Numbers carry limits, as powers of ten: columns come in with at most 1e30, so what a calculation can reach is known
+before any row is. No result is infinite, and PostgreSQL, which stops at a number out of range, never meets one.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ FUNCTIONS: Mapping[str, str] = {
 """Functions of the language, and how each is called. `extract(part FROM column)` is the other one."""
 _AGGREGATES = ("sum", "avg", "mean", "count", "min", "max", "stddev", "std", "median", "first", "last", "lag", "lead")
 _VOLATILE = (
-    "now", "random", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "clock_timestamp",
-    "today", "uuid", "gen_random_uuid", "statement_timestamp", "age",
+    "now", "random", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp",
+    "clock_timestamp", "today", "uuid", "gen_random_uuid", "statement_timestamp", "age",
 )  # fmt: skip
 
 
@@ -79,7 +79,9 @@ def checked(text: str, columns: Mapping[str, Column]) -> Typed:
     """Return the typed tree of an expression over columns. Raises ExpressionFault, with the remedy."""
     made = _typed(parse(text), columns)
     if made.type in ("date", "timestamp"):
-        raise ExpressionFault(f"it gives a {made.type}, which is no feature; write days_since(...) or extract(... FROM ...)")
+        raise ExpressionFault(
+            f"it gives a {made.type}, which is no feature; write days_since(...) or extract(... FROM ...)"
+        )
     if made.type == "null":
         raise ExpressionFault("it gives NULL in every row; name a column")
     return made
@@ -130,7 +132,9 @@ def _column(name: str, columns: Mapping[str, Column]) -> Typed:
     if (spec := columns.get(name)) is None:
         raise ExpressionFault(_unknown_column(name, columns))
     if (type_ := _OF_COLUMN.get(spec.type)) is None:
-        raise ExpressionFault(f"column '{name}' is an {spec.type}, of which there is no expression; name another column")
+        raise ExpressionFault(
+            f"column '{name}' is an {spec.type}, of which there is no expression; name another column"
+        )
     return Typed("column", type_, value=name, limits=_COLUMN_LIMITS if type_ == "number" else _INTEGER_LIMITS)
 
 
@@ -147,7 +151,9 @@ def _unknown_column(name: str, columns: Mapping[str, Column]) -> str:
 
 def _unknown_function(name: str) -> str:
     if name in _AGGREGATES:
-        return f"{name}() needs other rows, and an expression reads its own row alone; declare a view of `kind: trailing`"
+        return (
+            f"{name}() needs other rows, and an expression reads its own row alone; declare a view of `kind: trailing`"
+        )
     if name in _VOLATILE:
         return f"{name}() differs from run to run; write days_since(column) for the days until the view's moment"
     return f"{name[:40]}() is no function of expressions; use {', '.join(sorted(FUNCTIONS))} or extract"
@@ -157,11 +163,15 @@ def _need(what: str, parts: Sequence[Typed], types: Sequence[str]) -> None:
     for part in parts:
         if part.type not in types:
             wanted = " or ".join(type_ for type_ in types if type_ != "null")
-            raise ExpressionFault(f"{what} needs {wanted}, and {_told(part)} is {part.type}; compare or convert it first")
+            raise ExpressionFault(
+                f"{what} needs {wanted}, and {_told(part)} is {part.type}; compare or convert it first"
+            )
 
 
 def _told(part: Typed) -> str:
-    return f"'{part.value}'" if part.kind == "column" else f"the result of {part.kind}" if part.parts else repr(part.value)
+    return (
+        f"'{part.value}'" if part.kind == "column" else f"the result of {part.kind}" if part.parts else repr(part.value)
+    )
 
 
 def _as_number(part: Typed) -> Typed:
@@ -193,7 +203,9 @@ def _limits(parts: Sequence[Typed]) -> tuple[int, int]:
 
 def _number(kind: str, parts: tuple[Typed, ...], low: int, high: int, value: Any = None) -> Typed:
     if low < -_LAST or high > _LAST:
-        raise ExpressionFault("it multiplies or divides so often that the result may leave the range of numbers; split it")
+        raise ExpressionFault(
+            "it multiplies or divides so often that the result may leave the range of numbers; split it"
+        )
     return Typed(kind, "number", parts, value, (low, high))
 
 
@@ -217,9 +229,7 @@ def _arithmetic(kind: str, parts: tuple[Typed, ...]) -> Typed:
     return _number(kind, parts, min(low, other_low) - 17, max(high, other_high) + 1)
 
 
-def _comparison(
-    kind: str, parts: tuple[Typed, ...], nodes: tuple[Node, ...], columns: Mapping[str, Column]
-) -> Typed:
+def _comparison(kind: str, parts: tuple[Typed, ...], nodes: tuple[Node, ...], columns: Mapping[str, Column]) -> Typed:
     if any(part.type == "null" for part in parts):
         raise ExpressionFault("a comparison with NULL is never true; write IS NULL or IS NOT NULL")
     what = kind.upper()
@@ -237,7 +247,9 @@ def _closed(nodes: Sequence[Node], columns: Mapping[str, Column]) -> None:
     for spec in (columns.get(str(node.value)) for node in nodes if node.kind == "column"):
         for text in (node.value for node in nodes if node.kind == "literal"):
             if spec is not None and spec.values is not None and text not in spec.values:
-                raise ExpressionFault(f"{text!r} is none of the `values` of the category; use {', '.join(spec.values[:5])}")
+                raise ExpressionFault(
+                    f"{text!r} is none of the `values` of the category; use {', '.join(spec.values[:5])}"
+                )
 
 
 def _case(parts: tuple[Typed, ...]) -> Typed:
@@ -264,7 +276,7 @@ def _called(name: str, parts: tuple[Typed, ...]) -> Typed:
     counts = {"round": (1, 2), "nullif": (2, 2), "days_between": (2, 2)}
     at_least, at_most = counts.get(name, (2, 100) if name in ("least", "greatest", "coalesce") else (1, 1))
     if not at_least <= len(parts) <= at_most:
-        raise ExpressionFault(f"{name}() has {len(parts)} arguments; write {FUNCTIONS[name]}")
+        raise ExpressionFault(f"{name}() is called with {len(parts)} values; write {FUNCTIONS[name]}")
     match name:
         case "least" | "greatest" | "coalesce" | "nullif":
             alike = _alike(name, parts, () if name in ("coalesce", "nullif") else _ORDERED)

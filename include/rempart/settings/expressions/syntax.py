@@ -145,7 +145,9 @@ class _Reader:
         """Read an expression with OR."""
         self._depth += 1
         if self._depth > DEEPEST:
-            raise ExpressionFault(f"more than {DEEPEST} parentheses, functions or CASE stand inside each other; split it")
+            raise ExpressionFault(
+                f"more than {DEEPEST} parentheses, functions or CASE stand inside each other; split it"
+            )
         left = self._all()
         while self._takes("or"):
             left = Node("or", (left, self._all()))
@@ -252,6 +254,11 @@ class _Reader:
         return Node("column", value=token.text.strip('"'))
 
     def _called(self, name: _Token) -> Node:
+        if name.word in ("cast", "try_cast"):
+            raise ExpressionFault(
+                f"{name.word}() is no part of the language; numbers need none, and a number of a condition is "
+                "`case when a then 1 else 0 end`"
+            )
         if name.word == "extract":
             self._expect("(")
             part = self._take().word
