@@ -59,13 +59,16 @@ def rows() -> list[Row]:
 def test_postgresql_gives_what_duckdb_gives(feature_databases: FeatureDatabases) -> None:
     """Also at the limits of numbers, where PostgreSQL alone would stop with an error."""
     texts = {f"e{i}": text for i, (text, _, value) in enumerate(EXACT) if not isinstance(value, type)}
-    pipeline, table = visits("visits_sql", expressions=texts), arrow(rows())
+    pipeline, table = visits("visits_sql", own=texts, expressions={"twice": "own.e3 * 2"}), arrow(rows())
     materialize_rows(feature_databases, pipeline, table.to_reader(), "s1", NOW)
     stored = training_set.point_in_time(feature_databases, pipeline)[0].to_pylist()
     tried = in_memory.training_set(pipeline, table).to_pylist()
     assert stored and len(stored) == len(tried)
     for left, right in zip(stored, tried, strict=True):
-        assert all(same(left[name], right[name]) for name in right if name.startswith("own__")), (left, right)
+        assert all(same(left[name], right[name]) for name in right if name.startswith(("own__", "expressions__"))), (
+            left,
+            right,
+        )
     (online,) = online_rows(feature_databases, pipeline, "own", [{"visit": 1}])
     assert all(same(online[name], stored[1].get(f"own__{name}", online[name])) for name in texts)
 

@@ -268,7 +268,7 @@ KINDS = {
 
 
 def visits(
-    name: str = "visits", *, expressions: dict[str, str] | None = None, late: Collection[str] = (), **changes: Any
+    name: str = "visits", *, own: dict[str, str] | None = None, late: Collection[str] = (), **changes: Any
 ) -> ModelPipeline:
     """A pipeline of the columns. The `late` ones are known only when the visit is paid, after the prediction."""
     known = {column: "paid" if column in late else "now" for column in TYPES}
@@ -287,7 +287,7 @@ def visits(
             **columns,
             "paid": {"type": "number", "known": "paid"},
         },
-        "features": {"own": {"kind": "row", "at": "now", "expressions": expressions or {"age": "days_since(day)"}}},
+        "features": {"own": {"kind": "row", "at": "now", "expressions": own or {"age": "days_since(day)"}}},
         "prediction": {"target": "paid", "task": "regression", "at": "now"},
         "holdout": {"column": "day", "last": "1d"},
         "gate": {"metric": "mae", "limit": 1.0, "baseline_by": []},

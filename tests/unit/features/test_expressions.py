@@ -99,13 +99,13 @@ def test_days_since_count_until_the_moment_of_the_view() -> None:
     rows = [dict.fromkeys(TYPES) | {"born": arrow([{}])["day"][0].as_py()}]
     rows[0]["begun"] = arrow([{}])["at"][0].as_py().replace(hour=11)
     texts = {"whole": "days_since(born)", "part": "days_since(begun)"}
-    (made,) = in_memory.training_set(visits(expressions=texts), arrow(rows)).to_pylist()
+    (made,) = in_memory.training_set(visits(own=texts), arrow(rows)).to_pylist()
     assert (made["own__whole"], made["own__part"]) == (0, 0.5)
     before = {"now": {"column": "day", "minus": "3 days"}, "paid": {"column": "at"}}
-    (made,) = in_memory.training_set(visits(expressions=texts, moments=before), arrow(rows)).to_pylist()
+    (made,) = in_memory.training_set(visits(own=texts, moments=before), arrow(rows)).to_pylist()
     assert (made["own__whole"], made["own__part"]) == (-3, -3 - 11.5 / 24)
     clock = {"now": {"column": "day", "at": "20:00"}, "paid": {"column": "at"}}
-    (made,) = in_memory.training_set(visits(expressions=texts, moments=clock), arrow(rows)).to_pylist()
+    (made,) = in_memory.training_set(visits(own=texts, moments=clock), arrow(rows)).to_pylist()
     assert made["own__whole"] == 0, "20:00 in New York is the next day in UTC"
 
 
@@ -123,10 +123,10 @@ def test_a_later_value_is_in_no_feature(texts: list[str], rows: list[Row], dice:
             allowed[f"e{number}"] = text
             continue
         with pytest.raises(ValidationError) as error:
-            visits(expressions={"late": text}, late=LATE)
+            visits(own={"late": text}, late=LATE)
         for column in later:
             assert f"features.own.expressions.late: column '{column}' is known only from 'paid'" in str(error.value)
-    pipeline = visits(expressions={"age": "days_since(day)", **allowed}, late=LATE)
+    pipeline = visits(own={"age": "days_since(day)", **allowed}, late=LATE)
     shuffled = [dict(row) for row in rows]
     for column in LATE:
         values = [row[column] for row in rows]
@@ -154,7 +154,7 @@ def test_a_file_with_such_an_expression_is_refused(expressions: dict[str, str], 
 
 
 def test_a_text_is_a_feature_of_the_store_and_no_input_of_a_model() -> None:
-    pipeline = visits(expressions={"size": "case when x > 9 then 'large' else 'small' end", "large": "x > 9"})
+    pipeline = visits(own={"size": "case when x > 9 then 'large' else 'small' end", "large": "x > 9"})
     assert pipeline.model_inputs() == ["own__large"]
     assert pipeline.features["own"].features() == ["size", "large"]
 
@@ -171,13 +171,12 @@ def test_features_of_several_views_are_combined_after_the_join() -> None:
             "since_last": True,
         },
     }
-    sections = visits(features=views).model_dump(by_alias=True, exclude_unset=True)
-    sections["expressions"] = {
+    combined = {
         "change": "own.x - past.x_mean_30d",
         "first": "past.rows_30d is null",
         "pace": "own.half / past.days_since_last",
     }
-    pipeline = type(PIPELINE).model_validate(sections)
+    pipeline = visits(features=views, expressions=combined)
     rows = [dict.fromkeys(TYPES) | {"kind": "a", "x": x, "n": 3} for x in (1.0, 4.0, 10.0)]
     made = in_memory.training_set(pipeline, arrow(rows))
     assert made.column_names[-3:] == ["expressions__change", "expressions__first", "expressions__pace"]
@@ -193,4 +192,4 @@ def test_features_of_several_views_are_combined_after_the_join() -> None:
         "case when own.x > 1 then 'a' end": "it gives a text, which no model reads",
     }.items():
         with pytest.raises(ValidationError, match=rf"expressions\.wrong: .*{fault}"):
-            type(PIPELINE).model_validate(sections | {"expressions": {"wrong": text}})
+            visits(features=views, expressions={"wrong": text})

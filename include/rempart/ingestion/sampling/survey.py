@@ -33,7 +33,10 @@ DENSE = 2_000_000
 
 @dataclass(frozen=True)
 class Survey:
-    """Facts about the whole source, and guesses from them. `every`: the period of a partition."""
+    """Facts about the whole source, and guesses from them.
+
+    `every`: the period of a partition. `earlier`: date columns that lie before the row's time, or on its day.
+    """
 
     name: str
     sample: Sample
@@ -49,6 +52,7 @@ class Survey:
     limit: float
     every: Period
     rows_a_month: int
+    earlier: tuple[str, ...]
 
     def named(self, *types: str) -> list[ColumnFacts]:
         """Return columns of these types that are neither key nor target."""
@@ -99,7 +103,18 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
         partition_period(sample.rows / months, timed=times[0].type == "timestamp"),
         round(sample.rows / months),
+        tuple(c.name for c in columns if c.type == "date" and _earlier(table, c.name, times[0].name, dialect)),
     )
+
+
+def _earlier(table: pa.Table, column: str, time: str, dialect: Dialect) -> bool:
+    """Return whether the dates of a column are never later than the rows' time, and not always on its day."""
+    if column == time:
+        return False
+    pairs = table.select([column, time]).group_by([column, time]).aggregate([]).to_pylist()
+    days = [(recognise.day(pair[column] or "", dialect), recognise.day(pair[time] or "", dialect)) for pair in pairs]
+    known = [(day, of_row) for day, of_row in days if day and of_row]
+    return all(day <= of_row for day, of_row in known) and any(day < of_row for day, of_row in known)
 
 
 def partition_period(rows_a_month: float, *, timed: bool) -> Period:
