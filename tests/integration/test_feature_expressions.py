@@ -75,8 +75,8 @@ def test_postgresql_gives_what_duckdb_gives(feature_databases: FeatureDatabases)
     with duckdb.connect(":memory:") as database, session(feature_databases.offline, "compare expressions") as opened:
         database.execute("SET TimeZone = 'UTC'")
 
-        @settings(max_examples=40, deadline=None, database=None, derandomize=True)
-        @given(st.lists(EXPRESSIONS, min_size=5, max_size=10))
+        @settings(max_examples=12, deadline=None, database=None, derandomize=True)
+        @given(st.lists(EXPRESSIONS, min_size=8, max_size=12))
         def compare(texts: list[str]) -> None:
             trees = [checking.checked(text, COLUMNS) for text in texts]
             query = sql.SQL("SELECT {} FROM visits_sql__rows ORDER BY visit").format(
@@ -86,8 +86,8 @@ def test_postgresql_gives_what_duckdb_gives(feature_databases: FeatureDatabases)
                 )
             )
             found: list[tuple[Any, ...]] = opened.execute(query).fetchall()
-            for one, other in zip(found, selected(database, texts, rows()), strict=True):
-                for text, value, wanted in zip(texts, one, other, strict=True):
+            for stored_row, tried_row in zip(found, selected(database, texts, rows()), strict=True):
+                for text, value, wanted in zip(texts, stored_row, tried_row, strict=True):
                     assert same(value, wanted), text
 
         compare()

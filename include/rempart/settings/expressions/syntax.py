@@ -79,7 +79,7 @@ def parse(text: str) -> Node:
     tokens = list(_tokens(text))
     if len(tokens) > MOST_TOKENS:
         raise ExpressionFault(f"it has more than {MOST_TOKENS} names, numbers and signs; split it")
-    reader = _Reader(tokens)
+    reader = _TokenReader(tokens)
     tree = reader.condition()
     reader.expect_end()
     return tree
@@ -106,7 +106,7 @@ def _tokens(text: str) -> Iterator[_Token]:
     yield _Token("end", _END, len(text) + 1)
 
 
-class _Reader:
+class _TokenReader:
     """Reads tokens from left to right; each method reads what binds tighter than its name says."""
 
     def __init__(self, tokens: list[_Token]) -> None:
