@@ -142,9 +142,13 @@ def _unknown_column(name: str, columns: Mapping[str, Column]) -> str:
     if name.lower() in _VOLATILE:
         return f"{name} differs from run to run; write days_since(column) for the days until the view's moment"
     table, _, column = name.rpartition(".")
+    close = get_close_matches(name, columns, n=1)
+    if any("." in known for known in columns):  # features of several views
+        meant = f"did you mean '{close[0]}'?" if close else f"name one of {', '.join(list(columns)[:5])}"
+        return f"'{name}' is no feature that a model gets, as VIEW.FEATURE ({meant})"
     if table:
         return f"'{name}' names a table, and an expression reads its own row alone; write '{column}' for a column of it"
-    if close := get_close_matches(name, columns, n=1):
+    if close:
         return f"column '{name}' is not in the schema (did you mean '{close[0]}'?)"
     return f"column '{name}' is not in the schema; name a column, or write a text in single quotes"
 
