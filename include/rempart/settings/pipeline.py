@@ -28,7 +28,6 @@ from rempart.settings.columns import (
 )
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
-from rempart.settings.expressions.row_view import RowView
 from rempart.settings.learning import (
     METRICS,
     Gate,
@@ -36,6 +35,7 @@ from rempart.settings.learning import (
     LabelSource,
     Metric,
     Prediction,
+    RowView,
     TrailingView,
     Trainer,
     View,

@@ -8,7 +8,6 @@ from typing import Protocol
 from rempart.settings.columns import NUMERIC, Column
 from rempart.settings.expressions import checking, syntax
 from rempart.settings.expressions.checking import Typed
-from rempart.settings.expressions.row_view import made_column
 
 ACROSS = "expressions"
 """What stands in the place of a view in the names of these features."""
@@ -57,3 +56,8 @@ def _named(views: Mapping[str, Typing], columns: dict[str, Column]) -> dict[str,
         for feature, column in view.types(columns).items()
         if column.type in (*NUMERIC, "boolean", "category")
     }
+
+
+def made_column(type_: str) -> Column:
+    """Return a feature that is computed as a column: a number, an integer, a boolean or a string."""
+    return Column.model_validate({"type": type_, "known": ""})
