@@ -58,6 +58,9 @@ def test_a_value_is_that_of_the_definition(
 
 EXACT: list[tuple[str, Row, Any]] = [
     ("n / m", {"n": 1, "m": 2}, 0.5),
+    ("x", {"x": 1e-31}, 0.0),
+    ("x", {"x": -1.1e30}, None),
+    ("n", {"n": 10**15 + 1}, None),
     ("n / m", {"n": 1, "m": 0}, None),
     ("x / y", {"x": 0.0, "y": 0.0}, None),
     ("n + m", {"n": 2, "m": 3}, 5),
