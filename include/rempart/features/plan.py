@@ -163,7 +163,8 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
     else:
         by = tuple(pipeline.key)
         fields = [Field(c, _feature_type(pipeline, c)) for c in view.columns]
-        fields += [Field(f, "bigint") for f in view.features()[len(view.columns) :]]
+        fields += [Field(f, "bigint") for f in view.calendar_features()]
+        fields += [Field(f, SQL_TYPES[made.type]) for f, made in view.checked(pipeline.columns).items()]
     join_key = "__".join(by)
     join_type: SqlType = "bigint" if len(by) == 1 and pipeline.columns[by[0]].type == "integer" else "text"
     return ViewTable(

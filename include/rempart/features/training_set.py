@@ -10,8 +10,9 @@ from psycopg import sql
 from rempart.errors import FeatureError, LabelsMissing
 from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
+from rempart.features.expressions import across
 from rempart.features.label_feed import LabelsUsed, feed_of
-from rempart.features.plan import DAY, LAST_ROW_AT, view_tables
+from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
 from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
@@ -146,22 +147,34 @@ def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
     if feed := feed_of(pipeline):
         declared |= dict(labels.columns(pipeline, feed))
     declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}
+    declared |= {across.feature(name): SQL_TYPES[made.type] for name, made in pipeline.across().items()}
     ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
     return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
 
 
 def stored_kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
-    """Return `kinds` as the join gives them: the tick of an entity's last row in place of the time since then."""
+    """Return `kinds` as the join gives them: the tick of an entity's last row in place of the time since then.
+
+    Expressions over several views are not there yet.
+    """
     import pyarrow as pa
 
     ages = {
         f"{view.view}__{SINCE_LAST}": f"{view.view}__{LAST_ROW_AT}" for view in view_tables(pipeline) if view.has_age
     }
-    return {ages.get(name, name): pa.int64() if name in ages else kind for name, kind in kinds(pipeline).items()}
+    computed = {across.feature(name) for name in pipeline.expressions}
+    return {
+        ages.get(name, name): pa.int64() if name in ages else kind
+        for name, kind in kinds(pipeline).items()
+        if name not in computed
+    }
 
 
 def with_ages(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
-    """Return a table of `stored_kinds` with the days from each entity's last row to the row's own moment."""
+    """Return a table of `stored_kinds` with what is made after the join.
+
+    That is the days from each entity's last row to the row's own moment, and expressions over several views.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -175,7 +188,7 @@ def with_ages(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
         elapsed = pc.subtract(moment.cast(pa.int64()), table[stored])
         days = pc.divide(elapsed.cast(pa.float64(), safe=False), float(DAY))
         table = table.set_column(table.column_names.index(stored), f"{view.view}__{SINCE_LAST}", days)
-    return table
+    return across.with_expressions(pipeline, table)
 
 
 def _entity_query(pipeline: ModelPipeline) -> sql.Composed:

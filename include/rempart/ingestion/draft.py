@@ -20,6 +20,7 @@ from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
+from rempart.settings.expressions.syntax import columns_of
 from rempart.settings.pipelines import pipelines_dir
 
 _FEW_ROWS = 20_000
@@ -221,6 +222,8 @@ def _learning(s: Survey) -> Iterator[str]:
     yield "    at: event"
     yield f"    columns: {_list(inputs)}    # left out: {_left_out(s)}"
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
+    if ages := ", ".join(_ages(s)):
+        yield f"    expressions: {{{ages}}}    # CHECK: days from these dates to the row's time; are they known then?"
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
@@ -245,6 +248,15 @@ def _learning(s: Survey) -> Iterator[str]:
     useless = f"Set the {metric} from which a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {ceiling}. Drafted: {guess}. {useless}"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
+
+
+def _ages(s: Survey) -> Iterator[str]:
+    """Yield the days since each date that lies before the row's time, as an expression of a name that is free."""
+    taken = {column.name for column in s.columns}
+    for column in s.earlier:
+        name, age = f"days_since_{column}", f"days_since({column})"
+        if name not in taken and len(name) <= 40 and columns_of(age) == [column]:
+            yield f"{name}: {age}"
 
 
 def _trainer(rows: int) -> str:

@@ -61,6 +61,19 @@ def test_types_key_time_and_target_are_guessed_and_it_loads(tmp_path: Path) -> N
     assert text.count("# CHECK") > 8
 
 
+def test_dates_before_the_row_become_ages_and_later_ones_do_not(tmp_path: Path) -> None:
+    days = [f"2025-01-{day:02d}" for day in range(1, 29)]
+    rows = [f"{i},{day},2024-12-{day[-2:]},2025-02-{day[-2:]},2024-11-01,{i}" for i, day in enumerate(days)]
+    text = draft_pipeline(
+        write(tmp_path / "visits.csv", "id,day,last_visit,paid_on,end,kwh\n" + "\n".join(rows) + "\n")
+    )
+    assert load(text).features["own"].features()[-1] == "days_since_last_visit"
+    (line,) = [line for line in text.splitlines() if "expressions:" in line]
+    assert "{days_since_last_visit: days_since(last_visit)}    # CHECK" in line, (
+        "neither a later date nor a word of SQL"
+    )
+
+
 def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learned_from(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
     holdout = load(text).holdout

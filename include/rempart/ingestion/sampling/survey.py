@@ -36,7 +36,8 @@ DENSE = 2_000_000
 class Survey:
     """Facts about the whole source, and guesses from them. `every`: the period of a partition.
 
-    `leaks`: columns that alone almost determine the target.
+    `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
+    the target.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Survey:
     limit: float
     every: Period
     rows_a_month: int
+    earlier: tuple[str, ...]
     leaks: Collection[str] = ()
 
     def named(self, *types: str) -> list[ColumnFacts]:
@@ -103,8 +105,19 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
         partition_period(sample.rows / months, timed=times[0].type == "timestamp"),
         round(sample.rows / months),
+        tuple(c.name for c in columns if c.type == "date" and _earlier(table, c.name, times[0].name, dialect)),
     )
     return replace(found, leaks=leaks(found.named(), target, table, dialect))
+
+
+def _earlier(table: pa.Table, column: str, time: str, dialect: Dialect) -> bool:
+    """Return whether the dates of a column are never later than the rows' time, and not always on its day."""
+    if column == time:
+        return False
+    pairs = table.select([column, time]).group_by([column, time]).aggregate([]).to_pylist()
+    days = [(recognise.day(pair[column] or "", dialect), recognise.day(pair[time] or "", dialect)) for pair in pairs]
+    known = [(day, of_row) for day, of_row in days if day and of_row]
+    return all(day <= of_row for day, of_row in known) and any(day < of_row for day, of_row in known)
 
 
 def partition_period(rows_a_month: float, *, timed: bool) -> Period:
