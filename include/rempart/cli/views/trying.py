@@ -10,6 +10,7 @@ from rempart.cli.views import text
 from rempart.features.label_feed import told
 from rempart.flows.training.try_pipeline import Baseline, Tried, TriedFile
 from rempart.models.metrics import LOWER_IS_BETTER
+from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
@@ -47,7 +48,13 @@ def _file(file: TriedFile) -> Iterator[str]:
         return
     some = " of a sample" if file.sampled else ""
     refused = file.read - file.accepted
-    yield f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
+    yield (
+        f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
+        f"{run_notes.changes(0, file.passed_over)}"
+    )
+    if file.repeated:
+        verb = "repeats" if file.repeated == 1 else "repeat"
+        yield f"  {text.counted(file.repeated, 'row')} {verb} the key of another row: {', '.join(file.key)}"
     for refusal in file.refusals:
         numbers = [example.line for example in refusal.examples if example.line is not None]
         yield f"  {refusal.rows:>7,} x {refusal.reason}{text.places(numbers, refusal.rows)}"
