@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,7 @@ def restore(
         rempart restore --only database:airflow --aside trial --yes
         rempart restore --site haven --identity escrow.txt --trust public.pem --yes
     """
+    began = time.monotonic()
     from rempart.backup.points.restore_plan import check_suffix, parse_part
     from rempart.deployment.setup import paths
     from rempart.flows.restore import restore_command as flow
@@ -79,4 +81,4 @@ def restore(
     if not yes:
         typer.echo("Nothing was changed. Pass --yes to restore.")
         return
-    rendering.show(flow.carry_out(stack, prepared, wait))
+    rendering.show(flow.carry_out(stack, prepared, wait, time.monotonic() - began))
