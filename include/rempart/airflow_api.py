@@ -219,15 +219,20 @@ class AirflowApi:
 
     def unfinished_runs(self, dag_id: str) -> list[str]:
         """Return the runs of a DAG that are queued or running, as texts; none if Airflow does not know the DAG."""
-        found: list[str] = []
+        return [f"{dag_id}, run {run['dag_run_id']} ({run['state']})" for run in self.unfinished(dag_id)]
+
+    def unfinished(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the runs of a DAG that are running, then those that are queued, with the fields of Airflow's list.
+
+        None if Airflow does not know the DAG. Raises AirflowApiError.
+        """
+        found: list[dict[str, Any]] = []
         for state in ("running", "queued"):
             try:
-                runs = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=state)
+                found += self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=state)
             except AirflowApiError as error:
                 if error.status != HTTPStatus.NOT_FOUND:
                     raise
-                continue
-            found += [f"{dag_id}, run {run['dag_run_id']} ({state})" for run in runs]
         return found
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:

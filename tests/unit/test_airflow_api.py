@@ -194,7 +194,7 @@ def test_the_runs_that_have_not_ended_are_told_and_an_unknown_dag_has_none() -> 
     def answer(request: httpx.Request) -> httpx.Response:
         if "/gone/" in request.url.path:
             return httpx.Response(404, json={"detail": "no such DAG"})
-        runs = [{"dag_run_id": "r"}] if request.url.params["state"] == "queued" else []
+        runs = [{"dag_run_id": "r", "state": "queued"}] if request.url.params["state"] == "queued" else []
         return httpx.Response(200, json={"dag_runs": runs, "total_entries": len(runs)})
 
     api, _ = asked_of(answer)
