@@ -327,7 +327,7 @@ def test_a_dry_run_tells_what_would_be_uploaded() -> None:
         "1.csv: waits already, with the same bytes",
         "2.csv: was ingested before, with the same bytes",
         "Nothing was uploaded. Leave out --dry-run to deliver.",
-        "Only the headers were checked. To judge the rows first, and store nothing: rempart pipeline try NAME FILE",
+        f"{delivery.CHECKED} To judge all rows first, and store nothing: rempart pipeline try NAME FILE",
     ]
 
 
