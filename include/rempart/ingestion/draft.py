@@ -233,15 +233,15 @@ def _learning(s: Survey) -> Iterator[str]:
     yield ""
     yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
     tested = "models are tested on the newest days, and do not learn from them"
-    fixed = "With `start: DATE`, rows from that date on are never learned from, until you move it"
+    fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
     yield _trainer(s.sample.rows)
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
-    guess = "a quarter more than a constant prediction scores on these rows, wrong ones included"
-    worst = "set the error from which on a model is of no use to you"
+    guess = "a quarter more than the error of a constant prediction on these rows"
+    worst = "set the error above which a model is of no use to you"
     yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
 
@@ -250,15 +250,15 @@ def _trainer(rows: int) -> str:
     if rows > _FEW_ROWS:
         return "trainer: {use: gradient_boosting}"
     small = "params: {max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6}"
-    return f"trainer: {{use: gradient_boosting, {small}}}    # small trees: large ones learn few rows by heart"
+    return f"trainer: {{use: gradient_boosting, {small}}}    # small trees: of few rows, large trees learn each by heart"
 
 
 def _other_target(s: Survey) -> str:
     """Return whether the target is a guess, and how to draft for another column."""
     if s.target_chosen:
         return "the column to predict, as you chose it; when is it asked for?"
-    another = "for another one, remove this file and draft again with `--target COLUMN`"
-    return f"the column to predict, a guess: {another}, which also sets task, metric, baseline and features"
+    another = "For another column, remove this file and draft again with `--target COLUMN`"
+    return f"a guess of the column to predict. {another}: it also sets task, metric, baseline and features"
 
 
 def _left_out(s: Survey) -> str:

@@ -73,7 +73,7 @@ def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learne
 
 def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_input(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
-    assert "set the error from which on a model is of no use to you" in text
+    assert "set the error above which a model is of no use to you" in text
     assert "# left out: reading_id, kwh, remark. A number that differs in each row" in text
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))

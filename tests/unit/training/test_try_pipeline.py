@@ -81,6 +81,9 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
     assert "  1 row repeats the key of another row: stay_id\n" in shown and "passed over" not in shown
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
+    assert "Next: deliver the data and run the pipeline." in shown
+    *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
+    assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
 
 
 def test_rows_that_are_passed_over_are_told_in_the_words_of_an_ingestion(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def run_pipeline(
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
-        typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
+        typer.echo(f"Starting ingest_{name} in Airflow. A new pipeline file is read first: up to half a minute.")
         sys.stdout.flush()
         run = run_follow.start(api, name, key, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
@@ -282,8 +282,7 @@ def try_pipeline(
             steps = [progress.Step(stage) for stage in flow.stages(spec, train=train)]
             with progress.shown(f"try {name}", steps) as shown:
                 tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile, train=train)
-            draft = reminder(pipelines.text_of(name))
-            rendering.show((*trying.lines(tried, spec), *([draft] if draft else [])))
+            rendering.show(trying.lines(tried, spec, reminder(pipelines.text_of(name))))
     raise typer.Exit(0 if tried.good else 1)
 
 

@@ -16,8 +16,11 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 _WIDEST = 20
 
 
-def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
-    """Yield what became of the files, the head of the training set, and the baseline."""
+def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterator[str]:
+    """Yield what became of the files, the head of the training set, and the baseline.
+
+    `draft`: what is left to decide in the pipeline file.
+    """
     for file in tried.files:
         yield from _file(file)
     if tried.head:
@@ -33,10 +36,12 @@ def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
     if tried.model and isinstance(pipeline, ModelPipeline):
         figures = text.figures(tried.model.metrics, pipeline.gate.metric)
         yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
-        yield "  This is no verdict of the gate. It judges the model of a run, by all rules and against the champion."
+        yield "  This is no verdict of the gate: it judges only the model of a run, by all its rules and against the champion."
     yield from tried.open
     yield ""
-    if tried.good:
+    if draft:
+        yield f"Next: finish include/pipelines/{pipeline.name}.yaml. {draft}"
+    elif tried.good:
         yield f"Next: deliver the data and run the pipeline.\n  rempart pipeline deliver {pipeline.name} FILE"
     else:
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."

@@ -12,6 +12,7 @@ from rempart.backup.drill import anomalies
 from rempart.backup.points import points
 from rempart.backup.points.restore_plan import Selection
 from rempart.deployment.setup.paths import Stack
+from rempart.deployment.setup.terminal import duration
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, StackError
 from rempart.flows.governance import evidence
 from rempart.flows.restore import repair, restore_active, restore_erasures, restore_newer, restore_report
@@ -172,5 +173,5 @@ def lines(result: RestoreResult) -> Iterator[str]:
     took = f"{result.rto_seconds:.{1 if result.rto_seconds < 10 else 0}f} s"
     yield (
         f"restore point {result.point} is restored: {len(result.databases)} databases, {result.objects} objects, "
-        f"in {took}; the restore point was {result.rpo_seconds:.0f} s old"
+        f"in {took}; the restore point was {duration(result.rpo_seconds)} old"
     )

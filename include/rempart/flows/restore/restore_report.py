@@ -29,7 +29,7 @@ def listing(site: str, links: Iterable[Link], present: Collection[str], now: dat
     yield f"{len(there)} restore points at site '{site}', verified by the signed chain, newest first"
     for link in there:
         yield f"{link.point}  made {_ago(now - link.at)}" + (
-            "" if link.consistent else "  INCONSISTENT: restored only if named"
+            "" if link.consistent else "  INCOMPLETE: restored only if you name it with --point"
         )
 
 
