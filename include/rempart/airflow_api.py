@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -226,14 +226,13 @@ class AirflowApi:
 
         None if Airflow does not know the DAG. Raises AirflowApiError.
         """
-        found: list[dict[str, Any]] = []
-        for state in ("running", "queued"):
-            try:
-                found += self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=state)
-            except AirflowApiError as error:
-                if error.status != HTTPStatus.NOT_FOUND:
-                    raise
-        return found
+        try:
+            found = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=("running", "queued"))
+        except AirflowApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return []
+        return sorted(found, key=lambda run: run["state"] == "queued")
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """Return the id of the newest run that was created at or after a time, if any."""
@@ -353,7 +352,9 @@ class AirflowApi:
         listed_plugins: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
         return listed_plugins
 
-    def every(self, path: str, entries: str, *, order_by: str = "id", **query: str) -> list[dict[str, Any]]:
+    def every(
+        self, path: str, entries: str, *, order_by: str = "id", **query: str | Sequence[str]
+    ) -> list[dict[str, Any]]:
         """Read all pages of a list: `entries` is the name of the list in the answer. Raises AirflowApiError."""
         rows: list[dict[str, Any]] = []
         while True:

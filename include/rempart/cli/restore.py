@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, rendering
+from rempart.cli import json_documents, progress, rendering
 from rempart.errors import ConfigError
 
 
@@ -55,7 +55,7 @@ def restore(
         rempart restore --only database:airflow --aside trial --yes
         rempart restore --site haven --identity escrow.txt --trust public.pem --yes
     """
-    began = time.monotonic()
+    began = time.monotonic() - progress.since_start()
     from rempart.backup.points.restore_plan import check_suffix, parse_part
     from rempart.deployment.setup import paths
     from rempart.flows.restore import restore_command as flow

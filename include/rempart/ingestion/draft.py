@@ -250,7 +250,9 @@ def _trainer(rows: int) -> str:
     if rows > _FEW_ROWS:
         return "trainer: {use: gradient_boosting}"
     small = "params: {max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6}"
-    return f"trainer: {{use: gradient_boosting, {small}}}    # small trees: of few rows, large trees learn each by heart"
+    return (
+        f"trainer: {{use: gradient_boosting, {small}}}    # small trees: of few rows, large trees learn each by heart"
+    )
 
 
 def _other_target(s: Survey) -> str:

@@ -213,6 +213,17 @@ def test_the_seconds_before_the_demo_count_once(monkeypatch: pytest.MonkeyPatch)
     assert demo_run._before(time.time()) > 0
 
 
+def test_the_age_of_a_process_grows_with_its_clock_and_begins_before_its_imports() -> None:
+    command = "import time; a = time.monotonic(); from rempart.cli import progress as p; "
+    command += "print(p.since_start() - time.monotonic() + a)"
+    told = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    assert 0 < float(told) < 60
+    before, first, after = time.monotonic(), progress.since_start(), time.monotonic()
+    time.sleep(0.05)
+    then, second, now = time.monotonic(), progress.since_start(), time.monotonic()
+    assert then - after - 0.01 <= second - first <= now - before + 0.01
+
+
 def test_the_stages_of_the_demo_add_up_to_its_total() -> None:
     told: list[str] = []
     stages = demo_stages.Stages(told.append, before=2.5)

@@ -29,7 +29,8 @@ def airflow(*runs: dict[str, Any]) -> Callable[[], AirflowApi]:
         dag = request.url.path.split("/")[4]
         if dag == "validate_model_p":
             return httpx.Response(404, json={"detail": "no such DAG"})
-        found = [run for run in runs if (run["dag"], run["state"]) == (dag, request.url.params["state"])]
+        asked = request.url.params.get_list("state")
+        found = [run for run in runs if run["dag"] == dag and run["state"] in asked]
         return httpx.Response(200, json={"dag_runs": found, "total_entries": len(found)})
 
     def opened() -> AirflowApi:
@@ -51,7 +52,7 @@ def told(*runs: dict[str, Any]) -> tuple[list[str], NextStep]:
 
 def test_a_training_that_runs_is_told_with_its_minutes_and_is_waited_for() -> None:
     lines, step = told(TRAINS)
-    assert lines == ["Running: train, since 2026-03-01 12:00 UTC (14 min so far)"]
+    assert lines == ["Running: train, since 2026-03-01 12:00 UTC (14 min 30 s so far)"]
     assert step == NextStep("Wait for train, then look again.", "rempart pipeline show p")
 
 

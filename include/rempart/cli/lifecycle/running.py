@@ -13,8 +13,8 @@ from rempart.web.read_models.pipeline_states import NextStep
 if TYPE_CHECKING:
     from rempart.airflow_api import AirflowApi
 
-AT_MOST = 10.0
-"""Seconds for the whole look."""
+AT_MOST = 30.0
+"""Seconds for the whole look. Airflow answers late while a training takes all processors."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,16 @@ def _since(run: dict[str, Any]) -> datetime | None:
 
 
 def lines(found: RunningStages, now: datetime) -> Iterator[str]:
-    """Yield a line for each run with its start and its minutes so far, or why they are not known. Pure."""
+    """Yield a line for each run with its start and its time so far, or why they are not known. Pure."""
     if found.silent:
         yield f"UNKNOWN: whether a stage runs: {found.silent}"
     elif not found.runs:
         yield "Running: nothing"
     for run in found.runs:
         what = f"{run.stage} waits for Airflow's scheduler" if run.waits else run.stage
-        minutes = f" ({max(0, int((now - run.since).total_seconds() // 60))} min so far)" if run.since else ""
-        yield f"Running: {what}" + (f", since {text.moment(run.since)}{minutes}" if run.since else "")
+        if run.since:
+            what += f", since {text.moment(run.since)} ({text.span((now - run.since).total_seconds())} so far)"
+        yield f"Running: {what}"
 
 
 def step(found: RunningStages, pipeline: str, otherwise: NextStep) -> NextStep:

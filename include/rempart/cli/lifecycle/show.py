@@ -16,9 +16,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
 
-    It asks Airflow which stages run, and looks for the current snapshot's objects at the active site (ten seconds at
-    most for each). It compares the champion's files with their record (a minute at most). Exit code 1: something is
-    missing, or a source did not answer.
+    It asks Airflow which stages run (half a minute at most), looks for the current snapshot's objects at the active
+    site (ten seconds at most), and compares the champion's files with their record (a minute at most). Exit code 1:
+    something is missing, or a source did not answer.
 
     Example:
 

@@ -36,7 +36,7 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     if tried.model and isinstance(pipeline, ModelPipeline):
         figures = text.figures(tried.model.metrics, pipeline.gate.metric)
         yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
-        yield "  This is no verdict of the gate: it judges only the model of a run, by all its rules and against the champion."
+        yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
     yield from tried.open
     yield ""
     if draft:

@@ -79,13 +79,14 @@ class Prepared:
 
         With `yes`, the parts are left out, because the plan listed them, and the restore reports the erasures itself.
         """
-        manifest, parts, newer = self.point.manifest, self.wish.parts, () if self.wish.aside else self._newer()
+        manifest, parts = self.point.manifest, self.wish.parts
+        newer, older = ((), ()) if self.wish.aside else self._newer()
         yield from restore_report.explain(
             manifest, self.selection, self.point.platform.clock(), parts=not yes, wanted=parts, newer=newer
         )
         yield from restore_report.left_out(parts)
         if not self.wish.aside:
-            yield restore_report.undone(manifest, parts)
+            yield from restore_report.undone(manifest, parts, older)
         for doubt in doubts(self.found, self.point):
             yield (
                 f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md,"
@@ -97,14 +98,16 @@ class Prepared:
             left = f"changes at '{manifest.source}' after the restore point are lost"
             yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"
 
-    def _newer(self) -> Iterator[str]:
-        """Yield what the restore point does not hold, or why the running platform cannot tell."""
+    def _newer(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return lines about what the restore point does not hold, or why the running platform cannot tell.
+
+        Then the pipelines whose current snapshot becomes an older one.
+        """
         try:
             found = restore_newer.look(open_platform().ledger, self.point.manifest.created_at, self.wish.parts)
         except RempartError as error:
-            yield f"newer     UNKNOWN: what came after this restore point: {error.what}"
-            return
-        yield from restore_newer.lines(found, self.selection)
+            return [f"newer     UNKNOWN: what came after this restore point: {error.what}"], ()
+        return [*restore_newer.lines(found)], restore_newer.older(found, self.selection)
 
 
 def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> SitePoints:

@@ -12,7 +12,6 @@ from rempart.ledger.port import Evidence, Kind, Ledger
 MOST = 1_000
 """Records of a kind that are read, the newest."""
 _KINDS: tuple[Kind, ...] = ("deliveries", "snapshot", "candidate")
-_RUNBOOK = "docs/runbooks/current-snapshot-is-gone.md"
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,24 @@ def concerning(found: Mapping[str, NewerData], parts: Sequence[Part]) -> dict[st
     return kept
 
 
-def lines(found: Mapping[str, NewerData], selection: Selection) -> Iterator[str]:
-    """Yield what the point does not hold, and which current snapshots the restore makes older. Pure."""
+def lines(found: Mapping[str, NewerData]) -> Iterator[str]:
+    """Yield what the point does not hold. Pure."""
     if not found:
         yield "newer     nothing: no delivery, snapshot or model came after this restore point"
         return
     yield "newer     than this restore point, and not in it:"
     for name, newer_data in found.items():
         yield f"newer       {name}: {newer_data.told()}"
+
+
+def older(found: Mapping[str, NewerData], selection: Selection) -> list[str]:
+    """Return the pipelines whose current snapshot the restore replaces by the point's, which is older. Pure."""
     keys = {obj.key for obj in selection.objects if obj.bucket == "lake"}
-    for name, newer_data in found.items():
-        if newer_data.snapshot_rows is not None and f"snapshots/{name}/current.json" in keys:
-            yield (
-                f"undone    {name}: the point's snapshot becomes the current one, without the newer rows. "
-                f"Deliver these again, as {_RUNBOOK} says (step 3)"
-            )
+    return [
+        name
+        for name, newer_data in found.items()
+        if newer_data.snapshot_rows is not None and f"snapshots/{name}/current.json" in keys
+    ]
 
 
 def _counted(count: int, noun: str, plural: str) -> str:

@@ -11,6 +11,7 @@ from rempart.backup.points.points import Manifest
 from rempart.backup.points.restore_plan import Part, Selection
 from rempart.flows.backup.point_report import age, size
 
+_RUNBOOK = "docs/runbooks/current-snapshot-is-gone.md"
 SKEW = timedelta(minutes=10)
 """Tolerated clock difference.
 
@@ -43,14 +44,24 @@ def left_out(parts: Iterable[Part]) -> Iterator[str]:
         )
 
 
-def undone(manifest: Manifest, parts: Iterable[Part]) -> str:
-    """Return what the restore of these parts takes back: changes that are newer than the point."""
+def undone(manifest: Manifest, parts: Iterable[Part], older: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what the restore of these parts takes back: changes that are newer than the point.
+
+    `older`: pipelines whose current snapshot becomes an older one.
+    """
+    for name in older:
+        yield (
+            f"undone    the current snapshot of {name}: that of the point takes its place, without the newer rows. "
+            f"To deliver these again, follow step 3 of {_RUNBOOK}"
+        )
     since = f"newer than {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
     databases = [part.name for part in parts if part.kind == "database"]
     if databases or not [*parts]:
         of = f"of {', '.join(databases)}" if databases else "of all databases: runs, models, champions, features"
-        return f"undone    changes {of}, if they are {since}; objects that are newer stay"
-    return f"undone    nothing: missing and damaged objects come back, and those {since} stay"
+        yield f"undone    changes {of}, if they are {since}; objects that are newer stay"
+    else:
+        what = "nothing else" if older else "nothing"
+        yield f"undone    {what}: missing and damaged objects come back, and those {since} stay"
 
 
 def explain(
