@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.backup.points.restore_plan import Part, Selection
+from rempart.ingestion import snapshots
 from rempart.ledger.port import Evidence, Kind, Ledger
 
 MOST = 1_000
@@ -92,7 +93,7 @@ def older(found: Mapping[str, NewerData], selection: Selection) -> list[str]:
     return [
         name
         for name, newer_data in found.items()
-        if newer_data.snapshot_rows is not None and f"snapshots/{name}/current.json" in keys
+        if newer_data.snapshot_rows is not None and f"{snapshots.folder(name)}current.json" in keys
     ]
 
 
