@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from rempart.cli import app
 from rempart.cli.views import delivery as view
 from rempart.coordination.active import Active
 from rempart.errors import IngestError, IntegrityError, SiteFenced
@@ -270,6 +272,19 @@ def test_what_happens_next_names_the_dag_and_its_hour_or_the_command() -> None:
     assert deliver.next_ingestion(by_hand, NOW) is None
     assert "no schedule" in [*view.following("p", 1, None)][1]
     assert list(view.following("p", 0, None)) == ["No delivery waits. State of the pipeline: rempart pipeline show p"]
+
+
+def test_rows_that_would_go_to_quarantine_are_told_first_and_uploaded_all_the_same(
+    platform: Platform, site: MemorySite, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
+    file = make()
+    answer = CliRunner().invoke(app, ["pipeline", "deliver", PIPELINE.name, str(file)], catch_exceptions=False)
+    assert answer.exit_code == 0 and landed(site) == {"hotel_bookings/week.csv": file.read_bytes()}
+    told = answer.output.splitlines()
+    assert told[0] == "WARNING: week.csv: 1 of its 1 row would go to quarantine:"
+    uploaded = next(i for i, line in enumerate(told) if "uploaded and read back" in line)
+    assert any("1 x arrival_date: not a date" in line for line in told[1:uploaded])
 
 
 def test_progress_is_lines_without_a_terminal(make: Make) -> None:
