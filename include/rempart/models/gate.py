@@ -60,7 +60,7 @@ def judge(
     if champion is not None:
         theirs = champion[name]
         bound = theirs * (1 + tolerance) if lower else theirs * (1 - tolerance)
-        checks.append((f"the champion's {theirs:.4g} with a tolerance of {tolerance:.0%}", bound))
+        checks.append((f"the champion's {theirs:.4g} on the same rows, with a tolerance of {tolerance:.0%}", bound))
     results = [(mine <= bound if lower else mine >= bound, what, bound) for what, bound in checks]
     reasons = [
         f"{'passed' if ok else 'refused'}: {name}{of} {mine:.4g} is "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
             import mlflow
             from mlflow.tracking._tracking_service import utils as _tracking
 
+            _refuse_header_plugins()
+
             tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
             mlflow.set_tracking_uri(url)
             mlflow.set_registry_uri(url)
@@ -70,6 +73,24 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@functools.cache
+def _refuse_header_plugins() -> None:
+    """Keep plugins of other packages from adding headers to requests.
+
+    Feast registers one that sends the pod's service account token to MLflow. To find it, MLflow imports Feast: 4 s.
+    """
+    from mlflow.utils import plugins
+
+    find = plugins.get_entry_points
+    plugins.get_entry_points = lambda group: []
+    try:
+        from mlflow.tracking.request_header import registry
+    finally:
+        plugins.get_entry_points = find
+    kept = [each for each in registry._request_header_provider_registry if type(each).__module__.startswith("mlflow.")]
+    registry._request_header_provider_registry._registry[:] = kept
 
 
 @contextmanager

@@ -5,6 +5,7 @@ It holds only counts, ids and the platform's own words: no data, and nothing tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -130,11 +131,19 @@ def _train(task_result: TaskResult) -> str:
     return " ".join([note, *_labels(task_result)])
 
 
+def folded(reasons: Sequence[str]) -> str:
+    """Return the gate's reasons, all passed or all refused, as one sentence: their common beginning once."""
+    words = [reason.removeprefix("refused: ").removeprefix("passed: ").split(" ") for reason in reasons]
+    same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
+    count = len(same) if len(words) > 1 else 0
+    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
+
+
 def _validate(task_result: TaskResult) -> str:
-    why = "; ".join(str(reason) for reason in task_result["reasons"])
+    reasons = [str(reason) for reason in task_result["reasons"]]
     if task_result["promoted"]:
-        return f"Version {task_result['version']} is the champion: {why}"
-    why = "; ".join(str(reason) for reason in task_result["reasons"] if not str(reason).startswith("passed: ")) or why
+        return f"Version {task_result['version']} is the champion: {folded(reasons)}"
+    why = folded([reason for reason in reasons if not reason.startswith("passed: ")] or reasons)
     stays = (
         f"the champion is still version {task_result['champion']}"
         if task_result["champion"]

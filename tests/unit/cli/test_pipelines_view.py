@@ -90,7 +90,10 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("The gate did not judge version 1 yet.", run),
         ("The gate refused version 1: read why.", f"rempart model show {MODEL}"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
-        ("Nothing to do. Deliver the next file.", f"rempart pipeline deliver {MODEL} FILE"),
+        (
+            "Nothing to do. Deliver the next file. To use the champion, read docs/how-to/predict.md.",
+            f"rempart pipeline deliver {MODEL} FILE",
+        ),
         ("A delivery is held back: decide about its rows.", f"rempart quarantine show {MODEL}"),
     ]
 
@@ -103,9 +106,8 @@ def test_show_counts_quarantine_by_rule_and_names_the_champions_bounds() -> None
     lines = list(pipelines.state_lines(state(watched.facts()), "landing"))
     assert f"        2 x {RULES[0]}" in lines and "        1 x too few fields" in lines
     assert "Snapshot: s1, 17 rows, 2026-03-01 12:00 UTC, at site 'primary'" in lines
-    assert (
-        "Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4; the gate asks for: limit 25, baseline 31.92" in lines
-    )
+    at = lines.index("Champion: version 1 since 2026-03-01 12:00 UTC: mae 22.4")
+    assert lines[at + 1] == "  mae 22.4 is at most 25 (the limit), 31.92 (a baseline)"
     assert DELIVERY[:12] in "\n".join(lines)
 
 

@@ -247,15 +247,6 @@ def test_the_demo_ends_with_what_to_open_first_and_what_to_try_next() -> None:
         assert f".venv/bin/rempart {command}" in text or command in text
 
 
-def test_reasons_of_a_refusal_are_one_sentence() -> None:
-    reasons = [
-        "refused: mae 80 of price is above 25 (the limit)",
-        "refused: mae 80 of price is above 31 (a baseline)",
-    ]
-    assert demo_stages.folded(reasons) == "mae 80 of price is above 25 (the limit), 31 (a baseline)"
-    assert demo_stages.folded(["refused: no rows"]) == "no rows"
-
-
 def test_set_up_reads_what_uv_downloads_and_installs() -> None:
     state = uv_output.Sync()
     assert state.shown(0)[0] == "reading the package index"

@@ -33,7 +33,7 @@ def test_a_good_first_candidate_passes_and_every_rule_says_why():
     [
         (26.0, None, 39.9, "above 25 (the limit)"),
         (24.0, None, 29.0, "the naive baseline's 29 less 20%"),
-        (24.0, 22.0, 39.9, "the champion's 22 with a tolerance of 2%"),
+        (24.0, 22.0, 39.9, "the champion's 22 on the same rows, with a tolerance of 2%"),
     ],
 )
 def test_each_rule_can_refuse(candidate, champion, baseline, message):

@@ -59,7 +59,7 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             "1 deliveries of the last extraction were still to be ingested.",
         ),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
-        ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: refused: mae 80.41 is above 25"),
+        ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: mae 80.41 is above 25"),
         ("back_up", POINT, "Restore point 20260301T114500Z-0a0b0c: 7 databases (5.2 MB), 900 objects."),
         (
             "report",
@@ -140,3 +140,13 @@ def test_the_listener_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded & {"airflow", "sqlalchemy", "fastapi", "psycopg", "boto3", "pydantic"}
+
+
+def test_reasons_of_the_gate_are_one_sentence() -> None:
+    reasons = [
+        "refused: mae 80 of price is above 25 (the limit)",
+        "refused: mae 80 of price is above 31 (a baseline)",
+    ]
+    assert run_notes.folded(reasons) == "mae 80 of price is above 25 (the limit), 31 (a baseline)"
+    assert run_notes.folded([r.replace("refused", "passed") for r in reasons]) == run_notes.folded(reasons)
+    assert run_notes.folded(["refused: no rows"]) == "no rows"

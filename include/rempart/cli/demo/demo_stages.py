@@ -5,14 +5,14 @@ The stages follow each other without a gap, so that their seconds add up to the 
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rempart.cli.progress import Progress, Step
+from rempart.orchestration import run_notes
 
 STAGES: dict[str, float | None] = {
     "set-up": None,
@@ -125,7 +125,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     replica = report["replica"]
     lines = [
         ("champion", f"version {model['version']}, mae {model['mae']:.2f} (baseline {model['baseline_mae']:.2f})"),
-        ("refused", folded(report["refused"]["reasons"])),
+        ("refused", run_notes.folded(report["refused"]["reasons"])),
         ("replica", f"{replica['bytes'] / 1e6:.1f} MB, all verified, lag {replica['lag_seconds']:.0f} s"),
         ("restore", f"{report['restore_point']['id']}, proved in {drill['rto_seconds']:.0f} s"),
         ("seconds", in_words(seconds)),
@@ -133,15 +133,6 @@ def summary(report: dict[str, Any]) -> list[str]:
     width = max(len(name) for name, _ in lines)
     wrapped = [(name, textwrap.wrap(text, 78) or [""]) for name, text in lines]
     return ["", *(f"  {n if i == 0 else '':<{width}}  {row}" for n, rows in wrapped for i, row in enumerate(rows))]
-
-
-def folded(reasons: Sequence[str]) -> str:
-    """Return the gate's reasons as one sentence: their common beginning once."""
-    plain = [reason.removeprefix("refused: ") for reason in reasons]
-    words = [text.split(" ") for text in plain]
-    same = list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False)))
-    count = len(same) if len(plain) > 1 else 0
-    return " ".join([*words[0][:count], ", ".join(" ".join(row[count:]) for row in words)]) if words else ""
 
 
 def in_words(seconds: Mapping[str, Any]) -> str:

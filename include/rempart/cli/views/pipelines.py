@@ -102,22 +102,24 @@ def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
         f", {text.counted(state.held_back, 'delivery', 'deliveries')} held back" if state.held_back else ""
     )
     yield from (f"  {count:>7,} x {reason}" for reason, count in state.rules.items())
+    if sum(state.rules.values()) > state.quarantined:
+        yield "  (a row may have several reasons)"
     if state.held_rows:
         yield f"  {state.held_rows:>7,} good rows held back with them"
-    yield _champion(state)
+    yield from _champion(state)
 
 
-def _champion(state: PipelineState) -> str:
+def _champion(state: PipelineState) -> Iterator[str]:
     model = state.model
     if model is None or model.champion is None:
-        return "Champion: none"
+        yield "Champion: none"
+        return
     champion = model.champion
     judged = champion.judged
     told = text.figures(judged.metrics, model.metric) if judged else "-"
-    bounds = judged.plot.bounds if judged and judged.plot else ()
-    asked = ", ".join(f"{bound.rule} {text.number(bound.value)}" for bound in bounds)
-    told += f"; the gate asks for: {asked}" if asked else ""
-    return f"Champion: version {champion.version} since {text.moment(model.champion_since)}: {told}"
+    yield f"Champion: version {champion.version} since {text.moment(model.champion_since)}: {told}"
+    if judged and judged.reasons:
+        yield f"  {run_notes.folded(judged.reasons)}"
 
 
 def deliveries(found: Sequence[Delivery]) -> Iterator[str]:

@@ -144,7 +144,8 @@ def _until(
                 f"start {service}: it {why}: {last.what}\n{log_tail(stack, service)}",
                 f"Read {stack.logs / service}.log, then run `rempart up` again.",
             ) from last
-        progress.waiting(label, "starting", last.what.splitlines()[0][:110])
+        why = last.what.splitlines()[0][:110]
+        progress.waiting(label, "starting", "its port is not open yet" if "Connection refused" in last.what else why)
         time.sleep(0.5)
 
 

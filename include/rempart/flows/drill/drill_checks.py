@@ -62,17 +62,16 @@ class Sealed:
         return found
 
     def _register(self) -> Iterator[RestoreCheck]:
-        """Return whether a restore could apply the erasures again; None if no subject was erased."""
+        """Return whether a restore could apply the erasures again."""
         platform = self.point.platform
         entries, doubts = register.verified(
             register.read(self.point.site, platform.config.buckets.backups), platform.trusted_keys()
         )
         for scope, serial in sorted({(entry.scope, entry.serial) for entry in entries}):
             self.point.keys.of(scope, serial)
-        if entries or doubts:
-            wrong = [f"{file}: {why}" for file, why in doubts.items()]
-            what = "the register of erasures is signed, and the keys of its pseudonyms open"
-            yield RestoreCheck(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
+        wrong = [f"{file}: {why}" for file, why in doubts.items()]
+        what = "the register of erasures is signed, and the keys of its pseudonyms open"
+        yield RestoreCheck(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
 
     def _open(self, held: HeldObject, file: Path) -> int:
         key, backups = self.point.keys.of_sealed(held.sealed), self.point.platform.config.buckets.backups
@@ -198,7 +197,9 @@ class Restored:
     def _live(self, tally: Tally) -> Iterator[tuple[tuple[str, str], _Live]]:
         """Return the predictions of the live server's models on held-out rows, or add a failed check."""
         for name, version in self.manifest.champions.items():
-            found = tally.attempt(_predicts(name, version), partial(self._predict_live, name, version))
+            found = tally.attempt(
+                f"the live model {name} version {version} predicts", partial(self._predict_live, name, version)
+            )
             if found:
                 yield (name, version), found
 

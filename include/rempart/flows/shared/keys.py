@@ -49,7 +49,7 @@ def escrow_warning(config: Config, classification: Classification) -> str | None
         )
     return (
         "only the platform's own key opens its backups, because backup.recipients in rempart.yaml is "
-        "empty (docs/how-to/keys.md)"
+        "empty: enough for a trial (docs/how-to/keys.md)"
     )
 
 

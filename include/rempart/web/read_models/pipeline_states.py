@@ -166,4 +166,4 @@ def next_step(
     if told and told[0].refused:
         refused = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
         return NextStep(refused, f"rempart quarantine show {name}")
-    return idle
+    return NextStep(f"{idle.sentence} To use the champion, read docs/how-to/predict.md.", idle.command)
