@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,3 +81,19 @@ def test_the_first_rows_are_those_with_the_lowest_lines(batches: Sequence[Sequen
     found = list(first_rows._first(made, most))
     taken = [n for b in found for n in [*b.table[LINE].to_pylist(), *(row.line for row in b.refused)]]
     assert sorted(taken) == list(range(1, min(most, number - 1) + 1))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_other_formats_are_judged_too(tmp_path: Path, kind: str) -> None:
+    pipeline = stage.pipeline(source={"prefix": "stays/", "format": kind})
+    row = dict(zip(HEADER.strip().split(","), line(1).strip().split(","), strict=True))
+    rows = [row | {"stay_id": str(i)} for i in range(3)]
+    rows[1] |= {"room": "attic"}
+    file = tmp_path / f"stays.{kind}"
+    if kind == "jsonl":
+        file.write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    (found,) = first_rows.judge(pipeline, [file])
+    assert (found.rows, found.refused, found.fault) == (3, 1, None)
+    assert dict(found.reasons) == {"room: not among the declared values": [2]}
