@@ -215,7 +215,7 @@ def test_same_snapshot_twice_changes_nothing(
     again = refresh(reversed(rows))
     assert (again.changed, again.from_time, again.to_time) == (False, None, None)
     assert query(feature_databases, stamps) == before
-    assert offline.loaded_snapshot(feature_databases, pipeline) == "s1"
+    assert [offline.find_snapshot(feature_databases, name) for name in (pipeline.name, "none")] == ["s1", None]
 
 
 def test_apply_leaves_the_watermark_alone(

@@ -18,7 +18,7 @@ from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
-from rempart.flows.training.materialize import materialize, materialize_rows
+from rempart.flows.training.materialize import loaded_snapshot, materialize, materialize_rows
 from rempart.flows.training.validate import validate
 from rempart.models import registry
 from rempart.models.tracking import session
@@ -61,6 +61,7 @@ def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_
         materialize(platform, orders())
     world.deliver("orders", "one", csv(order(n, n, amount=100.0 + n) for n in days))
     first = materialize(platform, orders())
+    assert loaded_snapshot(platform, "orders") == first.snapshot
     assert first.labels is not None and first.labels.rows.missing == 40
     with pytest.raises(LabelsMissing, match="40 not used, none was delivered"):
         point_in_time(feature_databases, orders())

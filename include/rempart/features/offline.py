@@ -160,17 +160,27 @@ def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
         return snapshot_in(opened, pipeline)
 
 
+def find_snapshot(databases: FeatureDatabases, pipeline: str) -> str | None:
+    """Return the id of the snapshot in the offline store, or None if none was loaded. Raises DatabaseUnavailable."""
+    with session(databases.offline, f"look up the snapshot of '{pipeline}'") as opened:
+        return _snapshot_in(opened, pipeline)
+
+
 def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
-    """Return the loaded snapshot's id as this session's transaction sees it."""
-    row = None
-    if opened.execute("SELECT to_regclass('feature_loads')").fetchone() != (None,):
-        row = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
-    if row is None:
+    """Return the loaded snapshot's id as this session's transaction sees it. Raises FeatureError if none was loaded."""
+    if (snapshot := _snapshot_in(opened, pipeline.name)) is None:
         raise FeatureError(
             f"read the feature store of '{pipeline.name}': it contains no snapshot",
             f"Run materialize_features_{pipeline.name}.",
         )
-    return str(row[0])
+    return snapshot
+
+
+def _snapshot_in(opened: Session, pipeline: str) -> str | None:
+    if opened.execute("SELECT to_regclass('feature_loads')").fetchone() == (None,):
+        return None
+    row = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline,)).fetchone()
+    return str(row[0]) if row else None
 
 
 def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...]]:

@@ -24,6 +24,7 @@ class RowView(Strict):
 
     kind: Literal["row"]
     at: str
+    description: str = Field(default="", description="What the view tells, for the catalogue of features.")
     columns: list[str] = Field(default_factory=list)
     calendar: dict[str, list[CalendarPart]] = Field(
         default_factory=dict,
@@ -94,6 +95,7 @@ class TrailingView(Strict):
 
     kind: Literal["trailing"]
     at: str
+    description: str = Field(default="", description="What the view tells, for the catalogue of features.")
     by: list[str] = Field(min_length=1)
     windows: list[Window] | None = Field(
         default=None,

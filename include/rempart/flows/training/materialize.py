@@ -49,6 +49,14 @@ def feature_databases(platform: Platform) -> FeatureDatabases:
     return FeatureDatabases(*(platform.database(f"feast_{name}") for name in ("registry", "offline", "online")))
 
 
+def loaded_snapshot(platform: Platform, pipeline: str) -> str | None:
+    """Return the id of the snapshot that is in the feature store, or None if none was loaded.
+
+    Raises DatabaseUnavailable, PlacementDenied.
+    """
+    return offline.find_snapshot(feature_databases(platform), pipeline)
+
+
 def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | None = None) -> MaterializeResult:
     """Load a snapshot (default: the current one) and write changes to the online store.
 

@@ -1,0 +1,79 @@
+"""List and show feature views."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from rempart.cli import json_documents, panels, rendering
+from rempart.cli.json_documents import AsJson
+
+group = typer.Typer(
+    no_args_is_help=True,
+    rich_help_panel=panels.DATA,
+    help="Feature views: list them, and show origin and users of their features.",
+)
+
+
+@group.command("list")
+def list_features(as_json: AsJson = False) -> None:
+    """Show the feature views of all pipelines: owner, classification, key, moment, and the champions that read them.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart feature list
+        rempart feature list --json
+    """
+    from rempart.cli import feature_lines
+    from rempart.cli.views import facts, pipelines
+    from rempart.web.read_models.catalogue.views import of_facts
+    from rempart.web.read_models.messages import moment
+
+    json_documents.begin(as_json)
+    found = facts.gather()
+    catalogue = of_facts(found)
+    if as_json:
+        json_documents.show({"at": found.at, "unknown": found.unknown(), **asdict(catalogue)})
+    else:
+        rendering.show((*feature_lines.listing(catalogue), *pipelines.unknown(moment(found, found.at))))
+    raise typer.Exit(0 if facts.complete(found) else 1)
+
+
+@group.command("show")
+def show_feature(
+    name: Annotated[str, typer.Argument(help="Name of the view, as PIPELINE.VIEW.", metavar="PIPELINE.VIEW")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a feature view: each feature with its type and origin, the loaded snapshot, and the champions that read it.
+
+    Exit code 1: a source of these facts did not answer.
+
+    Example:
+
+        rempart feature show hotel_bookings.agent_trend
+    """
+    from rempart.cli import feature_lines
+    from rempart.cli.views import facts, names, pipelines
+    from rempart.flows.shared.platform import open_platform
+    from rempart.flows.training.materialize import loaded_snapshot
+    from rempart.web.facts import Unknown, known
+    from rempart.web.read_models.catalogue.views import of_facts
+    from rempart.web.read_models.messages import moment
+
+    json_documents.begin(as_json)
+    found = facts.gather()
+    views = {view.name: view for view in of_facts(found).views}
+    view = views[names.require("feature view", name, views, "See which pipelines are valid: `rempart pipeline list`.")]
+    loaded = known("the feature store", lambda: loaded_snapshot(open_platform(), view.pipeline))
+    if as_json:
+        unknown = found.unknown() | ({"feature store": loaded.why} if isinstance(loaded, Unknown) else {})
+        snapshot = None if isinstance(loaded, Unknown) else loaded
+        json_documents.show({"at": found.at, "unknown": unknown, **asdict(view), "loaded_snapshot": snapshot})
+    else:
+        told = f"unknown: {loaded.why}" if isinstance(loaded, Unknown) else loaded or "none"
+        rendering.show((*feature_lines.lines(view, told), *pipelines.unknown(moment(found, found.at))))
+    raise typer.Exit(0 if facts.complete(found) and not isinstance(loaded, Unknown) else 1)

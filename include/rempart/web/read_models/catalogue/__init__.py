@@ -1,0 +1,1 @@
+"""The catalogue of feature views, from the facts of the pages. Pure."""
