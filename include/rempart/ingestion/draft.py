@@ -234,7 +234,7 @@ def _learning(s: Survey) -> Iterator[str]:
     yield ""
     yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
     tested = "models are tested on the newest days, and do not learn from them"
-    fixed = "With `start: DATE`, rows from that date on are never learned from, until you move it"
+    fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
     yield _trainer(s.sample.rows)
@@ -263,15 +263,17 @@ def _trainer(rows: int) -> str:
     if rows > _FEW_ROWS:
         return "trainer: {use: gradient_boosting}"
     small = "params: {max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6}"
-    return f"trainer: {{use: gradient_boosting, {small}}}    # small trees: large ones learn few rows by heart"
+    return (
+        f"trainer: {{use: gradient_boosting, {small}}}    # small trees: of few rows, large trees learn each by heart"
+    )
 
 
 def _other_target(s: Survey) -> str:
     """Return whether the target is a guess, and how to draft for another column."""
     if s.target_chosen:
         return "the column to predict, as you chose it; when is it asked for?"
-    another = "for another one, remove this file and draft again with `--target COLUMN`"
-    return f"the column to predict, a guess: {another}, which also sets task, metric, baseline and features"
+    another = "For another column, remove this file and draft again with `--target COLUMN`"
+    return f"a guess of the column to predict. {another}: it also sets task, metric, baseline and features"
 
 
 def _left_out(s: Survey) -> str:

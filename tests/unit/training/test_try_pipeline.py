@@ -16,6 +16,7 @@ from rempart.errors import IngestError, PipelineError
 from rempart.flows.training import try_pipeline as flow
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import extract, files
+from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
 from tests.unit.training import stage
@@ -81,7 +82,26 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert found.baseline is not None and found.baseline.holdout_rows > 0 and found.good
     shown = "\n".join(trying.lines(found, pipeline()))
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
+    assert "  1 row repeats the key of another row: stay_id\n" in shown and "passed over" not in shown
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
+    assert "Next: deliver the data and run the pipeline." in shown
+    *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
+    assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
+
+
+def test_rows_that_are_passed_over_are_told_in_the_words_of_an_ingestion(tmp_path: Path) -> None:
+    rows = [line(i) for i in range(400)]
+    rows[20], rows[30] = line(19, price=70), line(29)
+    (file := tmp_path / "stays.csv").write_text(HEADER + "".join(rows))
+    found = tried(spec := pipeline(on_conflict="newest"), file)
+    (read,) = found.files
+    assert (read.accepted, read.passed_over, read.repeated, found.training_rows) == (400, 2, 2, 398)
+    shown = list(trying.lines(found, spec))
+    words = ", 2 passed over for equal or newer rows"
+    assert shown[0] == f"stays.csv: 400 rows read, 400 accepted, 0 refused{words}"
+    assert shown[1] == "  2 rows repeat the key of another row: stay_id"
+    results = {"deliveries": 1, "delivered": 400, "accepted": 400, "quarantined": 0, "passed_over": 2}
+    assert words in run_notes.words("ingest", {**results, "snapshot": "s", "total_rows": 398})
 
 
 def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(

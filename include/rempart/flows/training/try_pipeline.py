@@ -25,7 +25,7 @@ from rempart.flows.training import check_pipeline, try_training
 from rempart.flows.training.train import frozen, target_feature, without_late
 from rempart.flows.training.try_training import TriedModel
 from rempart.ingestion import expectations
-from rempart.ingestion.acceptance import held_back
+from rempart.ingestion.acceptance import CONFLICT, DUPLICATE, held_back
 from rempart.ingestion.engine import deliveries
 from rempart.ingestion.engine.batches import RefusedRow
 from rempart.ingestion.engine.limits import Limits, Resources
@@ -77,7 +77,9 @@ class Refusal:
 class TriedFile:
     """What became of one file. `sampled`: only some of its rows were read. `fault`: why it is refused as a whole.
 
-    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted.
+    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted. `passed_over`:
+    accepted rows that do not count, because an equal or newer row has their key. `repeated`: these, and rows that are
+    refused because an earlier row has their key. `key`: the columns that identify a row.
     """
 
     file: str
@@ -87,6 +89,9 @@ class TriedFile:
     refusals: Sequence[Refusal]
     held_back: bool
     fault: str | None
+    passed_over: int = 0
+    repeated: int = 0
+    key: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -288,6 +293,9 @@ def judged(
             list(_refusals(staged.refused, sample, hidden=hidden)),
             i in held,
             staged.fault and _fault(pipeline, file, staged.fault),
+            staged.passed_over,
+            staged.passed_over + sum(not {DUPLICATE, CONFLICT}.isdisjoint(row.reasons) for row in staged.refused),
+            pipeline.row_key,
         )
         for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
     ]
