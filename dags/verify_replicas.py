@@ -9,10 +9,14 @@ Two runs a day read every new replica within 24 hours, and enough of the others 
 One task for each site measures its content: objects and bytes of every bucket, old versions, and locks that end soon.
 The result is evidence of kind `usage`. The task reads only listings, and the ledger gets only counts.
 
-**Run again** at any time: it reads the next part, and measures again.
+The task `compare_features` compares 1,000 entities of each online feature view with the values that the loaded
+snapshot gives. The result is evidence of kind `skew`, with the seed of the sample.
+
+**Run again** at any time: it reads the next part, measures again, and compares another sample.
 
 **When it fails**: the message names the replicas that could not be repaired, with the reason
-(docs/runbooks/replica.md), or the site and bucket that could not be measured (docs/runbooks/site.md).
+(docs/runbooks/replica.md), the site and bucket that could not be measured (docs/runbooks/site.md), or the feature view
+whose online values differ (docs/how-to/compare-online-with-offline.md).
 """
 
 from typing import Any
@@ -55,6 +59,16 @@ with DAG(
             return measure_site(runtime.platform(), site)
 
         measure(name)
+
+    @task
+    def compare_features() -> dict[str, Any]:
+        from secrets import randbits
+
+        from rempart.flows.monitoring.feature_skew import compare_all
+
+        return runtime.as_json(compare_all(runtime.platform(), seed=randbits(31)))
+
+    compare_features()
 
 if __name__ == "__main__":
     dag_test.run(globals())

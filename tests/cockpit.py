@@ -69,6 +69,19 @@ class Watched:
         found = {"endpoint": "http://haven", "seconds": 0.4, "buckets": {"lake": lake}, "locks": locks}
         return self.record("usage", site, found | body, ago)
 
+    def materialization(self, names: list[str], ago: timedelta = timedelta(hours=1), **body: Any) -> int:
+        """Record a materialization; the newest event of each view is an hour older than the load."""
+        at = NOW - ago
+        online = {"entities": 90, "newest": (at - timedelta(hours=1)).isoformat(), "loaded_at": at.isoformat()}
+        found = {"snapshot": "s1", "rows_written": 90, "rows_online": 90, "seconds": 1.5}
+        return self.record("materialization", "stays", found | {"views": dict.fromkeys(names, online)} | body, ago)
+
+    def skew(self, names: list[str], ago: timedelta = timedelta(hours=1), different: int = 0, **body: Any) -> int:
+        """Record a comparison of the online values of views with the snapshot."""
+        compared = {name: {"compared": 90, "different": different, "differing": different} for name in names}
+        found = {"seed": 1, "size": 1000, "snapshot": "s1", "outcome": "different" if different else "equal"}
+        return self.record("skew", "stays", found | {"compared": compared, "views": {}} | body, ago)
+
     def delivery(self, sha256: str = DELIVERY, ago: timedelta = timedelta(hours=2), **body: Any) -> int:
         """One delivery of 20 rows, of which two broke the first of two rules, and one has a fault besides."""
         found = {"sha256": sha256, "bytes": 9, "landed_at": (NOW - ago).isoformat(), "fault": None}

@@ -30,7 +30,8 @@ RempartError(what, hint)
 │   ├── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
 │   └── InputMissing         a pipeline whose rows are needed has no snapshot yet
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
-│   └── LabelsMissing        no row has a label yet that another pipeline delivers
+│   ├── LabelsMissing        no row has a label yet that another pipeline delivers
+│   └── LoadedMeanwhile      transient: the feature store was loaded while it was compared
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
@@ -89,6 +90,7 @@ __all__ = [
     "LedgerBroken",
     "LedgerError",
     "ListingRefused",
+    "LoadedMeanwhile",
     "LockLapses",
     "ModelRefused",
     "ObjectMissing",
@@ -282,6 +284,12 @@ class FeatureError(RempartError):
 
 class LabelsMissing(FeatureError):
     """Raised when no row of a pipeline has a label yet that another pipeline delivers."""
+
+
+class LoadedMeanwhile(FeatureError):
+    """Raised when a feature store changed while it was compared, or its two stores hold different loads."""
+
+    transient = True
 
 
 class TrainingError(RempartError):

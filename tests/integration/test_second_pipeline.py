@@ -50,7 +50,12 @@ def test_one_yaml_file_is_enough(house: Platform, tmp_path: Path, monkeypatch: p
     site.write(house.config.buckets.landing, f"{pipeline.source.prefix}energy_use.csv", delivery)
     taken = ingest(house, pipeline)
     assert taken.delivered == taken.accepted + taken.quarantined == 2920
-    assert materialize(house, pipeline).rows_online > 0
+    made = materialize(house, pipeline)
+    assert made.rows_online > 0
+    loaded = house.ledger.find("materialization", pipeline.name)[0].body
+    assert (loaded["snapshot"], loaded["rows_written"]) == (made.snapshot, made.rows_written)
+    assert sum(view["entities"] for view in loaded["views"].values()) == made.rows_online
+    assert max(view["newest"] for view in loaded["views"].values()) == made.to_time
     trained = train(house, pipeline)
     judged = validate(house, pipeline, trained.version)
     assert judged.promoted, judged.reasons

@@ -16,6 +16,8 @@ Kind = Literal[
     "extraction",
     "derivation",
     "labels",
+    "materialization",
+    "skew",
     "look",
     "acceptance",
     "candidate",

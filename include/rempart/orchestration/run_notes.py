@@ -80,7 +80,7 @@ def _ingest(task_result: TaskResult) -> str:
         f"{task_result['delivered']:,} rows delivered, {task_result['accepted']:,} accepted,"
         f" {task_result['quarantined']:,} in quarantine"
         f"{changes(task_result.get('replaced', 0), task_result.get('passed_over', 0))}; "
-        f"{_snapshot(task_result)}"
+        f"{_snapshot(task_result)}{pace(task_result['delivered'], task_result.get('seconds'))}"
     )
 
 
@@ -88,6 +88,14 @@ def changes(replaced: int, passed_over: int) -> str:
     """Return how many accepted rows replaced older ones, or do not count, with a leading comma; empty if none. Pure."""
     told = ((replaced, "replaced older rows"), (passed_over, "passed over for equal or newer rows"))
     return "".join(f", {count:,} {words}" for count, words in told if count)
+
+
+def pace(rows: int, seconds: float | None) -> str:
+    """Return how long a task worked on rows, with a leading space; empty if the duration is unknown. Pure."""
+    if not seconds or seconds <= 0:
+        return ""
+    took = f" It took {seconds:,.{1 if seconds < 10 else 0}f} s"
+    return f"{took}, {rows / seconds:,.0f} rows/s." if rows else f"{took}."
 
 
 def _snapshot(task_result: TaskResult) -> str:
@@ -101,7 +109,9 @@ def _materialize(task_result: TaskResult) -> str:
         note = f"The feature store already held snapshot {task_result['snapshot']}."
         return " ".join([note, *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
-    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}."
+    written = task_result.get("rows_written", 0)
+    note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}; {written:,} rows written."
+    note += pace(written, task_result.get("seconds"))
     return " ".join([note, *_labels(task_result)])
 
 
@@ -123,10 +133,11 @@ def online(features: TaskResult) -> str:
 def _train(task_result: TaskResult) -> str:
     pool = (task_result.get("placement") or {}).get("pool")
     where = f" in pool {pool}" if pool else ""
+    seconds = (task_result.get("seconds") or {}).get("train")
     note = (
         f"Version {task_result['version']} was trained{where} on {task_result['rows_train']:,} rows,"
         f" {task_result['rows_holdout']:,} held "
-        f"out; snapshot {task_result['snapshot']}."
+        f"out; snapshot {task_result['snapshot']}.{pace(task_result['rows_train'], seconds)}"
     )
     return " ".join([note, *_labels(task_result)])
 
@@ -211,6 +222,15 @@ def _verify(task_result: TaskResult) -> str:
     )
 
 
+def _compare(task_result: TaskResult) -> str | None:
+    if not task_result["pipelines"]:
+        return None
+    return (
+        f"{task_result['compared']:,} online entities of {task_result['views']} feature views have the values of their"
+        " snapshots."
+    )
+
+
 def _probe(task_result: TaskResult) -> str:
     return "Sites probed: " + "; ".join(
         f"{len(lacking)} capabilities of {site} are not proven" for site, lacking in task_result.items()
@@ -241,6 +261,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "report": _drill,
     "restore_to_sandbox": _restore_to_sandbox,
     "verify": _verify,
+    "compare_features": _compare,
     "probe": _probe,
     "export": _export,
     "fail_over": _switchover,

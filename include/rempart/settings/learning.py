@@ -22,6 +22,17 @@ METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classi
 """Metrics of each task. All are computed; the gate names the metric that decides."""
 
 
+MaxAge = Annotated[
+    Duration | None,
+    Field(
+        description=(
+            "Oldest age of the view's newest online value that is still fresh, such as `2d`. Default: no limit, and no "
+            "alarm."
+        )
+    ),
+]
+
+
 class RowView(Strict):
     """Columns of the row itself, as known at a moment."""
 
@@ -40,6 +51,7 @@ class RowView(Strict):
         default_factory=dict,
         description="Calendar parts of date and timestamp columns; of a timestamp in the source's time zone.",
     )
+    max_age: MaxAge = None
 
     def features(self) -> list[str]:
         return [*self.columns, *self.calendar_features(), *self.expressions]
@@ -181,6 +193,7 @@ class TrailingView(Strict):
         default=False,
         description="Whether the time since the last row in the longest window is a feature: `days_since_last`.",
     )
+    max_age: MaxAge = None
 
     @model_validator(mode="after")
     def _one_kind_of_window(self) -> TrailingView:

@@ -35,12 +35,17 @@ LIMITS: Mapping[Kind, int] = {
     "snapshot": 1000,
     "deliveries": 300,
     "usage": 400,
+    "materialization": 1000,
+    "skew": 1000,
 }
 """Limits of the kinds that need more records than LIMIT."""
 
 NEWEST: Mapping[Kind, int] = {kind: LIMITS.get(kind, LIMIT) for kind in get_args(Kind)}
 """Limit of records of each kind of evidence, so that a round reads a limited amount. Each kind is read, so that a page
 can show it."""
+
+OF_ROWS: tuple[Kind, ...] = ("snapshot", "deliveries", "materialization", "skew")
+"""Kinds about rows that a reset of their pipeline deletes."""
 
 FORGED = 100
 """Forged records that are counted at most."""
@@ -81,7 +86,7 @@ class CockpitFacts:
         """
         undone: dict[str, int] = {}
         for record in self.of("removal"):
-            if record.body.get("what") == "remove" or kind in ("snapshot", "deliveries"):
+            if record.body.get("what") == "remove" or kind in OF_ROWS:
                 undone[record.subject] = max(record.seq, undone.get(record.subject, record.seq))
         return tuple(record for record in self.of(kind) if record.seq >= undone.get(record.subject, record.seq))
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.data import quarantined
+from rempart.web.read_models.feature_store.views import feature_views
 from rempart.web.read_models.models import champions
 from rempart.web.read_models.points import standing
 from rempart.web.read_models.sites import sites
@@ -44,6 +45,11 @@ METRICS: Mapping[str, str] = {
     "rempart_locks_lapsing": "Locks of a bucket that end soon or are missing, by the objects that they protect.",
     "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied objects.",
     "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
+    "rempart_feature_age_seconds": "Age of the newest online value of a feature view.",
+    "rempart_feature_age_limit_seconds": "Oldest age that is fresh: `max_age` of the view.",
+    "rempart_feature_entities": "Entities of a feature view in the online store.",
+    "rempart_feature_skew_known": "Whether a view was compared with the snapshot in the last two days (1) or not (0).",
+    "rempart_feature_skew_entities": "Entities whose online values differ from the snapshot at the last comparison.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
 """Every metric with its description. All are gauges."""
@@ -105,10 +111,29 @@ def _of_ledger(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     yield from _of_sites(facts, now)
     for pipeline, rows in sorted(quarantined(facts).items()):
         yield "rempart_quarantined_rows", {"pipeline": pipeline}, float(rows)
+    yield from _of_features(facts, now)
     for champion in champions(facts):
         if champion.margin is not None:
             labels = {"model": champion.model, "version": champion.version}
             yield "rempart_champion_margin_ratio", labels, champion.margin
+
+
+def _of_features(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
+    for pipeline in () if isinstance(facts.pipelines, Unknown) else facts.pipelines:
+        for view in feature_views(facts, pipeline, now):
+            labels = {"pipeline": pipeline, "view": view.view}
+            if view.limit_seconds is not None:
+                yield "rempart_feature_age_limit_seconds", labels, view.limit_seconds
+            if view.age_seconds is not None:
+                yield "rempart_feature_age_seconds", labels, view.age_seconds
+            if view.freshness == "never loaded":
+                continue
+            if view.entities is not None:
+                yield "rempart_feature_entities", labels, float(view.entities)
+            if view.skew != "not compared":
+                yield "rempart_feature_skew_known", labels, float(view.different is not None)
+            if view.different is not None:
+                yield "rempart_feature_skew_entities", labels, float(view.different)
 
 
 def _of_sites(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:

@@ -60,6 +60,29 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         {"pipeline": "p"},
         "p: more than",
     ),
+    "RempartFeaturesStale": (
+        {
+            'rempart_feature_age_seconds{pipeline="p",view="v"}': "9000x240",
+            'rempart_feature_age_limit_seconds{pipeline="p",view="v"}': "3600x240",
+        },
+        {"pipeline": "p", "view": "v"},
+        "p: the newest online value of view v is older",
+    ),
+    "RempartFeatureAgeUnknown": (
+        {'rempart_feature_age_limit_seconds{pipeline="p",view="v"}': "3600x240"},
+        {"pipeline": "p", "view": "v"},
+        "p: the age of the online values of view v is not known",
+    ),
+    "RempartFeaturesDiffer": (
+        {'rempart_feature_skew_entities{pipeline="p",view="v"}': "3x240"},
+        {"pipeline": "p", "view": "v"},
+        "p: 3 entities of view v have other values",
+    ),
+    "RempartFeaturesNotCompared": (
+        {'rempart_feature_skew_known{pipeline="p",view="v"}': "0x240"},
+        {"pipeline": "p", "view": "v"},
+        "p: whether the online values of view v are right",
+    ),
     "RempartPointsUnlocked": (
         {'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "2x240"},
         {"site": "haven", "bucket": "backups", "protects": "restore-points"},
@@ -97,6 +120,11 @@ HEALTHY = {
     'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "0x240",
     'rempart_locks_lapsing{site="haven",bucket="evidence",protects="evidence"}': "0x240",
     'rempart_usage_known{site="haven"}': "1x240",
+    'rempart_feature_age_seconds{pipeline="p",view="v"}': "900x240",
+    'rempart_feature_age_seconds{pipeline="p",view="without a limit"}': "90000x240",
+    'rempart_feature_age_limit_seconds{pipeline="p",view="v"}': "3600x240",
+    'rempart_feature_skew_known{pipeline="p",view="v"}': "1x240",
+    'rempart_feature_skew_entities{pipeline="p",view="v"}': "0x240",
 }
 
 

@@ -20,6 +20,22 @@ INGESTED = {
     "total_rows": 15389,
     "worst": ["2016.csv: 3 rows of guest X"],
 }
+MATERIALIZED = {
+    "snapshot": "0a1b",
+    "views": 3,
+    "rows_written": 30_000,
+    "rows_online": 45_000,
+    "seconds": 12.0,
+    "changed": True,
+}
+TRAINED = {
+    "version": "4",
+    "rows_train": 800,
+    "rows_holdout": 180,
+    "snapshot": "0a1b",
+    "seconds": {"read": 1.0, "train": 2.0},
+}
+COMPARED = {"pipelines": 1, "views": 3, "compared": 2000, "different": 0}
 REFUSED = {"version": "2", "promoted": False, "reasons": ["refused: mae 80.41 is above 25"], "champion": "1"}
 POINT = {"id": "20260301T114500Z-0a0b0c", "bytes": 5_200_000, "databases": 7, "objects": 900, "dangling": []}
 DRILLED = {
@@ -58,6 +74,33 @@ PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven
             {"deliveries": 0, "bytes": 0, "waiting": 1, "absent": None, "complete": True},
             "1 deliveries of the last extraction were still to be ingested.",
         ),
+        (
+            "ingest",
+            INGESTED | {"seconds": 4.25},
+            (
+                "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows. "
+                "It took 4.2 s, 3,624 rows/s."
+            ),
+        ),
+        (
+            "materialize",
+            MATERIALIZED,
+            (
+                "3 feature views of snapshot 0a1b: 45,000 rows online, one for each key or group in each of 3 views; "
+                "30,000 rows written. It took 12 s, 2,500 rows/s."
+            ),
+        ),
+        (
+            "materialize",
+            MATERIALIZED | {"rows_written": 0, "seconds": 0.2, "views": 1},
+            "1 feature view of snapshot 0a1b: 45,000 rows online, one for each key; 0 rows written. It took 0.2 s.",
+        ),
+        (
+            "train",
+            TRAINED,
+            "Version 4 was trained on 800 rows, 180 held out; snapshot 0a1b. It took 2.0 s, 400 rows/s.",
+        ),
+        ("compare_features", COMPARED, "2,000 online entities of 3 feature views have the values of their snapshots."),
         ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
         ("validate", REFUSED, "Version 2 was refused, the champion is still version 1: mae 80.41 is above 25"),
         ("back_up", POINT, "Restore point 20260301T114500Z-0a0b0c: 7 databases (5.2 MB), 900 objects."),
@@ -98,7 +141,8 @@ def test_what_data_said_is_not_in_it() -> None:
 
 
 def test_there_is_no_note_where_there_is_nothing_to_tell() -> None:
-    for returned in ({}, {"other": {"a": 1}}, {"ingest": None}, {"ingest": {"a form": "of an older release"}}):
+    nothing = {"compare_features": COMPARED | {"pipelines": 0}}
+    for returned in ({}, nothing, {"other": {"a": 1}}, {"ingest": None}, {"ingest": {"a form": "of an older release"}}):
         assert run_notes.note(returned, {}) is None
 
 

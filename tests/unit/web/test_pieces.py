@@ -28,6 +28,7 @@ from rempart.web.read_models.sites import history
 from rempart.web.refreshing_cache import RefreshingCache
 from rempart.web.wording import Texts
 from tests.cockpit import NOW, Watched
+from tests.unit.features.stays import stays
 
 ENGLISH = Texts("en")
 
@@ -169,7 +170,11 @@ def samples(text: str) -> dict[str, float]:
 def test_figures_for_prometheus_are_those_of_the_pages() -> None:
     watched = Watched().healthy()
     watched.record("snapshot", 'a"b', {"snapshot": "s", "site": "primary", "rows": 5, "quarantined": 2})
-    found = samples(exposition(watched.facts(), NOW))
+    watched.materialization(["stay"])
+    watched.skew(["stay"])
+    features = stays().model_dump()["features"]
+    features["stay"]["max_age"] = "3h"
+    found = samples(exposition(watched.facts(pipelines={"stays": stays(features=features)}), NOW))
     assert found['rempart_replication_lag_seconds{source="primary",target="haven"}'] == 120
     assert found["rempart_restore_point_age_seconds"] == 900 and found["rempart_drill_ok"] == 1
     assert found["rempart_denials_open"] == 0 and found["rempart_places_at_risk"] == 0

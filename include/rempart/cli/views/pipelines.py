@@ -7,6 +7,7 @@ from typing import Any
 
 from rempart.cli.views import text
 from rempart.orchestration import run_notes
+from rempart.web.read_models.feature_store.views import FeatureView
 from rempart.web.read_models.messages import Moment
 from rempart.web.read_models.pipeline_states import PipelineState
 from rempart.web.read_models.quarantine import Delivery
@@ -106,7 +107,38 @@ def _known(state: PipelineState, objects: Iterable[str]) -> Iterator[str]:
         yield "  (a row may have several reasons)"
     if state.held_rows:
         yield f"  {state.held_rows:>7,} good rows held back with them"
+    yield from _features(state)
     yield from _champion(state)
+
+
+def _features(state: PipelineState) -> Iterator[str]:
+    """Yield the age of the online values of each feature view, and their comparison with the snapshot."""
+    if not state.features:
+        return
+    yield "Features online:"
+    head = ("VIEW", "STATE", "AGE", "LIMIT", "NEWEST", "LOADED", "ENTITIES", "COMPARED WITH THE SNAPSHOT")
+    rows = (
+        (
+            found.view,
+            found.freshness,
+            text.span(found.age_seconds),
+            "none" if found.limit_seconds is None else text.span(found.limit_seconds),
+            text.moment(found.newest),
+            text.moment(found.loaded_at),
+            text.UNKNOWN if found.entities is None else f"{found.entities:,}",
+            _compared(found),
+        )
+        for found in state.features
+    )
+    yield from (f"  {line}" for line in text.table(head, rows))
+
+
+def _compared(found: FeatureView) -> str:
+    if found.skew == "equal":
+        return f"equal: {found.compared:,} entities, {text.moment(found.compared_at)}"
+    if found.skew == "different":
+        return f"DIFFERENT: {found.different:,} of {found.compared:,} entities, {text.moment(found.compared_at)}"
+    return "never" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
 
 
 def _champion(state: PipelineState) -> Iterator[str]:
@@ -168,6 +200,7 @@ def as_json(state: PipelineState, landing: str) -> Mapping[str, Any]:
         "quarantined": state.quarantined if state.known else None,
         "held_back": state.held_back if state.known else None,
         "rules": state.rules if state.known else None,
+        "features": state.features if state.known else None,
         "champion": {
             "version": champion.version,
             "since": model.champion_since,

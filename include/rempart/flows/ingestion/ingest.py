@@ -9,8 +9,9 @@ without evidence writes the missing evidence from it.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class IngestResult:
     `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
     `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
     delivery with too many refused rows. `replaced`, `passed_over`: accepted rows, see `deliveries.Outcome`.
-    `table_fault`: why the Delta table is behind the snapshot.
+    `table_fault`: why the Delta table is behind the snapshot. `seconds`: duration of the run; 0 if it was not measured.
     """
 
     snapshot: str | None
@@ -63,6 +64,7 @@ class IngestResult:
     replaced: int = 0
     passed_over: int = 0
     table_fault: str | None = None
+    seconds: float = field(default=0.0, compare=False)
 
 
 def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
@@ -76,7 +78,7 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
     (`reingest`), and `check_quarantine` reports it. `accepted_loss`: the newest snapshot, if a person accepts that the
     site no longer shows it.
     """
-    run = ingest_run.begin(platform, pipeline)
+    began, run = time.monotonic(), ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
     derived_run.check_schema(before, pipeline)
     with platform.committing(run.active):
@@ -103,7 +105,8 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
                 behind = delta_log.follow(run.site, run.lake, snapshot)
                 ingest_run.append_snapshot(run, snapshot)
             _clear(run, [*plan.new, *plan.known])
-    return result_of(before, snapshot, [*finished, *outcomes], bool(finished), table_fault=behind)
+    result = result_of(before, snapshot, [*finished, *outcomes], bool(finished), table_fault=behind)
+    return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
 def _arrivals(run: IngestionRun, folder: Path) -> list[Arrival]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rempart.errors import InputMissing
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
+from rempart.features.freshness import records
+from rempart.features.freshness.content import read_content
 from rempart.features.label_feed import LabelsUsed
 from rempart.features.labels import Received
 from rempart.flows.ingestion import derived_run
@@ -28,7 +31,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class MaterializeResult:
     """Result of a materialization. `rows_offline`: rows of all views in the offline store; `rows_online`: entity rows
-    online.
+    online; `rows_written`: those of them that were written to the online store. `seconds`: duration of the whole.
 
     `from_time` and `to_time` (ISO 8601, UTC) span the event times written to the online store, or None. `changed`:
     something was written to either store. `labels`: how many rows have a label, if another pipeline delivers them.
@@ -42,6 +45,8 @@ class MaterializeResult:
     to_time: str | None
     changed: bool
     labels: LabelsUsed | None = None
+    rows_written: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
 
 def feature_databases(platform: Platform) -> FeatureDatabases:
@@ -60,13 +65,14 @@ def loaded_snapshot(platform: Platform, pipeline: str) -> str | None:
 def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | None = None) -> MaterializeResult:
     """Load a snapshot (default: the current one) and write changes to the online store.
 
-    If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing.
-    Raises InputMissing without a snapshot, FeatureError, SiteError, IntegrityError, PlacementDenied, SiteFenced,
+    If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing. Each
+    materialization is evidence of kind `materialization`: entities, newest event time and load of each view. Raises
+    InputMissing without a snapshot, FeatureError, SiteError, IntegrityError, PlacementDenied, SiteFenced,
     DatabaseUnavailable, BackupError (the register's key is gone).
     """
     from rempart.ingestion import snapshots
 
-    active = platform.active()
+    began, active = time.monotonic(), platform.active()
     removal = removals.check_open(platform.ledger, pipeline.name)
     site = platform.active_site(pipeline.classification, active)
     bucket = platform.config.buckets.lake
@@ -89,7 +95,26 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         rows = snapshots.rows(site, bucket, snapshot)
         rows = erasures.without_erased(platform.ledger, pipeline, rows, erasures.secrets_of(platform))
         received = labels.received(platform) if labels else None
-        return materialize_rows(feature_databases(platform), pipeline, rows, snapshot.id, platform.clock(), received)
+        databases = feature_databases(platform)
+        result = materialize_rows(databases, pipeline, rows, snapshot.id, platform.clock(), received)
+        result = replace(result, seconds=round(time.monotonic() - began, 3))
+        _record(platform, databases, pipeline, result)
+        return result
+
+
+def _record(
+    platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, result: MaterializeResult
+) -> None:
+    """Write the evidence of a materialization."""
+    _, content = read_content(databases, pipeline)
+    body = {
+        "snapshot": result.snapshot,
+        "rows_written": result.rows_written,
+        "rows_online": result.rows_online,
+        "seconds": result.seconds,
+        "views": records.contents(content),
+    }
+    platform.ledger.append("materialization", pipeline.name, body)
 
 
 def materialize_rows(
@@ -119,4 +144,5 @@ def materialize_rows(
         to_time=done.end.isoformat() if done.end else None,
         changed=bool(load.changed or done.written),
         labels=load.labels,
+        rows_written=done.written,
     )

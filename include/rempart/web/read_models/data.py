@@ -12,7 +12,8 @@ from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import quarantine
-from rempart.web.read_models.messages import Moment, moment
+from rempart.web.read_models.feature_store.views import feature_views
+from rempart.web.read_models.messages import Moment, State, moment, worst
 
 PAGE = 50
 
@@ -37,7 +38,7 @@ class SnapshotEntry:
 @dataclass(frozen=True)
 class PipelineData:
     """A pipeline: its classification, its newest snapshot, its delivered rows and the rows now in quarantine, as far
-    back as the facts go.
+    back as the facts go. `features`: worst state of its feature views; None without any.
     """
 
     pipeline: str
@@ -46,6 +47,7 @@ class PipelineData:
     newest: SnapshotEntry | None
     quarantined: int
     delivered: int
+    features: State | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
     told = []
     for name, pipeline in pipelines.items():
         own = [dataset for dataset in found if dataset.pipeline == name]
+        views = feature_views(facts, name, now)
         told.append(
             PipelineData(
                 name,
@@ -76,6 +79,7 @@ def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
                 own[0] if own else None,
                 refused.get(name, 0),
                 sum(snapshot.delivered for snapshot in own),
+                worst(view.state for view in views) if views else None,
             )
         )
     return Data(moment(facts, now), tuple(told), found[page * PAGE : (page + 1) * PAGE], page, pages)

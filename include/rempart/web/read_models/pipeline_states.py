@@ -12,6 +12,7 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.sources import DerivedSource, is_extracted
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.data import SnapshotEntry, data, newer_inputs
+from rempart.web.read_models.feature_store.views import FeatureView, feature_views
 from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
 from rempart.web.read_models.quarantine import Delivery, deliveries
 
@@ -33,7 +34,8 @@ class PipelineState:
     and the remedy. `known`: whether the ledger answered.
 
     `newest`: its newest deliveries. `rules`: rows in quarantine by reason, most first; a row with two reasons counts
-    under both. `held_rows`: good rows in quarantine only because their delivery is held back.
+    under both. `held_rows`: good rows in quarantine only because their delivery is held back. `features`: its feature
+    views online.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PipelineState:
     held_back: int
     held_rows: int
     rules: Mapping[str, int]
+    features: tuple[FeatureView, ...]
     model: ModelState | None
     next: NextStep
 
@@ -96,6 +99,7 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                 held,
                 sum(delivery.good for delivery in told if delivery.held_back),
                 dict(sorted(rules.items(), key=lambda item: (-item[1], item[0]))),
+                feature_views(facts, name, now),
                 model,
                 next_step(
                     name,

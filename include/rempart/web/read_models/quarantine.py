@@ -12,6 +12,7 @@ from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK, REFUSED
 from rempart.ingestion.reading import EMPTY, NO_ROWS
 from rempart.web.facts import CockpitFacts, Unknown
+from rempart.web.read_models.feature_store.views import FeatureView, feature_views
 from rempart.web.read_models.messages import Moment, State, moment
 
 SHOWN = 120
@@ -84,7 +85,8 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Quality:
-    """The page's content. `known` is false if the ledger did not answer: then no delivery is listed.
+    """The page's content. `known` is false if the ledger did not answer: then no delivery is listed. `features`: the
+    views of a pipeline with a model.
 
     `earlier` rows went to quarantine before deliveries were evidence; only the site has details about them.
     """
@@ -99,6 +101,7 @@ class Quality:
     in_quarantine: tuple[Delivery, ...]
     taken_again: tuple[Delivery, ...]
     expectations: tuple[Expectation, ...]
+    features: tuple[FeatureView, ...] = ()
 
 
 def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None:
@@ -119,6 +122,7 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
         tuple(delivery for delivery in found if delivery.quarantined),
         tuple(delivery for delivery in found if delivery.again and not delivery.quarantined),
         expectations(facts, pipeline),
+        feature_views(facts, pipeline, now),
     )
 
 

@@ -19,14 +19,18 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
+from rempart.web.read_models.feature_store.views import STATES
 from rempart.web.read_models.messages import Message, Moment, State, moment
 from rempart.web.read_models.overview import against
 
-Topic = Literal["snapshot", "quarantine", "candidate", "gate", "point", "drill", "replication", "usage", "placement"]
+Topic = Literal[
+    "snapshot", "quarantine", "features", "candidate", "gate", "point", "drill", "replication", "usage", "placement"
+]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "snapshot": ("snapshot", "removal"),
     "quarantine": ("deliveries", "look", "acceptance"),
+    "features": ("materialization", "skew"),
     "candidate": ("candidate",),
     "gate": ("promotion", "refusal", "rollback"),
     "point": ("restore-point", "prune"),
@@ -194,6 +198,7 @@ def summarize(record: Evidence) -> RecordSummary:
     )
 
 
+_ROWS = ("written", "online")
 Body = Mapping[str, Any]
 Sentence = tuple[State, dict[str, str | int | float], tuple[str, ...]]
 
@@ -240,6 +245,19 @@ def _usage(body: Body) -> Sentence:
         "lapsing_count": sum(int(part.get("lapsing", 0)) for part in parts),
     }
     return ("unknown" if blind else "warning" if counts["lapsing_count"] else "good"), {**counts}, blind
+
+
+def _materialization(body: Body) -> Sentence:
+    counts = {"views_count": len(body["views"])} | {f"{name}_count": int(body[f"rows_{name}"]) for name in _ROWS}
+    return "good", {"snapshot": str(body["snapshot"]), "time_seconds": float(body["seconds"]), **counts}, ()
+
+
+def _skew(body: Body) -> Sentence:
+    state = STATES[str(body["outcome"])]
+    compared = body.get("compared", {})
+    counts = {f"{name}_count": sum(int(view[name]) for view in compared.values()) for name in ("compared", "different")}
+    named = tuple(f"{name}: {view['different']}" for name, view in compared.items() if view["different"])
+    return state, {"views_count": len(compared), **counts}, (*named, *_words([body.get("why")]))
 
 
 def _candidate(body: Body) -> Sentence:
@@ -307,6 +325,8 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "acceptance": _acceptance,
     "removal": _removal,
     "usage": _usage,
+    "materialization": _materialization,
+    "skew": _skew,
     "candidate": _candidate,
     "promotion": _judged("good"),
     "refusal": _judged("bad"),

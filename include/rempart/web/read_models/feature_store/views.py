@@ -1,0 +1,124 @@
+"""Judge the feature views of a pipeline by the ledger: age of the newest value, comparison with the snapshot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from rempart.features.freshness import records
+from rempart.features.freshness.judgement import Freshness, ViewContent, judge
+from rempart.ledger.port import Evidence
+from rempart.settings.pipeline import ModelPipeline
+from rempart.web.facts import NEWEST, CockpitFacts, Unknown
+from rempart.web.read_models.messages import State, worst
+
+COMPARED_WITHIN = timedelta(days=2)
+"""Age at which a comparison of online values no longer counts, and a missing one is unknown. Two are made a day."""
+Skew = Literal["equal", "different", "not compared", "unknown"]
+STATES: Mapping[str, State] = {
+    "fresh": "good",
+    "equal": "good",
+    "stale": "bad",
+    "different": "bad",
+    "never loaded": "warning",
+    "not compared": "unknown",
+    "no limit": "unknown",
+    "unknown": "unknown",
+}
+"""How good each freshness and each outcome of a comparison is."""
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """A feature view online: age of its newest value, and its newest comparison with the snapshot.
+
+    `newest`: newest event time; `loaded_at`: load that is online. A value is not newer than its load. `entities`,
+    `newest` and `loaded_at` are None if unknown. `different`: entities that differ, of `compared` ones; None unless the
+    comparison counts.
+    """
+
+    view: str
+    freshness: Freshness
+    age_seconds: float | None
+    limit_seconds: float | None
+    entities: int | None
+    newest: datetime | None
+    loaded_at: datetime | None
+    skew: Skew
+    different: int | None
+    compared: int | None
+    compared_at: datetime | None
+
+    @property
+    def age_state(self) -> State:
+        return STATES[self.freshness]
+
+    @property
+    def skew_state(self) -> State:
+        return STATES[self.skew]
+
+    @property
+    def state(self) -> State:
+        """Return the worse of both states. An age without a limit does not count."""
+        return worst([self.skew_state, *([] if self.freshness == "no limit" else [self.age_state])])
+
+
+def feature_views(facts: CockpitFacts, name: str, now: datetime) -> tuple[FeatureView, ...]:
+    """Return the feature views of a pipeline's file, judged at `now`; empty for a pipeline without a model."""
+    pipeline = None if isinstance(facts.pipelines, Unknown) else facts.pipelines.get(name)
+    if not isinstance(pipeline, ModelPipeline):
+        return ()
+    loads = [record for record in facts.standing("materialization") if record.subject == name]
+    comparisons = [record for record in facts.standing("skew") if record.subject == name]
+    measured = sorted([*loads, *comparisons], key=lambda record: -record.seq)
+    newest = comparisons[0] if comparisons else None
+    return tuple(
+        _feature_view(facts, view, spec.max_age, measured, newest, now) for view, spec in pipeline.features.items()
+    )
+
+
+def _feature_view(
+    facts: CockpitFacts,
+    view: str,
+    limit: timedelta | None,
+    measured: Sequence[Evidence],
+    comparison: Evidence | None,
+    now: datetime,
+) -> FeatureView:
+    # older records were not read: the view may have been loaded before them
+    reached = len(facts.of("materialization")) < NEWEST["materialization"]
+    known = not isinstance(facts.evidence, Unknown) and bool(measured or reached)
+    content: ViewContent | None = None
+    try:
+        content = next(filter(None, (records.content_of(view, record.body) for record in measured)), None)
+    except (KeyError, TypeError, ValueError):  # a record of another form
+        known = False
+    judged = judge(content, limit, now, known=known)
+    told = _counted(view, comparison, now)
+    begun = measured[-1].at if measured else now
+    skew: Skew = "not compared" if comparison is None and known and now - begun <= COMPARED_WITHIN else "unknown"
+    if told is not None:
+        skew = "different" if told["different"] else "equal"
+    return FeatureView(
+        view,
+        judged.state,
+        judged.age.total_seconds() if judged.age is not None else None,
+        limit.total_seconds() if limit is not None else None,
+        content.entities if content else None,
+        content.newest if content else None,
+        content.loaded_at if content else None,
+        skew,
+        int(told["different"]) if told else None,
+        int(told["compared"]) if told else None,
+        comparison.at if comparison else None,
+    )
+
+
+def _counted(view: str, comparison: Evidence | None, now: datetime) -> Mapping[str, Any] | None:
+    """Return what a comparison says about a view; None if it says nothing or is too old."""
+    if comparison is None or now - comparison.at > COMPARED_WITHIN:
+        return None
+    found: Mapping[str, Any] | None = (comparison.body.get("compared") or {}).get(view)
+    return found
