@@ -75,6 +75,7 @@ def load(
         for view in views:
             columns = tables.view_columns(view)
             if tables.ensure(opened, view.table, columns, view.primary_key):
+                tables.index_changes(opened, view)
                 opened.execute(
                     "UPDATE feature_views SET watermark = NULL WHERE pipeline = %s AND view = %s",
                     (pipeline.name, view.view),
@@ -82,8 +83,13 @@ def load(
             fresh = tables.name(view.fresh)
             opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(fresh, _typed(columns)))
             opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + select_view(pipeline, view))
-            written, deleted = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at)
-            changed += written + deleted
+            replaced = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at)
+            changed += replaced.changed
+            if replaced.vanished:
+                opened.execute(
+                    "UPDATE feature_views SET vanished_at = %s WHERE pipeline = %s AND view = %s",
+                    (at, pipeline.name, view.view),
+                )
             view_rows += _count(opened, view.table)
         opened.execute(
             "INSERT INTO feature_loads VALUES (%(pipeline)s, %(snapshot)s, %(at)s) ON CONFLICT (pipeline) DO UPDATE"
@@ -131,7 +137,7 @@ def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | No
     _receive(opened, label_rows.RECEIVED, received, delivered.to_reader(max_chunksize=_BATCH), delivered.column_names)
     opened.execute(sql.SQL("CREATE TEMP TABLE fresh_labels ({}) ON COMMIT DROP").format(_typed(columns)))
     opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
-    return sum(tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at))
+    return tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
 
 
 def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:
