@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +45,7 @@ def materialize(databases: FeatureDatabases, pipeline: ModelPipeline, *, keep_fo
     when the online store does not end up with exactly the rows of the offline store, and DatabaseUnavailable. In both
     cases the online store and the watermark stay as they were.
     """
-    with session(databases.offline, f"materialize '{pipeline.name}'") as offline:
+    with session(databases.offline, f"materialize '{pipeline.name}'") as offline, ThreadPoolExecutor(1) as side:
         tables.lock(offline, pipeline)
         load = offline.execute(
             "SELECT loaded_at, registered FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
@@ -55,6 +56,7 @@ def materialize(databases: FeatureDatabases, pipeline: ModelPipeline, *, keep_fo
                 f"Run materialize_features_{pipeline.name}.",
             )
         (at, registered), written = load, list[Span]()
+        found = side.submit(repository.fingerprint, databases, pipeline)
         marks: dict[OnlineTable, tuple[Mark, datetime]] = {}
         with session(databases.online, f"write the online store of '{pipeline.name}'") as online:
             generations.ensure_register(online)
@@ -68,11 +70,9 @@ def materialize(databases: FeatureDatabases, pipeline: ModelPipeline, *, keep_fo
             left = generations.tables_of(online, pipeline.name, former=True)
             generations.drop(online, [table for table in left if table in former or not keep_former])
         # after the tables have their rows: Feast would create them empty
-        now_registered = repository.ensure(databases, pipeline, registered)
-        if now_registered != registered:
-            offline.execute(
-                "UPDATE feature_loads SET registered = %s WHERE pipeline = %s", (now_registered, pipeline.name)
-            )
+        if found.result() != registered:
+            registered = repository.register(databases, pipeline)
+            offline.execute("UPDATE feature_loads SET registered = %s WHERE pipeline = %s", (registered, pipeline.name))
         for table, (mark, _) in marks.items():
             offline.execute(
                 "UPDATE feature_views SET watermark = %s, entities = %s, hashes = %s WHERE pipeline = %s AND view = %s",
@@ -119,12 +119,13 @@ def _materialize_view(
         wanted, changed = writing.digest(offline, view.online, writing.newest(view, at, known.since))
         if not changed.entities:
             return known.content, known.compared_at, []
-        report = Reporter(f"copied to the online store, {what}:", changed.entities)
-        before, after = writing.update(offline, online, view, at, known.since, report)
-        if after == wanted:
-            logger.info("%s: wrote %s rows in %.1f s", what, f"{wanted.rows:,}", report.seconds)
-            return known.content.replaced(before, after), known.compared_at, [changed]
-        logger.warning("%s: what was written differs from the offline store: all rows are compared", what)
+        if known.is_part(changed.entities):
+            report = Reporter(f"copied to the online store, {what}:", changed.entities)
+            before, after = writing.update(offline, online, view, at, known.since, report)
+            if after == wanted:
+                logger.info("%s: wrote %s rows in %.1f s", what, f"{wanted.rows:,}", report.seconds)
+                return known.content.replaced(before, after), known.compared_at, [changed]
+            logger.warning("%s: what was written differs from the offline store: all rows are compared", what)
     content, written = _compare_all(what, view, offline, online, at, state.since)
     return content, at, written
 

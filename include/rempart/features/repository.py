@@ -72,30 +72,29 @@ def feature_store(
             connection.close()
 
 
-def ensure(databases: FeatureDatabases, pipeline: ModelPipeline, registered: str | None) -> str:
-    """Register the pipeline's definitions, unless `registered` says that the registry has them as they are.
+def register(databases: FeatureDatabases, pipeline: ModelPipeline) -> str:
+    """Register the pipeline's definitions with Feast. Return the `fingerprint` after it.
 
-    Return the fingerprint to pass the next time: of the definitions, of Feast's version, and of what its registry holds
-    of the pipeline. So a registry that was restored or changed gets the definitions again. Raises the errors of
-    `feature_store`.
+    Raises the errors of `feature_store`.
     """
-    found = _fingerprint(databases, pipeline)
-    if registered is not None and found == registered:
-        return found
     with feature_store(databases, pipeline) as store:
         apply(store, pipeline)
-    return _fingerprint(databases, pipeline)
+    return fingerprint(databases, pipeline)
 
 
-def _fingerprint(databases: FeatureDatabases, pipeline: ModelPipeline) -> str:
-    """Return a hash; it never equals another one while the registry has no view of the pipeline."""
+def fingerprint(databases: FeatureDatabases, pipeline: ModelPipeline) -> str:
+    """Return a hash of the pipeline's definitions, of Feast's version, and of what its registry holds of the pipeline.
+
+    While it is the same, nothing must be registered: a registry that was restored or changed has another one. Raises
+    FeatureError and DatabaseUnavailable.
+    """
     definitions = [asdict(table) for table in view_tables(pipeline)]
     told = canonical_json.encode([version("feast"), pipeline.classification, definitions])
     with session(databases.registry, f"look up the Feast project '{pipeline.name}'") as opened:
         held = None
         if opened.execute("SELECT to_regclass('public.feature_views')").fetchone() != (None,):
             (held,) = opened.execute(_HELD, {"project": pipeline.name}).fetchone() or (None,)
-    return f"{hashlib.sha256(told).hexdigest()}-{held or 'nothing'}"
+    return f"{hashlib.sha256(told).hexdigest()}-{held}"
 
 
 def apply(store: Any, pipeline: ModelPipeline) -> None:

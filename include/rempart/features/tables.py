@@ -31,6 +31,8 @@ _STATE = sql.SQL("""
         entities bigint,
         hashes numeric,
         vanished_at timestamptz,
+        made_by text,
+        made_at timestamptz,
         PRIMARY KEY (pipeline, view)
     );
     COMMENT ON COLUMN feature_views.watermark IS
@@ -39,6 +41,8 @@ _STATE = sql.SQL("""
         'With watermark and entities: what the last materialization left in the online store, which keeps the same.';
     COMMENT ON COLUMN feature_views.vanished_at IS
         'The last load that left an entity of the view without a row.';
+    COMMENT ON COLUMN feature_views.made_by IS
+        'Hash of the query that made the view; made_at: the last load that made it of all rows.';
     COMMENT ON COLUMN feature_loads.registered IS
         'Fingerprint of the definitions that were last registered with Feast, and of what its registry then held.';
 """)
@@ -206,9 +210,61 @@ class Replaced:
         return self.written + self.deleted
 
 
-def replace_rows(session: Session, table: str, columns: Columns, key: Sequence[str], fresh: str, at: Any) -> Replaced:
+FORMER, DIFFERING = "former", "differing"
+"""Temporary tables of `replace_differing`: rows as they were, and as they are."""
+
+
+def replace_differing(session: Session, table: str, columns: Columns, key: Sequence[str], fresh: str, at: Any) -> int:
+    """Make `table` equal to `fresh`, as `replace_rows` does, and keep what differed. Return the number of such rows.
+
+    Creates the temporary tables `former`, of rows that were changed or deleted, and `differing`, of rows that were
+    changed or added.
+    """
+    every = [column for column, _ in columns]
+    others = [column for column in every if column not in key]
+    same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
+    count = 0
+    for made, of, alias, other, against in (
+        (FORMER, table, "old", fresh, "n"),
+        (DIFFERING, fresh, "n", table, "old"),
+    ):
+        count += session.execute(
+            sql.SQL(
+                "CREATE TEMP TABLE {made} ON COMMIT DROP AS SELECT {columns} FROM {of} {alias} WHERE NOT EXISTS"
+                " (SELECT FROM {other} {against} WHERE {same} AND ROW({left}) IS NOT DISTINCT FROM ROW({right}))"
+            ).format(
+                made=name(made),
+                columns=names(every),
+                of=name(of),
+                alias=name(alias),
+                other=name(other),
+                against=name(against),
+                same=same,
+                left=names(others, "old"),
+                right=names(others, "n"),
+            )
+        ).rowcount
+    session.execute(sql.SQL("DELETE FROM {} old USING {} n WHERE {}").format(name(table), name(FORMER), same))
+    session.execute(
+        sql.SQL("INSERT INTO {} ({columns}, loaded_at) SELECT {columns}, {} FROM {}").format(
+            name(table), sql.Literal(at), name(DIFFERING), columns=names(every)
+        )
+    )
+    return count
+
+
+def replace_rows(
+    session: Session,
+    table: str,
+    columns: Columns,
+    key: Sequence[str],
+    fresh: str,
+    at: Any,
+    entities: sql.Composable | None = None,
+) -> Replaced:
     """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
 
+    With `entities`, a query of values of the key's first column, only rows of these are deleted.
     A vanished row also marks its entity's newest remaining row, so that the online store gets it.
     """
     every = [column for column, _ in columns]
@@ -230,8 +286,9 @@ def replace_rows(session: Session, table: str, columns: Columns, key: Sequence[s
         )
     ).rowcount
     same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
-    gone = sql.SQL("DELETE FROM {} old WHERE NOT EXISTS (SELECT FROM {} n WHERE {})").format(
-        name(table), name(fresh), same
+    among = sql.SQL("true") if entities is None else sql.SQL("old.{} IN ({})").format(name(key[0]), entities)
+    gone = sql.SQL("DELETE FROM {} old WHERE {} AND NOT EXISTS (SELECT FROM {} n WHERE {})").format(
+        name(table), among, name(fresh), same
     )
     if len(key) == 1 or "event_timestamp" not in key:
         deleted = session.execute(gone).rowcount

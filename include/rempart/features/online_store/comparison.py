@@ -9,6 +9,10 @@ FULL_COMPARISON_EVERY = timedelta(days=1)
 """Time after which all rows of both databases are compared, although nothing is known to have changed."""
 
 
+LARGEST_PART = 10
+"""If more than one in so many entities changed, all rows are compared: that costs no more, and tells more."""
+
+
 @dataclass(frozen=True)
 class Content:
     """Number of rows and sum of their hashes, which does not depend on their order."""
@@ -75,6 +79,10 @@ class Known:
     since: datetime
     content: Content
     compared_at: datetime
+
+    def is_part(self, entities: int) -> bool:
+        """Return whether so many changed entities are few enough to be looked up one by one."""
+        return entities * LARGEST_PART <= self.content.rows
 
 
 @dataclass(frozen=True)

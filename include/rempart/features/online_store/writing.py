@@ -85,9 +85,9 @@ def update(
     table = view.online
     with_incoming(online, table)
     pipe(offline, newest(view, at, since), online, INCOMING, copied)
-    online.execute(sql.SQL("ANALYZE {}").format(tables.name(INCOMING)))
-    there = sql.SQL("SELECT o.* FROM {} i JOIN {} o USING ({})").format(
-        tables.name(INCOMING), tables.name(table.name), tables.name(table.key)
+    # the limit has each row looked up by its key: without it the whole table may be read
+    there = sql.SQL("SELECT o.* FROM {} i, LATERAL (SELECT * FROM {} t WHERE t.{key} = i.{key} LIMIT 1) o").format(
+        tables.name(INCOMING), tables.name(table.name), key=tables.name(table.key)
     )
     before, _ = digest(online, table, there)
     merge(online, table)
