@@ -139,11 +139,9 @@ def _compare_all(
     """
     written: list[Span] = []
     while True:
-        _, changed = (
-            (Content(), Span(_entities(offline, view)))
-            if since is None
-            else writing.digest(offline, view.online, writing.newest(view, at, since))
-        )
+        changed = Span(_entities(offline, view))
+        if since is not None:
+            _, changed = writing.digest(offline, view.online, writing.newest(view, at, since))
         report = Reporter(f"copied to the online store, {what}:", changed.entities)
         done = writing.write(offline, online, view, at, since, report)
         found = done.found

@@ -158,7 +158,9 @@ def _answer(
 ) -> tuple[datetime | None, dict[str, Any] | None]:
     if row is None:
         return None, None
-    return row[-1], {
-        name: Value() if value is None else Value(**{part: value})
-        for (name, part), value in zip(made, row[1:-1], strict=True)
-    }
+    values = {}
+    for (name, part), value in zip(made, row[1:-1], strict=True):
+        values[name] = message = Value()
+        if value is not None:
+            setattr(message, part, value)
+    return row[-1], values
