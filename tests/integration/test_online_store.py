@@ -63,7 +63,7 @@ def assert_equal(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
             wanted, _ = writing.digest(offline, view.online, writing.newest(view, loaded[0]))
             found, _ = writing.digest(opened, view.online, writing.stored(view.online))
             assert found == wanted
-            assert generations.listed(opened, view.online).mark == Mark(loaded[0], found)
+            assert generations.entry(opened, view.online).mark == Mark(loaded[0], found)
 
 
 def online_sql(databases: FeatureDatabases, *statements: str) -> None:

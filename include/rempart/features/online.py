@@ -18,7 +18,7 @@ from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.online_store import generations, writing
 from rempart.features.online_store.comparison import Content, Mark, Span, ViewState
 from rempart.features.online_store.progress import Reporter
-from rempart.features.online_store.reading import Reader
+from rempart.features.online_store.reading import ViewReader
 from rempart.features.plan import OnlineTable, ViewTable, view_tables
 from rempart.settings.pipeline import ModelPipeline
 
@@ -87,10 +87,10 @@ def materialize(databases: FeatureDatabases, pipeline: ModelPipeline, *, keep_fo
 
 
 @contextmanager
-def reader(databases: FeatureDatabases, pipeline: ModelPipeline, view: str) -> Iterator[Reader]:
+def reader(databases: FeatureDatabases, pipeline: ModelPipeline, view: str) -> Iterator[ViewReader]:
     """Provide a view's reader on a connection of its own, for many reads. Raises FeatureError, DatabaseUnavailable."""
     with session(databases.online, f"read view '{view[:60]}' of '{pipeline.name}'", autocommit=True) as opened:
-        yield Reader(opened, pipeline, view)
+        yield ViewReader(opened, pipeline, view)
 
 
 def online_rows(
@@ -100,7 +100,7 @@ def online_rows(
     keys: Sequence[Mapping[str, Any]],
     at: datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """Return what `Reader.read` returns, by a connection for this read alone. Raises the errors of `reader`."""
+    """Return what `ViewReader.read` returns, by a connection for this read alone. Raises the errors of `reader`."""
     with reader(databases, pipeline, view) as opened:
         return opened.read(keys, at)
 
@@ -114,17 +114,17 @@ def _materialize_view(
     at which all of it was last compared, and what was written.
     """
     state, what = _state(offline, online, pipeline, view), f"view '{view.view}' of '{pipeline.name}'"
-    known = state.known(at)
-    if known is not None:
-        wanted, changed = writing.digest(offline, view.online, writing.newest(view, at, known.since))
+    baseline = state.baseline(at)
+    if baseline is not None:
+        wanted, changed = writing.digest(offline, view.online, writing.newest(view, at, baseline.since))
         if not changed.entities:
-            return known.content, known.compared_at, []
-        if known.is_part(changed.entities):
+            return baseline.content, baseline.compared_at, []
+        if baseline.is_part(changed.entities):
             report = Reporter(f"copied to the online store, {what}:", changed.entities)
-            before, after = writing.update(offline, online, view, at, known.since, report)
+            before, after = writing.update(offline, online, view, at, baseline.since, report)
             if after == wanted:
                 logger.info("%s: wrote %s rows in %.1f s", what, f"{wanted.rows:,}", report.seconds)
-                return known.content.replaced(before, after), known.compared_at, [changed]
+                return baseline.content.replaced(before, after), baseline.compared_at, [changed]
             logger.warning("%s: what was written differs from the offline store: all rows are compared", what)
     content, written = _compare_all(what, view, offline, online, at, state.since)
     return content, at, written
@@ -165,7 +165,7 @@ def _compare_all(
 
 def _state(offline: Session, online: Session, pipeline: ModelPipeline, view: ViewTable) -> ViewState:
     """Return the state of a view, by what both databases hold of it."""
-    listed = generations.listed(online, view.online)
+    listed = generations.entry(online, view.online)
     found = offline.execute(
         "SELECT watermark, entities, hashes, vanished_at FROM feature_views WHERE pipeline = %s AND view = %s",
         (pipeline.name, view.view),

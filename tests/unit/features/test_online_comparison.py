@@ -50,16 +50,18 @@ class Online:
 
     def run(self, offline: Offline, at: datetime) -> Mark:
         """Do what `online.materialize` does, in dictionaries."""
-        known = ViewState(self.is_current, offline.mark, self.mark, self.compared_at, offline.vanished_at).known(at)
-        if known is None:
+        baseline = ViewState(self.is_current, offline.mark, self.mark, self.compared_at, offline.vanished_at).baseline(
+            at
+        )
+        if baseline is None:
             self.rows, self.compared_at = offline.wanted, at
             left = content(self.rows)
         else:
-            assert at - known.compared_at < FULL_COMPARISON_EVERY
-            changed = {entity: value for entity, (value, loaded) in offline.rows.items() if loaded > known.since}
+            assert at - baseline.compared_at < FULL_COMPARISON_EVERY
+            changed = {entity: value for entity, (value, loaded) in offline.rows.items() if loaded > baseline.since}
             old = {entity: self.rows[entity] for entity in changed.keys() & self.rows.keys()}
             self.rows |= changed
-            left = known.content.replaced(content(old), content(changed))
+            left = baseline.content.replaced(content(old), content(changed))
         self.is_current, self.mark = True, Mark(at, left)
         return self.mark
 
@@ -116,7 +118,7 @@ def test_the_online_table_equals_the_offline_store_after_a_run_whatever_happened
 def test_all_rows_are_compared_at_least_once_a_day() -> None:
     mark = Mark(START, Content(3, 7))
     state = ViewState(is_current=True, offline=mark, online=mark, compared_at=START)
-    assert state.known(START + FULL_COMPARISON_EVERY - HOUR)
-    assert state.known(START + FULL_COMPARISON_EVERY) is None
-    assert ViewState(is_current=True, offline=mark, online=None, compared_at=START).known(START) is None
+    assert state.baseline(START + FULL_COMPARISON_EVERY - HOUR)
+    assert state.baseline(START + FULL_COMPARISON_EVERY) is None
+    assert ViewState(is_current=True, offline=mark, online=None, compared_at=START).baseline(START) is None
     assert ViewState(is_current=False, offline=mark, online=mark, compared_at=START).since is None

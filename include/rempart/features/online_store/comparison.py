@@ -57,7 +57,7 @@ class ViewState:
         """Return the load after which entities must have changed to be written; None means that all are."""
         return self.offline.at if self.offline and self.is_current else None
 
-    def known(self, at: datetime) -> Known | None:
+    def baseline(self, at: datetime) -> Baseline | None:
         """Return what is known of the table if that is enough to write and compare what changed until the load at `at`.
 
         None: all rows must be compared, since the table is not as the last run left it, an entity vanished, or the last
@@ -69,11 +69,11 @@ class ViewState:
             return None
         if at - self.compared_at >= FULL_COMPARISON_EVERY:
             return None
-        return Known(self.offline.at, self.offline.content, self.compared_at)
+        return Baseline(self.offline.at, self.offline.content, self.compared_at)
 
 
 @dataclass(frozen=True)
-class Known:
+class Baseline:
     """A table that is as the last run left it: the load of that run, its content, and its last full comparison."""
 
     since: datetime

@@ -44,7 +44,7 @@ _TRIGGER = "written"
 
 
 @dataclass(frozen=True)
-class Listed:
+class TableEntry:
     """What the list says of a table: whether it is its view's current one, its mark, and its last full comparison."""
 
     is_current: bool
@@ -83,7 +83,7 @@ def lock(opened: Session, pipeline: str) -> None:
     opened.execute("SELECT FROM online_tables WHERE pipeline = %s ORDER BY name FOR UPDATE", (pipeline,))
 
 
-def listed(opened: Session, table: OnlineTable) -> Listed:
+def entry(opened: Session, table: OnlineTable) -> TableEntry:
     """Return what the list says of a table. A table that took the place of the one that was listed has no mark."""
     found = opened.execute(
         "SELECT is_current, relation = to_regclass(%s)::oid, written_at, entities, hashes, compared_at"
@@ -91,10 +91,10 @@ def listed(opened: Session, table: OnlineTable) -> Listed:
         (_qualified(table), table.name),
     ).fetchone()
     if found is None:
-        return Listed(is_current=False, mark=None, compared_at=None)
+        return TableEntry(is_current=False, mark=None, compared_at=None)
     is_current, is_same, written_at, entities, hashes, compared_at = found
     mark = Mark(written_at, Content(entities, int(hashes))) if is_same and written_at else None
-    return Listed(is_current, mark, compared_at)
+    return TableEntry(is_current, mark, compared_at)
 
 
 def create(opened: Session, table: OnlineTable) -> bool:

@@ -16,7 +16,7 @@ from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
 
-class Reader:
+class ViewReader:
     """Reads the newest features of a view's entities through a session that stays open.
 
     The session must be in autocommit: a transaction left open would keep the tables of former views from being dropped.

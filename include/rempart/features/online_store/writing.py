@@ -27,7 +27,7 @@ Copied = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Comparison:
     """Rows that were sent, the span of all entities of the offline store, its content, and that of the online table."""
 
     sent: int
@@ -38,7 +38,7 @@ class Outcome:
 
 def write(
     offline: Session, online: Session, view: ViewTable, at: datetime, since: datetime | None, copied: Copied
-) -> Outcome:
+) -> Comparison:
     """Write the row that holds at `at` of every entity that changed after `since`, None means of all; digest all rows.
 
     A new table is filled, an existing one changed where it differs. Other sessions see nothing of it before the
@@ -58,7 +58,7 @@ def write(
             merge(online, table)
         found, _ = digest(online, table, stored(table))
         wanted, span = told.result()
-    return Outcome(sent, span, wanted, found)
+    return Comparison(sent, span, wanted, found)
 
 
 def prune(offline: Session, online: Session, view: ViewTable, at: datetime) -> int:
