@@ -11,15 +11,32 @@ from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
 from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
 
 
-def select_view(pipeline: ModelPipeline, table: ViewTable) -> sql.Composed:
-    """Return the query of a view's table over the snapshot's rows."""
-    view = pipeline.features[table.view]
+def select_view(pipeline: ModelPipeline, table: ViewTable, entities: sql.Composable | None = None) -> sql.Composed:
+    """Return the query of a view's table over the snapshot's rows; with `entities`, a query of keys, of these alone.
+
+    An entity's rows in the view depend on its own rows of the snapshot, and with versions on other versions of these.
+    """
+    view, rows = pipeline.features[table.view], sql.SQL("{}").format(tables.name(rows_table(pipeline)))
+    if entities is not None:
+        key, all_rows = tables.join_key(pipeline, table), rows
+        rows = sql.SQL("(SELECT * FROM {} WHERE {} IN ({}))").format(all_rows, key, entities)
+        if versions.version_of(pipeline) is not None:
+            rows = sql.SQL("(SELECT * FROM {} WHERE ({keys}) IN (SELECT {keys} FROM {} of_entities))").format(
+                all_rows, rows, keys=tables.names(pipeline.key)
+            )
     if isinstance(view, TrailingView):
-        return query.select(pipeline, table, view)
-    return _select_row(pipeline, table, view)
+        selected = query.select(pipeline, table, view, rows)
+    else:
+        selected = _select_row(pipeline, table, view, rows)
+    if entities is None:
+        return selected
+    columns = [column for column, _ in tables.view_columns(table)]
+    return sql.SQL("SELECT * FROM ({}) made({}) WHERE {} IN ({})").format(
+        selected, tables.names(columns), tables.name(table.join_key), entities
+    )
 
 
-def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> sql.Composed:
+def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable) -> sql.Composed:
     features = [
         sql.SQL("{}::{}").format(tables.name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]
     ]
@@ -32,7 +49,7 @@ def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> sql
     ]
     at = versions.shown_from(pipeline, tables.instant(pipeline, table.at))
     selected = sql.SQL(", ").join([tables.join_key(pipeline, table), *features, at])
-    return sql.SQL("SELECT {} FROM {}").format(selected, tables.name(rows_table(pipeline)))
+    return sql.SQL("SELECT {} FROM {} r").format(selected, rows)
 
 
 def _local(pipeline: ModelPipeline, column: str) -> sql.Composable:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from psycopg import sql
 
 from rempart.features import tables, versions
-from rempart.features.plan import DAY, ViewTable, rows_table
+from rempart.features.plan import DAY, ViewTable
 from rempart.settings.learning import window_length
 from rempart.settings.pipeline import ModelPipeline, TrailingView
 
@@ -64,8 +64,8 @@ def value(column: str) -> sql.Identifier:
     return sql.Identifier(f"value {column}")
 
 
-def select(made: Trailing) -> sql.Composed:
-    """Return the query of all rows that belong to a group: `entity`, `moment`, `place`, `past`, values, ticks.
+def select(made: Trailing, rows: sql.Composable) -> sql.Composed:
+    """Return the query of all `rows` that belong to a group: `entity`, `moment`, `place`, `past`, values, ticks.
 
     `place` numbers the rows of a group in order of their ticks, and of their keys in one tick.
     """
@@ -99,8 +99,8 @@ def select(made: Trailing) -> sql.Composed:
             for window in made.view.spans
         ),
     ]
-    return sql.SQL("SELECT {} FROM (SELECT {} FROM {}) r WHERE entity IS NOT NULL").format(
-        sql.SQL(", ").join(outer), sql.SQL(", ").join(inner), tables.name(rows_table(pipeline))
+    return sql.SQL("SELECT {} FROM (SELECT {} FROM {} given) r WHERE entity IS NOT NULL").format(
+        sql.SQL(", ").join(outer), sql.SQL(", ").join(inner), rows
     )
 
 
