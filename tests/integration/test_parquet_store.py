@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
 
-from rempart.errors import FeatureError
+from rempart.errors import FeatureError, IntegrityError
 from rempart.features import offline, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.parquet_store import scratch, training_sets
@@ -247,8 +247,14 @@ def test_both_stores_train_on_the_loaded_snapshot_and_never_on_a_newer_one(
     # what is stored is checked, and a snapshot that is gone is told
     site, bucket = platform.active_site("personal"), platform.config.buckets.lake
     snapshot = snapshots.read(site, bucket, "orders", newer.snapshot)
-    for info in site.versions(bucket, f"snapshots/orders/{snapshot.id}.json"):
-        site.delete_version(bucket, info.key, info.version_id)
+    part = snapshot.parts[0].key
+    body = site.read(bucket, part)
+    site.write(bucket, part, body[:-1] + b"?")
+    with pytest.raises(IntegrityError):
+        train.training_set(platform, pipeline)
+    site.write(bucket, part, body)
+    assert both() == (40, newer.snapshot)
+    site.delete(bucket, f"snapshots/orders/{snapshot.id}.json")
     with pytest.raises(FeatureError, match="site 'primary' has it no longer"):
         train.training_set(platform, pipeline)
     assert offline.loaded_snapshot(feature_databases, pipeline) == newer.snapshot

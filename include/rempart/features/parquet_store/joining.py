@@ -98,7 +98,8 @@ def joined(entities: str, columns: Iterable[str], moment: str, views: Sequence[t
             )
             for name, column in view.features.items()
         ]
-        joins += _joins(view, unique, alias, asked, young)
+        place = len(joins) if unique == "entity" else 0  # `ASOF` sorts all columns that joins before it bring
+        joins[place:place] = _joins(view, unique, alias, asked, young)
     return (
         (
             sql.SQL("SELECT {} FROM ({}) AS entities").format(

@@ -258,8 +258,8 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
         )
     buffer, whole = io.BytesIO(), table.append_column("split", split)
     with pq.ParquetWriter(buffer, whole.schema, compression="zstd") as writer:
-        for start in range(0, whole.num_rows, _GROUP):  # a copy of the whole table would double its memory
-            writer.write_table(whole.slice(start, _GROUP).combine_chunks(), row_group_size=_GROUP)
+        for offset in range(0, whole.num_rows, _GROUP):  # a copy of the whole table would double its memory
+            writer.write_table(whole.slice(offset, _GROUP).combine_chunks(), row_group_size=_GROUP)
     return buffer.getvalue(), rows
 
 
