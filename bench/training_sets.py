@@ -131,17 +131,17 @@ def ours(parts: Path, folder: Path, facts: Path) -> None:
 
     from rempart.features.databases import FeatureDatabases
     from rempart.features.parquet_store import training_sets
-    from rempart.features.parquet_store.training_sets import Content, Limits
+    from rempart.features.parquet_store.training_sets import JoinLimits, SnapshotRows
     from rempart.settings.config import Connection
     from rempart.settings.pipelines import named, with_model
 
     databases = FeatureDatabases(**{name: Connection(**of) for name, of in json.loads(facts.read_text()).items()})
     files = [pq.ParquetFile(file) for file in sorted(parts.iterdir())]
     batches = (batch for file in files for batch in file.iter_batches(BATCH))
-    content = Content(pa.RecordBatchReader.from_batches(files[0].schema_arrow, batches), "bench")
+    content = SnapshotRows(pa.RecordBatchReader.from_batches(files[0].schema_arrow, batches), "bench")
     pipeline = with_model(named("hotel_bookings"))
     began = _spent()
-    with training_sets.opened(databases, pipeline, content, Limits(MEMORY, THREADS)) as (_, reader):
+    with training_sets.opened(databases, pipeline, content, JoinLimits(MEMORY, THREADS)) as (_, reader):
         loaded = _spent()
         with pq.ParquetWriter(folder / "ours.parquet", reader.schema, compression="zstd") as writer:
             for batch in reader:

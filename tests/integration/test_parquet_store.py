@@ -20,8 +20,8 @@ from rempart.errors import FeatureError, IntegrityError
 from rempart.features import offline, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.parquet_store import scratch, training_sets
-from rempart.features.parquet_store.scratch import Scratch
-from rempart.features.parquet_store.training_sets import Content
+from rempart.features.parquet_store.scratch import ScratchDatabase
+from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.flows.training import train
 from rempart.flows.training.materialize import materialize, materialize_rows
 from rempart.ingestion import snapshots
@@ -50,7 +50,7 @@ class Stores:
     """One content in a PostgreSQL and in a scratch database."""
 
     databases: FeatureDatabases
-    place: Scratch
+    place: ScratchDatabase
 
     def store(self, connection: psycopg.Connection[Any], name: str, table: pa.Table) -> None:
         kinds = {pa.string(): "text", pa.int64(): "bigint", MOMENT: "timestamptz"}
@@ -117,7 +117,7 @@ def stores(feature_databases: FeatureDatabases, tmp_path_factory: pytest.TempPat
     from feast.types import Int64, String
     from feast.value_type import ValueType
 
-    made = Stores(feature_databases, Scratch(tmp_path_factory.mktemp("parquet")))
+    made = Stores(feature_databases, ScratchDatabase(tmp_path_factory.mktemp("parquet")))
     made.fill(random_tables(random.Random(1), ties=False))  # noqa: S311 - test data
     kinds = {"house": (ValueType.STRING, String), "room": (ValueType.INT64, Int64)}
     entities = {name: Entity(name=name, join_keys=[name], value_type=kind) for name, (kind, _) in kinds.items()}
@@ -145,7 +145,7 @@ def test_three_joins_give_the_same_rows_of_random_data(stores: Stores, tmp_path:
         ties = seed == 3
         tables = random_tables(random.Random(seed), ties=ties)  # noqa: S311 - test data
         (tmp_path / str(seed)).mkdir()
-        now = replace(stores, place=Scratch(tmp_path / str(seed)))
+        now = replace(stores, place=ScratchDatabase(tmp_path / str(seed)))
         now.fill(tables)
         with now.opened(parquet=True) as store:
             found = rows_of(store.get_historical_features(query, features, full_feature_names=True))
@@ -198,7 +198,7 @@ def test_the_demos_bookings_give_the_training_set_of_postgresql(feature_database
     )
     assert rows.num_rows > 15_000
     materialize_rows(feature_databases, pipeline, rows.to_reader(), "s1", NOW)
-    made = training_sets.point_in_time(feature_databases, pipeline, Content(rows.to_reader(5_000), "s1"))
+    made = training_sets.point_in_time(feature_databases, pipeline, SnapshotRows(rows.to_reader(5_000), "s1"))
     stored = training_set.point_in_time(feature_databases, pipeline)
     assert (made.snapshot, made.table.num_rows) == ("s1", rows.num_rows)
     same(made.table, stored.table)
@@ -210,7 +210,7 @@ def test_a_folder_of_a_training_set_is_gone_at_its_end(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     pipeline, rows = stays("scratched"), arrow(random_rows(2, 40))
     materialize_rows(feature_databases, pipeline, rows.to_reader(), "s1", NOW)
-    with training_sets.opened(feature_databases, pipeline, Content(rows.to_reader(), "s1")) as (loaded, reader):
+    with training_sets.opened(feature_databases, pipeline, SnapshotRows(rows.to_reader(), "s1")) as (loaded, reader):
         assert loaded.examples == 40
         (folder,) = tmp_path.iterdir()
         assert (folder.stat().st_mode & 0o777) == 0o700

@@ -30,7 +30,7 @@ def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: int = 512)
 def build(pipeline: ModelPipeline, table: pa.Table, labels: Received | None, *, memory: int = 512) -> TrainingSet:
     """Return the training set of accepted rows and labels. Raises the errors of `training_set`, and LabelsMissing."""
     with tempfile.TemporaryDirectory(prefix="rempart-") as spill:
-        place = scratch.Scratch(Path(spill), memory, kept=False)
+        place = scratch.ScratchDatabase(Path(spill), memory, kept=False)
         with scratch.created(place, f"build the training set of '{pipeline.name}'") as connection:
             loaded = loading.load(connection, pipeline, table.to_reader(), labels)
             views = [(view, joining.uniqueness(connection, view)) for view in joining.of_pipeline(pipeline)]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from rempart.errors import FeatureError, IntegrityError
 from rempart.features import training_set
 from rempart.features.parquet_store import joining, loading, scratch, training_sets
-from rempart.features.parquet_store.joining import View
-from rempart.features.parquet_store.scratch import Scratch
+from rempart.features.parquet_store.joining import JoinedView
+from rempart.features.parquet_store.scratch import ScratchDatabase
 from rempart.features.training_set import read_csv
 from tests.integration.test_features import arrow, random_rows, row
 from tests.unit.features.stays import stays
@@ -47,7 +47,7 @@ STORED = st.lists(
 )
 
 
-def by_definition(entities: list[Row], views: list[tuple[View, list[Row]]]) -> Iterator[tuple[Any, ...]]:
+def by_definition(entities: list[Row], views: list[tuple[JoinedView, list[Row]]]) -> Iterator[tuple[Any, ...]]:
     """Each entity row with every newest row of each view that it may see."""
     for entity in entities:
         shown = [[row["value"] for row in newest(entity, view, rows)] or [None] for view, rows in views]
@@ -55,7 +55,7 @@ def by_definition(entities: list[Row], views: list[tuple[View, list[Row]]]) -> I
             yield (entity["house"], entity["room"], entity["at"], *values)
 
 
-def newest(entity: Row, view: View, rows: list[Row]) -> list[Row]:
+def newest(entity: Row, view: JoinedView, rows: list[Row]) -> list[Row]:
     at = entity["at"]
     seen = [
         row
@@ -88,7 +88,7 @@ def newest(entity: Row, view: View, rows: list[Row]) -> list[Row]:
 )
 def test_the_join_is_its_definition(entities: list[Row], stored: list[tuple[Any, ...]]) -> None:
     schema = pa.schema([*KEYS.items(), ("since", MOMENT), ("created", MOMENT), ("value", pa.int64())])
-    views: list[tuple[View, list[Row]]] = []
+    views: list[tuple[JoinedView, list[Row]]] = []
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         asked = pa.Table.from_pylist(entities, pa.schema([*KEYS.items(), ("at", MOMENT)]))
@@ -98,7 +98,9 @@ def test_the_join_is_its_definition(entities: list[Row], stored: list[tuple[Any,
                 by = (*keys, "since") if kind == "moments" else keys
                 rows = list({tuple(row[key] for key in by): row for row in rows}.values())
             connection.register(f"stored_{number}", pa.Table.from_pylist(rows, schema))
-            views.append((View(f"stored_{number}", keys, {f"value {number}": "value"}, "since", ttl, created), rows))
+            views.append(
+                (JoinedView(f"stored_{number}", keys, {f"value {number}": "value"}, "since", ttl, created), rows)
+            )
         shaped = [(view, joining.uniqueness(connection, view)) for view, _ in views]
         query = joining.joined("SELECT * FROM asked", asked.column_names, "at", shaped)
         found = connection.sql(query).to_arrow_table()
@@ -107,7 +109,7 @@ def test_the_join_is_its_definition(entities: list[Row], stored: list[tuple[Any,
 
 
 def test_what_rows_of_a_view_share_is_found() -> None:
-    view = View("stored", ("house",), {"value": "value"}, "since")
+    view = JoinedView("stored", ("house",), {"value": "value"}, "since")
 
     def told(*rows: tuple[str, int]) -> str:
         with duckdb.connect() as connection:
@@ -122,7 +124,7 @@ def test_what_rows_of_a_view_share_is_found() -> None:
 
 def test_a_join_that_multiplied_rows_is_refused(tmp_path: Path) -> None:
     pipeline, rows = stays(), arrow(random_rows(2, 40))
-    with scratch.created(Scratch(tmp_path), "try") as connection:
+    with scratch.created(ScratchDatabase(tmp_path), "try") as connection:
         loaded = loading.load(connection, pipeline, rows.to_reader(), None)
         connection.execute("INSERT INTO stays__trend SELECT * FROM stays__trend")
         views = [(view, joining.uniqueness(connection, view)) for view in joining.of_pipeline(pipeline)]
@@ -141,7 +143,10 @@ def test_a_failure_to_read_rows_is_told_as_it_is(tmp_path: Path) -> None:
 
     table = arrow(random_rows(1, 20))
     reader = pa.RecordBatchReader.from_batches(table.schema, broken())
-    with pytest.raises(IntegrityError, match="it was altered"), scratch.created(Scratch(tmp_path), "try") as connection:
+    with (
+        pytest.raises(IntegrityError, match="it was altered"),
+        scratch.created(ScratchDatabase(tmp_path), "try") as connection,
+    ):
         loading.load(connection, stays(), reader, None)
 
 
@@ -151,7 +156,7 @@ def test_an_error_of_the_engine_quotes_no_value(tmp_path: Path) -> None:
     pipeline = stays(schema={name: column.model_dump() for name, column in changed.items()})
     with (
         pytest.raises(FeatureError, match="DuckDB answered ConversionException") as caught,
-        scratch.created(Scratch(tmp_path), "try") as connection,
+        scratch.created(ScratchDatabase(tmp_path), "try") as connection,
     ):
         loading.load(connection, pipeline, rows.to_reader(), None)
     assert "canary" not in str(caught.value)
@@ -163,7 +168,7 @@ def test_the_scratch_database_reads_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text("a\n1\n")
     with (
         pytest.raises(FeatureError, match="PermissionException"),
-        scratch.created(Scratch(tmp_path / "in"), "try") as connection,
+        scratch.created(ScratchDatabase(tmp_path / "in"), "try") as connection,
     ):
         connection.execute(f"SELECT * FROM read_csv('{tmp_path / 'secret.csv'}')")
 

@@ -37,8 +37,8 @@ class ParquetOfflineStoreConfig(FeastConfigBaseModel):
     threads: int = 2
 
     @property
-    def scratch(self) -> scratch.Scratch:
-        return scratch.Scratch(Path(self.folder), self.memory, self.threads)
+    def scratch(self) -> scratch.ScratchDatabase:
+        return scratch.ScratchDatabase(Path(self.folder), self.memory, self.threads)
 
 
 class ParquetOfflineStore(OfflineStore):
@@ -113,7 +113,7 @@ class ParquetRetrievalJob(RetrievalJob):
         self,
         query: str,
         entities: Any,
-        place: scratch.Scratch,
+        place: scratch.ScratchDatabase,
         *,
         full_feature_names: bool,
         on_demand: list[Any],

@@ -20,7 +20,7 @@ Unique = Literal["entity", "moment", "none"]
 
 
 @dataclass(frozen=True)
-class View:
+class JoinedView:
     """What a join takes from a view: `features` are its columns by the names that they get.
 
     `relation`: SQL. `keys`: columns of the same names on both sides. A row older than `ttl` seconds is not shown; 0 is
@@ -35,10 +35,10 @@ class View:
     created: str | None = None
 
 
-def of_feast(context: Any, *, full_names: bool) -> View:
+def of_feast(context: Any, *, full_names: bool) -> JoinedView:
     """Return a view from Feast's context of it."""
     shown = {context.field_mapping.get(feature, feature): feature for feature in context.features}
-    return View(
+    return JoinedView(
         relation=context.table_subquery,
         keys=tuple(context.entities),
         features={f"{context.name}__{name}" if full_names else name: column for name, column in shown.items()},
@@ -48,11 +48,11 @@ def of_feast(context: Any, *, full_names: bool) -> View:
     )
 
 
-def of_pipeline(pipeline: ModelPipeline) -> list[View]:
+def of_pipeline(pipeline: ModelPipeline) -> list[JoinedView]:
     """Return the views from which the model learns, as Feast would ask for them."""
     fields = learned_fields(pipeline)
     return [
-        View(
+        JoinedView(
             relation=_identifier(view.table),
             keys=(view.join_key,),
             features={f"{view.view}__{name}": name for name in fields[view.view]},
@@ -63,7 +63,7 @@ def of_pipeline(pipeline: ModelPipeline) -> list[View]:
     ]
 
 
-def uniqueness(connection: duckdb.DuckDBPyConnection, view: View) -> Unique:
+def uniqueness(connection: duckdb.DuckDBPyConnection, view: JoinedView) -> Unique:
     """Return what rows of a view can share. Reads all keys of the view."""
     keys = list(map(sql.Identifier, view.keys))
     for found, columns in (("entity", keys), ("moment", [*keys, sql.Identifier(view.moment)])):
@@ -76,7 +76,7 @@ def uniqueness(connection: duckdb.DuckDBPyConnection, view: View) -> Unique:
     return "none"
 
 
-def joined(entities: str, columns: Iterable[str], moment: str, views: Sequence[tuple[View, Unique]]) -> str:
+def joined(entities: str, columns: Iterable[str], moment: str, views: Sequence[tuple[JoinedView, Unique]]) -> str:
     """Return the query of entity rows with the newest row of each view at or before their moment. Pure.
 
     `entities`: a query with `columns`, of which `moment` is one. Two rows for one moment give two rows, so whoever
@@ -114,7 +114,7 @@ def joined(entities: str, columns: Iterable[str], moment: str, views: Sequence[t
 
 
 def _joins(
-    view: View, unique: Unique, alias: str, asked: sql.Composable, young: sql.Composable
+    view: JoinedView, unique: Unique, alias: str, asked: sql.Composable, young: sql.Composable
 ) -> Iterator[sql.Composable]:
     """Yield the joins of one view, whose row is `alias`."""
     relation = sql.SQL(view.relation)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRows:
     """Number of rows to learn from, and the labels if another pipeline delivers them."""
 
     examples: int
@@ -32,7 +32,7 @@ class Loaded:
 
 def load(
     connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader, labels: Received | None
-) -> Loaded:
+) -> LoadedRows:
     """Create the tables of a pipeline from rows, which are read once, batch by batch, and from labels.
 
     Raises FeatureError if a row has no moment; LabelsMissing if no row has a label; what reading the rows raises.
@@ -45,7 +45,7 @@ def load(
         connection.execute(f'CREATE {kind} "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
     used = _load_labels(connection, pipeline, labels) if labels else None
     relation = in_duckdb(label_rows.examples(pipeline))
-    return Loaded(count(connection, f"SELECT count(*) FROM {relation} examples"), used)  # noqa: S608
+    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), used)  # noqa: S608
 
 
 def in_duckdb(query: sql.Composable) -> str:

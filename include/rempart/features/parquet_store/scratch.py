@@ -23,7 +23,7 @@ _POSTGRESQL = """
 
 
 @dataclass(frozen=True)
-class Scratch:
+class ScratchDatabase:
     """A folder for the database and for what exceeds its memory; memory in MiB, and threads.
 
     `kept`: the database is a file of the folder, so that it may be larger than the memory, and be opened again.
@@ -40,7 +40,7 @@ class Scratch:
 
 
 @contextmanager
-def created(scratch: Scratch, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def created(scratch: ScratchDatabase, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Create the database, which knows PostgreSQL's functions. Raises FeatureError, which never quotes a value."""
     with _connected(scratch, doing, read_only=False) as connection:
         connection.execute(_POSTGRESQL)
@@ -48,14 +48,14 @@ def created(scratch: Scratch, doing: str) -> Iterator[duckdb.DuckDBPyConnection]
 
 
 @contextmanager
-def reopened(scratch: Scratch, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def reopened(scratch: ScratchDatabase, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a kept database to read. Raises FeatureError, which never quotes a value."""
     with _connected(scratch, doing, read_only=True) as connection:
         yield connection
 
 
 @contextmanager
-def _connected(scratch: Scratch, doing: str, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+def _connected(scratch: ScratchDatabase, doing: str, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb
 
     try:

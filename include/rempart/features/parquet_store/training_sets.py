@@ -11,8 +11,8 @@ from rempart.features import repository
 from rempart.features.databases import FeatureDatabases
 from rempart.features.labels import Received
 from rempart.features.parquet_store import loading, scratch
-from rempart.features.parquet_store.loading import Loaded
-from rempart.features.parquet_store.scratch import Scratch
+from rempart.features.parquet_store.loading import LoadedRows
+from rempart.features.parquet_store.scratch import ScratchDatabase
 from rempart.features.training_set import (
     TrainingSet,
     entity_query,
@@ -33,7 +33,7 @@ STORE = "rempart.features.parquet_store.feast_store.ParquetOfflineStore"
 _ROWS = 65_536
 
 
-class Content(NamedTuple):
+class SnapshotRows(NamedTuple):
     """The rows of a snapshot, its id, and the labels that another pipeline delivers. The rows are read once."""
 
     rows: pa.RecordBatchReader
@@ -41,7 +41,7 @@ class Content(NamedTuple):
     labels: Received | None = None
 
 
-class Limits(NamedTuple):
+class JoinLimits(NamedTuple):
     """What DuckDB may use: memory in MiB, beyond which it writes to a temporary folder, and threads."""
 
     memory: int = 1024
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
 
 
 def point_in_time(
-    databases: FeatureDatabases, pipeline: ModelPipeline, content: Content, limits: Limits | None = None
+    databases: FeatureDatabases, pipeline: ModelPipeline, content: SnapshotRows, limits: JoinLimits | None = None
 ) -> TrainingSet:
     """Return the training set of a snapshot, as `training_set.point_in_time` does of the loaded one.
 
@@ -61,17 +61,17 @@ def point_in_time(
 
 @contextmanager
 def opened(
-    databases: FeatureDatabases, pipeline: ModelPipeline, content: Content, limits: Limits | None = None
-) -> Iterator[tuple[Loaded, pa.RecordBatchReader]]:
+    databases: FeatureDatabases, pipeline: ModelPipeline, content: SnapshotRows, limits: JoinLimits | None = None
+) -> Iterator[tuple[LoadedRows, pa.RecordBatchReader]]:
     """Provide the numbers of the loaded rows, and a reader of the training set; see `point_in_time`.
 
     Its memory is that of the limits and of some batches, however many rows there are. The registry of `databases` has
     the views; no other database is asked.
     """
-    memory, threads = limits or Limits()
+    memory, threads = limits or JoinLimits()
     doing = f"build the training set of '{pipeline.name}'"
     with spool_folder() as folder:
-        place = Scratch(folder, memory, threads)
+        place = ScratchDatabase(folder, memory, threads)
         with scratch.created(place, doing) as connection:
             loaded = loading.load(connection, pipeline, content.rows, content.labels)
         joining = _joining_query(databases, pipeline, place)
@@ -79,7 +79,7 @@ def opened(
             yield loaded, ordered(connection, pipeline, joining, loaded.examples)
 
 
-def _joining_query(databases: FeatureDatabases, pipeline: ModelPipeline, place: Scratch) -> str:
+def _joining_query(databases: FeatureDatabases, pipeline: ModelPipeline, place: ScratchDatabase) -> str:
     """Return the query that Feast's interface gives for the examples in the scratch database."""
     config = {"type": STORE, "folder": str(place.folder), "memory": place.memory, "threads": place.threads}
     wanted = [f"{view}:{field}" for view, fields in learned_fields(pipeline).items() for field in fields]

@@ -12,7 +12,7 @@ from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
-from rempart.features.parquet_store.training_sets import Content
+from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
@@ -86,7 +86,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         return materialize_rows(feature_databases(platform), pipeline, rows, snapshot.id, platform.clock(), received)
 
 
-def loaded_content(platform: Platform, pipeline: ModelPipeline) -> Content:
+def loaded_content(platform: Platform, pipeline: ModelPipeline) -> SnapshotRows:
     """Return the rows of the loaded snapshot, and its labels, as they stand in the Parquet parts at the active site.
 
     Each partition is checked against its snapshot's id before its first row. If rows were erased from a snapshot, its
@@ -118,7 +118,7 @@ def loaded_content(platform: Platform, pipeline: ModelPipeline) -> Content:
         received = delivered.received(platform)
     rows = snapshots.rows(site, bucket, snapshot)
     secrets = erasures.secrets_of(platform)
-    return Content(erasures.without_erased(platform.ledger, pipeline, rows, secrets), snapshot.id, received)
+    return SnapshotRows(erasures.without_erased(platform.ledger, pipeline, rows, secrets), snapshot.id, received)
 
 
 def materialize_rows(

@@ -100,7 +100,7 @@ def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
     if settings.offline_store == "postgresql":
         found = loaded_tables.point_in_time(databases, pipeline)
     else:
-        limits = training_sets.Limits(settings.join_memory, platform.config.ingestion.threads)
+        limits = training_sets.JoinLimits(settings.join_memory, platform.config.ingestion.threads)
         found = training_sets.point_in_time(databases, pipeline, loaded_content(platform, pipeline), limits)
     logger.info("joined %d rows of snapshot %s", found.table.num_rows, found.snapshot)
     return found
