@@ -216,6 +216,9 @@ def test_a_folder_of_a_training_set_is_gone_at_its_end(
         assert (folder.stat().st_mode & 0o777) == 0o700
         assert reader.read_all().num_rows == 40
     assert list(tmp_path.iterdir()) == []
+    none = SnapshotRows(rows.slice(0, 0).to_reader(), "s0")
+    made = training_sets.point_in_time(feature_databases, pipeline, none).table
+    assert (made.num_rows, made.schema.names) == (0, list(training_set.kinds(pipeline)))
 
 
 def test_both_stores_train_on_the_loaded_snapshot_and_never_on_a_newer_one(

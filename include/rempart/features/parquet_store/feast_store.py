@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _NAME = "rempart.features.parquet_store.feast_store.ParquetOfflineStore"
 _DOING = "join features as they were known at a moment"
 _ENTITIES = "asked_rows"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for the moments of no row."""
 
 
 class ParquetOfflineStoreConfig(FeastConfigBaseModel):
@@ -74,11 +77,9 @@ class ParquetOfflineStore(OfflineStore):
             offline_utils.assert_expected_columns_in_entity_df(columns, keys, moment)
             span = f'SELECT min("{moment}"), max("{moment}") FROM ({query}) AS asked'  # noqa: S608
             ((first, last),) = connection.execute(span).fetchall()
-            contexts = []
-            if first is not None:
-                contexts = offline_utils.get_feature_view_query_context(
-                    feature_refs, feature_views, registry, project, (first, last)
-                )
+            contexts = offline_utils.get_feature_view_query_context(
+                feature_refs, feature_views, registry, project, (first or _EPOCH, last or _EPOCH)
+            )
             views = [joining.of_feast(context, full_names=full_feature_names) for context in contexts]
             shaped = [(view, joining.uniqueness(connection, view)) for view in views]
         return ParquetRetrievalJob(
