@@ -146,7 +146,7 @@ def ours(parts: Path, folder: Path, facts: Path) -> None:
         with pq.ParquetWriter(folder / "ours.parquet", reader.schema, compression="zstd") as writer:
             for batch in reader:
                 writer.write_batch(batch)
-    print(json.dumps({"start": began, "load": loaded - began, "join and write": _spent() - loaded}))
+    print(json.dumps({"start": began, "load and join": loaded - began, "write": _spent() - loaded}))
 
 
 def _spent() -> float:
