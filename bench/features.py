@@ -1,8 +1,9 @@
-"""Measure the online store beside stock Feast and a bare COPY on one PostgreSQL.
+"""Measure the online store beside stock Feast and a bare COPY on one PostgreSQL; training sets: bench/training_sets.py.
 
 make bench BENCH=features                          # 100,000 entities x 20 features
 make bench BENCH=features ARGS="1000000 1"         # entities, then rounds
 make bench BENCH=features ARGS="1000000 1 alone"   # without stock Feast
+make bench BENCH=features ARGS="training 1000000"  # training sets of so many rows
 
 The bench starts a PostgreSQL of its own. Each way brings the same rows from the offline store into the online store;
 its clock starts after all imports and stops when the values of an entity are read. Stock Feast runs once: `materialize`
@@ -28,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from bench import training_sets
 from bench.report import Row, write
 from rempart.features import offline, online, quick_feast, repository, tables
 from rempart.features.databases import FeatureDatabases, session
@@ -174,6 +176,9 @@ def reads(databases: FeatureDatabases, pipeline: ModelPipeline, entities: int, *
 
 
 def main(given: Sequence[str]) -> None:
+    if given and given[0] == "training":
+        training_sets.main(given[1:])
+        return
     entities = int(given[0]) if given else 100_000
     rounds = int(given[1]) if len(given) > 1 else 3
     alone = "alone" in given[2:]

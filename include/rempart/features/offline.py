@@ -132,19 +132,24 @@ def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:
 
     Raises FeatureError if labels of another pipeline than the file's are loaded.
     """
-    labels = pipeline.prediction.from_
-    if labels is None:
+    if pipeline.prediction.from_ is None:
         return None
+    snapshot = _label_snapshot(opened, pipeline, pipeline.prediction.from_.pipeline)
+    counts = label_rows.counts(opened.execute(label_rows.select_counts(pipeline)).fetchone())
+    return LabelsUsed(pipeline.prediction.from_.pipeline, snapshot, counts)
+
+
+def _label_snapshot(opened: Session, pipeline: ModelPipeline, source: str) -> str:
+    """Return the id of the loaded snapshot of a label pipeline; "" if it had none. Raises FeatureError."""
     found = opened.execute(
         "SELECT label_pipeline, label_snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
     ).fetchone()
-    if found is None or found[0] != labels.pipeline:
+    if found is None or found[0] != source:
         raise FeatureError(
-            f"read the labels of '{pipeline.name}': those of pipeline '{labels.pipeline}' are not loaded",
+            f"read the labels of '{pipeline.name}': those of pipeline '{source}' are not loaded",
             f"Run materialize_features_{pipeline.name}.",
         )
-    counts = label_rows.counts(opened.execute(label_rows.select_counts(pipeline)).fetchone())
-    return LabelsUsed(labels.pipeline, str(found[1] or ""), counts)
+    return str(found[1] or "")
 
 
 def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
@@ -157,6 +162,19 @@ def find_snapshot(databases: FeatureDatabases, pipeline: str) -> str | None:
     """Return the id of the snapshot in the offline store, or None if none was loaded. Raises DatabaseUnavailable."""
     with session(databases.offline, f"look up the snapshot of '{pipeline}'") as opened:
         return _snapshot_in(opened, pipeline)
+
+
+def loaded_ids(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[str, str | None]:
+    """Return the ids of the loaded snapshots of one moment: of the rows, and of the labels.
+
+    That of labels is None if no other pipeline delivers them, "" before its first. Raises FeatureError if none was
+    loaded, DatabaseUnavailable.
+    """
+    labels = pipeline.prediction.from_
+    with session(databases.offline, f"look up the snapshots of '{pipeline.name}'") as opened:
+        opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        snapshot = snapshot_in(opened, pipeline)
+        return snapshot, _label_snapshot(opened, pipeline, labels.pipeline) if labels else None
 
 
 def snapshot_in(opened: Session, pipeline: Pipeline) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -20,6 +20,7 @@ from rempart.settings.pipeline import ModelPipeline
 ONLINE_STORE = "rempart.features.online_store.feast_store.RowOnlineStore"
 """One typed row for each entity (docs/adr/0107-online-store.md); "postgres" selects Feast's own."""
 OFFLINE_STORE = "rempart.features.indexed_store.IndexedOfflineStore"
+"""PostgreSQL, where the views' tables are (docs/adr/0109-join-by-index.md)."""
 
 _HELD: LiteralString = """
     SELECT encode(sha256(string_agg(held, ''::bytea ORDER BY held)), 'hex') FROM (
@@ -32,11 +33,15 @@ _HELD: LiteralString = """
 
 @contextmanager
 def feature_store(
-    databases: FeatureDatabases, pipeline: ModelPipeline, online_store: str = ONLINE_STORE
+    databases: FeatureDatabases,
+    pipeline: ModelPipeline,
+    online_store: str = ONLINE_STORE,
+    offline_store: Mapping[str, Any] | None = None,
 ) -> Iterator[Any]:
     """Provide a `feast.FeatureStore` whose project is the pipeline, and close its connections at the end.
 
-    Raises FeatureError and DatabaseUnavailable.
+    `offline_store`: its type and settings; the offline database without them. Raises FeatureError,
+    DatabaseUnavailable.
     """
     with feast_errors(f"open the feature store of '{pipeline.name}'"):
         quick_feast.load()
@@ -51,7 +56,8 @@ def feature_store(
                     "path": registry_url(databases.registry),
                     "sqlalchemy_config_kwargs": {"echo": False, "hide_parameters": True, "pool_size": 1},
                 },
-                offline_store={
+                offline_store=dict(offline_store or {})
+                or {
                     "type": OFFLINE_STORE,
                     "entity_select_mode": "embed_query",  # the other mode leaves a table behind when it is killed
                     **_server(databases.offline),

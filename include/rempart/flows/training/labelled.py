@@ -67,8 +67,15 @@ def delivered(platform: Platform, pipeline: ModelPipeline, active: Active) -> De
 
 def current(site: Site, bucket: str, feed: LabelFeed, removal: int, now: datetime) -> Delivered:
     """Return the labels in the current snapshot at a site. Raises the errors of `delivered`."""
+    found = snapshots.current(site, bucket, feed.source.name)
+    return of_snapshot(site, bucket, feed, found, removal, now)
+
+
+def of_snapshot(
+    site: Site, bucket: str, feed: LabelFeed, found: snapshots.Snapshot | None, removal: int, now: datetime
+) -> Delivered:
+    """Return the labels in a snapshot; none without one. Raises the errors of `delivered`."""
     source = feed.source
-    found = snapshots.current(site, bucket, source.name)
     if found is None:
         empty = snapshots.arrow_schema(snapshots.snapshot_columns(source)).empty_table()
         return Delivered(feed, empty, None, now, removal)
