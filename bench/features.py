@@ -1,12 +1,15 @@
-"""Measure the online store beside stock Feast and a bare COPY on one PostgreSQL.
+"""Measure the online store beside stock Feast and a bare COPY on one PostgreSQL; training sets: bench/training_sets.py.
 
 make bench BENCH=features                          # 100,000 entities x 20 features
 make bench BENCH=features ARGS="1000000 1"         # entities, then rounds
+make bench BENCH=features ARGS="1000000 1 alone"   # without stock Feast
+make bench BENCH=features ARGS="training 1000000"  # training sets of so many rows
 
 The bench starts a PostgreSQL of its own. Each way brings the same rows from the offline store into the online store;
 its clock starts after all imports and stops when the values of an entity are read. Stock Feast runs once: `materialize`
 with Feast's own PostgreSQL online store. The bare COPY gets its bytes from memory, and writes them into a table with a
-primary key. Then one entity in a hundred changes. Reads use connections that are open.
+primary key. Then one entity in a hundred changes. Reads use connections that are open. Without stock Feast, its figures
+are missing.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from bench import training_sets
 from bench.report import Row, write
 from rempart.features import offline, online, quick_feast, repository, tables
 from rempart.features.databases import FeatureDatabases, session
@@ -89,11 +94,12 @@ def seconds(act: Callable[[], object]) -> float:
 
 
 def empty(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
-    """Take the pipeline out of the online store."""
+    """Take the pipeline out of the online store, and forget that Feast knows it."""
     with session(databases.online, "empty") as opened:
         generations.drop(opened, generations.tables_of(opened, pipeline.name))
     with session(databases.offline, "empty") as opened:
         opened.execute("UPDATE feature_views SET watermark = NULL WHERE pipeline = %s", (pipeline.name,))
+        opened.execute("UPDATE feature_loads SET registered = NULL WHERE pipeline = %s", (pipeline.name,))
 
 
 def ours(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
@@ -145,32 +151,37 @@ def quantiles(read: Callable[[list[dict[str, int]]], object], entities: int, ask
     return statistics.median(took), statistics.quantiles(took, n=100)[98]
 
 
-def reads(databases: FeatureDatabases, pipeline: ModelPipeline, entities: int) -> list[Row]:
+def reads(databases: FeatureDatabases, pipeline: ModelPipeline, entities: int, *, alone: bool) -> list[Row]:
     features = [f"entity:{column}" for column in COLUMNS]
     found: list[Row] = []
     with (
         repository.feature_store(databases, pipeline, "postgres") as stock_store,
         repository.feature_store(databases, pipeline) as our_store,
-        session(databases.online, "read", autocommit=True) as opened,
+        online.reader(databases, pipeline, "entity") as reader,
     ):
         ways: dict[str, Callable[[list[dict[str, int]]], object]] = {
-            "direct": lambda keys: online.read_rows(opened, pipeline, "entity", keys),
+            "direct": reader.read,
             "feast": lambda keys: our_store.get_online_features(features, keys).to_dict(),
-            "stock": lambda keys: stock_store.get_online_features(features, keys).to_dict(),
         }
+        if not alone:
+            ways["stock"] = lambda keys: stock_store.get_online_features(features, keys).to_dict()
         for asked in ENTITIES_READ:
             told = {way: quantiles(read, entities, asked) for way, read in ways.items()}
             for place, what in enumerate(("median", "99th percentile")):
                 for way, name in (("direct", "without Feast"), ("feast", "through Feast")):
                     case = f"{asked} entities read {name}, {what}"
-                    mine, other = (round(told[side][place], 3) for side in (way, "stock"))
-                    found.append(Row(case, "ms", mine, other, "stock Feast", "lower"))
+                    mine, other = (round(told[side][place], 3) for side in (way, "feast" if alone else "stock"))
+                    found.append(Row(case, "ms", mine, other, "through Feast" if alone else "stock Feast", "lower"))
     return found
 
 
 def main(given: Sequence[str]) -> None:
+    if given and given[0] == "training":
+        training_sets.main(given[1:])
+        return
     entities = int(given[0]) if given else 100_000
     rounds = int(given[1]) if len(given) > 1 else 3
+    alone = "alone" in given[2:]
     quick_feast.load()
     pipeline, size = entities_pipeline(), f"{entities:,} entities x {len(COLUMNS)} features"
     with tempfile.TemporaryDirectory() as folder, own_servers(Path(folder) / "var") as servers:
@@ -178,8 +189,8 @@ def main(given: Sequence[str]) -> None:
         databases = FeatureDatabases(*of)
         loaded = seconds(lambda: offline.load(databases, pipeline, rows(entities).to_reader(50_000), "s1", AT))
         body = read_bytes(databases, pipeline)
-        took: dict[str, list[float]] = {"ours": [], "bare": [], "again": [], "changed": []}
-        stock_took = seconds(lambda: stock(databases, pipeline))
+        took: dict[str, list[float]] = {"ours": [], "bare": [], "again": [], "loaded": [], "changed": []}
+        stock_took = [] if alone else [seconds(lambda: stock(databases, pipeline))]
         for number in range(rounds):
             empty(databases, pipeline)
             took["ours"].append(seconds(lambda: ours(databases, pipeline)))
@@ -187,16 +198,17 @@ def main(given: Sequence[str]) -> None:
             took["again"].append(seconds(lambda: ours(databases, pipeline)))
             fewer = rows(entities, 0 if number % 2 else entities // 100)
             at = AT + timedelta(hours=number + 1)
-            offline.load(databases, pipeline, fewer.to_reader(50_000), f"s{number + 2}", at)
+            deliver = partial(offline.load, databases, pipeline, fewer.to_reader(50_000), f"s{number + 2}", at)
+            took["loaded"].append(seconds(deliver))
             took["changed"].append(seconds(lambda: ours(databases, pipeline)))
-        read = reads(databases, pipeline, entities)
+        read = reads(databases, pipeline, entities, alone=alone)
     medians = {way: round(statistics.median(times), 3) for way, times in took.items()}
-    full, feast = medians["ours"], round(stock_took, 1)
+    full = medians["ours"]
     lower: Any = "lower"
     write(
         "features",
         [
-            Row(size, "s", full, feast, "stock Feast, once", lower),
+            *(Row(size, "s", full, round(took_once, 1), "stock Feast, once", lower) for took_once in stock_took),
             Row(size, "s", full, medians["bare"], "a bare binary COPY from memory", lower),
             Row(f"the same, {entities // 100:,} of them changed", "s", medians["changed"], full, "all of them", lower),
             Row("the same, nothing changed", "s", medians["again"], full, "all of them", lower),

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -219,16 +219,20 @@ class AirflowApi:
 
     def unfinished_runs(self, dag_id: str) -> list[str]:
         """Return the runs of a DAG that are queued or running, as texts; none if Airflow does not know the DAG."""
-        found: list[str] = []
-        for state in ("running", "queued"):
-            try:
-                runs = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=state)
-            except AirflowApiError as error:
-                if error.status != HTTPStatus.NOT_FOUND:
-                    raise
-                continue
-            found += [f"{dag_id}, run {run['dag_run_id']} ({state})" for run in runs]
-        return found
+        return [f"{dag_id}, run {run['dag_run_id']} ({run['state']})" for run in self.unfinished(dag_id)]
+
+    def unfinished(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the runs of a DAG that are running, then those that are queued, with the fields of Airflow's list.
+
+        None if Airflow does not know the DAG. Raises AirflowApiError.
+        """
+        try:
+            found = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=("running", "queued"))
+        except AirflowApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return []
+        return sorted(found, key=lambda run: run["state"] == "queued")
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """Return the id of the newest run that was created at or after a time, if any."""
@@ -348,7 +352,9 @@ class AirflowApi:
         listed_plugins: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
         return listed_plugins
 
-    def every(self, path: str, entries: str, *, order_by: str = "id", **query: str) -> list[dict[str, Any]]:
+    def every(
+        self, path: str, entries: str, *, order_by: str = "id", **query: str | Sequence[str]
+    ) -> list[dict[str, Any]]:
         """Read all pages of a list: `entries` is the name of the list in the answer. Raises AirflowApiError."""
         rows: list[dict[str, Any]] = []
         while True:

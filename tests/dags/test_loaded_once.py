@@ -58,6 +58,7 @@ get_listener_manager()
 import great_expectations, mlflow, onnx, mlflow.store.artifact.artifact_repository_registry
 from rempart.features import indexed_store, quick_feast, repository
 from rempart.features.online_store import feast_store
+from rempart.features.parquet_store import feast_store, training_sets
 quick_feast.load()
 import rempart.flows.ingestion.reingest, rempart.flows.training.materialize, rempart.flows.training.train
 import rempart.flows.training.validate

@@ -12,8 +12,9 @@ import pytest
 
 from rempart.features import offline, online, repository
 from rempart.features.databases import FeatureDatabases
+from rempart.features.training_set import point_in_time
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training import train
+from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from tests.integration.own_servers import own_servers
@@ -52,10 +53,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, others: tuple[int, int]
 ) -> None:
-    databases = train.feature_databases(platform)
+    databases = feature_databases(platform)
     offline.load(databases, PIPELINE, rows(20, 100.0).to_reader(), "first", datetime(2030, 1, 1, tzinfo=UTC))
     online.materialize(databases, PIPELINE)
-    alone, _, _ = train.training_set(train.feature_databases(platform), PIPELINE)
+    alone, _, _ = point_in_time(feature_databases(platform), PIPELINE)
     opened, count = repository.feature_store, 0
 
     @contextmanager
@@ -69,7 +70,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
             yield store
 
     monkeypatch.setattr(repository, "feature_store", copy_in_parallel)
-    table, snapshot, _ = train.training_set(train.feature_databases(platform), PIPELINE)
+    table, snapshot, _ = point_in_time(feature_databases(platform), PIPELINE)
     if snapshot == "first":
         assert table.equals(alone)
     else:  # what Feast limited its query to did not cover the first: it was read anew

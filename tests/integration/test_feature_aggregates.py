@@ -6,9 +6,10 @@ import random
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
-from rempart.features import in_memory, training_set
+from rempart.features import in_memory, offline, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import online_rows
 from rempart.flows.training.materialize import materialize_rows
@@ -53,3 +54,31 @@ def test_what_left_a_window_leaves_the_online_store_as_time_passes(feature_datab
     assert told(12) == (1, 2, 2 / 24, 1)
     assert told(49) == (0, 1, 39 / 24, 1)
     assert told(80) == (0, 0, None, None)
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_load_that_makes_the_entities_of_changed_rows_gives_what_a_load_of_all_gives(
+    feature_databases: FeatureDatabases, monkeypatch: pytest.MonkeyPatch, *, history: bool
+) -> None:
+    monkeypatch.setattr(offline, "LARGEST_PART", 0)  # so few rows would all be made anew
+    dice = random.Random(5)  # noqa: S311 - test data
+    pipeline = orders(f"orders_part{'h' * history}", history=history, windows=["30m", "2d"])
+    pool = {
+        (row["order"], row["seen"] if history else None): row
+        for row in aggregated.random_orders(dice, 60, versions=history)
+    }
+    there = set(dice.sample(sorted(pool), 30))
+
+    def load(minute: int) -> int:
+        rows = aggregated.arrow([pool[key] for key in sorted(there)])
+        return offline.load(feature_databases, pipeline, rows.to_reader(), "s", NOW + timedelta(minutes=minute)).changed
+
+    load(0)
+    for number in range(1, 7):
+        there ^= set(dice.sample(sorted(pool), 4))  # some rows come, some go
+        for key in dice.sample(sorted(there), 3):
+            pool[key] |= {"amount": float(number), "shop": dice.choice([None, "a", "b", "c"])}
+        assert load(2 * number)
+        with psycopg.connect(feature_databases.offline.postgresql_url()) as opened:
+            opened.execute("UPDATE feature_views SET made_by = NULL WHERE pipeline = %s", (pipeline.name,))
+        assert load(2 * number + 1) == 0, "all rows made anew are as they were"

@@ -47,8 +47,8 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
     return World(replace(platform, connections=connections))
 
 
-def ordered(platform: Platform, pipeline: ModelPipeline, databases: FeatureDatabases) -> JobSpec:
-    table, snapshot, labels = train.training_set(databases, pipeline)
+def ordered(platform: Platform, pipeline: ModelPipeline) -> JobSpec:
+    table, snapshot, labels = train.training_set(platform, pipeline)
     return train.order(platform, pipeline, table, snapshot, labels=labels)
 
 
@@ -77,7 +77,7 @@ def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_
         received((payment(n, n + 1 if n != 5 else 35, paid=n % 3 > 0) for n in days if n != 7), 10_000),
     )
     assert found.table.to_pylist() == alone.table.to_pylist()
-    made = ordered(platform, orders(), feature_databases)
+    made = ordered(platform, orders())
     assert made.labels is not None and made.labels.snapshot == second.labels.snapshot != ""
     assert made.labels.rows == {"labelled": 39, "missing": 1, "not_yet": 0, "too_early": 0, "late": 1}
     assert made.dataset.rows == 38 and made.classification == "personal"
@@ -89,7 +89,7 @@ def test_labels_join_late_ones_start_again_and_both_erasures_reach_the_training_
     assert third.changed and third.labels is not None and third.labels.rows.labelled == 40
     rows = {row["order_id"]: row["paid"] for row in point_in_time(feature_databases, orders()).table.to_pylist()}
     assert rows[7] is True and rows[1] is False
-    ordered(platform, orders(), feature_databases)
+    ordered(platform, orders())
     assert len(holders(world, 3)) == 2
 
     # an erasure in the label pipeline: training sets and loaded labels are without it, the order itself stays
@@ -168,7 +168,7 @@ def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_
     paid = [payment(n, 35 if n == 5 else n * 40 / 300 + 0.01, paid=amounts[n] < 50) for n in numbers if n % 10]
     world.deliver("payments", "one", csv(paid))
     materialize(platform, pipeline)
-    table, snapshot, labels = train.training_set(feature_databases, pipeline)
+    table, snapshot, labels = train.training_set(platform, pipeline)
     backend = InProcess(platform.active_site("personal"), platform.connections)
     trained = train.train_on(platform, pipeline, table, snapshot, labels=labels, backend=backend)
     assert trained.labels is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 
 from rempart.errors import FeatureError
 from rempart.features import online, removal, repository
-from rempart.features.databases import FeatureDatabases, session
-from rempart.features.online import online_rows, read_rows
-from rempart.features.online_store import generations, writing
+from rempart.features.databases import FeatureDatabases
+from rempart.features.online import online_rows, reader
+from rempart.features.online_store import comparison, generations, writing
+from rempart.features.online_store.comparison import Mark
 from rempart.features.plan import view_tables
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.pipeline import ModelPipeline
@@ -48,6 +49,28 @@ def online_tables(databases: FeatureDatabases, pipeline: ModelPipeline) -> set[s
     with psycopg.connect(databases.online.postgresql_url()) as opened:
         found = opened.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE %s", (f"{pipeline.name}\\_%",))
         return {table for (table,) in found}
+
+
+def assert_equal(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    """Online equals offline at the time of the last load, and each view's mark tells what is there."""
+    with (
+        psycopg.connect(databases.offline.postgresql_url()) as offline,
+        psycopg.connect(databases.online.postgresql_url()) as opened,
+    ):
+        loaded = offline.execute("SELECT loaded_at FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
+        assert loaded
+        for view in view_tables(pipeline):
+            wanted, _ = writing.digest(offline, view.online, writing.newest(view, loaded[0]))
+            found, _ = writing.digest(opened, view.online, writing.stored(view.online))
+            assert found == wanted
+            assert generations.entry(opened, view.online).mark == Mark(loaded[0], found)
+
+
+def online_sql(databases: FeatureDatabases, *statements: str) -> None:
+    """Another program writes to the online database."""
+    with psycopg.connect(databases.online.postgresql_url()) as opened:
+        for statement in statements:
+            opened.execute(statement)
 
 
 def names(pipeline: ModelPipeline) -> dict[str, str]:
@@ -101,16 +124,23 @@ STEPS = {
     "after the merge": (writing, "prune"),
     "before the switch": (generations, "switch"),
     "before a former table goes": (generations, "drop"),
-    "before Feast's registry": (repository, "apply"),
+    "before Feast's registry": (repository, "register"),
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "left"), [*((step, 3) for step in STEPS), ("after the copy", 4), ("before Feast's registry", 4)]
+)
 def test_killed_at_any_step_readers_see_one_generation_and_the_next_run_repairs(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch, step: str
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch, step: str, left: int
 ) -> None:
     refresh(feature_databases, pipeline, [row(stay, stay, nights=1) for stay in range(4)])
-    rows = [row(stay, stay, nights=2) for stay in range(3)]  # one stay is gone
+    rows = [row(stay, stay, nights=2) for stay in range(left)]
+    new = [2, 2, 2, 2 if left == 4 else None]
+    monkeypatch.setattr(comparison, "LARGEST_PART", 0)
+    if step == "before Feast's registry":
+        with psycopg.connect(feature_databases.offline.postgresql_url()) as opened:
+            opened.execute("UPDATE feature_loads SET registered = NULL WHERE pipeline = %s", (pipeline.name,))
 
     def dies(*given: Any, **options: Any) -> None:
         raise Killed
@@ -120,11 +150,12 @@ def test_killed_at_any_step_readers_see_one_generation_and_the_next_run_repairs(
         with pytest.raises(Killed):
             refresh(feature_databases, pipeline, rows)
     nights = [answer["nights"] for answer in online_rows(feature_databases, pipeline, "stay", STAYS)]
-    assert nights == ([2, 2, 2, None] if step == "before Feast's registry" else [1, 1, 1, 1])
-    assert refresh(feature_databases, pipeline, rows).rows_online == 3 + 1 + 1
+    assert nights == (new if step == "before Feast's registry" else [1, 1, 1, 1])
+    assert refresh(feature_databases, pipeline, rows).rows_online == left + 1 + 1
     nights = [answer["nights"] for answer in online_rows(feature_databases, pipeline, "stay", STAYS)]
-    assert nights == [2, 2, 2, None]
+    assert nights == new
     assert online_tables(feature_databases, pipeline) == set(names(pipeline).values())
+    assert_equal(feature_databases, pipeline)
 
 
 def test_killed_in_the_first_load_nothing_is_left(
@@ -155,20 +186,20 @@ def test_a_reader_at_the_same_time_sees_one_generation(
     over = threading.Event()
 
     def read() -> None:
-        with session(feature_databases.online, "read", autocommit=True) as opened:
+        with reader(feature_databases, pipeline, "stay") as opened:
             while not over.is_set():
-                seen.append({answer["nights"] for answer in read_rows(opened, pipeline, "stay", stays_read)})
+                seen.append({answer["nights"] for answer in opened.read(stays_read)})
 
-    reader = threading.Thread(target=read)
-    reader.start()
+    reading = threading.Thread(target=read)
+    reading.start()
     try:
         for nights in (1, 2, 3):
             refresh(feature_databases, pipeline, rows(nights))
-            with psycopg.connect(feature_databases.online.postgresql_url()) as opened:  # all is compared and merged
-                opened.execute(f"DELETE FROM online_tables WHERE name = '{names(pipeline)['stay']}'")
+            # all is compared and merged
+            online_sql(feature_databases, f"DELETE FROM online_tables WHERE name = '{names(pipeline)['stay']}'")
     finally:
         over.set()
-        reader.join()
+        reading.join()
     assert {0, 1, 2} <= {nights for answer in seen for nights in answer} <= {0, 1, 2, 3}
     assert all(len(answer) == 1 for answer in seen), "never a mixture, and never an empty store"
 
@@ -217,3 +248,88 @@ def test_a_removed_view_leaves_the_online_store(feature_databases: FeatureDataba
     refresh(feature_databases, less, [row(1, 0)])
     assert online_tables(feature_databases, less) == set(names(less).values())
     assert online.materialize(feature_databases, less).written == 0
+
+
+def test_a_small_change_is_written_and_compared_alone(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any sequence of loads that take no entity away; windows too, whose values change as time passes."""
+    windows = {"kind": "trailing", "at": "booking", "by": ["house"], "windows": ["2d", "20d"], "mean": ["price"]}
+    pipeline = stays(pipeline.name, features=pipeline.model_dump()["features"] | {"passing": windows})
+    rows, start = random_rows(21, 60), datetime(2020, 3, 10, tzinfo=UTC)
+    materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), "s0", start)
+    with monkeypatch.context() as patched:
+        patched.setattr(comparison, "LARGEST_PART", 0)
+        patched.setattr(online, "_compare_all", None)
+        for number in range(1, 6):
+            for booking in rows[number::17]:
+                booking |= {"price": float(number), "nights": number}
+            rows += [row(100 + number, 5 * number, house="new")]
+            at = start + timedelta(hours=4 * number)
+            materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), f"s{number}", at)
+            assert_equal(feature_databases, pipeline)
+
+
+ACCIDENTS = (
+    ["UPDATE {table} SET nights = 9 WHERE stay = 2"],
+    ["TRUNCATE {table}"],
+    ["CREATE TABLE again (LIKE {table} INCLUDING ALL)", "DROP TABLE {table}", "ALTER TABLE again RENAME TO {table}"],
+    ["DROP TABLE {table}"],
+)
+
+
+def test_a_table_that_is_not_as_it_was_left_is_compared_as_a_whole(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    rows = [row(stay, stay, nights=2) for stay in range(4)]
+    refresh(feature_databases, pipeline, rows)
+    table = f'"{names(pipeline)["stay"]}"'
+    for accident in ACCIDENTS:
+        online_sql(feature_databases, *(statement.format(table=table) for statement in accident))
+        refresh(feature_databases, pipeline, rows)
+        assert_equal(feature_databases, pipeline)
+
+
+def test_what_changed_without_a_trace_is_found_within_a_day(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    rows = [row(stay, stay, nights=2) for stay in range(4)]
+
+    def run(hours: int) -> list[Any]:
+        at = NOW + timedelta(hours=hours)
+        materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), f"s{hours}", at)
+        return [answer["nights"] for answer in online_rows(feature_databases, pipeline, "stay", STAYS)]
+
+    assert run(0) == [2, 2, 2, 2]
+    table = f'"{names(pipeline)["stay"]}"'
+    online_sql(
+        feature_databases,
+        f"ALTER TABLE {table} DISABLE TRIGGER ALL",
+        f"UPDATE {table} SET nights = 9 WHERE stay = 2",
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER written",
+    )
+    assert run(1) == [2, 2, 9, 2]
+    assert run(24) == [2, 2, 2, 2]
+    assert_equal(feature_databases, pipeline)
+
+
+def test_a_pipeline_is_registered_again_only_if_it_or_the_registry_changed(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[str] = []
+    apply = repository.apply
+    monkeypatch.setattr(repository, "apply", lambda store, of: applied.append(of.name) or apply(store, of))
+    for _ in range(2):
+        refresh(feature_databases, pipeline, [row(1, 0)])
+    assert len(applied) == 1
+    with psycopg.connect(feature_databases.registry.postgresql_url()) as opened:
+        of_projects = opened.execute(
+            "SELECT table_name FROM information_schema.columns WHERE column_name = 'project_id'"
+        )
+        for (table,) in of_projects.fetchall():
+            opened.execute(f'DELETE FROM "{table}" WHERE project_id = %s', (pipeline.name,))
+    refresh(feature_databases, pipeline, [row(1, 0)])
+    with repository.feature_store(feature_databases, pipeline) as store:
+        assert len(store.list_feature_views()) == 3
+    refresh(feature_databases, with_column(pipeline, ["nights"]), [row(1, 0)])
+    assert len(applied) == 3

@@ -194,8 +194,10 @@ def test_the_runs_that_have_not_ended_are_told_and_an_unknown_dag_has_none() -> 
     def answer(request: httpx.Request) -> httpx.Response:
         if "/gone/" in request.url.path:
             return httpx.Response(404, json={"detail": "no such DAG"})
-        runs = [{"dag_run_id": "r"}] if request.url.params["state"] == "queued" else []
+        assert request.url.params.get_list("state") == ["running", "queued"]
+        runs = [{"dag_run_id": "r", "state": "queued"}, {"dag_run_id": "s", "state": "running"}]
         return httpx.Response(200, json={"dag_runs": runs, "total_entries": len(runs)})
 
     api, _ = asked_of(answer)
-    assert api.unfinished_runs("d") == ["d, run r (queued)"] and api.unfinished_runs("gone") == []
+    assert api.unfinished_runs("d") == ["d, run s (running)", "d, run r (queued)"]
+    assert api.unfinished_runs("gone") == []

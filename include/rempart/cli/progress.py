@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from rempart.cli import rendering
@@ -164,6 +165,12 @@ def _step_line(step: Step, width: int, now: float, coloured: bool) -> str:
     if step.phase == "waiting" and not step.text:
         return paint(f"{sign} {step.name}", style, coloured=coloured)
     return f"{paint(sign or _spin(now), style, coloured=coloured)} {step.name:<{width}} {seconds}  {text}".rstrip()
+
+
+def since_start() -> float:
+    """Return the seconds since this process started."""
+    ticks = float(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def _spin(now: float) -> str:

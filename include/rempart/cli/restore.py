@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, rendering
+from rempart.cli import json_documents, progress, rendering
 from rempart.errors import ConfigError
 
 
@@ -54,6 +55,7 @@ def restore(
         rempart restore --only database:airflow --aside trial --yes
         rempart restore --site haven --identity escrow.txt --trust public.pem --yes
     """
+    began = time.monotonic() - progress.since_start()
     from rempart.backup.points.restore_plan import check_suffix, parse_part
     from rempart.deployment.setup import paths
     from rempart.flows.restore import restore_command as flow
@@ -79,4 +81,4 @@ def restore(
     if not yes:
         typer.echo("Nothing was changed. Pass --yes to restore.")
         return
-    rendering.show(flow.carry_out(stack, prepared, wait))
+    rendering.show(flow.carry_out(stack, prepared, wait, time.monotonic() - began))

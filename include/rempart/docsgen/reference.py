@@ -21,6 +21,7 @@ from rempart.backup.drill.drill_report import DrillReport
 from rempart.docsgen.commands import commands_page
 from rempart.docsgen.decisions import decisions_page
 from rempart.docsgen.error_page import errors_page
+from rempart.docsgen.expressions import expressions_page
 from rempart.docsgen.faults import faults_page
 from rempart.docsgen.model_page import model_page, read_texts
 from rempart.docsgen.operators import operators_page
@@ -180,6 +181,7 @@ def pages(root: Path) -> dict[str, str]:
         "configuration.md": configuration_page(root),
         "dags.md": dags_page(root / "dags"),
         "errors.md": HEAD + errors_page(root),
+        "expressions.md": HEAD + expressions_page(root),
         "faults.md": HEAD + faults_page(root),
         "operators.md": HEAD + operators_page(operators_dir(root / "rempart.yaml")),
         "pipeline-file.md": pipeline_page(root),

@@ -68,6 +68,11 @@ def told(pipeline: str, rows: Mapping[str, int]) -> str:
     return "; ".join([f"{rows['labelled'] - rows.get('late', 0):,} rows have a label of '{pipeline}'", *without])
 
 
+def told_late(rows: int, target: str) -> str:
+    """Return how many rows before the hold-out are not learned from, as a sentence without its point."""
+    return f"{rows:,} rows not used: {target} became known only after the hold-out began"
+
+
 def feed_of(pipeline: ModelPipeline, loaded: Loaded | None = None) -> LabelFeed | None:
     """Return the pipeline that delivers the labels, or None if the target is a column of the pipeline's own rows.
 

@@ -1,7 +1,8 @@
-"""The SQL of labels that another pipeline delivers: which rows have one, and from when it is known.
+"""The SQL of labels: which rows have one, and from when it is known.
 
-A label joins a row by its key. It counts if it became known after the moment of the row's prediction, and before its
-snapshot was written. A row without such a label is no example; it is counted.
+A label of another pipeline joins a row by its key. It counts if it became known after the moment of the row's
+prediction, and before its snapshot was written. A row without such a label is no example; it is counted. A target of
+the own rows is known from the moment that its column names.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KNOWN_AT = "_known_at"
-"""Column with the instant from which a label is known. No column of a pipeline begins with _."""
+"""Column with the instant from which a label or a target is known. No column of a pipeline begins with _."""
 RECEIVED = "received_labels"
 
 
@@ -89,20 +90,46 @@ def _same(pipeline: ModelPipeline) -> sql.Composed:
     return sql.SQL(" AND ").join(sql.SQL("r.{c} = l.{c}").format(c=tables.name(column)) for column in pipeline.key)
 
 
+def tells_known_at(pipeline: ModelPipeline) -> bool:
+    """Return whether examples have KNOWN_AT: a row before the hold-out may get its target after its begin."""
+    return pipeline.prediction.from_ is not None or _known_later(pipeline) is not None
+
+
+def _known_later(pipeline: ModelPipeline) -> str | None:
+    """Return the moment from which the target of the own rows is known; None if it is never after the hold-out's date.
+
+    It is not before the moment of the prediction, and not after the end of the day in its own column.
+    """
+    order = list(pipeline.moments)
+    known = pipeline.columns[pipeline.prediction.target].known
+    latest = max(known, pipeline.prediction.at, key=order.index)
+    moment = pipeline.moments[latest]
+    return None if moment.column == pipeline.holdout.column and moment.at is None else latest
+
+
+def _known_from(pipeline: ModelPipeline) -> dict[str, sql.Composable]:
+    """Return the expression of KNOWN_AT over the own rows: an instant, or the end of a day; empty without a target."""
+    if pipeline.prediction.from_ is not None or (moment := _known_later(pipeline)) is None:
+        return {}
+    begun = tables.instant(pipeline, moment)
+    whole_day = pipeline.moments[moment].is_day(pipeline.columns)
+    return {KNOWN_AT: sql.SQL("({} + make_interval(hours => 24))").format(begun) if whole_day else begun}
+
+
 def examples(pipeline: ModelPipeline) -> sql.Composable:
     """Return the relation of the rows to learn from, with their moment as `event_timestamp`; see `versions.examples`.
 
-    With labels of another pipeline: only rows that have one, with the target and KNOWN_AT.
+    With KNOWN_AT where `tells_known_at`. With labels of another pipeline: only rows that have one, with the target.
     """
     if pipeline.prediction.from_ is None:
-        return versions.examples(pipeline)
+        return versions.examples(pipeline, _known_from(pipeline))
     return sql.SQL(
         "(SELECT r.*, l.{target}, l.{known} FROM {rows} r JOIN {labels} l ON {same}"
         " WHERE l.{known} > r.event_timestamp)"
     ).format(
         target=tables.name(pipeline.prediction.target),
         known=tables.name(KNOWN_AT),
-        rows=versions.examples(pipeline),
+        rows=versions.examples(pipeline, {}),
         labels=tables.name(labels_table(pipeline)),
         same=_same(pipeline),
     )
@@ -117,7 +144,7 @@ def select_counts(pipeline: ModelPipeline) -> sql.Composed:
     ).format(
         known=tables.name(KNOWN_AT),
         key=tables.name(pipeline.key[0]),
-        rows=versions.examples(pipeline),
+        rows=versions.examples(pipeline, {}),
         labels=tables.name(labels_table(pipeline)),
         same=_same(pipeline),
     )

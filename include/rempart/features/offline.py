@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,9 @@ from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
+from rempart.features.online_store.comparison import FULL_COMPARISON_EVERY, LARGEST_PART
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
+from rempart.features.versions import version_of
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
@@ -70,20 +73,10 @@ def load(
         if previous is not None:  # a clock set back must not hide this load behind the watermark
             at = max(at, previous[0] + timedelta(microseconds=1))
         _register(opened, pipeline, views)
-        count = _load_rows(opened, pipeline, rows, at)
+        count, is_part = _load_rows(opened, pipeline, rows, at)
         view_rows = changed = 0
         for view in views:
-            columns = tables.view_columns(view)
-            if tables.ensure(opened, view.table, columns, view.primary_key):
-                opened.execute(
-                    "UPDATE feature_views SET watermark = NULL WHERE pipeline = %s AND view = %s",
-                    (pipeline.name, view.view),
-                )
-            fresh = tables.name(view.fresh)
-            opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(fresh, _typed(columns)))
-            opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + select_view(pipeline, view))
-            written, deleted = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at)
-            changed += written + deleted
+            changed += _load_view(opened, pipeline, view, at, is_part=is_part)
             view_rows += _count(opened, view.table)
         opened.execute(
             "INSERT INTO feature_loads VALUES (%(pipeline)s, %(snapshot)s, %(at)s) ON CONFLICT (pipeline) DO UPDATE"
@@ -91,7 +84,7 @@ def load(
             {"pipeline": pipeline.name, "snapshot": snapshot_id, "at": at},
         )
         changed += _load_labels(opened, pipeline, labels, at)
-        if changed:  # Feast's joins need statistics at once
+        if changed and not is_part:  # Feast's joins need statistics at once
             opened.execute(
                 sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
             )
@@ -131,7 +124,7 @@ def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | No
     _receive(opened, label_rows.RECEIVED, received, delivered.to_reader(max_chunksize=_BATCH), delivered.column_names)
     opened.execute(sql.SQL("CREATE TEMP TABLE fresh_labels ({}) ON COMMIT DROP").format(_typed(columns)))
     opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
-    return sum(tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at))
+    return tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
 
 
 def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:
@@ -139,19 +132,24 @@ def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:
 
     Raises FeatureError if labels of another pipeline than the file's are loaded.
     """
-    labels = pipeline.prediction.from_
-    if labels is None:
+    if pipeline.prediction.from_ is None:
         return None
+    snapshot = _label_snapshot(opened, pipeline, pipeline.prediction.from_.pipeline)
+    counts = label_rows.counts(opened.execute(label_rows.select_counts(pipeline)).fetchone())
+    return LabelsUsed(pipeline.prediction.from_.pipeline, snapshot, counts)
+
+
+def _label_snapshot(opened: Session, pipeline: ModelPipeline, source: str) -> str:
+    """Return the id of the loaded snapshot of a label pipeline; "" if it had none. Raises FeatureError."""
     found = opened.execute(
         "SELECT label_pipeline, label_snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
     ).fetchone()
-    if found is None or found[0] != labels.pipeline:
+    if found is None or found[0] != source:
         raise FeatureError(
-            f"read the labels of '{pipeline.name}': those of pipeline '{labels.pipeline}' are not loaded",
+            f"read the labels of '{pipeline.name}': those of pipeline '{source}' are not loaded",
             f"Run materialize_features_{pipeline.name}.",
         )
-    counts = label_rows.counts(opened.execute(label_rows.select_counts(pipeline)).fetchone())
-    return LabelsUsed(labels.pipeline, str(found[1] or ""), counts)
+    return str(found[1] or "")
 
 
 def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
@@ -164,6 +162,19 @@ def find_snapshot(databases: FeatureDatabases, pipeline: str) -> str | None:
     """Return the id of the snapshot in the offline store, or None if none was loaded. Raises DatabaseUnavailable."""
     with session(databases.offline, f"look up the snapshot of '{pipeline}'") as opened:
         return _snapshot_in(opened, pipeline)
+
+
+def loaded_ids(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[str, str | None]:
+    """Return the ids of the loaded snapshots of one moment: of the rows, and of the labels.
+
+    That of labels is None if no other pipeline delivers them, "" before its first. Raises FeatureError if none was
+    loaded, DatabaseUnavailable.
+    """
+    labels = pipeline.prediction.from_
+    with session(databases.offline, f"look up the snapshots of '{pipeline.name}'") as opened:
+        opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        snapshot = snapshot_in(opened, pipeline)
+        return snapshot, _label_snapshot(opened, pipeline, labels.pipeline) if labels else None
 
 
 def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
@@ -229,11 +240,16 @@ def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, 
             ) from cause
 
 
-def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchReader, at: datetime) -> int:
-    columns = tables.rows_columns(pipeline)
-    received = [column for column, _ in columns if column != "event_timestamp"]
-    tables.ensure(opened, rows_table(pipeline), columns, pipeline.row_key)
-    _receive(opened, "received", columns, rows, received)
+def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchReader, at: datetime) -> tuple[int, bool]:
+    """Make the stored rows those of the snapshot. Return their number, and whether only a small part changed.
+
+    Then `tables.FORMER` and `tables.DIFFERING` have the rows that changed.
+    """
+    columns, table = tables.rows_columns(pipeline), rows_table(pipeline)
+    given = [(column, declared) for column, declared in columns if column != "event_timestamp"]
+    received = [column for column, _ in given]
+    is_new = tables.ensure(opened, table, columns, pipeline.row_key)
+    _receive(opened, "received", given, rows, received)
     keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
     moments = [tables.day(pipeline, moment) for moment in {view.at for view in pipeline.features.values()}]
     moments.append(tables.day(pipeline, pipeline.prediction.at))
@@ -251,10 +267,76 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchRea
                 "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
             )
     opened.execute(
-        sql.SQL("UPDATE received SET event_timestamp = {}").format(tables.instant(pipeline, pipeline.prediction.at))
+        sql.SQL("CREATE TEMP VIEW wanted AS SELECT {}, {} AS event_timestamp FROM received").format(
+            tables.names(received), tables.instant(pipeline, pipeline.prediction.at)
+        )
     )
-    tables.replace_rows(opened, rows_table(pipeline), columns, pipeline.row_key, "received", at)
-    return _count(opened, rows_table(pipeline))
+    if is_new:
+        tables.replace_rows(opened, table, columns, pipeline.row_key, "wanted", at)
+        return _count(opened, table), False
+    differing = tables.replace_differing(opened, table, columns, pipeline.row_key, "wanted", at)
+    count = _count(opened, table)
+    return count, differing * LARGEST_PART <= count
+
+
+def _load_view(opened: Session, pipeline: ModelPipeline, view: ViewTable, at: datetime, *, is_part: bool) -> int:
+    """Make a view's table that of the stored rows. Return the number of its rows that were written or deleted.
+
+    If only a part of the rows changed (`is_part`), only entities of changed rows are made anew. All are if the view's
+    query is another one than the last time, and once a day.
+    """
+    columns, everything = tables.view_columns(view), select_view(pipeline, view)
+    made_by = hashlib.sha256(everything.as_bytes(opened)).hexdigest()
+    of_view = {"pipeline": pipeline.name, "view": view.view, "made_by": made_by, "at": at}
+    if tables.ensure(opened, view.table, columns, view.primary_key):
+        tables.index_changes(opened, view)
+        opened.execute(
+            "UPDATE feature_views SET watermark = NULL, made_by = NULL WHERE pipeline = %(pipeline)s"
+            " AND view = %(view)s",
+            of_view,
+        )
+    renewed = opened.execute(
+        "UPDATE feature_views SET made_by = %(made_by)s, made_at = %(at)s WHERE pipeline = %(pipeline)s"
+        " AND view = %(view)s AND NOT (%(is_part)s AND made_by IS NOT DISTINCT FROM %(made_by)s"
+        " AND %(at)s - made_at < %(every)s)",
+        of_view | {"is_part": is_part, "every": FULL_COMPARISON_EVERY},
+    ).rowcount
+    entities = None if renewed else _touched(opened, pipeline, view)
+    fresh = tables.name(view.fresh)
+    opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(fresh, _typed(columns)))
+    opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + select_view(pipeline, view, entities))
+    replaced = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at, entities)
+    if replaced.vanished:
+        opened.execute(
+            "UPDATE feature_views SET vanished_at = %(at)s WHERE pipeline = %(pipeline)s AND view = %(view)s", of_view
+        )
+    return replaced.changed
+
+
+def _touched(opened: Session, pipeline: ModelPipeline, view: ViewTable) -> sql.Composed:
+    """Return the query of the entities of rows that changed, as they were and as they are.
+
+    A new version of a row ends the one before it, which may belong to another entity: all versions of its key count.
+    """
+    changed = sql.SQL("SELECT * FROM {} UNION ALL SELECT * FROM {}").format(
+        tables.name(tables.FORMER), tables.name(tables.DIFFERING)
+    )
+    if version_of(pipeline) is not None:
+        keys = tables.names(pipeline.key)
+        changed += sql.SQL(" UNION ALL SELECT {columns} FROM {rows} WHERE ({keys}) IN (SELECT {keys} FROM").format(
+            columns=tables.names(column for column, _ in tables.rows_columns(pipeline)),
+            rows=tables.name(rows_table(pipeline)),
+            keys=keys,
+        ) + sql.SQL(" (SELECT * FROM {} UNION ALL SELECT * FROM {}) c)").format(
+            tables.name(tables.FORMER), tables.name(tables.DIFFERING)
+        )
+    opened.execute("DROP TABLE IF EXISTS pg_temp.touched")
+    opened.execute(
+        sql.SQL("CREATE TEMP TABLE touched ON COMMIT DROP AS SELECT DISTINCT {} AS entity FROM ({}) c").format(
+            tables.join_key(pipeline, view), changed
+        )
+    )
+    return sql.SQL("SELECT entity FROM touched WHERE entity IS NOT NULL").format()
 
 
 def _receive(

@@ -163,7 +163,8 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
     else:
         by = tuple(pipeline.key)
         fields = [Field(c, _feature_type(pipeline, c)) for c in view.columns]
-        fields += [Field(f, "bigint") for f in view.features()[len(view.columns) :]]
+        fields += [Field(f, "bigint") for f in view.calendar_features()]
+        fields += [Field(f, SQL_TYPES[made.type]) for f, made in view.checked(pipeline.columns).items()]
     join_key = "__".join(by)
     join_type: SqlType = "bigint" if len(by) == 1 and pipeline.columns[by[0]].type == "integer" else "text"
     return ViewTable(
@@ -259,51 +260,3 @@ def _instant_text(value: Any) -> str:
             "Write it with its offset, such as 2025-03-30T01:30:00+00:00.",
         )
     return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-@dataclass(frozen=True)
-class Span:
-    """Entities of a view, and the first and last event time (UTC) among the newest row of each."""
-
-    entities: int
-    first: datetime | None = None
-    last: datetime | None = None
-
-
-@dataclass(frozen=True)
-class ViewState:
-    """State of a view before materialization.
-
-    `watermark`: the load up to which the online store was written, None if never. `all`: every entity of the offline
-    store. `changed`: those with a row loaded after the watermark.
-    """
-
-    watermark: datetime | None
-    all: Span
-    changed: Span
-
-
-@dataclass(frozen=True)
-class Step:
-    """One view's materialization: the newest row of `entities` entities, those with a row loaded after `since`.
-
-    `since` is None the first time and means all of them; `start` is then, explicitly, the oldest of these rows.
-    """
-
-    since: datetime | None
-    entities: int
-    start: datetime
-    end: datetime
-
-
-def next_step(state: ViewState, *, everything: bool = False) -> Step | None:
-    """Return what to write to the online store, or None if nothing changed since the watermark.
-
-    A changed entity is written completely, with its newest row, however old the changed row is. A window over event
-    times would miss a late delivery, or reset other entities to older values.
-    """
-    since = None if everything else state.watermark
-    span = state.all if since is None else state.changed
-    if span.first is None or span.last is None:
-        return None
-    return Step(since, span.entities, span.first, span.last)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from importlib.metadata import version
+from typing import Any, LiteralString
 
+from rempart import canonical_json
 from rempart.features import quick_feast
-from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, sslmode
+from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, session, sslmode
 from rempart.features.plan import ViewTable, view_tables
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
@@ -16,15 +20,28 @@ from rempart.settings.pipeline import ModelPipeline
 ONLINE_STORE = "rempart.features.online_store.feast_store.RowOnlineStore"
 """One typed row for each entity (docs/adr/0107-online-store.md); "postgres" selects Feast's own."""
 OFFLINE_STORE = "rempart.features.indexed_store.IndexedOfflineStore"
+"""PostgreSQL, where the views' tables are (docs/adr/0109-join-by-index.md)."""
+
+_HELD: LiteralString = """
+    SELECT encode(sha256(string_agg(held, ''::bytea ORDER BY held)), 'hex') FROM (
+        SELECT sha256(feature_view_proto) AS held FROM feature_views WHERE project_id = %(project)s
+        UNION ALL SELECT sha256(entity_proto) FROM entities WHERE project_id = %(project)s
+        UNION ALL SELECT sha256(data_source_proto) FROM data_sources WHERE project_id = %(project)s
+    ) h"""
+"""What Feast's registry holds of a project: null if nothing."""
 
 
 @contextmanager
 def feature_store(
-    databases: FeatureDatabases, pipeline: ModelPipeline, online_store: str = ONLINE_STORE
+    databases: FeatureDatabases,
+    pipeline: ModelPipeline,
+    online_store: str = ONLINE_STORE,
+    offline_store: Mapping[str, Any] | None = None,
 ) -> Iterator[Any]:
     """Provide a `feast.FeatureStore` whose project is the pipeline, and close its connections at the end.
 
-    Raises FeatureError and DatabaseUnavailable.
+    `offline_store`: its type and settings; the offline database without them. Raises FeatureError,
+    DatabaseUnavailable.
     """
     with feast_errors(f"open the feature store of '{pipeline.name}'"):
         quick_feast.load()
@@ -39,7 +56,8 @@ def feature_store(
                     "path": registry_url(databases.registry),
                     "sqlalchemy_config_kwargs": {"echo": False, "hide_parameters": True, "pool_size": 1},
                 },
-                offline_store={
+                offline_store=dict(offline_store or {})
+                or {
                     "type": OFFLINE_STORE,
                     "entity_select_mode": "embed_query",  # the other mode leaves a table behind when it is killed
                     **_server(databases.offline),
@@ -58,6 +76,31 @@ def feature_store(
         connection = getattr(store._get_provider().online_store, "_conn", None)
         if connection is not None:
             connection.close()
+
+
+def register(databases: FeatureDatabases, pipeline: ModelPipeline) -> str:
+    """Register the pipeline's definitions with Feast. Return the `fingerprint` after it.
+
+    Raises the errors of `feature_store`.
+    """
+    with feature_store(databases, pipeline) as store:
+        apply(store, pipeline)
+    return fingerprint(databases, pipeline)
+
+
+def fingerprint(databases: FeatureDatabases, pipeline: ModelPipeline) -> str:
+    """Return a hash of the pipeline's definitions, of Feast's version, and of what its registry holds of the pipeline.
+
+    While it is the same, nothing must be registered: a registry that was restored or changed has another one. Raises
+    FeatureError and DatabaseUnavailable.
+    """
+    definitions = [asdict(table) for table in view_tables(pipeline)]
+    told = canonical_json.encode([version("feast"), pipeline.classification, definitions])
+    with session(databases.registry, f"look up the Feast project '{pipeline.name}'") as opened:
+        held = None
+        if opened.execute("SELECT to_regclass('public.feature_views')").fetchone() != (None,):
+            (held,) = opened.execute(_HELD, {"project": pipeline.name}).fetchone() or (None,)
+    return f"{hashlib.sha256(told).hexdigest()}-{held}"
 
 
 def apply(store: Any, pipeline: ModelPipeline) -> None:

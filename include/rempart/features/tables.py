@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
@@ -19,17 +20,31 @@ _STATE = sql.SQL("""
         snapshot text NOT NULL,
         loaded_at timestamptz NOT NULL,
         label_pipeline text,
-        label_snapshot text
+        label_snapshot text,
+        registered text
     );
     CREATE TABLE IF NOT EXISTS feature_views (
         pipeline text NOT NULL,
         view text NOT NULL,
         offline_table text NOT NULL UNIQUE,
         watermark timestamptz,
+        entities bigint,
+        hashes numeric,
+        vanished_at timestamptz,
+        made_by text,
+        made_at timestamptz,
         PRIMARY KEY (pipeline, view)
     );
     COMMENT ON COLUMN feature_views.watermark IS
         'The load up to which the view is in the online store. Kept here since Feast''s apply can reset its own.';
+    COMMENT ON COLUMN feature_views.hashes IS
+        'With watermark and entities: what the last materialization left in the online store, which keeps the same.';
+    COMMENT ON COLUMN feature_views.vanished_at IS
+        'The last load that left an entity of the view without a row.';
+    COMMENT ON COLUMN feature_views.made_by IS
+        'Hash of the query that made the view; made_at: the last load that made it of all rows.';
+    COMMENT ON COLUMN feature_loads.registered IS
+        'Fingerprint of the definitions that were last registered with Feast, and of what its registry then held.';
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
 
@@ -176,13 +191,81 @@ def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -
     return True
 
 
+def index_changes(session: Session, view: ViewTable) -> None:
+    """Have the rows of a new view table found by their load, and by time where their values wait to hold."""
+    for column in ("loaded_at", *(["event_timestamp"] if view.passing else [])):
+        session.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name(view.table), name(column)))
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Rows written and deleted, and whether an entity has no row left that holds at the time of the load."""
+
+    written: int
+    deleted: int
+    vanished: bool
+
+    @property
+    def changed(self) -> int:
+        return self.written + self.deleted
+
+
+FORMER, DIFFERING = "former", "differing"
+"""Temporary tables of `replace_differing`: rows as they were, and as they are."""
+
+
+def replace_differing(session: Session, table: str, columns: Columns, key: Sequence[str], fresh: str, at: Any) -> int:
+    """Make `table` equal to `fresh`, as `replace_rows` does, and keep what differed. Return the number of such rows.
+
+    Creates the temporary tables `former`, of rows that were changed or deleted, and `differing`, of rows that were
+    changed or added.
+    """
+    every = [column for column, _ in columns]
+    others = [column for column in every if column not in key]
+    same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
+    count = 0
+    for made, of, alias, other, against in (
+        (FORMER, table, "old", fresh, "n"),
+        (DIFFERING, fresh, "n", table, "old"),
+    ):
+        count += session.execute(
+            sql.SQL(
+                "CREATE TEMP TABLE {made} ON COMMIT DROP AS SELECT {columns} FROM {of} {alias} WHERE NOT EXISTS"
+                " (SELECT FROM {other} {against} WHERE {same} AND ROW({left}) IS NOT DISTINCT FROM ROW({right}))"
+            ).format(
+                made=name(made),
+                columns=names(every),
+                of=name(of),
+                alias=name(alias),
+                other=name(other),
+                against=name(against),
+                same=same,
+                left=names(others, "old"),
+                right=names(others, "n"),
+            )
+        ).rowcount
+    session.execute(sql.SQL("DELETE FROM {} old USING {} n WHERE {}").format(name(table), name(FORMER), same))
+    session.execute(
+        sql.SQL("INSERT INTO {} ({columns}, loaded_at) SELECT {columns}, {} FROM {}").format(
+            name(table), sql.Literal(at), name(DIFFERING), columns=names(every)
+        )
+    )
+    return count
+
+
 def replace_rows(
-    session: Session, table: str, columns: Columns, key: Sequence[str], fresh: str, at: Any
-) -> tuple[int, int]:
+    session: Session,
+    table: str,
+    columns: Columns,
+    key: Sequence[str],
+    fresh: str,
+    at: Any,
+    entities: sql.Composable | None = None,
+) -> Replaced:
     """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
 
-    A vanished row also marks its entity's newest remaining row, so that the online store gets it. Returns the numbers
-    of rows (written, deleted).
+    With `entities`, a query of values of the key's first column, only rows of these are deleted.
+    A vanished row also marks its entity's newest remaining row, so that the online store gets it.
     """
     every = [column for column, _ in columns]
     others = [column for column in every if column not in key]
@@ -203,20 +286,22 @@ def replace_rows(
         )
     ).rowcount
     same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
-    gone = sql.SQL("DELETE FROM {} old WHERE NOT EXISTS (SELECT FROM {} n WHERE {})").format(
-        name(table), name(fresh), same
+    among = sql.SQL("true") if entities is None else sql.SQL("old.{} IN ({})").format(name(key[0]), entities)
+    gone = sql.SQL("DELETE FROM {} old WHERE {} AND NOT EXISTS (SELECT FROM {} n WHERE {})").format(
+        name(table), among, name(fresh), same
     )
     if len(key) == 1 or "event_timestamp" not in key:
-        return written, session.execute(gone).rowcount
+        deleted = session.execute(gone).rowcount
+        return Replaced(written, deleted, deleted > 0)
     entity = name(key[0])
     counted = session.execute(
         sql.SQL(
             "WITH gone AS ({gone} RETURNING {entity}), newest AS ("
-            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp FROM {fresh} n"
-            "  WHERE n.{entity} IN (SELECT {entity} FROM gone) GROUP BY 1),"
+            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, min(n.event_timestamp) AS first"
+            "  FROM {fresh} n WHERE n.{entity} IN (SELECT {entity} FROM gone) GROUP BY 1),"
             " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
-            " SELECT count(*) FROM gone"
+            " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE first <= {at}) FROM gone"
         ).format(gone=gone, entity=entity, fresh=name(fresh), table=name(table), at=sql.Literal(at), same=same)
     ).fetchone()
     assert counted is not None  # noqa: S101 - an aggregate gives one row
-    return written, int(counted[0])
+    return Replaced(written, int(counted[0]), bool(counted[1]))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from psycopg import sql
 
 from rempart.errors import FeatureError, LabelsMissing
 from rempart.features import labels, offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
+from rempart.features.expressions import across
 from rempart.features.label_feed import LabelsUsed, feed_of
-from rempart.features.plan import DAY, LAST_ROW_AT, view_tables
+from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
 from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
@@ -19,13 +22,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ATTEMPTS = 5
-_BATCH = 10_000
+Buffer = bytes | bytearray | memoryview
+_BLOCK = 16 << 20
+"""Bytes of rows that are read at the same time: more than a row may have."""
 
 
 def plain_columns(pipeline: ModelPipeline) -> list[str]:
     """Return columns of the snapshot stored with the features: key, target, holdout and the baseline's."""
     baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
-    known = [labels.KNOWN_AT] if pipeline.prediction.from_ else []
+    known = [labels.KNOWN_AT] if labels.tells_known_at(pipeline) else []
     return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, *known, pipeline.holdout.column, *baseline]))
 
 
@@ -66,18 +71,23 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet |
         rows = labels.examples(pipeline)
         span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {} examples").format(rows)
         expected, first, last = opened.execute(span).fetchone() or (0, None, None)
-        joining = _joining_query(databases, pipeline, _entity_query(pipeline).as_string(opened), first, last)
+        joining = _joining_query(databases, pipeline, entity_query(pipeline).as_string(opened), first, last)
         if joining is None or not expected:
             return None
         table = _fetch(opened, pipeline, joining)
     if table.num_rows != expected:
-        raise FeatureError(
-            f"build the training set of '{pipeline.name}': the point-in-time join returned {table.num_rows} rows "
-            f"instead of {expected}",
-            "Do not train on it. Run the materialization again. If it fails again, look for a view with two rows "
-            "for one moment.",
-        )
+        raise multiplied(pipeline, expected, table.num_rows)
     return TrainingSet(table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot, used)
+
+
+def multiplied(pipeline: ModelPipeline, expected: int, found: int) -> FeatureError:
+    """Return the error of a join that lost or multiplied rows."""
+    return FeatureError(
+        f"build the training set of '{pipeline.name}': the point-in-time join returned {found} rows instead of "
+        f"{expected}",
+        "Do not train on it. Run the materialization again. If it fails again, look for a view with two rows for one "
+        "moment.",
+    )
 
 
 def no_example(pipeline: ModelPipeline, used: LabelsUsed) -> LabelsMissing:
@@ -96,13 +106,7 @@ def _joining_query(
 
     Feast reads the span of the event times itself, outside our transaction.
     """
-    inputs = pipeline.model_inputs()
-    wanted = [
-        f"{view.view}:{field.name}"
-        for view in view_tables(pipeline)
-        for field in view.fields
-        if f"{view.view}__{view.feature(field.name)}" in inputs
-    ]
+    wanted = [f"{view}:{field}" for view, fields in learned_fields(pipeline).items() for field in fields]
     with repository.feature_store(databases, pipeline) as store, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pandas only supports SQLAlchemy")
         job = store.get_historical_features(entity_df=entities, features=wanted, full_feature_names=True)
@@ -113,21 +117,73 @@ def _joining_query(
 
 
 def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
-    """Yield the query's rows in batches, with the columns and types of the training set."""
+    """Return the query's rows, with the columns and types of the training set. Arrow reads the text of a COPY."""
+    types = stored_kinds(pipeline)
+    copy = sql.SQL("COPY (SELECT {} FROM ({}) AS joined) TO STDOUT (FORMAT csv, HEADER)").format(
+        sql.SQL(", ").join(sql.SQL(_copied(kind)).format(tables.name(name)) for name, kind in types.items()),
+        sql.SQL(query),
+    )
+    with opened.cursor() as cursor, cursor.copy(copy) as blocks:
+        table = read_csv(blocks, types)
+    return with_ages(pipeline, table)
+
+
+def _copied(kind: pa.DataType) -> LiteralString:
+    """Return how a column is written: times as whole numbers, whatever their year."""
     import pyarrow as pa
 
-    types = stored_kinds(pipeline)
-    schema = pa.schema(types.items())
-    batches = []
-    with opened.cursor("training_set") as cursor:
-        cursor.itersize = _BATCH
-        cursor.execute(query.encode())
-        names = [column.name for column in cursor.description or ()]
-        places = [names.index(name) for name in types]
-        while rows := cursor.fetchmany(_BATCH):
-            arrays = [pa.array([row[i] for row in rows], kind) for i, kind in zip(places, types.values(), strict=True)]
-            batches.append(pa.record_batch(arrays, schema=schema))
-    return with_ages(pipeline, pa.Table.from_batches(batches, schema))
+    if pa.types.is_timestamp(kind):
+        return "(extract(epoch FROM {0}) * 1000000)::bigint AS {0}"
+    return "{0} - date '1970-01-01' AS {0}" if pa.types.is_date(kind) else "{0}"
+
+
+def read_csv(blocks: Iterable[Buffer], types: Mapping[str, pa.DataType]) -> pa.Table:
+    """Return the rows of PostgreSQL's COPY in CSV, with a header, as columns of some types; times as `_copied` says."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    numbers = {
+        name: pa.int64() if pa.types.is_timestamp(kind) else pa.int32() if pa.types.is_date(kind) else kind
+        for name, kind in types.items()
+    }
+    found = csv.read_csv(
+        _Blocks(blocks),
+        csv.ReadOptions(use_threads=False, block_size=_BLOCK),
+        csv.ParseOptions(newlines_in_values=True),
+        csv.ConvertOptions(
+            column_types=numbers,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["t"],
+            false_values=["f"],
+        ),
+    )
+    return found.cast(pa.schema(types.items()))
+
+
+class _Blocks(io.RawIOBase):
+    """Blocks of bytes as a file."""
+
+    def __init__(self, blocks: Iterable[Buffer]) -> None:
+        self._blocks = iter(blocks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return `size` bytes, fewer at the end."""
+        held, length = [self._rest], len(self._rest)
+        while size < 0 or length < size:
+            if (block := next(self._blocks, None)) is None:
+                break
+            held.append(bytes(block))
+            length += len(block)
+        whole = b"".join(held)
+        wanted = len(whole) if size < 0 else size
+        self._rest = whole[wanted:]
+        return whole[:wanted]
 
 
 def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
@@ -142,26 +198,38 @@ def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
         "date": pa.date32(),
         "timestamptz": pa.timestamp("us", "UTC"),
     }
-    declared = dict(tables.rows_columns(pipeline))
+    declared = {**dict(tables.rows_columns(pipeline)), labels.KNOWN_AT: "timestamptz"}
     if feed := feed_of(pipeline):
         declared |= dict(labels.columns(pipeline, feed))
     declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}
+    declared |= {across.feature(name): SQL_TYPES[made.type] for name, made in pipeline.across().items()}
     ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
     return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
 
 
 def stored_kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
-    """Return `kinds` as the join gives them: the tick of an entity's last row in place of the time since then."""
+    """Return `kinds` as the join gives them: the tick of an entity's last row in place of the time since then.
+
+    Expressions over several views are not there yet.
+    """
     import pyarrow as pa
 
     ages = {
         f"{view.view}__{SINCE_LAST}": f"{view.view}__{LAST_ROW_AT}" for view in view_tables(pipeline) if view.has_age
     }
-    return {ages.get(name, name): pa.int64() if name in ages else kind for name, kind in kinds(pipeline).items()}
+    computed = {across.feature(name) for name in pipeline.expressions}
+    return {
+        ages.get(name, name): pa.int64() if name in ages else kind
+        for name, kind in kinds(pipeline).items()
+        if name not in computed
+    }
 
 
 def with_ages(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
-    """Return a table of `stored_kinds` with the days from each entity's last row to the row's own moment."""
+    """Return a table of `stored_kinds` with what is made after the join.
+
+    That is the days from each entity's last row to the row's own moment, and expressions over several views.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -175,16 +243,29 @@ def with_ages(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
         elapsed = pc.subtract(moment.cast(pa.int64()), table[stored])
         days = pc.divide(elapsed.cast(pa.float64(), safe=False), float(DAY))
         table = table.set_column(table.column_names.index(stored), f"{view.view}__{SINCE_LAST}", days)
-    return table
+    return across.with_expressions(pipeline, table)
 
 
-def _entity_query(pipeline: ModelPipeline) -> sql.Composed:
-    """Return the query of entity rows: the plain columns, the moment, and the join key of each view."""
-    plain = plain_columns(pipeline)
+def learned_fields(pipeline: ModelPipeline) -> dict[str, list[str]]:
+    """Return the fields of each view that give an input of the model."""
+    inputs = set(pipeline.model_inputs())
+    return {
+        view.view: [f.name for f in view.fields if f"{view.view}__{view.feature(f.name)}" in inputs]
+        for view in view_tables(pipeline)
+    }
+
+
+def entity_columns(pipeline: ModelPipeline) -> list[str]:
+    """Return the columns of `entity_query`: the join key of each view, the plain columns, and the moment."""
+    keys = [view.join_key for view in view_tables(pipeline)]
+    return list(dict.fromkeys([*keys, *pipeline.key, *plain_columns(pipeline), "event_timestamp"]))
+
+
+def entity_query(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the query of the rows to learn from, with `entity_columns`."""
     keys = {view.join_key: tables.join_key(pipeline, view) for view in view_tables(pipeline)}
     selected = [
-        *(sql.SQL("{} AS {}").format(key, tables.name(column)) for column, key in keys.items()),
-        *(tables.name(column) for column in [*dict.fromkeys([*pipeline.key, *plain])] if column not in keys),
-        tables.name("event_timestamp"),
+        sql.SQL("{} AS {}").format(keys.get(column, tables.name(column)), tables.name(column))
+        for column in entity_columns(pipeline)
     ]
     return sql.SQL("SELECT {} FROM {} examples").format(sql.SQL(", ").join(selected), labels.examples(pipeline))

@@ -6,6 +6,8 @@ time, and not by the moment of its row, which a version may move: the point-in-t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from psycopg import sql
 
 from rempart.features import tables
@@ -18,34 +20,38 @@ def version_of(pipeline: ModelPipeline) -> str | None:
     return pipeline.version_column if pipeline.conflict_rule == "history" else None
 
 
-def examples(pipeline: ModelPipeline) -> sql.Composable:
+def examples(pipeline: ModelPipeline, computed: Mapping[str, sql.Composable]) -> sql.Composable:
     """Return the relation of the rows to learn from: one for each key, with its moment as `event_timestamp`.
 
     Of a key with versions, the newest one gives the key, the target, the column of the hold-out and the moment. All
-    other columns are those of the version that was valid at this moment; null if none was.
+    other columns are those of the version that was valid at this moment; null if none was. `computed`: expressions over
+    the newest version's columns, by the name of the column that each adds.
     """
     rows, version = tables.name(rows_table(pipeline)), version_of(pipeline)
+    added = [sql.SQL("{} AS {}").format(made, tables.name(column)) for column, made in computed.items()]
     if version is None:
-        return rows
+        return (
+            sql.SQL("(SELECT {} FROM {})").format(sql.SQL(", ").join([sql.SQL("*"), *added]), rows) if added else rows
+        )
     target = [pipeline.prediction.target] if pipeline.prediction.from_ is None else []
     newest = [*dict.fromkeys([*pipeline.key, *target, pipeline.holdout.column, "event_timestamp"])]
     others = [column for column, _ in tables.rows_columns(pipeline) if column not in newest]
     same = sql.SQL(" AND ").join(sql.SQL("{} = {}").format(_of("r", c), _of("n", c)) for c in pipeline.key)
     return sql.SQL(
-        "(WITH newest AS (SELECT DISTINCT ON ({key}) {newest} FROM {rows} ORDER BY {key}, {version} DESC),"
+        "(WITH newest AS (SELECT DISTINCT ON ({key}) {newest_and_added} FROM {rows} ORDER BY {key}, {version} DESC),"
         " seen AS (SELECT DISTINCT ON ({key_of_row}) r.* FROM {rows} r JOIN newest n ON {same}"
         " WHERE {valid_from} <= n.event_timestamp ORDER BY {key_of_row}, {version_of_row} DESC)"
         " SELECT {newest_of_n}, {others} FROM newest n LEFT JOIN seen r ON {same})"
     ).format(
         key=tables.names(pipeline.key),
-        newest=tables.names(newest),
+        newest_and_added=sql.SQL(", ").join([tables.names(newest), *added]),
         rows=rows,
         version=tables.name(version),
         key_of_row=tables.names(pipeline.key, "r"),
         same=same,
         valid_from=_instant(pipeline, version, _of("r", version)),
         version_of_row=_of("r", version),
-        newest_of_n=tables.names(newest, "n"),
+        newest_of_n=tables.names([*newest, *computed], "n"),
         others=tables.names(others, "r"),
     )
 

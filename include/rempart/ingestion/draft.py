@@ -8,18 +8,19 @@ the schema.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rempart.errors import PipelineError
-from rempart.ingestion.sampling.facts import ColumnFacts, Outlier
+from rempart.ingestion.sampling.facts import ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.names import header_entries, yaml_word
+from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
 from rempart.settings import plain_yaml
+from rempart.settings.expressions.syntax import columns_of
 from rempart.settings.pipelines import pipelines_dir
 
 _FEW_ROWS = 20_000
@@ -63,8 +64,8 @@ def reminder(text: str) -> str | None:
     if not (marked := undecided(text)):
         return None
     lines = ", ".join(str(number) for number in marked[:5]) + (" ..." if len(marked) > 5 else "")
-    some = "1 line" if len(marked) == 1 else f"{len(marked)} lines"
-    return f"It is still a draft: decide the {some} marked CHECK (line {lines}) and delete the marks."
+    some, each = ("1 line is", "it") if len(marked) == 1 else (f"{len(marked)} lines are", "each")
+    return f"{some} still marked CHECK in the pipeline file (line {lines}): decide {each}, and delete the mark."
 
 
 def _comment(text: str) -> str:
@@ -74,15 +75,6 @@ def _comment(text: str) -> str:
 
 def _list(values: Sequence[str]) -> str:
     return "[" + ", ".join(yaml_word(value) for value in values) + "]"
-
-
-def _outwards(value: float, up: bool) -> float:
-    """Round away from the data, to two digits."""
-    if not value:
-        return 0
-    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    rounded = (math.ceil if up else math.floor)(value / step) * step
-    return float(f"{rounded:.6g}")
 
 
 def _number(value: float) -> str:
@@ -180,7 +172,13 @@ def _column(column: ColumnFacts, s: Survey) -> str:
     if column.type == "string":
         notes.append("free text never enters a model")
     if "nullable: true" in parts and column.type in ("date", "timestamp"):
-        notes.append("empty in some rows, so no moment may use it")
+        quarantine = "rows without it wait in quarantine until they are delivered again"
+        notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
+    if column.name in s.leaks:
+        notes.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
+    if column is s.target:
+        later = f"set `known:` of {column.name} under `schema` to that moment"
+        notes.append(f"the target. If it is known later than `prediction.at`, {later}")
     return "{" + ", ".join(parts) + "}" + (f"    # CHECK: {'; '.join(notes)}" if notes else "")
 
 
@@ -188,26 +186,28 @@ def _expectations(s: Survey) -> Iterator[str]:
     yield "expectations:                   # CHECK: ranges are those of these rows, rounded outwards"
     between = "expect: expect_column_values_to_be_between"
     for column in s.columns:
-        if column.low is None or column.high is None or column.name in s.key.columns:
+        if (range_ := column.range) is None or column.name in s.key.columns:
             continue
-        low = 0 if column.low >= 0 else _outwards(column.low, up=False)
-        high = max(_outwards(column.high, up=True), low)
-        limits = f"column: {yaml_word(column.name)}, min_value: {_number(low)}, max_value: {_number(high)}"
-        told = f"    # CHECK: {_outliers(column.outliers)}" if column.outliers else ""
-        yield f"  - {{{between}, {limits}, reason: {column.name} is out of range}}{told}"
+        limits = f"min_value: {_number(range_.low)}, max_value: {_number(range_.high)}"
+        rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
+        yield f"  - {{{rule}}}{_unlikely(range_)}"
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: 2100-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
 
 
-def _outliers(outliers: Sequence[Outlier]) -> str:
-    """Return what lies outside the range, rounded as ranges are: an exact number may tell of one person."""
+def _unlikely(found: Range) -> str:
+    """Return what in the rows contradicts a range, or may."""
     told = []
-    for outlier in outliers:
-        up = outlier.end == "largest"
-        value, near = (_number(_outwards(number, up)) for number in (outlier.value, outlier.next))
-        told.append(f"{outlier.end} value {value}, next {near}")
-    return f"{', '.join(told)}; such a row goes to quarantine"
+    if found.outside:
+        outside = f"{found.outside:,} of {found.cells:,} {'is' if found.outside == 1 else 'are'} outside"
+        span = f"{_number(found.low)} to {_number(found.high)}"
+        told.append(f"{outside} {span}, such as {_number(found.far)}; such rows go to quarantine")
+    if found.negative:
+        told.append(
+            f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative: is that right?"
+        )
+    return f"    # CHECK: {'; '.join(told)}" if told else ""
 
 
 def _learning(s: Survey) -> Iterator[str]:
@@ -222,43 +222,58 @@ def _learning(s: Survey) -> Iterator[str]:
     yield "    at: event"
     yield f"    columns: {_list(inputs)}    # left out: {_left_out(s)}"
     yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
+    if ages := ", ".join(_ages(s)):
+        yield f"    expressions: {{{ages}}}    # CHECK: days from these dates to the row's time; are they known then?"
     if groups and numeric:
         yield "  trend:                        # mean and count over earlier rows of the same group"
         yield "    kind: trailing"
         yield "    at: event"
-        late = "if the target is known later than `at`, name that moment as its `known`"
-        yield f"    by: [{yaml_word(groups[0])}]    # CHECK: {late}"
+        yield f"    by: [{yaml_word(groups[0])}]"
         yield "    days: [30, 90]"
         yield f"    mean: [{target}]"
     yield ""
     yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: {_other_target(s)}"
     tested = "models are tested on the newest days, and do not learn from them"
-    fixed = "With `start: DATE`, rows from that date on are never learned from, until you move it"
+    fixed = "With `start: DATE`, no row from that date on is learned from, until you move it"
     yield f"holdout: {{column: {time}, last: {s.last_days}d}}    # CHECK: {tested}. {fixed}"
     yield ""
     yield _trainer(s.sample.rows)
     yield ""
     yield "gate:"
     yield f"  metric: {metric}"
-    guess = "a quarter more than a constant prediction scores on these rows, wrong ones included"
-    worst = "set the error from which on a model is of no use to you"
-    yield f"  limit: {_number(s.limit)}    # CHECK: {guess}; {worst}"
+    ceiling = f"a worse {metric} never passes, and every model must also beat the baseline"
+    guess = (
+        f"the {metric} of always guessing {'the mean' if numeric else 'the shares of the classes'}, and a quarter more"
+    )
+    useless = f"Set the {metric} from which a model is of no use to you"
+    yield f"  limit: {_number(s.limit)}    # CHECK: {ceiling}. Drafted: {guess}. {useless}"
     yield f"  baseline_by: [{yaml_word(groups[0]) if groups else s.time + '.month'}]"
+
+
+def _ages(s: Survey) -> Iterator[str]:
+    """Yield the days since each date that lies before the row's time, as an expression of a name that is free."""
+    taken = {column.name for column in s.columns}
+    for column in s.earlier:
+        name, age = f"days_since_{column}", f"days_since({column})"
+        if name not in taken and len(name) <= 40 and columns_of(age) == [column]:
+            yield f"{name}: {age}"
 
 
 def _trainer(rows: int) -> str:
     if rows > _FEW_ROWS:
         return "trainer: {use: gradient_boosting}"
     small = "params: {max_iter: 150, learning_rate: 0.05, max_leaf_nodes: 6}"
-    return f"trainer: {{use: gradient_boosting, {small}}}    # small trees: large ones learn few rows by heart"
+    return (
+        f"trainer: {{use: gradient_boosting, {small}}}    # small trees: of few rows, large trees learn each by heart"
+    )
 
 
 def _other_target(s: Survey) -> str:
     """Return whether the target is a guess, and how to draft for another column."""
     if s.target_chosen:
         return "the column to predict, as you chose it; when is it asked for?"
-    another = "for another one, remove this file and draft again with `--target COLUMN`"
-    return f"the column to predict, a guess: {another}, which also sets task, metric, baseline and features"
+    another = "For another column, remove this file and draft again with `--target COLUMN`"
+    return f"a guess of the column to predict. {another}: it also sets task, metric, baseline and features"
 
 
 def _left_out(s: Survey) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.errors import TrainingError
+from rempart.settings.columns import Column
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -50,18 +51,16 @@ class Feature:
 
 def features_of(pipeline: ModelPipeline) -> tuple[Feature, ...]:
     """Return the pipeline's model inputs with their types."""
-    features: dict[str, Feature] = {}
-    for view_name, view in pipeline.features.items():
-        for feature in view.features():
-            column = pipeline.columns.get(view.column_of(feature) or "")
-            reference = f"{view_name}__{feature}"
-            if column is not None and column.type == "category":
-                features[reference] = Feature(reference, "category", tuple(column.values or ()))
-            elif column is not None and column.type == "boolean":
-                features[reference] = Feature(reference, "boolean")
-            else:
-                features[reference] = Feature(reference, "number")
-    return tuple(features[name] for name in pipeline.model_inputs())
+    return tuple(_feature(reference, column) for reference, column in pipeline.inputs().items())
+
+
+def _feature(reference: str, column: Column) -> Feature:
+    match column.type:
+        case "category":
+            return Feature(reference, "category", tuple(column.values or ()))
+        case "boolean":
+            return Feature(reference, "boolean")
+    return Feature(reference, "number")
 
 
 def matrix_columns(features: Sequence[Feature]) -> list[str]:

@@ -183,9 +183,7 @@ def _conclude(task_result: TaskResult) -> str:
 
 def _back_up(task_result: TaskResult) -> str:
     whole = (
-        ""
-        if not task_result["dangling"]
-        else f" It is INCONSISTENT: {len(task_result['dangling'])} objects are missing."
+        "" if not task_result["dangling"] else f" It is INCOMPLETE: {len(task_result['dangling'])} objects are missing."
     )
     whole += "".join(f" It lacks {store}." for store in task_result.get("not_held") or ())
     return (

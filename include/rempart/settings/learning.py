@@ -11,7 +11,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from rempart.canonical_json import LARGEST
-from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment
+from rempart.settings.columns import NUMERIC, TEMPORAL, CalendarPart, Column, ColumnType, Moment, Name
+from rempart.settings.expressions import checking, syntax
+from rempart.settings.expressions.across import made_column
+from rempart.settings.expressions.checking import Typed
 from rempart.settings.schema import Duration, Strict
 
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
@@ -37,6 +40,13 @@ class RowView(Strict):
     at: str
     description: str = Field(default="", description="What the view tells, for the catalogue of features.")
     columns: list[str] = Field(default_factory=list)
+    expressions: dict[Name, str] = Field(
+        default_factory=dict,
+        description=(
+            "Features that are computed from columns of the row, by name, such as `price / guests` or "
+            "`days_since(last_visit)`; docs/reference/expressions.md has operators, functions and what is refused."
+        ),
+    )
     calendar: dict[str, list[CalendarPart]] = Field(
         default_factory=dict,
         description="Calendar parts of date and timestamp columns; of a timestamp in the source's time zone.",
@@ -44,11 +54,43 @@ class RowView(Strict):
     max_age: MaxAge = None
 
     def features(self) -> list[str]:
-        return [*self.columns, *(f"{column}_{part}" for column, parts in self.calendar.items() for part in parts)]
+        return [*self.columns, *self.calendar_features(), *self.expressions]
+
+    def calendar_features(self) -> list[str]:
+        return [f"{column}_{part}" for column, parts in self.calendar.items() for part in parts]
 
     def column_of(self, feature: str) -> str | None:
         """Return the column whose values a feature has; None for one that is computed."""
         return feature if feature in self.columns else None
+
+    def read_by_expressions(self) -> dict[str, list[str]]:
+        """Return the columns that each expression names."""
+        return {name: syntax.columns_of(text) for name, text in self.expressions.items()}
+
+    def checked(self, columns: dict[str, Column]) -> dict[str, Typed]:
+        """Return the typed tree of each expression, by name. Raises ExpressionFault."""
+        return {name: checking.checked(text, columns) for name, text in self.expressions.items()}
+
+    def types(self, columns: dict[str, Column]) -> dict[str, Column]:
+        """Return each feature as a column of its type. Raises ExpressionFault."""
+        made = {name: made_column(typed.type) for name, typed in self.checked(columns).items()}
+        parts = dict.fromkeys(self.calendar_features(), made_column("integer"))
+        return {column: columns[column] for column in self.columns} | parts | made
+
+    def faults(self, columns: dict[str, Column], target: str) -> Iterator[str]:
+        """Yield what is wrong with calendar parts and expressions, but for moments."""
+        for column, parts in self.calendar.items():
+            if "hour" in parts and column in columns and columns[column].type == "date":
+                yield f"calendar: column '{column}' is a date, which has no hour"
+        for name, text in self.expressions.items():
+            if name in columns or name in self.calendar_features():
+                yield f"expressions.{name}: a column or a calendar part has this name; choose another one"
+            if target in self.read_by_expressions()[name]:
+                yield f"expressions.{name}: the target '{target}' cannot be in a feature of the same row; remove it"
+            try:
+                checking.checked(text, columns)
+            except syntax.ExpressionFault as fault:
+                yield f"expressions.{name}: {fault}"
 
 
 Function = Literal["sum", "mean", "min", "max", "std", "count", "last", "distinct", "share", "rows"]
@@ -189,6 +231,17 @@ class TrailingView(Strict):
         """Return the column whose values a feature has; None for one that is computed."""
         return next((m.column for m in self.aggregates() if m.feature == feature and m.function == "last"), None)
 
+    def types(self, columns: dict[str, Column]) -> dict[str, Column]:
+        """Return each feature as a column of its type."""
+        found: dict[str, Column] = {}
+        for made in self.aggregates():
+            if made.column and made.function in ("min", "max", "last"):
+                found[made.feature] = columns[made.column]
+            else:
+                whole = made.function in ("rows", "count", "distinct")
+                found[made.feature] = made_column("integer" if whole else "number")
+        return found | ({SINCE_LAST: made_column("number")} if self.since_last else {})
+
     def faults(self, columns: dict[str, Column], moment: Moment) -> Iterator[str]:
         """Yield what is wrong with windows and aggregates, as far as the columns exist."""
         if self.windows and moment.column in columns and moment.is_day(columns):
@@ -246,6 +299,20 @@ class Prediction(Strict):
         alias="from",
         description="Where the target comes from, if it is delivered by another pipeline. Default: the own rows.",
     )
+
+    def label_faults(self, pipeline: str, key: list[str], columns: dict[str, Column]) -> Iterator[str]:
+        """Yield what is wrong with labels of another pipeline, as far as this file tells."""
+        if (labels := self.from_) is None:
+            return
+        if labels.pipeline == pipeline:
+            yield "prediction.from.pipeline: it names this pipeline; omit `from` for a target of the own rows"
+        if self.target in columns:
+            yield (
+                f"prediction.target: column '{self.target}' of pipeline '{labels.pipeline}' is in the schema of this "
+                "one, too; rename one of them, or omit `from`"
+            )
+        if labels.key and len(labels.key) != len(key):
+            yield f"prediction.from.key: name {len(key)} columns, which stand for {', '.join(key)}"
 
     def target_faults(self, column: Column) -> Iterator[str]:
         """Yield why a column cannot be the target."""

@@ -26,6 +26,8 @@ from rempart.settings.columns import (
     Period,
     rename_faults,
 )
+from rempart.settings.expressions import across
+from rempart.settings.expressions.checking import Typed
 from rempart.settings.learning import (
     METRICS,
     Gate,
@@ -255,6 +257,7 @@ class ModelPipeline(Pipeline):
     """A pipeline whose snapshots also become features and a model. Its keys follow those of every pipeline."""
 
     features: dict[Name, View]
+    expressions: dict[Name, str] = Field(default_factory=dict)
     prediction: Prediction
     holdout: Holdout
     trainer: Trainer = Trainer()
@@ -267,17 +270,20 @@ class ModelPipeline(Pipeline):
             raise ValueError("declare at least one view of `kind: row`")
         return views
 
-    def model_inputs(self) -> list[str]:
-        """Return references (`view__feature`) of the model's inputs in order: numbers, booleans and closed categories.
+    def inputs(self) -> dict[str, Column]:
+        """Return the model's inputs in order, as `view__feature`: numbers, booleans and closed categories.
 
         Free text never enters a model: it may hold personal values, which the model file would contain.
         """
-        return [
-            f"{name}__{feature}"
-            for name, view in self.features.items()
-            for feature in view.features()
-            if not (view.kind == "row" and feature in self.columns and self.columns[feature].type == "string")
-        ]
+        return across.inputs(self.expressions, self.features, self.columns)
+
+    def model_inputs(self) -> list[str]:
+        """Return the names of the model's inputs in order."""
+        return list(self.inputs())
+
+    def across(self) -> dict[str, Typed]:
+        """Return the typed tree of each expression over features of several views."""
+        return across.across(self.expressions, self.features, self.columns)
 
     def _without_model(self) -> Iterator[str]:
         """Yield nothing: the pipeline has a model."""
@@ -303,7 +309,9 @@ class ModelPipeline(Pipeline):
                     yield f"gate.baseline_by: '{part}' is not a calendar part"
             else:
                 yield from self._wrong("gate.baseline_by", column)
-        yield from self._leaks()
+        yield from (leaks := list(self._leaks()))
+        if not leaks:
+            yield from across.faults(self.expressions, self.features, columns)
 
     def _leaks(self) -> Iterator[str]:
         columns, target = self.columns, self.prediction.target
@@ -311,7 +319,7 @@ class ModelPipeline(Pipeline):
             yield (f"prediction.at: '{self.prediction.at}' is not declared under moments ({', '.join(self.moments)})")
             return
         if self.prediction.from_ is not None:
-            yield from self._label_faults(self.prediction.from_)
+            yield from self.prediction.label_faults(self.name, self.key, columns)
         elif target not in columns:
             yield f"prediction.target: {self._no_column(target)}"
         else:
@@ -333,9 +341,9 @@ class ModelPipeline(Pipeline):
                 continue
             used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, TEMPORAL)
             types |= dict.fromkeys(view.columns, _FEATURES)
-            for column, parts in view.calendar.items():
-                if "hour" in parts and column in columns and columns[column].type == "date":
-                    yield f"features.{name}.calendar: column '{column}' is a date, which has no hour"
+            yield from (f"features.{name}.{fault}" for fault in view.faults(columns, target))
+            for feature, read in view.read_by_expressions().items():
+                yield from self._unknown_yet(f"{name}.expressions.{feature}", view.at, read)
             if target in used:
                 yield f"features.{name}: the target '{target}' cannot be a feature of the same row"
             for column in used:
@@ -373,18 +381,6 @@ class ModelPipeline(Pipeline):
         if column == self.prediction.target and self.prediction.from_ is None:
             known = max(known, order.index(self.prediction.at))
         return None if known <= order.index(view.at) else order[known]
-
-    def _label_faults(self, labels: LabelSource) -> Iterator[str]:
-        """Yield what is wrong with labels of another pipeline, as far as this file tells."""
-        if labels.pipeline == self.name:
-            yield "prediction.from.pipeline: it names this pipeline; omit `from` for a target of the own rows"
-        if self.prediction.target in self.columns:
-            yield (
-                f"prediction.target: column '{self.prediction.target}' of pipeline '{labels.pipeline}' is in the "
-                "schema of this one, too; rename one of them, or omit `from`"
-            )
-        if labels.key and len(labels.key) != len(self.key):
-            yield f"prediction.from.key: name {len(self.key)} columns, which stand for {', '.join(self.key)}"
 
 
 MODEL_KEYS = frozenset(ModelPipeline.model_fields) - frozenset(Pipeline.model_fields)

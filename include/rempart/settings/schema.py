@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from rempart.errors import ConfigError
@@ -55,19 +56,21 @@ def explain(error: ValidationError, file: Path, model: type[BaseModel] | None = 
     at fault means, on a line of its own.
     """
     lines, faults = [], error.errors()
-    unknown = {fault["loc"]: _meant(fault["loc"], faults) for fault in faults if fault["type"] == "extra_forbidden"}
+    forbidden = [fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"]
+    unknown = {loc: _meant(loc, faults, model) for loc in forbidden}
     for fault in faults:
         if fault["type"] == "missing" and any(
             loc[:-1] == fault["loc"][:-1] and meant == fault["loc"][-1] for loc, meant in unknown.items()
         ):
             continue
-        # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
-        loc = fault["loc"][:1] + fault["loc"][2:] if fault["loc"][:1] == ("source",) else fault["loc"]
+        loc = _in_file(fault["loc"])
         path = f"{told_path(*loc)}: " if loc else ""
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            meant = unknown[fault["loc"]]
+            meant, homes = unknown[fault["loc"]], _homes(model, str(loc[-1])) if model else []
             message = "unknown key: remove it, or correct its spelling" + (f" (did you mean {meant}?)" if meant else "")
+            if not meant and homes:
+                message = f"unknown key: `{loc[-1]}` belongs to {' or '.join(homes)}; move it there, or remove it"
         elif fault["type"] == "missing":
             message = "required key is missing: add it"
         # a section that is checked as a whole tells each fault with its own path
@@ -78,9 +81,27 @@ def explain(error: ValidationError, file: Path, model: type[BaseModel] | None = 
     return "\n".join(lines)
 
 
+_TAGGED = {"source": 1, "features": 2}
+"""Where pydantic adds the tag of a discriminated union to a path: below `source`, and below each of `features`."""
+
+
+def _in_file(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return a path of pydantic as it is in the file: without the tag of a discriminated union."""
+    place = _TAGGED.get(str(loc[0]), len(loc)) if loc else 0
+    return loc[:place] + loc[place + 1 :]
+
+
 def described(model: type[BaseModel], loc: Sequence[int | str]) -> str | None:
     """Return the description of the key at a path of a file; None if its section says nothing of it. Pure."""
+    _, fields, named = _descend(model, loc)
+    told = {field.description for field in fields} if loc and not named else set()
+    return told.pop() if len(told) == 1 else None
+
+
+def _descend(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[set[type[BaseModel]], list[FieldInfo], bool]:
+    """Return the sections at a path of a file, the fields of its last key, and whether a name comes next."""
     sections: set[type[BaseModel]] = {model}
+    fields: list[FieldInfo] = []
     named = False
     for part in loc:
         if named or isinstance(part, int):  # a name that the writer of the file chose, or a place in a list
@@ -88,12 +109,25 @@ def described(model: type[BaseModel], loc: Sequence[int | str]) -> str | None:
             continue
         keys = [key for section in sections for key in section.model_fields.items()]
         fields = [field for name, field in keys if part in (name, field.alias)]
-        if not fields:
-            return None
         sections = {found for field in fields for found in _sections_in(field.annotation)}
         named = any(get_origin(kind) is dict for field in fields for kind in _kinds(field.annotation))
-    told = {field.description for field in fields} if loc and not named else set()
-    return told.pop() if len(told) == 1 else None
+    return sections, fields, named
+
+
+def _homes(section: type[BaseModel], key: str, place: str = "the top level of the file", path: str = "") -> list[str]:
+    """Return where a key may stand in a section, in words; empty if that is nowhere, or in more than three places."""
+    found = []
+    for name, field in section.model_fields.items():
+        told = field.alias or name
+        if told == key:
+            found.append(place)
+        within = f"{path}.{told}" if path else told
+        chosen = any(get_origin(kind) is dict for kind in _kinds(field.annotation))  # the writer of the file names each
+        inside = f"{'a column' if told == 'schema' else 'an entry'} under `{within}`" if chosen else f"`{within}`"
+        for part in _sections_in(field.annotation):
+            found += _homes(part, key, inside, within)
+    found = list(dict.fromkeys(found))
+    return found if len(found) <= 3 else []
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
@@ -114,17 +148,24 @@ def keys_at_fault(error: ValidationError, model: type[BaseModel]) -> list[str]:
     for fault in error.errors():
         whole = fault["msg"].removeprefix("Value error, ").split("\n")
         paths = [str(fault["loc"][0])] if fault["loc"] else [re.split(r"[.:,]", line, maxsplit=1)[0] for line in whole]
-        found += [_meant(fault["loc"], error.errors()) if path not in known else path for path in paths]
+        found += [_meant(fault["loc"], error.errors(), model) if path not in known else path for path in paths]
     return [key for key in dict.fromkeys(found) if key in known]
 
 
-def _meant(loc: Sequence[int | str], faults: Sequence[ErrorDetails]) -> str:
-    """Return the key that a misspelled one may stand for: one that is missing beside it, or any key of our files."""
+def _meant(loc: tuple[int | str, ...], faults: Sequence[ErrorDetails], model: type[BaseModel] | None = None) -> str:
+    """Return the key that a misspelled one may stand for; "" if it is right in another place.
+
+    It is missing beside it, or a key of its section, or any key of our files.
+    """
+    written = str(loc[-1])
     missing = [
         str(fault["loc"][-1]) for fault in faults if fault["type"] == "missing" and fault["loc"][:-1] == loc[:-1]
     ]
-    for known in (missing, sorted(_keys(Strict))):
-        if found := get_close_matches(str(loc[-1]), known, n=1, cutoff=0.75):
+    sections = _descend(model, _in_file(loc)[:-1])[0] if model else set()
+    of_section = sorted(field.alias or name for section in sections for name, field in section.model_fields.items())
+    every = _keys(Strict)
+    for known in (missing, of_section, [] if written in every else sorted(every)):
+        if found := get_close_matches(written, known, n=1, cutoff=0.75):
             return found[0]
     return ""
 

@@ -311,6 +311,15 @@ class Training(Strict):
         default="attempt",
         description="MLflow user of a job in a pool: a separate user for each attempt, or the platform's user.",
     )
+    offline_store: Literal["parquet", "postgresql"] = Field(
+        default="parquet",
+        description="What joins training sets: DuckDB, from the snapshot's Parquet files, or PostgreSQL.",
+    )
+    join_memory: int = Field(
+        default=1024,
+        ge=128,
+        description="Memory of DuckDB for this in MiB; what does not fit is written to a temporary folder.",
+    )
     log_every: Duration = Field(default="30s", validate_default=True, description="Interval for copying a pod's log.")
 
 

@@ -177,7 +177,7 @@ def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_row
     assert f"Delivery {DELIVERY}\n        2 x {RULES[0]}\n        1 x too few fields" in told
     assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
     assert "quarantine accept" not in told and "quarantine again" not in told
-    assert "rempart stack password airflow" in told and "OF ROWS leaves out rows" in told
+    assert "rempart stack password airflow" in told and "OF ROWS counts the rows" in told
 
 
 def test_a_delivery_without_a_good_row_comes_with_both_remedies() -> None:
@@ -329,7 +329,7 @@ def test_a_dry_run_tells_what_would_be_uploaded() -> None:
         "1.csv: waits already, with the same bytes",
         "2.csv: was ingested before, with the same bytes",
         "Nothing was uploaded. Leave out --dry-run to deliver.",
-        "Only the headers were checked. To judge the rows first, and store nothing: rempart pipeline try NAME FILE",
+        f"{delivery.CHECKED} To judge all rows first, and store nothing: rempart pipeline try NAME FILE",
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib.util
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -211,6 +213,17 @@ def test_the_seconds_before_the_demo_count_once(monkeypatch: pytest.MonkeyPatch)
     assert demo_run._before(time.time()) > 0
 
 
+def test_the_age_of_a_process_grows_with_its_clock_and_begins_before_its_imports() -> None:
+    command = "import time; a = time.monotonic(); from rempart.cli import progress as p; "
+    command += "print(p.since_start() - time.monotonic() + a)"
+    told = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    assert 0 < float(told) < 60
+    before, first, after = time.monotonic(), progress.since_start(), time.monotonic()
+    time.sleep(0.05)
+    then, second, now = time.monotonic(), progress.since_start(), time.monotonic()
+    assert then - after - 0.01 <= second - first <= now - before + 0.01
+
+
 def test_the_stages_of_the_demo_add_up_to_its_total() -> None:
     told: list[str] = []
     stages = demo_stages.Stages(told.append, before=2.5)
@@ -244,7 +257,22 @@ def test_set_up_reads_what_uv_downloads_and_installs() -> None:
     assert state.shown(0) == ("downloaded 17 of 69 MB", pytest.approx(16.78, 0.01), pytest.approx(69.2, 0.01))
     state = state.after("Prepared 13 packages in 1.86s")
     assert state.shown(4) == ("installed 4 of 13 packages", 4, 13)
-    assert state.after("Installed 13 packages in 1.32s").shown(13)[0] == "compiling the modules, about 20 s on 2 cores"
+    compiling = state.after("Installed 13 packages in 1.32s")
+    assert compiling.shown(13, (1200, 30400)) == ("compiled 1,200 of 30,400 files", 1200, 30400)
+
+
+def test_set_up_counts_the_files_that_are_compiled(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages" / "p"
+    (package / "deep").mkdir(parents=True)
+    for name in ("a.py", "b.py", "broken.py", "deep/c.py", "deep/data.txt"):
+        (package / name).write_text("a b" if name == "broken.py" else "x = 1")
+    found = uv_output.CompiledFiles(tmp_path / "site-packages")
+    assert found.count() == (0, 4)
+    py_compile.compile(str(package / "a.py"))
+    (package / "__pycache__" / "b.cpython-22.pyc").write_text("of another Python")
+    assert found.count() == (1, 4)
+    compileall.compile_dir(package, quiet=2)
+    assert found.count() == (3, 4) == found.count(), "a file that cannot be compiled is never counted as compiled"
 
 
 def test_the_output_of_an_installer_is_shown_without_passwords_and_control_characters() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,24 @@ def followed(airflow: ScriptedAirflow) -> tuple[RunState, Mapping[str, Mapping[s
     with run_view.shown(tuple(run_follow.DAGS), told.append) as show:
         state, results = run_follow.follow(api, "p", run_follow.start(api, "p"), show)
     return state, results, told
+
+
+def test_a_backup_is_followed_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(api: AirflowApi, dag_id: str, task_id: str, conf: object, tell: Callable[[str], object]) -> dict[str, str]:
+        for tasks in ("back_up waiting, prune waiting", "skipped, because another run has the lease"):
+            tell(tasks)
+        tell("back_up running, prune waiting")
+        return {"id": "p1"}
+
+    monkeypatch.setattr(AirflowApi, "run", run)
+    monkeypatch.setattr("rempart.settings.config.environment_connections", lambda name: CONNECTION)
+    answer = CliRunner().invoke(app, ["backup", "now"], catch_exceptions=False)
+    assert answer.output.splitlines()[1:] == [
+        "waits for Airflow's scheduler",
+        "skipped, because another run has the lease",
+        "task back_up runs",
+        "restore point p1",
+    ]
 
 
 def test_a_run_that_somebody_else_started_is_not_taken_for_ours() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -14,11 +14,8 @@ from rempart.features.plan import (
     LONGEST_IDENTIFIER,
     Field,
     OnlineTable,
-    Span,
     SqlType,
-    ViewState,
     entity_key,
-    next_step,
     view_tables,
 )
 from rempart.settings.pipeline import Pipeline
@@ -90,54 +87,6 @@ def test_key_of_other_types() -> None:
     )
     with pytest.raises(FeatureError, match="lacks returning"):
         entity_key(view(pipeline, "stay"), pipeline, {"arrival": date(2020, 2, 29)})
-
-
-def test_first_step_is_explicit_about_its_start() -> None:
-    everything = Span(3, START, START + timedelta(days=900))
-    step = next_step(ViewState(None, everything, Span(0)))
-    assert step is not None
-    assert (step.since, step.entities, step.start, step.end) == (None, 3, everything.first, everything.last)
-
-
-def test_nothing_changed_means_no_step() -> None:
-    state = ViewState(START, Span(3, START, START), Span(0))
-    assert next_step(state) is None
-    assert next_step(state, everything=True) is not None
-    assert next_step(ViewState(None, Span(0), Span(0))) is None
-
-
-changes = st.lists(  # each load sets some (entity, day) cells; old days come late as often as not
-    st.dictionaries(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), st.integers(0, 3), min_size=1, max_size=6),
-    min_size=1,
-    max_size=6,
-)
-
-
-@given(changes, st.lists(st.booleans(), min_size=6, max_size=6))
-def test_online_store_follows_any_sequence_of_loads(loads: list[dict[tuple[str, int], int]], runs: list[bool]) -> None:
-    """Whatever is loaded, in whatever order, and however often materialization is left out in between."""
-    offline: dict[tuple[str, int], tuple[int, datetime]] = {}
-    online: dict[str, tuple[int, int]] = {}
-    watermark: datetime | None = None
-    for number, (load, run) in enumerate(zip(loads, [*runs, True], strict=False)):
-        at = START + timedelta(hours=number)
-        offline |= {cell: (value, at) for cell, value in load.items() if offline.get(cell, (None, at))[0] != value}
-        if not run and number + 1 < len(loads):
-            continue
-        newest = {entity: max(day for e, day in offline if e == entity) for entity, _ in offline}
-        changed = {e for (e, _), (_, loaded) in offline.items() if watermark is not None and loaded > watermark}
-
-        def span(entities: set[str], newest: dict[str, int] = newest) -> Span:
-            days = [START + timedelta(days=newest[entity]) for entity in entities]
-            return Span(len(days), min(days, default=None), max(days, default=None))
-
-        if step := next_step(ViewState(watermark, span(set(newest)), span(changed))):
-            written = set(newest) if step.since is None else changed
-            assert len(written) == step.entities
-            assert all(step.start <= START + timedelta(days=newest[entity]) <= step.end for entity in written)
-            online |= {entity: (newest[entity], offline[entity, newest[entity]][0]) for entity in written}
-        watermark = at
-        assert online == {entity: (day, offline[entity, day][0]) for entity, day in newest.items()}
 
 
 kinds: st.SearchStrategy[SqlType] = st.sampled_from(("bigint", "double precision", "boolean", "text"))

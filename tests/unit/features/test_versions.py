@@ -8,8 +8,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from rempart.features import in_memory, tables
+from rempart.features import tables
 from rempart.features.in_memory import training_set
+from rempart.features.parquet_store import loading, scratch
 from rempart.features.plan import view_tables
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
@@ -100,7 +101,7 @@ def content(pipeline: ModelPipeline, rows: list[dict[str, Any]], view: str) -> l
     names = ", ".join(f'"{name}"' for name, _ in tables.view_columns(table))
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(in_memory._POSTGRESQL)
-        in_memory._load(connection, pipeline, arrow(rows))
-        selected = in_memory._sql(select_view(pipeline, table))
+        connection.execute(scratch._POSTGRESQL)
+        loading._load_rows(connection, pipeline, arrow(rows).to_reader())
+        selected = loading.in_duckdb(select_view(pipeline, table))
         return connection.cursor().sql(f"SELECT * FROM ({selected}) v ({names})").to_arrow_table().to_pylist()

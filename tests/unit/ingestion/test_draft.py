@@ -61,6 +61,19 @@ def test_types_key_time_and_target_are_guessed_and_it_loads(tmp_path: Path) -> N
     assert text.count("# CHECK") > 8
 
 
+def test_dates_before_the_row_become_ages_and_later_ones_do_not(tmp_path: Path) -> None:
+    days = [f"2025-01-{day:02d}" for day in range(1, 29)]
+    rows = [f"{i},{day},2024-12-{day[-2:]},2025-02-{day[-2:]},2024-11-01,{i}" for i, day in enumerate(days)]
+    text = draft_pipeline(
+        write(tmp_path / "visits.csv", "id,day,last_visit,paid_on,end,kwh\n" + "\n".join(rows) + "\n")
+    )
+    assert load(text).features["own"].features()[-1] == "days_since_last_visit"
+    (line,) = [line for line in text.splitlines() if "expressions:" in line]
+    assert "{days_since_last_visit: days_since(last_visit)}    # CHECK" in line, (
+        "neither a later date nor a word of SQL"
+    )
+
+
 def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learned_from(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
     holdout = load(text).holdout
@@ -73,7 +86,11 @@ def test_the_draft_holds_out_the_newest_days_so_that_later_deliveries_are_learne
 
 def test_the_draft_says_how_strict_the_limit_is_and_which_key_column_may_be_an_input(tmp_path: Path) -> None:
     text = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY))
-    assert "set the error from which on a model is of no use to you" in text
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("limit: ")]
+    assert line.endswith(
+        "# CHECK: a worse mae never passes, and every model must also beat the baseline. Drafted: the mae of always "
+        "guessing the mean, and a quarter more. Set the mae from which a model is of no use to you"
+    )
     assert "# left out: reading_id, kwh, remark. A number that differs in each row" in text
     rows = "".join(f"{station},2025-01-{day:02},{day}.5\n" for station in ("a_b", "c_d") for day in range(1, 29))
     stations = draft_pipeline(write(tmp_path / "stations.csv", "station,day,hours\n" + rows))
@@ -229,6 +246,27 @@ def test_a_class_in_the_last_column_is_predicted_and_no_feature(tmp_path: Path) 
     assert "draft again with `--target COLUMN`" in text
 
 
+def test_the_line_of_the_target_says_where_its_moment_is_set(tmp_path: Path) -> None:
+    lines = draft_pipeline(write(tmp_path / "energy.csv", ENERGY_HEADER + ENERGY)).splitlines()
+    (line,) = [line for line in lines if line.startswith("  kwh: {")]
+    assert "If it is known later than `prediction.at`, set `known:` of kwh under `schema` to that moment" in line
+    trend = lines[next(n for n, line in enumerate(lines) if line.startswith("  trend:")) :]
+    assert all("known" not in line for line in trend[:6]), "a view has no key `known`"
+
+
+def test_a_date_that_is_empty_in_some_rows_can_be_made_a_moment(tmp_path: Path) -> None:
+    rows = [f"{n},2025-01-{n % 28 + 1:02},{'' if n % 9 == 0 else f'2025-02-{n % 28 + 1:02}'},{n}.5" for n in range(99)]
+    text = draft_pipeline(write(tmp_path / "claims.csv", "\n".join(["claim,declared,closed,paid", *rows])))
+    (line,) = [line for line in text.splitlines() if line.startswith("  closed: ")]
+    told = "To use it as a moment, delete `nullable`: rows without it wait in quarantine until they are delivered again"
+    assert "nullable: true}" in line and line.endswith(told)
+    data = yaml.safe_load(text)
+    data["schema"]["closed"] = {"type": "date", "known": "closed"}
+    data["schema"]["paid"]["known"] = "closed"
+    data["moments"]["closed"] = {"column": "closed"}
+    assert list(ModelPipeline.model_validate(data).moments) == ["event", "closed"]
+
+
 def test_the_target_can_be_chosen(tmp_path: Path) -> None:
     file = write(tmp_path / "visits.csv", VISITS)
     text = draft_pipeline(file, target="waited")
@@ -247,8 +285,11 @@ def test_the_target_can_be_chosen(tmp_path: Path) -> None:
 
 def test_the_reminder_of_a_draft_counts_the_lines_to_decide() -> None:
     assert reminder("key: [a]\n") is None
-    assert reminder("key: [a]  # CHECK: unique?\n") == (
-        "It is still a draft: decide the 1 line marked CHECK (line 1) and delete the marks."
+    line = "key: [a]  # CHECK: unique?\n"
+    told = "1 line is still marked CHECK in the pipeline file (line 1): decide it, and delete the mark."
+    assert reminder(line) == told
+    assert str(reminder(line * 7)).startswith(
+        "7 lines are still marked CHECK in the pipeline file (line 1, 2, 3, 4, 5 ...)"
     )
 
 

@@ -124,7 +124,7 @@ def test_a_note_says_in_a_line_what_was_done(task: str, returned: object, messag
 
 def test_an_inconsistent_point_is_never_told_as_a_good_one() -> None:
     lacking = POINT | {"dangling": ["a", "b"]}
-    assert "INCONSISTENT: 2 objects are missing" in str(run_notes.note({"back_up": lacking}, {}))
+    assert "INCOMPLETE: 2 objects are missing" in str(run_notes.note({"back_up": lacking}, {}))
 
 
 def test_a_failure_says_why_and_what_to_do_before_what_was_done() -> None:

@@ -57,7 +57,7 @@ def test_a_pipeline_may_end_at_its_snapshot(load_changed: Callable[[Change], pip
     assert "Declare features, prediction, holdout and gate" in error.value.hint
 
 
-@pytest.mark.parametrize("key", sorted(pipeline.MODEL_KEYS - {"trainer"}))
+@pytest.mark.parametrize("key", sorted(pipeline.MODEL_KEYS - {"trainer", "expressions"}))
 def test_the_keys_of_a_model_stand_together(load_changed: Callable[[Change], pipeline.Pipeline], key: str) -> None:
     with pytest.raises(PipelineError, match=f"{key}: Field required|{key}.*missing|{key}"):
         load_changed(lambda data: data.pop(key))
@@ -94,7 +94,19 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
     [
         (lambda d: d.update(colour="red"), "colour: unknown key: remove it"),
         (lambda d: d["gate"].update(limits=3), "gate.limits: unknown key"),
-        (lambda d: d["features"]["booking"].update(column=["adults"]), "column: unknown key"),
+        (
+            lambda d: d["features"]["booking"].update(column=["adults"]),
+            "features.booking.column: unknown key: remove it, or correct its spelling (did you mean columns?)",
+        ),
+        (
+            lambda d: d["features"]["agent_trend"].update(known="arrival"),
+            "features.agent_trend.known: unknown key: `known` belongs to a column under `schema`; move it there",
+        ),
+        (lambda d: d["gate"].update(holdout={}), "gate.holdout: unknown key: `holdout` belongs to the top level of"),
+        (
+            lambda d: d["moments"]["booking"].update(time_zone="Europe/Paris"),
+            "moments.booking.time_zone: unknown key: `time_zone` belongs to `source`; move it there, or remove it",
+        ),
         (lambda d: d.pop("key"), "key: required key is missing"),
         (lambda d: d.update(key=[]), "key:"),
         (lambda d: d.update(key=["nope"]), "key: column 'nope' is not in the schema"),

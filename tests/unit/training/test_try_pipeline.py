@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rempart.cli.views import trying
 from rempart.errors import IngestError, PipelineError
 from rempart.flows.training import try_pipeline as flow
+from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.sampling import extract, files
-from rempart.settings.pipeline import Pipeline
+from rempart.orchestration import run_notes
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.training import backends
 from tests.unit.training import stage
 
@@ -78,7 +82,26 @@ def test_reasons_head_and_baseline(file: Path) -> None:
     assert found.baseline is not None and found.baseline.holdout_rows > 0 and found.good
     shown = "\n".join(trying.lines(found, pipeline()))
     assert "1 x price is out of range (line 11)" in shown and "Baseline: mae of price is" in shown
+    assert "  1 row repeats the key of another row: stay_id\n" in shown and "passed over" not in shown
     assert CANARY not in shown and CANARY not in str(found) and flow.HIDDEN in shown
+    assert "Next: deliver the data and run the pipeline." in shown
+    *_, last = trying.lines(found, pipeline(), "It is still a draft: decide the 2 lines.")
+    assert last == "Next: finish include/pipelines/stays_test.yaml. It is still a draft: decide the 2 lines."
+
+
+def test_rows_that_are_passed_over_are_told_in_the_words_of_an_ingestion(tmp_path: Path) -> None:
+    rows = [line(i) for i in range(400)]
+    rows[20], rows[30] = line(19, price=70), line(29)
+    (file := tmp_path / "stays.csv").write_text(HEADER + "".join(rows))
+    found = tried(spec := pipeline(on_conflict="newest"), file)
+    (read,) = found.files
+    assert (read.accepted, read.passed_over, read.repeated, found.training_rows) == (400, 2, 2, 398)
+    shown = list(trying.lines(found, spec))
+    words = ", 2 passed over for equal or newer rows"
+    assert shown[0] == f"stays.csv: 400 rows read, 400 accepted, 0 refused{words}"
+    assert shown[1] == "  2 rows repeat the key of another row: stay_id"
+    results = {"deliveries": 1, "delivered": 400, "accepted": 400, "quarantined": 0, "passed_over": 2}
+    assert words in run_notes.words("ingest", {**results, "snapshot": "s", "total_rows": 398})
 
 
 def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
@@ -210,3 +233,28 @@ def test_a_parquet_file_that_unpacks_to_much_more_is_sampled(tmp_path: Path, mon
     pq.write_table(table, tmp_path / "x.parquet")
     taken = extract.take(tmp_path / "x.parquet", tmp_path / "sample")
     assert not taken.whole and 500 < pq.read_metadata(taken.file).num_rows < 600
+
+
+def test_open_rows_wait_and_rows_that_were_closed_too_late_are_told(tmp_path: Path) -> None:
+    """As docs/how-to/add-a-pipeline.md says of a target that comes later than its row."""
+    first = date(2026, 1, 1)
+    rows = ["claim,declared_on,rooms,closed_on,paid"]
+    for n in range(200):
+        closed = f"{first + timedelta(days=n + 15)},{n % 9 * 100 + 1}" if n < 190 else ","
+        rows.append(f"S{n},{first + timedelta(days=n)},{n % 9},{closed}")
+    file = tmp_path / "claims.csv"
+    file.write_text("\n".join([*rows, ""]))
+    text = draft_pipeline(file)
+    assert "  rooms: {type: integer, known: event}    # CHECK: rooms alone almost determines paid: is it known" in text
+    draft = yaml.safe_load(text)
+    draft["moments"]["closed"] = {"column": "closed_on"}
+    draft["schema"] |= {"closed_on": {"type": "date", "known": "closed"}, "paid": {"type": "number", "known": "closed"}}
+    draft |= {"holdout": {"column": "declared_on", "last": "29d"}, "max_quarantined": 0.1}
+    spec = ModelPipeline.model_validate(draft)
+    found = tried(spec, file)
+    (read,) = found.files
+    assert (read.accepted, {refusal.rows for refusal in read.refusals}, read.held_back) == (190, {10}, False)
+    assert found.baseline is not None and (found.baseline.train_rows, found.baseline.holdout_rows) == (145, 30)
+    assert found.late == 15, "claims of the days 145 to 159 were closed on day 160 or later"
+    shown = list(trying.lines(found, spec))
+    assert "15 rows not used: paid became known only after the hold-out began." in shown

@@ -28,7 +28,7 @@ class RestoreCheck:
     @property
     def line(self) -> str:
         """Return the check as a line for people: `ok: evidence: no row is lost (9 rows, the point says 9)`."""
-        return f"{_MARKS[self.ok]}: {self.what} ({self.detail})"
+        return f"{_MARKS[self.ok]}: {self.what} ({self.detail.removeprefix('not run: ')})"
 
 
 def equal_tables(

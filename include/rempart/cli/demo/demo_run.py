@@ -230,10 +230,8 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print, *, 
 
 def _before(now: float) -> float:
     """Return the seconds before the demo: since `make demo` began, else since this process started."""
-    import psutil
-
     began = os.environ.get("REMPART_DEMO_BEGAN")
-    return max(0.0, now - (float(began) if began else psutil.Process().create_time()))
+    return max(0.0, now - float(began)) if began else progress.since_start()
 
 
 def _last(file: Path) -> dict[str, Any]:

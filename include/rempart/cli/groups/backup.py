@@ -44,10 +44,14 @@ def backup_now() -> None:
         rempart backup now
     """
     from rempart.airflow_api import AirflowApi
+    from rempart.cli import run_follow
     from rempart.settings import config
 
+    def tell(tasks: str) -> None:
+        typer.echo(tasks if tasks.startswith("skipped") else run_follow.progress(tasks))
+
     typer.echo("Starting backup_platform in Airflow; it waits while another run of it goes on.")
-    point = AirflowApi(config.environment_connections("airflow_api")).run("backup_platform", "back_up", {}, typer.echo)
+    point = AirflowApi(config.environment_connections("airflow_api")).run("backup_platform", "back_up", {}, tell)
     typer.echo(f"restore point {point['id']}")
 
 

@@ -67,8 +67,9 @@ def deliver_files(
 ) -> None:
     """Check the header of files, upload them to the landing bucket, read them back, and show what happens next.
 
-    Nothing is uploaded if the header of a file is wrong. A file never replaces another delivery that waits under its
-    name.
+    Nothing is uploaded if the header of a file is wrong. The first 1,000 rows are checked by their types: rows that
+    would go to quarantine are shown as a warning, and the upload goes on. A file never replaces another delivery that
+    waits under its name.
 
     Example:
 
@@ -78,7 +79,7 @@ def deliver_files(
     """
     from rempart.cli.views import delivery, names
     from rempart.deployment.setup.terminal import is_live
-    from rempart.flows.ingestion import deliver
+    from rempart.flows.ingestion import deliver, first_rows
     from rempart.flows.shared.platform import open_platform
     from rempart.ingestion.draft import reminder
     from rempart.settings import pipelines
@@ -86,6 +87,7 @@ def deliver_files(
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
     draft = reminder(pipelines.text_of(name))
     deliver.check(spec, files)
+    rendering.show(delivery.warnings(first_rows.judge(spec, files), spec))
     platform = open_platform()
     planned = deliver.plan(platform, spec, files)
     if dry_run:
@@ -131,7 +133,7 @@ def run_pipeline(
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
-        typer.echo(f"Starting ingest_{name} in Airflow, which may first have to read a new file: up to half a minute.")
+        typer.echo(f"Starting ingest_{name} in Airflow. A new pipeline file is read first: up to half a minute.")
         sys.stdout.flush()
         run = run_follow.start(api, name, key, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
@@ -225,9 +227,9 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     loaded, pipeline = configuration.check(), check_pipeline.load(name)
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
-    typer.echo(f"pipeline {name}: valid")
+    draft = reminder(pipelines.text_of(name))
+    typer.echo(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
     rendering.show([*derivations.lines(pipeline), *derivations.label_lines(pipeline)])
-    rendering.show(filter(None, [reminder(pipelines.text_of(name))]))
 
 
 @group.command("try")
@@ -280,8 +282,7 @@ def try_pipeline(
             steps = [progress.Step(stage) for stage in flow.stages(spec, train=train)]
             with progress.shown(f"try {name}", steps) as shown:
                 tried = flow.try_pipeline(spec, chosen, shown.stage, page=profile, train=train)
-            draft = reminder(pipelines.text_of(name))
-            rendering.show((*trying.lines(tried, spec), *([draft] if draft else [])))
+            rendering.show(trying.lines(tried, spec, reminder(pipelines.text_of(name))))
     raise typer.Exit(0 if tried.good else 1)
 
 

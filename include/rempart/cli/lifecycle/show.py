@@ -12,18 +12,22 @@ from rempart.cli.lifecycle.remove import Name
 
 
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show a pipeline: files that wait, deliveries, snapshot, quarantine by rule, champion, and what to do next.
+    """Show a pipeline: files that wait, what runs, deliveries, snapshot, quarantine, champion, and what to do next.
 
     Of a derived pipeline, also its inputs, and from which of their columns each of its columns comes.
 
-    It looks for the current snapshot's objects at the active site (ten seconds at most), and compares the champion's
-    files with their record (a minute at most). Exit code 1: something is missing, or a source did not answer.
+    It asks Airflow which stages run (half a minute at most), looks for the current snapshot's objects at the active
+    site (ten seconds at most), and compares the champion's files with their record (a minute at most). Exit code 1:
+    something is missing, or a source did not answer.
 
     Example:
 
         rempart pipeline show hotel_bookings
         rempart pipeline show hotel_bookings --json
     """
+    from rempart.airflow_api import AirflowApi
+    from rempart.cli import run_follow
+    from rempart.cli.lifecycle import running
     from rempart.cli.views import derivations, facts, model_files, names, pipelines, snapshot_objects, waiting
     from rempart.flows.shared.platform import open_platform
     from rempart.settings import config
@@ -35,11 +39,16 @@ def show(name: Name, as_json: AsJson = False) -> None:
     found = facts.gather()
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
-    objects, waits = None, None if state.error else waiting.look(open_platform, files.named(name))
-    if waits:
-        state = replace(state, next=waiting.step(waits, name, state.next))
-    if state.snapshot and not state.error:
-        objects = snapshot_objects.look(open_platform, files.named(name), state.snapshot.id)
+    objects, waits, runs = None, None, None
+    spec = None if state.error else files.named(name)
+    if spec:
+        waits = waiting.look(open_platform, spec)
+        runs = running.look(
+            lambda: AirflowApi(config.environment_connections("airflow_api")), name, run_follow.stages_of(spec)
+        )
+        state = replace(state, next=running.step(runs, name, waiting.step(waits, name, state.next)))
+    if state.snapshot and spec:
+        objects = snapshot_objects.look(open_platform, spec, state.snapshot.id)
         if objects.missing:
             state = replace(state, next=snapshot_objects.step(name))
     model = model_files.look(open_platform, name, state.champion.version) if state.champion else None
@@ -47,20 +56,20 @@ def show(name: Name, as_json: AsJson = False) -> None:
         state = replace(state, next=model_files.STEP)
     if as_json:
         document = {"at": found.at, "unknown": found.unknown(), **pipelines.as_json(state, landing)}
-        derived = None if state.error else derivations.as_json(files.named(name))
-        document |= {"waiting": waiting.as_json(waits), "objects": snapshot_objects.as_json(objects)}
-        document |= {"model_files": model_files.as_json(model)}
+        derived = derivations.as_json(spec) if spec else None
+        document |= {"waiting": waiting.as_json(waits), "running": running.as_json(runs)}
+        document |= {"objects": snapshot_objects.as_json(objects), "model_files": model_files.as_json(model)}
         json_documents.show({**document, "derived": derived})
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
-        waits_line = (waiting.line(waits),) if waits else ()
-        spec = None if state.error else files.named(name)
+        now_lines = (*([waiting.line(waits)] if waits else ()), *(running.lines(runs, found.at) if runs else ()))
         derived_lines = (*derivations.lines(spec), *derivations.label_lines(spec)) if spec else ()
         lines = (
-            *pipelines.state_lines(state, landing, told, waits_line, model_files.lines(model) if model else ()),
+            *pipelines.state_lines(state, landing, told, now_lines, model_files.lines(model) if model else ()),
             *derived_lines,
             *pipelines.unknown(moment(found, found.at)),
         )
         rendering.show(lines)
     seen = not (objects and (objects.missing or objects.silent)) and not (waits and waits.silent)
+    seen = seen and not (runs and runs.silent)
     raise typer.Exit(0 if facts.complete(found) and seen and model in (None, model_files.ModelFiles()) else 1)

@@ -9,7 +9,10 @@ from datetime import datetime, timedelta
 from rempart.cli.views import text
 from rempart.deployment.setup.terminal import size
 from rempart.flows.ingestion.deliver import Delivered, PlannedFile, Progress, Step
+from rempart.flows.ingestion.first_rows import MOST, FirstRows
+from rempart.settings.pipeline import Pipeline
 
+CHECKED = f"Only the header and the types of the first {MOST:,} rows were checked."
 WORDS: dict[Step, str] = {"upload": "uploading", "check": "reading back"}
 
 
@@ -59,13 +62,32 @@ def _bars(sizes: dict[str, int], out: Callable[[str], object]) -> Iterator[Progr
         yield tell
 
 
+_SHOWN = 3
+"""Lines of one reason."""
+
+
+def warnings(looked: Sequence[FirstRows], pipeline: Pipeline) -> Iterator[str]:
+    """Yield which of the first rows would go to quarantine, as lines; none if all are good."""
+    for file in looked:
+        if file.fault:
+            yield f"WARNING: {file.file}: ingestion would refuse this file as a whole: {file.fault}"
+        elif file.refused:
+            of = text.counted(file.rows, "row") if file.rows < MOST else f"first {MOST:,} rows"
+            yield f"WARNING: {file.file}: {file.refused:,} of its {of} would go to quarantine:"
+            for reason, lines in file.reasons.items():
+                yield f"  {len(lines):>7,} x {reason}{text.places(lines[:_SHOWN], len(lines))}"
+            if file.refused > pipeline.max_quarantined * file.rows:
+                share = f"{100 * pipeline.max_quarantined:g} %"
+                yield f"  If all its rows are like these, it will be held back: more than {share} (`max_quarantined`)."
+
+
 def plan_lines(planned: Sequence[PlannedFile]) -> Iterator[str]:
     """Yield what a delivery would do, as lines."""
     words = {"waiting": "waits already, with the same bytes", "ingested": "was ingested before, with the same bytes"}
     for file in planned:
         yield f"{file.name}: {words.get(file.state, f'{size(file.size)} to upload to {file.key}')}"
     yield "Nothing was uploaded. Leave out --dry-run to deliver."
-    yield "Only the headers were checked. To judge the rows first, and store nothing: rempart pipeline try NAME FILE"
+    yield f"{CHECKED} To judge all rows first, and store nothing: rempart pipeline try NAME FILE"
 
 
 FEW = 3
@@ -97,7 +119,7 @@ def following(pipeline: str, waiting: int, scheduled: tuple[datetime, timedelta]
     if not waiting:
         yield f"No delivery waits. State of the pipeline: rempart pipeline show {pipeline}"
         return
-    yield "Only the headers were checked: the ingestion judges each row, and keeps what it refuses in quarantine."
+    yield f"{CHECKED} The ingestion judges each row by all rules."
     files = "1 delivery waits" if waiting == 1 else f"{waiting} deliveries wait"
     if scheduled is None:
         yield f"{files}. The pipeline file has no schedule, so you start the ingestion:"

@@ -62,8 +62,8 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
             ("EXPECTATION", "BROKEN BY", "OF ROWS"),
             ((rule.reason, f"{rule.unexpected:,}", f"{rule.judged:,}") for rule in shares),
         )
-        yield "OF ROWS leaves out rows that were refused before, such as those with a value of the wrong type."
+        yield "OF ROWS counts the rows whose values have the right types: only these are checked by expectations."
     yield ""
     yield f"To look at the rows, open {cockpit} and choose a delivery."
     yield "  Log in as admin, with the password of `rempart stack password airflow`, or as a user of your own."
-    yield f"  A script triggers preview_quarantine_{name}."
+    yield f"  In a script, trigger the DAG preview_quarantine_{name}."

@@ -7,16 +7,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rempart.cli.views import text
-from rempart.features.label_feed import told
+from rempart.features.label_feed import told, told_late
 from rempart.flows.training.try_pipeline import Baseline, Tried, TriedFile
 from rempart.models.metrics import LOWER_IS_BETTER
+from rempart.orchestration import run_notes
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 _WIDEST = 20
 
 
-def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
-    """Yield what became of the files, the head of the training set, and the baseline."""
+def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterator[str]:
+    """Yield what became of the files, the head of the training set, and the baseline.
+
+    `draft`: what is left to decide in the pipeline file.
+    """
     for file in tried.files:
         yield from _file(file)
     if tried.head:
@@ -27,15 +31,19 @@ def lines(tried: Tried, pipeline: Pipeline) -> Iterator[str]:
     yield ""
     if tried.labels and isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_:
         yield f"Labels: {told(pipeline.prediction.from_.pipeline, tried.labels)}."
+    elif tried.late and isinstance(pipeline, ModelPipeline):
+        yield f"{told_late(tried.late, pipeline.prediction.target)}."
     if tried.baseline and isinstance(pipeline, ModelPipeline):
         yield from _baseline(tried.baseline, pipeline)
     if tried.model and isinstance(pipeline, ModelPipeline):
         figures = text.figures(tried.model.metrics, pipeline.gate.metric)
         yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
-        yield "  This is no verdict of the gate. It judges the model of a run, by all rules and against the champion."
+        yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
     yield from tried.open
     yield ""
-    if tried.good:
+    if draft:
+        yield f"Next: finish include/pipelines/{pipeline.name}.yaml. {draft}"
+    elif tried.good:
         yield f"Next: deliver the data and run the pipeline.\n  rempart pipeline deliver {pipeline.name} FILE"
     else:
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."
@@ -47,7 +55,13 @@ def _file(file: TriedFile) -> Iterator[str]:
         return
     some = " of a sample" if file.sampled else ""
     refused = file.read - file.accepted
-    yield f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
+    yield (
+        f"{file.file}: {text.counted(file.read, 'row')}{some} read, {file.accepted:,} accepted, {refused:,} refused"
+        f"{run_notes.changes(0, file.passed_over)}"
+    )
+    if file.repeated:
+        verb = "repeats" if file.repeated == 1 else "repeat"
+        yield f"  {text.counted(file.repeated, 'row')} {verb} the key of another row: {', '.join(file.key)}"
     for refusal in file.refusals:
         numbers = [example.line for example in refusal.examples if example.line is not None]
         yield f"  {refusal.rows:>7,} x {refusal.reason}{text.places(numbers, refusal.rows)}"

@@ -227,7 +227,7 @@ class _Above(io.TextIOBase):
 class Counter:
     """One task that is counted: a bar at a terminal, a plain line every `every` seconds elsewhere."""
 
-    def __init__(self, stream: TextIO, environment: Mapping[str, str], every: float = 15.0) -> None:
+    def __init__(self, stream: TextIO, environment: Mapping[str, str], every: float = 5.0) -> None:
         self.text, self.done, self.total = "", 0.0, 0.0
         self._began = self._told = time.monotonic()
         self._every, self._stream = every, stream

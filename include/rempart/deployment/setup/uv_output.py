@@ -1,9 +1,11 @@
-"""Reads the output of uv and pip: how far an installation is, and why it failed. Standard library only."""
+"""Tells how far an installation by uv or pip is, and why it failed. Standard library only."""
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rempart.deployment.setup.terminal import printable
 
@@ -39,15 +41,47 @@ class Sync:
             return replace(self, prepared=True)
         return replace(self, prepared=True, installed=True) if line.startswith("Installed ") else self
 
-    def shown(self, installed: int) -> tuple[str, float, float]:
-        """Return what to show: a text, and how much is done of what. `installed` packages came since uv began."""
+    def shown(self, installed: int, compiled: tuple[int, int] = (0, 0)) -> tuple[str, float, float]:
+        """Return what to show: a text, and how much is done of what.
+
+        `installed` packages came since uv began. `compiled`: how many files are compiled, of how many.
+        """
         if self.installed:
-            return "compiling the modules, about 20 s on 2 cores", 0.0, 0.0
+            done, total = compiled
+            return f"compiled {done:,} of {total:,} files", done, total
         if self.packages and (installed > 0 or self.prepared):
             return f"installed {installed} of {self.packages} packages", installed, self.packages
         if self.sizes:
             return f"downloaded {self.done:.0f} of {self.total:.0f} MB", self.done, self.total
         return "reading the package index", 0.0, 0.0
+
+
+class CompiledFiles:
+    """Counts the Python files below folders, and those that uv has compiled for this version of Python."""
+
+    def __init__(self, *folders: Path) -> None:
+        self._open: dict[Path, set[str]] = {}
+        self._closed = 0
+        for folder in folders:
+            for file in folder.rglob("*.py"):
+                wanted = self._open.setdefault(file.parent / "__pycache__", set())
+                wanted.add(f"{file.stem}.{sys.implementation.cache_tag}.pyc")
+        self.total = sum(map(len, self._open.values()))
+
+    def count(self) -> tuple[int, int]:
+        """Return how many files are compiled now, of how many. A folder that is done is not looked at again."""
+        some = 0
+        for cache, wanted in list(self._open.items()):
+            try:
+                found = sum(file.name in wanted for file in cache.iterdir())
+            except OSError:  # nothing of this folder is compiled yet
+                continue
+            if found == len(wanted):
+                del self._open[cache]
+                self._closed += found
+            else:
+                some += found
+        return self._closed + some, self.total
 
 
 UNKNOWN = "Read the lines above; `make preflight` checks index, proxy and certificates."

@@ -10,8 +10,8 @@ from rempart.features.plan import LAST_ROW_AT, ViewTable
 from rempart.settings.pipeline import ModelPipeline, TrailingView
 
 
-def select(pipeline: ModelPipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
-    """Return the query of the entity, the features, and the instant from which they hold.
+def select(pipeline: ModelPipeline, table: ViewTable, view: TrailingView, rows: sql.Composable) -> sql.Composed:
+    """Return the query of the entity, the features, and the instant from which they hold; `rows` are the snapshot's.
 
     With `windows`, there is a row whenever a value begins or ceases to count. With `days` only when one begins, or when
     a version that counts is replaced: so the windows end with the last such day.
@@ -19,7 +19,7 @@ def select(pipeline: ModelPipeline, table: ViewTable, view: TrailingView) -> sql
     made = spans.Trailing(pipeline, view, table)
     sums, groups = Sums(made), extremes.groups(made)
     steps = [
-        ("spans", spans.select(made)),
+        ("spans", spans.select(made, rows)),
         ("changes", sums.changes()),
         ("steps", sums.steps()),
         *extremes.parts(groups),

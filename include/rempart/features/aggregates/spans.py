@@ -13,7 +13,7 @@ from datetime import timedelta
 from psycopg import sql
 
 from rempart.features import tables, versions
-from rempart.features.plan import DAY, ViewTable, rows_table
+from rempart.features.plan import DAY, ViewTable
 from rempart.settings.learning import window_length
 from rempart.settings.pipeline import ModelPipeline, TrailingView
 
@@ -64,8 +64,8 @@ def value(column: str) -> sql.Identifier:
     return sql.Identifier(f"value {column}")
 
 
-def select(made: Trailing) -> sql.Composed:
-    """Return the query of all rows that belong to a group: `entity`, `moment`, `place`, `past`, values, ticks.
+def select(made: Trailing, rows: sql.Composable) -> sql.Composed:
+    """Return the query of all `rows` that belong to a group: `entity`, `moment`, `place`, `past`, values, ticks.
 
     `place` numbers the rows of a group in order of their ticks, and of their keys in one tick.
     """
@@ -99,8 +99,8 @@ def select(made: Trailing) -> sql.Composed:
             for window in made.view.spans
         ),
     ]
-    return sql.SQL("SELECT {} FROM (SELECT {} FROM {}) r WHERE entity IS NOT NULL").format(
-        sql.SQL(", ").join(outer), sql.SQL(", ").join(inner), tables.name(rows_table(pipeline))
+    return sql.SQL("SELECT {} FROM (SELECT {} FROM {} given) r WHERE entity IS NOT NULL").format(
+        sql.SQL(", ").join(outer), sql.SQL(", ").join(inner), rows
     )
 
 
@@ -112,7 +112,7 @@ def _validity(pipeline: ModelPipeline, version: str | None, *, whole: bool) -> l
     date = pipeline.columns[version].type == "date"
     if whole and not date:
         column = sql.SQL("(({} AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date").format(column)
-    tick = _days(column) if whole else _microseconds(tables.midnight(column) if date else column)
+    tick = _days(column) if whole else microseconds_since_1970(tables.midnight(column) if date else column)
     return [
         sql.SQL("{} AS valid").format(tick),
         sql.SQL("lead({}) OVER (PARTITION BY {} ORDER BY {}) AS past").format(
@@ -133,14 +133,15 @@ def _tick(pipeline: ModelPipeline, moment: str, *, whole: bool) -> sql.Composabl
         return _days(tables.day(pipeline, moment))
     if pipeline.moments[moment].is_day(pipeline.columns):
         return sql.SQL("(({} + 1) * {} - 1)").format(_days(tables.day(pipeline, moment)), sql.Literal(DAY))
-    return _microseconds(tables.instant(pipeline, moment))
+    return microseconds_since_1970(tables.instant(pipeline, moment))
 
 
 def _days(date: sql.Composable) -> sql.Composable:
     return sql.SQL("({} - date '1970-01-01')::bigint").format(date)
 
 
-def _microseconds(instant: sql.Composable) -> sql.Composable:
+def microseconds_since_1970(instant: sql.Composable) -> sql.Composable:
+    """Return the tick of an instant in microseconds."""
     # seconds and their parts apart: DuckDB's seconds are floats, which hold no microseconds of far times
     return sql.SQL(
         "(EXTRACT(EPOCH FROM date_trunc('second', {i}))::bigint * 1000000 + EXTRACT(MICROSECONDS FROM {i})::bigint"

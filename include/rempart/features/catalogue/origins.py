@@ -21,7 +21,8 @@ def columns_of(pipeline: ModelPipeline, view_name: str) -> Mapping[str, tuple[st
         made = {aggregate.feature: (aggregate.column,) if aggregate.column else () for aggregate in view.aggregates()}
         return made | ({SINCE_LAST: tuple(pipeline.moments[view.at].columns)} if view.since_last else {})
     parts = {f"{column}_{part}": (column,) for column, parts in view.calendar.items() for part in parts}
-    return {column: (column,) for column in view.columns} | parts
+    own = {column: (column,) for column in view.columns} | parts
+    return own | {feature: tuple(read) for feature, read in view.read_by_expressions().items()}
 
 
 def delivered(columns: Iterable[str], derived: Mapping[str, Lineage]) -> tuple[str, ...] | None:

@@ -13,9 +13,10 @@ from typing import Any
 
 from psycopg import sql
 
-from rempart.features import online, tables, versions
+from rempart.features import tables, versions
 from rempart.features.databases import Session
 from rempart.features.freshness.comparison import Entity, EntitySet, ViewRow
+from rempart.features.online_store.reading import ViewReader
 from rempart.features.plan import LAST_ROW_AT, ViewTable, rows_table
 from rempart.features.views import select_view
 from rempart.settings.learning import SINCE_LAST
@@ -150,7 +151,7 @@ def served(
     ).fetchall()
     there: dict[Entity, datetime] = dict(found)
     asked = [entity for entity in there if entity in known]
-    rows = online.read_rows(opened, pipeline, view.view, [known[entity] for entity in asked], at)
+    rows = ViewReader(opened, pipeline, view.view).read([known[entity] for entity in asked], at)
     features = {entity: {name: row[name] for name in view.features} for entity, row in zip(asked, rows, strict=True)}
     return {entity: ViewRow(features.get(entity, {}), moment) for entity, moment in there.items()}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 import psycopg
@@ -56,11 +57,11 @@ class RowOnlineStore(OnlineStore):
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
         """Return event time and values of each entity, in one round trip; (None, None) if it is unknown."""
         online = online_table(config.project, table)
-        fields = [field for field in online.fields if requested_features is None or field.name in requested_features]
+        query, made = _selected(online, None if requested_features is None else tuple(requested_features))
         keys = [_key(online, entity) for entity in entity_keys]
         with self._session(config) as opened, opened.cursor(binary=True) as cursor:
-            found = {row[0]: row[1:] for row in cursor.execute(writing.select(online, fields), (keys,))}
-        return [_answer(fields, found.get(key)) for key in keys]
+            found = {row[0]: row for row in cursor.execute(query, (keys,), prepare=True)}
+        return [_answer(made, found.get(key)) for key in keys]
 
     def online_write_batch(
         self, config: Any, table: Any, data: Sequence[Written], progress: Callable[[int], Any] | None
@@ -99,6 +100,7 @@ class RowOnlineStore(OnlineStore):
                 online = online_table(config.project, table)
                 if generations.create(opened, online):
                     generations.add_key(opened, online)
+                    generations.watch(opened, online)
             self._drop(opened, config, tables_to_delete)
 
     def teardown(self, config: Any, tables: Sequence[Any], entities: Sequence[Any]) -> None:
@@ -144,11 +146,21 @@ def _value(field: Field, value: Any) -> Any:
     return None if value is None or value.WhichOneof("val") is None else getattr(value, _VALUES[field.type])
 
 
-def _answer(fields: Sequence[Field], row: Sequence[Any] | None) -> tuple[datetime | None, dict[str, Any] | None]:
+@lru_cache(maxsize=256)
+def _selected(table: OnlineTable, features: tuple[str, ...] | None) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """Return the query of some features, by default all, and the name of each with the part of Feast's message."""
+    fields = [field for field in table.fields if features is None or field.name in features]
+    return writing.select(table, fields).as_bytes(None), tuple((field.name, _VALUES[field.type]) for field in fields)
+
+
+def _answer(
+    made: Sequence[tuple[str, str]], row: Sequence[Any] | None
+) -> tuple[datetime | None, dict[str, Any] | None]:
     if row is None:
         return None, None
-    *values, at = row
-    return at, {
-        field.name: Value() if value is None else Value(**{_VALUES[field.type]: value})
-        for field, value in zip(fields, values, strict=True)
-    }
+    values = {}
+    for (name, part), value in zip(made, row[1:-1], strict=True):
+        values[name] = message = Value()
+        if value is not None:
+            setattr(message, part, value)
+    return row[-1], values

@@ -1,17 +1,22 @@
 """Which online tables there are: a view has the current generation, and for a while the former one with other columns.
 
 The online database has its own list of tables. A table is created, listed and dropped in one transaction, so an
-interrupted run leaves no table that the list does not name.
+interrupted run leaves no table that the list does not name. The list also has the mark of each table: what the last
+materialization left in it. A trigger takes the mark away before anything is written, whoever writes; a materialization
+sets it last. So a table with a mark is as a materialization left it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import LiteralString
 
 from psycopg import sql
 
 from rempart.features.databases import Session
+from rempart.features.online_store.comparison import Content, Mark
 from rempart.features.plan import OnlineTable
 from rempart.features.tables import name
 
@@ -20,8 +25,31 @@ _REGISTER: LiteralString = """
         name text PRIMARY KEY,
         pipeline text NOT NULL,
         view text NOT NULL,
-        is_current boolean NOT NULL
-    )"""
+        is_current boolean NOT NULL,
+        relation oid,
+        written_at timestamptz,
+        entities bigint,
+        hashes numeric,
+        compared_at timestamptz
+    );
+    COMMENT ON COLUMN online_tables.relation IS
+        'The table that the mark describes: a table that was restored or made again has another identifier.';
+    CREATE OR REPLACE FUNCTION online_table_written() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog AS $$
+    BEGIN
+        UPDATE public.online_tables SET written_at = NULL WHERE name = TG_TABLE_NAME;
+        RETURN NULL;
+    END $$"""
+_TRIGGER = "written"
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """What the list says of a table: whether it is its view's current one, its mark, and its last full comparison."""
+
+    is_current: bool
+    mark: Mark | None
+    compared_at: datetime | None
 
 
 def has_register(opened: Session) -> bool:
@@ -50,9 +78,23 @@ def tables_of(opened: Session, pipeline: str, view: str | None = None, *, former
     return [str(table) for (table,) in found]
 
 
-def is_current(opened: Session, table: OnlineTable) -> bool:
-    """Return whether this is the view's current table: a former one may hold old values."""
-    return bool(opened.execute("SELECT 1 FROM online_tables WHERE name = %s AND is_current", (table.name,)).fetchone())
+def lock(opened: Session, pipeline: str) -> None:
+    """Let no other program write to the pipeline's online tables until the transaction ends; readers feel nothing."""
+    opened.execute("SELECT FROM online_tables WHERE pipeline = %s ORDER BY name FOR UPDATE", (pipeline,))
+
+
+def entry(opened: Session, table: OnlineTable) -> TableEntry:
+    """Return what the list says of a table. A table that took the place of the one that was listed has no mark."""
+    found = opened.execute(
+        "SELECT is_current, relation = to_regclass(%s)::oid, written_at, entities, hashes, compared_at"
+        " FROM online_tables WHERE name = %s",
+        (_qualified(table), table.name),
+    ).fetchone()
+    if found is None:
+        return TableEntry(is_current=False, mark=None, compared_at=None)
+    is_current, is_same, written_at, entities, hashes, compared_at = found
+    mark = Mark(written_at, Content(entities, int(hashes))) if is_same and written_at else None
+    return TableEntry(is_current, mark, compared_at)
 
 
 def create(opened: Session, table: OnlineTable) -> bool:
@@ -61,7 +103,7 @@ def create(opened: Session, table: OnlineTable) -> bool:
         "INSERT INTO online_tables VALUES (%s, %s, %s, false) ON CONFLICT (name) DO NOTHING",
         (table.name, table.pipeline, table.view),
     )
-    if opened.execute("SELECT to_regclass(%s)", (f'public."{table.name}"',)).fetchone() != (None,):
+    if opened.execute("SELECT to_regclass(%s)", (_qualified(table),)).fetchone() != (None,):
         return False
     columns = sql.SQL(", ").join(sql.SQL("{} {}").format(name(c), sql.SQL(declared)) for c, declared in table.columns)
     opened.execute(sql.SQL("CREATE TABLE {} ({})").format(name(table.name), columns))
@@ -73,16 +115,45 @@ def add_key(opened: Session, table: OnlineTable) -> None:
     opened.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(name(table.name), name(table.key)))
 
 
-def switch(opened: Session, pipeline: str, current: Sequence[OnlineTable]) -> None:
-    """Make these tables the current ones of the pipeline, and all its others former ones."""
+def watch(opened: Session, table: OnlineTable) -> None:
+    """Have every later write take the table's mark away."""
+    watched = opened.execute(
+        "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = %s AND tgenabled = 'A'",
+        (_qualified(table), _TRIGGER),
+    ).fetchone()
+    if watched is None:
+        opened.execute(
+            sql.SQL(
+                "CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION online_table_written();"
+                " ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"
+            ).format(trigger=name(_TRIGGER), table=name(table.name))
+        )
+
+
+def switch(opened: Session, pipeline: str, current: Mapping[OnlineTable, tuple[Mark, datetime]]) -> None:
+    """Make these tables the current ones of the pipeline, and all its others former ones.
+
+    Each has a mark and the time of its last full comparison. Nothing may be written after this.
+    """
     opened.execute(
         "UPDATE online_tables SET is_current = (name = ANY(%(names)s))"
         " WHERE pipeline = %(pipeline)s AND is_current <> (name = ANY(%(names)s))",
         {"names": [table.name for table in current], "pipeline": pipeline},
     )
+    for table, (mark, compared_at) in current.items():
+        opened.execute(
+            "UPDATE online_tables SET relation = to_regclass(%s)::oid, written_at = %s, entities = %s, hashes = %s,"
+            " compared_at = %s WHERE name = %s",
+            (_qualified(table), mark.at, mark.content.rows, mark.content.hashes, compared_at, table.name),
+        )
 
 
 def drop(opened: Session, tables: Iterable[str]) -> None:
     for table in tables:
         opened.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name(table)))
         opened.execute("DELETE FROM online_tables WHERE name = %s", (table,))
+
+
+def _qualified(table: OnlineTable) -> str:
+    return f'public."{table.name}"'

@@ -6,14 +6,16 @@ No value becomes a Python object.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from psycopg import sql
 
 from rempart.features import tables
 from rempart.features.databases import Session
 from rempart.features.online_store import generations
+from rempart.features.online_store.comparison import Content, Span
 from rempart.features.plan import Field, OnlineTable, ViewTable
 
 BLOCK = 1 << 18
@@ -24,23 +26,39 @@ Copied = Callable[[int], None]
 """Called with the number of rows copied so far."""
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Rows that were sent, the span of all entities of the offline store, its content, and that of the online table."""
+
+    sent: int
+    span: Span
+    wanted: Content
+    found: Content
+
+
 def write(
     offline: Session, online: Session, view: ViewTable, at: datetime, since: datetime | None, copied: Copied
-) -> int:
-    """Write the row that holds at `at` of every entity that changed after `since`; None means of all entities.
+) -> Comparison:
+    """Write the row that holds at `at` of every entity that changed after `since`, None means of all; digest all rows.
 
-    A new table is filled, an existing one changed where it differs. Return the number of entities read. Other sessions
-    see nothing of it before the transaction of `online` ends.
+    A new table is filled, an existing one changed where it differs. Other sessions see nothing of it before the
+    transaction of `online` ends. Each database reads its rows while the other one does.
     """
     table, query = view.online, newest(view, at, since)
-    if generations.create(online, table):
-        count = pipe(offline, query, online, table.name, copied, freeze=True)
-        generations.add_key(online, table)
-        return count
-    with_incoming(online, table)
-    count = pipe(offline, query, online, INCOMING, copied)
-    merge(online, table)
-    return count
+    is_new = generations.create(online, table)
+    if not is_new:
+        with_incoming(online, table)
+    sent = pipe(offline, query, online, table.name if is_new else INCOMING, copied, freeze=is_new)
+    with ThreadPoolExecutor(1) as side:
+        told = side.submit(digest, offline, table, newest(view, at))
+        if is_new:
+            generations.add_key(online, table)
+        generations.watch(online, table)
+        if not is_new:
+            merge(online, table)
+        found, _ = digest(online, table, stored(table))
+        wanted, span = told.result()
+    return Comparison(sent, span, wanted, found)
 
 
 def prune(offline: Session, online: Session, view: ViewTable, at: datetime) -> int:
@@ -57,56 +75,68 @@ def prune(offline: Session, online: Session, view: ViewTable, at: datetime) -> i
     ).rowcount
 
 
-def digest(opened: Session, table: OnlineTable, rows: sql.Composable) -> tuple[int, Any]:
-    """Return the number of rows and the sum of their hashes, which does not depend on their order.
+def update(
+    offline: Session, online: Session, view: ViewTable, at: datetime, since: datetime, copied: Copied
+) -> tuple[Content, Content]:
+    """Write the row that holds at `at` of every entity that changed after `since`, as `write` does.
 
-    `rows` are a table or a query in brackets, with the columns of `table`. PostgreSQL computes each row's hash from its
-    binary values, as it does for hash partitions, so the two databases agree.
+    Return what the online table contained of these entities before, and what it contains of them after it.
+    """
+    table = view.online
+    with_incoming(online, table)
+    pipe(offline, newest(view, at, since), online, INCOMING, copied)
+    # the limit has each row looked up by its key: without it the whole table may be read
+    there = sql.SQL("SELECT o.* FROM {} i, LATERAL (SELECT * FROM {} t WHERE t.{key} = i.{key} LIMIT 1) o").format(
+        tables.name(INCOMING), tables.name(table.name), key=tables.name(table.key)
+    )
+    before, _ = digest(online, table, there)
+    merge(online, table)
+    after, _ = digest(online, table, there)
+    return before, after
+
+
+def digest(opened: Session, table: OnlineTable, query: sql.Composable) -> tuple[Content, Span]:
+    """Return the content of a query's rows, which have the columns of `table`, and their span.
+
+    PostgreSQL computes each row's hash from its binary values, as it does for hash partitions, so the two databases
+    agree.
     """
     found = opened.execute(
-        sql.SQL("SELECT count(*), sum(hash_record_extended(ROW({}), 0)) FROM {} digested").format(
-            tables.names(column for column, _ in table.columns), rows
-        )
+        sql.SQL(
+            "SELECT count(*), coalesce(sum(hash_record_extended(ROW({}), 0)), 0), min(event_timestamp),"
+            " max(event_timestamp) FROM ({}) digested"
+        ).format(tables.names(column for column, _ in table.columns), query)
     ).fetchone()
     assert found is not None  # noqa: S101 - an aggregate gives one row
-    return int(found[0]), found[1]
+    return Content(int(found[0]), int(found[1])), Span(int(found[0]), found[2], found[3])
+
+
+def stored(table: OnlineTable) -> sql.Composed:
+    """Return the query of all rows of an online table."""
+    return sql.SQL("TABLE {}").format(tables.name(table.name))
 
 
 def newest(view: ViewTable, at: datetime, since: datetime | None = None) -> sql.Composed:
     """Return the query of the row that holds at `at` of each entity that changed after `since`, by default of all.
 
-    It has the columns of the online table.
+    It has the columns of the online table. An entity changed if one of its rows was loaded since, or began to hold.
     """
     key, table, holds = tables.name(view.join_key), tables.name(view.table), tables.holds(view, at)
     columns = tables.names(column for column, _ in view.online.columns)
-    loaded = sql.SQL("true") if since is None else sql.SQL("loaded_at > {}").format(sql.Literal(since))
-    if not view.dated:
-        return sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, table, loaded)
-    of_changed: sql.Composable = sql.SQL("true")
+    changed: sql.Composable = sql.SQL("true") if since is None else sql.SQL("loaded_at > {}").format(sql.Literal(since))
     if since is not None and view.passing:
-        newest_at = sql.SQL("max(event_timestamp) FILTER (WHERE {})").format(holds)
-        of_changed = sql.SQL("{key} IN (SELECT {key} FROM {table} GROUP BY {key} HAVING {later})").format(
-            key=key, table=table, later=changed(view, since, sql.SQL("max(loaded_at)"), newest_at)
-        )
-    elif since is not None:
-        of_changed = sql.SQL("{key} IN (SELECT {key} FROM {table} WHERE {loaded})").format(
-            key=key, table=table, loaded=loaded
+        changed = sql.SQL("({} OR (event_timestamp > {} AND {}))").format(changed, sql.Literal(since), holds)
+    if not view.dated:
+        return sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, table, changed)
+    if since is not None:
+        changed = sql.SQL("{key} IN (SELECT {key} FROM {table} WHERE {changed})").format(
+            key=key, table=table, changed=changed
         )
     # both descending: the order of the primary key, backwards
     return sql.SQL(
-        "SELECT DISTINCT ON ({key}) {columns} FROM {table} WHERE {holds} AND {of_changed}"
+        "SELECT DISTINCT ON ({key}) {columns} FROM {table} WHERE {holds} AND {changed}"
         " ORDER BY {key} DESC, event_timestamp DESC"
-    ).format(key=key, columns=columns, table=table, holds=holds, of_changed=of_changed)
-
-
-def changed(
-    view: ViewTable, since: datetime | None, loaded: sql.Composable, newest_at: sql.Composable
-) -> sql.Composable:
-    """Return the condition that an entity differs from what was written at `since`: by a load, or as time passed."""
-    by_load = sql.SQL("{} > {}").format(loaded, sql.Literal(since))
-    if not view.passing:
-        return by_load
-    return sql.SQL("({} OR {} > {})").format(by_load, newest_at, sql.Literal(since))
+    ).format(key=key, columns=columns, table=table, holds=holds, changed=changed)
 
 
 def select(table: OnlineTable, fields: Sequence[Field] | None = None) -> sql.Composed:

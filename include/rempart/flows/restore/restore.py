@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import RestoreCheck
@@ -77,20 +78,30 @@ def restore(
     live: Callable[[], Platform] = open_platform,
     runs: bool = False,
     patience: float = 0.0,
+    preparation: float = 0.0,
 ) -> RestoreResult:
     """Restore the selection, verify it, and write evidence of kind `restore`.
 
     `live` opens the restored platform once its secrets are in place. With `runs`, the platform already runs, perhaps on
     other machines, and nothing is started. `patience` is the number of seconds to wait in containers until the platform
-    is started. Raises BackupError before any change if the restore is not allowed, and at the end if a check failed.
-    Raises IntegrityError, SiteError, DatabaseUnavailable or StackError if a step fails; the same call then continues
-    the restore.
+    is started. `preparation` are the seconds since the request, from which the restore counts. Raises BackupError if
+    the restore is not allowed, before any change, and at the end if a check failed. Raises IntegrityError, SiteError,
+    DatabaseUnavailable or StackError if a step fails; the same call then continues the restore.
     """
     name = f"restore-{wish.aside}" if wish.aside else "restore" if selection.whole else "restore.part"
     file = stack.var / f"{name}.json"
     with only_restore(stack):
         run = _Restore(
-            stack, point, wish, selection, tools or postgresql.find_tools(), live, Journal(file), runs, patience
+            stack,
+            point,
+            wish,
+            selection,
+            tools or postgresql.find_tools(),
+            live,
+            Journal(file),
+            runs,
+            patience,
+            preparation,
         )
         result = run.whole() if selection.whole and not wish.aside else run.part()
     if not result.ok:
@@ -115,14 +126,16 @@ class _Restore:
     journal: Journal
     runs: bool = False
     patience: float = 0.0
+    preparation: float = 0.0
     checks: list[RestoreCheck] = field(default_factory=list)
     brought: RestoredObjects = field(default_factory=RestoredObjects)
 
     def __post_init__(self) -> None:
         self.clock = self.point.platform.clock
-        self.progress: Progress = self.journal.read(
-            self.point.link.point, self.point.link.manifest_sha256, self.clock()
-        )
+        asked = self.clock() - timedelta(seconds=self.preparation)
+        self.progress: Progress = self.journal.read(self.point.link.point, self.point.link.manifest_sha256, asked)
+        if self.preparation:
+            self.progress = self.progress.took("preparation", self.preparation)
 
     def whole(self) -> RestoreResult:
         """Restore everything in place: secrets, databases, objects, then start and check the services."""

@@ -201,7 +201,8 @@ def _view(databases: FeatureDatabases, pipeline: ModelPipeline, table: ViewTable
     rows = newest(databases.offline, pipeline, table)
     if not rows:
         return RestoreCheck(what, None, "not run: nothing was materialized")
-    found = online.stored_rows(databases, pipeline, table.view, [key for key, _ in rows])
+    with online.reader(databases, pipeline, table.view) as reader:
+        found = reader.stored([key for key, _ in rows])
     fields = [field.name for field in table.fields]
     wrong = sum(
         any(not _same(got[field], wanted[field]) for field in fields)

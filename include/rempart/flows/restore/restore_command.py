@@ -12,9 +12,10 @@ from rempart.backup.drill import anomalies
 from rempart.backup.points import points
 from rempart.backup.points.restore_plan import Selection
 from rempart.deployment.setup.paths import Stack
-from rempart.errors import IntegrityError, ObjectMissing, StackError
+from rempart.deployment.setup.terminal import duration
+from rempart.errors import IntegrityError, ObjectMissing, RempartError, StackError
 from rempart.flows.governance import evidence
-from rempart.flows.restore import repair, restore_active, restore_erasures, restore_report
+from rempart.flows.restore import repair, restore_active, restore_erasures, restore_newer, restore_report
 from rempart.flows.restore.restore import RestoreResult, restore
 from rempart.flows.restore.restore_source import (
     FoundPoints,
@@ -79,10 +80,13 @@ class Prepared:
         With `yes`, the parts are left out, because the plan listed them, and the restore reports the erasures itself.
         """
         manifest, parts = self.point.manifest, self.wish.parts
-        yield from restore_report.explain(manifest, self.selection, self.point.platform.clock(), parts=not yes)
+        newer, older = ((), ()) if self.wish.aside else self._newer()
+        yield from restore_report.explain(
+            manifest, self.selection, self.point.platform.clock(), parts=not yes, wanted=parts, newer=newer
+        )
         yield from restore_report.left_out(parts)
         if not self.wish.aside:
-            yield restore_report.undone(manifest, parts)
+            yield from restore_report.undone(manifest, parts, older)
         for doubt in doubts(self.found, self.point):
             yield (
                 f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md,"
@@ -93,6 +97,17 @@ class Prepared:
         if self.wish.active:
             left = f"changes at '{manifest.source}' after the restore point are lost"
             yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"
+
+    def _newer(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return lines about what the restore point does not hold, or why the running platform cannot tell.
+
+        Then the pipelines whose current snapshot becomes an older one.
+        """
+        try:
+            found = restore_newer.look(open_platform().ledger, self.point.manifest.created_at, self.wish.parts)
+        except RempartError as error:
+            return [f"newer     UNKNOWN: what came after this restore point: {error.what}"], ()
+        return [*restore_newer.lines(found)], restore_newer.older(found, self.selection)
 
 
 def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> SitePoints:
@@ -122,10 +137,13 @@ def prepare(looked: SitePoints, identity: Path | None = None) -> Prepared:
     return Prepared(wish, found, point, plan(point, wish))
 
 
-def carry_out(stack: Stack, prepared: Prepared, wait: float = 0.0) -> Iterator[str]:
-    """Restore, and yield the result as lines for people. Raises the errors of `restore.restore`."""
+def carry_out(stack: Stack, prepared: Prepared, wait: float = 0.0, took: float = 0.0) -> Iterator[str]:
+    """Restore, and yield the result as lines for people. `took`: seconds of the preparation.
+
+    Raises the errors of `restore.restore`.
+    """
     wish = prepared.wish
-    yield from lines(restore(stack, prepared.point, wish, prepared.selection, patience=wait))
+    yield from lines(restore(stack, prepared.point, wish, prepared.selection, patience=wait, preparation=took))
     if not wish.aside and (lost := evidence.lost_exports(open_platform())):
         yield lost
     if wish.active and (why := restore_active.no_backup(open_platform(), wish.active)):
@@ -150,9 +168,13 @@ def doubts(found_points: FoundPoints, point: OpenPoint) -> tuple[str, ...]:
 
 def lines(result: RestoreResult) -> Iterator[str]:
     """Yield the result of a restore as lines for people."""
-    yield "steps: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.steps.items())
+    parts = {name: round(seconds, 1) for name, seconds in result.steps.items()}
+    total = max(round(result.rto_seconds, 1), round(sum(parts.values()), 1))
+    if rest := round(total - sum(parts.values()), 1):
+        parts["other"] = rest  # of a continued restore, the time between its runs as well
+    yield f"seconds: {total} = " + " + ".join(f"{name} {seconds}" for name, seconds in parts.items())
     took = f"{result.rto_seconds:.{1 if result.rto_seconds < 10 else 0}f} s"
     yield (
         f"restore point {result.point} is restored: {len(result.databases)} databases, {result.objects} objects, "
-        f"in {took}; the restore point was {result.rpo_seconds:.0f} s old"
+        f"in {took}; the restore point was {duration(result.rpo_seconds)} old"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from rempart.backup.points import restore_plan
@@ -11,6 +11,7 @@ from rempart.backup.points.points import Manifest
 from rempart.backup.points.restore_plan import Part, Selection
 from rempart.flows.backup.point_report import age, size
 
+_RUNBOOK = "docs/runbooks/current-snapshot-is-gone.md"
 SKEW = timedelta(minutes=10)
 """Tolerated clock difference.
 
@@ -29,7 +30,7 @@ def listing(site: str, links: Iterable[Link], present: Collection[str], now: dat
     yield f"{len(there)} restore points at site '{site}', verified by the signed chain, newest first"
     for link in there:
         yield f"{link.point}  made {_ago(now - link.at)}" + (
-            "" if link.consistent else "  INCONSISTENT: restored only if named"
+            "" if link.consistent else "  INCOMPLETE: restored only if you name it with --point"
         )
 
 
@@ -43,18 +44,39 @@ def left_out(parts: Iterable[Part]) -> Iterator[str]:
         )
 
 
-def undone(manifest: Manifest, parts: Iterable[Part]) -> str:
-    """Return what the restore of these parts takes back: changes that are newer than the point."""
+def undone(manifest: Manifest, parts: Iterable[Part], older: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what the restore of these parts takes back: changes that are newer than the point.
+
+    `older`: pipelines whose current snapshot becomes an older one.
+    """
+    for name in older:
+        yield (
+            f"undone    the current snapshot of {name}: that of the point takes its place, without the newer rows. "
+            f"To deliver these again, follow step 3 of {_RUNBOOK}"
+        )
     since = f"newer than {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
     databases = [part.name for part in parts if part.kind == "database"]
     if databases or not [*parts]:
         of = f"of {', '.join(databases)}" if databases else "of all databases: runs, models, champions, features"
-        return f"undone    changes {of}, if they are {since}; objects that are newer stay"
-    return f"undone    nothing: missing and damaged objects come back, and those {since} stay"
+        yield f"undone    changes {of}, if they are {since}; objects that are newer stay"
+    else:
+        what = "nothing else" if older else "nothing"
+        yield f"undone    {what}: missing and damaged objects come back, and those {since} stay"
 
 
-def explain(manifest: Manifest, selection: Selection, now: datetime, *, parts: bool = True) -> Iterator[str]:
-    """Yield the content of a restore point, by part unless `parts` is false, and what the restore would do."""
+def explain(
+    manifest: Manifest,
+    selection: Selection,
+    now: datetime,
+    *,
+    parts: bool = True,
+    wanted: Sequence[Part] = (),
+    newer: Iterable[str] = (),
+) -> Iterator[str]:
+    """Yield the content of a restore point, by part unless `parts` is false, and what the restore would do.
+
+    `wanted`: the parts to restore; by default all. `newer`: lines about what the point does not hold.
+    """
     old = now - manifest.created_at
     yield f"restore point {manifest.id}, made at site '{manifest.source}' by version {manifest.code_version}"
     yield f"made      {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, {_ago(old)}"
@@ -69,18 +91,41 @@ def explain(manifest: Manifest, selection: Selection, now: datetime, *, parts: b
         yield f"LACKS     and {len(manifest.dangling) - 5} more"
     for store in manifest.not_held:
         yield f"LACKS     {store}"
-    for name, version in sorted(manifest.champions.items()) if parts else ():
-        yield f"champion  {name} version {version} (its versions: --only model:{name})"
-    for part, count, held in restore_plan.parts(manifest) if parts else ():
-        yield f"part      {part!s:<34}{count:>16}{size(held):>12}"
+    if parts:
+        yield from wanted_parts(manifest, wanted) if wanted else _all_parts(manifest)
     for scope, number in sorted(selection.withheld.items()):
         yield (
             f"erased    {number} objects of encryption scope {scope}: its key was destroyed, so they are not restored"
         )
+    yield from newer
     yield (
         f"to restore: {len(selection.databases)} databases ({size(selection.dump_bytes)}) and"
         f" {len(selection.objects)} objects ({size(selection.object_bytes)})"
     )
+
+
+def _all_parts(manifest: Manifest) -> Iterator[str]:
+    for name, version in sorted(manifest.champions.items()):
+        yield f"champion  {name} version {version} (its versions: --only model:{name})"
+    for part, count, held in restore_plan.parts(manifest):
+        yield f"part      {part!s:<34}{count:>16}{size(held):>12}"
+
+
+def wanted_parts(manifest: Manifest, wanted: Sequence[Part]) -> Iterator[str]:
+    """Yield the parts to restore, and in one line those that stay as they are."""
+    facts = {part: (count, held) for part, count, held in restore_plan.parts(manifest)}
+    for part in dict.fromkeys(wanted):
+        count, held = facts.get(part, ("", None))  # of a model, the last line counts the objects
+        yield f"restore   {part!s:<34}{count:>16}{'' if held is None else size(held):>12}".rstrip()
+    inner = {"lake": "dataset", "artifacts": "model"}
+    stay = []
+    for part in facts:
+        if part.kind == "dataset" or part in wanted:
+            continue
+        within = [str(other) for other in wanted if part.kind == "bucket" and other.kind == inner[part.name]]
+        stay.append(f"{part} except {' and '.join(within)}" if within else str(part))
+    if stay:
+        yield f"untouched {', '.join(stay)}"
 
 
 def _ago(span: timedelta) -> str:

@@ -67,8 +67,15 @@ def delivered(platform: Platform, pipeline: ModelPipeline, active: Active) -> De
 
 def current(site: Site, bucket: str, feed: LabelFeed, removal: int, now: datetime) -> Delivered:
     """Return the labels in the current snapshot at a site. Raises the errors of `delivered`."""
+    found = snapshots.current(site, bucket, feed.source.name)
+    return of_snapshot(site, bucket, feed, found, removal, now)
+
+
+def of_snapshot(
+    site: Site, bucket: str, feed: LabelFeed, found: snapshots.Snapshot | None, removal: int, now: datetime
+) -> Delivered:
+    """Return the labels in a snapshot; none without one. Raises the errors of `delivered`."""
     source = feed.source
-    found = snapshots.current(site, bucket, source.name)
     if found is None:
         empty = snapshots.arrow_schema(snapshots.snapshot_columns(source)).empty_table()
         return Delivered(feed, empty, None, now, removal)
@@ -99,10 +106,11 @@ def readers(ledger: Ledger, source: str) -> dict[str, set[tuple[str, ...]]]:
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Table:
-    """Return a training set without rows to learn from whose label became known only after the hold-out began.
+    """Return a training set without rows to learn from whose target became known only after the hold-out began.
 
-    A model that is trained when the hold-out begins could not have known them, and they may tell of its time. `start`:
-    first held-out date or instant. Held-out rows stay. A training set without known_at is returned as it is.
+    A model that is trained when the hold-out begins could not have known them, and they may tell of its time. A row
+    does not count either if nothing tells when its target became known. `start`: first held-out date or instant.
+    Held-out rows stay. A training set without KNOWN_AT is returned as it is.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -113,4 +121,4 @@ def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Ta
     instant = start if isinstance(start, datetime) else datetime(start.year, start.month, start.day, tzinfo=UTC)
     held = pc.greater_equal(dates, pa.scalar(start, dates.type))
     in_time = pc.less_equal(known, pa.scalar(instant, known.type))
-    return table.filter(pc.or_(held, in_time))
+    return table.filter(pc.or_kleene(held, in_time))

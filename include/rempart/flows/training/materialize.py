@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import InputMissing
+from rempart.errors import FeatureError, InputMissing, ObjectMissing
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
-from rempart.features.label_feed import LabelsUsed
+from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
+from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
@@ -24,6 +25,7 @@ from rempart.settings.pipeline import ModelPipeline
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from rempart.ingestion.snapshots import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,41 @@ def _record(
         "views": records.contents(content),
     }
     platform.ledger.append("materialization", pipeline.name, body)
+
+
+def loaded_content(platform: Platform, pipeline: ModelPipeline) -> SnapshotRows:
+    """Return the rows of the loaded snapshot, and its labels, as they stand in the Parquet parts at the active site.
+
+    Each partition is checked against its snapshot's id before its first row. If rows were erased from a snapshot, its
+    replacement is read. Raises FeatureError if nothing was loaded, or the snapshot is gone; SiteError, IntegrityError,
+    PlacementDenied, DatabaseUnavailable, BackupError.
+    """
+    from rempart.ingestion import snapshots
+
+    rows_id, labels_id = offline.loaded_ids(feature_databases(platform), pipeline)
+    site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+
+    def read(name: str, loaded: str) -> Snapshot:
+        try:
+            return snapshots.read(site, bucket, name, erasures.snapshot_id(platform.ledger, bucket, name, loaded))
+        except ObjectMissing as cause:
+            raise FeatureError(
+                f"read snapshot {loaded} of '{name}', which is loaded in the feature store: site '{site.name}' has it "
+                "no longer",
+                f"Run materialize_features_{pipeline.name}, then train again.",
+            ) from cause
+
+    snapshot = read(pipeline.name, rows_id)
+    derived_run.check_clean(platform.ledger, snapshot)
+    received = None
+    if feed := feed_of(pipeline):
+        found = read(feed.source.name, labels_id) if labels_id else None
+        removal = removals.check_open(platform.ledger, feed.source.name)
+        delivered = labelled.of_snapshot(site, bucket, feed, found, removal, platform.clock())
+        received = delivered.received(platform)
+    rows = snapshots.rows(site, bucket, snapshot)
+    secrets = erasures.secrets_of(platform)
+    return SnapshotRows(erasures.without_erased(platform.ledger, pipeline, rows, secrets), snapshot.id, received)
 
 
 def materialize_rows(

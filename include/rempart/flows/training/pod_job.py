@@ -16,7 +16,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, train
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.job_credentials import Granted
-from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.pool_capacity import known_free
 from rempart.ledger.port import Ledger
 from rempart.settings.config import Config, Connections
@@ -54,7 +53,7 @@ def order(platform: Platform, pipeline: ModelPipeline, *, params: Mapping[str, P
     Raises PlacementDenied if no declared pool may run it, and the errors of `flows.training.train.train`.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot, labels = train.training_set(feature_databases(platform), pipeline)
+    table, snapshot, labels = train.training_set(platform, pipeline)
     spec = train.order(platform, pipeline, table, snapshot, params=params, labels=labels)
     return place(platform, pipeline, spec)
 

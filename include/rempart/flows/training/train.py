@@ -11,13 +11,12 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
-from rempart.features.databases import FeatureDatabases
-from rempart.features.label_feed import LabelsUsed, target_column, told
+from rempart.features.label_feed import LabelsUsed, target_column, told, told_late
 from rempart.flows.shared import removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.check_pipeline import check_trainer
-from rempart.flows.training.materialize import feature_databases
+from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
+_GROUP = 1 << 20
+"""Rows of a row group of a frozen training set."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +82,26 @@ def train(
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot, labels = training_set(feature_databases(platform), pipeline)
+    table, snapshot, labels = training_set(platform, pipeline)
     return train_on(platform, pipeline, table, snapshot, params=params, labels=labels)
 
 
-def training_set(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet:
-    """Return the point-in-time training set of the current feature store, and the snapshots it was loaded from.
+def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
+    """Return the point-in-time training set of the loaded snapshot, and the ids of its snapshots.
 
-    Raises LabelsMissing, TrainingError, FeatureError, DatabaseUnavailable.
+    `training.offline_store` says what joins it. Raises LabelsMissing, TrainingError, FeatureError, DatabaseUnavailable;
+    from Parquet also the errors of `materialize.loaded_content`.
     """
-    from rempart.features.training_set import point_in_time
+    from rempart.features import training_set as loaded_tables
+    from rempart.features.parquet_store import training_sets
 
     logger.info("joining the features as they were known at each row's moment")
-    found = point_in_time(databases, pipeline)
+    databases, settings = feature_databases(platform), platform.config.training
+    if settings.offline_store == "postgresql":
+        found = loaded_tables.point_in_time(databases, pipeline)
+    else:
+        limits = training_sets.JoinLimits(settings.join_memory, platform.config.ingestion.threads)
+        found = training_sets.point_in_time(databases, pipeline, loaded_content(platform, pipeline), limits)
     logger.info("joined %d rows of snapshot %s", found.table.num_rows, found.snapshot)
     return found
 
@@ -132,6 +140,8 @@ def order(
     used = _job_labels(labels, late=table.num_rows - learnable.num_rows) if labels else None
     if used:
         logger.info("%s", told(used.pipeline, used.rows))
+    elif late := table.num_rows - learnable.num_rows:
+        logger.info("%s", told_late(late, pipeline.prediction.target))
     body, rows = frozen(learnable, pipeline.holdout)
     dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, snapshot, used)
     logger.info(
@@ -144,7 +154,7 @@ def order(
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
-    """Return the training set without labels that became known after the hold-out began; see `labelled.without_late`.
+    """Return the training set without targets that became known after the hold-out began; see `labelled.without_late`.
 
     A table that cannot be split is returned as it is: `frozen` says why.
     """
@@ -248,8 +258,10 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
             f"The holdout from {start} leaves {rows['train']} training rows and {rows['holdout']} held-out rows",
             "Set `holdout` in the pipeline file so that both have rows.",
         )
-    buffer = io.BytesIO()
-    pq.write_table(table.append_column("split", split).combine_chunks(), buffer, compression="zstd")
+    buffer, whole = io.BytesIO(), table.append_column("split", split)
+    with pq.ParquetWriter(buffer, whole.schema, compression="zstd") as writer:
+        for offset in range(0, whole.num_rows, _GROUP):  # a copy of the whole table would double its memory
+            writer.write_table(whole.slice(offset, _GROUP).combine_chunks(), row_group_size=_GROUP)
     return buffer.getvalue(), rows
 
 

@@ -25,7 +25,7 @@ from rempart.flows.training import check_pipeline, try_training
 from rempart.flows.training.train import frozen, target_feature, without_late
 from rempart.flows.training.try_training import TriedModel
 from rempart.ingestion import expectations
-from rempart.ingestion.acceptance import held_back
+from rempart.ingestion.acceptance import CONFLICT, DUPLICATE, held_back
 from rempart.ingestion.engine import deliveries
 from rempart.ingestion.engine.batches import RefusedRow
 from rempart.ingestion.engine.limits import Limits, Resources
@@ -77,7 +77,9 @@ class Refusal:
 class TriedFile:
     """What became of one file. `sampled`: only some of its rows were read. `fault`: why it is refused as a whole.
 
-    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted.
+    `held_back`: more rows are refused than `max_quarantined` allows, so that none would be accepted. `passed_over`:
+    accepted rows that do not count, because an equal or newer row has their key. `repeated`: these, and rows that are
+    refused because an earlier row has their key. `key`: the columns that identify a row.
     """
 
     file: str
@@ -87,6 +89,9 @@ class TriedFile:
     refusals: Sequence[Refusal]
     held_back: bool
     fault: str | None
+    passed_over: int = 0
+    repeated: int = 0
+    key: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Baseline:
 class Tried:
     """The result of a try. `head`: first rows of the training set, personal values hidden. `open`: why there is no
     baseline or model, and the remedy. `labels`: rows by the state of their label, if another pipeline delivers these.
-    `model`: if one was trained."""
+    `model`: if one was trained. `late`: rows before the hold-out whose target became known only after it began."""
 
     pipeline: str
     files: Sequence[TriedFile]
@@ -116,6 +121,7 @@ class Tried:
     open: Sequence[str]
     labels: Mapping[str, int] | None = None
     model: TriedModel | None = None
+    late: int = 0
 
     @property
     def good(self) -> bool:
@@ -190,14 +196,16 @@ def try_pipeline(
     except LabelsMissing as missing:
         return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
     learnable = without_late(pipeline, training)
-    states = {**asdict(used.rows), "late": training.num_rows - learnable.num_rows} if used else None
+    late = training.num_rows - learnable.num_rows
+    states = {**asdict(used.rows), "late": late} if used else None
     training = learnable
     told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows")
     told("score baseline", "")
     baseline, left = _baseline(pipeline, training)
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
+    first = head(pipeline, training)
     found = Tried(
-        pipeline.name, tried, training.num_rows, training.column_names, head(pipeline, training), baseline, left, states
+        pipeline.name, tried, training.num_rows, training.column_names, first, baseline, left, states, late=late
     )
     return _with_model(found, pipeline, training, told) if train and baseline else found
 
@@ -285,6 +293,9 @@ def judged(
             list(_refusals(staged.refused, sample, hidden=hidden)),
             i in held,
             staged.fault and _fault(pipeline, file, staged.fault),
+            staged.passed_over,
+            staged.passed_over + sum(not {DUPLICATE, CONFLICT}.isdisjoint(row.reasons) for row in staged.refused),
+            pipeline.row_key,
         )
         for i, (file, sample, staged) in enumerate(zip(files, taken, found.deliveries, strict=True))
     ]

@@ -83,6 +83,17 @@ def time_in(cells: Cells, dialect: Dialect) -> tuple[Time, int] | None:
     return None
 
 
+def other_form(cells: Cells, kind: Time, dialect: Dialect) -> tuple[DateFormat, int]:
+    """Return another form in which most of the other cells are written, and how many are; 0 if none is. Pure."""
+    fits = _is_time(kind, dialect.dates)
+    others = {value: count for value, count in cells.items() if not fits(value)}
+    counts = {form: 0 for form in _FORMS if not _alike(form, dialect.dates)}
+    for form in counts:
+        fits = _is_time(kind, form)
+        counts[form] = sum(count for value, count in others.items() if fits(value))
+    return max(counts.items(), key=lambda entry: entry[1])
+
+
 def is_value(text: str) -> bool:
     """Return whether a text is a number, a date or a timestamp of any dialect."""
     return any(_is_number(*marks)(text) for marks in _MARKS) or any(

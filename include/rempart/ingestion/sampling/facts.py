@@ -1,4 +1,4 @@
-"""Facts about the columns of a sample: type, nulls, range and closed lists."""
+"""Facts about the columns of a sample: type, nulls, numbers and closed lists."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number, pattern
+from rempart.ingestion.sampling.ranges import Range, proposed
 from rempart.ingestion.sampling.sample import Declared
-from rempart.settings.columns import MAX_PRECISION, ColumnType
+from rempart.settings.columns import MAX_PRECISION, NUMERIC, ColumnType
 from rempart.settings.sources import DateFormat, Dialect
 
 if TYPE_CHECKING:
@@ -22,39 +23,26 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 20
 _EXACT = 15
 """Significant digits that a floating-point number always keeps."""
-_FEWEST = 10
-"""Distinct numbers from which on one may be an outlier."""
 _SPARE = 3
 """Digits that a drafted decimal has before its mark, beyond those of the sample."""
 _SEPARATORS = ("|", ";")
 
 
 @dataclass(frozen=True)
-class Outlier:
-    """The `smallest` or `largest` number of a column, in one cell only and far from the `next` one."""
-
-    end: Literal["smallest", "largest"]
-    value: float
-    next: float
-
-
-@dataclass(frozen=True)
 class ColumnFacts:
-    """Facts about one column. `low` and `high`: of numbers, without outliers. `precision` and `scale`: of a decimal."""
+    """Facts about one column. `range`: of numbers. `precision` and `scale`: of a decimal."""
 
     name: str
     type: ColumnType
     nullable: bool
     unique: bool
     values: tuple[str, ...] = ()
-    low: float | None = None
-    high: float | None = None
+    range: Range | None = None
     note: str = ""
     precision: int = 0
     scale: int = 0
     items: Literal["number", "string"] | None = None
     separator: str | None = None
-    outliers: tuple[Outlier, ...] = ()
 
 
 def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, dialect: Dialect) -> ColumnFacts:
@@ -71,25 +59,22 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
     stated = re.fullmatch(r"(\w+)(?:\((\d+),(\d+)\)|\((\w+)\))?", declared.type) if declared else None
     if declared and stated and stated[1] != "string":
         type_: ColumnType = stated[1]  # type: ignore[assignment] # a source declares no other type
-        low, high, outliers = _range(distinct, Dialect()) if stated[1] in _RANGED else (None, None, ())
         return ColumnFacts(
             name,
             type_,
             nullable,
             unique,
             declared.values,
-            low,
-            high,
+            _range(distinct, Dialect()) if type_ in NUMERIC else None,
             precision=int(stated[2] or 0),
             scale=int(stated[3] or 0),
             items=stated[4],  # type: ignore[arg-type] # number or string
-            outliers=outliers,
         )
     zeros = any(map(_LEADING_ZERO.fullmatch, distinct))
     if declared is None and not zeros and (found := _number(name, distinct, nullable, unique, dialect)):
         return found
     if time := recognise.time_in(distinct, dialect):
-        return ColumnFacts(name, time[0], nullable, unique, note=_others(len(present) - time[1], len(present), time[0]))
+        return ColumnFacts(name, time[0], nullable, unique, note=_other_times(distinct, *time, dialect))
     if declared is None and distinct and all(value.lower() in ("true", "false") for value in distinct):
         return ColumnFacts(name, "boolean", nullable, unique)
     if array := _array(name, distinct, nullable, dialect):
@@ -115,8 +100,6 @@ def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
 
 _LEADING_ZERO = re.compile(r"0[0-9]+")
 
-_RANGED = ("integer", "number", "decimal")
-
 
 def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, dialect: Dialect) -> ColumnFacts | None:
     """Return the facts about a column of numbers, or None. Digits that a float would lose make it a decimal."""
@@ -125,15 +108,15 @@ def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, 
         return None
     if any(number(text, dialect) is None for text in distinct):
         return None
-    low, high, outliers = _range(distinct, dialect)
+    range_ = _range(distinct, dialect)
     powers = any("e" in text.lower() for text in distinct)
     parts = [_digits(text, dialect.decimal) for text in distinct]
     whole, scale = max(w for w, _ in parts), max(s for _, s in parts)
     if powers or any(dialect.decimal in text for text in distinct):
         if powers or whole + scale > MAX_PRECISION or all(_float_keeps(text, dialect) for text in distinct):
-            return ColumnFacts(name, "number", nullable, unique, (), low, high, outliers=outliers)
+            return ColumnFacts(name, "number", nullable, unique, (), range_)
     elif whole <= 18:
-        return ColumnFacts(name, "integer", nullable, unique, (), low, high, outliers=outliers)
+        return ColumnFacts(name, "integer", nullable, unique, (), range_)
     elif unique or whole > MAX_PRECISION:
         return ColumnFacts(name, "string", nullable, unique, note="digits without end: an identifier?")
     return ColumnFacts(
@@ -142,39 +125,20 @@ def _number(name: str, distinct: recognise.Cells, nullable: bool, unique: bool, 
         nullable,
         unique,
         (),
-        low,
-        high,
+        range_,
         "more digits than a `number` keeps",
         min(MAX_PRECISION, whole + scale + _SPARE),
         scale,
-        outliers=outliers,
     )
 
 
-def _range(cells: recognise.Cells, dialect: Dialect) -> tuple[float | None, float | None, tuple[Outlier, ...]]:
-    """Return the smallest and the largest number without an outlier, and the outliers.
-
-    An outlier is one cell of many, farther from the next number than all others are from each other; or the only
-    negative one, farther from zero than the next one.
-    """
+def _range(cells: recognise.Cells, dialect: Dialect) -> Range | None:
+    """Return the range of the cells that are numbers."""
     counted: Counter[float] = Counter()
     for text, count in cells.items():
         if (value := number(text, dialect)) is not None:
             counted[value] += count
-    numbers = sorted(counted)
-    if not numbers:
-        return None, None, ()
-    if len(numbers) < _FEWEST or not recognise.few(1, counted.total()):
-        return numbers[0], numbers[-1], ()
-    (low, second), (last, high) = numbers[:2], numbers[-2:]
-    outliers = []
-    if counted[low] == 1 and (second - low > last - second or low < 0 <= second < -low):
-        outliers.append(Outlier("smallest", low, second))
-        low = second
-    if counted[high] == 1 and high - last > last - low:
-        outliers.append(Outlier("largest", high, last))
-        high = last
-    return low, high, tuple(outliers)
+    return proposed(counted)
 
 
 def _others(count: int, cells: int, what: str) -> str:
@@ -182,6 +146,17 @@ def _others(count: int, cells: int, what: str) -> str:
     if not count:
         return ""
     return f"{count:,} of {cells:,} cells {'is' if count == 1 else 'are'} no {what}; such rows go to quarantine"
+
+
+def _other_times(cells: recognise.Cells, kind: recognise.Time, fitting: int, dialect: Dialect) -> str:
+    """Return a note about cells that are no time of the dialect: how many are written in another form."""
+    total = sum(cells.values())
+    form, written = recognise.other_form(cells, kind, dialect)
+    told = [_others(total - fitting - written, total, kind)]
+    if written:
+        some = f"{written:,} of {total:,} cells {'is' if written == 1 else 'are'} written {form}"
+        told.append(f"{some}; `source.dates` takes one form: correct the file, or these rows go to quarantine")
+    return "; ".join(filter(None, told))
 
 
 def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> ColumnFacts | None:

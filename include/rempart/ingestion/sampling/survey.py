@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from rempart.ingestion.parsing import recognise
 from rempart.ingestion.parsing.numbers import number
 from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
 from rempart.ingestion.sampling.keys import Key, likeliest_key
+from rempart.ingestion.sampling.leaks import leaks
 from rempart.ingestion.sampling.names import plain_name
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.targets import chosen_target, likeliest_target
@@ -33,7 +34,11 @@ DENSE = 2_000_000
 
 @dataclass(frozen=True)
 class Survey:
-    """Facts about the whole source, and guesses from them. `every`: the period of a partition."""
+    """Facts about the whole source, and guesses from them. `every`: the period of a partition.
+
+    `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
+    the target.
+    """
 
     name: str
     sample: Sample
@@ -49,12 +54,13 @@ class Survey:
     limit: float
     every: Period
     rows_a_month: int
+    earlier: tuple[str, ...]
+    leaks: Collection[str] = ()
 
     def named(self, *types: str) -> list[ColumnFacts]:
-        """Return columns of these types that are neither key nor target."""
-        return [
-            c for c in self.columns if c.type in types and c.name not in self.key.columns and c.name != self.target.name
-        ]
+        """Return columns of these types, or of all, that are neither key nor target."""
+        free = [c for c in self.columns if c.name not in self.key.columns and c.name != self.target.name]
+        return [c for c in free if c.type in types or not types]
 
 
 def survey(sample: Sample, name: str | None = None, target_name: str | None = None) -> Survey:
@@ -84,7 +90,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
     split = days[int(len(days) * 0.8)]
     months = max(1.0, ((days[-1] - days[0]).days + 1) / 30.4)
-    return Survey(
+    found = Survey(
         pipeline,
         sample,
         dialect,
@@ -99,7 +105,19 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
         partition_period(sample.rows / months, timed=times[0].type == "timestamp"),
         round(sample.rows / months),
+        tuple(c.name for c in columns if c.type == "date" and _earlier(table, c.name, times[0].name, dialect)),
     )
+    return replace(found, leaks=leaks(found.named(), target, table, dialect))
+
+
+def _earlier(table: pa.Table, column: str, time: str, dialect: Dialect) -> bool:
+    """Return whether the dates of a column are never later than the rows' time, and not always on its day."""
+    if column == time:
+        return False
+    pairs = table.select([column, time]).group_by([column, time]).aggregate([]).to_pylist()
+    days = [(recognise.day(pair[column] or "", dialect), recognise.day(pair[time] or "", dialect)) for pair in pairs]
+    known = [(day, of_row) for day, of_row in days if day and of_row]
+    return all(day <= of_row for day, of_row in known) and any(day < of_row for day, of_row in known)
 
 
 def partition_period(rows_a_month: float, *, timed: bool) -> Period:

@@ -39,7 +39,7 @@ _LOADED_FOR_TASKS = (
     "pyarrow.compute",
     "pyarrow.csv",
     "pyarrow.parquet",
-    "rempart.features.training_set",
+    "rempart.features.parquet_store.training_sets",
     "rempart.flows.ingestion.reingest",
     "rempart.flows.training.materialize",
     "rempart.flows.training.train",
@@ -68,6 +68,7 @@ def _load_once() -> None:
         import_module("rempart.features.quick_feast").load()
         import_module("rempart.features.indexed_store")  # after Feast, which both import
         import_module("rempart.features.online_store.feast_store")
+        import_module("rempart.features.parquet_store.feast_store")
         import_module("airflow.sdk.listener").get_listener_manager()  # it loads the plugins
     if len(sys.modules) > loaded:
         gc.freeze()  # each task would look through these objects again (0.3 s), and copy their memory

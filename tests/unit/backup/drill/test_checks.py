@@ -112,3 +112,8 @@ def test_only_the_drills_own_processes_are_its_own():
 def test_a_check_that_did_not_run_counts_and_did_not_pass(outcomes):
     count, of = passed_of(iter(outcomes))
     assert of == len(outcomes) and count + outcomes.count(False) + outcomes.count(None) == of
+
+
+def test_a_check_that_could_not_run_says_so_once() -> None:
+    assert RestoreCheck("rows are equal", None, "not run: it is empty").line == "not run: rows are equal (it is empty)"
+    assert RestoreCheck("rows are equal", True, "3 rows").line == "ok: rows are equal (3 rows)"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from rempart.cli import app
 from rempart.cli.views import delivery as view
 from rempart.coordination.active import Active
 from rempart.errors import IngestError, IntegrityError, SiteFenced
@@ -264,12 +266,25 @@ def test_what_happens_next_names_the_dag_and_its_hour_or_the_command() -> None:
     assert scheduled == (datetime(2026, 1, 6, 4, tzinfo=UTC), timedelta(hours=16))
     checked, first, command = view.following(PIPELINE.name, 2, scheduled)
     assert "The DAG ingest_hotel_bookings ingests at 2026-01-06 04:00 UTC (in 16 h)" in first
-    assert checked.startswith("Only the headers were checked")
+    assert checked.startswith("Only the header and the types of the first 1,000 rows were checked.")
     assert command == "  rempart pipeline run hotel_bookings --follow"
     by_hand = PIPELINE.model_copy(update={"schedules": PIPELINE.schedules.model_copy(update={"ingest": None})})
     assert deliver.next_ingestion(by_hand, NOW) is None
     assert "no schedule" in [*view.following("p", 1, None)][1]
     assert list(view.following("p", 0, None)) == ["No delivery waits. State of the pipeline: rempart pipeline show p"]
+
+
+def test_rows_that_would_go_to_quarantine_are_told_first_and_uploaded_all_the_same(
+    platform: Platform, site: MemorySite, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
+    file = make()
+    answer = CliRunner().invoke(app, ["pipeline", "deliver", PIPELINE.name, str(file)], catch_exceptions=False)
+    assert answer.exit_code == 0 and landed(site) == {"hotel_bookings/week.csv": file.read_bytes()}
+    told = answer.output.splitlines()
+    assert told[0] == "WARNING: week.csv: 1 of its 1 row would go to quarantine:"
+    uploaded = next(i for i, line in enumerate(told) if "uploaded and read back" in line)
+    assert any("1 x arrival_date: not a date" in line for line in told[1:uploaded])
 
 
 def test_progress_is_lines_without_a_terminal(make: Make) -> None:

@@ -62,10 +62,19 @@ def test_the_restored_ledger_must_end_where_the_signed_manifest_says_or_later() 
 def test_the_end_is_told_in_seconds() -> None:
     result = RestoreResult(True, "p", (), {"objects": 1.25}, 61.0, 300.0, ("mlflow",), 3, 9, {"replica": 3}, {})
     assert list(lines(result)) == [
-        "steps: objects 1.2 s",
-        "restore point p is restored: 1 databases, 3 objects, in 61 s; the restore point was 300 s old",
+        "seconds: 61.0 = objects 1.2 + other 59.8",
+        "restore point p is restored: 1 databases, 3 objects, in 61 s; the restore point was 5 min 00 s old",
     ]
     assert "objects, in 0.4 s;" in list(lines(dataclasses.replace(result, rto_seconds=0.4)))[1]
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.floats(0, 100), max_size=3), st.floats(0, 50))
+def test_the_parts_add_up_to_the_seconds_that_are_told(steps: dict[str, float], rest: float) -> None:
+    total = sum(steps.values()) + rest
+    result = RestoreResult(True, "p", (), steps, total, 300.0, (), 3, 9, {}, {})
+    told, _, parts = next(lines(result)).removeprefix("seconds: ").partition(" = ")
+    assert float(told) == pytest.approx(total, abs=0.3)
+    assert sum(float(part.split()[1]) for part in parts.split(" + ") if part) == pytest.approx(float(told), abs=0.01)
 
 
 def test_a_bringer_does_nothing_for_nothing() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from rempart.backup.keys import age
 from rempart.backup.points.restore_plan import Part
 from rempart.cli import app
 from rempart.deployment.setup import paths
-from rempart.errors import BackupError, RempartError, StackError
+from rempart.errors import BackupError, DatabaseUnavailable, RempartError, StackError
 from rempart.flows.restore import restore_command, restore_report
 from rempart.flows.restore.restore import RestoreResult
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
-from tests.restorable import ESCROW, NOW, SIGNER, House, house
+from rempart.ledger.memory import MemoryLedger
+from tests.restorable import BODIES, ESCROW, NOW, SIGNER, House, house
 
 Run = Callable[..., list[str]]
 
@@ -29,6 +32,7 @@ Run = Callable[..., list[str]]
 def made(monkeypatch: pytest.MonkeyPatch) -> House:
     made = house()
     monkeypatch.setattr(restore_command, "detached", lambda: made.platform)
+    monkeypatch.setattr(restore_command, "open_platform", lambda: made.platform)
     return made
 
 
@@ -62,6 +66,38 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     assert "1 objects" in dataset[-3] and dataset[-2].startswith("undone    nothing: missing and damaged objects")
     assert told[-2].startswith("undone    changes of all databases")
     assert "undone" not in "\n".join(run("--only", "dataset:bookings", "--aside", "trial"))
+
+
+def test_the_plan_of_a_part_says_what_is_restored_and_what_stays(made: House, run: Run) -> None:
+    made.point({**BODIES, ("lake", "raw/trips/1/a.csv"): b"two"})
+    dataset = run("--only", "dataset:bookings")
+    (restored,) = [line.split() for line in dataset if line.startswith("restore   ")]
+    assert restored == ["restore", "dataset:bookings", "1", "objects", "1.5", "KiB"]
+    assert "untouched bucket:artifacts, bucket:lake except dataset:bookings" in dataset
+    assert not [line for line in dataset if line.startswith("part  ")] and "part      bucket:lake" in "\n".join(run())
+    assert "untouched bucket:lake" in run("--only", "bucket:artifacts")
+
+
+def test_the_plan_lists_what_is_newer_or_says_that_it_is_unknown(
+    made: House, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.point({**BODIES, ("lake", "snapshots/bookings/current.json"): b"{}"})
+    assert "newer     nothing" in "\n".join(run())
+    ledger = MemoryLedger(clock=lambda: NOW + timedelta(days=2))
+    ledger.append("snapshot", "bookings", {"rows": 1234})
+    monkeypatch.setattr(restore_command, "open_platform", lambda: dataclasses.replace(made.platform, ledger_=ledger))
+    told = run("--only", "dataset:bookings")
+    assert "newer       bookings: a snapshot of 1,234 rows" in told
+    taken_back = [line for line in told if line.startswith("undone")]
+    assert taken_back[0].startswith("undone    the current snapshot of bookings: that of the point takes its place")
+    assert taken_back[1].startswith("undone    nothing else: missing and damaged objects come back")
+    assert "newer     nothing" in "\n".join(run("--only", "bucket:artifacts"))
+
+    def lost() -> Platform:
+        raise DatabaseUnavailable("Database ledger: no answer", "Start it.")
+
+    monkeypatch.setattr(restore_command, "open_platform", lost)
+    assert "newer     UNKNOWN: what came after this restore point: Database ledger: no answer" in run()
 
 
 @pytest.mark.parametrize(
@@ -101,18 +137,19 @@ def test_the_end_of_a_restore_tells_which_exports_its_sites_lack(
 ) -> None:
     made.point()
     done = RestoreResult(True, "p", (), {}, 61.0, 300.0, (), 3, 9, {}, {})
-    monkeypatch.setattr(restore_command, "restore", lambda *given, **more: done)
-    monkeypatch.setattr(restore_command, "open_platform", lambda: made.platform)
+    asked: dict[str, float] = {}
+    monkeypatch.setattr(restore_command, "restore", lambda *given, **more: asked.update(more) or done)
     monkeypatch.setattr(restore_command.evidence, "lost_exports", lambda platform: "EXPORTS LOST")
     age.write_identity_file(tmp_path / "escrow.key", ESCROW, NOW)
     (tmp_path / "public.pem").write_text(to_pem(SIGNER.public))
     keys = ["--identity", str(tmp_path / "escrow.key"), "--trust", str(tmp_path / "public.pem")]
     answer = CliRunner().invoke(app, ["restore", *keys, *words, "--yes"], catch_exceptions=False)
     assert ("EXPORTS LOST" in answer.output.splitlines()) == (not words)
+    assert asked["preparation"] > 0, "the seconds of the restore begin with the command"
 
 
 def test_a_plan_says_what_it_takes_back(made: House) -> None:
     made.point()
     manifest = made.open().manifest
-    line = restore_report.undone(manifest, [Part("database", "airflow"), Part("bucket", "lake")])
+    (line,) = restore_report.undone(manifest, [Part("database", "airflow"), Part("bucket", "lake")])
     assert line.startswith("undone    changes of airflow, if they are newer than 2099-03-01 1")

@@ -93,4 +93,4 @@ def test_what_would_be_restored_is_explained() -> None:
     made.point(dangling=("model x: gone",))
     found = made.find()
     lines = list(restore_report.listing("haven", found.links, found.present, made.clock))
-    assert lines[0].startswith("2 restore points") and "INCONSISTENT" in lines[1] and "INCONSISTENT" not in lines[2]
+    assert lines[0].startswith("2 restore points") and "INCOMPLETE" in lines[1] and "INCOMPLETE" not in lines[2]

@@ -54,14 +54,19 @@ def comment(text: str, line: str) -> str:
     ("column", "cell", "line", "says"),
     [
         ("faellig", "31.02.2024", "faellig:", "CHECK: 1 of 400 cells is no date; such rows go to quarantine"),
-        ("faellig", "2024-03-01", "faellig:", "CHECK: 1 of 400 cells is no date; such rows go to quarantine"),
+        (
+            "faellig",
+            "2024-03-01",
+            "faellig:",
+            "CHECK: 1 of 400 cells is written YYYY-MM-DD; `source.dates` takes one form: correct the file",
+        ),
         ("eingang_am", "gestern", "eingang_am:", "CHECK: 1 of 400 cells is no timestamp; such rows go to quarantine"),
         ("preis", "k.A.", "preis:", "CHECK: 1 of 400 cells is no number; such rows go to quarantine"),
         ("minuten", "15 min", "minuten:", "CHECK: 1 of 400 cells is no whole number; such rows go to quarantine"),
         ("auftragnr", "", "key:", "auftragnr: 1 cell is empty; such rows go to quarantine."),
         ("auftragnr", "A1001", "key:", "auftragnr: 1 value is repeated; such rows go to quarantine."),
-        ("minuten", "-45", RANGE, "smallest value -45, next 15;"),
-        ("minuten", "9999", RANGE, "largest value 10000, next 120;"),
+        ("minuten", "-45", RANGE, "CHECK: 1 of 400 is outside 0 to 120, such as -45; such rows go to quarantine"),
+        ("minuten", "9999", RANGE, "CHECK: 1 of 400 is outside 0 to 120, such as 10000; such rows go to quarantine"),
     ],
 )
 def test_one_broken_cell_is_told(tmp_path: Path, column: str, cell: str, line: str, says: str) -> None:
@@ -84,6 +89,16 @@ def test_a_few_broken_cells_change_comments_only(tmp_path: Path, faults: list[tu
     for row, column, cell in faults:
         rows[row][column] = cell
     assert decided(draft(tmp_path, rows)).splitlines()[1:] == decided(whole).splitlines()[1:]
+
+
+def test_cells_of_another_form_are_told_apart_from_other_cells(tmp_path: Path) -> None:
+    rows = orders()
+    for number, cell in enumerate(["2024-03-01"] * 12 + ["03/31/2024", "offen", "31.02.2024"]):
+        rows[number][2] = cell
+    assert (
+        "3 of 400 cells are no date; such rows go to quarantine; 12 of 400 cells are written YYYY-MM-DD; `source.dates`"
+        " takes one form: correct the file, or these rows go to quarantine"
+    ) in comment(draft(tmp_path, rows), "faellig:")
 
 
 def test_more_than_a_few_make_another_column(tmp_path: Path) -> None:

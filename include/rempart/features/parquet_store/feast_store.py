@@ -1,0 +1,166 @@
+"""Feast's offline store on a scratch database of DuckDB. Only Feast imports this module, by its dotted name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from feast.errors import InvalidEntityType  # noqa: TID253 - Feast is there when it loads this
+from feast.infra.offline_stores import offline_utils  # noqa: TID253
+from feast.infra.offline_stores.offline_store import (  # noqa: TID253
+    OfflineStore,
+    RetrievalJob,
+    RetrievalMetadata,
+)
+from feast.on_demand_feature_view import OnDemandFeatureView  # noqa: TID253
+from feast.repo_config import FeastConfigBaseModel  # noqa: TID253
+
+from rempart.errors import FeatureError
+from rempart.features.parquet_store import joining, scratch
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+_NAME = "rempart.features.parquet_store.feast_store.ParquetOfflineStore"
+_DOING = "join features as they were known at a moment"
+_ENTITIES = "asked_rows"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for the moments of no row."""
+
+
+class ParquetOfflineStoreConfig(FeastConfigBaseModel):
+    """The scratch folder with the rows and views of a snapshot; DuckDB's memory in MiB, and its threads."""
+
+    type: Literal[_NAME] = _NAME  # type: ignore[valid-type] # a constant, which mypy does not follow
+    folder: str
+    memory: int = 512
+    threads: int = 2
+
+    @property
+    def scratch(self) -> scratch.ScratchDatabase:
+        return scratch.ScratchDatabase(Path(self.folder), self.memory, self.threads)
+
+
+class ParquetOfflineStore(OfflineStore):
+    """Joins features to rows. The registry and all else that Feast does are Feast's."""
+
+    @staticmethod
+    def get_historical_features(
+        config: Any,
+        feature_views: list[Any],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,
+        **options: Any,
+    ) -> RetrievalJob:
+        """Return the job that reads the columns of `entity_df`, and for each feature its newest value then.
+
+        `entity_df` is a query of the scratch database, an Arrow table or a data frame.
+        """
+        if entity_df is None or any(options.values()):
+            raise FeatureError(
+                "join features: this store needs rows with their moments",
+                "Pass `entity_df`. A span of time, or a filter of created timestamps, is for `postgresql`.",
+            )
+        place = config.offline_store.scratch
+        query = entity_df if isinstance(entity_df, str) else f"SELECT * FROM {_ENTITIES}"  # noqa: S608 - a constant
+        with scratch.reopened(place, _DOING) as connection:
+            _register(connection, entity_df)
+            columns = dict(connection.sql(f"SELECT * FROM ({query}) AS asked LIMIT 0").df().dtypes)  # noqa: S608
+            moment = offline_utils.infer_event_timestamp_from_entity_df(columns)
+            keys = offline_utils.get_expected_join_keys(project, feature_views, registry)
+            offline_utils.assert_expected_columns_in_entity_df(columns, keys, moment)
+            span = f'SELECT min("{moment}"), max("{moment}") FROM ({query}) AS asked'  # noqa: S608
+            ((first, last),) = connection.execute(span).fetchall()
+            contexts = offline_utils.get_feature_view_query_context(
+                feature_refs, feature_views, registry, project, (first or _EPOCH, last or _EPOCH)
+            )
+            views = [joining.of_feast(context, full_names=full_feature_names) for context in contexts]
+            shaped = [(view, joining.uniqueness(connection, view)) for view in views]
+        return ParquetRetrievalJob(
+            joining.joined(query, columns, moment, shaped),
+            entity_df,
+            place,
+            full_feature_names=full_feature_names,
+            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=[column for column in columns if column != moment],
+                min_event_timestamp=first,
+                max_event_timestamp=last,
+            ),
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(*arguments: Any, **named: Any) -> RetrievalJob:
+        """Refuse: the online store is written from PostgreSQL."""
+        raise _not_joined()
+
+    @staticmethod
+    def pull_all_from_table_or_query(*arguments: Any, **named: Any) -> RetrievalJob:
+        """Refuse: the online store is written from PostgreSQL."""
+        raise _not_joined()
+
+
+class ParquetRetrievalJob(RetrievalJob):
+    """A join that runs when its rows are asked for."""
+
+    def __init__(
+        self,
+        query: str,
+        entities: Any,
+        place: scratch.ScratchDatabase,
+        *,
+        full_feature_names: bool,
+        on_demand: list[Any],
+        metadata: RetrievalMetadata,
+    ) -> None:
+        self._query, self._entities, self._place = query, entities, place
+        self._full_feature_names, self._on_demand, self._metadata = full_feature_names, on_demand, metadata
+
+    def to_sql(self) -> str:
+        """Return the query of the join."""
+        return self._query
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        with scratch.reopened(self._place, _DOING) as connection:
+            _register(connection, self._entities)
+            return connection.sql(self._query).to_arrow_table()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout).to_pandas()
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[Any]:
+        return self._on_demand
+
+    @property
+    def metadata(self) -> RetrievalMetadata:
+        return self._metadata
+
+
+def _register(connection: duckdb.DuckDBPyConnection, entities: Any) -> None:
+    """Let queries read rows that are no query themselves. Raises InvalidEntityType."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(entities, (pd.DataFrame, pa.Table)):
+        connection.register(_ENTITIES, entities)
+    elif not isinstance(entities, str):
+        raise InvalidEntityType(type(entities))
+
+
+def _not_joined() -> FeatureError:
+    return FeatureError(
+        "read all rows of a feature view: the scratch database of a training set only joins",
+        "Use the feature store with `offline_store: postgresql`.",
+    )

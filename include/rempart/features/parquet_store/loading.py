@@ -1,0 +1,121 @@
+"""Load rows, the tables of views, and labels into DuckDB, by the SQL that loads them into PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rempart.errors import FeatureError
+from rempart.features import labels as label_rows
+from rempart.features import tables
+from rempart.features.label_feed import LabelsUsed
+from rempart.features.labels import Received
+from rempart.features.plan import labels_table, rows_table, view_tables
+from rempart.features.training_set import no_example
+from rempart.features.views import select_view
+from rempart.settings.pipeline import ModelPipeline
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    from psycopg import sql
+
+
+@dataclass(frozen=True)
+class LoadedRows:
+    """Number of rows to learn from, and the labels if another pipeline delivers them."""
+
+    examples: int
+    labels: LabelsUsed | None
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader, labels: Received | None
+) -> LoadedRows:
+    """Create the tables of a pipeline from rows, which are read once, batch by batch, and from labels.
+
+    Raises FeatureError if a row has no moment; LabelsMissing if no row has a label; what reading the rows raises.
+    """
+    _load_rows(connection, pipeline, rows)
+    for view in view_tables(pipeline):
+        columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
+        kind = "TABLE" if pipeline.features[view.view].kind == "trailing" else "VIEW"  # of the rows as they are
+        selected = in_duckdb(select_view(pipeline, view))
+        connection.execute(f'CREATE {kind} "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
+    used = _load_labels(connection, pipeline, labels) if labels else None
+    relation = in_duckdb(label_rows.examples(pipeline))
+    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), used)  # noqa: S608
+
+
+def in_duckdb(query: sql.Composable) -> str:
+    """Return a query of the offline store for DuckDB, whose `numeric` has three places."""
+    return query.as_string(None).replace("::numeric", "::DECIMAL(38, 9)")
+
+
+def count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Return the number that is the answer to a query."""
+    ((number,),) = connection.execute(query).fetchall()
+    return int(number)
+
+
+class _Received:
+    """Rows as DuckDB reads them. It passes no exception on, so the first is kept here."""
+
+    def __init__(self, rows: pa.RecordBatchReader) -> None:
+        self.rows = rows
+        self.failure: Exception | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self.rows.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.rows
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+def _load_rows(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader) -> None:
+    """Create the table of the rows, with the moment of the prediction."""
+    import duckdb
+
+    typed = ", ".join(f'"{c}"::{kind} AS "{c}"' for c, kind in tables.rows_columns(pipeline) if c != "event_timestamp")
+    moment = in_duckdb(tables.instant(pipeline, pipeline.prediction.at))
+    received = _Received(rows)
+    connection.register("received", received.reader())
+    try:
+        connection.execute(
+            f'CREATE TABLE "{rows_table(pipeline)}" AS SELECT *, ({moment})::timestamptz AS event_timestamp'  # noqa: S608 - names of a checked file
+            f" FROM (SELECT {typed} FROM received) r"
+        )
+    except duckdb.Error:
+        if received.failure is not None:
+            raise received.failure from None
+        raise
+    connection.unregister("received")
+    timeless = count(connection, f'SELECT count(*) FROM "{rows_table(pipeline)}" WHERE event_timestamp IS NULL')  # noqa: S608
+    if timeless:
+        raise FeatureError(
+            f"build the training set of '{pipeline.name}': {timeless} rows are without a moment",
+            "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
+        )
+
+
+def _load_labels(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, labels: Received) -> LabelsUsed:
+    """Create the table of the labels and return how many rows have one. Raises LabelsMissing."""
+    received = label_rows.received_columns(pipeline, labels.feed)
+    typed = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in received)
+    connection.register("delivered_labels", label_rows.renamed(pipeline, labels))
+    connection.execute(f'CREATE TABLE "{label_rows.RECEIVED}" AS SELECT {typed} FROM delivered_labels')  # noqa: S608 - names of a checked file
+    stored = ", ".join(f'"{name}" {kind}' for name, kind in label_rows.columns(pipeline, labels.feed))
+    connection.execute(f'CREATE TABLE "{labels_table(pipeline)}" ({stored})')
+    connection.execute(f'INSERT INTO "{labels_table(pipeline)}" {in_duckdb(label_rows.select(pipeline, labels))}')
+    counts = label_rows.counts(*connection.execute(in_duckdb(label_rows.select_counts(pipeline))).fetchall())
+    used = LabelsUsed(labels.feed.source.name, labels.snapshot or "", counts)
+    if not counts.labelled:
+        raise no_example(pipeline, used)
+    return used

@@ -1,0 +1,101 @@
+"""List what came after a restore point, and is therefore not in it, from the ledger of the running platform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.backup.points.restore_plan import Part, Selection
+from rempart.ingestion import snapshots
+from rempart.ledger.port import Evidence, Kind, Ledger
+
+MOST = 1_000
+"""Records of a kind that are read, the newest."""
+_KINDS: tuple[Kind, ...] = ("deliveries", "snapshot", "candidate")
+
+
+@dataclass(frozen=True)
+class NewerData:
+    """What came to a pipeline after a restore point. `rows`: accepted of its `deliveries`. `snapshot_rows`: of its
+    newest snapshot; None if it has no newer one. `versions`: of its model, oldest first."""
+
+    deliveries: int = 0
+    rows: int = 0
+    snapshot_rows: int | None = None
+    versions: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """Return it in words."""
+        some = [
+            self.deliveries and f"{_counted(self.deliveries, 'delivery', 'deliveries')} ({self.rows:,} rows accepted)",
+            self.snapshot_rows is not None and f"a snapshot of {self.snapshot_rows:,} rows",
+            self.versions and f"model version{'' if len(self.versions) == 1 else 's'} {', '.join(self.versions)}",
+        ]
+        return ", ".join(part for part in some if part)
+
+
+def look(ledger: Ledger, since: datetime, parts: Sequence[Part] = ()) -> dict[str, NewerData]:
+    """Return what came after `since`, by pipeline, as far as it concerns the parts (default: all).
+
+    Raises LedgerError, DatabaseUnavailable.
+    """
+    records = [record for kind in _KINDS for record in ledger.find(kind, limit=MOST) if record.at > since]
+    return concerning(newer(records), parts)
+
+
+def newer(records: Sequence[Evidence]) -> dict[str, NewerData]:
+    """Return what records tell, by pipeline. A delivery that was judged again counts once, as judged last. Pure."""
+    found: dict[str, NewerData] = {}
+    in_order = sorted(records, key=lambda record: record.seq)
+    for name in sorted({record.subject for record in records}):
+        mine = [record for record in in_order if record.subject == name]
+        outcomes = {
+            str(delivery["sha256"]): int(delivery["accepted"])
+            for record in mine
+            if record.kind == "deliveries"
+            for delivery in record.body["deliveries"]
+        }
+        rows = [int(record.body["rows"]) for record in mine if record.kind == "snapshot"]
+        versions = dict.fromkeys(str(record.body["version"]) for record in mine if record.kind == "candidate")
+        found[name] = NewerData(len(outcomes), sum(outcomes.values()), rows[-1] if rows else None, tuple(versions))
+    return found
+
+
+def concerning(found: Mapping[str, NewerData], parts: Sequence[Part]) -> dict[str, NewerData]:
+    """Return what concerns the parts: of data sets their rows, of models their versions, of databases all. Pure."""
+    if not parts or any(part.kind == "database" for part in parts):
+        return dict(found)
+    kept: dict[str, NewerData] = {}
+    for name, newer_data in found.items():
+        rows = not {Part("bucket", "lake"), Part("dataset", name)}.isdisjoint(parts)
+        models = not {Part("bucket", "artifacts"), Part("model", name)}.isdisjoint(parts)
+        of_rows = newer_data if rows else NewerData()
+        left = NewerData(of_rows.deliveries, of_rows.rows, of_rows.snapshot_rows, newer_data.versions if models else ())
+        if left != NewerData():
+            kept[name] = left
+    return kept
+
+
+def lines(found: Mapping[str, NewerData]) -> Iterator[str]:
+    """Yield what the point does not hold. Pure."""
+    if not found:
+        yield "newer     nothing: no delivery, snapshot or model came after this restore point"
+        return
+    yield "newer     than this restore point, and not in it:"
+    for name, newer_data in found.items():
+        yield f"newer       {name}: {newer_data.told()}"
+
+
+def older(found: Mapping[str, NewerData], selection: Selection) -> list[str]:
+    """Return the pipelines whose current snapshot the restore replaces by the point's, which is older. Pure."""
+    keys = {obj.key for obj in selection.objects if obj.bucket == "lake"}
+    return [
+        name
+        for name, newer_data in found.items()
+        if newer_data.snapshot_rows is not None and f"{snapshots.folder(name)}current.json" in keys
+    ]
+
+
+def _counted(count: int, noun: str, plural: str) -> str:
+    return f"{count:,} {noun if count == 1 else plural}"
