@@ -20,6 +20,7 @@ from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
+from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -100,13 +101,11 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         databases = feature_databases(platform)
         result = materialize_rows(databases, pipeline, rows, snapshot.id, platform.clock(), received)
         result = replace(result, seconds=round(time.monotonic() - began, 3))
-        _record(platform, databases, pipeline, result)
+        _record(platform.ledger, databases, pipeline, result)
         return result
 
 
-def _record(
-    platform: Platform, databases: FeatureDatabases, pipeline: ModelPipeline, result: MaterializeResult
-) -> None:
+def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline, result: MaterializeResult) -> None:
     """Write the evidence of a materialization."""
     _, content = read_content(databases, pipeline)
     body = {
@@ -116,7 +115,7 @@ def _record(
         "seconds": result.seconds,
         "views": records.contents(content),
     }
-    platform.ledger.append("materialization", pipeline.name, body)
+    ledger.append("materialization", pipeline.name, body)
 
 
 def loaded_content(platform: Platform, pipeline: ModelPipeline) -> SnapshotRows:
