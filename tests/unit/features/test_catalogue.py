@@ -71,6 +71,12 @@ def test_the_time_since_the_last_row_is_made_of_the_columns_of_its_moment() -> N
     assert {f.name: f.columns for f in found.features}["days_since_last"] == ("arrival", "lead")
 
 
+def test_an_expression_is_made_of_the_columns_that_it_reads() -> None:
+    own = {"kind": "row", "at": "booking", "columns": ["nights"], "expressions": {"long": "nights > 7 AND lead > 1"}}
+    (feature,) = (f for f in view(listed(stays(features={"own": own})), "stays.own").features if f.name == "long")
+    assert (feature.type, feature.columns) == ("boolean", ("nights", "lead"))
+
+
 def test_every_feature_of_the_shipped_pipeline_has_an_origin() -> None:
     spec = pipelines.load(ROOT / "include/pipelines/hotel_bookings.yaml")
     assert isinstance(spec, ModelPipeline)
