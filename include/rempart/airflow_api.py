@@ -15,6 +15,7 @@ import httpx
 
 from rempart.errors import RempartError
 from rempart.settings.config import Connection
+from rempart.sovereignty.dag_rules import BROKEN
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,10 @@ class AirflowApi:
             time.sleep(5)
 
     def await_dag(self, dag_id: str) -> None:
-        """Wait until Airflow has read a DAG and finds its file. Raises AirflowApiError, also if the DAG is paused."""
+        """Wait until Airflow has read a DAG and finds its file, or has read its pipeline's file after a correction.
+
+        Raises AirflowApiError, also if the DAG is paused, or says that its pipeline cannot run.
+        """
         until = time.monotonic() + _PARSED_SECONDS
         while True:
             try:
@@ -205,12 +209,18 @@ class AirflowApi:
                         f"run {dag_id}: the DAG is paused, so the run would wait for ever",
                         f"Unpause it at {self.url}/dags/{dag_id} (the switch beside its name), then run it again.",
                     )
-                if not dag.get("is_stale"):
+                broken = BROKEN in (tag["name"] for tag in dag.get("tags") or ())
+                if not dag.get("is_stale") and not broken:
                     return
                 if time.monotonic() > until:
                     raise AirflowApiError(
                         f"run {dag_id}: Airflow knows the DAG, and finds it in no file any more",
                         "Check that its pipeline file is in include/pipelines, and that the DAG processor runs.",
+                    )
+                if broken and time.monotonic() > until - _PARSED_SECONDS / 2:
+                    raise AirflowApiError(
+                        f"run {dag_id}: Airflow finds the pipeline at fault",
+                        f"Read what is wrong at {self.url}/dags/{dag_id}, or check its file: `rempart pipeline check`.",
                     )
             except AirflowApiError as error:
                 if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:

@@ -314,7 +314,7 @@ def test_one_refused_pipeline_never_hides_another(ours: dict) -> None:
         ("nobody", ["[owner] task ingest: the task's owner is 'airflow'"]),
     ],
 )  # fmt: skip
-def test_a_refused_pipeline_is_a_paused_dag_that_tells_why(ours: dict, pipeline: str, message: list[str]) -> None:
+def test_a_refused_pipeline_is_a_dag_that_tells_why(ours: dict, pipeline: str, message: list[str]) -> None:
     dag_id = f"ingest_{pipeline}"
     assert ours["tasks"][dag_id] == ["explain"] and "broken" in ours["tags"][dag_id]
     for words in [*message, "**What to do:**"]:

@@ -141,6 +141,22 @@ def test_a_dag_is_waited_for_until_airflow_has_read_it_and_finds_it_in_a_file(mo
     assert len(asked) == 3
 
 
+def test_the_dag_of_a_corrected_pipeline_is_waited_for_and_that_of_a_wrong_one_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    wrong = httpx.Response(200, json={"tags": [{"name": "broken"}]})
+    parsed = [wrong, httpx.Response(200, json={"tags": [{"name": "rempart"}]})]
+    api, asked = asked_of(lambda request: parsed[min(len(asked), 2) - 1])
+    api.await_dag("ingest_late")
+    assert len(asked) == 2
+    parsed[1] = wrong
+    with pytest.raises(AirflowApiError, match="finds the pipeline at fault"):
+        api.await_dag("ingest_late")
+
+
 def test_a_dag_whose_file_is_gone_is_not_waited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 50))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

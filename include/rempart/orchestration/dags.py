@@ -22,7 +22,7 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, DagDefaults
 from rempart.sovereignty.classification import highest
-from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
+from rempart.sovereignty.dag_rules import BROKEN, pipeline_violations, tag_of
 
 DIALECT = {"$schema": "http://json-schema.org/draft-07/schema#"}
 """Dialect of a run parameter's schema. Airflow checks each schema itself whenever it reads a scheduled DAG, and
@@ -92,7 +92,7 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
 
     Airflow drops every DAG of a file that raises, or of which one DAG breaks a cluster policy, so one pipeline's fault
     must not leave this function: a pipeline that is not valid or not allowed, or whose DAG cannot be built or breaks a
-    rule, becomes a paused DAG that carries the error and its remedy. `build` makes its DAG with `auto_register=False`:
+    rule, becomes a DAG that carries the error and its remedy. `build` makes its DAG with `auto_register=False`:
     Airflow must not find it before it was judged here.
     """
     return _dags(stage, Pipeline, build)
@@ -173,9 +173,10 @@ def _built(dag_id: str, pipeline: AnyPipeline, build: Callable[[str, AnyPipeline
 
 
 def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
-    """Return a paused DAG whose page shows the error and the remedy, and whose only task fails with the same words.
+    """Return a DAG whose page shows the error and the remedy, and whose only task fails with the same words.
 
-    It handles no data. It states the highest classification of the policy, so that it passes the rules itself.
+    Nothing starts it, and it is not paused: Airflow would keep the pause after the file is corrected. It handles no
+    data. It states the highest classification of the policy, so that it passes the rules itself.
     """
     doc = f"# {pipeline}: the pipeline cannot run\n\n```\n{error.what}\n```\n\n**What to do:** {error.hint}\n"
     defaults = config.load().dags
@@ -183,8 +184,7 @@ def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
         dag_id,
         doc_md=doc,
         schedule=None,
-        tags=["rempart", "broken", tag_of(highest(config.load().policy)), pipeline[:LONGEST_TAG]],
-        is_paused_upon_creation=True,
+        tags=["rempart", BROKEN, tag_of(highest(config.load().policy)), pipeline[:LONGEST_TAG]],
         max_active_runs=1,
         default_args=task_defaults(defaults, owner=defaults.owner, retries=0, timeout=defaults.timeout),
     ) as dag:

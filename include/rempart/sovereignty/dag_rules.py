@@ -26,6 +26,8 @@ from rempart.sovereignty.places import (
 from rempart.sovereignty.policy import Decision
 
 TAG = "classification:"
+BROKEN = "broken"
+"""Tag of a DAG that stands for a pipeline at fault."""
 NOBODY = frozenset({"", "airflow"})
 """Owners that name nobody. Airflow uses `airflow` if a DAG states no owner."""
 
