@@ -113,6 +113,7 @@ def _lines(s: Survey) -> Iterator[str]:
     yield "moments:                        # CHECK: in order of time; add each moment at which more becomes known"
     yield f"  event: {{column: {yaml_word(s.time)}}}"
     dates = [c.name for c in s.columns if c.type in ("date", "timestamp") and c.name != s.time]
+    yield from (f"  # {yaml_word(name)}: {{column: {yaml_word(name)}}}" for name in dates)
     yield f"partition_by: {yaml_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
     if s.every != "month":
         yield f"partition_every: {s.every}    # CHECK: there are about {s.rows_a_month:,} rows a month"
@@ -171,6 +172,8 @@ def _column(column: ColumnFacts, s: Survey) -> str:
         notes.append("arrays are stored, and no feature")
     if column.type == "string":
         notes.append("free text never enters a model")
+    if column.nullable and needed:
+        notes.append("empty in some rows, which go to quarantine")
     if "nullable: true" in parts and column.type in ("date", "timestamp"):
         quarantine = "rows without it wait in quarantine until they are delivered again"
         notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
@@ -202,7 +205,7 @@ def _unlikely(found: Range) -> str:
     if found.outside:
         outside = f"{found.outside:,} of {found.cells:,} {'is' if found.outside == 1 else 'are'} outside"
         span = f"{_number(found.low)} to {_number(found.high)}"
-        told.append(f"{outside} {span}, such as {_number(found.far)}; such rows go to quarantine")
+        told.append(f"{outside} {span}, the farthest at about {_number(found.far)}; such rows go to quarantine")
     if found.negative:
         told.append(
             f"{found.negative:,} of {found.cells:,} {'is' if found.negative == 1 else 'are'} negative: is that right?"

@@ -341,3 +341,16 @@ def test_two_forms_of_dates_in_a_file_are_told(tmp_path: Path) -> None:
     rows = [f"{i},{i % 28 + 1:02}/01/2025,2025-02-{i % 28 + 1:02} 08:{i % 60:02}:00,{i % 7}" for i in range(200)]
     text = draft_pipeline(write(tmp_path / "readings.csv", "\n".join(["no,begins,taken_at,value", *rows])))
     assert "dates written DD/MM/YYYY, but `dates` is YYYY-MM-DD" in text
+
+
+def test_another_date_is_proposed_as_a_moment_and_empty_cells_of_the_target_are_told(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{n},2025-0{n % 9 + 1}-11,2025-11-0{n % 9 + 1},{n % 7},{'' if n == 5 else ('no', 'yes')[n % 2]}\n"
+        for n in range(60)
+    )
+    text = draft_pipeline(
+        write(tmp_path / "visits.csv", "visit,ordered_on,planned_on,floors,late\n" + rows), target="late"
+    )
+    assert "  event: {column: ordered_on}\n  # planned_on: {column: planned_on}\n" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("  late: ")]
+    assert "nullable" not in line and "empty in some rows, which go to quarantine" in line

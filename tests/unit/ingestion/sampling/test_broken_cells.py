@@ -65,8 +65,18 @@ def comment(text: str, line: str) -> str:
         ("minuten", "15 min", "minuten:", "CHECK: 1 of 400 cells is no whole number; such rows go to quarantine"),
         ("auftragnr", "", "key:", "auftragnr: 1 cell is empty; such rows go to quarantine."),
         ("auftragnr", "A1001", "key:", "auftragnr: 1 value is repeated; such rows go to quarantine."),
-        ("minuten", "-45", RANGE, "CHECK: 1 of 400 is outside 0 to 120, such as -45; such rows go to quarantine"),
-        ("minuten", "9999", RANGE, "CHECK: 1 of 400 is outside 0 to 120, such as 10000; such rows go to quarantine"),
+        (
+            "minuten",
+            "-45",
+            RANGE,
+            "CHECK: 1 of 400 is outside 0 to 120, the farthest at about -45; such rows go to quarantine",
+        ),
+        (
+            "minuten",
+            "9999",
+            RANGE,
+            "CHECK: 1 of 400 is outside 0 to 120, the farthest at about 10000; such rows go to quarantine",
+        ),
     ],
 )
 def test_one_broken_cell_is_told(tmp_path: Path, column: str, cell: str, line: str, says: str) -> None:
