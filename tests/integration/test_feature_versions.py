@@ -22,7 +22,7 @@ def test_rows_with_versions_show_what_was_valid_at_each_moment(feature_databases
     pipeline, rows = versioned("versions"), random_versions(4, 120)
     materialize_rows(feature_databases, pipeline, arrow(rows[: len(rows) // 2]).to_reader(), "v1", NOW)
     result = materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), "v2", NOW + timedelta(hours=1))
-    made = training_set.point_in_time(feature_databases, pipeline)[0].to_pylist()
+    made = training_set.point_in_time(feature_databases, pipeline).table.drop_columns(["_known_at"]).to_pylist()
     assert rounded(made) == rounded([{name: given[name] for name in made[0]} for given in wanted(pipeline, rows)])
     newest = {given["stay"]: given for given in sorted(rows, key=lambda given: given["seen"])}
     served = online_rows(feature_databases, pipeline, "stay", [{"stay": stay} for stay in newest])

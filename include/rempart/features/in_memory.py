@@ -6,14 +6,13 @@ of nine places. A test holds both to the same rows.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rempart.features.labels import Received
 from rempart.features.parquet_store import joining, loading, scratch, training_sets
 from rempart.features.training_set import TrainingSet, entity_columns, entity_query
 from rempart.settings.pipeline import ModelPipeline
+from rempart.sites.spool import spool_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +28,8 @@ def training_set(pipeline: ModelPipeline, table: pa.Table, *, memory: int = 512)
 
 def build(pipeline: ModelPipeline, table: pa.Table, labels: Received | None, *, memory: int = 512) -> TrainingSet:
     """Return the training set of accepted rows and labels. Raises the errors of `training_set`, and LabelsMissing."""
-    with tempfile.TemporaryDirectory(prefix="rempart-") as spill:
-        place = scratch.ScratchDatabase(Path(spill), memory, kept=False)
+    with spool_folder() as spill:
+        place = scratch.ScratchDatabase(spill, memory, kept=False)
         with scratch.created(place, f"build the training set of '{pipeline.name}'") as connection:
             loaded = loading.load(connection, pipeline, table.to_reader(), labels)
             views = [(view, joining.uniqueness(connection, view)) for view in joining.of_pipeline(pipeline)]

@@ -104,6 +104,8 @@ def _known_later(pipeline: ModelPipeline) -> str | None:
     known = pipeline.columns[pipeline.prediction.target].known
     latest = max(known, pipeline.prediction.at, key=order.index)
     moment = pipeline.moments[latest]
+    if versions.version_of(pipeline) is not None:
+        return latest  # a later version may have brought the target
     return None if moment.column == pipeline.holdout.column and moment.at is None else latest
 
 
@@ -113,7 +115,12 @@ def _known_from(pipeline: ModelPipeline) -> dict[str, sql.Composable]:
         return {}
     begun = tables.instant(pipeline, moment)
     whole_day = pipeline.moments[moment].is_day(pipeline.columns)
-    return {KNOWN_AT: sql.SQL("({} + make_interval(hours => 24))").format(begun) if whole_day else begun}
+    known: sql.Composable = sql.SQL("({} + make_interval(hours => 24))").format(begun) if whole_day else begun
+    if versions.version_of(pipeline) is not None:  # the target is that of the newest version, known once this is valid
+        known = sql.SQL("(CASE WHEN {k} IS NOT NULL THEN greatest({k}, {valid}) END)").format(
+            k=known, valid=versions.shown_from(pipeline, known)
+        )
+    return {KNOWN_AT: known}
 
 
 def examples(pipeline: ModelPipeline) -> sql.Composable:

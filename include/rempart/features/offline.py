@@ -168,12 +168,21 @@ def loaded_ids(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[st
     """Return the ids of the loaded snapshots of one moment: of the rows, and of the labels.
 
     That of labels is None if no other pipeline delivers them, "" before its first. Raises FeatureError if none was
-    loaded, DatabaseUnavailable.
+    loaded, or if the definition of a view is another one since then; DatabaseUnavailable.
     """
     labels = pipeline.prediction.from_
     with session(databases.offline, f"look up the snapshots of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         snapshot = snapshot_in(opened, pipeline)
+        made = dict(
+            opened.execute("SELECT view, made_by FROM feature_views WHERE pipeline = %s", (pipeline.name,)).fetchall()
+        )
+        for view in view_tables(pipeline):
+            if made.get(view.view) != _definition(opened, pipeline, view):
+                raise FeatureError(
+                    f"read view '{view.view}' of '{pipeline.name}': its definition changed after the load",
+                    f"Run materialize_features_{pipeline.name}: the online store must have the features of a training.",
+                )
         return snapshot, _label_snapshot(opened, pipeline, labels.pipeline) if labels else None
 
 
@@ -279,14 +288,18 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchRea
     return count, differing * LARGEST_PART <= count
 
 
+def _definition(opened: Session, pipeline: ModelPipeline, view: ViewTable) -> str:
+    """Return a hash of the query that makes a view."""
+    return hashlib.sha256(select_view(pipeline, view).as_bytes(opened)).hexdigest()
+
+
 def _load_view(opened: Session, pipeline: ModelPipeline, view: ViewTable, at: datetime, *, is_part: bool) -> int:
     """Make a view's table that of the stored rows. Return the number of its rows that were written or deleted.
 
     If only a part of the rows changed (`is_part`), only entities of changed rows are made anew. All are if the view's
     query is another one than the last time, and once a day.
     """
-    columns, everything = tables.view_columns(view), select_view(pipeline, view)
-    made_by = hashlib.sha256(everything.as_bytes(opened)).hexdigest()
+    columns, made_by = tables.view_columns(view), _definition(opened, pipeline, view)
     of_view = {"pipeline": pipeline.name, "view": view.view, "made_by": made_by, "at": at}
     if tables.ensure(opened, view.table, columns, view.primary_key):
         tables.index_changes(opened, view)

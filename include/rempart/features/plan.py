@@ -33,7 +33,10 @@ DAY = 24 * 3600 * 1_000_000
 LAST_ROW_AT = "last_row_at"
 """Field from which `days_since_last` is made when a row is read: microseconds since 1970 of an entity's last row."""
 
-RESERVED = ("event_timestamp", "entity_timestamp", "created_timestamp", "loaded_at")
+RESERVED = (
+    "event_timestamp", "entity_timestamp", "created_timestamp", "loaded_at",
+    "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",
+)  # fmt: skip
 """Column names that the feature store needs for itself."""
 
 LONGEST_IDENTIFIER = 63

@@ -123,8 +123,16 @@ def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
         sql.SQL(", ").join(sql.SQL(_copied(kind)).format(tables.name(name)) for name, kind in types.items()),
         sql.SQL(query),
     )
+    import pyarrow as pa
+
     with opened.cursor() as cursor, cursor.copy(copy) as blocks:
-        table = read_csv(blocks, types)
+        try:
+            table = read_csv(blocks, types)
+        except pa.ArrowInvalid:  # it quotes a value
+            raise FeatureError(
+                f"read the training set of '{pipeline.name}': the loaded rows have other types than the file's schema",
+                f"Run materialize_features_{pipeline.name}, then train again.",
+            ) from None
     return with_ages(pipeline, table)
 
 

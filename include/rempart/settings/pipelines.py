@@ -70,6 +70,10 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
             f"Correct each line above, then run `rempart pipeline check {file.stem}`. Each key has a line in "
             f"docs/reference/pipeline-file.md{anchors and ' '}{anchors}.",
         ) from cause
+    except PipelineError:
+        raise
+    except Exception as cause:  # a fault of one file must not hide the other pipelines
+        raise PipelineError(f"{file} cannot be read: {type(cause).__name__}", _pipeline_hint(file)) from cause
     if pipeline.name != file.stem:
         raise PipelineError(
             f"{file}: name: '{pipeline.name}' differs from the name of the file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +24,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 def parse_duration(value: object) -> timedelta:
     """Parse `90d`, `15m` or `1h` as a timedelta. Raises ValueError for anything else."""
     if isinstance(value, str) and (matched := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
-        return timedelta(seconds=int(matched[1]) * _UNITS[matched[2]])
+        with suppress(OverflowError, ValueError):
+            return timedelta(seconds=int(matched[1]) * _UNITS[matched[2]])
+        raise ValueError("write a duration of at most 999999999d")
     if isinstance(value, timedelta):
         return value
     raise ValueError("write a duration as a number and a unit: 30s, 15m, 1h, 90d or 8w")

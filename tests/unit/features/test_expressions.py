@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from rempart.errors import FeatureError
 from rempart.features import in_memory, tables
 from rempart.features.expressions import rendering
-from rempart.features.plan import SQL_TYPES
+from rempart.features.plan import SQL_TYPES, view_tables
 from rempart.settings.expressions import checking, syntax
 from rempart.settings.expressions.syntax import ExpressionFault
 from rempart.settings.learning import TrailingView
@@ -154,6 +155,43 @@ def test_a_file_with_such_an_expression_is_refused(expressions: dict[str, str], 
     own = {"kind": "row", "at": "now", "calendar": {"day": ["month"]}, "expressions": expressions}
     with pytest.raises(ValidationError, match=rf"features\.own\.{fault}"):
         visits(features={"own": own})
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("negative()", r"negative\(\) is no function"),
+        ("column(x)", r"column\(\) is no function"),
+        ("coalesce(case when x > 1 then null end, 1)", "is NULL in every row"),
+        ("kind = '\ud800'", "a control character"),
+    ],
+)
+def test_what_only_looks_like_an_expression_is_refused(text: str, fault: str) -> None:
+    with pytest.raises(ExpressionFault, match=fault):
+        checking.checked(text, COLUMNS)
+
+
+def test_a_sum_of_many_columns_is_no_calculation_without_an_end() -> None:
+    assert checking.checked(" + ".join(["x"] * 40), COLUMNS).type == "number"
+
+
+@pytest.mark.parametrize(
+    ("sections", "fault"),
+    [
+        ({"expressions": {"whole": "1"}}, "it names no feature"),
+        ({"own": {"xmin": "x + 1"}}, "xmin"),
+    ],
+)
+def test_a_file_that_would_fail_later_is_refused(sections: dict[str, Any], fault: str) -> None:
+    with pytest.raises((ValidationError, FeatureError), match=fault):
+        view_tables(visits(**sections))
+
+
+def test_two_features_of_one_name_are_refused() -> None:
+    a = {"kind": "row", "at": "now", "columns": ["n"], "expressions": {"b__c": "x + 1"}}
+    b = {"kind": "row", "at": "now", "columns": ["n"], "expressions": {"c": "x + 2"}}
+    with pytest.raises(ValidationError, match="two features are called 'a__b__c'"):
+        visits(features={"a": a, "a__b": b})
 
 
 def test_a_text_is_a_feature_of_the_store_and_no_input_of_a_model() -> None:

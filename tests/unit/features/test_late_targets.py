@@ -120,3 +120,12 @@ def test_the_rows_that_are_not_learned_from_are_no_training_rows() -> None:
     _, split = frozen(without_late(claims(), made), claims().holdout)
     assert split == {"train": 21, "holdout": 9}, "claims 21 to 30 were closed after the hold-out had begun"
     assert told_late(10, "paid") == "10 rows not used: paid became known only after the hold-out began"
+
+
+def test_a_target_that_a_later_version_corrected_is_known_from_that_version_on() -> None:
+    versions = {"on_conflict": "history", "version_by": "seen"}
+    pipeline = claims("timestamp", **versions)
+    early, late = claim(1, 5, 20, paid=1.0, seen=20), claim(1, 5, 20, paid=99.0, seen=60)
+    others = [claim(number, 5, 20, seen=20) for number in range(2, 6)]
+    assert learned(pipeline, table([early, *others], "timestamp")) == {1, 2, 3, 4, 5}
+    assert learned(pipeline, table([early, late, *others], "timestamp")) == {2, 3, 4, 5}

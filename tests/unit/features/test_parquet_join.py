@@ -136,6 +136,38 @@ def test_a_join_that_multiplied_rows_is_refused(tmp_path: Path) -> None:
             reader.read_all()
 
 
+@pytest.mark.parametrize(
+    ("prices", "inexact"),
+    [
+        ([80.0, 120.0, 95.5], False),
+        ([1e6, 1e6 + 0.01, 1e6 + 0.02], True),
+        ([1.7e9, 1.7e9 + 1, 1.7e9 + 2], True),
+        ([1e-4, 1.1e-4, 1.2e-4], True),
+        ([1e15, 2e15, 3e15], True),
+        ([80.0, float("nan"), 95.5], True),
+        ([80.0, float("inf"), 95.5], True),
+        ([80.0, 80.0, 80.0], False),
+    ],
+)
+def test_a_column_whose_sums_would_lose_digits_is_found(tmp_path: Path, prices: list[float], inexact: bool) -> None:
+    trend = {
+        "kind": "trailing",
+        "at": "booking",
+        "by": ["house"],
+        "windows": ["7d"],
+        "mean": ["price"],
+        "std": ["price"],
+    }
+    pipeline = stays(features={"own": {"kind": "row", "at": "booking", "columns": ["nights"]}, "trend": trend})
+    rows = arrow([row(number, number, price=price) for number, price in enumerate(prices)])
+    with scratch.created(ScratchDatabase(tmp_path), "try") as connection:
+        if inexact:
+            with pytest.raises(loading.InexactSums, match="price"):
+                loading.load(connection, pipeline, rows.to_reader(), None, exact=True)
+        else:
+            assert loading.load(connection, pipeline, rows.to_reader(), None, exact=True).examples == 3
+
+
 def test_a_failure_to_read_rows_is_told_as_it_is(tmp_path: Path) -> None:
     def broken() -> Iterator[pa.RecordBatch]:
         yield from table.to_batches()

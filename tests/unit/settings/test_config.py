@@ -143,6 +143,11 @@ def test_durations(count: int, unit: str) -> None:
     assert schema.parse_duration(f"{count}{unit}") == timedelta(seconds=count * seconds)
 
 
+def test_a_duration_without_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 999999999d"):
+        schema.parse_duration("99999999999d")
+
+
 def test_connections_come_from_the_environment_then_from_the_secrets_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

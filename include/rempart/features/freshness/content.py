@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from psycopg import sql
 
@@ -12,7 +13,7 @@ from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.freshness.judgement import ViewContent
 from rempart.features.online_store import generations
-from rempart.features.plan import ViewTable, view_tables
+from rempart.features.plan import ViewTable, rows_table, view_tables
 from rempart.settings.pipeline import ModelPipeline
 
 
@@ -68,18 +69,34 @@ def read_content(
 
     Raises FeatureError, DatabaseUnavailable.
     """
-    state = read_state(databases, pipeline)
-    if state is None:
-        return None, ()
+    newest: dict[str, datetime] = {}
+    with session(databases.offline, f"read the state of '{pipeline.name}'") as offline:
+        state = state_in(offline, databases, pipeline)
+        if state is None:
+            return None, ()
+        for view in view_tables(pipeline):
+            if view.passing:
+                newest[view.view] = _newest_row(offline, pipeline, view, state.loaded_at)
     with session(databases.online, f"measure the online store of '{pipeline.name}'", autocommit=True) as opened:
-        return state, tuple(_content(opened, view, state) for view in view_tables(pipeline))
+        return state, tuple(_content(opened, view, state, newest) for view in view_tables(pipeline))
 
 
-def _content(opened: Session, view: ViewTable, state: StoreState) -> ViewContent:
+def _newest_row(offline: Session, pipeline: ModelPipeline, view: ViewTable, loaded_at: datetime) -> Any:
+    """Return the newest moment of a row until the load. Values of windows also change when a row leaves one."""
+    row = offline.execute(
+        sql.SQL("SELECT max({moment}) FROM {rows} WHERE {moment} <= %s").format(
+            moment=tables.instant(pipeline, view.at), rows=tables.name(rows_table(pipeline))
+        ),
+        (loaded_at,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _content(opened: Session, view: ViewTable, state: StoreState, newest: Mapping[str, datetime]) -> ViewContent:
     if view.online.name not in state.online:
         return ViewContent(view.view, 0, None, None)
     row = opened.execute(
         sql.SQL("SELECT count(*), max(event_timestamp) FROM {}").format(tables.name(view.online.name))
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate gives one row
-    return ViewContent(view.view, int(row[0]), row[1], state.watermarks.get(view.view))
+    return ViewContent(view.view, int(row[0]), newest.get(view.view, row[1]), state.watermarks.get(view.view))

@@ -118,8 +118,8 @@ def _as_read(view: ViewTable, fields: dict[str, Any], at: datetime) -> dict[str,
 def keys(opened: Session, pipeline: ModelPipeline, view: ViewTable) -> dict[Entity, Mapping[str, Any]]:
     """Return the key columns of each taken entity."""
     query = sql.SQL(
-        "SELECT DISTINCT ON (entity) entity, {columns} FROM (SELECT {key} AS entity, {columns} FROM {rows}) r"
-        " WHERE entity IN (SELECT entity FROM {sampled}) ORDER BY entity"
+        'SELECT DISTINCT ON ("the entity") "the entity", {columns} FROM (SELECT {key} AS "the entity", {columns}'
+        ' FROM {rows}) r WHERE "the entity" IN (SELECT entity FROM {sampled}) ORDER BY "the entity"'
     ).format(
         columns=tables.names(view.by),
         key=tables.join_key(pipeline, view),

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from psycopg import sql
 
 
+class InexactSums(Exception):
+    """DuckDB's decimals of nine places give no sums of this column to six digits."""
+
+
 @dataclass(frozen=True)
 class LoadedRows:
     """Number of rows to learn from, and the labels if another pipeline delivers them."""
@@ -31,13 +35,21 @@ class LoadedRows:
 
 
 def load(
-    connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader, labels: Received | None
+    connection: duckdb.DuckDBPyConnection,
+    pipeline: ModelPipeline,
+    rows: pa.RecordBatchReader,
+    labels: Received | None,
+    *,
+    exact: bool = False,
 ) -> LoadedRows:
     """Create the tables of a pipeline from rows, which are read once, batch by batch, and from labels.
 
-    Raises FeatureError if a row has no moment; LabelsMissing if no row has a label; what reading the rows raises.
+    Raises FeatureError if a row has no moment; LabelsMissing if no row has a label; what reading the rows raises;
+    InexactSums, only if they must be `exact`.
     """
     _load_rows(connection, pipeline, rows)
+    if exact and (column := inexact_column(connection, pipeline)):
+        raise InexactSums(column)
     for view in view_tables(pipeline):
         columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
         kind = "TABLE" if pipeline.features[view.view].kind == "trailing" else "VIEW"  # of the rows as they are
@@ -46,6 +58,30 @@ def load(
     used = _load_labels(connection, pipeline, labels) if labels else None
     relation = in_duckdb(label_rows.examples(pipeline))
     return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), used)  # noqa: S608
+
+
+def inexact_column(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline) -> str | None:
+    """Return a column of which DuckDB's decimals of nine places give no `sum`, `mean` or `std` to six digits, or None.
+
+    It has very small or very large numbers, ones that differ little for their size, or ones that are none.
+    """
+    wanted: dict[str, set[str]] = {}
+    for view in pipeline.features.values():
+        for made in view.aggregates() if view.kind == "trailing" else ():
+            if made.column and made.function in ("sum", "mean", "std"):
+                wanted.setdefault(made.column, set()).add(made.function)
+    for column, functions in wanted.items():
+        table = f'(SELECT "{column}"::DOUBLE AS x FROM "{rows_table(pipeline)}")'  # noqa: S608 - names of a checked file
+        finite = "FILTER (WHERE isfinite(x) AND abs(x) <= 1e100)"
+        measured = f"avg(abs(x)) {finite}, max(abs(x)) {finite}, stddev_pop(x) {finite}, count(x)"
+        (found,) = connection.execute(f"SELECT {measured}, count(x) {finite} FROM {table}").fetchall()  # noqa: S608
+        size, largest, spread = (value or 0.0 for value in found[:3])
+        count, usable = found[3:]
+        if usable < count or 0 < size < 1e-3 or largest * count > 1e28:
+            return column
+        if "std" in functions and (largest > 1e14 or 0 < spread**2 < 1e6 * (1e-16 * largest**2 + 1e-9)):
+            return column
+    return None
 
 
 def in_duckdb(query: sql.Composable) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+logger = logging.getLogger(__name__)
+
 STORE = "rempart.features.parquet_store.feast_store.ParquetOfflineStore"
 _ROWS = 65_536
 
@@ -50,13 +53,18 @@ class JoinLimits(NamedTuple):
 
 def point_in_time(
     databases: FeatureDatabases, pipeline: ModelPipeline, content: SnapshotRows, limits: JoinLimits | None = None
-) -> TrainingSet:
+) -> TrainingSet | None:
     """Return the training set of a snapshot, as `training_set.point_in_time` does of the loaded one.
 
-    Raises FeatureError, LabelsMissing, DatabaseUnavailable, and what reading the rows raises.
+    None if sums of a column would not be those of PostgreSQL to six digits; the log names it. Raises FeatureError,
+    LabelsMissing, DatabaseUnavailable, and what reading the rows raises.
     """
-    with opened(databases, pipeline, content, limits) as (loaded, reader):
-        return TrainingSet(reader.read_all(), content.snapshot, loaded.labels)
+    try:
+        with opened(databases, pipeline, content, limits) as (loaded, reader):
+            return TrainingSet(reader.read_all(), content.snapshot, loaded.labels)
+    except loading.InexactSums as column:
+        logger.info("'%s': numbers of column '%s' are too small, large or alike for DuckDB", pipeline.name, column)
+        return None
 
 
 @contextmanager
@@ -66,14 +74,14 @@ def opened(
     """Provide the numbers of the loaded rows, and a reader of the training set; see `point_in_time`.
 
     Its memory is that of the limits and of some batches, however many rows there are. The registry of `databases` has
-    the views; no other database is asked.
+    the views; no other database is asked. Raises InexactSums, too.
     """
     memory, threads = limits or JoinLimits()
     doing = f"build the training set of '{pipeline.name}'"
     with spool_folder() as folder:
         place = ScratchDatabase(folder, memory, threads)
         with scratch.created(place, doing) as connection:
-            loaded = loading.load(connection, pipeline, content.rows, content.labels)
+            loaded = loading.load(connection, pipeline, content.rows, content.labels, exact=True)
         joining = _joining_query(databases, pipeline, place)
         with scratch.reopened(place, doing) as connection:
             yield loaded, ordered(connection, pipeline, joining, loaded.examples)

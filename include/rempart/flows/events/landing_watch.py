@@ -34,6 +34,7 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification
 from rempart.sites.port import ObjectInfo, Site
+from rempart.sovereignty.dag_rules import BROKEN
 from rempart.sovereignty.places import decide_site
 
 logger = logging.getLogger(__name__)
@@ -185,8 +186,14 @@ class LandingWatch:
         if removals.unfinished(self.platform.ledger, pipeline.name):
             return None  # a reset puts deliveries back: they are taken in once it has ended
         dag_id = f"ingest_{pipeline.name}"
-        if self._dag(dag_id, dag_id).get("is_paused"):
+        dag = self._dag(dag_id, dag_id)
+        if dag.get("is_paused"):
             raise AirflowApiError(f"start {dag_id}: the DAG is paused", "Unpause it: the files are taken in then.")
+        if BROKEN in (tag["name"] for tag in dag.get("tags") or ()):
+            raise AirflowApiError(
+                f"start {dag_id}: Airflow finds the pipeline at fault",
+                f"Correct its file: `rempart pipeline check {pipeline.name}`. The files are taken in then.",
+            )
         for stage in STAGES if isinstance(pipeline, ModelPipeline) else ():
             self._dag(f"{stage}_{pipeline.name}", dag_id)
         if self.runs.unfinished_runs(dag_id):

@@ -105,8 +105,10 @@ class Prepared:
         """
         try:
             found = restore_newer.look(open_platform().ledger, self.point.manifest.created_at, self.wish.parts)
-        except RempartError as error:
-            return [f"newer     UNKNOWN: what came after this restore point: {error.what}"], ()
+        except (RempartError, OSError, LookupError, TypeError, ValueError) as error:  # restoring does not need it
+            why = error.what if isinstance(error, RempartError) else type(error).__name__
+            told = f"newer     UNKNOWN: what came after this restore point: {why}"
+            return [told], restore_newer.replaced(self.selection)
         return [*restore_newer.lines(found)], restore_newer.older(found, self.selection)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rempart.backup.points.restore_plan import Part, Selection
+from rempart.backup.points.restore_plan import Part, Selection, dataset_of
 from rempart.ingestion import snapshots
 from rempart.ledger.port import Evidence, Kind, Ledger
 
 MOST = 1_000
-"""Records of a kind that are read, the newest."""
+"""Records of a kind that are read at first, the newest."""
 _KINDS: tuple[Kind, ...] = ("deliveries", "snapshot", "candidate")
 
 
@@ -40,8 +40,15 @@ def look(ledger: Ledger, since: datetime, parts: Sequence[Part] = ()) -> dict[st
 
     Raises LedgerError, DatabaseUnavailable.
     """
-    records = [record for kind in _KINDS for record in ledger.find(kind, limit=MOST) if record.at > since]
-    return concerning(newer(records), parts)
+    return concerning(newer([record for kind in _KINDS for record in _since(ledger, kind, since)]), parts)
+
+
+def _since(ledger: Ledger, kind: Kind, since: datetime) -> list[Evidence]:
+    """Return all records of a kind after a moment: more are read until one is older."""
+    most = MOST
+    while len(found := ledger.find(kind, limit=most)) == most and found[-1].at > since:
+        most *= 4
+    return [record for record in found if record.at > since]
 
 
 def newer(records: Sequence[Evidence]) -> dict[str, NewerData]:
@@ -85,6 +92,12 @@ def lines(found: Mapping[str, NewerData]) -> Iterator[str]:
     yield "newer     than this restore point, and not in it:"
     for name, newer_data in found.items():
         yield f"newer       {name}: {newer_data.told()}"
+
+
+def replaced(selection: Selection) -> list[str]:
+    """Return the pipelines whose current snapshot the restore replaces by the point's. Pure."""
+    keys = [obj.key for obj in selection.objects if obj.bucket == "lake" and obj.key.endswith("/current.json")]
+    return sorted({name for key in keys if (name := dataset_of(key))})
 
 
 def older(found: Mapping[str, NewerData], selection: Selection) -> list[str]:

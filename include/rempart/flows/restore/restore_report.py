@@ -51,8 +51,8 @@ def undone(manifest: Manifest, parts: Iterable[Part], older: Sequence[str] = ())
     """
     for name in older:
         yield (
-            f"undone    the current snapshot of {name}: that of the point takes its place, without the newer rows. "
-            f"To deliver these again, follow step 3 of {_RUNBOOK}"
+            f"undone    the current snapshot of {name}: that of the point takes its place, without later rows. "
+            f"To deliver such rows again, follow step 3 of {_RUNBOOK}"
         )
     since = f"newer than {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
     databases = [part.name for part in parts if part.kind == "database"]

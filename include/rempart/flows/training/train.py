@@ -97,11 +97,13 @@ def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
 
     logger.info("joining the features as they were known at each row's moment")
     databases, settings = feature_databases(platform), platform.config.training
-    if settings.offline_store == "postgresql":
-        found = loaded_tables.point_in_time(databases, pipeline)
-    else:
+    found = None
+    if settings.offline_store == "parquet":
         limits = training_sets.JoinLimits(settings.join_memory, platform.config.ingestion.threads)
         found = training_sets.point_in_time(databases, pipeline, loaded_content(platform, pipeline), limits)
+    if found is None:
+        logger.info("joining in PostgreSQL")
+        found = loaded_tables.point_in_time(databases, pipeline)
     logger.info("joined %d rows of snapshot %s", found.table.num_rows, found.snapshot)
     return found
 

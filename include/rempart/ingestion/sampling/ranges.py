@@ -84,11 +84,9 @@ def _near(value: float, span: float, *, up: bool) -> float:
 
 def _rounded(value: float, size: float, *, up: bool) -> float:
     """Round to the second digit of `size`."""
-    if not size:
-        return value
-    step = 10.0 ** (math.floor(math.log10(size)) - 1)
-    rounded = (math.ceil if up else math.floor)(value / step) * step
-    return float(f"{rounded:.6g}")
+    step = 10.0 ** (math.floor(math.log10(size)) - 1) if size and math.isfinite(size) else 0.0
+    rounded = float(f"{(math.ceil if up else math.floor)(value / step) * step:.15g}") if step else value
+    return rounded if math.isfinite(rounded) and (rounded >= value if up else rounded <= value) else value
 
 
 def _core(numbers: Sequence[float], counts: Sequence[int]) -> tuple[int, int]:

@@ -39,9 +39,15 @@ def faults(texts: Mapping[str, str], views: Mapping[str, Typing], columns: dict[
     """Yield what is wrong with expressions over features, of views that are right."""
     if ACROSS in views:
         yield f"features.{ACROSS}: the name is reserved; rename the view"
+    told = [f"{view}__{feature}" for view, made in views.items() for feature in made.types(columns)]
+    told += [f"{ACROSS}__{name}" for name in texts]
+    for twice in sorted({name for name in told if told.count(name) > 1}):
+        yield f"features: two features are called '{twice}' in a training set; rename a view or a feature"
     known = _named(views, columns) if texts else {}
     for name, text in texts.items():
         try:
+            if not syntax.columns_of(text):
+                yield f"{ACROSS}.{name}: it names no feature; write it as VIEW.FEATURE"
             if checking.checked(text, known).type == "string":
                 yield f"{ACROSS}.{name}: it gives a text, which no model reads; give a number or a boolean"
         except syntax.ExpressionFault as fault:

@@ -93,6 +93,8 @@ def _typed(node: Node, columns: Mapping[str, Column]) -> Typed:
     if node.kind == "column":
         return _column(str(node.value), columns)
     parts = tuple(_typed(part, columns) for part in node.parts)
+    if any(part.type == "null" and part.parts for part in parts):  # PostgreSQL takes such a part for a text
+        raise ExpressionFault("a part of it is NULL in every row; write NULL alone, or name a column")
     match node.kind:
         case "and" | "or" | "not":
             _need(node.kind.upper(), parts, ("boolean", "null"))
@@ -229,8 +231,9 @@ def _arithmetic(kind: str, parts: tuple[Typed, ...]) -> Typed:
             return _number(kind, parts, low + other_low, high + other_high)
         case "/":
             return _number(kind, parts, low - other_high, high - other_low)
-    # two numbers that nearly cancel each other leave their last digits, of about 16
-    return _number(kind, parts, min(low, other_low) - 17, max(high, other_high) + 1)
+    # two numbers that nearly cancel each other leave their last digits, of about 16; sums leave those of their terms
+    digits = (low if left.kind in ("+", "-") else low - 17, other_low if right.kind in ("+", "-") else other_low - 17)
+    return _number(kind, parts, min(digits), max(high, other_high) + 1)
 
 
 def _comparison(kind: str, parts: tuple[Typed, ...], nodes: tuple[Node, ...], columns: Mapping[str, Column]) -> Typed:

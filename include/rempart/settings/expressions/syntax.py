@@ -259,6 +259,8 @@ class _TokenReader:
                 f"{name.word}() is no part of the language; numbers need none, and a number of a condition is "
                 "`case when a then 1 else 0 end`"
             )
+        if name.word in ("negative", "literal", "column"):  # kinds of nodes, which are not called
+            raise ExpressionFault(f"{name.word}() is no function of expressions")
         if name.word == "extract":
             self._expect("(")
             part = self._take().word
@@ -296,7 +298,7 @@ def _number(text: str) -> Node:
 
 def _text(text: str) -> Node:
     value = text[1:-1].replace("''", "'")
-    if re.search(r"[\x00-\x1f\x7f\\]|::", value):
+    if re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]|::", value):
         raise ExpressionFault("a text has a control character, a backslash or '::'; compare with another text")
     return Node("literal", value=value)
 

@@ -7,6 +7,7 @@ and reports the error. So one module alone translates errors and repeats request
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -18,6 +19,18 @@ from rempart.sites.port import ObjectInfo
 _TIMEOUT = "120s"
 _HOME: list[int] = []
 """The process in which obstore was first used."""
+
+
+_BULKS: weakref.WeakSet[Bulk] = weakref.WeakSet()
+_KEPT: list[list[Any]] = []
+"""Stores that a fork inherited. It must not drop them: obstore would wait for threads that the fork lacks."""
+
+
+def _keep() -> None:
+    _KEPT.append([store for bulk in list(_BULKS) for store in list(bulk.stores.values())])
+
+
+os.register_at_fork(before=_keep, after_in_parent=_KEPT.pop)
 
 
 def at_home() -> bool:
@@ -68,7 +81,8 @@ class Bulk:
         # and in the environment of jobs it is not installed
         special = connection.extra.get("ca_bundle") or connection.extra.get("addressing_style", "path") != "path"
         self._off = bool(special) or find_spec("obstore") is None
-        self._stores: dict[tuple[str, bool], Any] = {}
+        self.stores: dict[tuple[str, bool], Any] = {}
+        _BULKS.add(self)
 
     def _takes(self, key: str) -> bool:
         return not self._off and plain(key) and at_home()
@@ -78,12 +92,12 @@ class Bulk:
         return self._takes(key) and all(f"{name}{value}".isascii() for name, value in metadata.items())
 
     def _store(self, bucket: str, *, checked: bool = False) -> Any:
-        if (bucket, checked) not in self._stores:
+        if (bucket, checked) not in self.stores:
             from obstore.store import S3Store
 
             extra: Any = {"checksum_algorithm": "sha256"} if checked else {}
-            self._stores[bucket, checked] = S3Store(bucket, **self._settings, **extra)
-        return self._stores[bucket, checked]
+            self.stores[bucket, checked] = S3Store(bucket, **self._settings, **extra)
+        return self.stores[bucket, checked]
 
     def get(self, bucket: str, key: str, version_id: str | None) -> tuple[ObjectInfo, bytes] | None:
         """Return facts and body, or None: use boto3."""

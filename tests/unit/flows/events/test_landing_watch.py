@@ -33,6 +33,7 @@ class Airflow:
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
         self.paused, self.silent = False, False
+        self.tags: list[str] = []
         self.unread: set[str] = set()
         self.ended = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -45,7 +46,7 @@ class Airflow:
             missing.status = 404
             raise missing
         if "/dagRuns/" not in path:
-            return {"is_paused": self.paused}
+            return {"is_paused": self.paused, "tags": [{"name": name} for name in self.tags]}
         return {"dag_run_id": run, "state": self.states[run], "end_date": self.ended.isoformat()}
 
     def unfinished_runs(self, dag_id: str) -> list[str]:
@@ -153,6 +154,14 @@ def test_files_of_a_failed_run_get_another_one_after_an_hour(house: House) -> No
     assert len(house.looks(5)) == 1
     house.now += timedelta(minutes=2)
     assert len(house.looks(1)) == 2
+
+
+def test_a_pipeline_at_fault_is_not_started_and_its_files_wait(house: House) -> None:
+    house.airflow.tags = ["broken"]
+    house.land("a.csv")
+    assert house.looks(5) == []
+    house.airflow.tags = []
+    assert len(house.looks(1)) == 1
 
 
 def test_a_paused_dag_and_a_silent_airflow_are_told_once_and_nothing_is_lost(

@@ -73,3 +73,9 @@ def test_nearly_all_cells_lie_within(numbers: list[float], times: int) -> None:
     assert found.cells == counted.total() and (found.low >= 0 or min(numbers) < 0)
     if len(counted) < 10 or counted.total() < 20:
         assert outside == 0
+
+
+@given(st.integers(1, 10**12), st.integers(10, 400))
+def test_a_range_holds_the_numbers_that_are_not_far_however_alike_they_are(first: int, spread: int) -> None:
+    found = of(*(first + number % spread for number in range(2 * spread)), 10**15 - 1)
+    assert found.low <= first and first + spread - 1 <= found.high
