@@ -167,13 +167,11 @@ def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, beg
     name, what = pipeline.name, began.what
     if what == "remove":
         _move_file(name)
-    held = list(_held(stores, pipeline, what))
-    deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
-    for bucket in sorted({gathering.bucket_of(stores, part) for part in gathering.parts_of(pipeline, what)}):
-        mine = [version for place, version in held if place == bucket]
-        condemned = gathering.catalogued(stores, pipeline, what, bucket)  # also what a killed command had deleted
-        done = erase_versions.delete_versions(stores, mine, bucket=bucket, condemned=condemned)
-        deleted, locked, failed = deleted + done.rows, locked | done.locked, failed | done.failed
+    deleted, locked, failed = _delete_versions(stores, pipeline, what)
+    if list(_second_look(stores, pipeline, what, locked, failed)):
+        logger.info("'%s': a replication that was under way copied objects meanwhile, which are deleted, too", name)
+        more, locked_too, failed = _delete_versions(stores, pipeline, what)
+        deleted, locked = deleted + more, locked | locked_too
     logger.info("deleted %d object versions of '%s'", deleted, name)
     feature_removal.remove(stores.features(), pipeline)
     if what == "remove":
@@ -185,6 +183,20 @@ def _delete(tracking: Connection, stores: ErasureStores, pipeline: Pipeline, beg
         body = {"deleted": deleted, "locked": sorted(locked), "sites": sorted(stores.sites)}
         evidence = _record(stores, name, began, "ended", body).seq
     return Removed(name, what, int(began.body.get("put_back", 0)), deleted, locked, tuple(left), evidence)
+
+
+def _delete_versions(
+    stores: ErasureStores, pipeline: Pipeline, what: What
+) -> tuple[int, dict[str, datetime], dict[str, str]]:
+    """Delete what is there now. Return the number of versions, and those that are locked or could not be deleted."""
+    held = list(_held(stores, pipeline, what))
+    deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
+    for bucket in sorted({gathering.bucket_of(stores, part) for part in gathering.parts_of(pipeline, what)}):
+        mine = [version for place, version in held if place == bucket]
+        condemned = gathering.catalogued(stores, pipeline, what, bucket)  # also what a killed command had deleted
+        done = erase_versions.delete_versions(stores, mine, bucket=bucket, condemned=condemned)
+        deleted, locked, failed = deleted + done.rows, locked | done.locked, failed | done.failed
+    return deleted, locked, failed
 
 
 def _held(stores: ErasureStores, pipeline: Pipeline, what: What) -> Iterator[tuple[str, HeldVersion]]:

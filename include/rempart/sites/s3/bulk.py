@@ -30,7 +30,12 @@ def _keep() -> None:
     _KEPT.append([store for bulk in list(_BULKS) for store in list(bulk.stores.values())])
 
 
-os.register_at_fork(before=_keep, after_in_parent=_KEPT.pop)
+def _release() -> None:
+    if _KEPT:  # not if this module was imported by another hook of this fork
+        _KEPT.pop()
+
+
+os.register_at_fork(before=_keep, after_in_parent=_release)
 
 
 def at_home() -> bool:
