@@ -10,6 +10,7 @@ import pytest
 
 from rempart.errors import PipelineError, SiteError
 from rempart.flows.erasure import erase as erasing
+from rempart.flows.erasure import erase_versions
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.removal import execute
@@ -226,3 +227,20 @@ def test_a_reset_is_not_begun_in_the_middle_of_a_removal(lake: Lake) -> None:
     with pytest.raises(PipelineError, match="a remove began"):
         change(lake, "reset")
     assert len(ROWS) > 10 and current(lake) is not None
+
+
+def test_what_a_replication_copied_while_the_reset_waited_goes_too(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = f"snapshots/{NAME}/copied.json"
+    delete = erase_versions.delete_versions
+
+    def copying(*given: Any, **named: Any) -> Any:
+        """The lease is waited for here: the objects were listed before."""
+        if waited:
+            lake.site("haven").write(lake.bucket, waited.pop(), b"{}")
+        return delete(*given, **named)
+
+    waited = [copied]
+    monkeypatch.setattr(erase_versions, "delete_versions", copying)
+    done = change(lake, "reset")
+    assert done.left == () and not waited
+    assert copied not in keys(lake, "haven")
