@@ -10,9 +10,15 @@ from tests.buckets import own_buckets
 def own_platform(platform, proven_ledger, own_continuity, monkeypatch):
     """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
-    # the databases are those of all tests: another one may have promoted a model whose files are in other buckets
+    # the databases are those of all tests: another one may have trained a model whose files are in other buckets
     monkeypatch.setattr(flow.postgresql, "decided_champions", lambda session: {})
+    located = flow.postgresql.model_locations
     with own_buckets(platform, "fault") as buckets:
+        monkeypatch.setattr(
+            flow.postgresql,
+            "model_locations",
+            lambda session: [model for model in located(session) if f"//{buckets.artifacts}/" in model[2]],
+        )
         settings = platform.config.model_copy(update={"buckets": buckets})
         yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_continuity)
 
