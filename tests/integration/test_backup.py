@@ -14,6 +14,7 @@ from rempart.backup.drill import scratch
 from rempart.backup.drill.drill_report import topics
 from rempart.backup.points import points
 from rempart.errors import BackupError, ObjectMissing
+from rempart.flows.backup import back_up as flow
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.drill.drill import drill
 from rempart.flows.drill.drill_sandbox import remove_leftovers
@@ -24,8 +25,10 @@ pytestmark = pytest.mark.tracking
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_continuity):
+def standing(platform, proven_ledger, own_continuity, monkeypatch):
     """The stack with its own lake and artifacts, a backup bucket of the test's and a ledger in memory."""
+    # the stack's ledger is that of all tests: its champions depend on which of them ran before
+    monkeypatch.setattr(flow.postgresql, "decided_champions", lambda session: {})
     buckets = platform.config.buckets.model_copy(update={"backups": f"backup-{secrets.token_hex(4)}"})
     for name in ("primary", "haven"):
         site = platform.site(name, "personal")
