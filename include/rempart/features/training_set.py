@@ -118,13 +118,13 @@ def _joining_query(
 
 def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
     """Return the query's rows, with the columns and types of the training set. Arrow reads the text of a COPY."""
+    import pyarrow as pa
+
     types = stored_kinds(pipeline)
     copy = sql.SQL("COPY (SELECT {} FROM ({}) AS joined) TO STDOUT (FORMAT csv, HEADER)").format(
         sql.SQL(", ").join(sql.SQL(_copied(kind)).format(tables.name(name)) for name, kind in types.items()),
         sql.SQL(query),
     )
-    import pyarrow as pa
-
     with opened.cursor() as cursor, cursor.copy(copy) as blocks:
         try:
             table = read_csv(blocks, types)

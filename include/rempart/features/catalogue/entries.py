@@ -38,7 +38,7 @@ class ChampionInputs:
 
 @dataclass(frozen=True)
 class CatalogueFacts:
-    """What the catalogue needs beside the pipeline files.
+    """Facts of the catalogue that are not in the pipeline files.
 
     `owner`: of pipelines that name none. `snapshots`: id of the newest snapshot on record, by pipeline. `champions` is
     None if the ledger did not answer. `derived`: lineage of each derived pipeline, as far as it is known.
