@@ -75,8 +75,8 @@ def group(nodeid: str) -> str:
     if path.startswith("tests/unit/"):
         room = re.match(r"tests/unit/\w+/", path)
         return IMPORTED if uses(path, "airflow") else room.group() if room else path
-    if uses(path, "kills_processes"):
-        return PROJECT if path.startswith("tests/e2e/") else "kills"
+    if uses(path, "kills_processes") and path.startswith("tests/e2e/"):
+        return PROJECT
     return "airflow" if uses(path, "stack") else path
 
 
@@ -101,7 +101,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of Airflow come first, then those of a project's copy, which take minutes, too, then those that need no
-    server; those that kill the stack's processes come last.
+    server; those that kill the stack's processes are the last of the tests of Airflow.
 
     Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without, and
     no module imports it at its top.
@@ -111,13 +111,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def rank(item: pytest.Item) -> int:
         level = _level(item)
-        if "kills_processes" in item.keywords:
-            return 2 if group(item.nodeid) == PROJECT else 7
+        if group(item.nodeid) == PROJECT:
+            return 3
         if level == "stack":
-            return int("switches_site" in item.keywords)
+            return 2 if "kills_processes" in item.keywords else int("switches_site" in item.keywords)
         if item.nodeid.startswith(("tests/unit/", "tests/dags/", "tests/plugins/")):
-            return 4 if group(item.nodeid) == IMPORTED else 3
-        return 6 if level == "stores" else 5
+            return 5 if group(item.nodeid) == IMPORTED else 4
+        return 7 if level == "stores" else 6
 
     items.sort(key=rank)
 

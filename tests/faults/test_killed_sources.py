@@ -29,7 +29,7 @@ from tests.faults import killed_places as places
 from tests.integration.own_servers import Servers, own_servers
 from tests.killed_ingestion import Job, Point, Runner
 
-ROUNDS = int(os.environ.get("REMPART_TEST_ROUNDS") or 2)
+ROUNDS = int(os.environ.get("REMPART_TEST_ROUNDS") or 1)
 KILLS = 4
 """Attempts that are killed in each round, with a change before each: one at any effect, the others at a write."""
 QUIET = 12
