@@ -76,7 +76,7 @@ test: preflight setup ## the tests of each change, in three processes, beside a 
 	@$(BIN)/python -m pytest -n 3 -m "not full" $(ARGS)
 
 test-full: preflight setup ## every test: those of `make test`, and the long ones
-	@REMPART_TEST_EXAMPLES=50 $(BIN)/python -m pytest -n 4 $(ARGS)
+	@$(BIN)/python -m pytest -n 4 $(ARGS)
 
 test-unit: setup ## those of `make test` that need no server
 	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
