@@ -199,12 +199,14 @@ def holders(platform: Platform, booking: int) -> list[str]:
 
 
 def holds(body: bytes, booking: int) -> bool:
-    """Return whether a delivery, or rows in Parquet, contain a booking."""
+    """Return whether a delivery, rows in Parquet, or the statistics of a Delta log's checkpoint contain a booking."""
     if not body.startswith(b"PAR1"):
         return f"\n{booking},".encode() in body
     table = pq.read_table(io.BytesIO(body))
     if "booking_id" in table.column_names:
         return booking in table["booking_id"].to_pylist()
+    if "add" in table.column_names:
+        return any("booking_id" in (added or {}).get("stats", "") for added in table["add"].to_pylist())
     return any((text or "").startswith(f"{booking},") for text in table["raw"].to_pylist())
 
 
