@@ -108,7 +108,7 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         ),
         (
             lambda d: d["features"]["agent_trend"].update(column=["adults"]),
-            "features.agent_trend.column: unknown key: `columns` belongs to `kind: row`; move it there, or remove it",
+            "move it there, or remove it; `kind: trailing` takes at, description, by, windows, days, sum, mean,",
         ),
         (
             lambda d: d["source"].update(query="select 1"),
