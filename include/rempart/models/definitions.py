@@ -109,7 +109,7 @@ def _trailing(pipeline: ModelPipeline, view: TrailingView) -> Iterator[Defined]:
     """
     made = [(each, pipeline.delayed_until(view, each.column) if each.column else None) for each in view.aggregates()]
     delays = {each.feature: _moment(pipeline, delay) if delay else None for each, delay in made}
-    group = {"by": sorted(view.by), "at": _moment(pipeline, view.at), "days": None}
+    group: dict[str, Any] = {"by": sorted(view.by), "at": _moment(pipeline, view.at), "days": None}
     if view.days is not None:
         group["days"] = [max(view.days), *sorted({_digest(delay) for delay in delays.values()})]
     for each, _ in made:
