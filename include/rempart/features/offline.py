@@ -181,7 +181,7 @@ def trainable_snapshot_in(opened: Session, pipeline: ModelPipeline) -> str:
     Raises FeatureError if none was loaded, or if the definition of a view is another one since then.
     """
     snapshot = snapshot_in(opened, pipeline)
-    made = dict(
+    made: dict[str, str] = dict(
         opened.execute("SELECT view, made_by FROM feature_views WHERE pipeline = %s", (pipeline.name,)).fetchall()
     )
     for view in view_tables(pipeline):
