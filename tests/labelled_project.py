@@ -91,7 +91,7 @@ def received(rows: Iterable[dict[str, Any]], as_of: float, snapshot: str = "p1")
     """Payments as a snapshot that was written so many days after FIRST."""
     kinds = {"invoice": pa.int64(), "paid": pa.bool_(), "settled_at": pa.timestamp("us", "UTC")}
     table = pa.Table.from_pylist(list(rows), pa.schema(list(kinds.items())))
-    return Received(feed(), table, snapshot, FIRST + timedelta(days=as_of))
+    return Received(feed(), table.to_reader(), snapshot, FIRST + timedelta(days=as_of))
 
 
 def csv(rows: Iterable[dict[str, Any]]) -> list[str]:

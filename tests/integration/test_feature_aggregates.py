@@ -11,6 +11,7 @@ import pytest
 
 from rempart.features import in_memory, offline, training_set
 from rempart.features.databases import FeatureDatabases
+from rempart.features.freshness.content import read_content
 from rempart.features.online import online_rows
 from rempart.flows.training.materialize import materialize_rows
 from tests.integration.test_features import NOW
@@ -42,6 +43,12 @@ def test_what_left_a_window_leaves_the_online_store_as_time_passes(feature_datab
     for number, row in enumerate(rows):
         row |= {"shop": "a", "units": number, "ordered": start + timedelta(hours=10 * number), "day": start.date()}
 
+    def newest() -> timedelta | None:
+        """From the first row's moment to the newest of which the online values tell, by the view's age."""
+        _, content = read_content(feature_databases, pipeline)
+        (past,) = (view for view in content if view.view == "past")
+        return past.newest and past.newest - start
+
     def told(hours: int) -> tuple[Any, ...]:
         at = start + timedelta(hours=hours)
         materialize_rows(feature_databases, pipeline, aggregated.arrow(rows).to_reader(), "s1", at)
@@ -51,8 +58,10 @@ def test_what_left_a_window_leaves_the_online_store_as_time_passes(feature_datab
     assert told(0) == (None, None, None, None), "the first row counts only after its moment"
     assert told(1) == (1, 1, 1 / 24, 0)
     assert told(8) == (0, 1, 8 / 24, 0)
+    assert newest() == timedelta(), "a value that left its window makes nothing newer, and a planned row counts later"
     assert told(12) == (1, 2, 2 / 24, 1)
     assert told(49) == (0, 1, 39 / 24, 1)
+    assert newest() == timedelta(hours=10)
     assert told(80) == (0, 0, None, None)
 
 

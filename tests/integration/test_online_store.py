@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rempart.errors import FeatureError
-from rempart.features import online, removal, repository
+from rempart.features import offline, online, removal, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import online_rows, reader
 from rempart.features.online_store import comparison, generations, writing
@@ -221,6 +221,35 @@ def test_a_view_with_other_columns_has_a_table_of_its_own_beside_the_former(
     assert online_rows(feature_databases, old, "stay", [{"stay": 2}])[0]["nights"] is None
     refresh(feature_databases, old, [row(1, 0, nights=7)])
     assert online_tables(feature_databases, new) == set(names(old).values()), "it goes with the next materialization"
+
+
+def test_a_feature_that_changes_its_definition_under_its_name_is_another_feature(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+) -> None:
+    def of(expression: str) -> ModelPipeline:
+        own = {"kind": "row", "at": "booking", "columns": ["room"], "expressions": {"part": expression}}
+        return stays(pipeline.name, features=pipeline.model_dump()["features"] | {"stay": own})
+
+    old, new, rows = of("lead / 2"), of("lead / 4"), [row(1, 3, lead=8), row(2, 4, lead=8)]
+    refresh(feature_databases, old, rows)
+    assert training_set.point_in_time(feature_databases, old).table["stay__part"].to_pylist() == [4.0, 4.0]
+    for read in (offline.loaded_ids, training_set.point_in_time):
+        with pytest.raises(FeatureError, match="its definition changed after the load"):
+            read(feature_databases, new)
+    with pytest.raises(FeatureError, match="no table with its columns and definitions"):
+        online_rows(feature_databases, new, "stay", STAYS)
+
+    refresh(feature_databases, new, rows)
+    (former,), (current,) = (online_rows(feature_databases, file, "stay", [{"stay": 1}]) for file in (old, new))
+    assert (former["part"], current["part"]) == (4.0, 2.0), "a reader of the former definition gets what it means"
+    with repository.feature_store(feature_databases, new) as store:
+        assert store.get_online_features(["stay:part"], [{"stay": 1}]).to_dict()["part"] == [2.0]
+    assert training_set.point_in_time(feature_databases, new).table["stay__part"].to_pylist() == [2.0, 2.0]
+    assert offline.loaded_ids(feature_databases, new)[1] is None
+    with pytest.raises(FeatureError, match="its definition changed after the load"):
+        offline.loaded_ids(feature_databases, old)
+    refresh(feature_databases, of("(lead)\n/ 4"), rows)
+    assert online_tables(feature_databases, new) == set(names(new).values()), "the layout is no definition"
 
 
 @pytest.mark.fault("K5")

@@ -15,6 +15,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
+import yaml
 
 from rempart.errors import FeatureError, IntegrityError
 from rempart.features import offline, repository, training_set
@@ -28,11 +29,11 @@ from rempart.ingestion import snapshots
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.settings.config import project_root
 from rempart.settings.pipelines import named, with_model
-from tests.derived_project import World
+from tests.derived_project import World, changed, write_project
 from tests.integration.test_features import NOW, arrow, random_rows
 from tests.integration.test_labels import world  # noqa: F401 # a fixture
+from tests.labelled_project import ORDERS, PAYMENTS, order, orders, payment
 from tests.labelled_project import csv as lines
-from tests.labelled_project import order, orders, payment
 from tests.unit.features.stays import stays
 
 pytestmark = pytest.mark.stores
@@ -219,6 +220,27 @@ def test_a_folder_of_a_training_set_is_gone_at_its_end(
     none = SnapshotRows(rows.slice(0, 0).to_reader(), "s0")
     made = training_sets.point_in_time(feature_databases, pipeline, none).table
     assert (made.num_rows, made.schema.names) == (0, list(training_set.kinds(pipeline)))
+
+
+def test_a_training_set_whose_sums_duckdb_cannot_hold_is_joined_in_postgresql(
+    world: World,  # noqa: F811 # the fixture
+    feature_databases: FeatureDatabases,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    past = {"kind": "trailing", "at": "order", "by": ["country"], "windows": ["3d"], "mean": ["amount"]}
+    features = yaml.safe_load(ORDERS)["features"] | {"past": past}
+    write_project(project_root(), changed(ORDERS, features=features), PAYMENTS, sql={})
+    world.deliver("orders", "one", lines(order(n, n, amount=1e-12 * (n + 1)) for n in range(20)))
+    world.deliver("payments", "one", lines(payment(n, n + 1, paid=n % 3 > 0) for n in range(20)))
+    loaded = materialize(world.platform, orders())
+    assert world.platform.config.training.offline_store == "parquet"
+    found = train.training_set(world.platform, orders())
+    assert "numbers of column 'amount' are too small" in caplog.text
+    assert "joining in PostgreSQL" in caplog.text
+    assert found.snapshot == loaded.snapshot and found.labels == loaded.labels
+    same(found.table, training_set.point_in_time(feature_databases, orders()).table)
+    means = dict(zip(found.table["order_id"].to_pylist(), found.table["past__amount_mean_3d"].to_pylist(), strict=True))
+    assert [means[n] for n in range(3, 20)] == pytest.approx([1e-12 * (n - 1) for n in range(3, 20)], rel=1e-9)
 
 
 def test_both_stores_train_on_the_loaded_snapshot_and_never_on_a_newer_one(

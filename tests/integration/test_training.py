@@ -273,7 +273,14 @@ def test_a_pipeline_without_a_candidate_says_what_to_run(scratch):
         validate(platform, pipeline)
 
 
-@pytest.mark.parametrize("how", ["another target", pytest.param("a feature that is gone", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "another definition",
+        pytest.param("another target", marks=pytest.mark.full),
+        pytest.param("a feature that is gone", marks=pytest.mark.full),
+    ],
+)
 def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_version(scratch, how):
     platform, pipeline = scratch
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
@@ -283,7 +290,11 @@ def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_vers
 
     first = train(pipeline, TABLE)
     assert validate(platform, pipeline).promoted
-    if how == "another target":
+    if how == "another definition":
+        schema = pipeline.model_dump(by_alias=True, exclude_unset=True)["schema"]
+        schema["lead"]["type"] = "number"
+        other, table = stage.pipeline(pipeline.name, schema=schema), TABLE
+    elif how == "another target":
         other, table = stage.pipeline(pipeline.name, task="classification"), TABLE
     else:
         stay = {"kind": "row", "at": "booking", "columns": ["lead", "breakfast", "room", "agent"]}
@@ -292,7 +303,11 @@ def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_vers
     second = train(other, table)
     refused = validate(platform, other)
     assert not refused.promoted and (refused.version, refused.champion) == (second, first)
-    why = "predicts another target" if how == "another target" else "reads feature 'stay__nights'"
+    why = {
+        "another definition": "reads feature 'stay__lead' by another definition than the training set",
+        "another target": "predicts another target",
+        "a feature that is gone": "reads feature 'stay__nights', which the training set no longer has",
+    }[how]
     assert why in refused.reasons[-1] and f"validate version {second} by naming it" in refused.reasons[-1]
     assert registry.champion(platform.tracking(), pipeline.name) == first
     (told,) = platform.ledger.find("refusal", pipeline.name)

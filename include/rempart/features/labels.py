@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from rempart.features import tables, versions
-from rempart.features.label_feed import LabelCounts, LabelFeed
+from rempart.features.label_feed import LabelCounts, LabelFeed, feed_of
 from rempart.features.plan import SQL_TYPES, labels_table, rows_table
 from rempart.settings.pipeline import ModelPipeline
 
@@ -28,10 +28,13 @@ RECEIVED = "received_labels"
 
 @dataclass(frozen=True)
 class Received:
-    """Rows of the label pipeline: its name, its snapshot (None before the first), and the time of that snapshot."""
+    """Rows of the label pipeline, its snapshot (None before the first), and the time of that snapshot.
+
+    The rows are read once, batch by batch.
+    """
 
     feed: LabelFeed
-    table: pa.Table
+    rows: pa.RecordBatchReader
     snapshot: str | None
     as_of: datetime
 
@@ -54,14 +57,20 @@ def _raw(pipeline: ModelPipeline, feed: LabelFeed) -> tables.Columns:
     ]
 
 
-def renamed(pipeline: ModelPipeline, labels: Received) -> pa.Table:
-    """Return the received labels with the columns of `received_columns`."""
+def renamed(pipeline: ModelPipeline, labels: Received) -> pa.RecordBatchReader:
+    """Return a reader of the received labels with the columns of `received_columns`."""
     import pyarrow as pa
 
     assert pipeline.prediction.from_ is not None  # noqa: S101 - it has a feed
     taken = [*labels.feed.key, pipeline.prediction.target, pipeline.prediction.from_.known_at]
     names = [*pipeline.key, pipeline.prediction.target, KNOWN_AT]
-    return pa.Table.from_arrays([labels.table.column(column) for column in taken], names=names)
+    schema = pa.schema(
+        [(name, labels.rows.schema.field(column).type) for name, column in zip(names, taken, strict=True)]
+    )
+    batches = (
+        pa.RecordBatch.from_arrays([batch.column(column) for column in taken], schema=schema) for batch in labels.rows
+    )
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def select(pipeline: ModelPipeline, labels: Received) -> sql.Composed:
@@ -107,6 +116,15 @@ def _known_later(pipeline: ModelPipeline) -> str | None:
     if versions.version_of(pipeline) is not None:
         return latest  # a later version may have brought the target
     return None if moment.column == pipeline.holdout.column and moment.at is None else latest
+
+
+def known_by_day(pipeline: ModelPipeline) -> bool:
+    """Return whether KNOWN_AT is the end of a date in every example, and never an instant of a clock."""
+    if (feed := feed_of(pipeline)) is not None:
+        return feed.known_at.type == "date"
+    moment, version = _known_later(pipeline), versions.version_of(pipeline)
+    is_day = moment is not None and pipeline.moments[moment].is_day(pipeline.columns)
+    return is_day and (version is None or pipeline.columns[version].type == "date")
 
 
 def _known_from(pipeline: ModelPipeline) -> dict[str, sql.Composable]:

@@ -26,8 +26,6 @@ from rempart.settings.pipeline import ModelPipeline, Pipeline
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH = 50_000
-
 
 @dataclass(frozen=True)
 class Load:
@@ -121,7 +119,7 @@ def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | No
         return opened.execute(gone).rowcount
     received = label_rows.received_columns(pipeline, feed)
     delivered = label_rows.renamed(pipeline, labels)
-    _receive(opened, label_rows.RECEIVED, received, delivered.to_reader(max_chunksize=_BATCH), delivered.column_names)
+    _receive(opened, label_rows.RECEIVED, received, delivered, delivered.schema.names)
     opened.execute(sql.SQL("CREATE TEMP TABLE fresh_labels ({}) ON COMMIT DROP").format(_typed(columns)))
     opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
     return tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
@@ -173,17 +171,26 @@ def loaded_ids(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[st
     labels = pipeline.prediction.from_
     with session(databases.offline, f"look up the snapshots of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        snapshot = snapshot_in(opened, pipeline)
-        made = dict(
-            opened.execute("SELECT view, made_by FROM feature_views WHERE pipeline = %s", (pipeline.name,)).fetchall()
-        )
-        for view in view_tables(pipeline):
-            if made.get(view.view) != _definition(opened, pipeline, view):
-                raise FeatureError(
-                    f"read view '{view.view}' of '{pipeline.name}': its definition changed after the load",
-                    f"Run materialize_features_{pipeline.name}: the online store must have the features of a training.",
-                )
+        snapshot = trainable_snapshot_in(opened, pipeline)
         return snapshot, _label_snapshot(opened, pipeline, labels.pipeline) if labels else None
+
+
+def trainable_snapshot_in(opened: Session, pipeline: ModelPipeline) -> str:
+    """Return the loaded snapshot's id as this session's transaction sees it, if a training may use it.
+
+    Raises FeatureError if none was loaded, or if the definition of a view is another one since then.
+    """
+    snapshot = snapshot_in(opened, pipeline)
+    made: dict[str, str] = dict(
+        opened.execute("SELECT view, made_by FROM feature_views WHERE pipeline = %s", (pipeline.name,)).fetchall()
+    )
+    for view in view_tables(pipeline):
+        if made.get(view.view) != _definition(opened, pipeline, view):
+            raise FeatureError(
+                f"read view '{view.view}' of '{pipeline.name}': its definition changed after the load",
+                f"Run materialize_features_{pipeline.name}: the online store must have the features of a training.",
+            )
+    return snapshot
 
 
 def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
@@ -203,21 +210,23 @@ def _snapshot_in(opened: Session, pipeline: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...]]:
-    """Return the key of every row in the offline store; empty if nothing was loaded. Raises the errors of `load`."""
+def keys(databases: FeatureDatabases, pipeline: Pipeline) -> Iterator[tuple[Any, ...]]:
+    """Yield the key of every row in the offline store; none if nothing was loaded. Raises the errors of `load`."""
     return _keys(databases, pipeline, rows_table(pipeline))
 
 
-def _keys(databases: FeatureDatabases, pipeline: Pipeline, table: str) -> list[tuple[Any, ...]]:
+def _keys(databases: FeatureDatabases, pipeline: Pipeline, table: str) -> Iterator[tuple[Any, ...]]:
     with session(databases.offline, f"read the keys of '{pipeline.name}'") as opened:
         if opened.execute("SELECT to_regclass(%s)", (f'public."{table}"',)).fetchone() == (None,):
-            return []
+            return
         query = sql.SQL("SELECT DISTINCT {} FROM {}").format(tables.names(pipeline.key), tables.name(table))
-        return opened.execute(query).fetchall()
+        with opened.cursor("keys") as cursor:  # a cursor with a name gets its rows in parts
+            cursor.itersize = 10_000
+            yield from cursor.execute(query)
 
 
-def label_keys(databases: FeatureDatabases, pipeline: ModelPipeline) -> list[tuple[Any, ...]]:
-    """Return the key of every stored label, in the order of the pipeline's key. Raises the errors of `load`."""
+def label_keys(databases: FeatureDatabases, pipeline: ModelPipeline) -> Iterator[tuple[Any, ...]]:
+    """Yield the key of every stored label, in the order of the pipeline's key. Raises the errors of `load`."""
     return _keys(databases, pipeline, labels_table(pipeline))
 
 

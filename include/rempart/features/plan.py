@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rempart import canonical_json
 from rempart.errors import FeatureError
+from rempart.models import definitions
 from rempart.settings.learning import SINCE_LAST, Aggregate
 from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView
 
@@ -33,6 +34,9 @@ DAY = 24 * 3600 * 1_000_000
 LAST_ROW_AT = "last_row_at"
 """Field from which `days_since_last` is made when a row is read: microseconds since 1970 of an entity's last row."""
 
+DEFINITION = "definition"
+"""Tag of a field in Feast's registry, with the digest of its definition."""
+
 RESERVED = (
     "event_timestamp", "entity_timestamp", "created_timestamp", "loaded_at",
     "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",
@@ -45,18 +49,22 @@ LONGEST_IDENTIFIER = 63
 
 @dataclass(frozen=True)
 class Field:
-    """One feature in the offline store; dates are text (ISO), since Feast has no date type."""
+    """One feature in the offline store; dates are text (ISO), since Feast has no date type.
+
+    `definition`: digest of what its value is made of.
+    """
 
     name: str
     type: SqlType
+    definition: str
 
 
 @dataclass(frozen=True)
 class OnlineTable:
     """The online table of a view: one row for each entity, with its key, its features and the event time.
 
-    The table's name depends on its columns. So a view whose columns change gets a table of its own, and readers of the
-    former columns keep theirs.
+    The table's name depends on its columns and on the definitions of its features. So a view of which one changes gets
+    a table of its own, and readers of the former features keep theirs.
     """
 
     pipeline: str
@@ -67,8 +75,8 @@ class OnlineTable:
 
     @property
     def name(self) -> str:
-        """Return the table's name: at most 63 ASCII characters, the last 8 of them a hash of names and types."""
-        fields = sorted([field.name, field.type] for field in self.fields)
+        """Return the table's name: at most 63 ASCII characters, the last 8 a hash of names, types and definitions."""
+        fields = sorted([field.name, field.type, field.definition] for field in self.fields)
         told = canonical_json.encode([self.pipeline, self.view, self.key, self.key_type, fields])
         return f"{f'{self.pipeline}_{self.view}'[:54]}_{hashlib.sha256(told).hexdigest()[:8]}"
 
@@ -153,21 +161,26 @@ def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
 
 
 def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
-    view = pipeline.features[name]
+    view, digests = pipeline.features[name], definitions.of_view(pipeline, name)
+    types: list[tuple[str, SqlType]]
     ttl_days = None
     passing = whole = has_age = False
     if isinstance(view, TrailingView):
         by = tuple(view.by)
-        fields = [Field(made.feature, _aggregate_type(pipeline, made)) for made in view.aggregates()]
-        fields += [Field(LAST_ROW_AT, "bigint")] if view.since_last else []
+        types = [(made.feature, _aggregate_type(pipeline, made)) for made in view.aggregates()]
+        types += [(LAST_ROW_AT, "bigint")] if view.since_last else []
         ttl_days = None if view.days is None else max(view.days) + 1
         has_age = view.since_last
         passing, whole = view.days is None, bool(view.days) or pipeline.moments[view.at].is_day(pipeline.columns)
     else:
         by = tuple(pipeline.key)
-        fields = [Field(c, _feature_type(pipeline, c)) for c in view.columns]
-        fields += [Field(f, "bigint") for f in view.calendar_features()]
-        fields += [Field(f, SQL_TYPES[made.type]) for f, made in view.checked(pipeline.columns).items()]
+        types = [(column, _feature_type(pipeline, column)) for column in view.columns]
+        types += [(feature, "bigint") for feature in view.calendar_features()]
+        types += [(feature, SQL_TYPES[made.type]) for feature, made in view.checked(pipeline.columns).items()]
+    fields = tuple(
+        Field(field, declared, digests[SINCE_LAST if field == LAST_ROW_AT and has_age else field])
+        for field, declared in types
+    )
     join_key = "__".join(by)
     join_type: SqlType = "bigint" if len(by) == 1 and pipeline.columns[by[0]].type == "integer" else "text"
     return ViewTable(
@@ -177,9 +190,9 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         by=by,
         join_key=join_key,
         join_type=join_type,
-        fields=tuple(fields),
+        fields=fields,
         ttl_days=ttl_days,
-        online=OnlineTable(pipeline.name, name, join_key, join_type, tuple(fields)),
+        online=OnlineTable(pipeline.name, name, join_key, join_type, fields),
         dated=view.kind == "trailing" or pipeline.conflict_rule == "history",
         passing=passing,
         whole_days=whole,

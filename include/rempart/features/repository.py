@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 from rempart import canonical_json
 from rempart.features import quick_feast
 from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, session, sslmode
-from rempart.features.plan import ViewTable, view_tables
+from rempart.features.plan import DEFINITION, ViewTable, view_tables
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
 
@@ -132,7 +132,10 @@ def apply(store: Any, pipeline: ModelPipeline) -> None:
             ttl=timedelta(days=table.ttl_days or 0),  # 0 is "for ever"
             schema=[
                 Field(name=table.join_key, dtype=types[table.join_type]),
-                *(Field(name=field.name, dtype=types[field.type]) for field in table.fields),
+                *(
+                    Field(name=field.name, dtype=types[field.type], tags={DEFINITION: field.definition})
+                    for field in table.fields
+                ),
             ],
             source=PostgreSQLSource(name=table.table, table=table.table, timestamp_field="event_timestamp"),
             online=True,

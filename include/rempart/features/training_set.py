@@ -48,8 +48,8 @@ def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> Train
     One row per key of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
     newest row at or before that moment. A concurrent load changes nothing. Rows without a label of another pipeline are
-    left out, and counted. Raises FeatureError if rows were lost or multiplied, or nothing was loaded; LabelsMissing;
-    DatabaseUnavailable.
+    left out, and counted. Raises FeatureError if rows were lost or multiplied, if nothing was loaded, or if a view's
+    definition changed since then; LabelsMissing; DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
         if (training_rows := _read(databases, pipeline)) is not None:
@@ -64,7 +64,7 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet |
     """Return the training set; None if Feast wrote its query for another snapshot."""
     with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        snapshot = offline.snapshot_in(opened, pipeline)
+        snapshot = offline.trainable_snapshot_in(opened, pipeline)
         used = offline.labels_in(opened, pipeline)
         if used and not used.rows.labelled:
             raise no_example(pipeline, used)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.errors import TrainingError
+from rempart.models import definitions
 from rempart.settings.columns import Column
 from rempart.settings.pipeline import ModelPipeline
 
@@ -24,11 +25,15 @@ FeatureType = Literal["number", "boolean", "category"]
 
 @dataclass(frozen=True)
 class Feature:
-    """One model input: a column of the training set and its type; `values` is a category's closed list."""
+    """One model input: a column of the training set and its type; `values` is a category's closed list.
+
+    `definition`: digest of what its value is made of; "" of a target.
+    """
 
     name: str
     type: FeatureType
     values: tuple[str, ...] = ()
+    definition: str = ""
 
     def __post_init__(self) -> None:
         if self.type not in ("number", "boolean", "category") or (self.type == "category") != bool(self.values):
@@ -42,25 +47,31 @@ class Feature:
         return tuple(f"{self.name}={value}" for value in self.values) or (self.name,)
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "type": self.type, "values": list(self.values)}
+        return {
+            "name": self.name,
+            "type": self.type,
+            "values": list(self.values),
+            "definition": self.definition,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Feature:
-        return cls(str(data["name"]), data["type"], tuple(data.get("values") or ()))
+        return cls(str(data["name"]), data["type"], tuple(data.get("values") or ()), str(data["definition"]))
 
 
 def features_of(pipeline: ModelPipeline) -> tuple[Feature, ...]:
-    """Return the pipeline's model inputs with their types."""
-    return tuple(_feature(reference, column) for reference, column in pipeline.inputs().items())
+    """Return the pipeline's model inputs with their types and definitions."""
+    digests = definitions.of_pipeline(pipeline)
+    return tuple(_feature(reference, column, digests[reference]) for reference, column in pipeline.inputs().items())
 
 
-def _feature(reference: str, column: Column) -> Feature:
+def _feature(reference: str, column: Column, definition: str) -> Feature:
     match column.type:
         case "category":
-            return Feature(reference, "category", tuple(column.values or ()))
+            return Feature(reference, "category", tuple(column.values or ()), definition)
         case "boolean":
-            return Feature(reference, "boolean")
-    return Feature(reference, "number")
+            return Feature(reference, "boolean", (), definition)
+    return Feature(reference, "number", (), definition)
 
 
 def matrix_columns(features: Sequence[Feature]) -> list[str]:

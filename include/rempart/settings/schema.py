@@ -70,10 +70,8 @@ def explain(error: ValidationError, file: Path, model: type[BaseModel] | None = 
         path = f"{told_path(*loc)}: " if loc else ""
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            meant, homes = unknown[fault["loc"]], _homes(model, str(loc[-1])) if model else []
-            message = "unknown key: remove it, or correct its spelling" + (f" (did you mean {meant}?)" if meant else "")
-            if not meant and homes:
-                message = f"unknown key: `{loc[-1]}` belongs to {' or '.join(homes)}; move it there, or remove it"
+            meant = unknown[fault["loc"]]
+            message = f"unknown key: {_advice(fault['loc'], meant, model)}"
         elif fault["type"] == "missing":
             message = "required key is missing: add it"
         # a section that is checked as a whole tells each fault with its own path
@@ -84,6 +82,22 @@ def explain(error: ValidationError, file: Path, model: type[BaseModel] | None = 
     return "\n".join(lines)
 
 
+def _advice(loc: tuple[int | str, ...], meant: str, model: type[BaseModel] | None) -> str:
+    """Return what to do about an unknown key. A section that its `kind` chose tells what it takes."""
+    kind, key = _kind(loc) if model else None, meant or str(loc[-1])
+    sections = _descend(model, _in_file(loc)[:-1])[0] if model and kind else set()
+    own = _of_kind(sections, kind)
+    taken = [name for section in own for name in _own_keys(section) if name != "kind"]
+    if meant and (not kind or meant in taken):
+        return f"remove it, or correct its spelling (did you mean {meant}?)"
+    others = [section for section in sections - own if key in _own_keys(section)]
+    homes = [f"`kind: {name}`" for section in others for name in _names_of(section)]
+    homes = sorted(homes) or (_homes(model, key) if model else [])
+    move = f"`{key}` belongs to {' or '.join(homes)}; move it there, or remove it" if homes else ""
+    takes = f"; `kind: {kind}` takes {', '.join(taken)}" if taken else ""
+    return (move or "remove it, or correct its spelling") + takes
+
+
 _TAGGED = {"source": 1, "features": 2}
 """Where pydantic adds the tag of a discriminated union to a path: below `source`, and below each of `features`."""
 
@@ -92,6 +106,27 @@ def _in_file(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Return a path of pydantic as it is in the file: without the tag of a discriminated union."""
     place = _TAGGED.get(str(loc[0]), len(loc)) if loc else 0
     return loc[:place] + loc[place + 1 :]
+
+
+def _kind(loc: tuple[int | str, ...]) -> str | None:
+    """Return the tag of the discriminated union that a key of this path stands in at once; None in other sections."""
+    place = _TAGGED.get(str(loc[0]), len(loc))
+    return str(loc[place]) if len(loc) == place + 2 else None
+
+
+def _of_kind(sections: set[type[BaseModel]], kind: str | None) -> set[type[BaseModel]]:
+    """Return the sections of a kind; all of them where nothing tells the kind."""
+    return {section for section in sections if kind in _names_of(section)} or sections
+
+
+def _names_of(section: type[BaseModel]) -> tuple[str, ...]:
+    """Return the values that `kind` may have in a section."""
+    field = section.model_fields.get("kind")
+    return get_args(field.annotation) if field else ()
+
+
+def _own_keys(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def described(model: type[BaseModel], loc: Sequence[int | str]) -> str | None:
@@ -164,8 +199,8 @@ def _meant(loc: tuple[int | str, ...], faults: Sequence[ErrorDetails], model: ty
     missing = [
         str(fault["loc"][-1]) for fault in faults if fault["type"] == "missing" and fault["loc"][:-1] == loc[:-1]
     ]
-    sections = _descend(model, _in_file(loc)[:-1])[0] if model else set()
-    of_section = sorted(field.alias or name for section in sections for name, field in section.model_fields.items())
+    sections = _of_kind(_descend(model, _in_file(loc)[:-1])[0] if model else set(), _kind(loc))
+    of_section = sorted(key for section in sections for key in _own_keys(section))
     every = _keys(Strict)
     for known in (missing, of_section, [] if written in every else sorted(every)):
         if found := get_close_matches(written, known, n=1, cutoff=0.75):
@@ -175,8 +210,7 @@ def _meant(loc: tuple[int | str, ...], faults: Sequence[ErrorDetails], model: ty
 
 def _keys(section: type[BaseModel]) -> set[str]:
     """Return every key of every section."""
-    own = {field.alias or name for name, field in section.model_fields.items()}
-    return own.union(*(_keys(part) for part in section.__subclasses__()))
+    return set(_own_keys(section)).union(*(_keys(part) for part in section.__subclasses__()))
 
 
 def _place(cause: Exception) -> str:

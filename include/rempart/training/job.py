@@ -32,18 +32,19 @@ Param = bool | int | float | str
 
 
 class FeatureSpec(Strict):
-    """One model input, or the target."""
+    """One model input, or the target. `definition`: digest of what an input is made of."""
 
     name: str
     type: FeatureType
     values: tuple[str, ...] = ()
+    definition: str = ""
 
     def feature(self) -> Feature:
-        return Feature(self.name, self.type, self.values)
+        return Feature(self.name, self.type, self.values, self.definition)
 
     @classmethod
     def of(cls, feature: Feature) -> Self:
-        return cls(name=feature.name, type=feature.type, values=feature.values)
+        return cls(name=feature.name, type=feature.type, values=feature.values, definition=feature.definition)
 
 
 class JobSite(Strict):

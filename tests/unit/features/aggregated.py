@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -56,9 +56,15 @@ VALUES: dict[str, list[Any]] = {
 }
 
 
-def orders(name: str = "orders", *, at: str = "order", history: bool = False, **view: Any) -> ModelPipeline:
+DECIMALS = ("amount", "weight", "paid")
+"""Numbers that a pipeline may declare as decimals; two of them are known later than their row."""
+
+
+def orders(
+    name: str = "orders", *, at: str = "order", history: bool = False, decimals: bool = False, **view: Any
+) -> ModelPipeline:
     """The pipeline; `view` has `windows` or `days`. The moment of an order is an instant, or with `at: day` a day."""
-    schema = {
+    schema: dict[str, dict[str, Any]] = {
         "order": {"type": "integer", "known": "day"},
         "ordered": {"type": "timestamp", "known": "day"},
         "day": {"type": "date", "known": "day"},
@@ -73,6 +79,8 @@ def orders(name: str = "orders", *, at: str = "order", history: bool = False, **
         "fraud": {"type": "boolean", "known": "settle", "nullable": True},
         "paid": {"type": "number", "known": "settle"},
     }
+    for column in DECIMALS if decimals else ():
+        schema[column] |= {"type": "decimal", "precision": 12, "scale": 3}
     sections: dict[str, Any] = {
         "name": name,
         "classification": "internal",
@@ -99,8 +107,10 @@ def orders(name: str = "orders", *, at: str = "order", history: bool = False, **
     return ModelPipeline.model_validate(sections)
 
 
-def arrow(rows: list[Row]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=pa.schema(KINDS.items()))
+def arrow(rows: list[Row], decimals: Collection[str] = ()) -> pa.Table:
+    """The rows as a snapshot has them, where these columns are declared as decimals."""
+    kinds = KINDS | dict.fromkeys(decimals, pa.decimal128(12, 3))
+    return pa.Table.from_pylist(rows, schema=pa.schema(KINDS.items())).cast(pa.schema(kinds.items()))
 
 
 def random_orders(dice: random.Random, count: int, *, versions: bool) -> list[Row]:

@@ -21,8 +21,10 @@ PIPELINES = [
     orders(history=True, windows=["1h", "2d"]),
     orders(at="day", history=True, windows=["2d"]),
     orders(at="day", history=True, days=[1, 3]),
+    orders(decimals=True, windows=["30m", "2d"]),
+    orders(decimals=True, at="day", history=True, days=[1, 3]),
 ]
-"""Instants and days, windows of both kinds, with and without versions of rows."""
+"""Instants and days, windows of both kinds, with and without versions of rows, numbers and declared decimals."""
 
 TIMES = st.builds(
     lambda hours, offset: START + timedelta(hours=6 * hours) + offset,
@@ -55,7 +57,8 @@ def some_orders(draw: st.DrawFn, pipeline: ModelPipeline, first: int = 0) -> lis
 
 def trailing(pipeline: ModelPipeline, rows: list[Row]) -> dict[int, Row]:
     """The trailing features of each order."""
-    made = training_set(pipeline, arrow(rows)).to_pylist()
+    decimals = [name for name, column in pipeline.columns.items() if column.type == "decimal"]
+    made = training_set(pipeline, arrow(rows, decimals)).to_pylist()
     return {
         row["order"]: {n.removeprefix("past__"): v for n, v in row.items() if n.startswith("past__")} for row in made
     }

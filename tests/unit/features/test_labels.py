@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,9 @@ def test_a_label_of_a_day_is_known_from_its_end(project: Path) -> None:
     write_project(project, yaml.safe_dump(yaml.safe_load(PAYMENTS) | {"schema": schema}))
     rows = order_rows([order(1, 5.5), order(2, 6.0), order(3, 4.9)])
     same_day = received([payment(n, 5) for n in (1, 2, 3)], 5.4)
-    labels = same_day.table.set_column(2, "settled_at", same_day.table["settled_at"].cast("date32"))
-    made = in_memory.build(orders(), rows, type(same_day)(same_day.feed, labels, "p", same_day.as_of))
+    instants = same_day.rows.read_all()
+    days = instants.set_column(2, "settled_at", instants["settled_at"].cast("date32"))
+    made = in_memory.build(orders(), rows, replace(same_day, rows=days.to_reader()))
     assert [row["order_id"] for row in made.table.to_pylist()] == [1, 3]
     assert made.labels is not None and made.labels.rows.too_early == 1
 
@@ -110,7 +112,7 @@ def test_the_hold_out_and_the_target_are_those_of_the_joined_examples() -> None:
     rows = order_rows([*(order(n, n) for n in range(30)), *(order(n, n + 5) for n in range(30, 40))])
     made = in_memory.build(orders(), rows, received([payment(n, 32 if n == 3 else n + 7) for n in range(40)], 300))
     learnable = without_late(orders(), made.table)
-    _, split = frozen(learnable, orders().holdout)
+    _, split = frozen(orders(), learnable)
     assert split == {"train": 24, "holdout": 10}, "orders 3 and 25 to 29 were settled after the hold-out began"
     assert target_feature(orders()).values == ("false", "true") and target_column(orders()).type == "boolean"
 

@@ -14,6 +14,7 @@ from rempart.features import in_memory
 from rempart.features.label_feed import told_late
 from rempart.flows.training.train import frozen, without_late
 from rempart.settings.pipeline import ModelPipeline
+from rempart.training.entrypoint import split_rows
 
 FIRST = date(2026, 1, 1)
 START = 31
@@ -117,7 +118,7 @@ def test_a_target_that_is_known_by_the_hold_out_s_own_date_adds_no_column(keys: 
 def test_the_rows_that_are_not_learned_from_are_no_training_rows() -> None:
     rows = table([claim(n, n, n + 10) for n in range(40)])
     made = in_memory.training_set(claims(), rows)
-    _, split = frozen(without_late(claims(), made), claims().holdout)
+    _, split = frozen(claims(), without_late(claims(), made))
     assert split == {"train": 21, "holdout": 9}, "claims 21 to 30 were closed after the hold-out had begun"
     assert told_late(10, "paid") == "10 rows not used: paid became known only after the hold-out began"
 
@@ -129,3 +130,40 @@ def test_a_target_that_a_later_version_corrected_is_known_from_that_version_on()
     others = [claim(number, 5, 20, seen=20) for number in range(2, 6)]
     assert learned(pipeline, table([early, *others], "timestamp")) == {1, 2, 3, 4, 5}
     assert learned(pipeline, table([early, late, *others], "timestamp")) == {2, 3, 4, 5}
+
+
+HOLD_OUT_BEGINS = [
+    (None, "2026-02-01", datetime(2026, 2, 1, 0, tzinfo=UTC)),
+    ("Asia/Tokyo", "2026-02-01", datetime(2026, 1, 31, 15, tzinfo=UTC)),
+    ("America/New_York", "2026-02-01", datetime(2026, 2, 1, 5, tzinfo=UTC)),
+    ("America/Sao_Paulo", "2018-11-04", datetime(2018, 11, 4, 3, tzinfo=UTC)),  # clocks went from 23:59 to 1:00
+    ("America/Havana", "2025-11-02", datetime(2025, 11, 2, 4, tzinfo=UTC)),  # they showed 0:00 twice
+]
+"""Time zone of the source, the hold-out's `start`, and the instant (UTC) at which it begins."""
+
+
+def in_zone(zone: str | None) -> dict[str, Any]:
+    return {"source": {"prefix": "claims/", "time_zone": zone}}
+
+
+@pytest.mark.parametrize(("zone", "start", "begins"), HOLD_OUT_BEGINS)
+def test_the_date_of_a_hold_out_begins_at_midnight_in_the_source_s_time_zone(
+    zone: str | None, start: str, begins: datetime
+) -> None:
+    pipeline = claims(holdout={"column": "seen", "start": start}, **in_zone(zone))
+    seen = [begins - timedelta(microseconds=1), begins, begins + timedelta(days=1)]
+    body, split = frozen(pipeline, pa.table({"seen": pa.array(seen, pa.timestamp("us", "UTC"))}))
+    assert split == {"train": 1, "holdout": 2}
+    assert split_rows(body)[0]["seen"].to_pylist() == seen[:1]
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("Asia/Tokyo", -9), ("America/New_York", 5), (None, 0)])
+@pytest.mark.parametrize("column", ["declared_on", "seen"])
+def test_a_target_must_be_known_before_that_midnight(zone: str | None, hours: int, column: str) -> None:
+    holdout = {"column": column, "start": FIRST + timedelta(days=START)}
+    begun, tick = START + hours / 24, 1 / 24 / 3600
+    instants = [claim(1, 5, begun - tick), claim(2, 5, begun), claim(3, 5, begun + tick)]
+    made = claims("timestamp", holdout=holdout, **in_zone(zone))
+    assert learned(made, table(instants, "timestamp")) == {1, 2}
+    dates = [claim(1, 5, START - 2), claim(2, 5, START - 1), claim(3, 5, START)]
+    assert learned(claims(holdout=holdout, **in_zone(zone)), table(dates)) == {1, 2}, "dates are compared as dates"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import FeatureError, IntegrityError
-from rempart.features import training_set
+from rempart.features import in_memory, training_set
+from rempart.features.labels import Received
 from rempart.features.parquet_store import joining, loading, scratch, training_sets
 from rempart.features.parquet_store.joining import JoinedView
 from rempart.features.parquet_store.scratch import ScratchDatabase
 from rempart.features.training_set import read_csv
+from tests.derived_project import write_project
 from tests.integration.test_features import arrow, random_rows, row
+from tests.labelled_project import ORDERS, PAYMENTS, order, order_rows, orders, payment, received
 from tests.unit.features.stays import stays
 
 Row = dict[str, Any]
@@ -180,6 +184,32 @@ def test_a_failure_to_read_rows_is_told_as_it_is(tmp_path: Path) -> None:
         scratch.created(ScratchDatabase(tmp_path), "try") as connection,
     ):
         loading.load(connection, stays(), reader, None)
+
+
+def test_labels_are_read_batch_by_batch_and_a_failure_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_project(tmp_path, ORDERS, PAYMENTS, sql={})
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    alive: list[int] = []
+
+    def batches(payments: pa.Table, *, whole: bool) -> Iterator[pa.RecordBatch]:
+        for batch in payments.to_batches(max_chunksize=10):
+            alive.append(batch.num_rows)
+            yield batch
+        if not whole:
+            raise IntegrityError("read partition 2026-01: it was altered", "Restore it.")
+
+    def labels(*, whole: bool) -> Received:
+        given = received([payment(n, n + 1) for n in range(100)], 300)
+        schema, payments = given.rows.schema, given.rows.read_all()
+        return replace(given, rows=pa.RecordBatchReader.from_batches(schema, batches(payments, whole=whole)))
+
+    rows = order_rows(order(n, n) for n in range(100))
+    assert in_memory.build(orders(), rows, labels(whole=True)).table.num_rows == 100
+    assert alive == [10] * 10
+    with pytest.raises(IntegrityError, match="it was altered"):
+        in_memory.build(orders(), rows, labels(whole=False))
 
 
 def test_an_error_of_the_engine_quotes_no_value(tmp_path: Path) -> None:

@@ -89,16 +89,17 @@ def test_key_of_other_types() -> None:
         entity_key(view(pipeline, "stay"), pipeline, {"arrival": date(2020, 2, 29)})
 
 
+Columns = dict[str, tuple[SqlType, str]]
 kinds: st.SearchStrategy[SqlType] = st.sampled_from(("bigint", "double precision", "boolean", "text"))
-columns = st.dictionaries(st.from_regex(r"[a-z_]{1,40}", fullmatch=True), kinds, min_size=1, max_size=4)
+columns: st.SearchStrategy[Columns] = st.dictionaries(
+    st.from_regex(r"[a-z_]{1,40}", fullmatch=True), st.tuples(kinds, st.sampled_from("ab")), min_size=1, max_size=4
+)
 
 
 @given(columns, columns, st.from_regex(r"[a-z_]{1,40}", fullmatch=True))
-def test_an_online_table_is_named_by_its_columns(
-    left: dict[str, SqlType], right: dict[str, SqlType], pipeline: str
-) -> None:
-    def named(columns: dict[str, SqlType], pipeline: str = pipeline) -> str:
-        fields = tuple(Field(name, kind) for name, kind in columns.items())
+def test_an_online_table_is_named_by_its_columns_and_definitions(left: Columns, right: Columns, pipeline: str) -> None:
+    def named(columns: Columns, pipeline: str = pipeline) -> str:
+        fields = tuple(Field(name, kind, definition) for name, (kind, definition) in columns.items())
         return OnlineTable(pipeline, "stay", "key", "bigint", fields).name
 
     assert (named(left) == named(right)) == (left == right)
@@ -108,7 +109,7 @@ def test_an_online_table_is_named_by_its_columns(
 
 
 def test_names_that_only_run_together_are_of_different_tables() -> None:
-    fields = (Field("price", "double precision"),)
+    fields = (Field("price", "double precision", "0"),)
     hotel = OnlineTable("hotel", "room_price", "key", "bigint", fields)
     assert hotel.name[:-8] == OnlineTable("hotel_room", "price", "key", "bigint", fields).name[:-8]
     assert hotel.name != OnlineTable("hotel_room", "price", "key", "bigint", fields).name

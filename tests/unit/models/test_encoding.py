@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, encode, features_of, matrix_columns
+from rempart.training.job import FeatureSpec
 from tests.unit.training import stage
 
 ROOM = Feature("room", "category", ("plain", "sea"))
@@ -46,6 +47,13 @@ def test_a_number_that_is_text_is_refused(column):
 def test_a_column_that_is_not_there_is_named():
     with pytest.raises(TrainingError, match="lacks column 'room'"):
         encode([ROOM], pa.table({"nights": [1]}))
+
+
+def test_a_feature_keeps_its_definition_on_its_way_through_a_job_and_the_evidence():
+    features = features_of(stage.pipeline())
+    assert len({feature.definition for feature in features} - {""}) == len(features)
+    assert all(Feature.from_json(feature.as_json()) == feature for feature in features)
+    assert all(FeatureSpec.of(feature).feature() == feature for feature in features)
 
 
 def test_a_pipelines_text_never_becomes_a_feature():

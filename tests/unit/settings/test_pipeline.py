@@ -102,6 +102,18 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
             lambda d: d["features"]["agent_trend"].update(known="arrival"),
             "features.agent_trend.known: unknown key: `known` belongs to a column under `schema`; move it there",
         ),
+        (
+            lambda d: d["features"]["agent_trend"].update(columns=["adults"]),
+            "unknown key: `columns` belongs to `kind: row`; move it there, or remove it; `kind: trailing` takes at, de",
+        ),
+        (
+            lambda d: d["features"]["agent_trend"].update(column=["adults"]),
+            "move it there, or remove it; `kind: trailing` takes at, description, by, windows, days, sum, mean,",
+        ),
+        (
+            lambda d: d["source"].update(query="select 1"),
+            "source.query: unknown key: `query` belongs to `kind: sql`; move it there, or remove it; `kind: files` tak",
+        ),
         (lambda d: d["gate"].update(holdout={}), "gate.holdout: unknown key: `holdout` belongs to the top level of"),
         (
             lambda d: d["moments"]["booking"].update(time_zone="Europe/Paris"),

@@ -9,9 +9,9 @@ import pytest
 from urllib3.util import Retry
 
 from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
-from rempart.flows.training.train import frozen, held_out_from, train_on
+from rempart.flows.training.labelled import held_out_from
+from rempart.flows.training.train import frozen, train_on
 from rempart.settings.config import Connection, load
-from rempart.settings.pipeline import Holdout
 from rempart.training import entrypoint
 from rempart.training.job import PYTHON, parse_spec
 from tests.unit.training import stage
@@ -132,21 +132,21 @@ def test_the_command_refuses_a_bad_spec_in_one_json_line(tmp_path):
 
 
 def test_the_holdout_is_by_start_or_counts_back_from_the_newest_date():
-    table = stage.table()
+    table, fixed = stage.table(), stage.pipeline(holdout={"column": "arrival", "start": "2026-06-01"})
     newest = max(table["arrival"].to_pylist())
-    assert (newest - held_out_from(Holdout(column="arrival", last="60d"), newest)).days == 60
-    body, rows = frozen(table, Holdout(column="arrival", start="2026-06-01"))
+    assert (newest - held_out_from(stage.pipeline(), newest)).days == 60
+    body, rows = frozen(fixed, table)
     train, holdout = entrypoint.split_rows(body)
     assert rows == {"train": train.num_rows, "holdout": holdout.num_rows} and sum(rows.values()) == table.num_rows
     assert (
         max(train["arrival"].to_pylist()).isoformat() < "2026-06-01" <= min(holdout["arrival"].to_pylist()).isoformat()
     )
-    assert frozen(table, Holdout(column="arrival", start="2026-06-01"))[0] == body
+    assert frozen(fixed, table)[0] == body
 
 
 def test_an_empty_side_of_the_split_is_an_error():
     with pytest.raises(TrainingError, match="leaves 0 training rows"):
-        frozen(stage.table(), Holdout(column="arrival", start="2020-01-01"))
+        frozen(stage.pipeline(holdout={"column": "arrival", "start": "2020-01-01"}), stage.table())
 
 
 def test_parameters_are_refused_before_anything_is_written():

@@ -23,7 +23,7 @@ from psycopg import sql
 from rempart.errors import FeatureError
 from rempart.features import tables
 from rempart.features.online_store import generations, writing
-from rempart.features.plan import Field, OnlineTable, SqlType
+from rempart.features.plan import DEFINITION, Field, OnlineTable, SqlType
 
 _NAME = "rempart.features.online_store.feast_store.RowOnlineStore"
 _TYPES: dict[Any, SqlType] = {Int64: "bigint", Float64: "double precision", Bool: "boolean", String: "text"}
@@ -134,7 +134,7 @@ def _field(view: str, field: Any) -> Field:
             f"find the online table of view '{view}': '{field.name}' has the type {field.dtype}",
             f"Use one of {', '.join(map(str, _TYPES))}.",
         )
-    return Field(field.name, declared)
+    return Field(field.name, declared, field.tags.get(DEFINITION, ""))
 
 
 def _key(table: OnlineTable, entity: Any) -> Any:

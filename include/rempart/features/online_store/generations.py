@@ -1,4 +1,6 @@
-"""Which online tables there are: a view has the current generation, and for a while the former one with other columns.
+"""Which online tables there are: a view has the current generation, and for a while the former one.
+
+The former one has other columns, or values of other definitions.
 
 The online database has its own list of tables. A table is created, listed and dropped in one transaction, so an
 interrupted run leaves no table that the list does not name. The list also has the mark of each table: what the last

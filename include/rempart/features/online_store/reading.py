@@ -57,7 +57,8 @@ class ViewReader:
             found = self._cursor.execute(self._query, (entities,), prepare=True).fetchall()
         except psycopg.errors.UndefinedTable:
             raise FeatureError(
-                f"read view '{table.view}' of '{self._pipeline.name}': the online store has no table with its columns",
+                f"read view '{table.view}' of '{self._pipeline.name}': the online store has no table with its columns "
+                "and definitions",
                 f"Run materialize_features_{self._pipeline.name}.",
             ) from None
         values = {row[0]: row[1:-1] for row in found}

@@ -115,24 +115,31 @@ class _Received:
             raise
 
 
-def _load_rows(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader) -> None:
-    """Create the table of the rows, with the moment of the prediction."""
+def _read(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatchReader, statement: str) -> None:
+    """Execute a statement over `received`, which are these rows. Raises what reading them raises."""
     import duckdb
 
-    typed = ", ".join(f'"{c}"::{kind} AS "{c}"' for c, kind in tables.rows_columns(pipeline) if c != "event_timestamp")
-    moment = in_duckdb(tables.instant(pipeline, pipeline.prediction.at))
     received = _Received(rows)
     connection.register("received", received.reader())
     try:
-        connection.execute(
-            f'CREATE TABLE "{rows_table(pipeline)}" AS SELECT *, ({moment})::timestamptz AS event_timestamp'  # noqa: S608 - names of a checked file
-            f" FROM (SELECT {typed} FROM received) r"
-        )
+        connection.execute(statement)
     except duckdb.Error:
         if received.failure is not None:
             raise received.failure from None
         raise
     connection.unregister("received")
+
+
+def _load_rows(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, rows: pa.RecordBatchReader) -> None:
+    """Create the table of the rows, with the moment of the prediction."""
+    typed = ", ".join(f'"{c}"::{kind} AS "{c}"' for c, kind in tables.rows_columns(pipeline) if c != "event_timestamp")
+    moment = in_duckdb(tables.instant(pipeline, pipeline.prediction.at))
+    _read(
+        connection,
+        rows,
+        f'CREATE TABLE "{rows_table(pipeline)}" AS SELECT *, ({moment})::timestamptz AS event_timestamp'  # noqa: S608 - names of a checked file
+        f" FROM (SELECT {typed} FROM received) r",
+    )
     timeless = count(connection, f'SELECT count(*) FROM "{rows_table(pipeline)}" WHERE event_timestamp IS NULL')  # noqa: S608
     if timeless:
         raise FeatureError(
@@ -145,8 +152,8 @@ def _load_labels(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline,
     """Create the table of the labels and return how many rows have one. Raises LabelsMissing."""
     received = label_rows.received_columns(pipeline, labels.feed)
     typed = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in received)
-    connection.register("delivered_labels", label_rows.renamed(pipeline, labels))
-    connection.execute(f'CREATE TABLE "{label_rows.RECEIVED}" AS SELECT {typed} FROM delivered_labels')  # noqa: S608 - names of a checked file
+    create = f'CREATE TABLE "{label_rows.RECEIVED}" AS SELECT {typed} FROM received'  # noqa: S608 - names of a checked file
+    _read(connection, label_rows.renamed(pipeline, labels), create)
     stored = ", ".join(f'"{name}" {kind}' for name, kind in label_rows.columns(pipeline, labels.feed))
     connection.execute(f'CREATE TABLE "{labels_table(pipeline)}" ({stored})')
     connection.execute(f'INSERT INTO "{labels_table(pipeline)}" {in_duckdb(label_rows.select(pipeline, labels))}')

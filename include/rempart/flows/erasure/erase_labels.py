@@ -83,7 +83,9 @@ def strike(
             if not reader.labels(databases):
                 continue
             raise
-        if feed is None or feed.source.name != source.name or not offline.label_keys(databases, reader.pipeline):
+        if feed is None or feed.source.name != source.name:
+            continue
+        if next(offline.label_keys(databases, reader.pipeline), None) is None:
             continue
         current = labelled.current(stores.sites[stores.home], stores.lake, feed, 0, stores.clock())
         offline.load_labels(databases, reader.pipeline, current.as_received(), stores.clock())

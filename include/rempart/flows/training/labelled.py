@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from rempart.coordination.active import Active
 from rempart.errors import FeatureError
@@ -28,10 +29,13 @@ ALL = 100_000
 
 @dataclass(frozen=True)
 class Delivered:
-    """The current snapshot of a label pipeline: its id (None before the first), rows, and the time it was written."""
+    """The current snapshot of a label pipeline: its id (None before the first), rows, and the time it was written.
+
+    The rows are read once, batch by batch.
+    """
 
     feed: LabelFeed
-    table: pa.Table
+    rows: pa.RecordBatchReader
     snapshot: str | None
     as_of: datetime
     removal: int
@@ -43,13 +47,12 @@ class Delivered:
         """
         source = self.feed.source
         removals.check_same(platform.ledger, source.name, self.removal)
-        rows = self.table.to_reader()
-        left = erasures.without_erased(platform.ledger, source, rows, erasures.secrets_of(platform))
-        return Received(self.feed, left.read_all(), self.snapshot, self.as_of)
+        left = erasures.without_erased(platform.ledger, source, self.rows, erasures.secrets_of(platform))
+        return Received(self.feed, left, self.snapshot, self.as_of)
 
     def as_received(self) -> Received:
         """Return the labels as the snapshot has them. Of a snapshot after an erasure these are without erased ones."""
-        return Received(self.feed, self.table, self.snapshot, self.as_of)
+        return Received(self.feed, self.rows, self.snapshot, self.as_of)
 
 
 def delivered(platform: Platform, pipeline: ModelPipeline, active: Active) -> Delivered | None:
@@ -78,14 +81,14 @@ def of_snapshot(
     source = feed.source
     if found is None:
         empty = snapshots.arrow_schema(snapshots.snapshot_columns(source)).empty_table()
-        return Delivered(feed, empty, None, now, removal)
-    table = snapshots.load_table(site, bucket, found)
-    if missing := [column for column in source.columns if column not in table.column_names]:
+        return Delivered(feed, empty.to_reader(), None, now, removal)
+    rows = snapshots.rows(site, bucket, found)
+    if missing := [column for column in source.columns if column not in rows.schema.names]:
         raise FeatureError(
             f"load labels of snapshot {found.id} of '{source.name}': it lacks the columns {', '.join(missing)}",
             f"Run `rempart pipeline run {source.name}`. It writes a snapshot with the present schema.",
         )
-    return Delivered(feed, table, found.id, found.created_at, removal)
+    return Delivered(feed, rows, found.id, found.created_at, removal)
 
 
 def record(ledger: Ledger, pipeline: ModelPipeline, feed: LabelFeed) -> None:
@@ -105,12 +108,30 @@ def readers(ledger: Ledger, source: str) -> dict[str, set[tuple[str, ...]]]:
     return found
 
 
+def held_out_from(pipeline: ModelPipeline, newest: date) -> date:
+    """Return the first held-out date, or instant (UTC) where the column holds instants.
+
+    `start` begins at midnight in the source's time zone. `last` counts back from the newest one in the data.
+    """
+    holdout = pipeline.holdout
+    if holdout.start is not None:
+        return _midnight(holdout.start, pipeline.source.time_zone) if isinstance(newest, datetime) else holdout.start
+    assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
+    return newest - holdout.last
+
+
+def _midnight(day: date, zone: str | None) -> datetime:
+    """Return the instant (UTC) at which a day begins in a time zone; where clocks skip midnight, that of the change."""
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone or "UTC")).astimezone(UTC)
+
+
 def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Table:
     """Return a training set without rows to learn from whose target became known only after the hold-out began.
 
     A model that is trained when the hold-out begins could not have known them, and they may tell of its time. A row
-    does not count either if nothing tells when its target became known. `start`: first held-out date or instant.
-    Held-out rows stay. A training set without KNOWN_AT is returned as it is.
+    does not count either if nothing tells when its target became known. `start`: result of `held_out_from`. A date
+    begins at midnight in the source's time zone; dates on which targets became known are compared as dates. Held-out
+    rows stay. A training set without KNOWN_AT is returned as it is.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -118,7 +139,9 @@ def without_late(pipeline: ModelPipeline, table: pa.Table, start: date) -> pa.Ta
     if labels.KNOWN_AT not in table.column_names:
         return table
     dates, known = table.column(pipeline.holdout.column), table.column(labels.KNOWN_AT)
-    instant = start if isinstance(start, datetime) else datetime(start.year, start.month, start.day, tzinfo=UTC)
+    zone = "UTC" if labels.known_by_day(pipeline) else pipeline.source.time_zone
+    first = pipeline.holdout.start or start
+    instant = first if isinstance(first, datetime) else _midnight(first, zone)
     held = pc.greater_equal(dates, pa.scalar(start, dates.type))
     in_time = pc.less_equal(known, pa.scalar(instant, known.type))
     return table.filter(pc.or_kleene(held, in_time))

@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
@@ -21,7 +21,7 @@ from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Holdout, ModelPipeline
+from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification
 from rempart.training import permission
 from rempart.training.backends import LocalBackend, TrainingBackend
@@ -144,7 +144,7 @@ def order(
         logger.info("%s", told(used.pipeline, used.rows))
     elif late := table.num_rows - learnable.num_rows:
         logger.info("%s", told_late(late, pipeline.prediction.target))
-    body, rows = frozen(learnable, pipeline.holdout)
+    body, rows = frozen(pipeline, learnable)
     dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, snapshot, used)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
@@ -165,7 +165,7 @@ def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
     dates = table.column(pipeline.holdout.column)
     if dates.null_count or not table.num_rows:
         return table
-    return labelled.without_late(pipeline, table, held_out_from(pipeline.holdout, pc.max(dates).as_py()))
+    return labelled.without_late(pipeline, table, labelled.held_out_from(pipeline, pc.max(dates).as_py()))
 
 
 def _job_labels(labels: LabelsUsed, *, late: int) -> JobLabels:
@@ -223,19 +223,7 @@ def register(
     )
 
 
-def held_out_from(holdout: Holdout, newest: date) -> date:
-    """Return the first held-out date or instant; `last` counts back from the newest one in the data.
-
-    `start` is midnight in UTC where the column holds instants.
-    """
-    if holdout.start is not None:
-        start = holdout.start
-        return datetime(start.year, start.month, start.day, tzinfo=UTC) if isinstance(newest, datetime) else start
-    assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
-    return newest - holdout.last
-
-
-def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
+def frozen(pipeline: ModelPipeline, table: pa.Table) -> tuple[bytes, dict[str, int]]:
     """Return the table with a column `split` as Parquet bytes (equal tables, equal bytes), and the rows of each split.
 
     Raises TrainingError if a split would be empty, or a row has no date.
@@ -244,13 +232,13 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    dates = table.column(holdout.column)
+    dates = table.column(pipeline.holdout.column)
     if dates.null_count or not table.num_rows:
         raise TrainingError(
-            f"{dates.null_count} of {table.num_rows} rows have no '{holdout.column}'",
+            f"{dates.null_count} of {table.num_rows} rows have no '{pipeline.holdout.column}'",
             "Make the holdout column non-nullable, and check that the training set is not empty.",
         )
-    start = held_out_from(holdout, pc.max(dates).as_py())
+    start = labelled.held_out_from(pipeline, pc.max(dates).as_py())
     later = pc.greater_equal(dates, pa.scalar(start, dates.type))
     split = pc.if_else(later, pa.scalar("holdout"), pa.scalar("train"))
     held = int(pc.sum(later).as_py() or 0)
@@ -360,6 +348,7 @@ def _record(
             "sha256": spec.dataset.sha256,
             "rows_train": result.rows["train"],
             "rows_holdout": result.rows["holdout"],
+            "definitions": {feature.name: feature.definition for feature in spec.features},
         },
         "snapshot": spec.snapshot,
         "labels": spec.labels.model_dump() if spec.labels else None,

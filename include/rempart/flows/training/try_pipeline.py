@@ -215,7 +215,7 @@ def _with_model(tried: Tried, pipeline: ModelPipeline, training: pa.Table, told:
     told(TRAIN, "")
     metric = pipeline.gate.metric
     try:
-        model = try_training.train(pipeline, frozen(training, pipeline.holdout)[0])
+        model = try_training.train(pipeline, frozen(pipeline, training)[0])
     except RempartError as error:
         told(TRAIN, "failed")
         return replace(tried, open=(*tried.open, f"No model: {error.what}.", error.hint))
@@ -248,7 +248,7 @@ def _labels(
     tried += told
     tables = list(map(pq.read_table, parts))
     rows = pa.concat_tables(tables) if tables else arrow_schema(snapshot_columns(feed.source)).empty_table()
-    return Received(feed, rows, None, now)
+    return Received(feed, rows.to_reader(), None, now)
 
 
 def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path) -> None:
@@ -343,7 +343,7 @@ def head(pipeline: Pipeline, training: pa.Table, rows: int = HEAD) -> list[dict[
 def _baseline(pipeline: ModelPipeline, training: pa.Table) -> tuple[Baseline | None, Sequence[str]]:
     """Return the baseline's figure on the held-out rows, or why there is none."""
     try:
-        body, rows = frozen(training, pipeline.holdout)
+        body, rows = frozen(pipeline, training)
         train, holdout = split_rows(body)
         task, target = pipeline.prediction.task, target_feature(pipeline)
         scores = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)

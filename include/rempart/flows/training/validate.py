@@ -6,7 +6,7 @@ the next run finishes a killed one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,10 +143,19 @@ def _champions(
     if theirs["task"] != record["task"] or theirs["target"] != record["target"]:
         return None, () if named else _incomparable(record, version, "predicts another target")
     model = loading.load(tracking, theirs)
-    if missing := sorted({feature.name for feature in model.features} - set(holdout.column_names)):
-        why = f"reads feature '{missing[0]}', which the training set no longer has"
+    if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, () if named else _incomparable(record, version, why)
     return metrics.score(str(record["task"]), truth, model.predict(holdout)), ()
+
+
+def _differing_inputs(features: Iterable[Feature], columns: Collection[str], definitions: Mapping[str, str]) -> str:
+    """Return why a model cannot read a training set with these columns and definitions; empty if it can."""
+    for feature in sorted(features, key=lambda feature: feature.name):
+        if feature.name not in columns:
+            return f"reads feature '{feature.name}', which the training set no longer has"
+        if definitions.get(feature.name) != feature.definition:
+            return f"reads feature '{feature.name}' by another definition than the training set"
+    return ""
 
 
 def _incomparable(record: Mapping[str, Any], version: str, why: str) -> tuple[str, ...]:

@@ -6,7 +6,9 @@ import pytest
 
 from rempart.flows.backup.back_up import _SnapshotFacts
 from rempart.flows.training import champions
+from rempart.flows.training.validate import _differing_inputs
 from rempart.ledger.port import Evidence
+from rempart.models.encoding import Feature
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -23,6 +25,16 @@ def rolled_back(champion: str, replaces: str, at: datetime) -> Evidence:
 def test_an_alias_elsewhere_is_an_alarm_that_names_both_versions(found: str | None) -> None:
     told = champions.alarm(found, [promoted("1"), promoted("2", "1")], NOW)
     assert told is not None and f"version {found or 'none'}," in told and "version 2:" in told
+
+
+def test_a_champion_is_compared_only_where_each_of_its_inputs_is_there_with_its_definition() -> None:
+    features = [Feature("own__ratio", "number", definition="a"), Feature("own__lead", "number", definition="b")]
+    same = {"own__lead": "b", "own__ratio": "a", "own__more": "c"}
+    assert _differing_inputs(features, same, same) == ""
+    assert _differing_inputs(features, same, same | {"own__ratio": "d"}) == (
+        "reads feature 'own__ratio' by another definition than the training set"
+    )
+    assert "'own__lead', which the training set no longer has" in _differing_inputs(features, ["own__ratio"], same)
 
 
 def test_an_alias_at_the_champion_on_record_is_none() -> None:
