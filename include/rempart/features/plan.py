@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from rempart import canonical_json
 from rempart.errors import FeatureError
 from rempart.settings.learning import SINCE_LAST, Aggregate
-from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView
+from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView, UsedView
 
 SqlType = Literal["bigint", "double precision", "boolean", "text", "date", "timestamptz"]
 
@@ -143,7 +143,7 @@ def labels_table(pipeline: Pipeline) -> str:
 
 def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
     """Return the offline table of each view, in the file's order. Raises FeatureError if a store cannot hold one."""
-    tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
+    tables = tuple(view_table(pipeline, name) for name in pipeline.features)
     if faults := [*_faults(pipeline, tables)]:
         raise FeatureError(
             f"create the tables of pipeline '{pipeline.name}': " + "; ".join(faults),
@@ -152,8 +152,31 @@ def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
     return tables
 
 
-def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
+def source_of(view: UsedView) -> ModelPipeline:
+    """Return the pipeline whose view is used. Raises PipelineError if its file was not read."""
+    source: ModelPipeline = view.source
+    return source
+
+
+def view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
+    """Return the offline table of a view, whether or not a store can hold it.
+
+    That of a used view has the values of another pipeline's view, each from the time from which it counts here.
+    """
     view = pipeline.features[name]
+    if isinstance(view, UsedView):
+        of = view_table(source_of(view), view.view)
+        by = tuple(view.key[column] for column in of.by)
+        return replace(
+            of,
+            view=name,
+            table=f"{pipeline.name}__{name}",
+            by=by,
+            join_key="__".join(by),
+            online=OnlineTable(pipeline.name, name, "__".join(by), of.join_type, of.fields),
+            dated=True,
+            passing=True,
+        )
     ttl_days = None
     passing = whole = has_age = False
     if isinstance(view, TrailingView):
