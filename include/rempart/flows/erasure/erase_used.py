@@ -20,7 +20,7 @@ from rempart.flows.erasure.erase_stores import ErasureStores, reload_features
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, used_views
 from rempart.flows.shared.used_views import USED
-from rempart.ingestion import snapshots
+from rempart.ingestion import erasing, snapshots
 from rempart.settings.expressions.across import ACROSS
 from rempart.settings.pipelines import named_or_removed, names
 from rempart.sites.port import ObjectInfo, Site
@@ -39,7 +39,7 @@ def follow(stores: ErasureStores, changed: Collection[str]) -> list[DescendantRe
 
 def users(stores: ErasureStores, changed: Collection[str]) -> dict[str, set[str]]:
     """Return every pipeline that uses views of `changed`, or ever did, and of which of these."""
-    found = {user: set().union(*views.values()) for user, views in used_views.users(stores.ledger).items()}
+    found = {user: set[str]().union(*views.values()) for user, views in used_views.users(stores.ledger).items()}
     return {user: own for user, sources in found.items() if (own := sources.intersection(changed))}
 
 
@@ -74,15 +74,16 @@ def _training_sets(
 
     Raises SiteError if the listing hides a version.
     """
-    folder = f"training/{user}/"
     wanted = erase_listing.known(stores.config, stores.continuity, user, site)
-    listed = list(site.versions(stores.lake, folder))
-    erase_listing.doubt(site, stores.lake, [version for version in wanted if version[0].startswith(folder)], listed)
+    listed = [
+        info for folder in (f"training/{user}/", erasing.CONFLICTS) for info in site.versions(stores.lake, folder)
+    ]
+    erase_listing.doubt(site, stores.lake, [version for version in wanted if _is_set(version[0], user)], listed)
     newest = set[str]()
     for info in listed:
-        current = info.key not in newest
+        current = info.key not in newest and not info.key.startswith(erasing.CONFLICTS)
         newest.add(info.key)
-        if info.marker:
+        if info.marker or not _is_set(info.key, user):
             continue
         head = site.head(stores.lake, info.key, version_id=info.version_id)
         tainted = []
@@ -93,6 +94,10 @@ def _training_sets(
                 tainted.append(source)
         if tainted:
             yield HeldVersion(site.name, "training set", info, "", 0, current), head, tainted
+
+
+def _is_set(key: str, user: str) -> bool:
+    return erasing.kind_of(key, user) == "training set"
 
 
 def _is_clean(stores: ErasureStores, source: str, snapshot: str) -> bool:

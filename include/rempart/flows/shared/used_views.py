@@ -43,4 +43,4 @@ def users(ledger: Ledger) -> dict[str, dict[str, set[str]]]:
 def sources(ledger: Ledger, names: Collection[str]) -> set[str]:
     """Return every pipeline of which these use views, or ever used one."""
     found = users(ledger)
-    return set().union(*(used for name in names for used in found.get(name, {}).values()))
+    return set[str]().union(*(used for name in names for used in found.get(name, {}).values()))
