@@ -48,10 +48,11 @@ schema:
   changed_at: {type: timestamp, known: opening}
   height: {type: number, known: opening}
   zone: {type: category, values: [coast, hills], known: opening}
+  visitors: {type: number, known: opening}
 max_quarantined: 1
 features:
   site: {kind: row, at: opening, columns: [height, zone]}
-prediction: {target: height, task: regression, at: opening}
+prediction: {target: visitors, task: regression, at: opening}
 holdout: {column: opened, start: 2026-02-01}
 gate: {metric: mae, limit: 1000, baseline_by: [zone]}
 """
@@ -100,7 +101,14 @@ def reading(number: int, day: float, station: str = "a", celsius: float = 1.0) -
 
 def station(name: str, opened: int, changed: float, height: float = 1.0, zone: str = "coast") -> Row:
     day: date = after(opened).date()
-    return {"station": name, "opened": day, "changed_at": after(changed), "height": height, "zone": zone}
+    return {
+        "station": name,
+        "opened": day,
+        "changed_at": after(changed),
+        "height": height,
+        "zone": zone,
+        "visitors": 1.0,
+    }
 
 
 def sale(number: int, day: float, nearest: str | None = "a", amount: float = 10.0) -> Row:

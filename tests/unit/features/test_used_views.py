@@ -67,7 +67,7 @@ def known(version: Row) -> float:
     return max(opened + 1, (version["changed_at"] - after(0)).total_seconds() / 86400)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sold=SOLD, read=READ, changed=CHANGED)
 def test_a_row_has_the_values_that_were_known_at_its_moment(
     sold: list[Any], read: list[Any], changed: dict[Any, Any]
@@ -84,7 +84,7 @@ def test_a_row_has_the_values_that_were_known_at_its_moment(
         assert (row["place__height"], row["place__zone"]) == (newest["height"], newest["zone"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(day=QUARTERS, read=READ, changed=CHANGED, later=READ, others=CHANGED)
 def test_nothing_that_is_known_after_the_moment_changes_a_row(
     day: float, read: list[Any], changed: dict[Any, Any], later: list[Any], others: dict[Any, Any]
