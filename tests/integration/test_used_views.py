@@ -38,6 +38,7 @@ GIVEN: dict[str, Any] = {"by": "data-protection-officer", "reason": "objection"}
 @pytest.fixture
 def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A platform with two sites in memory and a real feature store."""
+    platform = in_two_memories().platform
     write_project(tmp_path, *PROJECT, sql={})
     monkeypatch.setenv("REMPART_HOME", str(tmp_path))
     stores = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
@@ -45,7 +46,7 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
     def connections(name: str) -> Any:
         return stores.get(name) or (environment_connections(name) if name == "mlflow" else secrets_in_memory(name))
 
-    return World(replace(in_two_memories().platform, connections=connections))
+    return World(replace(platform, connections=connections))
 
 
 def load(world: World, name: str) -> MaterializeResult:
@@ -119,7 +120,7 @@ def test_both_stores_give_the_values_of_fixed_snapshots_and_an_erasure_follows_t
     assert {**served, "station": "a"} == {**theirs, "nearest": "a"}
 
     # a newer snapshot of the source is not seen before it is loaded here
-    world.deliver("readings", "two", csv([reading(900, 5.9, "a", 500.0)]))
+    world.deliver("readings", "two", csv([reading(900, 5.3, "a", 500.0)]))
     load(world, "readings")
     assert same(train.training_set(platform, spec("sales")).table, alone.table)
     spec_of = train.order(platform, spec("sales"), found.table, found.snapshot, used=found.used)
@@ -127,7 +128,7 @@ def test_both_stores_give_the_values_of_fixed_snapshots_and_an_erasure_follows_t
     second = load(world, "sales")
     assert second.changed and second.used["readings"] == current(world, "readings") != snapshots["readings"]
     again = train.training_set(platform, spec("sales"))
-    assert {row["sale"]: row["weather__celsius_mean_1d"] for row in again.table.to_pylist()}[10] > 100
+    assert {row["sale"]: row["weather__celsius_mean_1d"] for row in again.table.to_pylist()}[9] > 100
     train.order(platform, spec("sales"), again.table, again.snapshot, used=again.used)
     assert len(training_sets(world)) == 2
 

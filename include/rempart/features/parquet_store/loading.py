@@ -69,9 +69,9 @@ def load(
         raise InexactSums(column)
     for view in view_tables(pipeline):
         _create_view(connection, pipeline, view)
-    used = _load_labels(connection, pipeline, labels) if labels else None
+    labelled = _load_labels(connection, pipeline, labels) if labels else None
     relation = in_duckdb(label_rows.examples(pipeline))
-    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), used)  # noqa: S608
+    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), labelled)  # noqa: S608
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, view: ViewTable) -> None:

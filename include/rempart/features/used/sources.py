@@ -29,11 +29,7 @@ def take(opened: Session, pipeline: ModelPipeline) -> dict[str, str]:
         tables.lock(opened, source, shared=True)
         loaded = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (name,)).fetchone()
         if loaded is None:
-            raise InputMissing(
-                f"load the features of '{pipeline.name}': it uses a view of '{name}', and the feature store has no "
-                f"snapshot of '{name}' yet",
-                f"Run `rempart pipeline run {name}`.",
-            )
+            raise _not_loaded(pipeline, name)
         found[name] = str(loaded[0])
     for view in pipeline.used_views().values():
         source = source_of(view)
@@ -49,6 +45,14 @@ def take(opened: Session, pipeline: ModelPipeline) -> dict[str, str]:
     return found
 
 
+def _not_loaded(pipeline: ModelPipeline, source: str) -> InputMissing:
+    return InputMissing(
+        f"load the features of '{pipeline.name}': it uses a view of '{source}', and the feature store has no snapshot "
+        f"of '{source}' yet",
+        f"Run `rempart pipeline run {source}`.",
+    )
+
+
 def record(opened: Session, pipeline: ModelPipeline, snapshots: Mapping[str, str]) -> None:
     """Write of which snapshots the used views are."""
     for name, view in pipeline.used_views().items():
@@ -61,12 +65,13 @@ def record(opened: Session, pipeline: ModelPipeline, snapshots: Mapping[str, str
 def recorded(opened: Session, pipeline: ModelPipeline) -> dict[str, str]:
     """Return the ids of the snapshots of which the used views are, by pipeline and in order of it.
 
-    Empty before the first load of any pipeline. Raises InputMissing if a view is not loaded as it is defined now: the
-    remedy is that of its source where that is not loaded, too.
+    Raises InputMissing if a view is not loaded as it is defined now: the remedy is that of its source where that is not
+    loaded, too.
     """
-    used = pipeline.used_views()
-    if not used or opened.execute("SELECT to_regclass('feature_views')").fetchone() == (None,):
+    if not (used := pipeline.used_views()):
         return {}
+    if opened.execute("SELECT to_regclass('feature_views')").fetchone() == (None,):
+        raise _not_loaded(pipeline, next(iter(sources(pipeline))))
     found = opened.execute(
         "SELECT view, made_by, used_snapshot FROM feature_views WHERE pipeline = %s", (pipeline.name,)
     ).fetchall()
