@@ -1,7 +1,8 @@
 """Update the feature store to the newest snapshot of a pipeline.
 
 **Input**: the snapshot (the newest, or the one that the run names). With `prediction.from` also the newest snapshot of
-the label pipeline, which starts this DAG as well; before the pipeline's own first snapshot such a run is skipped.
+the label pipeline, and with `kind: used` the loaded features of the pipelines whose views are used. Each starts this
+DAG as well; such a run is skipped until the pipeline's own first snapshot and those features are there.
 **Output**: the offline tables and the online store of every feature view; the asset `features_<pipeline>`.
 
 The snapshot is loaded into PostgreSQL, each view is built as of its declared time, and changed rows are written to
@@ -23,6 +24,7 @@ from rempart.orchestration.dags import model_dags, parameter, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.pipelines import sources_of
 from rempart.sovereignty.dag_rules import tag_of
 
 defaults = config.load().dags
@@ -30,7 +32,7 @@ defaults = config.load().dags
 
 def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     name, features = pipeline.name, assets.features(pipeline.name)
-    labels = pipeline.prediction.from_
+    labels = pipeline.prediction.from_.pipeline if pipeline.prediction.from_ else None
     snapshot = parameter(
         None,
         type=["null", "string"],
@@ -40,7 +42,7 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
     with DAG(
         dag_id,
         doc_md=__doc__,
-        schedule=assets.any_snapshot([name, labels.pipeline]) if labels else assets.snapshot(name),
+        schedule=assets.inputs_of_features(name, labels, sources_of(pipeline)),
         params={"snapshot": snapshot},
         catchup=False,
         max_active_runs=1,

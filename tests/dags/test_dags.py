@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import pods
+from tests import pods, used_project
 from tests.derived_project import TRIPS, WEATHER, WET, write_project
 from tests.labelled_project import ORDERS, PAYMENTS
 
@@ -129,7 +129,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shipped.replace("hotel_bookings", "bad_cron").replace('"0 4 * * *"', '"every morning"'),
         encoding="utf-8",
     )
-    write_project(folder, TRIPS, WEATHER, WET, ORDERS, PAYMENTS)
+    write_project(folder, TRIPS, WEATHER, WET, ORDERS, PAYMENTS, *used_project.PROJECT)
     (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
     return folder
 
@@ -155,6 +155,11 @@ def test_features_and_training_start_on_new_rows_and_on_new_labels(parsed: dict)
     found = dags["materialize_features_orders"]["assets"]
     assert found == ["rempart://orders/snapshot", "rempart://payments/snapshot"]
     assert {"ingest_payments", "train_orders"} <= dags.keys() and "train_payments" not in dags
+
+
+def test_features_start_on_new_features_of_pipelines_whose_views_they_use(parsed: dict) -> None:
+    found = parsed["dags"]["materialize_features_sales"]["assets"]
+    assert found == ["rempart://readings/features", "rempart://sales/snapshot", "rempart://stations/features"]
 
 
 def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:

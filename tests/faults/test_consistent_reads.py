@@ -56,7 +56,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
     databases = feature_databases(platform)
     offline.load(databases, PIPELINE, rows(20, 100.0).to_reader(), "first", datetime(2030, 1, 1, tzinfo=UTC))
     online.materialize(databases, PIPELINE)
-    alone, _, _ = point_in_time(feature_databases(platform), PIPELINE)
+    alone, *_ = point_in_time(feature_databases(platform), PIPELINE)
     opened, count = repository.feature_store, 0
 
     @contextmanager
@@ -70,7 +70,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
             yield store
 
     monkeypatch.setattr(repository, "feature_store", copy_in_parallel)
-    table, snapshot, _ = point_in_time(feature_databases(platform), PIPELINE)
+    table, snapshot, *_ = point_in_time(feature_databases(platform), PIPELINE)
     if snapshot == "first":
         assert table.equals(alone)
     else:  # what Feast limited its query to did not cover the first: it was read anew

@@ -44,7 +44,7 @@ def erase(lake, *bookings):
 
 @pytest.fixture
 def without_features(monkeypatch):
-    monkeypatch.setattr(erase_flow, "_strike_features", lambda *given: None)
+    monkeypatch.setattr(erase_flow, "reload_features", lambda *given: None)
     monkeypatch.setattr(erase_flow, "_feature_rows", lambda *given: {})
     monkeypatch.setattr("rempart.flows.erasure.erase_stores.feature_databases", lambda platform: None)
 

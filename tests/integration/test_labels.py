@@ -48,7 +48,7 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
 
 
 def ordered(platform: Platform, pipeline: ModelPipeline) -> JobSpec:
-    table, snapshot, labels = train.training_set(platform, pipeline)
+    table, snapshot, labels, _ = train.training_set(platform, pipeline)
     return train.order(platform, pipeline, table, snapshot, labels=labels)
 
 
@@ -168,7 +168,7 @@ def test_labels_train_a_champion_whose_evidence_names_both_snapshots_and_counts_
     paid = [payment(n, 35 if n == 5 else n * 40 / 300 + 0.01, paid=amounts[n] < 50) for n in numbers if n % 10]
     world.deliver("payments", "one", csv(paid))
     materialize(platform, pipeline)
-    table, snapshot, labels = train.training_set(platform, pipeline)
+    table, snapshot, labels, _ = train.training_set(platform, pipeline)
     backend = InProcess(platform.active_site("personal"), platform.connections)
     trained = train.train_on(platform, pipeline, table, snapshot, labels=labels, backend=backend)
     assert trained.labels is not None

@@ -41,6 +41,8 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
     yield from text.pairs(
         [
             ("kind", view.kind),
+            *([("values of", view.uses)] if view.uses else []),
+            *([("used by", ", ".join(view.used_by))] if view.used_by else []),
             ("owner", view.owner),
             ("classification", view.classification),
             ("key", ", ".join(f"{column} ({kind})" for column, kind in view.key.items())),
@@ -60,7 +62,8 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
         yield "Read by: no champion"
     for user in view.users or ():
         of = f"{len(user.features)} of {text.counted(len(view.features), 'feature')}"
-        yield f"Read by: {user.model} version {user.version}, {of}: {', '.join(user.features)}"
+        through = f" through {user.through}" if user.through else ""
+        yield f"Read by: {user.model} version {user.version}{through}, {of}: {', '.join(user.features)}"
         yield from text.pairs(
             [("trained on snapshot", user.snapshot or text.UNKNOWN), ("MLflow run", user.run_id or text.UNKNOWN)]
         )

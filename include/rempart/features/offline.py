@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -19,8 +18,9 @@ from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
 from rempart.features.online_store.comparison import FULL_COMPARISON_EVERY, LARGEST_PART
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
+from rempart.features.used import sources
 from rempart.features.versions import version_of
-from rempart.features.views import select_view
+from rempart.features.views import definition, select_view
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Load:
     """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it.
 
-    `labels`: how many rows have a label, if another pipeline delivers them.
+    `labels`: how many rows have a label, if another pipeline delivers them. `used`: id of the snapshot of each pipeline
+    whose views are used.
     """
 
     snapshot: str
@@ -40,6 +41,18 @@ class Load:
     view_rows: int
     changed: int
     labels: LabelsUsed | None = None
+    used: Mapping[str, str] = field(default_factory=dict)
+
+
+class LoadedIds(NamedTuple):
+    """Ids of loaded snapshots of one moment: of the rows, of labels, and of each pipeline whose views are used.
+
+    That of labels is None if no other pipeline delivers them, "" before its first.
+    """
+
+    rows: str
+    labels: str | None
+    used: Mapping[str, str]
 
 
 def load(
@@ -54,10 +67,11 @@ def load(
 
     `rows` have one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.rows`). They are
     read once, batch by batch; nothing is loaded if that fails. Changed rows get the time `at` (UTC). Without `labels`,
-    loaded labels of the rows stay. Raises FeatureError (rows without a key or a moment, columns missing, names that are
-    too long or taken) and DatabaseUnavailable.
+    loaded labels of the rows stay. Views of other pipelines take the snapshots that these have loaded. Raises
+    FeatureError (rows without a key or a moment, columns missing, names that are too long or taken), InputMissing
+    (another pipeline is not loaded) and DatabaseUnavailable.
     """
-    views = view_tables(pipeline)
+    views, is_used = view_tables(pipeline), pipeline.used_views()
     if missing := [column for column in pipeline.columns if column not in rows.schema.names]:
         raise FeatureError(
             f"load snapshot {snapshot_id} of '{pipeline.name}': it lacks the columns {', '.join(missing)}",
@@ -70,12 +84,14 @@ def load(
         ).fetchone()
         if previous is not None:  # a clock set back must not hide this load behind the watermark
             at = max(at, previous[0] + timedelta(microseconds=1))
+        used = sources.take(opened, pipeline)
         _register(opened, pipeline, views)
         count, is_part = _load_rows(opened, pipeline, rows, at)
         view_rows = changed = 0
         for view in views:
-            changed += _load_view(opened, pipeline, view, at, is_part=is_part)
+            changed += _load_view(opened, pipeline, view, at, is_part=is_part and view.view not in is_used)
             view_rows += _count(opened, view.table)
+        sources.record(opened, pipeline, used)
         opened.execute(
             "INSERT INTO feature_loads VALUES (%(pipeline)s, %(snapshot)s, %(at)s) ON CONFLICT (pipeline) DO UPDATE"
             " SET snapshot = EXCLUDED.snapshot, loaded_at = EXCLUDED.loaded_at",
@@ -86,7 +102,7 @@ def load(
             opened.execute(
                 sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
             )
-        return Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline))
+        return Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), used)
 
 
 def load_labels(databases: FeatureDatabases, pipeline: ModelPipeline, labels: Received, at: datetime) -> None:
@@ -162,17 +178,17 @@ def find_snapshot(databases: FeatureDatabases, pipeline: str) -> str | None:
         return _snapshot_in(opened, pipeline)
 
 
-def loaded_ids(databases: FeatureDatabases, pipeline: ModelPipeline) -> tuple[str, str | None]:
-    """Return the ids of the loaded snapshots of one moment: of the rows, and of the labels.
+def loaded_ids(databases: FeatureDatabases, pipeline: ModelPipeline) -> LoadedIds:
+    """Return the ids of the loaded snapshots.
 
-    That of labels is None if no other pipeline delivers them, "" before its first. Raises FeatureError if none was
-    loaded, or if the definition of a view is another one since then; DatabaseUnavailable.
+    Raises FeatureError if none was loaded, or if the definition of a view is another one since then; InputMissing if a
+    view of another pipeline is not loaded; DatabaseUnavailable.
     """
     labels = pipeline.prediction.from_
     with session(databases.offline, f"look up the snapshots of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        snapshot = trainable_snapshot_in(opened, pipeline)
-        return snapshot, _label_snapshot(opened, pipeline, labels.pipeline) if labels else None
+        used, snapshot = sources.recorded(opened, pipeline), trainable_snapshot_in(opened, pipeline)
+        return LoadedIds(snapshot, _label_snapshot(opened, pipeline, labels.pipeline) if labels else None, used)
 
 
 def trainable_snapshot_in(opened: Session, pipeline: ModelPipeline) -> str:
@@ -185,7 +201,7 @@ def trainable_snapshot_in(opened: Session, pipeline: ModelPipeline) -> str:
         opened.execute("SELECT view, made_by FROM feature_views WHERE pipeline = %s", (pipeline.name,)).fetchall()
     )
     for view in view_tables(pipeline):
-        if made.get(view.view) != _definition(opened, pipeline, view):
+        if made.get(view.view) != definition(opened, pipeline, view):
             raise FeatureError(
                 f"read view '{view.view}' of '{pipeline.name}': its definition changed after the load",
                 f"Run materialize_features_{pipeline.name}: the online store must have the features of a training.",
@@ -269,7 +285,8 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchRea
     is_new = tables.ensure(opened, table, columns, pipeline.row_key)
     _receive(opened, "received", given, rows, received)
     keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
-    moments = [tables.day(pipeline, moment) for moment in {view.at for view in pipeline.features.values()}]
+    own = {view.at for view in pipeline.features.values() if view.kind != "used"}
+    moments = [tables.day(pipeline, moment) for moment in own]
     moments.append(tables.day(pipeline, pipeline.prediction.at))
     timeless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(moment) for moment in moments)
     faults = opened.execute(
@@ -297,18 +314,13 @@ def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchRea
     return count, differing * LARGEST_PART <= count
 
 
-def _definition(opened: Session, pipeline: ModelPipeline, view: ViewTable) -> str:
-    """Return a hash of the query that makes a view."""
-    return hashlib.sha256(select_view(pipeline, view).as_bytes(opened)).hexdigest()
-
-
 def _load_view(opened: Session, pipeline: ModelPipeline, view: ViewTable, at: datetime, *, is_part: bool) -> int:
     """Make a view's table that of the stored rows. Return the number of its rows that were written or deleted.
 
     If only a part of the rows changed (`is_part`), only entities of changed rows are made anew. All are if the view's
     query is another one than the last time, and once a day.
     """
-    columns, made_by = tables.view_columns(view), _definition(opened, pipeline, view)
+    columns, made_by = tables.view_columns(view), definition(opened, pipeline, view)
     of_view = {"pipeline": pipeline.name, "view": view.view, "made_by": made_by, "at": at}
     if tables.ensure(opened, view.table, columns, view.primary_key):
         tables.index_changes(opened, view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from rempart import canonical_json
 from rempart.errors import FeatureError
 from rempart.models import definitions
 from rempart.settings.learning import SINCE_LAST, Aggregate
-from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView
+from rempart.settings.pipeline import ModelPipeline, Pipeline, TrailingView, UsedView
 
 SqlType = Literal["bigint", "double precision", "boolean", "text", "date", "timestamptz"]
 
@@ -151,7 +151,7 @@ def labels_table(pipeline: Pipeline) -> str:
 
 def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
     """Return the offline table of each view, in the file's order. Raises FeatureError if a store cannot hold one."""
-    tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
+    tables = tuple(view_table(pipeline, name) for name in pipeline.features)
     if faults := [*_faults(pipeline, tables)]:
         raise FeatureError(
             f"create the tables of pipeline '{pipeline.name}': " + "; ".join(faults),
@@ -160,8 +160,33 @@ def view_tables(pipeline: ModelPipeline) -> tuple[ViewTable, ...]:
     return tables
 
 
-def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
+def source_of(view: UsedView) -> ModelPipeline:
+    """Return the pipeline whose view is used. Raises PipelineError if its file was not read."""
+    source: ModelPipeline = view.source
+    return source
+
+
+def view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
+    """Return the offline table of a view, whether or not a store can hold it.
+
+    That of a used view has the values of another pipeline's view, each from the time from which it counts here.
+    """
     view, digests = pipeline.features[name], definitions.of_view(pipeline, name)
+    if isinstance(view, UsedView):
+        of = view_table(source_of(view), view.view)
+        by = tuple(view.key[column] for column in of.by)
+        fields = tuple(replace(each, definition=digests[_feature(each.name, of.has_age)]) for each in of.fields)
+        return replace(
+            of,
+            view=name,
+            table=f"{pipeline.name}__{name}",
+            by=by,
+            join_key="__".join(by),
+            fields=fields,
+            online=OnlineTable(pipeline.name, name, "__".join(by), of.join_type, fields),
+            dated=True,
+            passing=True,
+        )
     types: list[tuple[str, SqlType]]
     ttl_days = None
     passing = whole = has_age = False
@@ -177,10 +202,7 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         types = [(column, _feature_type(pipeline, column)) for column in view.columns]
         types += [(feature, "bigint") for feature in view.calendar_features()]
         types += [(feature, SQL_TYPES[made.type]) for feature, made in view.checked(pipeline.columns).items()]
-    fields = tuple(
-        Field(field, declared, digests[SINCE_LAST if field == LAST_ROW_AT and has_age else field])
-        for field, declared in types
-    )
+    fields = tuple(Field(field, declared, digests[_feature(field, has_age)]) for field, declared in types)
     join_key = "__".join(by)
     join_type: SqlType = "bigint" if len(by) == 1 and pipeline.columns[by[0]].type == "integer" else "text"
     return ViewTable(
@@ -198,6 +220,11 @@ def _view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         whole_days=whole,
         has_age=has_age,
     )
+
+
+def _feature(field: str, has_age: bool) -> str:
+    """Return the feature that is made of a field when a row is read."""
+    return SINCE_LAST if has_age and field == LAST_ROW_AT else field
 
 
 def _aggregate_type(pipeline: ModelPipeline, made: Aggregate) -> SqlType:

@@ -33,6 +33,7 @@ _STATE = sql.SQL("""
         vanished_at timestamptz,
         made_by text,
         made_at timestamptz,
+        used_snapshot text,
         PRIMARY KEY (pipeline, view)
     );
     COMMENT ON COLUMN feature_views.watermark IS
@@ -43,6 +44,8 @@ _STATE = sql.SQL("""
         'The last load that left an entity of the view without a row.';
     COMMENT ON COLUMN feature_views.made_by IS
         'Hash of the query that made the view; made_at: the last load that made it of all rows.';
+    COMMENT ON COLUMN feature_views.used_snapshot IS
+        'The snapshot of the other pipeline whose view this one has the values of.';
     COMMENT ON COLUMN feature_loads.registered IS
         'Fingerprint of the definitions that were last registered with Feast, and of what its registry then held.';
 """)
@@ -152,15 +155,18 @@ def holds(table: ViewTable, at: datetime | None) -> sql.Composable:
     return sql.SQL("event_timestamp <= {}").format(sql.Literal(at)) if table.passing else sql.SQL("true")
 
 
-def lock(session: Session, pipeline: Pipeline) -> None:
-    """Lock the pipeline against other loads and materializations until the transaction ends.
+def lock(session: Session, pipeline: Pipeline, *, shared: bool = False) -> None:
+    """Lock the pipeline against other loads and materializations until the transaction ends; `shared`: to read it.
 
     Create the state tables.
     """
     if session.execute("SELECT to_regclass('feature_views')").fetchone() == (None,):
         session.execute("SELECT pg_advisory_xact_lock(hashtextextended('rempart features', 0))")
         session.execute(_STATE)
-    session.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"rempart features of {pipeline.name}",))
+    take: LiteralString = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    session.execute(
+        sql.SQL("SELECT {}(hashtextextended(%s, 0))").format(sql.SQL(take)), (f"rempart features of {pipeline.name}",)
+    )
 
 
 def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from psycopg import sql
@@ -15,6 +16,7 @@ from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.expressions import across
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.plan import DAY, LAST_ROW_AT, SQL_TYPES, view_tables
+from rempart.features.used import sources
 from rempart.settings.learning import SINCE_LAST
 from rempart.settings.pipeline import ModelPipeline
 
@@ -35,11 +37,15 @@ def plain_columns(pipeline: ModelPipeline) -> list[str]:
 
 
 class TrainingSet(NamedTuple):
-    """A training set, the id of the snapshot of its rows, and of its labels if another pipeline delivers them."""
+    """A training set, the id of the snapshot of its rows, and of its labels if another pipeline delivers them.
+
+    `used`: id of the snapshot of each pipeline whose views are used.
+    """
 
     table: pa.Table
     snapshot: str
     labels: LabelsUsed | None = None
+    used: Mapping[str, str] = MappingProxyType({})
 
 
 def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet:
@@ -49,7 +55,8 @@ def point_in_time(databases: FeatureDatabases, pipeline: ModelPipeline) -> Train
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
     newest row at or before that moment. A concurrent load changes nothing. Rows without a label of another pipeline are
     left out, and counted. Raises FeatureError if rows were lost or multiplied, if nothing was loaded, or if a view's
-    definition changed since then; LabelsMissing; DatabaseUnavailable.
+    definition changed since then; InputMissing if a view of another pipeline was not loaded; LabelsMissing;
+    DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
         if (training_rows := _read(databases, pipeline)) is not None:
@@ -64,10 +71,10 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet |
     """Return the training set; None if Feast wrote its query for another snapshot."""
     with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        snapshot = offline.trainable_snapshot_in(opened, pipeline)
-        used = offline.labels_in(opened, pipeline)
-        if used and not used.rows.labelled:
-            raise no_example(pipeline, used)
+        used, snapshot = sources.recorded(opened, pipeline), offline.trainable_snapshot_in(opened, pipeline)
+        labelled = offline.labels_in(opened, pipeline)
+        if labelled and not labelled.rows.labelled:
+            raise no_example(pipeline, labelled)
         rows = labels.examples(pipeline)
         span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {} examples").format(rows)
         expected, first, last = opened.execute(span).fetchone() or (0, None, None)
@@ -77,7 +84,7 @@ def _read(databases: FeatureDatabases, pipeline: ModelPipeline) -> TrainingSet |
         table = _fetch(opened, pipeline, joining)
     if table.num_rows != expected:
         raise multiplied(pipeline, expected, table.num_rows)
-    return TrainingSet(table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot, used)
+    return TrainingSet(table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot, labelled, used)
 
 
 def multiplied(pipeline: ModelPipeline, expected: int, found: int) -> FeatureError:

@@ -1,22 +1,34 @@
-"""The SQL of a feature view's table over the rows of a snapshot."""
+"""The SQL of a feature view's table over the rows of a snapshot, and of one that another pipeline uses."""
 
 from __future__ import annotations
+
+import hashlib
+from typing import LiteralString
 
 from psycopg import sql
 
 from rempart.features import tables, versions
 from rempart.features.aggregates import query
+from rempart.features.databases import Session
 from rempart.features.expressions import rendering
-from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
-from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
+from rempart.features.plan import SQL_TYPES, ViewTable, rows_table, source_of, view_table
+from rempart.settings.columns import TEMPORAL
+from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView, UsedView
+
+_NEXT_DAY: LiteralString = "({} + make_interval(hours => 24))"
+_REPLACED_AT = "replaced at"
+"""Column of a query: no column of a pipeline has such a name."""
 
 
 def select_view(pipeline: ModelPipeline, table: ViewTable, entities: sql.Composable | None = None) -> sql.Composed:
     """Return the query of a view's table over the snapshot's rows; with `entities`, a query of keys, of these alone.
 
-    An entity's rows in the view depend on its own rows of the snapshot, and with versions on other versions of these.
+    An entity's rows in the view depend on its own rows of the snapshot, and with versions on other versions of these. A
+    used view is made of the tables of its source, whatever `entities`.
     """
     view, rows = pipeline.features[table.view], sql.SQL("{}").format(tables.name(rows_table(pipeline)))
+    if isinstance(view, UsedView):
+        return _select_used(source_of(view), view_table(source_of(view), view.view))
     if entities is not None:
         key, all_rows = tables.join_key(pipeline, table), rows
         rows = sql.SQL("(SELECT * FROM {} WHERE {} IN ({}))").format(all_rows, key, entities)
@@ -27,7 +39,8 @@ def select_view(pipeline: ModelPipeline, table: ViewTable, entities: sql.Composa
     if isinstance(view, TrailingView):
         selected = query.select(pipeline, table, view, rows)
     else:
-        selected = _select_row(pipeline, table, view, rows)
+        shown_from = versions.shown_from(pipeline, tables.instant(pipeline, table.at))
+        selected = _select_row(pipeline, table, view, rows, shown_from)
     if entities is None:
         return selected
     columns = [column for column, _ in tables.view_columns(table)]
@@ -36,7 +49,62 @@ def select_view(pipeline: ModelPipeline, table: ViewTable, entities: sql.Composa
     )
 
 
-def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable) -> sql.Composed:
+def definition(opened: Session, pipeline: ModelPipeline, table: ViewTable) -> str:
+    """Return a hash of the query that makes a view; for a used view also of the query that makes its source's."""
+    query, view = select_view(pipeline, table), pipeline.features[table.view]
+    if isinstance(view, UsedView):
+        query += select_view(source_of(view), view_table(source_of(view), view.view))
+    return hashlib.sha256(query.as_bytes(opened)).hexdigest()
+
+
+def _select_used(source: ModelPipeline, table: ViewTable) -> sql.Composed:
+    """Return the query of a view for another pipeline: over its table, or over the rows that a row view is made of.
+
+    A trailing view's values count from the instant after their rows, and from the day after a day, for every reader;
+    only a version with a date counts within its day there, and a day later here.
+    """
+    view, columns = source.features[table.view], tables.names(column for column, _ in tables.view_columns(table))
+    rows, version = tables.name(rows_table(source)), versions.version_of(source)
+    if not isinstance(view, RowView):
+        within = version is not None and source.columns[version].type == "date"
+        moment = sql.SQL(_NEXT_DAY if within else "{}").format(sql.SQL("event_timestamp"))
+        values = tables.names(column for column, _ in tables.view_columns(table)[:-1])
+        return sql.SQL("SELECT {}, {} FROM {}").format(values, moment, tables.name(table.table))
+    known = _known_from(source, table.at)
+    if version is None:
+        return _select_row(source, table, view, rows, known)
+    # a version that a later one replaces before it is known, or at that time, is never shown
+    replaced_at = sql.SQL(
+        "min({}) OVER (PARTITION BY {} ORDER BY {} ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)"
+    ).format(known, tables.names(source.key), tables.name(version))
+    made = _select_row(source, table, view, rows, sql.SQL("{}, {}").format(known, replaced_at))
+    return sql.SQL(
+        "SELECT {columns} FROM ({made}) v ({columns}, {replaced}) WHERE {replaced} IS NULL"
+        " OR {replaced} > event_timestamp"
+    ).format(columns=columns, made=made, replaced=tables.name(_REPLACED_AT))
+
+
+def _known_from(source: ModelPipeline, moment: str) -> sql.Composable:
+    """Return the instant from which other pipelines know what a row says: its moment, and not before its version.
+
+    A date counts from the next day. A row that replaced another one (`on_conflict: newest`) says nothing of the time
+    before its own version, where the file names the column that tells it.
+    """
+    known: sql.Composable = tables.instant(source, moment)
+    if source.moments[moment].is_day(source.columns):
+        known = sql.SQL(_NEXT_DAY).format(known)
+    version = None if source.conflict_rule == "refuse" else source.version_column
+    if version is None or source.columns[version].type not in TEMPORAL:
+        return known
+    valid: sql.Composable = tables.name(version)
+    if source.columns[version].type == "date":
+        valid = sql.SQL(_NEXT_DAY).format(tables.midnight(valid))
+    return sql.SQL("greatest({}, {})").format(known, valid)
+
+
+def _select_row(
+    pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable, at: sql.Composable
+) -> sql.Composed:
     features = [
         sql.SQL("{}::{}").format(tables.name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]
     ]
@@ -47,7 +115,6 @@ def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: 
         sql.SQL("({})::{}").format(rendering.select(pipeline, view.at, made), sql.SQL(SQL_TYPES[made.type]))
         for made in view.checked(pipeline.columns).values()
     ]
-    at = versions.shown_from(pipeline, tables.instant(pipeline, table.at))
     selected = sql.SQL(", ").join([tables.join_key(pipeline, table), *features, at])
     return sql.SQL("SELECT {} FROM {} r").format(selected, rows)
 

@@ -16,6 +16,7 @@ Kind = Literal[
     "extraction",
     "derivation",
     "labels",
+    "used-views",
     "materialization",
     "skew",
     "look",

@@ -17,7 +17,7 @@ from rempart.settings.expressions import checking
 from rempart.settings.expressions.across import ACROSS
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.learning import SINCE_LAST, window_length
-from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
+from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView, UsedView
 
 Defined = tuple[str, Any]
 """A feature's name, and its definition as plain JSON."""
@@ -44,6 +44,10 @@ def of_pipeline(pipeline: ModelPipeline) -> dict[str, str]:
 def of_view(pipeline: ModelPipeline, name: str) -> dict[str, str]:
     """Return the digest of each feature of a view, 16 hexadecimal digits, by the feature's name."""
     view = pipeline.features[name]
+    if isinstance(view, UsedView):
+        source: ModelPipeline = view.source
+        place = ["used", dict(view.key), _moment(source, source.features[view.view].at)]
+        return {feature: _digest([*place, digest]) for feature, digest in of_view(source, view.view).items()}
     version = pipeline.version_column if pipeline.conflict_rule == "history" else None
     defined = _trailing(pipeline, view) if isinstance(view, TrailingView) else _row(pipeline, view)
     return {feature: _digest([version, definition]) for feature, definition in defined}

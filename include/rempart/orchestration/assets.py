@@ -28,6 +28,15 @@ def features(pipeline: str) -> Asset:
     return _asset("features", pipeline)
 
 
+def inputs_of_features(pipeline: str, labels: str | None, sources: Iterable[str]) -> Asset | AssetAny:
+    """Return the condition that what a pipeline's features are made of changed.
+
+    That is its snapshot, that of the pipeline of its `labels`, or the features of `sources`, whose views it uses.
+    """
+    changed = [snapshot(pipeline), *([snapshot(labels)] if labels else []), *map(features, sources)]
+    return AssetAny(*changed) if len(changed) > 1 else changed[0]
+
+
 def candidate(pipeline: str) -> Asset:
     """Return the asset for a newly registered candidate."""
     return _asset("candidate", pipeline)

@@ -16,6 +16,7 @@ from rempart.settings.expressions import checking, syntax
 from rempart.settings.expressions.across import made_column
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.schema import Duration, Strict
+from rempart.settings.used.view import UsedView
 
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
 METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
@@ -272,7 +273,7 @@ def _aggregate_faults(made: Aggregate, column: Column) -> Iterator[str]:
         yield f"share: '{made.value}' is not one of the `values` of column '{made.column}'"
 
 
-View = Annotated[RowView | TrailingView, Field(discriminator="kind")]
+View = Annotated[RowView | TrailingView | UsedView, Field(discriminator="kind")]
 
 
 class LabelSource(Strict):

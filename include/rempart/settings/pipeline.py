@@ -8,9 +8,9 @@ read, before any run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,11 +44,12 @@ from rempart.settings.pipeline_sections import Expectation, Lowered, Schedules
 from rempart.settings.schema import Strict, told_path
 from rempart.settings.sections import Classification
 from rempart.settings.sources import PREFIX, AnySource, Source, is_extracted
+from rempart.settings.used.view import UsedView
 
 __all__ = [
     "METRICS", "PREFIX", "CalendarPart", "Column", "ColumnType", "Expectation", "Gate", "Holdout", "LabelSource",
     "Lowered", "Metric", "ModelPipeline", "Moment", "Name", "Pipeline", "Prediction", "RowView", "Schedules", "Source",
-    "TrailingView", "Trainer", "View",
+    "TrailingView", "Trainer", "UsedView", "View",
 ]  # fmt: skip
 
 _FEATURES = (*NUMERIC, "boolean", "string", "category", "date")
@@ -265,10 +266,14 @@ class ModelPipeline(Pipeline):
 
     @field_validator("features")
     @classmethod
-    def _one_row_view(cls, views: dict[str, RowView | TrailingView]) -> dict[str, RowView | TrailingView]:
+    def _one_row_view(cls, views: dict[str, View]) -> dict[str, View]:
         if not any(view.kind == "row" for view in views.values()):
             raise ValueError("declare at least one view of `kind: row`")
         return views
+
+    def used_views(self) -> dict[str, UsedView]:
+        """Return the views that take the values of other pipelines' views, by name."""
+        return {name: view for name, view in self.features.items() if isinstance(view, UsedView)}
 
     def inputs(self) -> dict[str, Column]:
         """Return the model's inputs in order, as `view__feature`: numbers, booleans and closed categories.
@@ -295,9 +300,8 @@ class ModelPipeline(Pipeline):
         yield from self._wrong("holdout.column", self.holdout.column, TEMPORAL)
         if self.holdout.column in columns and columns[self.holdout.column].nullable:
             yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"
-        for name in [
-            moment for moment in moments if moment in {self.prediction.at, *(v.at for v in self.features.values())}
-        ]:
+        needed = {self.prediction.at, *(view.at for view in self.features.values() if view.kind != "used")}
+        for name in [moment for moment in moments if moment in needed]:
             for used in moments[name].columns:
                 if used in columns and columns[used].nullable:
                     yield f"moments.{name}: column '{used}' is nullable, but features need the moment of every row"
@@ -310,7 +314,7 @@ class ModelPipeline(Pipeline):
             else:
                 yield from self._wrong("gate.baseline_by", column)
         yield from (leaks := list(self._leaks()))
-        if not leaks:
+        if not leaks and not self.used_views():  # their types are in other files
             yield from across.faults(self.expressions, self.features, columns)
 
     def _leaks(self) -> Iterator[str]:
@@ -328,6 +332,12 @@ class ModelPipeline(Pipeline):
             yield f"gate.metric: '{self.gate.metric}' is not a metric of a {self.prediction.task}"
         order = list(self.moments)
         for name, view in self.features.items():
+            if view.kind == "used":
+                yield from (f"features.{name}.{fault}" for fault in view.faults(self.name, target))
+                for column in view.key.values():
+                    yield from self._wrong(f"features.{name}.key", column)
+                yield from self._unknown_yet(name, self.prediction.at, [*view.key.values()])
+                continue
             if view.at not in self.moments:
                 yield f"features.{name}.at: '{view.at}' is not declared under moments ({', '.join(order)})"
                 continue
@@ -385,12 +395,3 @@ class ModelPipeline(Pipeline):
 
 MODEL_KEYS = frozenset(ModelPipeline.model_fields) - frozenset(Pipeline.model_fields)
 """Keys of the model's part. A file with one of them needs them all; one without any ends at its snapshot."""
-
-
-def parsed(content: Any) -> Pipeline:
-    """Return the pipeline of a file's content: a ModelPipeline if it has a key of the model's part.
-
-    Raises pydantic.ValidationError.
-    """
-    learns = isinstance(content, Mapping) and not MODEL_KEYS.isdisjoint(content)
-    return (ModelPipeline if learns else Pipeline).model_validate(content)

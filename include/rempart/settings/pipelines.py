@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -15,8 +17,10 @@ from pydantic import ValidationError
 from rempart.errors import PipelineError
 from rempart.settings import plain_yaml
 from rempart.settings.config import project_root
-from rempart.settings.pipeline import ModelPipeline, Pipeline, parsed
+from rempart.settings.expressions import across
+from rempart.settings.pipeline import MODEL_KEYS, ModelPipeline, Pipeline, UsedView
 from rempart.settings.schema import explain, keys_at_fault, read_yaml
+from rempart.settings.sections import Classification
 
 
 def pipelines_dir() -> Path:
@@ -44,9 +48,19 @@ def _files(folder: Path) -> dict[Path, Stamp]:
 def load(file: Path) -> Pipeline:
     """Return one validated pipeline. The file is read again only after it changed.
 
-    Raises PipelineError naming the file, the path in it and the remedy.
+    Pipelines whose feature views it uses are read from the same folder. Raises PipelineError naming the file, the path
+    in it and the remedy.
     """
-    return _pipeline(file, _stamp(file))
+    return _with_sources(_pipeline(file, _stamp(file)), file.parent)
+
+
+def parsed(content: Any) -> Pipeline:
+    """Return the pipeline of a file's content: a ModelPipeline if it has a key of the model's part.
+
+    Views of other pipelines lack their source. Raises pydantic.ValidationError.
+    """
+    learns = isinstance(content, Mapping) and not MODEL_KEYS.isdisjoint(content)
+    return (ModelPipeline if learns else Pipeline).model_validate(content)
 
 
 def _pipeline_hint(file: Path) -> str:
@@ -82,6 +96,101 @@ def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
     return pipeline
 
 
+def _with_sources(pipeline: Pipeline, folder: Path) -> Pipeline:
+    """Return a pipeline whose used views have their source. Raises PipelineError with every fault of these."""
+    if not isinstance(pipeline, ModelPipeline) or not (used := pipeline.used_views()):
+        return pipeline
+    views, faults = dict(pipeline.features), list[str]()
+    for name, view in used.items():
+        source = _source(pipeline.name, view, folder)
+        if isinstance(source, str):
+            faults.append(f"features.{name}.from: {source}")
+        else:
+            faults += (f"features.{name}.{fault}" for fault in _used_faults(pipeline, view, source))
+            views[name] = view.of_source(source)
+    found = pipeline.model_copy(update={"features": views})
+    if faults := faults or [*across.faults(found.expressions, views, found.columns)]:
+        file = folder / f"{pipeline.name}.yaml"
+        raise PipelineError(
+            "The pipeline file is not valid:\n" + "\n".join(f"{file}: {fault}" for fault in faults),
+            f"Correct each line above, then run `rempart pipeline check {pipeline.name}`.",
+        )
+    return found
+
+
+def _source(user: str, view: UsedView, folder: Path) -> ModelPipeline | str:
+    """Return the pipeline whose view is used, or why it cannot be."""
+    name, files = view.pipeline, _files(folder)
+    if folder / f"{name}.yaml" not in files:
+        known = [file.stem for file in files if file.stem != user]
+        return f"there is no pipeline '{name}'{_meant(name, known)}; `rempart feature list` shows every view"
+    try:
+        source = _pipeline(folder / f"{name}.yaml", files[folder / f"{name}.yaml"])
+    except PipelineError as error:
+        return f"pipeline '{name}' is not valid: {error.what}"
+    if not isinstance(source, ModelPipeline):
+        return f"pipeline '{name}' has no feature view, since it ends at its snapshot"
+    if view.view not in source.features:
+        return f"pipeline '{name}' has no view '{view.view}'{_meant(view.view, source.features)}"
+    if isinstance(of := source.features[view.view], UsedView):
+        return f"'{view.from_}' is itself a view of another pipeline; write `from: {of.from_}`"
+    if back := _way_back(user, source, folder):
+        return (
+            f"'{user}' and '{name}' would wait for each other's features: {' uses '.join([user, *back])}; compute one "
+            "of these views in the pipeline that reads it"
+        )
+    return source
+
+
+def _way_back(user: str, source: ModelPipeline, folder: Path) -> list[str]:
+    """Return the pipelines by which a source uses views of `user`, from the source to it; empty if it does not."""
+    ways, seen = [[source.name]], set[str]()
+    while ways:
+        way = ways.pop()
+        if way[-1] == user:
+            return way
+        if way[-1] not in seen:
+            seen.add(way[-1])
+            with suppress(PipelineError):  # told where that file is loaded
+                found = _pipeline(file := folder / f"{way[-1]}.yaml", _stamp(file))
+                if isinstance(found, ModelPipeline):
+                    ways += ([*way, view.pipeline] for view in found.used_views().values())
+    return []
+
+
+def _used_faults(pipeline: ModelPipeline, view: UsedView, source: ModelPipeline) -> Iterator[str]:
+    """Yield why the rows of a pipeline do not find their values in a view, or need less protection than these."""
+    of = source.features[view.view]
+    entity = of.by if of.kind == "trailing" else source.key
+    for column in entity:
+        if column not in view.key:
+            yield (
+                f"key: it lacks '{column}' of '{source.name}'; write `{column}:` with the column of this pipeline that "
+                "holds its value"
+            )
+    for theirs, own in view.key.items():
+        if theirs not in entity:
+            yield f"key: '{theirs}' is not in the key of '{view.from_}', {', '.join(entity)}{_meant(theirs, entity)}"
+        elif (other := _kind(source, theirs)) != (kind := _kind(pipeline, own)):
+            yield f"key.{theirs}: it is {other} in '{source.name}', but '{own}' is {kind}"
+    order = get_args(Classification)
+    if order.index(pipeline.classification) < order.index(source.classification):
+        yield (
+            f"from: '{source.name}' is {source.classification}, which is more than {pipeline.classification}; write "
+            f"`classification: {source.classification}` in this file, since training sets and models have its values"
+        )
+
+
+def _kind(pipeline: Pipeline, column: str) -> str:
+    """Return the type of a column by which values are compared."""
+    return {"category": "string"}.get(kind := pipeline.columns[column].type, kind)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
 def load_all(
     folder: Path | None = None, *, wanted: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Pipeline | PipelineError]:
@@ -97,7 +206,7 @@ def load_all(
         if not wanted(file.stem):
             continue
         try:
-            loaded[file.stem] = _pipeline(file, stamp)
+            loaded[file.stem] = _with_sources(_pipeline(file, stamp), file.parent)
             check_prefix(file, prefixes, overlapping)
         except PipelineError as error:
             loaded[file.stem] = error
@@ -182,10 +291,13 @@ def removed_dir() -> Path:
 
 
 def named_or_removed(name: str) -> Pipeline:
-    """Return the pipeline of that name, also if it was removed. Raises PipelineError."""
+    """Return the pipeline of that name, also if it was removed; then its used views lack their source.
+
+    Raises PipelineError.
+    """
     file = removed_dir() / f"{name}.yaml"
     if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) and file.is_file() and name not in names():
-        return load(file)
+        return _pipeline(file, _stamp(file))
     return named(name)
 
 
@@ -193,6 +305,12 @@ def labelled_by(loaded: Mapping[str, Pipeline | PipelineError]) -> dict[str, str
     """Return the pipeline that delivers the labels of each pipeline that takes them from another."""
     models = (found for found in loaded.values() if isinstance(found, ModelPipeline))
     return {model.name: model.prediction.from_.pipeline for model in models if model.prediction.from_}
+
+
+def sources_of(pipeline: Pipeline) -> list[str]:
+    """Return the names of the pipelines whose feature views a pipeline uses, in order."""
+    used = pipeline.used_views().values() if isinstance(pipeline, ModelPipeline) else ()
+    return sorted({view.pipeline for view in used})
 
 
 def watched() -> list[str]:

@@ -57,6 +57,7 @@ def log(
             f"{TAG}classification": spec.classification,
             f"{TAG}snapshot": spec.snapshot,
             **({f"{TAG}labels": f"{spec.labels.pipeline}/{spec.labels.snapshot}"} if spec.labels else {}),
+            **{f"{TAG}used.{name}": snapshot for name, snapshot in spec.used.items()},
             f"{TAG}dataset_sha256": spec.dataset.sha256,
             f"{TAG}code_version": spec.code_version,
             "mlflow.source.name": "rempart.training.entrypoint",

@@ -112,7 +112,8 @@ class JobLabels(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 2 of the contract. `nodes`: its processes, one on each node.
+    """One training job, version 2 of the contract. `nodes`: its processes, one on each node. `used`: snapshot of each
+    pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
     is `python`, the orderer's version: where it matters, the code's version differs too.
@@ -132,6 +133,7 @@ class JobSpec(Strict):
     output: Output
     snapshot: str
     labels: JobLabels | None = None
+    used: dict[str, str] = Field(default_factory=dict)
     code_version: str
     python: str = Field(default=PYTHON, pattern=r"^3\.\d{1,3}$")
     permission: Permission | None = None

@@ -229,7 +229,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
     draft = reminder(pipelines.text_of(name))
     typer.echo(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
-    rendering.show([*derivations.lines(pipeline), *derivations.label_lines(pipeline)])
+    rendering.show([*derivations.all_lines(pipeline)])
 
 
 @group.command("try")

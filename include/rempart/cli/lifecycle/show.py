@@ -63,7 +63,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     else:
         told = snapshot_objects.lines(objects, name) if objects else ()
         now_lines = (*([waiting.line(waits)] if waits else ()), *(running.lines(runs, found.at) if runs else ()))
-        derived_lines = (*derivations.lines(spec), *derivations.label_lines(spec)) if spec else ()
+        derived_lines = derivations.all_lines(spec) if spec else ()
         lines = (
             *pipelines.state_lines(state, landing, told, now_lines, model_files.lines(model) if model else ()),
             *derived_lines,

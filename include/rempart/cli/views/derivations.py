@@ -1,4 +1,6 @@
-"""Write what a pipeline takes from others: inputs, SQL file, columns and where their values come from; its labels."""
+"""Write what a pipeline takes from others: inputs, SQL file, columns and where their values come from; its labels, and
+the feature views that it uses.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,13 @@ def as_json(pipeline: Pipeline) -> dict[str, Any] | None:
         "columns": {name: column.type for name, column in found.query.columns.items()},
         "lineage": told(lineage(found.query, columns)),
     }
+
+
+def all_lines(pipeline: Pipeline) -> Iterator[str]:
+    """Yield all that a pipeline takes from others as lines; nothing for one that stands alone."""
+    yield from lines(pipeline)
+    yield from label_lines(pipeline)
+    yield from used_lines(pipeline)
 
 
 def lines(pipeline: Pipeline) -> Iterator[str]:
@@ -70,3 +79,13 @@ def label_lines(pipeline: Pipeline) -> Iterator[str]:
             f"Labels: column '{pipeline.prediction.target}' of pipeline '{feed.source.name}' "
             f"({feed.source.classification}), known at '{labels.known_at}'; {key}"
         )
+
+
+def used_lines(pipeline: Pipeline) -> Iterator[str]:
+    """Yield which feature views of other pipelines a pipeline uses; nothing else."""
+    if not isinstance(pipeline, ModelPipeline) or not (used := pipeline.used_views()):
+        return
+    yield ""
+    for name, view in used.items():
+        key = ", ".join(f"{own} is {other}" for other, own in view.key.items())
+        yield f"View '{name}': values of '{view.from_}' ({view.source.classification}); {key}"

@@ -8,7 +8,7 @@ from typing import Any
 from rempart.cli.views import text
 from rempart.ledger.attributed import Writer
 from rempart.models.gate import is_kept
-from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion
+from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion, of_others
 from rempart.web.read_models.models import Bound
 
 HEAD = ("MODEL", "CHAMPION", "SINCE", "FIGURES", "NEWEST", "THE GATE'S DECISION")
@@ -67,6 +67,7 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             ("trained", f"{text.moment(version.trained_at)} by {by(version.by)}, evidence {version.seq}"),
             ("training set", f"{version.dataset_sha256[:16]} of snapshot {version.snapshot}: {rows}"),
             *([("labels", version.labels)] if version.labels else []),
+            *([("views of others", of_others(version.used))] if version.used else []),
             ("trainer", f"{version.trainer}({params}), seed {version.seed}, {len(version.features)} features"),
             ("code", _code(version.code_version)),
             ("MLflow run", version.run_id),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from rempart.errors import FeatureError, PipelineError
 from rempart.features.catalogue import origins
 from rempart.features.catalogue.origins import Lineage
-from rempart.features.plan import SqlType, ViewTable, view_tables
-from rempart.settings.pipeline import ModelPipeline, Pipeline, View
+from rempart.features.plan import SqlType, ViewTable, source_of, view_table, view_tables
+from rempart.settings.pipeline import ModelPipeline, Pipeline, RowView, TrailingView, UsedView
 from rempart.settings.sections import Classification
 
 _TYPES: Mapping[SqlType, str] = {
@@ -27,6 +27,8 @@ _TYPES: Mapping[SqlType, str] = {
 class ChampionInputs:
     """A model's champion: its version, the snapshot on which it was trained, its run in MLflow, and references
     (`view__feature`) of all features that it reads.
+
+    `used`: snapshot of each pipeline whose views its training set has.
     """
 
     model: str
@@ -34,6 +36,7 @@ class ChampionInputs:
     snapshot: str
     run_id: str
     references: tuple[str, ...]
+    used: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class CatalogueFacts:
 
 @dataclass(frozen=True)
 class CatalogueFeature:
-    """A feature. `columns`: of which columns of the pipeline's rows it is made.
+    """A feature. `columns`: of which columns of the pipeline's rows it is made; of a used view those of its source, as
+    `pipeline.column`.
 
     `sources`: of which delivered columns (`pipeline.column`) these are made; of a derived pipeline they are others'.
     Both are None where it cannot be told.
@@ -66,13 +70,16 @@ class CatalogueFeature:
 
 @dataclass(frozen=True)
 class ViewUser:
-    """A champion that reads features of a view, the snapshot on which it was trained, and its run in MLflow."""
+    """A champion that reads features of a view, the snapshot of the view's rows in its training set, and its run in
+    MLflow. `through`: its own view, if it uses the view from another pipeline.
+    """
 
     model: str
     version: str
     snapshot: str
     run_id: str
     features: tuple[str, ...]
+    through: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class CatalogueView:
     """A feature view. `key`: type of each column that identifies its entity. `snapshot`: newest of the pipeline's rows.
 
     `moment_columns`: columns of which its moment is made. `users`: champions that read at least one feature of it; None
-    if the ledger did not answer. `is_derived`: whether the pipeline's rows are derived from others.
+    if the ledger did not answer. `is_derived`: whether the pipeline's rows are derived from others. `uses`: the view of
+    another pipeline whose values it has. `used_by`: views of other pipelines that have its values.
     """
 
     name: str
@@ -97,6 +105,8 @@ class CatalogueView:
     snapshot: str | None
     features: tuple[CatalogueFeature, ...]
     users: tuple[ViewUser, ...] | None
+    uses: str | None = None
+    used_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,12 +135,29 @@ def catalogue(pipelines: Mapping[str, Pipeline | PipelineError], facts: Catalogu
                 views += [_entry(pipeline, table, facts) for table in view_tables(pipeline)]
             except FeatureError as error:
                 faults[name] = error.what
-    return Catalogue(tuple(views), faults)
+    used_by: dict[str, list[CatalogueView]] = {}
+    for view in views:
+        if view.uses:
+            used_by.setdefault(view.uses, []).append(view)
+    return Catalogue(tuple(_with_users(view, used_by.get(view.name, ()), facts) for view in views), faults)
+
+
+def _with_users(view: CatalogueView, others: Sequence[CatalogueView], facts: CatalogueFacts) -> CatalogueView:
+    """Return a view with the champions that read it through views of other pipelines."""
+    if view.users is None or not others:
+        return replace(view, used_by=tuple(other.name for other in others))
+    users = [*view.users]
+    for other in others:
+        used = {champion.model: champion.used.get(view.pipeline, "") for champion in facts.champions or ()}
+        users += (replace(user, snapshot=used[user.model], through=other.name) for user in other.users or ())
+    return replace(view, used_by=tuple(other.name for other in others), users=tuple(users))
 
 
 def _entry(pipeline: ModelPipeline, table: ViewTable, facts: CatalogueFacts) -> CatalogueView:
     view = pipeline.features[table.view]
-    columns = origins.columns_of(pipeline, table.view)
+    if isinstance(view, UsedView):
+        return _used_entry(pipeline, table, view, facts)
+    columns = origins.columns_of(pipeline, view)
     return CatalogueView(
         name=f"{pipeline.name}.{table.view}",
         pipeline=pipeline.name,
@@ -150,11 +177,35 @@ def _entry(pipeline: ModelPipeline, table: ViewTable, facts: CatalogueFacts) -> 
             )
             for name, kind in table.features.items()
         ),
-        users=None if facts.champions is None else tuple(_users(pipeline, table.view, facts.champions)),
+        users=_users(pipeline, table.view, facts),
     )
 
 
-def _type(pipeline: ModelPipeline, view: View, feature: str, stored: SqlType) -> str:
+def _used_entry(pipeline: ModelPipeline, table: ViewTable, view: UsedView, facts: CatalogueFacts) -> CatalogueView:
+    """Return a view with the values of another pipeline's view: moment and origin are those that they have there."""
+    source = source_of(view)
+    of = _entry(source, view_table(source, view.view), facts)
+    return replace(
+        of,
+        name=f"{pipeline.name}.{table.view}",
+        pipeline=pipeline.name,
+        view=table.view,
+        kind=view.kind,
+        description=view.description or of.description,
+        owner=pipeline.owner or facts.owner,
+        classification=pipeline.classification,
+        key={column: pipeline.columns[column].full_type for column in table.by},
+        features=tuple(replace(each, columns=_of_source(source, each.columns)) for each in of.features),
+        users=_users(pipeline, table.view, facts),
+        uses=view.from_,
+    )
+
+
+def _of_source(source: ModelPipeline, columns: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if columns is None else tuple(f"{source.name}.{column}" for column in columns)
+
+
+def _type(pipeline: ModelPipeline, view: RowView | TrailingView, feature: str, stored: SqlType) -> str:
     column = pipeline.columns.get(view.column_of(feature) or "")
     return column.full_type if column else _TYPES[stored]
 
@@ -168,11 +219,13 @@ def _sources(pipeline: ModelPipeline, columns: Iterable[str] | None, facts: Cata
     return origins.delivered((f"{pipeline.name}.{column}" for column in columns), derived)
 
 
-def _users(pipeline: ModelPipeline, view: str, champions: Iterable[ChampionInputs]) -> Iterable[ViewUser]:
-    """Yield the champions that read a view. A model reads views of its own pipeline."""
-    for champion in champions:
-        if champion.model == pipeline.name:
-            prefix = f"{view}__"
-            read = tuple(name.removeprefix(prefix) for name in champion.references if name.startswith(prefix))
-            if read:
-                yield ViewUser(champion.model, champion.version, champion.snapshot, champion.run_id, read)
+def _users(pipeline: ModelPipeline, view: str, facts: CatalogueFacts) -> tuple[ViewUser, ...] | None:
+    """Return the champions that read a view. A model reads views of its own pipeline."""
+    if facts.champions is None:
+        return None
+    found, prefix = [], f"{view}__"
+    for champion in facts.champions:
+        read = tuple(name.removeprefix(prefix) for name in champion.references if name.startswith(prefix))
+        if champion.model == pipeline.name and read:
+            found.append(ViewUser(champion.model, champion.version, champion.snapshot, champion.run_id, read))
+    return tuple(found)

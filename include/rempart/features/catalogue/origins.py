@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rempart.settings.learning import SINCE_LAST
-from rempart.settings.pipeline import ModelPipeline, TrailingView
+from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
 
 Lineage = Mapping[str, tuple[str, ...] | None]
 """`pipeline.column` of each value that a derived column is made of, by column; None where it cannot be told."""
 
 
-def columns_of(pipeline: ModelPipeline, view_name: str) -> Mapping[str, tuple[str, ...]]:
+def columns_of(pipeline: ModelPipeline, view: RowView | TrailingView) -> Mapping[str, tuple[str, ...]]:
     """Return the columns of the pipeline's rows of which each feature of a view is made; none for a number of rows."""
-    view = pipeline.features[view_name]
     if isinstance(view, TrailingView):
         made = {aggregate.feature: (aggregate.column,) if aggregate.column else () for aggregate in view.aggregates()}
         return made | ({SINCE_LAST: tuple(pipeline.moments[view.at].columns)} if view.since_last else {})

@@ -75,7 +75,7 @@ def read_content(
         if state is None:
             return None, ()
         for view in view_tables(pipeline):
-            if view.passing:
+            if view.passing and view.view not in pipeline.used_views():
                 newest[view.view] = _newest_row(offline, pipeline, view, state.loaded_at)
     with session(databases.online, f"measure the online store of '{pipeline.name}'", autocommit=True) as opened:
         return state, tuple(_content(opened, view, state, newest) for view in view_tables(pipeline))

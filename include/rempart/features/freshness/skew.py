@@ -34,10 +34,12 @@ def compare_stores(
 ) -> PipelineSkew | None:
     """Compare each view's online rows with those of the loaded snapshot; None if nothing was loaded.
 
+    Used views are not among them: their values are computed, and compared, in the pipeline that makes them.
     `at` (UTC) is the moment until which `days_since_last` counts, on both sides. Raises LoadedMeanwhile if the two
     stores did not hold one load during any of three attempts, FeatureError, DatabaseUnavailable.
     """
-    views, why = view_tables(pipeline), ""
+    used = pipeline.used_views()
+    views, why = tuple(view for view in view_tables(pipeline) if view.view not in used), ""
     for _ in range(ATTEMPTS):
         with session(databases.offline, f"compute a sample of '{pipeline.name}'") as offline:
             offline.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.label_feed import LabelsUsed
 from rempart.features.labels import Received
-from rempart.features.plan import labels_table, rows_table, view_tables
+from rempart.features.plan import ViewTable, labels_table, rows_table, view_table, view_tables
 from rempart.features.training_set import no_example
 from rempart.features.views import select_view
 from rempart.settings.pipeline import ModelPipeline
@@ -34,39 +34,62 @@ class LoadedRows:
     labels: LabelsUsed | None
 
 
+class UsedRows(NamedTuple):
+    """Rows of a pipeline whose views are used, which are read once, and the id of their snapshot."""
+
+    source: ModelPipeline
+    rows: pa.RecordBatchReader
+    snapshot: str
+
+
 def load(
     connection: duckdb.DuckDBPyConnection,
     pipeline: ModelPipeline,
     rows: pa.RecordBatchReader,
     labels: Received | None,
     *,
+    used: Sequence[UsedRows] = (),
     exact: bool = False,
 ) -> LoadedRows:
     """Create the tables of a pipeline from rows, which are read once, batch by batch, and from labels.
 
-    Raises FeatureError if a row has no moment; LabelsMissing if no row has a label; what reading the rows raises;
-    InexactSums, only if they must be `exact`.
+    `used`: rows of each pipeline whose views are used. Raises FeatureError if a row has no moment; LabelsMissing if no
+    row has a label; what reading the rows raises; InexactSums, only if they must be `exact`.
     """
+    names = {view.from_ for view in pipeline.used_views().values()}
+    for source, others, _ in used:
+        read = [name for name in source.features if f"{source.name}.{name}" in names]
+        _load_rows(connection, source, others)
+        if exact and (column := inexact_column(connection, source, read)):
+            raise InexactSums(column)
+        for name in read:
+            _create_view(connection, source, view_table(source, name))
     _load_rows(connection, pipeline, rows)
-    if exact and (column := inexact_column(connection, pipeline)):
+    if exact and (column := inexact_column(connection, pipeline, [*pipeline.features])):
         raise InexactSums(column)
     for view in view_tables(pipeline):
-        columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
-        kind = "TABLE" if pipeline.features[view.view].kind == "trailing" else "VIEW"  # of the rows as they are
-        selected = in_duckdb(select_view(pipeline, view))
-        connection.execute(f'CREATE {kind} "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
-    used = _load_labels(connection, pipeline, labels) if labels else None
+        _create_view(connection, pipeline, view)
+    labelled = _load_labels(connection, pipeline, labels) if labels else None
     relation = in_duckdb(label_rows.examples(pipeline))
-    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), used)  # noqa: S608
+    return LoadedRows(count(connection, f"SELECT count(*) FROM {relation} examples"), labelled)  # noqa: S608
 
 
-def inexact_column(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline) -> str | None:
+def _create_view(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, view: ViewTable) -> None:
+    """Create the table of a view; a row view is one of the rows as they are."""
+    columns = ", ".join(f'"{name}"' for name, _ in tables.view_columns(view))
+    kind = "VIEW" if pipeline.features[view.view].kind == "row" else "TABLE"
+    selected = in_duckdb(select_view(pipeline, view))
+    connection.execute(f'CREATE {kind} "{view.table}" AS SELECT * FROM ({selected}) v ({columns})')  # noqa: S608 - names of a checked file
+
+
+def inexact_column(connection: duckdb.DuckDBPyConnection, pipeline: ModelPipeline, views: Iterable[str]) -> str | None:
     """Return a column of which DuckDB's decimals of nine places give no `sum`, `mean` or `std` to six digits, or None.
 
-    It has very small or very large numbers, ones that differ little for their size, or ones that are none.
+    Only columns of aggregates in these `views` count. It has very small or very large numbers, ones that differ little
+    for their size, or ones that are none.
     """
     wanted: dict[str, set[str]] = {}
-    for view in pipeline.features.values():
+    for view in (pipeline.features[name] for name in views):
         for made in view.aggregates() if view.kind == "trailing" else ():
             if made.column and made.function in ("sum", "mean", "std"):
                 wanted.setdefault(made.column, set()).add(made.function)

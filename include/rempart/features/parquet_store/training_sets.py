@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,7 @@ from rempart.features import repository
 from rempart.features.databases import FeatureDatabases
 from rempart.features.labels import Received
 from rempart.features.parquet_store import loading, scratch
-from rempart.features.parquet_store.loading import LoadedRows
+from rempart.features.parquet_store.loading import LoadedRows, UsedRows
 from rempart.features.parquet_store.scratch import ScratchDatabase
 from rempart.features.training_set import (
     TrainingSet,
@@ -37,11 +37,14 @@ _ROWS = 65_536
 
 
 class SnapshotRows(NamedTuple):
-    """The rows of a snapshot, its id, and the labels that another pipeline delivers. The rows are read once."""
+    """The rows of a snapshot, its id, the labels that another pipeline delivers, and rows of each pipeline whose views
+    are used. The rows are read once.
+    """
 
     rows: pa.RecordBatchReader
     snapshot: str
     labels: Received | None = None
+    used: Sequence[UsedRows] = ()
 
 
 class JoinLimits(NamedTuple):
@@ -61,7 +64,8 @@ def point_in_time(
     """
     try:
         with opened(databases, pipeline, content, limits) as (loaded, reader):
-            return TrainingSet(reader.read_all(), content.snapshot, loaded.labels)
+            used = {source.name: snapshot for source, _, snapshot in content.used}
+            return TrainingSet(reader.read_all(), content.snapshot, loaded.labels, used)
     except loading.InexactSums as column:
         logger.info("'%s': numbers of column '%s' are too small, large or alike for DuckDB", pipeline.name, column)
         return None
@@ -81,7 +85,7 @@ def opened(
     with spool_folder() as folder:
         place = ScratchDatabase(folder, memory, threads)
         with scratch.created(place, doing) as connection:
-            loaded = loading.load(connection, pipeline, content.rows, content.labels, exact=True)
+            loaded = loading.load(connection, pipeline, content.rows, content.labels, used=content.used, exact=True)
         joining = _joining_query(databases, pipeline, place)
         with scratch.reopened(place, doing) as connection:
             yield loaded, ordered(connection, pipeline, joining, loaded.examples)

@@ -10,14 +10,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rempart.backup.points.erasures import REASONS, Erasure
 from rempart.coordination.active import backup_site, is_open
-from rempart.errors import BackupError, FeatureError, SiteFenced
+from rempart.errors import BackupError, SiteFenced
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.erasure import (
@@ -26,20 +25,20 @@ from rempart.flows.erasure import (
     erase_landing,
     erase_listing,
     erase_objects,
+    erase_used,
     erase_versions,
 )
 from rempart.flows.erasure.erase_labels import LabelledPipeline
 from rempart.flows.erasure.erase_objects import Scan, Search
 from rempart.flows.erasure.erase_report import DescendantResult, ErasureResult, places
-from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, with_features
+from rempart.flows.erasure.erase_stores import ErasureStores, open_stores, reload_features
 from rempart.flows.erasure.erase_versions import Derived, in_snapshots
 from rempart.flows.ingestion.extract import extract
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared import erasures
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.materialize import materialize_rows
-from rempart.ingestion import erasing, snapshots
+from rempart.ingestion import erasing
 from rempart.ingestion.erasing import IsErased
 from rempart.ledger.port import Ledger
 from rempart.settings.pipeline import Pipeline
@@ -101,7 +100,9 @@ def erase(
         )
     wanted, stores = set(keys), open_stores(platform)
     if dry_run:
-        below = [DescendantResult(name) for name in erase_derived.descendants(stores, [pipeline.name])]
+        derived = erase_derived.descendants(stores, [pipeline.name])
+        below = [DescendantResult(name) for name in derived]
+        below += [DescendantResult(name, uses=True) for name in erase_used.users(stores, [pipeline.name, *derived])]
         return replace(look(stores, pipeline, lambda key: tuple(key) in wanted, len(wanted)), descendants=below)
     config, register, secret_of = platform.config, erasures.open_register(platform), erasures.secrets_of(platform)
     must = backup_site(config, stores.active.site)
@@ -114,7 +115,17 @@ def erase(
     silent = register.write(stores.sites, entries, must=must)
     mine = [entry for entry in entries if entry.pipeline == pipeline.name]
     done = apply(stores, pipeline, mine, secret_of, silent=silent)
-    return replace(done, descendants=erase_derived.follow(stores, [pipeline.name], partial(derive_again, platform)))
+    return _followed(stores, done, partial(derive_again, platform))
+
+
+def _followed(stores: ErasureStores, done: ErasureResult, derive: erase_derived.Derive | None) -> ErasureResult:
+    """Follow an erasure in pipelines that are derived from its pipeline, and in those that use views of any of these.
+
+    Return its result with theirs.
+    """
+    derived = erase_derived.follow(stores, [done.pipeline], derive)
+    users = erase_used.follow(stores, [done.pipeline, *(each.pipeline for each in derived)])
+    return replace(done, descendants=[*derived, *users])
 
 
 def derive_again(platform: Platform, pipeline: Pipeline) -> None:
@@ -141,7 +152,7 @@ def apply_all(
     silent: Mapping[str, str] | None = None,
     derive: erase_derived.Derive | None = None,
 ) -> list[ErasureResult]:
-    """Apply entries, pipeline by pipeline, and follow each in the pipelines that are derived from it.
+    """Apply entries, pipeline by pipeline, and follow each in pipelines that are derived from it or use its views.
 
     Without `derive` these have no snapshot until their next run. Raises the errors of `erase`, and PipelineError for an
     invalid pipeline file.
@@ -156,7 +167,7 @@ def apply_all(
         )
         for name in sorted({entry.pipeline for entry in entries})
     ]
-    return [replace(of, descendants=erase_derived.follow(stores, [of.pipeline], derive)) for of in done]
+    return [_followed(stores, of, derive) for of in done]
 
 
 def _converged(
@@ -232,7 +243,7 @@ def _apply(
     erase_landing.store(stores, landed)
     found = places(scan) | landed.places() | _feature_rows(features, pipeline, who.has, labelled)
     with stores.active_sites.committing(active):
-        _strike_features(features, pipeline, home, bucket, stores.clock())
+        reload_features(features, pipeline, home, bucket, stores.clock())
         erase_labels.strike(stores, features, pipeline, labelled)
     derived = Derived(pipeline, in_snapshots(scan.held), table, is_extracted(pipeline.source)) if scan.held else None
     condemned = erase_versions.condemn(stores, pipeline.name, scan.held, derived)
@@ -300,28 +311,6 @@ def _record(ledger: Ledger, result: ErasureResult, who: erasures.Erased) -> None
     same = last is not None and all(last[name] == body[name] for name in ("erasures", "pending", "left"))
     if not same or result.found:
         ledger.append("erasure", result.pipeline, body)
-
-
-def _strike_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site, bucket: str, now: datetime) -> None:
-    """Load the current snapshot into both feature stores; do nothing if no snapshot was ever loaded."""
-    if not _is_loaded(databases, pipeline):
-        return
-    current = snapshots.current(site, bucket, pipeline.name)
-    if current is None:
-        raise FeatureError(
-            f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
-            f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
-        )
-    rows = snapshots.rows(site, bucket, current)
-    materialize_rows(databases, with_features(pipeline), rows, current.id, now, keep_former=False)
-
-
-def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
-    try:
-        offline.loaded_snapshot(databases, pipeline)
-    except FeatureError:
-        return False
-    return True
 
 
 def _feature_rows(

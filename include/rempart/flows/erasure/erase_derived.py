@@ -92,7 +92,7 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
     home, bucket, name = stores.sites[stores.home], stores.lake, pipeline.name
     mark, failed = derived_run.mark(stores.ledger, name), ""
     before = snapshots.current(home, bucket, name)
-    if derive and before and not _is_clean(before, mark):
+    if derive and before and not is_clean(before, mark):
         try:
             derive(pipeline)
         except RempartError as error:
@@ -124,7 +124,7 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
     return result
 
 
-def _is_clean(snapshot: Snapshot, mark: str) -> bool:
+def is_clean(snapshot: Snapshot, mark: str) -> bool:
     """Return whether a snapshot's rows respect every erasure. One that was not derived holds rows of its own."""
     return not snapshot.derived_from or snapshot.derived_from.get(source.ERASURES) == mark
 
@@ -194,7 +194,7 @@ def _manifests(
                 f"read manifest {stores.lake}/{info.key} at site '{site.name}': it is not a manifest",
                 "Restore it from its replica or a restore point, or delete it.",
             ) from cause
-        if _is_clean(found, mark):
+        if is_clean(found, mark):
             clean.snapshots.append(found)
         else:
             yield info.key, info.version_id

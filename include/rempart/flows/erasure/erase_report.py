@@ -11,7 +11,7 @@ from rempart.flows.erasure.erase_objects import Scan
 
 @dataclass(frozen=True)
 class DescendantResult:
-    """What an erasure did in a pipeline that is derived from the erased one.
+    """What an erasure did in a pipeline that is derived from the erased one, or that uses views of it (`uses`).
 
     `deleted`: versions of objects. `withdrawn`: it has no snapshot until its next run. `locked`: versions under lock,
     and until when. `pending`: what is left to do, and why.
@@ -22,13 +22,20 @@ class DescendantResult:
     withdrawn: bool = False
     locked: Mapping[str, datetime] = field(default_factory=dict)
     pending: Mapping[str, str] = field(default_factory=dict)
+    uses: bool = False
 
     def lines(self) -> Iterator[str]:
         """Yield the result as lines for people."""
         state = (
             f"it has no snapshot until ingest_{self.pipeline} runs" if self.withdrawn else "its rows are derived again"
         )
-        yield f"derived pipeline '{self.pipeline}': {self.deleted} older versions deleted; {state}"
+        if self.uses:
+            yield (
+                f"pipeline '{self.pipeline}' uses its feature views: they are loaded again; {self.deleted} versions of "
+                "training sets replaced by ones without their values"
+            )
+        else:
+            yield f"derived pipeline '{self.pipeline}': {self.deleted} older versions deleted; {state}"
         for name, why in sorted(self.pending.items()):
             yield f"PENDING: {name} ({why})"
         for where, until in sorted(self.locked.items()):
@@ -42,7 +49,8 @@ class ErasureResult:
     `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
     lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
     `left`: unlocked rows that a second search still found. `faults`: why a delivery could not be searched, by object.
-    `descendants`: derived pipelines, in which older versions are deleted. `derived`: deleted versions of objects that
+    `descendants`: pipelines that are derived from it, in which older versions are deleted, or that use its feature
+    views. `derived`: deleted versions of objects that
     were derived from snapshots, by kind.
     """
 
@@ -94,10 +102,15 @@ def lines(result: ErasureResult) -> Iterator[str]:
             "data profiles; trailing aggregates are recomputed; models "
             "trained on them stay. Backups are not rewritten: a restore applies the erasure again."
         )
-        if result.descendants:
+        if derived := [done.pipeline for done in result.descendants if not done.uses]:
             yield (
-                f"Derived from it: {', '.join(done.pipeline for done in result.descendants)}. Their rows would be "
-                "derived again, and all their older versions deleted."
+                f"Derived from it: {', '.join(derived)}. Their rows would be derived again, and all their older "
+                "versions deleted."
+            )
+        if users := [done.pipeline for done in result.descendants if done.uses]:
+            yield (
+                f"Its feature views are used by: {', '.join(users)}. They would be loaded again there, and training "
+                "sets lose their values."
             )
         yield "Nothing was changed. Pass --yes to erase the rows."
         return

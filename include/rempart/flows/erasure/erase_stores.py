@@ -9,9 +9,11 @@ from functools import partial
 
 from rempart.coordination.active import Active, ActiveSites
 from rempart.errors import FeatureError, RempartError
+from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.flows.training.materialize import feature_databases
+from rempart.flows.training.materialize import feature_databases, materialize_rows
+from rempart.ingestion import snapshots
 from rempart.ledger.port import Ledger
 from rempart.replication.continuity import Continuity
 from rempart.settings.config import Config
@@ -74,3 +76,28 @@ def with_features(pipeline: Pipeline) -> ModelPipeline:
         f"Put features, prediction, holdout and gate back into include/pipelines/{pipeline.name}.yaml, then run "
         "`rempart pipeline erase --again`.",
     )
+
+
+def reload_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site, bucket: str, now: datetime) -> None:
+    """Load the current snapshot into both feature stores; do nothing if no snapshot was ever loaded.
+
+    Views of other pipelines are loaded as these stand. Raises FeatureError, SiteError, DatabaseUnavailable.
+    """
+    if not _is_loaded(databases, pipeline):
+        return
+    current = snapshots.current(site, bucket, pipeline.name)
+    if current is None:
+        raise FeatureError(
+            f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
+            f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
+        )
+    rows = snapshots.rows(site, bucket, current)
+    materialize_rows(databases, with_features(pipeline), rows, current.id, now, keep_former=False)
+
+
+def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
+    try:
+        offline.loaded_snapshot(databases, pipeline)
+    except FeatureError:
+        return False
+    return True

@@ -254,10 +254,14 @@ def _readers(name: str) -> Iterator[str]:
     labelled = pipelines.labelled_by(loaded)
     for other, found in sorted(loaded.items()):
         if isinstance(found, RempartError):
-            named = (f"- {name}\n", f"pipeline: {name}\n", f"pipeline: {name},", f"pipeline: {name}}}")
+            named = (
+                f"- {name}\n", f"pipeline: {name}\n", f"pipeline: {name},", f"pipeline: {name}}}", f"from: {name}.",
+            )  # fmt: skip
             if other != name and any(text in pipelines.text_of(other) for text in named):
                 yield f"{other} (its file is not valid)"
         elif isinstance(found.source, DerivedSource) and name in found.source.inputs:
             yield other
         elif labelled.get(other) == name:
             yield f"{other} (it takes its labels from it)"
+        elif name in pipelines.sources_of(found):
+            yield f"{other} (it uses its feature views)"

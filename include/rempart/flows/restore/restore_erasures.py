@@ -18,7 +18,7 @@ from rempart.flows.erasure.erase_report import ErasureResult
 from rempart.flows.erasure.erase_stores import open_stores
 from rempart.flows.ingestion import derived_run
 from rempart.flows.restore.restore_source import OpenPoint
-from rempart.flows.shared import erasures
+from rempart.flows.shared import erasures, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.labelled import ALL
 from rempart.ingestion.derived.inputs import ancestors
@@ -72,14 +72,16 @@ def concerned(entries: Sequence[Erasure], selection: Selection, ledger: Ledger) 
 
 
 def _datasets(selection: Selection, ledger: Ledger) -> set[str]:
-    """Return the restored data sets, those from which they were ever derived, and those that ever delivered labels.
+    """Return the restored data sets, those from which they were ever derived, and those that ever delivered labels or
+    gave values of feature views.
 
     Their rows may be in derived data sets and in training sets.
     """
     restored = {dataset_of(obj.key) for obj in selection.objects if obj.bucket == "lake"}
     names, inputs = {name for name in restored if name}, derived_run.recorded_inputs(ledger)
     labels = {str(entry.body["pipeline"]) for entry in ledger.find("labels", limit=ALL) if entry.subject in names}
-    return names.union(labels, *(ancestors(name, inputs) for name in names))
+    names |= labels | used_views.sources(ledger, names)
+    return names.union(*(ancestors(name, inputs) for name in names))
 
 
 def refuse_side_by_side(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,13 +16,15 @@ from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
+from rempart.features.parquet_store.loading import UsedRows
 from rempart.features.parquet_store.training_sets import SnapshotRows
+from rempart.features.used import sources
 from rempart.flows.ingestion import derived_run
-from rempart.flows.shared import erasures, removals
+from rempart.flows.shared import erasures, removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.ledger.port import Ledger
-from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +41,7 @@ class MaterializeResult:
 
     `from_time` and `to_time` (ISO 8601, UTC) span the event times written to the online store, or None. `changed`:
     something was written to either store. `labels`: how many rows have a label, if another pipeline delivers them.
+    `used`: id of the snapshot of each pipeline whose views are used.
     """
 
     snapshot: str
@@ -50,6 +54,7 @@ class MaterializeResult:
     labels: LabelsUsed | None = None
     rows_written: int = 0
     seconds: float = field(default=0.0, compare=False)
+    used: Mapping[str, str] = field(default_factory=dict)
 
 
 def feature_databases(platform: Platform) -> FeatureDatabases:
@@ -69,9 +74,10 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     """Load a snapshot (default: the current one) and write changes to the online store.
 
     If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing. Each
-    materialization is evidence of kind `materialization`: entities, newest event time and load of each view. Raises
-    InputMissing without a snapshot, FeatureError, SiteError, IntegrityError, PlacementDenied, SiteFenced,
-    DatabaseUnavailable, BackupError (the register's key is gone).
+    materialization is evidence of kind `materialization`: entities, newest event time and load of each view, and the
+    snapshots of pipelines whose views are used. Raises InputMissing without a snapshot, or before such a pipeline is
+    loaded; FeatureError, SiteError, IntegrityError, PlacementDenied, SiteFenced, DatabaseUnavailable, BackupError (the
+    register's key is gone).
     """
     from rempart.ingestion import snapshots
 
@@ -92,6 +98,7 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     if snapshot is None:
         raise InputMissing(f"'{pipeline.name}' has no snapshot yet", f"Run `rempart pipeline run {pipeline.name}`.")
     labels = labelled.delivered(platform, pipeline, active)
+    used_views.record(platform.ledger, pipeline)
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)
         derived_run.check_clean(platform.ledger, snapshot)
@@ -110,6 +117,7 @@ def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline
     _, content = read_content(databases, pipeline)
     body = {
         "snapshot": result.snapshot,
+        "used": dict(result.used),
         "rows_written": result.rows_written,
         "rows_online": result.rows_online,
         "seconds": result.seconds,
@@ -119,16 +127,18 @@ def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline
 
 
 def loaded_content(platform: Platform, pipeline: ModelPipeline) -> SnapshotRows:
-    """Return the rows of the loaded snapshot, and its labels, as they stand in the Parquet parts at the active site.
+    """Return the rows of the loaded snapshot, its labels, and the rows of pipelines whose views are used, as they stand
+    in the Parquet parts at the active site.
 
     Each partition is checked against its snapshot's id before its first row. If rows were erased from a snapshot, its
-    replacement is read. Raises FeatureError if nothing was loaded, or the snapshot is gone; SiteError, IntegrityError,
-    PlacementDenied, DatabaseUnavailable, BackupError.
+    replacement is read. Raises FeatureError if nothing was loaded, or a snapshot is gone; InputMissing if a view of
+    another pipeline is not loaded; SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable, BackupError.
     """
     from rempart.ingestion import snapshots
 
-    rows_id, labels_id = offline.loaded_ids(feature_databases(platform), pipeline)
+    ids = offline.loaded_ids(feature_databases(platform), pipeline)
     site, bucket = platform.active_site(pipeline.classification), platform.config.buckets.lake
+    secrets = erasures.secrets_of(platform)
 
     def read(name: str, loaded: str) -> Snapshot:
         try:
@@ -140,17 +150,21 @@ def loaded_content(platform: Platform, pipeline: ModelPipeline) -> SnapshotRows:
                 f"Run materialize_features_{pipeline.name}, then train again.",
             ) from cause
 
-    snapshot = read(pipeline.name, rows_id)
-    derived_run.check_clean(platform.ledger, snapshot)
-    received = None
+    def rows_of(of: Pipeline, snapshot: Snapshot) -> pa.RecordBatchReader:
+        derived_run.check_clean(platform.ledger, snapshot)
+        return erasures.without_erased(platform.ledger, of, snapshots.rows(site, bucket, snapshot), secrets)
+
+    snapshot = read(pipeline.name, ids.rows)
+    rows, received, used = rows_of(pipeline, snapshot), None, list[UsedRows]()
     if feed := feed_of(pipeline):
-        found = read(feed.source.name, labels_id) if labels_id else None
+        found = read(feed.source.name, ids.labels) if ids.labels else None
         removal = removals.check_open(platform.ledger, feed.source.name)
         delivered = labelled.of_snapshot(site, bucket, feed, found, removal, platform.clock())
         received = delivered.received(platform)
-    rows = snapshots.rows(site, bucket, snapshot)
-    secrets = erasures.secrets_of(platform)
-    return SnapshotRows(erasures.without_erased(platform.ledger, pipeline, rows, secrets), snapshot.id, received)
+    for name, source in sources.sources(pipeline).items():
+        loaded = read(name, ids.used[name])
+        used.append(UsedRows(source, rows_of(source, loaded), loaded.id))
+    return SnapshotRows(rows, snapshot.id, received, used)
 
 
 def materialize_rows(
@@ -181,4 +195,5 @@ def materialize_rows(
         changed=bool(load.changed or done.written),
         labels=load.labels,
         rows_written=done.written,
+        used=load.used,
     )

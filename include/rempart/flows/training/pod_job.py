@@ -53,8 +53,10 @@ def order(platform: Platform, pipeline: ModelPipeline, *, params: Mapping[str, P
     Raises PlacementDenied if no declared pool may run it, and the errors of `flows.training.train.train`.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot, labels = train.training_set(platform, pipeline)
-    spec = train.order(platform, pipeline, table, snapshot, params=params, labels=labels)
+    found = train.training_set(platform, pipeline)
+    spec = train.order(
+        platform, pipeline, found.table, found.snapshot, params=params, labels=found.labels, used=found.used
+    )
     return place(platform, pipeline, spec)
 
 

@@ -6,13 +6,13 @@ import hashlib
 import io
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late
-from rempart.flows.shared import removals
+from rempart.flows.shared import removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
 from rempart.flows.training.check_pipeline import check_trainer
@@ -54,7 +54,8 @@ _GROUP = 1 << 20
 class TrainResult:
     """A registered candidate. `metrics` are of the held-out rows, in the target's unit.
 
-    `labels`: of another pipeline: its name, snapshot, and the rows by the state of their label.
+    `labels`: of another pipeline: its name, snapshot, and the rows by the state of their label. `used`: snapshots of
+    pipelines whose feature views the training set has.
     """
 
     job_id: str
@@ -68,6 +69,7 @@ class TrainResult:
     seconds: dict[str, float]
     placement: dict[str, Any] | None = None
     labels: dict[str, Any] | None = None
+    used: dict[str, str] = field(default_factory=dict)
 
 
 def train(
@@ -82,8 +84,10 @@ def train(
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot, labels = training_set(platform, pipeline)
-    return train_on(platform, pipeline, table, snapshot, params=params, labels=labels)
+    found = training_set(platform, pipeline)
+    return train_on(
+        platform, pipeline, found.table, found.snapshot, params=params, labels=found.labels, used=found.used
+    )
 
 
 def training_set(platform: Platform, pipeline: ModelPipeline) -> TrainingSet:
@@ -117,9 +121,10 @@ def train_on(
     params: Mapping[str, Param] | None = None,
     backend: TrainingBackend | None = None,
     labels: LabelsUsed | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Train on a table with the columns of `features.training_set.point_in_time`. Raises the errors of `train`."""
-    spec = order(platform, pipeline, table, snapshot, params=params, labels=labels)
+    spec = order(platform, pipeline, table, snapshot, params=params, labels=labels, used=used)
     site = platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
@@ -134,25 +139,30 @@ def order(
     *,
     params: Mapping[str, Param] | None = None,
     labels: LabelsUsed | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """Freeze a training set at the active site and write the order for its job. Raises the errors of `train`."""
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
     learnable = without_late(pipeline, table)
-    used = _job_labels(labels, late=table.num_rows - learnable.num_rows) if labels else None
-    if used:
-        logger.info("%s", told(used.pipeline, used.rows))
+    feed = _job_labels(labels, late=table.num_rows - learnable.num_rows) if labels else None
+    if feed:
+        logger.info("%s", told(feed.pipeline, feed.rows))
     elif late := table.num_rows - learnable.num_rows:
         logger.info("%s", told_late(late, pipeline.prediction.target))
+    made_of = {"snapshot": snapshot, **({"labels": f"{feed.pipeline}/{feed.snapshot}"} if feed else {})}
+    if used:  # in the file as well, so that equal rows of other snapshots are another training set
+        made_of["used"] = used_views.told(used)
+        learnable = learnable.replace_schema_metadata({used_views.USED: made_of["used"]})
     body, rows = frozen(pipeline, learnable)
-    dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, snapshot, used)
+    dataset = _store(platform.config, pipeline, site, platform.clock(), body, learnable.num_rows, made_of)
     logger.info(
         "stored training set %s: %d rows to learn from, %d held out",
         dataset.sha256[:16],
         rows["train"],
         rows["holdout"],
     )
-    return job_spec(platform.config, pipeline, dataset, snapshot, merged, used)
+    return job_spec(platform.config, pipeline, dataset, snapshot, merged, feed, used)
 
 
 def without_late(pipeline: ModelPipeline, table: pa.Table) -> pa.Table:
@@ -199,6 +209,7 @@ def register(
             tags={
                 "snapshot": spec.snapshot,
                 **({"labels": f"{spec.labels.pipeline}/{spec.labels.snapshot}"} if spec.labels else {}),
+                **{f"used.{name}": snapshot for name, snapshot in spec.used.items()},
                 "dataset_sha256": spec.dataset.sha256,
                 "code_version": spec.code_version,
                 "classification": classification,
@@ -220,6 +231,7 @@ def register(
         dict(result.seconds),
         dict(ran) if ran else None,
         spec.labels.model_dump() if spec.labels else None,
+        spec.used,
     )
 
 
@@ -267,17 +279,13 @@ def _store(
     now: datetime,
     body: bytes,
     rows: int,
-    snapshot: str,
-    labels: JobLabels | None,
+    made_of: Mapping[str, str],
 ) -> Dataset:
     digest = hashlib.sha256(body).hexdigest()
     bucket, key = config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
     kept_until = now + config.retention[pipeline.classification].snapshots
-    # an erasure in the inputs of a derived pipeline finds the training sets of its snapshots by this name
-    kept = {"retain-until": kept_until.date().isoformat(), "snapshot": snapshot}
-    if labels:
-        kept["labels"] = f"{labels.pipeline}/{labels.snapshot}"
-    site.write_new(bucket, key, body, metadata=kept)
+    # an erasure in another pipeline, an input or one whose views are used, finds the training sets by their snapshots
+    site.write_new(bucket, key, body, metadata={"retain-until": kept_until.date().isoformat(), **made_of})
     return Dataset(site=_place(config, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 
@@ -296,6 +304,7 @@ def job_spec(
     snapshot: str,
     params: Mapping[str, Param],
     labels: JobLabels | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """Return the order for a job."""
     return JobSpec(
@@ -311,6 +320,7 @@ def job_spec(
         output=Output(site=dataset.site, bucket=config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,
         labels=labels,
+        used=dict(used or {}),
         code_version=trainers.code_version(pipeline.trainer.use),
     )
 
@@ -352,6 +362,7 @@ def _record(
         },
         "snapshot": spec.snapshot,
         "labels": spec.labels.model_dump() if spec.labels else None,
+        "used": spec.used,
         "task": spec.task,
         "target": spec.target.feature().as_json(),
         "features": [feature.as_json() for feature in seen],

@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +21,7 @@ from rempart.errors import IngestError, LabelsMissing, RempartError
 from rempart.features import in_memory
 from rempart.features.label_feed import feed_of
 from rempart.features.labels import Received
+from rempart.features.used import sources
 from rempart.flows.ingestion import deliver
 from rempart.flows.training import check_pipeline, try_training
 from rempart.flows.training.train import frozen, target_feature, without_late
@@ -36,6 +38,7 @@ from rempart.ingestion.sampling import extract
 from rempart.models import metrics
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipelines import sources_of
 from rempart.settings.sources import DerivedSource
 from rempart.training.outputs import split_rows
 
@@ -146,10 +149,16 @@ def shipped(name: str) -> list[Path]:
 
 
 def parted(pipeline: Pipeline, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the files of a pipeline, and those with labels: named after the pipeline that delivers these."""
+    """Return the files of a pipeline, and those of pipelines that give it labels or values: named after these."""
     labels = pipeline.prediction.from_ if isinstance(pipeline, ModelPipeline) else None
-    named = {file for file in files if labels and file.name.split(".")[0] == labels.pipeline}
-    return [file for file in files if file not in named], [file for file in files if file in named]
+    others = {*sources_of(pipeline), *([labels.pipeline] if labels else [])}
+    inputs = pipeline.source.inputs if isinstance(pipeline.source, DerivedSource) else ()
+    own = [file for file in files if _stem(file) not in others or _stem(file) in inputs]
+    return own, [file for file in files if _stem(file) in others]
+
+
+def _stem(file: Path) -> str:
+    return file.name.split(".")[0]
 
 
 def try_pipeline(
@@ -164,9 +173,10 @@ def try_pipeline(
 ) -> Tried:
     """Try a pipeline on files, each sampled to its share of `most` bytes. `page`: file for the rows' data profile.
 
-    Labels of another pipeline come from files of its name, below data/ if none is given; `now` (UTC) is the time at
-    which they are known. `train`: train a model, too, in a process of its own. Raises PipelineError if the pipeline is
-    wrong, as `check` does; IngestError if a file cannot be read; FeatureError.
+    Labels of another pipeline, and rows of one whose views are used, come from files of its name, below data/ if none
+    is given; `now` (UTC) is the time at which labels are known. Without a file, used values are empty. `train`: train a
+    model, too, in a process of its own. Raises PipelineError if the pipeline is wrong, as `check` does; IngestError if
+    a file cannot be read; FeatureError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -177,12 +187,14 @@ def try_pipeline(
     told("judge rows", "")
     with tempfile.TemporaryDirectory(prefix="rempart-try-") as name:
         folder = Path(name)
-        own, labels = parted(pipeline, files)
+        own, others = parted(pipeline, files)
         tried, parts = judged(pipeline, own, folder, most)
         rows = pa.concat_tables(map(pq.read_table, parts)) if parts else None
-        received = None
+        received, used_rows = None, dict[str, pa.Table]()
         if rows is not None and isinstance(pipeline, ModelPipeline):
-            received = _labels(pipeline, labels, folder, most, now or datetime.now(UTC), tried)
+            received = _labels(pipeline, others, folder, most, now or datetime.now(UTC), tried)
+            for name, source in sources.sources(pipeline).items():
+                used_rows[name] = _rows(source, _files_of(name, others), folder, most, tried)
         if page is not None:
             _profile(pipeline, parts, folder, page)
     told("judge rows", f"{sum(f.accepted for f in tried):,} of {sum(f.read for f in tried):,} rows accepted")
@@ -192,14 +204,15 @@ def try_pipeline(
         return Tried(pipeline.name, tried, 0, (), (), None, ())
     told("build features", "")
     try:
-        training, _, used = in_memory.build(pipeline, rows, received)
+        training, _, used, _ = in_memory.build(pipeline, rows, received, used_rows)
     except LabelsMissing as missing:
         return Tried(pipeline.name, tried, 0, (), (), None, (f"No example: {missing.what}.", missing.hint))
     learnable = without_late(pipeline, training)
     late = training.num_rows - learnable.num_rows
     states = {**asdict(used.rows), "late": late} if used else None
     training = learnable
-    told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows")
+    empty = "".join(f"; pass {name}.csv for those of '{name}'" for name, of in used_rows.items() if not of.num_rows)
+    told("build features", f"{len(pipeline.model_inputs())} features of {training.num_rows:,} rows{empty}")
     told("score baseline", "")
     baseline, left = _baseline(pipeline, training)
     told("score baseline", f"{baseline.metric} {baseline.value:.4g}" if baseline else "not possible on these rows")
@@ -229,26 +242,39 @@ def _labels(
     """Return the accepted labels of files of another pipeline, if it delivers them. What became of a file is added to
     `tried`. Raises IngestError without a file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if (feed := feed_of(pipeline)) is None:
         return None
     name = feed.source.name
-    try:
-        chosen = list(files) or shipped(name)
-    except IngestError as cause:
+    if not (chosen := _files_of(name, files)):
         raise IngestError(
             f"try pipeline '{pipeline.name}': its labels come from '{name}', and neither a file nor data/ has them",
             f"Pass a delivery of each, named after its pipeline: `rempart pipeline try {pipeline.name} "
             f"{pipeline.name}.csv {name}.csv`.",
-        ) from cause
-    (place := folder / "labels").mkdir()
-    told, parts = judged(feed.source, chosen, place, most)
+        )
+    return Received(feed, _rows(feed.source, chosen, folder, most, tried).to_reader(), None, now)
+
+
+def _files_of(name: str, files: Sequence[Path]) -> list[Path]:
+    """Return the files of a pipeline among these; without any its file below data/, if there is one."""
+    if chosen := [file for file in files if _stem(file) == name]:
+        return chosen
+    with suppress(IngestError):
+        return shipped(name)
+    return []
+
+
+def _rows(source: Pipeline, files: Sequence[Path], folder: Path, most: int, tried: list[TriedFile]) -> pa.Table:
+    """Return the accepted rows of another pipeline's files; what became of these is added to `tried`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    empty = arrow_schema(snapshot_columns(source)).empty_table()
+    if not files:
+        return empty
+    (place := folder / f"of_{source.name}").mkdir(exist_ok=True)
+    told, parts = judged(source, files, place, most)
     tried += told
-    tables = list(map(pq.read_table, parts))
-    rows = pa.concat_tables(tables) if tables else arrow_schema(snapshot_columns(feed.source)).empty_table()
-    return Received(feed, rows.to_reader(), None, now)
+    return pa.concat_tables(map(pq.read_table, parts)) if parts else empty
 
 
 def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path) -> None:

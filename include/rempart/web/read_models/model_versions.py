@@ -39,6 +39,7 @@ class ModelVersion:
     """A version with its training and its decisions, newest first. `metrics`: of its held-out rows.
 
     `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
+    `used`: snapshot of each pipeline whose feature views its training set has.
     """
 
     version: str
@@ -51,6 +52,7 @@ class ModelVersion:
     rows_holdout: int
     snapshot: str
     labels: str
+    used: Mapping[str, str]
     trainer: str
     params: Mapping[str, Any]
     seed: int | None
@@ -175,6 +177,7 @@ def _training(version: ModelVersion) -> dict[str, Any]:
         "training set": version.dataset_sha256[:16],
         "snapshot": version.snapshot,
         **({"labels": version.labels} if version.labels else {}),
+        **({"views of others": of_others(version.used)} if version.used else {}),
         "rows to learn from": version.rows_train,
         "rows held out": version.rows_holdout,
         "code": version.code_version,
@@ -210,6 +213,7 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         int(dataset.get("rows_holdout", 0)),
         str(body.get("snapshot") or ""),
         _labels(body),
+        dict(body.get("used") or {}),
         str(trainer.get("use", "")),
         dict(trainer.get("params") or {}),
         trainer.get("seed"),
@@ -219,6 +223,11 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         writer(trained) if trained else None,
         tuple(_decision(record) for record in told),
     )
+
+
+def of_others(used: Mapping[str, str]) -> str:
+    """Return the snapshots of pipelines whose feature views a training set has, as part of a sentence."""
+    return ", ".join(f"snapshot {snapshot} of '{pipeline}'" for pipeline, snapshot in used.items())
 
 
 def _labels(body: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ WHO = id_of(VICTIM)
 
 def without_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """The feature stores are servers: integration tests have them."""
-    monkeypatch.setattr(flow, "_strike_features", lambda *given: None)
+    monkeypatch.setattr(flow, "reload_features", lambda *given: None)
     monkeypatch.setattr(flow, "_feature_rows", lambda *given: {})
     monkeypatch.setattr("rempart.flows.erasure.erase_stores.feature_databases", lambda platform: None)
 

@@ -26,7 +26,7 @@ WHO = id_of(ROWS[3])
 
 @pytest.fixture(autouse=True)
 def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "_strike_features", lambda *given: None)
+    monkeypatch.setattr(flow, "reload_features", lambda *given: None)
     monkeypatch.setattr(flow, "_feature_rows", lambda *given: {})
     monkeypatch.setattr("rempart.flows.erasure.erase_stores.feature_databases", lambda platform: None)
 

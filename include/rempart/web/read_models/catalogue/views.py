@@ -44,7 +44,9 @@ def of_facts(facts: CockpitFacts) -> Catalogue:
 
 def _champions(facts: CockpitFacts) -> tuple[ChampionInputs, ...]:
     return tuple(
-        ChampionInputs(state.model, champion.version, champion.snapshot, champion.run_id, champion.features)
+        ChampionInputs(
+            state.model, champion.version, champion.snapshot, champion.run_id, champion.features, champion.used
+        )
         for state in model_states(facts).values()
         if (champion := state.champion)
     )

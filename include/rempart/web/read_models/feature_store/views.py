@@ -66,7 +66,10 @@ class FeatureView:
 
 
 def feature_views(facts: CockpitFacts, name: str, now: datetime) -> tuple[FeatureView, ...]:
-    """Return the feature views of a pipeline's file, judged at `now`; empty for a pipeline without a model."""
+    """Return the feature views of a pipeline's file, judged at `now`; empty for a pipeline without a model.
+
+    Views of other pipelines are judged there.
+    """
     pipeline = None if isinstance(facts.pipelines, Unknown) else facts.pipelines.get(name)
     if not isinstance(pipeline, ModelPipeline):
         return ()
@@ -75,7 +78,9 @@ def feature_views(facts: CockpitFacts, name: str, now: datetime) -> tuple[Featur
     measured = sorted([*loads, *comparisons], key=lambda record: -record.seq)
     newest = comparisons[0] if comparisons else None
     return tuple(
-        _feature_view(facts, view, spec.max_age, measured, newest, now) for view, spec in pipeline.features.items()
+        _feature_view(facts, view, spec.max_age, measured, newest, now)
+        for view, spec in pipeline.features.items()
+        if spec.kind != "used"
     )
 
 

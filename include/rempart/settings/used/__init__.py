@@ -1,0 +1,1 @@
+"""Feature views of other pipelines that a pipeline uses."""
