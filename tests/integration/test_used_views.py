@@ -68,11 +68,11 @@ def current(world: World, name: str) -> str:
     return found.id
 
 
-def same(one: pa.Table, other: pa.Table) -> bool:
+def same(left: pa.Table, right: pa.Table) -> bool:
     def rounded(rows: list[Row]) -> list[Row]:
         return [{key: round(v, 9) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
 
-    return rounded(one.to_pylist()) == rounded(other.to_pylist())
+    return rounded(left.to_pylist()) == rounded(right.to_pylist())
 
 
 def training_sets(world: World) -> list[tuple[str, pa.Table]]:
