@@ -2,8 +2,8 @@
 
     make prove-egress            ARGS="--linger 600" keeps the stack up for ten more minutes
 
-All of `make demo ARGS=--all` runs in a network namespace that has only loopback and a counting sink (`bench/sink.py`). Other
-things that users do run as well: the checks of the command line, a scheduled run, the pages of the web interfaces.
+All of `make demo ARGS=--all` runs in a network namespace that has only loopback and a counting sink (`bench/sink.py`).
+So do other things that users do: the checks of the command line, a scheduled run, the pages of the web interfaces.
 Every packet that leaves is an attempt, reported with its process; so is every name look-up. Before and after, the proof
 makes deliberate attempts, each of which must be counted under the right process: a counter that cannot count proves
 nothing.
