@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -193,6 +195,16 @@ def labelled_by(loaded: Mapping[str, Pipeline | PipelineError]) -> dict[str, str
     """Return the pipeline that delivers the labels of each pipeline that takes them from another."""
     models = (found for found in loaded.values() if isinstance(found, ModelPipeline))
     return {model.name: model.prediction.from_.pipeline for model in models if model.prediction.from_}
+
+
+def changed_at() -> datetime:
+    """Return when a file of which Airflow makes the pipelines' DAGs was changed last, by this machine's clock (UTC)."""
+    root, newest = project_root(), 0.0
+    for file in (root / "rempart.yaml", *(root / "dags").rglob("*"), *(root / "include").rglob("*")):
+        if "__pycache__" not in file.parts:
+            with suppress(OSError):  # such as a file that is deleted meanwhile
+                newest = max(newest, file.lstat().st_ctime)
+    return datetime.fromtimestamp(newest, UTC)
 
 
 def watched() -> list[str]:
