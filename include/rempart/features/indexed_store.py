@@ -34,11 +34,11 @@ class IndexedOfflineStore(PostgreSQLOfflineStore):
     """Joins features to the rows of a query. Whatever else Feast asks is answered by its own store."""
 
     @staticmethod
-    def get_historical_features(**asked: Any) -> RetrievalJob:
+    def get_historical_features(*given: Any, **asked: Any) -> RetrievalJob:
         """Return the job that reads the columns of `entity_df`, a query, and for each feature its newest value then."""
         request = HistoryRequest.of(asked)
         if not isinstance(request.entity_df, str) or request.options:
-            return PostgreSQLOfflineStore.get_historical_features(**asked)
+            return PostgreSQLOfflineStore.get_historical_features(*given, **asked)
         columns = _get_entity_schema(request.entity_df, request.config)
         moment = request.moment(columns)
         first, last = _get_entity_df_event_timestamp_range(request.entity_df, moment, request.config)

@@ -126,7 +126,7 @@ class HistoryRequest:
         options = {name: value for name, value in asked.items() if name not in own and value}
         return cls(**{name: asked[name] for name in own}, options=options)
 
-    def moment(self, columns: Mapping[str, Any]) -> str:
+    def moment(self, columns: dict[str, Any]) -> str:
         """Return which of the rows' columns has the moment. Raises Feast's errors if a key is missing."""
         from feast.infra.offline_stores import offline_utils
 

@@ -47,7 +47,7 @@ class ParquetOfflineStore(OfflineStore):
     """Joins features to rows. The registry and all else that Feast does are Feast's."""
 
     @staticmethod
-    def get_historical_features(**asked: Any) -> RetrievalJob:
+    def get_historical_features(*given: Any, **asked: Any) -> RetrievalJob:
         """Return the job that reads the columns of `entity_df`, and for each feature its newest value then.
 
         `entity_df` is a query of the scratch database, an Arrow table or a data frame.
