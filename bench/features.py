@@ -103,8 +103,9 @@ def empty(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
 
 
 def ours(databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
-    online.materialize(databases, pipeline)
-    (answer,) = online.online_rows(databases, pipeline, "entity", [{"stay": 0}])
+    online.materialize(databases, pipeline, AT)
+    with online.reader(databases, pipeline, "entity") as opened:
+        (answer,) = opened.read([{"stay": 0}])
     assert answer["number_0"] is not None
 
 

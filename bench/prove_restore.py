@@ -175,7 +175,8 @@ def look(platform: Platform, api: AirflowApi, where: str = "primary") -> Seen:
     pipeline, rows = named(PIPELINE), []
     for table in view_tables(pipeline):
         keys = [key for key, _ in restore_checks.newest(feature_databases(platform).offline, pipeline, table)]
-        rows.append(online.online_rows(feature_databases(platform), pipeline, table.view, keys))
+        with online.reader(feature_databases(platform), pipeline, table.view) as opened:
+            rows.append(opened.read(keys))
     site, objects = platform.site(where, "personal"), {}
     for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
         for info in site.list(bucket):
@@ -194,7 +195,8 @@ def holders(platform: Platform, booking: int) -> list[str]:
                 found.append(f"{info.key} at {name}")
     if booking in [key[0] for key in offline.keys(feature_databases(platform), pipeline)]:
         found.append("offline store")
-    (row,) = online.online_rows(feature_databases(platform), pipeline, "booking", [{"booking_id": booking}])
+    with online.reader(feature_databases(platform), pipeline, "booking") as opened:
+        (row,) = opened.read([{"booking_id": booking}])
     return found + ["online store"] * any(value is not None for name, value in row.items() if name != "booking_id")
 
 

@@ -7,13 +7,16 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
+from pathlib import PurePosixPath
 from typing import Any
 
 import httpx
 
 from rempart.errors import RempartError
+from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.sovereignty.dag_rules import BROKEN
 
@@ -22,10 +25,13 @@ logger = logging.getLogger(__name__)
 TERMINAL = frozenset({"success", "failed"})
 _TOLD_AGAIN_SECONDS = 60
 _ASKED_AGAIN = 3
-_LOGIN = "/auth/token"
+_LOGIN, _IMPORT_ERRORS = "/auth/token", "/api/v2/importErrors"
 PAGE = 100
 """Entries of a page of a list: Airflow gives no more at once (`api.maximum_page_limit`), whatever `limit` asks for."""
 _PARSED_SECONDS, _SKIPPED_SECONDS = 120.0, 600.0
+_STORED_WITHIN = timedelta(seconds=15)
+"""Time in which Airflow stores what it found in a file after it parsed it."""
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 class AirflowApiError(RempartError):
@@ -41,6 +47,11 @@ def last_words(stack_trace: str) -> str:
     text = stack_trace.strip()
     starts = [matched.start() for matched in re.finditer(r"^[A-Za-z_][\w.]*(Error|Exception|Violation)\b", text, re.M)]
     return text[starts[-1] :] if starts else text
+
+
+def _read_at(stored: str | None, took: float | None = None) -> datetime:
+    """Return when Airflow began to parse a file. `took`: seconds of the parsing."""
+    return datetime.fromisoformat(stored) - timedelta(seconds=took or 0.0) if stored else _NEVER
 
 
 class AirflowApi:
@@ -106,6 +117,15 @@ class AirflowApi:
             except httpx.ReadTimeout:
                 continue
         return self._http.request(method, path, **kwargs)
+
+    def _unless(self, status: HTTPStatus, otherwise: Any, ask: Callable[[], Any]) -> Any:
+        """Return the answer, or `otherwise` if Airflow refuses the question with this status."""
+        try:
+            return ask()
+        except AirflowApiError as error:
+            if error.status != status:
+                raise
+            return otherwise
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a DAG run and return its id.
@@ -198,34 +218,48 @@ class AirflowApi:
     def await_dag(self, dag_id: str) -> None:
         """Wait until Airflow has read a DAG and finds its file, or has read its pipeline's file after a correction.
 
-        Raises AirflowApiError, also if the DAG is paused, or says that its pipeline cannot run.
+        Raises AirflowApiError: if the DAG is paused; at once if Airflow found its pipeline or its file at fault after
+        the last change of the project's files, else after a minute.
         """
         until = time.monotonic() + _PARSED_SECONDS
         while True:
-            try:
-                dag = self.get(f"/api/v2/dags/{dag_id}")
-                if dag.get("is_paused"):
-                    raise AirflowApiError(
-                        f"run {dag_id}: the DAG is paused, so the run would wait for ever",
-                        f"Unpause it at {self.url}/dags/{dag_id} (the switch beside its name), then run it again.",
-                    )
-                broken = BROKEN in (tag["name"] for tag in dag.get("tags") or ())
-                if not dag.get("is_stale") and not broken:
-                    return
-                if time.monotonic() > until:
-                    raise AirflowApiError(
-                        f"run {dag_id}: Airflow knows the DAG, and finds it in no file any more",
-                        "Check that its pipeline file is in include/pipelines, and that the DAG processor runs.",
-                    )
-                if broken and time.monotonic() > until - _PARSED_SECONDS / 2:
-                    raise AirflowApiError(
-                        f"run {dag_id}: Airflow finds the pipeline at fault",
-                        f"Read what is wrong at {self.url}/dags/{dag_id}, or check its file: `rempart pipeline check`.",
-                    )
-            except AirflowApiError as error:
-                if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
-                    raise
+            dag = self._unless(HTTPStatus.NOT_FOUND, {"is_stale": True}, partial(self.get, f"/api/v2/dags/{dag_id}"))
+            if dag.get("is_paused"):
+                raise AirflowApiError(
+                    f"run {dag_id}: the DAG is paused, so the run would wait for ever",
+                    f"Unpause it at {self.url}/dags/{dag_id} (the switch beside its name), then run it again.",
+                )
+            read_at, fault = self._fault(dag_id, dag)
+            if not dag.get("is_stale") and not fault:
+                return
+            left = until - time.monotonic()
+            if fault and (left < _PARSED_SECONDS / 2 or read_at > pipelines.changed_at() + _STORED_WITHIN):
+                raise fault
+            if left < 0:
+                raise AirflowApiError(
+                    f"run {dag_id}: Airflow finds the DAG in no file",
+                    "Check that its pipeline file is in include/pipelines, and that the DAG processor runs.",
+                )
             time.sleep(1)
+
+    def _fault(self, dag_id: str, dag: Mapping[str, Any]) -> tuple[datetime, AirflowApiError | None]:
+        """Return what is wrong with a DAG's pipeline or file, if anything, and when Airflow read it."""
+        tags = [tag["name"] for tag in dag.get("tags") or ()]
+        if BROKEN in tags:
+            name = max((tag for tag in tags if dag_id.endswith(f"_{tag}")), key=len, default="NAME")
+            return _read_at(dag.get("last_parsed_time"), dag.get("last_parse_duration")), AirflowApiError(
+                f"run {dag_id}: Airflow finds the pipeline '{name}' at fault",
+                f"Correct it: `rempart pipeline check {name}` tells what is wrong, as {self.url}/dags/{dag_id} does.",
+            )
+        if not dag.get("is_stale"):
+            return _NEVER, None
+        for error in self._unless(HTTPStatus.FORBIDDEN, [], lambda: self.every(_IMPORT_ERRORS, "import_errors")):
+            if f"{dag_id}_".startswith(f"{PurePosixPath(error['filename']).stem}_"):
+                return _read_at(error.get("timestamp")), AirflowApiError(
+                    f"run {dag_id}: Airflow cannot import {error['filename']}: {last_words(error['stack_trace'])}",
+                    "Correct the file. Airflow reads it again within half a minute.",
+                )
+        return _NEVER, None
 
     def unfinished_runs(self, dag_id: str) -> list[str]:
         """Return the runs of a DAG that are queued or running, as texts; none if Airflow does not know the DAG."""
@@ -236,21 +270,14 @@ class AirflowApi:
 
         None if Airflow does not know the DAG. Raises AirflowApiError.
         """
-        try:
-            found = self.every(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", state=("running", "queued"))
-        except AirflowApiError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
-            return []
+        path, state = f"/api/v2/dags/{dag_id}/dagRuns", ("running", "queued")
+        found = self._unless(HTTPStatus.NOT_FOUND, [], lambda: self.every(path, "dag_runs", state=state))
         return sorted(found, key=lambda run: run["state"] == "queued")
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """Return the id of the newest run that was created at or after a time, if any."""
-        runs = self._call(
-            "GET",
-            f"/api/v2/dags/{dag_id}/dagRuns",
-            params={"run_after_gte": since.isoformat(), "order_by": "-run_after", "limit": 1},
-        )["dag_runs"]
+        params = {"run_after_gte": since.isoformat(), "order_by": "-run_after", "limit": 1}
+        runs = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=params)["dag_runs"]
         return runs[0]["dag_run_id"] if runs else None
 
     def run_after(self, dag_id: str, since: datetime, source_run: str) -> str | None:
@@ -319,15 +346,10 @@ class AirflowApi:
         tasks = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
         found: dict[str, tuple[str, ...]] = {}
         for task in tasks:
-            if task["state"] != "failed":
-                continue
-            try:
-                stored = self._xcom(dag_id, run_id, task["task_id"], key)
-            except AirflowApiError as error:
-                if error.status != HTTPStatus.NOT_FOUND:
-                    raise
-                stored = None
-            found[task["task_id"]] = tuple(str(text) for text in stored) if isinstance(stored, list) else ()
+            if task["state"] == "failed":
+                ask = partial(self._xcom, dag_id, run_id, task["task_id"], key)
+                stored = self._unless(HTTPStatus.NOT_FOUND, None, ask)
+                found[task["task_id"]] = tuple(str(text) for text in stored) if isinstance(stored, list) else ()
         return found
 
     def _xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
@@ -342,7 +364,7 @@ class AirflowApi:
 
     def import_errors(self) -> list[str]:
         """Return files that Airflow could not import, with the reason."""
-        errors = self.every("/api/v2/importErrors", "import_errors")
+        errors = self.every(_IMPORT_ERRORS, "import_errors")
         return [f"{e['filename']}: {last_words(e['stack_trace'])}" for e in errors]
 
     def dag_ids(self) -> list[str]:
@@ -359,8 +381,7 @@ class AirflowApi:
 
     def plugins(self) -> list[dict[str, Any]]:
         """Return the plugins that Airflow loaded."""
-        listed_plugins: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
-        return listed_plugins
+        return list(self.get("/api/v2/plugins")["plugins"])
 
     def every(
         self, path: str, entries: str, *, order_by: str = "id", **query: str | Sequence[str]
@@ -376,5 +397,4 @@ class AirflowApi:
 
     def get(self, path: str) -> dict[str, Any]:
         """Return any other resource, by its path."""
-        answer: dict[str, Any] = self._call("GET", path)
-        return answer
+        return dict(self._call("GET", path))

@@ -54,8 +54,9 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, others: tuple[int, int]
 ) -> None:
     databases = feature_databases(platform)
-    offline.load(databases, PIPELINE, rows(20, 100.0).to_reader(), "first", datetime(2030, 1, 1, tzinfo=UTC))
-    online.materialize(databases, PIPELINE)
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    offline.load(databases, PIPELINE, rows(20, 100.0).to_reader(), "first", at)
+    online.materialize(databases, PIPELINE, at)
     alone, *_ = point_in_time(feature_databases(platform), PIPELINE)
     opened, count = repository.feature_store, 0
 

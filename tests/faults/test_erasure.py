@@ -13,7 +13,6 @@ from rempart.backup.points.restore_plan import Part
 from rempart.deployment.setup import paths
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
 from rempart.features import online
-from rempart.features.online import online_rows
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.replication.replicate import bring
@@ -29,6 +28,7 @@ from rempart.settings import sections
 from rempart.settings.pipelines import load_all
 from tests.erasable import ROWS, Lake, id_of, in_two_memories
 from tests.integration.conftest import feature_databases  # noqa: F401 - a fixture
+from tests.online_rows import online_rows
 from tests.restorable import house
 from tests.switchovers import Faulty
 

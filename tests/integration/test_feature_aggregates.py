@@ -12,9 +12,9 @@ import pytest
 from rempart.features import in_memory, offline, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness.content import read_content
-from rempart.features.online import online_rows
 from rempart.flows.training.materialize import materialize_rows
 from tests.integration.test_features import NOW
+from tests.online_rows import online_rows
 from tests.unit.features import aggregated
 from tests.unit.features.aggregated import orders
 

@@ -14,11 +14,11 @@ from psycopg import sql
 from rempart.features import in_memory, training_set
 from rempart.features.databases import FeatureDatabases, session
 from rempart.features.expressions import rendering
-from rempart.features.online import online_rows
 from rempart.features.plan import SQL_TYPES
 from rempart.flows.training.materialize import materialize_rows
 from rempart.settings.expressions import checking
 from tests.integration.test_features import NOW
+from tests.online_rows import online_rows
 from tests.unit.features.expressed import COLUMNS, EXPRESSIONS, TYPES, Row, arrow, same, visits
 from tests.unit.features.test_expressions import EXACT, selected
 

@@ -9,9 +9,9 @@ import pytest
 
 from rempart.features import in_memory, offline, training_set
 from rempart.features.databases import FeatureDatabases
-from rempart.features.online import online_rows
 from rempart.flows.training.materialize import materialize_rows
 from tests.integration.test_features import NOW
+from tests.online_rows import online_rows
 from tests.unit.features.test_late_targets import claim, claims, table
 from tests.unit.features.versioned import arrow, random_versions, rounded, versioned, wanted
 

@@ -16,7 +16,6 @@ import pytest
 from rempart.errors import DatabaseUnavailable, FeatureError, InputMissing
 from rempart.features import in_memory, offline, online, repository, training_set
 from rempart.features.databases import FeatureDatabases
-from rempart.features.online import online_rows
 from rempart.features.plan import view_tables
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_rows
@@ -27,6 +26,7 @@ from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline, TrailingView
 from tests.memory_site import MemorySite
+from tests.online_rows import online_rows
 from tests.snapshots_of_tables import Drawing
 from tests.unit.features.stays import stays
 
@@ -228,7 +228,7 @@ def test_apply_leaves_the_watermark_alone(
         with repository.feature_store(feature_databases, pipeline) as store:
             repository.apply(store, pipeline)
     assert watermarks(feature_databases, pipeline) == before
-    assert online.materialize(feature_databases, pipeline).written == 0
+    assert online.materialize(feature_databases, pipeline, NOW).written == 0
 
 
 def test_a_clock_set_back_hides_nothing(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
@@ -354,11 +354,11 @@ def test_multiplied_rows_are_refused(
 
 
 def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
-    for ask in (offline.loaded_snapshot, online.materialize, training_set.point_in_time):
+    for ask in (offline.loaded_snapshot, training_set.point_in_time):
         with pytest.raises(FeatureError, match="contains no snapshot"):
             ask(feature_databases, pipeline)
-    with pytest.raises(FeatureError, match="has no view 'x'"):
-        online_rows(feature_databases, pipeline, "x", [{"stay": 1}])
+    pytest.raises(FeatureError, online.materialize, feature_databases, pipeline, NOW).match("contains no snapshot")
+    pytest.raises(FeatureError, online_rows, feature_databases, pipeline, "x", [{"stay": 1}]).match("has no view 'x'")
 
 
 def test_no_database_is_transient_and_keeps_the_password(
@@ -368,7 +368,7 @@ def test_no_database_is_transient_and_keeps_the_password(
     broken = FeatureDatabases(nowhere, feature_databases.offline, feature_databases.online)
     offline.load(feature_databases, pipeline, arrow([row(1, 0)]).to_reader(), "s1", NOW)
     with pytest.raises(DatabaseUnavailable) as caught:
-        online.materialize(broken, pipeline)
+        online.materialize(broken, pipeline, NOW)
     assert "hunter2-secret" not in str(caught.value) + repr(broken)
     with pytest.raises(DatabaseUnavailable):
         offline.loaded_snapshot(FeatureDatabases(nowhere, nowhere, nowhere), pipeline)

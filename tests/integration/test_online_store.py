@@ -13,13 +13,14 @@ import pytest
 from rempart.errors import FeatureError
 from rempart.features import offline, online, removal, repository, training_set
 from rempart.features.databases import FeatureDatabases
-from rempart.features.online import online_rows, reader
+from rempart.features.online import reader
 from rempart.features.online_store import comparison, generations, writing
 from rempart.features.online_store.comparison import Mark
 from rempart.features.plan import view_tables
 from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.pipeline import ModelPipeline
 from tests.integration.test_features import NOW, Row, arrow, random_rows, row
+from tests.online_rows import online_rows
 from tests.unit.features.stays import stays
 
 pytestmark = pytest.mark.stores
@@ -276,7 +277,7 @@ def test_a_removed_view_leaves_the_online_store(feature_databases: FeatureDataba
     less = stays(pipeline.name, features=features)
     refresh(feature_databases, less, [row(1, 0)])
     assert online_tables(feature_databases, less) == set(names(less).values())
-    assert online.materialize(feature_databases, less).written == 0
+    assert online.materialize(feature_databases, less, NOW).written == 0
 
 
 def test_a_small_change_is_written_and_compared_alone(
@@ -304,6 +305,24 @@ ACCIDENTS = (
     ["TRUNCATE {table}"],
     ["CREATE TABLE again (LIKE {table} INCLUDING ALL)", "DROP TABLE {table}", "ALTER TABLE again RENAME TO {table}"],
     ["DROP TABLE {table}"],
+    ["ALTER TABLE {table} DISABLE TRIGGER ALL", "UPDATE {table} SET nights = 9 WHERE stay = 2"],
+    [
+        "ALTER TABLE {table} DISABLE TRIGGER ALL",
+        "TRUNCATE {table}",
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER written",
+    ],
+    [
+        "ALTER TABLE {table} DISABLE TRIGGER written",
+        "UPDATE {table} SET nights = 9 WHERE stay = 2",
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER written",
+    ],
+    ["ALTER TABLE {table} ALTER nights TYPE bigint USING 9"],
+    ["ALTER TABLE {table} DROP nights", "ALTER TABLE {table} ADD nights bigint DEFAULT 9"],
+    [
+        "ALTER TABLE {table} RENAME nights TO kept",
+        "ALTER TABLE {table} RENAME arrival_month TO nights",
+        "ALTER TABLE {table} RENAME kept TO arrival_month",
+    ],
 )
 
 
@@ -319,8 +338,15 @@ def test_a_table_that_is_not_as_it_was_left_is_compared_as_a_whole(
         assert_equal(feature_databases, pipeline)
 
 
-def test_what_changed_without_a_trace_is_found_within_a_day(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline
+def test_what_changes_no_value_leaves_the_mark(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    refresh(feature_databases, pipeline, [row(stay, stay, nights=2) for stay in range(4)])
+    with psycopg.connect(feature_databases.online.postgresql_url(), autocommit=True) as opened:
+        opened.execute(f'VACUUM (FREEZE, ANALYZE) "{names(pipeline)["stay"]}"')
+    assert_equal(feature_databases, pipeline)
+
+
+def test_what_changed_without_a_trace_is_found_within_a_day_also_after_a_clock_was_wrong(
+    feature_databases: FeatureDatabases, pipeline: ModelPipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [row(stay, stay, nights=2) for stay in range(4)]
 
@@ -329,16 +355,29 @@ def test_what_changed_without_a_trace_is_found_within_a_day(
         materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), f"s{hours}", at)
         return [answer["nights"] for answer in online_rows(feature_databases, pipeline, "stay", STAYS)]
 
+    def change() -> None:
+        """The owner of the table changes a row, and puts the mark back."""
+        table = names(pipeline)["stay"]
+        online_sql(
+            feature_databases,
+            f"CREATE TEMP TABLE kept AS SELECT written_at FROM online_tables WHERE name = '{table}'",
+            f'UPDATE "{table}" SET nights = 9 WHERE stay = 2',
+            f"UPDATE online_tables SET written_at = kept.written_at FROM kept WHERE name = '{table}'",
+        )
+
     assert run(0) == [2, 2, 2, 2]
-    table = f'"{names(pipeline)["stay"]}"'
-    online_sql(
-        feature_databases,
-        f"ALTER TABLE {table} DISABLE TRIGGER ALL",
-        f"UPDATE {table} SET nights = 9 WHERE stay = 2",
-        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER written",
-    )
+    change()
     assert run(1) == [2, 2, 9, 2]
     assert run(24) == [2, 2, 2, 2]
+    assert_equal(feature_databases, pipeline)
+    run(10_000)
+    change()
+    assert "after the present" not in caplog.text
+    assert run(25) == [2, 2, 2, 2], "a comparison that is dated in the future counts as never"
+    assert "dated 2031" in caplog.text and "after the present" in caplog.text
+    change()
+    assert run(26) == [2, 2, 9, 2]
+    assert run(49) == [2, 2, 2, 2]
     assert_equal(feature_databases, pipeline)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 
 from rempart.airflow_api import AirflowApi, AirflowApiError, last_words
+from rempart.settings import pipelines
 from rempart.settings.config import Connection
 
 FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    raise ValueError()\n'
@@ -115,6 +119,8 @@ def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: 
         path, state = request.url.path, "success"
         if path == "/api/v2/dags/replicate":
             return httpx.Response(next(parsed), json={})
+        if "Errors" in path:
+            return NO_ERRORS
         if request.method == "POST":
             started.append(next(states))
         if path.endswith("/taskInstances"):
@@ -136,9 +142,13 @@ def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: 
 def test_a_dag_is_waited_for_until_airflow_has_read_it_and_finds_it_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     parsed = [httpx.Response(404), httpx.Response(200, json={"is_stale": True}), httpx.Response(200, json={})]
-    api, asked = asked_of(lambda request: parsed[len(asked) - 1])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return NO_ERRORS if "importErrors" in request.url.path else parsed.pop(0)
+
+    api, _ = asked_of(answer)
     api.await_dag("ingest_late")
-    assert len(asked) == 3
+    assert not parsed
 
 
 def test_the_dag_of_a_corrected_pipeline_is_waited_for_and_that_of_a_wrong_one_is_told(
@@ -153,16 +163,72 @@ def test_the_dag_of_a_corrected_pipeline_is_waited_for_and_that_of_a_wrong_one_i
     api.await_dag("ingest_late")
     assert len(asked) == 2
     parsed[1] = wrong
-    with pytest.raises(AirflowApiError, match="finds the pipeline at fault"):
+    with pytest.raises(AirflowApiError, match="finds the pipeline 'NAME' at fault"):
         api.await_dag("ingest_late")
+
+
+CHANGED = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+STAND_IN = {"tags": [{"name": name} for name in ("broken", "late_trains", "rempart", "trains")], "is_stale": False}
+NO_ERRORS = httpx.Response(200, json={"import_errors": [], "total_entries": 0})
+
+
+@pytest.mark.parametrize("found", ["the pipeline", "the file of a DAG", "the file of an unknown DAG"])
+def test_a_fault_that_airflow_found_after_the_last_change_is_told_at_once_and_an_older_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(pipelines, "changed_at", lambda: CHANGED)
+    at = [CHANGED - timedelta(seconds=20), CHANGED + timedelta(seconds=20)]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        found_at = at[min(len(waited), 1)].isoformat()
+        if "importErrors" in request.url.path:
+            trace = {"filename": "ingest.py", "stack_trace": f"{FRAMES}ImportError: no x", "timestamp": found_at}
+            others = [trace | {"filename": name} for name in ("train.py", "ingest_late.py")]
+            return httpx.Response(200, json={"import_errors": [*others, trace], "total_entries": 3})
+        if found == "the pipeline":
+            return httpx.Response(200, json=STAND_IN | {"last_parsed_time": found_at, "last_parse_duration": 2.5})
+        return httpx.Response(404) if "unknown" in found else httpx.Response(200, json={"is_stale": True})
+
+    api, _ = asked_of(answer)
+    with pytest.raises(AirflowApiError) as told:
+        api.await_dag("ingest_late_trains" if found == "the pipeline" else "ingest_trains")
+    assert len(waited) == 1, "the older fault may be corrected, the newer one is told at once"
+    if found == "the pipeline":
+        assert told.value.what == "run ingest_late_trains: Airflow finds the pipeline 'late_trains' at fault"
+        assert "`rempart pipeline check late_trains`" in told.value.hint
+    else:
+        assert told.value.what == "run ingest_trains: Airflow cannot import ingest.py: ImportError: no x"
+
+
+def test_an_account_that_may_not_read_import_errors_waits_for_the_dag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    parsed = [httpx.Response(404), httpx.Response(200, json={})]
+    api, _ = asked_of(lambda request: httpx.Response(403) if "Errors" in request.url.path else parsed.pop(0))
+    api.await_dag("ingest_late")
+    assert not parsed
+
+
+def test_the_last_change_of_the_projects_files_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    monkeypatch.setattr(pipelines, "project_root", lambda: tmp_path)
+    assert pipelines.changed_at() == datetime.fromtimestamp(0, UTC)
+    file = tmp_path / "include" / "pipelines" / "a.yaml"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    os.utime(file, (0, 0))
+    assert pipelines.changed_at() >= before, "a file that was put back with its old date was changed now"
 
 
 def test_a_dag_whose_file_is_gone_is_not_waited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 50))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    api, _ = asked_of(lambda request: httpx.Response(200, json={"is_stale": True}))
-    with pytest.raises(AirflowApiError, match="finds it in no file any more"):
+    api, _ = asked_of(
+        lambda request: NO_ERRORS if "Errors" in request.url.path else httpx.Response(200, json={"is_stale": True})
+    )
+    with pytest.raises(AirflowApiError, match="finds the DAG in no file"):
         api.await_dag("ingest_late")
 
 

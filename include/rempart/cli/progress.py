@@ -1,7 +1,8 @@
 """Shows how far a command is: named steps, a count, or the seconds and the last event.
 
 What is shown is a State, which pure functions change and turn into lines. At a terminal the lines are redrawn in place
-and other output appears above them. Elsewhere, and with TERM=dumb, a step is one plain line when it ends.
+and other output appears above them. Elsewhere, and with TERM=dumb, a step is one plain line when it ends; a command
+that somebody waits for also writes again what goes on (`Repeated`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ Phase = Literal["waiting", "running", "done", "failed", "left"]
 LEFT = "interrupted: the end is not known"
 LATE_SECONDS = 2.0
 """A command that ends sooner shows no progress of its own."""
+AGAIN_SECONDS, TICK_SECONDS = 10.0, 1.0
+"""Time after which a plain line is written again, and how often that is looked at."""
 _ON_ITS_OWN = frozenset({"run", "users", "stack logs", "stack password", "pipeline deliver"})
 """Commands that replace this process, whose own programs write to the terminal, or that draw by themselves."""
 _SIGNS = {
@@ -265,6 +268,51 @@ def shown(title: str = "", steps: Sequence[Step] = ()) -> Iterator[Progress]:
         raise
     finally:
         progress.end(erase=not progress.state.steps)
+
+
+class Repeated:
+    """Plain lines of a command: one for each event, and what goes on again after ten seconds without a line."""
+
+    def __init__(self, out: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._out, self._clock = out, clock
+        self._lock = threading.Lock()
+        self._again: Callable[[float], str] | None = None
+        self._began = self._told = clock()
+
+    def tell(self, line: str, again: Callable[[float], str] | None = None) -> None:
+        """Write a line. `again` returns the line of what goes on after so many seconds; None if it has ended."""
+        with self._lock:
+            self._out(line)
+            self._again = again
+            self._began = self._told = self._clock()
+
+    def tick(self) -> None:
+        """Write again what goes on if no line was written for ten seconds."""
+        with self._lock:
+            now = self._clock()
+            if self._again and now - self._told >= AGAIN_SECONDS:
+                self._out(self._again(now - self._began))
+                self._told = now
+
+
+@contextmanager
+def repeated(out: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Iterator[Repeated]:
+    """Provide the plain lines of a block. At a terminal a clock moves instead, so no line is written again."""
+    lines, over = Repeated(out, clock), threading.Event()
+
+    def ticks() -> None:
+        while not over.wait(TICK_SECONDS):
+            lines.tick()
+
+    thread = threading.Thread(target=ticks, name="plain-lines", daemon=True)
+    if not is_live(sys.stdout, os.environ):
+        thread.start()
+    try:
+        yield lines
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
 
 
 class Waiting:

@@ -94,8 +94,7 @@ def follow(
         show(state, changed)
 
     def tell(name: str, tasks: str) -> None:
-        began = state.stage(name).began
-        if (words := progress(tasks, clock() - began if began else 0)) != state.stage(name).words:
+        if (words := progress(tasks)) != state.stage(name).words:
             change(name, words=words)
 
     def patiently(name: str, call: Callable[[Callable[[str], object]], Answer]) -> Answer:
@@ -153,11 +152,10 @@ def _next_run(api: AirflowApi, dag_id: str, since: datetime, source_run: str, to
     return api.await_run(dag_id, since, source_run=source_run)
 
 
-def progress(tasks: str, seconds: float = 0) -> str:
-    """Return which tasks of a run work now, from the states of all its tasks, and for how many minutes. Pure."""
+def progress(tasks: str) -> str:
+    """Return which tasks of a run work now, from the states of all its tasks. Pure."""
     running = [task.removesuffix(" running") for task in tasks.split(", ") if task.endswith(" running")]
-    work = f"task {', '.join(running)} runs" if running else "waits for Airflow's scheduler"
-    return f"{work}, {int(seconds // 60)} min so far" if seconds >= 60 else work
+    return f"task {', '.join(running)} runs" if running else "waits for Airflow's scheduler"
 
 
 def failed(api: AirflowApi, dag_id: str, run_id: str, error: AirflowApiError) -> AirflowApiError:

@@ -1,6 +1,6 @@
 """State of a pipeline's run, stage by stage, and its lines on the terminal. Pure but for `shown`.
 
-The state is a frozen value. A terminal gets a live table, anything else a line for each change.
+The state is a frozen value. A terminal gets a live table, anything else a line for each change, and each ten seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rempart.cli import progress
+from rempart.deployment.setup.terminal import duration
 
 Condition = Literal["waiting", "running", "done", "failed", "not run"]
 
@@ -52,11 +53,12 @@ class RunState:
 
 
 def line(state: RunState, stage: StageState, now: float) -> str:
-    """Return a change of a stage as one line: seconds since the start, stage, and its condition in words."""
+    """Return a stage as one line: seconds since the start, stage, its condition in words, and for how long it runs."""
     took = stage.seconds(now) or 0.0
+    so_far = f", {duration(took)} so far" if took >= progress.AGAIN_SECONDS else ""
     told = {
         "waiting": "waits",
-        "running": stage.words or "running",
+        "running": f"{stage.words or 'running'}{so_far}",
         "done": f"done in {took:.0f} s: {stage.words}",
         "failed": f"FAILED after {took:.0f} s: {stage.words}",
         "not run": f"not run: {stage.words}",
@@ -72,12 +74,21 @@ Show = Callable[[RunState, StageState], object]
 def shown(
     stages: Sequence[str], out: Callable[[str], object], clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Show]:
-    """Show a run while it goes on: a live table of its stages at a terminal, else a line for each change."""
-    with progress.shown(steps=[progress.Step(stage) for stage in stages]) as view:
+    """Show a run while it goes on: a live table of its stages at a terminal, else a line for each change.
+
+    Without a change, the line of the stage that runs is written again each ten seconds.
+    """
+    with (
+        progress.shown(steps=[progress.Step(stage) for stage in stages]) as view,
+        progress.repeated(out, clock) as plain,
+    ):
 
         def tell(state: RunState, changed: StageState) -> None:
             if not view.live:
-                out(line(state, changed, clock()))
+                runs = changed.condition == "running"
+                plain.tell(
+                    line(state, changed, clock()), (lambda seconds: line(state, changed, clock())) if runs else None
+                )
             elif changed.condition == "not run":
                 view.move(changed.name, "waiting", f"not run: {changed.words}")
             else:

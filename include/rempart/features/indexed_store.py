@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from feast.infra.offline_stores import offline_utils  # noqa: TID253 - Feast is there when it loads this
-from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (  # noqa: TID253
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (  # noqa: TID253 - Feast loads this
     PostgreSQLOfflineStore,
     PostgreSQLOfflineStoreConfig,
     PostgreSQLRetrievalJob,
     _get_entity_df_event_timestamp_range,
     _get_entity_schema,
 )
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata  # noqa: TID253
-from feast.on_demand_feature_view import OnDemandFeatureView  # noqa: TID253
+from feast.infra.offline_stores.offline_store import RetrievalJob  # noqa: TID253
 from psycopg import sql
+
+from rempart.features.repository import HistoryRequest
 
 _NAME = "rempart.features.indexed_store.IndexedOfflineStore"
 
@@ -34,49 +34,23 @@ class IndexedOfflineStore(PostgreSQLOfflineStore):
     """Joins features to the rows of a query. Whatever else Feast asks is answered by its own store."""
 
     @staticmethod
-    def get_historical_features(
-        config: Any,
-        feature_views: list[Any],
-        feature_refs: list[str],
-        entity_df: Any,
-        registry: Any,
-        project: str,
-        full_feature_names: bool = False,
-        filter_by_created_timestamp: bool = False,
-        **options: Any,
-    ) -> RetrievalJob:
+    def get_historical_features(*given: Any, **asked: Any) -> RetrievalJob:
         """Return the job that reads the columns of `entity_df`, a query, and for each feature its newest value then."""
-        if not isinstance(entity_df, str) or filter_by_created_timestamp or any(options.values()):
-            return PostgreSQLOfflineStore.get_historical_features(
-                config,
-                feature_views,
-                feature_refs,
-                entity_df,
-                registry,
-                project,
-                full_feature_names,
-                filter_by_created_timestamp,
-                **options,
-            )
-        columns = _get_entity_schema(entity_df, config)
-        moment = offline_utils.infer_event_timestamp_from_entity_df(columns)
-        keys = offline_utils.get_expected_join_keys(project, feature_views, registry)
-        offline_utils.assert_expected_columns_in_entity_df(columns, keys, moment)
-        first, last = _get_entity_df_event_timestamp_range(entity_df, moment, config)
-        views = offline_utils.get_feature_view_query_context(
-            feature_refs, feature_views, registry, project, (first, last)
+        request = HistoryRequest.of(asked)
+        if not isinstance(request.entity_df, str) or request.options:
+            return PostgreSQLOfflineStore.get_historical_features(*given, **asked)
+        columns = _get_entity_schema(request.entity_df, request.config)
+        moment = request.moment(columns)
+        first, last = _get_entity_df_event_timestamp_range(request.entity_df, moment, request.config)
+        query = joined(
+            request.entity_df, columns, moment, request.contexts((first, last)), full_names=request.full_feature_names
         )
         return PostgreSQLRetrievalJob(
-            query=joined(entity_df, columns, moment, views, full_names=full_feature_names).as_string(None),
-            config=config,
-            full_feature_names=full_feature_names,
-            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            metadata=RetrievalMetadata(
-                features=feature_refs,
-                keys=[column for column in columns if column != moment],
-                min_event_timestamp=first,
-                max_event_timestamp=last,
-            ),
+            query=query.as_string(None),
+            config=request.config,
+            full_feature_names=request.full_feature_names,
+            on_demand_feature_views=request.on_demand(),
+            metadata=request.metadata(columns, moment, first, last),
         )
 
 

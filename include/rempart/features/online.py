@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from psycopg import sql
 
@@ -35,12 +34,15 @@ class Materialized:
     end: datetime | None
 
 
-def materialize(databases: FeatureDatabases, pipeline: ModelPipeline, *, keep_former: bool = True) -> Materialized:
+def materialize(
+    databases: FeatureDatabases, pipeline: ModelPipeline, now: datetime, *, keep_former: bool = True
+) -> Materialized:
     """Write to the online store the newest row of every entity that changed since the watermark; then move that.
 
     What is written is read back and compared with the offline store. All rows of both are compared if the online store
-    is not as the last run left it, an entity vanished, or that was not done for a day. All views are written in one
-    transaction, so a reader sees the values of one materialization. If the columns or definitions of a view changed,
+    is not as the last run left it, an entity vanished, or that was not done for a day before `now`. All views are
+    written in one transaction, so a reader sees the values of one materialization. If the columns or definitions of a
+    view changed,
     its former table stays until the next materialization, unless `keep_former` is false. Raises FeatureError when
     nothing was loaded, when the online store does not end up with exactly the rows of the offline store, and
     DatabaseUnavailable. In both cases the online store and the watermark stay as they were.
@@ -63,7 +65,7 @@ def materialize(databases: FeatureDatabases, pipeline: ModelPipeline, *, keep_fo
             generations.lock(online, pipeline.name)
             former = set(generations.tables_of(online, pipeline.name, former=True))
             for view in view_tables(pipeline):
-                content, compared_at, done = _materialize_view(pipeline, view, offline, online, at)
+                content, compared_at, done = _materialize_view(pipeline, view, offline, online, at, now)
                 marks[view.online] = (Mark(at, content), compared_at)
                 written += done
             generations.switch(online, pipeline.name, marks)
@@ -93,28 +95,19 @@ def reader(databases: FeatureDatabases, pipeline: ModelPipeline, view: str) -> I
         yield ViewReader(opened, pipeline, view)
 
 
-def online_rows(
-    databases: FeatureDatabases,
-    pipeline: ModelPipeline,
-    view: str,
-    keys: Sequence[Mapping[str, Any]],
-    at: datetime | None = None,
-) -> list[dict[str, Any]]:
-    """Return what `ViewReader.read` returns, by a connection for this read alone. Raises the errors of `reader`."""
-    with reader(databases, pipeline, view) as opened:
-        return opened.read(keys, at)
-
-
 def _materialize_view(
-    pipeline: ModelPipeline, view: ViewTable, offline: Session, online: Session, at: datetime
+    pipeline: ModelPipeline, view: ViewTable, offline: Session, online: Session, at: datetime, now: datetime
 ) -> tuple[Content, datetime, list[Span]]:
-    """Write changed entities and compare them; compare all entities where the state asks for it.
+    """Write changed entities and compare them; compare all entities where the state asks for it at `now`.
 
-    `at` is the time of the load: values that hold only later are not written. Return the content of the table, the load
-    at which all of it was last compared, and what was written.
+    `at` is the time of the load: values that hold only later are not written. Return the content of the table, when all
+    of it was last compared, and what was written.
     """
     state, what = _state(offline, online, pipeline, view), f"view '{view.view}' of '{pipeline.name}'"
-    baseline = state.baseline(at)
+    if state.in_future(now):
+        dated = f"the last full comparison is dated {state.compared_at}, after the present"
+        logger.warning("%s: %s: all rows are compared", what, dated)
+    baseline = state.baseline(now)
     if baseline is not None:
         wanted, changed = writing.digest(offline, view.online, writing.newest(view, at, baseline.since))
         if not changed.entities:
@@ -127,7 +120,7 @@ def _materialize_view(
                 return baseline.content.replaced(before, after), baseline.compared_at, [changed]
             logger.warning("%s: what was written differs from the offline store: all rows are compared", what)
     content, written = _compare_all(what, view, offline, online, at, state.since)
-    return content, at, written
+    return content, now, written
 
 
 def _compare_all(

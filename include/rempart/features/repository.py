@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import timedelta
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any, LiteralString
 
@@ -101,6 +101,62 @@ def fingerprint(databases: FeatureDatabases, pipeline: ModelPipeline) -> str:
         if opened.execute("SELECT to_regclass('public.feature_views')").fetchone() != (None,):
             (held,) = opened.execute(_HELD, {"project": pipeline.name}).fetchone() or (None,)
     return f"{hashlib.sha256(told).hexdigest()}-{held}"
+
+
+@dataclass(frozen=True)
+class HistoryRequest:
+    """What Feast asks an offline store for: features of the rows of `entity_df` at the moment of each row.
+
+    `options`: what else Feast passes, which changes the question.
+    """
+
+    config: Any
+    feature_views: list[Any]
+    feature_refs: list[str]
+    entity_df: Any
+    registry: Any
+    project: str
+    full_feature_names: bool
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> HistoryRequest:
+        """Return the request in the arguments of `get_historical_features`, which Feast passes by name."""
+        own = [field.name for field in fields(cls) if field.name != "options"]
+        options = {name: value for name, value in asked.items() if name not in own and value}
+        return cls(**{name: asked[name] for name in own}, options=options)
+
+    def moment(self, columns: dict[str, Any]) -> str:
+        """Return which of the rows' columns has the moment. Raises Feast's errors if a key is missing."""
+        from feast.infra.offline_stores import offline_utils
+
+        moment: str = offline_utils.infer_event_timestamp_from_entity_df(columns)
+        keys = offline_utils.get_expected_join_keys(self.project, self.feature_views, self.registry)
+        offline_utils.assert_expected_columns_in_entity_df(columns, keys, moment)
+        return moment
+
+    def contexts(self, span: tuple[datetime, datetime]) -> list[Any]:
+        """Return Feast's context of each view. `span`: first and last moment of the rows."""
+        from feast.infra.offline_stores import offline_utils
+
+        views: list[Any] = offline_utils.get_feature_view_query_context(
+            self.feature_refs, self.feature_views, self.registry, self.project, span
+        )
+        return views
+
+    def on_demand(self) -> list[Any]:
+        """Return the views whose features are computed after the join."""
+        from feast.on_demand_feature_view import OnDemandFeatureView
+
+        views: list[Any] = OnDemandFeatureView.get_requested_odfvs(self.feature_refs, self.project, self.registry)
+        return views
+
+    def metadata(self, columns: Iterable[str], moment: str, first: Any, last: Any) -> Any:
+        """Return Feast's description of the job. `columns` and `moment`: of the rows; `first`, `last`: their span."""
+        from feast.infra.offline_stores.offline_store import RetrievalMetadata
+
+        keys = [column for column in columns if column != moment]
+        return RetrievalMetadata(self.feature_refs, keys, first, last)
 
 
 def apply(store: Any, pipeline: ModelPipeline) -> None:

@@ -46,7 +46,8 @@ def of_view(pipeline: ModelPipeline, name: str) -> dict[str, str]:
     view = pipeline.features[name]
     if isinstance(view, UsedView):
         source: ModelPipeline = view.source
-        place = ["used", dict(view.key), _moment(source, source.features[view.view].at)]
+        of = source.features[view.view]
+        place = ["used", dict(view.key), None if isinstance(of, UsedView) else _moment(source, of.at)]
         return {feature: _digest([*place, digest]) for feature, digest in of_view(source, view.view).items()}
     version = pipeline.version_column if pipeline.conflict_rule == "history" else None
     defined = _trailing(pipeline, view) if isinstance(view, TrailingView) else _row(pipeline, view)

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, get_parsing_context, task
 
 from rempart.errors import PipelineError, RempartError
-from rempart.flows.training.check_pipeline import check
+from rempart.flows.training.check_pipeline import fault_of
 from rempart.orchestration.policies.enforcement import refusal, today
 from rempart.orchestration.retries import RetryTransientErrors
 from rempart.settings import config
-from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, DagDefaults
 from rempart.sovereignty.classification import highest
-from rempart.sovereignty.dag_rules import BROKEN, pipeline_violations, tag_of
+from rempart.sovereignty.dag_rules import BROKEN, tag_of
 
 DIALECT = {"$schema": "http://json-schema.org/draft-07/schema#"}
 """Dialect of a run parameter's schema. Airflow checks each schema itself whenever it reads a scheduled DAG, and
@@ -102,7 +101,7 @@ def _dags(stage: str, kind: type[AnyPipeline], build: Callable[[str, AnyPipeline
     dags, current = {}, config.load()
     for name, loaded in load_all(wanted=lambda name: is_wanted(_dag_id(stage, name))).items():
         dag_id = _dag_id(stage, name)
-        fault = loaded if isinstance(loaded, PipelineError) else _fault(loaded, current)
+        fault = loaded if isinstance(loaded, PipelineError) else fault_of(loaded, current, today())
         if fault:
             # one sign is enough: the first stage carries it
             if stage == "ingest":
@@ -114,45 +113,6 @@ def _dags(stage: str, kind: type[AnyPipeline], build: Callable[[str, AnyPipeline
 
 def _dag_id(stage: str, pipeline: str) -> str:
     return re.sub(r"[^\w.-]", "_", f"{stage}_{pipeline}")
-
-
-_judgements: dict[str, tuple[tuple[Pipeline, Config, date], PipelineError | None]] = {}
-"""By pipeline: what was judged, and its fault. Each stage asks again for what another stage has just been told."""
-
-
-def _fault(pipeline: Pipeline, current: Config) -> PipelineError | None:
-    """Return why a pipeline cannot run. Judged again if its file, rempart.yaml or the day has changed."""
-    facts = (pipeline, current, today())
-    known = _judgements.get(pipeline.name)
-    if known is None or known[0] != facts or _reads_others(pipeline):
-        known = _judgements[pipeline.name] = (facts, _not_allowed(pipeline, current) or _cannot_run(pipeline))
-    return known[1]
-
-
-def _reads_others(pipeline: Pipeline) -> bool:
-    """Return whether a pipeline's check reads files of other pipelines, which may have changed."""
-    labelled = isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_ is not None
-    return labelled or pipeline.source.kind == "derived"
-
-
-def _not_allowed(pipeline: Pipeline, current: Config) -> PipelineError | None:
-    violations = pipeline_violations(current, pipeline.classification, on=today())
-    if not violations:
-        return None
-    lines = "".join(f"\n[{violation.rule}] {violation.what}" for violation in violations)
-    return PipelineError(
-        f"build the DAGs of include/pipelines/{pipeline.name}.yaml: the policy does not allow its data at their "
-        f"places:{lines}",
-        " / ".join(dict.fromkeys(violation.remedy for violation in violations)),
-    )
-
-
-def _cannot_run(pipeline: Pipeline) -> PipelineError | None:
-    try:
-        check(pipeline, thorough=False)
-    except PipelineError as fault:
-        return fault
-    return None
 
 
 def _built(dag_id: str, pipeline: AnyPipeline, build: Callable[[str, AnyPipeline], DAG]) -> DAG:

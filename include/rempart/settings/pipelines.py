@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -311,6 +312,16 @@ def sources_of(pipeline: Pipeline) -> list[str]:
     """Return the names of the pipelines whose feature views a pipeline uses, in order."""
     used = pipeline.used_views().values() if isinstance(pipeline, ModelPipeline) else ()
     return sorted({view.pipeline for view in used})
+
+
+def changed_at() -> datetime:
+    """Return when a file of which Airflow makes the pipelines' DAGs was changed last, by this machine's clock (UTC)."""
+    root, newest = project_root(), 0.0
+    for file in (root / "rempart.yaml", *(root / "dags").rglob("*"), *(root / "include").rglob("*")):
+        if "__pycache__" not in file.parts:
+            with suppress(OSError):  # such as a file that is deleted meanwhile
+                newest = max(newest, file.lstat().st_ctime)
+    return datetime.fromtimestamp(newest, UTC)
 
 
 def watched() -> list[str]:

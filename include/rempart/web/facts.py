@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import TypeVar, get_args
 
 from rempart.coordination.active import Active
@@ -62,7 +62,8 @@ class Unknown:
 class CockpitFacts:
     """All facts at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest record.
 
-    `forged`: number of records without a valid signature at the end of the ledger, at most FORGED.
+    `forged`: number of records without a valid signature at the end of the ledger, at most FORGED. `at_fault`:
+    pipelines that cannot run although their files are valid.
     """
 
     at: datetime
@@ -72,6 +73,7 @@ class CockpitFacts:
     pipelines: Mapping[str, Pipeline | PipelineError] | Unknown
     head: str = ""
     forged: int = 0
+    at_fault: frozenset[str] | Unknown = frozenset()
 
     def of(self, kind: Kind) -> tuple[Evidence, ...]:
         """Return the records of a kind; empty if the ledger did not answer: callers that count check `evidence`
@@ -96,7 +98,7 @@ class CockpitFacts:
             "configuration": self.config,
             "active site": self.active,
             "ledger": self.evidence,
-            "pipelines": self.pipelines,
+            "pipelines": self.pipelines if isinstance(self.pipelines, Unknown) else self.at_fault,
         }
         return {name: found.why for name, found in sources.items() if isinstance(found, Unknown)}
 
@@ -114,7 +116,19 @@ def gather(
     at, found = clock(), known("the ledger", lambda: _evidence(platform.ledger, before))
     head, evidence, forged = ("", found, 0) if isinstance(found, Unknown) else found
     active = known("the active site", platform.active)
-    return CockpitFacts(at, platform.config, active, evidence, known("the pipelines", load_all), head, forged)
+    pipelines = known("the pipelines", load_all)
+    at_fault = known("the pipelines", lambda: _at_fault(pipelines, platform.config, at.date()))
+    return CockpitFacts(at, platform.config, active, evidence, pipelines, head, forged, at_fault)
+
+
+def _at_fault(pipelines: Mapping[str, Pipeline | PipelineError] | Unknown, config: Config, on: date) -> frozenset[str]:
+    """Return the pipelines with a valid file that cannot run. Their DAG stands for the fault, and starts nothing."""
+    from rempart.flows.training.check_pipeline import fault_of
+
+    files = {} if isinstance(pipelines, Unknown) else pipelines
+    return frozenset(
+        name for name, found in files.items() if isinstance(found, Pipeline) and fault_of(found, config, on)
+    )
 
 
 def _evidence(ledger: Ledger, before: CockpitFacts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from rempart.settings.pipeline import Pipeline
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.data import quarantined
@@ -44,12 +45,13 @@ METRICS: Mapping[str, str] = {
     "rempart_site_old_bytes": "Bytes of a bucket's old versions.",
     "rempart_locks_lapsing": "Locks of a bucket that end soon or are missing, by the objects that they protect.",
     "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied objects.",
+    "rempart_pipeline_valid": "Whether a pipeline can run (1), or it is at fault (0).",
     "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
     "rempart_feature_age_seconds": "Age of the newest online value of a feature view.",
     "rempart_feature_age_limit_seconds": "Oldest age that is fresh: `max_age` of the view.",
     "rempart_feature_entities": "Entities of a feature view in the online store.",
     "rempart_feature_skew_known": "Whether a view was compared with the snapshot in the last two days (1) or not (0).",
-    "rempart_feature_skew_entities": "Entities whose online values differ from the snapshot at the last comparison.",
+    "rempart_feature_skew_entities": "Entities whose online values differ, by the last comparison with a result.",
     "rempart_champion_margin_ratio": "Share by which a champion is better than the strictest bound of the gate.",
 }
 """Every metric with its description. All are gauges."""
@@ -77,6 +79,7 @@ def _samples(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     for verdict in loss.judge(facts, now).sites:
         yield "rempart_site_loss_state", {"site": verdict.site}, _STATES[verdict.state]
     yield from _objectives(facts, now)
+    yield from _of_pipelines(facts)
     if isinstance(facts.evidence, Unknown):
         return
     yield from _of_ledger(facts, now)
@@ -118,6 +121,14 @@ def _of_ledger(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
             yield "rempart_champion_margin_ratio", labels, champion.margin
 
 
+def _of_pipelines(facts: CockpitFacts) -> Iterator[Sample]:
+    if isinstance(facts.pipelines, Unknown) or isinstance(facts.at_fault, Unknown):
+        return
+    for name, file in facts.pipelines.items():
+        valid = isinstance(file, Pipeline) and name not in facts.at_fault
+        yield "rempart_pipeline_valid", {"pipeline": name}, float(valid)
+
+
 def _of_features(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     for pipeline in () if isinstance(facts.pipelines, Unknown) else facts.pipelines:
         for view in feature_views(facts, pipeline, now):
@@ -131,7 +142,7 @@ def _of_features(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
             if view.entities is not None:
                 yield "rempart_feature_entities", labels, float(view.entities)
             if view.skew != "not compared":
-                yield "rempart_feature_skew_known", labels, float(view.different is not None)
+                yield "rempart_feature_skew_known", labels, float(view.is_current)
             if view.different is not None:
                 yield "rempart_feature_skew_entities", labels, float(view.different)
 

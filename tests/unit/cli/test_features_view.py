@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from rempart.cli import app, feature_lines, json_documents
 from rempart.cli.views import facts as gathered
+from rempart.errors import PipelineError
 from rempart.features.catalogue.entries import CatalogueFacts, catalogue
 from rempart.flows.training import materialize
 from rempart.web import page, pages
@@ -101,17 +102,38 @@ def test_the_commands_print_lines_or_one_document(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("silent", [False, True])
 def test_the_page_has_each_view_with_its_features_and_users(found: CockpitFacts, language: Any, silent: bool) -> None:
-    from rempart.web.rendering import _templates
-
     if silent:
         found = Watched().facts(evidence=SILENT)
-    t = Texts(language, texts := own_texts().texts_in(language))
-    template = _templates().get_template("features.html")
-    content = {"found": features(found, NOW), "base": "/rempart", "pages": (), "current": "features"}
-    shown = template.render(t=t, here=lambda language: "", evidence=True, operate=False, **content)
+    texts, shown = own_texts().texts_in(language), rendered(found, language)
     assert shown.count("<h2 id=") == 3 and "{" not in shown
     assert 'id="hotel_bookings.agent_trend"' in shown and texts["features.rows"] in shown
     assert (f"{MODEL} 1</a>" in shown) is not silent and (texts["features.nobody"] in shown) is not silent
+
+
+def rendered(found: CockpitFacts, language: Any) -> str:
+    from rempart.web.rendering import _templates
+
+    t = Texts(language, own_texts().texts_in(language))
+    content = {"found": features(found, NOW), "base": "/rempart", "pages": (), "current": "features"}
+    return (
+        _templates()
+        .get_template("features.html")
+        .render(t=t, here=lambda language: "", evidence=True, operate=False, **content)
+    )
+
+
+def test_views_of_pipelines_that_cannot_be_read_are_unknown_and_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Watched().facts(pipelines=Unknown("the pipelines: no answer"))
+    for words in (("feature", "list"), ("pipeline", "list"), ("model", "list")):
+        monkeypatch.setattr(gathered, "gather", lambda: silent)
+        listed = CliRunner().invoke(app, [*words])
+        assert listed.exit_code == 1 and "UNKNOWN: pipelines: the pipelines: no answer" in listed.output
+        assert "There is no" not in listed.output
+    for words in (("feature", "show", f"{MODEL}.booking"), ("pipeline", "show", MODEL)):
+        shown = CliRunner().invoke(app, [*words])
+        assert isinstance(shown.exception, PipelineError) and "no answer" in shown.exception.what
+    page = rendered(silent, "en")
+    assert "<p>not known</p>" in page and "<p>None.</p>" not in page
 
 
 def own_texts() -> page.Page:

@@ -9,6 +9,7 @@ import py_compile
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -226,7 +227,7 @@ def test_the_age_of_a_process_grows_with_its_clock_and_begins_before_its_imports
 
 def test_the_stages_of_the_demo_add_up_to_its_total() -> None:
     told: list[str] = []
-    stages = demo_stages.Stages(told.append, before=2.5)
+    stages = demo_stages.Stages(progress.Repeated(told.append), before=2.5)
     stages.ended("set-up", 2.5, "installed")
     for name in ("start", "deliver", "gate"):
         stages.begin(name, "begins")
@@ -237,6 +238,52 @@ def test_the_stages_of_the_demo_add_up_to_its_total() -> None:
     parts = [float(word) for word in demo_stages.in_words(seconds).replace("=", " ").split() if word[0].isdigit()]
     assert parts[0] == pytest.approx(sum(parts[1:]), abs=0.001)
     assert [line.split()[2] for line in told] == ["set-up", "start", "start", "deliver", "deliver", "gate", "gate"]
+
+
+def test_what_goes_on_is_written_again_after_ten_seconds_without_a_line_and_not_once_it_ended() -> None:
+    told: list[str] = []
+    now = [0.0]
+    lines = progress.Repeated(told.append, lambda: now[0])
+    lines.tell("starts", lambda seconds: f"goes on, {seconds:.0f} s so far")
+    for second in (9.0, 10.0, 15.0, 21.0):
+        now[0] = second
+        lines.tick()
+    lines.tell("done")
+    now[0] = 100.0
+    lines.tick()
+    assert told == ["starts", "goes on, 10 s so far", "goes on, 21 s so far", "done"]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_plain_lines_are_written_again_by_themselves_and_a_terminal_has_its_clock(
+    monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    monkeypatch.setattr(progress, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "is_live", lambda stream, environment: live)
+    again = threading.Event()
+
+    def ticking() -> bool:
+        return "plain-lines" in {thread.name for thread in threading.enumerate()}
+
+    with progress.repeated(lambda line: line == "goes on" and again.set()) as lines:
+        lines.tell("starts", lambda seconds: "goes on")
+        assert ticking() is not live and (live or again.wait(60))
+    assert not ticking()
+
+
+def test_a_stage_of_the_demo_tells_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "AGAIN_SECONDS", 0.0)
+    told: list[str] = []
+    plain = progress.Repeated(told.append)
+    stages = demo_stages.Stages(plain)
+    stages.begin("train", "POST /api/v2/dags/train_hotel_bookings/dagRuns {}")
+    stages.event("train running")
+    plain.tick()
+    assert told[-1].split()[2] == "train" and told[-1].endswith("train running, 0 s so far")
+    stages.result("version 1 is a candidate")
+    plain.tick()
+    assert len(told) == 3 and told[-1].endswith("version 1 is a candidate")
 
 
 def test_the_demo_ends_with_what_to_open_first_and_what_to_try_next() -> None:

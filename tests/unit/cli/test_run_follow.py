@@ -242,6 +242,13 @@ def test_a_line_names_the_time_since_the_start_and_the_time_of_the_stage() -> No
     assert run_view.line(state, stage, 131.4) == "  31.4 s  train        done in 21 s: Version 4 was trained."
 
 
+def test_a_line_that_is_written_again_names_the_time_of_the_stage_so_far() -> None:
+    stage = StageState("train", "running", began=110.0, words="task train runs")
+    state = RunState("p", 100.0, (StageState("ingest"), stage))
+    assert run_view.line(state, stage, 119.0) == "  19.0 s  train        task train runs"
+    assert run_view.line(state, stage, 185.0) == "  85.0 s  train        task train runs, 1 min 15 s so far"
+
+
 def test_a_change_keeps_the_other_stages() -> None:
     state = RunState("p", 0.0, (StageState("ingest"), StageState("train")))
     after = state.with_stage(StageState("train", "failed"))

@@ -77,10 +77,19 @@ def _undefined() -> AirflowApi:
     raise ConnectionMissing("No connection 'airflow_api' is defined", "Define it.")
 
 
-@pytest.mark.parametrize("opened", [_stopped, _undefined])
-def test_an_airflow_that_cannot_be_asked_is_unknown_and_never_nothing(opened: Callable[[], AirflowApi]) -> None:
+def _reset() -> AirflowApi:
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize(
+    ("opened", "why"),
+    [(_stopped, "no answer"), (_undefined, "No connection 'airflow_api'"), (_reset, "ConnectionResetError")],
+)
+def test_an_airflow_that_cannot_be_asked_is_unknown_and_never_nothing(
+    opened: Callable[[], AirflowApi], why: str
+) -> None:
     found = running.look(opened, "p", ("ingest",))
     (line,) = running.lines(found, NOW)
-    assert line.startswith("UNKNOWN: whether a stage runs: ") and "nothing" not in line
+    assert line.startswith("UNKNOWN: whether a stage runs: ") and why in line and "nothing" not in line
     document = running.as_json(found)
     assert document and document["runs"] is None and document["unknown"] and running.step(found, "p", RUN) is RUN

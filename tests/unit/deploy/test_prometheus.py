@@ -55,6 +55,11 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         {"site": "primary"},
         "The loss of primary",
     ),
+    "RempartPipelineAtFault": (
+        {'rempart_pipeline_valid{pipeline="p"}': "0x240"},
+        {"pipeline": "p"},
+        "p: the pipeline cannot run",
+    ),
     "RempartQuarantineGrows": (
         {'rempart_quarantined_rows{pipeline="p"}': "0+2x240"},
         {"pipeline": "p"},
@@ -117,6 +122,7 @@ HEALTHY = {
     "rempart_ledger_forged_records": "0x240",
     'rempart_site_loss_state{site="primary"}': "1x240",
     'rempart_quarantined_rows{pipeline="p"}': "7x240",
+    'rempart_pipeline_valid{pipeline="p"}': "1x240",
     'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "0x240",
     'rempart_locks_lapsing{site="haven",bucket="evidence",protects="evidence"}': "0x240",
     'rempart_usage_known{site="haven"}': "1x240",

@@ -25,12 +25,14 @@ class Offline:
     rows: dict[str, tuple[int, datetime]] = field(default_factory=dict)
     mark: Mark | None = None
     vanished_at: datetime | None = None
+    loaded_at: datetime = START
 
     @property
     def wanted(self) -> dict[str, int]:
         return {entity: value for entity, (value, _) in self.rows.items()}
 
     def load(self, rows: dict[str, int], at: datetime) -> None:
+        self.loaded_at = at = max(at, self.loaded_at + timedelta(microseconds=1))  # none is dated before an earlier one
         if self.rows.keys() - rows.keys():
             self.vanished_at = at
         self.rows = {
@@ -48,21 +50,21 @@ class Online:
     compared_at: datetime | None = None
     is_current: bool = False
 
-    def run(self, offline: Offline, at: datetime) -> Mark:
+    def run(self, offline: Offline, now: datetime) -> Mark:
         """Do what `online.materialize` does, in dictionaries."""
         baseline = ViewState(self.is_current, offline.mark, self.mark, self.compared_at, offline.vanished_at).baseline(
-            at
+            now
         )
         if baseline is None:
-            self.rows, self.compared_at = offline.wanted, at
+            self.rows, self.compared_at = offline.wanted, now
             left = content(self.rows)
         else:
-            assert at - baseline.compared_at < FULL_COMPARISON_EVERY
+            assert timedelta() <= now - baseline.compared_at < FULL_COMPARISON_EVERY
             changed = {entity: value for entity, (value, loaded) in offline.rows.items() if loaded > baseline.since}
             old = {entity: self.rows[entity] for entity in changed.keys() & self.rows.keys()}
             self.rows |= changed
             left = baseline.content.replaced(content(old), content(changed))
-        self.is_current, self.mark = True, Mark(at, left)
+        self.is_current, self.mark = True, Mark(offline.loaded_at, left)
         return self.mark
 
 
@@ -76,6 +78,7 @@ events = st.lists(
         st.tuples(st.just("online database restored"), st.integers(0, 9)),
         st.tuples(st.just("offline database restored"), st.integers(0, 9)),
         st.tuples(st.just("another view was current"), st.none()),
+        st.tuples(st.just("the clock is wrong for a load and a run"), rows),
     ),
     max_size=14,
 )
@@ -85,20 +88,22 @@ events = st.lists(
 def test_the_online_table_equals_the_offline_store_after_a_run_whatever_happened(
     happened: list[tuple[str, object]], step: timedelta
 ) -> None:
-    offline, online, at, loaded_at = Offline(), Online(), START, START
+    offline, online, at = Offline(), Online(), START
     past_online: list[Online] = [Online()]
     past_offline: list[Offline] = [Offline()]
     for what, detail in [*happened, ("run", None)]:
         at += step
         if what == "load" and isinstance(detail, dict):
             offline.load(detail, at)
-            loaded_at = at
         elif what == "run":
-            offline.mark = online.run(offline, loaded_at)
+            offline.mark = online.run(offline, at)
             assert online.rows == offline.wanted
             assert offline.mark.content == content(online.rows), "the sum follows every change"
         elif what == "killed between the commits":
-            online.run(offline, loaded_at)
+            online.run(offline, at)
+        elif what == "the clock is wrong for a load and a run" and isinstance(detail, dict):
+            offline.load(detail, at + timedelta(days=400))
+            offline.mark = online.run(offline, at + timedelta(days=400))
         elif what == "another program writes" and isinstance(detail, dict):
             online.rows, online.mark = online.rows | detail, None  # as the table's trigger has it
         elif what == "another view was current":
@@ -108,11 +113,10 @@ def test_the_online_table_equals_the_offline_store_after_a_run_whatever_happened
             online = Online(dict(before.rows), before.mark, before.compared_at, before.is_current)
         elif what == "offline database restored" and isinstance(detail, int):
             old = past_offline[detail % len(past_offline)]
-            offline = Offline(dict(old.rows), old.mark, old.vanished_at)
-            offline.load(offline.wanted, at)  # a run begins with a load, which has a later time than all before
-            loaded_at = at
+            offline = Offline(dict(old.rows), old.mark, old.vanished_at, old.loaded_at)
+            offline.load(offline.wanted, at)  # a run begins with a load
         past_online.append(Online(dict(online.rows), online.mark, online.compared_at, online.is_current))
-        past_offline.append(Offline(dict(offline.rows), offline.mark, offline.vanished_at))
+        past_offline.append(Offline(dict(offline.rows), offline.mark, offline.vanished_at, offline.loaded_at))
 
 
 def test_all_rows_are_compared_at_least_once_a_day() -> None:
@@ -120,5 +124,8 @@ def test_all_rows_are_compared_at_least_once_a_day() -> None:
     state = ViewState(is_current=True, offline=mark, online=mark, compared_at=START)
     assert state.baseline(START + FULL_COMPARISON_EVERY - HOUR)
     assert state.baseline(START + FULL_COMPARISON_EVERY) is None
+    assert not state.in_future(START)
+    early = START - timedelta(seconds=1)
+    assert state.in_future(early) and state.baseline(early) is None, "a clock was wrong: the date says nothing"
     assert ViewState(is_current=True, offline=mark, online=None, compared_at=START).baseline(START) is None
     assert ViewState(is_current=False, offline=mark, online=mark, compared_at=START).since is None

@@ -98,6 +98,33 @@ def test_a_difference_is_red_and_a_comparison_that_failed_or_is_old_is_unknown(o
     found = views(watched, later)["stay"]
     assert (found.skew, found.different) == (("different", 3) if outcome == "different" else ("unknown", None))
     assert found.skew_state == ("bad" if outcome == "different" else "unknown")
+    assert found.is_current == (outcome == "different")
+
+
+@pytest.mark.parametrize("later", ["unknown", "old", "of other views", "equal"])
+def test_a_known_difference_stays_until_a_comparison_finds_the_view_equal(later: str) -> None:
+    watched = Watched()
+    watched.materialization(VIEWS)
+    watched.skew(VIEWS, ago=4 * HOUR, different=3)
+    if later == "unknown":
+        watched.record("skew", "stays", {"seed": 1, "size": 9, "outcome": "unknown", "why": "loaded", "views": {}})
+    elif later != "old":
+        watched.skew(["trend"] if later == "of other views" else VIEWS)
+    found = views(watched, COMPARED_WITHIN if later == "old" else timedelta())["stay"]
+    facts = watched.facts(pipelines={"stays": pipeline()})
+    known = figures(facts)
+    labels = '{pipeline="stays",view="stay"}'
+    told = "\n".join(lines.state_lines(pipeline_states(facts, NOW)[0], "landing"))
+    if later == "equal":
+        assert (found.skew, found.different, found.is_current) == ("equal", 0, True)
+        assert "DIFFERENT" not in told and known[f"rempart_feature_skew_entities{labels}"] == 0
+        return
+    assert (found.skew, found.different, found.skew_state, found.is_current) == ("different", 3, "bad", False)
+    assert found.compared_at == NOW - 4 * HOUR
+    assert known[f"rempart_feature_skew_entities{labels}"] == 3
+    if later != "old":
+        assert known[f"rempart_feature_skew_known{labels}"] == 0
+        assert "DIFFERENT: 3 of 90 entities, 2026-03-01 08:00 UTC (unknown since)" in told
 
 
 def test_figures_have_no_sample_for_what_is_not_known() -> None:

@@ -44,7 +44,7 @@ class Demo:
     stages: Stages = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stages = Stages(self.out)
+        self.stages = Stages(progress.Repeated(self.out))
 
     def check(self, ok: bool, fact: str) -> None:
         """Check a fact that must be true for the demo to succeed."""
@@ -188,8 +188,9 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print, *, 
     """
     file = config.var_dir() / "demo-report.json"
     before = _before(time.time())
-    with progress.shown("", steps(_last(file), {**STAGES, **demo_flights.STAGES} if flights else STAGES)) as view:
-        stages = Stages(out, view, before)
+    planned = steps(_last(file), {**STAGES, **demo_flights.STAGES} if flights else STAGES)
+    with progress.shown("", planned) as view, progress.repeated(out) as plain:
+        stages = Stages(plain, view, before)
         stages.ended("set-up", before, "the locked environment is installed")
         stages.begin("start", "PostgreSQL, two S3 sites, MLflow and Airflow")
         start_stack()

@@ -1,4 +1,4 @@
-"""Shows the stages of the demo: a live table at a terminal, two plain lines a stage elsewhere; and the end of it.
+"""Shows the stages of the demo: a live table at a terminal, plain lines elsewhere; and the end of it.
 
 The stages follow each other without a gap, so that their seconds add up to the total.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.cli.progress import Progress, Step
+from rempart.cli.progress import Progress, Repeated, Step
+from rempart.deployment.setup.terminal import duration
 from rempart.orchestration import run_notes
 
 STAGES: dict[str, float | None] = {
@@ -40,26 +41,27 @@ def steps(last: Mapping[str, Any], stages: Mapping[str, float | None] = STAGES) 
 
 
 class Stages:
-    """The stages of one demo. `out` writes a line; `progress` is the live view, if there is one."""
+    """The stages of one demo. `plain` writes lines; `progress` is the live view, if there is one."""
 
-    def __init__(self, out: Callable[[str], None], progress: Progress | None = None, before: float = 0.0) -> None:
-        self._out = out
+    def __init__(self, plain: Repeated, progress: Progress | None = None, before: float = 0.0) -> None:
+        self._plain = plain
         self._progress = progress if progress and progress.live else None
         self._zero = time.monotonic() - before
         self._at = self._zero
-        self._now = ""
+        self._now = self._event = ""
         self.seconds: dict[str, float] = {}
 
     def begin(self, stage: str, line: str = "") -> None:
         """Begin a stage at the moment in which the one before ended."""
-        self._now = stage
+        self._now, self._event = stage, line
         if self._progress:
             self._progress.move(stage, "running", line)
         elif line:
-            self._tell(stage, line)
+            self._plain.tell(self._line(line), self._still)
 
     def event(self, line: str) -> None:
-        """Show what the stage does now: at a terminal only, where it replaces the event before."""
+        """Show what the stage does now: at a terminal at once, else with the next line that is written again."""
+        self._event = line
         if self._progress and self._now:
             self._progress.move(self._now, "running", line)
 
@@ -71,7 +73,7 @@ class Stages:
         if self._progress:
             self._progress.move(self._now, "done", text)
         else:
-            self._tell(self._now, f"done in {seconds:.1f} s: {text}")
+            self._plain.tell(self._line(f"done in {seconds:.1f} s: {text}"))
 
     def ended(self, stage: str, seconds: float, text: str) -> None:
         """Show a stage that has ended before the demo could show it."""
@@ -84,15 +86,18 @@ class Stages:
     def checked(self, ok: bool, fact: str) -> None:
         """Show a check. At a terminal the table already tells the good ones."""
         if not (self._progress and ok):
-            self._out(f"          {'✓' if ok else '✗'} {fact}")
+            self._plain.tell(f"          {'✓' if ok else '✗'} {fact}")
 
     @property
     def total(self) -> float:
         """Seconds of all stages together."""
         return round(sum(self.seconds.values()), 1)
 
-    def _tell(self, stage: str, line: str) -> None:
-        self._out(f"{time.monotonic() - self._zero:6.1f} s  {stage:<10} {line}")
+    def _line(self, text: str) -> str:
+        return f"{time.monotonic() - self._zero:6.1f} s  {self._now:<10} {text}"
+
+    def _still(self, seconds: float) -> str:
+        return self._line(f"{self._event}, {duration(seconds)} so far")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def list_features(as_json: AsJson = False) -> None:
     """
     from rempart.cli import feature_lines
     from rempart.cli.views import facts, pipelines
+    from rempart.web.facts import Unknown
     from rempart.web.read_models.catalogue.views import of_facts
     from rempart.web.read_models.messages import moment
 
@@ -39,7 +40,8 @@ def list_features(as_json: AsJson = False) -> None:
     if as_json:
         json_documents.show({"at": found.at, "unknown": found.unknown(), **asdict(catalogue)})
     else:
-        rendering.show((*feature_lines.listing(catalogue), *pipelines.unknown(moment(found, found.at))))
+        listed = () if isinstance(found.pipelines, Unknown) else feature_lines.listing(catalogue)
+        rendering.show((*listed, *pipelines.unknown(moment(found, found.at))))
     raise typer.Exit(0 if facts.complete(found) else 1)
 
 
@@ -66,6 +68,7 @@ def show_feature(
 
     json_documents.begin(as_json)
     found = facts.gather()
+    names.require_pipelines(found)
     views = {view.name: view for view in of_facts(found).views}
     view = views[names.require("feature view", name, views, "See which pipelines are valid: `rempart pipeline list`.")]
     loaded = known("the feature store", lambda: loaded_snapshot(open_platform(), view.pipeline))

@@ -43,7 +43,7 @@ def list_models(as_json: AsJson = False) -> None:
         document = {"at": found.at, "unknown": found.unknown(), "models": list(states.values()), "without": without}
         json_documents.show(document)
     else:
-        if not isinstance(found.evidence, Unknown):
+        if not isinstance(found.evidence, Unknown) and (states or not isinstance(found.pipelines, Unknown)):
             rendering.show(models.listing(list(states.values()), without))
         rendering.show(pipelines.unknown(moment(found, found.at)))
     raise typer.Exit(0 if facts.complete(found) else 1)

@@ -36,6 +36,7 @@ def list_pipelines(as_json: AsJson = False) -> None:
     """
     from rempart.cli.views import facts, pipelines
     from rempart.settings import config
+    from rempart.web.facts import Unknown
     from rempart.web.read_models.messages import moment
     from rempart.web.read_models.pipeline_states import pipeline_states
 
@@ -50,7 +51,8 @@ def list_pipelines(as_json: AsJson = False) -> None:
         }
         json_documents.show(document)
     else:
-        rendering.show((*pipelines.listing(states, landing), *pipelines.unknown(moment(found, found.at))))
+        listed = () if isinstance(found.pipelines, Unknown) else pipelines.listing(states, landing)
+        rendering.show((*listed, *pipelines.unknown(moment(found, found.at))))
     raise typer.Exit(0 if facts.complete(found) else 1)
 
 
@@ -124,7 +126,7 @@ def run_pipeline(
         rempart pipeline run hotel_bookings --key nightly-2026-03-01
     """
     from rempart.airflow_api import AirflowApi
-    from rempart.cli import run_follow, run_view
+    from rempart.cli import progress, run_follow, run_view
     from rempart.cli.views import names
     from rempart.ingestion.draft import reminder
     from rempart.settings import config, pipelines
@@ -133,9 +135,13 @@ def run_pipeline(
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
-        typer.echo(f"Starting ingest_{name} in Airflow. A new pipeline file is read first: up to half a minute.")
-        sys.stdout.flush()
-        run = run_follow.start(api, name, key, stages)
+        with progress.repeated(typer.echo) as plain:
+            plain.tell(
+                f"Starting ingest_{name} in Airflow. A new pipeline file is read first: up to half a minute.",
+                lambda seconds: f"waits until Airflow has read the DAGs of {name}, {seconds:.0f} s so far",
+            )
+            sys.stdout.flush()
+            run = run_follow.start(api, name, key, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
         if not follow:
             typer.echo(f"started ingest_{name}: {page}")

@@ -39,14 +39,10 @@ def look(
     open_api: Callable[[], AirflowApi], pipeline: str, stages: Sequence[str], seconds: float = AT_MOST
 ) -> RunningStages:
     """Return the runs of a pipeline's stages that are queued or running."""
-    from rempart.errors import RempartError
-
     found = time_limit.answers({"Airflow": lambda: runs_of(open_api(), pipeline, stages)}, seconds)["Airflow"]
     if isinstance(found, RunningStages):
         return found
-    if not isinstance(found, (RempartError, OSError)):  # TimeoutError is an OSError
-        raise found
-    return RunningStages(silent=found.what if isinstance(found, RempartError) else str(found))
+    return RunningStages(silent=time_limit.reason(found))
 
 
 def runs_of(api: AirflowApi, pipeline: str, stages: Sequence[str]) -> RunningStages:

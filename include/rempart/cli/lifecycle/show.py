@@ -37,6 +37,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     json_documents.begin(as_json)
     found = facts.gather()
+    names.require_pipelines(found)
     states = {state.name: state for state in pipeline_states(found, found.at)}
     state, landing = states[names.pipeline(name, states)], config.load().buckets.landing
     objects, waits, runs = None, None, None

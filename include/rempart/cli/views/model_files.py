@@ -26,7 +26,7 @@ class ModelFiles:
 
 def look(open_platform: Callable[[], Platform], pipeline: str, version: str, seconds: float = AT_MOST) -> ModelFiles:
     """Return what is wrong with the files of a version. They are read, and compared with its evidence."""
-    from rempart.errors import ModelRefused, RempartError
+    from rempart.errors import ModelRefused
 
     def verified() -> None:
         platform = open_platform()
@@ -37,9 +37,7 @@ def look(open_platform: Callable[[], Platform], pipeline: str, version: str, sec
         return ModelFiles()
     if isinstance(found, ModelRefused):
         return ModelFiles(fault=found.what)
-    if not isinstance(found, (RempartError, OSError)):  # TimeoutError is an OSError
-        raise found
-    return ModelFiles(silent=found.what if isinstance(found, RempartError) else str(found))
+    return ModelFiles(silent=time_limit.reason(found))
 
 
 def _verify(ledger: Ledger, tracking: Connection, pipeline: str, version: str) -> None:

@@ -38,6 +38,15 @@ def pipeline(name: str, known: Collection[str]) -> str:
     return require("pipeline", name, known, "Draft a pipeline from a file: `rempart pipeline new your.csv`.")
 
 
+def require_pipelines(facts: CockpitFacts) -> None:
+    """Raise PipelineError if the pipelines are unknown, because then no name is known to be wrong."""
+    from rempart.errors import PipelineError
+    from rempart.web.facts import Unknown
+
+    if isinstance(facts.pipelines, Unknown):
+        raise PipelineError(f"read the pipelines: {facts.pipelines.why}", "Check the stack with `rempart status`.")
+
+
 def model(name: str, facts: CockpitFacts) -> ModelState:
     """Return a model on record. Raises UnknownName, and DatabaseUnavailable if the ledger did not answer."""
     from rempart.errors import DatabaseUnavailable

@@ -137,7 +137,8 @@ def _compared(found: FeatureView) -> str:
     if found.skew == "equal":
         return f"equal: {found.compared:,} entities, {text.moment(found.compared_at)}"
     if found.skew == "different":
-        return f"DIFFERENT: {found.different:,} of {found.compared:,} entities, {text.moment(found.compared_at)}"
+        since = "" if found.is_current else " (unknown since)"
+        return f"DIFFERENT: {found.different:,} of {found.compared:,} entities, {text.moment(found.compared_at)}{since}"
     return "never" if found.skew == "not compared" else f"unknown, {text.moment(found.compared_at)}"
 
 

@@ -33,16 +33,12 @@ def look(
     open_lake: Callable[[], tuple[Site, str]], pipeline: str, found: Sequence[Delivery], seconds: float = AT_MOST
 ) -> RefusedLines:
     """Return the lines of the newest of these deliveries. `open_lake`: the active site and the lake's bucket."""
-    from rempart.errors import RempartError
-
     if not found:
         return RefusedLines()
     answer = time_limit.answers({"site": lambda: _places(*open_lake(), pipeline, found)}, seconds)["site"]
     if not isinstance(answer, BaseException):
         return RefusedLines(answer)
-    if not isinstance(answer, (RempartError, OSError)):  # TimeoutError is an OSError
-        raise answer
-    return RefusedLines(silent=answer.what if isinstance(answer, RempartError) else str(answer))
+    return RefusedLines(silent=time_limit.reason(answer))
 
 
 def _places(site: Site, bucket: str, pipeline: str, found: Sequence[Delivery]) -> dict[str, Places]:

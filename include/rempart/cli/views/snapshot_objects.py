@@ -30,14 +30,10 @@ def look(
     open_platform: Callable[[], Platform], pipeline: Pipeline, snapshot: str, seconds: float = AT_MOST
 ) -> SnapshotObjects:
     """Return which objects of a snapshot are missing: `current.json`, its manifest, its parts. No part is read."""
-    from rempart.errors import RempartError
-
     found = time_limit.answers({"site": lambda: objects_of(open_platform(), pipeline, snapshot)}, seconds)["site"]
     if isinstance(found, SnapshotObjects):
         return found
-    if not isinstance(found, (RempartError, OSError)):  # TimeoutError is an OSError
-        raise found
-    return SnapshotObjects(silent=found.what if isinstance(found, RempartError) else str(found))
+    return SnapshotObjects(silent=time_limit.reason(found))
 
 
 def objects_of(platform: Platform, pipeline: Pipeline, snapshot: str) -> SnapshotObjects:

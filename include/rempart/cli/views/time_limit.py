@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
+from rempart.errors import RempartError
+
 Answer = TypeVar("Answer")
 
 
@@ -27,6 +29,18 @@ def answers(questions: Mapping[str, Callable[[], Answer]], seconds: float) -> di
         except TimeoutError:
             found[name] = TimeoutError(f"no answer within {seconds:.0f} s")
     return found
+
+
+def reason(found: BaseException) -> str:
+    """Return in words why a question has no answer: what an error of this platform says, else its text or its class.
+
+    Raises it if it is a fault of the program: neither an error of this platform nor one of the system or the network.
+    """
+    if isinstance(found, RempartError):
+        return found.what
+    if not isinstance(found, OSError):  # TimeoutError is one
+        raise found
+    return str(found) or type(found).__name__
 
 
 def _answer(question: Callable[[], Answer], to: Future[Answer]) -> None:

@@ -29,14 +29,10 @@ class WaitingFiles:
 
 def look(open_platform: Callable[[], Platform], pipeline: Pipeline, seconds: float = AT_MOST) -> WaitingFiles:
     """Return what waits under the pipeline's prefix at the active site. No file is read."""
-    from rempart.errors import RempartError
-
     found = time_limit.answers({"site": lambda: waiting_of(open_platform(), pipeline)}, seconds)["site"]
     if isinstance(found, WaitingFiles):
         return found
-    if not isinstance(found, (RempartError, OSError)):  # TimeoutError is an OSError
-        raise found
-    return WaitingFiles(silent=found.what if isinstance(found, RempartError) else str(found))
+    return WaitingFiles(silent=time_limit.reason(found))
 
 
 def waiting_of(platform: Platform, pipeline: Pipeline) -> WaitingFiles:

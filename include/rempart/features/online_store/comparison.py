@@ -42,7 +42,7 @@ class ViewState:
 
     `is_current`: the table is the view's current one; a former one may hold anything. `offline` and `online`: the mark
     of each database, None if there is none. The online database forgets its mark when a program other than a
-    materialization writes to the table or replaces it. `compared_at`: the load at which all rows were last compared.
+    materialization writes to the table, replaces it or alters it. `compared_at`: when all rows were last compared.
     `vanished_at`: the last load that left an entity without a row.
     """
 
@@ -57,24 +57,28 @@ class ViewState:
         """Return the load after which entities must have changed to be written; None means that all are."""
         return self.offline.at if self.offline and self.is_current else None
 
-    def baseline(self, at: datetime) -> Baseline | None:
-        """Return what is known of the table if that is enough to write and compare what changed until the load at `at`.
+    def in_future(self, now: datetime) -> bool:
+        """Return whether the last full comparison is dated after `now`: a clock was wrong, so the date says nothing."""
+        return self.compared_at is not None and self.compared_at > now
+
+    def baseline(self, now: datetime) -> Baseline | None:
+        """Return what is known of the table if that is enough to write and compare what changed since.
 
         None: all rows must be compared, since the table is not as the last run left it, an entity vanished, or the last
-        full comparison is a day old.
+        full comparison is a day old or dated in the future.
         """
         if not self.is_current or self.offline is None or self.offline != self.online or self.compared_at is None:
             return None
         if self.vanished_at is not None and self.vanished_at > self.offline.at:
             return None
-        if at - self.compared_at >= FULL_COMPARISON_EVERY:
+        if self.in_future(now) or now - self.compared_at >= FULL_COMPARISON_EVERY:
             return None
         return Baseline(self.offline.at, self.offline.content, self.compared_at)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A table that is as the last run left it: the load of that run, its content, and its last full comparison."""
+    """A table that is as the last run left it: the load of that run, its content, and when all rows were compared."""
 
     since: datetime
     content: Content

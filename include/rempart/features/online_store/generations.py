@@ -5,7 +5,8 @@ The former one has other columns, or values of other definitions.
 The online database has its own list of tables. A table is created, listed and dropped in one transaction, so an
 interrupted run leaves no table that the list does not name. The list also has the mark of each table: what the last
 materialization left in it. A trigger takes the mark away before anything is written, whoever writes; a materialization
-sets it last. So a table with a mark is as a materialization left it.
+sets it last. What no trigger sees (an altered table, a trigger that was switched off) leaves a trace in PostgreSQL's
+catalogue, and a mark counts only with the same one. So a table with a mark is as a materialization left it.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ _REGISTER: LiteralString = """
         pipeline text NOT NULL,
         view text NOT NULL,
         is_current boolean NOT NULL,
-        relation oid,
+        definition text,
         written_at timestamptz,
         entities bigint,
         hashes numeric,
         compared_at timestamptz
     );
-    COMMENT ON COLUMN online_tables.relation IS
-        'The table that the mark describes: a table that was restored or made again has another identifier.';
+    COMMENT ON COLUMN online_tables.definition IS
+        'What the catalogue says of the table that the mark describes. A table that was restored, made again or'
+        ' altered, or whose trigger was switched off, has another one.';
     CREATE OR REPLACE FUNCTION online_table_written() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog AS $$
     BEGIN
@@ -43,6 +45,21 @@ _REGISTER: LiteralString = """
         RETURN NULL;
     END $$"""
 _TRIGGER = "written"
+_DEFINITION: LiteralString = """(
+    SELECT encode(sha256(convert_to(string_agg(part, ' ' ORDER BY part COLLATE "C"), 'UTF8')), 'hex') FROM (
+        SELECT concat_ws(',', 'table', oid, relfilenode, xmin) FROM pg_class WHERE oid = to_regclass(%(table)s)
+        UNION ALL
+        SELECT concat_ws(',', 'column', attnum, xmin) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s)
+        UNION ALL
+        SELECT concat_ws(',', 'trigger', t.oid, t.tgenabled, t.xmin, f.xmin)
+        FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid WHERE t.tgrelid = to_regclass(%(table)s)
+    ) AS parts (part)
+)"""
+"""Hash of what the catalogue says of a table, its columns and triggers; NULL if there is no such table.
+
+`relfilenode` is another one after the table was rewritten, and `xmin`, the transaction that wrote an entry of the
+catalogue, after each statement that changed the entry. Neither changes when PostgreSQL vacuums or analyzes the table.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,11 +103,11 @@ def lock(opened: Session, pipeline: str) -> None:
 
 
 def entry(opened: Session, table: OnlineTable) -> TableEntry:
-    """Return what the list says of a table. A table that took the place of the one that was listed has no mark."""
+    """Return what the list says of a table. One that was altered, or took the place of the listed one, has no mark."""
     found = opened.execute(
-        "SELECT is_current, relation = to_regclass(%s)::oid, written_at, entities, hashes, compared_at"
-        " FROM online_tables WHERE name = %s",
-        (_qualified(table), table.name),
+        f"SELECT is_current, definition = {_DEFINITION}, written_at, entities, hashes, compared_at"  # noqa: S608 - a constant
+        " FROM online_tables WHERE name = %(name)s",
+        {"table": _qualified(table), "name": table.name},
     ).fetchone()
     if found is None:
         return TableEntry(is_current=False, mark=None, compared_at=None)
@@ -145,9 +162,16 @@ def switch(opened: Session, pipeline: str, current: Mapping[OnlineTable, tuple[M
     )
     for table, (mark, compared_at) in current.items():
         opened.execute(
-            "UPDATE online_tables SET relation = to_regclass(%s)::oid, written_at = %s, entities = %s, hashes = %s,"
-            " compared_at = %s WHERE name = %s",
-            (_qualified(table), mark.at, mark.content.rows, mark.content.hashes, compared_at, table.name),
+            f"UPDATE online_tables SET definition = {_DEFINITION}, written_at = %(at)s, entities = %(entities)s,"  # noqa: S608
+            " hashes = %(hashes)s, compared_at = %(compared_at)s WHERE name = %(name)s",
+            {
+                "table": _qualified(table),
+                "name": table.name,
+                "at": mark.at,
+                "entities": mark.content.rows,
+                "hashes": mark.content.hashes,
+                "compared_at": compared_at,
+            },
         )
 
 

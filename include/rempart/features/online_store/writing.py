@@ -151,10 +151,12 @@ def select(table: OnlineTable, fields: Sequence[Field] | None = None) -> sql.Com
 
 
 def with_incoming(online: Session, table: OnlineTable) -> None:
-    """Create the temporary table `incoming` with the table's columns, empty."""
+    """Create the temporary table `incoming` with the table's columns in the order in which they are sent, empty."""
     online.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(tables.name(INCOMING)))
     online.execute(
-        sql.SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(tables.name(INCOMING), tables.name(table.name))
+        sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+            tables.name(INCOMING), tables.names(column for column, _ in table.columns), tables.name(table.name)
+        )
     )
 
 

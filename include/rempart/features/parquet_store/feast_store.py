@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from feast.errors import InvalidEntityType  # noqa: TID253 - Feast is there when it loads this
-from feast.infra.offline_stores import offline_utils  # noqa: TID253
 from feast.infra.offline_stores.offline_store import (  # noqa: TID253
     OfflineStore,
     RetrievalJob,
     RetrievalMetadata,
 )
-from feast.on_demand_feature_view import OnDemandFeatureView  # noqa: TID253
 from feast.repo_config import FeastConfigBaseModel  # noqa: TID253
 
 from rempart.errors import FeatureError
 from rempart.features.parquet_store import joining, scratch
+from rempart.features.repository import HistoryRequest
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,52 +47,36 @@ class ParquetOfflineStore(OfflineStore):
     """Joins features to rows. The registry and all else that Feast does are Feast's."""
 
     @staticmethod
-    def get_historical_features(
-        config: Any,
-        feature_views: list[Any],
-        feature_refs: list[str],
-        entity_df: Any,
-        registry: Any,
-        project: str,
-        full_feature_names: bool = False,
-        **options: Any,
-    ) -> RetrievalJob:
+    def get_historical_features(*given: Any, **asked: Any) -> RetrievalJob:
         """Return the job that reads the columns of `entity_df`, and for each feature its newest value then.
 
         `entity_df` is a query of the scratch database, an Arrow table or a data frame.
         """
-        if entity_df is None or any(options.values()):
+        request = HistoryRequest.of(asked)
+        entities, full_names = request.entity_df, request.full_feature_names
+        if entities is None or request.options:
             raise FeatureError(
                 "join features: this store needs rows with their moments",
                 "Pass `entity_df`. A span of time, or a filter of created timestamps, is for `postgresql`.",
             )
-        place = config.offline_store.scratch
-        query = entity_df if isinstance(entity_df, str) else f"SELECT * FROM {_ENTITIES}"  # noqa: S608 - a constant
+        place = request.config.offline_store.scratch
+        query = entities if isinstance(entities, str) else f"SELECT * FROM {_ENTITIES}"  # noqa: S608 - a constant
         with scratch.reopened(place, _DOING) as connection:
-            _register(connection, entity_df)
+            _register(connection, entities)
             columns = dict(connection.sql(f"SELECT * FROM ({query}) AS asked LIMIT 0").df().dtypes)  # noqa: S608
-            moment = offline_utils.infer_event_timestamp_from_entity_df(columns)
-            keys = offline_utils.get_expected_join_keys(project, feature_views, registry)
-            offline_utils.assert_expected_columns_in_entity_df(columns, keys, moment)
+            moment = request.moment(columns)
             span = f'SELECT min("{moment}"), max("{moment}") FROM ({query}) AS asked'  # noqa: S608
             ((first, last),) = connection.execute(span).fetchall()
-            contexts = offline_utils.get_feature_view_query_context(
-                feature_refs, feature_views, registry, project, (first or _EPOCH, last or _EPOCH)
-            )
-            views = [joining.of_feast(context, full_names=full_feature_names) for context in contexts]
+            contexts = request.contexts((first or _EPOCH, last or _EPOCH))
+            views = [joining.of_feast(context, full_names=full_names) for context in contexts]
             shaped = [(view, joining.uniqueness(connection, view)) for view in views]
         return ParquetRetrievalJob(
             joining.joined(query, columns, moment, shaped),
-            entity_df,
+            entities,
             place,
-            full_feature_names=full_feature_names,
-            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            metadata=RetrievalMetadata(
-                features=feature_refs,
-                keys=[column for column in columns if column != moment],
-                min_event_timestamp=first,
-                max_event_timestamp=last,
-            ),
+            full_feature_names=full_names,
+            on_demand=request.on_demand(),
+            metadata=request.metadata(columns, moment, first, last),
         )
 
     @staticmethod

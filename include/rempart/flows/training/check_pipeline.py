@@ -1,4 +1,4 @@
-"""Check a pipeline as a whole before any run: what its feature store, trainer and expectations would refuse later.
+"""Check a pipeline as a whole before any run: what policy, feature store, trainer and expectations would refuse.
 
 The pipeline file validates itself when read; this module holds the checks that need the packages. It reads only the
 pipeline's own files.
@@ -24,6 +24,7 @@ from rempart.settings import pipelines
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Expectation, ModelPipeline, Pipeline
 from rempart.settings.schema import read_yaml
+from rempart.sovereignty.dag_rules import pipeline_violations
 from rempart.sovereignty.sources import decide_source
 from rempart.training.trainers import trainers
 
@@ -104,3 +105,45 @@ def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
         where = f"include/pipelines/{pipeline.name}.yaml"
         told = dict.fromkeys(f"{where}: {error.what}" for error in found)
         raise PipelineError("\n".join(told), _together(found))
+
+
+_judgements: dict[str, tuple[tuple[Pipeline, Config, date], PipelineError | None]] = {}
+"""By pipeline: what was judged, and its fault. Each stage's DAG and the cockpit ask again for the same."""
+
+
+def fault_of(pipeline: Pipeline, config: Config, on: date) -> PipelineError | None:
+    """Return why a pipeline cannot run, although its file is valid: the policy, or what `check` finds at once.
+
+    It is judged again if its file, the configuration or the day has changed.
+    """
+    facts = (pipeline, config, on)
+    known = _judgements.get(pipeline.name)
+    if known is None or known[0] != facts or _reads_others(pipeline):
+        known = _judgements[pipeline.name] = (facts, _not_allowed(pipeline, config, on) or _cannot_run(pipeline))
+    return known[1]
+
+
+def _reads_others(pipeline: Pipeline) -> bool:
+    """Return whether a pipeline's check reads files of other pipelines, which may have changed."""
+    labelled = isinstance(pipeline, ModelPipeline) and pipeline.prediction.from_ is not None
+    return labelled or pipeline.source.kind == "derived"
+
+
+def _not_allowed(pipeline: Pipeline, config: Config, on: date) -> PipelineError | None:
+    violations = pipeline_violations(config, pipeline.classification, on=on)
+    if not violations:
+        return None
+    lines = "".join(f"\n[{violation.rule}] {violation.what}" for violation in violations)
+    return PipelineError(
+        f"build the DAGs of include/pipelines/{pipeline.name}.yaml: the policy does not allow its data at their "
+        f"places:{lines}",
+        " / ".join(dict.fromkeys(violation.remedy for violation in violations)),
+    )
+
+
+def _cannot_run(pipeline: Pipeline) -> PipelineError | None:
+    try:
+        check(pipeline, thorough=False)
+    except PipelineError as fault:
+        return fault
+    return None

@@ -177,14 +177,14 @@ def materialize_rows(
     *,
     keep_former: bool = True,
 ) -> MaterializeResult:
-    """Materialize a snapshot's rows as they are read; `at` (UTC) is recorded as the time of the load.
+    """Materialize a snapshot's rows as they are read; `at` (UTC, now) is recorded as the time of the load.
 
     Without `labels`, those that are loaded stay. `keep_former`: see `online.materialize`; an erasure keeps none.
     """
     load = offline.load(databases, pipeline, rows, snapshot_id, at, labels)
     if load.labels:
         logger.info("%s", load.labels.told())
-    done = online.materialize(databases, pipeline, keep_former=keep_former)
+    done = online.materialize(databases, pipeline, at, keep_former=keep_former)
     return MaterializeResult(
         snapshot=snapshot_id,
         views=len(pipeline.features),

@@ -100,6 +100,27 @@ def test_the_plan_lists_what_is_newer_or_says_that_it_is_unknown(
     assert "newer     UNKNOWN: what came after this restore point: Database ledger: no answer" in run()
 
 
+class SilentLedger(MemoryLedger):
+    """A ledger that opens, and answers no question."""
+
+    def find(self, *given: Any, **more: Any) -> Any:
+        raise DatabaseUnavailable("read the ledger: no answer", "Start PostgreSQL.")
+
+
+def test_a_silent_ledger_does_not_stop_the_plan_which_names_all_that_may_become_older(
+    made: House, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.point({**BODIES, ("lake", "snapshots/bookings/current.json"): b"{}"})
+    silent = dataclasses.replace(made.platform, ledger_=SilentLedger())
+    monkeypatch.setattr(restore_command, "open_platform", lambda: silent)
+    told = run()
+    assert "newer     UNKNOWN: what came after this restore point: read the ledger: no answer" in told
+    (taken_back, *_) = [line for line in told if line.startswith("undone")]
+    assert taken_back.startswith("undone    the current snapshot of bookings: that of the point takes its place")
+    assert not [line for line in told if line.startswith("newer     nothing")]
+    assert told[-1] == "Nothing was changed. Pass --yes to restore."
+
+
 @pytest.mark.parametrize(
     "words", [("--only", "everything"), ("--aside", "No"), ("--point", "../x"), ("--only", "database:mlflow")]
 )

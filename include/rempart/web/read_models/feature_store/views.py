@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.read_models.messages import State, worst
 
 COMPARED_WITHIN = timedelta(days=2)
-"""Age at which a comparison of online values no longer counts, and a missing one is unknown. Two are made a day."""
+"""Age at which a comparison of online values is old, and a missing one is unknown. Two are made a day."""
 Skew = Literal["equal", "different", "not compared", "unknown"]
 STATES: Mapping[str, State] = {
     "fresh": "good",
@@ -35,8 +35,9 @@ class FeatureView:
     """A feature view online: age of its newest value, and its newest comparison with the snapshot.
 
     `newest`: newest event time; `loaded_at`: load that is online. A value is not newer than its load. `entities`,
-    `newest` and `loaded_at` are None if unknown. `different`: entities that differ, of `compared` ones; None unless the
-    comparison counts.
+    `newest` and `loaded_at` are None if unknown. `different`: entities that differ, of `compared` ones; None if
+    unknown. A difference stands until a comparison finds the view equal. `is_current`: whether the newest comparison
+    had a result, and is at most two days old.
     """
 
     view: str
@@ -50,6 +51,7 @@ class FeatureView:
     different: int | None
     compared: int | None
     compared_at: datetime | None
+    is_current: bool
 
     @property
     def age_state(self) -> State:
@@ -76,9 +78,8 @@ def feature_views(facts: CockpitFacts, name: str, now: datetime) -> tuple[Featur
     loads = [record for record in facts.standing("materialization") if record.subject == name]
     comparisons = [record for record in facts.standing("skew") if record.subject == name]
     measured = sorted([*loads, *comparisons], key=lambda record: -record.seq)
-    newest = comparisons[0] if comparisons else None
     return tuple(
-        _feature_view(facts, view, spec.max_age, measured, newest, now)
+        _feature_view(facts, view, spec.max_age, measured, comparisons, now)
         for view, spec in pipeline.features.items()
         if spec.kind != "used"
     )
@@ -89,7 +90,7 @@ def _feature_view(
     view: str,
     limit: timedelta | None,
     measured: Sequence[Evidence],
-    comparison: Evidence | None,
+    comparisons: Sequence[Evidence],
     now: datetime,
 ) -> FeatureView:
     # older records were not read: the view may have been loaded before them
@@ -101,11 +102,16 @@ def _feature_view(
     except (KeyError, TypeError, ValueError):  # a record of another form
         known = False
     judged = judge(content, limit, now, known=known)
-    told = _counted(view, comparison, now)
+    compared, counts = next(_results(view, comparisons), (None, None))
+    is_current = compared is not None and compared is comparisons[0] and now - compared.at <= COMPARED_WITHIN
     begun = measured[-1].at if measured else now
-    skew: Skew = "not compared" if comparison is None and known and now - begun <= COMPARED_WITHIN else "unknown"
-    if told is not None:
-        skew = "different" if told["different"] else "equal"
+    skew: Skew = "unknown" if comparisons or not known or now - begun > COMPARED_WITHIN else "not compared"
+    if counts is not None and counts["different"]:
+        skew = "different"
+    elif is_current:
+        skew = "equal"
+    else:
+        compared, counts = (comparisons[0] if comparisons else None), None
     return FeatureView(
         view,
         judged.state,
@@ -115,15 +121,15 @@ def _feature_view(
         content.newest if content else None,
         content.loaded_at if content else None,
         skew,
-        int(told["different"]) if told else None,
-        int(told["compared"]) if told else None,
-        comparison.at if comparison else None,
+        int(counts["different"]) if counts else None,
+        int(counts["compared"]) if counts else None,
+        compared.at if compared else None,
+        is_current,
     )
 
 
-def _counted(view: str, comparison: Evidence | None, now: datetime) -> Mapping[str, Any] | None:
-    """Return what a comparison says about a view; None if it says nothing or is too old."""
-    if comparison is None or now - comparison.at > COMPARED_WITHIN:
-        return None
-    found: Mapping[str, Any] | None = (comparison.body.get("compared") or {}).get(view)
-    return found
+def _results(view: str, comparisons: Sequence[Evidence]) -> Iterator[tuple[Evidence, Mapping[str, Any]]]:
+    """Yield the comparisons that have a result for a view, with its counts."""
+    for comparison in comparisons:
+        if counts := (comparison.body.get("compared") or {}).get(view):
+            yield comparison, counts
