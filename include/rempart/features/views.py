@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from psycopg import sql
 
 from rempart.features import tables, versions
@@ -36,8 +38,9 @@ def select_view(pipeline: ModelPipeline, table: ViewTable, entities: sql.Composa
     )
 
 
-def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable) -> sql.Composed:
-    features = [
+def row_features(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> Mapping[str, sql.Composable]:
+    """Return the SQL of each field of a row view over the columns of a row, by its name."""
+    features: list[sql.Composable] = [
         sql.SQL("{}::{}").format(tables.name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]
     ]
     features += [
@@ -47,7 +50,12 @@ def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: 
         sql.SQL("({})::{}").format(rendering.select(pipeline, view.at, made), sql.SQL(SQL_TYPES[made.type]))
         for made in view.checked(pipeline.columns).values()
     ]
+    return dict(zip((field.name for field in table.fields), features, strict=True))
+
+
+def _select_row(pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable) -> sql.Composed:
     at = versions.shown_from(pipeline, tables.instant(pipeline, table.at))
+    features = row_features(pipeline, table, view).values()
     selected = sql.SQL(", ").join([tables.join_key(pipeline, table), *features, at])
     return sql.SQL("SELECT {} FROM {} r").format(selected, rows)
 
