@@ -13,7 +13,6 @@ from mlflow.models import get_model_info
 
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.prediction import champion
 from rempart.flows.prediction.champion import champion_of
 from rempart.flows.training.train import candidate_record, train_on
 from rempart.flows.training.validate import roll_back, validate
@@ -153,8 +152,8 @@ def check_prediction(platform, pipeline, version):
     assert list(described.flavors) == ["onnx"]
     code = told.description.partition("```python\n")[2].partition("```")[0]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setattr(champion, "open_platform", lambda: platform)
-        patch.setattr(champion.pipelines, "named", lambda name: {pipeline.name: pipeline}[name])
+        patch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
+        patch.setattr("rempart.settings.pipelines.named", lambda name: {pipeline.name: pipeline}[name])
         exec(code, {})  # noqa: S102 - our own text
     (row,) = ast.literal_eval(printed.getvalue())
     assert row["prediction"] > 0

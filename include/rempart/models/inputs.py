@@ -66,8 +66,8 @@ def usage(model: str, inputs: Sequence[Input]) -> str:
         names = "import pyarrow" if "pyarrow" in text else "from pyarrow import parquet"
         dates = "import datetime\n\n" if "datetime." in text else ""
         code = (
-            f"{dates}{names}\n\nfrom rempart.flows.prediction.champion import open_champion\n\nrows = {text}\n"
-            f'print(open_champion("{model}").predict(rows).to_pylist())\n'
+            f"{dates}{names}\n\nfrom rempart.orchestration.runtime import champion\n\nrows = {text}\n"
+            f'print(champion("{model}").predict(rows).to_pylist())\n'
         )
         told = (
             "Predict with the champion, in a task or in a notebook of the project. A table may have any number of rows:"

@@ -68,6 +68,6 @@ def test_the_python_in_a_description_makes_rows_that_are_accepted():
     made, _, asked = code.partition("\nprint(")
     names = {}
     exec(made, names)  # noqa: S102 - our own text
-    assert typed(INPUTS, names["rows"]).num_rows == 1 and asked.startswith('open_champion("stays").predict(rows)')
+    assert typed(INPUTS, names["rows"]).num_rows == 1 and asked.startswith('champion("stays").predict(rows)')
     long = usage("stays", [Input(f"a_rather_long_name_of_a_column_{i}", "string") for i in range(200)])
     assert "read_table" in long and len(long) < 4900

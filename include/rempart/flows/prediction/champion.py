@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from rempart.errors import ModelRefused, PredictionError
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
-from rempart.flows.shared.platform import Platform, open_platform
+from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.train import candidate_record
 from rempart.models.encoding import features_of
 from rempart.models.inputs import typed
 from rempart.models.loading import LoadedModel, load
-from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline
 
 if TYPE_CHECKING:
@@ -61,18 +60,12 @@ class Champion:
             yield self.model.predict(made)
 
 
-def open_champion(name: str, platform: Platform | None = None) -> Champion:
+def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
     """Return the champion of a pipeline by the ledger, after comparing its files with their recorded SHA-256.
 
-    Without a platform, that of rempart.yaml is used, with connections from the environment. Raises PipelineError;
-    PredictionError if there is no champion, or if the pipeline file defines its features in another way; ModelRefused,
-    TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
+    Raises PredictionError if there is no champion, or if the pipeline file defines its features in another way;
+    ModelRefused, TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
     """
-    return champion_of(platform or open_platform(), pipelines.with_model(pipelines.named(name)))
-
-
-def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
-    """Return the champion of a pipeline, as `open_champion` does."""
     from rempart.features.prediction.lookup import online_rows
 
     name, ledger = pipeline.name, platform.ledger
