@@ -189,10 +189,14 @@ def _save(
 def _signature(spec: JobSpec) -> ModelSignature:
     """Return the columns that a user gives, and those that a prediction has."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
-    given = [ColSpec(_TYPES.get(each.type, "string"), each.name, required=not each.nullable) for each in spec.inputs]
-    made = [ColSpec(kind, name) for name, kind in predictions.columns(spec.task, spec.target.feature()).items()]
+    given: list[ColSpec | TensorSpec] = [
+        ColSpec(_TYPES.get(each.type, "string"), each.name, required=not each.nullable) for each in spec.inputs
+    ]
+    made: list[ColSpec | TensorSpec] = [
+        ColSpec(kind, name) for name, kind in predictions.columns(spec.task, spec.target.feature()).items()
+    ]
     return ModelSignature(inputs=Schema(given) if given else None, outputs=Schema(made))
 
 
