@@ -98,6 +98,7 @@ __all__ = [
     "PipelineError",
     "PlacementDenied",
     "PoolUnavailable",
+    "PredictionError",
     "PreflightFailed",
     "RempartError",
     "ReplicationError",
