@@ -34,6 +34,7 @@ RempartError(what, hint)
 │   └── LoadedMeanwhile      transient: the feature store was loaded while it was compared
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
+├── PredictionError          rows cannot be predicted (names the column, and how many rows)
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
 ├── TrackingRefused          MLflow answered, and refused
@@ -97,6 +98,7 @@ __all__ = [
     "PipelineError",
     "PlacementDenied",
     "PoolUnavailable",
+    "PredictionError",
     "PreflightFailed",
     "RempartError",
     "ReplicationError",
@@ -122,7 +124,7 @@ __all__ = [
 SAY_IT_ALL = frozenset((
     "RempartError", "ConfigError", "PipelineError", "ConnectionMissing", "StackError", "PreflightFailed",
     "SiteError", "LedgerError", "AuditError", "AccessError", "DatabaseUnavailable", "IngestError",
-    "FeatureError", "TrainingError", "TrackingUnavailable", "TrackingRefused", "ReplicationError",
+    "FeatureError", "TrainingError", "PredictionError", "TrackingUnavailable", "TrackingRefused", "ReplicationError",
     "FailoverError", "BackupError", "UpgradeError", "WatchError",
 ))
 # fmt: on
@@ -300,6 +302,10 @@ class PoolUnavailable(RempartError):
     """Raised when a GPU pool's cluster, or a service that the job needs, did not answer."""
 
     transient = True
+
+
+class PredictionError(RempartError):
+    """Raised when rows cannot be predicted: it names the column and how many rows, never a value."""
 
 
 class ModelRefused(RempartError):

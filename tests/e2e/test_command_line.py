@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from rempart.airflow_api import AirflowApi
+from rempart.cli import app
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.ingestion.sample import deliveries
@@ -161,6 +163,22 @@ def test_a_name_that_does_not_exist_is_answered_with_a_known_one() -> None:
     for command in (("pipeline", "show"), ("pipeline", "run"), ("model", "show"), ("quarantine", "show")):
         found = rempart(*command, "hotel_booking")
         assert found.returncode == 2 and f"Did you mean '{PIPELINE}'?" in found.stderr, command
+
+
+def test_the_champion_predicts_rows_of_a_file(followed: str, platform: Platform, tmp_path: Path) -> None:
+    file, output = tmp_path / "asked.csv", tmp_path / "predictions.csv"
+    names, *asked = (line.split(",") for line in rows(4, FIRST_ID, without_adults=0).splitlines())
+    strange = dict(zip(names, asked[-1], strict=True)) | {"distribution_channel": "by_pigeon"}
+    late = ("booking_id", "avg_price_per_room", "booking_changes")
+    kept = [i for i, name in enumerate(names) if name not in late]
+    lines = [",".join(row[i] for i in kept) for row in (names, *asked, list(strange.values()))]
+    file.write_text("\n".join(lines) + "\n")
+    found = CliRunner().invoke(app, ["model", "predict", PIPELINE, str(file), "--output", str(output)])
+    assert found.exit_code == 1, found.output
+    champion = intended(decisions_on(platform.ledger, PIPELINE))
+    assert f"{PIPELINE}: version {champion}, champion" in found.stdout and "4 predictions written" in found.stdout
+    assert "distribution_channel: not among the declared values (line 6)" in found.stdout
+    assert [line.split(",")[0] for line in output.read_text().splitlines()] == ['"line"', "2", "3", "4", "5"]
 
 
 def test_models_are_listed_and_shown(followed: str, platform: Platform) -> None:

@@ -104,7 +104,7 @@ def refused(trained, canary, match):
 
 def test_untouched_it_loads(trained):
     platform, _, record = trained
-    assert loading.load(platform.tracking(), record).predict(stage.table(20)).shape == (20,)
+    assert loading.load(platform.tracking(), record).predict(stage.table(20)).num_rows == 20
 
 
 def test_s4_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
@@ -148,7 +148,7 @@ def test_a_file_beside_the_model_is_told_and_neither_read_nor_a_reason_to_refuse
     platform, _, record = trained
     altered.write(path, f"open({str(canary)!r}, 'w')".encode())
     model = loading.load(platform.tracking(), record)
-    assert model.predict(stage.table(20)).shape == (20,)
+    assert model.predict(stage.table(20)).num_rows == 20
     assert len(model.ignored) == 1 and model.ignored[0].split("/")[0] == path.split("/")[0]
     assert "does not record" in model.ignored_line and model.ignored[0] in caplog.text
     assert not canary.exists()

@@ -318,6 +318,7 @@ def test_files_that_were_added_to_a_champion_s_folder_do_not_switch_it_off(world
         "model_id": world.champion.model_id,
         "files": world.champion.model_files,
         "features": [feature.as_json() for feature in FEATURES],
+        "inputs": [],
         "task": "regression",
     }
     model = loading.load(world.admin, record)

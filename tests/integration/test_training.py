@@ -1,18 +1,24 @@
 """From a training set to a champion and back, on the stack's real MLflow and site."""
 
+import ast
+import contextlib
 import dataclasses
+import io
 import json
 import secrets
 import time
 
 import pytest
+from mlflow.models import get_model_info
 
 from rempart.cli.views import model_files
 from rempart.errors import ModelRefused, TrainingError
+from rempart.flows.prediction.champion import champion_of
 from rempart.flows.training.train import candidate_record, train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
+from rempart.models.predictions import figures
 from rempart.models.tracking import session
 from rempart.settings import sections
 from rempart.training.entrypoint import split_rows
@@ -86,7 +92,7 @@ def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks
     _, holdout = split_rows(
         platform.active_site("personal").read(dataset["bucket"], dataset["key"], sha256=dataset["sha256"])
     )
-    error = abs(model.predict(holdout) - holdout["price"].to_numpy()).mean()
+    error = abs(figures(model.predict(holdout)) - holdout["price"].to_numpy()).mean()
     assert error == pytest.approx(result.metrics["mae"])
 
     held = everything_in_mlflow(platform.tracking(), pipeline, result.run_id, tmp_path)
@@ -130,11 +136,35 @@ def test_a_classification_goes_the_same_way(scratch):
     assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
 
 
+def check_prediction(platform, pipeline, version):
+    """The champion predicts raw rows as the gate did, and MLflow tells a user how."""
+    columns = ("lead", "nights", "breakfast", "room")
+    rows = TABLE.select(["arrival", *(f"stay__{name}" for name in columns)]).rename_columns(["arrival", *columns])
+    found = champion_of(platform, pipeline)
+    assert found.model.version == version and found.model.sha256 == found.model.sha256.lower()
+    assert found.predict(rows).equals(found.model.predict(TABLE))
+    with session(platform.tracking()) as client:
+        told = client.get_model_version(pipeline.name, version)
+        described = get_model_info(f"models:/{pipeline.name}@champion")
+    assert described.signature.inputs.input_names() == ["lead", "nights", "breakfast", "room", "arrival"]
+    assert described.signature.inputs.required_input_names() == ["lead", "breakfast", "room", "arrival"]
+    assert described.signature.outputs.input_names() == ["prediction"]
+    assert list(described.flavors) == ["onnx"]
+    code = told.description.partition("```python\n")[2].partition("```")[0]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
+        patch.setattr("rempart.settings.pipelines.named", lambda name: {pipeline.name: pipeline}[name])
+        exec(code, {})  # noqa: S102 - our own text
+    (row,) = ast.literal_eval(printed.getvalue())
+    assert row["prediction"] > 0
+
+
 def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
     platform, pipeline, train = fast
     first = train()
     judged = validate(platform, pipeline)
     assert judged.promoted and judged.champion == first.version and judged.previous is None
+    check_prediction(platform, pipeline, first.version)
     again = validate(platform, pipeline)
     assert again.promoted and again.reasons[0] == f"version {first.version} is already the champion"
     assert len(platform.ledger.find("promotion", pipeline.name)) == 1

@@ -42,10 +42,9 @@ def materialize(
     What is written is read back and compared with the offline store. All rows of both are compared if the online store
     is not as the last run left it, an entity vanished, or that was not done for a day before `now`. All views are
     written in one transaction, so a reader sees the values of one materialization. If the columns or definitions of a
-    view changed,
-    its former table stays until the next materialization, unless `keep_former` is false. Raises FeatureError when
-    nothing was loaded, when the online store does not end up with exactly the rows of the offline store, and
-    DatabaseUnavailable. In both cases the online store and the watermark stay as they were.
+    view changed, its former table stays until the next materialization, unless `keep_former` is false. Raises
+    FeatureError when nothing was loaded, when the online store does not end up with exactly the rows of the offline
+    store, and DatabaseUnavailable. In both cases the online store and the watermark stay as they were.
     """
     with session(databases.offline, f"materialize '{pipeline.name}'") as offline, ThreadPoolExecutor(1) as side:
         tables.lock(offline, pipeline)

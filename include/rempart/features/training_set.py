@@ -129,7 +129,7 @@ def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
 
     types = stored_kinds(pipeline)
     copy = sql.SQL("COPY (SELECT {} FROM ({}) AS joined) TO STDOUT (FORMAT csv, HEADER)").format(
-        sql.SQL(", ").join(sql.SQL(_copied(kind)).format(tables.name(name)) for name, kind in types.items()),
+        sql.SQL(", ").join(sql.SQL(copied(kind)).format(tables.name(name)) for name, kind in types.items()),
         sql.SQL(query),
     )
     with opened.cursor() as cursor, cursor.copy(copy) as blocks:
@@ -143,8 +143,8 @@ def _fetch(opened: Session, pipeline: ModelPipeline, query: str) -> pa.Table:
     return with_ages(pipeline, table)
 
 
-def _copied(kind: pa.DataType) -> LiteralString:
-    """Return how a column is written: times as whole numbers, whatever their year."""
+def copied(kind: pa.DataType) -> LiteralString:
+    """Return how a COPY writes a column for `read_csv`: times as whole numbers, whatever their year."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind):
@@ -153,7 +153,7 @@ def _copied(kind: pa.DataType) -> LiteralString:
 
 
 def read_csv(blocks: Iterable[Buffer], types: Mapping[str, pa.DataType]) -> pa.Table:
-    """Return the rows of PostgreSQL's COPY in CSV, with a header, as columns of some types; times as `_copied` says."""
+    """Return the rows of PostgreSQL's COPY in CSV, with a header, as columns of some types; times as `copied` says."""
     import pyarrow as pa
     import pyarrow.csv as csv
 
@@ -203,6 +203,17 @@ class _Blocks(io.RawIOBase):
 
 def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
     """Return the columns of the training set in order, with their Arrow types."""
+    declared = {**dict(tables.rows_columns(pipeline)), labels.KNOWN_AT: "timestamptz"}
+    if feed := feed_of(pipeline):
+        declared |= dict(labels.columns(pipeline, feed))
+    declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}
+    declared |= {across.feature(name): SQL_TYPES[made.type] for name, made in pipeline.across().items()}
+    ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
+    return {name: arrow_type(declared[name]) for name in dict.fromkeys(ordered)}
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """Return the Arrow type of a type of the feature store."""
     import pyarrow as pa
 
     arrow = {
@@ -213,13 +224,7 @@ def kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:
         "date": pa.date32(),
         "timestamptz": pa.timestamp("us", "UTC"),
     }
-    declared = {**dict(tables.rows_columns(pipeline)), labels.KNOWN_AT: "timestamptz"}
-    if feed := feed_of(pipeline):
-        declared |= dict(labels.columns(pipeline, feed))
-    declared |= {f"{view.view}__{name}": kind for view in view_tables(pipeline) for name, kind in view.features.items()}
-    declared |= {across.feature(name): SQL_TYPES[made.type] for name, made in pipeline.across().items()}
-    ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
-    return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
+    return arrow[kind]
 
 
 def stored_kinds(pipeline: ModelPipeline) -> dict[str, pa.DataType]:

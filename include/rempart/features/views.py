@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import LiteralString
 
 from psycopg import sql
@@ -102,10 +103,9 @@ def _known_from(source: ModelPipeline, moment: str) -> sql.Composable:
     return sql.SQL("greatest({}, {})").format(known, valid)
 
 
-def _select_row(
-    pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable, at: sql.Composable
-) -> sql.Composed:
-    features = [
+def row_features(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> Mapping[str, sql.Composable]:
+    """Return the SQL of each field of a row view over the columns of a row, by its name."""
+    features: list[sql.Composable] = [
         sql.SQL("{}::{}").format(tables.name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]
     ]
     features += [
@@ -115,6 +115,13 @@ def _select_row(
         sql.SQL("({})::{}").format(rendering.select(pipeline, view.at, made), sql.SQL(SQL_TYPES[made.type]))
         for made in view.checked(pipeline.columns).values()
     ]
+    return dict(zip((field.name for field in table.fields), features, strict=True))
+
+
+def _select_row(
+    pipeline: ModelPipeline, table: ViewTable, view: RowView, rows: sql.Composable, at: sql.Composable
+) -> sql.Composed:
+    features = row_features(pipeline, table, view).values()
     selected = sql.SQL(", ").join([tables.join_key(pipeline, table), *features, at])
     return sql.SQL("SELECT {} FROM {} r").format(selected, rows)
 

@@ -16,31 +16,39 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused
-from rempart.models import onnx_format
-from rempart.models.encoding import Feature, encode
+from rempart.models import onnx_format, predictions
+from rempart.models.encoding import Feature, encode, matrix_columns
+from rempart.models.inputs import Input
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 _SHOWN = 5
+_BATCH = 32 << 20
+"""Bytes of a matrix that are predicted at once."""
 _HINT = "Do not use this version. Validate another candidate, or roll back. Then find out who changed the artifacts."
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model whose files match the record. `ignored`: unrecorded files in MLflow, which were not read."""
+    """A model whose files match the record.
+
+    `inputs`: columns of the source that its features are made of. `sha256`: of its model.onnx. `ignored`: unrecorded
+    files in MLflow, which were not read.
+    """
 
     name: str
     version: str
     task: str
     target: Feature | None
     features: tuple[Feature, ...]
+    inputs: tuple[Input, ...]
+    sha256: str
     _model: IsolatedModel = field(repr=False)
     ignored: tuple[str, ...] = ()
 
@@ -52,14 +60,26 @@ class LoadedModel:
         shown = ", ".join(repr(name[:80]) for name in self.ignored[:_SHOWN])
         return f"version {self.version}: ignored {len(self.ignored)} files that the evidence does not record: {shown}"
 
-    def predict(self, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return predictions for a table with the features' columns.
+    def predict(self, features: pa.Table) -> pa.Table:
+        """Return a prediction for each row of a table with the features' columns, in order.
 
-        Regression: [rows]; classification: [rows, classes], probabilities in the order of the target's values. Raises
-        TrainingError with the missing feature, ModelRefused.
+        The columns of the result are those of `models.predictions`. The rows are encoded and predicted in batches of
+        bounded size. Raises TrainingError with the feature at fault, ModelRefused.
         """
+        import pyarrow as pa
+
+        size = max(1, _BATCH // (4 * max(1, len(matrix_columns(self.features)))))
+        starts = range(0, max(1, features.num_rows), size)
+        return pa.concat_tables([self._predict(features.slice(start, size)) for start in starts])
+
+    def _predict(self, features: pa.Table) -> pa.Table:
+        import numpy as np
+
         classes = len(self.target.values) if self.target else 0
-        return self._model.run(encode(self.features, table), self.task, classes)
+        matrix = encode(self.features, features)
+        if not len(matrix):
+            return predictions.named(self.task, self.target, np.zeros((0, classes) if classes else 0))
+        return predictions.named(self.task, self.target, self._model.run(matrix, self.task, classes))
 
 
 def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
@@ -72,7 +92,17 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
         body, ignored = _verified_model(client, name, version, record)
     features = tuple(Feature.from_json(feature) for feature in record["features"])
     target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
-    model = LoadedModel(name, version, str(record["task"]), target, features, IsolatedModel(body), ignored)
+    model = LoadedModel(
+        name,
+        version,
+        str(record["task"]),
+        target,
+        features,
+        tuple(Input.from_json(column) for column in record["inputs"]),
+        str(record["files"][onnx_format.MODEL_FILE]),
+        IsolatedModel(body),
+        ignored,
+    )
     if model.ignored_line:
         logger.warning("model %s, %s", name, model.ignored_line)
     return model

@@ -79,8 +79,11 @@ def register(
     run_id: str,
     model_id: str,
     tags: Mapping[str, str],
+    usage: str = "",
 ) -> str:
     """Return the version of a job's model, made if missing; it gets the alias `candidate`.
+
+    `usage`: description of the version, in Markdown.
 
     Raises TrackingUnavailable, TrackingRefused.
     """
@@ -94,7 +97,9 @@ def register(
             version = str(known[0].version)
         else:
             all_tags = {"stage": CANDIDATE, f"{TAG}job_id": job_id, **{TAG + key: value for key, value in tags.items()}}
-            created = client.create_model_version(name, source, run_id=run_id, tags=all_tags, model_id=model_id)
+            created = client.create_model_version(
+                name, source, run_id=run_id, tags=all_tags, model_id=model_id, description=usage
+            )
             version = str(created.version)
         for key, value in tags.items():
             if key.startswith("placement."):  # the run says where it ran, too

@@ -14,6 +14,7 @@ from rempart.errors import ConnectionMissing, InputMissing, LabelsMissing
 from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
+    from rempart.flows.prediction.champion import Champion
     from rempart.flows.shared.platform import Platform
     from rempart.ledger.attributed import Writer
     from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -89,6 +90,18 @@ def model_pipeline(name: str) -> ModelPipeline:
     from rempart.settings.pipelines import named, with_model
 
     return with_model(named(name))
+
+
+def champion(name: str) -> Champion:
+    """Return the verified champion of a pipeline, which predicts rows with the columns of the source.
+
+    In a task connections come from Airflow, elsewhere, as in a notebook, from the environment or the stack's secrets
+    file. Raises PipelineError, and the errors of `flows.prediction.champion.champion_of`.
+    """
+    from rempart.flows.prediction.champion import champion_of
+    from rempart.flows.shared.platform import open_platform
+
+    return champion_of(platform() if writer(os.environ) else open_platform(), model_pipeline(name))
 
 
 def drill_id(dag_run: Any) -> str:

@@ -1,6 +1,8 @@
 """Log a job to MLflow: a run with parameters, metrics, tags and plots, and its model.
 
-The model has a signature and an input example; the example is made from the features' declarations, never from data.
+The model has a signature and an input example in the columns of the source, made from their declarations, never from
+data. MLflow cannot compute the features of these columns, so no flavor claims that it predicts from them: a prediction
+goes through `flows.prediction.champion`, which verifies the model first.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ import importlib.metadata
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rempart.models import predictions
 from rempart.models.encoding import Feature, matrix_columns
+from rempart.models.inputs import examples
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.models.registry import TAG
 from rempart.models.tracking import session
@@ -22,8 +27,18 @@ from rempart.training.job import JobSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
 EXAMPLE_ROWS = 3
+_TYPES = {
+    "integer": "long",
+    "number": "double",
+    "decimal": "double",
+    "boolean": "boolean",
+    "date": "datetime",
+    "timestamp": "datetime",
+}
+"""MLflow's names of types of columns; others are strings."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ def _log_model(
     )
     with tempfile.TemporaryDirectory(prefix="rempart-model-") as folder:
         tree = Path(folder, "model")
-        _save(tree, body, features, spec.task, run_id, made.model_id, made.artifact_location)
+        _save(tree, body, features, spec, run_id, made.model_id, made.artifact_location)
         hashes = {
             str(file.relative_to(tree)): hashlib.sha256(file.read_bytes()).hexdigest()
             for file in sorted(tree.rglob("*"))
@@ -140,29 +155,21 @@ def _log_model(
 
 
 def _save(
-    tree: Path, body: bytes, features: Sequence[Feature], task: str, run_id: str, model_id: str, location: str
+    tree: Path, body: bytes, features: Sequence[Feature], spec: JobSpec, run_id: str, model_id: str, location: str
 ) -> None:
     """Save the model in MLflow's layout: MLmodel, model.onnx, requirements, signature, example."""
     import mlflow.onnx
-    import numpy as np
     import onnx
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow import pyfunc
+    from mlflow.models import Model
 
-    columns = matrix_columns(features)
-    proto = onnx.load_from_string(body)
-    output = proto.graph.output[0].type.tensor_type.shape.dim
-    width = output[1].dim_value if len(output) > 1 and output[1].dim_value else -1
-    result = TensorSpec(np.dtype(np.float32), (-1, width) if task == "regression" else (-1, -1))
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(columns)))]), outputs=Schema([result])
-    )
+    logged = Model(artifact_path=location, run_id=run_id, model_uuid=model_id, model_id=model_id)
     mlflow.onnx.save_model(
-        proto,
+        onnx.load_from_string(body),
         str(tree),
-        mlflow_model=Model(artifact_path=location, run_id=run_id, model_uuid=model_id, model_id=model_id),
-        signature=signature,
-        input_example=synthetic_example(features),
+        mlflow_model=logged,
+        signature=_signature(spec),
+        input_example=_example(spec) or None,
         # named, since MLflow would otherwise load the model in another process to find out
         # mlflow-skinny, of the same version, is all of mlflow that a job needs
         pip_requirements=[
@@ -170,26 +177,34 @@ def _save(
             for name, installed in (("mlflow", "mlflow-skinny"), ("onnx", "onnx"), ("onnxruntime", "onnxruntime"))
         ],
         onnx_execution_providers=["CPUExecutionProvider"],
-        metadata={"columns": columns, "task": task},
+        metadata={"columns": matrix_columns(features), "task": spec.task},
         save_as_external_data=False,
     )
+    # this flavor would take the columns of the signature, and fail on them: the graph reads the encoded matrix
+    del logged.flavors[pyfunc.FLAVOR_NAME]
+    logged.save(str(tree / "MLmodel"))
     # protobuf may order a map differently: what was judged is what is stored
     (tree / MODEL_FILE).write_bytes(body)
 
 
-def synthetic_example(features: Sequence[Feature]) -> Any:
-    """Return a float32 matrix [EXAMPLE_ROWS, columns] from declarations: 0, 1, 2 for numbers, each category's first
-    values.
-    """
-    import numpy as np
+def _signature(spec: JobSpec) -> ModelSignature:
+    """Return the columns that a user gives, and those that a prediction has."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
-    rows = []
-    for row in range(EXAMPLE_ROWS):
-        values: list[float] = []
-        for feature in features:
-            if feature.type == "category":
-                values += [float(i == row % len(feature.values)) for i in range(len(feature.values))]
-            else:
-                values.append(float(row if feature.type == "number" else row % 2))
-        rows.append(values)
-    return np.array(rows, np.float32)
+    given: list[ColSpec | TensorSpec] = [
+        ColSpec(_TYPES.get(each.type, "string"), each.name, required=not each.nullable) for each in spec.inputs
+    ]
+    made: list[ColSpec | TensorSpec] = [
+        ColSpec(kind, name) for name, kind in predictions.columns(spec.task, spec.target.feature()).items()
+    ]
+    return ModelSignature(inputs=Schema(given) if given else None, outputs=Schema(made))
+
+
+def _example(spec: JobSpec) -> list[dict[str, Any]]:
+    """Return example rows, with dates as text."""
+    columns = examples([each.input() for each in spec.inputs], EXAMPLE_ROWS)
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()} for row in rows
+    ]

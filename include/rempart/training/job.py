@@ -20,6 +20,8 @@ from rempart import canonical_json
 from rempart.canonical_json import LARGEST
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
+from rempart.models.inputs import Input
+from rempart.settings.columns import ColumnType
 from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
@@ -45,6 +47,22 @@ class FeatureSpec(Strict):
     @classmethod
     def of(cls, feature: Feature) -> Self:
         return cls(name=feature.name, type=feature.type, values=feature.values, definition=feature.definition)
+
+
+class InputSpec(Strict):
+    """One column of the source that features are made of, for the signature in MLflow."""
+
+    name: str
+    type: ColumnType
+    nullable: bool = False
+    values: tuple[str, ...] = ()
+
+    def input(self) -> Input:
+        return Input(self.name, self.type, self.nullable, self.values)
+
+    @classmethod
+    def of(cls, column: Input) -> Self:
+        return cls(name=column.name, type=column.type, nullable=column.nullable, values=column.values)
 
 
 class JobSite(Strict):
@@ -116,7 +134,8 @@ class JobSpec(Strict):
     pipeline whose feature views the training set has.
 
     `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
-    is `python`, the orderer's version: where it matters, the code's version differs too.
+    is `python`, the orderer's version: where it matters, the code's version differs too. `inputs` only describe the
+    model.
     """
 
     version: Literal[2] = VERSION
@@ -126,6 +145,7 @@ class JobSpec(Strict):
     task: Literal["regression", "classification"]
     target: FeatureSpec
     features: tuple[FeatureSpec, ...] = Field(min_length=1)
+    inputs: tuple[InputSpec, ...] = ()
     dataset: Dataset
     trainer: TrainerSpec
     nodes: int = Field(default=1, ge=1)

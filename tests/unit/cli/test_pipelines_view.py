@@ -91,7 +91,7 @@ def test_the_next_step_is_the_first_that_is_not_done() -> None:
         ("The gate refused version 1: read why.", f"rempart model show {MODEL}"),
         ("Delivery abababababab was refused as a whole: look at the reasons.", f"rempart quarantine show {MODEL}"),
         (
-            "Nothing to do. Deliver the next file. To use the champion, read docs/how-to/predict.md.",
+            f"Nothing to do. Deliver the next file. To use the champion: `rempart model predict {MODEL} FILE`.",
             f"rempart pipeline deliver {MODEL} FILE",
         ),
         ("A delivery is held back: decide about its rows.", f"rempart quarantine show {MODEL}"),

@@ -1,4 +1,4 @@
-"""List, show, compare and roll back models."""
+"""List, show, compare and roll back models, and predict with them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.predictions import predict
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list them, compare versions, roll back the champion.",
+    help="Models: list them, compare versions, predict rows of a file, roll back the champion.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -97,6 +98,9 @@ def compare_models(
         json_documents.show(comparison)
         return
     rendering.show(models.comparison_lines(comparison, state.metric))
+
+
+group.command("predict")(predict.predict)
 
 
 @group.command("roll-back")

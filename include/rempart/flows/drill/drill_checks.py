@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -204,20 +204,18 @@ class Restored:
                 yield (name, version), found
 
     def _predict_live(self, name: str, version: str) -> _Live:
-        from rempart.models import loading
-
         record = restore_checks.training_record(self._ledger(), name, version)
         table = restore_checks.held_out(self.point.site, record["dataset"], erasures.rewritten(self.platform.ledger))
-        return _Live(record, table, loading.load(self.platform.tracking(), record).predict(table))
+        return _Live(record, table, restore_checks.predicted(self.platform.tracking(), record, table))
 
 
 @dataclass(frozen=True)
 class _Live:
-    """Training record of a champion, held-out rows (pyarrow Table) and the live model's predictions (numpy)."""
+    """Training record of a champion, held-out rows (pyarrow Table) and the figures that the live model predicts."""
 
     record: Mapping[str, Any]
     table: Any
-    predictions: Any
+    predictions: Sequence[float]
 
 
 def _predicts(name: str, version: str) -> str:
@@ -226,7 +224,5 @@ def _predicts(name: str, version: str) -> str:
 
 def _compare(what: str, restored: Connection, live: _Live) -> RestoreCheck:
     """Compare the recorded champion in the restored MLflow with the live model of the same version."""
-    from rempart.models import loading
-
-    predictions = loading.load(restored, live.record).predict(live.table)
-    return equal_predictions(what, predictions.ravel().tolist(), live.predictions.ravel().tolist())
+    predictions = restore_checks.predicted(restored, live.record, live.table)
+    return equal_predictions(what, predictions, live.predictions)

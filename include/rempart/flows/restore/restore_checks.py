@@ -23,6 +23,7 @@ from rempart.features.tables import names as quoted_names
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import feature_databases
+from rempart.flows.training.train import candidate_record
 from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import verify
@@ -144,7 +145,7 @@ def champions(
 def _predicts(
     tracking: Connection, ledger: Ledger, site: Site, name: str, version: str, rewritten: erasures.Rewritten
 ) -> RestoreCheck:
-    from rempart.models import loading, registry
+    from rempart.models import registry
 
     what = f"champion {name} version {version} loads and predicts"
     moved = ""
@@ -153,19 +154,28 @@ def _predicts(
         moved = f"; moved the restored alias from {found or 'none'} to the champion on record"
     record = training_record(ledger, name, version)
     table = held_out(site, record["dataset"], rewritten)
-    predictions = loading.load(tracking, record).predict(table).ravel().tolist()
+    predictions = predicted(tracking, record, table)
     finite = sum(math.isfinite(prediction) for prediction in predictions)
     return RestoreCheck(
         what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers{moved}"
     )
 
 
+def predicted(tracking: Connection, record: Mapping[str, Any], table: Any) -> list[float]:
+    """Return the figures that a recorded model predicts for rows with its features, each after the other.
+
+    The model is that of an MLflow server, whose files are compared with the record. Raises ModelRefused, TrainingError.
+    """
+    from rempart.models import loading, predictions
+
+    figures: list[float] = predictions.figures(loading.load(tracking, record).predict(table)).ravel().tolist()
+    return figures
+
+
 def training_record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
     """Return the evidence of a version's training in the restored ledger. Raises BackupError."""
-    bodies = (record.body for record in ledger.find("candidate", name, limit=10_000))
-    for body in bodies:
-        if str(body.get("version")) == version:
-            return body
+    if (record := candidate_record(ledger, name, version)) is not None:
+        return record
     raise BackupError(
         f"The restored ledger has no evidence of {name} version {version}'s training",
         "Promote only models that the train DAG registered, then back up again.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
 from rempart.features.label_feed import LabelsUsed, target_column, told, told_late
+from rempart.features.prediction.plan import inputs_of
 from rempart.flows.shared import removals, used_views
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import labelled
@@ -20,6 +21,7 @@ from rempart.flows.training.materialize import feature_databases, loaded_content
 from rempart.ledger.port import Ledger
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
+from rempart.models.inputs import usage
 from rempart.settings.config import Config
 from rempart.settings.pipeline import ModelPipeline
 from rempart.settings.sections import Classification
@@ -28,6 +30,7 @@ from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
     FeatureSpec,
+    InputSpec,
     JobLabels,
     JobResult,
     JobSite,
@@ -216,6 +219,7 @@ def register(
                 **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
                 **{name: f"{value:.6g}" for name, value in result.metrics.items()},
             },
+            usage=usage(pipeline.name, [each.input() for each in spec.inputs]),
         )
         _record(platform.ledger, pipeline, spec, result, version, classification, ran)
     logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
@@ -307,12 +311,14 @@ def job_spec(
     used: Mapping[str, str] | None = None,
 ) -> JobSpec:
     """Return the order for a job."""
+    seen, _ = trainers.left_out(features_of(pipeline), params)
     return JobSpec(
         pipeline=pipeline.name,
         classification=pipeline.classification,
         task=pipeline.prediction.task,
         target=FeatureSpec.of(target_feature(pipeline)),
         features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
+        inputs=tuple(InputSpec.of(each) for each in inputs_of(pipeline, [feature.name for feature in seen])),
         dataset=dataset,
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
         nodes=pipeline.trainer.nodes,
@@ -366,6 +372,7 @@ def _record(
         "task": spec.task,
         "target": spec.target.feature().as_json(),
         "features": [feature.as_json() for feature in seen],
+        "inputs": [each.input().as_json() for each in spec.inputs],
         "metrics": dict(result.metrics),
         "trainer": spec.trainer.model_dump(),
         "code_version": spec.code_version,

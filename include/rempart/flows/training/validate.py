@@ -20,6 +20,7 @@ from rempart.ingestion import draft
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
+from rempart.models.predictions import figures
 from rempart.settings import pipelines
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline
@@ -81,7 +82,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     target = Feature.from_json(record["target"])
     truth, task = metrics.target_values(target, holdout), str(record["task"])
     model = loading.load(tracking, record)
-    mine = metrics.score(task, truth, model.predict(holdout))
+    mine = metrics.score(task, truth, figures(model.predict(holdout)))
     naive = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
     theirs, faults = _champions(ledger, tracking, record, current, holdout, truth, named=named)
     if not named and (undone := _undone(decisions, version)):
@@ -145,7 +146,7 @@ def _champions(
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, () if named else _incomparable(record, version, why)
-    return metrics.score(str(record["task"]), truth, model.predict(holdout)), ()
+    return metrics.score(str(record["task"]), truth, figures(model.predict(holdout))), ()
 
 
 def _differing_inputs(features: Iterable[Feature], columns: Collection[str], definitions: Mapping[str, str]) -> str:

@@ -170,4 +170,4 @@ def next_step(
     if told and told[0].refused:
         refused = f"Delivery {told[0].sha256[:12]} was refused as a whole: look at the reasons."
         return NextStep(refused, f"rempart quarantine show {name}")
-    return NextStep(f"{idle.sentence} To use the champion, read docs/how-to/predict.md.", idle.command)
+    return NextStep(f"{idle.sentence} To use the champion: `rempart model predict {name} FILE`.", idle.command)

@@ -1,0 +1,1 @@
+"""Command and lines of a prediction of rows in a file."""

@@ -1,0 +1,114 @@
+"""The champion of a pipeline: from the columns of the source to named predictions. All that predicts goes through it.
+
+Which version is champion, and which bytes it has, is read from signed evidence. MLflow only keeps the files: an alias
+that was moved there, or a file that was changed, predicts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rempart.errors import ModelRefused, PredictionError
+from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.champions import decisions_on, intended
+from rempart.flows.training.materialize import feature_databases
+from rempart.flows.training.train import candidate_record
+from rempart.models.encoding import features_of
+from rempart.models.inputs import typed
+from rempart.models.loading import LoadedModel, load
+from rempart.settings.pipeline import ModelPipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 1 << 16
+"""Rows of which features are made at once."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A verified champion. `plan`: how its features are made. `lookup`: of a trailing view's entities, at a time."""
+
+    model: LoadedModel
+    plan: FeaturePlan
+    lookup: Callable[[StoredView, pa.Array, datetime], pa.Table]
+    clock: Callable[[], datetime]
+
+    def predict(self, rows: pa.Table) -> pa.Table:
+        """Return a prediction for each row, in order, with the columns of `models.predictions`.
+
+        `rows`: the columns of `model.inputs`, in any order; others are passed over. Features of the row are those of a
+        training set. Features of trailing views come from the online store, as they are now. Nothing is predicted if
+        one row is at fault. Raises PredictionError with the column and the number of rows; FeatureError, ModelRefused,
+        DatabaseUnavailable.
+        """
+        import pyarrow as pa
+
+        given = typed(self.model.inputs, rows)
+        return pa.concat_tables(self._predicted(given, self.clock()))
+
+    def _predicted(self, given: pa.Table, at: datetime) -> Iterator[pa.Table]:
+        from rempart.features.prediction.rows import features
+
+        for start in range(0, max(1, given.num_rows), ROWS):
+            rows = given.slice(start, ROWS)
+            made = features(self.plan, rows, at, lambda view, keys: self.lookup(view, keys, at))
+            yield self.model.predict(made)
+
+
+def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
+    """Return the champion of a pipeline by the ledger, after comparing its files with their recorded SHA-256.
+
+    Raises PredictionError if there is no champion, or if the pipeline file defines its features in another way;
+    ModelRefused, TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
+    """
+    from rempart.features.prediction.lookup import online_rows
+
+    name, ledger = pipeline.name, platform.ledger
+    if (version := intended(decisions_on(ledger, name))) is None:
+        raise PredictionError(
+            f"predict with pipeline '{name}': it has no champion", f"Train one: `rempart pipeline run {name} --follow`."
+        )
+    if (record := candidate_record(ledger, name, version)) is None:
+        raise ModelRefused(
+            f"The ledger has no evidence that model {name} version {version} was trained here",
+            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
+        )
+    model = load(platform.tracking(), record)
+    check_definitions(pipeline, model)
+    made = plan(pipeline, [feature.name for feature in model.features])
+
+    def lookup(view: StoredView, keys: pa.Array, at: datetime) -> pa.Table:
+        return online_rows(feature_databases(platform), pipeline, view, keys, at)
+
+    return Champion(model, made, lookup, platform.clock)
+
+
+def check_definitions(pipeline: ModelPipeline, model: LoadedModel) -> None:
+    """Check that a pipeline file gives the features that a model learned from.
+
+    Declared values of a category may differ: the model's own count. Raises PredictionError with the first feature or
+    column that differs.
+    """
+    known = {feature.name: feature for feature in features_of(pipeline)}
+    for feature in model.features:
+        now = known.get(feature.name)
+        if now is None or now.type != feature.type or replace(now, values=feature.values) != feature:
+            raise _differs(pipeline, model, f"feature '{feature.name}'")
+    needed = {each.name: each.type for each in inputs_of(pipeline, [feature.name for feature in model.features])}
+    given = {each.name: each.type for each in model.inputs}
+    if different := sorted({name for name, _ in needed.items() ^ given.items()}):
+        raise _differs(pipeline, model, f"column '{different[0]}' of its features")
+
+
+def _differs(pipeline: ModelPipeline, model: LoadedModel, what: str) -> PredictionError:
+    return PredictionError(
+        f"predict with model {model.name} version {model.version}: {what} is defined in another way in "
+        f"include/pipelines/{pipeline.name}.yaml than when the model was trained",
+        f"Train with the new definition (`rempart pipeline run {pipeline.name} --follow`), or bring the former one "
+        "back.",
+    )

@@ -1,0 +1,155 @@
+"""Predict the rows of a file that has the columns of a pipeline's source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rempart.errors import PredictionError
+from rempart.flows.prediction.champion import Champion
+from rempart.ingestion.content import parquet_cut
+from rempart.ingestion.engine import staging
+from rempart.ingestion.engine.batches import LINE, RefusedRow
+from rempart.ingestion.engine.deliveries import rows_of
+from rempart.ingestion.engine.limits import Limits
+from rempart.ingestion.parsing import formats
+from rempart.ingestion.reading import header_of
+from rempart.ingestion.unpacking import Unreadable
+from rempart.models.inputs import Input
+from rempart.settings.columns import Column
+from rempart.settings.pipeline import Pipeline
+from rempart.sites.spool import spool_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 1 << 16
+"""Rows that are predicted at once."""
+LINE_COLUMN = "line"
+"""Name of the column with a row's line in the file: a CSV header is line 1. Of Parquet the row's number."""
+_ENDINGS = (".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """The rows of a file that can be predicted, in batches, and those that cannot.
+
+    `batches`: the line, the columns of the pipeline's key that the file has, and the prediction. They are read once.
+    `rows`: how many these are.
+    """
+
+    batches: Iterator[pa.Table]
+    rows: int
+    refused: Sequence[RefusedRow]
+
+
+@contextmanager
+def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[ScoredFile]:
+    """Predict the rows of a file (CSV, JSON Lines or Parquet by its name) while the context is open.
+
+    The file is read as a delivery of the pipeline: its dialect, names of columns, types and declared values. Columns
+    that the model does not read may be left out. Raises PredictionError if the file as a whole cannot be read; then the
+    errors of `Champion.predict`.
+    """
+    with spool_folder() as folder:
+        try:
+            read_as = _reading(pipeline, champion.model.inputs, file)
+            limits = Limits()
+            staged = staging.stage(
+                rows_of(file, read_as, limits), read_as, folder / "rows.parquet", limits, lambda table: {}
+            )
+            fault = staged.fault
+        except Unreadable as cause:
+            fault = str(cause)
+        except OSError as cause:
+            fault = f"it cannot be read ({cause.strerror or type(cause).__name__})"
+        if fault:
+            needed = ", ".join(column.name for column in champion.model.inputs)
+            raise PredictionError(
+                f"predict the rows of {file.name}: {fault}",
+                f"Correct the file. The model reads these columns of it: {needed}.",
+            )
+        key = [column for column in pipeline.key if column in read_as.columns]
+        yield ScoredFile(_batches(champion, staged.file, key), staged.good, staged.refused)
+
+
+def _reading(pipeline: Pipeline, inputs: Sequence[Input], file: Path) -> Pipeline:
+    """Return the pipeline as which a file is read: its columns that the file has, without rules for the others."""
+    needed = {column.name: column for column in inputs}
+    there = _columns_in(pipeline, file)
+    columns: dict[str, Column] = {}
+    for name, column in pipeline.columns.items():
+        if name in needed:
+            changes = {"nullable": needed[name].nullable, "values": list(needed[name].values) or None}
+            columns[name] = column.model_copy(update=changes)
+        elif name in pipeline.key or column.type == "array":
+            columns[name] = column.model_copy(update={"nullable": True})
+        else:
+            columns[name] = Column(type="string", known=column.known, nullable=True)
+    kept = {name: column for name, column in columns.items() if there is None or name in needed or name in there}
+    return pipeline.model_copy(update={"schema_": kept, "key": [], "partition_by": ""})
+
+
+def _columns_in(pipeline: Pipeline, file: Path) -> Collection[str] | None:
+    """Return the pipeline's columns that a file names; None for JSON Lines, where each row names its own.
+
+    Raises Unreadable, OSError.
+    """
+    match formats.of_name(file.name):
+        case "parquet":
+            given = parquet_cut.names(file)
+        case "csv":
+            with file.open("rb") as stream:
+                given = header_of(file.name, stream, file.stat().st_size, pipeline.source)
+        case _:
+            return None
+    return {column for column, name in pipeline.source.names(pipeline.columns).items() if name in given}
+
+
+def ending_fault(output: Path) -> str | None:
+    """Return why predictions cannot be written to a file of this name, or None."""
+    return None if output.suffix in _ENDINGS else f"'{output.name}' ends in none of {', '.join(_ENDINGS)}"
+
+
+def write(batches: Iterable[pa.Table], output: Path) -> int:
+    """Write predictions to a Parquet or CSV file, which appears when it is complete. Return the number of rows.
+
+    Without a batch no file is written. Raises PredictionError if the file cannot be written, and what `batches` raises.
+    """
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    part, rows = output.with_name(f".{output.name}.part"), 0
+    kind = pq.ParquetWriter if output.suffix == ".parquet" else csv.CSVWriter
+    try:
+        with ExitStack() as stack:
+            writer = None
+            for batch in batches:
+                writer = writer or stack.enter_context(kind(part, batch.schema))
+                writer.write_table(batch)
+                rows += batch.num_rows
+        if writer is not None:
+            part.replace(output)
+    except OSError as cause:
+        raise PredictionError(
+            f"write predictions to {output}: {cause.strerror or type(cause).__name__}",
+            "Pass a file in a folder that you may write.",
+        ) from cause
+    finally:
+        part.unlink(missing_ok=True)
+    return rows
+
+
+def _batches(champion: Champion, file: Path, key: Sequence[str]) -> Iterator[pa.Table]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(ROWS):
+            rows = pa.Table.from_batches([batch])
+            predicted = champion.predict(rows)
+            told = {LINE_COLUMN: rows[LINE], **{name: rows[name] for name in key}}
+            yield pa.table(told | dict(zip(predicted.column_names, predicted.columns, strict=True)))

@@ -1,0 +1,156 @@
+"""Columns that a model's user gives for a prediction: those of the source, before features are made of them.
+
+A model's evidence records them, its MLflow version shows them as its signature, and a prediction checks rows by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import PredictionError
+from rempart.settings.columns import ColumnType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LONGEST = 4900
+"""Characters of a description in MLflow."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One column: its name and type in the pipeline's schema, whether it may be empty, a category's closed list."""
+
+    name: str
+    type: ColumnType
+    nullable: bool = False
+    values: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "type": self.type, "nullable": self.nullable, "values": list(self.values)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Input:
+        return cls(str(data["name"]), data["type"], bool(data["nullable"]), tuple(data["values"]))
+
+    def example(self, row: int) -> Any:
+        """Return a value of its type, made from the declaration alone: never one of the data."""
+        match self.type:
+            case "category":
+                return self.values[row % len(self.values)]
+            case "boolean":
+                return row % 2 == 1
+            case "integer":
+                return row
+            case "number" | "decimal":
+                return float(row)
+            case "date":
+                return date(2026, 1, 1 + row)
+            case "timestamp":
+                return datetime(2026, 1, 1 + row, tzinfo=UTC)
+        return "text"
+
+
+def examples(inputs: Sequence[Input], rows: int = 1) -> dict[str, list[Any]]:
+    """Return columns of example rows (at most 31)."""
+    return {each.name: [each.example(row) for row in range(rows)] for each in inputs}
+
+
+def usage(model: str, inputs: Sequence[Input]) -> str:
+    """Return how to predict in Python, as Markdown of at most 4,900 characters."""
+    rows = "".join(f"    {name!r}: [{_literal(value)}],\n" for name, (value,) in examples(inputs).items())
+    for text in (f"pyarrow.table({{\n{rows}}})", 'parquet.read_table("rows.parquet")'):
+        names = "import pyarrow" if "pyarrow" in text else "from pyarrow import parquet"
+        dates = "import datetime\n\n" if "datetime." in text else ""
+        code = (
+            f"{dates}{names}\n\nfrom rempart.orchestration.runtime import champion\n\nrows = {text}\n"
+            f'print(champion("{model}").predict(rows).to_pylist())\n'
+        )
+        told = (
+            "Predict with the champion, in a task or in a notebook of the project. A table may have any number of rows:"
+            f"\n\n```python\n{code}```\n"
+        )
+        if len(told) <= _LONGEST:
+            break
+    return told
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"datetime.datetime({value.year}, {value.month}, {value.day}, tzinfo=datetime.UTC)"
+    return f"datetime.date({value.year}, {value.month}, {value.day})" if isinstance(value, date) else repr(value)
+
+
+def typed(inputs: Sequence[Input], rows: pa.Table) -> pa.Table:
+    """Return the inputs' columns of rows, each with its type; other columns are left out.
+
+    Raises PredictionError with the column and the number of rows at fault, never with a value: a column is missing, has
+    another type, is empty where it may not be, or holds a value outside its closed list.
+    """
+    import pyarrow as pa
+
+    if missing := [each.name for each in inputs if each.name not in rows.column_names]:
+        raise PredictionError(
+            f"predict {rows.num_rows} rows: they lack {_columns(missing)}, which the model reads",
+            "Pass these columns, with the names and types of the pipeline's schema.",
+        )
+    return pa.table({each.name: _typed(each, rows[each.name].combine_chunks()) for each in inputs})
+
+
+def _columns(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"column{'' if len(names) == 1 else 's'} {shown}"
+
+
+def _typed(column: Input, cells: pa.Array) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    doing = f"predict {len(cells)} rows: column '{column.name}'"
+    wanted = _kind(column, cells.type)
+    try:
+        values = None if wanted is None else cells.cast(wanted)
+    except pa.ArrowInvalid:  # its message quotes a value
+        values = None
+    if values is None:
+        raise PredictionError(
+            f"{doing} is {cells.type}, and its values do not fit the declared type '{column.type}'",
+            "Pass the column with its declared type: whole numbers as integers, a date as a date, a timestamp with its "
+            "time zone.",
+        )
+    if values.null_count and not column.nullable:
+        raise PredictionError(
+            f"{doing} is empty in {values.null_count} rows, but it is not nullable",
+            f"Leave these rows out, or pass a value. schema.{column.name} of the pipeline file says what is allowed.",
+        )
+    if column.values:
+        positions = pc.index_in(values, value_set=pa.array(column.values, pa.string()))
+        if outside := positions.null_count - values.null_count:
+            raise PredictionError(
+                f"{doing} holds a value in {outside} rows that is not among the declared values",
+                f"Correct the rows, or add the value to schema.{column.name}.values and train again.",
+            )
+    return values
+
+
+def _kind(column: Input, given: pa.DataType) -> pa.DataType | None:
+    """Return the type that a column of this type is converted to; None if it cannot be one of the declared type."""
+    import pyarrow as pa
+
+    is_number = pa.types.is_integer(given) or pa.types.is_floating(given)
+    is_text = pa.types.is_string(given) or pa.types.is_large_string(given)
+    if pa.types.is_dictionary(given):
+        is_text = pa.types.is_string(given.value_type) or pa.types.is_large_string(given.value_type)
+    fits, kind = {
+        "integer": (is_number, pa.int64()),
+        "number": (is_number or pa.types.is_decimal(given), pa.float64()),
+        # a decimal stays one: DuckDB converts it, as it does for a training set
+        "decimal": (is_number or pa.types.is_decimal(given), given if pa.types.is_decimal(given) else pa.float64()),
+        "boolean": (pa.types.is_boolean(given), pa.bool_()),
+        "date": (pa.types.is_date(given), pa.date32()),
+        "timestamp": (pa.types.is_timestamp(given) and given.tz is not None, pa.timestamp("us", "UTC")),
+    }.get(column.type, (is_text, pa.string()))
+    return kind if fits or pa.types.is_null(given) else None

@@ -1,0 +1,50 @@
+"""Predictions as a table with named columns.
+
+A regression has one column, `prediction`, in the target's unit. A classification has `prediction`, the label of the
+most probable class (of equal ones the first declared; null if a probability is not a number), and `probability_LABEL`
+for each class, in the declared order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from rempart.models.encoding import Feature
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+PREDICTION = "prediction"
+
+
+def columns(task: str, target: Feature | None) -> dict[str, Literal["double", "string"]]:
+    """Return the names of the columns and their types, in order."""
+    if task == "regression" or target is None:
+        return {PREDICTION: "double"}
+    return {PREDICTION: "string", **{f"probability_{label}": "double" for label in target.values}}
+
+
+def named(task: str, target: Feature | None, figures: np.ndarray[Any, np.dtype[np.float64]]) -> pa.Table:
+    """Return a model's figures as named columns: [rows], or [rows, classes] probabilities."""
+    import numpy as np
+    import pyarrow as pa
+
+    names = list(columns(task, target))
+    if task == "regression" or target is None:
+        return pa.table({PREDICTION: pa.array(figures, pa.float64())})
+    unknown = ~np.isfinite(figures).all(axis=1)
+    best = pa.array(figures.argmax(axis=1), pa.int64(), mask=unknown)
+    labels = pa.array(target.values, pa.string()).take(best)
+    return pa.table([labels, *(pa.array(column, pa.float64()) for column in figures.T)], names=names)
+
+
+def figures(predicted: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the figures of named columns, as `named` takes them."""
+    import numpy as np
+    import pyarrow as pa
+
+    numbers = [column.to_numpy() for column in predicted.columns if pa.types.is_floating(column.type)]
+    is_regression = pa.types.is_floating(predicted.schema.field(PREDICTION).type)
+    found: np.ndarray[Any, np.dtype[np.float64]] = numbers[0] if is_regression else np.column_stack(numbers)
+    return found
