@@ -50,6 +50,8 @@ _OTHER_FORMATS = {
     b"ARROW1": "Arrow",
     b"Obj\x01": "Avro",
     b"\x1f\x8b": "packed with gzip twice",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
 }
 
 

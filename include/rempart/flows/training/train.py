@@ -232,7 +232,8 @@ def held_out_from(holdout: Holdout, newest: date) -> date:
         start = holdout.start
         return datetime(start.year, start.month, start.day, tzinfo=UTC) if isinstance(newest, datetime) else start
     assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
-    return newest - holdout.last
+    first = datetime.min.replace(tzinfo=UTC) if isinstance(newest, datetime) else date.min
+    return newest - min(holdout.last, newest - first)
 
 
 def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
