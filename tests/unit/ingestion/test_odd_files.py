@@ -157,7 +157,7 @@ def test_odd_cells_go_through_all_rules_and_the_features(tmp_path: Path) -> None
         rows[f"r{n:03d}"] = [
             f"r{n:03d}",
             TIMES[n % 4] if odd and n % 3 == 0 else f"{2022 + n % 3}-{n % 12 + 1:02d}-{n % 28 + 1:02d}",
-            NUMBERS[n % len(NUMBERS)] if odd else f"{n % 50}.5",
+            NUMBERS[n % (len(NUMBERS) - 1)] if odd else f"{n % 50}.5",
             INTEGERS[n % 2] if odd else str(10**17 + n),
             TIMES[n % len(TIMES)] if odd else f"{2021 + n % 3}-01-01",
             "1e308" if odd else "",

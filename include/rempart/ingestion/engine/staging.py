@@ -150,10 +150,11 @@ def _values(table: pa.Table) -> list[dict[str, Any]]:
     import pyarrow as pa
 
     try:
-        return table.to_pylist()
+        rows: list[dict[str, Any]] = table.to_pylist()
     except (OverflowError, ValueError):
         kinds = [(f.name, pa.string() if pa.types.is_temporal(f.type) else f.type) for f in table.schema]
-        return table.cast(pa.schema(kinds)).to_pylist()
+        rows = table.cast(pa.schema(kinds)).to_pylist()
+    return rows
 
 
 def raw_text(row: Mapping[str, Any]) -> str:

@@ -140,10 +140,15 @@ def test_a_file_is_refused_by_the_limits_of_the_ingestion_alone(
     assert first_rows.judge(pipeline, [file], Limits(rows=3))[0].fault is None
     assert first_rows.judge(pipeline, [file], Limits(rows=2))[0].fault == "the file has more than 2 rows"
 
-    asked = []
+    asked: list[object] = []
+
+    def judge(spec: object, files: object, given: Limits) -> list[first_rows.FirstRows]:
+        asked.append(given)
+        return []
+
     monkeypatch.setattr(pipelines, "named", lambda name: pipeline)
     monkeypatch.setattr(deliver, "check", lambda spec, files, largest: asked.append(largest))
-    monkeypatch.setattr(first_rows, "judge", lambda spec, files, limits: asked.append(limits) or [])
+    monkeypatch.setattr(first_rows, "judge", judge)
     monkeypatch.setattr(platform, "open_platform", lambda: sys.exit(3))
     assert CliRunner().invoke(app, ["pipeline", "deliver", "hotel_bookings", str(file)]).exit_code == 3
     limits = ingest_run.limits(config.load())
