@@ -15,7 +15,7 @@ import pytest
 from rempart.errors import FeatureError, LoadedMeanwhile
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import sampling, skew
-from rempart.features.freshness.comparison import ViewSkew, hash_of
+from rempart.features.freshness.comparison import ViewSkew
 from rempart.features.freshness.content import read_content
 from rempart.features.freshness.sampling import EntitySample
 from rempart.features.freshness.skew import compare_stores
@@ -108,17 +108,13 @@ ALTERED = {
 }  # fmt: skip
 
 
-def test_each_difference_is_found_and_told_by_a_hash(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline
-) -> None:
+def test_each_difference_is_found(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
     for case, (view, statement, counts) in ALTERED.items():
         with restored(feature_databases, pipeline, view):
             change(feature_databases, pipeline, view, statement)
             found = compared(feature_databases, pipeline)
         assert (found[view].differing, found[view].missing, found[view].extra) == counts, case
         assert [result.entities for name, result in found.items() if name != view] == [0, 0], case
-        key = {"an extra entity": 9000, "NaN for a mean": ODD["house"]}.get(case, 77)
-        assert found[view].example == hash_of(key), case
     assert {view.entities for view in compared(feature_databases, pipeline).values()} == {0}
 
 
@@ -188,14 +184,13 @@ def test_the_daily_comparison_is_evidence_and_red_without_a_value(
     assert green.body["views"]["stay"]["loaded_at"] == NOW.isoformat()
 
     change(feature_databases, pipeline, "stay", "UPDATE {} SET room = 'marie' WHERE stay = 77")
-    with pytest.raises(FeatureError, match=f"view 'stay' differs for 1 entities .*hash {hash_of(77)}") as red:
+    with pytest.raises(FeatureError, match="view 'stay' differs for 1 entities") as red:
         feature_skew.compare_all(platform, seed=6)
     assert not red.value.transient
     told = str(red.value) + str(ledger.find("skew", pipeline.name)[0].body)
-    assert "marie" not in told and "77" not in told.replace(hash_of(77), "")
+    assert "marie" not in told and "77" not in told and "hash" not in told
     record = ledger.find("skew", pipeline.name)[0].body
     assert (record["outcome"], record["compared"]["stay"]["different"]) == ("different", 1)
-    assert hash_of(77) not in str(record), "the ledger is kept for ever"
 
     monkeypatch.setattr(skew, "_unsettled", lambda *given: "it is being loaded")
     with pytest.raises(LoadedMeanwhile) as unknown:

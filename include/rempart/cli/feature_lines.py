@@ -17,7 +17,7 @@ def listing(found: Catalogue) -> Iterator[str]:
         return
     yield from text.table(HEAD, map(_row, found.views))
     for pipeline, why in found.faults.items():
-        yield f"{pipeline}: {why}"
+        yield from f"{pipeline}: {why}".split("\n")
 
 
 def _row(view: CatalogueView) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def _row(view: CatalogueView) -> tuple[str, ...]:
 
 def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
     """Yield one view with its features. `loaded`: about the snapshot in the feature store."""
-    yield f"{view.name}: {view.description or 'no description'}"
+    yield f"{view.name}: {text.folded(view.description) or 'no description'}"
     moment = f"{view.moment}, of {' and '.join(view.moment_columns)}"
     yield from text.pairs(
         [

@@ -85,6 +85,8 @@ def warnings_only() -> None:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines that may hold names and messages of files and servers."""
+    """Print lines that may hold names and messages of files and servers. Control characters are escaped, so that a line
+    stays one line.
+    """
     for line in lines:
-        typer.echo(printable(line))
+        typer.echo(printable(line, keep="\t"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from rempart.errors import PipelineError
 from rempart.ingestion.sampling.facts import ColumnFacts
 from rempart.ingestion.sampling.files import of_file
-from rempart.ingestion.sampling.names import header_entries, yaml_word
+from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
 from rempart.ingestion.sampling.ranges import Range
 from rempart.ingestion.sampling.sample import Sample
 from rempart.ingestion.sampling.survey import Survey, pipeline_name, survey
@@ -68,22 +68,21 @@ def reminder(text: str) -> str | None:
     return f"{some} still marked CHECK in the pipeline file (line {lines}): decide {each}, and delete the mark."
 
 
-def _comment(text: str) -> str:
-    """Return a text that stays in one comment line."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def _list(values: Sequence[str]) -> str:
     return "[" + ", ".join(yaml_word(value) for value in values) + "]"
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    """Return a number as YAML reads it: one with an exponent has a decimal point."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    digits, mark, power = repr(value).partition("e")
+    return f"{digits}.0{mark}{power}" if mark and "." not in digits else repr(value)
 
 
 def _lines(s: Survey) -> Iterator[str]:
     check = "decide it, then run `rempart pipeline check"
-    origin = f"{s.sample.told} of {_comment(s.sample.name)}{s.sample.left_out}"
+    origin = f"{s.sample.told} of {shown(s.sample.name)}{s.sample.left_out}"
     yield f"# Drafted from {origin}. Each line marked CHECK is a guess: {check} {s.name}`."
     yield f"name: {s.name}"
     yield "description: To be written      # CHECK: what is predicted, for whom"
@@ -194,7 +193,7 @@ def _expectations(s: Survey) -> Iterator[str]:
         limits = f"min_value: {_number(range_.low)}, max_value: {_number(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         yield f"  - {{{rule}}}{_unlikely(range_)}"
-    span = f"min_value: {s.first_day.year:04d}-01-01, max_value: 2100-12-31"
+    span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
 

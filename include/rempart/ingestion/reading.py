@@ -37,8 +37,7 @@ MAX_LINES_PER_ROW = 1000
 EMPTY, NO_ROWS = "the file is empty", "the file has a header but no rows"
 LINE, RAW = "_line", "_raw"
 """Columns added to the schema's: a row's first line in the file (the header is line 1), and its text."""
-_UTF8_BOM = b"\xef\xbb\xbf"
-_BATCH = 5_000
+_UTF8_BOM, _BATCH = b"\xef\xbb\xbf", 5_000
 _OTHER_FORMATS = {
     b"PAR1": "Parquet",
     b"PK\x03\x04": "a ZIP archive (or an office document)",
@@ -50,6 +49,7 @@ _OTHER_FORMATS = {
     b"ARROW1": "Arrow",
     b"Obj\x01": "Avro",
     b"\x1f\x8b": "packed with gzip twice",
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text"),
 }
 
 

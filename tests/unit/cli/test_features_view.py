@@ -93,6 +93,10 @@ def test_the_commands_print_lines_or_one_document(monkeypatch: pytest.MonkeyPatc
     shown = json.loads(run(monkeypatch, found, "show", f"{MODEL}.booking", "--json").output)
     assert (shown["loaded_snapshot"], shown["snapshot"], shown["users"][0]["features"]) == ("s1", "s2", ["adults"])
     assert run(monkeypatch, found, "show", f"{MODEL}.booking").exit_code == 0
+    whole = run(monkeypatch, found, "show", MODEL)
+    assert whole.exit_code == 0 and "hotel_bookings.agent_trend" in whole.output and "energy_use" not in whole.output
+    views = json.loads(run(monkeypatch, found, "show", MODEL, "--json").output)["views"]
+    assert [view["name"] for view in views] == [view["name"] for view in listed["views"] if view["pipeline"] == MODEL]
     wrong = run(monkeypatch, found, "show", f"{MODEL}.bookings")
     assert wrong.exit_code == 2 and f"Did you mean '{MODEL}.booking'?" in wrong.output
     silent = run(monkeypatch, Watched().facts(evidence=SILENT), "list")

@@ -148,6 +148,11 @@ def test_a_faulty_file_is_listed_with_its_fault() -> None:
     assert json.loads(json_documents.document(pipelines.as_json(found, "landing")))["error"]["hint"] == "Add it."
 
 
+def test_a_description_is_one_line() -> None:
+    found = dataclasses.replace(state(Watched().facts()), description="Prices\nNext: rm -r\x1b[2J\n")
+    assert next(pipelines.state_lines(found, "landing")) == f"{MODEL}: Prices Next: rm -r\x1b[2J", "show escapes it"
+
+
 def test_a_project_without_pipelines_is_told_how_to_begin() -> None:
     assert "rempart pipeline new" in next(pipelines.listing([], "landing"))
 
@@ -178,6 +183,7 @@ def test_quarantine_is_counted_by_delivery_and_rule_and_tells_how_to_look_at_row
     assert f"open http://airflow/rempart/data/{MODEL}" in told and f"preview_quarantine_{MODEL}" in told
     assert "quarantine accept" not in told and "quarantine again" not in told
     assert "rempart stack password airflow" in told and "OF ROWS counts the rows" in told
+    assert "A row that a later delivery corrected stays counted." in told
 
 
 def test_a_delivery_without_a_good_row_comes_with_both_remedies() -> None:

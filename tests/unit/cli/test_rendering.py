@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,11 @@ from rempart import cli
 from rempart.cli import json_documents, rendering
 from rempart.cli.views import names, text
 from rempart.deployment.setup.terminal import is_control
-from rempart.errors import StackError
+from rempart.errors import IngestError, PipelineError, StackError
+from rempart.flows.ingestion import deliver
+from rempart.ingestion.draft import draft_pipeline
+from rempart.ingestion.sampling import extract
+from tests.unit.training.stage import pipeline
 
 HOSTILE = "a\x1b[2Jb\x9b1Ac\u202ed\x7f\udcff"
 SHOWN = "a\\x1b[2Jb\\x9b1Ac\\u202ed\\x7f\\udcff"
@@ -40,6 +45,29 @@ def test_log_lines_and_lines_of_views_are_text(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().out
     assert told.splitlines()[0] == f"copied {SHOWN}" and told.count(SHOWN) == 5 and not controls(told)
     assert f"{SHOWN}\\nb" in told, "a cell stays in its row"
+    rendering.show(["a\nNext: b\r\tc"])
+    assert capsys.readouterr().out == "a\\nNext: b\\r\tc\n", "a line stays one line"
+
+
+def test_names_of_files_and_descriptions_are_text(tmp_path: Path) -> None:
+    file = tmp_path / "a\nerror: b\x1b[2J.csv"
+    for body in ("", "a\n1\n", "day,a\n2025-01-01,x\n", "day\n2025-01-01\n"):
+        file.write_text(body)
+        with pytest.raises(PipelineError) as error:
+            draft_pipeline(file)
+        assert "a\\nerror: b\\x1b[2J" in error.value.what and not controls(error.value.what)
+        assert "\n" not in error.value.what
+    file.write_text("day,kwh\n2025-01-01,1\n2025-01-02,2\n")
+    (first, *_) = draft_pipeline(file).splitlines()
+    assert "all 2 rows of a\\nerror: b\\x1b[2J.csv." in first
+    with pytest.raises(IngestError, match=r"a\\nerror") as refused:
+        deliver.check(pipeline(), [file])
+    assert "\n" not in refused.value.what and not controls(refused.value.what)
+    with pytest.raises(PipelineError, match=r"read .*a\\nerror"):
+        draft_pipeline(tmp_path / "none" / file.name)
+    with pytest.raises(IngestError, match=r"read .*a\\nerror"):
+        extract.take(tmp_path / "none" / file.name, tmp_path / "out")
+    assert text.folded("two\nlines\n") == "two lines"
 
 
 def test_a_name_on_the_command_line_is_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+
+if TYPE_CHECKING:
+    from rempart.features.catalogue.entries import Catalogue
+    from rempart.web.facts import CockpitFacts
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -28,15 +32,21 @@ def list_features(as_json: AsJson = False) -> None:
         rempart feature list
         rempart feature list --json
     """
-    from rempart.cli import feature_lines
-    from rempart.cli.views import facts, pipelines
-    from rempart.web.facts import Unknown
+    from rempart.cli.views import facts
     from rempart.web.read_models.catalogue.views import of_facts
-    from rempart.web.read_models.messages import moment
 
     json_documents.begin(as_json)
     found = facts.gather()
-    catalogue = of_facts(found)
+    _list(found, of_facts(found), as_json=as_json)
+
+
+def _list(found: CockpitFacts, catalogue: Catalogue, *, as_json: bool) -> None:
+    """Show the views of a catalogue, and exit: with code 1 if a source did not answer."""
+    from rempart.cli import feature_lines
+    from rempart.cli.views import facts, pipelines
+    from rempart.web.facts import Unknown
+    from rempart.web.read_models.messages import moment
+
     if as_json:
         json_documents.show({"at": found.at, "unknown": found.unknown(), **asdict(catalogue)})
     else:
@@ -47,7 +57,12 @@ def list_features(as_json: AsJson = False) -> None:
 
 @group.command("show")
 def show_feature(
-    name: Annotated[str, typer.Argument(help="Name of the view, as PIPELINE.VIEW.", metavar="PIPELINE.VIEW")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of the view, as PIPELINE.VIEW, or of a pipeline: to list its views.", metavar="PIPELINE[.VIEW]"
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show a feature view: each feature with its type and origin, the loaded snapshot, and the champions that read it.
@@ -57,6 +72,7 @@ def show_feature(
     Example:
 
         rempart feature show hotel_bookings.agent_trend
+        rempart feature show hotel_bookings
     """
     from rempart.cli import feature_lines
     from rempart.cli.views import facts, names, pipelines
@@ -69,7 +85,10 @@ def show_feature(
     json_documents.begin(as_json)
     found = facts.gather()
     names.require_pipelines(found)
-    views = {view.name: view for view in of_facts(found).views}
+    catalogue = of_facts(found)
+    if own := tuple(view for view in catalogue.views if view.pipeline == name):
+        _list(found, replace(catalogue, views=own, faults={}), as_json=as_json)
+    views = {view.name: view for view in catalogue.views}
     view = views[names.require("feature view", name, views, "See which pipelines are valid: `rempart pipeline list`.")]
     loaded = known("the feature store", lambda: loaded_snapshot(open_platform(), view.pipeline))
     if as_json:

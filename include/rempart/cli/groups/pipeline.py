@@ -81,15 +81,15 @@ def deliver_files(
     """
     from rempart.cli.views import delivery, names
     from rempart.deployment.setup.terminal import is_live
-    from rempart.flows.ingestion import deliver, first_rows
+    from rempart.flows.ingestion import deliver, first_rows, ingest_run
     from rempart.flows.shared.platform import open_platform
     from rempart.ingestion.draft import reminder
-    from rempart.settings import pipelines
+    from rempart.settings import config, pipelines
 
     spec = pipelines.named(names.pipeline(name, pipelines.names()))
-    draft = reminder(pipelines.text_of(name))
-    deliver.check(spec, files)
-    rendering.show(delivery.warnings(first_rows.judge(spec, files), spec))
+    draft, limits = reminder(pipelines.text_of(name)), ingest_run.limits(config.load())
+    deliver.check(spec, files, limits.bytes)
+    rendering.show(delivery.warnings(first_rows.judge(spec, files, limits), spec))
     platform = open_platform()
     planned = deliver.plan(platform, spec, files)
     if dry_run:
@@ -149,7 +149,7 @@ def run_pipeline(
                 typer.echo("New rows start features, training and gate by their assets.")
             typer.echo(f"The result, when they are done: rempart pipeline show {name}")
             return
-        with run_view.shown(stages, lambda line: rendering.show([line])) as show:
+        with run_view.shown(stages, lambda told: rendering.show(told.split("\n"))) as show:
             _, results = run_follow.follow(api, name, run, show, stages=stages)
     except KeyboardInterrupt:
         typer.echo(run_follow.left(name, page, api.url))
@@ -215,7 +215,7 @@ def pipeline_new(
 
 @group.command("check")
 def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]) -> None:
-    """Validate rempart.yaml and one pipeline file, and ask the policy about each place in it.
+    """Validate one pipeline file and rempart.yaml, and ask the policy about each place in it.
 
     Every fault names file, path and remedy.
 
@@ -228,11 +228,12 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     from rempart.cli.views import derivations
     from rempart.flows.training import check_pipeline
     from rempart.ingestion.draft import reminder
-    from rempart.settings import pipelines
+    from rempart.settings import config, pipelines
 
-    loaded, pipeline = configuration.check(), check_pipeline.load(name)
+    pipeline = check_pipeline.load(name)
     check_pipeline.check(pipeline)
-    check_pipeline.check_origin(loaded, pipeline, on=datetime.now(UTC).date())
+    check_pipeline.check_origin(config.load(), pipeline, on=datetime.now(UTC).date())
+    configuration.check()
     draft = reminder(pipelines.text_of(name))
     typer.echo(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
     rendering.show([*derivations.all_lines(pipeline)])

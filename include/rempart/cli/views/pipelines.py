@@ -18,7 +18,7 @@ HEAD = ("PIPELINE", "SOURCE", "NEWEST DELIVERY", "SNAPSHOT", "CHAMPION", "QUARAN
 def unknown(moment: Moment) -> Iterator[str]:
     """Yield the sources that did not answer, with the reason, as lines."""
     for why, sources in moment.silent.items():
-        yield f"UNKNOWN: {' and '.join(sources)}: {why}"
+        yield from f"UNKNOWN: {' and '.join(sources)}: {why}".split("\n")
     if moment.unknown:
         yield "What to do: start the stack with `rempart up`, or see `rempart status`."
 
@@ -31,7 +31,7 @@ def listing(states: Sequence[PipelineState], landing: str) -> Iterator[str]:
     yield from text.table(HEAD, (_row(state, landing) for state in states))
     for state in states:
         if state.error:
-            yield f"{state.name}: {state.error[0]}"
+            yield from f"{state.name}: {state.error[0]}".split("\n")
 
 
 def _row(state: PipelineState, landing: str) -> tuple[str, ...]:
@@ -63,9 +63,9 @@ def state_lines(
 
     `objects`, `waiting`, `model`: lines about its snapshot's objects, what waits, and the champion's files.
     """
-    yield f"{state.name}: {state.description or 'no description'}"
+    yield f"{state.name}: {text.folded(state.description) or 'no description'}"
     if state.error:
-        yield f"  INVALID FILE: {state.error[0]}"
+        yield from f"  INVALID FILE: {state.error[0]}".split("\n")
     else:
         yield from text.pairs(
             [
@@ -81,7 +81,9 @@ def state_lines(
         yield from model
     step = state.next
     yield ""
-    yield f"Next: {step.sentence}" + (f"\n  {step.command}" if step.command else "")
+    yield f"Next: {step.sentence}"
+    if step.command:
+        yield f"  {step.command}"
 
 
 def _ingests(state: PipelineState) -> str:

@@ -36,6 +36,7 @@ def lines(quality: Quality, cockpit: str, places: RefusedLines) -> Iterator[str]
     if quality.earlier:
         yield f"  {quality.earlier:,} more are from before deliveries were recorded: only the site knows them"
     yield from pipelines.deliveries(found)
+    yield "QUARANTINED counts rows as they were refused. A row that a later delivery corrected stays counted."
     for delivery in found:
         yield ""
         yield f"Delivery {delivery.sha256}"

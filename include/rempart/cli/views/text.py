@@ -29,6 +29,11 @@ def pairs(entries: Iterable[tuple[str, str]], indent: str = "  ") -> Iterator[st
         yield f"{indent}{name:<{width}}  {text}".rstrip()
 
 
+def folded(description: str) -> str:
+    """Return a text of several lines as one line."""
+    return " ".join(description.split())
+
+
 def moment(at: datetime | None) -> str:
     """Return a time to the minute, UTC."""
     return "never" if at is None else f"{at:%Y-%m-%d %H:%M} UTC"
@@ -70,4 +75,5 @@ def lines_of(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:
-        raise BackupError(f"read {file}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause
+        shown = printable(str(file), keep="")
+        raise BackupError(f"read {shown}: {type(cause).__name__}", "Pass a file of UTF-8 text.") from cause

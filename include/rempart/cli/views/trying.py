@@ -39,12 +39,14 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
         figures = text.figures(tried.model.metrics, pipeline.gate.metric)
         yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
-    yield from tried.open
+    for reason in tried.open:
+        yield from reason.split("\n")
     yield ""
     if draft:
         yield f"Next: finish include/pipelines/{pipeline.name}.yaml. {draft}"
     elif tried.good:
-        yield f"Next: deliver the data and run the pipeline.\n  rempart pipeline deliver {pipeline.name} FILE"
+        yield "Next: deliver the data and run the pipeline."
+        yield f"  rempart pipeline deliver {pipeline.name} FILE"
     else:
         yield f"Next: correct include/pipelines/{pipeline.name}.yaml or the data, then try again."
 

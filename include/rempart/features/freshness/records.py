@@ -35,7 +35,7 @@ def _time(told: str | None) -> datetime | None:
 
 
 def differences(views: Iterable[ViewSkew]) -> dict[str, Any]:
-    """Return the result of a comparison, by view, without the hash of a key: the ledger is kept for ever."""
+    """Return the result of a comparison, by view."""
     return {
         each.view: {
             "compared": each.compared,

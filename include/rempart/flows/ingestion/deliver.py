@@ -14,14 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from rempart.deployment.setup.terminal import printable
 from rempart.errors import IngestError, IntegrityError, ObjectMissing, SiteFenced
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.content import parquet_cut
 from rempart.ingestion.parsing import formats
 from rempart.ingestion.reading import check_format, header_of
-from rempart.ingestion.sampling.names import header_entries, plain_name
+from rempart.ingestion.sampling.names import header_entries, plain_name, shown
 from rempart.ingestion.unpacking import MAX_BYTES, Unreadable, unpacked
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sources import DerivedSource
@@ -53,7 +52,7 @@ class HeaderFault:
 
     def line(self) -> str:
         """Return the file and its fault as text."""
-        return f"{self.file}: {self.what()}"
+        return f"{shown(self.file)}: {self.what()}"
 
     def what(self) -> str:
         """Return the fault as text."""
@@ -101,7 +100,7 @@ def header_fault(name: str, header: Sequence[str], pipeline: Pipeline) -> Header
     missing = tuple(column for column in columns if column not in header)
     extra = tuple(column for column in header if column not in columns)
     if spelled := _spelled(missing, extra, pipeline):
-        entries = printable(", ".join(header_entries(spelled)), keep="")
+        entries = ", ".join(header_entries(spelled))
         left = tuple(column for column in extra if column not in spelled)
         told = f"it spells columns in another way. In the pipeline file, add to `source`: header: {{{entries}}}"
         return HeaderFault(name, extra=left, other=told)
@@ -144,9 +143,9 @@ def _plain(column: str) -> str:
 
 
 def _columns(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{printable(name[:50], keep='')}'" for name in names[:10])
+    listed = ", ".join(f"'{shown(name[:50])}'" for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"column{'' if len(names) == 1 else 's'} {shown}{more}"
+    return f"column{'' if len(names) == 1 else 's'} {listed}{more}"
 
 
 def check(pipeline: Pipeline, files: Sequence[Path], largest: int = MAX_BYTES) -> None:
@@ -172,10 +171,10 @@ def _faults(pipeline: Pipeline, files: Sequence[Path], largest: int) -> Iterator
     seen: dict[str, Path] = {}
     for file in files:
         if (before := seen.setdefault(file.name, file)) is not file:
-            yield HeaderFault(str(file), other=f"it has the same name as {before}; rename one of them")
+            yield HeaderFault(str(file), other=f"it has the same name as {shown(before)}; rename one of them")
             continue
         if not file.name.isprintable() or file.name.startswith("."):
-            yield HeaderFault(repr(file.name), other="a delivery's name has no control character and no leading dot")
+            yield HeaderFault(file.name, other="a delivery's name has no control character and no leading dot")
             continue
         if fault := file_fault(pipeline, file, largest):
             yield fault

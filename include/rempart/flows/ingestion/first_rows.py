@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rempart.ingestion.engine import staging
@@ -18,7 +18,7 @@ from rempart.settings.pipeline import Pipeline
 
 MOST = 1_000
 """Rows of a file that are judged."""
-_LIMITS = Limits(block=256 << 10)
+_BLOCK = 256 << 10
 """Bytes that are read at once: of many files enough for all these rows."""
 
 
@@ -36,16 +36,20 @@ class FirstRows:
     fault: str | None = None
 
 
-def judge(pipeline: Pipeline, files: Sequence[Path], most: int = MOST) -> list[FirstRows]:
-    """Return what the types of a pipeline say about the first `most` rows of each file. No value is repeated."""
+def judge(pipeline: Pipeline, files: Sequence[Path], limits: Limits, most: int = MOST) -> list[FirstRows]:
+    """Return what the types of a pipeline say about the first `most` rows of each file. No value is repeated.
+
+    `limits`: those of the ingestion, which refuses a file beyond them.
+    """
+    limits = replace(limits, block=_BLOCK)
     with tempfile.TemporaryDirectory(prefix="rempart-deliver-") as folder:
-        return [_judged(pipeline, file, Path(folder, "rows.parquet"), most) for file in files]
+        return [_judged(pipeline, file, Path(folder, "rows.parquet"), limits, most) for file in files]
 
 
-def _judged(pipeline: Pipeline, file: Path, out: Path, most: int) -> FirstRows:
+def _judged(pipeline: Pipeline, file: Path, out: Path, limits: Limits, most: int) -> FirstRows:
     try:
-        first = _first(rows_of(file, pipeline, _LIMITS), most)
-        staged = staging.stage(first, pipeline, out, _LIMITS, lambda table: {})
+        first = _first(rows_of(file, pipeline, limits), most)
+        staged = staging.stage(first, pipeline, out, limits, lambda table: {})
     except OSError:  # the upload reads the file again, and says why it cannot
         return FirstRows(file.name)
     lines: dict[str, list[int]] = {}
@@ -57,15 +61,22 @@ def _judged(pipeline: Pipeline, file: Path, out: Path, most: int) -> FirstRows:
 
 
 def _first(batches: Iterable[TextRows], most: int) -> Iterator[TextRows]:
-    """Yield batches up to a number of rows; the rows of a batch may be out of the order of their lines."""
+    """Yield the rows with the lowest lines.
+
+    Batches overlap where a block of JSON Lines has rows of several kinds. A batch behind the rows that are wanted is
+    followed by no row among them: see `json_rows.read`.
+    """
     import pyarrow.compute as pc
 
+    read: list[TextRows] = []
+    lines: list[int] = []
     for batch in batches:
-        lines = sorted([*batch.table[LINE].to_pylist(), *(row.line for row in batch.refused)])
-        if len(lines) >= most:
-            last = lines[most - 1]
-            table = batch.table.filter(pc.less_equal(batch.table[LINE], last))
-            yield TextRows(table, [row for row in batch.refused if row.line <= last])
-            return
-        yield batch
-        most -= len(lines)
+        here = sorted([*batch.table[LINE].to_pylist(), *(row.line for row in batch.refused)])
+        if len(lines) >= most and here and here[0] > lines[most - 1]:
+            break
+        read.append(batch)
+        lines = sorted([*lines, *here])[:most]
+    last = lines[-1] if lines else 0
+    for batch in read:
+        table = batch.table.filter(pc.less_equal(batch.table[LINE], last))
+        yield TextRows(table, [row for row in batch.refused if row.line <= last])

@@ -112,10 +112,9 @@ def _faults(pipeline: str, result: PipelineSkew) -> Iterator[FeatureError]:
 def _differences(result: PipelineSkew) -> Iterator[str]:
     for view in result.views:
         if view.entities:
-            example = f", such as the key with hash {view.example}" if view.example else ""
             yield (
                 f"view '{view.view}' differs for {view.entities} entities ({view.differing} with other values, "
-                f"{view.missing} not online, {view.extra} only online){example}"
+                f"{view.missing} not online, {view.extra} only online)"
             )
 
 

@@ -117,7 +117,8 @@ def held_out_from(pipeline: ModelPipeline, newest: date) -> date:
     if holdout.start is not None:
         return _midnight(holdout.start, pipeline.source.time_zone) if isinstance(newest, datetime) else holdout.start
     assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
-    return newest - holdout.last
+    first = datetime.min.replace(tzinfo=UTC) if isinstance(newest, datetime) else date.min
+    return newest - min(holdout.last, newest - first)
 
 
 def _midnight(day: date, zone: str | None) -> datetime:

@@ -18,6 +18,7 @@ from rempart.ingestion.derived.binding import Query
 from rempart.ingestion.derived.execution import execute
 from rempart.ingestion.parsing.schema import snapshot_columns
 from rempart.ingestion.sampling import extract
+from rempart.ingestion.sampling.names import shown
 from rempart.settings.pipeline import Pipeline
 
 
@@ -83,7 +84,7 @@ def _check_names(name: str, files: Sequence[Path], reached: Collection[str]) -> 
     for file in files:
         if _stem(file) not in reached:
             raise IngestError(
-                f"derive '{name}' from files: {file.name} is named after none of its inputs: "
+                f"derive '{name}' from files: {shown(file.name)} is named after none of its inputs: "
                 f"{', '.join(sorted(reached))}",
                 f"Name each file after its input, such as {min(reached)}.csv.",
             )

@@ -35,6 +35,7 @@ from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
 from rempart.ingestion.profiles.measures import profile
 from rempart.ingestion.profiles.page import page as profile_page
 from rempart.ingestion.sampling import extract
+from rempart.ingestion.sampling.names import shown
 from rempart.models import metrics
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import ModelPipeline, Pipeline
@@ -291,7 +292,9 @@ def _profile(pipeline: Pipeline, parts: Sequence[Path], folder: Path, page: Path
     try:
         page.write_text(profile_page(found), encoding="utf-8")
     except OSError as cause:
-        raise IngestError(f"write {page}: {cause.strerror}", "Pass a file in a folder that you may write.") from cause
+        raise IngestError(
+            f"write {shown(page)}: {cause.strerror}", "Pass a file in a folder that you may write."
+        ) from cause
 
 
 def resources(folder: Path) -> Resources:

@@ -43,6 +43,8 @@ def read(
 ) -> Iterator[TextRows]:
     """Yield the rows of a file of `size` bytes. Raises Unreadable. Without `declared`, all columns are text.
 
+    Of each block, first the rows that the rule here reads, then the others; these, and the blocks, in order of lines.
+
     Numbers keep their text, null is null, and a column that an object lacks is null. A list is the text of its JSON. An
     object with a field that is not in the schema is refused.
     """
@@ -58,9 +60,6 @@ def read(
     by_arrow = ArrowLines({given[name]: column for name, column in declared.items()}, source) if declared else None
     while (block := blocks.next()) is not None:
         typed, others = by_arrow.read(block) if by_arrow else ([], range(len(block)))
-        for table in typed:
-            rows += table.num_rows
-            yield TextRows(table.rename_columns([*columns, LINE, RAW]))
         found = _block(block, known, others, lists)
         rows += found.table.num_rows + len(found.refused)
         faulty += len(found.refused)
@@ -70,6 +69,11 @@ def read(
             raise Unreadable(f"the file has more than {limits.rows} rows")
         if found.table.num_rows or found.refused:
             yield found
+        for table in typed:
+            rows += table.num_rows
+            if rows > limits.rows:
+                raise Unreadable(f"the file has more than {limits.rows} rows")
+            yield TextRows(table.rename_columns([*columns, LINE, RAW]))
     if not rows:
         raise Unreadable(EMPTY)
 

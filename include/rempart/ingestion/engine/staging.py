@@ -140,9 +140,21 @@ def _refused(text: pa.Table, reasons: Mapping[int, Sequence[str]]) -> Iterator[R
     import pyarrow as pa
 
     places = sorted(reasons)
-    rows = text.take(pa.array(places, pa.int64())).to_pylist()
+    rows = _values(text.take(pa.array(places, pa.int64())))
     for place, row in zip(places, rows, strict=True):
         yield RefusedRow(row[LINE], tuple(reasons[place]), raw_text(row))
+
+
+def _values(table: pa.Table) -> list[dict[str, Any]]:
+    """Return rows as Python's values; times are text where one is beyond Python's calendar."""
+    import pyarrow as pa
+
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (OverflowError, ValueError):
+        kinds = [(f.name, pa.string() if pa.types.is_temporal(f.type) else f.type) for f in table.schema]
+        rows = table.cast(pa.schema(kinds)).to_pylist()
+    return rows
 
 
 def raw_text(row: Mapping[str, Any]) -> str:

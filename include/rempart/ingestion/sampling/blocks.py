@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rempart.ingestion.sampling.names import shown
 from rempart.ingestion.unpacking import Unreadable
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def lines(file: Path, most: int, *, numbered: bool = False) -> Lines:
 
 def _spread(stream: Any, size: int, most: int) -> Iterator[bytes]:
     """Yield the head of a plain file, and blocks at equal distances behind it."""
-    yield _to_line_end(stream.read(_HEAD))
+    yield _head_of(stream.read(_HEAD))
     count = max(2, (most - _HEAD) // _BLOCK)
     for number in range(count):  # the last one is the end of the file
         stream.seek(_HEAD + (size - _HEAD - _BLOCK) * number // (count - 1))
@@ -95,10 +96,10 @@ def _streamed(file: Path, given: int, most: int) -> Lines:
             before = block
             number += 1
             if number % 16 == 0:
-                logger.info("read %.1f of %.1f MB of %s", min(position(), given) / 1e6, given / 1e6, file.name)
+                logger.info("read %.1f of %.1f MB of %s", min(position(), given) / 1e6, given / 1e6, shown(file.name))
     if every == 1 and size <= _FARTHEST:
         return Lines(head + b"".join(run.block for run in kept), size, whole=True)
-    body, places, here = _to_line_end(head), [(1, 1)], 1 + head.count(b"\n")
+    body, places, here = _head_of(head), [(1, 1)], 1 + head.count(b"\n")
     for run in kept:
         text = _to_line_end(run.begun + run.block)
         places.append((here, run.first))
@@ -134,6 +135,13 @@ def _unpacked(file: Path) -> Iterator[tuple[Any, Any]]:
             if cause.errno is not None:
                 raise
             raise Unreadable(f"the {packing} file is damaged") from None
+
+
+def _head_of(block: bytes) -> bytes:
+    """Return the whole lines at the start of a file. Raises Unreadable without one."""
+    if not (head := _to_line_end(block)):
+        raise Unreadable(f"there is no line feed in its first {_HEAD >> 20} MiB")
+    return head
 
 
 def _to_line_end(block: bytes) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rempart.errors import IngestError
 from rempart.ingestion.sampling import blocks
 from rempart.ingestion.sampling.files import CSV, ENDINGS, JSONL, PARQUET, spread
+from rempart.ingestion.sampling.names import shown
 from rempart.ingestion.unpacking import Unreadable
 
 MOST = 8 << 20
@@ -40,12 +41,12 @@ def take(file: Path, stem: Path, most: int = MOST) -> Extract:
         if file.name.lower().endswith(PARQUET):
             return _parquet(file, stem.with_suffix(".parquet"))
         if not readable(file):
-            raise IngestError(f"read {file.name}: its name does not tell the format", ENDINGS)
+            raise IngestError(f"read {shown(file.name)}: its name does not tell the format", ENDINGS)
         lines = blocks.lines(file, most, numbered=True)
     except Unreadable as fault:
-        raise IngestError(f"read {file.name}: {fault}", "Correct the file.") from None
+        raise IngestError(f"read {shown(file.name)}: {fault}", "Correct the file.") from None
     except OSError as cause:
-        raise IngestError(f"read {file}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
+        raise IngestError(f"read {shown(file)}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
     target = stem.with_suffix(".csv" if file.name.lower().endswith(CSV) else ".jsonl")
     target.write_bytes(lines.body)
     return Extract(target, lines.whole, lines)

@@ -81,7 +81,8 @@ def column_facts(name: str, column: pa.ChunkedArray, declared: Declared | None, 
         return array
     if declared is None and not zeros and (found := _nearly_number(name, distinct, dialect)):
         return replace(found, nullable=nullable, unique=unique)
-    if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
+    closed = len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present)
+    if distinct and closed and not any("\x00" in value for value in distinct):
         return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
     return ColumnFacts(name, "string", nullable, unique, note=_of_text(distinct, dialect, zeros))
 
@@ -161,8 +162,7 @@ def _other_times(cells: recognise.Cells, kind: recognise.Time, fitting: int, dia
 
 def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> ColumnFacts | None:
     """Return the facts about a column of numbers with a few other cells, which ingestion would refuse; else None."""
-    known = re.compile(pattern(dialect.decimal, dialect.thousands)[1:-1])
-    numbers = {text: count for text, count in cells.items() if known.fullmatch(text)}
+    numbers = {text: count for text, count in cells.items() if number(text, dialect) is not None}
     total = sum(cells.values())
     others = total - sum(numbers.values())
     if not numbers or not recognise.few(others, total):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import PipelineError
 from rempart.ingestion.engine import csv_rows
 from rempart.ingestion.engine.limits import Limits
-from rempart.ingestion.reading import header_of
+from rempart.ingestion.reading import check_format, header_of
 from rempart.ingestion.sampling import blocks
-from rempart.ingestion.sampling.names import columns_of
+from rempart.ingestion.sampling.names import columns_of, shown
 from rempart.ingestion.sampling.sample import MOST_BYTES, MOST_MEMORY, MOST_ROWS, Declared, Sample
 from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.sources import Dialect, Source
@@ -23,6 +23,8 @@ from rempart.settings.sources import Dialect, Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_START = 1 << 20
+"""Characters at the start of a CSV file in which its header and its first row are looked for."""
 _BATCH = 64
 """Rows of a Parquet file that are unpacked at once."""
 _PACKED = ("", ".gz", ".zst")
@@ -50,14 +52,14 @@ def of_file(file: Path) -> Sample:
     except Unreadable as fault:
         raise _refused(file, str(fault)) from None
     except OSError as cause:
-        raise PipelineError(f"read {file}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
+        raise PipelineError(f"read {shown(file)}: {cause.strerror or 'it is damaged'}", ENDINGS) from cause
     raise _refused(file, "its name does not end in .csv, .jsonl, .ndjson or .parquet", ENDINGS)
 
 
 def _refused(
     file: Path, why: str, hint: str = "Correct the file, or pass one with some ordinary rows."
 ) -> PipelineError:
-    return PipelineError(f"draft a pipeline from {file.name}: {why}", hint)
+    return PipelineError(shown(f"draft a pipeline from {file.name}: {why}"), shown(hint))
 
 
 def check_names(what: str, names: Sequence[str], hint: str = _RENAME) -> None:
@@ -69,7 +71,7 @@ def check_names(what: str, names: Sequence[str], hint: str = _RENAME) -> None:
     if not told:
         return
     raise PipelineError(
-        f"draft a pipeline from {what}: the names of columns {', '.join(told[:20])} have characters other than "
+        f"draft a pipeline from {shown(what)}: the names of columns {', '.join(told[:20])} have characters other than "
         "lower case letters, digits and _",
         hint,
     )
@@ -86,14 +88,16 @@ def _csv(file: Path) -> Sample:
 
     read = blocks.lines(file, MOST_BYTES)
     encoding = next(encoding for encoding in ("utf-8", "cp1252", "latin-1") if _decodes(read.body, encoding))
-    first = read.body[: 1 << 20].decode(encoding, "replace").lstrip("\ufeff").splitlines()
-    line = first[0] if first else ""
-    if not line:
+    check_format(read.body[:16], "CSV")
+    first = [line for line in _first_lines(read.body.decode(encoding)) if line]
+    if not first:
         raise Unreadable("the file is empty")
-    delimiter = max(",;\t|", key=line.count)
+    if "\x00" in first[0]:
+        raise Unreadable("its first line has a NUL character: it may be UTF-16, and has to be UTF-8")
+    delimiter = max(",;\t|", key=first[0].count)
     source = Source.model_validate({"prefix": "x/", "encoding": encoding, "delimiter": delimiter})
     header = header_of(file.name, io.BytesIO(read.body), len(read.body), source)
-    second = next(csv.reader(first[1:2], delimiter=delimiter), [])
+    second = _fields(first[1:2], delimiter)
     if not is_header(header, second):
         check_names(file.name, header)
     names = columns_of(header)
@@ -120,6 +124,19 @@ def _csv(file: Path) -> Sample:
     return Sample(file.name, table, dialect, lines, about, whole, refused=refused, header=names)
 
 
+def _first_lines(text: str) -> Sequence[str]:
+    """Return the lines at the start of a text, split where a reader splits them."""
+    return re.split(r"\r\n|\r|\n", text[:_START].removeprefix("\ufeff"))
+
+
+def _fields(lines: Sequence[str], delimiter: str) -> Sequence[str]:
+    """Return the fields of the first of these lines; none if its quotes are wrong, or a field is too long."""
+    try:
+        return next(csv.reader(lines, delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
 def thinned(table: pa.Table, most: int) -> pa.Table:
     """Return at most so many rows of a table, at equal distances."""
     import numpy as np
@@ -141,6 +158,7 @@ def _json_lines(file: Path) -> Sample:
     import pyarrow as pa
 
     read = blocks.lines(file, MOST_BYTES)
+    check_format(read.body[:16], "JSON Lines")
     found: list[Mapping[str, Any]] = []
     lines = 0
     for line in read.body.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
@@ -174,6 +192,8 @@ class _Number(str):
 def _object(line: bytes) -> Mapping[str, Any] | None:
     try:
         found = json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
+        if b"\\u" in line:
+            json.dumps(found, ensure_ascii=False).encode()  # half a character is no text
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found else None
@@ -220,9 +240,9 @@ def _parquet(file: Path) -> Sample:
             header = columns_of(schema.names)
             declared = {header[field.name]: _declared_arrow(file, field) for field in schema}
             table = pa.Table.from_batches(list(spread(opened, rows)), schema)
-    except pa.ArrowException:
-        raise Unreadable("the file is not Parquet, or it is damaged") from None
-    columns = {column: arrow_text(table[name]) for name, column in header.items()}
+        columns = {column: arrow_text(table[name]) for name, column in header.items()}
+    except (pa.ArrowException, UnicodeDecodeError):
+        raise Unreadable("the file is not Parquet, is damaged, or holds texts that are no UTF-8") from None
     known = {name: kind for name, kind in declared.items() if kind is not None}
     form, whole = {"format": "parquet"}, table.num_rows == rows
     return Sample(file.name, pa.table(columns), Dialect(), form, rows, whole, known, text=False, header=header)
@@ -292,4 +312,6 @@ def arrow_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
     if pa.types.is_date(column.type):
         column = column.cast(pa.date32())
-    return column.cast(pa.string())
+    text = column.cast(pa.string())
+    text.validate(full=True)
+    return text

@@ -50,6 +50,11 @@ def yaml_word(text: str) -> str:
     return text if re.fullmatch(r"[a-z][a-z0-9_]*", text) and text not in _YAML_WORDS else yaml_text(text)
 
 
+def shown(name: object) -> str:
+    """Return a name from outside, such as that of a file, on one line: control characters are escaped. Pure."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
 def yaml_text(text: str) -> str:
     """Return a text as a quoted YAML scalar. Pure."""
     return '"' + "".join(f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08X}" for c in text) + '"'

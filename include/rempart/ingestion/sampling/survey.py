@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from rempart.ingestion.parsing.numbers import number
 from rempart.ingestion.sampling.facts import ColumnFacts, column_facts
 from rempart.ingestion.sampling.keys import Key, likeliest_key
 from rempart.ingestion.sampling.leaks import leaks
-from rempart.ingestion.sampling.names import plain_name
-from rempart.ingestion.sampling.sample import Sample
+from rempart.ingestion.sampling.names import plain_name, shown
+from rempart.ingestion.sampling.sample import Declared, Sample
 from rempart.ingestion.sampling.targets import chosen_target, likeliest_target
 from rempart.settings.columns import Period
 from rempart.settings.sources import Dialect
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
 _WORSE = 1.25
+LAST_YEAR = 2100
+"""Year of the row's time after which a draft accepts no row, unless all rows are later."""
+_LARGEST = 1e308
+"""Largest limit of a draft."""
 DENSE = 2_000_000
 """Rows of a partition above which shorter periods are proposed: a late row rewrites its partition."""
 
@@ -37,7 +41,7 @@ class Survey:
     """Facts about the whole source, and guesses from them. `every`: the period of a partition.
 
     `earlier`: date columns that lie before the row's time, or on its day. `leaks`: columns that alone almost determine
-    the target.
+    the target. `last_year`: of the range of the row's time. `limit`: of the rows that the drafted file accepts.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Survey:
     key: Key
     time: str
     first_day: date
+    last_year: int
     last_days: int
     target: ColumnFacts
     target_chosen: bool
@@ -69,6 +74,7 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     Raises PipelineError where no pipeline can come of it.
     """
     pipeline = pipeline_name(sample.name, name, table="kind" in sample.source)
+    source = shown(sample.name)
     guessed, table = _guessed(sample)
     dialect = guessed.dialect
     columns = tuple(
@@ -78,17 +84,17 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
     times = [c for c in dated if not c.nullable] or dated
     if not times:
         raise PipelineError(
-            f"draft a pipeline from {sample.name}: no column holds dates, such as 2025-03-30 or 30.03.2025",
+            f"draft a pipeline from {source}: no column holds dates, such as 2025-03-30 or 30.03.2025",
             "Add a date column with the time of each row: snapshots are stored by month, and models are tested "
             "on later rows.",
         )
     key = Key(tuple(sample.key)) if sample.key else likeliest_key(columns, table, target_name)
-    target = likeliest_target(sample.name, columns, key.columns) if target_name is None else None
+    target = likeliest_target(source, columns, key.columns) if target_name is None else None
     if target is None:
-        target = chosen_target(sample.name, columns, key.columns, target_name or "")
-    texts = table[times[0].name].drop_null().unique().to_pylist()
-    days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
+        target = chosen_target(source, columns, key.columns, target_name or "")
+    days = _days(source, table, times[0].name, dialect)
     split = days[int(len(days) * 0.8)]
+    good = _accepted(columns, key.columns, (*key.columns, times[0].name, target.name), table, sample.declared, dialect)
     months = max(1.0, ((days[-1] - days[0]).days + 1) / 30.4)
     found = Survey(
         pipeline,
@@ -99,15 +105,63 @@ def survey(sample: Sample, name: str | None = None, target_name: str | None = No
         key,
         times[0].name,
         days[0],
-        max(1, (days[-1] - max(split, days[0] + timedelta(days=1))).days),
+        max(LAST_YEAR, days[-1].year),
+        max(1, min((days[-1] - split).days, (days[-1] - days[0]).days - 1)),
         target,
         target_name is not None,
-        _naive_limit(target, table[target.name].drop_null().to_pylist(), dialect),
+        _naive_limit(target, good[target.name].drop_null().to_pylist(), _written(target, sample.declared, dialect)),
         partition_period(sample.rows / months, timed=times[0].type == "timestamp"),
         round(sample.rows / months),
         tuple(c.name for c in columns if c.type == "date" and _earlier(table, c.name, times[0].name, dialect)),
     )
     return replace(found, leaks=leaks(found.named(), target, table, dialect))
+
+
+def _days(source: str, table: pa.Table, time: str, dialect: Dialect) -> list[date]:
+    """Return the days of the rows in order: those up to LAST_YEAR if there are any. Raises PipelineError."""
+    texts = table[time].drop_null().unique().to_pylist()
+    days = sorted({day for text in texts if (day := recognise.day(text, dialect))})
+    if not days:
+        raise PipelineError(
+            f"draft a pipeline from {source}: no cell of column '{time}' holds a time that exists",
+            "Correct its dates and times, such as 2025-03-30 14:30.",
+        )
+    return [day for day in days if day.year <= LAST_YEAR] or days
+
+
+def _accepted(
+    columns: Sequence[ColumnFacts],
+    key: Collection[str],
+    needed: Collection[str],
+    table: pa.Table,
+    declared: Mapping[str, Declared],
+    dialect: Dialect,
+) -> pa.Table:
+    """Return the rows whose numbers are within the drafted ranges, and whose `needed` cells are not empty; all rows if
+    no row is so."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    refused = np.zeros(table.num_rows, bool)
+    for column in columns:
+        cells, range_ = table[column.name], column.range
+        if column.name in needed:
+            refused |= pc.is_null(cells).to_numpy()
+        if range_ is None or (not range_.outside and range_.cells == len(cells) - cells.null_count):
+            continue
+        written, lowest, highest = _written(column, declared, dialect), range_.low, range_.high
+        if column.name in key:  # of a key, no range is drafted
+            lowest, highest = -math.inf, math.inf
+        known = {text: number(text, written) for text in cells.drop_null().unique().to_pylist()}
+        wrong = [text for text, value in known.items() if value is None or not lowest <= value <= highest]
+        refused |= pc.is_in(cells, value_set=pa.array(wrong, pa.string())).to_numpy()
+    return table if refused.all() else table.filter(pa.array(~refused))
+
+
+def _written(column: ColumnFacts, declared: Mapping[str, Declared], dialect: Dialect) -> Dialect:
+    """Return how the numbers of a column are written: plainly where the source declares its type."""
+    return Dialect() if column.name in declared else dialect
 
 
 def _earlier(table: pa.Table, column: str, time: str, dialect: Dialect) -> bool:
@@ -133,7 +187,7 @@ def pipeline_name(source: str, name: str | None, *, table: bool = False) -> str:
     found = name or plain_name(stem)
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", found):
         raise PipelineError(
-            f"name a pipeline after {source}: its name has no usable characters",
+            f"name a pipeline after {shown(source)}: its name has no usable characters",
             "Pass a name of lower case letters, digits and _ (--name).",
         )
     return found
@@ -179,8 +233,19 @@ def _naive_limit(target: ColumnFacts, values: Sequence[str], dialect: Dialect) -
     """
     if target.type in ("number", "integer", "decimal"):
         numbers = [known for value in values if (known := number(value, dialect)) is not None] or [0.0]
-        centre = fmean(numbers)
-        return float(f"{_WORSE * fmean(abs(n - centre) for n in numbers) or 1.0:.2g}")
+        _, power = math.frexp(max(map(abs, numbers)))
+        scaled = [math.ldexp(n, -power) for n in numbers]  # the sum of large numbers is no float
+        centre = fmean(scaled)
+        limit = _WORSE * fmean(abs(n - centre) for n in scaled)
+        return float(f"{_unscaled(limit, power) or 1.0:.2g}")
     counts = Counter(values)
     loss = -sum(n * math.log(n / counts.total()) for n in counts.values()) / (counts.total() or 1)
     return round(_WORSE * (loss if len(counts) > 1 else math.log(2)), 2)
+
+
+def _unscaled(share: float, power: int) -> float:
+    """Return a share of a power of two, or the largest limit if it is more."""
+    try:
+        return min(math.ldexp(share, power), _LARGEST)
+    except OverflowError:
+        return _LARGEST

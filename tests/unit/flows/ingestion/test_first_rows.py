@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from rempart.cli import app
 from rempart.cli.views import delivery
-from rempart.flows.ingestion import first_rows
+from rempart.flows.ingestion import deliver, first_rows, ingest_run
+from rempart.flows.shared import platform
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
+from rempart.ingestion.engine.limits import Limits
+from rempart.settings import config, pipelines
 from tests.unit.training import stage
 
 PIPELINE = stage.pipeline()
@@ -29,7 +36,7 @@ def line(i: int, lead: str = "3", room: str = "plain") -> str:
 
 def judged(file: Path, body: str) -> first_rows.FirstRows:
     file.write_bytes(gzip.compress(body.encode()) if file.suffix == ".gz" else body.encode())
-    (found,) = first_rows.judge(PIPELINE, [file])
+    (found,) = first_rows.judge(PIPELINE, [file], Limits())
     return found
 
 
@@ -62,7 +69,7 @@ def test_more_than_the_pipeline_allows_would_be_held_back(tmp_path: Path) -> Non
 def test_a_file_without_rows_and_one_that_is_gone(tmp_path: Path) -> None:
     (told,) = delivery.warnings([judged(tmp_path / "stays.csv", HEADER)], PIPELINE)
     assert told.endswith("ingestion would refuse this file as a whole: the file has a header but no rows")
-    (gone,) = first_rows.judge(PIPELINE, [tmp_path / "none.csv"])
+    (gone,) = first_rows.judge(PIPELINE, [tmp_path / "none.csv"], Limits())
     assert not list(delivery.warnings([gone], PIPELINE)), "the upload says why it cannot be read"
 
 
@@ -94,6 +101,55 @@ def test_other_formats_are_judged_too(tmp_path: Path, kind: str) -> None:
         file.write_text("".join(json.dumps(entry) + "\n" for entry in rows))
     else:
         pq.write_table(pa.Table.from_pylist(rows), file)
-    (found,) = first_rows.judge(pipeline, [file])
+    (found,) = first_rows.judge(pipeline, [file], Limits())
     assert (found.rows, found.refused, found.fault) == (3, 1, None)
     assert dict(found.reasons) == {"room: not among the declared values": [2]}
+
+
+LINES = st.lists(st.sampled_from(["typed", "text", "refused"]), min_size=1, max_size=60)
+
+
+@settings(max_examples=12)
+@given(LINES, st.integers(1, 30), st.integers(200, 4_000))
+def test_rows_of_several_kinds_in_json_lines_are_judged_by_their_lines(
+    kinds: Sequence[str], most: int, block: int
+) -> None:
+    """Lines of numbers and lines of texts are read one kind after the other."""
+    pipeline = stage.pipeline(source={"prefix": "stays/", "format": "jsonl"})
+    names = HEADER.strip().split(",")
+    made = []
+    for i, kind in enumerate(kinds):
+        row: dict[str, object] = dict(zip(names, line(i).strip().split(","), strict=True))
+        row |= {"typed": {"lead": 3}, "text": {"lead": "3"}, "refused": {"lead": "soon"}}[kind]
+        made.append(json.dumps(dict(sorted(row.items(), reverse=i % 2 == 1))) + "\n")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(first_rows, "_BLOCK", block)
+        (file := Path(folder, "stays.jsonl")).write_text("".join(made))
+        (found,) = first_rows.judge(pipeline, [file], Limits(), most)
+    wrong = [number for number, kind in enumerate(kinds[:most], 1) if kind == "refused"]
+    assert (found.rows, found.refused) == (min(most, len(kinds)), len(wrong))
+    assert sorted(number for lines in found.reasons.values() for number in lines) == wrong
+
+
+def test_a_file_is_refused_by_the_limits_of_the_ingestion_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = dict(zip(HEADER.strip().split(","), line(1).strip().split(","), strict=True))
+    pq.write_table(pa.Table.from_pylist([row] * 3), file := tmp_path / "stays.parquet")
+    pipeline = stage.pipeline(source={"prefix": "stays/", "format": "parquet"})
+    assert first_rows.judge(pipeline, [file], Limits(rows=3))[0].fault is None
+    assert first_rows.judge(pipeline, [file], Limits(rows=2))[0].fault == "the file has more than 2 rows"
+
+    asked: list[object] = []
+
+    def judge(spec: object, files: object, given: Limits) -> list[first_rows.FirstRows]:
+        asked.append(given)
+        return []
+
+    monkeypatch.setattr(pipelines, "named", lambda name: pipeline)
+    monkeypatch.setattr(deliver, "check", lambda spec, files, largest: asked.append(largest))
+    monkeypatch.setattr(first_rows, "judge", judge)
+    monkeypatch.setattr(platform, "open_platform", lambda: sys.exit(3))
+    assert CliRunner().invoke(app, ["pipeline", "deliver", "hotel_bookings", str(file)]).exit_code == 3
+    limits = ingest_run.limits(config.load())
+    assert asked == [limits.bytes, limits] and limits.rows > Limits().rows

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rempart.cli import app
+from rempart.errors import PipelineError
 from rempart.flows.training import check_pipeline
 from rempart.flows.training.validate import draft_faults
 from rempart.settings import pipelines
@@ -41,3 +42,7 @@ def test_a_check_counts_the_lines_that_nobody_decided(tmp_path: Path, monkeypatc
         file.read_text().replace("\npartition_by: arrival_date", "\npartition_by: arrival_date  # CHECK: month?")
     )
     assert "pipeline hotel_bookings: valid, but 1 line is still marked CHECK in the pipeline file (line " in told()
+    file.write_text(file.read_text().replace("\nkey: [booking_id]", "\nkey: [no_such]"))
+    wrong = CliRunner().invoke(app, ["pipeline", "check", "hotel_bookings"])
+    assert isinstance(wrong.exception, PipelineError) and "hotel_bookings.yaml" in wrong.exception.what
+    assert not wrong.output, "rempart.yaml is valid, and not named before the file at fault"

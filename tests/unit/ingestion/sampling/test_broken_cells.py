@@ -137,3 +137,31 @@ def test_rows_that_cannot_be_split_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text("".join(f'{{"day": "2025-01-{n:02d}", "size": {n}}}\n' for n in range(1, 29)) + "no\n")
     assert "of x.jsonl, without 1 row that cannot be read (no JSON object). " in draft_pipeline(file)
+
+
+def limit(text: str) -> float:
+    return ModelPipeline.model_validate(yaml.safe_load(text)).gate.limit
+
+
+@pytest.mark.parametrize(("column", "cell"), [("preis", "480000000,0"), ("minuten", "9999"), ("auftragnr", "")])
+def test_the_limit_is_that_of_rows_that_the_draft_accepts(tmp_path: Path, column: str, cell: str) -> None:
+    rows = orders()
+    rows[200][HEADER.index(column)] = cell
+    if column != "preis":
+        rows[200][HEADER.index("preis")] = "4800,0"
+    found = limit(draft(tmp_path, rows))
+    del rows[200]
+    assert found == limit(draft(tmp_path, rows))
+
+
+def test_a_number_beyond_a_float_is_a_broken_cell(tmp_path: Path) -> None:
+    rows = orders()
+    rows[200][HEADER.index("preis")] = "1e400"
+    assert "1 of 400 cells is no number; such rows go to quarantine" in comment(draft(tmp_path, rows), "preis:")
+
+
+def test_dates_after_the_drafted_range_do_not_set_the_hold_out(tmp_path: Path) -> None:
+    rows = orders()
+    whole = draft(tmp_path, rows)
+    rows[200][1] = "31.12.9999 10:30"
+    assert decided(draft(tmp_path, rows)).splitlines()[1:] == decided(whole).splitlines()[1:]
