@@ -51,7 +51,7 @@ def test_unicode_line_separators_inside_a_field_do_not_split_the_row() -> None:
         (b"a,b,c\n1,2,3\n", "at positions 3"),
         (b"a,b,a\n1,2,3\n", "occur twice: a"),
         (b"a,b\n\xff,1\n2,3\n", "not utf-8 text"),
-        ("a,b\n1,2\n".encode("utf-16"), "not utf-8 text"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16 text, not CSV"),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 3, mtime=0)[:-6], "gzip file is truncated"),
         (b"\x1f\x8b" + b"nonsense", "gzip file is damaged"),
     ],
