@@ -357,8 +357,8 @@ def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: 
     for ask in (offline.loaded_snapshot, training_set.point_in_time):
         with pytest.raises(FeatureError, match="contains no snapshot"):
             ask(feature_databases, pipeline)
-    pytest.raises(FeatureError, online.materialize, feature_databases, pipeline, NOW).match("contains no snapshot")
-    pytest.raises(FeatureError, online_rows, feature_databases, pipeline, "x", [{"stay": 1}]).match("has no view 'x'")
+    with pytest.raises(FeatureError, match="has no view 'x'"):
+        online_rows(feature_databases, pipeline, "x", [{"stay": 1}])
 
 
 def test_no_database_is_transient_and_keeps_the_password(

@@ -191,6 +191,11 @@ def test_killed_in_the_first_load_nothing_is_left(
         online_rows(feature_databases, pipeline, "stay", STAYS)
 
 
+def test_without_a_load_nothing_is_written(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
+    with pytest.raises(FeatureError, match="contains no snapshot"):
+        online.materialize(feature_databases, pipeline, NOW)
+
+
 def test_a_reader_at_the_same_time_sees_one_generation(
     feature_databases: FeatureDatabases, pipeline: ModelPipeline
 ) -> None:
