@@ -233,6 +233,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     pipeline = check_pipeline.load(name)
     check_pipeline.check(pipeline)
     check_pipeline.check_origin(config.load(), pipeline, on=datetime.now(UTC).date())
+    check_pipeline.check_places(config.load(), pipeline, on=datetime.now(UTC).date())
     configuration.check()
     draft = reminder(pipelines.text_of(name))
     typer.echo(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
@@ -271,6 +272,8 @@ def try_pipeline(
         rempart pipeline try energy_use energy_use.csv --train
         rempart pipeline try energy_use 2026-01.csv.gz 2026-02.csv.gz --json
     """
+    from datetime import UTC, datetime
+
     from rempart.cli import progress
     from rempart.cli.views import names, trying
     from rempart.flows.training import check_pipeline, try_derived
@@ -279,8 +282,8 @@ def try_pipeline(
     from rempart.settings import config, pipelines
 
     json_documents.begin(as_json)
-    config.load()
     spec = check_pipeline.load(names.pipeline(name, pipelines.names()))
+    check_pipeline.check_places(config.load(), spec, on=datetime.now(UTC).date())
     with try_derived.files_of(spec, files or ()) as chosen:
         if as_json:
             tried = flow.try_pipeline(spec, chosen, lambda _stage, _text: None, page=profile, train=train)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal
 
 from rempart.coordination.active import Active, is_open
-from rempart.errors import PipelineError
+from rempart.errors import PipelineError, PlacementDenied
 from rempart.ledger import keys
 from rempart.ledger.attributed import AttributedLedger, Writer
 from rempart.ledger.port import Evidence, Ledger
@@ -38,6 +38,15 @@ def classification_of(pipelines: Mapping[str, Pipeline | PipelineError]) -> Clas
     loaded = pipelines.values()
     known: list[Classification] = [p.classification for p in loaded if not isinstance(p, PipelineError)]
     return highest(known if len(known) == len(loaded) > 0 else [*known, "personal"])
+
+
+def _with_pipelines(refusal: PlacementDenied, classification: str) -> PlacementDenied:
+    """Name the pipelines of a classification: what all pipelines share has the highest one of them."""
+    loaded = load_all().items()
+    names = [name for name, found in loaded if isinstance(found, Pipeline) and found.classification == classification]
+    if not names:
+        return refusal
+    return PlacementDenied(refusal.what, f"{refusal.hint} Pipelines with this classification: {', '.join(names)}.")
 
 
 def utc_now() -> datetime:
@@ -117,7 +126,7 @@ class Platform:
         """Record a placement decision in the ledger. Raises PlacementDenied if it is a denial."""
         if not decision.allowed:
             self.ledger.append("denial", decision.place, decision.as_json())
-            raise decision.refusal()
+            raise _with_pipelines(decision.refusal(), decision.classification)
         asked = (decision.what, decision.classification, decision.place)
         if asked not in self._permitted:
             self.ledger.append("decision", decision.place, decision.as_json())

@@ -25,6 +25,7 @@ from rempart.settings.config import Config
 from rempart.settings.pipeline import Expectation, ModelPipeline, Pipeline
 from rempart.settings.schema import read_yaml
 from rempart.sovereignty.dag_rules import pipeline_violations
+from rempart.sovereignty.places import in_use
 from rempart.sovereignty.sources import decide_source
 from rempart.training.trainers import trainers
 
@@ -49,6 +50,18 @@ def check_origin(config: Config, pipeline: Pipeline, *, on: date) -> None:
     if decision is not None and not decision.allowed:
         refusal = decision.refusal()
         raise PlacementDenied(f"include/pipelines/{pipeline.name}.yaml: source: {refusal.what}", refusal.hint)
+
+
+def check_places(config: Config, pipeline: Pipeline, *, on: date) -> None:
+    """Check that the policy lets data of the pipeline's classification be where the platform keeps data on this day.
+
+    One pipeline whose data may not be there stops what all pipelines share. Raises PlacementDenied.
+    """
+    decisions = in_use(config, [pipeline.classification], on=on)
+    if refusals := [decision.refusal() for decision in decisions if not decision.allowed]:
+        where = f"include/pipelines/{pipeline.name}.yaml: classification: "
+        told, hints = (list(dict.fromkeys(texts)) for texts in zip(*((r.what, r.hint) for r in refusals), strict=True))
+        raise PlacementDenied("\n".join(where + what for what in told), " / ".join(hints))
 
 
 def load(name: str) -> Pipeline:
