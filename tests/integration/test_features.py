@@ -387,7 +387,7 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(
         materialize(platform, pipeline)
     first: snapshots.Snapshot | None = None
     before: snapshots.Snapshot | None = None
-    for rows in ([row(1, 0)], [row(2, 40, house="red")]):
+    for rows in ([row(1, 0)], [row(2, 40, house="red")]):  # in two months
         snapshot, added = drawing.add(before, arrow(rows))
         snapshots.commit(site, settings.buckets.lake, snapshot, added)
         first, before = before, snapshot
@@ -398,3 +398,15 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(
     earlier = materialize(platform, pipeline, first.id)
     assert (earlier.snapshot, earlier.rows_online, earlier.changed) == (first.id, 3, True)
     assert offline.loaded_snapshot(feature_databases, pipeline) == first.id
+    part, lake = before.parts[0].key, settings.buckets.lake
+    body = site.read(lake, part)
+    site.delete(lake, part)  # a month without new rows is not read again
+    later = materialize(platform, pipeline)
+    assert (later.snapshot, later.rows_offline, later.note) == (before.id, 6, "")
+    site.write(lake, part, body)
+    site.delete(lake, f"{snapshots.folder(pipeline.name)}{before.id}.json")
+    again = materialize(platform, pipeline, first.id)
+    assert (again.rows_offline, again.note) == (
+        3,
+        f"All rows were read: snapshot {before.id}, which is loaded, cannot be compared.",
+    )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import FeatureError, InputMissing, ObjectMissing
+from rempart.errors import FeatureError, InputMissing, IntegrityError, ObjectMissing
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
+from rempart.features.offline_load.basis import Changes
 from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.flows.ingestion import derived_run
 from rempart.flows.shared import erasures, removals
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from rempart.ingestion.snapshots import Snapshot
+    from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class MaterializeResult:
 
     `from_time` and `to_time` (ISO 8601, UTC) span the event times written to the online store, or None. `changed`:
     something was written to either store. `labels`: how many rows have a label, if another pipeline delivers them.
+    `note`: why all rows were read, and which views were made anew; "" if only what changed was.
     """
 
     snapshot: str
@@ -49,6 +53,7 @@ class MaterializeResult:
     changed: bool
     labels: LabelsUsed | None = None
     rows_written: int = 0
+    note: str = ""
     seconds: float = field(default=0.0, compare=False)
 
 
@@ -95,14 +100,35 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)
         derived_run.check_clean(platform.ledger, snapshot)
-        rows = snapshots.rows(site, bucket, snapshot)
-        rows = erasures.without_erased(platform.ledger, pipeline, rows, erasures.secrets_of(platform))
+        databases, secrets = feature_databases(platform), erasures.secrets_of(platform)
+
+        def read(only: Collection[str] | None = None) -> pa.RecordBatchReader:
+            rows = snapshots.rows(site, bucket, snapshot, only)
+            return erasures.without_erased(platform.ledger, pipeline, rows, secrets)
+
+        before = _readable(site, bucket, pipeline, offline.find_snapshot(databases, pipeline.name))
+        partitions = snapshots.changed_partitions(before, snapshot) if before else None
+        changes = Changes(
+            before.id if before and partitions is not None else None,
+            partitions or (),
+            read(partitions or ()),
+            erasures.left_out(platform.ledger, pipeline.name),
+        )
         received = labels.received(platform) if labels else None
-        databases = feature_databases(platform)
-        result = materialize_rows(databases, pipeline, rows, snapshot.id, platform.clock(), received)
+        result = materialize_rows(databases, pipeline, read(), snapshot.id, platform.clock(), received, changes)
         result = replace(result, seconds=round(time.monotonic() - began, 3))
         _record(platform.ledger, databases, pipeline, result)
         return result
+
+
+def _readable(site: Site, bucket: str, pipeline: ModelPipeline, loaded: str | None) -> Snapshot | None:
+    """Return the manifest of the loaded snapshot, or None if the site has it no longer, or has another one."""
+    from rempart.ingestion import snapshots
+
+    try:
+        return snapshots.read(site, bucket, pipeline.name, loaded) if loaded else None
+    except (ObjectMissing, IntegrityError):
+        return None
 
 
 def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline, result: MaterializeResult) -> None:
@@ -160,14 +186,16 @@ def materialize_rows(
     snapshot_id: str,
     at: datetime,
     labels: Received | None = None,
+    changes: Changes | None = None,
     *,
     keep_former: bool = True,
 ) -> MaterializeResult:
     """Materialize a snapshot's rows as they are read; `at` (UTC) is recorded as the time of the load.
 
-    Without `labels`, those that are loaded stay. `keep_former`: see `online.materialize`; an erasure keeps none.
+    Without `labels`, those that are loaded stay. `changes`: see `offline.load`. `keep_former`: see
+    `online.materialize`; an erasure keeps none.
     """
-    load = offline.load(databases, pipeline, rows, snapshot_id, at, labels)
+    load = offline.load(databases, pipeline, rows, snapshot_id, at, labels, changes)
     if load.labels:
         logger.info("%s", load.labels.told())
     done = online.materialize(databases, pipeline, keep_former=keep_former)
@@ -181,4 +209,5 @@ def materialize_rows(
         changed=bool(load.changed or done.written),
         labels=load.labels,
         rows_written=done.written,
+        note=load.note,
     )
