@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from psycopg import sql
 
 from bench.features import AT, COLUMNS, entities_pipeline, rows, seconds
 from bench.report import Row, write
@@ -86,22 +87,17 @@ def delivered(table: pa.Table) -> list[pa.Table]:
 
 
 def assert_same(databases: FeatureDatabases, left: ModelPipeline, right: ModelPipeline) -> None:
+    """Compare the tables of two pipelines."""
+    pairs = [(rows_table(left), rows_table(right), tables.rows_columns(left))]
+    for mine, other in zip(view_tables(left), view_tables(right), strict=True):
+        pairs.append((mine.table, other.table, tables.view_columns(mine)))
     with session(databases.offline, "compare") as opened:
-        stored = [(rows_table(of), tables.rows_columns(of)) for of in (left, right)]
-        pairs = [stored]
-        for views in zip(view_tables(left), view_tables(right), strict=True):
-            pairs.append([(view.table, tables.view_columns(view)) for view in views])
-        for (one_table, columns), (other_table, _) in pairs:
-            names = ", ".join(f'"{name}"' for name, _ in columns)
-            query = (
-                f'SELECT count(*) FROM (SELECT {names} FROM "{one_table}" EXCEPT SELECT {names} FROM "{other_table}") d'  # noqa: S608
-            )
-            assert opened.execute(query).fetchone() == (0,), one_table  # type: ignore[call-overload]
-            counts = {
-                opened.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # type: ignore[call-overload] # noqa: S608
-                for table in (one_table, other_table)
-            }
-            assert len(counts) == 1, one_table
+        for first, second, columns in pairs:
+            names = tables.names(name for name, _ in columns)
+            query = sql.SQL("SELECT count(*) FROM (SELECT {c} FROM {} EXCEPT ALL SELECT {c} FROM {}) d")
+            for found in (first, second), (second, first):
+                differing = opened.execute(query.format(*map(tables.name, found), c=names)).fetchone()
+                assert differing == (0,), (found, differing)
 
 
 def main(given: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from tests.unit.features.aggregated import orders
 
 pytestmark = pytest.mark.stores
 _numbers = itertools.count()
+WRITTEN = "All rows were read: another program wrote to the tables, or a comparison found a difference."
 
 
 @pytest.mark.parametrize("history", [False, True])
@@ -164,7 +165,7 @@ def test_after_any_deliveries_a_load_of_what_changed_gives_what_a_load_of_all_gi
     assert data.load() == "", "nothing changed"
     with psycopg.connect(feature_databases.offline.postgresql_url()) as opened:
         opened.execute(f'DELETE FROM "{past}" WHERE event_timestamp = (SELECT max(event_timestamp) FROM "{past}")')
-    assert data.load() == "All rows were read: another program wrote to the tables."
+    assert data.load() == WRITTEN
     data.assert_same()
     with psycopg.connect(feature_databases.offline.postgresql_url()) as opened:
         opened.execute(f'CREATE TABLE again (LIKE "{past}" INCLUDING ALL); DROP TABLE "{past}"')

@@ -20,9 +20,10 @@ from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
 from rempart.features.offline_load import copying
 from rempart.features.offline_load.basis import Basis, Changes, LastLoad, basis
-from rempart.features.offline_load.view_tables import definition, load_view
+from rempart.features.offline_load.view_tables import load_view
 from rempart.features.online_store.comparison import LARGEST_PART
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
+from rempart.features.views import definition
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
@@ -163,6 +164,17 @@ def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | No
     copying.create(opened, "fresh_labels", columns)
     opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
     return tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
+
+
+def distrust(databases: FeatureDatabases, pipeline: Pipeline) -> None:
+    """Have the next load read all rows and make all views anew, and the next materialization write all of them online.
+
+    Raises the errors of `load`.
+    """
+    with session(databases.offline, f"have all rows of '{pipeline.name}' loaded again") as opened:
+        tables.lock(opened, pipeline)
+        opened.execute("UPDATE feature_loads SET read_by = NULL WHERE pipeline = %s", (pipeline.name,))
+        opened.execute("UPDATE feature_views SET hashes = NULL WHERE pipeline = %s", (pipeline.name,))
 
 
 def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:

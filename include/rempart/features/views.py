@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from psycopg import sql
 
 from rempart.features import tables, versions
 from rempart.features.aggregates import query, spans
+from rempart.features.databases import Session
 from rempart.features.expressions import rendering
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
 from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView
@@ -35,6 +38,11 @@ def select_view(pipeline: ModelPipeline, table: ViewTable, touched: sql.Composab
     return sql.SQL(
         "SELECT made.* FROM ({}) made({}) JOIN {} t ON t.entity = made.{} AND made.event_timestamp >= t.since"
     ).format(selected, tables.names(columns), touched, tables.name(table.join_key))
+
+
+def definition(opened: Session, pipeline: ModelPipeline, table: ViewTable) -> str:
+    """Return a hash of the query that makes a view."""
+    return hashlib.sha256(select_view(pipeline, table).as_bytes(opened)).hexdigest()
 
 
 def select_touched(pipeline: ModelPipeline, table: ViewTable, changed: sql.Composable) -> sql.Composed:

@@ -74,7 +74,7 @@ def basis(last: LastLoad | None, read_by: str, changes: Changes | None, at: date
     elif last.read_by is not None and last.read_by != read_by:
         why = "the definition of the rows, or Rempart's version, is another one"
     elif last.read_by is None or not is_watched:
-        why = "another program wrote to the tables"
+        why = "another program wrote to the tables, or a comparison found a difference"
     elif last.whole_at is None or at - last.whole_at >= WHOLE_LOAD_EVERY:
         why = f"that was not done for {WHOLE_LOAD_EVERY.days} days"
     if why or last is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,15 +12,10 @@ from rempart.features.databases import Session
 from rempart.features.offline_load import copying
 from rempart.features.plan import ViewTable, rows_table
 from rempart.features.versions import version_of
-from rempart.features.views import select_touched, select_view
+from rempart.features.views import definition, select_touched, select_view
 from rempart.settings.pipeline import ModelPipeline
 
 _TOUCHED = "touched"
-
-
-def definition(opened: Session, pipeline: ModelPipeline, view: ViewTable) -> str:
-    """Return a hash of the query that makes a view."""
-    return hashlib.sha256(select_view(pipeline, view).as_bytes(opened)).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,10 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
             rows = snapshots.rows(site, bucket, snapshot, only)
             return erasures.without_erased(platform.ledger, pipeline, rows, secrets)
 
-        before = _readable(site, bucket, pipeline, offline.find_snapshot(databases, pipeline.name))
-        partitions = snapshots.changed_partitions(before, snapshot) if before else None
+        loaded = offline.find_snapshot(databases, pipeline.name)
+        partitions = _changed_partitions(site, bucket, pipeline, loaded, snapshot)
         changes = Changes(
-            before.id if before and partitions is not None else None,
+            None if partitions is None else loaded,
             partitions or (),
             read(partitions or ()),
             erasures.left_out(platform.ledger, pipeline.name),
@@ -121,14 +121,25 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
         return result
 
 
-def _readable(site: Site, bucket: str, pipeline: ModelPipeline, loaded: str | None) -> Snapshot | None:
-    """Return the manifest of the loaded snapshot, or None if the site has it no longer, or has another one."""
+def _changed_partitions(
+    site: Site, bucket: str, pipeline: ModelPipeline, loaded: str | None, snapshot: Snapshot
+) -> tuple[str, ...] | None:
+    """Return the names of the partitions in which a snapshot differs from the loaded one.
+
+    None if that is unknown: the site has no manifest of the loaded one, or they are not partitioned as the file says.
+    """
     from rempart.ingestion import snapshots
 
+    if loaded is None or (snapshot.partition_by, snapshot.partition_every) != (
+        pipeline.partition_by,
+        pipeline.partition_every,
+    ):
+        return None
     try:
-        return snapshots.read(site, bucket, pipeline.name, loaded) if loaded else None
+        before = snapshots.read(site, bucket, pipeline.name, loaded)
     except (ObjectMissing, IntegrityError):
         return None
+    return snapshots.changed_partitions(before, snapshot)
 
 
 def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline, result: MaterializeResult) -> None:
