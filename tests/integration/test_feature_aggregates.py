@@ -73,7 +73,8 @@ class Deliveries:
         self.databases, self.dice = databases, random.Random(5)  # noqa: S311 - test data
         number = next(_numbers)
         self.pipeline, self.anew = (
-            orders(f"{name}{number}", history=history, **view) for name in ("orders_part", "orders_anew")
+            orders(f"{name}{number}", history=history, **view).model_copy(update={"partition_every": "day"})
+            for name in ("orders_part", "orders_anew")
         )
         made = aggregated.random_orders(self.dice, 80, versions=history)
         self.pool = {(row["order"], row["seen"] if history else None): row for row in made}

@@ -54,7 +54,7 @@ def content(connection: duckdb.DuckDBPyConnection, query: str, where: str = "tru
     return sorted(found, key=repr)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data(), st.sampled_from(PIPELINES))
 def test_only_what_a_changed_row_can_reach_is_made_anew(data: st.DataObject, pipeline: ModelPipeline) -> None:
     before, after = data.draw(deliveries(pipeline))
@@ -77,8 +77,7 @@ def test_only_what_a_changed_row_can_reach_is_made_anew(data: st.DataObject, pip
                 reached = 'EXISTS (FROM touched t WHERE t.entity = v."order")'
             kept = content(connection, f'FROM "{view.table}"', f"NOT {reached}")
             anew = content(connection, made(pipeline, view, is_part=True))
-            assert content(connection, made(pipeline, view), f"NOT {reached}") == kept
-            assert content(connection, made(pipeline, view), reached) == anew
+            assert content(connection, made(pipeline, view)) == sorted([*kept, *anew], key=repr)
 
 
 def made(pipeline: ModelPipeline, view: ViewTable, *, is_part: bool = False) -> str:
