@@ -3,6 +3,7 @@
 make bench BENCH=features                          # 100,000 entities x 20 features
 make bench BENCH=features ARGS="1000000 1"         # entities, then rounds
 make bench BENCH=features ARGS="1000000 1 alone"   # without stock Feast
+make bench BENCH=features ARGS="offline 1000000"   # loads of the offline store, see bench/offline_load.py
 make bench BENCH=features ARGS="training 1000000"  # training sets of so many rows
 
 The bench starts a PostgreSQL of its own. Each way brings the same rows from the offline store into the online store;
@@ -179,6 +180,11 @@ def reads(databases: FeatureDatabases, pipeline: ModelPipeline, entities: int, *
 def main(given: Sequence[str]) -> None:
     if given and given[0] == "training":
         training_sets.main(given[1:])
+        return
+    if given and given[0] == "offline":
+        from bench import offline_load
+
+        offline_load.main(given[1:])
         return
     entities = int(given[0]) if given else 100_000
     rounds = int(given[1]) if len(given) > 1 else 3

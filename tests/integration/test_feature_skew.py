@@ -191,6 +191,9 @@ def test_the_daily_comparison_is_evidence_and_red_without_a_value(
     assert "marie" not in told and "77" not in told and "hash" not in told
     record = ledger.find("skew", pipeline.name)[0].body
     assert (record["outcome"], record["compared"]["stay"]["different"]) == ("different", 1)
+    rows = arrow([*random_rows(11, 40), ODD]).to_reader()
+    assert "a comparison found a difference" in materialize_rows(feature_databases, pipeline, rows, "s1", NOW).note
+    assert {view.entities for view in compared(feature_databases, pipeline).values()} == {0}, "all was written again"
 
     monkeypatch.setattr(skew, "_unsettled", lambda *given: "it is being loaded")
     with pytest.raises(LoadedMeanwhile) as unknown:

@@ -6,28 +6,20 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pytest
 
-from rempart.errors import DatabaseUnavailable, FeatureError, InputMissing
+from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features import in_memory, offline, online, repository, training_set
 from rempart.features.databases import FeatureDatabases
 from rempart.features.plan import view_tables
-from rempart.flows.shared.platform import Platform
-from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_rows
-from rempart.ingestion import snapshots
-from rempart.ledger.memory import MemoryLedger
-from rempart.replication.continuity import MemoryContinuity
-from rempart.settings import config
+from rempart.flows.training.materialize import MaterializeResult, materialize_rows
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import ModelPipeline, TrailingView
-from tests.memory_site import MemorySite
 from tests.online_rows import online_rows
-from tests.snapshots_of_tables import Drawing
 from tests.unit.features.stays import stays
 
 pytestmark = pytest.mark.stores
@@ -372,29 +364,3 @@ def test_no_database_is_transient_and_keeps_the_password(
     assert "hunter2-secret" not in str(caught.value) + repr(broken)
     with pytest.raises(DatabaseUnavailable):
         offline.loaded_snapshot(FeatureDatabases(nowhere, nowhere, nowhere), pipeline)
-
-
-def test_flow_takes_the_current_snapshot_or_the_one_named(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline, tmp_path: Path
-) -> None:
-    settings, drawing = config.load(), Drawing(pipeline, tmp_path)
-    site = MemorySite()
-    site.ensure_bucket(settings.buckets.lake, versioned=True)
-    of = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
-    sites, ledger = {settings.active_site: site}, MemoryLedger()
-    platform = Platform(settings, of.__getitem__, lambda: NOW, sites, ledger, MemoryContinuity())
-    with pytest.raises(InputMissing, match="has no snapshot yet"):
-        materialize(platform, pipeline)
-    first: snapshots.Snapshot | None = None
-    before: snapshots.Snapshot | None = None
-    for rows in ([row(1, 0)], [row(2, 40, house="red")]):
-        snapshot, added = drawing.add(before, arrow(rows))
-        snapshots.commit(site, settings.buckets.lake, snapshot, added)
-        first, before = before, snapshot
-    assert first is not None
-    assert before is not None
-    result = materialize(platform, pipeline)
-    assert (result.snapshot, result.views, result.rows_offline, result.rows_online) == (before.id, 3, 6, 6)
-    earlier = materialize(platform, pipeline, first.id)
-    assert (earlier.snapshot, earlier.rows_online, earlier.changed) == (first.id, 3, True)
-    assert offline.loaded_snapshot(feature_databases, pipeline) == first.id

@@ -15,7 +15,6 @@ import pytest
 from rempart.errors import InputMissing
 from rempart.features import in_memory
 from rempart.features.databases import FeatureDatabases
-from rempart.features.online import online_rows
 from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.training import train
@@ -25,6 +24,7 @@ from rempart.models.tracking import session
 from rempart.settings.config import environment_connections
 from tests.derived_project import World, write_project
 from tests.erasable import in_two_memories, secrets_in_memory
+from tests.online_rows import online_rows
 from tests.unit.training.stage import InProcess
 from tests.used_project import PROJECT, Row, csv, reading, sale, spec, station, table
 

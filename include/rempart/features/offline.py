@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,21 +12,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from psycopg import sql
 
+from rempart import __version__
 from rempart.errors import FeatureError
 from rempart.features import labels as label_rows
 from rempart.features import tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
-from rempart.features.online_store.comparison import FULL_COMPARISON_EVERY, LARGEST_PART
+from rempart.features.offline_load import copying
+from rempart.features.offline_load.basis import Basis, Changes, LastLoad, basis
+from rempart.features.offline_load.view_tables import load_view
+from rempart.features.online_store.comparison import LARGEST_PART
 from rempart.features.plan import ViewTable, labels_table, rows_table, view_tables
 from rempart.features.used import sources
-from rempart.features.versions import version_of
-from rempart.features.views import definition, select_view
+from rempart.features.views import definition
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+_RECEIVED = "received"
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Load:
     """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it.
 
     `labels`: how many rows have a label, if another pipeline delivers them. `used`: id of the snapshot of each pipeline
-    whose views are used.
+    whose views are used. `note`: tells why all rows were read, and which views were made anew as a whole; "" if neither
+    was done, or nothing was loaded before.
     """
 
     snapshot: str
@@ -41,6 +50,7 @@ class Load:
     view_rows: int
     changed: int
     labels: LabelsUsed | None = None
+    note: str = ""
     used: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,14 +72,16 @@ def load(
     snapshot_id: str,
     at: datetime,
     labels: Received | None = None,
+    changes: Changes | None = None,
 ) -> Load:
     """Load exactly this snapshot into the offline store, in one transaction; only differing rows are written.
 
     `rows` have one row for each `row_key`, with the pipeline's columns (types as `ingestion.snapshots.rows`). They are
-    read once, batch by batch; nothing is loaded if that fails. Changed rows get the time `at` (UTC). Without `labels`,
-    loaded labels of the rows stay. Views of other pipelines take the snapshots that these have loaded. Raises
-    FeatureError (rows without a key or a moment, columns missing, names that are too long or taken), InputMissing
-    (another pipeline is not loaded) and DatabaseUnavailable.
+    read once, batch by batch; nothing is loaded if that fails. With `changes`, only rows of the partitions that differ
+    from the loaded snapshot are read, if the definition is the same and no other program wrote to the tables.
+    Changed rows get the time `at` (UTC). Without `labels`, loaded labels of the rows stay. Views of other pipelines
+    take the snapshots that these have loaded. Raises FeatureError (rows without a key or a moment, columns missing,
+    names that are too long or taken), InputMissing (another pipeline is not loaded) and DatabaseUnavailable.
     """
     views, is_used = view_tables(pipeline), pipeline.used_views()
     if missing := [column for column in pipeline.columns if column not in rows.schema.names]:
@@ -79,22 +91,30 @@ def load(
         )
     with session(databases.offline, f"load snapshot {snapshot_id} of '{pipeline.name}'") as opened:
         tables.lock(opened, pipeline)
-        previous = opened.execute(
-            "SELECT loaded_at FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
-        ).fetchone()
-        if previous is not None:  # a clock set back must not hide this load behind the watermark
-            at = max(at, previous[0] + timedelta(microseconds=1))
+        last = _last_load(opened, pipeline)
+        if last is not None:  # a clock set back must not hide this load behind the watermark
+            at = max(at, last.at + timedelta(microseconds=1))
         used = sources.take(opened, pipeline)
         _register(opened, pipeline, views)
-        count, is_part = _load_rows(opened, pipeline, rows, at)
+        is_new = tables.ensure(opened, rows_table(pipeline), tables.rows_columns(pipeline), pipeline.row_key)
+        is_watched = tables.watch(opened, rows_table(pipeline), pipeline)
+        read_by = _rows_definition(opened, pipeline)
+        base = basis(last, read_by, changes, at, is_watched=is_watched)
+        part = changes if changes and not base.all_read else None
+        count, is_part = _load_rows(opened, pipeline, rows, part, at, is_new=is_new)
         view_rows = changed = 0
+        anew = list[str]()
         for view in views:
-            changed += _load_view(opened, pipeline, view, at, is_part=is_part and view.view not in is_used)
-            view_rows += _count(opened, view.table)
+            made = load_view(
+                opened, pipeline, view, at, is_part=is_part and not base.all_made and view.view not in is_used
+            )
+            changed += made.changed
+            anew += [] if made.is_known else [view.view]
+            view_rows += copying.count(opened, view.table)
         sources.record(opened, pipeline, used)
         opened.execute(
-            "INSERT INTO feature_loads VALUES (%(pipeline)s, %(snapshot)s, %(at)s) ON CONFLICT (pipeline) DO UPDATE"
-            " SET snapshot = EXCLUDED.snapshot, loaded_at = EXCLUDED.loaded_at",
+            "INSERT INTO feature_loads (pipeline, snapshot, loaded_at) VALUES (%(pipeline)s, %(snapshot)s, %(at)s)"
+            " ON CONFLICT (pipeline) DO UPDATE SET snapshot = EXCLUDED.snapshot, loaded_at = EXCLUDED.loaded_at",
             {"pipeline": pipeline.name, "snapshot": snapshot_id, "at": at},
         )
         changed += _load_labels(opened, pipeline, labels, at)
@@ -102,7 +122,29 @@ def load(
             opened.execute(
                 sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
             )
-        return Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), used)
+        # last, since each write above took `read_by` away
+        opened.execute(
+            "UPDATE feature_loads SET read_by = %s, left_out = %s, whole_at = %s WHERE pipeline = %s",
+            (read_by, changes.left_out if changes else "", _whole_at(last, base, at), pipeline.name),
+        )
+        note = base.told(anew)
+        logger.info(
+            "load '%s': %s", pipeline.name, note or f"read {len(part.partitions) if part else 'all'} partitions"
+        )
+        return Load(snapshot_id, at, count, view_rows, changed, labels_in(opened, pipeline), note, used)
+
+
+def _last_load(opened: Session, pipeline: ModelPipeline) -> LastLoad | None:
+    found = opened.execute(
+        "SELECT snapshot, loaded_at, read_by, left_out, whole_at FROM feature_loads WHERE pipeline = %s"
+        " FOR UPDATE",  # a program that writes to a table now is waited for, and the next one waits
+        (pipeline.name,),
+    ).fetchone()
+    return LastLoad(*found) if found else None
+
+
+def _whole_at(last: LastLoad | None, base: Basis, at: datetime) -> datetime | None:
+    return at if base.all_made or last is None else last.whole_at
 
 
 def load_labels(databases: FeatureDatabases, pipeline: ModelPipeline, labels: Received, at: datetime) -> None:
@@ -135,10 +177,21 @@ def _load_labels(opened: Session, pipeline: ModelPipeline, labels: Received | No
         return opened.execute(gone).rowcount
     received = label_rows.received_columns(pipeline, feed)
     delivered = label_rows.renamed(pipeline, labels)
-    _receive(opened, label_rows.RECEIVED, received, delivered, delivered.schema.names)
-    opened.execute(sql.SQL("CREATE TEMP TABLE fresh_labels ({}) ON COMMIT DROP").format(_typed(columns)))
+    copying.receive(opened, label_rows.RECEIVED, received, delivered, delivered.schema.names)
+    copying.create(opened, "fresh_labels", columns)
     opened.execute(sql.SQL("INSERT INTO fresh_labels ") + label_rows.select(pipeline, labels))
     return tables.replace_rows(opened, table, columns, pipeline.key, "fresh_labels", at).changed
+
+
+def distrust(databases: FeatureDatabases, pipeline: Pipeline) -> None:
+    """Have the next load read all rows and make all views anew, and the next materialization write all of them online.
+
+    Raises the errors of `load`.
+    """
+    with session(databases.offline, f"have all rows of '{pipeline.name}' loaded again") as opened:
+        tables.lock(opened, pipeline)
+        opened.execute("UPDATE feature_loads SET read_by = NULL WHERE pipeline = %s", (pipeline.name,))
+        opened.execute("UPDATE feature_views SET hashes = NULL WHERE pipeline = %s", (pipeline.name,))
 
 
 def labels_in(opened: Session, pipeline: ModelPipeline) -> LabelsUsed | None:
@@ -274,131 +327,62 @@ def _register(opened: Session, pipeline: ModelPipeline, views: tuple[ViewTable, 
             ) from cause
 
 
-def _load_rows(opened: Session, pipeline: ModelPipeline, rows: pa.RecordBatchReader, at: datetime) -> tuple[int, bool]:
+def _wanted(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the query of the rows to store, over the received ones."""
+    given = [column for column, _ in tables.rows_columns(pipeline) if column != "event_timestamp"]
+    return sql.SQL("SELECT {}, {} AS event_timestamp FROM {}").format(
+        tables.names(given), tables.instant(pipeline, pipeline.prediction.at), tables.name(_RECEIVED)
+    )
+
+
+def _faults(pipeline: ModelPipeline) -> sql.Composed:
+    """Return the query of how many received rows lack a key, lack a moment, and repeat a key."""
+    keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
+    own = [view.at for view in pipeline.features.values() if view.kind != "used"]
+    moments = dict.fromkeys([*own, pipeline.prediction.at])
+    timeless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.day(pipeline, moment)) for moment in moments)
+    return sql.SQL(
+        "SELECT count(*) FILTER (WHERE {keyless}), count(*) FILTER (WHERE {timeless}),"
+        " count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM {received}) d) FROM {received}"
+    ).format(keyless=keyless, timeless=timeless, key=tables.names(pipeline.row_key), received=tables.name(_RECEIVED))
+
+
+def _rows_definition(opened: Session, pipeline: ModelPipeline) -> str:
+    """Return a hash of all that decides which rows are stored for a snapshot, and as what."""
+    partition = sql.Literal([pipeline.partition_by, pipeline.partition_every, __version__])
+    made = sql.SQL("; ").join([_wanted(pipeline), _faults(pipeline), partition])
+    return hashlib.sha256(made.as_bytes(opened)).hexdigest()
+
+
+def _load_rows(
+    opened: Session,
+    pipeline: ModelPipeline,
+    rows: pa.RecordBatchReader,
+    changes: Changes | None,
+    at: datetime,
+    *,
+    is_new: bool,
+) -> tuple[int, bool]:
     """Make the stored rows those of the snapshot. Return their number, and whether only a small part changed.
 
-    Then `tables.FORMER` and `tables.DIFFERING` have the rows that changed.
+    With `changes`, only stored rows of their partitions are compared. Then `tables.FORMER` and `tables.DIFFERING` have
+    the rows that changed.
     """
     columns, table = tables.rows_columns(pipeline), rows_table(pipeline)
     given = [(column, declared) for column, declared in columns if column != "event_timestamp"]
-    received = [column for column, _ in given]
-    is_new = tables.ensure(opened, table, columns, pipeline.row_key)
-    _receive(opened, "received", given, rows, received)
-    keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.row_key)
-    own = {view.at for view in pipeline.features.values() if view.kind != "used"}
-    moments = [tables.day(pipeline, moment) for moment in own]
-    moments.append(tables.day(pipeline, pipeline.prediction.at))
-    timeless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(moment) for moment in moments)
-    faults = opened.execute(
-        sql.SQL(
-            "SELECT count(*) FILTER (WHERE {keyless}), count(*) FILTER (WHERE {timeless}),"
-            " count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM received) d) FROM received"
-        ).format(keyless=keyless, timeless=timeless, key=tables.names(pipeline.row_key))
-    ).fetchone()
+    copying.receive(opened, _RECEIVED, given, changes.rows if changes else rows, [column for column, _ in given])
+    faults = opened.execute(_faults(pipeline)).fetchone()
     for count, what in zip(faults or (), ("without a key", "without a moment", "with a repeated key"), strict=False):
         if count:
             raise FeatureError(
                 f"load the snapshot of '{pipeline.name}': it has {count} rows {what}",
                 "Declare the columns of `key` and `moments` as not nullable, so that such rows go to quarantine.",
             )
-    opened.execute(
-        sql.SQL("CREATE TEMP VIEW wanted AS SELECT {}, {} AS event_timestamp FROM received").format(
-            tables.names(received), tables.instant(pipeline, pipeline.prediction.at)
-        )
-    )
+    opened.execute(sql.SQL("CREATE TEMP VIEW wanted AS ") + _wanted(pipeline))
     if is_new:
         tables.replace_rows(opened, table, columns, pipeline.row_key, "wanted", at)
-        return _count(opened, table), False
-    differing = tables.replace_differing(opened, table, columns, pipeline.row_key, "wanted", at)
-    count = _count(opened, table)
-    return count, differing * LARGEST_PART <= count
-
-
-def _load_view(opened: Session, pipeline: ModelPipeline, view: ViewTable, at: datetime, *, is_part: bool) -> int:
-    """Make a view's table that of the stored rows. Return the number of its rows that were written or deleted.
-
-    If only a part of the rows changed (`is_part`), only entities of changed rows are made anew. All are if the view's
-    query is another one than the last time, and once a day.
-    """
-    columns, made_by = tables.view_columns(view), definition(opened, pipeline, view)
-    of_view = {"pipeline": pipeline.name, "view": view.view, "made_by": made_by, "at": at}
-    if tables.ensure(opened, view.table, columns, view.primary_key):
-        tables.index_changes(opened, view)
-        opened.execute(
-            "UPDATE feature_views SET watermark = NULL, made_by = NULL WHERE pipeline = %(pipeline)s"
-            " AND view = %(view)s",
-            of_view,
-        )
-    renewed = opened.execute(
-        "UPDATE feature_views SET made_by = %(made_by)s, made_at = %(at)s WHERE pipeline = %(pipeline)s"
-        " AND view = %(view)s AND NOT (%(is_part)s AND made_by IS NOT DISTINCT FROM %(made_by)s"
-        " AND %(at)s - made_at < %(every)s)",
-        of_view | {"is_part": is_part, "every": FULL_COMPARISON_EVERY},
-    ).rowcount
-    entities = None if renewed else _touched(opened, pipeline, view)
-    fresh = tables.name(view.fresh)
-    opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(fresh, _typed(columns)))
-    opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + select_view(pipeline, view, entities))
-    replaced = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at, entities)
-    if replaced.vanished:
-        opened.execute(
-            "UPDATE feature_views SET vanished_at = %(at)s WHERE pipeline = %(pipeline)s AND view = %(view)s", of_view
-        )
-    return replaced.changed
-
-
-def _touched(opened: Session, pipeline: ModelPipeline, view: ViewTable) -> sql.Composed:
-    """Return the query of the entities of rows that changed, as they were and as they are.
-
-    A new version of a row ends the one before it, which may belong to another entity: all versions of its key count.
-    """
-    changed = sql.SQL("SELECT * FROM {} UNION ALL SELECT * FROM {}").format(
-        tables.name(tables.FORMER), tables.name(tables.DIFFERING)
-    )
-    if version_of(pipeline) is not None:
-        keys = tables.names(pipeline.key)
-        changed += sql.SQL(" UNION ALL SELECT {columns} FROM {rows} WHERE ({keys}) IN (SELECT {keys} FROM").format(
-            columns=tables.names(column for column, _ in tables.rows_columns(pipeline)),
-            rows=tables.name(rows_table(pipeline)),
-            keys=keys,
-        ) + sql.SQL(" (SELECT * FROM {} UNION ALL SELECT * FROM {}) c)").format(
-            tables.name(tables.FORMER), tables.name(tables.DIFFERING)
-        )
-    opened.execute("DROP TABLE IF EXISTS pg_temp.touched")
-    opened.execute(
-        sql.SQL("CREATE TEMP TABLE touched ON COMMIT DROP AS SELECT DISTINCT {} AS entity FROM ({}) c").format(
-            tables.join_key(pipeline, view), changed
-        )
-    )
-    return sql.SQL("SELECT entity FROM touched WHERE entity IS NOT NULL").format()
-
-
-def _receive(
-    opened: Session, name: str, columns: tables.Columns, rows: pa.RecordBatchReader, received: Sequence[str]
-) -> None:
-    """Copy the `received` columns of rows into a temporary table of `columns`, which may be more."""
-    opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(tables.name(name), _typed(columns)))
-    copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(tables.name(name), tables.names(received))
-    with opened.cursor() as cursor, cursor.copy(copy) as stream:
-        for block in _csv(rows, received):
-            stream.write(block)
-
-
-def _typed(columns: tables.Columns) -> sql.Composed:
-    return sql.SQL(", ").join(sql.SQL("{} {}").format(tables.name(c), sql.SQL(declared)) for c, declared in columns)
-
-
-def _count(opened: Session, table: str) -> int:
-    row = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(tables.name(table))).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _csv(rows: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[Any]:
-    """Yield some columns as CSV in COPY's format. Strings are quoted, so that an empty string differs from NULL."""
-    import pyarrow as pa
-    import pyarrow.csv as csv
-
-    for batch in rows:
-        sink = pa.BufferOutputStream()
-        csv.write_csv(pa.Table.from_batches([batch]).select(columns), sink, csv.WriteOptions(include_header=False))
-        yield sink.getvalue().to_pybytes()
+        return copying.count(opened, table), False
+    among = tables.in_periods(pipeline, changes.partitions) if changes else None
+    differing = tables.replace_differing(opened, table, columns, pipeline.row_key, "wanted", at, among)
+    stored = copying.count(opened, table)
+    return stored, differing * LARGEST_PART <= stored

@@ -163,7 +163,7 @@ def _state(offline: Session, online: Session, pipeline: ModelPipeline, view: Vie
         (pipeline.name, view.view),
     ).fetchone()
     watermark, entities, hashes, vanished_at = found or (None, None, None, None)
-    left = None if watermark is None else Mark(watermark, Content(entities, int(hashes)))
+    left = None if watermark is None or hashes is None else Mark(watermark, Content(entities, int(hashes)))
     return ViewState(listed.is_current, left, listed.mark, listed.compared_at, vanished_at)
 
 

@@ -21,7 +21,10 @@ _STATE = sql.SQL("""
         loaded_at timestamptz NOT NULL,
         label_pipeline text,
         label_snapshot text,
-        registered text
+        registered text,
+        read_by text,
+        left_out text,
+        whole_at timestamptz
     );
     CREATE TABLE IF NOT EXISTS feature_views (
         pipeline text NOT NULL,
@@ -32,7 +35,6 @@ _STATE = sql.SQL("""
         hashes numeric,
         vanished_at timestamptz,
         made_by text,
-        made_at timestamptz,
         used_snapshot text,
         PRIMARY KEY (pipeline, view)
     );
@@ -43,13 +45,26 @@ _STATE = sql.SQL("""
     COMMENT ON COLUMN feature_views.vanished_at IS
         'The last load that left an entity of the view without a row.';
     COMMENT ON COLUMN feature_views.made_by IS
-        'Hash of the query that made the view; made_at: the last load that made it of all rows.';
+        'Hash of the query that made the view.';
     COMMENT ON COLUMN feature_views.used_snapshot IS
         'The snapshot of the other pipeline whose view this one has the values of.';
+    COMMENT ON COLUMN feature_loads.read_by IS
+        'Hash of the definition by which rows were read. Null once another program wrote to a table of rows or views.';
+    COMMENT ON COLUMN feature_loads.left_out IS
+        'Hash of the erasures whose rows were left out.';
+    COMMENT ON COLUMN feature_loads.whole_at IS
+        'The last load that read all rows and made all views of them.';
     COMMENT ON COLUMN feature_loads.registered IS
         'Fingerprint of the definitions that were last registered with Feast, and of what its registry then held.';
+    CREATE OR REPLACE FUNCTION offline_table_written() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog AS $$
+    BEGIN
+        UPDATE public.feature_loads SET read_by = NULL WHERE pipeline = TG_ARGV[0] AND read_by IS NOT NULL;
+        RETURN NULL;
+    END $$;
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
+_TRIGGER = "written"
 
 _ELAPSED: dict[str, LiteralString] = {
     "days": "make_interval(hours => 24 * {}::integer)",
@@ -197,6 +212,45 @@ def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -
     return True
 
 
+def watch(session: Session, table: str, pipeline: Pipeline) -> bool:
+    """Have every later write to the table take `read_by` away, whoever writes. Return True if that was so before.
+
+    The trigger names the table's identifier: a table that was restored or made again has another one.
+    """
+    row = session.execute("SELECT to_regclass(%s)::oid", (f'public."{table}"',)).fetchone()
+    oid = row[0] if row else None
+    watched = session.execute(
+        "SELECT 1 FROM pg_trigger WHERE tgrelid = %s AND tgname = %s AND tgenabled = 'A' AND tgargs = %s",
+        (oid, _TRIGGER, f"{pipeline.name}\0{oid}\0".encode()),
+    ).fetchone()
+    if watched is None:
+        session.execute(
+            sql.SQL(
+                "CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION offline_table_written({pipeline}, {oid});"
+                " ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"
+            ).format(
+                trigger=name(_TRIGGER),
+                table=name(table),
+                pipeline=sql.Literal(pipeline.name),
+                oid=sql.Literal(str(oid)),
+            )
+        )
+    return watched is not None
+
+
+def in_periods(pipeline: Pipeline, periods: Sequence[str]) -> sql.Composed:
+    """Return the condition of rows in some partitions of a snapshot, by their names (periods in UTC)."""
+    column, every = pipeline.partition_by, pipeline.partition_every
+    is_date = pipeline.columns[column].type == "date"
+    begins = [period + {"month": "-01", "day": "", "hour": ":00"}[every] for period in periods]
+    return sql.SQL("date_trunc({}, {}) = ANY({}::timestamp[])").format(
+        sql.Literal(every),
+        sql.SQL("{}::timestamp" if is_date else "({} AT TIME ZONE 'UTC')").format(name(column)),
+        sql.Literal(begins),
+    )
+
+
 def index_changes(session: Session, view: ViewTable) -> None:
     """Have the rows of a new view table found by their load, and by time where their values wait to hold."""
     for column in ("loaded_at", *(["event_timestamp"] if view.passing else [])):
@@ -220,29 +274,40 @@ FORMER, DIFFERING = "former", "differing"
 """Temporary tables of `replace_differing`: rows as they were, and as they are."""
 
 
-def replace_differing(session: Session, table: str, columns: Columns, key: Sequence[str], fresh: str, at: Any) -> int:
+def replace_differing(
+    session: Session,
+    table: str,
+    columns: Columns,
+    key: Sequence[str],
+    fresh: str,
+    at: Any,
+    among: sql.Composable | None = None,
+) -> int:
     """Make `table` equal to `fresh`, as `replace_rows` does, and keep what differed. Return the number of such rows.
 
-    Creates the temporary tables `former`, of rows that were changed or deleted, and `differing`, of rows that were
-    changed or added.
+    With `among`, a condition of rows of `table`, other rows stay as they are. Creates the temporary tables `former`, of
+    rows that were changed or deleted, and `differing`, of rows that were changed or added.
     """
     every = [column for column, _ in columns]
     others = [column for column in every if column not in key]
     same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
     count = 0
-    for made, of, alias, other, against in (
-        (FORMER, table, "old", fresh, "n"),
-        (DIFFERING, fresh, "n", table, "old"),
+    every_row = sql.SQL("true")
+    for made, of, alias, other, against, chosen in (
+        (FORMER, table, "old", fresh, "n", among or every_row),
+        (DIFFERING, fresh, "n", table, "old", every_row),
     ):
         count += session.execute(
             sql.SQL(
-                "CREATE TEMP TABLE {made} ON COMMIT DROP AS SELECT {columns} FROM {of} {alias} WHERE NOT EXISTS"
-                " (SELECT FROM {other} {against} WHERE {same} AND ROW({left}) IS NOT DISTINCT FROM ROW({right}))"
+                "CREATE TEMP TABLE {made} ON COMMIT DROP AS SELECT {columns} FROM {of} {alias} WHERE {chosen}"
+                " AND NOT EXISTS (SELECT FROM {other} {against}"
+                " WHERE {same} AND ROW({left}) IS NOT DISTINCT FROM ROW({right}))"
             ).format(
                 made=name(made),
                 columns=names(every),
                 of=name(of),
                 alias=name(alias),
+                chosen=chosen,
                 other=name(other),
                 against=name(against),
                 same=same,
@@ -266,12 +331,13 @@ def replace_rows(
     key: Sequence[str],
     fresh: str,
     at: Any,
-    entities: sql.Composable | None = None,
+    touched: sql.Composable | None = None,
 ) -> Replaced:
     """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
 
-    With `entities`, a query of values of the key's first column, only rows of these are deleted.
-    A vanished row also marks its entity's newest remaining row, so that the online store gets it.
+    With `touched`, a relation of values of the key's first column (`entity`) and of instants (`since`), only rows of
+    these, from then on, are deleted. A vanished row also marks its entity's newest remaining row, so that the online
+    store gets it.
     """
     every = [column for column, _ in columns]
     others = [column for column in every if column not in key]
@@ -292,7 +358,11 @@ def replace_rows(
         )
     ).rowcount
     same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
-    among = sql.SQL("true") if entities is None else sql.SQL("old.{} IN ({})").format(name(key[0]), entities)
+    among: sql.Composable = sql.SQL("true")
+    if touched is not None:
+        among = sql.SQL("EXISTS (SELECT FROM {} t WHERE t.entity = old.{} AND old.event_timestamp >= t.since)").format(
+            touched, name(key[0])
+        )
     gone = sql.SQL("DELETE FROM {} old WHERE {} AND NOT EXISTS (SELECT FROM {} n WHERE {})").format(
         name(table), among, name(fresh), same
     )
@@ -302,12 +372,13 @@ def replace_rows(
     entity = name(key[0])
     counted = session.execute(
         sql.SQL(
-            "WITH gone AS ({gone} RETURNING {entity}), newest AS ("
+            "WITH gone AS ({gone} RETURNING {entity}, event_timestamp), newest AS ("
             "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, min(n.event_timestamp) AS first"
-            "  FROM {fresh} n WHERE n.{entity} IN (SELECT {entity} FROM gone) GROUP BY 1),"
+            "  FROM {table} n WHERE n.{entity} IN (SELECT {entity} FROM gone) AND NOT EXISTS (SELECT FROM gone g"
+            "  WHERE g.{entity} = n.{entity} AND g.event_timestamp = n.event_timestamp) GROUP BY 1),"
             " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
             " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE first <= {at}) FROM gone"
-        ).format(gone=gone, entity=entity, fresh=name(fresh), table=name(table), at=sql.Literal(at), same=same)
+        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same)
     ).fetchone()
     assert counted is not None  # noqa: S101 - an aggregate gives one row
     return Replaced(written, int(counted[0]), bool(counted[1]))

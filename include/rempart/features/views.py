@@ -9,7 +9,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from rempart.features import tables, versions
-from rempart.features.aggregates import query
+from rempart.features.aggregates import query, spans
 from rempart.features.databases import Session
 from rempart.features.expressions import rendering
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table, source_of, view_table
@@ -21,33 +21,48 @@ _REPLACED_AT = "replaced at"
 """Column of a query: no column of a pipeline has such a name."""
 
 
-def select_view(pipeline: ModelPipeline, table: ViewTable, entities: sql.Composable | None = None) -> sql.Composed:
-    """Return the query of a view's table over the snapshot's rows; with `entities`, a query of keys, of these alone.
+def select_view(pipeline: ModelPipeline, table: ViewTable, touched: sql.Composable | None = None) -> sql.Composed:
+    """Return the query of a view's table over the snapshot's rows.
 
-    An entity's rows in the view depend on its own rows of the snapshot, and with versions on other versions of these. A
-    used view is made of the tables of its source, whatever `entities`.
+    With `touched` (the relation of `select_touched`) only of its entities, and of each what holds from `since` on. An
+    entity's rows in the view depend on its own rows of the snapshot, and with versions on other versions of these. A
+    used view is made of the tables of its source, whatever is touched.
     """
     view, rows = pipeline.features[table.view], sql.SQL("{}").format(tables.name(rows_table(pipeline)))
     if isinstance(view, UsedView):
         return _select_used(source_of(view), view_table(source_of(view), view.view))
-    if entities is not None:
+    if touched is not None:
         key, all_rows = tables.join_key(pipeline, table), rows
-        rows = sql.SQL("(SELECT * FROM {} WHERE {} IN ({}))").format(all_rows, key, entities)
+        rows = sql.SQL("(SELECT * FROM {} WHERE {} IN (SELECT entity FROM {}))").format(all_rows, key, touched)
         if versions.version_of(pipeline) is not None:
             rows = sql.SQL("(SELECT * FROM {} WHERE ({keys}) IN (SELECT {keys} FROM {} of_entities))").format(
                 all_rows, rows, keys=tables.names(pipeline.key)
             )
     if isinstance(view, TrailingView):
-        selected = query.select(pipeline, table, view, rows)
+        selected = query.select(pipeline, table, view, rows, touched)
     else:
         shown_from = versions.shown_from(pipeline, tables.instant(pipeline, table.at))
         selected = _select_row(pipeline, table, view, rows, shown_from)
-    if entities is None:
+    if touched is None:
         return selected
     columns = [column for column, _ in tables.view_columns(table)]
-    return sql.SQL("SELECT * FROM ({}) made({}) WHERE {} IN ({})").format(
-        selected, tables.names(columns), tables.name(table.join_key), entities
-    )
+    return sql.SQL(
+        "SELECT made.* FROM ({}) made({}) JOIN {} t ON t.entity = made.{} AND made.event_timestamp >= t.since"
+    ).format(selected, tables.names(columns), touched, tables.name(table.join_key))
+
+
+def select_touched(pipeline: ModelPipeline, table: ViewTable, changed: sql.Composable) -> sql.Composed:
+    """Return the query of the entities of `changed` rows: `entity`, and the first `tick` and instant (`since`) at which
+    such a row counts. An entity of a row view has no tick, and is touched as a whole.
+    """
+    view = pipeline.features[table.view]
+    if not isinstance(view, TrailingView):
+        return sql.SQL(
+            "SELECT DISTINCT {} AS entity, NULL::bigint AS tick, '-infinity'::timestamptz AS since FROM {} given"
+        ).format(tables.join_key(pipeline, table), changed)
+    begins = spans.begins(spans.Trailing(pipeline, view, table), changed)
+    since = spans.instant(sql.SQL("tick"), whole=table.whole_days)
+    return sql.SQL("SELECT entity, tick, {} AS since FROM ({}) b").format(since, begins)
 
 
 def definition(opened: Session, pipeline: ModelPipeline, table: ViewTable) -> str:

@@ -8,7 +8,7 @@ any kept manifest names it, even after its own `retain-until`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -191,8 +191,22 @@ def _rows_by_partition(snapshot: Snapshot) -> dict[str, int]:
     return rows
 
 
-def rows(site: Site, bucket: str, snapshot: Snapshot) -> pa.RecordBatchReader:
-    """Return a reader of all rows, partitions in order of time, rows in order of key.
+def changed_partitions(before: Snapshot, after: Snapshot) -> tuple[str, ...] | None:
+    """Return the names of the partitions whose rows differ between two snapshots, those of one alone included.
+
+    None if their rows cannot be compared: they have other columns, another key, or are partitioned otherwise. Pure.
+    """
+    forms = [
+        (list(found.columns.items()), found.key, found.partition_by, found.partition_every) for found in (before, after)
+    ]
+    if forms[0] != forms[1]:
+        return None
+    differing_contents = set(before.partitions) ^ set(after.partitions)
+    return tuple(sorted({content.partition for content in differing_contents}))
+
+
+def rows(site: Site, bucket: str, snapshot: Snapshot, only: Collection[str] | None = None) -> pa.RecordBatchReader:
+    """Return a reader of all rows, or of those in some partitions; partitions in order of time, rows in order of key.
 
     In memory are the parts of one partition as they are stored, and some of its rows; all its rows, if its parts hold
     keys in turns. Reading raises IntegrityError before the first row of a partition whose rows are not those that the
@@ -204,6 +218,7 @@ def rows(site: Site, bucket: str, snapshot: Snapshot) -> pa.RecordBatchReader:
     batches = (
         batch
         for content in snapshot.partitions
+        if only is None or content.partition in only
         for table in _checked(site, bucket, snapshot, content)
         for batch in table.to_batches(max_chunksize=_ROWS)
     )

@@ -107,12 +107,17 @@ def _snapshot(task_result: TaskResult) -> str:
 def _materialize(task_result: TaskResult) -> str:
     if not task_result["changed"]:
         note = f"The feature store already held snapshot {task_result['snapshot']}."
-        return " ".join([note, *_labels(task_result)])
+        return " ".join([note, *_load(task_result), *_labels(task_result)])
     views = "1 feature view" if task_result["views"] == 1 else f"{task_result['views']} feature views"
     written = task_result.get("rows_written", 0)
     note = f"{views} of snapshot {task_result['snapshot']}: {online(task_result)}; {written:,} rows written."
     note += pace(written, task_result.get("seconds"))
-    return " ".join([note, *_labels(task_result)])
+    return " ".join([note, *_load(task_result), *_labels(task_result)])
+
+
+def _load(task_result: TaskResult) -> list[str]:
+    """Return what a load did beyond what changed, if it did."""
+    return [task_result["note"]] if task_result.get("note") else []
 
 
 def _labels(task_result: TaskResult) -> list[str]:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.ingestion import deliver, first_rows
 from rempart.flows.training import try_pipeline
-from rempart.flows.training.train import held_out_from
+from rempart.flows.training.labelled import held_out_from
 from rempart.ingestion import expectations
 from rempart.ingestion.draft import draft_pipeline
 from rempart.ingestion.engine.deliveries import TakenIn, take_in
@@ -174,7 +174,7 @@ def test_odd_cells_go_through_all_rules_and_the_features(tmp_path: Path) -> None
     lenient = pipeline.model_copy(update={"max_quarantined": 1.0})
     tried = try_pipeline.try_pipeline(lenient, [file], lambda stage, told: None, page=tmp_path / "page.html")
     assert tried.training_rows and (tried.baseline or tried.open)
-    assert held_out_from(pipeline.holdout, date(1, 1, 1)) == date(1, 1, 1)
+    assert held_out_from(pipeline, date(1, 1, 1)) == date(1, 1, 1)
 
 
 KWH = "day,kwh\n" + "".join(f"2025-01-{day:02d},{day}.5\n" for day in range(1, 29))

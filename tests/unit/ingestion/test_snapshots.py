@@ -78,6 +78,11 @@ def test_a_month_without_new_rows_keeps_its_part(
     assert after.partitions[1] != snapshot.partitions[1]
     assert after.previous == snapshot.id
     assert after.rows == 13
+    changed = snapshots.changed_partitions(snapshot, after)
+    assert changed == snapshots.changed_partitions(after, snapshot) == ("2026-02",)
+    site.delete("lake", after.parts[0].key)  # a part of another month is not read
+    assert {day.month for day in snapshots.rows(site, "lake", after, changed).read_all()["day"].to_pylist()} == {2}
+    assert snapshots.changed_partitions(snapshot, replace(after, key=("day", "meter"))) is None
 
 
 def test_everything_kept_carries_its_retention(site: Site, snapshot: snapshots.Snapshot) -> None:

@@ -10,8 +10,16 @@ from rempart.features.plan import LAST_ROW_AT, ViewTable
 from rempart.settings.pipeline import ModelPipeline, TrailingView
 
 
-def select(pipeline: ModelPipeline, table: ViewTable, view: TrailingView, rows: sql.Composable) -> sql.Composed:
+def select(
+    pipeline: ModelPipeline,
+    table: ViewTable,
+    view: TrailingView,
+    rows: sql.Composable,
+    touched: sql.Composable | None = None,
+) -> sql.Composed:
     """Return the query of the entity, the features, and the instant from which they hold; `rows` are the snapshot's.
+
+    With `touched` (see `spans.select`) what holds from an entity's tick on is right, and what holds before it is not.
 
     With `windows`, there is a row whenever a value begins or ceases to count. With `days` only when one begins, or when
     a version that counts is replaced: so the windows end with the last such day.
@@ -19,7 +27,7 @@ def select(pipeline: ModelPipeline, table: ViewTable, view: TrailingView, rows: 
     made = spans.Trailing(pipeline, view, table)
     sums, groups = Sums(made), extremes.groups(made)
     steps = [
-        ("spans", spans.select(made, rows)),
+        ("spans", spans.select(made, rows, touched)),
         ("changes", sums.changes()),
         ("steps", sums.steps()),
         *extremes.parts(groups),

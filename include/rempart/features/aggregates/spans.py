@@ -64,10 +64,12 @@ def value(column: str) -> sql.Identifier:
     return sql.Identifier(f"value {column}")
 
 
-def select(made: Trailing, rows: sql.Composable) -> sql.Composed:
+def select(made: Trailing, rows: sql.Composable, touched: sql.Composable | None = None) -> sql.Composed:
     """Return the query of all `rows` that belong to a group: `entity`, `moment`, `place`, `past`, values, ticks.
 
-    `place` numbers the rows of a group in order of their ticks, and of their keys in one tick.
+    `place` numbers the rows of a group in order of their ticks, and of their keys in one tick. With `touched`, a
+    relation of `entity` and `tick`: only of these groups, and without the rows that count no longer before the tick.
+    Sums, extremes and latest values from that tick on are the same without them.
     """
     pipeline, whole = made.pipeline, made.table.whole_days
     version = versions.version_of(pipeline)
@@ -94,14 +96,23 @@ def select(made: Trailing, rows: sql.Composable) -> sql.Composed:
             for delay in made.delays
             if delay
         ),
-        *(
-            sql.SQL("least(moment + {} + 1, past) AS {}").format(sql.Literal(made.ticks(window)), end(window))
-            for window in made.view.spans
-        ),
+        *(sql.SQL("{} AS {}").format(_end(made, window), end(window)) for window in made.view.spans),
     ]
-    return sql.SQL("SELECT {} FROM (SELECT {} FROM {} given) r WHERE entity IS NOT NULL").format(
+    selected = sql.SQL("SELECT {} FROM (SELECT {} FROM {} given) r").format(
         sql.SQL(", ").join(outer), sql.SQL(", ").join(inner), rows
     )
+    if touched is None:
+        return selected + sql.SQL(" WHERE entity IS NOT NULL")
+    return selected + sql.SQL(" JOIN {} t USING (entity) WHERE {} >= t.tick").format(touched, _end(made, made.longest))
+
+
+def begins(made: Trailing, rows: sql.Composable) -> sql.Composed:
+    """Return the query of the groups of `rows`: `entity`, and the first `tick` at which a row of it counts."""
+    return sql.SQL("SELECT entity, min({}) AS tick FROM ({}) s GROUP BY entity").format(first(""), select(made, rows))
+
+
+def _end(made: Trailing, window: str) -> sql.Composed:
+    return sql.SQL("least(moment + {} + 1, past)").format(sql.Literal(made.ticks(window)))
 
 
 def _validity(pipeline: ModelPipeline, version: str | None, *, whole: bool) -> list[sql.Composable]:

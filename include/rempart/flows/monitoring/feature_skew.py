@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import FeatureError, LoadedMeanwhile
+from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
@@ -68,6 +69,7 @@ def compare_one(
 ) -> PipelineSkew | None:
     """Compare one pipeline and record the result; None, without a record, if it was never loaded.
 
+    After a difference, the next materialization computes and writes everything.
     Raises FeatureError and LoadedMeanwhile if it could not be compared, which is recorded as unknown;
     DatabaseUnavailable.
     """
@@ -87,6 +89,8 @@ def compare_one(
         "views": records.contents(content) if state else {},
     }
     platform.ledger.append("skew", pipeline.name, body)
+    if body["outcome"] == "different":
+        offline.distrust(databases, pipeline)
     for view in result.views:
         logger.info(
             "compared view '%s' of '%s': %s entities, %s differ",

@@ -5,6 +5,7 @@ The running platform reads its ledger. A restore reads the registers of the site
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,12 @@ def check_same(ledger: Ledger, pipeline: str, before: Erased | None) -> None:
             f"Rows of '{pipeline}' were erased while this ran: nothing was committed",
             "Run again. Then run `rempart pipeline erase --again`, which cleans the objects that this run has stored.",
         )
+
+
+def left_out(ledger: Ledger, pipeline: str) -> str:
+    """Return a hash of the register's entries of a pipeline, whose rows `without_erased` leaves out; "" for none."""
+    entries = [entry.id for entry in on_record(ledger, pipeline)]
+    return hashlib.sha256(" ".join(entries).encode()).hexdigest() if entries else ""
 
 
 def without_erased(

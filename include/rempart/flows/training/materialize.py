@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import FeatureError, InputMissing, ObjectMissing
+from rempart.errors import FeatureError, InputMissing, IntegrityError, ObjectMissing
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.features.freshness import records
 from rempart.features.freshness.content import read_content
 from rempart.features.label_feed import LabelsUsed, feed_of
 from rempart.features.labels import Received
+from rempart.features.offline_load.basis import Changes
 from rempart.features.parquet_store.loading import UsedRows
 from rempart.features.parquet_store.training_sets import SnapshotRows
 from rempart.features.used import sources
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from rempart.ingestion.snapshots import Snapshot
+    from rempart.sites.port import Site
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ class MaterializeResult:
 
     `from_time` and `to_time` (ISO 8601, UTC) span the event times written to the online store, or None. `changed`:
     something was written to either store. `labels`: how many rows have a label, if another pipeline delivers them.
-    `used`: id of the snapshot of each pipeline whose views are used.
+    `note`: why all rows were read, and which views were made anew; "" if only what changed was. `used`: id of the
+    snapshot of each pipeline whose views are used.
     """
 
     snapshot: str
@@ -53,6 +56,7 @@ class MaterializeResult:
     changed: bool
     labels: LabelsUsed | None = None
     rows_written: int = 0
+    note: str = ""
     seconds: float = field(default=0.0, compare=False)
     used: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,14 +106,46 @@ def materialize(platform: Platform, pipeline: ModelPipeline, snapshot_id: str | 
     with platform.committing(active):
         removals.check_same(platform.ledger, pipeline.name, removal)
         derived_run.check_clean(platform.ledger, snapshot)
-        rows = snapshots.rows(site, bucket, snapshot)
-        rows = erasures.without_erased(platform.ledger, pipeline, rows, erasures.secrets_of(platform))
+        databases, secrets = feature_databases(platform), erasures.secrets_of(platform)
+
+        def read(only: Collection[str] | None = None) -> pa.RecordBatchReader:
+            rows = snapshots.rows(site, bucket, snapshot, only)
+            return erasures.without_erased(platform.ledger, pipeline, rows, secrets)
+
+        loaded = offline.find_snapshot(databases, pipeline.name)
+        partitions = _changed_partitions(site, bucket, pipeline, loaded, snapshot)
+        changes = Changes(
+            None if partitions is None else loaded,
+            partitions or (),
+            read(partitions or ()),
+            erasures.left_out(platform.ledger, pipeline.name),
+        )
         received = labels.received(platform) if labels else None
-        databases = feature_databases(platform)
-        result = materialize_rows(databases, pipeline, rows, snapshot.id, platform.clock(), received)
+        result = materialize_rows(databases, pipeline, read(), snapshot.id, platform.clock(), received, changes)
         result = replace(result, seconds=round(time.monotonic() - began, 3))
         _record(platform.ledger, databases, pipeline, result)
         return result
+
+
+def _changed_partitions(
+    site: Site, bucket: str, pipeline: ModelPipeline, loaded: str | None, snapshot: Snapshot
+) -> tuple[str, ...] | None:
+    """Return the names of the partitions in which a snapshot differs from the loaded one.
+
+    None if that is unknown: the site has no manifest of the loaded one, or they are not partitioned as the file says.
+    """
+    from rempart.ingestion import snapshots
+
+    if loaded is None or (snapshot.partition_by, snapshot.partition_every) != (
+        pipeline.partition_by,
+        pipeline.partition_every,
+    ):
+        return None
+    try:
+        before = snapshots.read(site, bucket, pipeline.name, loaded)
+    except (ObjectMissing, IntegrityError):
+        return None
+    return snapshots.changed_partitions(before, snapshot)
 
 
 def _record(ledger: Ledger, databases: FeatureDatabases, pipeline: ModelPipeline, result: MaterializeResult) -> None:
@@ -174,14 +210,16 @@ def materialize_rows(
     snapshot_id: str,
     at: datetime,
     labels: Received | None = None,
+    changes: Changes | None = None,
     *,
     keep_former: bool = True,
 ) -> MaterializeResult:
     """Materialize a snapshot's rows as they are read; `at` (UTC, now) is recorded as the time of the load.
 
-    Without `labels`, those that are loaded stay. `keep_former`: see `online.materialize`; an erasure keeps none.
+    Without `labels`, those that are loaded stay. `changes`: see `offline.load`. `keep_former`: see
+    `online.materialize`; an erasure keeps none.
     """
-    load = offline.load(databases, pipeline, rows, snapshot_id, at, labels)
+    load = offline.load(databases, pipeline, rows, snapshot_id, at, labels, changes)
     if load.labels:
         logger.info("%s", load.labels.told())
     done = online.materialize(databases, pipeline, at, keep_former=keep_former)
@@ -196,4 +234,5 @@ def materialize_rows(
         labels=load.labels,
         rows_written=done.written,
         used=load.used,
+        note=load.note,
     )

@@ -120,7 +120,7 @@ def test_rows_of_several_kinds_in_json_lines_are_judged_by_their_lines(
     made = []
     for i, kind in enumerate(kinds):
         row: dict[str, object] = dict(zip(names, line(i).strip().split(","), strict=True))
-        row |= {"typed": {"lead": 3}, "text": {"lead": "3"}, "refused": {"lead": "soon"}}[kind]
+        row["lead"] = {"typed": 3, "text": "3", "refused": "soon"}[kind]
         made.append(json.dumps(dict(sorted(row.items(), reverse=i % 2 == 1))) + "\n")
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
         patched.setattr(first_rows, "_BLOCK", block)
