@@ -136,7 +136,7 @@ FILE_FAULTS: list[tuple[str, bytes, str]] = [
         "missing columns: adults",
     ),
     ("A3 encoding", "\n".join([HEADER, change(ROWS[0], agent="Zoë")]).encode("latin-1"), "not utf-8 text"),
-    ("A3 utf-16", "\n".join([HEADER, *ROWS]).encode("utf-16"), "not utf-8 text"),
+    ("A3 utf-16", "\n".join([HEADER, *ROWS]).encode("utf-16"), "UTF-16 text, not CSV"),
 ]
 
 
