@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def test_a_model_is_trained_in_a_process_of_its_own_and_is_no_verdict(
     assert found.model.metrics["mae"] < found.baseline.value
     shown = "\n".join(trying.lines(found, pipeline()))
     assert f"Model: mae {found.model.metrics['mae']:.4g}" in shown and "This is no verdict of the gate" in shown
+    for part, is_told in ((2, False), (60, True)):  # a model with this part of the baseline's error
+        other = replace(found, model=replace(found.model, metrics={"mae": found.baseline.value / part}))
+        assert ("a column that tells the target" in "\n".join(trying.lines(other, pipeline()))) is is_told
 
 
 def test_a_training_that_fails_leaves_the_rest_of_the_try_and_quotes_no_value(file: Path) -> None:

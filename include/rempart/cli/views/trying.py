@@ -38,6 +38,8 @@ def lines(tried: Tried, pipeline: Pipeline, draft: str | None = None) -> Iterato
     if tried.model and isinstance(pipeline, ModelPipeline):
         figures = text.figures(tried.model.metrics, pipeline.gate.metric)
         yield f"Model: {figures}, trained in {tried.model.seconds:.0f} s."
+        if tried.baseline and _is_nearly_perfect(tried.model.metrics[pipeline.gate.metric], tried.baseline):
+            yield "  It makes next to no error. Look for a column that tells the target because it is known later."
         yield "  This is no verdict of the gate. It is for the model of a run, by all rules and against the champion."
     for reason in tried.open:
         yield from reason.split("\n")
@@ -87,6 +89,15 @@ def _cell(value: Any) -> str:
 def _is_worse(found: Baseline) -> bool:
     lower = LOWER_IS_BETTER[found.metric]
     return found.value > found.overall if lower else found.value < found.overall
+
+
+def _is_nearly_perfect(value: float, found: Baseline) -> bool:
+    """Return whether a model leaves less than a fiftieth of the baseline's error. A metric of which more is better ends
+    at 1.
+    """
+    if LOWER_IS_BETTER[found.metric]:
+        return value < found.value / 50
+    return 1 - value < (1 - found.value) / 50
 
 
 def _baseline(found: Baseline, pipeline: ModelPipeline) -> Iterator[str]:
