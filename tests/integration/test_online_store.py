@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from rempart.errors import FeatureError
-from rempart.features import offline, online, removal, repository, training_set
+from rempart.features import online, removal, repository
 from rempart.features.databases import FeatureDatabases
 from rempart.features.online import reader
 from rempart.features.online_store import comparison, generations, writing
@@ -246,35 +246,6 @@ def test_a_view_with_other_columns_has_a_table_of_its_own_beside_the_former(
     assert online_tables(feature_databases, new) == set(names(old).values()), "it goes with the next materialization"
 
 
-def test_a_feature_that_changes_its_definition_under_its_name_is_another_feature(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline
-) -> None:
-    def of(expression: str) -> ModelPipeline:
-        own = {"kind": "row", "at": "booking", "columns": ["room"], "expressions": {"part": expression}}
-        return stays(pipeline.name, features=pipeline.model_dump()["features"] | {"stay": own})
-
-    old, new, rows = of("lead / 2"), of("lead / 4"), [row(1, 3, lead=8), row(2, 4, lead=8)]
-    refresh(feature_databases, old, rows)
-    assert training_set.point_in_time(feature_databases, old).table["stay__part"].to_pylist() == [4.0, 4.0]
-    for read in (offline.loaded_ids, training_set.point_in_time):
-        with pytest.raises(FeatureError, match="its definition changed after the load"):
-            read(feature_databases, new)
-    with pytest.raises(FeatureError, match="no table with its columns and definitions"):
-        online_rows(feature_databases, new, "stay", STAYS)
-
-    refresh(feature_databases, new, rows)
-    (former,), (current,) = (online_rows(feature_databases, file, "stay", [{"stay": 1}]) for file in (old, new))
-    assert (former["part"], current["part"]) == (4.0, 2.0), "a reader of the former definition gets what it means"
-    with repository.feature_store(feature_databases, new) as store:
-        assert store.get_online_features(["stay:part"], [{"stay": 1}]).to_dict()["part"] == [2.0]
-    assert training_set.point_in_time(feature_databases, new).table["stay__part"].to_pylist() == [2.0, 2.0]
-    assert offline.loaded_ids(feature_databases, new)[1] is None
-    with pytest.raises(FeatureError, match="its definition changed after the load"):
-        offline.loaded_ids(feature_databases, old)
-    refresh(feature_databases, of("(lead)\n/ 4"), rows)
-    assert online_tables(feature_databases, new) == set(names(new).values()), "the layout is no definition"
-
-
 @pytest.mark.fault("K5")
 def test_an_erasure_leaves_no_former_table(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
     refresh(feature_databases, pipeline, [row(1, 0), row(2, 1)])
@@ -401,25 +372,3 @@ def test_what_changed_without_a_trace_is_found_within_a_day_also_after_a_clock_w
     assert run(26) == [2, 2, 9, 2]
     assert run(49) == [2, 2, 2, 2]
     assert_equal(feature_databases, pipeline)
-
-
-def test_a_pipeline_is_registered_again_only_if_it_or_the_registry_changed(
-    feature_databases: FeatureDatabases, pipeline: ModelPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    applied: list[str] = []
-    apply = repository.apply
-    monkeypatch.setattr(repository, "apply", lambda store, of: applied.append(of.name) or apply(store, of))
-    for _ in range(2):
-        refresh(feature_databases, pipeline, [row(1, 0)])
-    assert len(applied) == 1
-    with psycopg.connect(feature_databases.registry.postgresql_url()) as opened:
-        of_projects = opened.execute(
-            "SELECT table_name FROM information_schema.columns WHERE column_name = 'project_id'"
-        )
-        for (table,) in of_projects.fetchall():
-            opened.execute(f'DELETE FROM "{table}" WHERE project_id = %s', (pipeline.name,))
-    refresh(feature_databases, pipeline, [row(1, 0)])
-    with repository.feature_store(feature_databases, pipeline) as store:
-        assert len(store.list_feature_views()) == 3
-    refresh(feature_databases, with_column(pipeline, ["nights"]), [row(1, 0)])
-    assert len(applied) == 3

@@ -322,7 +322,7 @@ def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_vers
     assert validate(platform, pipeline).promoted
     if how == "another definition":
         schema = pipeline.model_dump(by_alias=True, exclude_unset=True)["schema"]
-        schema["lead"]["type"] = "number"
+        schema["nights"]["type"] = "number"
         other, table = stage.pipeline(pipeline.name, schema=schema), TABLE
     elif how == "another target":
         other, table = stage.pipeline(pipeline.name, task="classification"), TABLE
@@ -334,7 +334,7 @@ def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_vers
     refused = validate(platform, other)
     assert not refused.promoted and (refused.version, refused.champion) == (second, first)
     why = {
-        "another definition": "reads feature 'stay__lead' by another definition than the training set",
+        "another definition": "reads feature 'stay__nights' by another definition than the training set",
         "another target": "predicts another target",
         "a feature that is gone": "reads feature 'stay__nights', which the training set no longer has",
     }[how]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rempart.errors import InputMissing
-from rempart.features import in_memory
+from rempart.features import in_memory, removal
 from rempart.features.databases import FeatureDatabases
 from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
@@ -36,7 +36,7 @@ GIVEN: dict[str, Any] = {"by": "data-protection-officer", "reason": "objection"}
 
 
 @pytest.fixture
-def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A platform with two sites in memory and a real feature store."""
     platform = in_two_memories().platform
     write_project(tmp_path, *PROJECT, sql={})
@@ -46,7 +46,9 @@ def world(feature_databases: FeatureDatabases, tmp_path: Path, monkeypatch: pyte
     def connections(name: str) -> Any:
         return stores.get(name) or (environment_connections(name) if name == "mlflow" else secrets_in_memory(name))
 
-    return World(replace(platform, connections=connections))
+    yield World(replace(platform, connections=connections))
+    for name in ("sales", "readings", "stations"):
+        removal.remove(feature_databases, spec(name))
 
 
 def load(world: World, name: str) -> MaterializeResult:

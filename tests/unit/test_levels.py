@@ -89,7 +89,7 @@ def test_nothing_was_started_so_nothing_is_stopped(recorded: Recorded) -> None:
     [
         ("tests/e2e/test_chain.py", "airflow"),
         ("tests/integration/test_stack.py", "airflow"),
-        ("tests/integration/test_killed_processes.py", "kills"),
+        ("tests/integration/test_killed_processes.py", "airflow"),
         ("tests/e2e/test_tutorial.py", "a project of their own"),
         ("tests/faults/test_backup.py", "tests/faults/test_backup.py"),
         ("tests/unit/sites/test_endless_listings.py", "tests/unit/sites/"),

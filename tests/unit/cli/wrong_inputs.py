@@ -99,7 +99,7 @@ INPUTS = [
     Wrong("pipeline new folder", 1, "Pass a .csv, .jsonl, .ndjson"),
     Wrong("pipeline new empty.csv", 1, "the file is empty"),
     Wrong("pipeline new header.csv", 1, "a header but no rows"),
-    Wrong("pipeline new binary.csv", 1, "lower case letters, digits and _"),
+    Wrong("pipeline new binary.csv", 1, "has a NUL character"),
     Wrong("pipeline new notes.txt", 1, "does not end in .csv, .jsonl, .ndjson or .parquet"),
     Wrong('pipeline new sales.csv --name "Two Words"', 1, "--name"),
     Wrong("pipeline new sales.csv --table shop.orders", 2, "pass either a FILE, or --table"),
