@@ -91,7 +91,7 @@ def load(
         )
     with session(databases.offline, f"load snapshot {snapshot_id} of '{pipeline.name}'") as opened:
         tables.lock(opened, pipeline)
-        last = _last_load(opened, pipeline)
+        last, now = _last_load(opened, pipeline), at
         if last is not None:  # a clock set back must not hide this load behind the watermark
             at = max(at, last.at + timedelta(microseconds=1))
         used = sources.take(opened, pipeline)
@@ -99,7 +99,7 @@ def load(
         is_new = tables.ensure(opened, rows_table(pipeline), tables.rows_columns(pipeline), pipeline.row_key)
         is_watched = tables.watch(opened, rows_table(pipeline), pipeline)
         read_by = _rows_definition(opened, pipeline)
-        base = basis(last, read_by, changes, at, is_watched=is_watched)
+        base = basis(last, read_by, changes, now, is_watched=is_watched)
         part = changes if changes and not base.all_read else None
         count, is_part = _load_rows(opened, pipeline, rows, part, at, is_new=is_new)
         view_rows = changed = 0
@@ -125,7 +125,7 @@ def load(
         # last, since each write above took `read_by` away
         opened.execute(
             "UPDATE feature_loads SET read_by = %s, left_out = %s, whole_at = %s WHERE pipeline = %s",
-            (read_by, changes.left_out if changes else "", _whole_at(last, base, at), pipeline.name),
+            (read_by, changes.left_out if changes else "", _whole_at(last, base, now), pipeline.name),
         )
         note = base.told(anew)
         logger.info(
@@ -143,8 +143,8 @@ def _last_load(opened: Session, pipeline: ModelPipeline) -> LastLoad | None:
     return LastLoad(*found) if found else None
 
 
-def _whole_at(last: LastLoad | None, base: Basis, at: datetime) -> datetime | None:
-    return at if base.all_made or last is None else last.whole_at
+def _whole_at(last: LastLoad | None, base: Basis, now: datetime) -> datetime | None:
+    return now if base.all_made or last is None else last.whole_at
 
 
 def load_labels(databases: FeatureDatabases, pipeline: ModelPipeline, labels: Received, at: datetime) -> None:

@@ -34,6 +34,7 @@ def test_what_did_not_change_is_neither_read_nor_made() -> None:
         (replace(LAST, read_by="other"), True, "definition"),
         (replace(LAST, whole_at=AT - WHOLE_LOAD_EVERY), True, "7 days"),
         (replace(LAST, whole_at=None), True, "7 days"),
+        (replace(LAST, whole_at=AT + timedelta(days=400)), True, "7 days"),
     ],
 )
 def test_a_load_that_cannot_know_reads_and_makes_everything(last: LastLoad, is_watched: bool, why: str) -> None:

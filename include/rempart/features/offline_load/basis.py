@@ -63,10 +63,11 @@ class Basis:
         return "" if self.all_made == FIRST else " ".join(sentences)
 
 
-def basis(last: LastLoad | None, read_by: str, changes: Changes | None, at: datetime, *, is_watched: bool) -> Basis:
-    """Return what a load at `at` builds on. `read_by`: hash of the present definition.
+def basis(last: LastLoad | None, read_by: str, changes: Changes | None, now: datetime, *, is_watched: bool) -> Basis:
+    """Return what a load builds on. `read_by`: hash of the present definition.
 
-    `is_watched`: a write to the table of rows would have been noticed since the load before.
+    `is_watched`: a write to the table of rows would have been noticed since the load before. A whole load of a time
+    that is yet to come was dated by a wrong clock, and counts as never done.
     """
     why = ""
     if last is None:
@@ -75,7 +76,7 @@ def basis(last: LastLoad | None, read_by: str, changes: Changes | None, at: date
         why = "the definition of the rows, or Rempart's version, is another one"
     elif last.read_by is None or not is_watched:
         why = "another program wrote to the tables, or a comparison found a difference"
-    elif last.whole_at is None or at - last.whole_at >= WHOLE_LOAD_EVERY:
+    elif last.whole_at is None or not timedelta(0) <= now - last.whole_at < WHOLE_LOAD_EVERY:
         why = f"that was not done for {WHOLE_LOAD_EVERY.days} days"
     if why or last is None:
         return Basis(why, why)
