@@ -31,6 +31,17 @@ def test_rows_with_versions_show_what_was_valid_at_each_moment(feature_databases
     assert sorted(offline.keys(feature_databases, pipeline)) == [(stay,) for stay in range(120)]
 
 
+def test_a_pipeline_that_keeps_versions_from_now_on_is_loaded_again(feature_databases: FeatureDatabases) -> None:
+    rows = random_versions(6, 30)
+    newest = {given["stay"]: given for given in sorted(rows, key=lambda given: given["seen"])}
+    before = versioned("kept", "newest")
+    materialize_rows(feature_databases, before, arrow(list(newest.values())).to_reader(), "v1", NOW)
+    pipeline, at = versioned("kept"), NOW + timedelta(hours=1)
+    materialize_rows(feature_databases, pipeline, arrow(rows).to_reader(), "v2", at)
+    made = training_set.point_in_time(feature_databases, pipeline).table.drop_columns(["_known_at"]).to_pylist()
+    assert rounded(made) == rounded([{name: given[name] for name in made[0]} for given in wanted(pipeline, rows)])
+
+
 @pytest.mark.parametrize(
     ("name", "closed", "keys"),
     [

@@ -185,14 +185,21 @@ def lock(session: Session, pipeline: Pipeline, *, shared: bool = False) -> None:
 
 
 def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -> bool:
-    """Create the table, again if the pipeline changed its columns. Return True if the table is new and empty."""
+    """Create the table, again if the pipeline changed its columns or key. Return True if the table is new and empty."""
     expected = [*columns, ("loaded_at", "timestamptz")]
     existing = session.execute(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
         " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         (f'public."{table}"',),
     ).fetchall()
-    if existing == [(c, "timestamp with time zone" if t == "timestamptz" else t) for c, t in expected]:
+    keyed = session.execute(
+        "SELECT attname FROM pg_index CROSS JOIN unnest(indkey::smallint[]) WITH ORDINALITY AS k(number, place)"
+        " JOIN pg_attribute ON attrelid = indrelid AND attnum = number"
+        " WHERE indrelid = to_regclass(%s) AND indisprimary ORDER BY place",
+        (f'public."{table}"',),
+    ).fetchall()
+    is_same = existing == [(c, "timestamp with time zone" if t == "timestamptz" else t) for c, t in expected]
+    if is_same and [column for (column,) in keyed] == list(key):
         return False
     session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name(table)))
     session.execute(

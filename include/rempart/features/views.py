@@ -77,13 +77,19 @@ def _select_used(source: ModelPipeline, table: ViewTable) -> sql.Composed:
     """Return the query of a view for another pipeline: over its table, or over the rows that a row view is made of.
 
     A trailing view's values count from the instant after their rows, and from the day after a day, for every reader;
-    only a version with a date counts within its day there, and a day later here.
+    only a version with a date counts within its day there, and a day later here. A day ends where the source is, and
+    not before it ends in UTC.
     """
     view, columns = source.features[table.view], tables.names(column for column, _ in tables.view_columns(table))
     rows, version = tables.name(rows_table(source)), versions.version_of(source)
     if not isinstance(view, RowView):
         within = version is not None and source.columns[version].type == "date"
         moment = sql.SQL(_NEXT_DAY if within else "{}").format(sql.SQL("event_timestamp"))
+        if table.whole_days and source.source.time_zone:
+            there = sql.SQL("(({} AT TIME ZONE 'UTC') AT TIME ZONE {})").format(
+                moment, sql.Literal(source.source.time_zone)
+            )
+            moment = sql.SQL("greatest({}, {})").format(moment, there)
         values = tables.names(column for column, _ in tables.view_columns(table)[:-1])
         return sql.SQL("SELECT {}, {} FROM {}").format(values, moment, tables.name(table.table))
     known = _known_from(source, table.at)
@@ -108,14 +114,22 @@ def _known_from(source: ModelPipeline, moment: str) -> sql.Composable:
     """
     known: sql.Composable = tables.instant(source, moment)
     if source.moments[moment].is_day(source.columns):
-        known = sql.SQL(_NEXT_DAY).format(known)
+        known = _end(source, tables.day(source, moment))
     version = None if source.conflict_rule == "refuse" else source.version_column
     if version is None or source.columns[version].type not in TEMPORAL:
         return known
     valid: sql.Composable = tables.name(version)
     if source.columns[version].type == "date":
-        valid = sql.SQL(_NEXT_DAY).format(tables.midnight(valid))
+        valid = _end(source, valid)
     return sql.SQL("greatest({}, {})").format(known, valid)
+
+
+def _end(source: ModelPipeline, day: sql.Composable) -> sql.Composed:
+    """Return the end of a day: in UTC, or in the source's time zone if that is later."""
+    end = tables.midnight(sql.SQL("({} + 1)").format(day))
+    if (zone := source.source.time_zone) is None:
+        return end
+    return sql.SQL("greatest({}, (({} + 1)::timestamp AT TIME ZONE {}))").format(end, day, sql.Literal(zone))
 
 
 def row_features(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> Mapping[str, sql.Composable]:

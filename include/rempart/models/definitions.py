@@ -47,11 +47,19 @@ def of_view(pipeline: ModelPipeline, name: str) -> dict[str, str]:
     if isinstance(view, UsedView):
         source: ModelPipeline = view.source
         of = source.features[view.view]
-        place = ["used", dict(view.key), None if isinstance(of, UsedView) else _moment(source, of.at)]
+        at = None if isinstance(of, UsedView) else _moment(source, of.at)
+        kept = [source.conflict_rule, _version(source), source.key, _zone(source)]
+        place = ["used", view.pipeline, dict(view.key), at, *kept]
         return {feature: _digest([*place, digest]) for feature, digest in of_view(source, view.view).items()}
-    version = pipeline.version_column if pipeline.conflict_rule == "history" else None
+    version = _version(pipeline) if pipeline.conflict_rule == "history" else None
     defined = _trailing(pipeline, view) if isinstance(view, TrailingView) else _row(pipeline, view)
     return {feature: _digest([version, definition]) for feature, definition in defined}
+
+
+def _version(pipeline: ModelPipeline) -> list[str] | None:
+    """Return the column that tells versions of a row apart, and its type."""
+    column = pipeline.version_column
+    return [column, pipeline.columns[column].type] if column else None
 
 
 def _digest(definition: Any) -> str:

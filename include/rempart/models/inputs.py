@@ -97,6 +97,10 @@ def typed(inputs: Sequence[Input], rows: pa.Table) -> pa.Table:
             f"predict {rows.num_rows} rows: they lack {_columns(missing)}, which the model reads",
             "Pass these columns, with the names and types of the pipeline's schema.",
         )
+    if repeated := [each.name for each in inputs if rows.column_names.count(each.name) > 1]:
+        raise PredictionError(
+            f"predict {rows.num_rows} rows: they have {_columns(repeated)} more than once", "Pass each column once."
+        )
     return pa.table({each.name: _typed(each, rows[each.name].combine_chunks()) for each in inputs})
 
 
@@ -113,13 +117,18 @@ def _typed(column: Input, cells: pa.Array) -> pa.Array:
     wanted = _kind(column, cells.type)
     try:
         values = None if wanted is None else cells.cast(wanted)
-    except pa.ArrowInvalid:  # its message quotes a value
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # its message quotes a value
         values = None
     if values is None:
         raise PredictionError(
             f"{doing} is {cells.type}, and its values do not fit the declared type '{column.type}'",
             "Pass the column with its declared type: whole numbers as integers, a date as a date, a timestamp with its "
             "time zone.",
+        )
+    if pa.types.is_floating(values.type) and (endless := pc.sum(pc.invert(pc.is_finite(values))).as_py()):
+        raise PredictionError(
+            f"{doing} is NaN or infinite in {endless} rows",
+            "Leave these rows out, or pass null where a value is missing and the column is nullable.",
         )
     if values.null_count and not column.nullable:
         raise PredictionError(

@@ -17,6 +17,7 @@ from rempart.features import in_memory
 from rempart.features.catalogue.entries import CatalogueFacts, ChampionInputs, catalogue
 from rempart.features.plan import view_tables
 from rempart.flows.removal import facts
+from rempart.models import definitions
 from rempart.models.encoding import features_of
 from rempart.settings import pipelines
 from tests.derived_project import write_project
@@ -107,6 +108,22 @@ def test_a_date_counts_from_the_next_day_and_a_value_from_its_own_instant() -> N
     made = joined([sale(1, 2.0), sale(2, 2.25)], [reading(1, 2.0, "a", 5.0)], [])
     assert [row["weather__celsius_mean_1d"] for row in made] == [None, 5.0]
     assert made[1]["expressions__warmer"] == 0.0
+
+
+def test_a_day_ends_where_the_source_is(project: Path) -> None:
+    west = "source: {prefix: stations/, time_zone: America/New_York}"
+    write_project(project, READINGS, STATIONS.replace("source: {prefix: stations/}", west), SALES, sql={})
+    made = joined([sale(1, 3.1), sale(2, 3.25)], [], [station("a", 2, 0.5, 7.0)])
+    assert [row["place__height"] for row in made] == [None, 7.0], "until 5:00 UTC it is the day before in New York"
+
+
+def test_the_same_view_of_another_pipeline_is_another_feature(project: Path) -> None:
+    before = definitions.of_pipeline(spec("sales"))
+    sauna = READINGS.replace("name: readings", "name: sauna").replace("prefix: readings/", "prefix: sauna/")
+    write_project(project, *PROJECT[:-1], sauna, SALES.replace("readings.lately", "sauna.lately"), sql={})
+    after = definitions.of_pipeline(spec("sales"))
+    changed = {name for name, digest in before.items() if after[name] != digest}
+    assert changed == {"expressions__warmer", *(name for name in before if name.startswith("weather__"))}
 
 
 def test_a_row_that_was_replaced_is_not_shown_before_its_replacement(project: Path) -> None:

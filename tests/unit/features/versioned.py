@@ -15,11 +15,11 @@ from tests.unit.features.stays import stays
 Row = dict[str, Any]
 
 
-def versioned(name: str = "stays") -> ModelPipeline:
+def versioned(name: str = "stays", rule: str = "history") -> ModelPipeline:
     """The stays of `stays`, whose rows are valid from `seen`."""
     schema = stays().model_dump(by_alias=True, exclude_unset=True)["schema"]
     seen = {"type": "timestamp", "known": "booking"}
-    return stays(name, schema={**schema, "seen": seen}, on_conflict="history", version_by="seen")
+    return stays(name, schema={**schema, "seen": seen}, on_conflict=rule, version_by="seen")
 
 
 def arrow(rows: list[Row]) -> pa.Table:

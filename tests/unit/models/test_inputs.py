@@ -47,6 +47,7 @@ def test_equal_values_of_another_type_are_taken_over():
         ({"arrival": ["2026-01-01"] * 3}, "'arrival' is string"),
         ({"seen": [datetime.datetime(2026, 1, 1)] * 3}, "'seen' is timestamp"),  # noqa: DTZ001 - that is the fault
         ({"price": [1.0, None, None]}, "'price' is empty in 2 rows, but it is not nullable"),
+        ({"price": [1.0, float("nan"), float("inf")]}, "'price' is NaN or infinite in 2 rows"),
         ({"room": ["plain", stage.CANARY, None]}, "'room' is empty in 1 rows"),
         ({"room": ["plain", stage.CANARY, stage.CANARY]}, "'room' holds a value in 2 rows that is not among"),
     ],
@@ -55,6 +56,11 @@ def test_rows_at_fault_are_counted_and_no_value_is_told(changes, message):
     with pytest.raises(PredictionError, match="predict 3 rows: column") as caught:
         typed(INPUTS, rows(**changes))
     assert message in caught.value.what and stage.CANARY not in str(caught.value)
+
+
+def test_a_column_that_is_there_twice_is_named():
+    with pytest.raises(PredictionError, match="they have column 'room' more than once"):
+        typed(INPUTS, rows().append_column("room", rows()["room"]))
 
 
 def test_all_missing_columns_are_named():

@@ -45,7 +45,7 @@ def predict(
         if output is not None:
             rendering.show([lines.written(files.write(found.batches, output), output)])
         else:
-            hidden = pipeline.key if is_personal(pipeline) else ()
+            hidden = list(map(files.key_column, pipeline.key)) if is_personal(pipeline) else ()
             rendering.show(lines.shown(next(found.batches, None), found.rows, hidden))
         rendering.show(lines.refused(found.refused))
     raise typer.Exit(1 if found.refused else 0)

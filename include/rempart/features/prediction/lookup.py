@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -31,6 +31,8 @@ def online_rows(
     table = view.table
     declared = {table.join_key: table.join_type, **{field.name: field.type for field in view.fields}}
     types = {name: arrow_type(kind) for name, kind in (declared | {"event_timestamp": "timestamptz"}).items()}
+    if pipeline.moments[pipeline.prediction.at].is_day(pipeline.columns):  # a training set asks at the day's begin
+        at = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     oldest = None if table.ttl_days is None else at - timedelta(days=table.ttl_days)
     query = sql.SQL("COPY (SELECT {} FROM ({}) AS found WHERE {}) TO STDOUT (FORMAT csv, HEADER)").format(
         sql.SQL(", ").join(sql.SQL(copied(kind)).format(tables.name(name)) for name, kind in types.items()),

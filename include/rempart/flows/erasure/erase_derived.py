@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rempart.errors import FeatureError, IntegrityError, ObjectMissing, RempartError, SiteError
+from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError
 from rempart.features import offline
 from rempart.flows.erasure import erase_listing, erase_objects, erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
@@ -285,9 +285,7 @@ def _clear_landing(stores: ErasureStores, pipeline: Pipeline, clean: Clean, refu
 def _reload_features(stores: ErasureStores, pipeline: Pipeline, clean: Clean) -> None:
     """Load the current snapshot into the feature stores, if they hold another one's rows; without one, empty them."""
     databases = stores.features()
-    try:
-        loaded = offline.loaded_snapshot(databases, pipeline)
-    except FeatureError:
+    if (loaded := offline.find_snapshot(databases, pipeline.name)) is None:
         return
     home = stores.sites[stores.home]
     current = snapshots.current(home, stores.lake, pipeline.name)

@@ -83,7 +83,7 @@ def reload_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site,
 
     Views of other pipelines are loaded as these stand. Raises FeatureError, SiteError, DatabaseUnavailable.
     """
-    if not _is_loaded(databases, pipeline):
+    if offline.find_snapshot(databases, pipeline.name) is None:
         return
     current = snapshots.current(site, bucket, pipeline.name)
     if current is None:
@@ -93,11 +93,3 @@ def reload_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site,
         )
     rows = snapshots.rows(site, bucket, current)
     materialize_rows(databases, with_features(pipeline), rows, current.id, now, keep_former=False)
-
-
-def _is_loaded(databases: FeatureDatabases, pipeline: Pipeline) -> bool:
-    try:
-        offline.loaded_snapshot(databases, pipeline)
-    except FeatureError:
-        return False
-    return True

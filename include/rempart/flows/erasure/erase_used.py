@@ -46,10 +46,11 @@ def users(stores: ErasureStores, changed: Collection[str]) -> dict[str, set[str]
 def _follow(stores: ErasureStores, user: str, sources: Collection[str]) -> DescendantResult:
     pending = dict(stores.shut)
     try:
+        file = named_or_removed(user)  # whoever deleted the file by hand did not empty the feature store
         if user in names():  # a removed one has nothing in the feature store
             with stores.active_sites.committing(stores.active):
                 home, databases = stores.sites[stores.home], stores.features()
-                reload_features(databases, named_or_removed(user), home, stores.lake, stores.clock())
+                reload_features(databases, file, home, stores.lake, stores.clock())
     except RempartError as error:
         pending[f"feature store of '{user}'"] = error.what
     found, stands = list[Held](), dict[tuple[str, str], bool]()

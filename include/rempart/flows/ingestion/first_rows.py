@@ -50,7 +50,7 @@ def _judged(pipeline: Pipeline, file: Path, out: Path, limits: Limits, most: int
     try:
         first = _first(rows_of(file, pipeline, limits), most)
         staged = staging.stage(first, pipeline, out, limits, lambda table: {})
-    except OSError:  # the upload reads the file again, and says why it cannot
+    except (OSError, ValueError):  # the upload or the ingestion reads the file again, and says why it cannot
         return FirstRows(file.name)
     lines: dict[str, list[int]] = {}
     for row in staged.refused:

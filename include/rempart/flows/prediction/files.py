@@ -37,7 +37,8 @@ _ENDINGS = (".parquet", ".csv")
 class ScoredFile:
     """The rows of a file that can be predicted, in batches, and those that cannot.
 
-    `batches`: the line, the columns of the pipeline's key that the file has, and the prediction. They are read once.
+    `batches`: the line, the columns of the pipeline's key that the file has (see `key_column`), and the prediction.
+    They are read once.
     `rows`: how many these are.
     """
 
@@ -64,8 +65,8 @@ def scored(champion: Champion, pipeline: Pipeline, file: Path) -> Iterator[Score
             fault = staged.fault
         except Unreadable as cause:
             fault = str(cause)
-        except OSError as cause:
-            fault = f"it cannot be read ({cause.strerror or type(cause).__name__})"
+        except (OSError, ValueError) as cause:  # one of Arrow quotes what is in the file
+            fault = f"it cannot be read ({getattr(cause, 'strerror', None) or type(cause).__name__})"
         if fault:
             needed = ", ".join(column.name for column in champion.model.inputs)
             raise PredictionError(
@@ -143,6 +144,11 @@ def write(batches: Iterable[pa.Table], output: Path) -> int:
     return rows
 
 
+def key_column(name: str) -> str:
+    """Return the name of a key's column beside a prediction: `key_NAME` if a prediction may have a column NAME."""
+    return f"key_{name}" if name in (LINE_COLUMN, "prediction") or name.startswith("probability_") else name
+
+
 def _batches(champion: Champion, file: Path, key: Sequence[str]) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -151,5 +157,6 @@ def _batches(champion: Champion, file: Path, key: Sequence[str]) -> Iterator[pa.
         for batch in opened.iter_batches(ROWS):
             rows = pa.Table.from_batches([batch])
             predicted = champion.predict(rows)
-            told = {LINE_COLUMN: rows[LINE], **{name: rows[name] for name in key}}
-            yield pa.table(told | dict(zip(predicted.column_names, predicted.columns, strict=True)))
+            told = {key_column(name): rows[name] for name in key}
+            found = dict(zip(predicted.column_names, predicted.columns, strict=True))
+            yield pa.table({LINE_COLUMN: rows[LINE], **told, **found})

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rempart.errors import ErasedMeanwhile, FeatureError, IngestError
+from rempart.errors import ErasedMeanwhile, IngestError
 from rempart.flows.erasure import erase as flow
 from rempart.flows.erasure import erase_derived, erase_report
 from rempart.flows.erasure.erase_stores import open_stores
@@ -42,14 +42,10 @@ KM = 777.0
 PIPELINES = ("trips", "wet_trips", "daily")
 
 
-def no_features(*given: object) -> str:
-    raise FeatureError("no snapshot", "none")
-
-
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     without_features(monkeypatch)
-    monkeypatch.setattr(erase_derived.offline, "loaded_snapshot", no_features)
+    monkeypatch.setattr(erase_derived.offline, "find_snapshot", lambda *given: None)
     lake = in_two_memories()
     write_project(tmp_path, TRIPS, WEATHER, WET, DAILY, sql={"daily": DAILY_SQL})
     write_project(tmp_path, TRIPS)
@@ -236,8 +232,8 @@ def test_the_feature_stores_get_the_current_snapshot_or_are_emptied(
     assert before
     monkeypatch.setattr(
         erase_derived.offline,
-        "loaded_snapshot",
-        lambda _, spec: before.id if spec.name == "wet_trips" else no_features(),
+        "find_snapshot",
+        lambda _, name: before.id if name == "wet_trips" else None,
     )
     monkeypatch.setattr(
         erase_derived,

@@ -180,10 +180,27 @@ def test_a_file_that_cannot_be_read_is_told_with_the_columns_that_the_model_need
     champion: Champion, tmp_path: Path
 ) -> None:
     (short := tmp_path / "short.csv").write_text("stay_id,lead\n1,2\n")
-    for file, fault in ((short, "missing columns: nights"), (tmp_path / "gone.csv", "it cannot be read")):
+    times = pa.array([0], pa.int64()).cast(pa.timestamp("us", "Mars/X"))
+    given = raw(TABLE.slice(0, 1)).append_column("price", times)
+    pq.write_table(given, odd := tmp_path / "odd.parquet")
+    for file, fault in (
+        (short, "missing columns: nights"),
+        (tmp_path / "gone.csv", "it cannot be read"),
+        (odd, r"it cannot be read \(ArrowInvalid\)"),
+    ):
         with pytest.raises(PredictionError, match=fault) as caught, files.scored(champion, PIPELINE, file):
             pass
         assert "lead, nights, breakfast, room, arrival" in caught.value.hint
+
+
+def test_a_key_keeps_its_values_beside_columns_of_a_prediction() -> None:
+    names = ("stay_id", "line", "prediction", "probability_high")
+    assert [files.key_column(name) for name in names] == [
+        "stay_id",
+        "key_line",
+        "key_prediction",
+        "key_probability_high",
+    ]
 
 
 def test_the_figures_of_a_classification_are_the_probabilities(champion: Champion) -> None:
