@@ -23,7 +23,7 @@ from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import Lowering, derived, highest
-from rempart.sovereignty.places import decide_server, decide_site
+from rempart.sovereignty.places import HOLDS, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
 
 INTERNAL = ("airflow", "continuity", "feast_registry", "ledger")
@@ -40,11 +40,15 @@ def classification_of(pipelines: Mapping[str, Pipeline | PipelineError]) -> Clas
     return highest(known if len(known) == len(loaded) > 0 else [*known, "personal"])
 
 
-def _with_pipelines(refusal: PlacementDenied, classification: str) -> PlacementDenied:
-    """Name the pipelines of a classification: what all pipelines share has the highest one of them."""
-    loaded = load_all().items()
-    names = [name for name, found in loaded if isinstance(found, Pipeline) and found.classification == classification]
-    if not names:
+def _with_pipelines(denied: Decision) -> PlacementDenied:
+    """Return a denial that names its pipelines if all share the place: it has the highest classification of them."""
+    refusal = denied.refusal()
+    names = [
+        name
+        for name, found in load_all().items()
+        if isinstance(found, Pipeline) and found.classification == denied.classification
+    ]
+    if denied.what not in (*HOLDS.values(), "restore-point") or not names:
         return refusal
     return PlacementDenied(refusal.what, f"{refusal.hint} Pipelines with this classification: {', '.join(names)}.")
 
@@ -126,7 +130,7 @@ class Platform:
         """Record a placement decision in the ledger. Raises PlacementDenied if it is a denial."""
         if not decision.allowed:
             self.ledger.append("denial", decision.place, decision.as_json())
-            raise _with_pipelines(decision.refusal(), decision.classification)
+            raise _with_pipelines(decision)
         asked = (decision.what, decision.classification, decision.place)
         if asked not in self._permitted:
             self.ledger.append("decision", decision.place, decision.as_json())
