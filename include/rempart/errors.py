@@ -35,6 +35,7 @@ RempartError(what, hint)
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── PredictionError          rows cannot be predicted (names the column, and how many rows)
+├── ServingError             the scorer or its log cannot do what was asked of it
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
 ├── TrackingRefused          MLflow answered, and refused
@@ -107,6 +108,7 @@ __all__ = [
     "RepositoryMissing",
     "RepositoryRefused",
     "RequestInvalid",
+    "ServingError",
     "SessionExpired",
     "SiteError",
     "SiteFenced",
@@ -124,8 +126,8 @@ __all__ = [
 SAY_IT_ALL = frozenset((
     "RempartError", "ConfigError", "PipelineError", "ConnectionMissing", "StackError", "PreflightFailed",
     "SiteError", "LedgerError", "AuditError", "AccessError", "DatabaseUnavailable", "IngestError",
-    "FeatureError", "TrainingError", "PredictionError", "TrackingUnavailable", "TrackingRefused", "ReplicationError",
-    "FailoverError", "BackupError", "UpgradeError", "WatchError",
+    "FeatureError", "TrainingError", "PredictionError", "ServingError", "TrackingUnavailable",
+    "TrackingRefused", "ReplicationError", "FailoverError", "BackupError", "UpgradeError", "WatchError",
 ))
 # fmt: on
 """Classes whose messages have many causes: each message says more than the section of its class."""
@@ -306,6 +308,10 @@ class PoolUnavailable(RempartError):
 
 class PredictionError(RempartError):
     """Raised when rows cannot be predicted: it names the column and how many rows, never a value."""
+
+
+class ServingError(RempartError):
+    """Raised when the scorer or the prediction log cannot do what was asked of it."""
 
 
 class ModelRefused(RempartError):

@@ -1,0 +1,1 @@
+"""Sections of a pipeline file on its champion at work: scoring, serving, watching."""
