@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rempart.errors import PipelineError
-from rempart.ingestion.sampling.facts import ColumnFacts
+from rempart.ingestion.sampling.facts import LIKELY_YEARS, ColumnFacts
 from rempart.ingestion.sampling.files import of_file
 from rempart.ingestion.sampling.names import header_entries, shown, yaml_word
 from rempart.ingestion.sampling.ranges import Range
@@ -193,6 +193,13 @@ def _expectations(s: Survey) -> Iterator[str]:
         limits = f"min_value: {_number(range_.low)}, max_value: {_number(range_.high)}"
         rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
         yield f"  - {{{rule}}}{_unlikely(range_)}"
+    first, last = LIKELY_YEARS
+    for column in s.columns:
+        if column.unlikely and column.name not in (s.time, *s.key.columns):
+            limits = f"min_value: {first}-01-01, max_value: {last}-12-31"
+            rule = f"{between}, column: {yaml_word(column.name)}, {limits}, reason: {column.name} is out of range"
+            many = f"{column.unlikely:,} {'is' if column.unlikely == 1 else 'are'} outside"
+            yield f"  - {{{rule}}}    # CHECK: {many}; such rows go to quarantine"
     span = f"min_value: {s.first_day.year:04d}-01-01, max_value: {s.last_year}-12-31"
     yield f"  - {{{between}, column: {yaml_word(s.time)}, {span}, reason: {s.time} is out of range}}"
     yield "max_quarantined: 0.05"
