@@ -176,6 +176,8 @@ def _column(column: ColumnFacts, s: Survey) -> str:
     if "nullable: true" in parts and column.type in ("date", "timestamp"):
         quarantine = "rows without it wait in quarantine until they are delivered again"
         notes.append(f"empty in some rows. To use it as a moment, delete `nullable`: {quarantine}")
+    if other := s.together.get(column.name):
+        notes.append(f"empty in the same rows as {other}: known only with it?")
     if column.name in s.leaks:
         notes.append(f"{column.name} alone almost determines {s.target.name}: is it known at `event`?")
     if column is s.target:

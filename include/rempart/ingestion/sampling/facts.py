@@ -102,7 +102,10 @@ def _seldom(cells: recognise.Cells) -> str:
     """Return the rarest values of a category of which there are few: a misspelt one is among them. Pure."""
     seldom = [value for value, count in sorted(cells.items()) if count * _SELDOM <= sum(cells.values())]
     more = f" and {len(seldom) - _SHOWN} more" if len(seldom) > _SHOWN else ""
-    return f"seldom: {', '.join(map(json.dumps, seldom[:_SHOWN]))}{more}" if seldom else ""
+    if not seldom:
+        return ""
+    named = ", ".join(map(json.dumps, seldom[:_SHOWN]))
+    return f"seldom: {named}{more}; rows with a value that is not in the list go to quarantine"
 
 
 def _of_text(cells: recognise.Cells, dialect: Dialect, zeros: bool) -> str:
@@ -199,7 +202,8 @@ def _nearly_number(name: str, cells: recognise.Cells, dialect: Dialect) -> Colum
     told = _others(others, total, "whole number" if found.type == "integer" else "number")
     short = sorted(text for text in cells.keys() - numbers.keys() if len(text) <= _SHORT)
     if short:
-        told += f" (such as {', '.join(map(json.dumps, short[:_SHOWN]))})"
+        such = ", ".join(map(json.dumps, short[:_SHOWN]))
+        told += f" (such as {such}: to read them as empty, add them to `null_values`, and `nullable: true` here)"
     return replace(found, note=f"{told}; {found.note}" if found.note else told)
 
 

@@ -65,7 +65,7 @@ def comment(text: str, line: str) -> str:
             "preis",
             "k.A.",
             "preis:",
-            'CHECK: 1 of 400 cells is no number; such rows go to quarantine (such as "k.A.")',
+            'CHECK: 1 of 400 cells is no number; such rows go to quarantine (such as "k.A.": to read',
         ),
         ("minuten", "15 min", "minuten:", "CHECK: 1 of 400 cells is no whole number; such rows go to quarantine"),
         ("auftragnr", "", "key:", "auftragnr: 1 cell is empty; such rows go to quarantine."),
@@ -183,3 +183,13 @@ def test_dates_after_the_drafted_range_do_not_set_the_hold_out(tmp_path: Path) -
     whole = draft(tmp_path, rows)
     rows[200][1] = "31.12.9999 10:30"
     assert decided(draft(tmp_path, rows)).splitlines()[1:] == decided(whole).splitlines()[1:]
+
+
+def test_a_column_that_is_empty_with_a_later_one_is_asked_about(tmp_path: Path) -> None:
+    rows = orders()
+    for row in rows[50:90]:
+        row[HEADER.index("faellig")] = row[HEADER.index("minuten")] = ""
+    text = draft(tmp_path, rows)
+    assert "empty in the same rows as faellig: known only with it?" in comment(text, "minuten:")
+    rows[50][HEADER.index("minuten")] = "30"
+    assert "empty in the same rows" not in draft(tmp_path, rows)
