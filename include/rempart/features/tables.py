@@ -65,6 +65,7 @@ _STATE = sql.SQL("""
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
 _TRIGGER = "written"
+_TRUE = sql.SQL("true")
 
 _ELAPSED: dict[str, LiteralString] = {
     "days": "make_interval(hours => 24 * {}::integer)",
@@ -165,9 +166,17 @@ def view_columns(table: ViewTable) -> Columns:
     ]
 
 
-def holds(table: ViewTable, at: datetime | None) -> sql.Composable:
-    """Return the condition of rows whose values hold at `at`; all, of a view whose values stay until the next load."""
-    return sql.SQL("event_timestamp <= {}").format(sql.Literal(at)) if table.passing else sql.SQL("true")
+def holds(table: ViewTable, at: datetime) -> sql.Composable:
+    """Return the condition of rows that hold at the prediction's moment `at`; all, if an entity has only one."""
+    return sql.SQL("event_timestamp <= {}").format(sql.Literal(table.asked_at(at))) if table.dated else _TRUE
+
+
+def shown(table: ViewTable, at: datetime) -> sql.Composable:
+    """Return the condition of rows that hold at the prediction's moment `at`, and are not too old for the view then."""
+    if table.ttl_days is None:
+        return holds(table, at)
+    oldest = table.asked_at(at) - timedelta(days=table.ttl_days)
+    return sql.SQL("{} AND event_timestamp >= {}").format(holds(table, at), sql.Literal(oldest))
 
 
 def lock(session: Session, pipeline: Pipeline, *, shared: bool = False) -> None:
@@ -260,7 +269,7 @@ def in_periods(pipeline: Pipeline, periods: Sequence[str]) -> sql.Composed:
 
 def index_changes(session: Session, view: ViewTable) -> None:
     """Have the rows of a new view table found by their load, and by time where their values wait to hold."""
-    for column in ("loaded_at", *(["event_timestamp"] if view.passing else [])):
+    for column in ("loaded_at", *(["event_timestamp"] if view.dated else [])):
         session.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name(view.table), name(column)))
 
 
@@ -299,10 +308,9 @@ def replace_differing(
     others = [column for column in every if column not in key]
     same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
     count = 0
-    every_row = sql.SQL("true")
     for made, of, alias, other, against, chosen in (
-        (FORMER, table, "old", fresh, "n", among or every_row),
-        (DIFFERING, fresh, "n", table, "old", every_row),
+        (FORMER, table, "old", fresh, "n", among or _TRUE),
+        (DIFFERING, fresh, "n", table, "old", _TRUE),
     ):
         count += session.execute(
             sql.SQL(
@@ -339,12 +347,13 @@ def replace_rows(
     fresh: str,
     at: Any,
     touched: sql.Composable | None = None,
+    held: sql.Composable = _TRUE,
 ) -> Replaced:
     """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
 
     With `touched`, a relation of values of the key's first column (`entity`) and of instants (`since`), only rows of
     these, from then on, are deleted. A vanished row also marks its entity's newest remaining row, so that the online
-    store gets it.
+    store gets it. `held`: condition of rows that hold now.
     """
     every = [column for column, _ in columns]
     others = [column for column in every if column not in key]
@@ -365,7 +374,7 @@ def replace_rows(
         )
     ).rowcount
     same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
-    among: sql.Composable = sql.SQL("true")
+    among: sql.Composable = _TRUE
     if touched is not None:
         among = sql.SQL("EXISTS (SELECT FROM {} t WHERE t.entity = old.{} AND old.event_timestamp >= t.since)").format(
             touched, name(key[0])
@@ -380,12 +389,12 @@ def replace_rows(
     counted = session.execute(
         sql.SQL(
             "WITH gone AS ({gone} RETURNING {entity}, event_timestamp), newest AS ("
-            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, min(n.event_timestamp) AS first"
+            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, bool_or({held}) AS held"
             "  FROM {table} n WHERE n.{entity} IN (SELECT {entity} FROM gone) AND NOT EXISTS (SELECT FROM gone g"
             "  WHERE g.{entity} = n.{entity} AND g.event_timestamp = n.event_timestamp) GROUP BY 1),"
             " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
-            " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE first <= {at}) FROM gone"
-        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same)
+            " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE held) FROM gone"
+        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held)
     ).fetchone()
     assert counted is not None  # noqa: S101 - an aggregate gives one row
     return Replaced(written, int(counted[0]), bool(counted[1]))

@@ -48,7 +48,7 @@ def backfill(
         if as_json:
             json_documents.show(planned)
         else:
-            typer.echo("Nothing was changed. To execute the plan, add --yes.")
+            rendering.tell("Nothing was changed. To execute the plan, add --yes.")
         return
     told: list[str] = []
     tell = told.append if as_json else typer.echo
