@@ -47,6 +47,10 @@ LONGEST_IDENTIFIER = 63
 """Maximum length of a name. PostgreSQL silently cuts longer names, and two could become equal."""
 
 
+MOST_COLUMNS, OWN_COLUMNS = 1600, 2
+"""Columns of one table that PostgreSQL takes, and those that the feature store adds: `event_timestamp`, `loaded_at`."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One feature in the offline store; dates are text (ISO), since Feast has no date type.
@@ -252,6 +256,14 @@ def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[
     for column in pipeline.columns:
         if column in RESERVED:
             yield f"schema.{column}: the name is reserved; rename the column"
+    stored = sum(column.type != "array" for column in pipeline.columns.values())
+    sizes = {"schema": stored} | {f"features.{table.view}": len(table.fields) + 1 for table in tables}
+    for where, columns in sizes.items():
+        if columns + OWN_COLUMNS > MOST_COLUMNS:
+            yield (
+                f"{where}: {columns} columns and {OWN_COLUMNS} of the feature store are more than the {MOST_COLUMNS} that "
+                "PostgreSQL takes in a table; remove columns, or split it"
+            )
     for table in tables:
         where = f"features.{table.view}"
         if table.view == "rows" or (table.view == "labels" and pipeline.prediction.from_):

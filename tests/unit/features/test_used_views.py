@@ -109,11 +109,14 @@ VERSIONS = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("rule", ["newest", "history"])
-@pytest.mark.parametrize("kind", ["date", "timestamp"])
-@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sold=SOLD, read=VERSIONS)
+@settings(max_examples=14, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rule=st.sampled_from(["newest", "history"]),
+    kind=st.sampled_from(["date", "timestamp"]),
+    zone=st.sampled_from(["UTC", "America/New_York"]),
+    sold=SOLD,
+    read=VERSIONS,
+)
 def test_a_window_has_the_versions_that_were_known_and_ends_where_it_ends_at_the_source(
     project: Path, rule: str, kind: str, zone: str, sold: list[Any], read: dict[Any, Any]
 ) -> None:
@@ -136,7 +139,11 @@ def test_a_window_has_the_versions_that_were_known_and_ends_where_it_ends_at_the
     for row, (day, nearest) in zip(made, sold, strict=True):
         shown = [[values for known, values in of if known <= day][-1:] for of in versions.values()]
         for window in (1, 3):
-            of = [celsius for (at, name, celsius), *_ in filter(None, shown) if name == nearest and day - window <= at < day]
+            of = [
+                celsius
+                for (at, name, celsius), *_ in filter(None, shown)
+                if name == nearest and day - window <= at < day
+            ]
             found = row[f"weather__celsius_mean_{window}d"]
             assert found == (pytest.approx(sum(of) / len(of)) if of else None)
 
@@ -261,7 +268,9 @@ def test_a_wrong_expression_over_used_features_is_refused_when_the_files_are_rea
 def test_the_catalogue_tells_users_and_lineage_of_used_views() -> None:
     read = ("weather__celsius_mean_1d", "place__zone")
     of = definitions.of_pipeline(spec("sales"))
-    champion = ChampionInputs("sales", "4", "s9", "r1", {name: of[name] for name in read}, {"readings": "r7", "stations": "t3"})
+    champion = ChampionInputs(
+        "sales", "4", "s9", "r1", {name: of[name] for name in read}, {"readings": "r7", "stations": "t3"}
+    )
     snapshots = {"readings": "r8", "sales": "s9"}
     found = catalogue(pipelines.load_all(), CatalogueFacts("mlops", snapshots, (champion,)))
     source, used = found.named("readings.lately"), found.named("sales.weather")

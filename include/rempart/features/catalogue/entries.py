@@ -230,7 +230,9 @@ def _users(pipeline: ModelPipeline, view: str, facts: CatalogueFacts) -> tuple[V
     for champion in facts.champions:
         if champion.model != pipeline.name:
             continue
-        of_view = {name.removeprefix(prefix): of for name, of in champion.definitions.items() if name.startswith(prefix)}
+        of_view = {
+            name.removeprefix(prefix): of for name, of in champion.definitions.items() if name.startswith(prefix)
+        }
         read = tuple(name for name, of in of_view.items() if present.get(name) == of)
         former = tuple(name for name in of_view if name not in read)
         if of_view:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rempart.settings.clock import FIRST_DAY, LAST_DAY
 from rempart.settings.columns import TEMPORAL, Moment
 from rempart.settings.pipeline import Pipeline
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _DAY = 24 * 3600 * 1_000_000
-_FIRST, _END = -719_162 * _DAY, 2_932_897 * _DAY
+_FIRST, _END = FIRST_DAY * _DAY, (LAST_DAY + 1) * _DAY
 """Microseconds since 1970 of the year 1, and of the year 10000."""
 _UNITS = {"days": (_DAY, 4_000_000), "hours": (_DAY // 24, 100_000_000), "minutes": (_DAY // 1440, 2**31 - 1)}
 """Microseconds of a unit of an offset, and the largest number of it that the calendar, or SQL's `integer`, has."""
@@ -22,14 +23,14 @@ _UNITS = {"days": (_DAY, 4_000_000), "hours": (_DAY // 24, 100_000_000), "minute
 def beyond(table: pa.Table, pipeline: Pipeline) -> dict[int, tuple[str, ...]]:
     """Return the reasons against typed rows whose moments lie before the year 1 or after 9999, by position.
 
-    A moment counts if all columns that it is made of are there with their types. An empty one is no fault here.
+    A moment counts if all columns that it is made of are there, with the types of a moment. An empty one is no fault.
     """
     import numpy as np
 
     found: dict[int, tuple[str, ...]] = {}
     for name, moment in pipeline.moments.items():
         offsets = [column for column in moment.offsets if column]
-        if not (offsets or moment.minus) or not all(column in pipeline.columns for column in moment.columns):
+        if not (offsets or moment.minus) or not all(column in table.column_names for column in moment.columns):
             continue
         if pipeline.columns[moment.column].type not in TEMPORAL or any(
             pipeline.columns[column].type != "integer" for column in offsets
