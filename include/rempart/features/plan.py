@@ -261,8 +261,8 @@ def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[
     for where, columns in sizes.items():
         if columns + OWN_COLUMNS > MOST_COLUMNS:
             yield (
-                f"{where}: {columns} columns and {OWN_COLUMNS} of the feature store are more than the {MOST_COLUMNS} that "
-                "PostgreSQL takes in a table; remove columns, or split it"
+                f"{where}: {columns} columns and {OWN_COLUMNS} of the feature store are more than the "
+                f"{MOST_COLUMNS} of a table of PostgreSQL; remove columns, or split it"
             )
     for table in tables:
         where = f"features.{table.view}"

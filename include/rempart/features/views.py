@@ -79,10 +79,11 @@ def _select_used(source: ModelPipeline, table: ViewTable) -> sql.Composed:
     """
     view, columns = source.features[table.view], tables.names(column for column, _ in tables.view_columns(table))
     rows, version = sql.SQL("{}").format(tables.name(rows_table(source))), versions.version_of(source)
-    if isinstance(view, TrailingView):
+    if not isinstance(view, RowView):
         made: sql.Composable = sql.SQL("TABLE {}").format(tables.name(table.table))
-        known = versions.known_by(source)
-        if known is not None and (version is None or source.columns[known].type == "date"):
+        column = versions.known_by(source)
+        is_later = column is not None and (version is None or source.columns[column].type == "date")
+        if is_later and isinstance(view, TrailingView):
             made = query.select(source, table, view, rows, shared=True)
         moment: sql.Composable = tables.name("event_timestamp")
         if table.whole_days and source.source.time_zone:

@@ -42,7 +42,7 @@ def test_a_decimal_gets_the_digits_that_a_snapshot_has_or_is_refused():
     for kind in (pa.decimal128(20, 8), pa.decimal256(60, 8)):
         found = typed([price], pa.table({"price": decimals("1.50", "7", kind=kind)}))
         assert found["price"].type == pa.decimal128(12, 2)
-        with pytest.raises(PredictionError, match="'price' is decimal.*, and its values do not fit"):
+        with pytest.raises(PredictionError, match=r"'price' is decimal.*, and its values do not fit"):
             typed([price], pa.table({"price": decimals("1.505", kind=kind)}))
     for undeclared in (Input("price", "decimal"), price):
         with pytest.raises(PredictionError, match="with no more digits than declared"):

@@ -135,7 +135,7 @@ def run_pipeline(
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
-        with progress.repeated(typer.echo) as plain:
+        with progress.repeated(rendering.tell) as plain:
             plain.tell(
                 f"Starting ingest_{name} in Airflow. A new pipeline file is read first: up to half a minute.",
                 lambda seconds: f"waits until Airflow has read the DAGs of {name}, {seconds:.0f} s so far",

@@ -51,7 +51,7 @@ def backfill(
             rendering.tell("Nothing was changed. To execute the plan, add --yes.")
         return
     told: list[str] = []
-    tell = told.append if as_json else typer.echo
+    tell = told.append if as_json else rendering.tell
     failed = flow.run(AirflowApi(config.environment_connections("airflow_api")), planned, tell)
     if as_json:
         json_documents.show({"plan": planned, "runs": told, "failed": list(failed)})

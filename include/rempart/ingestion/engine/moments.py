@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rempart.settings.clock import FIRST_DAY, LAST_DAY
 from rempart.settings.columns import TEMPORAL, Moment
 from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 _DAY = 24 * 3600 * 1_000_000
@@ -20,14 +19,14 @@ _UNITS = {"days": (_DAY, 4_000_000), "hours": (_DAY // 24, 100_000_000), "minute
 """Microseconds of a unit of an offset, and the largest number of it that the calendar, or SQL's `integer`, has."""
 
 
-def beyond(table: pa.Table, pipeline: Pipeline) -> dict[int, tuple[str, ...]]:
+def beyond(table: pa.Table, pipeline: Pipeline) -> dict[int, list[str]]:
     """Return the reasons against typed rows whose moments lie before the year 1 or after 9999, by position.
 
     A moment counts if all columns that it is made of are there, with the types of a moment. An empty one is no fault.
     """
     import numpy as np
 
-    found: dict[int, tuple[str, ...]] = {}
+    found: dict[int, list[str]] = {}
     for name, moment in pipeline.moments.items():
         offsets = [column for column in moment.offsets if column]
         if not (offsets or moment.minus) or not all(column in table.column_names for column in moment.columns):
@@ -37,16 +36,16 @@ def beyond(table: pa.Table, pipeline: Pipeline) -> dict[int, tuple[str, ...]]:
         ):
             continue
         for place in np.flatnonzero(_outside(table, moment)).tolist():
-            reason = f"moment '{name}': it lies before the year 1 or after the year 9999"
-            found[place] = (*found.get(place, ()), reason)
+            found.setdefault(place, []).append(f"moment '{name}': it lies before the year 1 or after the year 9999")
     return found
 
 
-def _outside(table: pa.Table, moment: Moment) -> np.ndarray:
-    """Return for each row whether its moment is outside the calendar."""
+def _outside(table: pa.Table, moment: Moment) -> Any:
+    """Return for each row whether its moment is outside the calendar, as an array."""
+    import numpy as np
     import pyarrow as pa
 
-    at, outside = _numbers(table[moment.column].cast(pa.timestamp("us"))), False
+    at, outside = _numbers(table[moment.column].cast(pa.timestamp("us"))), np.zeros(table.num_rows, bool)
     fixed = (moment.minus or timedelta()) // timedelta(microseconds=1)
     at = at - min(fixed, 2 * _END)
     for (unit, most), column in zip(_UNITS.values(), moment.offsets, strict=True):
@@ -60,8 +59,8 @@ def _outside(table: pa.Table, moment: Moment) -> np.ndarray:
     return outside
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Return whole numbers, 0 for null."""
+def _numbers(column: pa.ChunkedArray) -> Any:
+    """Return whole numbers as an array, 0 for null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

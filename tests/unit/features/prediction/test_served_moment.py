@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ HOURS = st.integers(0, 9 * 24).map(lambda hours: timedelta(hours=hours))
 def served(
     pipeline: ModelPipeline, rows: pa.Table, asked: pa.Table, loads: list[datetime], used: dict[str, pa.Table]
 ) -> Row:
-    """The features of trailing and used views of `asked`, predicted at the last load, after some loads of these rows."""
+    """The features of trailing and used views of `asked`, predicted at the last load, after loads of these rows."""
     others = [loading.UsedRows(of, used[name].to_reader(), "") for name, of in sources.sources(pipeline).items()]
     planned = plan(pipeline, [name for name in pipeline.model_inputs() if not name.startswith("own__")])
     with scratch.created(scratch.ScratchDatabase(Path(), 256, kept=False), "serve") as connection:
         loading.load(connection, pipeline, rows.to_reader(), None, used=others)
         for view in (stored.table for stored in planned.stored):
             connection.execute(f'CREATE TABLE "{view.online.name}" AS {newest(view, loads[0])}')
-            for since, at in zip(loads, loads[1:], strict=False):  # as `merge` writes entities that changed
+            for since, at in pairwise(loads):  # as `merge` writes entities that changed
                 connection.execute(f'ALTER TABLE "{view.table}" ADD COLUMN IF NOT EXISTS loaded_at TIMESTAMPTZ')
                 connection.execute(f"CREATE OR REPLACE TEMP TABLE incoming AS {newest(view, at, since)}")
                 of = f'"{view.online.key}" IN (SELECT "{view.online.key}" FROM incoming)'

@@ -164,7 +164,7 @@ def test_a_row_whose_moment_is_no_day_of_the_calendar_is_refused_alone(
     (row,) = found.refused
     assert row.reasons == ("moment 'booking': it lies before the year 1 or after the year 9999",)
     given = raw(TABLE).slice(0, 2).set_column(0, "lead", pa.array([1, -9_000_000]))
-    with pytest.raises(PredictionError, match="predict 2 rows: moment 'booking': it lies .* in 1 rows"):
+    with pytest.raises(PredictionError, match=r"predict 2 rows: moment 'booking': it lies .* in 1 rows"):
         champion.predict(given)
 
 
