@@ -329,8 +329,7 @@ def test_bad_rows_are_refused_without_quoting_them(
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert "canary" not in str(caught.value)
     assert str(10**18) not in str(caught.value)
-    with pytest.raises(FeatureError, match="contains no snapshot"):  # the transaction left nothing behind
-        offline.loaded_snapshot(feature_databases, pipeline)
+    assert offline.find_snapshot(feature_databases, pipeline.name) is None, "the transaction left nothing behind"
 
 
 def test_multiplied_rows_are_refused(
@@ -346,9 +345,8 @@ def test_multiplied_rows_are_refused(
 
 
 def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: ModelPipeline) -> None:
-    for ask in (offline.loaded_snapshot, training_set.point_in_time):
-        with pytest.raises(FeatureError, match="contains no snapshot"):
-            ask(feature_databases, pipeline)
+    with pytest.raises(FeatureError, match="contains no snapshot"):
+        training_set.point_in_time(feature_databases, pipeline)
     with pytest.raises(FeatureError, match="has no view 'x'"):
         online_rows(feature_databases, pipeline, "x", [{"stay": 1}])
 
@@ -363,4 +361,4 @@ def test_no_database_is_transient_and_keeps_the_password(
         online.materialize(broken, pipeline, NOW)
     assert "hunter2-secret" not in str(caught.value) + repr(broken)
     with pytest.raises(DatabaseUnavailable):
-        offline.loaded_snapshot(FeatureDatabases(nowhere, nowhere, nowhere), pipeline)
+        offline.find_snapshot(FeatureDatabases(nowhere, nowhere, nowhere), pipeline.name)

@@ -45,7 +45,7 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(feature_databases: Fea
     assert (result.snapshot, result.views, result.rows_offline, result.rows_online) == (before.id, 3, 6, 6)
     earlier = materialize(platform, pipeline, first.id)
     assert (earlier.snapshot, earlier.rows_online, earlier.changed) == (first.id, 3, True)
-    assert offline.loaded_snapshot(feature_databases, pipeline) == first.id
+    assert offline.find_snapshot(feature_databases, pipeline.name) == first.id
     part, lake = before.parts[0].key, settings.buckets.lake
     body = site.read(lake, part)
     site.delete(lake, part)  # a month without new rows is not read again

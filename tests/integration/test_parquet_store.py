@@ -282,4 +282,4 @@ def test_both_stores_train_on_the_loaded_snapshot_and_never_on_a_newer_one(
     site.delete(bucket, f"snapshots/orders/{snapshot.id}.json")
     with pytest.raises(FeatureError, match="site 'primary' has it no longer"):
         train.training_set(platform, pipeline)
-    assert offline.loaded_snapshot(feature_databases, pipeline) == newer.snapshot
+    assert offline.find_snapshot(feature_databases, pipeline.name) == newer.snapshot

@@ -17,16 +17,18 @@ from rempart.features import in_memory, removal
 from rempart.features.databases import FeatureDatabases
 from rempart.features.training_set import point_in_time
 from rempart.flows.erasure import erase as erase_flow
+from rempart.flows.erasure import erase_stores, erase_used
 from rempart.flows.training import train
 from rempart.flows.training.materialize import MaterializeResult, materialize
 from rempart.models import registry
 from rempart.models.tracking import session
-from rempart.settings.config import environment_connections
+from rempart.settings.config import environment_connections, project_root
 from tests.derived_project import World, write_project
 from tests.erasable import in_two_memories, secrets_in_memory
 from tests.online_rows import online_rows
 from tests.unit.training.stage import InProcess
 from tests.used_project import PROJECT, Row, csv, reading, sale, spec, station, table
+from tests.used_project import STATIONS as STATIONS_FILE
 
 pytestmark = pytest.mark.stores
 READINGS = [reading(n, n / 2, "ab"[n % 2], n % 17) for n in range(80)]
@@ -148,6 +150,32 @@ def test_both_stores_give_the_values_of_fixed_snapshots_and_an_erasure_follows_t
     assert same(point_in_time(feature_databases, spec("sales")).table, alone.table)
     again_done = erase_flow.erase(platform, spec("readings"), [(900,)], dry_run=False, **GIVEN)
     assert [each.deleted for each in again_done.descendants] == [0]
+    assert_an_erasure_waits_for_nobody(world, feature_databases)
+
+
+def assert_an_erasure_waits_for_nobody(world: World, feature_databases: FeatureDatabases) -> None:
+    """Another used view changed and was not loaded since; PostgreSQL refuses; a person deleted the file of the user."""
+    platform, root = world.platform, project_root()
+    write_project(root, STATIONS_FILE.replace("columns: [height, zone]", "columns: [zone, height]"), sql={})
+    erased = erase_flow.erase(platform, spec("sales"), [(9,)], dry_run=False, **GIVEN)
+    assert not erased.pending and erased.left == 0, erased
+
+    refused = {"offline": replace(feature_databases.offline, password="wrong"), "registry": feature_databases.registry}
+    shut = FeatureDatabases(online=feature_databases.online, **refused)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(erase_stores, "feature_databases", lambda _: shut)
+        (told,) = erase_used.follow(erase_stores.open_stores(platform), ["readings"])
+    assert [*told.pending] == ["feature store of 'sales'"]
+    assert "no answer. `rempart status` shows" in told.pending["feature store of 'sales'"]
+
+    file = root / "include/pipelines/sales.yaml"
+    text = file.read_text()
+    file.unlink()
+    (told,) = erase_used.follow(erase_stores.open_stores(platform), ["readings"])
+    assert [*told.pending] == ["feature store of 'sales'"] and "sales" in told.pending["feature store of 'sales'"]
+    file.write_text(text)
+    (told,) = erase_used.follow(erase_stores.open_stores(platform), ["readings"])
+    assert not told.pending
 
 
 def spec_of_used(snapshots: dict[str, str]) -> str:

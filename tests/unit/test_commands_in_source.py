@@ -84,3 +84,14 @@ def test_a_wrong_call_is_found(tmp_path: Path) -> None:
     assert list(passing(parsed(file))) == ["cli"]
     found = sorted(filter(None, (unknown(call.words) for call in calls(file))))
     assert found == ["backup shew", "points", "site fail-over", "status --colour"]
+
+
+def test_s2_what_a_command_prints_is_escaped() -> None:
+    """Texts of files and servers must not move the cursor: `rendering.show` and JSON documents print, nothing else."""
+    printing = re.compile(r"(?:typer|click)\.s?echo\b|\bprint\(|console\.print")
+    found = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "include/rempart/cli").rglob("*.py")
+        if printing.search(file.read_text())
+    }
+    assert found == {"include/rempart/cli/rendering.py", "include/rempart/cli/json_documents.py"}

@@ -35,10 +35,10 @@ def main() -> None:
     try:
         app()
     except RempartError as error:
-        typer.echo(f"error: {printable(str(error))}", err=True)
+        rendering.show(f"error: {error}".split("\n"), err=True)
         sys.exit(1)
     except OSError as fault:
         if not (told := rendering.of_the_machine(fault)):
             raise
-        typer.echo(told, err=True)
+        rendering.show(told.split("\n"), err=True)
         sys.exit(1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import typer
-
+from rempart.cli import rendering
 from rempart.settings.config import Config
 
 
@@ -18,8 +17,8 @@ def check(*, quiet: bool = False) -> Config:
     loaded = config.load()
     paths.ports_of(loaded, 0)  # ports may collide
     if not quiet:
-        typer.echo(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
+        rendering.tell(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
     old = facts.stale(facts.in_use(loaded), datetime.now(UTC).date(), loaded.audit.facts_max_age)
     for line in facts.summaries(old, loaded.audit.facts_max_age):
-        typer.echo(f"warning: {line}", err=True)
+        rendering.tell(f"warning: {line}", err=True)
     return loaded

@@ -63,7 +63,9 @@ def lines(view: CatalogueView, loaded: str) -> Iterator[str]:
     for user in view.users or ():
         of = f"{len(user.features)} of {text.counted(len(view.features), 'feature')}"
         through = f" through {user.through}" if user.through else ""
-        yield f"Read by: {user.model} version {user.version}{through}, {of}: {', '.join(user.features)}"
+        read = f": {', '.join(user.features)}" if user.features else ""
+        former = f"; by a former definition: {', '.join(user.former)}" if user.former else ""
+        yield f"Read by: {user.model} version {user.version}{through}, {of}{read}{former}"
         yield from text.pairs(
             [("trained on snapshot", user.snapshot or text.UNKNOWN), ("MLflow run", user.run_id or text.UNKNOWN)]
         )

@@ -84,9 +84,14 @@ def warnings_only() -> None:
     ROOT.setLevel(logging.WARNING)
 
 
-def show(lines: Iterable[str]) -> None:
-    """Print lines that may hold names and messages of files and servers. Control characters are escaped, so that a line
-    stays one line.
+def show(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines that may hold names and messages of files and servers; with `err` to standard error. Control
+    characters are escaped, so that a line stays one line.
     """
     for line in lines:
-        typer.echo(printable(line, keep="\t"))
+        typer.echo(printable(line, keep="\t"), err=err)
+
+
+def tell(line: str, *, err: bool = False) -> None:
+    """Print one line as `show` does."""
+    show([line], err=err)

@@ -79,6 +79,6 @@ def restore(
     if explain:
         return
     if not yes:
-        typer.echo("Nothing was changed. Pass --yes to restore.")
+        rendering.tell("Nothing was changed. Pass --yes to restore.")
         return
     rendering.show(flow.carry_out(stack, prepared, wait, time.monotonic() - began))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rempart.cli import rendering
+
 if TYPE_CHECKING:
     from rempart.deployment.setup.paths import Stack
 
@@ -17,30 +19,28 @@ def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
 
     begun = flow.unfinished(stack)
     if begun and not yes:
-        typer.echo(
+        rendering.tell(
             f"An upgrade was started at {begun.began} and is not finished. `rempart stack upgrade --yes` continues it,"
         )
-        typer.echo("`rempart stack upgrade --back --yes` goes back to the previous release.")
+        rendering.tell("`rempart stack upgrade --back --yes` goes back to the previous release.")
         return
     if begun:
-        typer.echo(f"An upgrade was started at {begun.began} and continues")
+        rendering.tell(f"An upgrade was started at {begun.began} and continues")
     else:
         facts, lines = flow.look(stack)
         for line in lines:
-            typer.echo(line.text())
+            rendering.tell(line.text())
         flow.check(lines)
         if flow.is_current(facts):
-            typer.echo("This release already runs: nothing to do.")
+            rendering.tell("This release already runs: nothing to do.")
             return
         if check:
             return
         if not yes:
-            for step in flow.steps(migrating(facts)):
-                typer.echo(step)
+            rendering.show(flow.steps(migrating(facts)))
             return
         begun = flow.prepare(stack, facts)
-    for told in flow.exchange(stack, begun):
-        typer.echo(told)
+    rendering.show(flow.exchange(stack, begun))
 
 
 def go_back(stack: Stack, *, yes: bool) -> None:
@@ -48,13 +48,14 @@ def go_back(stack: Stack, *, yes: bool) -> None:
     from rempart.flows.upgrade import upgrade_back as flow
 
     begun = flow.newest(stack)
-    for line in flow.plan(begun):
-        typer.echo(line)
+    rendering.show(flow.plan(begun))
     if not yes:
-        typer.echo("Nothing was changed. Pass --yes to execute the plan.")
+        rendering.tell("Nothing was changed. Pass --yes to execute the plan.")
         return
     flow.go_back(stack, begun)
-    typer.echo(f"{begun.before.root} is running again. Work in that folder; this checkout no longer starts anything.")
+    rendering.tell(
+        f"{begun.before.root} is running again. Work in that folder; this checkout no longer starts anything."
+    )
 
 
 def upgrade(

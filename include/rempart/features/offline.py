@@ -229,12 +229,6 @@ def _label_snapshot(opened: Session, pipeline: ModelPipeline, source: str) -> st
     return str(found[1] or "")
 
 
-def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
-    """Return the id of the snapshot in the offline store. Raises FeatureError if none was loaded."""
-    with session(databases.offline, f"look up the snapshot of '{pipeline.name}'") as opened:
-        return snapshot_in(opened, pipeline)
-
-
 def find_snapshot(databases: FeatureDatabases, pipeline: str) -> str | None:
     """Return the id of the snapshot in the offline store, or None if none was loaded. Raises DatabaseUnavailable."""
     with session(databases.offline, f"look up the snapshot of '{pipeline}'") as opened:

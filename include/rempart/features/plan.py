@@ -47,6 +47,10 @@ LONGEST_IDENTIFIER = 63
 """Maximum length of a name. PostgreSQL silently cuts longer names, and two could become equal."""
 
 
+MOST_COLUMNS, OWN_COLUMNS = 1600, 2
+"""Columns of one table that PostgreSQL takes, and those that the feature store adds: `event_timestamp`, `loaded_at`."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One feature in the offline store; dates are text (ISO), since Feast has no date type.
@@ -93,9 +97,9 @@ class ViewTable:
 
     `by` are the columns that identify its entity, stored as one column, `join_key`: Feast's point-in-time join
     concatenates several without a separator and would confuse ("ab", "c") with ("a", "bc").
-    `dated`: an entity has a row for each time from which its values hold. `passing`: such times may be in the future,
-    since values leave a window as time passes. `whole_days`: they are midnights (UTC). `has_age`: `days_since_last` is
-    made from the field `last_row_at` when a row is read.
+    `dated`: an entity has a row for each time from which its values hold, which may be in the future. `whole_days`:
+    these are midnights (UTC). `has_age`: `days_since_last` is made from the field `last_row_at` when a row is read.
+    `asked_by_day`: the moment of the prediction is a day, so that what holds at its begin is read.
     """
 
     view: str
@@ -108,9 +112,9 @@ class ViewTable:
     ttl_days: int | None
     online: OnlineTable
     dated: bool = False
-    passing: bool = False
     whole_days: bool = False
     has_age: bool = False
+    asked_by_day: bool = False
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -130,8 +134,12 @@ class ViewTable:
         """Return the days from the last row of an entity to the instant `at`; whole ones if its moment is a day."""
         if last_row_at is None:
             return None
-        now = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        now = (self.asked_at(at) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         return ((now - now % DAY if self.whole_days else now) - last_row_at) / DAY
+
+    def asked_at(self, at: datetime) -> datetime:
+        """Return the moment at which a training set would ask for a row that is to be predicted at `at` (UTC)."""
+        return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) if self.asked_by_day else at
 
     @property
     def fresh(self) -> str:
@@ -185,18 +193,18 @@ def view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
             fields=fields,
             online=OnlineTable(pipeline.name, name, "__".join(by), of.join_type, fields),
             dated=True,
-            passing=True,
+            asked_by_day=_asked_by_day(pipeline),
         )
     types: list[tuple[str, SqlType]]
     ttl_days = None
-    passing = whole = has_age = False
+    whole = has_age = False
     if isinstance(view, TrailingView):
         by = tuple(view.by)
         types = [(made.feature, _aggregate_type(pipeline, made)) for made in view.aggregates()]
         types += [(LAST_ROW_AT, "bigint")] if view.since_last else []
         ttl_days = None if view.days is None else max(view.days) + 1
         has_age = view.since_last
-        passing, whole = view.days is None, bool(view.days) or pipeline.moments[view.at].is_day(pipeline.columns)
+        whole = bool(view.days) or pipeline.moments[view.at].is_day(pipeline.columns)
     else:
         by = tuple(pipeline.key)
         types = [(column, _feature_type(pipeline, column)) for column in view.columns]
@@ -216,10 +224,14 @@ def view_table(pipeline: ModelPipeline, name: str) -> ViewTable:
         ttl_days=ttl_days,
         online=OnlineTable(pipeline.name, name, join_key, join_type, fields),
         dated=view.kind == "trailing" or pipeline.conflict_rule == "history",
-        passing=passing,
         whole_days=whole,
         has_age=has_age,
+        asked_by_day=_asked_by_day(pipeline),
     )
+
+
+def _asked_by_day(pipeline: ModelPipeline) -> bool:
+    return pipeline.moments[pipeline.prediction.at].is_day(pipeline.columns)
 
 
 def _feature(field: str, has_age: bool) -> str:
@@ -244,6 +256,14 @@ def _faults(pipeline: ModelPipeline, tables: tuple[ViewTable, ...]) -> Iterator[
     for column in pipeline.columns:
         if column in RESERVED:
             yield f"schema.{column}: the name is reserved; rename the column"
+    stored = sum(column.type != "array" for column in pipeline.columns.values())
+    sizes = {"schema": stored} | {f"features.{table.view}": len(table.fields) + 1 for table in tables}
+    for where, columns in sizes.items():
+        if columns + OWN_COLUMNS > MOST_COLUMNS:
+            yield (
+                f"{where}: {columns} columns and {OWN_COLUMNS} of the feature store are more than the "
+                f"{MOST_COLUMNS} of a table of PostgreSQL; remove columns, or split it"
+            )
     for table in tables:
         where = f"features.{table.view}"
         if table.view == "rows" or (table.view == "labels" and pipeline.prediction.from_):

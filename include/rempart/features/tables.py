@@ -64,6 +64,7 @@ _STATE = sql.SQL("""
 """)
 """State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
 _TRIGGER = "written"
+_TRUE = sql.SQL("true")
 
 _ELAPSED: dict[str, LiteralString] = {
     "days": "make_interval(hours => 24 * {}::integer)",
@@ -164,9 +165,17 @@ def view_columns(table: ViewTable) -> Columns:
     ]
 
 
-def holds(table: ViewTable, at: datetime | None) -> sql.Composable:
-    """Return the condition of rows whose values hold at `at`; all, of a view whose values stay until the next load."""
-    return sql.SQL("event_timestamp <= {}").format(sql.Literal(at)) if table.passing else sql.SQL("true")
+def holds(table: ViewTable, at: datetime) -> sql.Composable:
+    """Return the condition of rows that hold at the prediction's moment `at`; all, if an entity has only one."""
+    return sql.SQL("event_timestamp <= {}").format(sql.Literal(table.asked_at(at))) if table.dated else _TRUE
+
+
+def shown(table: ViewTable, at: datetime) -> sql.Composable:
+    """Return the condition of rows that hold at the prediction's moment `at`, and are not too old for the view then."""
+    if table.ttl_days is None:
+        return holds(table, at)
+    oldest = table.asked_at(at) - timedelta(days=table.ttl_days)
+    return sql.SQL("{} AND event_timestamp >= {}").format(holds(table, at), sql.Literal(oldest))
 
 
 def lock(session: Session, pipeline: Pipeline, *, shared: bool = False) -> None:
@@ -268,5 +277,5 @@ def in_periods(pipeline: Pipeline, periods: Sequence[str]) -> sql.Composed:
 
 def index_changes(session: Session, view: ViewTable) -> None:
     """Have the rows of a new view table found by their load, and by time where their values wait to hold."""
-    for column in ("loaded_at", *(["event_timestamp"] if view.passing else [])):
+    for column in ("loaded_at", *(["event_timestamp"] if view.dated else [])):
         session.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name(view.table), name(column)))

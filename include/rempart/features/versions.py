@@ -12,12 +12,35 @@ from psycopg import sql
 
 from rempart.features import tables
 from rempart.features.plan import rows_table
+from rempart.settings.columns import TEMPORAL
 from rempart.settings.pipeline import ModelPipeline
 
 
 def version_of(pipeline: ModelPipeline) -> str | None:
     """Return the column with the time from which a row is valid; None for a pipeline without versions of rows."""
     return pipeline.version_column if pipeline.conflict_rule == "history" else None
+
+
+def known_by(pipeline: ModelPipeline) -> str | None:
+    """Return the column with the time from which other pipelines know a row; None if it is its moment alone.
+
+    So a row that replaced another one (`on_conflict: newest`) says nothing of the time before its own version.
+    """
+    version = None if pipeline.conflict_rule == "refuse" else pipeline.version_column
+    return version if version and pipeline.columns[version].type in TEMPORAL else None
+
+
+def hides_corrections(pipeline: ModelPipeline) -> bool:
+    """Return whether a correction takes the place of a row with nothing that tells when it came."""
+    return pipeline.conflict_rule == "newest" and known_by(pipeline) is None
+
+
+def day_end(pipeline: ModelPipeline, day: sql.Composable) -> sql.Composed:
+    """Return the instant at which a day has ended: in UTC, and in the source's time zone if that is later."""
+    end = tables.midnight(sql.SQL("({} + 1)").format(day))
+    if (zone := pipeline.source.time_zone) is None:
+        return end
+    return sql.SQL("greatest({}, (({} + 1)::timestamp AT TIME ZONE {}))").format(end, day, sql.Literal(zone))
 
 
 def examples(pipeline: ModelPipeline, computed: Mapping[str, sql.Composable]) -> sql.Composable:

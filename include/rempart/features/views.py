@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import LiteralString
 
 from psycopg import sql
 
@@ -13,10 +12,8 @@ from rempart.features.aggregates import query, spans
 from rempart.features.databases import Session
 from rempart.features.expressions import rendering
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table, source_of, view_table
-from rempart.settings.columns import TEMPORAL
 from rempart.settings.pipeline import ModelPipeline, RowView, TrailingView, UsedView
 
-_NEXT_DAY: LiteralString = "({} + make_interval(hours => 24))"
 _REPLACED_AT = "replaced at"
 """Column of a query: no column of a pipeline has such a name."""
 
@@ -76,22 +73,24 @@ def definition(opened: Session, pipeline: ModelPipeline, table: ViewTable) -> st
 def _select_used(source: ModelPipeline, table: ViewTable) -> sql.Composed:
     """Return the query of a view for another pipeline: over its table, or over the rows that a row view is made of.
 
-    A trailing view's values count from the instant after their rows, and from the day after a day, for every reader;
-    only a version with a date counts within its day there, and a day later here. A day ends where the source is, and
-    not before it ends in UTC.
+    A trailing view's values count from the instant after their rows, and from the day after a day, for every reader. So
+    its table is copied, but for versions that count earlier there than others know them: a date within its day, and a
+    row that replaced another one from its own moment. A day ends where the source is, and not before it ends in UTC.
     """
     view, columns = source.features[table.view], tables.names(column for column, _ in tables.view_columns(table))
-    rows, version = tables.name(rows_table(source)), versions.version_of(source)
+    rows, version = sql.SQL("{}").format(tables.name(rows_table(source))), versions.version_of(source)
     if not isinstance(view, RowView):
-        within = version is not None and source.columns[version].type == "date"
-        moment = sql.SQL(_NEXT_DAY if within else "{}").format(sql.SQL("event_timestamp"))
+        made: sql.Composable = sql.SQL("TABLE {}").format(tables.name(table.table))
+        column = versions.known_by(source)
+        is_later = column is not None and (version is None or source.columns[column].type == "date")
+        if is_later and isinstance(view, TrailingView):
+            made = query.select(source, table, view, rows, shared=True)
+        moment: sql.Composable = tables.name("event_timestamp")
         if table.whole_days and source.source.time_zone:
-            there = sql.SQL("(({} AT TIME ZONE 'UTC') AT TIME ZONE {})").format(
-                moment, sql.Literal(source.source.time_zone)
-            )
-            moment = sql.SQL("greatest({}, {})").format(moment, there)
+            there = sql.SQL("((event_timestamp AT TIME ZONE 'UTC') AT TIME ZONE {})")
+            moment = sql.SQL("greatest({}, {})").format(moment, there.format(sql.Literal(source.source.time_zone)))
         values = tables.names(column for column, _ in tables.view_columns(table)[:-1])
-        return sql.SQL("SELECT {}, {} FROM {}").format(values, moment, tables.name(table.table))
+        return sql.SQL("SELECT {}, {} FROM ({}) v ({})").format(values, moment, made, columns)
     known = _known_from(source, table.at)
     if version is None:
         return _select_row(source, table, view, rows, known)
@@ -109,27 +108,17 @@ def _select_used(source: ModelPipeline, table: ViewTable) -> sql.Composed:
 def _known_from(source: ModelPipeline, moment: str) -> sql.Composable:
     """Return the instant from which other pipelines know what a row says: its moment, and not before its version.
 
-    A date counts from the next day. A row that replaced another one (`on_conflict: newest`) says nothing of the time
-    before its own version, where the file names the column that tells it.
+    A date counts from the next day.
     """
     known: sql.Composable = tables.instant(source, moment)
     if source.moments[moment].is_day(source.columns):
-        known = _end(source, tables.day(source, moment))
-    version = None if source.conflict_rule == "refuse" else source.version_column
-    if version is None or source.columns[version].type not in TEMPORAL:
+        known = versions.day_end(source, tables.day(source, moment))
+    if (version := versions.known_by(source)) is None:
         return known
     valid: sql.Composable = tables.name(version)
     if source.columns[version].type == "date":
-        valid = _end(source, valid)
+        valid = versions.day_end(source, valid)
     return sql.SQL("greatest({}, {})").format(known, valid)
-
-
-def _end(source: ModelPipeline, day: sql.Composable) -> sql.Composed:
-    """Return the end of a day: in UTC, or in the source's time zone if that is later."""
-    end = tables.midnight(sql.SQL("({} + 1)").format(day))
-    if (zone := source.source.time_zone) is None:
-        return end
-    return sql.SQL("greatest({}, (({} + 1)::timestamp AT TIME ZONE {}))").format(end, day, sql.Literal(zone))
 
 
 def row_features(pipeline: ModelPipeline, table: ViewTable, view: RowView) -> Mapping[str, sql.Composable]:

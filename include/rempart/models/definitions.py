@@ -83,7 +83,12 @@ def _name(made: Typed) -> str:
 
 
 def _tree(pipeline: ModelPipeline, at: str, made: Typed, read: Callable[[Typed], str]) -> list[Any]:
-    """Return the tree of an expression whose view has the moment `at`; `read` defines the column of a leaf."""
+    """Return the tree of an expression whose view has the moment `at`; `read` defines the column of a leaf.
+
+    A whole number that is calculated as a number is that number: `1` beside a number is `1.0`.
+    """
+    if made.kind == "as number" and made.parts[0].kind == "literal":
+        return ["literal", "number", float(made.parts[0].value)]
     parts = [_tree(pipeline, at, part, read) for part in made.parts]
     value = read(made) if made.kind == "column" else None if made.kind == "as number" else made.value
     if isinstance(value, date):

@@ -11,7 +11,8 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PredictionError
-from rempart.settings.columns import ColumnType
+from rempart.settings.clock import FIRST_DAY, LAST_DAY
+from rempart.settings.columns import MAX_PRECISION, ColumnType
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,19 +23,25 @@ _LONGEST = 4900
 
 @dataclass(frozen=True)
 class Input:
-    """One column: its name and type in the pipeline's schema, whether it may be empty, a category's closed list."""
+    """One column: its name and type in the pipeline's schema, whether it may be empty, a category's closed list, and
+    the digits of a decimal: all of them, and those after the decimal mark.
+    """
 
     name: str
     type: ColumnType
     nullable: bool = False
     values: tuple[str, ...] = ()
+    precision: int | None = None
+    scale: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "type": self.type, "nullable": self.nullable, "values": list(self.values)}
+        digits = {"precision": self.precision, "scale": self.scale} if self.precision else {}
+        return {"name": self.name, "type": self.type, "nullable": self.nullable, "values": list(self.values), **digits}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Input:
-        return cls(str(data["name"]), data["type"], bool(data["nullable"]), tuple(data["values"]))
+        digits = (data.get("precision"), data.get("scale"))
+        return cls(str(data["name"]), data["type"], bool(data["nullable"]), tuple(data["values"]), *digits)
 
     def example(self, row: int) -> Any:
         """Return a value of its type, made from the declaration alone: never one of the data."""
@@ -88,7 +95,8 @@ def typed(inputs: Sequence[Input], rows: pa.Table) -> pa.Table:
     """Return the inputs' columns of rows, each with its type; other columns are left out.
 
     Raises PredictionError with the column and the number of rows at fault, never with a value: a column is missing, has
-    another type, is empty where it may not be, or holds a value outside its closed list.
+    another type or more digits than a decimal has, is empty where it may not be, or holds a time outside the calendar
+    or a value outside its closed list.
     """
     import pyarrow as pa
 
@@ -123,12 +131,17 @@ def _typed(column: Input, cells: pa.Array) -> pa.Array:
         raise PredictionError(
             f"{doing} is {cells.type}, and its values do not fit the declared type '{column.type}'",
             "Pass the column with its declared type: whole numbers as integers, a date as a date, a timestamp with its "
-            "time zone.",
+            "time zone, a decimal with no more digits than declared.",
         )
     if pa.types.is_floating(values.type) and (endless := pc.sum(pc.invert(pc.is_finite(values))).as_py()):
         raise PredictionError(
             f"{doing} is NaN or infinite in {endless} rows",
             "Leave these rows out, or pass null where a value is missing and the column is nullable.",
+        )
+    if pa.types.is_temporal(values.type) and (beyond := _beyond(values)):
+        raise PredictionError(
+            f"{doing} lies before the year 1 or after the year 9999 in {beyond} rows",
+            "Correct or leave out these rows.",
         )
     if values.null_count and not column.nullable:
         raise PredictionError(
@@ -145,6 +158,28 @@ def _typed(column: Input, cells: pa.Array) -> pa.Array:
     return values
 
 
+def _decimal(column: Input, given: pa.DataType) -> pa.DataType:
+    """Return the type that a decimal has in a snapshot; a number stays one."""
+    import pyarrow as pa
+
+    if not pa.types.is_decimal(given):
+        return pa.float64()
+    if column.precision is None or column.scale is None:
+        return pa.decimal128(MAX_PRECISION, min(given.scale, MAX_PRECISION))
+    return pa.decimal128(column.precision, column.scale)
+
+
+def _beyond(times: pa.Array) -> int:
+    """Return how many dates or instants (in microseconds) are outside the calendar of the years 1 to 9999."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    of_day = 1 if pa.types.is_date(times.type) else 24 * 3600 * 1_000_000
+    ticks = times.view(pa.int32() if pa.types.is_date(times.type) else pa.int64())
+    outside = pc.or_(pc.less(ticks, FIRST_DAY * of_day), pc.greater(ticks, (LAST_DAY + 1) * of_day - 1))
+    return int(pc.sum(outside).as_py() or 0)
+
+
 def _kind(column: Input, given: pa.DataType) -> pa.DataType | None:
     """Return the type that a column of this type is converted to; None if it cannot be one of the declared type."""
     import pyarrow as pa
@@ -157,7 +192,7 @@ def _kind(column: Input, given: pa.DataType) -> pa.DataType | None:
         "integer": (is_number, pa.int64()),
         "number": (is_number or pa.types.is_decimal(given), pa.float64()),
         # a decimal stays one: DuckDB converts it, as it does for a training set
-        "decimal": (is_number or pa.types.is_decimal(given), given if pa.types.is_decimal(given) else pa.float64()),
+        "decimal": (is_number or pa.types.is_decimal(given), _decimal(column, given)),
         "boolean": (pa.types.is_boolean(given), pa.bool_()),
         "date": (pa.types.is_date(given), pa.date32()),
         "timestamp": (pa.types.is_timestamp(given) and given.tz is not None, pa.timestamp("us", "UTC")),

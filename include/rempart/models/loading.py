@@ -85,9 +85,15 @@ class LoadedModel:
 def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     """Load the version of a `candidate` evidence body from MLflow.
 
-    Raises ModelRefused naming the file that differs from the record, TrackingUnavailable, TrackingRefused.
+    Raises ModelRefused naming the file that differs from the record, or what a record of an earlier release lacks;
+    TrackingUnavailable, TrackingRefused.
     """
     name, version = str(record["name"]), str(record["version"])
+    if missing := lacks(record):
+        raise ModelRefused(
+            f"Model {name} version {version}: its evidence has no {missing}, since an earlier release trained it",
+            f"Train it again: run train_{name}, then validate the new version.",
+        )
     with session(tracking, f"load model {name} version {version}") as client:
         body, ignored = _verified_model(client, name, version, record)
     features = tuple(Feature.from_json(feature) for feature in record["features"])
@@ -106,6 +112,15 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     if model.ignored_line:
         logger.warning("model %s, %s", name, model.ignored_line)
     return model
+
+
+def lacks(record: Mapping[str, Any]) -> str:
+    """Return what a prediction needs and a `candidate` evidence body lacks; empty for a complete one."""
+    if "inputs" not in record:
+        return "`inputs`, the columns that its features are made of"
+    if any("definition" not in feature for feature in record["features"]):
+        return "`definition` of a feature"
+    return ""
 
 
 def verify(tracking: Connection, record: Mapping[str, Any]) -> None:

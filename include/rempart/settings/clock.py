@@ -17,6 +17,9 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 Uncertain = Literal["missing", "ambiguous", "out of range"]
 """Why a local time is no instant: clocks skipped it, clocks showed it twice, or its year is not 1 to 9999 in UTC."""
 
+FIRST_DAY, LAST_DAY = (day.toordinal() - date(1970, 1, 1).toordinal() for day in (date.min, date.max))
+"""Days since 1970 of the first and of the last day of the calendar: of the years 1 and 9999."""
+
 _NAME = re.compile(r"UTC|[A-Z][A-Za-z_]+(/[A-Za-z0-9_+\-]+){1,2}")
 _UNITS = {"day": 86400, "hour": 3600, "minute": 60}
 _OFFSET = re.compile(r"(?:(\d{1,5}) days?)? ?(?:(\d{1,5}) hours?)? ?(?:(\d{1,5}) minutes?)?")

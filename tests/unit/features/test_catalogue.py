@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.cli import feature_lines
 from rempart.errors import PipelineError
 from rempart.features.catalogue import origins
 from rempart.features.catalogue.entries import Catalogue, CatalogueFacts, CatalogueView, ChampionInputs, catalogue
 from rempart.features.plan import view_tables
+from rempart.models import definitions
 from rempart.settings import pipelines
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from tests.cockpit import ROOT
@@ -88,14 +90,26 @@ def test_every_feature_of_the_shipped_pipeline_has_an_origin() -> None:
 
 
 def test_a_champion_is_a_user_of_the_views_that_it_reads_with_the_features_that_it_reads() -> None:
-    champion = ChampionInputs("stays", "3", "s1", "r7", ("stay__nights", "stay__room", "rooms__rows_5d"))
-    other = ChampionInputs("others", "1", "s1", "r8", ("trend__rows_3d",))
+    of = definitions.of_pipeline(stays())
+    read = {name: of[name] for name in ("stay__nights", "stay__room", "rooms__rows_5d")}
+    champion = ChampionInputs("stays", "3", "s1", "r7", read)
+    other = ChampionInputs("others", "1", "s1", "r8", {"trend__rows_3d": of["trend__rows_3d"]})
     found = listed(stays(), champions=(champion, other))
     (user,) = view(found, "stays.stay").users or ()
     assert (user.model, user.version, user.snapshot, user.run_id) == ("stays", "3", "s1", "r7")
     assert user.features == ("nights", "room")
     assert view(found, "stays.trend").users == ()
     assert view(listed(stays(), champions=None), "stays.stay").users is None
+
+
+def test_a_champion_that_learned_a_former_definition_does_not_read_the_present_feature() -> None:
+    read = definitions.of_pipeline(stays())
+    champion = ChampionInputs("stays", "3", "s1", "r7", read | {"stay__nights": "0" * 16, "stay__gone": "1" * 16})
+    found = view(listed(stays(), champions=(champion,)), "stays.stay")
+    (user,) = found.users or ()
+    assert user.former == ("nights", "gone") and "nights" not in user.features and "room" in user.features
+    told = "\n".join(feature_lines.lines(found, "s1"))
+    assert "by a former definition: nights, gone" in told
 
 
 def test_a_pipeline_without_a_model_has_no_view_and_a_wrong_one_a_fault() -> None:

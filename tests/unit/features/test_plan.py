@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import FeatureError
+from rempart.features import plan
 from rempart.features.plan import (
     LONGEST_IDENTIFIER,
     Field,
@@ -42,6 +43,20 @@ def test_tables_of_a_pipeline() -> None:
     assert rooms.primary_key == (rooms.join_key, "event_timestamp")
     assert {f.name: f.type for f in trend.fields}["rows_3d"] == "bigint"
     assert {f.name: f.type for f in trend.fields}["nights_mean_10d"] == "double precision"
+
+
+def test_more_columns_than_a_table_of_postgresql_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feature store adds two columns to each table, and a view has its key."""
+    assert plan.MOST_COLUMNS == 1600
+    stored = len(stays().columns)
+    monkeypatch.setattr(plan, "MOST_COLUMNS", stored + 2)
+    assert view_tables(stays())
+    wide = {"wide": {"kind": "row", "at": "booking", "expressions": {f"e{n}": f"lead + {n}" for n in range(stored)}}}
+    with pytest.raises(FeatureError, match=f"features.wide: {stored + 1} columns and 2 of the feature store are more"):
+        view_tables(stays(features=wide))
+    monkeypatch.setattr(plan, "MOST_COLUMNS", stored + 1)
+    with pytest.raises(FeatureError, match=f"schema: {stored} columns and 2 .* more than the {stored + 1} .*; remove"):
+        view_tables(stays())
 
 
 @pytest.mark.parametrize(

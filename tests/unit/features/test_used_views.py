@@ -101,6 +101,61 @@ def test_nothing_that_is_known_after_the_moment_changes_a_row(
     assert joined(sales, readings, versions) == joined(sales, other_readings, [*early, *late])
 
 
+CORRECTED = READINGS.replace("key: [reading]", "key: [reading]\non_conflict: RULE\nversion_by: corrected").replace(
+    "  celsius:", "  corrected: {type: TYPE, known: measured}\n  celsius:"
+)
+VERSIONS = st.dictionaries(
+    st.tuples(st.integers(1, 3), QUARTERS), st.tuples(QUARTERS, NAMES, st.integers(-20, 30).map(float)), max_size=8
+)
+
+
+@settings(max_examples=14, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rule=st.sampled_from(["newest", "history"]),
+    kind=st.sampled_from(["date", "timestamp"]),
+    zone=st.sampled_from(["UTC", "America/New_York"]),
+    sold=SOLD,
+    read=VERSIONS,
+)
+def test_a_window_has_the_versions_that_were_known_and_ends_where_it_ends_at_the_source(
+    project: Path, rule: str, kind: str, zone: str, sold: list[Any], read: dict[Any, Any]
+) -> None:
+    """A date is known from the end of its day where the source is, in January five hours later in New York."""
+    text = CORRECTED.replace("RULE", rule).replace("TYPE", kind)
+    write_project(project, text.replace("prefix: readings/", f"prefix: readings/, time_zone: {zone}"), sql={})
+    versions: dict[int, list[tuple[float, Any]]] = {}
+    rows: dict[Any, Row] = {}
+    for (number, corrected), values in sorted(read.items()):
+        told = after(corrected) if kind == "timestamp" else after(corrected).date()
+        known = corrected if kind == "timestamp" else int(corrected) + 1 + (5 / 24 if "York" in zone else 0)
+        if (number, told) in rows:
+            versions[number].pop()
+        rows[number, told] = {**reading(number, *values), "corrected": told}
+        versions.setdefault(number, []).append((known, values))
+    if rule == "newest":
+        versions = {number: of[-1:] for number, of in versions.items()}
+        rows = {number: row for (number, _), row in rows.items()}
+    made = joined([sale(number, *values) for number, values in enumerate(sold)], [*rows.values()], [])
+    for row, (day, nearest) in zip(made, sold, strict=True):
+        shown = [[values for known, values in of if known <= day][-1:] for of in versions.values()]
+        for window in (1, 3):
+            of = [
+                celsius
+                for (at, name, celsius), *_ in filter(None, shown)
+                if name == nearest and day - window <= at < day
+            ]
+            found = row[f"weather__celsius_mean_{window}d"]
+            assert found == (pytest.approx(sum(of) / len(of)) if of else None)
+
+
+def test_the_check_says_that_corrections_show_before_they_came(project: Path) -> None:
+    told = {}
+    for rule in ("on_conflict: newest", "on_conflict: newest\nversion_by: measured_at", "on_conflict: refuse"):
+        write_project(project, READINGS.replace("key: [reading]", f"key: [reading]\n{rule}"), sql={})
+        told[rule] = "Caution: a corrected row of 'readings'" in "\n".join(derivations.all_lines(spec("sales")))
+    assert [*told.values()] == [True, False, False]
+
+
 def test_a_date_counts_from_the_next_day_and_a_value_from_its_own_instant() -> None:
     stations = [station("a", 2, 0.5, 7.0)]
     made = joined([sale(1, 2.9), sale(2, 3.0)], [], stations)
@@ -212,7 +267,10 @@ def test_a_wrong_expression_over_used_features_is_refused_when_the_files_are_rea
 
 def test_the_catalogue_tells_users_and_lineage_of_used_views() -> None:
     read = ("weather__celsius_mean_1d", "place__zone")
-    champion = ChampionInputs("sales", "4", "s9", "r1", read, {"readings": "r7", "stations": "t3"})
+    of = definitions.of_pipeline(spec("sales"))
+    champion = ChampionInputs(
+        "sales", "4", "s9", "r1", {name: of[name] for name in read}, {"readings": "r7", "stations": "t3"}
+    )
     snapshots = {"readings": "r8", "sales": "s9"}
     found = catalogue(pipelines.load_all(), CatalogueFacts("mlops", snapshots, (champion,)))
     source, used = found.named("readings.lately"), found.named("sales.weather")

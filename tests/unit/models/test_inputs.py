@@ -1,6 +1,7 @@
 """Rows for a prediction are checked by the columns on record; an error names the column and the rows, never a value."""
 
 import datetime
+import decimal
 
 import pyarrow as pa
 import pytest
@@ -29,6 +30,37 @@ def test_a_column_survives_json_and_every_type_has_an_example_that_is_accepted()
     found = typed(INPUTS, rows(other=[1, 2, 3]))
     assert found.column_names == [each.name for each in INPUTS]
     assert found.to_pydict() == examples(INPUTS, 3)
+
+
+def decimals(*values, kind):
+    return pa.array([decimal.Decimal(value) for value in values], kind)
+
+
+def test_a_decimal_gets_the_digits_that_a_snapshot_has_or_is_refused():
+    price = Input("price", "decimal", precision=12, scale=2)
+    assert Input.from_json(price.as_json()) == price
+    for kind in (pa.decimal128(20, 8), pa.decimal256(60, 8)):
+        found = typed([price], pa.table({"price": decimals("1.50", "7", kind=kind)}))
+        assert found["price"].type == pa.decimal128(12, 2)
+        with pytest.raises(PredictionError, match=r"'price' is decimal.*, and its values do not fit"):
+            typed([price], pa.table({"price": decimals("1.505", kind=kind)}))
+    for undeclared in (Input("price", "decimal"), price):
+        with pytest.raises(PredictionError, match="with no more digits than declared"):
+            typed([undeclared], pa.table({"price": decimals("1e60", kind=pa.decimal256(70, 0))}))
+
+
+@pytest.mark.parametrize("year", [0, 10_000, 200_000])
+def test_a_time_outside_the_calendar_is_refused(year):
+    days = int((year - 1970) * 365.2425) + (2 if year else -2)
+    for column, values in (
+        ("arrival", pa.array([days, 0], pa.int32()).view(pa.date32())),
+        ("arrival", pa.array([days * 86_400_000, 0]).view(pa.date64())),
+        ("seen", pa.array([days * 86_400, 0]).view(pa.timestamp("s", "UTC"))),
+    ):
+        given = rows().slice(0, 2)
+        given = given.set_column(given.column_names.index(column), column, values)
+        with pytest.raises(PredictionError, match=f"'{column}' lies before the year 1 or after the year 9999 in 1 row"):
+            typed(INPUTS, given)
 
 
 def test_equal_values_of_another_type_are_taken_over():

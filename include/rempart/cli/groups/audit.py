@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import panels, rendering
 from rempart.errors import RempartError
 
 group = typer.Typer(
@@ -47,9 +47,9 @@ def audit_run(
         if out:
             flow.write_text(text, out)
             text = f"{out}: {readable.rstrip().splitlines()[-1]}"
-        typer.echo(text.rstrip("\n"))
+        rendering.show(text.rstrip("\n").split("\n"))
     except RempartError as error:
-        typer.echo(f"error: {error}", err=True)
+        rendering.show(f"error: {error}".split("\n"), err=True)
         raise typer.Exit(3) from error
     raise typer.Exit(found.exit_code)
 
@@ -86,4 +86,4 @@ def audit_sbom(
     if out:
         flow.write_text(text, out)
     else:
-        typer.echo(text.rstrip("\n"))
+        rendering.show(text.rstrip("\n").split("\n"))

@@ -48,11 +48,11 @@ def backup_now() -> None:
     from rempart.settings import config
 
     def tell(tasks: str) -> None:
-        typer.echo(tasks if tasks.startswith("skipped") else run_follow.progress(tasks))
+        rendering.tell(tasks if tasks.startswith("skipped") else run_follow.progress(tasks))
 
-    typer.echo("Starting backup_platform in Airflow; it waits while another run of it goes on.")
+    rendering.tell("Starting backup_platform in Airflow; it waits while another run of it goes on.")
     point = AirflowApi(config.environment_connections("airflow_api")).run("backup_platform", "back_up", {}, tell)
-    typer.echo(f"restore point {point['id']}")
+    rendering.tell(f"restore point {point['id']}")
 
 
 @group.command("list")
@@ -72,8 +72,7 @@ def backup_list(site: PointSite = None, as_json: AsJson = False) -> None:
         shown = {"site": found.site, "at": found.at, "points": found.points}
         json_documents.show({**shown, "leftovers": found.leftovers, "hidden": found.hidden})
         return
-    for line in point_report.list_lines(found):
-        typer.echo(line)
+    rendering.show(point_report.list_lines(found))
 
 
 @group.command("explain")
@@ -92,8 +91,7 @@ def backup_explain(point: Point, site: PointSite = None, as_json: AsJson = False
     if as_json:
         json_documents.show(next(listed for listed in found.points if listed.id == point))
         return
-    for line in lines:
-        typer.echo(line)
+    rendering.show(lines)
 
 
 @group.command("hold")
@@ -112,7 +110,7 @@ def backup_hold(
     from rempart.flows.shared.platform import open_platform
 
     standing = restore_points.hold(open_platform(), point, role=role, why=why, where=site)
-    typer.echo(f"{point} is held {point_report.hold_line(standing)}")
+    rendering.tell(f"{point} is held {point_report.hold_line(standing)}")
 
 
 @group.command("release")
@@ -131,7 +129,7 @@ def backup_release(
     from rempart.flows.shared.platform import open_platform
 
     released = restore_points.release(open_platform(), point, role=role, why=why, where=site)
-    typer.echo(f"{point} is released" if released else f"{point} was not held: nothing was changed")
+    rendering.tell(f"{point} is released" if released else f"{point} was not held: nothing was changed")
 
 
 @group.command("prune")
@@ -153,10 +151,9 @@ def backup_prune(
     from rempart.flows.shared.platform import open_platform
 
     done = prune.prune(open_platform(), dry_run=not yes, where=site)
-    for line in point_report.prune_lines(done):
-        typer.echo(line)
+    rendering.show(point_report.prune_lines(done))
     if done.dry_run:
-        typer.echo("Nothing was deleted. Pass --yes to delete.")
+        rendering.tell("Nothing was deleted. Pass --yes to delete.")
 
 
 @group.command("repair")
@@ -182,12 +179,11 @@ def backup_repair(
     from rempart.flows.restore import repair
 
     done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost)
-    for line in done.lines():
-        typer.echo(line)
+    rendering.show(done.lines())
     if done.dry_run and (done.keys or done.links.healed):
-        typer.echo("Nothing was changed. Pass --yes to repair.")
+        rendering.tell("Nothing was changed. Pass --yes to repair.")
     if len(done.links.lost) > len(done.links.marked):
-        typer.echo(
+        rendering.tell(
             "Restore points of a lost link cannot be restored. Backups stop until each lost link is marked: "
             "--yes --mark-lost (docs/runbooks/chain-is-broken.md)."
         )
@@ -217,7 +213,7 @@ def backup_drill(
     done = flow.drill(open_platform(), point, scenario=scenario.value)
     rendering.show(check.line for check in done.checks if check.what in (RPO, RTO))  # a line for each check by now
     passed, count = passed_of(check.ok for check in done.checks)
-    typer.echo(
+    rendering.tell(
         f"restore point {done.point_id} is proved: {passed} of {count} checks passed; both objectives are met: RTO "
         f"{done.rto_seconds:.0f} s, RPO {done.rpo_seconds:.0f} s"
     )
@@ -240,7 +236,7 @@ def backup_drill_report(
     from rempart.flows.shared.platform import open_platform
 
     for made in flow.make_again(open_platform(), profile.value if profile else None, record, out):
-        typer.echo(made.line)
+        rendering.tell(made.line)
 
 
 group.command("restore")(restore.restore)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -36,8 +36,7 @@ def bundle_status(as_json: AsJson = False) -> None:
         made = found.index.at if found.index else None
         shown = {"good": found.good, "key": found.key, "made": made, "bytes": size}
         json_documents.show({**shown, "stale": found.stale, "lines": found.lines})
-    for line in () if as_json else found.lines:
-        typer.echo(line)
+    rendering.show(() if as_json else found.lines)
     if not found.good:
         raise typer.Exit(1)
 
@@ -60,8 +59,8 @@ def bundle_store(
 
     done = flow.store(open_platform(), wheels=wheels)
     if not done.changed:
-        typer.echo(f"{done.key} is the running release: nothing was sent")
-    typer.echo(f"open_bundle.py has SHA-256 {flow.opener_sha256()}: store it, or this line, with the escrowed keys")
+        rendering.tell(f"{done.key} is the running release: nothing was sent")
+    rendering.tell(f"open_bundle.py has SHA-256 {flow.opener_sha256()}: store it, or this line, with the escrowed keys")
 
 
 @group.command("write")
@@ -85,8 +84,7 @@ def bundle_write(
 
     target = folder or config.project_root() / "dist" / f"rempart-{version('rempart')}"
     written = bundle_folder.write(open_platform(), target.absolute(), wheels=wheels, images=images)
-    for line in bundle_folder.lines(target.absolute(), written):
-        typer.echo(line)
+    rendering.show(bundle_folder.lines(target.absolute(), written))
 
 
 @group.command("fetch")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.errors import PipelineError, PlacementDenied
 
@@ -44,7 +44,7 @@ def config_check(as_json: AsJson = False) -> None:
             check_pipeline.check_origin(loaded, found, on=today)
             valid.append(name)
             if not as_json:
-                typer.echo(f"pipeline {name}: valid")
+                rendering.tell(f"pipeline {name}: valid")
         except (PipelineError, PlacementDenied) as fault:
             faults.append(fault.what)
     for decision in in_use(loaded, sorted(classifications), on=today):

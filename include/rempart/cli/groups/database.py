@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -29,5 +29,5 @@ def database_doctor(as_json: AsJson = False) -> None:
     if as_json:
         json_documents.show({"databases": found})
     for check in () if as_json else found:
-        typer.echo(check.line())
+        rendering.tell(check.line())
     raise typer.Exit(0 if all(check.ok for check in found) else 1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -35,8 +35,7 @@ def keys_list(as_json: AsJson = False) -> None:
     if as_json:
         json_documents.show({"keys": flow.facts(keyring)})
         return
-    for line in flow.listing(keyring):
-        typer.echo(line)
+    rendering.show(flow.listing(keyring))
 
 
 @group.command("new-recipient")
@@ -51,8 +50,10 @@ def keys_new_recipient(
     from rempart.flows.shared import keys as flow
 
     recipient = flow.new_recipient(file, datetime.now(UTC))
-    typer.echo(f"{file} opens every backup: move it away from this machine. In rempart.yaml, under backup.recipients:")
-    typer.echo(recipient)
+    rendering.tell(
+        f"{file} opens every backup: move it away from this machine. In rempart.yaml, under backup.recipients:"
+    )
+    rendering.tell(recipient)
 
 
 @group.command("destroy")
@@ -76,8 +77,7 @@ def keys_destroy(
     platform = open_platform()
     flow.warn_of_escrow(platform.config)
     done = flow.destroy(platform.ledger, flow.open_keyring(platform), scope, dry_run=not yes)
-    for line in flow.destruction_lines(done, dry_run=not yes):
-        typer.echo(line)
+    rendering.show(flow.destruction_lines(done, dry_run=not yes))
 
 
 @group.command("rewrap")
@@ -104,5 +104,4 @@ def keys_rewrap(
     flow.warn_of_escrow(platform.config)
     keyring = flow.open_keyring(platform)
     done = flow.rewrap(platform.ledger, keyring, opener, dry_run=not yes)
-    for line in flow.rewrap_lines(keyring, done, dry_run=not yes):
-        typer.echo(line)
+    rendering.show(flow.rewrap_lines(keyring, done, dry_run=not yes))

@@ -35,8 +35,7 @@ def ledger_verify(
     if as_json:
         broken = verdict.broken.error() if verdict.broken else None
         json_documents.show({**asdict(verdict), "ok": verdict.ok, "broken": broken})
-    for line in () if as_json else files.report(verdict):
-        typer.echo(line)
+    rendering.show(() if as_json else files.report(verdict))
     if not verdict.ok:
         raise typer.Exit(1)
 
@@ -52,7 +51,7 @@ def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missin
     from rempart.flows.shared.platform import open_platform
 
     written = evidence.export_to(open_platform(), folder)
-    typer.echo(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
+    rendering.tell(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
 
 
 @group.command("show")
@@ -97,15 +96,17 @@ def ledger_rotate_key(
     from rempart.flows.shared.platform import open_platform
 
     if not yes:
-        typer.echo(
+        rendering.tell(
             f"Key {open_platform().signer().id} would sign a new key, and would then be deleted. It cannot come back."
         )
-        typer.echo("Every process that still has it must be restarted. Nothing was changed. Pass --yes to rotate.")
+        rendering.tell("Every process that still has it must be restarted. Nothing was changed. Pass --yes to rotate.")
         return
     credentials.prepare_ledger_key(paths.current())
     record = evidence.rotate_key(open_platform())
-    typer.echo(f"record {record.seq}: key {record.subject} signs from now on and replaces {record.body['replaces']}")
-    typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(paths.current())))
+    rendering.tell(
+        f"record {record.seq}: key {record.subject} signs from now on and replaces {record.body['replaces']}"
+    )
+    rendering.tell(credentials.after_rotation(adopted=credentials.adopt_ledger_key(paths.current())))
 
 
 @group.command("repair")
@@ -125,10 +126,10 @@ def ledger_repair(
 
     done = evidence.repair(open_platform(), dry_run=not yes)
     for where, why in () if yes else done.healed.items():
-        typer.echo(f"{where} can be restored: {why}")
-    typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} restored")
+        rendering.tell(f"{where} can be restored: {why}")
+    rendering.tell(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} restored")
     if done.healed and not yes:
-        typer.echo("Nothing was changed. Pass --yes to repair the objects.")
+        rendering.tell("Nothing was changed. Pass --yes to repair the objects.")
 
 
 @group.command("remove-forged")
@@ -151,9 +152,9 @@ def ledger_remove_forged(
     platform = open_platform()
     done = forged.remove_forged(platform.ledger, administrator(stack), stack.var, platform.clock(), dry_run=not yes)
     for entry in reversed(done.entries):
-        typer.echo(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
-    typer.echo(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")
+        rendering.tell(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
+    rendering.tell(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")
     if done.copy:
-        typer.echo(f"A copy is in {done.copy}. Change the password of the role ledger, and find out who had it.")
+        rendering.tell(f"A copy is in {done.copy}. Change the password of the role ledger, and find out who had it.")
     elif done.entries:
-        typer.echo("Nothing was changed. Pass --yes to remove them; a copy is kept.")
+        rendering.tell("Nothing was changed. Pass --yes to remove them; a copy is kept.")

@@ -129,10 +129,10 @@ def roll_back_model(
     platform = open_platform()
     steps = roll_back_to.plan(platform, spec, to)
     for step in steps:
-        typer.echo(f"model {name}: version {step.returns} becomes champion in place of version {step.replaces}")
+        rendering.tell(f"model {name}: version {step.returns} becomes champion in place of version {step.replaces}")
     if not yes:
-        typer.echo("Nothing was changed. Pass --yes to execute the plan.")
+        rendering.tell("Nothing was changed. Pass --yes to execute the plan.")
         return
     done = roll_back_to.execute(platform, spec, steps)
-    typer.echo(f"done: version {done.champion} is champion. Clients of models:/{name}@champion get it at once.")
-    typer.echo(f"The gate promotes version {steps[0].replaces} again only if you name it in validate_model_{name}.")
+    rendering.tell(f"done: version {done.champion} is champion. Clients of models:/{name}@champion get it at once.")
+    rendering.tell(f"The gate promotes version {steps[0].replaces} again only if you name it in validate_model_{name}.")

@@ -95,7 +95,7 @@ def deliver_files(
     if dry_run:
         rendering.show((*delivery.plan_lines(planned), *([draft] if draft else [])))
         return
-    with delivery.progress(planned, terminal=is_live(sys.stdout, os.environ), out=typer.echo) as told:
+    with delivery.progress(planned, terminal=is_live(sys.stdout, os.environ), out=rendering.tell) as told:
         done = deliver.send(platform, spec, planned, told)
     scheduled = deliver.next_ingestion(spec, platform.clock())
     rendering.show(
@@ -135,7 +135,7 @@ def run_pipeline(
     api = AirflowApi(config.environment_connections("airflow_api"))
     page = ""
     try:
-        with progress.repeated(typer.echo) as plain:
+        with progress.repeated(rendering.tell) as plain:
             plain.tell(
                 f"Starting ingest_{name} in Airflow. A new pipeline file is read first: up to half a minute.",
                 lambda seconds: f"waits until Airflow has read the DAGs of {name}, {seconds:.0f} s so far",
@@ -144,15 +144,15 @@ def run_pipeline(
             run = run_follow.start(api, name, key, stages)
         page = f"{api.url}/dags/ingest_{name}/runs/{run}"
         if not follow:
-            typer.echo(f"started ingest_{name}: {page}")
+            rendering.tell(f"started ingest_{name}: {page}")
             if len(stages) > 1:
-                typer.echo("New rows start features, training and gate by their assets.")
-            typer.echo(f"The result, when they are done: rempart pipeline show {name}")
+                rendering.tell("New rows start features, training and gate by their assets.")
+            rendering.tell(f"The result, when they are done: rempart pipeline show {name}")
             return
         with run_view.shown(stages, lambda told: rendering.show(told.split("\n"))) as show:
             _, results = run_follow.follow(api, name, run, show, stages=stages)
     except KeyboardInterrupt:
-        typer.echo(run_follow.left(name, page, api.url))
+        rendering.tell(run_follow.left(name, page, api.url))
         raise typer.Exit(130) from None
     rendering.show([*run_follow.conclusion(name, results), *filter(None, [reminder(pipelines.text_of(name))])])
 
@@ -208,7 +208,7 @@ def pipeline_new(
         draft = save_draft(of_table(table, connection, config.environment_connections(connection)), name, target=target)
     else:
         draft = save_draft((files or [])[0], name, target=target)
-    typer.echo(
+    rendering.tell(
         f"wrote the draft {draft}. Check every line marked CHECK, then run `rempart pipeline check {draft.stem}`."
     )
 
@@ -236,7 +236,7 @@ def pipeline_check(name: Annotated[str, typer.Argument(help="Name of the pipelin
     check_pipeline.check_places(config.load(), pipeline, on=datetime.now(UTC).date())
     configuration.check()
     draft = reminder(pipelines.text_of(name))
-    typer.echo(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
+    rendering.tell(f"pipeline {name}: valid" + (f", but {draft}" if draft else ""))
     rendering.show([*derivations.all_lines(pipeline)])
 
 
@@ -355,8 +355,7 @@ def pipeline_erase(
         wanted = flow.read_keys(found, [*(keys or ()), *(text.lines_of(file) if file else ())])
         done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes)]
     for erasure in done:
-        for line in erase_report.lines(erasure):
-            typer.echo(line)
+        rendering.show(erase_report.lines(erasure))
     if any(erasure.pending and not erasure.dry_run for erasure in done):
         raise typer.Exit(1)
 

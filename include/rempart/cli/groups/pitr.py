@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -37,8 +37,7 @@ def pitr_status(site: Site = "", identity: Identity = None, as_json: AsJson = Fa
     if as_json:
         json_documents.show(flow.facts(found))
         return
-    for line in flow.status(found, datetime.now(UTC)):
-        typer.echo(line)
+    rendering.show(flow.status(found, datetime.now(UTC)))
 
 
 @group.command("base")
@@ -89,11 +88,11 @@ def pitr_prune(
         dry_run=not yes,
     )
     what = f"{done.bases} base backups and {done.files} WAL files, {done.bytes:,} bytes"
-    typer.echo(f"{what} {'would be' if done.dry_run else 'were'} deleted")
+    rendering.tell(f"{what} {'would be' if done.dry_run else 'were'} deleted")
     if done.retained_until:
-        typer.echo(f"locked: {done.retained}, until {done.retained_until:%Y-%m-%d %H:%M} UTC at the latest")
+        rendering.tell(f"locked: {done.retained}, until {done.retained_until:%Y-%m-%d %H:%M} UTC at the latest")
     if done.dry_run:
-        typer.echo("Nothing was deleted. Pass --yes to delete.")
+        rendering.tell("Nothing was deleted. Pass --yes to delete.")
 
 
 @group.command("restore")
@@ -121,10 +120,8 @@ def pitr_restore(
     flow.check_folder(to)
     found = flow.find(platform, site, identity_of(platform, identity), system)
     planned = flow.plan(found, moment, timeline)
-    for line in flow.lines(found, planned, to):
-        typer.echo(line)
+    rendering.show(flow.lines(found, planned, to))
     if not yes:
-        typer.echo("Nothing was fetched. Pass --yes to execute the plan.")
+        rendering.tell("Nothing was fetched. Pass --yes to execute the plan.")
         return
-    for line in flow.result_lines(flow.restore(found, planned, to.absolute()), to):
-        typer.echo(line)
+    rendering.show(flow.result_lines(flow.restore(found, planned, to.absolute()), to))

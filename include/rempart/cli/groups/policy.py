@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 group = typer.Typer(
@@ -38,9 +38,9 @@ def policy_show(
     for decision in decisions:
         verdict = "allowed" if decision.allowed else "denied"
         line = f"{verdict:<8} {decision.classification:<10} {decision.what:<14} {decision.place}"
-        typer.echo(decision.explain() if reasons else line)
+        rendering.show(decision.explain().split("\n") if reasons else [line])
         for reason in () if reasons else decision.against:
-            typer.echo(f"         {reason.rule}: {reason.fact}")
+            rendering.tell(f"         {reason.rule}: {reason.fact}")
 
 
 @group.command("render")
@@ -71,10 +71,10 @@ def policy_render(
         users=user or (),
         resolvers=resolver or egress_policy.resolvers(),
     )
-    for line in [str(file) for file in egress_policy.save(files, out)] if out else files.values():
-        typer.echo(line)
+    for written in [str(file) for file in egress_policy.save(files, out)] if out else files.values():
+        rendering.show(written.split("\n"))
     for name in missing:
-        typer.echo(f"warning: {name} did not resolve here: the rules do not allow it", err=True)
+        rendering.tell(f"warning: {name} did not resolve here: the rules do not allow it", err=True)
     if missing:
         raise typer.Exit(1)
 
@@ -95,7 +95,7 @@ def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT."
     if as_json:
         json_documents.show({"host": host, "allowed": allowed, "reasons": text.splitlines()[1:]})
     else:
-        typer.echo(text)
+        rendering.show(text.split("\n"))
     if not allowed:
         raise typer.Exit(1)
 
@@ -132,5 +132,5 @@ def policy_lower_classification(
         raise typer.BadParameter("pass --part model; or --part data for a derived pipeline", param_hint="--part")
     source = inputs.needed_classification(inputs.declared_inputs(spec, checked=False)) if part == "data" else None
     record = open_platform().lower(spec, "data" if part == "data" else "model", named(to), because, role, source)
-    typer.echo(f"recorded as number {record.seq}. In include/pipelines/{pipeline}.yaml:")
-    typer.echo(f"lowered: {{{part}: {{to: {to}, evidence: {record.seq}}}}}")
+    rendering.tell(f"recorded as number {record.seq}. In include/pipelines/{pipeline}.yaml:")
+    rendering.tell(f"lowered: {{{part}: {{to: {to}, evidence: {record.seq}}}}}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import panels, rendering
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -37,5 +37,6 @@ def pool_doctor(
     from rempart.flows.doctor import doctor_pool as flow
 
     found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
-    typer.echo(flow.as_json(found) if as_json else "\n".join(line for diagnosis in found for line in diagnosis.lines()))
+    told = (line for diagnosis in found for line in diagnosis.lines())
+    rendering.show(flow.as_json(found).split("\n") if as_json else told)
     raise typer.Exit(flow.exit_code(found))

@@ -40,14 +40,14 @@ def ingest_again(
     platform = open_platform()
     found = flow.on_record(platform.ledger, pipeline, delivery)
     done = flow.again(platform.connections("airflow_api"), pipeline, str(found["sha256"]))
-    typer.echo(
+    rendering.tell(
         f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
     )
     if done["changed"]:
-        typer.echo("The new snapshot starts features, training and gate, if the pipeline has a model.")
-        typer.echo(f"The result, when they are done: rempart pipeline show {pipeline}")
+        rendering.tell("The new snapshot starts features, training and gate, if the pipeline has a model.")
+        rendering.tell(f"The result, when they are done: rempart pipeline show {pipeline}")
     else:
-        typer.echo("Nothing changed: each of these rows has the same verdict as before.")
+        rendering.tell("Nothing changed: each of these rows has the same verdict as before.")
 
 
 @group.command("accept")
@@ -73,7 +73,7 @@ def accept_delivery(
     planned = flow.plan(platform.ledger, pipeline, delivery)
     rendering.show(planned.lines())
     if not yes:
-        typer.echo("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
+        rendering.tell("Nothing was changed. Check the rows first, then pass --yes to accept the delivery.")
         return
     flow.accept(platform.connections("airflow_api"), planned)
 

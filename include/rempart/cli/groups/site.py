@@ -43,17 +43,16 @@ def site_doctor(
     if as_json:
         rendering.warnings_only()
     found = flow.probe_sites(open_platform(), [name] if name else [])
-    typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
+    rendering.show(flow.as_json(found).split("\n") if as_json else flow.summary(found))
     raise typer.Exit(flow.exit_code(found))
 
 
 def _tell_switchover(result: SwitchoverResult) -> None:
     from rempart.flows.failover import fail_over as flow
 
-    for line in flow.lines(result):
-        typer.echo(line)
+    rendering.show(flow.lines(result))
     if result.dry_run and not result.done:
-        typer.echo("Nothing was changed. Pass --yes to execute the plan.")
+        rendering.tell("Nothing was changed. Pass --yes to execute the plan.")
 
 
 @group.command("env")
@@ -98,7 +97,7 @@ def site_replicate(
     if as_json:
         rendering.warnings_only()
     result = flow.replicate(platform, source, target, accept_deletes=accept_deletes)
-    typer.echo(flow.as_json(result) if as_json else "\n".join(flow.lines(result)))
+    rendering.show(flow.as_json(result).split("\n") if as_json else flow.lines(result))
     flow.check_objective(platform.config, source, target, result)
 
 
@@ -121,7 +120,7 @@ def site_verify_replica(
     if as_json:
         rendering.warnings_only()
     result = flow.verify(open_platform(), source, target, whole=whole)
-    typer.echo(to_json(result) if as_json else "\n".join(flow.lines(result)))
+    rendering.show(to_json(result).split("\n") if as_json else flow.lines(result))
 
 
 @group.command("active")
@@ -141,8 +140,7 @@ def site_active(as_json: AsJson = False) -> None:
         sites = platform.continuity.active_sites(configured)
         json_documents.show(published_state.facts(sites, configured, lambda: published_state.read(platform)))
         return
-    for line in published_state.lines(platform):
-        typer.echo(line)
+    rendering.show(published_state.lines(platform))
 
 
 @group.command("failover")

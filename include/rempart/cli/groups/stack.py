@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels, upgrade
+from rempart.cli import json_documents, panels, rendering, upgrade
 from rempart.cli.json_documents import AsJson
 from rempart.errors import PreflightFailed
 
@@ -121,7 +121,7 @@ def init(
         return
     if kubernetes:
         folder = cluster.initialise(stack, os.environ, restored=restored)
-        typer.echo(f"kubectl apply --server-side -k {folder}")
+        rendering.tell(f"kubectl apply --server-side -k {folder}")
         return
     chosen = None if profiles is None else profiles.replace(" ", "").split(",")
     file = settings or stack.root / ".env"
@@ -184,7 +184,7 @@ def status(as_json: AsJson = False) -> None:
     platform = open_platform()
     lines = services(stack := paths.current(), time.time())
     if none_runs(stack, lines) and not as_json:
-        typer.echo("The stack is stopped. `rempart up` starts its services, and ends what an earlier run left.")
+        rendering.tell("The stack is stopped. `rempart up` starts its services, and ends what an earlier run left.")
         raise typer.Exit(1)
     rpo_line, replicas = rpo.line(platform), list(rpo.grades(platform))
     absent, moved = stores_not_held.lines(platform), list(restore_active.lines(platform))
@@ -197,23 +197,22 @@ def status(as_json: AsJson = False) -> None:
         json_documents.show({**shown, "restore_points": absent, "active_site": moved, "champions": aliases})
     else:
         _show_services(lines)
-        for line in (rpo_line, *replicas, *absent, *moved, *aliases):
-            typer.echo(line)
+        rendering.show((rpo_line, *replicas, *absent, *moved, *aliases))
         if not all_run(lines):
-            typer.echo("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
+            rendering.tell("Some services are stopped: `rempart up` starts them, and ends what an earlier run left.")
     if red:
         raise typer.Exit(1)
 
 
 def _show_services(lines: Sequence[ServiceStatus]) -> None:
-    typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
+    rendering.tell(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
     for line in lines:
         age = f"{int(line.seconds)} s" if line.pid else "-"
         port = line.ports[0] if line.ports else "-"
-        typer.echo(
+        rendering.tell(
             f"{line.name:<24}{line.state:<14}{line.pid or '-':>8}{age:>9}{port:>8}{line.processes:>11}{line.rss_mib:>9}"
         )
-    typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
+    rendering.tell(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
 
 
 @group.command("logs")
@@ -235,7 +234,7 @@ def logs(
 
     files = logs_of(paths.current(), services or [])
     if not files:
-        typer.echo("There are no logs yet: run `rempart up`.")
+        rendering.tell("There are no logs yet: run `rempart up`.")
         return
     options = ["-F"] if follow else []
     raise typer.Exit(subprocess.run(["tail", "-n", str(lines), *options, "--", *files], check=False).returncode)
@@ -255,7 +254,7 @@ def check_machine(as_json: AsJson = False) -> None:
     if as_json:
         json_documents.show({"findings": findings})
     for finding in () if as_json else findings:
-        typer.echo(finding.line())
+        rendering.tell(finding.line())
     if failed := preflight.failures(findings):
         raise PreflightFailed(
             f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
@@ -307,7 +306,7 @@ def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or mon
         raise ConfigError(
             f"show the password of '{service}': the service has no web user", f"Pass one of: {', '.join(connections)}."
         )
-    typer.echo(config.environment_connections(connections[service]).password)
+    rendering.tell(config.environment_connections(connections[service]).password)
 
 
 group.command("upgrade")(upgrade.upgrade)

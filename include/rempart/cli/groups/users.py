@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import json_documents, panels
+from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
 
 ROLES = "viewer, auditor, caller, operator or admin."
@@ -28,7 +28,7 @@ def _given() -> str:
 
 def _show(password: str, *, given: bool) -> None:
     if not given:
-        typer.echo(f"password, shown once: {password}")
+        rendering.tell(f"password, shown once: {password}")
 
 
 @group.command("list")
@@ -46,11 +46,11 @@ def list_users(as_json: AsJson = False) -> None:
     if as_json:
         json_documents.show({"users": everybody})
         return
-    typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
+    rendering.tell(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
     for person in everybody:
         role = ", ".join(person.roles) or "none"
         last = f"{person.last_login:%Y-%m-%d %H:%M}" if person.last_login else "never"
-        typer.echo(
+        rendering.tell(
             f"{person.number:>6}  {person.name:<24}{role:<20}{last:<18}{'' if person.active else 'switched off'}"
         )
 
@@ -71,7 +71,7 @@ def add_user(
 
     password = _given() if ask else people.new_password()
     person = people.add(people.users_of(open_platform()), name, role, password)
-    typer.echo(f"{person.name} can log in as {role}")
+    rendering.tell(f"{person.name} can log in as {role}")
     _show(password, given=ask)
 
 
@@ -89,11 +89,13 @@ def remove_user(name: Name, yes: Yes = False) -> None:
     users = people.users_of(open_platform())
     if not yes:
         person = people.named(users, name)
-        typer.echo(f"{person.name}, number {person.number} in evidence, would lose the role {', '.join(person.roles)}")
-        typer.echo("Nothing was changed. Pass --yes to remove the user.")
+        rendering.tell(
+            f"{person.name}, number {person.number} in evidence, would lose the role {', '.join(person.roles)}"
+        )
+        rendering.tell("Nothing was changed. Pass --yes to remove the user.")
         return
     people.remove(users, name)
-    typer.echo(f"{name} was removed")
+    rendering.tell(f"{name} was removed")
 
 
 @group.command("password")
@@ -108,7 +110,7 @@ def change_password(name: Name, ask: Ask = False) -> None:
 
     password = _given() if ask else people.new_password()
     people.change_password(people.users_of(open_platform()), name, password)
-    typer.echo(f"the password of {name} was changed")
+    rendering.tell(f"the password of {name} was changed")
     _show(password, given=ask)
 
 
@@ -123,4 +125,4 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help=ROLES)]) ->
     from rempart.flows.shared.platform import open_platform
 
     people.change_role(people.users_of(open_platform()), name, role)
-    typer.echo(f"{name} now has role {role}")
+    rendering.tell(f"{name} now has role {role}")

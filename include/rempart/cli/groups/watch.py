@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rempart.cli import panels
+from rempart.cli import panels, rendering
 
 group = typer.Typer(invoke_without_command=True, rich_help_panel=panels.OPERATE)
 
@@ -48,10 +48,9 @@ def watch(
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="--every") from fault
     for found in flow.rounds(file, state, os.environ, lambda: datetime.now(UTC), lambda: time.sleep(seconds)):
-        for line in found.lines():
-            typer.echo(line)
+        rendering.show(found.lines())
         if found.fault:
-            typer.echo(f"error: {found.fault}", err=True)
+            rendering.show(f"error: {found.fault}".split("\n"), err=True)
         if once:
             raise typer.Exit(found.exit_code)
     raise typer.Exit(flow.UNKNOWN)
@@ -69,4 +68,4 @@ def watch_init(
     from rempart.flows.monitoring import watch_init as flow
     from rempart.flows.shared.platform import open_platform
 
-    typer.echo(f"wrote {flow.write(open_platform(), out)}. Add the recipients under `alerts`: docs/how-to/watch.md")
+    rendering.tell(f"wrote {flow.write(open_platform(), out)}. Add the recipients under `alerts`: docs/how-to/watch.md")

@@ -48,10 +48,10 @@ def backfill(
         if as_json:
             json_documents.show(planned)
         else:
-            typer.echo("Nothing was changed. To execute the plan, add --yes.")
+            rendering.tell("Nothing was changed. To execute the plan, add --yes.")
         return
     told: list[str] = []
-    tell = told.append if as_json else typer.echo
+    tell = told.append if as_json else rendering.tell
     failed = flow.run(AirflowApi(config.environment_connections("airflow_api")), planned, tell)
     if as_json:
         json_documents.show({"plan": planned, "runs": told, "failed": list(failed)})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from rempart.cli import json_documents, rendering
 from rempart.cli.json_documents import AsJson
 from rempart.cli.lifecycle.remove import DryRun, Name, Yes, check_one
@@ -34,12 +32,12 @@ def rejudge(name: Name, dry_run: DryRun = False, yes: Yes = False, as_json: AsJs
         if as_json:
             json_documents.show(planned)
         else:
-            typer.echo("Nothing was changed. To execute the plan, add --yes.")
+            rendering.tell("Nothing was changed. To execute the plan, add --yes.")
         return
     done = accept_delivery.again(platform.connections("airflow_api"), name, flow.ALL)
     if as_json:
         json_documents.show({"plan": planned, "result": done})
     else:
-        typer.echo(
+        rendering.tell(
             f"{done['accepted']:,} rows accepted, {done['quarantined']:,} in quarantine; snapshot {done['snapshot']}"
         )

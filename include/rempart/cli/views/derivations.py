@@ -83,9 +83,17 @@ def label_lines(pipeline: Pipeline) -> Iterator[str]:
 
 def used_lines(pipeline: Pipeline) -> Iterator[str]:
     """Yield which feature views of other pipelines a pipeline uses; nothing else."""
+    from rempart.features.versions import hides_corrections
+
     if not isinstance(pipeline, ModelPipeline) or not (used := pipeline.used_views()):
         return
     yield ""
     for name, view in used.items():
         key = ", ".join(f"{own} is {other}" for other, own in view.key.items())
         yield f"View '{name}': values of '{view.from_}' ({view.source.classification}); {key}"
+        if hides_corrections(view.source):
+            yield (
+                f"  Caution: a corrected row of '{view.pipeline}' replaces the former one, and no column tells when it "
+                f"came. So a training shows its values before they were known. Declare `version_by` in {view.pipeline}."
+                "yaml, a timestamp of the correction."
+            )

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import typer
 
-from rempart.deployment.setup.terminal import printable
+from rempart.cli import rendering
 from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
 
@@ -20,7 +20,7 @@ class UnknownName(typer.Exit):
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(WRONG_USAGE)
-        typer.echo(f"error: {printable(what)}\n  What to do: {printable(hint)}", err=True)
+        rendering.show([*f"error: {what}".split("\n"), *f"  What to do: {hint}".split("\n")], err=True)
 
 
 def require(kind: str, name: str, known: Collection[str], otherwise: str) -> str:

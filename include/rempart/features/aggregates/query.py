@@ -16,15 +16,18 @@ def select(
     view: TrailingView,
     rows: sql.Composable,
     touched: sql.Composable | None = None,
+    *,
+    shared: bool = False,
 ) -> sql.Composed:
     """Return the query of the entity, the features, and the instant from which they hold; `rows` are the snapshot's.
 
+    `shared`: as other pipelines know the rows, see `spans.Trailing`.
     With `touched` (see `spans.select`) what holds from an entity's tick on is right, and what holds before it is not.
 
     With `windows`, there is a row whenever a value begins or ceases to count. With `days` only when one begins, or when
     a version that counts is replaced: so the windows end with the last such day.
     """
-    made = spans.Trailing(pipeline, view, table)
+    made = spans.Trailing(pipeline, view, table, shared)
     sums, groups = Sums(made), extremes.groups(made)
     steps = [
         ("spans", spans.select(made, rows, touched)),

@@ -20,11 +20,15 @@ from rempart.settings.pipeline import ModelPipeline, TrailingView
 
 @dataclass(frozen=True)
 class Trailing:
-    """A trailing view of a pipeline, and its table."""
+    """A trailing view of a pipeline, and its table.
+
+    `shared`: a row counts from when other pipelines know its version, a date from the next day.
+    """
 
     pipeline: ModelPipeline
     view: TrailingView
     table: ViewTable
+    shared: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -72,14 +76,14 @@ def select(made: Trailing, rows: sql.Composable, touched: sql.Composable | None 
     Sums, extremes and latest values from that tick on are the same without them.
     """
     pipeline, whole = made.pipeline, made.table.whole_days
-    version = versions.version_of(pipeline)
+    version = versions.known_by(pipeline) if made.shared else versions.version_of(pipeline)
     inner = [
         sql.SQL("{} AS entity").format(tables.join_key(pipeline, made.table)),
         sql.SQL("{} AS moment").format(_tick(pipeline, made.view.at, whole=whole)),
         *(sql.SQL("{} AS {}").format(tables.name(c), value(c)) for c in made.columns),
         *(sql.SQL("{} AS {}").format(_tick(pipeline, d, whole=whole), first(d)) for d in made.delays if d),
         *(sql.SQL("{} AS {}").format(_ordered(pipeline, c), sql.Identifier(f"key {c}")) for c in pipeline.row_key),
-        *_validity(pipeline, version, whole=whole),
+        *_validity(made, version),
     ]
     begun = sql.SQL("moment + 1") if version is None else sql.SQL("greatest(moment + 1, valid)")
     outer = [
@@ -115,21 +119,29 @@ def _end(made: Trailing, window: str) -> sql.Composed:
     return sql.SQL("least(moment + {} + 1, past)").format(sql.Literal(made.ticks(window)))
 
 
-def _validity(pipeline: ModelPipeline, version: str | None, *, whole: bool) -> list[sql.Composable]:
-    """Return the ticks from which and until which a row is valid (null: for ever); of `whole` days, their starts."""
+def _validity(made: Trailing, version: str | None) -> list[sql.Composable]:
+    """Return the ticks from which and until which a row is valid (null: for ever); of whole days, their starts."""
+    forever, pipeline = sql.SQL("NULL::bigint AS past"), made.pipeline
     if version is None:
-        return [sql.SQL("NULL::bigint AS past")]
+        return [forever]
+    tick = _valid_from(made, version)
+    past = sql.SQL("lead({}) OVER (PARTITION BY {} ORDER BY {}) AS past").format(
+        tick, tables.names(pipeline.key), tables.name(version)
+    )
+    return [sql.SQL("{} AS valid").format(tick), forever if versions.version_of(pipeline) is None else past]
+
+
+def _valid_from(made: Trailing, version: str) -> sql.Composable:
+    """Return the tick from which a row is valid by its version, or known to others if the view is `shared`."""
     column: sql.Composable = tables.name(version)
-    date = pipeline.columns[version].type == "date"
-    if whole and not date:
-        column = sql.SQL("(({} AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date").format(column)
-    tick = _days(column) if whole else microseconds_since_1970(tables.midnight(column) if date else column)
-    return [
-        sql.SQL("{} AS valid").format(tick),
-        sql.SQL("lead({}) OVER (PARTITION BY {} ORDER BY {}) AS past").format(
-            tick, tables.names(pipeline.key), tables.name(version)
-        ),
-    ]
+    if made.pipeline.columns[version].type != "date":
+        if not made.table.whole_days:
+            return microseconds_since_1970(column)
+        day = sql.SQL("(({} AT TIME ZONE 'UTC') + interval '1 day' - interval '1 microsecond')::date").format(column)
+        return _days(day)
+    if made.table.whole_days:
+        return _days(sql.SQL("({} + 1)").format(column) if made.shared else column)
+    return microseconds_since_1970(versions.day_end(made.pipeline, column) if made.shared else tables.midnight(column))
 
 
 def _ordered(pipeline: ModelPipeline, column: str) -> sql.Composable:

@@ -9,6 +9,7 @@ from rempart.errors import FeatureError, PipelineError
 from rempart.features.catalogue import origins
 from rempart.features.catalogue.origins import Lineage
 from rempart.features.plan import SqlType, ViewTable, source_of, view_table, view_tables
+from rempart.models import definitions
 from rempart.settings.pipeline import ModelPipeline, Pipeline, RowView, TrailingView, UsedView
 from rempart.settings.sections import Classification
 
@@ -25,8 +26,8 @@ _TYPES: Mapping[SqlType, str] = {
 
 @dataclass(frozen=True)
 class ChampionInputs:
-    """A model's champion: its version, the snapshot on which it was trained, its run in MLflow, and references
-    (`view__feature`) of all features that it reads.
+    """A model's champion: its version, the snapshot on which it was trained, its run in MLflow, and the definition of
+    each feature that it reads, by reference (`view__feature`).
 
     `used`: snapshot of each pipeline whose views its training set has.
     """
@@ -35,7 +36,7 @@ class ChampionInputs:
     version: str
     snapshot: str
     run_id: str
-    references: tuple[str, ...]
+    definitions: Mapping[str, str]
     used: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -71,7 +72,8 @@ class CatalogueFeature:
 @dataclass(frozen=True)
 class ViewUser:
     """A champion that reads features of a view, the snapshot of the view's rows in its training set, and its run in
-    MLflow. `through`: its own view, if it uses the view from another pipeline.
+    MLflow. `through`: its own view, if it uses the view from another pipeline. `former`: features of these names that
+    it reads by another definition than the present one, which `features` leaves out.
     """
 
     model: str
@@ -80,6 +82,7 @@ class ViewUser:
     run_id: str
     features: tuple[str, ...]
     through: str = ""
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,9 +226,16 @@ def _users(pipeline: ModelPipeline, view: str, facts: CatalogueFacts) -> tuple[V
     """Return the champions that read a view. A model reads views of its own pipeline."""
     if facts.champions is None:
         return None
-    found, prefix = [], f"{view}__"
+    found, prefix, present = [], f"{view}__", definitions.of_view(pipeline, view)
     for champion in facts.champions:
-        read = tuple(name.removeprefix(prefix) for name in champion.references if name.startswith(prefix))
-        if champion.model == pipeline.name and read:
-            found.append(ViewUser(champion.model, champion.version, champion.snapshot, champion.run_id, read))
+        if champion.model != pipeline.name:
+            continue
+        of_view = {
+            name.removeprefix(prefix): of for name, of in champion.definitions.items() if name.startswith(prefix)
+        }
+        read = tuple(name for name, of in of_view.items() if present.get(name) == of)
+        former = tuple(name for name in of_view if name not in read)
+        if of_view:
+            user = ViewUser(champion.model, champion.version, champion.snapshot, champion.run_id, read, former=former)
+            found.append(user)
     return tuple(found)

@@ -14,7 +14,7 @@ from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.freshness.judgement import ViewContent
 from rempart.features.online_store import generations
 from rempart.features.plan import ViewTable, rows_table, view_tables
-from rempart.settings.pipeline import ModelPipeline
+from rempart.settings.pipeline import ModelPipeline, TrailingView
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def read_content(
         if state is None:
             return None, ()
         for view in view_tables(pipeline):
-            if view.passing and view.view not in pipeline.used_views():
+            made = pipeline.features[view.view]
+            if isinstance(made, TrailingView) and made.windows:
                 newest[view.view] = _newest_row(offline, pipeline, view, state.loaded_at)
     with session(databases.online, f"measure the online store of '{pipeline.name}'", autocommit=True) as opened:
         return state, tuple(_content(opened, view, state, newest) for view in view_tables(pipeline))

@@ -11,6 +11,8 @@ from psycopg import sql
 from rempart.features.databases import Session
 from rempart.features.tables import Columns, name, names
 
+_TRUE = sql.SQL("true")
+
 
 @dataclass(frozen=True)
 class Replaced:
@@ -90,12 +92,13 @@ def replace_rows(
     fresh: str,
     at: Any,
     touched: sql.Composable | None = None,
+    held: sql.Composable = _TRUE,
 ) -> Replaced:
     """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
 
     With `touched`, a relation of values of the key's first column (`entity`) and of instants (`since`), only rows of
     these, from then on, are deleted. A vanished row also marks its entity's newest remaining row, so that the online
-    store gets it.
+    store gets it. `held`: condition of rows that hold now.
     """
     every = [column for column, _ in columns]
     others = [column for column in every if column not in key]
@@ -131,12 +134,12 @@ def replace_rows(
     counted = session.execute(
         sql.SQL(
             "WITH gone AS ({gone} RETURNING old.{entity}, old.event_timestamp), newest AS ("
-            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, min(n.event_timestamp) AS first"
+            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp, bool_or({held}) AS held"
             "  FROM {table} n WHERE n.{entity} IN (SELECT {entity} FROM gone) AND NOT EXISTS (SELECT FROM gone g"
             "  WHERE g.{entity} = n.{entity} AND g.event_timestamp = n.event_timestamp) GROUP BY 1),"
             " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
-            " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE first <= {at}) FROM gone"
-        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same)
+            " SELECT count(*), count(DISTINCT {entity}) > (SELECT count(*) FROM newest WHERE held) FROM gone"
+        ).format(gone=gone, entity=entity, table=name(table), at=sql.Literal(at), same=same, held=held)
     ).fetchone()
     assert counted is not None  # noqa: S101 - an aggregate gives one row
     return Replaced(written, int(counted[0]), bool(counted[1]))

@@ -49,7 +49,8 @@ def load_view(opened: Session, pipeline: ModelPipeline, view: ViewTable, at: dat
     touched = _touched(opened, pipeline, view) if is_part and is_known else None
     copying.create(opened, view.fresh, columns)
     opened.execute(sql.SQL("INSERT INTO {} ").format(tables.name(view.fresh)) + select_view(pipeline, view, touched))
-    replaced = replacing.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at, touched)
+    held = tables.holds(view, at)
+    replaced = replacing.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at, touched, held)
     if replaced.vanished:
         opened.execute(
             "UPDATE feature_views SET vanished_at = %(at)s WHERE pipeline = %(pipeline)s AND view = %(view)s", of_view

@@ -124,8 +124,9 @@ def newest(view: ViewTable, at: datetime, since: datetime | None = None) -> sql.
     key, table, holds = tables.name(view.join_key), tables.name(view.table), tables.holds(view, at)
     columns = tables.names(column for column, _ in view.online.columns)
     changed: sql.Composable = sql.SQL("true") if since is None else sql.SQL("loaded_at > {}").format(sql.Literal(since))
-    if since is not None and view.passing:
-        changed = sql.SQL("({} OR (event_timestamp > {} AND {}))").format(changed, sql.Literal(since), holds)
+    if since is not None and view.dated:
+        begun = sql.SQL("event_timestamp > {} AND {}").format(sql.Literal(view.asked_at(since)), holds)
+        changed = sql.SQL("({} OR ({}))").format(changed, begun)
     if not view.dated:
         return sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, table, changed)
     if since is not None:

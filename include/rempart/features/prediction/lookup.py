@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -20,24 +20,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def select_shown(view: StoredView, at: datetime) -> sql.Composed:
+    """Return the query of the stored rows that a training set would show at `at`. Its parameter is an array of keys."""
+    stored = writing.select(view.table.online, view.fields)
+    return sql.SQL("SELECT * FROM ({}) AS stored WHERE {}").format(stored, tables.shown(view.table, at))
+
+
 def online_rows(
     databases: FeatureDatabases, pipeline: ModelPipeline, view: StoredView, keys: pa.Array, at: datetime
 ) -> pa.Table:
     """Return the stored row of each of these entities that has one: key, the view's fields, and the event time.
 
-    A row that is older at `at` than the view shows in a training set is left out. Raises FeatureError,
-    DatabaseUnavailable.
+    A row that a training set would not show at the moment `at` is left out: one that holds only later, or is too old
+    for the view. Raises FeatureError, DatabaseUnavailable.
     """
     table = view.table
     declared = {table.join_key: table.join_type, **{field.name: field.type for field in view.fields}}
     types = {name: arrow_type(kind) for name, kind in (declared | {"event_timestamp": "timestamptz"}).items()}
-    if pipeline.moments[pipeline.prediction.at].is_day(pipeline.columns):  # a training set asks at the day's begin
-        at = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    oldest = None if table.ttl_days is None else at - timedelta(days=table.ttl_days)
-    query = sql.SQL("COPY (SELECT {} FROM ({}) AS found WHERE {}) TO STDOUT (FORMAT csv, HEADER)").format(
+    query = sql.SQL("COPY (SELECT {} FROM ({}) AS found) TO STDOUT (FORMAT csv, HEADER)").format(
         sql.SQL(", ").join(sql.SQL(copied(kind)).format(tables.name(name)) for name, kind in types.items()),
-        writing.select(table.online, view.fields),
-        sql.SQL("true") if oldest is None else sql.SQL("event_timestamp >= {}").format(sql.Literal(oldest)),
+        select_shown(view, at),
     )
     doing = f"read view '{table.view}' of '{pipeline.name}'"
     with session(databases.online, doing, autocommit=True) as opened:

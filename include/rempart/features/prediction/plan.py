@@ -66,7 +66,7 @@ def plan(pipeline: ModelPipeline, features: Iterable[str]) -> FeaturePlan:
 def inputs_of(pipeline: ModelPipeline, features: Iterable[str]) -> tuple[Input, ...]:
     """Return the columns of the source from which features are made, in the schema's order."""
     return tuple(
-        Input(name, column.type, column.nullable, tuple(column.values or ()))
+        Input(name, column.type, column.nullable, tuple(column.values or ()), column.precision, column.scale)
         for name, column in ((name, pipeline.columns[name]) for name in plan(pipeline, features).columns)
     )
 

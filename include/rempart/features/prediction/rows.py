@@ -39,7 +39,8 @@ def features(plan: FeaturePlan, rows: pa.Table, at: datetime, lookup: Lookup) ->
     table = made.select(list(plan.row))
     for view in plan.stored:
         table = _joined(table, made[_key(view)], view, lookup)
-    moment = pa.repeat(pa.scalar(at, pa.timestamp("us", "UTC")), rows.num_rows)
+    asked = plan.stored[0].table.asked_at(at) if plan.stored else at
+    moment = pa.repeat(pa.scalar(asked, pa.timestamp("us", "UTC")), rows.num_rows)
     return with_ages(plan.pipeline, table.append_column("event_timestamp", moment))
 
 

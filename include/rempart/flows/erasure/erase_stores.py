@@ -8,9 +8,10 @@ from datetime import datetime
 from functools import partial
 
 from rempart.coordination.active import Active, ActiveSites
-from rempart.errors import FeatureError, RempartError
+from rempart.errors import FeatureError, InputMissing, RempartError
 from rempart.features import offline
 from rempart.features.databases import FeatureDatabases
+from rempart.features.used import sources
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.training.materialize import feature_databases, materialize_rows
 from rempart.ingestion import snapshots
@@ -81,7 +82,9 @@ def with_features(pipeline: Pipeline) -> ModelPipeline:
 def reload_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site, bucket: str, now: datetime) -> None:
     """Load the current snapshot into both feature stores; do nothing if no snapshot was ever loaded.
 
-    Views of other pipelines are loaded as these stand. Raises FeatureError, SiteError, DatabaseUnavailable.
+    Views of other pipelines are loaded as these stand. If the definition of one changed after its load, its pipeline is
+    loaded first: an erasure does not wait for the next run. Raises FeatureError, SiteError, DatabaseUnavailable;
+    InputMissing if another pipeline is not loaded at all.
     """
     if offline.find_snapshot(databases, pipeline.name) is None:
         return
@@ -91,5 +94,10 @@ def reload_features(databases: FeatureDatabases, pipeline: Pipeline, site: Site,
             f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
             f"Restore dataset:{pipeline.name} first, then run `rempart pipeline erase --again`.",
         )
-    rows = snapshots.rows(site, bucket, current)
-    materialize_rows(databases, with_features(pipeline), rows, current.id, now, keep_former=False)
+    model = with_features(pipeline)
+    try:
+        materialize_rows(databases, model, snapshots.rows(site, bucket, current), current.id, now, keep_former=False)
+    except InputMissing:
+        for source in sources.sources(model).values():
+            reload_features(databases, source, site, bucket, now)
+        materialize_rows(databases, model, snapshots.rows(site, bucket, current), current.id, now, keep_former=False)

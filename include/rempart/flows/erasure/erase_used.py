@@ -52,7 +52,7 @@ def _follow(stores: ErasureStores, user: str, sources: Collection[str]) -> Desce
                 home, databases = stores.sites[stores.home], stores.features()
                 reload_features(databases, file, home, stores.lake, stores.clock())
     except RempartError as error:
-        pending[f"feature store of '{user}'"] = error.what
+        pending[f"feature store of '{user}'"] = f"{error.what}. {error.hint}"
     found, stands = list[Held](), dict[tuple[str, str], bool]()
     for name, site in stores.sites.items():
         try:

@@ -17,6 +17,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
 from rempart.flows.training.materialize import feature_databases
 from rempart.flows.training.train import candidate_record
+from rempart.ingestion.engine import moments
 from rempart.models.encoding import features_of
 from rempart.models.inputs import typed
 from rempart.models.loading import LoadedModel, load
@@ -49,6 +50,11 @@ class Champion:
         import pyarrow as pa
 
         given = typed(self.model.inputs, rows)
+        if outside := moments.beyond(given, self.plan.pipeline):
+            raise PredictionError(
+                f"predict {rows.num_rows} rows: {next(iter(outside.values()))[0]} in {len(outside)} rows",
+                "Correct these rows, or leave them out.",
+            )
         return pa.concat_tables(self._predicted(given, self.clock()))
 
     def _predicted(self, given: pa.Table, at: datetime) -> Iterator[pa.Table]:

@@ -241,6 +241,8 @@ def newest(
         mark = opened.execute(
             "SELECT watermark FROM feature_views WHERE pipeline = %s AND view = %s", (pipeline.name, table.view)
         ).fetchone()
+        if mark is None or mark[0] is None:
+            return []
         query = sql.SQL(
             "SELECT DISTINCT ON ({key}) {columns} FROM {table} WHERE {holds} ORDER BY {key}, event_timestamp DESC"
             " LIMIT {n}"
@@ -250,7 +252,7 @@ def newest(
                 key=quoted(table.join_key),
                 columns=quoted_names([table.join_key, *fields]),
                 table=quoted(table.table),
-                holds=holds(table, mark[0] if mark else None),
+                holds=holds(table, mark[0]),
                 n=sql.Literal(ROWS),
             )
         ).fetchall()

@@ -143,6 +143,8 @@ def _champions(
     theirs = _record(ledger, str(record["name"]), version)
     if theirs["task"] != record["task"] or theirs["target"] != record["target"]:
         return None, () if named else _incomparable(record, version, "predicts another target")
+    if why := loading.lacks(theirs):
+        return None, () if named else _incomparable(record, version, f"has evidence without {why}")
     model = loading.load(tracking, theirs)
     if why := _differing_inputs(model.features, holdout.column_names, record["dataset"]["definitions"]):
         return None, () if named else _incomparable(record, version, why)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.ingestion import cells
+from rempart.ingestion.engine import moments
 from rempart.ingestion.engine.batches import LINE, RAW, RefusedRow, TextRows
 from rempart.ingestion.engine.limits import Limits
 from rempart.ingestion.parsing.schema import arrow_schema, snapshot_columns
@@ -118,6 +119,7 @@ def _good(text: pa.Table, pipeline: Pipeline, staged: Staged, limits: Limits, ju
         )
     except cells.TooManyFaults as cause:
         raise _beyond(limits, str(cause)) from None
+    against = {**moments.beyond(typed, pipeline), **against}
     good = np.ones(text.num_rows, bool)
     good[np.fromiter(against, np.int64, len(against))] = False
     places = np.flatnonzero(good)

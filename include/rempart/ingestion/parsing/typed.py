@@ -6,13 +6,13 @@ The result is that of the column's text in ISO form with a decimal point; what i
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from rempart.ingestion.parsing import arrays
 from rempart.ingestion.parsing.instants import NO_ZONE, UNCERTAIN
-from rempart.settings.clock import resolve
+from rempart.settings.clock import FIRST_DAY, LAST_DAY, resolve
 from rempart.settings.columns import Column
 from rempart.settings.sources import Dialect
 
@@ -24,7 +24,6 @@ Typed = tuple[Any, list[tuple[Any, str]]]
 DIGITS = 10**18
 """Integers of more than 18 digits are refused."""
 _HOUR = 3_600_000_000
-_DAYS = (date(1, 1, 1).toordinal() - date(1970, 1, 1).toordinal(), date(9999, 12, 31).toordinal() - 719163)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local
 
 
@@ -88,7 +87,7 @@ def _decimal(values: pa.Array, declared: Column, dialect: Dialect) -> Typed | No
 def _date(values: pa.Array, declared: Column, dialect: Dialect) -> Typed | None:
     import pyarrow as pa
 
-    if values.type != pa.date32() or not _within(values.view(pa.int32()), *_DAYS):
+    if values.type != pa.date32() or not _within(values.view(pa.int32()), FIRST_DAY, LAST_DAY):
         return None
     return values, []
 
@@ -106,7 +105,7 @@ def _timestamp(values: pa.Array, declared: Column, dialect: Dialect) -> Typed | 
     except pa.ArrowInvalid:
         return _without_parts(values, declared, dialect)
     ticks = exact.view(pa.int64())
-    first, last = (_DAYS[0] + 1) * 24 * _HOUR, _DAYS[1] * 24 * _HOUR - 1
+    first, last = (FIRST_DAY + 1) * 24 * _HOUR, LAST_DAY * 24 * _HOUR - 1
     if not _within(ticks, first, last):  # within a day of the calendar's ends, or beyond them
         return None
     if values.type.tz is not None:

@@ -155,6 +155,19 @@ def test_rows_of_a_file_are_predicted_but_those_at_fault(champion: Champion, fil
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_row_whose_moment_is_no_day_of_the_calendar_is_refused_alone(
+    champion: Champion, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows[1]["lead"] = -9_000_000
+    with files.scored(champion, PIPELINE, written(tmp_path, ".csv", rows)) as found:
+        assert found.rows == sum(batch.num_rows for batch in found.batches) == 3
+    (row,) = found.refused
+    assert row.reasons == ("moment 'booking': it lies before the year 1 or after the year 9999",)
+    given = raw(TABLE).slice(0, 2).set_column(0, "lead", pa.array([1, -9_000_000]))
+    with pytest.raises(PredictionError, match=r"predict 2 rows: moment 'booking': it lies .* in 1 rows"):
+        champion.predict(given)
+
+
 def test_predictions_are_shown_without_hidden_columns_and_written_as_csv(
     champion: Champion, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

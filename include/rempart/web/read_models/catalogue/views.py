@@ -45,11 +45,25 @@ def of_facts(facts: CockpitFacts) -> Catalogue:
 def _champions(facts: CockpitFacts) -> tuple[ChampionInputs, ...]:
     return tuple(
         ChampionInputs(
-            state.model, champion.version, champion.snapshot, champion.run_id, champion.features, champion.used
+            state.model,
+            champion.version,
+            champion.snapshot,
+            champion.run_id,
+            _definitions(facts, state.model, champion.version),
+            champion.used,
         )
         for state in model_states(facts).values()
         if (champion := state.champion)
     )
+
+
+def _definitions(facts: CockpitFacts, model: str, version: str) -> dict[str, str]:
+    """Return the definition of each feature that a version reads, as its training recorded it."""
+    for record in facts.standing("candidate"):
+        if record.subject == model and str(record.body["version"]) == version:
+            features = record.body.get("features") or ()
+            return {str(feature["name"]): str(feature.get("definition", "")) for feature in features}
+    return {}
 
 
 def _derived(facts: CockpitFacts) -> dict[str, Lineage]:
