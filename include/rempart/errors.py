@@ -35,6 +35,7 @@ RempartError(what, hint)
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── PredictionError          rows cannot be predicted (names the column, and how many rows)
+│   └── ChampionMissing      a pipeline has no champion that could predict
 ├── ServingError             the scorer or its log cannot do what was asked of it
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
@@ -70,6 +71,7 @@ __all__ = [
     "BackupError",
     "BodyAltered",
     "CapabilityMissing",
+    "ChampionMissing",
     "ClockSkewed",
     "ConfigError",
     "ConnectionMissing",
@@ -308,6 +310,10 @@ class PoolUnavailable(RempartError):
 
 class PredictionError(RempartError):
     """Raised when rows cannot be predicted: it names the column and how many rows, never a value."""
+
+
+class ChampionMissing(PredictionError):
+    """Raised when a pipeline has no champion that could predict."""
 
 
 class ServingError(RempartError):
