@@ -14,24 +14,14 @@ from rempart.deployment.setup.terminal import size
 from rempart.flows.shared.removals import What
 
 Part = Literal[
-    "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing", "predictions",
-    "scored",
+    "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing",
+    "predictions", "scored",
 ]  # fmt: skip
 
+_DATA: tuple[Part, ...] = ("snapshots", "quarantine", "outcomes", "source", "profiles")
 DELETED: Mapping[What, tuple[Part, ...]] = {
-    "reset": ("predictions", "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted"),
-    "remove": (
-        "predictions",
-        "scored",
-        "snapshots",
-        "quarantine",
-        "outcomes",
-        "source",
-        "profiles",
-        "raw",
-        "training",
-        "landing",
-    ),  # fmt: skip
+    "reset": ("predictions", *_DATA, "extracted"),
+    "remove": ("predictions", "scored", *_DATA, "raw", "training", "landing"),
 }
 """Parts in the order of their deletion: what names other objects goes before them. A source that is read again from its
 first row on leaves no extracted delivery; of a pipeline to which files are delivered, each waiting file stays."""
