@@ -175,7 +175,7 @@ def _newest(stores: ErasureStores, pipeline: Pipeline, mark: str) -> Clean:
 def _listed(stores: ErasureStores, site: Site, name: str) -> list[ObjectInfo]:
     """Return every version of a descendant's objects at a site. Raises SiteError if the listing hides one."""
     wanted = erase_listing.known(stores.config, stores.continuity, name, site)
-    prefixes = (*(f"{folder}/{name}/" for folder in _FOLDERS), erasing.CONFLICTS)
+    prefixes = (*(f"{folder}/{name}/" for folder in (*_FOLDERS, "predictions")), erasing.CONFLICTS)
     found = [info for prefix in prefixes for info in site.versions(stores.lake, prefix)]
     erase_listing.doubt(site, stores.lake, wanted, found)
     return [info for info in found if not info.marker]
