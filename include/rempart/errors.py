@@ -35,6 +35,7 @@ RempartError(what, hint)
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── PredictionError          rows cannot be predicted (names the column, and how many rows)
+│   └── ChampionMissing      a pipeline has no champion that could predict
 ├── ServingError             the scorer or its log cannot do what was asked of it
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
@@ -64,63 +65,16 @@ its class's section of docs/reference/errors.md, unless its hint names a page or
 from __future__ import annotations
 
 __all__ = [
-    "AccessError",
-    "AnswerInvalid",
-    "AuditError",
-    "BackupError",
-    "BodyAltered",
-    "CapabilityMissing",
-    "ClockSkewed",
-    "ConfigError",
-    "ConnectionMissing",
-    "DatabaseUnavailable",
-    "DrillFailed",
-    "EgressDenied",
-    "ErasedMeanwhile",
-    "FailoverError",
-    "FeatureError",
-    "IngestError",
-    "InputMissing",
-    "IntegrityError",
-    "KeyDestroyed",
-    "KeyMissing",
-    "KeyRotated",
-    "KeyWrong",
-    "LabelsMissing",
-    "LeaseHeld",
-    "LeaseLost",
-    "LedgerBroken",
-    "LedgerError",
-    "ListingRefused",
-    "LoadedMeanwhile",
-    "LockLapses",
-    "ModelRefused",
-    "ObjectMissing",
-    "PipelineError",
-    "PlacementDenied",
-    "PoolUnavailable",
-    "PredictionError",
-    "PreflightFailed",
-    "RempartError",
-    "ReplicationError",
-    "RepositoryBusy",
-    "RepositoryDamaged",
-    "RepositoryMissing",
-    "RepositoryRefused",
-    "RequestInvalid",
-    "ServingError",
-    "SessionExpired",
-    "SiteError",
-    "SiteFenced",
-    "SiteUnavailable",
-    "SourceUnavailable",
-    "StackError",
-    "TrackingRefused",
-    "TrackingUnavailable",
-    "TrainingError",
-    "UpgradeError",
-    "WatchError",
-]
+    "AccessError", "AnswerInvalid", "AuditError", "BackupError", "BodyAltered", "CapabilityMissing", "ChampionMissing",
+    "ClockSkewed", "ConfigError", "ConnectionMissing", "DatabaseUnavailable", "DrillFailed", "EgressDenied",
+    "ErasedMeanwhile", "FailoverError", "FeatureError", "IngestError", "InputMissing", "IntegrityError", "KeyDestroyed",
+    "KeyMissing", "KeyRotated", "KeyWrong", "LabelsMissing", "LeaseHeld", "LeaseLost", "LedgerBroken", "LedgerError",
+    "ListingRefused", "LoadedMeanwhile", "LockLapses", "ModelRefused", "ObjectMissing", "PipelineError",
+    "PlacementDenied", "PoolUnavailable", "PredictionError", "PreflightFailed", "RempartError", "ReplicationError",
+    "RepositoryBusy", "RepositoryDamaged", "RepositoryMissing", "RepositoryRefused", "RequestInvalid", "ServingError",
+    "SessionExpired", "SiteError", "SiteFenced", "SiteUnavailable", "SourceUnavailable", "StackError",
+    "TrackingRefused", "TrackingUnavailable", "TrainingError", "UpgradeError", "WatchError",
+]  # fmt: skip
 
 # fmt: off
 SAY_IT_ALL = frozenset((
@@ -308,6 +262,10 @@ class PoolUnavailable(RempartError):
 
 class PredictionError(RempartError):
     """Raised when rows cannot be predicted: it names the column and how many rows, never a value."""
+
+
+class ChampionMissing(PredictionError):
+    """Raised when a pipeline has no champion that could predict."""
 
 
 class ServingError(RempartError):

@@ -25,6 +25,7 @@ Kind = Literal[
     "promotion",
     "refusal",
     "rollback",
+    "scoring",
     "replication",
     "restore-point",
     "base-backup",

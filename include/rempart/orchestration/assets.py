@@ -47,6 +47,11 @@ def champion(pipeline: str) -> Asset:
     return _asset("champion", pipeline)
 
 
+def predictions(pipeline: str) -> Asset:
+    """Return the asset for new predictions of the pipeline's champion in the lake."""
+    return _asset("predictions", pipeline)
+
+
 def replica(source: str, target: str) -> Asset:
     """Return the asset for a target that equals its source within the lag objective.
 

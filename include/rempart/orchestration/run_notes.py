@@ -168,6 +168,19 @@ def _validate(task_result: TaskResult) -> str:
     return f"Version {task_result['version']} was refused, {stays}: {why}"
 
 
+def _score(task_result: TaskResult) -> str:
+    of = f"snapshot {task_result['snapshot']} of {task_result['rows_of']}"
+    if not task_result["scoring"]:
+        return f"No row of {of} is new to version {task_result['version']}: nothing was predicted."
+    if not task_result["new"]:
+        return f"Version {task_result['version']} predicted these rows of {of} before: nothing new was written."
+    why = "; ".join(f"{count:,} because {reason}" for reason, count in sorted(task_result["reasons"].items())[:3])
+    return (
+        f"{task_result['rows']:,} rows of {of} predicted by version {task_result['version']}, "
+        f"{task_result['refused']:,} in quarantine{f' ({why})' if why else ''}."
+    )
+
+
 def _roll_back(task_result: TaskResult) -> str:
     change = f"version {task_result['champion']} replaces {task_result['replaces']}"
     return (
@@ -260,6 +273,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "train": _train,
     "validate": _validate,
     "roll_back": _roll_back,
+    "score": _score,
     "conclude": _conclude,
     "back_up": _back_up,
     "prune": _prune,

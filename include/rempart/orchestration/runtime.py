@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rempart.errors import ConnectionMissing, InputMissing, LabelsMissing
+from rempart.errors import ChampionMissing, ConnectionMissing, InputMissing, LabelsMissing
 from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def airflow_connection(name: str) -> Connection:
 def waits(dag_run: Any) -> Iterator[None]:
     """Skip a run that an asset started before all that it needs has arrived: what is missing starts it again.
 
-    A run that a person or a schedule started raises InputMissing or LabelsMissing.
+    A run that a person or a schedule started raises the error.
     """
     from airflow.sdk.exceptions import AirflowSkipException
 
     try:
         yield
-    except (InputMissing, LabelsMissing) as missing:
+    except (InputMissing, LabelsMissing, ChampionMissing) as missing:
         if dag_run.run_type != "asset_triggered":
             raise
         raise AirflowSkipException(f"It waits: {missing.what}") from missing

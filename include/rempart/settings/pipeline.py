@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
+from rempart.settings.champions.scoring import Scoring, schedule_faults
 from rempart.settings.columns import (
     NUMERIC,
     TEMPORAL,
@@ -211,8 +212,7 @@ class Pipeline(Strict):
 
     def _without_model(self) -> Iterator[str]:
         """Yield what a pipeline without a model cannot have."""
-        if self.schedules.train:
-            yield "schedules.train: the pipeline has no model; declare features, prediction, holdout and gate"
+        yield from self.schedules.of_a_model()
 
     def _wrong(self, path: str, column: str, types: tuple[str, ...] = ()) -> Iterator[str]:
         """Yield that a column is not in the schema, or has none of these types."""
@@ -263,6 +263,7 @@ class ModelPipeline(Pipeline):
     holdout: Holdout
     trainer: Trainer = Trainer()
     gate: Gate
+    scoring: Scoring | None = None
 
     @field_validator("features")
     @classmethod
@@ -297,6 +298,7 @@ class ModelPipeline(Pipeline):
     def _faults(self) -> Iterator[str]:
         columns, moments = self.columns, self.moments
         yield from super()._faults()
+        yield from schedule_faults(self.schedules, self.scoring, self.prediction)
         yield from self._wrong("holdout.column", self.holdout.column, TEMPORAL)
         if self.holdout.column in columns and columns[self.holdout.column].nullable:
             yield f"holdout.column: column '{self.holdout.column}' is nullable, but every row needs its date"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
@@ -48,6 +49,7 @@ class Schedules(Strict):
 
     ingest: str | None = None
     train: str | None = None
+    score: str | None = None
     on_delivery: bool = Field(
         default=False,
         description=(
@@ -56,7 +58,7 @@ class Schedules(Strict):
         ),
     )
 
-    @field_validator("ingest", "train")
+    @field_validator("ingest", "train", "score")
     @classmethod
     def _is_cron(cls, expression: str | None) -> str | None:
         from croniter import croniter
@@ -65,3 +67,9 @@ class Schedules(Strict):
         if expression is not None and not croniter.is_valid(expression):
             raise ValueError(f"'{expression}' is not a cron expression: write five fields, such as \"0 4 * * *\"")
         return expression
+
+    def of_a_model(self) -> Iterator[str]:
+        """Yield that a pipeline without a model has a time for what only a model needs."""
+        for name in ("train", "score"):
+            if getattr(self, name):
+                yield f"schedules.{name}: the pipeline has no model; declare features, prediction, holdout and gate"

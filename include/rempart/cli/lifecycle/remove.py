@@ -95,7 +95,8 @@ def _change(name: str, what: What, *, dry_run: bool, yes: bool, accept_loss: boo
     api = AirflowApi(config.environment_connections("airflow_api"))
 
     def runs() -> list[str]:
-        return [run for dag in (*dag_ids(name), f"profile_data_{name}") for run in api.unfinished_runs(dag)]
+        dags = (*dag_ids(name), f"profile_data_{name}", f"score_{name}")
+        return [run for dag in dags for run in api.unfinished_runs(dag)]
 
     planned = execute.look(platform, spec, what, runs, accept_loss=accept_loss)
     if not yes:

@@ -161,6 +161,11 @@ def _champion(state: PipelineState) -> Iterator[str]:
     yield f"Champion: version {champion.version} since {text.moment(model.champion_since)}: {told}"
     if judged and judged.reasons:
         yield f"  {run_notes.folded(judged.reasons)}"
+    if last := state.scoring:
+        yield (
+            f"Last scoring: {last.rows:,} rows of {last.rows_of} by version {last.version}, {text.moment(last.at)}, "
+            f"{last.quarantined:,} in quarantine; table {last.table}{f', {last.into}' if last.into else ''}"
+        )
 
 
 def deliveries(found: Sequence[Delivery]) -> Iterator[str]:

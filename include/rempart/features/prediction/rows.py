@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from rempart.features.parquet_store import loading, scratch
 from rempart.features.plan import SQL_TYPES
 from rempart.features.prediction.plan import FeaturePlan, StoredView
 from rempart.features.training_set import with_ages
+from rempart.settings.pipeline import ModelPipeline
 from rempart.sites.spool import spool_folder
 
 if TYPE_CHECKING:
@@ -48,17 +49,38 @@ def _key(view: StoredView) -> str:
     return f"key of {view.table.view}"
 
 
+def moments(pipeline: ModelPipeline, rows: pa.Table) -> pa.Array:
+    """Return the moment of each row's prediction (an instant), in order; null where a column of it is null.
+
+    `rows`: the columns of `prediction.at`, among others. Raises FeatureError.
+    """
+    at, columns = pipeline.prediction.at, pipeline.moments[pipeline.prediction.at].columns
+    table = _evaluated(pipeline, list(columns), [("moment", tables.instant(pipeline, at))], rows, "tell the moments")
+    return table["moment"].combine_chunks()
+
+
 def _from_rows(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
     """Return what is made of the rows alone: features of row views, and the entity of each other view."""
     wanted = [*plan.row.items(), *((_key(view), view.key) for view in plan.stored)]
+    return _evaluated(plan.pipeline, plan.columns, wanted, rows, "make the features")
+
+
+def _evaluated(
+    pipeline: ModelPipeline,
+    columns: Sequence[str],
+    wanted: Sequence[tuple[str, sql.Composable]],
+    rows: pa.Table,
+    what: str,
+) -> pa.Table:
+    """Return the wanted expressions (name, SQL) over columns of rows, in order."""
     query = sql.SQL("SELECT {} FROM (SELECT {} FROM received) r").format(
         sql.SQL(", ").join(sql.SQL("{} AS {}").format(made, tables.name(name)) for name, made in wanted),
         sql.SQL(", ").join(
             sql.SQL("{c}::{kind} AS {c}").format(c=tables.name(name), kind=sql.SQL(SQL_TYPES[column.type]))
-            for name, column in ((name, plan.pipeline.columns[name]) for name in plan.columns)
+            for name, column in ((name, pipeline.columns[name]) for name in columns)
         ),
     )
-    doing = f"make the features of {rows.num_rows} rows of '{plan.pipeline.name}'"
+    doing = f"{what} of {rows.num_rows} rows of '{pipeline.name}'"
     with spool_folder() as spill:
         place = scratch.ScratchDatabase(spill, _MEMORY, kept=False)
         with scratch.created(place, doing) as connection:

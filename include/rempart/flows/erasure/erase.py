@@ -25,6 +25,7 @@ from rempart.flows.erasure import (
     erase_landing,
     erase_listing,
     erase_objects,
+    erase_predictions,
     erase_used,
     erase_versions,
 )
@@ -188,9 +189,10 @@ def look(stores: ErasureStores, pipeline: Pipeline, gone: IsErased, subjects: in
         scan = _scan(_searches(stores, pipeline, gone, labelled, folder), stores.sites)
         landed = erase_landing.search(stores, pipeline, gone, folder)
     found = places(scan) | landed.places() | _feature_rows(stores.features(), pipeline, gone, labelled)
-    silent, faults = {**stores.shut, **scan.silent, **landed.silent}, {**scan.faults, **landed.faults}
+    theirs, shut = erase_predictions.in_user_tables(stores, pipeline, gone, dry_run=True)
+    silent, faults = {**stores.shut, **scan.silent, **landed.silent}, {**scan.faults, **landed.faults, **shut}
     return ErasureResult(
-        pipeline.name, True, subjects, found, silent=silent, unread=scan.unread | landed.unread, faults=faults
+        pipeline.name, True, subjects, found | theirs, silent=silent, unread=scan.unread | landed.unread, faults=faults
     )
 
 
@@ -239,13 +241,17 @@ def _apply(
         if erase_objects.repoint(ledger, home, bucket, pipeline, scan.succeeded):
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
         table = erase_versions.restart_table(home, bucket, pipeline.name) if in_snapshots(scan.held) else None
+        tables = erase_predictions.repoint(home, bucket, pipeline.name, scan.held)
     landed = erase_landing.search(stores, pipeline, who.has, folder)
     erase_landing.store(stores, landed)
     found = places(scan) | landed.places() | _feature_rows(features, pipeline, who.has, labelled)
+    theirs, shut = erase_predictions.in_user_tables(stores, pipeline, who.has, dry_run=False)
+    found |= theirs
     with stores.active_sites.committing(active):
         reload_features(features, pipeline, home, bucket, stores.clock())
         erase_labels.strike(stores, features, pipeline, labelled)
-    derived = Derived(pipeline, in_snapshots(scan.held), table, is_extracted(pipeline.source)) if scan.held else None
+    extracted = is_extracted(pipeline.source)
+    derived = Derived(pipeline, in_snapshots(scan.held), table, extracted, tables) if scan.held else None
     condemned = erase_versions.condemn(stores, pipeline.name, scan.held, derived)
     deleted = erase_versions.delete_versions(stores, scan.held, derived, condemned=condemned)
     waiting = erase_versions.delete_versions(stores, landed.held, bucket=stores.config.buckets.landing)
@@ -267,7 +273,7 @@ def _apply(
         {**silent, **stores.shut, **scan.silent, **landed.silent, **failed},
         {**scan.unread, **landed.unread},
         left,
-        {**scan.faults, **landed.faults},
+        {**scan.faults, **landed.faults, **shut},
         derived={"Delta log": deleted.log, "profiles": deleted.profiles, "states of the source": deleted.states},
     )
     _record(ledger, result, who)

@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError
 from rempart.features import offline
-from rempart.flows.erasure import erase_listing, erase_objects, erase_versions
+from rempart.flows.erasure import erase_listing, erase_objects, erase_predictions, erase_versions
 from rempart.flows.erasure.erase_objects import HeldVersion
 from rempart.flows.erasure.erase_report import DescendantResult
 from rempart.flows.erasure.erase_stores import ErasureStores, with_features
@@ -105,16 +105,20 @@ def _follow(stores: ErasureStores, pipeline: Pipeline, derive: Derive | None) ->
             _withdraw(stores, name, current)
             held = [*_pointers(stores, name, silent), *held]
         stays = None if withdrawn else current
-        derived = None
-        if erase_versions.in_snapshots(held) or delta_log.is_behind(home, bucket, name, stays):
-            table = delta_log.restart(home, bucket, stays) if stays else None
-            derived = erase_versions.Derived(pipeline, True, table)
+        predicted = erase_predictions.of_other_snapshots(stores, name, clean.ids())
+        derived, table = None, None
+        of_snapshots = erase_versions.in_snapshots(held) or delta_log.is_behind(home, bucket, name, stays)
+        if of_snapshots or predicted.held or predicted.tables:
+            table = delta_log.restart(home, bucket, stays) if stays and of_snapshots else None
+            derived = erase_versions.Derived(pipeline, of_snapshots, table, tables=predicted.tables)
+        held = [*held, *predicted.held]
         condemned = erase_versions.condemn(stores, name, held, derived)
         done = erase_versions.delete_versions(stores, held, derived, condemned=condemned)
         deleted, locked, refused = done.rows + done.log + done.profiles, done.locked, done.failed
         deleted += _clear_landing(stores, pipeline, clean, refused)
     _reload_features(stores, pipeline, clean)
-    pending = {**stores.shut, **silent, **refused}
+    _, faults = erase_predictions.others_in_user_tables(stores, pipeline, clean.ids())
+    pending = {**stores.shut, **silent, **refused, **faults}
     if failed and withdrawn:
         pending[f"pipeline '{name}'"] = f"its rows could not be derived again: {failed}"
     result = DescendantResult(name, deleted, withdrawn, locked, pending)
@@ -171,7 +175,7 @@ def _newest(stores: ErasureStores, pipeline: Pipeline, mark: str) -> Clean:
 def _listed(stores: ErasureStores, site: Site, name: str) -> list[ObjectInfo]:
     """Return every version of a descendant's objects at a site. Raises SiteError if the listing hides one."""
     wanted = erase_listing.known(stores.config, stores.continuity, name, site)
-    prefixes = (*(f"{folder}/{name}/" for folder in _FOLDERS), erasing.CONFLICTS)
+    prefixes = (*(f"{folder}/{name}/" for folder in (*_FOLDERS, "predictions")), erasing.CONFLICTS)
     found = [info for prefix in prefixes for info in site.versions(stores.lake, prefix)]
     erase_listing.doubt(site, stores.lake, wanted, found)
     return [info for info in found if not info.marker]

@@ -16,6 +16,7 @@ from typing import Any
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
 from rempart.flows.ingestion import current_snapshot, ingest_run
+from rempart.flows.prediction import scorings
 from rempart.flows.shared.bounded_map import bounded_map
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.ingestion.content import growth
@@ -32,9 +33,10 @@ from rempart.sites.s3.site import file_sha256
 WORKERS = 8
 _MEMORY = 512 << 20
 """Memory in bytes to hash the rows of a partition."""
-ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}
+_ORDERED: tuple[Kind, ...] = ("manifest", "part", "prediction", "training set", "quarantine", "delivery")
+ORDER: Mapping[Kind, int] = {kind: number for number, kind in enumerate(_ORDERED)}
 """Order of deletion: referring objects go before the objects that they name; descriptions of formats go last."""
-_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
+_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "prediction", "training set")
 """Objects named after their content: one key means the same content at every site."""
 
 
@@ -168,6 +170,7 @@ class Search:
             f"raw/{name}/",
             f"quarantine/{name}/",
             f"training/{name}/",
+            scorings.folder(name),
             snapshots.folder(name),
             erasing.CONFLICTS,
         ):
@@ -177,7 +180,8 @@ class Search:
         if kind == "quarantine":
             delivery = landing.delivery_of(info.key)
             return erasing.cut_quarantine(body, self._headers.get(delivery), self._read_by(site, delivery), self.gone)
-        return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
+        key = self.pipeline.key
+        return erasing.cut_table(body, kind, scorings.names_of(key) if kind == "prediction" else key, self.gone)
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
         """Return the SHA-256 of a delivery and its remaining rows, in constant memory."""
@@ -215,7 +219,7 @@ class Search:
         after, to = file_sha256(file), info.key
         if not info.key.startswith(erasing.CONFLICTS):
             to = _renamed(kind, info.key, after)
-        rows = _rows(file) if kind in ("part", "training set") else 1
+        rows = _rows(file) if kind in ("part", "prediction", "training set") else 1
         if kind == "part":
             self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
         held = HeldVersion(site, kind, info, digest, cut.rows, current)

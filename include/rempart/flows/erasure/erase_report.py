@@ -77,7 +77,8 @@ class ErasureResult:
 
 def places(scan: Scan) -> dict[str, int]:
     """Yield rows by kind of object and site."""
-    names = {"delivery": "deliveries", "quarantine": "quarantine", "part": "snapshots", "training set": "training sets"}
+    names = {"delivery": "deliveries", "quarantine": "quarantine", "part": "snapshots"}
+    names |= {"training set": "training sets", "prediction": "predictions"}
     return {
         f"{names[kind]} at site '{site}' ({objects} objects and old versions)": rows
         for (site, kind), (objects, rows) in sorted(scan.rows().items())

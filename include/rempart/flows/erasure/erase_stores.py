@@ -17,7 +17,7 @@ from rempart.flows.training.materialize import feature_databases, materialize_ro
 from rempart.ingestion import snapshots
 from rempart.ledger.port import Ledger
 from rempart.replication.continuity import Continuity
-from rempart.settings.config import Config
+from rempart.settings.config import Config, Connections
 from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
@@ -40,6 +40,7 @@ class ErasureStores:
     continuity: Continuity
     features: Callable[[], FeatureDatabases]
     clock: Callable[[], datetime]
+    connections: Connections
 
     @property
     def lake(self) -> str:
@@ -64,7 +65,16 @@ def open_stores(platform: Platform, home: str | None = None) -> ErasureStores:
             shut[name] = error.what
     features = partial(feature_databases, platform)
     return ErasureStores(
-        home, active, found, shut, config, platform.ledger, platform.continuity, features, platform.clock
+        home,
+        active,
+        found,
+        shut,
+        config,
+        platform.ledger,
+        platform.continuity,
+        features,
+        platform.clock,
+        platform.connections,
     )
 
 

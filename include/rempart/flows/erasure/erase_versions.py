@@ -6,7 +6,7 @@ brings the new one after its parts. Profiles hold no row, but figures of erased 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,13 +32,15 @@ class Derived:
     """Objects that are deleted together with rows of a pipeline.
 
     `of_snapshots`: delete the Delta log and profiles. `table`: the new version of the log at the home site, or None.
-    `of_source`: delete what the states of the source tell of single rows.
+    `of_source`: delete what the states of the source tell of single rows. `tables`: logs of predictions by their root,
+    with the version with which each begins again at the home site; None for a table of which nothing is left.
     """
 
     pipeline: Pipeline
     of_snapshots: bool
     table: int | None = None
     of_source: bool = False
+    tables: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,7 +81,8 @@ def condemn(stores: ErasureStores, pipeline: str, held: Sequence[HeldVersion], d
     keys = {version.info.key for version in held}
     if derived is not None:
         folders = (log.folder(pipeline), profile.folder(pipeline)) if derived.of_snapshots else ()
-        for folder in (*folders, *((source_state.folder(pipeline),) if derived.of_source else ())):
+        tables = map(log.folder, derived.tables)
+        for folder in (*folders, *tables, *((source_state.folder(pipeline),) if derived.of_source else ())):
             keys.update(info.key for info in versions_below(stores.sites[stores.home], stores.lake, folder))
     records = stores.ledger.find("erasure", pipeline, limit=erasures.ALL)
     known = {str(key) for record in records for key in record.body.get("condemned", ())}
@@ -162,6 +165,12 @@ def _delete_derived(
 ) -> None:
     name = derived.pipeline.name
     versions = profiles = states = Deleted()
+    others = [
+        delta_log.withdraw(site, bucket, root, now)
+        if begins is None or not is_home
+        else delta_log.drop_before(site, bucket, root, begins, now)
+        for root, begins in derived.tables.items()
+    ]
     if derived.of_snapshots and is_home and derived.table is not None:
         versions = delta_log.drop_before(site, bucket, name, derived.table, now)
     elif derived.of_snapshots:
@@ -173,10 +182,10 @@ def _delete_derived(
         states = source_state.forget_rows(site, bucket, derived.pipeline, current, now)
     elif derived.of_source:
         states = source_state.forget_all(site, bucket, name, now)
-    done.log += versions.versions
+    done.log += versions.versions + sum(other.versions for other in others)
     done.profiles += profiles.versions
     done.states += states.versions
-    for removed in (versions, profiles, states):
+    for removed in (versions, profiles, states, *others):
         done.keys.update(removed.keys)
         done.locked.update({f"{bucket}/{key} at site '{site.name}'": until for key, until in removed.locked})
 

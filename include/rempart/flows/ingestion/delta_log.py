@@ -8,13 +8,14 @@ what an earlier one left out.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
 from rempart.errors import IngestError, IntegrityError, RempartError, SiteError
 from rempart.flows.shared.deletion import Deleted, delete_below
 from rempart.ingestion import snapshots
 from rempart.ingestion.delta import checkpoint, log
-from rempart.ingestion.delta.log import State
+from rempart.ingestion.delta.log import Content, State
 from rempart.ingestion.snapshots import Snapshot
 from rempart.sites.once import keep, store_once
 from rempart.sites.port import Site
@@ -57,11 +58,12 @@ def check_table(pipeline: str, fault: str | None) -> None:
         )
 
 
-def publish(site: Site, bucket: str, snapshot: Snapshot) -> int:
+def publish(site: Site, bucket: str, snapshot: Content, newest: Callable[[], Content | None] | None = None) -> int:
     """Make the Delta table equal to a committed snapshot. Return the number of its version.
 
     Safe to repeat: nothing is written if the table already equals the snapshot. If another writer takes the version,
-    the table gets the snapshot that is current by then. A torn log goes on with a version that names every file.
+    the table gets the snapshot that is current by then, or what `newest` returns. A torn log goes on with a version
+    that names every file.
     Raises IntegrityError for a damaged log, SiteError.
     """
     name, wanted = snapshot.pipeline, snapshot
@@ -76,7 +78,7 @@ def publish(site: Site, bucket: str, snapshot: Snapshot) -> int:
             if checkpoint.is_due(state.version, checkpoints):
                 _write_checkpoint(site, bucket, name, state)
             return state.version
-        wanted = snapshots.current(site, bucket, name) or wanted
+        wanted = (newest() if newest else snapshots.current(site, bucket, name)) or wanted
     raise SiteError(
         f"write the Delta log of '{name}' to {bucket} at site '{site.name}': other writers took {TRIES} versions",
         "Find out who else writes there: only this platform may. The snapshot is committed; the next run publishes it.",
@@ -118,7 +120,7 @@ def read(site: Site, bucket: str, name: str) -> tuple[State, list[int]]:
     return state, checkpoints
 
 
-def restart(site: Site, bucket: str, snapshot: Snapshot) -> int:
+def restart(site: Site, bucket: str, snapshot: Content) -> int:
     """Write a version that names every data file of a snapshot, and its checkpoint; return its number.
 
     An erasure does it before it deletes parts: a reader sees the table before or after. `drop_before` removes the rest.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rempart.errors import ModelRefused, PredictionError
+from rempart.errors import ChampionMissing, ModelRefused, PredictionError
 from rempart.features.prediction.plan import FeaturePlan, StoredView, inputs_of, plan
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.champions import decisions_on, intended
@@ -69,14 +69,14 @@ class Champion:
 def champion_of(platform: Platform, pipeline: ModelPipeline) -> Champion:
     """Return the champion of a pipeline by the ledger, after comparing its files with their recorded SHA-256.
 
-    Raises PredictionError if there is no champion, or if the pipeline file defines its features in another way;
+    Raises ChampionMissing; PredictionError if the pipeline file defines its features in another way;
     ModelRefused, TrackingUnavailable, PlacementDenied, LedgerError, DatabaseUnavailable.
     """
     from rempart.features.prediction.lookup import online_rows
 
     name, ledger = pipeline.name, platform.ledger
     if (version := intended(decisions_on(ledger, name))) is None:
-        raise PredictionError(
+        raise ChampionMissing(
             f"predict with pipeline '{name}': it has no champion", f"Train one: `rempart pipeline run {name} --follow`."
         )
     if (record := candidate_record(ledger, name, version)) is None:

@@ -13,6 +13,7 @@ from rempart.flows.erasure import erase_versions
 from rempart.flows.erasure.erase_listing import doubt, known
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.ingestion import profile, source_state
+from rempart.flows.prediction import scorings
 from rempart.flows.removal.plan import DELETED, Objects, Part, PipelineContents, PutBack
 from rempart.flows.shared import removals
 from rempart.flows.shared.deletion import versions_below
@@ -25,7 +26,7 @@ from rempart.ingestion.sources import derived
 from rempart.ledger.port import Ledger
 from rempart.models import removal as model_removal
 from rempart.settings import pipelines
-from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipeline import ModelPipeline, Pipeline
 from rempart.settings.sources import DerivedSource, is_extracted
 from rempart.sites.port import ObjectInfo, Site
 
@@ -48,7 +49,15 @@ class FoundVersion:
 def parts_of(pipeline: Pipeline, what: What) -> tuple[Part, ...]:
     """Return the parts that go, in order of their deletion."""
     extracted = is_extracted(pipeline.source)
-    return tuple(part for part in DELETED[what] if part != "extracted" or extracted)
+    absent = {"extracted"} if not extracted else set[str]()
+    absent |= {"scored"} if not scored_elsewhere(pipeline) else set()
+    return tuple(part for part in DELETED[what] if part not in absent)
+
+
+def scored_elsewhere(pipeline: Pipeline) -> str | None:
+    """Return the other pipeline whose rows the model of this one predicts, or None."""
+    scoring = pipeline.scoring if isinstance(pipeline, ModelPipeline) else None
+    return scoring.from_ if scoring and scoring.from_ != pipeline.name else None
 
 
 def prefix(pipeline: Pipeline, part: Part) -> str:
@@ -64,6 +73,8 @@ def prefix(pipeline: Pipeline, part: Part) -> str:
         "training": f"training/{name}/",
         "extracted": f"{pipeline.source.prefix}{landing.EXTRACTED}",
         "landing": pipeline.source.prefix,
+        "predictions": scorings.folder(name),
+        "scored": scorings.folder(scored_elsewhere(pipeline) or name, name),
     }
     return folders[part]
 
@@ -108,9 +119,9 @@ def bucket_of(stores: ErasureStores, part: Part) -> str:
 
 def _rank(key: str, folder: str) -> int:
     rest = key.removeprefix(folder)
-    if rest.startswith("_delta_log/"):
+    if "_delta_log/" in rest:
         return 0
-    return 1 if rest == "current.json" else 3 if rest.startswith("parts/") else 2
+    return 1 if rest == "current.json" else 3 if "parts/" in rest else 2
 
 
 def gather(platform: Platform, stores: ErasureStores, pipeline: Pipeline, what: What, runs: Runs) -> PipelineContents:
@@ -263,5 +274,7 @@ def _readers(name: str) -> Iterator[str]:
             yield other
         elif labelled.get(other) == name:
             yield f"{other} (it takes its labels from it)"
+        elif scored_elsewhere(found) == name:
+            yield f"{other} (its model predicts its rows)"
         elif name in pipelines.sources_of(found):
             yield f"{other} (it uses its feature views)"

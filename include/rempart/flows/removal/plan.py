@@ -13,11 +13,15 @@ from typing import Literal
 from rempart.deployment.setup.terminal import size
 from rempart.flows.shared.removals import What
 
-Part = Literal["snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing"]
+Part = Literal[
+    "snapshots", "quarantine", "outcomes", "source", "profiles", "extracted", "raw", "training", "landing",
+    "predictions", "scored",
+]  # fmt: skip
 
+_DATA: tuple[Part, ...] = ("snapshots", "quarantine", "outcomes", "source", "profiles")
 DELETED: Mapping[What, tuple[Part, ...]] = {
-    "reset": ("snapshots", "quarantine", "outcomes", "source", "profiles", "extracted"),
-    "remove": ("snapshots", "quarantine", "outcomes", "source", "profiles", "raw", "training", "landing"),
+    "reset": ("predictions", *_DATA, "extracted"),
+    "remove": ("predictions", "scored", *_DATA, "raw", "training", "landing"),
 }
 """Parts in the order of their deletion: what names other objects goes before them. A source that is read again from its
 first row on leaves no extracted delivery; of a pipeline to which files are delivered, each waiting file stays."""
@@ -31,6 +35,8 @@ WORDS: Mapping[Part, str] = {
     "raw": "deliveries as received",
     "training": "training sets",
     "landing": "deliveries that wait in the landing bucket",
+    "predictions": "predictions of its rows",
+    "scored": "predictions of its model for rows of another pipeline",
 }
 
 

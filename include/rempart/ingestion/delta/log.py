@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from rempart import canonical_json
 from rempart.errors import IntegrityError
 from rempart.ingestion import snapshots
 from rempart.ingestion.delta.schema import schema_string
-from rempart.ingestion.snapshots import Snapshot
+from rempart.ingestion.snapshots import Part, SnapshotColumn
 
 READER, WRITER = 1, 2
 """Protocol versions: every reader of Delta Lake has them."""
@@ -58,9 +58,27 @@ class State:
     timestamp: int = -1
 
 
-def root(pipeline: str) -> str:
-    """Return the table's root: data files lie below it, because readers refuse paths that leave it."""
-    return snapshots.folder(pipeline)
+class Content(Protocol):
+    """What a version of a table shows: a snapshot, or the predictions of a model. `pipeline`: the table's name."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def pipeline(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def columns(self) -> Mapping[str, SnapshotColumn]: ...
+    @property
+    def parts(self) -> Sequence[Part]: ...
+
+
+def root(table: str) -> str:
+    """Return the root of a pipeline's table of snapshots, or of a table whose name is a folder and ends with a slash.
+
+    Data files lie below it, because readers refuse paths that leave it.
+    """
+    return table if table.endswith("/") else snapshots.folder(table)
 
 
 def folder(pipeline: str) -> str:
@@ -73,12 +91,12 @@ def version_key(pipeline: str, version: int) -> str:
     return f"{folder(pipeline)}{version:020d}.json"
 
 
-def commit(state: State, snapshot: Snapshot) -> bytes | None:
+def commit(state: State, snapshot: Content) -> bytes | None:
     """Return the next version, which turns the state into the snapshot. None if the table already equals it."""
     return _version(state, snapshot, whole=False)
 
 
-def whole(state: State, snapshot: Snapshot) -> bytes:
+def whole(state: State, snapshot: Content) -> bytes:
     """Return a next version that names every data file of the snapshot, so that no earlier version is needed.
 
     It also removes the files of `state`, for a reader that goes on from there.
@@ -86,7 +104,7 @@ def whole(state: State, snapshot: Snapshot) -> bytes:
     return _version(state, snapshot, whole=True) or b""
 
 
-def chain(line: Iterable[Snapshot]) -> Iterator[tuple[int, bytes]]:
+def chain(line: Iterable[Content]) -> Iterator[tuple[int, bytes]]:
     """Yield the versions of a new log, from the line of snapshots, oldest first."""
     state = State()
     for snapshot in line:
@@ -161,7 +179,7 @@ def meta_data(table: Table) -> dict[str, Any]:
     }
 
 
-def _version(state: State, snapshot: Snapshot, *, whole: bool) -> bytes | None:
+def _version(state: State, snapshot: Content, *, whole: bool) -> bytes | None:
     moment = max(_milliseconds(snapshot.created_at), state.timestamp + 1)  # versions are ordered by time, too
     wanted = _files(snapshot, moment)
     table = Table(
@@ -189,7 +207,7 @@ def _version(state: State, snapshot: Snapshot, *, whole: bool) -> bytes | None:
     return b"".join(canonical_json.encode(action) + b"\n" for action in actions)
 
 
-def _info(snapshot: Snapshot, moment: int, overwrites: bool) -> dict[str, Any]:
+def _info(snapshot: Content, moment: int, overwrites: bool) -> dict[str, Any]:
     """Return what a version says about itself: no person, no machine, no value of the data."""
     info = {
         "timestamp": moment,
@@ -201,7 +219,7 @@ def _info(snapshot: Snapshot, moment: int, overwrites: bool) -> dict[str, Any]:
     return {"commitInfo": info}
 
 
-def _files(snapshot: Snapshot, moment: int) -> dict[str, DataFile]:
+def _files(snapshot: Content, moment: int) -> dict[str, DataFile]:
     """Return the data files of a snapshot by path. Raises IntegrityError for a part that a reader could not name."""
     files: dict[str, DataFile] = {}
     for part in snapshot.parts:

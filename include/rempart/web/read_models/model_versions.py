@@ -251,3 +251,36 @@ def _decision(record: Evidence) -> Decision:
         None if record.kind == "rollback" else plot(body),
         writer(record),
     )
+
+
+@dataclass(frozen=True)
+class LastScoring:
+    """The newest scoring by a pipeline's champion. `table`: address of the open table; `into`: the user's table."""
+
+    seq: int
+    at: datetime
+    version: str
+    rows_of: str
+    rows: int
+    quarantined: int
+    table: str
+    into: str | None
+
+
+def last_scoring(facts: CockpitFacts, pipeline: str) -> LastScoring | None:
+    """Return the newest scoring on record, or None."""
+    for record in facts.of("scoring"):
+        body = record.body
+        if record.subject == pipeline and "scoring" in body:
+            into = body.get("into")
+            return LastScoring(
+                record.seq,
+                record.at,
+                str(body["version"]),
+                str(body["rows_of"]),
+                int(body["rows"]),
+                int(body["quarantined"]),
+                f"{body['bucket']}/predictions/{body['rows_of']}/{pipeline}/",
+                f"{into['connection']}: {into['table']}" if into else None,
+            )
+    return None

@@ -13,7 +13,7 @@ from rempart.settings.sources import DerivedSource, is_extracted
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.data import SnapshotEntry, data, newer_inputs
 from rempart.web.read_models.feature_store.views import FeatureView, feature_views
-from rempart.web.read_models.model_versions import ModelState, ModelVersion, model_states
+from rempart.web.read_models.model_versions import LastScoring, ModelState, ModelVersion, last_scoring, model_states
 from rempart.web.read_models.quarantine import Delivery, deliveries
 
 NEWEST = 5
@@ -58,6 +58,7 @@ class PipelineState:
     features: tuple[FeatureView, ...]
     model: ModelState | None
     next: NextStep
+    scoring: LastScoring | None = None
 
     @property
     def champion(self) -> ModelVersion | None:
@@ -110,6 +111,7 @@ def pipeline_states(facts: CockpitFacts, now: datetime) -> tuple[PipelineState, 
                     model=model,
                     newer=newer_inputs(facts, spec) if spec else (),
                 ),
+                last_scoring(facts, name),
             )
         )
     return tuple(states)

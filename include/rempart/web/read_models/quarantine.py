@@ -14,6 +14,7 @@ from rempart.ingestion.reading import EMPTY, NO_ROWS
 from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.feature_store.views import FeatureView, feature_views
 from rempart.web.read_models.messages import Moment, State, moment
+from rempart.web.read_models.model_versions import LastScoring, last_scoring
 
 SHOWN = 120
 """So many deliveries of an expectation's history at most, the newest."""
@@ -102,6 +103,7 @@ class Quality:
     taken_again: tuple[Delivery, ...]
     expectations: tuple[Expectation, ...]
     features: tuple[FeatureView, ...] = ()
+    scoring: LastScoring | None = None
 
 
 def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None:
@@ -123,6 +125,7 @@ def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None
         tuple(delivery for delivery in found if delivery.again and not delivery.quarantined),
         expectations(facts, pipeline),
         feature_views(facts, pipeline, now),
+        last_scoring(facts, pipeline),
     )
 
 

@@ -49,6 +49,7 @@ OF_PIPELINES = (
     "train",
     "validate_model",
     "roll_back_model",
+    "score",
 )
 OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill": "drill", "restore_to_sandbox": "point"}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -19,6 +21,9 @@ from rempart.flows.erasure.erase_stores import open_stores
 from rempart.flows.ingestion import delta_log, derived_run, profile
 from rempart.flows.ingestion import extract as extract_flow
 from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.prediction import scorings
+from rempart.flows.prediction.score import publish
+from rempart.flows.prediction.scorings import Asked, Scoring
 from rempart.flows.shared import deletion, erasures
 from rempart.ingestion import snapshots
 from tests.derived_project import (
@@ -300,6 +305,36 @@ def test_a_log_that_was_torn_by_a_kill_is_whole_after_the_erasure(
         state, _ = delta_log.read(world.home, "lake", name)
         now = world.snapshot(name)
         assert now and state.snapshot == now.id and not delta_log.is_behind(world.home, "lake", name, now)
+
+
+def predicted(world: World) -> str:
+    """A file of predictions of the newest derived rows, in the open table at home and copied to the other site."""
+    snapshot = world.snapshot()
+    assert snapshot
+    asked = Asked("model", "ab" * 32, "wet_trips", snapshot.id)
+    root = scorings.folder("wet_trips", "model")
+    body = snapshots.encode([pa.table({"km": [KM]})], pa.schema([("km", pa.float64())]))
+    part = scorings.part(root, "parts", hashlib.sha256(body).hexdigest(), 1, len(body))
+    columns = {"km": snapshots.SnapshotColumn("number", True)}
+    world.home.write("lake", part.key, body)
+    made = Scoring(asked, "1", snapshot.created_at, "personal", snapshot.retain_until, columns, (part,), ())
+    scorings.store(world.home, "lake", made)
+    publish(world.home, "lake", root)
+    for info in list(world.home.list("lake", root)):
+        world.platform.sites["haven"].write("lake", info.key, world.home.read("lake", info.key))
+    return part.key
+
+
+def test_predictions_of_rows_that_are_no_longer_derived_go_at_every_site(world: World) -> None:
+    key = predicted(world)
+    assert {f"primary/lake/{key}", f"haven/lake/{key}"} <= set(holders(world))
+    assert not erase(world).pending
+    assert holders(world) == []
+    for site in world.platform.sites.values():
+        assert not [info.key for info in site.versions("lake", "predictions/") if not info.marker]
+    key = predicted(world)
+    erase(world, 99)
+    assert world.home.read("lake", key)
 
 
 def test_a_torn_log_is_found_by_the_repeated_erasure_and_by_the_next_commit(world: World) -> None:

@@ -1,0 +1,204 @@
+"""Make a scoring: predict the chosen rows of a snapshot into files, batch by batch, and store them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rempart.coordination.active import Active
+from rempart.errors import ObjectMissing, PredictionError
+from rempart.features.prediction.rows import moments
+from rempart.flows.prediction import chosen_rows, scorings
+from rempart.flows.prediction.champion import ROWS, Champion
+from rempart.flows.prediction.chosen_rows import Unlabelled, Window
+from rempart.flows.prediction.judged_rows import judge
+from rempart.flows.prediction.scorings import Asked, Scoring
+from rempart.flows.prediction.written_parts import PartWriter
+from rempart.flows.shared import erasures
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import labelled
+from rempart.ingestion import snapshots
+from rempart.ingestion.engine.parts import WrittenPart
+from rempart.ingestion.snapshots import Snapshot, SnapshotColumn, arrow_schema
+from rempart.settings.champions.scoring import Scoring as Section
+from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.sections import Classification
+from rempart.sites.once import keep_file
+from rempart.sites.port import Site
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of scoring works with. `bucket`: that of the lake."""
+
+    platform: Platform
+    pipeline: ModelPipeline
+    source: Pipeline
+    site: Site
+    bucket: str
+    active: Active
+    snapshot: Snapshot
+
+    @property
+    def root(self) -> str:
+        return scorings.folder(self.source.name, self.pipeline.name)
+
+
+@dataclass(frozen=True)
+class Made:
+    scoring: Scoring
+    parts: list[WrittenPart]
+    quarantine: list[WrittenPart]
+    reasons: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        return self.scoring.rows + self.scoring.refused
+
+    @property
+    def files(self) -> list[Path]:
+        return [part.file for part in self.parts]
+
+
+def predicted(
+    run: Run,
+    champion: Champion,
+    asked: Asked,
+    window: Window | None,
+    delivered: labelled.Delivered | None,
+    classification: Classification,
+    folder: Path,
+) -> Made:
+    """Predict the chosen rows into files of a folder."""
+    at, model, source = run.platform.clock(), champion.model, run.source
+    keys = scorings.key_columns(run.snapshot, source.row_key)
+    columns = scorings.table_columns(model, keys)
+    refused_columns = {**keys, scorings.REASON: SnapshotColumn("string", False)}
+    needed = list(run.pipeline.moments[run.pipeline.prediction.at].columns)
+    _check_columns(run, champion, needed)
+    reasons = dict[str, int]()
+    with ExitStack() as stack:
+        good = stack.enter_context(PartWriter(folder, "part", arrow_schema(columns)))
+        bad = stack.enter_context(PartWriter(folder, "refused", arrow_schema(refused_columns)))
+        unlabelled = stack.enter_context(chosen_rows.without_labels(delivered, run.pipeline))
+        for rows in _chosen(run, _partitions(run, asked, window), window, unlabelled):
+            taken, left, why = judge(model.inputs, needed, rows)
+            if left.num_rows:
+                bad.write(_keyed(left, source).append_column(scorings.REASON, why))
+                for entry in why.value_counts().to_pylist():
+                    reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
+            if taken.num_rows:
+                good.write(
+                    _with_facts(_keyed(taken, source), champion.predict(taken), run, asked, taken, model.version, at)
+                )
+            logger.info("%d rows predicted, %d refused so far", good.rows, bad.rows)
+    section = run.pipeline.scoring or Section()
+    scoring = Scoring(
+        asked,
+        model.version,
+        at,
+        classification,
+        (at + timedelta(days=section.keep_days)).date(),
+        columns,
+        tuple(scorings.part(run.root, "parts", part.sha256, part.rows, part.bytes) for part in good.parts),
+        tuple(scorings.part(run.root, "quarantine", part.sha256, part.rows, part.bytes) for part in bad.parts),
+    )
+    return Made(scoring, good.parts, bad.parts, reasons)
+
+
+def _check_columns(run: Run, champion: Champion, needed: list[str]) -> None:
+    there = run.snapshot.columns
+    wanted = [*(each.name for each in champion.model.inputs), *needed, run.source.partition_by]
+    if lacking := [name for name in wanted if name not in there]:
+        raise PredictionError(
+            f"score snapshot {run.snapshot.id} of '{run.source.name}' with model {run.pipeline.name} version "
+            f"{champion.model.version}: it lacks column '{lacking[0]}', which the model reads",
+            f"Add the column to the schema of include/pipelines/{run.source.name}.yaml, and deliver rows with it.",
+        )
+
+
+def _partitions(run: Run, asked: Asked, window: Window | None) -> list[str] | None:
+    """Return the partitions with rows to predict; None for all.
+
+    Those of a window; else those that changed since the newest snapshot that the same champion scored in the same way.
+    """
+    if window is not None:
+        return window.partitions(content.partition for content in run.snapshot.partitions)
+    before = [
+        found
+        for found in scorings.all_of(run.site, run.bucket, run.root)
+        if found.asked.sha256 == asked.sha256
+        and found.asked.since is None
+        and found.asked.until is None
+        and (found.asked.labels is None) == (asked.labels is None)
+    ]
+    if not before:
+        return None
+    name, known = before[-1].asked.snapshot, erasures.rewritten(run.platform.ledger)
+    while to := known.get((run.bucket, f"{snapshots.folder(run.source.name)}{name}.json")):
+        name = to[0].rsplit("/", 1)[-1].removesuffix(".json")  # an erasure replaced the snapshot
+    try:
+        then = snapshots.read(run.site, run.bucket, run.source.name, name)
+    except ObjectMissing:
+        return None
+    changed = snapshots.changed_partitions(then, run.snapshot)
+    return None if changed is None else list(changed)
+
+
+def _chosen(
+    run: Run, partitions: list[str] | None, window: Window | None, unlabelled: Unlabelled
+) -> Iterator[pa.Table]:
+    """Yield the chosen rows in tables of bounded size."""
+    for rows in chosen_rows.gathered(snapshots.rows(run.site, run.bucket, run.snapshot, partitions), ROWS):
+        chosen = unlabelled.of(window.of(rows) if window else rows)
+        if chosen.num_rows:
+            yield chosen
+
+
+def _keyed(rows: pa.Table, source: Pipeline) -> pa.Table:
+    return rows.select(source.row_key).rename_columns(scorings.names_of(source.row_key))
+
+
+def _with_facts(
+    keys: pa.Table, predicted: pa.Table, run: Run, asked: Asked, rows: pa.Table, version: str, at: datetime
+) -> pa.Table:
+    """Return the columns of `scorings.table_columns`."""
+    import pyarrow as pa
+
+    table = keys
+    for name in predicted.column_names:
+        table = table.append_column(name, predicted[name])
+    table = table.append_column(scorings.MOMENT, moments(run.pipeline, rows))
+    facts = {scorings.VERSION: version, scorings.SHA256: asked.sha256, scorings.SNAPSHOT: asked.snapshot}
+    for name, value in facts.items():
+        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
+    return table.append_column(scorings.SCORED_AT, pa.repeat(pa.scalar(at, pa.timestamp("us", "UTC")), rows.num_rows))
+
+
+def keep(run: Run, made: Made) -> None:
+    """Store the files of a scoring, read back. Nothing names them before the manifest does."""
+    kept = {"retain-until": made.scoring.keep_until.isoformat()}
+    stored = [
+        *zip(made.scoring.parts, made.parts, strict=True),
+        *zip(made.scoring.quarantine, made.quarantine, strict=True),
+    ]
+    for part, written in stored:
+        keep_file(
+            run.site,
+            run.bucket,
+            part.key,
+            written.file,
+            part.sha256,
+            metadata=kept,
+            content_type="application/vnd.apache.parquet",
+        )

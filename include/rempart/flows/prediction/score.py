@@ -1,0 +1,238 @@
+"""Score the rows of a snapshot with the champion: predictions become Parquet files, a table, and evidence.
+
+Rows come in batches, so memory does not grow with the snapshot. The same champion predicts the rows of a snapshot once.
+A later snapshot counts by the partitions that changed. Each step may be repeated: a run that was killed leaves the
+former table, and the next run completes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rempart.errors import InputMissing, ObjectMissing, PredictionError
+from rempart.flows.ingestion import delta_log, derived_run
+from rempart.flows.prediction import chosen_rows, scorings, user_table
+from rempart.flows.prediction.champion import champion_of
+from rempart.flows.prediction.chosen_rows import Window
+from rempart.flows.prediction.made_scoring import Run, keep, predicted
+from rempart.flows.prediction.scorings import Asked, Scoring
+from rempart.flows.shared import erasures, removals
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import labelled
+from rempart.ingestion import snapshots
+from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.ledger.port import Ledger
+from rempart.settings.champions.scoring import Into
+from rempart.settings.pipeline import ModelPipeline, Pipeline
+from rempart.settings.pipelines import named
+from rempart.sites.once import read_named
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+from rempart.sovereignty import places
+from rempart.sovereignty.classification import highest
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+_RECENT = 1000
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """Result of a run. `rows` were predicted and `refused` are in quarantine, with `reasons` by their number of rows.
+
+    `new`: this run wrote them. `scoring`: None if no row was to be predicted. `changed_rows`: of the user's table.
+    """
+
+    pipeline: str
+    version: str
+    sha256: str
+    rows_of: str
+    snapshot: str
+    scoring: str | None = None
+    rows: int = 0
+    refused: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    new: bool = False
+    table: str = ""
+    changed_rows: int | None = None
+
+
+def score(
+    platform: Platform,
+    pipeline: ModelPipeline,
+    *,
+    snapshot: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> ScoreResult:
+    """Predict rows of a snapshot (default: the current one) with the champion, and publish the predictions.
+
+    `since` and `until` name a window in the column that partitions the rows: `until` is not in it. Without a window,
+    of rows of the pipeline itself those without a label are predicted. Raises PredictionError, InputMissing,
+    ErasedMeanwhile, and the errors of `champion_of`, `user_table.upsert` and the site.
+    """
+    source, today = source_of(pipeline), platform.clock().date()
+    classification = highest([pipeline.classification, source.classification])
+    into = pipeline.scoring.into if pipeline.scoring else None
+    if into:
+        platform.record(places.decide_connection(platform.config, classification, into.connection, on=today))
+    active = platform.active()
+    opened = {name: removals.check_open(platform.ledger, name) for name in {pipeline.name, source.name}}
+    site, bucket = platform.active_site(classification, active), platform.config.buckets.lake
+    erased = erasures.erased(platform.ledger, source.name, erasures.secrets_of(platform))
+    found = _snapshot(site, bucket, source.name, snapshot)
+    run = Run(platform, pipeline, source, site, bucket, active, found)
+    window = chosen_rows.window(source.partition_by, source.columns[source.partition_by].type, since, until)
+    delivered = _labels(run, window)
+    champion = champion_of(platform, pipeline)
+    asked = Asked(
+        pipeline.name,
+        champion.model.sha256,
+        source.name,
+        found.id,
+        delivered.snapshot if delivered else None,
+        since,
+        until,
+    )
+    result = ScoreResult(
+        pipeline.name, champion.model.version, asked.sha256, source.name, found.id, table=f"{bucket}/{run.root}"
+    )
+    with spool_folder() as folder:
+        scoring, files, reasons = scorings.find(site, bucket, asked), list[Path](), dict[str, int]()
+        is_new = scoring is None
+        if scoring is None:
+            made = predicted(run, champion, asked, window, delivered, classification, folder)
+            if not made.rows:
+                logger.info("no row of snapshot %s of '%s' is to be predicted", found.id, source.name)
+                return result
+            scoring, files, reasons = made.scoring, made.files, made.reasons
+            keep(run, made)
+        with platform.committing(active):
+            erasures.check_same(platform.ledger, source.name, erased)
+            for name, removal in opened.items():
+                removals.check_same(platform.ledger, name, removal)
+            derived_run.check_clean(platform.ledger, found)
+            if is_new:
+                scorings.store(site, bucket, scoring)
+            _record(platform.ledger, site.name, bucket, scoring, into)
+            publish(site, bucket, run.root)
+            changed = None
+            if into:
+                connection = platform.connections(into.connection)
+                files = files or _fetched(site, bucket, scoring, folder)
+                keys = scorings.names_of(source.row_key)
+                changed = user_table.upsert(connection, into, pipeline.name, scoring.columns, keys, files)
+                logger.info("%d rows of %s inserted or replaced", changed, into.table)
+    logger.info("%d rows predicted by version %s, %d refused", scoring.rows, scoring.version, scoring.refused)
+    return replace(
+        result,
+        scoring=scoring.id,
+        rows=scoring.rows,
+        refused=scoring.refused,
+        reasons=reasons,
+        new=is_new,
+        changed_rows=changed,
+    )
+
+
+def source_of(pipeline: ModelPipeline) -> Pipeline:
+    """Return the pipeline whose rows are predicted.
+
+    Raises PipelineError for a missing or invalid file, PredictionError if its rows lack columns of the moment.
+    """
+    name = pipeline.scoring.from_ if pipeline.scoring else None
+    if name is None or name == pipeline.name:
+        return pipeline
+    source = named(name)
+    needed = pipeline.moments[pipeline.prediction.at].columns
+    if lacking := [column for column in needed if column not in source.columns]:
+        raise PredictionError(
+            f"score rows of '{name}' with model '{pipeline.name}': they lack column '{lacking[0]}', which tells the "
+            "moment of the prediction",
+            f"Add it to the schema of include/pipelines/{name}.yaml.",
+        )
+    return source
+
+
+def publish(site: Site, bucket: str, root: str) -> int | None:
+    """Make the open table equal to the scorings that exist; return its version, or None without any. Safe to repeat.
+
+    Raises SiteError, IntegrityError.
+    """
+
+    def newest() -> scorings.PredictionTable | None:
+        return scorings.table(root, scorings.all_of(site, bucket, root))
+
+    now = newest()
+    return None if now is None else delta_log.publish(site, bucket, now, newest)
+
+
+def _snapshot(site: Site, bucket: str, name: str, wanted: str | None) -> Snapshot:
+    try:
+        found = snapshots.read(site, bucket, name, wanted) if wanted else snapshots.current(site, bucket, name)
+    except ObjectMissing as missing:
+        raise PredictionError(
+            f"score snapshot {wanted} of '{name}': site '{site.name}' does not have it",
+            f"Take an id from `rempart pipeline show {name}`, or leave `snapshot` out for the newest.",
+        ) from missing
+    if found is None:
+        raise InputMissing(
+            f"score rows of '{name}': it has no snapshot yet", f"Run `rempart pipeline run {name}` first."
+        )
+    return found
+
+
+def _labels(run: Run, window: Window | None) -> labelled.Delivered | None:
+    """Return the labels whose rows are left out. Raises PredictionError if every row of the pipeline has its target."""
+    if window is not None or run.source.name != run.pipeline.name:
+        return None
+    if found := labelled.delivered(run.platform, run.pipeline, run.active):
+        return found
+    raise PredictionError(
+        f"score the rows of '{run.pipeline.name}' without a target: each of its rows has its target, "
+        f"'{run.pipeline.prediction.target}'",
+        "Name a window by the run parameters `from` and `to`, or the pipeline with the new rows in `scoring.from`.",
+    )
+
+
+def _fetched(site: Site, bucket: str, scoring: Scoring, folder: Path) -> list[Path]:
+    """Return the files with a scoring's predictions, fetched from the site."""
+
+    def fetched(number: int, part: Part) -> Path:
+        file = folder / f"again-{number:06d}.parquet"
+        file.write_bytes(read_named(site, bucket, part.key, part.sha256))
+        return file
+
+    return [fetched(number, part) for number, part in enumerate(scoring.parts)]
+
+
+def _record(ledger: Ledger, site: str, bucket: str, scoring: Scoring, into: Into | None) -> None:
+    """Write evidence of a scoring, unless it is on record."""
+    asked = scoring.asked
+    if any(record.body.get("scoring") == scoring.id for record in ledger.find("scoring", asked.model, limit=_RECENT)):
+        return
+    ledger.append(
+        "scoring",
+        asked.model,
+        {
+            "scoring": scoring.id,
+            "version": scoring.version,
+            "sha256": asked.sha256,
+            "rows_of": asked.rows_of,
+            "snapshot": asked.snapshot,
+            "from": asked.since,
+            "to": asked.until,
+            "rows": scoring.rows,
+            "quarantined": scoring.refused,
+            "digest": scoring.digest,
+            "into": into.model_dump() if into else None,
+            "site": site,
+            "bucket": bucket,
+        },
+    )
