@@ -196,7 +196,7 @@ def test_a_rollback_gives_the_alias_back_and_the_version_is_not_promoted_again_b
     done = roll_back(platform, pipeline, dry_run=False)
     assert done.done and registry.champion(platform.tracking(), pipeline.name) == first
     with session(platform.tracking()) as client:
-        assert client.get_model_version(pipeline.name, second).tags["stage"] == "retired"
+        assert client.get_model_version(pipeline.name, second).tags["stage"] == "former champion"
 
     again = validate(platform, pipeline)
     assert not again.promoted and "was rolled back" in again.reasons[-1]

@@ -25,6 +25,7 @@ Kind = Literal[
     "promotion",
     "refusal",
     "rollback",
+    "retirement",
     "replication",
     "restore-point",
     "base-backup",

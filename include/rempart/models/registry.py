@@ -114,7 +114,7 @@ def promote(tracking: Connection, name: str, version: str, previous: str | None,
         client.set_registered_model_alias(name, CHAMPION, version)
         _tag(client, name, version, {"stage": "champion", "gate": "passed", "gate_reasons": _lines(reasons)})
         if previous and previous != version:
-            _tag(client, name, previous, {"stage": "retired"})
+            _tag(client, name, previous, {"stage": "former champion"})
 
 
 def remove_champion(tracking: Connection, name: str) -> None:

@@ -177,6 +177,15 @@ def _roll_back(task_result: TaskResult) -> str:
     )
 
 
+def _retire(task_result: TaskResult) -> str:
+    told = [
+        f"{model}: version {', '.join(found['retired'])}" for model, found in task_result.items() if found["retired"]
+    ]
+    dry = any(found["dry_run"] for found in task_result.values())
+    start = "Dry run, nothing was changed. Would be retired" if dry else "Retired"
+    return f"{start}: {'; '.join(told)}." if told else "No version was retired: nothing is due."
+
+
 def _conclude(task_result: TaskResult) -> str:
     return (
         f"{task_result['verified']:,} of {task_result['objects']:,} objects verified at the target"
@@ -260,6 +269,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "train": _train,
     "validate": _validate,
     "roll_back": _roll_back,
+    "retire": _retire,
     "conclude": _conclude,
     "back_up": _back_up,
     "prune": _prune,

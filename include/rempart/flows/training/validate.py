@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.shared import erasures, removals
+from rempart.flows.shared import erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.champions import decisions_on, return_to, succession
@@ -108,6 +108,7 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
     if verdict.passed:
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
+            retirements.check_kept(ledger, name, version, "promote")
             ledger.append("promotion", name, body)
             registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
@@ -181,6 +182,7 @@ def _undone(decisions: Sequence[Evidence], version: str) -> str:
 
 
 def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
+    retirements.check_kept(ledger, name, version, "open")
     if (found := candidate_record(ledger, name, version)) is None:
         raise ModelRefused(
             f"The ledger has no evidence that model {name} version {version} was trained here",
@@ -262,6 +264,7 @@ def roll_back(
         return RollbackResult(True, False, target, replaced, plan)
     with platform.committing(active):
         removals.check_same(ledger, name, removal)
+        retirements.check_kept(ledger, name, target, "roll back")
         if (seen := decisions_on(ledger, name)) and seen[-1].seq != decisions[-1].seq:
             raise ModelRefused(
                 f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",

@@ -32,7 +32,7 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "quarantine": ("deliveries", "look", "acceptance"),
     "features": ("materialization", "skew"),
     "candidate": ("candidate",),
-    "gate": ("promotion", "refusal", "rollback"),
+    "gate": ("promotion", "refusal", "rollback", "retirement"),
     "point": ("restore-point", "prune"),
     "drill": ("drill",),
     "replication": ("replication",),
@@ -50,7 +50,12 @@ OF_PIPELINES = (
     "validate_model",
     "roll_back_model",
 )
-OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill": "drill", "restore_to_sandbox": "point"}
+OF_PLATFORM: Mapping[str, Topic] = {
+    "backup_platform": "point",
+    "restore_drill": "drill",
+    "restore_to_sandbox": "point",
+    "retire_models": "gate",
+}
 
 
 @dataclass(frozen=True)
@@ -273,6 +278,11 @@ def _rollback(body: Body) -> Sentence:
     return "warning", {"version": str(body["champion"]), "replaces": str(body["replaces"])}, ()
 
 
+def _retirement(body: Body) -> Sentence:
+    ended = body["state"] == "ended"
+    return ("good" if ended else "warning"), {"version": str(body["version"])}, _words([body.get("why")])
+
+
 def _point(body: Body) -> Sentence:
     absent = of_record(body)
     lacking = (*_words(body.get("dangling")), *(str(store) for store in absent))
@@ -331,6 +341,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "promotion": _judged("good"),
     "refusal": _judged("bad"),
     "rollback": _rollback,
+    "retirement": _retirement,
     "restore-point": _point,
     "prune": _prune,
     "drill": _drill,
