@@ -22,6 +22,7 @@ Kind = Literal[
     "look",
     "acceptance",
     "candidate",
+    "approval",
     "promotion",
     "refusal",
     "rollback",

@@ -123,6 +123,12 @@ def remove_champion(tracking: Connection, name: str) -> None:
         client.delete_registered_model_alias(name, CHAMPION)
 
 
+def await_approval(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
+    """Show on MLflow's pages that a version passed the gate and waits for a person. Safe to repeat."""
+    with session(tracking, f"mark version {version} of model {name} as waiting for approval") as client:
+        _tag(client, name, version, {"gate": "awaits approval", "gate_reasons": _lines(reasons)})
+
+
 def refuse(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
     """Keep a candidate unchanged, and show the gate's reasons on MLflow's pages. Safe to repeat."""
     with session(tracking, f"mark version {version} of model {name} as refused") as client:

@@ -165,7 +165,13 @@ def _validate(task_result: TaskResult) -> str:
         if task_result["champion"]
         else "and the model still has no champion"
     )
+    if task_result.get("awaits"):
+        return f"Version {task_result['version']} passed and awaits approval, {stays}: {why}"
     return f"Version {task_result['version']} was refused, {stays}: {why}"
+
+
+def _approve(task_result: TaskResult) -> str:
+    return f"{'Dry run, nothing was changed: ' if task_result['dry_run'] else ''}{task_result['told']}."
 
 
 def _roll_back(task_result: TaskResult) -> str:
@@ -268,6 +274,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "materialize": _materialize,
     "train": _train,
     "validate": _validate,
+    "approve": _approve,
     "roll_back": _roll_back,
     "retire": _retire,
     "conclude": _conclude,

@@ -5,7 +5,7 @@ Colours come from classes in cockpit.css; a state also has a shape, so it is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
@@ -218,7 +218,8 @@ def _marks(version: ModelVersion, t: Texts) -> Iterator[tuple[State, datetime, s
         yield "unknown", version.trained_at, t("life.trained")
     for decision in version.decisions:
         if decision.kind != "rollback":
-            yield "good" if decision.kind == "promotion" else "bad", decision.at, t(f"kind.{decision.kind}")
+            states: Mapping[str, State] = {"promotion": "good", "approval": "warning"}
+            yield states.get(decision.kind, "bad"), decision.at, t(f"kind.{decision.kind}")
     if version.retired:
         yield "bad", version.retired.at, t("life.retired")
 

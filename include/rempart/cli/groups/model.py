@@ -1,4 +1,4 @@
-"""List, show, compare, roll back and retire models, and predict with them."""
+"""List, show, compare, approve, roll back and retire models, and predict with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
-from rempart.cli.lifecycle import retire
+from rempart.cli.lifecycle import approve, retire
 from rempart.cli.predictions import predict
 
 group = typer.Typer(
@@ -141,4 +141,5 @@ def roll_back_model(
     typer.echo(f"The gate promotes version {steps[0].replaces} again only if you name it in validate_model_{name}.")
 
 
+group.command("approve")(approve.approve)
 group.command("retire")(retire.retire)

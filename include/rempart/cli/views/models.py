@@ -65,7 +65,7 @@ def life_lines(state: ModelState) -> Iterator[str]:
     rows = list[tuple[str, ...]]()
     for version in state.versions:
         judged, gone = version.judged, version.retired
-        passed = judged is not None and judged.kind == "promotion"
+        passed = judged is not None and judged.kind != "refusal"
         rows.append(
             (
                 version.version,
@@ -121,7 +121,12 @@ def _code(version: str) -> str:
 
 
 def _told(decision: Decision) -> str:
-    return {"promotion": "promoted", "refusal": "refused by the gate", "rollback": "rolled back"}[decision.kind]
+    return {
+        "approval": "passed the gate, awaits approval,",
+        "promotion": "promoted",
+        "refusal": "refused by the gate",
+        "rollback": "rolled back",
+    }[decision.kind]
 
 
 def by(writer: Writer | None) -> str:

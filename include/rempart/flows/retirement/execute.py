@@ -156,7 +156,9 @@ def _begin(
             raise SiteFenced(f"The active site changed while model '{model}' was looked at", "Run it again.")
         removals.check_same(ledger, model, removal)
         known = gathering.recorded(ledger, model)
-        again = plan(replace(facts, decisions=known.decisions), version if named else None)
+        again = plan(
+            replace(facts, decisions=known.decisions, waiting=tuple(known.waiting)), version if named else None
+        )
         if version not in again.retire:
             logger.info("kept %s version %s: a decision was made meanwhile", model, version)
             return None

@@ -11,9 +11,9 @@ from rempart.backup.points import points
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_stores import ErasureStores
 from rempart.flows.retirement.plan import ModelFacts, VersionFacts
-from rempart.flows.shared import removals, retirements
+from rempart.flows.shared import approvals, removals, retirements
 from rempart.flows.shared.platform import Platform
-from rempart.flows.training.champions import decisions_on, services
+from rempart.flows.training.champions import decisions_on, intended, services
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import removal as model_removal
 from rempart.models.removal import Registered
@@ -30,6 +30,7 @@ class Recorded:
     used: Mapping[str, datetime]
     begun: frozenset[str]
     retired: frozenset[str]
+    waiting: frozenset[str]
 
 
 def gather(platform: Platform, stores: ErasureStores, pipeline: ModelPipeline) -> ModelFacts:
@@ -75,6 +76,7 @@ def model_facts(
         tuple(sorted(known.begun | back)),
         tuple(sorted(known.retired - back)),
         silent,
+        tuple(sorted(known.waiting)),
     )
 
 
@@ -83,7 +85,7 @@ def recorded(ledger: Ledger, model: str) -> Recorded:
     removed, everything = removals.removal_of(ledger, model), retirements.ALL
     candidates = removals.since(ledger.find("candidate", model, limit=everything), removed)
     refusals = removals.since(ledger.find("refusal", model, limit=everything), removed)
-    decisions = decisions_on(ledger, model)
+    waits, decisions = approvals.on_record(ledger, model), decisions_on(ledger, model)
     gone = retirements.on_record(ledger, model)
     bodies = dict[str, Mapping[str, Any]]()
     for record in candidates:  # newest first
@@ -91,9 +93,14 @@ def recorded(ledger: Ledger, model: str) -> Recorded:
     return Recorded(
         bodies,
         tuple(decisions),
-        uses([*candidates, *refusals], decisions),
+        uses([*candidates, *refusals, *waits.values()], decisions),
         frozenset(name for name, known in gone.items() if known.ended is None),
         frozenset(name for name, known in gone.items() if known.ended is not None),
+        frozenset(
+            name
+            for name, judged in waits.items()
+            if judged.body.get("previous") == intended(decisions)  # otherwise it is judged anew before it is promoted
+        ),
     )
 
 

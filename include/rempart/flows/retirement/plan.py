@@ -33,7 +33,8 @@ class ModelFacts:
 
     `decisions`: promotions and rollbacks, oldest first. `points`: start of each existing restore point, by id.
     `begun`: versions whose retirement began and did not end, or whose files came back with a restore. `retired`: the
-    others that were retired. `silent`: sites that did not answer, and why. `after`, `newest`: the rule.
+    others that were retired. `silent`: sites that did not answer, and why. `waiting`: versions that wait for an
+    approval. `after`, `newest`: the rule.
     """
 
     model: str
@@ -46,6 +47,7 @@ class ModelFacts:
     begun: tuple[str, ...] = ()
     retired: tuple[str, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def needs(facts: ModelFacts) -> dict[str, list[str]]:
     for point, started in sorted(facts.points.items()):
         for name in champions_at(served, started, started + BACKUP_TAKES):
             found.setdefault(name, []).append(f"restore point {point} needs it")
+    for name in facts.waiting:
+        found.setdefault(name, []).append("it awaits approval")
     for known in facts.versions:
         for alias in known.aliases:
             found.setdefault(known.version, []).append(f"MLflow's alias '{alias}' is at it")

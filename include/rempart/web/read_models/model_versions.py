@@ -13,9 +13,9 @@ from rempart.flows.training.champions import Service, services, succession
 from rempart.ledger.attributed import Writer, writer
 from rempart.ledger.port import Evidence, Kind
 from rempart.web.facts import CockpitFacts
-from rempart.web.read_models.models import Models, Plot, models, plot
+from rempart.web.read_models.models import JUDGEMENTS, Models, Plot, models, plot
 
-Standing = Literal["champion", "champion before", "rolled back", "refused", "not judged", "retired"]
+Standing = Literal["champion", "champion before", "rolled back", "refused", "awaits approval", "not judged", "retired"]
 """Standing of a version now. `champion before`: a rollback can return to it. `retired`: its files were deleted."""
 DRIFT: tuple[Kind, ...] = ()
 """Kinds of evidence on the data or predictions of a version: the body has `version`, `verdict` and `reasons`."""
@@ -25,7 +25,7 @@ _RETIREMENT: Kind = "retirement"
 
 @dataclass(frozen=True)
 class Decision:
-    """A recorded decision about a version: promotion, refusal or rollback. `by`: the task that wrote it, if any."""
+    """A recorded decision about a version, of a kind of JUDGEMENTS. `by`: the task that wrote it, if any."""
 
     seq: int
     at: datetime
@@ -145,8 +145,7 @@ def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
 
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
-    kinds: tuple[Literal["promotion"], Literal["refusal"], Literal["rollback"]] = ("promotion", "refusal", "rollback")
-    decided = [record for kind in kinds for record in facts.standing(kind)]
+    decided = [record for kind in JUDGEMENTS for record in facts.standing(kind)]
     after = [record for kind in (*DRIFT, _RETIREMENT) for record in facts.standing(kind)]
     names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
@@ -253,7 +252,8 @@ def _standing(name: str, champions: Sequence[str], told: Sequence[Evidence], gon
         return "champion before"
     if not told:
         return "not judged"
-    return "refused" if told[0].kind == "refusal" else "rolled back"
+    standings: Mapping[str, Standing] = {"refusal": "refused", "approval": "awaits approval"}
+    return standings.get(told[0].kind, "rolled back")
 
 
 def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], standing: Standing) -> ModelVersion:

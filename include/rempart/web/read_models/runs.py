@@ -32,7 +32,7 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "quarantine": ("deliveries", "look", "acceptance"),
     "features": ("materialization", "skew"),
     "candidate": ("candidate",),
-    "gate": ("promotion", "refusal", "rollback", "retirement"),
+    "gate": ("approval", "promotion", "refusal", "rollback", "retirement"),
     "point": ("restore-point", "prune"),
     "drill": ("drill",),
     "replication": ("replication",),
@@ -48,6 +48,7 @@ OF_PIPELINES = (
     "materialize_features",
     "train",
     "validate_model",
+    "approve_model",
     "roll_back_model",
 )
 OF_PLATFORM: Mapping[str, Topic] = {
@@ -338,6 +339,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "materialization": _materialization,
     "skew": _skew,
     "candidate": _candidate,
+    "approval": _judged("warning"),
     "promotion": _judged("good"),
     "refusal": _judged("bad"),
     "rollback": _rollback,
