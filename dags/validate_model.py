@@ -2,7 +2,8 @@
 
 **Input**: the newest candidate (or the version that the run names), its frozen held-out rows, the champion.
 **Output**: the alias `champion` on the candidate and the asset `champion_<pipeline>`, or the unchanged candidate with
-the gate's reasons; evidence in the ledger in both cases.
+the gate's reasons; evidence in the ledger in both cases. With `gate: {approval: person}` a candidate that passes waits
+for the DAG `approve_model_<pipeline>`.
 
 Candidate, champion and naive baseline are measured on the same held-out rows. A model is opened only if each of its
 files has the recorded SHA-256. Loaders that the model's files name are never used.
@@ -59,7 +60,8 @@ def build(dag_id: str, pipeline: ModelPipeline) -> DAG:
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:
             if not result["promoted"]:
-                raise AirflowSkipException("Refused by the gate: " + "; ".join(result["reasons"]))
+                verdict = "Awaits approval" if result["awaits"] else "Refused by the gate"
+                raise AirflowSkipException(f"{verdict}: " + "; ".join(result["reasons"]))
             outlet_events[champion].extra = {"version": result["version"]}
 
         publish_champion(linked(validate(), pages.MODEL_GATE))

@@ -30,6 +30,7 @@ EXPECTED = {
     "replicate_primary_to_haven",
     "restore_drill",
     "restore_to_sandbox",
+    "retire_models",
     "roll_back_model_hotel_bookings",
     "score_hotel_bookings",
     "train_hotel_bookings",

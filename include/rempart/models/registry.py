@@ -114,13 +114,19 @@ def promote(tracking: Connection, name: str, version: str, previous: str | None,
         client.set_registered_model_alias(name, CHAMPION, version)
         _tag(client, name, version, {"stage": "champion", "gate": "passed", "gate_reasons": _lines(reasons)})
         if previous and previous != version:
-            _tag(client, name, previous, {"stage": "retired"})
+            _tag(client, name, previous, {"stage": "former champion"})
 
 
 def remove_champion(tracking: Connection, name: str) -> None:
     """Take the alias `champion` away from a model that has no champion. Safe to repeat."""
     with session(tracking, f"remove the alias champion of model {name}") as client:
         client.delete_registered_model_alias(name, CHAMPION)
+
+
+def await_approval(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
+    """Show on MLflow's pages that a version passed the gate and waits for a person. Safe to repeat."""
+    with session(tracking, f"mark version {version} of model {name} as waiting for approval") as client:
+        _tag(client, name, version, {"gate": "awaits approval", "gate_reasons": _lines(reasons)})
 
 
 def refuse(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:

@@ -1,10 +1,14 @@
-"""Removes a pipeline's models from MLflow: the registered model with its aliases, and the experiment."""
+"""Removes a pipeline's models from MLflow: one version, or the registered model with its aliases and the experiment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from rempart.errors import ModelRefused
+from rempart.models.registry import CHAMPION, TAG
 from rempart.models.tracking import session
 from rempart.settings.config import Connection
 
@@ -19,12 +23,14 @@ class Registered:
     versions: tuple[str, ...] = ()
     model: bool = False
     experiment: bool = False
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The aliases of each version that has some, other than `champion`."""
 
 
 def registered(tracking: Connection, name: str) -> Registered:
     """Return what MLflow has of a pipeline. Raises TrackingUnavailable, TrackingRefused."""
     with session(tracking, f"look up model {name} and its experiment") as client:
-        versions, token = list[str](), None
+        versions, aliases, token = list[str](), dict[str, tuple[str, ...]](), None
         while True:
             page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
             versions += [str(version.version) for version in page]
@@ -32,7 +38,11 @@ def registered(tracking: Connection, name: str) -> Registered:
                 break
         found = client.get_experiment_by_name(name)
         active = found is not None and found.lifecycle_stage == "active"
-        return Registered(tuple(sorted(versions, key=int)), _has_model(client, name), active)
+        models = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
+        for alias, version in sorted((alias, str(at)) for model in models for alias, at in dict(model.aliases).items()):
+            if alias != CHAMPION:
+                aliases[version] = (*aliases.get(version, ()), alias)
+        return Registered(tuple(sorted(versions, key=int)), bool(models), active, aliases)
 
 
 def remove(tracking: Connection, name: str, removal: str) -> None:
@@ -53,6 +63,64 @@ def remove(tracking: Connection, name: str, removal: str) -> None:
         renamed = client.get_experiment_by_name(gone)
         if renamed is not None and renamed.lifecycle_stage == "active":
             client.delete_experiment(renamed.experiment_id)
+
+
+def folders(tracking: Connection, model_id: str, run_id: str) -> tuple[str, ...]:
+    """Return the folders of a logged model and of its run below MLflow's artifact root; without what is gone.
+
+    Raises ModelRefused if a folder is not the model's or the run's own; TrackingUnavailable, TrackingRefused.
+    """
+    from mlflow.exceptions import MlflowException
+
+    def known(ask: Callable[[], str]) -> str:
+        try:
+            return ask()
+        except MlflowException as cause:
+            if cause.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return ""
+            raise
+
+    with session(tracking, f"look up the files of model {model_id}") as client:
+        located = {
+            model_id: known(lambda: str(client.get_logged_model(model_id).artifact_location)),
+            run_id: known(lambda: str(client.get_run(run_id).info.artifact_uri)),
+        }
+    found = list[str]()
+    for name, location in located.items():
+        if not location:
+            continue
+        parts = urlsplit(location)
+        folder = f"{parts.path.strip('/')}/"
+        if parts.scheme != "mlflow-artifacts" or name not in folder.split("/") or ".." in folder.split("/"):
+            raise ModelRefused(
+                f"The files of {name} are at {location[:200]}, and not in a folder of its own below MLflow's artifact "
+                "root",
+                "`rempart status` lists such locations. Delete the files by hand, then the version in MLflow.",
+            )
+        found.append(folder)
+    return tuple(found)
+
+
+def remove_version(tracking: Connection, name: str, version: str, model_id: str, run_id: str, told: str) -> None:
+    """Delete a version and its logged model; its run stays, with parameters and figures, and is tagged with `told`.
+
+    MLflow never gives the number to another version. Safe to repeat. Raises TrackingUnavailable, TrackingRefused.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with session(tracking, f"retire version {version} of model {name}") as client:
+        gone, in_bin = "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"
+        steps: list[tuple[Callable[[], object], tuple[str, ...]]] = [
+            (lambda: client.delete_model_version(name, version), (gone,)),
+            (lambda: client.delete_logged_model(model_id), (gone,)),
+            (lambda: client.set_tag(run_id, f"{TAG}retired", told), (gone, in_bin)),  # somebody deleted the run
+        ]
+        for step, done_before in steps:
+            try:
+                step()
+            except MlflowException as cause:
+                if cause.error_code not in done_before:
+                    raise
 
 
 def _has_model(client: MlflowClient, name: str) -> bool:

@@ -81,9 +81,13 @@ def is_wanted(dag_id: str) -> bool:
     return get_parsing_context().dag_id in (None, dag_id)
 
 
-def model_dags(stage: str, build: Callable[[str, ModelPipeline], DAG]) -> dict[str, DAG]:
-    """Build `<stage>_<pipeline>` as `pipeline_dags` does, for each pipeline with a model."""
-    return _dags(stage, ModelPipeline, build)
+def model_dags(
+    stage: str,
+    build: Callable[[str, ModelPipeline], DAG],
+    wanted: Callable[[ModelPipeline], bool] = lambda pipeline: True,
+) -> dict[str, DAG]:
+    """Build `<stage>_<pipeline>` as `pipeline_dags` does, for each pipeline with a model that is `wanted`."""
+    return _dags(stage, ModelPipeline, build, wanted)
 
 
 def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str, DAG]:
@@ -97,7 +101,12 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
     return _dags(stage, Pipeline, build)
 
 
-def _dags(stage: str, kind: type[AnyPipeline], build: Callable[[str, AnyPipeline], DAG]) -> dict[str, DAG]:
+def _dags(
+    stage: str,
+    kind: type[AnyPipeline],
+    build: Callable[[str, AnyPipeline], DAG],
+    wanted: Callable[[AnyPipeline], bool] = lambda pipeline: True,
+) -> dict[str, DAG]:
     dags, current = {}, config.load()
     for name, loaded in load_all(wanted=lambda name: is_wanted(_dag_id(stage, name))).items():
         dag_id = _dag_id(stage, name)
@@ -106,7 +115,7 @@ def _dags(stage: str, kind: type[AnyPipeline], build: Callable[[str, AnyPipeline
             # one sign is enough: the first stage carries it
             if stage == "ingest":
                 dags[dag_id] = broken_dag(dag_id, name, fault)
-        elif isinstance(loaded, kind):
+        elif isinstance(loaded, kind) and wanted(loaded):
             dags[dag_id] = _built(dag_id, loaded, build)
     return dags
 

@@ -165,6 +165,8 @@ def _validate(task_result: TaskResult) -> str:
         if task_result["champion"]
         else "and the model still has no champion"
     )
+    if task_result.get("awaits"):
+        return f"Version {task_result['version']} passed and awaits approval, {stays}: {why}"
     return f"Version {task_result['version']} was refused, {stays}: {why}"
 
 
@@ -181,6 +183,10 @@ def _score(task_result: TaskResult) -> str:
     )
 
 
+def _approve(task_result: TaskResult) -> str:
+    return f"{'Dry run, nothing was changed: ' if task_result['dry_run'] else ''}{task_result['told']}."
+
+
 def _roll_back(task_result: TaskResult) -> str:
     change = f"version {task_result['champion']} replaces {task_result['replaces']}"
     return (
@@ -188,6 +194,15 @@ def _roll_back(task_result: TaskResult) -> str:
         if task_result["done"]
         else (f"Dry run, nothing was changed. Champion would be: {change}.")
     )
+
+
+def _retire(task_result: TaskResult) -> str:
+    told = [
+        f"{model}: version {', '.join(found['retired'])}" for model, found in task_result.items() if found["retired"]
+    ]
+    dry = any(found["dry_run"] for found in task_result.values())
+    start = "Dry run, nothing was changed. Would be retired" if dry else "Retired"
+    return f"{start}: {'; '.join(told)}." if told else "No version was retired: nothing is due."
 
 
 def _conclude(task_result: TaskResult) -> str:
@@ -272,8 +287,10 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "materialize": _materialize,
     "train": _train,
     "validate": _validate,
+    "approve": _approve,
     "roll_back": _roll_back,
     "score": _score,
+    "retire": _retire,
     "conclude": _conclude,
     "back_up": _back_up,
     "prune": _prune,

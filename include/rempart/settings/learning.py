@@ -375,3 +375,7 @@ class Gate(Strict):
     champion_tolerance: float = Field(
         default=0.02, ge=0, description=("Share by which the candidate may be worse than the champion and still pass.")
     )
+    approval: Literal["automatic", "person"] = Field(
+        default="automatic",
+        description="Who promotes a candidate that passed: the gate at once, or a `person` who approves it.",
+    )

@@ -161,6 +161,14 @@ class Retention(Strict):
     raw: Duration
     quarantine: Duration
     snapshots: Duration
+    models: Duration = Field(
+        default="400d",
+        validate_default=True,
+        description="Time after its last use for which a version of a model is kept; then it is retired.",
+    )
+    newest_models: int = Field(
+        default=3, ge=1, description="Number of each model's newest versions that stay whatever their age."
+    )
 
 
 class Buckets(Strict):

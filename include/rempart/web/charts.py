@@ -5,12 +5,13 @@ Colours come from classes in cockpit.css; a state also has a shape, so it is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
 
 from rempart.web.read_models.messages import State, worst
+from rempart.web.read_models.model_versions import ModelVersion
 from rempart.web.read_models.models import Plot
 from rempart.web.read_models.overview import PlaceState
 from rempart.web.read_models.points import Point
@@ -178,6 +179,49 @@ def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
         f'<text class="name" x="{mine + 10:.1f}" y="20">{escape(f"{plot.metric} {t.number(plot.value)}")}</text>'
     )
     return _svg(title, height, body, 760)
+
+
+def life_chart(title: str, versions: Sequence[ModelVersion], now: datetime, t: Texts) -> Markup:
+    """Draw a row for each version, newest first: its training, the gate's decisions, its times as champion, its end."""
+    row, top = 26, 10
+    known = [
+        at
+        for version in versions
+        for at in (
+            version.trained_at,
+            *(decision.at for decision in version.decisions),
+            *(time.since for time in version.served),
+        )
+        if at is not None
+    ]
+    if not known:
+        return Markup()
+    first, height, body = min(known), top + row * len(versions) + 24, ""
+    for i, version in enumerate(versions):
+        y = top + i * row + 12
+        body += f'<line class="axis" x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>'
+        body += f'<text class="label end" x="{LEFT - 8}" y="{y + 4}">{escape(version.version)}</text>'
+        for time in version.served:
+            start, end = _x(time.since, first, now), _x(time.until or now, first, now)
+            told = f"{t('life.served')}: {t.at(time.since)} – {t.at(time.until) if time.until else t('life.now')}"
+            body += (
+                f'<g class="allowed good"><rect x="{start:.1f}" y="{y - 7}" width="{max(3.0, end - start):.1f}"'
+                f' height="14"/><title>{escape(told)}</title></g>'
+            )
+        for state, at, told in _marks(version, t):
+            body += f"{_dot(state, _x(at, first, now), y)}<title>{escape(f'{t.at(at)}: {told}')}</title></g>"
+    return _svg(title, height, f"{body}{_ends(first, now, height, t)}")
+
+
+def _marks(version: ModelVersion, t: Texts) -> Iterator[tuple[State, datetime, str]]:
+    if version.trained_at:
+        yield "unknown", version.trained_at, t("life.trained")
+    for decision in version.decisions:
+        if decision.kind != "rollback":
+            states: Mapping[str, State] = {"promotion": "good", "approval": "warning"}
+            yield states.get(decision.kind, "bad"), decision.at, t(f"kind.{decision.kind}")
+    if version.retired:
+        yield "bad", version.retired.at, t("life.retired")
 
 
 def _broken(result: Result, t: Texts) -> str:

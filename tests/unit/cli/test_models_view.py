@@ -14,7 +14,8 @@ from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.training import roll_back_to, validate
 from rempart.flows.training.champions import decisions_on
 from rempart.flows.training.roll_back_to import RollbackStep, steps_to, unfinished
-from rempart.web.read_models.model_versions import ModelState, compared, model_states
+from rempart.web.read_models import model_versions
+from rempart.web.read_models.model_versions import ModelState, compared, model_page, model_states
 from tests.cockpit import GATE, Watched
 
 MODEL = "hotel_bookings"
@@ -93,6 +94,28 @@ def test_show_names_training_decision_who_and_evidence(watched: Watched) -> None
     assert "promoted 2026-03-01 12:00 UTC by validate_model_hotel_bookings, run asset__1, evidence 5" in told
     assert "12,000 rows to learn from, 3,000 held out" in told and "gradient_boosting(max_iter=200), seed 0" in told
     assert "refused by the gate" in told and "by a command on this machine" in told
+
+
+def test_the_life_of_each_version_is_told_in_a_row(watched: Watched) -> None:
+    watched.record("retirement", MODEL, {"version": "1", "state": "began", "why": "unused for long enough"})
+    rows = {line.split()[0]: line for line in models.life_lines(state(watched))}
+    assert rows["VERSION"].split() == ["VERSION", "TRAINED", "GATE", "SERVED", "DRIFT", "RETIRED"]
+    assert "since 2026-03-01" in rows["2"] and rows["4"].split()[2:4] == ["not", "judged"]
+    assert " to 2026-03-01 (" in rows["1"] and rows["1"].rstrip().endswith(", in part")
+    assert "refused 2026-" in rows["3"] and "never" in rows["3"]
+    told = "\n".join(models.state_lines(state(watched)))
+    assert "Version 1: retired" in told and "NOT ALL of its files are deleted yet" in told
+    watched.record("retirement", MODEL, {"version": "1", "state": "ended"})
+    assert "unused for long enough; its files are deleted" in "\n".join(models.state_lines(state(watched)))
+    page = model_page(watched.facts(), watched.facts().at)
+    assert [version.standing for version in page.states[0].versions][-1] == "retired"
+
+
+def test_verdicts_on_drift_are_told_beside_their_version(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_versions, "DRIFT", ("decision",))
+    watched.record("decision", MODEL, {"version": "2", "verdict": "drifts", "reasons": ["nights is higher"]})
+    rows = {line.split()[0]: line for line in models.life_lines(state(watched))}
+    assert "drifts" in rows["2"] and "drifts" not in rows["1"]
 
 
 def test_a_comparison_shows_figures_bounds_parameters_and_features(watched: Watched) -> None:

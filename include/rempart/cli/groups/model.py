@@ -1,4 +1,4 @@
-"""List, show, compare and roll back models, and predict with them."""
+"""List, show, compare, approve, roll back and retire models, and predict with them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.lifecycle import approve, retire
 from rempart.cli.predictions import predict
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list them, compare versions, predict rows of a file, roll back the champion.",
+    help="Models: list them, compare versions, predict rows of a file, roll back the champion, retire old versions.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -52,7 +53,9 @@ def list_models(as_json: AsJson = False) -> None:
 
 @group.command("show")
 def show_model(name: ModelName, as_json: AsJson = False) -> None:
-    """Show a model's versions: figures, training set, code, the gate's decision, who promoted it, and the evidence.
+    """Show the life of a model's versions: training, figures, the gate's decision, times as champion, retirement.
+
+    Each has the number of its evidence.
 
     The champion's files are compared with their record (a minute at most). Exit code 1: nobody can load it, or MLflow
     did not answer.
@@ -136,3 +139,7 @@ def roll_back_model(
     done = roll_back_to.execute(platform, spec, steps)
     rendering.tell(f"done: version {done.champion} is champion. Clients of models:/{name}@champion get it at once.")
     rendering.tell(f"The gate promotes version {steps[0].replaces} again only if you name it in validate_model_{name}.")
+
+
+group.command("approve")(approve.approve)
+group.command("retire")(retire.retire)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.cli.views import text
+from rempart.flows.training.champions import Service
 from rempart.ledger.attributed import Writer
 from rempart.models.gate import is_kept
 from rempart.web.read_models.model_versions import Comparison, Decision, Difference, ModelState, ModelVersion, of_others
@@ -51,9 +52,39 @@ def state_lines(state: ModelState) -> Iterator[str]:
     champion = state.champion
     since = f", since {text.moment(state.champion_since)}" if champion else ""
     yield f"{state.model}: champion {f'version {champion.version}' if champion else 'none'}{since}"
+    yield ""
+    yield from life_lines(state)
     for version in state.versions:
         yield ""
         yield from version_lines(version, state.metric)
+
+
+def life_lines(state: ModelState) -> Iterator[str]:
+    """Yield a row for each version, newest first: trained, judged, served from and to, drift, retired."""
+    head = ("VERSION", "TRAINED", "GATE", "SERVED", "DRIFT", "RETIRED")
+    rows = list[tuple[str, ...]]()
+    for version in state.versions:
+        judged, gone = version.judged, version.retired
+        passed = judged is not None and judged.kind != "refusal"
+        rows.append(
+            (
+                version.version,
+                f"{version.trained_at:%Y-%m-%d}" if version.trained_at else "not known",
+                f"{'passed' if passed else 'refused'} {judged.at:%Y-%m-%d}" if judged else "not judged",
+                ", ".join(served(time) for time in version.served) or "never",
+                version.drift[0].verdict if version.drift else "",
+                f"{gone.at:%Y-%m-%d}{'' if gone.complete else ', in part'}" if gone else "",
+            )
+        )
+    yield from text.table(head, rows)
+
+
+def served(time: Service) -> str:
+    """Return a time as champion: from which day to which."""
+    if time.until is None:
+        return f"since {time.since:%Y-%m-%d}"
+    days = (time.until - time.since).days
+    return f"{time.since:%Y-%m-%d} to {time.until:%Y-%m-%d} ({f'{days} days' if days else 'less than a day'})"
 
 
 def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
@@ -73,6 +104,11 @@ def version_lines(version: ModelVersion, metric: str | None) -> Iterator[str]:
             ("MLflow run", version.run_id),
         ]
     yield from text.pairs(entries)
+    if gone := version.retired:
+        yield (
+            f"  retired {text.moment(gone.at)} by {by(gone.by)}, evidence {gone.seq}: {gone.why}; "
+            f"{'its files are deleted' if gone.complete else 'NOT ALL of its files are deleted yet'}"
+        )
     for decision in version.decisions:
         yield f"  {_told(decision)} {text.moment(decision.at)} by {by(decision.by)}, evidence {decision.seq}"
         yield from (f"    {reason}" for reason in decision.reasons)
@@ -85,7 +121,12 @@ def _code(version: str) -> str:
 
 
 def _told(decision: Decision) -> str:
-    return {"promotion": "promoted", "refusal": "refused by the gate", "rollback": "rolled back"}[decision.kind]
+    return {
+        "approval": "passed the gate, awaits approval,",
+        "promotion": "promoted",
+        "refusal": "refused by the gate",
+        "rollback": "rolled back",
+    }[decision.kind]
 
 
 def by(writer: Writer | None) -> str:

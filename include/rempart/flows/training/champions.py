@@ -7,6 +7,7 @@ whatever MLflow's alias says: a moved alias is put back, with an alarm.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -23,6 +24,20 @@ MOVED = "ALIAS MOVED: model"
 """Prefix of a line about an alias that differs from the champion on record."""
 FINISHED_WITHIN = timedelta(hours=1)
 """Time for which a moved alias is no alarm: a run interrupted after its decision leaves the alias behind."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A time in which a version was champion; `until` is None as long as it is. `seq`: the record with which it began.
+
+    `before`: the champion to which a rollback would have returned then, or None.
+    """
+
+    version: str
+    since: datetime
+    until: datetime | None
+    seq: int
+    before: str | None = None
 
 
 def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
@@ -45,6 +60,22 @@ def succession(decisions: Sequence[Evidence]) -> list[str]:
         elif versions:
             versions.pop()
     return versions
+
+
+def services(decisions: Sequence[Evidence]) -> list[Service]:
+    """Return the times in which versions were champion, oldest first; a decision ends each of them. Pure."""
+    versions, found = list[str](), list[Service]()
+    for decision in decisions:
+        if decision.kind == "promotion":
+            versions.append(str(decision.body["version"]))
+        elif versions:
+            versions.pop()
+        if found and found[-1].until is None:
+            found[-1] = replace(found[-1], until=decision.at)
+        if versions:
+            before = versions[-2] if len(versions) >= 2 else None
+            found.append(Service(versions[-1], decision.at, None, decision.seq, before))
+    return found
 
 
 def intended(decisions: Sequence[Evidence]) -> str | None:

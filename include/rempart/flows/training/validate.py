@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rempart.coordination.active import Active
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.shared import erasures, removals
+from rempart.flows.shared import approvals, erasures, removals, retirements
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import champions
 from rempart.flows.training.champions import decisions_on, return_to, succession
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Gate verdict on one version. `champion` is the version afterwards, `previous` the one before."""
+    """Gate verdict on one version. `champion` is the version afterwards, `previous` the one before.
+
+    `awaits`: it passed, and waits for the approval of a person.
+    """
 
     version: str
     promoted: bool
@@ -43,6 +47,7 @@ class ValidationResult:
     baselines: dict[str, float]
     champion: str | None
     previous: str | None
+    awaits: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,12 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         "model_id": record["model_id"],
         "job_id": record["job_id"],
     }
+    if verdict.passed and pipeline.gate.approval == "person":
+        return _await_approval(platform, active, removal, {**body, "name": name})
     if verdict.passed:
         with platform.committing(active):
             removals.check_same(ledger, name, removal)
+            retirements.check_kept(ledger, name, version, "promote")
             ledger.append("promotion", name, body)
             registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
@@ -115,6 +123,24 @@ def validate(platform: Platform, pipeline: ModelPipeline, version: str | None = 
         ledger.append("refusal", name, _finite(body))
     registry.refuse(tracking, name, version, verdict.reasons)
     return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
+
+
+def _await_approval(platform: Platform, active: Active, removal: int, body: Mapping[str, Any]) -> ValidationResult:
+    """Record that a version passed the gate and waits for a person. A judgement that still stands is not repeated."""
+    ledger, version, reasons = platform.ledger, str(body["version"]), tuple(body["reasons"])
+    name = str(body["name"])
+    told = (*reasons, f"passed: version {version} awaits approval; `rempart model approve {name} {version}`")
+    record = {key: value for key, value in body.items() if key != "name"}
+    with platform.committing(active):
+        removals.check_same(ledger, name, removal)
+        retirements.check_kept(ledger, name, version, "judge")
+        waits = approvals.on_record(ledger, name).get(version)
+        if waits is None or any(waits.body[key] != value for key, value in record.items()):
+            ledger.append("approval", name, record)
+    registry.await_approval(platform.tracking(), name, version, told)
+    return ValidationResult(
+        version, False, told, body["metrics"], body["baselines"], body["previous"], body["previous"], awaits=True
+    )
 
 
 def draft_faults(name: str) -> tuple[str, ...]:
@@ -183,6 +209,7 @@ def _undone(decisions: Sequence[Evidence], version: str) -> str:
 
 
 def _record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
+    retirements.check_kept(ledger, name, version, "open")
     if (found := candidate_record(ledger, name, version)) is None:
         raise ModelRefused(
             f"The ledger has no evidence that model {name} version {version} was trained here",
@@ -264,6 +291,7 @@ def roll_back(
         return RollbackResult(True, False, target, replaced, plan)
     with platform.committing(active):
         removals.check_same(ledger, name, removal)
+        retirements.check_kept(ledger, name, target, "roll back")
         if (seen := decisions_on(ledger, name)) and seen[-1].seq != decisions[-1].seq:
             raise ModelRefused(
                 f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",

@@ -1,15 +1,51 @@
-"""The page `models`: champions, verdicts of the gate, lineage."""
+"""The page `models`: champions, the life of each version, verdicts of the gate, lineage."""
 
 from __future__ import annotations
 
 from rempart.web import sources
 from rempart.web.page import Page
-from rempart.web.read_models import models
+from rempart.web.read_models.model_versions import ModelPage, model_page
 
 
-def read_models() -> models.Models:
-    """Return champions, the gate's verdict on each version, and lineage."""
-    return models.models(sources.newest(), sources.now())
+def read_models() -> ModelPage:
+    """Return champions, the life of each version, the gate's verdict on it, and lineage."""
+    return model_page(sources.newest(), sources.now())
 
 
-PAGE = Page("models", 40, {"en": "Models", "fr": "Modèles"}, "read", read_models)
+PAGE = Page(
+    "models",
+    40,
+    {"en": "Models", "fr": "Modèles"},
+    "read",
+    read_models,
+    {
+        "en": {
+            "life": "Life of the versions of {model}",
+            "life.note": "A bar is a time as champion. A ring is a training, a disc a passed gate, a cross a refusal "
+            "or the version’s retirement.",
+            "life.trained": "Trained",
+            "life.gate": "Gate",
+            "life.served": "Served",
+            "life.now": "now",
+            "life.drift": "Drift",
+            "life.retired": "Retired",
+            "life.deleting": "files are being deleted",
+            "life.dag_run": "DAG run",
+            "kind.retirement": "retired",
+        },
+        "fr": {
+            "life": "Vie des versions de {model}",
+            "life.note": "Une barre est une période comme champion. Un anneau est un entraînement, un disque une "
+            "barrière passée, une croix un refus ou le retrait de la version.",
+            "life.trained": "Entraînement",
+            "life.gate": "Barrière",
+            "life.served": "En service",
+            "life.now": "maintenant",
+            "life.drift": "Dérive",
+            "life.retired": "Retrait",
+            "life.deleting": "suppression des fichiers en cours",
+            "life.dag_run": "Exécution du DAG",
+            "kind.retirement": "retirée",
+        },
+    },
+)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
 from rempart.features.label_feed import told
-from rempart.flows.training.champions import succession
+from rempart.flows.shared import retirements
+from rempart.flows.training.champions import Service, services, succession
 from rempart.ledger.attributed import Writer, writer
-from rempart.ledger.port import Evidence
+from rempart.ledger.port import Evidence, Kind
 from rempart.web.facts import CockpitFacts
-from rempart.web.read_models.models import Plot, plot
+from rempart.web.read_models.models import JUDGEMENTS, Models, Plot, models, plot
 
-Standing = Literal["champion", "champion before", "rolled back", "refused", "not judged"]
-"""Standing of a version now. `champion before`: a rollback can return to it."""
+Standing = Literal["champion", "champion before", "rolled back", "refused", "awaits approval", "not judged", "retired"]
+"""Standing of a version now. `champion before`: a rollback can return to it. `retired`: its files were deleted."""
+DRIFT: tuple[Kind, ...] = ()
+"""Kinds of evidence on the data or predictions of a version: the body has `version`, `verdict` and `reasons`."""
 Figures = Mapping[str, float | None]
+_RETIREMENT: Kind = "retirement"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A recorded decision about a version: promotion, refusal or rollback. `by`: the task that wrote it, if any."""
+    """A recorded decision about a version, of a kind of JUDGEMENTS. `by`: the task that wrote it, if any."""
 
     seq: int
     at: datetime
@@ -35,11 +39,33 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class DriftVerdict:
+    """A recorded verdict on the data or the predictions of a version."""
+
+    seq: int
+    at: datetime
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Retired:
+    """When and why a version was retired. `complete`: all of its files are deleted."""
+
+    seq: int
+    at: datetime
+    why: str
+    complete: bool
+    by: Writer | None
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """A version with its training and its decisions, newest first. `metrics`: of its held-out rows.
 
     `seq` is the number of its record in the ledger; None, as the fields of its training, if only decisions are known.
-    `used`: snapshot of each pipeline whose feature views its training set has.
+    `used`: snapshot of each pipeline whose feature views its training set has. `served`: the times in which it was
+    champion, oldest first; `drift`: verdicts on it, newest first.
     """
 
     version: str
@@ -61,6 +87,9 @@ class ModelVersion:
     run_id: str
     by: Writer | None
     decisions: tuple[Decision, ...]
+    served: tuple[Service, ...] = ()
+    drift: tuple[DriftVerdict, ...] = ()
+    retired: Retired | None = None
 
     @property
     def judged(self) -> Decision | None:
@@ -102,23 +131,41 @@ class Comparison:
     only_second: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ModelPage(Models):
+    """The content of the page *Models*. `states`: each model with the life of its versions."""
+
+    states: tuple[ModelState, ...] = ()
+
+
+def model_page(facts: CockpitFacts, now: datetime) -> ModelPage:
+    """Return the content of the page."""
+    return ModelPage(**vars(models(facts, now)), states=tuple(model_states(facts).values()))
+
+
 def model_states(facts: CockpitFacts) -> dict[str, ModelState]:
     """Return every model with a candidate or a decision on record, by name."""
-    kinds: tuple[Literal["promotion"], Literal["refusal"], Literal["rollback"]] = ("promotion", "refusal", "rollback")
-    decided = [record for kind in kinds for record in facts.standing(kind)]
+    decided = [record for kind in JUDGEMENTS for record in facts.standing(kind)]
+    after = [record for kind in (*DRIFT, _RETIREMENT) for record in facts.standing(kind)]
     names = {record.subject for record in (*decided, *facts.standing("candidate"))}
     return {
         name: model_state(
             name,
             [record for record in facts.standing("candidate") if record.subject == name],
             [record for record in decided if record.subject == name],
+            [record for record in after if record.subject == name],
         )
         for name in sorted(names)
     }
 
 
-def model_state(model: str, candidates: Sequence[Evidence], decisions: Sequence[Evidence]) -> ModelState:
-    """Return a model from its candidates (newest first) and its decisions (in any order)."""
+def model_state(
+    model: str, candidates: Sequence[Evidence], decisions: Sequence[Evidence], after: Sequence[Evidence] = ()
+) -> ModelState:
+    """Return a model from its candidates (newest first), its decisions and what came `after` them (in any order).
+
+    `after`: retirements, and kinds of DRIFT.
+    """
     ordered = sorted(decisions, key=lambda record: record.seq)
     aliased = [record for record in ordered if record.kind in ("promotion", "rollback")]
     champions = succession(aliased)
@@ -129,8 +176,15 @@ def model_state(model: str, candidates: Sequence[Evidence], decisions: Sequence[
     for record in reversed(ordered):
         told.setdefault(_subject_of(record), []).append(record)
     names = sorted({*trained, *told}, key=lambda name: (int(name) if name.isdigit() else 0, name), reverse=True)
+    gone = retirements.retirements(record for record in after if record.kind == _RETIREMENT)
+    times, judged = services(aliased), [record for record in after if record.kind in DRIFT]
     versions = tuple(
-        _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ())))
+        replace(
+            _version(name, trained.get(name), told.get(name, ()), _standing(name, champions, told.get(name, ()), gone)),
+            served=tuple(time for time in times if time.version == name),
+            drift=tuple(_drift(record) for record in judged if str(record.body["version"]) == name),
+            retired=_retired(gone[name]) if name in gone else None,
+        )
         for name in names
     )
     champion = next((version for version in versions if version.standing == "champion"), None)
@@ -188,15 +242,18 @@ def _subject_of(record: Evidence) -> str:
     return str(record.body["replaces"] if record.kind == "rollback" else record.body["version"])
 
 
-def _standing(name: str, champions: Sequence[str], told: Sequence[Evidence]) -> Standing:
-    """Return the standing of a version; `told`: the decisions on it, newest first."""
+def _standing(name: str, champions: Sequence[str], told: Sequence[Evidence], gone: Collection[str]) -> Standing:
+    """Return the standing of a version; `told`: the decisions on it, newest first; `gone`: retired versions."""
+    if name in gone:
+        return "retired"
     if champions and champions[-1] == name:
         return "champion"
     if name in champions:
         return "champion before"
     if not told:
         return "not judged"
-    return "refused" if told[0].kind == "refusal" else "rolled back"
+    standings: Mapping[str, Standing] = {"refusal": "refused", "approval": "awaits approval"}
+    return standings.get(told[0].kind, "rolled back")
 
 
 def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], standing: Standing) -> ModelVersion:
@@ -223,6 +280,16 @@ def _version(name: str, trained: Evidence | None, told: Sequence[Evidence], stan
         writer(trained) if trained else None,
         tuple(_decision(record) for record in told),
     )
+
+
+def _drift(record: Evidence) -> DriftVerdict:
+    body = record.body
+    reasons = tuple(str(reason) for reason in body.get("reasons") or ())
+    return DriftVerdict(record.seq, record.at, str(body["verdict"]), reasons)
+
+
+def _retired(found: retirements.Retirement) -> Retired:
+    return Retired(found.began.seq, found.at, found.why, found.ended is not None, writer(found.began))
 
 
 def of_others(used: Mapping[str, str]) -> str:

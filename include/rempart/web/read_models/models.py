@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from rempart.flows.training.champions import ALARM, succession
-from rempart.ledger.port import Evidence
+from rempart.ledger.port import Evidence, Kind
 from rempart.models.gate import is_kept
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.web.facts import CockpitFacts
@@ -70,6 +70,8 @@ class Judgement:
     plot: Plot | None
 
 
+JUDGEMENTS: tuple[Kind, ...] = ("approval", "promotion", "refusal", "rollback")
+"""Kinds of evidence that decide on a version. `approval`: it passed the gate, and waits for a person."""
 ALARMS = timedelta(days=30)
 """Alarms of aliases are shown for so long."""
 
@@ -99,7 +101,7 @@ class Models:
 
 def models(facts: CockpitFacts, now: datetime) -> Models:
     """Return the page's content."""
-    judged = [*facts.of("promotion"), *facts.of("refusal"), *facts.of("rollback")]
+    judged = [record for kind in JUDGEMENTS for record in facts.of(kind)]
     return Models(
         moment(facts, now),
         champions(facts),

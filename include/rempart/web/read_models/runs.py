@@ -32,7 +32,7 @@ KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "quarantine": ("deliveries", "look", "acceptance"),
     "features": ("materialization", "skew"),
     "candidate": ("candidate",),
-    "gate": ("promotion", "refusal", "rollback"),
+    "gate": ("approval", "promotion", "refusal", "rollback", "retirement"),
     "point": ("restore-point", "prune"),
     "drill": ("drill",),
     "replication": ("replication",),
@@ -48,10 +48,16 @@ OF_PIPELINES = (
     "materialize_features",
     "train",
     "validate_model",
+    "approve_model",
     "roll_back_model",
     "score",
 )
-OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill": "drill", "restore_to_sandbox": "point"}
+OF_PLATFORM: Mapping[str, Topic] = {
+    "backup_platform": "point",
+    "restore_drill": "drill",
+    "restore_to_sandbox": "point",
+    "retire_models": "gate",
+}
 
 
 @dataclass(frozen=True)
@@ -274,6 +280,11 @@ def _rollback(body: Body) -> Sentence:
     return "warning", {"version": str(body["champion"]), "replaces": str(body["replaces"])}, ()
 
 
+def _retirement(body: Body) -> Sentence:
+    ended = body["state"] == "ended"
+    return ("good" if ended else "warning"), {"version": str(body["version"])}, _words([body.get("why")])
+
+
 def _point(body: Body) -> Sentence:
     absent = of_record(body)
     lacking = (*_words(body.get("dangling")), *(str(store) for store in absent))
@@ -329,9 +340,11 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "materialization": _materialization,
     "skew": _skew,
     "candidate": _candidate,
+    "approval": _judged("warning"),
     "promotion": _judged("good"),
     "refusal": _judged("bad"),
     "rollback": _rollback,
+    "retirement": _retirement,
     "restore-point": _point,
     "prune": _prune,
     "drill": _drill,

@@ -1,0 +1,1 @@
+"""Promote a candidate that passed the gate because a person approves it."""

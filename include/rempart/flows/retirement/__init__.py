@@ -1,0 +1,1 @@
+"""Retire versions of models: delete the files of those that nothing needs any more, with evidence."""

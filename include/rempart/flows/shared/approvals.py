@@ -1,0 +1,34 @@
+"""Candidates that passed the gate and wait for a person's approval, by the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rempart.flows.shared import removals, retirements
+from rempart.ledger.port import Evidence, Kind, Ledger
+
+ENDS: tuple[Kind, ...] = ("promotion", "refusal", "rollback")
+"""Kinds of evidence after which a version does not wait any more."""
+
+
+def waiting(records: Iterable[Evidence]) -> dict[str, Evidence]:
+    """Return the versions of one model that wait for an approval, and the newest record of each. Pure.
+
+    `records`: of kind `approval` and of ENDS, in any order.
+    """
+    found = dict[str, Evidence]()
+    for record in sorted(records, key=lambda record: record.seq):
+        version = str(record.body["replaces"] if record.kind == "rollback" else record.body["version"])
+        if record.kind == "approval":
+            found[version] = record
+        else:
+            found.pop(version, None)
+    return found
+
+
+def on_record(ledger: Ledger, model: str) -> dict[str, Evidence]:
+    """Return the versions that wait since the pipeline was last removed. Raises LedgerError, DatabaseUnavailable."""
+    records = [record for kind in ("approval", *ENDS) for record in ledger.find(kind, model, limit=retirements.ALL)]
+    gone = retirements.on_record(ledger, model)
+    found = waiting(removals.since(records, removals.removal_of(ledger, model)))
+    return {version: record for version, record in found.items() if version not in gone}
