@@ -168,6 +168,17 @@ def _validate(task_result: TaskResult) -> str:
     return f"Version {task_result['version']} was refused, {stays}: {why}"
 
 
+def _watch(task_result: TaskResult) -> str:
+    window, version = task_result["window"], task_result["version"]
+    told = f"Version {version} on {window['rows']:,} rows since its training data: {task_result['outcome']}"
+    reasons = "; ".join(str(reason) for reason in task_result["reasons"])
+    return (
+        f"{told}: {reasons}"
+        if reasons
+        else f"{told}, {task_result['moved']} of {task_result['watched']} columns moved."
+    )
+
+
 def _roll_back(task_result: TaskResult) -> str:
     change = f"version {task_result['champion']} replaces {task_result['replaces']}"
     return (
@@ -259,6 +270,7 @@ _TELLERS: Mapping[str, Callable[[TaskResult], str | None]] = {
     "materialize": _materialize,
     "train": _train,
     "validate": _validate,
+    "watch": _watch,
     "roll_back": _roll_back,
     "conclude": _conclude,
     "back_up": _back_up,

@@ -26,6 +26,7 @@ from rempart.settings.columns import (
     Period,
     rename_faults,
 )
+from rempart.settings.champions.monitoring import Monitoring
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.learning import (
@@ -211,8 +212,8 @@ class Pipeline(Strict):
 
     def _without_model(self) -> Iterator[str]:
         """Yield what a pipeline without a model cannot have."""
-        if self.schedules.train:
-            yield "schedules.train: the pipeline has no model; declare features, prediction, holdout and gate"
+        for key in sorted(self.schedules.model_fields_set & {"train", "monitor"}):
+            yield f"schedules.{key}: the pipeline has no model; declare features, prediction, holdout and gate"
 
     def _wrong(self, path: str, column: str, types: tuple[str, ...] = ()) -> Iterator[str]:
         """Yield that a column is not in the schema, or has none of these types."""
@@ -263,6 +264,7 @@ class ModelPipeline(Pipeline):
     holdout: Holdout
     trainer: Trainer = Trainer()
     gate: Gate
+    monitoring: Monitoring = Monitoring()
 
     @field_validator("features")
     @classmethod

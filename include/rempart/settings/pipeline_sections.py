@@ -48,6 +48,9 @@ class Schedules(Strict):
 
     ingest: str | None = None
     train: str | None = None
+    monitor: str | None = Field(
+        default="30 6 * * *", description="When the champion is watched; `null`: only by hand or REST."
+    )
     on_delivery: bool = Field(
         default=False,
         description=(
@@ -56,7 +59,7 @@ class Schedules(Strict):
         ),
     )
 
-    @field_validator("ingest", "train")
+    @field_validator("ingest", "train", "monitor")
     @classmethod
     def _is_cron(cls, expression: str | None) -> str | None:
         from croniter import croniter
