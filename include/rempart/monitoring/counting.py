@@ -26,12 +26,12 @@ def edges(connection: duckdb.DuckDBPyConnection, file: Path, columns: Sequence[C
     numbers = [column for column in columns if column.kind == "number"]
     if not numbers:
         return {}
-    rows = _one(connection, f"SELECT count(*) FROM {_read(file)}")[0]
+    rows = _one(connection, f"SELECT count(*) FROM {_read(file)}")[0]  # noqa: S608 # names are quoted
     step = max(1, rows // SAMPLED)
     shares = [place / EDGES for place in range(EDGES + 1)]
     wanted = ", ".join(f"quantile_disc({_number(column)}, {shares}) AS {_name(column.name)}" for column in numbers)
     source = f"read_parquet({_text(str(file))}, file_row_number = true)"
-    found = _one(connection, f"SELECT {wanted} FROM {source} WHERE file_row_number % {step} = 0")
+    found = _one(connection, f"SELECT {wanted} FROM {source} WHERE file_row_number % {step} = 0")  # noqa: S608 # names are quoted
     return {column.name: tuple(sorted(set(values or ()))) for column, values in zip(numbers, found, strict=True)}
 
 

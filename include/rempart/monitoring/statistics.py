@@ -50,7 +50,7 @@ def kolmogorov_smirnov(before: Sequence[int], after: Sequence[int]) -> float:
     scaled = (size + 0.12 + 0.11 / size) * ordered_movement(before, after)  # Stephens 1970
     if scaled < 0.2:
         return 1.0
-    terms = (2 * (-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101))
+    terms = [(2.0 if k % 2 else -2.0) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101)]
     return min(1.0, max(0.0, sum(terms)))
 
 

@@ -22,7 +22,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Window:
-    """The rows that were watched: the snapshot, first and last date, and their number. `source`: where they are from."""
+    """The rows that were watched: snapshot, first and last date, and their number. `source`: where they are from."""
 
     source: str
     snapshot: str

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rempart.errors import PipelineError
+from rempart.settings.champions.monitoring import Monitoring
 from rempart.settings.columns import (
     NUMERIC,
     TEMPORAL,
@@ -26,7 +27,6 @@ from rempart.settings.columns import (
     Period,
     rename_faults,
 )
-from rempart.settings.champions.monitoring import Monitoring
 from rempart.settings.expressions import across
 from rempart.settings.expressions.checking import Typed
 from rempart.settings.learning import (

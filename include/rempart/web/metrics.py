@@ -166,10 +166,11 @@ def _of_drift(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
         if watched.moved is not None:
             yield "rempart_drift_columns", labels, float(watched.moved)
         if watched.measured:
-            named = labels | {"metric": str(watched.metric)}
-            for name, value in (("", watched.measured[0].value), ("_recorded", watched.measured[0].recorded)):
-                if value is not None:
-                    yield f"rempart_champion_metric{name}", named, value
+            named, overall = labels | {"metric": str(watched.metric)}, watched.measured[0]
+            if overall.value is not None:
+                yield "rempart_champion_metric", named, overall.value
+            if overall.recorded is not None:
+                yield "rempart_champion_metric_recorded", named, overall.recorded
 
 
 def _of_sites(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:

@@ -9,12 +9,13 @@ import typer
 
 from rempart.cli import json_documents, panels, rendering
 from rempart.cli.json_documents import AsJson
+from rempart.cli.monitoring import drift
 from rempart.cli.predictions import predict
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_help_panel=panels.DATA,
-    help="Models: list them, compare versions, predict rows of a file, roll back the champion.",
+    help="Models: list them, compare versions, predict rows of a file, tell drift, roll back the champion.",
 )
 
 ModelName = Annotated[str, typer.Argument(help="Name of the model, which is the name of its pipeline.")]
@@ -101,6 +102,7 @@ def compare_models(
 
 
 group.command("predict")(predict.predict)
+group.command("drift")(drift.drift)
 
 
 @group.command("roll-back")

@@ -23,7 +23,7 @@ def verdict(found: Watched) -> Iterator[str]:
         )
         return
     if not found.is_current:
-        yield f"The verdict was {found.outcome}, but it is old, or the champion is another version. Start the DAG again."
+        yield f"The verdict was {found.outcome}. It is old, or the champion is another version: start the DAG again."
     for reason in found.reasons:
         yield f"  {reason}"
     if found.measured:
@@ -67,5 +67,5 @@ def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
 
 
-def _worse(worse: bool) -> str:  # noqa: FBT001 # it is a cell of a table
+def _worse(worse: bool) -> str:  # it is a cell of a table
     return "worse" if worse else ""

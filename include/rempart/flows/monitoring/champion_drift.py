@@ -1,7 +1,7 @@
 """Watch the champion of a pipeline: have its inputs, its predictions or its errors moved since it was trained?
 
-The reference is the frozen training set of the champion's evidence, read again and checked by its SHA-256. So no copy of
-its statistics is kept that could differ from it, or that an erasure would have to find.
+The reference is the frozen training set of the champion's evidence, read again and checked by its SHA-256. So no copy
+of its statistics is kept that could differ from it, or that an erasure would have to find.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def since_training(pipeline: ModelPipeline, holdout: pa.Table, rows: pa.Table) -
 def profiles(
     pipeline: ModelPipeline, model: LoadedModel, train: pa.Table, rows: pa.Table, predicted: pa.Table
 ) -> tuple[Profile, Profile]:
-    """Return the profiles of the training data and of the window: the features that the model reads, and predictions."""
+    """Return the profiles of the training data and of the window: features that the model reads, and predictions."""
     from rempart.features.parquet_store import scratch
 
     watched = [Column(f.name, "category" if f.values else "number", f.values) for f in model.features]

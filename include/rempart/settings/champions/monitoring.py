@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rempart.settings.schema import Strict
-from rempart.settings.sections import Duration
+from rempart.settings.schema import Duration, Strict
 
 
 class Monitoring(Strict):

@@ -23,7 +23,9 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         ),
         "monitoring.never": "No verdict is on record. The DAG monitor_{pipeline} makes one every day.",
         "monitoring.no-champion": "The model has no champion yet.",
-        "monitoring.verdict": "Version {version}, {rows} rows from {first} to {last}: {moved} of {watched} columns moved.",
+        "monitoring.verdict": (
+            "Version {version}, {rows} rows from {first} to {last}: {moved} of {watched} columns moved."
+        ),
         "monitoring.other": "The champion is version {champion} now.",
         "monitoring.metric": "{metric}, now and on the hold-out",
         "monitoring.segment": "Rows",

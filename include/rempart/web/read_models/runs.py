@@ -20,9 +20,9 @@ from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.read_models.feature_store.views import STATES
-from rempart.web.read_models.watched.drift import VERDICTS
 from rempart.web.read_models.messages import Message, Moment, State, moment
 from rempart.web.read_models.overview import against
+from rempart.web.read_models.watched.drift import VERDICTS
 
 Topic = Literal[
     "snapshot",
